@@ -1,0 +1,127 @@
+//! How to reach AWS: what the S3 backend's configuration and the environment say together.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Everything a client of DynamoDB, S3 or STS is built from. `None`: the SDK's own default chain
+/// decides.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct AwsSettings {
+    /// From the configuration, else `AWS_REGION`, else `AWS_DEFAULT_REGION`; a region in a profile
+    /// alone is not accepted, as with Terraform.
+    pub region: Option<String>,
+    /// Static credentials of the configuration; they win over everything.
+    pub access_key: Option<String>,
+    /// Belongs to `access_key`.
+    pub secret_key: Option<String>,
+    /// Belongs to `access_key`.
+    pub token: Option<String>,
+    /// The configuration's `profile`; it wins over keys in the environment.
+    pub profile: Option<String>,
+    /// Replaces `~/.aws/config` when not empty.
+    pub shared_config_files: Vec<PathBuf>,
+    /// Replaces `~/.aws/credentials` when not empty.
+    pub shared_credentials_files: Vec<PathBuf>,
+    /// Per service, `None` where the SDK finds its own.
+    pub endpoints: AwsEndpoints,
+    /// Roles to assume with the credentials found.
+    pub assume_role: Option<AssumeRole>,
+    /// A role to assume with a web identity token.
+    pub web_identity: Option<WebIdentity>,
+    /// The region of STS, where it is not `region`.
+    pub sts_region: Option<String>,
+    /// Whether to use FIPS endpoints.
+    pub use_fips: bool,
+    /// Whether to use dual-stack endpoints.
+    pub use_dualstack: bool,
+    /// A PEM file to trust instead of the system's roots (`custom_ca_bundle`, `AWS_CA_BUNDLE`).
+    pub ca_bundle: Option<PathBuf>,
+    /// `insecure = true`: certificates are not verified.
+    pub insecure: bool,
+    /// Proxy for http, with where it comes from merged (`http_proxy`, `HTTP_PROXY`).
+    pub http_proxy: Option<String>,
+    /// Proxy for https.
+    pub https_proxy: Option<String>,
+    /// Hosts without proxy.
+    pub no_proxy: Option<String>,
+    /// `true` switches the instance metadata service off, `false` on, `None` as the SDK has it.
+    pub skip_metadata_api_check: Option<bool>,
+    /// Where the instance metadata service is.
+    pub metadata_endpoint: Option<String>,
+    /// `IPv4` or `IPv6`.
+    pub metadata_endpoint_mode: Option<String>,
+    /// Path-style addressing of S3.
+    pub use_path_style: bool,
+}
+
+/// Custom endpoints, each a URL.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AwsEndpoints {
+    /// For the lock table.
+    pub dynamodb: Option<String>,
+    /// For the state.
+    pub s3: Option<String>,
+    /// For roles.
+    pub sts: Option<String>,
+}
+
+/// The `assume_role` block.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AssumeRole {
+    /// Which role.
+    pub role_arn: String,
+    /// How long each session lasts.
+    pub duration: Option<Duration>,
+    /// As AWS has it.
+    pub external_id: Option<String>,
+    /// An inline session policy.
+    pub policy: Option<String>,
+    /// Managed session policies.
+    pub policy_arns: Vec<String>,
+    /// Shown in AWS' logs.
+    pub session_name: Option<String>,
+    /// As AWS has it.
+    pub source_identity: Option<String>,
+    /// Session tags.
+    pub tags: Vec<(String, String)>,
+    /// Which tags pass on to further roles.
+    pub transitive_tag_keys: Vec<String>,
+}
+
+/// The `assume_role_with_web_identity` block; values missing there come from `AWS_ROLE_ARN`,
+/// `AWS_ROLE_SESSION_NAME`, `AWS_WEB_IDENTITY_TOKEN_FILE`.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct WebIdentity {
+    /// Which role.
+    pub role_arn: Option<String>,
+    /// How long each session lasts.
+    pub duration: Option<Duration>,
+    /// An inline session policy.
+    pub policy: Option<String>,
+    /// Managed session policies.
+    pub policy_arns: Vec<String>,
+    /// Shown in AWS' logs.
+    pub session_name: Option<String>,
+    /// The token itself.
+    pub token: Option<String>,
+    /// Where the token lies.
+    pub token_file: Option<PathBuf>,
+}
+
+// Written by hand: a derived form would print keys and tokens.
+impl fmt::Debug for AwsSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AwsSettings")
+            .field("region", &self.region)
+            .field("profile", &self.profile)
+            .field("endpoints", &self.endpoints)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for WebIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WebIdentity").field("role_arn", &self.role_arn).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,36 @@
+//! A snapshot of the environment, so that what depends on it can be tested without touching it.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+
+/// The environment as it was when tfwrap started.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Env(BTreeMap<OsString, OsString>);
+
+impl Env {
+    /// Takes the snapshot of this process. Called once, in `main`.
+    #[must_use]
+    pub fn of_process() -> Self {
+        #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+        Self(std::env::vars_os().collect())
+    }
+
+    /// Returns the value, or nothing when it is unset, empty or not UTF-8. An empty value counts
+    /// as unset, as Terraform and the AWS SDKs have it.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.get_os(name).and_then(OsStr::to_str)
+    }
+
+    /// Returns the raw value, or nothing when it is unset or empty.
+    #[must_use]
+    pub fn get_os(&self, name: &str) -> Option<&OsStr> {
+        self.0.get(OsStr::new(name)).map(OsString::as_os_str).filter(|value| !value.is_empty())
+    }
+}
+
+impl<K: Into<OsString>, V: Into<OsString>> FromIterator<(K, V)> for Env {
+    fn from_iter<I: IntoIterator<Item = (K, V)>>(pairs: I) -> Self {
+        Self(pairs.into_iter().map(|(k, v)| (k.into(), v.into())).collect())
+    }
+}

@@ -1,0 +1,55 @@
+//! The vocabulary of locks, shared by every layer.
+//!
+//! A *register* is a small record under a key that is changed by compare-and-swap only
+//! ([`crate::store`]). The lock is one register whose content is what Terraform itself would
+//! write ([`LockInfo`]).
+
+mod info;
+
+pub use info::{LockInfo, LockInfoError};
+
+use std::fmt;
+use std::time::Duration;
+
+/// The name of a register: for a Terraform lock in DynamoDB the `LockID` attribute,
+/// `<bucket>/<state key>`; for a file store a path relative to its directory.
+///
+/// Not to be confused with [`LockId`], the ID that `terraform force-unlock` takes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LockKey(pub String);
+
+impl fmt::Display for LockKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Names one tenure of a lock: the `ID` of Terraform's lock info, the argument of
+/// `terraform force-unlock`. Never used for a second tenure.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LockId(pub String);
+
+impl fmt::Display for LockId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Time since this machine booted, suspend included (`CLOCK_BOOTTIME`). The only time that
+/// decides anything; never compared across machines.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Uptime(pub Duration);
+
+impl Uptime {
+    /// The point `after` later.
+    #[must_use]
+    pub fn plus(self, after: Duration) -> Self {
+        Self(self.0.saturating_add(after))
+    }
+
+    /// The time from `earlier` to this point; zero when `earlier` is later.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+}

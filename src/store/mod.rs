@@ -1,0 +1,130 @@
+//! Conditional registers: small records under keys, changed by compare-and-swap only.
+//!
+//! Three operations, each atomic on one key. One trait, several stores, one contract suite that
+//! every store passes unchanged. One store is one file, and only that file names its SDK.
+//!
+//! Every reply to a write is one of *applied* (`Applied`), *refused* (`Conflict`) or *unknown*
+//! (an error whose [`StoreError::outcome_is_unknown`] says so). An unknown write is answered by a
+//! read, never by hope. Stores do not retry by themselves: a retry after a lost reply would meet
+//! its own record and take it for a stranger's.
+
+use async_trait::async_trait;
+
+use crate::lock::LockKey;
+
+/// The content of a register.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Record {
+    /// Terraform's part: the lock info as JSON, byte for byte. `None` when a stored record has
+    /// none (written by hand, or no lock).
+    pub info: Option<String>,
+    /// Our part, beside it, where stock clients do not look; `None` in a record of theirs.
+    pub lease: Option<String>,
+}
+
+/// Names one stored state of a register; compared for equality only. Opaque to all but the store
+/// that made it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct RecordVersion(pub(crate) String);
+
+/// A record and the version under which it is stored.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Stored {
+    /// The content.
+    pub record: Record,
+    /// Its version, for a later conditional write or remove.
+    pub version: RecordVersion,
+}
+
+/// The condition of a write.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Expect {
+    /// Only if the register is empty.
+    Absent,
+    /// Only if the register still is at this version.
+    Version(RecordVersion),
+}
+
+/// What came of a write that was answered.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum WriteReply {
+    /// The record is stored, under this version.
+    Applied(RecordVersion),
+    /// The condition did not hold; what is stored now, where the store says so with the refusal
+    /// (`Some(None)`: it is absent). `None`: not said, read to know.
+    Conflict(Option<Option<Stored>>),
+}
+
+/// What came of a remove that was answered.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum RemoveReply {
+    /// The register is empty now.
+    Removed,
+    /// Another version is stored (or none); as in [`WriteReply::Conflict`].
+    Conflict(Option<Option<Stored>>),
+}
+
+/// Why an operation brought no answer. Messages are lower-case fragments without a secret in them.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// The store asks for fewer requests; nothing was applied.
+    #[error("the store is throttling: {0}")]
+    Throttled(String),
+    /// No usable answer: connection, time-out, 5xx. A write may or may not have been applied
+    /// (`sent` is false where the request certainly never left, such as a refused connection).
+    #[error("{detail}")]
+    Unavailable {
+        /// What went wrong.
+        detail: String,
+        /// Whether the request may have reached the store.
+        sent: bool,
+    },
+    /// The identity lacks a permission; names the action where known, such as `dynamodb:PutItem`.
+    #[error("access denied: {0}")]
+    Denied(String),
+    /// No credentials were found, or they are expired or invalid.
+    #[error("{0}")]
+    Credentials(String),
+    /// The table, bucket or directory does not exist.
+    #[error("{0}")]
+    Missing(String),
+    /// It exists but cannot serve as a lock store: wrong key schema, not a directory, no region.
+    #[error("{0}")]
+    Misconfigured(String),
+}
+
+impl StoreError {
+    /// Whether trying again may help without anyone doing something about it.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Throttled(_) | Self::Unavailable { .. })
+    }
+
+    /// Whether a write that ended so may have been applied nevertheless.
+    #[must_use]
+    pub fn outcome_is_unknown(&self) -> bool {
+        matches!(self, Self::Unavailable { sent: true, .. })
+    }
+}
+
+/// A store of registers.
+#[async_trait]
+pub trait Registers: std::fmt::Debug + Send + Sync {
+    /// Reads a register, strongly consistent; `None` when it is empty.
+    async fn read(&self, key: &LockKey) -> Result<Option<Stored>, StoreError>;
+
+    /// Stores `record` if `expect` holds. No two writes to one key may have the same bytes.
+    async fn write(
+        &self,
+        key: &LockKey,
+        record: &Record,
+        expect: &Expect,
+    ) -> Result<WriteReply, StoreError>;
+
+    /// Empties the register if it still is at `expect`.
+    async fn remove(
+        &self,
+        key: &LockKey,
+        expect: &RecordVersion,
+    ) -> Result<RemoveReply, StoreError>;
+}
