@@ -4,7 +4,11 @@
 //! ([`crate::store`]). The lock is one register whose content is what Terraform itself would
 //! write ([`LockInfo`]).
 
+pub mod acquire;
+pub mod backoff;
 mod info;
+pub mod jitter;
+pub mod release;
 
 pub use info::{LockInfo, LockInfoError};
 

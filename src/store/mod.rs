@@ -10,7 +10,7 @@
 
 use async_trait::async_trait;
 
-use crate::lock::LockKey;
+use crate::lock::{LockId, LockInfo, LockKey};
 
 /// The content of a register.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
@@ -20,6 +20,17 @@ pub struct Record {
     pub info: Option<String>,
     /// Our part, beside it, where stock clients do not look; `None` in a record of theirs.
     pub lease: Option<String>,
+}
+
+impl Record {
+    /// Whether the lock info in it bears this ID.
+    #[must_use]
+    pub fn is_held_by(&self, id: &LockId) -> bool {
+        self.info
+            .as_deref()
+            .and_then(|text| LockInfo::parse(text).ok())
+            .is_some_and(|info| info.id == *id)
+    }
 }
 
 /// Names one stored state of a register; compared for equality only. Opaque to all but the store

@@ -1,0 +1,64 @@
+//! How often to look, and how long to leave a struggling store alone (protocol, section 4).
+
+use std::time::Duration;
+
+use super::jitter::Jitter;
+
+/// The bounds between which the interval grows with the age of what is watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Pace {
+    /// The shortest interval.
+    pub least: Duration,
+    /// The longest.
+    pub most: Duration,
+}
+
+/// The pace of whoever may try the lock next.
+pub const HEAD: Pace = Pace { least: Duration::from_millis(200), most: Duration::from_secs(2) };
+
+/// The longest extra pause after faults of the store.
+const MOST_PAUSE: Duration = Duration::from_secs(10);
+
+impl Pace {
+    /// The time until the next look: 5 % of the time since what is watched last changed, within
+    /// the bounds, jittered. So it costs at most about a twentieth of a hold to be late.
+    pub fn interval(self, unchanged_for: Duration, jitter: &mut Jitter) -> Duration {
+        jitter.around((unchanged_for / 20).clamp(self.least, self.most))
+    }
+}
+
+/// The extra pause after `faults` throttled or failed requests in a row: exponential, full jitter.
+pub fn pause_after(faults: u32, jitter: &mut Jitter) -> Duration {
+    if faults == 0 {
+        return Duration::ZERO;
+    }
+    let span = Duration::from_millis(100).saturating_mul(1 << faults.min(10)).min(MOST_PAUSE);
+    jitter.up_to(span)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_interval_is_a_twentieth_of_the_age_within_its_bounds() {
+        let mut jitter = Jitter(1);
+        for (age, expected) in [(0, 200), (3_000, 200), (20_000, 1_000), (3_600_000, 2_000)] {
+            let interval = HEAD.interval(Duration::from_millis(age), &mut jitter);
+            let expected = Duration::from_millis(expected);
+            assert!(interval >= expected.mul_f64(0.79) && interval <= expected.mul_f64(1.21));
+        }
+    }
+
+    #[test]
+    fn faults_lengthen_the_pause_up_to_ten_seconds() {
+        let longest = |faults| {
+            let mut jitter = Jitter(1);
+            (0..500).map(|_| pause_after(faults, &mut jitter)).max().unwrap()
+        };
+        assert_eq!(longest(0), Duration::ZERO);
+        assert!(longest(1) <= Duration::from_millis(200));
+        assert!(longest(1) < longest(4) && longest(4) < longest(20));
+        assert!(longest(20) <= MOST_PAUSE && longest(20) > Duration::from_secs(9));
+    }
+}

@@ -1,0 +1,185 @@
+//! The machine that gives one lock back: a conditional remove, retried for a minute.
+//!
+//! Whoever else's record is there stays untouched. The signal that ended the run does not end
+//! this (protocol, section 6).
+
+use std::time::Duration;
+
+use super::backoff::pause_after;
+use super::jitter::Jitter;
+use super::{LockId, Uptime};
+use crate::store::{RecordVersion, RemoveReply, StoreError, Stored};
+
+/// How long a release is retried before the user is told how to finish it.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// Begin.
+    Start,
+    /// The conditional remove came back.
+    Removed(Result<RemoveReply, StoreError>),
+    /// The read came back.
+    Looked(Result<Option<Stored>, StoreError>),
+    /// [`Release::deadline`] has passed.
+    Tick,
+}
+
+/// What the shell does next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub enum Action {
+    /// Send the conditional remove of this version.
+    Remove(RecordVersion),
+    /// Read the register.
+    Look,
+    /// Nothing until the deadline.
+    Wait,
+    /// It is over.
+    Done(ReleaseOutcome),
+}
+
+/// What became of the lock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReleaseOutcome {
+    /// We gave it back.
+    Released,
+    /// It was gone when we came: someone removed it while we held it.
+    AlreadyGone,
+    /// Someone else's record is there; untouched.
+    TakenOver(Stored),
+    /// Nobody could tell us; the lock may still be there.
+    Unconfirmed(StoreError),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum State {
+    New,
+    Removing,
+    Looking,
+    Waiting { next: Uptime },
+    Ended,
+}
+
+/// Gives one lock back.
+#[derive(Debug, Clone)]
+pub struct Release {
+    id: LockId,
+    version: RecordVersion,
+    jitter: Jitter,
+    give_up_at: Uptime,
+    state: State,
+    faults: u32,
+    /// Whether a remove was never answered: then an empty register is our own doing.
+    unanswered: bool,
+}
+
+impl Release {
+    /// Prepares to give back the record that is stored under `version`.
+    #[must_use]
+    pub fn new(id: LockId, version: RecordVersion, now: Uptime, jitter: Jitter) -> Self {
+        Self {
+            id,
+            version,
+            jitter,
+            give_up_at: now.plus(PATIENCE),
+            state: State::New,
+            faults: 0,
+            unanswered: false,
+        }
+    }
+
+    /// When the machine wants a [`Event::Tick`]; `None` while a request is out.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Uptime> {
+        match self.state {
+            State::Waiting { next } => Some(next),
+            _ => None,
+        }
+    }
+
+    /// Decides.
+    pub fn step(&mut self, now: Uptime, event: Event) -> Action {
+        match (self.state.clone(), event) {
+            (State::New, Event::Start) => self.remove(),
+            (State::Waiting { next }, Event::Tick) if now >= next => self.remove(),
+            (State::Removing, Event::Removed(Ok(RemoveReply::Removed))) => {
+                self.end(ReleaseOutcome::Released)
+            }
+            (State::Removing, Event::Removed(Ok(RemoveReply::Conflict(current)))) => {
+                match current {
+                    Some(current) => self.found(now, current),
+                    None => {
+                        self.state = State::Looking;
+                        Action::Look
+                    }
+                }
+            }
+            (State::Looking, Event::Looked(Ok(current))) => self.found(now, current),
+            (State::Removing, Event::Removed(Err(error))) => {
+                self.unanswered |= error.outcome_is_unknown();
+                self.retry(now, error)
+            }
+            (State::Looking, Event::Looked(Err(error))) => self.retry(now, error),
+            _ => Action::Wait,
+        }
+    }
+
+    fn remove(&mut self) -> Action {
+        self.state = State::Removing;
+        Action::Remove(self.version.clone())
+    }
+
+    fn end(&mut self, outcome: ReleaseOutcome) -> Action {
+        self.state = State::Ended;
+        Action::Done(outcome)
+    }
+
+    /// The remove was refused; this is what is there.
+    fn found(&mut self, now: Uptime, current: Option<Stored>) -> Action {
+        match current {
+            None if self.unanswered => self.end(ReleaseOutcome::Released),
+            None => self.end(ReleaseOutcome::AlreadyGone),
+            Some(stored) if stored.record.is_held_by(&self.id) => {
+                self.version = stored.version;
+                self.pause(now, || {
+                    StoreError::Misconfigured(
+                        "the store refuses to remove the very version it shows".to_owned(),
+                    )
+                })
+            }
+            // A stranger's record after an unanswered remove: ours went first.
+            Some(_) if self.unanswered => self.end(ReleaseOutcome::Released),
+            Some(stored) => self.end(ReleaseOutcome::TakenOver(stored)),
+        }
+    }
+
+    fn retry(&mut self, now: Uptime, error: StoreError) -> Action {
+        // Credentials may be renewed within the minute; a missing permission or table will not.
+        let may_help = error.is_transient() || matches!(error, StoreError::Credentials(_));
+        if !may_help {
+            return self.end(ReleaseOutcome::Unconfirmed(error));
+        }
+        self.pause(now, || error)
+    }
+
+    fn pause(&mut self, now: Uptime, error: impl FnOnce() -> StoreError) -> Action {
+        if now >= self.give_up_at {
+            return self.end(ReleaseOutcome::Unconfirmed(error()));
+        }
+        self.faults += 1;
+        // The first retry comes at once: most faults are one lost reply.
+        let pause = if self.faults == 1 {
+            Duration::ZERO
+        } else {
+            pause_after(self.faults, &mut self.jitter)
+        };
+        self.state = State::Waiting { next: now.plus(pause).min(self.give_up_at) };
+        Action::Wait
+    }
+}
+
+#[cfg(test)]
+#[path = "release_tests.rs"]
+mod tests;
