@@ -1,0 +1,253 @@
+//! `.tfwrap.yaml`: where it is, whether to trust it, and its values with their lines.
+
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use serde_yaml::{Mapping, Value};
+
+use super::source::{Origin, SettingsError, Sourced};
+
+const NAME: &str = ".tfwrap.yaml";
+const MOST_BYTES: u64 = 64 * 1024;
+
+/// The keys: the long options' names that make sense in a file, and `unlocked`.
+const KEYS: [&str; 16] = [
+    "lock-timeout",
+    "lock",
+    "no-backend-lock",
+    "lease",
+    "no-line",
+    "on-lock-lost",
+    "grace",
+    "orphan-grace",
+    "max-hold",
+    "second-signal",
+    "terraform",
+    "log-format",
+    "quiet",
+    "verbose",
+    "color",
+    "unlocked",
+];
+
+/// A configuration file that was read and whose keys are known.
+#[derive(Debug, Clone)]
+pub struct ConfigFile {
+    path: PathBuf,
+    text: String,
+    values: Mapping,
+}
+
+/// Finds the nearest file from `dir` up to the first directory with a `.git`; where there is no
+/// `.git` above, in `dir` only.
+pub(super) fn search(dir: &Path) -> Result<Option<PathBuf>, SettingsError> {
+    let exists = |path: &Path| match path.symlink_metadata() {
+        Ok(_) => Ok(true),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            Ok(false)
+        }
+        Err(error) => {
+            Err(SettingsError::config(format!("cannot look for `{}`: {error}", path.display())))
+        }
+    };
+    let mut candidates = Vec::new();
+    let mut in_repository = false;
+    for parent in dir.ancestors() {
+        candidates.push(parent.join(NAME));
+        if exists(&parent.join(".git"))? {
+            in_repository = true;
+            break;
+        }
+    }
+    if !in_repository {
+        candidates.truncate(1);
+    }
+    for path in candidates {
+        if exists(&path)? {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
+}
+
+impl ConfigFile {
+    /// Reads and checks a file: regular, ours or root's, at most 64 KiB, known keys only.
+    ///
+    /// # Errors
+    /// With the file, and the line where there is one.
+    pub fn read(path: &Path) -> Result<Self, SettingsError> {
+        let fail = |what: String| SettingsError::config(format!("`{}`: {what}", path.display()));
+        // Without blocking: a FIFO would hang the open.
+        let mut file = std::fs::OpenOptions::new()
+            .read(true)
+            .custom_flags(nix::libc::O_NONBLOCK | nix::libc::O_CLOEXEC)
+            .open(path)
+            .map_err(|error| fail(format!("cannot be read: {error}")))?;
+        let metadata = file.metadata().map_err(|error| fail(format!("cannot be read: {error}")))?;
+        if !metadata.is_file() {
+            return Err(fail("is not a regular file".to_owned()));
+        }
+        let us = nix::unistd::geteuid().as_raw();
+        if metadata.uid() != us && metadata.uid() != 0 {
+            return Err(fail(format!(
+                "belongs to user {}, not to us or root, and is not trusted",
+                metadata.uid()
+            )));
+        }
+        if metadata.len() > MOST_BYTES {
+            return Err(fail(format!("has {} bytes; at most 65536 are read", metadata.len())));
+        }
+        let mut text = String::new();
+        Read::by_ref(&mut file)
+            .take(MOST_BYTES)
+            .read_to_string(&mut text)
+            .map_err(|error| fail(format!("cannot be read: {error}")))?;
+        Self::parse(path.to_owned(), text)
+    }
+
+    fn parse(path: PathBuf, text: String) -> Result<Self, SettingsError> {
+        let fail = |what: String| SettingsError::config(format!("`{}`{what}", path.display()));
+        let value: Value = serde_yaml::from_str(&text).map_err(|error| match error.location() {
+            Some(at) => fail(format!(" line {}: {error}", at.line())),
+            None => fail(format!(": {error}")),
+        })?;
+        let values = match value {
+            Value::Null => Mapping::new(),
+            Value::Mapping(values) => values,
+            _ => return Err(fail(" line 1: must be a mapping of keys and values".to_owned())),
+        };
+        let file = Self { path, text, values };
+        for key in file.values.keys() {
+            let Some(name) = key.as_str() else {
+                return Err(file.error_at_line(1, "keys must be words"));
+            };
+            if !KEYS.contains(&name) {
+                let known = KEYS.map(|key| format!("`{key}`")).join(", ");
+                return Err(file.error(name, format!("unknown key `{name}`; known are {known}")));
+            }
+        }
+        Ok(file)
+    }
+
+    /// The one value of a key, as text.
+    pub(super) fn scalar(&self, name: &str) -> Result<Option<Sourced<String>>, SettingsError> {
+        match self.values.get(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => self.text(name, value).map(Some),
+        }
+    }
+
+    /// The list under a key; a single value is a list of one.
+    pub(super) fn list(&self, name: &str) -> Result<Vec<Sourced<String>>, SettingsError> {
+        match self.values.get(name) {
+            None | Some(Value::Null) => Ok(Vec::new()),
+            Some(Value::Sequence(values)) => {
+                values.iter().map(|value| self.text(name, value)).collect()
+            }
+            Some(value) => Ok(vec![self.text(name, value)?]),
+        }
+    }
+
+    fn text(&self, name: &str, value: &Value) -> Result<Sourced<String>, SettingsError> {
+        let value = match value {
+            Value::String(text) => text.clone(),
+            Value::Bool(value) => value.to_string(),
+            Value::Number(value) => value.to_string(),
+            _ => return Err(self.error(name, format!("`{name}` must be a single value"))),
+        };
+        Ok(Sourced { value, origin: self.origin(name) })
+    }
+
+    fn origin(&self, name: &str) -> Origin {
+        Origin::File { path: self.path.clone(), line: self.line_of(name) }
+    }
+
+    fn error(&self, name: &str, what: String) -> SettingsError {
+        self.error_at_line(self.line_of(name), what)
+    }
+
+    fn error_at_line(&self, line: usize, what: impl std::fmt::Display) -> SettingsError {
+        SettingsError::at(&Origin::File { path: self.path.clone(), line }, what)
+    }
+
+    /// The line of a top-level key; the first where the file is written in flow style.
+    fn line_of(&self, name: &str) -> usize {
+        let is_key = |line: &str| {
+            let line = line.trim_start_matches(['{', ' ']);
+            ["", "\"", "'"].iter().any(|quote| {
+                line.strip_prefix(quote)
+                    .and_then(|line| line.strip_prefix(name))
+                    .and_then(|line| line.strip_prefix(quote))
+                    .is_some_and(|line| line.trim_start().starts_with(':'))
+            })
+        };
+        self.text.lines().position(is_key).map_or(1, |index| index + 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<ConfigFile, SettingsError> {
+        ConfigFile::parse(PathBuf::from(".tfwrap.yaml"), text.to_owned())
+    }
+
+    #[test]
+    fn values_know_their_line() {
+        let file = parse("# ours\nlock-timeout: 5m\n\nunlocked: [plan, refresh]\n").unwrap();
+        let value = file.scalar("lock-timeout").unwrap().unwrap();
+        assert_eq!(value.value, "5m");
+        assert_eq!(value.origin.to_string(), "`.tfwrap.yaml` line 2");
+        let list = file.list("unlocked").unwrap();
+        assert_eq!(list.iter().map(|v| v.value.as_str()).collect::<Vec<_>>(), ["plan", "refresh"]);
+        assert_eq!(list[0].origin.to_string(), "`.tfwrap.yaml` line 4");
+        assert_eq!(file.scalar("lease").unwrap(), None);
+        assert!(parse("").unwrap().list("lock").unwrap().is_empty());
+    }
+
+    #[test]
+    fn mistakes_name_file_and_line() {
+        for (text, line, what) in [
+            ("lease: never\nlok: x\n", 2, "unknown key `lok`"),
+            ("lease: never\nlease: 5m\n", 1, "duplicate entry with key \"lease\""),
+            ("lease: [\n", 2, ""),
+            ("- a\n", 1, "mapping"),
+            ("\n\nlease: {a: b}\n", 3, "single value"),
+            ("chdir: x\n", 1, "unknown key `chdir`"),
+        ] {
+            let error = parse(text).and_then(|file| file.scalar("lease")).unwrap_err().to_string();
+            assert!(error.contains(&format!("`.tfwrap.yaml` line {line}")), "{text:?}: {error}");
+            assert!(error.contains(what), "{text:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_search_ends_at_the_repository() {
+        let top = tempfile::tempdir().unwrap();
+        let deep = top.path().join("repo/a/b");
+        std::fs::create_dir_all(&deep).unwrap();
+        std::fs::write(top.path().join(NAME), "").unwrap();
+        assert_eq!(search(&deep).unwrap(), None, "no repository: only the directory itself");
+        std::fs::create_dir(top.path().join("repo/.git")).unwrap();
+        assert_eq!(search(&deep).unwrap(), None, "not above the repository");
+        std::fs::write(top.path().join("repo").join(NAME), "").unwrap();
+        assert_eq!(search(&deep).unwrap(), Some(top.path().join("repo").join(NAME)));
+        std::fs::write(deep.join(NAME), "").unwrap();
+        assert_eq!(search(&deep).unwrap(), Some(deep.join(NAME)));
+    }
+
+    #[test]
+    fn what_is_no_regular_small_file_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(ConfigFile::read(dir.path()).unwrap_err().message.contains("regular"));
+        let path = dir.path().join(NAME);
+        assert!(ConfigFile::read(&path).unwrap_err().message.contains("cannot be read"));
+        std::fs::write(&path, "#".repeat(65_537)).unwrap();
+        assert!(ConfigFile::read(&path).unwrap_err().message.contains("65536"));
+        let fifo = dir.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(ConfigFile::read(&fifo).unwrap_err().message.contains("regular"));
+    }
+}

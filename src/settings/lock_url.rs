@@ -1,0 +1,150 @@
+//! `--lock`: further locks by URL.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use percent_encoding::percent_decode_str;
+use url::Url;
+
+/// A lock beside the backend's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LockUrl {
+    /// Which.
+    pub place: LockPlace,
+    /// `?region=`
+    pub region: Option<String>,
+    /// `?endpoint=`
+    pub endpoint: Option<String>,
+    /// `?profile=`
+    pub profile: Option<String>,
+}
+
+/// Where such a lock is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LockPlace {
+    /// `dynamodb://TABLE/LOCK-ID`
+    DynamoDb {
+        /// The table.
+        table: String,
+        /// The `LockID` attribute.
+        lock_id: String,
+    },
+    /// `file:///PATH`
+    File(PathBuf),
+}
+
+impl fmt::Display for LockPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::DynamoDb { table, lock_id } => write!(f, "dynamodb://{table}/{lock_id}"),
+            Self::File(path) => write!(f, "file://{}", path.display()),
+        }
+    }
+}
+
+impl LockUrl {
+    /// Reads one.
+    ///
+    /// # Errors
+    /// In words, without the origin.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let forms = "known forms are `dynamodb://TABLE/LOCK-ID` and `file:///PATH`";
+        let url =
+            Url::parse(text).map_err(|error| format!("`{text}` is no URL ({error}); {forms}"))?;
+        if !url.username().is_empty() || url.password().is_some() || url.port().is_some() {
+            return Err(format!("`{}://…` must not have a user or a port", url.scheme()));
+        }
+        if url.fragment().is_some() {
+            return Err(format!("`{text}`: write `#` as `%23`"));
+        }
+        let decode = |text: &str| {
+            percent_decode_str(text)
+                .decode_utf8()
+                .map(|text| text.into_owned())
+                .map_err(|_| format!("`{text}` is not UTF-8"))
+        };
+        let host = url.host_str().unwrap_or_default();
+        // The path as written: `Url` would clean `.` and `..` out of a lock ID.
+        let after_scheme = text.split_once("://").map_or("", |(_, rest)| rest);
+        let path = after_scheme.split_once('/').map_or("", |(_, path)| path);
+        let path = path.split_once('?').map_or(path, |(path, _)| path);
+        let place = match url.scheme() {
+            "dynamodb" => {
+                let lock_id = decode(path)?;
+                if host.is_empty() || lock_id.is_empty() {
+                    return Err(format!("`{text}` lacks a table or a lock ID; {forms}"));
+                }
+                LockPlace::DynamoDb { table: decode(host)?, lock_id }
+            }
+            "file" => {
+                if !host.is_empty() || path.is_empty() || path.ends_with('/') {
+                    return Err(format!("`{text}` is no path of a file: write `file:///PATH`"));
+                }
+                LockPlace::File(PathBuf::from(format!("/{}", decode(path)?)))
+            }
+            "s3" => {
+                return Err(format!(
+                    "`{text}`: S3 lock files are not supported by this version; {forms}"
+                ));
+            }
+            scheme => return Err(format!("unknown scheme `{scheme}://`; {forms}")),
+        };
+        let mut lock = Self { place, region: None, endpoint: None, profile: None };
+        for (name, value) in url.query_pairs() {
+            let slot = match (name.as_ref(), &lock.place) {
+                ("region", LockPlace::DynamoDb { .. }) => &mut lock.region,
+                ("endpoint", LockPlace::DynamoDb { .. }) => &mut lock.endpoint,
+                ("profile", LockPlace::DynamoDb { .. }) => &mut lock.profile,
+                _ => return Err(format!("`{text}`: unknown parameter `{name}`")),
+            };
+            *slot = Some(value.into_owned());
+        }
+        Ok(lock)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dynamodb_lock_is_a_table_and_a_lock_id() {
+        let url = "dynamodb://my.table_1/bucket/./a%20b/../x?region=eu-west-1&endpoint=http://localhost:8000";
+        let lock = LockUrl::parse(url).unwrap();
+        let place = LockPlace::DynamoDb {
+            table: "my.table_1".to_owned(),
+            lock_id: "bucket/./a b/../x".to_owned(),
+        };
+        assert_eq!(lock.place, place);
+        assert_eq!(lock.region.as_deref(), Some("eu-west-1"));
+        assert_eq!(lock.endpoint.as_deref(), Some("http://localhost:8000"));
+        let upper = LockUrl::parse("dynamodb://Table-A/x").unwrap().place;
+        assert_eq!(upper.to_string(), "dynamodb://Table-A/x");
+    }
+
+    #[test]
+    fn a_file_lock_is_an_absolute_path() {
+        let lock = LockUrl::parse("file:///var/lock/prod%23.lock").unwrap();
+        assert_eq!(lock.place, LockPlace::File(PathBuf::from("/var/lock/prod#.lock")));
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (text, what) in [
+            ("table/x", "no URL"),
+            ("redis://x/y", "unknown scheme"),
+            ("dynamodb://table", "lacks"),
+            ("dynamodb:///x", "lacks"),
+            ("dynamodb://t/x?regoin=y", "regoin"),
+            ("dynamodb://u:p@t/x", "user"),
+            ("dynamodb://t/x#y", "%23"),
+            ("file://host/x", "file:///PATH"),
+            ("file:///x/", "file:///PATH"),
+            ("file:///x?region=y", "region"),
+            ("s3://b/k", "not supported"),
+        ] {
+            let error = LockUrl::parse(text).unwrap_err();
+            assert!(error.contains(what), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! Settings that know where they come from: flag, then environment, then `.tfwrap.yaml`, then the
+//! default.
+//!
+//! Every value is text until here and goes through one parser whatever its origin, so that an
+//! error can name the flag, the variable, or file and line.
+
+mod file;
+mod lock_url;
+mod source;
+
+pub use file::ConfigFile;
+pub use lock_url::LockUrl;
+pub use source::{Origin, SettingsError, Sourced};
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::cli::Options;
+use crate::duration;
+use crate::env::Env;
+use crate::supervise::SecondSignal;
+use source::Sources;
+
+/// How long others must see no sign of life before they may take over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LeaseTerm {
+    /// No expiry.
+    Never,
+    /// So long; at least 15 s.
+    After(Duration),
+}
+
+/// What to do when the lock is no longer ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnLockLost {
+    /// Interrupt Terraform.
+    Stop,
+    /// Only say so.
+    Warn,
+}
+
+/// How tfwrap's own lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One object a line.
+    Json,
+}
+
+/// How much tfwrap says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verbosity {
+    /// Warnings and errors.
+    Quiet,
+    /// What matters.
+    Normal,
+    /// What was found and done, too.
+    Verbose,
+}
+
+/// Whether to colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ColorChoice {
+    /// On a terminal.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// Everything a user can set, resolved.
+#[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "each field is the option of its name, described in `cli`")]
+pub struct Settings {
+    pub lock_timeout: Sourced<Duration>,
+    pub locks: Vec<Sourced<LockUrl>>,
+    pub no_backend_lock: Sourced<bool>,
+    pub lease: Sourced<LeaseTerm>,
+    pub no_line: Sourced<bool>,
+    pub on_lock_lost: Sourced<OnLockLost>,
+    pub grace: Sourced<Option<Duration>>,
+    pub orphan_grace: Sourced<Duration>,
+    pub max_hold: Sourced<Duration>,
+    pub second_signal: Sourced<SecondSignal>,
+    pub terraform: Option<Sourced<OsString>>,
+    pub log_format: Sourced<LogFormat>,
+    pub verbosity: Verbosity,
+    pub color: ColorChoice,
+    /// Commands of Terraform's that run without the lock (`unlocked:` of the file).
+    pub unlocked: Vec<Sourced<String>>,
+}
+
+/// What the settings are resolved from.
+#[derive(Debug)]
+pub struct Inputs<'a> {
+    /// As typed.
+    pub options: &'a Options,
+    /// The environment.
+    pub env: &'a Env,
+    /// The file, if there is one.
+    pub file: Option<&'a ConfigFile>,
+    /// Whether a CI was detected: some defaults differ.
+    pub in_ci: bool,
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+const SHORTEST_LEASE: Duration = Duration::from_secs(15);
+
+impl Settings {
+    /// Resolves them all.
+    ///
+    /// # Errors
+    /// The first value that does not parse, with its origin.
+    pub fn resolve(inputs: &Inputs<'_>) -> Result<Self, SettingsError> {
+        let from = Sources { env: inputs.env, file: inputs.file };
+        let options = inputs.options;
+        let lease = if inputs.in_ci { LeaseTerm::After(10 * MINUTE) } else { LeaseTerm::Never };
+        let second = if inputs.in_ci { SecondSignal::Hold } else { SecondSignal::Forward };
+        let text = |value: &Option<String>| value.clone();
+        Ok(Self {
+            lock_timeout: from.pick(
+                "lock-timeout",
+                text(&options.lock_timeout),
+                parse_duration,
+                30 * MINUTE,
+            )?,
+            locks: from.pick_list("lock", &options.lock, LockUrl::parse)?,
+            no_backend_lock: from.pick_flag("no-backend-lock", options.no_backend_lock)?,
+            lease: from.pick("lease", text(&options.lease), parse_lease, lease)?,
+            no_line: from.pick_flag("no-line", options.no_line)?,
+            on_lock_lost: from.pick(
+                "on-lock-lost",
+                text(&options.on_lock_lost),
+                |value| word(value, &[("stop", OnLockLost::Stop), ("warn", OnLockLost::Warn)]),
+                OnLockLost::Stop,
+            )?,
+            grace: from.pick("grace", text(&options.grace), parse_grace, None)?,
+            orphan_grace: from.pick(
+                "orphan-grace",
+                text(&options.orphan_grace),
+                parse_duration,
+                3 * MINUTE,
+            )?,
+            max_hold: from.pick(
+                "max-hold",
+                text(&options.max_hold),
+                parse_duration,
+                360 * MINUTE,
+            )?,
+            second_signal: from.pick(
+                "second-signal",
+                text(&options.second_signal),
+                |value| {
+                    word(value, &[("hold", SecondSignal::Hold), ("forward", SecondSignal::Forward)])
+                },
+                second,
+            )?,
+            terraform: from.pick_path("terraform", options.terraform.as_ref())?,
+            log_format: from.pick(
+                "log-format",
+                text(&options.log_format),
+                |value| word(value, &[("text", LogFormat::Text), ("json", LogFormat::Json)]),
+                LogFormat::Text,
+            )?,
+            verbosity: verbosity(&from, options)?,
+            color: color(&from, options)?,
+            unlocked: from.list_of_file("unlocked")?,
+        })
+    }
+}
+
+/// Reads the file that applies: `--config`, else `TFWRAP_CONFIG`, else the nearest `.tfwrap.yaml`
+/// from `dir` up to the first `.git`.
+///
+/// # Errors
+/// When it cannot be read, is not ours to trust, or is not what it should be.
+pub fn read_file(
+    options: &Options,
+    env: &Env,
+    dir: &Path,
+) -> Result<Option<ConfigFile>, SettingsError> {
+    let named = options
+        .config
+        .clone()
+        .or_else(|| env.get_os("TFWRAP_CONFIG").map(std::ffi::OsStr::to_os_string));
+    match named {
+        // Relative to where the command was typed, not to `--chdir`.
+        Some(path) => ConfigFile::read(&PathBuf::from(path)).map(Some),
+        None => file::search(dir)?.map(|path| ConfigFile::read(&path)).transpose(),
+    }
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    duration::parse(text).map_err(|error| error.to_string())
+}
+
+fn parse_lease(text: &str) -> Result<LeaseTerm, String> {
+    if text == "never" {
+        return Ok(LeaseTerm::Never);
+    }
+    let term = parse_duration(text)?;
+    if term < SHORTEST_LEASE {
+        return Err(format!("`{text}` is too short: a lease is at least 15s, or `never`"));
+    }
+    Ok(LeaseTerm::After(term))
+}
+
+fn parse_grace(text: &str) -> Result<Option<Duration>, String> {
+    if text == "none" { Ok(None) } else { parse_duration(text).map(Some) }
+}
+
+fn word<T: Copy>(text: &str, words: &[(&str, T)]) -> Result<T, String> {
+    words.iter().find(|(name, _)| *name == text).map(|(_, value)| *value).ok_or_else(|| {
+        let names: Vec<_> = words.iter().map(|(name, _)| format!("`{name}`")).collect();
+        format!("`{text}` is none of {}", names.join(", "))
+    })
+}
+
+fn verbosity(from: &Sources<'_>, options: &Options) -> Result<Verbosity, SettingsError> {
+    if options.quiet {
+        return Ok(Verbosity::Quiet);
+    }
+    if options.verbose {
+        return Ok(Verbosity::Verbose);
+    }
+    Ok(if from.flag_of_file("quiet")? {
+        Verbosity::Quiet
+    } else if from.flag_of_file("verbose")? {
+        Verbosity::Verbose
+    } else {
+        Verbosity::Normal
+    })
+}
+
+/// `--color`, else `NO_COLOR`, else `CLICOLOR_FORCE`, else the file.
+fn color(from: &Sources<'_>, options: &Options) -> Result<ColorChoice, SettingsError> {
+    let unset = if from.env.get("NO_COLOR").is_some() {
+        Some(ColorChoice::Never)
+    } else if from.env.get("CLICOLOR_FORCE").is_some_and(|value| value != "0") {
+        Some(ColorChoice::Always)
+    } else {
+        None
+    };
+    if let (None, Some(choice)) = (&options.color, unset) {
+        return Ok(choice);
+    }
+    let words = [
+        ("auto", ColorChoice::Auto),
+        ("always", ColorChoice::Always),
+        ("never", ColorChoice::Never),
+    ];
+    from.pick("color", options.color.clone(), |value| word(value, &words), ColorChoice::Auto)
+        .map(|color| color.value)
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;
