@@ -2,11 +2,19 @@
 
 pub mod backend;
 pub mod cli;
+pub mod clock;
 pub mod duration;
 pub mod env;
+pub mod error;
+pub mod exit_code;
+pub mod held;
+pub mod identity;
 pub mod lock;
+pub mod program;
 pub mod report;
 pub mod settings;
+pub mod shim;
+pub mod state_dir;
 pub mod store;
 pub mod supervise;
 pub mod terraform;

@@ -1,0 +1,116 @@
+//! The one error on top: what went wrong, with what lock, and what to do next.
+
+use crate::settings::SettingsError;
+use crate::store::StoreError;
+
+/// Why tfwrap itself did not get to the end. The child's own failure is not one of these.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Wrong usage.
+    #[error("{message}")]
+    Usage {
+        /// What is wrong.
+        message: String,
+        /// What to type instead.
+        hint: Option<String>,
+    },
+    /// The configuration is wrong or incomplete.
+    #[error("{message}")]
+    Config {
+        /// What and where.
+        message: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
+    /// The store of a lock does not let us.
+    #[error("{lock}: {source}")]
+    Store {
+        /// The lock, as the user may name it.
+        lock: String,
+        /// Why.
+        source: StoreError,
+    },
+    /// The wait is over and someone else still has it.
+    #[error("the lock was not acquired within {waited}: {holder}")]
+    NotAcquired {
+        /// How long we waited, formatted.
+        waited: String,
+        /// Who holds which lock, since when.
+        holder: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
+    /// Stopped by a signal before the child started.
+    #[error("interrupted by {name} while waiting; nothing was run{leftover}")]
+    Interrupted {
+        /// The signal's number.
+        signal: i32,
+        /// Its name.
+        name: String,
+        /// Empty, or what may still appear.
+        leftover: String,
+    },
+    /// The command was not found.
+    #[error("{message}")]
+    NotFound {
+        /// Which, and where it was sought.
+        message: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
+    /// The command was found and cannot be executed.
+    #[error("{message}")]
+    NotExecutable {
+        /// Which, and why.
+        message: String,
+    },
+    /// A failure that is nobody's configuration: the operating system refused something, or a bug.
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl Error {
+    /// What the user can do, where the message does not say it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Usage { hint, .. } | Self::Config { hint, .. } => hint.clone(),
+            Self::NotAcquired { hint, .. } | Self::NotFound { hint, .. } => hint.clone(),
+            Self::Store { source, .. } => Some(store_hint(source).to_owned()),
+            Self::Interrupted { .. } | Self::NotExecutable { .. } => None,
+            Self::Internal(_) => Some("please report this as a bug".to_owned()),
+        }
+    }
+}
+
+fn store_hint(error: &StoreError) -> &'static str {
+    match error {
+        StoreError::Throttled(_) => "raise the table's capacity, or switch it to on-demand",
+        StoreError::Unavailable { .. } => {
+            "check the endpoint, the region and the network, then try again"
+        }
+        StoreError::Denied(_) => {
+            "allow `dynamodb:GetItem`, `dynamodb:PutItem` and `dynamodb:DeleteItem` on the lock \
+             table (and `s3:ListBucket` on the state's bucket), as Terraform's S3 backend needs them"
+        }
+        StoreError::Credentials(_) => {
+            "log in again, or set `AWS_PROFILE` or `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`; \
+             `aws sts get-caller-identity` shows who you are"
+        }
+        StoreError::Missing(_) => {
+            "check name and region; a lock table has a string hash key named `LockID`"
+        }
+        StoreError::Misconfigured(_) => "correct the configuration named above",
+    }
+}
+
+impl From<SettingsError> for Error {
+    fn from(error: SettingsError) -> Self {
+        let SettingsError { message, typed } = error;
+        if typed {
+            Self::Usage { message, hint: Some("`tfwrap --help` lists the options".to_owned()) }
+        } else {
+            Self::Config { message, hint: None }
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! `TFWRAP_HELD`: which locks an outer tfwrap holds for everything below it.
+//!
+//! It is a claim, not a proof: whoever relies on it looks in the store whether the lock still has
+//! that ID.
+
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
+
+use crate::env::Env;
+use crate::lock::LockId;
+
+/// The variable.
+pub const VARIABLE: &str = "TFWRAP_HELD";
+
+const UNSAFE: &AsciiSet = &CONTROLS.add(b' ').add(b'#').add(b'%');
+
+/// The locks that are said to be held, by the name of the lock (its URL).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Held(Vec<(String, LockId)>);
+
+impl Held {
+    /// Reads the variable: `URL#ID`, separated by white space. What does not look like that is
+    /// ignored: then the lock is taken for real.
+    #[must_use]
+    pub fn from_env(env: &Env) -> Self {
+        let text = env.get(VARIABLE).unwrap_or_default();
+        let pairs = text.split_ascii_whitespace().filter_map(|item| {
+            let (url, id) = item.split_once('#')?;
+            let url = percent_decode_str(url).decode_utf8().ok()?.into_owned();
+            Some((url, LockId(id.to_owned())))
+        });
+        Self(pairs.collect())
+    }
+
+    /// The ID under which the lock is said to be held.
+    #[must_use]
+    pub fn id_of(&self, url: &str) -> Option<&LockId> {
+        self.0.iter().rev().find(|(held, _)| held == url).map(|(_, id)| id)
+    }
+
+    /// Adds a lock.
+    pub fn add(&mut self, url: String, id: LockId) {
+        self.0.push((url, id));
+    }
+
+    /// The variable's value for the processes below.
+    #[must_use]
+    pub fn to_value(&self) -> String {
+        let items: Vec<_> = self
+            .0
+            .iter()
+            .map(|(url, id)| format!("{}#{id}", utf8_percent_encode(url, UNSAFE)))
+            .collect();
+        items.join(" ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let mut held = Held::default();
+        held.add("dynamodb://t/b/env:/x y#%é".to_owned(), LockId("1-2".to_owned()));
+        held.add("file:///a".to_owned(), LockId("3".to_owned()));
+        let env: Env = [(VARIABLE, held.to_value())].into_iter().collect();
+        assert_eq!(Held::from_env(&env), held);
+        assert_eq!(held.id_of("file:///a"), Some(&LockId("3".to_owned())));
+        assert_eq!(held.id_of("file:///b"), None);
+    }
+
+    #[test]
+    fn nonsense_claims_nothing() {
+        let env: Env = [(VARIABLE, "x  y %ff#1")].into_iter().collect();
+        assert_eq!(Held::from_env(&env), Held::default());
+    }
+}
