@@ -42,6 +42,13 @@ impl Held {
         self.0.push((url, id));
     }
 
+    /// Takes locks out.
+    pub fn forget(&mut self, urls: impl Iterator<Item = String>) {
+        for url in urls {
+            self.0.retain(|(held, _)| *held != url);
+        }
+    }
+
     /// The variable's value for the processes below.
     #[must_use]
     pub fn to_value(&self) -> String {

@@ -1,6 +1,35 @@
 //! tfwrap lets only one Terraform run at a time touch a state, and always gives the lock back.
+//!
+//! # The house
+//!
+//! Arguments, environment, file and backend become [`settings::Settings`] and a [`job::Job`]; the
+//! shell in `run` takes the locks, supervises the child and gives the locks back. What decides is
+//! in *machines* without clock, I/O or randomness: [`lock::acquire`], [`lock::release`],
+//! [`supervise::Supervisor`].
+//!
+//! | to find | look in |
+//! | --- | --- |
+//! | what was typed, what is set | [`cli`], [`settings`], [`duration`], [`env`] |
+//! | what there is to do | [`job`], [`terraform`] (its command line), [`backend`] (its state), [`program`] |
+//! | the lock | [`lock`] (the machines), [`target`], [`store`] (one file per store) |
+//! | the child | [`supervise`] |
+//! | the loop | `run`, `start` |
+//! | what is said | [`report`], [`ci`], [`error`], [`exit_code`] |
+//! | `run` and nesting | [`held`], [`shim`], [`state_dir`] |
+//!
+//! # What always holds
+//!
+//! - Only `run` and `start` read the clock ([`clock`]); only [`store`] knows AWS; only
+//!   [`supervise`] makes processes.
+//! - Nothing between acquire and release returns early.
+//! - The child is gone before the release.
+//! - A record without a lease (stock Terraform's) is never taken over.
+//! - No wall-clock time decides anything.
+//! - The reporter never blocks.
+//! - An unknown write is read back.
 
 pub mod backend;
+pub mod ci;
 pub mod cli;
 pub mod clock;
 pub mod duration;
@@ -9,17 +38,23 @@ pub mod error;
 pub mod exit_code;
 pub mod held;
 pub mod identity;
+pub mod job;
 pub mod lock;
 pub mod program;
 pub mod report;
+mod run;
 pub mod settings;
 pub mod shim;
+mod start;
 pub mod state_dir;
 pub mod store;
 pub mod supervise;
+pub mod target;
 pub mod terraform;
 
-/// Runs the program.
+/// Runs the program: everything from the arguments to the exit code.
+#[must_use]
 pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::from(70)
+    let args: Vec<_> = std::env::args_os().collect();
+    std::process::ExitCode::from(start::start(&args, &env::Env::of_process()))
 }

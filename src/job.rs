@@ -1,0 +1,511 @@
+//! What there is to do, decided before anything remote is touched: from the words, the settings
+//! and what Terraform's own files say.
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::backend::{self, Backend, BackendError, Request, Resolved, S3Backend};
+use crate::cli::Words;
+use crate::env::Env;
+use crate::error::Error;
+use crate::program::{self, FileId};
+use crate::settings::{Origin, Settings, Sourced};
+use crate::shim;
+use crate::target::LockTarget;
+use crate::terraform::{Invocation, LockUse};
+
+/// Where a run happens.
+#[derive(Debug)]
+pub struct Place<'a> {
+    /// The environment.
+    pub env: &'a Env,
+    /// The working directory, after `--chdir`.
+    pub dir: PathBuf,
+    /// tfwrap's own binary.
+    pub this_path: PathBuf,
+    /// The same, by device and inode.
+    pub this: Option<FileId>,
+    /// `terraform` or `tofu`, where tfwrap was called so.
+    pub called_as: Option<OsString>,
+}
+
+/// A program to start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChildCommand {
+    /// Absolute, or (for `run`) a name to be sought on `PATH`.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub args: Vec<OsString>,
+    /// What its environment has beside ours.
+    pub env: Vec<(&'static str, OsString)>,
+}
+
+/// What there is to do.
+#[derive(Debug)]
+pub enum Job {
+    /// Nothing of ours: hand over.
+    Exec {
+        /// To what.
+        child: ChildCommand,
+        /// What to say first, where the user might have expected a lock.
+        warning: Option<String>,
+        /// Said with `-v`.
+        detail: Option<String>,
+    },
+    /// Run a child under locks.
+    Locked(Box<LockedJob>),
+}
+
+/// A child and the locks it runs under.
+#[derive(Debug)]
+pub struct LockedJob {
+    /// In the order in which they are taken.
+    pub targets: Vec<LockTarget>,
+    /// The child when the lock of its state is held for it.
+    pub child: ChildCommand,
+    /// The command as Terraform's own lock info would name it.
+    pub operation: String,
+    /// How long to wait for all locks together.
+    pub lock_timeout: Sourced<Duration>,
+    /// The workspace trap, where it can snap.
+    pub trap: Option<Trap>,
+    /// Things to say before the start.
+    pub notes: Vec<String>,
+    /// Things to say with `-v`.
+    pub details: Vec<String>,
+    /// `apply` of a saved plan: it may go stale during the wait.
+    pub saved_plan: bool,
+    /// Exit code 2 means success.
+    pub two_is_success: bool,
+    /// `run`: the child is not Terraform itself.
+    pub around_command: bool,
+    /// Terraform locks its state for itself (`--no-backend-lock`): its arguments are completed
+    /// with what is left of the wait.
+    pub native: Option<Invocation>,
+}
+
+/// A workspace whose state does not exist yet is created by Terraform under the very lock that we
+/// would hold (hashicorp/terraform#36088); so it must be created before.
+#[derive(Debug)]
+pub struct Trap {
+    /// The state to look for.
+    pub backend: S3Backend,
+    /// Creates it when run: `terraform state pull`.
+    pub create: ChildCommand,
+    /// The call that locks for itself, where there is no way to hold the lock for it; `None`
+    /// under `run`, where each call below decides for itself.
+    pub native: Option<Invocation>,
+    /// Whether Terraform can create the workspace here: the directory is initialised.
+    pub can_create: bool,
+}
+
+/// Decides.
+///
+/// # Errors
+/// Everything that can be known to be wrong without asking anybody.
+pub fn plan(words: &Words, settings: &Settings, place: &Place<'_>) -> Result<Job, Error> {
+    match words {
+        Words::Terraform(args) => of_terraform(args, settings, place),
+        Words::Run(command) => of_command(command, settings, place),
+    }
+}
+
+fn find_terraform(settings: &Settings, place: &Place<'_>) -> Result<PathBuf, Error> {
+    let set = settings.terraform.as_ref().map(|set| &set.value);
+    program::find_terraform(set, place.called_as.as_deref(), place.env, place.this)
+}
+
+fn of_terraform(
+    args: &[OsString],
+    settings: &Settings,
+    place: &Place<'_>,
+) -> Result<Job, Error> {
+    let program = find_terraform(settings, place)?;
+    let child = |args| ChildCommand { program: program.clone(), args, env: Vec::new() };
+    let invocation = Invocation::parse(args, place.env)
+        .map_err(|error| Error::Usage { message: error.to_string(), hint: Some(error.hint()) })?;
+    let command = match invocation.command() {
+        Some(command) if invocation.lock_use() == LockUse::Locks => command,
+        _ => {
+            let detail = invocation
+                .hand_over_reason()
+                .map(|reason| format!("handed over to `{}`: {reason}", program.display()));
+            return Ok(Job::Exec { child: child(args.to_vec()), warning: None, detail });
+        }
+    };
+    let name = command.name();
+    let timeout = lock_timeout(&invocation, settings)?;
+    if let Some(said) = invocation.wants_no_lock() {
+        let warning = Some(format!("`{name}` runs without a lock: `-lock=false` in {said}"));
+        return Ok(Job::Exec { child: child(args.to_vec()), warning, detail: None });
+    }
+    if let Some(unlocked) = settings.unlocked.iter().find(|it| it.value == name) {
+        let warning = Some(format!("`{name}` runs without a lock: `unlocked` in {}", unlocked.origin));
+        return Ok(Job::Exec { child: child(invocation.locked_argv()), warning, detail: None });
+    }
+
+    let dir = invocation.chdir().map_or_else(|| place.dir.clone(), |dir| place.dir.join(dir));
+    let request = Request {
+        dir: dir.clone(),
+        env: place.env,
+        state_flag: invocation.state_flag(),
+        plan_file: invocation.plan_file(),
+        workspace_override: workspace_override(&invocation)?,
+        allow_hcl_fallback: false,
+    };
+    let further = further_locks(settings, place)?;
+    let resolved = resolve(&request, &further, settings)?;
+    let mut job = LockedJob {
+        targets: further,
+        child: child(args.to_vec()),
+        operation: command.operation().unwrap_or(&name).to_owned(),
+        lock_timeout: timeout,
+        trap: None,
+        notes: Vec::new(),
+        details: Vec::new(),
+        saved_plan: request.plan_file.is_some(),
+        two_is_success: has_detailed_exit_code(args),
+        around_command: false,
+        native: None,
+    };
+    match lock_of(resolved.as_ref(), settings, &job.targets, place)? {
+        BackendLock::Take(target) => {
+            job.child.args = invocation.locked_argv();
+            if let Some(Resolved { backend: Backend::S3(backend), .. }) = &resolved
+                && !backend.is_default_workspace()
+                && request.workspace_override.is_none()
+            {
+                job.trap = Some(Trap {
+                    backend: (**backend).clone(),
+                    create: create_workspace(&program, &backend.workspace, &invocation),
+                    native: Some(invocation),
+                    can_create: true,
+                });
+            }
+            job.targets.push(target);
+        }
+        BackendLock::Native => job.native = Some(invocation),
+        BackendLock::None { why } => {
+            if job.targets.is_empty() {
+                return Ok(Job::Exec { child: job.child, warning: Some(why), detail: None });
+            }
+            job.notes.push(why);
+        }
+    }
+    finish(job, resolved, settings)
+}
+
+fn of_command(
+    command: &[OsString],
+    settings: &Settings,
+    place: &Place<'_>,
+) -> Result<Job, Error> {
+    let Some((program, args)) = command.split_first() else {
+        return Err(Error::Usage { message: "`run` needs a command".to_owned(), hint: None });
+    };
+    let request = Request {
+        dir: place.dir.clone(),
+        env: place.env,
+        state_flag: None,
+        plan_file: None,
+        workspace_override: None,
+        allow_hcl_fallback: true,
+    };
+    let further = further_locks(settings, place)?;
+    let resolved = resolve(&request, &further, settings)?;
+    let terraform_is_set = settings.terraform.is_some();
+    let shim = shim::prepare(place.env, &place.this_path, terraform_is_set).map_err(|what| {
+        Error::Config {
+            message: format!("cannot put `terraform` on PATH for the command: {what}"),
+            hint: Some("name a directory of your own with `TFWRAP_STATE_DIR`".to_owned()),
+        }
+    })?;
+    let mut env = handed_down(settings);
+    env.push(("PATH", shim::path_with(&shim, place.env)));
+    let mut job = LockedJob {
+        targets: further,
+        child: ChildCommand { program: PathBuf::from(program), args: args.to_vec(), env },
+        operation: "run".to_owned(),
+        lock_timeout: settings.lock_timeout.clone(),
+        trap: None,
+        notes: Vec::new(),
+        details: Vec::new(),
+        saved_plan: false,
+        two_is_success: false,
+        around_command: true,
+        native: None,
+    };
+    match lock_of(resolved.as_ref(), settings, &job.targets, place)? {
+        BackendLock::Take(target) => {
+            if let Some(Resolved { backend: Backend::S3(backend), initialised, .. }) = &resolved
+                && !backend.is_default_workspace()
+            {
+                // Without Terraform there is nobody who could create the workspace, and nobody
+                // who could fall into the trap.
+                if let Ok(program) = find_terraform(settings, place) {
+                    job.trap = Some(Trap {
+                        backend: (**backend).clone(),
+                        create: create_workspace_in(&program, &backend.workspace, &[]),
+                        native: None,
+                        can_create: *initialised,
+                    });
+                }
+            }
+            job.targets.push(target);
+        }
+        BackendLock::Native => {}
+        BackendLock::None { why } => job.notes.push(why),
+    }
+    finish(job, resolved, settings)
+}
+
+fn finish(
+    mut job: LockedJob,
+    resolved: Option<Resolved>,
+    settings: &Settings,
+) -> Result<Job, Error> {
+    if let Some(resolved) = resolved {
+        job.details.push(format!(
+            "backend from {}, workspace `{}` from {}",
+            resolved.origin, resolved.workspace.0, resolved.workspace.1
+        ));
+        job.notes.extend(resolved.notes);
+    }
+    job.targets.sort_by_key(LockTarget::order);
+    if let Some(twice) = job.targets.windows(2).find(|pair| pair[0].url() == pair[1].url()) {
+        return Err(Error::Usage {
+            message: format!("the lock `{}` is given twice", twice[0].url()),
+            hint: None,
+        });
+    }
+    let reserved = [
+        ("lease", settings.lease.is_set()),
+        ("no-line", settings.no_line.is_set()),
+        ("orphan-grace", settings.orphan_grace.is_set()),
+        ("max-hold", settings.max_hold.is_set()),
+    ];
+    for (name, _) in reserved.iter().filter(|(_, set)| *set) {
+        job.details.push(format!("`--{name}` has no effect in this version"));
+    }
+    if job.targets.is_empty() {
+        let mut child = job.child;
+        if let Some(native) = &job.native {
+            child.args = native.argv_with_lock_timeout(job.lock_timeout.value);
+        }
+        let warning = (!job.notes.is_empty()).then(|| job.notes.join("; "));
+        let detail = Some("no lock of ours to take".to_owned());
+        return Ok(Job::Exec { child, warning, detail });
+    }
+    Ok(Job::Locked(Box::new(job)))
+}
+
+/// A `-lock-timeout` of Terraform's own means the same as ours and wins.
+fn lock_timeout(
+    invocation: &Invocation,
+    settings: &Settings,
+) -> Result<Sourced<Duration>, Error> {
+    match invocation.lock_timeout() {
+        Ok(Some((value, said))) => {
+            let origin = Origin::Argument(format!("-lock-timeout in {said}"));
+            Ok(Sourced { value, origin })
+        }
+        Ok(None) => Ok(settings.lock_timeout.clone()),
+        Err(error) => {
+            Err(Error::Usage { message: error.to_string(), hint: Some(error.hint()) })
+        }
+    }
+}
+
+fn workspace_override(invocation: &Invocation) -> Result<Option<String>, Error> {
+    let Some(name) = invocation.workspace_argument() else { return Ok(None) };
+    name.to_str().map(|name| Some(name.to_owned())).ok_or_else(|| Error::Usage {
+        message: format!("the workspace name `{}` is not UTF-8", name.display()),
+        hint: None,
+    })
+}
+
+fn has_detailed_exit_code(args: &[OsString]) -> bool {
+    args.iter().any(|arg| {
+        let text = arg.to_string_lossy();
+        let flag = text.trim_start_matches('-');
+        text.starts_with('-') && (flag == "detailed-exitcode" || flag == "detailed-exitcode=true")
+    })
+}
+
+fn further_locks(settings: &Settings, place: &Place<'_>) -> Result<Vec<LockTarget>, Error> {
+    settings
+        .locks
+        .iter()
+        .map(|lock| {
+            LockTarget::of_url(&lock.value, place.env).map_err(|what| Error::Config {
+                message: format!("{}: {what}", lock.origin),
+                hint: None,
+            })
+        })
+        .collect()
+}
+
+/// What Terraform will use. With `--no-backend-lock` and locks of our own nothing needs to be
+/// known about the backend.
+fn resolve(
+    request: &Request<'_>,
+    further: &[LockTarget],
+    settings: &Settings,
+) -> Result<Option<Resolved>, Error> {
+    if settings.no_backend_lock.value && !further.is_empty() {
+        return Ok(None);
+    }
+    backend::resolve(request).map(Some).map_err(|error: BackendError| Error::Config {
+        message: error.to_string(),
+        hint: error.hint(),
+    })
+}
+
+/// What is done about the lock of the backend.
+enum BackendLock {
+    /// We take it.
+    Take(LockTarget),
+    /// Terraform takes it for itself.
+    Native,
+    /// There is none.
+    None { why: String },
+}
+
+fn lock_of(
+    resolved: Option<&Resolved>,
+    settings: &Settings,
+    further: &[LockTarget],
+    place: &Place<'_>,
+) -> Result<BackendLock, Error> {
+    let Some(resolved) = resolved else { return Ok(BackendLock::Native) };
+    let leave_it = settings.no_backend_lock.value;
+    let target = match &resolved.backend {
+        Backend::Local { state_path } => LockTarget::of_state_file(state_path),
+        Backend::S3(backend) => match (&backend.dynamodb_table, backend.use_lockfile) {
+            (Some(table), false) => LockTarget::of_table(backend, table),
+            (None, false) if leave_it => {
+                return Ok(BackendLock::None {
+                    why: "the backend locks nothing, and `--no-backend-lock` says to go on: \
+                          nothing keeps another run from this state"
+                        .to_owned(),
+                });
+            }
+            (None, false) => return Err(no_locking(&resolved.origin)),
+            (_, true) if !further.is_empty() => return Ok(BackendLock::Native),
+            (_, true) => {
+                return Err(Error::Config {
+                    message: format!(
+                        "the S3 backend in {} has `use_lockfile = true`, which this version of \
+                         tfwrap cannot hold",
+                        resolved.origin
+                    ),
+                    hint: Some(
+                        "use `dynamodb_table` alone, or hold another lock beside it: \
+                         `--lock dynamodb://TABLE/NAME`"
+                            .to_owned(),
+                    ),
+                });
+            }
+        },
+        Backend::Other(_) if !further.is_empty() => return Ok(BackendLock::Native),
+        Backend::Other(kind) => {
+            return Err(Error::Config {
+                message: format!("the backend `{kind}` is not one that tfwrap can lock"),
+                hint: Some(
+                    "name a lock to take instead: `--lock dynamodb://TABLE/NAME` or \
+                     `--lock file:///PATH`; Terraform then locks its state for itself"
+                        .to_owned(),
+                ),
+            });
+        }
+    };
+    let below_another = place.env.get(crate::held::VARIABLE).is_some();
+    if leave_it && further.is_empty() && !below_another {
+        return Err(Error::Usage {
+            message: format!(
+                "{}: the backend has a lock, and there is no `--lock` in its place",
+                settings.no_backend_lock.origin
+            ),
+            hint: Some(
+                "leave `--no-backend-lock` out, or say `-lock=false` to Terraform to run unlocked"
+                    .to_owned(),
+            ),
+        });
+    }
+    Ok(if leave_it { BackendLock::Native } else { BackendLock::Take(target) })
+}
+
+fn no_locking(origin: &str) -> Error {
+    Error::Config {
+        message: format!("the S3 backend in {origin} has no locking configured"),
+        hint: Some(
+            "add one of these lines to the block `backend \"s3\"` and run \
+             `terraform init -reconfigure`, or run unlocked with `--no-backend-lock`:\n  \
+             dynamodb_table = \"NAME-OF-THE-LOCK-TABLE\"\n  \
+             use_lockfile   = true # not yet held by this version of tfwrap"
+                .to_owned(),
+        ),
+    }
+}
+
+/// `state pull` creates a workspace that is missing, and changes nothing of one that is there.
+fn create_workspace(program: &Path, workspace: &str, invocation: &Invocation) -> ChildCommand {
+    let chdir = invocation.chdir().map(|dir| {
+        let mut flag = OsString::from("-chdir=");
+        flag.push(dir);
+        flag
+    });
+    create_workspace_in(program, workspace, chdir.as_slice())
+}
+
+fn create_workspace_in(program: &Path, workspace: &str, before: &[OsString]) -> ChildCommand {
+    let words = ["state", "pull"].map(OsString::from);
+    ChildCommand {
+        program: program.to_owned(),
+        args: before.iter().cloned().chain(words).collect(),
+        env: vec![
+            ("TF_WORKSPACE", OsString::from(workspace)),
+            // Flags meant for the user's own command.
+            ("TF_CLI_ARGS", OsString::new()),
+            ("TF_CLI_ARGS_state_pull", OsString::new()),
+        ],
+    }
+}
+
+/// What was typed for `run` holds for the calls below it, too: they see only the environment.
+fn handed_down(settings: &Settings) -> Vec<(&'static str, OsString)> {
+    let mut env: Vec<(&'static str, OsString)> = Vec::new();
+    let mut typed = |name: &'static str, origin: &Origin, value: &dyn Fn() -> OsString| {
+        if matches!(origin, Origin::Flag(_)) {
+            env.push((name, value()));
+        }
+    };
+    let duration = |value: Duration| OsString::from(crate::duration::format(value));
+    typed("TFWRAP_LOCK_TIMEOUT", &settings.lock_timeout.origin, &|| {
+        duration(settings.lock_timeout.value)
+    });
+    typed("TFWRAP_GRACE", &settings.grace.origin, &|| {
+        settings.grace.value.map_or_else(|| OsString::from("none"), duration)
+    });
+    typed("TFWRAP_NO_BACKEND_LOCK", &settings.no_backend_lock.origin, &|| "true".into());
+    if let Some(set) = &settings.terraform {
+        // Resolved now: the calls below may run elsewhere.
+        let path = if set.value.as_encoded_bytes().contains(&b'/') {
+            std::path::absolute(&set.value)
+                .map_or_else(|_| set.value.clone(), PathBuf::into_os_string)
+        } else {
+            set.value.clone()
+        };
+        typed("TFWRAP_TERRAFORM", &set.origin, &|| path.clone());
+    }
+    env
+}
+
+/// The name by which tfwrap was called, where that is Terraform's.
+#[must_use]
+pub fn called_as(program: &OsStr) -> Option<OsString> {
+    crate::cli::is_terraforms_name(program)
+        .then(|| Path::new(program).file_name().map(OsStr::to_os_string))
+        .flatten()
+}

@@ -1,0 +1,340 @@
+//! The shell: acquire, supervise, release. The only `select!` is in [`shell`]; nothing between
+//! acquire and release returns early.
+
+mod acquire;
+mod release;
+mod shell;
+mod supervise;
+mod workspace;
+
+use std::time::Duration;
+
+pub(crate) use acquire::Introduction;
+use acquire::{Grant, Wait};
+use futures_util::FutureExt;
+pub(crate) use shell::Shell;
+pub(crate) use supervise::of_spawn;
+use shell::Happening;
+use workspace::Ready;
+
+use crate::clock::{uptime, wall};
+use crate::env::Env;
+use crate::error::Error;
+use crate::exit_code::{self, RunRules};
+use crate::held::{self, Held};
+use crate::job::{ChildCommand, LockedJob};
+use crate::lock::release::ReleaseOutcome;
+use crate::lock::{LockInfo, Uptime};
+use crate::report::github::Files;
+use crate::report::{Notice, Outcome, Summary};
+use crate::store::StateObject;
+use crate::supervise::{ChildStatus, Policy, StopSignal, TerminalUse};
+use crate::target::LockTarget;
+
+/// How often the wait may have to begin anew because the workspace vanished meanwhile.
+const RESTARTS: u32 = 3;
+
+/// What a locked run needs besides the job.
+pub(crate) struct Context {
+    pub(crate) policy: Policy,
+    pub(crate) terminal_use: TerminalUse,
+    pub(crate) env: Env,
+    pub(crate) introduction: Introduction,
+    pub(crate) held: Held,
+    /// With `--on-lock-lost stop`.
+    pub(crate) lost_is_fatal: bool,
+    /// GitHub's files.
+    pub(crate) files: Option<Files>,
+}
+
+/// How a run ended.
+struct RunReport {
+    child: Option<ChildStatus>,
+    error: Option<Error>,
+    releases: Vec<ReleaseOutcome>,
+    asked: jiff::Timestamp,
+    waited: Duration,
+    held: Duration,
+    /// The ID of the lock that was taken last.
+    id: Option<String>,
+    /// Who held it before.
+    holder: Option<LockInfo>,
+    contended: bool,
+    stopped: bool,
+    panicked: bool,
+}
+
+/// Runs the child under its locks and returns the exit code. Everything that was taken is given
+/// back before this returns.
+pub(crate) async fn locked(shell: &mut Shell, mut job: LockedJob, context: &Context) -> u8 {
+    let (started, asked) = (uptime(), wall());
+    let limit = job.lock_timeout.value;
+    let give_up_at = started.plus(limit);
+    let mut acquired = Acquired::default();
+    let failure =
+        acquire_all(shell, &mut job, context, give_up_at, limit, &mut acquired).await.err();
+    let Acquired { grants, inherited, contended, holder } = acquired;
+    let mut report = RunReport {
+        child: None,
+        error: failure,
+        releases: Vec::new(),
+        asked,
+        waited: uptime().since(started),
+        held: Duration::ZERO,
+        id: grants.last().map(|grant| grant.id.0.clone()),
+        holder,
+        contended,
+        stopped: false,
+        panicked: false,
+    };
+    let since = uptime();
+    if report.error.is_none() {
+        announce(shell, &grants, context);
+        let child = child_command(&job, &grants, &inherited, context, give_up_at);
+        // The child's handle lives out here: after a panic it is still there to be ended.
+        let mut slot = None;
+        let ran = supervise::run(shell, &child, context, &mut slot);
+        match std::panic::AssertUnwindSafe(ran).catch_unwind().await {
+            Ok(Ok(ended)) => {
+                report.child = Some(ended.status);
+                report.stopped = ended.stopped;
+            }
+            Ok(Err(error)) => report.error = Some(error),
+            Err(_) => {
+                report.panicked = true;
+                if let Some(child) = &mut slot {
+                    supervise::last_resort(child).await;
+                }
+            }
+        }
+    }
+    let worth_saying = report.stopped || report.panicked || report.error.is_some();
+    report.releases = release::all(shell, grants, worth_saying).await;
+    report.held = report.id.as_ref().map_or(Duration::ZERO, |_| uptime().since(since));
+    conclude(shell, &job, context, &report)
+}
+
+/// What was taken; it must be given back also when something further was not.
+#[derive(Default)]
+struct Acquired {
+    grants: Vec<Grant>,
+    /// Held by an outer tfwrap, checked in the store.
+    inherited: Vec<LockTarget>,
+    contended: bool,
+    /// Who held a lock when we last looked and it was not ours.
+    holder: Option<LockInfo>,
+}
+
+async fn acquire_all(
+    shell: &mut Shell,
+    job: &mut LockedJob,
+    context: &Context,
+    give_up_at: Uptime,
+    limit: Duration,
+    acquired: &mut Acquired,
+) -> Result<(), Error> {
+    for _ in 0..RESTARTS {
+        beware_of_the_trap(shell, job, context, give_up_at, limit).await?;
+        let mut waited_here = false;
+        for target in &job.targets {
+            if acquire::is_held_outside(shell, target, &context.held).await? {
+                acquired.inherited.push(target.clone());
+                continue;
+            }
+            let wait = Wait { give_up_at, limit };
+            let taken = acquire::take(shell, target, &context.introduction, wait).await;
+            acquired.grants.extend(taken.grant);
+            if let Some(holder) = taken.seen {
+                waited_here = true;
+                acquired.contended = true;
+                acquired.holder = holder.or(acquired.holder.take());
+            }
+            taken.result?;
+        }
+        // Whoever held the lock before us may have deleted the workspace.
+        let vanished = match &job.trap {
+            Some(trap) if waited_here => {
+                workspace::look(shell, trap).await? == Ok(StateObject::Missing)
+            }
+            _ => false,
+        };
+        if !vanished {
+            return Ok(());
+        }
+        acquired.inherited.clear();
+        let _ = release::all(shell, std::mem::take(&mut acquired.grants), false).await;
+    }
+    let message = "the workspace is deleted again and again while its lock is waited for";
+    Err(Error::Config { message: message.to_owned(), hint: None })
+}
+
+/// Creates the workspace if it is missing; where the lock cannot be held for Terraform, leaves it
+/// to Terraform and says so.
+async fn beware_of_the_trap(
+    shell: &mut Shell,
+    job: &mut LockedJob,
+    context: &Context,
+    give_up_at: Uptime,
+    limit: Duration,
+) -> Result<(), Error> {
+    let Some(trap) = &job.trap else { return Ok(()) };
+    let ready =
+        workspace::ensure(shell, trap, context, Wait { give_up_at, limit });
+    match ready.await? {
+        Ready::Go => {}
+        Ready::Native(why) => {
+            shell.say(Notice::Warning {
+                message: format!("Terraform locks for itself: {why}"),
+                hint: None,
+            });
+            job.native = job.trap.take().and_then(|trap| trap.native);
+            job.targets.retain(|target| !target.of_backend);
+        }
+    }
+    Ok(())
+}
+
+/// Heeds a signal while nothing runs: a stop ends the wait, a suspension suspends.
+fn heed(shell: &mut Shell, happening: &Happening) -> Result<(), Error> {
+    if let Some(signal) = happening.stop() {
+        return Err(interrupted(signal));
+    }
+    if happening.is_suspend() {
+        supervise::suspend(shell);
+    }
+    Ok(())
+}
+
+fn interrupted(signal: StopSignal) -> Error {
+    let signal = signal.signal();
+    Error::Interrupted {
+        signal: signal as i32,
+        name: signal.as_str().to_owned(),
+        leftover: ", nothing is left behind".to_owned(),
+    }
+}
+
+/// Sleeps, but for signals.
+async fn pause(shell: &mut Shell, until: Uptime) -> Result<(), Error> {
+    while uptime() < until {
+        let happening = shell.next(Some(until), None).await;
+        heed(shell, &happening)?;
+    }
+    Ok(())
+}
+
+/// Tells GitHub the lock's ID before the child starts, so that a later step has it whatever
+/// happens.
+fn announce(shell: &Shell, grants: &[Grant], context: &Context) {
+    if let (Some(files), Some(grant)) = (&context.files, grants.last())
+        && let Err(error) = files.write_lock_id(&grant.id.0)
+    {
+        shell.say(Notice::Warning { message: error.to_string(), hint: None });
+    }
+}
+
+/// The child with what it has to know: which locks are held for it.
+fn child_command(
+    job: &LockedJob,
+    grants: &[Grant],
+    inherited: &[LockTarget],
+    context: &Context,
+    give_up_at: Uptime,
+) -> ChildCommand {
+    let mut child = job.child.clone();
+    if let Some(native) = &job.native {
+        child.args = native.argv_with_lock_timeout(give_up_at.since(uptime()));
+    }
+    let mut held = context.held.clone();
+    for grant in grants {
+        held.add(grant.target.url(), grant.id.clone());
+    }
+    if !job.around_command {
+        // A Terraform started by this Terraform (a provisioner) must not take our lock for leave
+        // to write the same state beside it.
+        let ours = grants.iter().map(|grant| &grant.target).chain(inherited);
+        held.forget(ours.map(LockTarget::url));
+    }
+    child.env.push((held::VARIABLE, held.to_value().into()));
+    child
+}
+
+fn conclude(shell: &Shell, job: &LockedJob, context: &Context, report: &RunReport) -> u8 {
+    let rules =
+        RunRules { lost_is_fatal: context.lost_is_fatal, two_is_success: job.two_is_success };
+    let code = match (&report.error, report.child) {
+        (Some(error), _) => exit_code::of_error(error),
+        (None, Some(child)) => exit_code::of_run(child, &report.releases, rules),
+        (None, None) => exit_code::BUG,
+    };
+    if let Some(error) = &report.error {
+        shell.say(Notice::Error { message: error.to_string(), hint: error.hint(), code });
+    }
+    if report.panicked {
+        let message = "a bug in tfwrap ended the supervision; Terraform was ended first";
+        shell.say(Notice::Error {
+            message: message.to_owned(),
+            hint: Error::Internal(String::new()).hint(),
+            code,
+        });
+    }
+    if report.child.is_some_and(|child| exit_code::of_child(child) == 1) {
+        hint_at_failure(shell, job, report);
+    }
+    let summary = summary(job, report, code);
+    if let Some(files) = &context.files {
+        for error in files.write_end(&summary) {
+            shell.say(Notice::Warning { message: error.to_string(), hint: None });
+        }
+    }
+    shell.say(Notice::Finished(Box::new(summary)));
+    code
+}
+
+/// What the user may have met, where Terraform's own message does not know of us.
+fn hint_at_failure(shell: &Shell, job: &LockedJob, report: &RunReport) {
+    if job.saved_plan && report.contended {
+        shell.say(Notice::Warning {
+            message: "the lock was waited for after the plan was made: if Terraform says that the \
+                      saved plan is stale, another run changed the state meanwhile"
+                .to_owned(),
+            hint: Some("plan again, or hold the lock over both: `tfwrap run -- sh -c 'terraform plan -out=p && terraform apply p'`".to_owned()),
+        });
+    }
+    if job.around_command {
+        shell.say(Notice::Warning {
+            message: "if Terraform says that it cannot acquire the state lock with our ID, it was \
+                      called by its path"
+                .to_owned(),
+            hint: Some("call it as `terraform`, so that it goes through tfwrap".to_owned()),
+        });
+    }
+}
+
+fn summary(job: &LockedJob, report: &RunReport, code: u8) -> Summary {
+    let outcome = match (&report.error, report.child) {
+        (Some(Error::NotAcquired { .. }), _) => Outcome::TimedOut,
+        (Some(Error::Interrupted { .. }), _) => Outcome::Interrupted,
+        (Some(Error::NotFound { .. } | Error::NotExecutable { .. }), _) => Outcome::Failure,
+        (Some(_), _) | (None, None) => Outcome::Error,
+        (None, Some(_)) => match code {
+            exit_code::LOST => Outcome::Lost,
+            exit_code::NOT_RELEASED => Outcome::NotReleased,
+            _ if report.stopped => Outcome::Interrupted,
+            0 => Outcome::Success,
+            2 if job.two_is_success => Outcome::Success,
+            _ => Outcome::Failure,
+        },
+    };
+    let lock = job.targets.first().map(LockTarget::url).unwrap_or_default();
+    Summary {
+        lock,
+        id: report.id.clone(),
+        outcome,
+        exit_code: code,
+        asked: report.asked,
+        waited: report.waited,
+        held: report.held,
+        holder: report.holder.clone().map(Box::new),
+    }
+}

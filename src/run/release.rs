@@ -1,0 +1,115 @@
+//! Giving the locks back, whatever happened before: drives [`Release`] for one after the other.
+
+use super::acquire::Grant;
+use super::shell::{Happening, Reply, Request, Shell};
+use crate::clock::{uptime, wall};
+use crate::identity::new_seed;
+use crate::lock::jitter::Jitter;
+use crate::lock::release::{Action, Event, Release, ReleaseOutcome};
+use crate::lock::LockInfo;
+use crate::report::{Notice, describe_holder};
+
+/// Gives all of them back, the last taken first. Signals that come meanwhile are heard and change
+/// nothing: the release has a limit of its own.
+pub(super) async fn all(
+    shell: &mut Shell,
+    grants: Vec<Grant>,
+    worth_saying: bool,
+) -> Vec<ReleaseOutcome> {
+    let mut outcomes = Vec::new();
+    for grant in grants.into_iter().rev() {
+        let outcome = one(shell, &grant).await;
+        tell(shell, &grant, &outcome, worth_saying);
+        outcomes.push(outcome);
+    }
+    outcomes
+}
+
+async fn one(shell: &mut Shell, grant: &Grant) -> ReleaseOutcome {
+    let now = uptime();
+    let mut machine =
+        Release::new(grant.id.clone(), grant.version.clone(), now, Jitter(new_seed()));
+    let mut action = machine.step(now, Event::Start);
+    loop {
+        match action {
+            Action::Done(outcome) => return outcome,
+            Action::Remove(version) => {
+                let (store, key) = (grant.store.clone(), grant.target.key.clone());
+                shell.send(Request::Remove(store, key, version));
+            }
+            Action::Look => {
+                shell.send(Request::Read(grant.store.clone(), grant.target.key.clone()));
+            }
+            Action::Wait => {}
+        }
+        let event = match shell.next(machine.deadline(), None).await {
+            Happening::Reply(Reply::Removed(reply)) => Event::Removed(reply),
+            Happening::Reply(Reply::Read(reply)) => Event::Looked(reply),
+            other => {
+                if let Some(signal) = other.stop() {
+                    shell.say(Notice::Stopping {
+                        signal: signal.signal().as_str().to_owned(),
+                        doing: format!("the lock `{}` is given back first", grant.target.url()),
+                    });
+                }
+                Event::Tick
+            }
+        };
+        action = machine.step(uptime(), event);
+    }
+}
+
+fn tell(shell: &Shell, grant: &Grant, outcome: &ReleaseOutcome, worth_saying: bool) {
+    let lock = grant.target.url();
+    let id = &grant.id;
+    let command = grant.target.unlock_command(id);
+    match outcome {
+        ReleaseOutcome::Released => {
+            shell.say(Notice::Released {
+                lock: lock.clone(),
+                id: id.0.clone(),
+                held: uptime().since(grant.since),
+                worth_saying,
+            });
+            if grant.may_still_appear {
+                shell.say(Notice::Warning {
+                    message: format!(
+                        "a first request for the lock `{lock}` was never answered: it may still \
+                         appear with our ID {id}"
+                    ),
+                    hint: Some(format!("if it does, remove it with: {command}")),
+                });
+            }
+        }
+        ReleaseOutcome::AlreadyGone => shell.say(Notice::Warning {
+            message: format!(
+                "the lock `{lock}` was lost: someone removed it while it was ours (ID {id})"
+            ),
+            hint: Some(
+                "another run may have used the state meanwhile: check it with `terraform plan`"
+                    .to_owned(),
+            ),
+        }),
+        ReleaseOutcome::TakenOver(stored) => {
+            let info = stored.record.info.as_deref().and_then(|text| LockInfo::parse(text).ok());
+            let holder = info.map_or_else(
+                || "held by someone whose record cannot be read".to_owned(),
+                |info| describe_holder(&info, wall()),
+            );
+            shell.say(Notice::Warning {
+                message: format!(
+                    "the lock `{lock}` was lost while it was ours (ID {id}): now {holder}; \
+                     it is left as it is"
+                ),
+                hint: Some(
+                    "two runs may have used the state: check it with `terraform plan`".to_owned(),
+                ),
+            });
+        }
+        ReleaseOutcome::Unconfirmed(error) => shell.say(Notice::Error {
+            message: format!("the lock `{lock}` could not be given back (ID {id}): {error}"),
+            hint: Some(format!("finish with: {command}")),
+            code: crate::exit_code::NOT_RELEASED,
+        }),
+    }
+}

@@ -1,0 +1,199 @@
+//! Running a child: drives [`Supervisor`] with what happens to us and to the child.
+
+use std::io::{Read, Seek};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::signal::Signal;
+
+use super::Context;
+use super::shell::{Happening, Shell};
+use crate::clock::uptime;
+use crate::error::Error;
+use crate::job::ChildCommand;
+use crate::report::Notice;
+use crate::start;
+use crate::supervise::{
+    Action, Child, ChildEvent, ChildStatus, Event, Policy, SpawnError, StopCause, Supervisor,
+    suspend_self,
+};
+
+/// How long a child may take to end after a bug of ours, before it is killed.
+const LAST_RESORT: Duration = Duration::from_secs(180);
+
+/// The most that is read of what a quiet child says.
+const MOST_STDERR: u64 = 64 * 1024;
+
+/// How a child ended.
+pub(super) struct Ended {
+    pub(super) status: ChildStatus,
+    /// Whether that was asked of it.
+    pub(super) stopped: bool,
+}
+
+/// Starts the child and sees it to its end; a stop that came in before the start prevents it.
+/// `slot` keeps the child where it survives a panic.
+pub(super) async fn run(
+    shell: &mut Shell,
+    child: &ChildCommand,
+    context: &Context,
+    slot: &mut Option<Child>,
+) -> Result<Ended, Error> {
+    loop {
+        let happening = shell.next(Some(uptime()), None).await;
+        super::heed(shell, &happening)?;
+        if matches!(happening, Happening::Due) {
+            break;
+        }
+    }
+    fail_point("before-spawn");
+    let command = start::command(child, &context.env);
+    let child = slot.insert(spawn(command, context)?);
+    drive(shell, child, context.policy).await
+}
+
+/// What came of a child that is none of the user's business unless it fails.
+pub(super) struct Attempt {
+    pub(super) succeeded: bool,
+    pub(super) stderr: String,
+}
+
+/// Runs a child without streams and keeps what it says on stderr.
+pub(super) async fn quietly(
+    shell: &mut Shell,
+    child: &ChildCommand,
+    context: &Context,
+) -> Result<Attempt, Error> {
+    let internal = |error: std::io::Error| Error::Internal(format!("no memory file: {error}"));
+    let said = memfd_create(c"stderr", MFdFlags::MFD_CLOEXEC).map_err(|e| internal(e.into()))?;
+    let mut said = std::fs::File::from(said);
+    let mut command = start::command(child, &context.env);
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(said.try_clone().map_err(internal)?);
+    let mut child = spawn(command, context)?;
+    let ended = drive(shell, &mut child, context.policy).await?;
+    if let (true, Some(signal)) = (ended.stopped, shell.last_stop()) {
+        return Err(super::interrupted(signal));
+    }
+    let mut bytes = Vec::new();
+    said.rewind().and_then(|()| said.take(MOST_STDERR).read_to_end(&mut bytes)).map_err(internal)?;
+    Ok(Attempt {
+        succeeded: ended.status == ChildStatus::Exited(0),
+        stderr: String::from_utf8_lossy(&bytes).into_owned(),
+    })
+}
+
+/// Stops us, as Ctrl-Z means it, until we are continued.
+pub(super) fn suspend(shell: &Shell) {
+    if let Err(error) = suspend_self(Signal::SIGTSTP) {
+        shell.say(Notice::Warning {
+            message: format!("tfwrap could not be suspended: {error}"),
+            hint: None,
+        });
+    }
+}
+
+/// After a bug of ours: ends the child as gently as can be, and returns only when it is gone. A
+/// free lock with a live orphan is worse than a stuck lock.
+pub(super) async fn last_resort(child: &mut Child) {
+    // A signal that is refused leaves waiting as all that can be done.
+    let _ = child.apply(Action::Interrupt);
+    if tokio::time::timeout(LAST_RESORT, gone(child)).await.is_err() {
+        let _ = child.apply(Action::Kill);
+        gone(child).await;
+    }
+}
+
+async fn gone(child: &mut Child) {
+    loop {
+        match child.changed().await {
+            Ok(ChildEvent::GroupGone | ChildEvent::Exited { group_gone: true, .. }) => return,
+            Ok(_) => {}
+            Err(_) if child.group_is_empty() => return,
+            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    }
+}
+
+fn spawn(command: Command, context: &Context) -> Result<Child, Error> {
+    Child::spawn(command, context.terminal_use).map_err(of_spawn)
+}
+
+/// The error of a program that cannot be started.
+pub(crate) fn of_spawn(error: SpawnError) -> Error {
+    let message = error.to_string();
+    match error {
+        SpawnError::NotFound { .. } => Error::NotFound { message, hint: None },
+        SpawnError::NotExecutable { .. } => Error::NotExecutable { message },
+        SpawnError::Failed { .. } => Error::Internal(message),
+    }
+}
+
+async fn drive(shell: &mut Shell, child: &mut Child, policy: Policy) -> Result<Ended, Error> {
+    let mut machine = Supervisor::new(policy);
+    let mut next = None;
+    loop {
+        let event = match next.take() {
+            Some(event) => event,
+            None => match shell.next(machine.deadline(), Some(child)).await {
+                Happening::Signal(received) => child.event(received),
+                Happening::Child(Ok(event)) => event.into(),
+                Happening::Child(Err(error)) => {
+                    last_resort(child).await;
+                    return Err(Error::Internal(format!("the child cannot be watched: {error}")));
+                }
+                Happening::Due => Event::Tick,
+                Happening::Reply(_) => continue,
+            },
+        };
+        fail_point("running");
+        for action in machine.step(uptime(), event) {
+            tell(shell, action, event, child);
+            if let Action::Finished { status, stopped_by } = action {
+                if let Some(StopCause::Signal(signal)) = stopped_by {
+                    shell.note_stop(signal);
+                }
+                return Ok(Ended { status, stopped: stopped_by.is_some() });
+            }
+            if let Err(error) = child.apply(action) {
+                shell.say(Notice::Warning {
+                    message: format!("the child could not be signalled: {error}"),
+                    hint: None,
+                });
+            }
+            if matches!(action, Action::SuspendSelf(_)) {
+                next = Some(Event::Resume);
+            }
+        }
+    }
+}
+
+fn tell(shell: &Shell, action: Action, event: Event, child: &Child) {
+    let Event::Stop(signal, _) = event else { return };
+    let whom = if child.is_in_our_group() { "the child" } else { "the child's process group" };
+    let doing = match action {
+        Action::Interrupt => {
+            format!("SIGINT sent to {whom}; the lock is given back when it has ended")
+        }
+        Action::Quit => format!("SIGQUIT sent to {whom}; the lock is given back when it has ended"),
+        Action::ForwardSecond => format!("a second SIGINT sent to {whom}: it will exit at once"),
+        Action::Withhold(_) => "kept from the child, which is ending already".to_owned(),
+        _ => return,
+    };
+    shell.say(Notice::Stopping { signal: signal.signal().as_str().to_owned(), doing });
+}
+
+/// Panics where a test asks for it; nothing in a release build.
+fn fail_point(name: &str) {
+    #[cfg(debug_assertions)]
+    {
+        #[expect(clippy::disallowed_methods, reason = "in test builds only")]
+        let wanted = std::env::var_os("TFWRAP_FAIL_POINT");
+        assert!(wanted.is_none_or(|wanted| wanted != *name), "fail point `{name}`");
+    }
+    #[cfg(not(debug_assertions))]
+    let _ = name;
+}

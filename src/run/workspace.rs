@@ -1,0 +1,160 @@
+//! The workspace trap: Terraform creates a missing workspace under the state's lock, tries that
+//! once, and heeds neither `-lock=false` nor `-lock-timeout` (hashicorp/terraform#36088). Under our
+//! lock it would fail; so the workspace is created before, by Terraform itself.
+
+use std::time::Duration;
+
+use super::acquire::Wait;
+use super::shell::{Happening, Reply, Request, Shell};
+use super::{Context, supervise};
+use crate::clock::uptime;
+use crate::duration;
+use crate::error::Error;
+use crate::job::Trap;
+use crate::lock::acquire::FIRST_CONTACT;
+use crate::report::{Notice, clean};
+use crate::store::{StateObject, StoreError};
+
+/// Between two tries to create the workspace while someone else holds the lock.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// How often a creation that succeeded may leave the workspace unseen.
+const TRIES: u32 = 3;
+
+/// Whether the lock can be held for Terraform.
+pub(super) enum Ready {
+    /// It can: the workspace is there.
+    Go,
+    /// It cannot: Terraform has to lock for itself. Says why.
+    Native(String),
+}
+
+/// Sees to it that the workspace is there.
+pub(super) async fn ensure(
+    shell: &mut Shell,
+    trap: &Trap,
+    context: &Context,
+    Wait { give_up_at, limit }: Wait,
+) -> Result<Ready, Error> {
+    let workspace = &trap.backend.workspace;
+    if !trap.backend.listing_can_match() {
+        return Ok(Ready::Native(format!(
+            "Terraform never finds the workspace `{workspace}` in its listing, because the key \
+             `{}` is not in its shortest form, and locks by itself in every command",
+            trap.backend.key
+        )));
+    }
+    let mut created = 0;
+    loop {
+        match look(shell, trap).await? {
+            Ok(StateObject::Exists) => return Ok(Ready::Go),
+            Ok(StateObject::Missing) if !trap.can_create => {
+                return Ok(Ready::Native(format!(
+                    "the workspace `{workspace}` does not exist yet and this directory is not \
+                     initialised, so each Terraform below takes the lock for itself"
+                )));
+            }
+            Ok(StateObject::Missing) if created == TRIES => {
+                return Ok(Ready::Native(format!(
+                    "the workspace `{workspace}` was created and is still not listed"
+                )));
+            }
+            Ok(StateObject::Missing) => {}
+            Err(StoreError::Denied(action)) => {
+                return Ok(Ready::Native(format!(
+                    "`{action}` is denied on the bucket `{}`: Terraform then takes the lock by \
+                     itself in every command outside the workspace `default`",
+                    trap.backend.bucket
+                )));
+            }
+            Err(source) => {
+                let lock = format!("s3://{}/{}", trap.backend.bucket, trap.backend.state_key());
+                return Err(Error::Store { lock, source });
+            }
+        }
+        shell.say(Notice::Detail {
+            message: format!("the workspace `{workspace}` does not exist yet: creating it"),
+        });
+        let attempt =
+supervise::quietly(shell, &trap.create, context).await?;
+        if attempt.succeeded {
+            created += 1;
+            continue;
+        }
+        if !is_about_the_lock(&attempt.stderr) {
+            return Ok(Ready::Native(format!(
+                "the workspace `{workspace}` could not be created: {}",
+                first_line(&attempt.stderr)
+            )));
+        }
+        if uptime() >= give_up_at {
+            return Err(Error::NotAcquired {
+                waited: duration::format(limit),
+                holder: format!(
+                    "the workspace `{workspace}` does not exist yet, and someone else holds its \
+                     lock: {}",
+                    first_line(&attempt.stderr)
+                ),
+                hint: Some("wait longer with `--lock-timeout`".to_owned()),
+            });
+        }
+        super::pause(shell, uptime().plus(PAUSE).min(give_up_at)).await?;
+    }
+}
+
+/// Asks whether the state is there, through a short outage.
+pub(super) async fn look(
+    shell: &mut Shell,
+    trap: &Trap,
+) -> Result<Result<StateObject, StoreError>, Error> {
+    let patience = uptime().plus(FIRST_CONTACT);
+    loop {
+        shell.send(Request::State(Box::new(trap.backend.clone())));
+        let answer = loop {
+            match shell.next(None, None).await {
+                Happening::Reply(Reply::State(answer)) => break answer,
+                other => super::heed(shell, &other)?,
+            }
+        };
+        match answer {
+            Err(error) if error.is_transient() && uptime() < patience => {
+                super::pause(shell, uptime().plus(PAUSE).min(patience)).await?;
+            }
+            answer => return Ok(answer),
+        }
+    }
+}
+
+/// Terraform's words (1.x and OpenTofu) for a lock that someone else has.
+fn is_about_the_lock(stderr: &str) -> bool {
+    ["state lock", "failed to lock", "lock s3 state"].iter().any(|words| stderr.contains(words))
+}
+
+fn first_line(stderr: &str) -> String {
+    let line = stderr
+        .lines()
+        .map(|line| line.trim_matches(|c: char| c.is_whitespace() || "╷│╵".contains(c)))
+        .find(|line| line.contains("Error"))
+        .unwrap_or("Terraform did not say why");
+    clean(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn terraforms_lock_errors_are_told_from_others() {
+        let held = "\nError: error loading state: failed to lock s3 state: operation error\n";
+        assert!(is_about_the_lock(held));
+        assert!(is_about_the_lock("Error: Error acquiring the state lock"));
+        assert!(!is_about_the_lock("Error: No valid credential sources found"));
+    }
+
+    #[test]
+    fn the_error_is_found_in_its_box() {
+        let boxed = "╷\n│ Warning: x\n│ \n│ Error: No valid \u{1b}[1mcredential\n│ sources\n╵\n";
+        let line = first_line(boxed);
+        assert!(line.starts_with("Error: No valid") && !line.contains('\u{1b}'), "{line:?}");
+    }
+}

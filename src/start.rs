@@ -1,0 +1,263 @@
+//! From the arguments to the run: everything before the first remote request.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::ci::Ci;
+use crate::cli::{self, CommandLine, Options};
+use crate::env::Env;
+use crate::error::Error;
+use crate::exit_code;
+use crate::held::Held;
+use crate::identity;
+use crate::job::{self, ChildCommand, Job, LockedJob, Place};
+use crate::program::FileId;
+use crate::report::github::{self, Files};
+use crate::report::{self, Notice, Reporter, use_color};
+use crate::run::{self, Context, Introduction, Shell};
+use crate::settings::{self, ColorChoice, Inputs, LogFormat, OnLockLost, Settings, Verbosity};
+use crate::supervise::{self, Policy, Signals, SpawnError, TerminalUse};
+
+/// How deep tfwrap may call itself: a loop of scripts would never end otherwise.
+const MOST_NESTINGS: u32 = 8;
+const DEPTH: &str = "TFWRAP_DEPTH";
+
+/// How long the last lines may take to reach a stalled stderr.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Runs the program and returns its exit code.
+pub(crate) fn start(args: &[OsString], env: &Env) -> u8 {
+    let line = match cli::parse(args) {
+        Ok(line) => line,
+        Err(error) => return answer(&error, env),
+    };
+    let program = args.first().map_or(OsStr::new("tfwrap"), OsString::as_os_str);
+    let ci = Ci::from_env(env);
+    match prepare(&line, program, env, &ci) {
+        Ok((settings, job)) => {
+            let options = report_options(&settings, env);
+            match job {
+                Job::Exec { child, warning, detail } => {
+                    exec(&child, warning, detail, options, env)
+                }
+                Job::Locked(job) => locked(*job, &settings, &ci, options, env),
+            }
+        }
+        Err(error) => fail(&error, provisional_options(&line.options, env)),
+    }
+}
+
+fn prepare(
+    line: &CommandLine,
+    program: &OsStr,
+    env: &Env,
+    ci: &Ci,
+) -> Result<(Settings, Job), Error> {
+    if depth(env) > MOST_NESTINGS {
+        return Err(Error::Config {
+            message: format!("tfwrap is called by itself more than {MOST_NESTINGS} times"),
+            hint: Some(
+                "look for a script that is called `terraform` and calls `terraform` again".to_owned(),
+            ),
+        });
+    }
+    let this_path = std::env::current_exe()
+        .map_err(|error| Error::Internal(format!("cannot find tfwrap's own binary: {error}")))?;
+    let mut options = line.options.clone();
+    if let Some(dir) = line.options.chdir.clone() {
+        // What was typed is relative to where it was typed.
+        for path in [&mut options.config, &mut options.terraform].into_iter().flatten() {
+            if path.as_encoded_bytes().contains(&b'/') || PathBuf::from(&*path).exists() {
+                *path = std::path::absolute(&*path)
+                    .map_or_else(|_| path.clone(), PathBuf::into_os_string);
+            }
+        }
+        std::env::set_current_dir(&dir).map_err(|error| Error::Usage {
+            message: format!("`--chdir {}`: {error}", dir.display()),
+            hint: None,
+        })?;
+    }
+    let dir = std::env::current_dir().map_err(|error| Error::Config {
+        message: format!("the working directory cannot be used: {error}"),
+        hint: None,
+    })?;
+    let file = settings::read_file(&options, env, &terraforms_dir(line, &dir))?;
+    let inputs = Inputs { options: &options, env, file: file.as_ref(), in_ci: ci.in_ci };
+    let settings = Settings::resolve(&inputs)?;
+    let place = Place {
+        env,
+        dir,
+        this: FileId::of(&this_path),
+        this_path,
+        called_as: job::called_as(program),
+    };
+    let job = job::plan(&line.words, &settings, &place)?;
+    Ok((settings, job))
+}
+
+/// The directory in which Terraform will work: a leading `-chdir=` counts for the search of our
+/// file, too.
+fn terraforms_dir(line: &CommandLine, dir: &std::path::Path) -> PathBuf {
+    let chdir = match &line.words {
+        cli::Words::Terraform(args) => args.first().and_then(|arg| arg.to_str()),
+        cli::Words::Run(_) => None,
+    };
+    match chdir.and_then(|arg| arg.strip_prefix("-chdir=")) {
+        Some(chdir) => dir.join(chdir),
+        None => dir.to_owned(),
+    }
+}
+
+fn depth(env: &Env) -> u32 {
+    env.get(DEPTH).and_then(|depth| depth.parse().ok()).unwrap_or(0)
+}
+
+/// The command as the operating system takes it.
+pub(crate) fn command(child: &ChildCommand, env: &Env) -> Command {
+    let mut command = Command::new(&child.program);
+    command.args(&child.args).env(DEPTH, (depth(env) + 1).to_string());
+    for (name, value) in &child.env {
+        command.env(name, value);
+    }
+    command
+}
+
+fn exec(
+    child: &ChildCommand,
+    warning: Option<String>,
+    detail: Option<String>,
+    options: report::Options,
+    env: &Env,
+) -> u8 {
+    let said = detail.filter(|_| options.verbosity == Verbosity::Verbose);
+    if warning.is_some() || said.is_some() {
+        match Reporter::to_stderr(options) {
+            Ok(reporter) => {
+                if let Some(message) = warning {
+                    reporter.say(Notice::Warning { message, hint: None });
+                }
+                if let Some(message) = said {
+                    reporter.say(Notice::Detail { message });
+                }
+                reporter.flush(LAST_WORDS);
+            }
+            Err(error) => return fail(&internal("stderr cannot be used", &error), options),
+        }
+    }
+    let error = supervise::exec(command(child, env));
+    fail(&run::of_spawn(SpawnError::new(&child.program, error)), options)
+}
+
+fn locked(
+    job: LockedJob,
+    settings: &Settings,
+    ci: &Ci,
+    options: report::Options,
+    env: &Env,
+) -> u8 {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&internal("the runtime cannot be started", &error), options),
+    };
+    let reporter = match Reporter::to_stderr(options) {
+        Ok(reporter) => reporter,
+        Err(error) => return fail(&internal("stderr cannot be used", &error), options),
+    };
+    let signals = {
+        let _runtime = runtime.enter();
+        match Signals::install() {
+            Ok(signals) => signals,
+            Err(error) => return fail(&internal("signals cannot be handled", &error), options),
+        }
+    };
+    for message in &job.notes {
+        reporter.say(Notice::Warning { message: message.clone(), hint: None });
+    }
+    for message in &job.details {
+        reporter.say(Notice::Detail { message: message.clone() });
+    }
+    let context = Context {
+        policy: Policy {
+            second_signal: settings.second_signal.value,
+            grace: settings.grace.value,
+        },
+        introduction: Introduction {
+            operation: job.operation.clone(),
+            info: ci.info_text(),
+            who: identity::who(),
+        },
+        held: Held::from_env(env),
+        lost_is_fatal: settings.on_lock_lost.value == OnLockLost::Stop,
+        files: Files::from_env(env),
+        env: env.clone(),
+        terminal_use: if ci.in_ci { TerminalUse::LeaveAlone } else { TerminalUse::HandOver },
+    };
+    let mut shell = Shell::new(signals, reporter);
+    let code = runtime.block_on(run::locked(&mut shell, job, &context));
+    shell.reporter.flush(LAST_WORDS);
+    // A store request that hangs in a blocking thread must not keep us.
+    runtime.shutdown_background();
+    code
+}
+
+fn report_options(settings: &Settings, env: &Env) -> report::Options {
+    report::Options {
+        format: settings.log_format.value,
+        verbosity: settings.verbosity,
+        color: use_color(settings.color, env, std::io::stderr().is_terminal()),
+        annotations: github::is_actions(env),
+    }
+}
+
+/// How to say an error when the settings themselves are wrong.
+fn provisional_options(options: &Options, env: &Env) -> report::Options {
+    let json = options.log_format.as_deref().or_else(|| env.get("TFWRAP_LOG_FORMAT"));
+    report::Options {
+        format: if json == Some("json") { LogFormat::Json } else { LogFormat::Text },
+        verbosity: Verbosity::Normal,
+        color: use_color(ColorChoice::Auto, env, std::io::stderr().is_terminal()),
+        annotations: github::is_actions(env),
+    }
+}
+
+fn internal(what: &str, error: &std::io::Error) -> Error {
+    Error::Internal(format!("{what}: {error}"))
+}
+
+fn fail(error: &Error, options: report::Options) -> u8 {
+    let code = exit_code::of_error(error);
+    let notice = Notice::Error { message: error.to_string(), hint: error.hint(), code };
+    // Without a thread for the reporter there is nobody left to tell.
+    if let Ok(reporter) = Reporter::to_stderr(options) {
+        reporter.say(notice);
+        reporter.flush(LAST_WORDS);
+    }
+    code
+}
+
+/// What clap has to say: help and version on stdout, or wrong usage.
+fn answer(error: &clap::Error, env: &Env) -> u8 {
+    if !error.use_stderr() {
+        // A closed pipe (`tfwrap --help | head -1`) is no failure.
+        let _ = write!(anstream::stdout(), "{}", error.render().ansi());
+        return 0;
+    }
+    let text = error.render().to_string();
+    let lines: Vec<_> = text
+        .lines()
+        .map(str::trim)
+        .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"))
+        .filter(|line| !line.is_empty())
+        .collect();
+    let (tips, said): (Vec<_>, Vec<_>) =
+        lines.into_iter().partition(|line| line.starts_with("tip: "));
+    let message = said.join(" ");
+    let message = message.strip_prefix("error: ").unwrap_or(&message).to_owned();
+    let mut hint: Vec<_> = tips.iter().map(|tip| tip.trim_start_matches("tip: ")).collect();
+    hint.push("`tfwrap --help` lists commands and options");
+    let error = Error::Usage { message, hint: Some(hint.join("; ")) };
+    fail(&error, provisional_options(&Options::default(), env))
+}

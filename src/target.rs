@@ -1,0 +1,187 @@
+//! A lock that can be taken: a store and a key in it, with the names that people and processes
+//! know it by.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::backend::{AwsEndpoints, AwsSettings, S3Backend};
+use crate::env::Env;
+use crate::lock::{LockId, LockKey};
+use crate::report::{shell_command, shell_quote};
+use crate::settings::{LockPlace, LockUrl};
+use crate::store::{AwsClients, DynamoTable, FileStore, LocalState, Registers, StoreError, Timeouts};
+
+/// A store and a key in it; says nothing of who holds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LockTarget {
+    /// Where the register is.
+    pub store: StoreSpec,
+    /// Its key there.
+    pub key: LockKey,
+    /// Whether it is the lock of the backend, so that Terraform itself can break it.
+    pub of_backend: bool,
+}
+
+/// Which store, not yet opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreSpec {
+    /// A DynamoDB table.
+    DynamoDb {
+        /// Its name.
+        table: String,
+        /// How to get there.
+        aws: Box<AwsSettings>,
+    },
+    /// A directory of registers.
+    File {
+        /// Which.
+        dir: PathBuf,
+    },
+    /// The state file of the local backend.
+    LocalState {
+        /// Which.
+        path: PathBuf,
+    },
+}
+
+impl LockTarget {
+    /// The DynamoDB lock of an S3 backend.
+    #[must_use]
+    pub fn of_table(backend: &S3Backend, table: &str) -> Self {
+        let store =
+            StoreSpec::DynamoDb { table: table.to_owned(), aws: Box::new(backend.aws.clone()) };
+        Self { store, key: backend.lock_key(), of_backend: true }
+    }
+
+    /// The lock of a local state.
+    #[must_use]
+    pub fn of_state_file(path: &Path) -> Self {
+        Self {
+            key: LockKey(path.display().to_string()),
+            store: StoreSpec::LocalState { path: path.to_owned() },
+            of_backend: true,
+        }
+    }
+
+    /// A lock of `--lock`. What the URL does not say comes from the environment, as for the AWS
+    /// command line.
+    ///
+    /// # Errors
+    /// In words: no region.
+    pub fn of_url(url: &LockUrl, env: &Env) -> Result<Self, String> {
+        let (store, key) = match &url.place {
+            LockPlace::DynamoDb { table, lock_id } => {
+                let mut aws = AwsSettings::from_env(env);
+                if url.region.is_some() {
+                    aws.region.clone_from(&url.region);
+                }
+                if aws.region.is_none() {
+                    return Err(format!(
+                        "`{}` has no region: add `?region=REGION`, or set `AWS_REGION`",
+                        url.place
+                    ));
+                }
+                if let Some(endpoint) = &url.endpoint {
+                    aws.endpoints =
+                        AwsEndpoints { dynamodb: Some(endpoint.clone()), ..aws.endpoints };
+                }
+                aws.profile.clone_from(&url.profile);
+                let store = StoreSpec::DynamoDb { table: table.clone(), aws: Box::new(aws) };
+                (store, LockKey(lock_id.clone()))
+            }
+            LockPlace::File(path) => {
+                let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                let dir = path.parent().unwrap_or(Path::new("/")).to_owned();
+                (StoreSpec::File { dir }, LockKey(name))
+            }
+        };
+        Ok(Self { store, key, of_backend: false })
+    }
+
+    /// The name of the lock for messages and for [`crate::held::Held`].
+    #[must_use]
+    pub fn url(&self) -> String {
+        match &self.store {
+            StoreSpec::DynamoDb { table, .. } => format!("dynamodb://{table}/{}", self.key),
+            StoreSpec::File { dir } => format!("file://{}", dir.join(&self.key.0).display()),
+            StoreSpec::LocalState { path } => format!("local://{}", path.display()),
+        }
+    }
+
+    /// What `Path` in the lock info says.
+    #[must_use]
+    pub fn path(&self) -> String {
+        match &self.store {
+            StoreSpec::File { dir } => dir.join(&self.key.0).display().to_string(),
+            StoreSpec::DynamoDb { .. } | StoreSpec::LocalState { .. } => self.key.0.clone(),
+        }
+    }
+
+    /// The one global order in which several locks are taken, so that no two runs wait for each
+    /// other: DynamoDB, then file, each by name.
+    #[must_use]
+    pub fn order(&self) -> (u8, String) {
+        let rank = match self.store {
+            StoreSpec::DynamoDb { .. } => 1,
+            StoreSpec::File { .. } => 2,
+            StoreSpec::LocalState { .. } => 3,
+        };
+        (rank, self.url())
+    }
+
+    /// Opens the store. Nothing remote is touched before the first request.
+    ///
+    /// # Errors
+    /// When the configuration of the client cannot work.
+    pub async fn open(&self) -> Result<Arc<dyn Registers>, StoreError> {
+        Ok(match &self.store {
+            StoreSpec::DynamoDb { table, aws } => {
+                Arc::new(DynamoTable::new(&AwsClients::new(aws, Timeouts::default()).await?, table)?)
+            }
+            StoreSpec::File { dir } => Arc::new(FileStore::new(dir)),
+            StoreSpec::LocalState { path } => Arc::new(LocalState::new(path)?),
+        })
+    }
+
+    /// The command that removes a lock that was left behind, and only if it still has this ID.
+    #[must_use]
+    pub fn unlock_command(&self, id: &LockId) -> String {
+        match &self.store {
+            StoreSpec::DynamoDb { table, aws } => {
+                let key = serde_json::json!({ "LockID": { "S": self.key.0 } }).to_string();
+                let values = serde_json::json!({ ":id": { "S": id.0 } }).to_string();
+                let mut words = vec![
+                    "aws",
+                    "dynamodb",
+                    "delete-item",
+                    "--table-name",
+                    table,
+                    "--key",
+                    &key,
+                    "--condition-expression",
+                    "contains(Info, :id)",
+                    "--expression-attribute-values",
+                    &values,
+                ];
+                let options = [
+                    ("--region", &aws.region),
+                    ("--endpoint-url", &aws.endpoints.dynamodb),
+                    ("--profile", &aws.profile),
+                ];
+                for (name, value) in options {
+                    if let Some(value) = value {
+                        words.extend([name, value]);
+                    }
+                }
+                shell_command(&words)
+            }
+            StoreSpec::File { dir } => {
+                format!("rm {}", shell_quote(&dir.join(&self.key.0).display().to_string()))
+            }
+            // The kernel ends this lock with the last process that has the file open.
+            StoreSpec::LocalState { path } => {
+                shell_command(&["fuser", "-v", &path.display().to_string()])
+            }
+        }
+    }
+}
