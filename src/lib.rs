@@ -1,6 +1,7 @@
 //! tfwrap lets only one Terraform run at a time touch a state, and always gives the lock back.
 
 pub mod backend;
+pub mod ci;
 pub mod cli;
 pub mod clock;
 pub mod duration;
