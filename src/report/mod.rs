@@ -30,6 +30,7 @@ pub use text::{Text, describe_holder, operation_words, use_color};
 use std::time::Duration;
 
 use crate::lock::LockInfo;
+use crate::settings::{LogFormat, Verbosity};
 
 /// One thing worth telling the user. All text in it that comes from records is untrusted; the
 /// renderers clean it.
@@ -102,44 +103,10 @@ pub enum Notice {
     },
 }
 
-/// How much is said.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Verbosity {
-    /// `-q`: warnings and errors.
-    Quiet,
-    /// What a person wants to know.
-    #[default]
-    Normal,
-    /// `-v`: also details.
-    Verbose,
-}
-
-/// `--log-format`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Format {
-    /// Lines that begin with `tfwrap: `.
-    #[default]
-    Text,
-    /// One JSON object a line.
-    Json,
-}
-
-/// `--color`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum ColorMode {
-    /// On a terminal, unless the environment says otherwise.
-    #[default]
-    Auto,
-    /// Always.
-    Always,
-    /// Never.
-    Never,
-}
-
 impl Notice {
     /// The least verbosity at which it is said in `format`. JSON is read by programs, which want
     /// the uneventful too.
-    fn audience(&self, format: Format) -> Verbosity {
+    fn audience(&self, format: LogFormat) -> Verbosity {
         match (self, format) {
             (Self::Warning { .. } | Self::Error { .. }, _) => Verbosity::Quiet,
             (Self::Detail { .. }, _)
@@ -147,7 +114,7 @@ impl Notice {
                 Self::Acquired { contended: false, .. }
                 | Self::Released { worth_saying: false, .. }
                 | Self::Finished(_),
-                Format::Text,
+                LogFormat::Text,
             ) => Verbosity::Verbose,
             _ => Verbosity::Normal,
         }

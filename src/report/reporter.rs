@@ -16,7 +16,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Format, Json, Notice, Text, Verbosity, github};
+use super::{Json, Notice, Text, github};
+use crate::clock;
+use crate::settings::{LogFormat, Verbosity};
 
 /// How many notices may wait for stderr. One run says some dozens in an hour.
 const QUEUE: usize = 256;
@@ -25,10 +27,10 @@ const QUEUE: usize = 256;
 const RETRY: Duration = Duration::from_millis(20);
 
 /// How to say things.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub struct Options {
     /// Text or JSON.
-    pub format: Format,
+    pub format: LogFormat,
     /// How much.
     pub verbosity: Verbosity,
     /// Whether text is coloured ([`super::use_color`]).
@@ -36,6 +38,17 @@ pub struct Options {
     /// Whether errors and warnings also become GitHub annotations; in text only, since JSON
     /// promises nothing but objects.
     pub annotations: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            format: LogFormat::Text,
+            verbosity: Verbosity::Normal,
+            color: false,
+            annotations: false,
+        }
+    }
 }
 
 /// Says notices; shared by all that have something to say. What is still unsaid when it is dropped
@@ -117,7 +130,7 @@ impl Reporter {
         if state.notices.len() >= QUEUE || state.dropped > 0 {
             state.dropped += 1;
         } else {
-            state.notices.push_back((Timestamp::now(), notice));
+            state.notices.push_back((clock::wall(), notice));
         }
         self.queue.filled.notify_one();
     }
@@ -206,8 +219,8 @@ struct Renderer {
 impl Renderer {
     fn render(&mut self, notice: &Notice, at: Timestamp) -> String {
         match self.options.format {
-            Format::Json => self.json.render(notice, at),
-            Format::Text => {
+            LogFormat::Json => self.json.render(notice, at),
+            LogFormat::Text => {
                 let mut text = self.text.render(notice, at);
                 if self.options.annotations {
                     text.push_str(&github::annotation(notice).unwrap_or_default());
@@ -219,10 +232,10 @@ impl Renderer {
 
     fn render_dropped(&mut self, count: u64) -> String {
         match self.options.format {
-            Format::Json => self.json.render_dropped(count, Timestamp::now()),
-            Format::Text => {
+            LogFormat::Json => self.json.render_dropped(count, clock::wall()),
+            LogFormat::Text => {
                 let message = format!("{count} messages are missing here, stderr was stalled");
-                self.render(&Notice::Warning { message, hint: None }, Timestamp::now())
+                self.render(&Notice::Warning { message, hint: None }, clock::wall())
             }
         }
     }
@@ -357,13 +370,13 @@ mod tests {
         let counts = |format| {
             [Verbosity::Quiet, Verbosity::Normal, Verbosity::Verbose].map(|v| lines(format, v))
         };
-        assert_eq!(counts(Format::Text), [1, 2, 4]);
-        assert_eq!(counts(Format::Json), [1, 3, 4]);
+        assert_eq!(counts(LogFormat::Text), [1, 2, 4]);
+        assert_eq!(counts(LogFormat::Json), [1, 3, 4]);
     }
 
     #[test]
     fn annotations_come_with_text_and_never_with_json() {
-        for (format, expected) in [(Format::Text, 1), (Format::Json, 0)] {
+        for (format, expected) in [(LogFormat::Text, 1), (LogFormat::Json, 0)] {
             let (reader, writer) = io::pipe().unwrap();
             let options = Options { format, annotations: true, ..Options::default() };
             let reporter = Reporter::to_writer(options, writer).unwrap();

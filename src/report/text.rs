@@ -6,10 +6,11 @@ use anstyle::{AnsiColor, Style};
 use jiff::Timestamp;
 
 use super::clean::{clean, clean_line};
-use super::{ColorMode, Notice, Summary};
+use super::{Notice, Summary};
 use crate::duration;
 use crate::env::Env;
 use crate::lock::LockInfo;
+use crate::settings::ColorChoice;
 
 const ERROR: Style = AnsiColor::Red.on_default().bold();
 const WARNING: Style = AnsiColor::Yellow.on_default().bold();
@@ -175,17 +176,13 @@ pub(super) fn human(time: Duration) -> String {
     duration::format(Duration::from_secs(time.as_secs() + u64::from(time.subsec_millis() >= 500)))
 }
 
-/// Whether to colour what goes to stderr, by `--color`, `NO_COLOR`, `CLICOLOR_FORCE` and `TERM`.
+/// Whether to colour what goes to stderr. `NO_COLOR` and `CLICOLOR_FORCE` are in `choice` already.
 #[must_use]
-pub fn use_color(mode: ColorMode, env: &Env, is_terminal: bool) -> bool {
-    match mode {
-        ColorMode::Always => true,
-        ColorMode::Never => false,
-        ColorMode::Auto if env.get_os("NO_COLOR").is_some() => false,
-        ColorMode::Auto => {
-            env.get_os("CLICOLOR_FORCE").is_some_and(|force| force != "0")
-                || (is_terminal && env.get("TERM") != Some("dumb"))
-        }
+pub fn use_color(choice: ColorChoice, env: &Env, is_terminal: bool) -> bool {
+    match choice {
+        ColorChoice::Always => true,
+        ColorChoice::Never => false,
+        ColorChoice::Auto => is_terminal && env.get("TERM") != Some("dumb"),
     }
 }
 
@@ -311,24 +308,18 @@ mod tests {
     }
 
     #[test]
-    fn color_follows_the_flag_then_the_environment_then_the_terminal() {
-        use ColorMode::{Always, Auto, Never};
+    fn color_is_for_terminals_that_can_unless_chosen() {
+        use ColorChoice::{Always, Auto, Never};
         let cases = [
-            (Auto, "", true, true),
-            (Auto, "", false, false),
-            (Auto, "TERM=dumb", true, false),
-            (Auto, "NO_COLOR=1", true, false),
-            (Auto, "NO_COLOR=", true, true),
-            (Auto, "CLICOLOR_FORCE=1", false, true),
-            (Auto, "CLICOLOR_FORCE=0", false, false),
-            (Auto, "CLICOLOR_FORCE=1 NO_COLOR=1", true, false),
-            (Always, "NO_COLOR=1", false, true),
-            (Never, "CLICOLOR_FORCE=1", true, false),
+            (Auto, "xterm", true, true),
+            (Auto, "xterm", false, false),
+            (Auto, "dumb", true, false),
+            (Always, "dumb", false, true),
+            (Never, "xterm", true, false),
         ];
-        for (mode, vars, terminal, expected) in cases {
-            let env: Env =
-                vars.split_whitespace().map(|var| var.split_once('=').unwrap()).collect();
-            assert_eq!(use_color(mode, &env, terminal), expected, "{mode:?} {vars} {terminal}");
+        for (choice, term, terminal, expected) in cases {
+            let env: Env = [("TERM", term)].into_iter().collect();
+            assert_eq!(use_color(choice, &env, terminal), expected, "{choice:?} {term} {terminal}");
         }
     }
 
