@@ -1,6 +1,36 @@
-//! What tfwrap says, to whom: one [`Notice`] per thing worth a line, rendered as text or JSON.
+//! What tfwrap says, to whom: one [`Notice`] per thing worth a line, rendered as text or JSON and
+//! written by a [`Reporter`] that never makes its caller wait.
+//!
+//! Text in a notice that comes from records is untrusted: whoever can write to the lock table can
+//! put anything there. Every renderer cleans what it prints ([`clean`]); nothing else writes to
+//! stderr. A value that goes into a command is quoted by whoever builds the hint
+//! ([`shell_command`]).
+
+mod cadence;
+mod clean;
+pub mod github;
+pub mod gitlab;
+mod json;
+mod reporter;
+mod summary;
+mod text;
+
+#[cfg(test)]
+mod hostile;
+#[cfg(test)]
+pub(crate) use hostile::any_text as hostile_text;
+
+pub use cadence::Cadence;
+pub use clean::{MAX_LINE, MAX_VALUE, clean, clean_line, clean_to, shell_command, shell_quote};
+pub use json::Json;
+pub use reporter::{Options, Reporter};
+pub use summary::{Outcome, Summary};
+pub use text::{Text, describe_holder, operation_words, use_color};
 
 use std::time::Duration;
+
+use crate::lock::LockInfo;
+use crate::settings::{LogFormat, Verbosity};
 
 /// One thing worth telling the user. All text in it that comes from records is untrusted; the
 /// renderers clean it.
@@ -8,12 +38,12 @@ use std::time::Duration;
 #[non_exhaustive]
 pub enum Notice {
     /// The lock is held by someone else; said at once, when the holder changes, and at growing
-    /// intervals.
+    /// intervals ([`Cadence`]).
     Waiting {
         /// The lock, as the user may name it.
         lock: String,
         /// Who has it, where the record says so.
-        holder: Option<Box<crate::lock::LockInfo>>,
+        holder: Option<Box<LockInfo>>,
         /// How long we wait already.
         waited: Duration,
         /// The time we are ready to wait in all.
@@ -64,9 +94,100 @@ pub enum Notice {
         /// The exit code it leads to.
         code: u8,
     },
+    /// The run is over; in text only with `-v`.
+    Finished(Box<Summary>),
     /// Only with `-v`.
     Detail {
         /// What.
         message: String,
     },
+}
+
+impl Notice {
+    /// The least verbosity at which it is said in `format`. JSON is read by programs, which want
+    /// the uneventful too.
+    fn audience(&self, format: LogFormat) -> Verbosity {
+        match (self, format) {
+            (Self::Warning { .. } | Self::Error { .. }, _) => Verbosity::Quiet,
+            (Self::Detail { .. }, _)
+            | (
+                Self::Acquired { contended: false, .. }
+                | Self::Released { worth_saying: false, .. }
+                | Self::Finished(_),
+                LogFormat::Text,
+            ) => Verbosity::Verbose,
+            _ => Verbosity::Normal,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{Notice, Outcome, Summary, hostile};
+    use crate::lock::{LockId, LockInfo};
+
+    /// An ordinary run that waited.
+    pub(super) fn summary() -> Summary {
+        Summary {
+            lock: "tfb/a/terraform.tfstate".into(),
+            id: Some("28e8a6c8".into()),
+            outcome: Outcome::Success,
+            exit_code: 0,
+            asked: "2026-11-21T09:16:11Z".parse().unwrap(),
+            waited: Duration::from_secs(30),
+            held: Duration::from_mins(2),
+            holder: Some(Box::new(LockInfo {
+                id: LockId("51".into()),
+                operation: "OperationTypeApply".into(),
+                info: "https://ci.example/run/7".into(),
+                who: "ci@runner".into(),
+                version: "1.11.4".into(),
+                created: "2026-11-21T09:11:59Z".into(),
+                path: "tfb/a/terraform.tfstate".into(),
+            })),
+        }
+    }
+
+    /// One notice of each kind, hostile text wherever text can be. A new kind must come in here.
+    pub(super) fn hostile_notices() -> Vec<Notice> {
+        let text = hostile::text;
+        let time = Duration::from_secs(61);
+        let command = super::shell_command(&["terraform", "force-unlock", &text()]);
+        let all = vec![
+            Notice::Waiting {
+                lock: text(),
+                holder: Some(Box::new(hostile::info())),
+                waited: time,
+                limit: time,
+            },
+            Notice::Acquired { lock: text(), id: text(), waited: time, contended: true },
+            Notice::Released { lock: text(), id: text(), held: time, worth_saying: true },
+            Notice::Stopping { signal: text(), doing: text() },
+            Notice::Warning { message: text(), hint: Some(command.clone()) },
+            Notice::Error { message: text(), hint: Some(command), code: 75 },
+            Notice::Finished(Box::new(Summary {
+                lock: text(),
+                id: Some(text()),
+                holder: Some(Box::new(hostile::info())),
+                ..summary()
+            })),
+            Notice::Detail { message: text() },
+        ];
+        for notice in &all {
+            // No wildcard: a new kind does not compile until someone has been here.
+            match notice {
+                Notice::Waiting { .. }
+                | Notice::Acquired { .. }
+                | Notice::Released { .. }
+                | Notice::Stopping { .. }
+                | Notice::Warning { .. }
+                | Notice::Error { .. }
+                | Notice::Finished(_)
+                | Notice::Detail { .. } => {}
+            }
+        }
+        all
+    }
 }

@@ -1,0 +1,152 @@
+//! Appends to the files through which a step speaks to the runner.
+//!
+//! The paths come from the environment. They are opened without following a link, and only a
+//! regular file is written: a pipe would block, a link could lead anywhere.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use nix::libc;
+
+use super::{Summary, final_outputs, is_actions, lock_id_output, step_summary};
+use crate::env::Env;
+
+/// The files of this step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Files {
+    output: Option<PathBuf>,
+    summary: Option<PathBuf>,
+}
+
+/// Why something could not be handed to the runner; worth a warning, never a failure.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write to `{}` (from `{variable}`): {source}", path.display())]
+pub struct FilesError {
+    variable: &'static str,
+    path: PathBuf,
+    source: io::Error,
+}
+
+const OUTPUT: &str = "GITHUB_OUTPUT";
+const SUMMARY: &str = "GITHUB_STEP_SUMMARY";
+
+impl Files {
+    /// The files that the environment names; `None` outside GitHub Actions.
+    #[must_use]
+    pub fn from_env(env: &Env) -> Option<Self> {
+        let path = |name| env.get_os(name).map(PathBuf::from);
+        is_actions(env).then(|| Self { output: path(OUTPUT), summary: path(SUMMARY) })
+    }
+
+    /// Sets `lock-id`; called before the child starts, so that a later step has it whatever
+    /// happens.
+    pub fn write_lock_id(&self, id: &str) -> Result<(), FilesError> {
+        write(OUTPUT, self.output.as_deref(), &lock_id_output(id))
+    }
+
+    /// Sets the other outputs and appends the step summary; tries both and returns what failed.
+    #[must_use]
+    pub fn write_end(&self, summary: &Summary) -> Vec<FilesError> {
+        [
+            write(OUTPUT, self.output.as_deref(), &final_outputs(summary)),
+            write(SUMMARY, self.summary.as_deref(), &step_summary(summary)),
+        ]
+        .into_iter()
+        .filter_map(Result::err)
+        .collect()
+    }
+}
+
+fn write(variable: &'static str, path: Option<&Path>, text: &str) -> Result<(), FilesError> {
+    let Some(path) = path else { return Ok(()) };
+    append(path, text).map_err(|source| FilesError { variable, path: path.to_owned(), source })
+}
+
+/// Appends whole lines to an existing regular file.
+fn append(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = OpenOptions::new()
+        .read(true)
+        .append(true)
+        // Non-blocking, or opening a pipe nobody reads would wait for ever.
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("not a regular file"));
+    }
+    // Something before us may have left a line open; ours must not become its end.
+    let separator = if ends_in_line_end(&mut file)? { "" } else { "\n" };
+    file.write_all(format!("{separator}{text}").as_bytes())
+}
+
+fn ends_in_line_end(file: &mut File) -> io::Result<bool> {
+    if file.metadata()?.len() == 0 {
+        return Ok(true);
+    }
+    let mut last = [0];
+    file.seek(SeekFrom::End(-1))?;
+    file.read_exact(&mut last)?;
+    Ok(last == *b"\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::tests::summary;
+
+    fn files(dir: &Path) -> Files {
+        let env: Env = [
+            ("GITHUB_ACTIONS", "true".into()),
+            (OUTPUT, dir.join("output").into_os_string()),
+            (SUMMARY, dir.join("summary").into_os_string()),
+        ]
+        .into_iter()
+        .collect();
+        Files::from_env(&env).unwrap()
+    }
+
+    #[test]
+    fn outputs_and_summary_are_appended() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("output"), "theirs=1").unwrap();
+        std::fs::write(dir.path().join("summary"), "").unwrap();
+        let files = files(dir.path());
+        files.write_lock_id("28e8a6c8").unwrap();
+        assert!(files.write_end(&summary()).is_empty());
+        let output = std::fs::read_to_string(dir.path().join("output")).unwrap();
+        assert_eq!(output, format!("theirs=1\nlock-id=28e8a6c8\n{}", final_outputs(&summary())));
+        let text = std::fs::read_to_string(dir.path().join("summary")).unwrap();
+        assert_eq!(text, step_summary(&summary()));
+    }
+
+    #[test]
+    fn links_pipes_directories_and_missing_files_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("output");
+        let refused = || files(dir.path()).write_lock_id("x").unwrap_err().to_string();
+
+        assert!(refused().contains("`GITHUB_OUTPUT`"), "{}", refused());
+        let target = dir.path().join("target");
+        std::fs::write(&target, "").unwrap();
+        std::os::unix::fs::symlink(&target, &path).unwrap();
+        refused();
+        assert_eq!(std::fs::read_to_string(&target).unwrap(), "");
+        std::fs::remove_file(&path).unwrap();
+
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(refused().contains("not a regular file"));
+        std::fs::remove_file(&path).unwrap();
+
+        std::fs::create_dir(&path).unwrap();
+        refused();
+    }
+
+    #[test]
+    fn outside_github_nothing_is_written() {
+        assert_eq!(Files::from_env(&[(OUTPUT, "/tmp/x")].into_iter().collect()), None);
+        let bare = Files::from_env(&[("GITHUB_ACTIONS", "true")].into_iter().collect()).unwrap();
+        bare.write_lock_id("x").unwrap();
+        assert!(bare.write_end(&summary()).is_empty());
+    }
+}

@@ -1,0 +1,171 @@
+//! GitHub Actions: annotations, step outputs, step summary. Pure functions make the text; a thin
+//! [`Files`] appends it where the runner reads it.
+
+mod files;
+mod step_summary;
+
+pub use files::{Files, FilesError};
+pub use step_summary::step_summary;
+
+use super::clean::{clean, clean_line};
+use super::text::{human, operation_words};
+use super::{Notice, Outcome, Summary};
+use crate::env::Env;
+use crate::lock::LockInfo;
+
+/// Whether this is a GitHub Actions job (or one that looks the same, as Gitea's do).
+#[must_use]
+pub fn is_actions(env: &Env) -> bool {
+    env.get("GITHUB_ACTIONS") == Some("true")
+}
+
+/// The annotation for a warning or an error, a whole line; `None` for other notices.
+#[must_use]
+pub fn annotation(notice: &Notice) -> Option<String> {
+    let (level, message, hint) = match notice {
+        Notice::Warning { message, hint } => ("warning", message, hint),
+        Notice::Error { message, hint, .. } => ("error", message, hint),
+        _ => return None,
+    };
+    let mut text = clean_line(message);
+    if let Some(hint) = hint {
+        text.push_str("\nhint: ");
+        text.push_str(&clean_line(hint));
+    }
+    Some(format!("::{level} title={}::{}\n", escape_property("tfwrap"), escape_data(&text)))
+}
+
+/// Escapes the message of a workflow command, as the runner unescapes it.
+#[must_use]
+pub fn escape_data(text: &str) -> String {
+    text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")
+}
+
+/// Escapes the value of a property of a workflow command.
+#[must_use]
+pub fn escape_property(text: &str) -> String {
+    escape_data(text).replace(':', "%3A").replace(',', "%2C")
+}
+
+/// The output that is known before the child starts: what a later step needs to clean up.
+#[must_use]
+pub fn lock_id_output(id: &str) -> String {
+    output("lock-id", id)
+}
+
+/// The outputs of a finished run, `lock-id` apart.
+#[must_use]
+pub fn final_outputs(summary: &Summary) -> String {
+    let holder = summary.holder.as_deref().map(holder_output).unwrap_or_default();
+    [
+        output("exitcode", &summary.exit_code.to_string()),
+        output("outcome", summary.outcome.as_str()),
+        output("waited-seconds", &whole_seconds(summary.waited)),
+        output("held-seconds", &whole_seconds(summary.held)),
+        output("holder", &holder),
+    ]
+    .concat()
+}
+
+/// One `name=value` line. A cleaned value has no line end, so the many-line form and its delimiter
+/// are not needed; and after `name=` the runner no longer looks for that form's `<<`.
+fn output(name: &str, value: &str) -> String {
+    format!("{name}={}\n", clean(value))
+}
+
+/// Rounded, for a shell's integer comparison.
+fn whole_seconds(time: std::time::Duration) -> String {
+    (time.as_secs() + u64::from(time.subsec_millis() >= 500)).to_string()
+}
+
+/// `ci@runner for apply, https://…`.
+fn holder_output(info: &LockInfo) -> String {
+    let mut out = info.who.trim().to_owned();
+    let operation = operation_words(&info.operation);
+    if !operation.is_empty() {
+        out.push_str(" for ");
+        out.push_str(&operation);
+    }
+    if !info.info.trim().is_empty() {
+        out.push_str(", ");
+        out.push_str(info.info.trim());
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::report::hostile;
+    use crate::report::tests::{hostile_notices, summary};
+
+    #[test]
+    fn an_error_becomes_an_annotation_with_its_hint() {
+        let error = Notice::Error {
+            message: "50% of `a:b` failed".into(),
+            hint: Some("try again".into()),
+            code: 69,
+        };
+        assert_eq!(
+            annotation(&error).unwrap(),
+            "::error title=tfwrap::50%25 of `a:b` failed%0Ahint: try again\n"
+        );
+        assert_eq!(annotation(&Notice::Detail { message: "x".into() }), None);
+    }
+
+    #[test]
+    fn escapes_are_the_runners() {
+        assert_eq!(escape_data("%\r\n:,"), "%25%0D%0A:,");
+        assert_eq!(escape_property("%\r\n:,"), "%25%0D%0A%3A%2C");
+    }
+
+    #[test]
+    fn a_hostile_record_is_one_annotation() {
+        let annotations: Vec<String> = hostile_notices().iter().filter_map(annotation).collect();
+        assert_eq!(annotations.len(), 2);
+        for annotation in annotations {
+            let body = annotation
+                .strip_prefix("::warning title=tfwrap::")
+                .or_else(|| annotation.strip_prefix("::error title=tfwrap::"))
+                .unwrap();
+            hostile::assert_harmless_line(body.strip_suffix('\n').unwrap());
+        }
+    }
+
+    #[test]
+    fn outputs_are_one_line_each() {
+        let mut summary = summary();
+        summary.waited = Duration::from_millis(12_600);
+        assert_eq!(
+            final_outputs(&summary),
+            "exitcode=0\noutcome=success\nwaited-seconds=13\nheld-seconds=120\n\
+             holder=ci@runner for apply, https://ci.example/run/7\n"
+        );
+        assert_eq!(lock_id_output("28e8a6c8"), "lock-id=28e8a6c8\n");
+        summary.holder = None;
+        assert!(final_outputs(&summary).ends_with("holder=\n"));
+    }
+
+    #[test]
+    fn a_hostile_record_sets_no_output_of_its_own() {
+        let mut summary = summary();
+        summary.holder = Some(Box::new(hostile::info()));
+        let text = final_outputs(&summary) + &lock_id_output(&hostile::text());
+        let names: Vec<&str> =
+            text.lines().map(|line| line.split_once('=').expect("a name").0).collect();
+        assert_eq!(
+            names,
+            ["exitcode", "outcome", "waited-seconds", "held-seconds", "holder", "lock-id"]
+        );
+        text.lines().for_each(hostile::assert_harmless);
+    }
+
+    #[test]
+    fn only_a_true_actions_job_counts() {
+        let is = |value: &str| is_actions(&[("GITHUB_ACTIONS", value)].into_iter().collect());
+        assert!(is("true"));
+        assert!(!is("false") && !is(""));
+    }
+}

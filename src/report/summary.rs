@@ -1,0 +1,63 @@
+//! A finished run in figures.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::lock::LockInfo;
+
+/// What came of a run; for the outputs, the step summary and the JSON log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Summary {
+    /// The lock, or the first of several.
+    pub lock: String,
+    /// Our lock ID, if the lock was ever ours.
+    pub id: Option<String>,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What tfwrap exits with.
+    pub exit_code: u8,
+    /// When the lock was first asked for, on the wall clock; for display only.
+    pub asked: Timestamp,
+    /// From then until the lock was ours or we gave up.
+    pub waited: Duration,
+    /// From then until it was given back; zero if it never was ours.
+    pub held: Duration,
+    /// Who held it when we last looked and it was not ours; `None` without contention.
+    pub holder: Option<Box<LockInfo>>,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// The child succeeded and the lock was given back.
+    Success,
+    /// The child ran and failed, or could not be started; the lock was given back.
+    Failure,
+    /// Not acquired within the wait.
+    TimedOut,
+    /// Stopped by a signal, while waiting or while the child ran.
+    Interrupted,
+    /// The lock was lost while the child ran.
+    Lost,
+    /// The lock could not be given back.
+    NotReleased,
+    /// tfwrap itself failed before the child ran: store, access, configuration, usage.
+    Error,
+}
+
+impl Outcome {
+    /// The word in outputs and in the JSON log.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Failure => "failure",
+            Self::TimedOut => "timed-out",
+            Self::Interrupted => "interrupted",
+            Self::Lost => "lost",
+            Self::NotReleased => "not-released",
+            Self::Error => "error",
+        }
+    }
+}
