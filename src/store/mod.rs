@@ -8,6 +8,21 @@
 //! read, never by hope. Stores do not retry by themselves: a retry after a lost reply would meet
 //! its own record and take it for a stranger's.
 
+mod aws;
+mod blocking;
+mod dynamodb;
+mod file;
+mod local_state;
+mod memory;
+mod s3_state;
+
+pub use aws::{AwsClients, Timeouts};
+pub use dynamodb::DynamoTable;
+pub use file::FileStore;
+pub use local_state::{HeldFile, LocalState};
+pub use memory::MemoryStore;
+pub use s3_state::{StateObject, workspace_state};
+
 use async_trait::async_trait;
 
 use crate::lock::{LockId, LockInfo, LockKey};
@@ -54,6 +69,17 @@ pub enum Expect {
     Absent,
     /// Only if the register still is at this version.
     Version(RecordVersion),
+}
+
+impl Expect {
+    /// Whether the condition holds where `current` is what is stored.
+    fn holds(&self, current: Option<&Stored>) -> bool {
+        match (self, current) {
+            (Self::Absent, None) => true,
+            (Self::Version(version), Some(stored)) => *version == stored.version,
+            (Self::Absent, Some(_)) | (Self::Version(_), None) => false,
+        }
+    }
 }
 
 /// What came of a write that was answered.

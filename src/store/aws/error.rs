@@ -1,0 +1,284 @@
+//! What an error of the SDK means for a store. Decided by error codes and types, never by
+//! messages: every server words them differently.
+
+use std::error::Error;
+use std::fmt::Write as _;
+use std::io;
+
+use aws_credential_types::provider::error::CredentialsError;
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_runtime_api::client::result::{DispatchFailure, SdkError};
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+
+use super::super::StoreError;
+
+/// A server's message is shown up to here; a signature error would bring the whole request.
+const MESSAGE_LEN: usize = 300;
+
+/// What was asked of whom, for messages.
+#[derive(Debug, Clone, Copy)]
+pub(in super::super) struct Asked<'a> {
+    /// The permission it takes, such as `dynamodb:PutItem`.
+    pub(in super::super) action: &'a str,
+    /// The object and its place, such as "table `locks` in `eu-west-1`".
+    pub(in super::super) object: &'a str,
+    /// What such an object must be like, where a refused request may mean that it is not.
+    pub(in super::super) must: Option<&'a str>,
+}
+
+/// Finds the meaning of `error`.
+pub(in super::super) fn classify<E>(
+    asked: Asked<'_>,
+    error: &SdkError<E, HttpResponse>,
+) -> StoreError
+where
+    E: ProvideErrorMetadata + Error + 'static,
+{
+    if let Some(error) = find::<CredentialsError>(error) {
+        return credentials(error);
+    }
+    let Asked { action, object, .. } = asked;
+    let unavailable = |what: &str, sent| StoreError::Unavailable {
+        detail: format!("no answer from {object} to `{action}`: {what}"),
+        sent,
+    };
+    match error {
+        SdkError::ConstructionFailure(_) => StoreError::Misconfigured(format!(
+            "cannot ask {object} for `{action}`: {}",
+            chain_text(error.source())
+        )),
+        SdkError::TimeoutError(_) => unavailable("it took too long", true),
+        SdkError::DispatchFailure(failure) => dispatch(asked, failure),
+        SdkError::ResponseError(_) => {
+            let text = chain_text(error.source());
+            unavailable(&format!("the answer could not be read: {text}"), true)
+        }
+        SdkError::ServiceError(answer) => {
+            let (code, message) = (answer.err().code(), answer.err().message());
+            service(asked, answer.raw().status().as_u16(), code, message)
+        }
+        _ => unavailable(&chain_text(Some(error)), true),
+    }
+}
+
+fn dispatch(asked: Asked<'_>, failure: &DispatchFailure) -> StoreError {
+    let Asked { action, object, .. } = asked;
+    let connector = failure.as_connector_error();
+    let text = chain_text(connector.and_then(Error::source));
+    if connector.is_some_and(|error| distrusts(error)) {
+        return StoreError::Misconfigured(format!(
+            "{object} is not trusted: {text}; a private authority goes into `custom_ca_bundle` \
+             or `AWS_CA_BUNDLE`"
+        ));
+    }
+    // Without a connection the request never left; after it, nobody knows.
+    let connected = connector
+        .and_then(|error| find::<hyper_util::client::legacy::Error>(error))
+        .is_none_or(|error| !error.is_connect());
+    let detail = format!("no answer from {object} to `{action}`: {text}");
+    StoreError::Unavailable { detail, sent: connected }
+}
+
+fn service(asked: Asked<'_>, status: u16, code: Option<&str>, message: Option<&str>) -> StoreError {
+    let Asked { action, object, must } = asked;
+    let mut said = match code {
+        Some(code) => format!("`{code}`"),
+        None => format!("HTTP status {status}"),
+    };
+    if let Some(message) = message.filter(|message| !message.is_empty()) {
+        let line: String =
+            message.lines().next().unwrap_or_default().chars().take(MESSAGE_LEN).collect();
+        let _ = write!(said, ": {line}");
+    }
+    match code.unwrap_or_default() {
+        "ProvisionedThroughputExceededException"
+        | "ThrottlingException"
+        | "ThrottledException"
+        | "Throttling"
+        | "RequestLimitExceeded"
+        | "RequestThrottled"
+        | "RequestThrottledException"
+        | "TooManyRequestsException"
+        | "BandwidthLimitExceeded"
+        | "LimitExceededException"
+        | "SlowDown" => StoreError::Throttled(format!("{object}: {said}")),
+        "ExpiredToken" | "ExpiredTokenException" | "RequestExpired" | "TokenRefreshRequired" => {
+            StoreError::Credentials(format!("the AWS credentials have expired ({said})"))
+        }
+        "UnrecognizedClientException"
+        | "InvalidClientTokenId"
+        | "InvalidAccessKeyId"
+        | "InvalidToken"
+        | "MissingAuthenticationToken"
+        | "MissingAuthenticationTokenException"
+        | "NotSignedUp" => {
+            StoreError::Credentials(format!("the AWS credentials are not valid ({said})"))
+        }
+        // The server's message holds the whole request here.
+        code @ ("InvalidSignatureException"
+        | "SignatureDoesNotMatch"
+        | "IncompleteSignature"
+        | "IncompleteSignatureException"
+        | "RequestTimeTooSkewed") => StoreError::Credentials(format!(
+            "the signature of the request was refused (`{code}`): the secret key is wrong, or the \
+             clock of this machine is off"
+        )),
+        "AccessDenied"
+        | "AccessDeniedException"
+        | "UnauthorizedOperation"
+        | "AllAccessDisabled" => StoreError::Denied(format!("`{action}` on {object}: {said}")),
+        "ResourceNotFoundException" | "NoSuchBucket" => {
+            StoreError::Missing(format!("{object} does not exist"))
+        }
+        // A transaction on the same item, or a write in another region of a global table: it was
+        // refused, and passes.
+        "TransactionConflictException"
+        | "TransactionInProgressException"
+        | "ReplicatedWriteConflictException"
+        | "OperationAborted"
+        | "ConditionalRequestConflict" => not_applied(object, &said),
+        "PermanentRedirect"
+        | "AuthorizationHeaderMalformed"
+        | "IllegalLocationConstraintException" => {
+            StoreError::Misconfigured(format!("{object} is in another region: {said}"))
+        }
+        _ => match status {
+            429 => StoreError::Throttled(format!("{object}: {said}")),
+            409 => not_applied(object, &said),
+            500.. => StoreError::Unavailable {
+                detail: format!("{object} failed to do `{action}`: {said}"),
+                sent: true,
+            },
+            401 | 403 => StoreError::Denied(format!("`{action}` on {object}: {said}")),
+            301 | 307 | 308 => {
+                StoreError::Misconfigured(format!("{object} is in another region: {said}"))
+            }
+            _ => {
+                let must = must.map_or_else(String::new, |must| format!("; {must}"));
+                StoreError::Misconfigured(format!("{object} refuses `{action}`: {said}{must}"))
+            }
+        },
+    }
+}
+
+fn not_applied(object: &str, said: &str) -> StoreError {
+    StoreError::Unavailable { detail: format!("{object} is busy: {said}"), sent: false }
+}
+
+/// Without credentials nothing was sent.
+fn credentials(error: &CredentialsError) -> StoreError {
+    let text = chain_text(error.source());
+    // A role that could not be assumed: STS' answer, read by this very module.
+    if let Some(error) = find::<StoreError>(error) {
+        return match error {
+            StoreError::Throttled(detail) | StoreError::Unavailable { detail, .. } => {
+                StoreError::Unavailable { detail: detail.clone(), sent: false }
+            }
+            StoreError::Denied(_)
+            | StoreError::Credentials(_)
+            | StoreError::Missing(_)
+            | StoreError::Misconfigured(_) => error.clone(),
+        };
+    }
+    match error {
+        CredentialsError::CredentialsNotLoaded(_) => {
+            StoreError::Credentials(format!("no AWS credentials were found; {text}"))
+        }
+        CredentialsError::ProviderTimedOut(_) => StoreError::Unavailable {
+            detail: format!("the AWS credentials did not come in time: {error}"),
+            sent: false,
+        },
+        _ if find::<hyper_util::client::legacy::Error>(error).is_some() => {
+            let detail = format!("the source of the AWS credentials cannot be reached: {text}");
+            StoreError::Unavailable { detail, sent: false }
+        }
+        _ => StoreError::Credentials(format!("the AWS credentials cannot be had: {text}")),
+    }
+}
+
+fn distrusts(error: &(dyn Error + 'static)) -> bool {
+    chain(error).any(|error| {
+        // An `io::Error` shows its content, but not as its source.
+        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        let tls = error
+            .downcast_ref::<rustls::Error>()
+            .or_else(|| inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()));
+        matches!(tls, Some(rustls::Error::InvalidCertificate(_)))
+    })
+}
+
+fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
+    chain(error).find_map(|error| error.downcast_ref())
+}
+
+fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |error: &&'a (dyn Error + 'static)| (*error).source())
+}
+
+/// The error and its sources, each said once: the reason is often the last of five.
+fn chain_text(error: Option<&(dyn Error + 'static)>) -> String {
+    let mut text = String::new();
+    for error in error.into_iter().flat_map(chain) {
+        let part = error.to_string();
+        if text.contains(&part) {
+            continue;
+        }
+        if !text.is_empty() {
+            text.push_str(": ");
+        }
+        text.push_str(&part);
+    }
+    if text.is_empty() { "no reason given".to_owned() } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ASKED: Asked<'static> = Asked {
+        action: "dynamodb:PutItem",
+        object: "table `t` in `r`",
+        must: Some("a lock table needs a string hash key `LockID`"),
+    };
+
+    fn meaning(status: u16, code: &str) -> StoreError {
+        service(ASKED, status, Some(code), Some("what the server says\nand its second line"))
+    }
+
+    #[test]
+    fn codes_decide_and_not_messages() {
+        for code in ["ThrottlingException", "ProvisionedThroughputExceededException", "SlowDown"] {
+            assert!(matches!(meaning(400, code), StoreError::Throttled(_)), "{code}");
+        }
+        for code in ["ExpiredToken", "ExpiredTokenException"] {
+            let error = meaning(400, code);
+            assert!(matches!(error, StoreError::Credentials(_)), "{code}");
+            assert!(error.to_string().contains("expired"), "{error}");
+        }
+        for code in
+            ["UnrecognizedClientException", "InvalidClientTokenId", "InvalidSignatureException"]
+        {
+            assert!(matches!(meaning(400, code), StoreError::Credentials(_)), "{code}");
+        }
+        assert_eq!(
+            meaning(400, "AccessDeniedException").to_string(),
+            "access denied: `dynamodb:PutItem` on table `t` in `r`: `AccessDeniedException`: what \
+             the server says"
+        );
+        let missing = meaning(400, "ResourceNotFoundException");
+        assert_eq!(missing, StoreError::Missing("table `t` in `r` does not exist".to_owned()));
+        let schema = meaning(400, "ValidationException");
+        assert!(matches!(schema, StoreError::Misconfigured(_)));
+        assert!(schema.to_string().contains("hash key `LockID`"), "{schema}");
+    }
+
+    #[test]
+    fn only_a_failure_of_the_server_leaves_the_outcome_open() {
+        assert!(meaning(500, "InternalServerError").outcome_is_unknown());
+        assert!(service(ASKED, 503, None, None).outcome_is_unknown());
+        for (status, code) in [(400, "TransactionConflictException"), (409, "Whatever")] {
+            let error = meaning(status, code);
+            assert!(error.is_transient() && !error.outcome_is_unknown(), "{code}");
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! AWS as the S3 backend's configuration means it: one place that builds clients and reads their
+//! errors, for the lock table and for the state's bucket.
+//!
+//! The clients never retry: a retry after a lost reply meets its own record and takes it for a
+//! stranger's. Every request has a time-out, for the SDK by itself waits for ever.
+
+mod credentials;
+mod error;
+mod http;
+mod role;
+
+use std::time::Duration;
+
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_smithy_types::retry::RetryConfig;
+use aws_smithy_types::timeout::TimeoutConfig;
+use aws_types::service_config::ServiceConfigKey;
+
+use super::StoreError;
+use crate::backend::AwsSettings;
+
+pub(super) use error::{Asked, classify};
+
+/// How long a request may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Name look-up, connection and TLS.
+    pub connect: Duration,
+    /// From the request to the first byte of the answer.
+    pub read: Duration,
+    /// The whole operation, credentials included.
+    pub operation: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(3),
+            read: Duration::from_secs(5),
+            operation: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What all clients of one configuration share: credentials, TLS, time-outs.
+#[derive(Debug, Clone)]
+pub struct AwsClients {
+    sdk: SdkConfig,
+    settings: AwsSettings,
+    region: String,
+}
+
+impl AwsClients {
+    /// Prepares the clients. Nothing is sent: credentials are looked for at the first request.
+    ///
+    /// # Errors
+    /// When the settings are incomplete or name something that cannot be used.
+    pub async fn new(settings: &AwsSettings, timeouts: Timeouts) -> Result<Self, StoreError> {
+        let Some(region) = settings.region.clone() else {
+            let message = "no AWS region: neither `region` in the backend nor `AWS_REGION` is set";
+            return Err(StoreError::Misconfigured(message.to_owned()));
+        };
+        let http = http::client(settings)?;
+        let timeout_config = TimeoutConfig::builder()
+            .connect_timeout(timeouts.connect)
+            .read_timeout(timeouts.read)
+            .operation_timeout(timeouts.operation)
+            .build();
+        let mut loader = aws_config::defaults(BehaviorVersion::latest())
+            .region(Region::new(region.clone()))
+            .http_client(http.clone())
+            .retry_config(RetryConfig::disabled())
+            .timeout_config(timeout_config.clone())
+            .no_credentials();
+        if let Some(files) = credentials::profile_files(settings) {
+            loader = loader.profile_files(files);
+        }
+        if let Some(profile) = &settings.profile {
+            loader = loader.profile_name(profile);
+        }
+        // Only ever switched on here: off would overrule what a profile says.
+        if settings.use_fips {
+            loader = loader.use_fips(true);
+        }
+        if settings.use_dualstack {
+            loader = loader.use_dual_stack(true);
+        }
+        let bare = loader.load().await;
+        let base = credentials::base(settings, &bare, http, timeout_config)?;
+        let provider = role::assumed(settings, &bare, base)?;
+        let sdk = bare.into_builder().credentials_provider(provider).build();
+        Ok(Self { sdk, settings: settings.clone(), region })
+    }
+
+    /// The client of the lock table.
+    pub(super) fn dynamodb(&self) -> Result<(aws_sdk_dynamodb::Client, Place), StoreError> {
+        let explicit = self.settings.endpoints.dynamodb.as_deref();
+        let place = self.place("DynamoDB", explicit)?;
+        let mut config = aws_sdk_dynamodb::config::Builder::from(&self.sdk);
+        config.set_endpoint_url(place.endpoint.clone());
+        Ok((aws_sdk_dynamodb::Client::from_conf(config.build()), place))
+    }
+
+    /// The client of the state's bucket.
+    pub(super) fn s3(&self) -> Result<(aws_sdk_s3::Client, Place), StoreError> {
+        let place = self.place("S3", self.settings.endpoints.s3.as_deref())?;
+        let mut config = aws_sdk_s3::config::Builder::from(&self.sdk)
+            .force_path_style(self.settings.use_path_style);
+        config.set_endpoint_url(place.endpoint.clone());
+        Ok((aws_sdk_s3::Client::from_conf(config.build()), place))
+    }
+
+    fn place(&self, service: &str, explicit: Option<&str>) -> Result<Place, StoreError> {
+        let endpoint = explicit.map(ToOwned::to_owned).or_else(|| self.found_endpoint(service));
+        let encrypted = endpoint.as_deref().is_none_or(|url| !url.starts_with("http://"));
+        if self.settings.insecure && encrypted {
+            let message = "`insecure = true` is not supported: tfwrap always verifies \
+                           certificates; name the authority in `custom_ca_bundle` or `AWS_CA_BUNDLE`";
+            return Err(StoreError::Misconfigured(message.to_owned()));
+        }
+        Ok(Place { region: self.region.clone(), endpoint })
+    }
+
+    /// What the SDK would find by itself: `AWS_ENDPOINT_URL_…`, `AWS_ENDPOINT_URL`, the profile's
+    /// `endpoint_url`.
+    fn found_endpoint(&self, service: &str) -> Option<String> {
+        let key = ServiceConfigKey::builder()
+            .service_id(service)
+            .env("AWS_ENDPOINT_URL")
+            .profile("endpoint_url")
+            .build()
+            .ok()?;
+        self.sdk
+            .service_config()
+            .and_then(|config| config.load_config(key))
+            .or_else(|| self.sdk.endpoint_url().map(ToOwned::to_owned))
+    }
+}
+
+/// Where a service is, for messages.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    region: String,
+    endpoint: Option<String>,
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "in `{}`", self.region)?;
+        match &self.endpoint {
+            Some(url) => write!(f, " at `{}`", without_password(url)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// An endpoint is a URL and may have credentials in it.
+fn without_password(text: &str) -> String {
+    match url::Url::parse(text) {
+        Ok(mut url) if url.password().is_some() || !url.username().is_empty() => {
+            // Fails only for URLs that cannot have any.
+            let cleaned = url.set_password(None).and_then(|()| url.set_username(""));
+            if cleaned.is_ok() { url.to_string() } else { "(hidden)".to_owned() }
+        }
+        _ => text.to_owned(),
+    }
+}

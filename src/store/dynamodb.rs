@@ -1,0 +1,240 @@
+//! Registers as items of a DynamoDB table: Terraform's lock table.
+//!
+//! `LockID` and `Info` are Terraform's own attributes; our lease is one more, which stock clients
+//! neither read nor, on unlock, compare. The version of an item is what its two parts are, and is
+//! compared in the condition of the write itself.
+//!
+//! Needs `dynamodb:GetItem`, `PutItem` and `DeleteItem`, as Terraform does, and nothing else.
+
+use std::collections::HashMap;
+
+use async_trait::async_trait;
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
+use aws_sdk_dynamodb::operation::put_item::PutItemError;
+use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailure as OnFailure};
+use serde::{Deserialize, Serialize};
+
+use super::aws::{Asked, AwsClients, classify};
+use super::{
+    Expect, Record, RecordVersion, Registers, RemoveReply, StoreError, Stored, WriteReply,
+};
+use crate::lock::LockKey;
+
+const KEY: &str = "LockID";
+const INFO: &str = "Info";
+const LEASE: &str = "Tfwrap";
+
+/// What a lock table must be, for whoever named another.
+const MUST: &str = "a lock table needs a hash key `LockID` of type string, and no range key";
+
+type Item = HashMap<String, AttributeValue>;
+
+/// One lock table.
+#[derive(Debug, Clone)]
+pub struct DynamoTable {
+    client: Client,
+    table: String,
+    /// The table and where it is, for messages.
+    object: String,
+}
+
+impl DynamoTable {
+    /// Names a table. Nothing is sent.
+    ///
+    /// # Errors
+    /// When the settings ask for what the client cannot do.
+    pub fn new(clients: &AwsClients, table: impl Into<String>) -> Result<Self, StoreError> {
+        let (client, place) = clients.dynamodb()?;
+        let table = table.into();
+        let object = format!("DynamoDB table `{table}` {place}");
+        Ok(Self { client, table, object })
+    }
+
+    fn asked<'a>(&'a self, action: &'a str) -> Asked<'a> {
+        Asked { action, object: &self.object, must: Some(MUST) }
+    }
+}
+
+#[async_trait]
+impl Registers for DynamoTable {
+    async fn read(&self, key: &LockKey) -> Result<Option<Stored>, StoreError> {
+        let answer = self
+            .client
+            .get_item()
+            .table_name(&self.table)
+            .key(KEY, AttributeValue::S(key.0.clone()))
+            .consistent_read(true)
+            .send()
+            .await
+            .map_err(|error| classify(self.asked("dynamodb:GetItem"), &error))?;
+        Ok(answer.item.as_ref().map(stored))
+    }
+
+    async fn write(
+        &self,
+        key: &LockKey,
+        record: &Record,
+        expect: &Expect,
+    ) -> Result<WriteReply, StoreError> {
+        let Condition { expression, names, values } = match expect {
+            Expect::Absent => Condition::absent(),
+            Expect::Version(version) => Condition::version(version)?,
+        };
+        let item = item(key, record);
+        let version = stored(&item).version;
+        let sent = self
+            .client
+            .put_item()
+            .table_name(&self.table)
+            .set_item(Some(item))
+            .condition_expression(expression)
+            .set_expression_attribute_names(Some(names))
+            .set_expression_attribute_values(values)
+            .return_values_on_condition_check_failure(OnFailure::AllOld)
+            .send()
+            .await;
+        match sent {
+            Ok(_) => Ok(WriteReply::Applied(version)),
+            Err(error) => match error.as_service_error() {
+                Some(PutItemError::ConditionalCheckFailedException(refusal)) => {
+                    Ok(WriteReply::Conflict(shown(refusal.item())))
+                }
+                _ => Err(classify(self.asked("dynamodb:PutItem"), &error)),
+            },
+        }
+    }
+
+    async fn remove(
+        &self,
+        key: &LockKey,
+        expect: &RecordVersion,
+    ) -> Result<RemoveReply, StoreError> {
+        let Condition { expression, names, values } = Condition::version(expect)?;
+        let sent = self
+            .client
+            .delete_item()
+            .table_name(&self.table)
+            .key(KEY, AttributeValue::S(key.0.clone()))
+            .condition_expression(expression)
+            .set_expression_attribute_names(Some(names))
+            .set_expression_attribute_values(values)
+            .return_values_on_condition_check_failure(OnFailure::AllOld)
+            .send()
+            .await;
+        match sent {
+            Ok(_) => Ok(RemoveReply::Removed),
+            Err(error) => match error.as_service_error() {
+                Some(DeleteItemError::ConditionalCheckFailedException(refusal)) => {
+                    Ok(RemoveReply::Conflict(shown(refusal.item())))
+                }
+                _ => Err(classify(self.asked("dynamodb:DeleteItem"), &error)),
+            },
+        }
+    }
+}
+
+/// What is known of one attribute.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+enum Part {
+    Absent,
+    Text(String),
+    /// Of a type that neither Terraform nor we write; by hand, then.
+    OfType(String),
+}
+
+impl Part {
+    fn of(item: &Item, name: &str) -> Self {
+        match item.get(name) {
+            None => Self::Absent,
+            Some(AttributeValue::S(text)) => Self::Text(text.clone()),
+            Some(other) => Self::OfType(type_name(other).to_owned()),
+        }
+    }
+
+    fn text(&self) -> Option<String> {
+        match self {
+            Self::Text(text) => Some(text.clone()),
+            Self::Absent | Self::OfType(_) => None,
+        }
+    }
+}
+
+/// As `attribute_type` in a condition has it.
+fn type_name(value: &AttributeValue) -> &'static str {
+    match value {
+        AttributeValue::B(_) => "B",
+        AttributeValue::Bool(_) => "BOOL",
+        AttributeValue::Bs(_) => "BS",
+        AttributeValue::L(_) => "L",
+        AttributeValue::M(_) => "M",
+        AttributeValue::N(_) => "N",
+        AttributeValue::Ns(_) => "NS",
+        AttributeValue::Null(_) => "NULL",
+        AttributeValue::Ss(_) => "SS",
+        _ => "S",
+    }
+}
+
+fn item(key: &LockKey, record: &Record) -> Item {
+    let mut item = Item::from([(KEY.to_owned(), AttributeValue::S(key.0.clone()))]);
+    for (name, part) in [(INFO, &record.info), (LEASE, &record.lease)] {
+        if let Some(text) = part {
+            item.insert(name.to_owned(), AttributeValue::S(text.clone()));
+        }
+    }
+    item
+}
+
+fn stored(item: &Item) -> Stored {
+    let parts = [Part::of(item, INFO), Part::of(item, LEASE)];
+    let record = Record { info: parts[0].text(), lease: parts[1].text() };
+    let version = serde_json::to_string(&parts).expect("strings can be encoded");
+    Stored { record, version: RecordVersion(version) }
+}
+
+/// The old item of a refusal. Not every server sends it, and none says in its place that there
+/// was none.
+fn shown(item: Option<&Item>) -> Option<Option<Stored>> {
+    item.filter(|item| !item.is_empty()).map(|item| Some(stored(item)))
+}
+
+/// A condition expression and what it names.
+struct Condition {
+    expression: String,
+    names: HashMap<String, String>,
+    values: Option<Item>,
+}
+
+impl Condition {
+    fn absent() -> Self {
+        let names = HashMap::from([("#key".to_owned(), KEY.to_owned())]);
+        Self { expression: "attribute_not_exists(#key)".to_owned(), names, values: None }
+    }
+
+    fn version(version: &RecordVersion) -> Result<Self, StoreError> {
+        let parts: [Part; 2] = serde_json::from_str(&version.0).map_err(|_| {
+            StoreError::Misconfigured("a version of another store was expected".to_owned())
+        })?;
+        // Without it, an absent item would meet the condition of a record without parts.
+        let mut expression = "attribute_exists(#key)".to_owned();
+        let mut names = HashMap::from([("#key".to_owned(), KEY.to_owned())]);
+        let mut values = Item::new();
+        for (part, attribute, name) in [(&parts[0], INFO, "info"), (&parts[1], LEASE, "lease")] {
+            let (term, value) = match part {
+                Part::Absent => (format!("attribute_not_exists(#{name})"), None),
+                Part::Text(text) => (format!("#{name} = :{name}"), Some(text)),
+                Part::OfType(kind) => (format!("attribute_type(#{name}, :{name})"), Some(kind)),
+            };
+            expression.push_str(" AND ");
+            expression.push_str(&term);
+            names.insert(format!("#{name}"), attribute.to_owned());
+            if let Some(value) = value {
+                values.insert(format!(":{name}"), AttributeValue::S(value.clone()));
+            }
+        }
+        // DynamoDB refuses an empty map of values.
+        let values = if values.is_empty() { None } else { Some(values) };
+        Ok(Self { expression, names, values })
+    }
+}
