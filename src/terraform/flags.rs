@@ -1,0 +1,227 @@
+//! Flags as Go's `flag` package reads them, with Terraform's one addition: a few bare flags are
+//! taken out of the arguments, wherever they stand, before the reading begins.
+
+use std::ffi::OsString;
+use std::ops::Range;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+/// Whether a flag takes a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Flag {
+    /// `-x`, `-x=true`; never the next word.
+    Bool,
+    /// `-x=v` or `-x v`.
+    Value,
+}
+
+/// A flag as it was given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Found {
+    /// Without dashes, as the table has it.
+    pub(super) name: &'static str,
+    /// What it says.
+    pub(super) value: FoundValue,
+    /// The arguments it is made of, one or two.
+    pub(super) at: Range<usize>,
+}
+
+/// What a flag says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum FoundValue {
+    /// Of a [`Flag::Bool`].
+    Bool(bool),
+    /// Of a [`Flag::Value`].
+    Text(OsString),
+}
+
+/// Arguments, read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Parsed {
+    /// In their order; of several with one name the last one counts.
+    pub(super) flags: Vec<Found>,
+    /// Whether a positional argument or a `--` ended the flags: one put behind would be none.
+    pub(super) stopped: bool,
+    /// The indices of the positional arguments.
+    pub(super) positionals: Vec<usize>,
+}
+
+impl Parsed {
+    /// The last flag of that name.
+    pub(super) fn last(&self, name: &str) -> Option<&Found> {
+        self.flags.iter().rev().find(|found| found.name == name)
+    }
+}
+
+/// Terraform will not accept these arguments, or reads them in a way that is not followed here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct NotUnderstood;
+
+/// Whether an argument is taken out before flags are read. Terraform does so with the first two,
+/// `OpenTofu` with all.
+fn is_stripped(arg: &OsString) -> bool {
+    matches!(
+        arg.as_bytes(),
+        b"-no-color"
+            | b"-compact-warnings"
+            | b"-consolidate-warnings"
+            | b"-consolidate-warnings=true"
+            | b"-consolidate-warnings=false"
+            | b"-consolidate-errors"
+            | b"-consolidate-errors=true"
+            | b"-consolidate-errors=false"
+            | b"-concise"
+    )
+}
+
+/// Reads `args` with the flags that the groups of `known` name.
+pub(super) fn parse(
+    args: &[OsString],
+    known: &[&[(&'static str, Flag)]],
+) -> Result<Parsed, NotUnderstood> {
+    let mut parsed = Parsed::default();
+    let mut at = 0;
+    while let Some(arg) = args.get(at) {
+        if is_stripped(arg) {
+            at += 1;
+            continue;
+        }
+        let bytes = arg.as_bytes();
+        if bytes.len() < 2 || bytes[0] != b'-' {
+            parsed.stopped = true;
+            break;
+        }
+        if bytes == b"--" {
+            parsed.stopped = true;
+            at += 1;
+            break;
+        }
+        let body = bytes.strip_prefix(b"--").unwrap_or(&bytes[1..]);
+        if matches!(body.first(), None | Some(b'-' | b'=')) {
+            return Err(NotUnderstood);
+        }
+        let equals = body.iter().position(|&byte| byte == b'=');
+        let (name, value) = match equals {
+            Some(index) => (&body[..index], Some(&body[index + 1..])),
+            None => (body, None),
+        };
+        let &(name, kind) = known
+            .iter()
+            .copied()
+            .flatten()
+            .find(|(known, _)| known.as_bytes() == name)
+            .ok_or(NotUnderstood)?;
+        let start = at;
+        let value = match (kind, value) {
+            (Flag::Bool, None) => FoundValue::Bool(true),
+            (Flag::Bool, Some(value)) => FoundValue::Bool(go_bool(value).ok_or(NotUnderstood)?),
+            (Flag::Value, Some(value)) => FoundValue::Text(OsString::from_vec(value.to_vec())),
+            (Flag::Value, None) => {
+                at += 1;
+                // A flag that is taken out between a name and its value makes a third word the
+                // value in one binary and not in the other.
+                let value = args.get(at).filter(|next| !is_stripped(next)).ok_or(NotUnderstood)?;
+                FoundValue::Text(value.clone())
+            }
+        };
+        at += 1;
+        parsed.flags.push(Found { name, value, at: start..at });
+    }
+    parsed.positionals = (at..args.len()).filter(|&index| !is_stripped(&args[index])).collect();
+    Ok(parsed)
+}
+
+/// Reads a bool as Go's `strconv.ParseBool` does.
+fn go_bool(text: &[u8]) -> Option<bool> {
+    match text {
+        b"1" | b"t" | b"T" | b"true" | b"TRUE" | b"True" => Some(true),
+        b"0" | b"f" | b"F" | b"false" | b"FALSE" | b"False" => Some(false),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KNOWN: &[&[(&str, Flag)]] =
+        &[&[("lock", Flag::Bool), ("input", Flag::Bool)], &[("state", Flag::Value)]];
+
+    fn read(args: &[&str]) -> Result<Parsed, NotUnderstood> {
+        parse(&args.iter().map(OsString::from).collect::<Vec<_>>(), KNOWN)
+    }
+
+    fn lock_of(arg: &str) -> Option<bool> {
+        match read(&[arg]).ok()?.last("lock")?.value {
+            FoundValue::Bool(value) => Some(value),
+            FoundValue::Text(_) => None,
+        }
+    }
+
+    #[test]
+    fn bools_are_those_of_go() {
+        for arg in ["-lock", "--lock", "-lock=1", "-lock=t", "-lock=T", "--lock=TRUE", "-lock=True"]
+        {
+            assert_eq!(lock_of(arg), Some(true), "{arg}");
+        }
+        for arg in ["-lock=0", "-lock=f", "-lock=F", "--lock=false", "-lock=FALSE", "-lock=False"] {
+            assert_eq!(lock_of(arg), Some(false), "{arg}");
+        }
+        for arg in ["-lock=no", "-lock=", "-lock=fALSE", "---lock", "-=x", "-unknown", "-Lock"] {
+            assert_eq!(read(&[arg]), Err(NotUnderstood), "{arg}");
+        }
+    }
+
+    #[test]
+    fn a_value_is_after_the_equals_sign_or_the_next_word() {
+        for args in [&["-state=a=b"][..], &["-state", "a=b"], &["--state", "a=b"]] {
+            let parsed = read(args).unwrap();
+            let found = parsed.last("state").unwrap();
+            assert_eq!(found.value, FoundValue::Text("a=b".into()), "{args:?}");
+            assert_eq!(found.at, 0..args.len(), "{args:?}");
+        }
+        assert_eq!(
+            read(&["-state", "-lock=false"]).unwrap().last("state").unwrap().value,
+            FoundValue::Text("-lock=false".into())
+        );
+        assert_eq!(read(&["-state"]), Err(NotUnderstood));
+    }
+
+    #[test]
+    fn the_last_of_several_counts() {
+        let parsed = read(&["-lock=false", "-state=a", "-lock", "-state", "b"]).unwrap();
+        assert_eq!(parsed.last("lock").unwrap().value, FoundValue::Bool(true));
+        assert_eq!(parsed.last("state").unwrap().value, FoundValue::Text("b".into()));
+    }
+
+    #[test]
+    fn reading_stops_at_the_first_positional_or_double_dash() {
+        for (args, positionals) in [
+            (&["-lock", "p", "-lock=false"][..], &[1, 2][..]),
+            (&["-lock", "--", "-lock=false"], &[2]),
+            (&["-lock", "-", "-lock=false"], &[1, 2]),
+            (&["-lock", "", "-lock=false"], &[1, 2]),
+            (&["-lock", "false"], &[1]),
+        ] {
+            let parsed = read(args).unwrap();
+            assert_eq!(parsed.positionals, positionals, "{args:?}");
+            assert_eq!(parsed.last("lock").unwrap().value, FoundValue::Bool(true), "{args:?}");
+        }
+    }
+
+    #[test]
+    fn bare_view_flags_are_taken_out_wherever_they_stand() {
+        let parsed = read(&["-no-color", "-lock", "p", "-no-color"]).unwrap();
+        assert_eq!(parsed.positionals, [2]);
+        assert_eq!(parsed.flags.len(), 1);
+        assert_eq!(read(&["-state", "-no-color", "x"]), Err(NotUnderstood));
+        assert_eq!(read(&["--no-color"]), Err(NotUnderstood));
+    }
+
+    #[test]
+    fn values_need_not_be_text() {
+        let raw = OsString::from_vec(b"-state=\xff\xfe".to_vec());
+        let parsed = parse(&[raw], KNOWN).unwrap();
+        let value = OsString::from_vec(vec![0xff, 0xfe]);
+        assert_eq!(parsed.last("state").unwrap().value, FoundValue::Text(value));
+    }
+}

@@ -1,0 +1,327 @@
+//! One call of Terraform: the words it is called with, read together with the words that its
+//! environment adds.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::ops::Range;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::command::{self, Command, LockUse, StateUse};
+use super::flags::{self, Found, FoundValue, Parsed};
+use super::words::{self, WordsError};
+use crate::duration::{self, DurationError};
+use crate::env::Env;
+
+const LOCK: &str = "lock";
+const LOCK_TIMEOUT: &str = "lock-timeout";
+
+/// Where a flag was given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Said {
+    /// On the command line.
+    Argument,
+    /// In this variable, `TF_CLI_ARGS` or `TF_CLI_ARGS_<command>`.
+    Variable(String),
+}
+
+impl fmt::Display for Said {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Argument => f.write_str("the arguments"),
+            Self::Variable(name) => write!(f, "`{name}`"),
+        }
+    }
+}
+
+/// What `-state` and `-state-out` make of the lock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StateFlag {
+    /// The file that Terraform locks, as given (relative to the directory after `-chdir`): the one
+    /// it writes, `-state-out` before `-state`.
+    pub path: PathBuf,
+    /// Whether the file replaces every backend (`state mv`, `state rm`, `state replace-provider`);
+    /// otherwise it counts for the local backend only.
+    pub any_backend: bool,
+}
+
+/// Why the arguments cannot be used. All of these are wrong usage.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ArgsError {
+    /// A variable with arguments cannot be split into words; Terraform refuses it too.
+    #[error("`{variable}` cannot be split into arguments: {reason}")]
+    Variable {
+        /// Its name.
+        variable: String,
+        /// What is wrong.
+        reason: &'static str,
+    },
+    /// A `-lock-timeout` is no duration.
+    #[error("`-lock-timeout` in {said}: {source}")]
+    LockTimeout {
+        /// Where it was given.
+        said: Said,
+        /// What is wrong with it.
+        source: DurationError,
+    },
+}
+
+impl ArgsError {
+    /// What to do about it.
+    #[must_use]
+    pub fn hint(&self) -> String {
+        match self {
+            Self::Variable { variable, .. } => {
+                format!("close every quote in `{variable}`, or `unset {variable}`")
+            }
+            Self::LockTimeout { .. } => {
+                "write it with a unit, such as `-lock-timeout=90s`".to_owned()
+            }
+        }
+    }
+}
+
+/// One call of Terraform.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invocation {
+    args: Vec<OsString>,
+    chdir: Option<PathBuf>,
+    command: Option<&'static Command>,
+    reading: Result<Reading, &'static str>,
+}
+
+/// What the flags say, for a command that can run under our lock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Reading {
+    /// The index of the first argument behind the command's words.
+    words_end: usize,
+    /// Those of the command line first, then by falling precedence.
+    sources: Vec<(Said, Parsed)>,
+}
+
+impl Reading {
+    /// The flag that counts, of all that were given.
+    fn last(&self, name: &str) -> Option<(&Found, &Said)> {
+        self.sources.iter().find_map(|(said, parsed)| Some((parsed.last(name)?, said)))
+    }
+
+    fn path(&self, name: &str) -> Option<PathBuf> {
+        match &self.last(name)?.0.value {
+            FoundValue::Text(text) if !text.is_empty() => Some(PathBuf::from(text)),
+            FoundValue::Text(_) | FoundValue::Bool(_) => None,
+        }
+    }
+}
+
+impl Invocation {
+    /// Reads the arguments of a call (without the program's name) as Terraform will.
+    ///
+    /// # Errors
+    /// When a variable with further arguments is malformed. Whatever is wrong with the arguments
+    /// themselves makes the call one to hand over, and Terraform says so in its own words.
+    pub fn parse(args: &[OsString], env: &Env) -> Result<Self, ArgsError> {
+        let chdir = args.first().and_then(chdir_of);
+        let first = usize::from(chdir.is_some());
+        let command = command::find(&args[first..]);
+        let reading = match command {
+            None => Err("it is not known to take the state lock"),
+            Some(command) => read(command, args, first + command.words().len(), env)?,
+        };
+        Ok(Self { args: args.to_vec(), chdir, command, reading })
+    }
+
+    /// The command, where it is one of those that lock in one way or another.
+    #[must_use]
+    pub fn command(&self) -> Option<&'static Command> {
+        self.command
+    }
+
+    /// The directory of a leading `-chdir=`, as given.
+    #[must_use]
+    pub fn chdir(&self) -> Option<&PathBuf> {
+        self.chdir.as_ref()
+    }
+
+    /// Whether this call can run under our lock.
+    #[must_use]
+    pub fn lock_use(&self) -> LockUse {
+        if self.reading.is_ok() { LockUse::Locks } else { LockUse::HandsOver }
+    }
+
+    /// Why it is handed over, as the end of a sentence that begins with "because".
+    #[must_use]
+    pub fn hand_over_reason(&self) -> Option<&'static str> {
+        self.reading.as_ref().err().copied()
+    }
+
+    /// Where `-lock=false` was given, if that is what counts.
+    #[must_use]
+    pub fn wants_no_lock(&self) -> Option<&Said> {
+        let (found, said) = self.reading.as_ref().ok()?.last(LOCK)?;
+        (found.value == FoundValue::Bool(false)).then_some(said)
+    }
+
+    /// The `-lock-timeout` that counts, and where it was given.
+    ///
+    /// # Errors
+    /// When it is no duration.
+    pub fn lock_timeout(&self) -> Result<Option<(Duration, &Said)>, ArgsError> {
+        let Some((found, said)) = self.reading.as_ref().ok().and_then(|it| it.last(LOCK_TIMEOUT))
+        else {
+            return Ok(None);
+        };
+        let text = match &found.value {
+            FoundValue::Text(text) => text.to_string_lossy(),
+            FoundValue::Bool(_) => return Ok(None),
+        };
+        match duration::parse(&text) {
+            Ok(timeout) => Ok(Some((timeout, said))),
+            Err(source) => Err(ArgsError::LockTimeout { said: said.clone(), source }),
+        }
+    }
+
+    /// The positional argument of `apply`, which names a saved plan (or, before Terraform 0.15, a
+    /// directory), relative to the directory after `-chdir`.
+    #[must_use]
+    pub fn plan_file(&self) -> Option<PathBuf> {
+        self.positional_of(&["apply"]).map(PathBuf::from)
+    }
+
+    /// The file that `-state` or `-state-out` make Terraform lock.
+    #[must_use]
+    pub fn state_flag(&self) -> Option<StateFlag> {
+        let reading = self.reading.as_ref().ok()?;
+        let any_backend = match self.command?.state_use {
+            StateUse::None => return None,
+            StateUse::LocalBackend => false,
+            StateUse::AnyBackend => true,
+        };
+        let path = reading.path("state-out").or_else(|| reading.path("state"))?;
+        Some(StateFlag { path, any_backend })
+    }
+
+    /// The workspace that `workspace delete` names: its state is locked, not the current one's.
+    #[must_use]
+    pub fn workspace_argument(&self) -> Option<&OsStr> {
+        self.positional_of(&["workspace", "delete"])
+            .or_else(|| self.positional_of(&["env", "delete"]))
+    }
+
+    /// The arguments for a child whose lock is held here: `-lock=false` right behind the command,
+    /// where it beats every variable, the user's own lock flags left out, all else byte for byte.
+    /// The arguments as they are for a call that is handed over.
+    #[must_use]
+    pub fn locked_argv(&self) -> Vec<OsString> {
+        self.argv_with("-lock=false".into(), &[LOCK, LOCK_TIMEOUT])
+    }
+
+    /// The arguments for a child that locks for itself and waits no longer than `left`. The
+    /// arguments as they are for a call that is handed over.
+    #[must_use]
+    pub fn argv_with_lock_timeout(&self, left: Duration) -> Vec<OsString> {
+        let flag = format!("-{LOCK_TIMEOUT}={}", duration::format(left));
+        self.argv_with(flag.into(), &[LOCK_TIMEOUT])
+    }
+
+    fn argv_with(&self, flag: OsString, without: &[&str]) -> Vec<OsString> {
+        let Ok(Reading { words_end, sources }) = &self.reading else {
+            return self.args.clone();
+        };
+        let left_out: Vec<Range<usize>> = sources
+            .iter()
+            .filter(|(said, _)| *said == Said::Argument)
+            .flat_map(|(_, parsed)| &parsed.flags)
+            .filter(|found| without.contains(&found.name))
+            .map(|found| found.at.clone())
+            .collect();
+        let (words, rest) = self.args.split_at(*words_end);
+        let mut argv = words.to_vec();
+        argv.push(flag);
+        let kept =
+            rest.iter().enumerate().filter(|(at, _)| !left_out.iter().any(|r| r.contains(at)));
+        argv.extend(kept.map(|(_, arg)| arg.clone()));
+        argv
+    }
+
+    fn positional_of(&self, words: &[&str]) -> Option<&OsStr> {
+        let reading = self.reading.as_ref().ok()?;
+        self.command.filter(|command| command.words() == words)?;
+        let (_, parsed) = reading.sources.first()?;
+        Some(&self.args[reading.words_end + parsed.positionals.first()?])
+    }
+}
+
+/// The value of a `-chdir=DIR`; Terraform knows it with one dash only.
+fn chdir_of(arg: &OsString) -> Option<PathBuf> {
+    let dir = arg.as_bytes().strip_prefix(b"-chdir=").filter(|dir| !dir.is_empty())?;
+    Some(PathBuf::from(OsStr::from_bytes(dir)))
+}
+
+/// Reads all flags of a call, or says why it is to be handed over.
+fn read(
+    command: &'static Command,
+    args: &[OsString],
+    words_end: usize,
+    env: &Env,
+) -> Result<Result<Reading, &'static str>, ArgsError> {
+    const OWN_ERROR: &str = "Terraform will refuse its arguments, or reads them differently";
+    if command.lock_use() == LockUse::HandsOver {
+        return Ok(Err("it has no flag that switches its locking off"));
+    }
+    let own = &args[words_end..];
+    if asks_for_version(args) || asks_for_help(own) {
+        return Ok(Err("it only prints its help or version"));
+    }
+    let Ok(parsed) = flags::parse(own, command.flags) else { return Ok(Err(OWN_ERROR)) };
+    let mut sources = vec![(Said::Argument, parsed)];
+    for variable in ["TF_CLI_ARGS".to_owned(), command.args_variable()] {
+        let Some(extra) = words_of(&variable, env)? else {
+            return Ok(Err(
+                "a variable of the environment holds arguments that Terraform reads in \
+                           its own way",
+            ));
+        };
+        if asks_for_version(&extra) || asks_for_help(&extra) {
+            return Ok(Err("it only prints its help or version"));
+        }
+        // Where flags end inside the variable, whatever is put behind it would be no flag any more.
+        match flags::parse(&extra, command.flags) {
+            Ok(parsed) if !parsed.stopped => sources.push((Said::Variable(variable), parsed)),
+            Ok(_) | Err(_) => return Ok(Err(OWN_ERROR)),
+        }
+    }
+    let reading = Reading { words_end, sources };
+    if command.state_use == StateUse::AnyBackend && reading.path("state-out").is_some() {
+        return Ok(Err("it locks two state files"));
+    }
+    Ok(Ok(reading))
+}
+
+/// Splits a variable into words; nothing where only Terraform can.
+fn words_of(variable: &str, env: &Env) -> Result<Option<Vec<OsString>>, ArgsError> {
+    let Some(value) = env.get_os(variable) else { return Ok(Some(Vec::new())) };
+    let fail = |reason| ArgsError::Variable { variable: variable.to_owned(), reason };
+    let text = value.to_str().ok_or_else(|| fail("it is not UTF-8"))?;
+    match words::split(text) {
+        Ok(words) => Ok(Some(words.into_iter().map(OsString::from).collect())),
+        Err(WordsError::Unsettled) => Ok(None),
+        Err(WordsError::Unclosed) => Err(fail("a quote is not closed, or a backslash ends it")),
+    }
+}
+
+/// Whether one of these turns any call into `terraform version`, wherever it stands.
+fn asks_for_version(args: &[OsString]) -> bool {
+    args.iter().any(|arg| matches!(arg.as_bytes(), b"-v" | b"-version" | b"--version"))
+}
+
+/// Whether one of these, before a `--`, makes Terraform print the command's help, even as a
+/// value.
+fn asks_for_help(args: &[OsString]) -> bool {
+    args.iter()
+        .take_while(|arg| arg.as_bytes() != b"--")
+        .any(|arg| matches!(arg.as_bytes(), b"-h" | b"-help" | b"--help"))
+}
+
+#[cfg(test)]
+mod tests;

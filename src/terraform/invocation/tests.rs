@@ -1,0 +1,265 @@
+//! Each row was tried with Terraform 1.11.4, or follows from one that was.
+
+use std::os::unix::ffi::OsStringExt;
+
+use super::*;
+
+fn os(args: &[&str]) -> Vec<OsString> {
+    args.iter().map(OsString::from).collect()
+}
+
+fn parse_in(args: &[&str], env: &[(&str, &str)]) -> Invocation {
+    let env = Env::from_iter(env.iter().copied());
+    Invocation::parse(&os(args), &env).unwrap()
+}
+
+fn parse(args: &[&str]) -> Invocation {
+    parse_in(args, &[])
+}
+
+fn argument() -> Option<Said> {
+    Some(Said::Argument)
+}
+
+fn variable(name: &str) -> Option<Said> {
+    Some(Said::Variable(name.to_owned()))
+}
+
+#[test]
+fn commands_with_a_lock_flag_run_under_the_lock() {
+    for args in [
+        &["plan"][..],
+        &["apply", "-auto-approve"],
+        &["apply", "p.bin", "-no-color"],
+        &["destroy", "-lock"],
+        &["refresh", "-var", "a=b", "-var-file=x"],
+        &["import", "-config=x", "a.b", "-id"],
+        &["taint", "-allow-missing", "a.b"],
+        &["untaint", "a.b"],
+        &["state", "mv", "-dry-run", "a", "b"],
+        &["state", "rm", "a"],
+        &["state", "push", "-force", "-"],
+        &["state", "replace-provider", "-auto-approve", "a", "b"],
+        &["workspace", "delete", "-force", "w"],
+        &["env", "delete", "w"],
+        &["-chdir=a", "plan", "-out=x"],
+        &["plan", "-exclude", "a.b", "-json-into=x", "-concise"],
+        &["plan", "--", "-help"],
+        &["apply", ""],
+    ] {
+        assert_eq!(parse(args).lock_use(), LockUse::Locks, "{args:?}");
+    }
+}
+
+#[test]
+fn everything_else_is_handed_over() {
+    for args in [
+        &[][..],
+        &["console"],
+        &["init"],
+        &["workspace", "new", "w"],
+        &["workspace"],
+        &["output", "-json"],
+        &["state", "list"],
+        &["never-heard-of"],
+        &[""],
+        &["plan", "-help"],
+        &["plan", "-out", "-h"],
+        &["plan", "x", "--help"],
+        &["plan", "-v"],
+        &["plan", "--", "-version"],
+        &["-version", "plan"],
+        &["--", "plan"],
+        &["-lock=false", "plan"],
+        &["--chdir=a", "plan"],
+        &["-chdir", "a", "plan"],
+        &["-chdir=", "plan"],
+        &["-chdir=a", "-chdir=b", "plan"],
+        &["plan", "-unknown"],
+        &["plan", "-lock=no"],
+        &["plan", "-lock-timeout"],
+        &["plan", "---lock"],
+        &["state", "rm", "-out=x", "a"],
+        &["state", "mv", "-state-out=b", "x", "y"],
+    ] {
+        let invocation = parse(args);
+        assert_eq!(invocation.lock_use(), LockUse::HandsOver, "{args:?}");
+        assert!(invocation.hand_over_reason().is_some(), "{args:?}");
+        assert_eq!(invocation.locked_argv(), os(args), "{args:?}");
+        assert_eq!(invocation.argv_with_lock_timeout(Duration::ZERO), os(args), "{args:?}");
+    }
+}
+
+#[test]
+fn chdir_is_the_first_argument_with_one_dash() {
+    for (args, dir) in [
+        (&["-chdir=a/b", "plan"][..], Some("a/b")),
+        (&["-chdir=a=b", "output"], Some("a=b")),
+        (&["plan", "-chdir=a"], None),
+        (&["--chdir=a", "plan"], None),
+    ] {
+        assert_eq!(parse(args).chdir(), dir.map(PathBuf::from).as_ref(), "{args:?}");
+    }
+}
+
+#[test]
+fn no_lock_is_said_by_the_user_before_the_variables() {
+    let all = "TF_CLI_ARGS";
+    let plan = "TF_CLI_ARGS_plan";
+    let cases: [(&[&str], &[(&str, &str)], Option<Said>); 14] = [
+        (&["plan"], &[], None),
+        (&["plan", "-lock=false"], &[], argument()),
+        (&["plan", "--lock=0"], &[], argument()),
+        (&["plan", "-lock=false", "-lock"], &[], None),
+        (&["plan", "-out", "-lock=false"], &[], None),
+        (&["apply", "p.bin", "-lock=false"], &[], None),
+        (&["plan", "-lock", "false"], &[], None),
+        (&["plan"], &[(all, "-lock=false")], variable(all)),
+        (&["plan"], &[(plan, "-lock=false")], variable(plan)),
+        (&["plan"], &[(all, "-lock=true"), (plan, "-lock=false")], None),
+        (&["plan"], &[(all, "-lock=f"), (plan, "-lock")], variable(all)),
+        (&["plan", "-lock=true"], &[(all, "-lock=false")], None),
+        (&["plan"], &[("TF_CLI_ARGS_apply", "-lock=false")], None),
+        (&["plan"], &[(all, "")], None),
+    ];
+    for (args, env, said) in cases {
+        let invocation = parse_in(args, env);
+        assert_eq!(invocation.lock_use(), LockUse::Locks, "{args:?} {env:?}");
+        assert_eq!(invocation.wants_no_lock().cloned(), said, "{args:?} {env:?}");
+    }
+}
+
+#[test]
+fn variables_that_end_or_break_the_flags_hand_the_call_over() {
+    for value in ["p.bin", "--", "-var", "-help", "-version", "-unknown", "a|b", "-lock=no"] {
+        let invocation = parse_in(&["apply"], &[("TF_CLI_ARGS_apply", value)]);
+        assert_eq!(invocation.lock_use(), LockUse::HandsOver, "{value}");
+    }
+    for variable in ["TF_CLI_ARGS", "TF_CLI_ARGS_state_replace_provider"] {
+        let env = Env::from_iter([(variable, "-lock='false")]);
+        let args = os(&["state", "replace-provider", "a", "b"]);
+        let error = Invocation::parse(&args, &env).unwrap_err();
+        assert!(error.to_string().contains(variable), "{error}");
+        assert!(error.hint().contains(variable), "{error}");
+        assert!(Invocation::parse(&os(&["output"]), &env).is_ok(), "handed over, never judged");
+    }
+}
+
+#[test]
+fn the_lock_timeout_that_counts_is_the_last_one() {
+    let all = [("TF_CLI_ARGS", "-lock-timeout=3s")];
+    for (args, env, expected) in [
+        (&["plan"][..], &[][..], None),
+        (&["plan", "-lock-timeout=5s"], &[], Some((5, Said::Argument))),
+        (&["plan", "--lock-timeout", "5s"], &[], Some((5, Said::Argument))),
+        (&["plan", "-lock-timeout=5s", "-lock-timeout=7s"], &[], Some((7, Said::Argument))),
+        (&["plan"], &all, Some((3, Said::Variable("TF_CLI_ARGS".to_owned())))),
+        (&["plan", "-lock-timeout=5s"], &all, Some((5, Said::Argument))),
+    ] {
+        let invocation = parse_in(args, env);
+        let timeout = invocation.lock_timeout().unwrap();
+        let timeout = timeout.map(|(time, said)| (time.as_secs(), said.clone()));
+        assert_eq!(timeout, expected, "{args:?}");
+    }
+    let invocation = parse(&["plan", "-lock-timeout=90"]);
+    let message = invocation.lock_timeout().unwrap_err().to_string();
+    assert_eq!(
+        message,
+        "`-lock-timeout` in the arguments: `90` is not a duration: a unit is missing, such as \
+         `90s` or `1h30m`"
+    );
+}
+
+#[test]
+fn the_lock_flag_stands_right_behind_the_command_and_replaces_the_users() {
+    for (args, expected) in [
+        (&["plan"][..], &["plan", "-lock=false"][..]),
+        (&["-chdir=d", "plan", "-out=x"], &["-chdir=d", "plan", "-lock=false", "-out=x"]),
+        (&["state", "mv", "a", "b"], &["state", "mv", "-lock=false", "a", "b"]),
+        (
+            &["apply", "-lock", "-lock-timeout", "5s", "--lock=true", "-auto-approve", "p"],
+            &["apply", "-lock=false", "-auto-approve", "p"],
+        ),
+        (&["apply", "--lock-timeout=5s", "-lock=false"], &["apply", "-lock=false"]),
+        (&["plan", "-out", "-lock"], &["plan", "-lock=false", "-out", "-lock"]),
+        (&["apply", "--", "-lock"], &["apply", "-lock=false", "--", "-lock"]),
+        (
+            &["apply", "p", "-lock", "-no-color"],
+            &["apply", "-lock=false", "p", "-lock", "-no-color"],
+        ),
+    ] {
+        assert_eq!(parse(args).locked_argv(), os(expected), "{args:?}");
+    }
+}
+
+#[test]
+fn what_is_left_of_the_time_replaces_the_users_timeout_only() {
+    let invocation = parse(&["apply", "-lock", "-lock-timeout", "5s", "-input=false"]);
+    assert_eq!(
+        invocation.argv_with_lock_timeout(Duration::from_millis(1500)),
+        os(&["apply", "-lock-timeout=1500ms", "-lock", "-input=false"])
+    );
+}
+
+#[test]
+fn words_of_variables_never_reach_the_arguments() {
+    let invocation = parse_in(&["plan", "-out=x"], &[("TF_CLI_ARGS", "-lock=true -no-color")]);
+    assert_eq!(invocation.locked_argv(), os(&["plan", "-lock=false", "-out=x"]));
+}
+
+#[test]
+fn arguments_that_are_no_text_pass_through() {
+    let raw = OsString::from_vec(b"-var=x=\xff".to_vec());
+    let args = ["apply".into(), "-lock".into(), raw.clone()];
+    let invocation = Invocation::parse(&args, &Env::default()).unwrap();
+    assert_eq!(invocation.locked_argv(), ["apply".into(), "-lock=false".into(), raw]);
+    let timeout = OsString::from_vec(b"-lock-timeout=\xff".to_vec());
+    let invocation = Invocation::parse(&["plan".into(), timeout], &Env::default()).unwrap();
+    assert!(invocation.lock_timeout().is_err());
+}
+
+#[test]
+fn a_saved_plan_is_the_first_positional_of_apply() {
+    for (args, plan) in [
+        (&["apply", "p.bin"][..], Some("p.bin")),
+        (&["apply", "-auto-approve", "-var", "a=b", "p.bin"], Some("p.bin")),
+        (&["apply", "-no-color", "--", "-p"], Some("-p")),
+        (&["apply"], None),
+        (&["destroy", "p.bin"], None),
+        (&["plan", "p.bin"], None),
+    ] {
+        assert_eq!(parse(args).plan_file(), plan.map(PathBuf::from), "{args:?}");
+    }
+}
+
+#[test]
+fn the_state_file_that_is_written_is_the_one_locked() {
+    let flag = |path: &str, any_backend| Some(StateFlag { path: path.into(), any_backend });
+    for (args, expected) in [
+        (&["apply"][..], None),
+        (&["apply", "-state=a"], flag("a", false)),
+        (&["apply", "-state", "a", "-state-out=b"], flag("b", false)),
+        (&["plan", "-state-out=b"], flag("b", false)),
+        (&["refresh", "-state=a", "-state="], None),
+        (&["apply", "-backup=c"], None),
+        (&["state", "rm", "-state=a", "x"], flag("a", true)),
+        (&["state", "mv", "-state=a", "-backup-out=o", "x", "y"], flag("a", true)),
+        (&["state", "push", "x"], None),
+    ] {
+        assert_eq!(parse(args).state_flag(), expected, "{args:?}");
+    }
+    let invocation = parse_in(&["apply", "-state=a"], &[("TF_CLI_ARGS", "-state-out=b")]);
+    assert_eq!(invocation.state_flag(), flag("b", false));
+}
+
+#[test]
+fn workspace_delete_names_its_workspace() {
+    for (args, expected) in [
+        (&["workspace", "delete", "-force", "w"][..], Some("w")),
+        (&["env", "delete", "w"], Some("w")),
+        (&["workspace", "delete"], None),
+        (&["taint", "w"], None),
+    ] {
+        assert_eq!(parse(args).workspace_argument(), expected.map(OsStr::new), "{args:?}");
+    }
+}
