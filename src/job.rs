@@ -116,11 +116,7 @@ fn find_terraform(settings: &Settings, place: &Place<'_>) -> Result<PathBuf, Err
     program::find_terraform(set, place.called_as.as_deref(), place.env, place.this)
 }
 
-fn of_terraform(
-    args: &[OsString],
-    settings: &Settings,
-    place: &Place<'_>,
-) -> Result<Job, Error> {
+fn of_terraform(args: &[OsString], settings: &Settings, place: &Place<'_>) -> Result<Job, Error> {
     let program = find_terraform(settings, place)?;
     let child = |args| ChildCommand { program: program.clone(), args, env: Vec::new() };
     let invocation = Invocation::parse(args, place.env)
@@ -141,7 +137,8 @@ fn of_terraform(
         return Ok(Job::Exec { child: child(args.to_vec()), warning, detail: None });
     }
     if let Some(unlocked) = settings.unlocked.iter().find(|it| it.value == name) {
-        let warning = Some(format!("`{name}` runs without a lock: `unlocked` in {}", unlocked.origin));
+        let warning =
+            Some(format!("`{name}` runs without a lock: `unlocked` in {}", unlocked.origin));
         return Ok(Job::Exec { child: child(invocation.locked_argv()), warning, detail: None });
     }
 
@@ -196,11 +193,7 @@ fn of_terraform(
     finish(job, resolved, settings)
 }
 
-fn of_command(
-    command: &[OsString],
-    settings: &Settings,
-    place: &Place<'_>,
-) -> Result<Job, Error> {
+fn of_command(command: &[OsString], settings: &Settings, place: &Place<'_>) -> Result<Job, Error> {
     let Some((program, args)) = command.split_first() else {
         return Err(Error::Usage { message: "`run` needs a command".to_owned(), hint: None });
     };
@@ -301,19 +294,14 @@ fn finish(
 }
 
 /// A `-lock-timeout` of Terraform's own means the same as ours and wins.
-fn lock_timeout(
-    invocation: &Invocation,
-    settings: &Settings,
-) -> Result<Sourced<Duration>, Error> {
+fn lock_timeout(invocation: &Invocation, settings: &Settings) -> Result<Sourced<Duration>, Error> {
     match invocation.lock_timeout() {
         Ok(Some((value, said))) => {
             let origin = Origin::Argument(format!("-lock-timeout in {said}"));
             Ok(Sourced { value, origin })
         }
         Ok(None) => Ok(settings.lock_timeout.clone()),
-        Err(error) => {
-            Err(Error::Usage { message: error.to_string(), hint: Some(error.hint()) })
-        }
+        Err(error) => Err(Error::Usage { message: error.to_string(), hint: Some(error.hint()) }),
     }
 }
 

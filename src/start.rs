@@ -40,9 +40,7 @@ pub(crate) fn start(args: &[OsString], env: &Env) -> u8 {
         Ok((settings, job)) => {
             let options = report_options(&settings, env);
             match job {
-                Job::Exec { child, warning, detail } => {
-                    exec(&child, warning, detail, options, env)
-                }
+                Job::Exec { child, warning, detail } => exec(&child, warning, detail, options, env),
                 Job::Locked(job) => locked(*job, &settings, &ci, options, env),
             }
         }
@@ -60,7 +58,8 @@ fn prepare(
         return Err(Error::Config {
             message: format!("tfwrap is called by itself more than {MOST_NESTINGS} times"),
             hint: Some(
-                "look for a script that is called `terraform` and calls `terraform` again".to_owned(),
+                "look for a script that is called `terraform` and calls `terraform` again"
+                    .to_owned(),
             ),
         });
     }
@@ -151,13 +150,7 @@ fn exec(
     fail(&run::of_spawn(SpawnError::new(&child.program, error)), options)
 }
 
-fn locked(
-    job: LockedJob,
-    settings: &Settings,
-    ci: &Ci,
-    options: report::Options,
-    env: &Env,
-) -> u8 {
+fn locked(job: LockedJob, settings: &Settings, ci: &Ci, options: report::Options, env: &Env) -> u8 {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&internal("the runtime cannot be started", &error), options),
@@ -180,10 +173,7 @@ fn locked(
         reporter.say(Notice::Detail { message: message.clone() });
     }
     let context = Context {
-        policy: Policy {
-            second_signal: settings.second_signal.value,
-            grace: settings.grace.value,
-        },
+        policy: Policy { second_signal: settings.second_signal.value, grace: settings.grace.value },
         introduction: Introduction {
             operation: job.operation.clone(),
             info: ci.info_text(),

@@ -9,7 +9,9 @@ use crate::env::Env;
 use crate::lock::{LockId, LockKey};
 use crate::report::{shell_command, shell_quote};
 use crate::settings::{LockPlace, LockUrl};
-use crate::store::{AwsClients, DynamoTable, FileStore, LocalState, Registers, StoreError, Timeouts};
+use crate::store::{
+    AwsClients, DynamoTable, FileStore, LocalState, Registers, StoreError, Timeouts,
+};
 
 /// A store and a key in it; says nothing of who holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -135,9 +137,10 @@ impl LockTarget {
     /// When the configuration of the client cannot work.
     pub async fn open(&self) -> Result<Arc<dyn Registers>, StoreError> {
         Ok(match &self.store {
-            StoreSpec::DynamoDb { table, aws } => {
-                Arc::new(DynamoTable::new(&AwsClients::new(aws, Timeouts::default()).await?, table)?)
-            }
+            StoreSpec::DynamoDb { table, aws } => Arc::new(DynamoTable::new(
+                &AwsClients::new(aws, Timeouts::default()).await?,
+                table,
+            )?),
             StoreSpec::File { dir } => Arc::new(FileStore::new(dir)),
             StoreSpec::LocalState { path } => Arc::new(LocalState::new(path)?),
         })

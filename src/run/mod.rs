@@ -12,9 +12,9 @@ use std::time::Duration;
 pub(crate) use acquire::Introduction;
 use acquire::{Grant, Wait};
 use futures_util::FutureExt;
+use shell::Happening;
 pub(crate) use shell::Shell;
 pub(crate) use supervise::of_spawn;
-use shell::Happening;
 use workspace::Ready;
 
 use crate::clock::{uptime, wall};
@@ -178,8 +178,7 @@ async fn beware_of_the_trap(
     limit: Duration,
 ) -> Result<(), Error> {
     let Some(trap) = &job.trap else { return Ok(()) };
-    let ready =
-        workspace::ensure(shell, trap, context, Wait { give_up_at, limit });
+    let ready = workspace::ensure(shell, trap, context, Wait { give_up_at, limit });
     match ready.await? {
         Ready::Go => {}
         Ready::Native(why) => {

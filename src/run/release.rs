@@ -4,9 +4,9 @@ use super::acquire::Grant;
 use super::shell::{Happening, Reply, Request, Shell};
 use crate::clock::{uptime, wall};
 use crate::identity::new_seed;
+use crate::lock::LockInfo;
 use crate::lock::jitter::Jitter;
 use crate::lock::release::{Action, Event, Release, ReleaseOutcome};
-use crate::lock::LockInfo;
 use crate::report::{Notice, describe_holder};
 
 /// Gives all of them back, the last taken first. Signals that come meanwhile are heard and change

@@ -11,8 +11,8 @@ use crate::clock::uptime;
 use crate::lock::{LockKey, Uptime};
 use crate::report::{Notice, Reporter};
 use crate::store::{
-    AwsClients, Expect, Record, RecordVersion, Registers, RemoveReply, StateObject, StoreError, Stored,
-    Timeouts, WriteReply, workspace_state,
+    AwsClients, Expect, Record, RecordVersion, Registers, RemoveReply, StateObject, StoreError,
+    Stored, Timeouts, WriteReply, workspace_state,
 };
 use crate::supervise::{Child, ChildEvent, Received, Signals, StopSignal, Word};
 
@@ -86,20 +86,21 @@ impl Shell {
     /// Sends a request; its reply comes as a [`Happening`].
     pub(super) fn send(&mut self, request: Request) {
         debug_assert!(self.in_flight.is_none(), "one request at a time");
-        self.in_flight = Some(match request {
-            Request::Create(store, key, record) => Box::pin(async move {
-                Reply::Wrote(store.write(&key, &record, &Expect::Absent).await)
-            }),
-            Request::Read(store, key) => {
-                Box::pin(async move { Reply::Read(store.read(&key).await) })
-            }
-            Request::Remove(store, key, version) => {
-                Box::pin(async move { Reply::Removed(store.remove(&key, &version).await) })
-            }
-            Request::State(backend) => {
-                Box::pin(async move { Reply::State(state_object(&backend).await) })
-            }
-        });
+        self.in_flight =
+            Some(match request {
+                Request::Create(store, key, record) => Box::pin(async move {
+                    Reply::Wrote(store.write(&key, &record, &Expect::Absent).await)
+                }),
+                Request::Read(store, key) => {
+                    Box::pin(async move { Reply::Read(store.read(&key).await) })
+                }
+                Request::Remove(store, key, version) => {
+                    Box::pin(async move { Reply::Removed(store.remove(&key, &version).await) })
+                }
+                Request::State(backend) => {
+                    Box::pin(async move { Reply::State(state_object(&backend).await) })
+                }
+            });
     }
 
     /// Waits for the next thing to happen.

@@ -69,17 +69,16 @@ pub(super) async fn quietly(
     let said = memfd_create(c"stderr", MFdFlags::MFD_CLOEXEC).map_err(|e| internal(e.into()))?;
     let mut said = std::fs::File::from(said);
     let mut command = start::command(child, &context.env);
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(said.try_clone().map_err(internal)?);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(said.try_clone().map_err(internal)?);
     let mut child = spawn(command, context)?;
     let ended = drive(shell, &mut child, context.policy).await?;
     if let (true, Some(signal)) = (ended.stopped, shell.last_stop()) {
         return Err(super::interrupted(signal));
     }
     let mut bytes = Vec::new();
-    said.rewind().and_then(|()| said.take(MOST_STDERR).read_to_end(&mut bytes)).map_err(internal)?;
+    said.rewind()
+        .and_then(|()| said.take(MOST_STDERR).read_to_end(&mut bytes))
+        .map_err(internal)?;
     Ok(Attempt {
         succeeded: ended.status == ChildStatus::Exited(0),
         stderr: String::from_utf8_lossy(&bytes).into_owned(),

@@ -75,8 +75,7 @@ pub(super) async fn ensure(
         shell.say(Notice::Detail {
             message: format!("the workspace `{workspace}` does not exist yet: creating it"),
         });
-        let attempt =
-supervise::quietly(shell, &trap.create, context).await?;
+        let attempt = supervise::quietly(shell, &trap.create, context).await?;
         if attempt.succeeded {
             created += 1;
             continue;
