@@ -7,6 +7,7 @@ use std::time::Duration;
 /// Everything a client of DynamoDB, S3 or STS is built from. `None`: the SDK's own default chain
 /// decides.
 #[derive(Clone, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an attribute of the backend's own")]
 pub struct AwsSettings {
     /// From the configuration, else `AWS_REGION`, else `AWS_DEFAULT_REGION`; a region in a profile
     /// alone is not accepted, as with Terraform.

@@ -1,10 +1,35 @@
 //! Terraform's side: which state a command will use, found where Terraform itself looks.
+//!
+//! In this order: a `-state` that replaces every backend; the backend in a saved plan; the backend
+//! that `terraform init` recorded in the data directory; the local backend, if the configuration
+//! declares none. A record that no longer fits the configuration is not second-guessed: Terraform
+//! refuses to run with it, in its own words.
 
 mod aws;
+mod aws_settings;
+mod config;
+mod data_dir;
+mod error;
+mod go_path;
+mod hcl;
+mod local;
+mod plan_file;
+mod read;
+mod resolve;
+mod s3;
+mod workspace;
 
 pub use aws::{AssumeRole, AwsEndpoints, AwsSettings, WebIdentity};
+pub use error::BackendError;
+pub use resolve::resolve;
+pub use s3::{Encryption, ObjectSettings, S3Backend};
+pub use workspace::Workspace;
 
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use crate::env::Env;
+use crate::terraform::StateFlag;
 
 /// Where Terraform keeps the state of one directory and workspace.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,21 +45,64 @@ pub enum Backend {
     Other(String),
 }
 
-/// The S3 backend's configuration as far as it decides what to lock and how to get there.
+/// Which of the two programs is to run: they read different files.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Dialect {
+    /// `.tf` and `.tf.json`.
+    #[default]
+    Terraform,
+    /// Also `.tofu` and `.tofu.json`.
+    OpenTofu,
+}
+
+/// What is asked of [`resolve`].
+#[derive(Debug, Clone)]
+pub struct Request<'a> {
+    /// The directory of the configuration, absolute, after `-chdir`.
+    pub dir: &'a Path,
+    /// The environment that Terraform will have.
+    pub env: &'a Env,
+    /// `-chdir` as it was given, for the commands in hints.
+    pub chdir: Option<&'a Path>,
+    /// Which program is to run.
+    pub dialect: Dialect,
+    /// The file of `-state` or `-state-out` ([`crate::terraform::Invocation::state_flag`]).
+    pub state_flag: Option<StateFlag>,
+    /// The argument of `apply` ([`crate::terraform::Invocation::plan_file`]), relative to `dir`.
+    pub plan_file: Option<PathBuf>,
+    /// What `workspace delete` names; else the selected workspace counts.
+    pub workspace_override: Option<OsString>,
+    /// Whether the configuration's own backend block will do where the directory is not
+    /// initialised.
+    pub allow_hcl_fallback: bool,
+}
+
+impl<'a> Request<'a> {
+    /// Asks for the state of a plain command in `dir`.
+    #[must_use]
+    pub fn new(dir: &'a Path, env: &'a Env) -> Self {
+        Self {
+            dir,
+            env,
+            chdir: None,
+            dialect: Dialect::default(),
+            state_flag: None,
+            plan_file: None,
+            workspace_override: None,
+            allow_hcl_fallback: false,
+        }
+    }
+}
+
+/// Which state a command will use.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct S3Backend {
-    /// The bucket of the state.
-    pub bucket: String,
-    /// The configured `key` (that of the default workspace).
-    pub key: String,
-    /// `env:` unless configured; may be empty.
-    pub workspace_key_prefix: String,
-    /// The workspace in use.
-    pub workspace: String,
-    /// The lock table, if one is configured.
-    pub dynamodb_table: Option<String>,
-    /// Whether the S3 lock file is on.
-    pub use_lockfile: bool,
-    /// How to reach AWS, environment merged in.
-    pub aws: AwsSettings,
+pub struct Resolved {
+    /// Where it is.
+    pub backend: Backend,
+    /// The workspace.
+    pub workspace: Workspace,
+    /// Where the backend was found, for people.
+    pub origin: String,
+    /// What the user should be told, if anything.
+    pub notes: Vec<String>,
 }

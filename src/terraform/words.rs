@@ -29,7 +29,6 @@ pub(super) fn split(text: &str) -> Result<Vec<String>, WordsError> {
                 't' | 'n' => return Err(WordsError::Unsettled),
                 hidden => word.get_or_insert_default().push(hidden),
             },
-            (Some(_), c) => word.get_or_insert_default().push(c),
             (None, '\'' | '"') => {
                 quote = Some(c);
                 word.get_or_insert_default();
@@ -38,7 +37,7 @@ pub(super) fn split(text: &str) -> Result<Vec<String>, WordsError> {
             (None, ';' | '&' | '|' | '<' | '>' | '(' | ')' | '`') => {
                 return Err(WordsError::Unsettled);
             }
-            (None, c) => word.get_or_insert_default().push(c),
+            (_, c) => word.get_or_insert_default().push(c),
         }
     }
     if quote.is_some() {

@@ -9,7 +9,7 @@ fn os(args: &[&str]) -> Vec<OsString> {
 }
 
 fn parse_in(args: &[&str], env: &[(&str, &str)]) -> Invocation {
-    let env = Env::from_iter(env.iter().copied());
+    let env: Env = env.iter().copied().collect();
     Invocation::parse(&os(args), &env).unwrap()
 }
 
@@ -17,12 +17,8 @@ fn parse(args: &[&str]) -> Invocation {
     parse_in(args, &[])
 }
 
-fn argument() -> Option<Said> {
-    Some(Said::Argument)
-}
-
-fn variable(name: &str) -> Option<Said> {
-    Some(Said::Variable(name.to_owned()))
+fn variable(name: &str) -> Said {
+    Said::Variable(name.to_owned())
 }
 
 #[test]
@@ -106,23 +102,22 @@ fn chdir_is_the_first_argument_with_one_dash() {
 fn no_lock_is_said_by_the_user_before_the_variables() {
     let all = "TF_CLI_ARGS";
     let plan = "TF_CLI_ARGS_plan";
-    let cases: [(&[&str], &[(&str, &str)], Option<Said>); 14] = [
-        (&["plan"], &[], None),
-        (&["plan", "-lock=false"], &[], argument()),
-        (&["plan", "--lock=0"], &[], argument()),
+    for (args, env, said) in [
+        (&["plan"][..], &[][..], None),
+        (&["plan", "-lock=false"], &[], Some(Said::Argument)),
+        (&["plan", "--lock=0"], &[], Some(Said::Argument)),
         (&["plan", "-lock=false", "-lock"], &[], None),
         (&["plan", "-out", "-lock=false"], &[], None),
         (&["apply", "p.bin", "-lock=false"], &[], None),
         (&["plan", "-lock", "false"], &[], None),
-        (&["plan"], &[(all, "-lock=false")], variable(all)),
-        (&["plan"], &[(plan, "-lock=false")], variable(plan)),
+        (&["plan"], &[(all, "-lock=false")], Some(variable(all))),
+        (&["plan"], &[(plan, "-lock=false")], Some(variable(plan))),
         (&["plan"], &[(all, "-lock=true"), (plan, "-lock=false")], None),
-        (&["plan"], &[(all, "-lock=f"), (plan, "-lock")], variable(all)),
+        (&["plan"], &[(all, "-lock=f"), (plan, "-lock")], Some(variable(all))),
         (&["plan", "-lock=true"], &[(all, "-lock=false")], None),
         (&["plan"], &[("TF_CLI_ARGS_apply", "-lock=false")], None),
         (&["plan"], &[(all, "")], None),
-    ];
-    for (args, env, said) in cases {
+    ] {
         let invocation = parse_in(args, env);
         assert_eq!(invocation.lock_use(), LockUse::Locks, "{args:?} {env:?}");
         assert_eq!(invocation.wants_no_lock().cloned(), said, "{args:?} {env:?}");
@@ -153,7 +148,7 @@ fn the_lock_timeout_that_counts_is_the_last_one() {
         (&["plan", "-lock-timeout=5s"], &[], Some((5, Said::Argument))),
         (&["plan", "--lock-timeout", "5s"], &[], Some((5, Said::Argument))),
         (&["plan", "-lock-timeout=5s", "-lock-timeout=7s"], &[], Some((7, Said::Argument))),
-        (&["plan"], &all, Some((3, Said::Variable("TF_CLI_ARGS".to_owned())))),
+        (&["plan"], &all, Some((3, variable("TF_CLI_ARGS")))),
         (&["plan", "-lock-timeout=5s"], &all, Some((5, Said::Argument))),
     ] {
         let invocation = parse_in(args, env);

@@ -1,0 +1,231 @@
+//! How to reach AWS, from the S3 backend's attributes and the environment, in Terraform's order: an
+//! attribute beats the environment.
+//!
+//! Left to the SDK's own chain, which has them in the same order as Terraform's: credentials in the
+//! environment (`AWS_ACCESS_KEY_ID` and its like, `AWS_PROFILE`, `AWS_WEB_IDENTITY_TOKEN_FILE`
+//! without a block of its own), `AWS_CONFIG_FILE`, `AWS_ENDPOINT_URL` for all services, and a
+//! profile's `endpoint_url`. A region in a profile alone is not accepted, as with Terraform.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::config::Section;
+use super::{AssumeRole, AwsEndpoints, AwsSettings, BackendError, WebIdentity};
+use crate::duration;
+use crate::env::Env;
+
+/// What a configuration is read with.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Surroundings<'a> {
+    /// The environment.
+    pub(super) env: &'a Env,
+    /// What relative paths are relative to: the directory after `-chdir`.
+    pub(super) dir: &'a Path,
+}
+
+impl Surroundings<'_> {
+    fn var(&self, names: &[&str]) -> Option<String> {
+        names.iter().find_map(|name| self.env.get(name)).map(str::to_owned)
+    }
+
+    /// Expands `$VAR`, `${VAR}` and a leading `~/`, as Terraform does with paths of AWS files.
+    fn path(&self, text: &str) -> PathBuf {
+        let text = self.with_variables(text);
+        let home = self.env.get_os("HOME").map(Path::new);
+        match (text.strip_prefix('~'), home) {
+            (Some(""), Some(home)) => home.to_owned(),
+            (Some(rest), Some(home)) if rest.starts_with('/') => {
+                home.join(rest.trim_start_matches('/'))
+            }
+            _ => self.dir.join(text),
+        }
+    }
+
+    fn with_variables(&self, text: &str) -> String {
+        let mut out = String::new();
+        let mut rest = text;
+        while let Some((before, after)) = rest.split_once('$') {
+            out.push_str(before);
+            let braced = after.strip_prefix('{').and_then(|inner| inner.split_once('}'));
+            let (name, behind) = braced.unwrap_or_else(|| {
+                let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+                after.split_at(after.find(|c| !is_part(c)).unwrap_or(after.len()))
+            });
+            if name.is_empty() {
+                out.push('$');
+            } else {
+                out.push_str(self.env.get(name).unwrap_or_default());
+            }
+            rest = behind;
+        }
+        out.push_str(rest);
+        out
+    }
+}
+
+/// Reads the settings.
+pub(super) fn from_config(
+    section: Section<'_>,
+    around: &Surroundings<'_>,
+) -> Result<AwsSettings, BackendError> {
+    let region =
+        section.text("region")?.or_else(|| around.var(&["AWS_REGION", "AWS_DEFAULT_REGION"]));
+    if region.is_none() {
+        return Err(BackendError::MissingRegion { place: section.place().to_owned() });
+    }
+    let or_var = |name, vars: &[&str]| -> Result<Option<String>, BackendError> {
+        Ok(section.text(name)?.or_else(|| around.var(vars)))
+    };
+    // Any value switches it on, also `false`: so does Terraform up to 1.11.
+    let switch = |name, var| -> Result<bool, BackendError> {
+        Ok(section.bool(name)?.unwrap_or_else(|| around.env.get_os(var).is_some()))
+    };
+    let files = |name, var| -> Result<Vec<PathBuf>, BackendError> {
+        let files = section.texts(name)?.or_else(|| Some(vec![around.var(&[var])?]));
+        Ok(files.unwrap_or_default().iter().map(|file| around.path(file)).collect())
+    };
+    let mut shared_credentials_files =
+        files("shared_credentials_files", "AWS_SHARED_CREDENTIALS_FILE")?;
+    if section.texts("shared_credentials_files")?.is_none()
+        && let Some(file) = section.text("shared_credentials_file")?
+        && around.var(&["AWS_SHARED_CREDENTIALS_FILE"]).is_none()
+    {
+        shared_credentials_files = vec![around.path(&file)];
+    }
+    let proxies = proxies(section, around)?;
+    let metadata_vars = ["AWS_EC2_METADATA_SERVICE_ENDPOINT", "AWS_METADATA_URL"];
+    let path_style = section.bool("use_path_style")?.or(section.bool("force_path_style")?);
+    Ok(AwsSettings {
+        region,
+        access_key: section.text("access_key")?,
+        secret_key: section.text("secret_key")?,
+        token: section.text("token")?,
+        profile: section.text("profile")?,
+        shared_config_files: files("shared_config_files", "AWS_SHARED_CONFIG_FILE")?,
+        shared_credentials_files,
+        endpoints: endpoints(section, around)?,
+        assume_role: assume_role(section)?,
+        web_identity: web_identity(section, around)?,
+        sts_region: section.text("sts_region")?,
+        use_fips: switch("use_fips_endpoint", "AWS_USE_FIPS_ENDPOINT")?,
+        use_dualstack: switch("use_dualstack_endpoint", "AWS_USE_DUALSTACK_ENDPOINT")?,
+        ca_bundle: or_var("custom_ca_bundle", &["AWS_CA_BUNDLE"])?.map(|file| around.path(&file)),
+        insecure: section.bool("insecure")?.unwrap_or(false),
+        http_proxy: proxies.plain,
+        https_proxy: proxies.tls,
+        no_proxy: or_var("no_proxy", &["NO_PROXY", "no_proxy"])?,
+        skip_metadata_api_check: section.bool("skip_metadata_api_check")?,
+        metadata_endpoint: or_var("ec2_metadata_service_endpoint", &metadata_vars)?,
+        metadata_endpoint_mode: or_var(
+            "ec2_metadata_service_endpoint_mode",
+            &["AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE"],
+        )?,
+        use_path_style: path_style.unwrap_or(false),
+    })
+}
+
+fn endpoints(
+    section: Section<'_>,
+    around: &Surroundings<'_>,
+) -> Result<AwsEndpoints, BackendError> {
+    let block = section.object("endpoints")?;
+    let one = |name, legacy, vars: [&str; 2]| -> Result<Option<String>, BackendError> {
+        let new = block.map(|block| block.text(name)).transpose()?.flatten();
+        Ok(new.or(section.text(legacy)?).or_else(|| around.var(&vars)))
+    };
+    Ok(AwsEndpoints {
+        dynamodb: one(
+            "dynamodb",
+            "dynamodb_endpoint",
+            ["AWS_ENDPOINT_URL_DYNAMODB", "AWS_DYNAMODB_ENDPOINT"],
+        )?,
+        s3: one("s3", "endpoint", ["AWS_ENDPOINT_URL_S3", "AWS_S3_ENDPOINT"])?,
+        sts: one("sts", "sts_endpoint", ["AWS_ENDPOINT_URL_STS", "AWS_STS_ENDPOINT"])?,
+    })
+}
+
+struct Proxies {
+    plain: Option<String>,
+    tls: Option<String>,
+}
+
+/// The proxies for http and https. An attribute that is an empty string switches the
+/// environment's off; one for http serves https too where that has none.
+fn proxies(section: Section<'_>, around: &Surroundings<'_>) -> Result<Proxies, BackendError> {
+    let plain = section.text_or_empty("http_proxy")?;
+    let tls = section
+        .text_or_empty("https_proxy")?
+        .or_else(|| around.var(&["HTTPS_PROXY", "https_proxy"]))
+        .or_else(|| plain.clone());
+    let plain = plain.or_else(|| around.var(&["HTTP_PROXY", "http_proxy"]));
+    let set = |proxy: Option<String>| proxy.filter(|proxy| !proxy.is_empty());
+    Ok(Proxies { plain: set(plain), tls: set(tls) })
+}
+
+/// The role to assume: the block, else the attributes that stood beside it up to Terraform 1.9 and
+/// still do in `OpenTofu`.
+fn assume_role(section: Section<'_>) -> Result<Option<AssumeRole>, BackendError> {
+    let Some(block) = section.object("assume_role")? else {
+        let Some(role_arn) = section.text("role_arn")? else { return Ok(None) };
+        let seconds =
+            section.number("assume_role_duration_seconds")?.filter(|seconds| *seconds > 0);
+        return Ok(Some(AssumeRole {
+            role_arn,
+            duration: seconds.map(Duration::from_secs),
+            external_id: section.text("external_id")?,
+            policy: trimmed(section.text("assume_role_policy")?),
+            policy_arns: section.texts("assume_role_policy_arns")?.unwrap_or_default(),
+            session_name: section.text("session_name")?,
+            source_identity: None,
+            tags: section.pairs("assume_role_tags")?,
+            transitive_tag_keys: section
+                .texts("assume_role_transitive_tag_keys")?
+                .unwrap_or_default(),
+        }));
+    };
+    Ok(Some(AssumeRole {
+        role_arn: block.text("role_arn")?.ok_or_else(|| block.bad("role_arn", "it is not set"))?,
+        duration: duration_of(block)?,
+        external_id: block.text("external_id")?,
+        policy: trimmed(block.text("policy")?),
+        policy_arns: block.texts("policy_arns")?.unwrap_or_default(),
+        session_name: block.text("session_name")?,
+        source_identity: block.text("source_identity")?,
+        tags: block.pairs("tags")?,
+        transitive_tag_keys: block.texts("transitive_tag_keys")?.unwrap_or_default(),
+    }))
+}
+
+fn web_identity(
+    section: Section<'_>,
+    around: &Surroundings<'_>,
+) -> Result<Option<WebIdentity>, BackendError> {
+    let Some(block) = section.object("assume_role_with_web_identity")? else { return Ok(None) };
+    let token = block.text("web_identity_token")?;
+    let file = block.text("web_identity_token_file")?;
+    let file = file.or_else(|| around.var(&["AWS_WEB_IDENTITY_TOKEN_FILE"]));
+    Ok(Some(WebIdentity {
+        role_arn: block.text("role_arn")?.or_else(|| around.var(&["AWS_ROLE_ARN"])),
+        duration: duration_of(block)?,
+        policy: trimmed(block.text("policy")?),
+        policy_arns: block.texts("policy_arns")?.unwrap_or_default(),
+        session_name: block
+            .text("session_name")?
+            .or_else(|| around.var(&["AWS_ROLE_SESSION_NAME"])),
+        token_file: if token.is_some() { None } else { file.map(|file| around.path(&file)) },
+        token,
+    }))
+}
+
+fn duration_of(block: Section<'_>) -> Result<Option<Duration>, BackendError> {
+    block
+        .text("duration")?
+        .map(|text| {
+            duration::parse(&text).map_err(|error| block.bad("duration", error.to_string()))
+        })
+        .transpose()
+}
+
+fn trimmed(text: Option<String>) -> Option<String> {
+    text.map(|text| text.trim().to_owned())
+}

@@ -1,0 +1,140 @@
+//! Why it cannot be said what to lock. All of these are a wrong or incomplete configuration.
+//!
+//! No message holds a value of the configuration other than names that locate the state: it may
+//! hold keys and tokens.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why it cannot be said what to lock.
+#[derive(Debug, thiserror::Error)]
+pub enum BackendError {
+    /// The configuration declares a backend, and `terraform init` did not run yet.
+    #[error("{place} declares the backend `{kind}`, but the directory is not initialised")]
+    NotInitialised {
+        /// Where the backend is declared.
+        place: String,
+        /// Its type.
+        kind: String,
+        /// The command that initialises it.
+        init: String,
+    },
+    /// A file exists and cannot be read.
+    #[error("`{}` cannot be read: {source}", path.display())]
+    Unreadable {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file is larger than any of its kind is.
+    #[error("`{}` is larger than {limit} MiB", path.display())]
+    TooLarge {
+        /// Which.
+        path: PathBuf,
+        /// In MiB.
+        limit: u64,
+    },
+    /// The data directory's `terraform.tfstate` is not what Terraform writes.
+    #[error("`{}` is not a backend record of Terraform's: {reason}", path.display())]
+    BadRecord {
+        /// Which.
+        path: PathBuf,
+        /// Why, with the line where there is one.
+        reason: String,
+    },
+    /// A configuration file that declares a backend cannot be read as such.
+    #[error("{place}: {reason}")]
+    BadHcl {
+        /// File and, where known, line.
+        place: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The backend block leaves out what only `terraform init` is told.
+    #[error("{place}: the backend `s3` has no `{missing}` there")]
+    PartialBackend {
+        /// File and, where known, line.
+        place: String,
+        /// The missing attribute.
+        missing: &'static str,
+        /// The command that initialises the directory.
+        init: String,
+    },
+    /// An attribute of the backend has no use as it is.
+    #[error("the backend in {place} has no usable `{attribute}`: {reason}")]
+    BadAttribute {
+        /// Where the configuration was found.
+        place: String,
+        /// Which attribute.
+        attribute: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Neither the backend nor the environment names a region.
+    #[error(
+        "missing region value: the backend in {place} has no `region`, and neither `AWS_REGION` \
+         nor `AWS_DEFAULT_REGION` is set"
+    )]
+    MissingRegion {
+        /// Where the configuration was found.
+        place: String,
+    },
+    /// A workspace has a name that Terraform does not accept.
+    #[error("{origin} names the workspace `{name}`, which is no valid name")]
+    BadWorkspace {
+        /// The name.
+        name: String,
+        /// Where it was given.
+        origin: String,
+    },
+    /// A file is a zip archive, as saved plans are, but cannot be read as a plan.
+    #[error("the saved plan `{}` cannot be read: {reason}", path.display())]
+    CorruptPlan {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+}
+
+impl BackendError {
+    /// What to do about it, with the exact command where there is one.
+    #[must_use]
+    pub fn hint(&self) -> String {
+        match self {
+            Self::NotInitialised { init, .. } => format!("run `{init}` first"),
+            Self::PartialBackend { init, missing, .. } => {
+                format!("run `{init} -backend-config={missing}=…` first")
+            }
+            Self::Unreadable { path, .. } => format!("check `ls -l {}`", quoted(path)),
+            Self::TooLarge { path, .. } => format!("see what `{}` is", path.display()),
+            Self::BadRecord { .. } => {
+                "run `terraform init -reconfigure` to write it anew".to_owned()
+            }
+            Self::BadHcl { .. } => {
+                "run `terraform init` first; it reads more than literal values, \
+                                    and names what it cannot read"
+                    .to_owned()
+            }
+            Self::BadAttribute { attribute, .. } => {
+                format!("correct `{attribute}` and run `terraform init -reconfigure`")
+            }
+            Self::MissingRegion { .. } => "set `AWS_REGION` to the region of the bucket, or \
+                                           `region` in the backend; a profile's region does not \
+                                           count for Terraform either"
+                .to_owned(),
+            Self::BadWorkspace { .. } => {
+                "`terraform workspace list` shows the names there are".to_owned()
+            }
+            Self::CorruptPlan { path, .. } => {
+                format!("write it anew with `terraform plan -out={}`", quoted(path))
+            }
+        }
+    }
+}
+
+fn quoted(path: &std::path::Path) -> String {
+    let text = path.display().to_string();
+    shell_words::quote(&text).into_owned()
+}

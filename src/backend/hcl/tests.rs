@@ -1,0 +1,169 @@
+use serde_json::json;
+
+use super::*;
+
+fn find_in(files: &[(&str, &str)], dialect: Dialect) -> Result<Option<Declared>, String> {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        fs::write(dir.path().join(name), text).unwrap();
+    }
+    let root = format!("{}/", dir.path().display());
+    let found = find(dir.path(), dialect).map_err(|error| error.to_string().replace(&root, ""))?;
+    Ok(found.map(|found| Declared { place: found.place.replace(&root, ""), ..found }))
+}
+
+fn one(files: &[(&str, &str)]) -> Declared {
+    find_in(files, Dialect::Terraform).unwrap().unwrap()
+}
+
+fn kind(files: &[(&str, &str)], dialect: Dialect) -> Option<String> {
+    find_in(files, dialect).unwrap().map(|found| found.kind)
+}
+
+const S3: &str = r#"
+# A comment with a backend in it.
+terraform {
+  required_version = ">= 1.0"
+  backend "s3" {
+    bucket         = "b" // the bucket
+    key            = ("k")
+    use_lockfile   = true
+    max_retries    = 3
+    endpoints      = { s3 = "http://s", "sts" : null }
+    shared_config_files = ["a", "b"]
+  }
+}
+"#;
+
+#[test]
+fn a_block_of_literal_values_is_read() {
+    let found = one(&[("main.tf", S3)]);
+    assert_eq!((found.kind.as_str(), found.place.as_str()), ("s3", "`main.tf:5`"));
+    let expected = json!({
+        "bucket": "b", "key": "k", "use_lockfile": true, "max_retries": 3,
+        "endpoints": {"s3": "http://s", "sts": null}, "shared_config_files": ["a", "b"],
+    });
+    assert_eq!(Value::Object(found.attributes.unwrap()), expected);
+}
+
+#[test]
+fn json_is_read_with_objects_or_lists_at_each_level() {
+    for text in [
+        r#"{"terraform": {"backend": {"s3": {"bucket": "b", "//": "${x}"}}}}"#,
+        r#"[{"terraform": [{"required_version": "1"}, {"backend": [{"s3": [{"bucket": "b"}]}]}]}]"#,
+    ] {
+        let found = one(&[("main.tf.json", text)]);
+        assert_eq!((found.kind.as_str(), found.place.as_str()), ("s3", "`main.tf.json`"));
+        assert_eq!(Value::Object(found.attributes.unwrap()), json!({"bucket": "b"}));
+    }
+}
+
+#[test]
+fn a_cloud_block_counts_as_a_backend() {
+    for (name, text) in [
+        ("a.tf", "terraform {\n cloud {\n organization = \"o\"\n }\n}"),
+        ("a.tf.json", r#"{"terraform": {"cloud": {"organization": "o"}}}"#),
+    ] {
+        assert_eq!(one(&[(name, text)]).kind, "cloud");
+    }
+}
+
+#[test]
+fn a_configuration_without_a_backend_declares_none() {
+    for (name, text) in [
+        ("a.tf", "resource \"x\" \"y\" {\n backend \"s3\" {}\n}"),
+        ("a.tf", "terraform {}"),
+        ("a.tf", "this is } no HCL, and without that word it does not matter"),
+        ("a.tf.json", r#"{"terraform": {"backend": null, "cloud": null}}"#),
+        ("a.txt", S3),
+        (".a.tf", S3),
+        ("a.tf~", S3),
+        ("#a.tf#", S3),
+        ("a.tofu", S3),
+        ("a.tftest.hcl", S3),
+    ] {
+        assert!(find_in(&[(name, text)], Dialect::Terraform).unwrap().is_none(), "{name} {text}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("module.tf")).unwrap();
+    assert!(find(dir.path(), Dialect::Terraform).unwrap().is_none(), "a directory is no file");
+}
+
+#[test]
+fn override_files_win_and_the_last_of_them_does() {
+    let local = "terraform {\n backend \"local\" {}\n}";
+    let gcs = "terraform {\n backend \"gcs\" {}\n}";
+    for name in ["override.tf", "dev_override.tf"] {
+        assert_eq!(one(&[("z.tf", S3), (name, local)]).kind, "local", "{name}");
+    }
+    assert_eq!(one(&[("override.tf", local), ("z_override.tf", gcs), ("a.tf", S3)]).kind, "gcs");
+    let json = r#"{"terraform": {"backend": {"gcs": {}}}}"#;
+    assert_eq!(one(&[("a.tf", S3), ("override.tf.json", json)]).kind, "gcs");
+}
+
+#[test]
+fn for_opentofu_its_own_files_stand_beside_or_in_place_of_the_others() {
+    let gcs = "terraform {\n backend \"gcs\" {}\n}";
+    let files = [("main.tf", S3), ("main.tofu", gcs)];
+    assert_eq!(kind(&files, Dialect::OpenTofu).as_deref(), Some("gcs"));
+    assert_eq!(kind(&files, Dialect::Terraform).as_deref(), Some("s3"));
+    let files = [("main.tf", S3), ("other.tofu", "locals {}")];
+    assert_eq!(kind(&files, Dialect::OpenTofu).as_deref(), Some("s3"));
+    let files = [("main.tf", S3), ("main.tofu", "locals {}")];
+    assert_eq!(kind(&files, Dialect::OpenTofu), None);
+    let files = [("main.tf.json", r#"{"terraform": {"backend": {"s3": {}}}}"#), ("main.tofu", gcs)];
+    assert!(find_in(&files, Dialect::OpenTofu).is_err(), "only the same syntax is replaced");
+}
+
+#[test]
+fn what_cannot_be_read_names_file_and_line() {
+    let two = format!("{S3}{S3}");
+    for (name, text, message) in [
+        ("a.tf", "terraform {\n  backend \"s3\" {\n    key = = \"hunter2\"\n", "`a.tf:3`: "),
+        ("a.tf", "terraform {\n\n backend {}\n}", "`a.tf:3`: a backend has one label, its type"),
+        (
+            "a.tf.json",
+            "{\n\"terraform\": {\"backend\": hunter2",
+            "`a.tf.json`: expected value at line 2",
+        ),
+        ("a.tf", two.as_str(), "`a.tf:18`: a second backend; the first one is in `"),
+        ("a.tf", "backend \u{0}", "`a.tf:1`: "),
+    ] {
+        let error = find_in(&[(name, text)], Dialect::Terraform).map(|_| ()).unwrap_err();
+        assert!(error.starts_with(message), "{error}");
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+}
+
+#[test]
+fn a_value_that_is_not_literal_names_its_line() {
+    for (name, text, message) in [
+        (
+            "a.tf",
+            "terraform {\nbackend \"s3\" {\nbucket = \"b\"\nkey = var.k\n}\n}",
+            "`a.tf:4`: the value of `key`",
+        ),
+        (
+            "a.tf",
+            "terraform {\nbackend \"s3\" {\nkey = \"${x}\"\n}\n}",
+            "`a.tf:3`: the value of `key`",
+        ),
+        (
+            "a.tf",
+            "terraform {\nbackend \"s3\" {\nkey = [f()]\n}\n}",
+            "`a.tf:3`: the value of `key`",
+        ),
+        (
+            "a.tf.json",
+            r#"{"terraform": {"backend": {"s3": {"key": ["${x}"]}}}}"#,
+            "`a.tf.json`: the value of `key`",
+        ),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(name), text).unwrap();
+        let found = find(dir.path(), Dialect::Terraform).unwrap().unwrap();
+        let error = found.attributes.unwrap_err().to_string();
+        let error = error.replace(&format!("{}/", dir.path().display()), "");
+        assert_eq!(error, format!("{message} is not a literal one"));
+    }
+}

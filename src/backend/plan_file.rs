@@ -1,0 +1,155 @@
+//! A saved plan: a zip archive whose entry `tfplan` names the backend that it is to be applied to.
+
+use std::fs::File;
+use std::io::{self, Cursor, Read as _, Seek as _};
+use std::path::Path;
+
+use prost::Message as _;
+use serde_json::{Map, Number, Value};
+
+use super::config::BackendConfig;
+use super::{BackendError, read};
+
+/// Plans of thousands of resources stay far below; a guard against an archive made to burst.
+const LIMIT: u64 = 256 << 20;
+/// A backend's attributes nest two deep.
+const MAX_DEPTH: usize = 32;
+
+/// What an argument of `apply` turned out to be.
+#[derive(Debug)]
+pub(super) enum PlanFile {
+    /// A saved plan.
+    Plan(SavedPlan),
+    /// Something else; why, as the end of a sentence. Terraform takes the directory's backend (as
+    /// for a plan of HCP Terraform, which is no archive), or refuses.
+    NotAPlan(&'static str),
+}
+
+/// What a saved plan says about where it belongs.
+#[derive(Debug)]
+pub(super) struct SavedPlan {
+    /// The backend it is applied to, whatever the directory's is now.
+    pub(super) backend: BackendConfig,
+    /// The workspace it was made in; Terraform applies it to the one selected now.
+    pub(super) workspace: String,
+    /// The version that made it.
+    pub(super) terraform_version: String,
+}
+
+// The fields of Terraform's `plan.proto` that are needed here.
+#[derive(Clone, PartialEq, prost::Message)]
+struct PlanMessage {
+    #[prost(uint64, tag = "1")]
+    version: u64,
+    #[prost(message, optional, tag = "13")]
+    backend: Option<BackendMessage>,
+    #[prost(string, tag = "14")]
+    terraform_version: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct BackendMessage {
+    #[prost(string, tag = "1")]
+    kind: String,
+    #[prost(message, optional, tag = "2")]
+    config: Option<DynamicValue>,
+    #[prost(string, tag = "3")]
+    workspace: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct DynamicValue {
+    #[prost(bytes = "vec", tag = "1")]
+    msgpack: Vec<u8>,
+}
+
+/// Reads the file that `apply` was given.
+pub(super) fn open(path: &Path) -> Result<PlanFile, BackendError> {
+    let unreadable = |source| BackendError::Unreadable { path: path.to_owned(), source };
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Ok(PlanFile::NotAPlan("it does not exist"));
+        }
+        Err(error) => return Err(unreadable(error)),
+    };
+    if !file.metadata().map_err(unreadable)?.is_file() {
+        return Ok(PlanFile::NotAPlan("it is not a file"));
+    }
+    let mut start = Vec::new();
+    file.by_ref().take(4).read_to_end(&mut start).map_err(unreadable)?;
+    if start != b"PK\x03\x04" {
+        return Ok(PlanFile::NotAPlan("it is not a zip archive"));
+    }
+    file.rewind().map_err(unreadable)?;
+    read_archive(file, path, LIMIT)
+        .map(PlanFile::Plan)
+        .map_err(|reason| BackendError::CorruptPlan { path: path.to_owned(), reason })
+}
+
+/// Reads the archive; the error is a reason.
+fn read_archive(
+    file: impl io::Read + io::Seek,
+    path: &Path,
+    limit: u64,
+) -> Result<SavedPlan, String> {
+    let mut archive = zip::ZipArchive::new(file).map_err(|error| error.to_string())?;
+    let entry = archive.by_name("tfplan").map_err(|error| match error {
+        zip::result::ZipError::FileNotFound => "it has no entry `tfplan`".to_owned(),
+        error => error.to_string(),
+    })?;
+    let bytes = read::limited(entry, limit)
+        .map_err(|error| error.to_string())?
+        .ok_or_else(|| format!("its entry `tfplan` is larger than {limit} bytes"))?;
+    let plan = PlanMessage::decode(bytes.as_slice()).map_err(|error| error.to_string())?;
+    if plan.version != 3 {
+        return Err(format!("its format version is {}, not 3", plan.version));
+    }
+    let backend = plan.backend.ok_or("it names no backend")?;
+    let msgpack = backend.config.map(|config| config.msgpack).unwrap_or_default();
+    Ok(SavedPlan {
+        backend: BackendConfig {
+            kind: backend.kind,
+            attributes: attributes_of(&msgpack)?,
+            place: format!("the saved plan `{}`", path.display()),
+        },
+        workspace: backend.workspace,
+        terraform_version: plan.terraform_version,
+    })
+}
+
+fn attributes_of(msgpack: &[u8]) -> Result<Map<String, Value>, String> {
+    let value = rmpv::decode::read_value_with_max_depth(&mut Cursor::new(msgpack), MAX_DEPTH)
+        .map_err(|error| format!("its backend: {error}"))?;
+    match to_json(value) {
+        Some(Value::Object(attributes)) => Ok(attributes),
+        _ => Err("its backend's configuration is not an object of plain values".to_owned()),
+    }
+}
+
+/// Converts what a configuration can consist of; nothing for the rest.
+fn to_json(value: rmpv::Value) -> Option<Value> {
+    Some(match value {
+        rmpv::Value::Nil => Value::Null,
+        rmpv::Value::Boolean(value) => Value::Bool(value),
+        rmpv::Value::Integer(value) => {
+            Value::Number(value.as_u64().map(Number::from).or(value.as_i64().map(Number::from))?)
+        }
+        rmpv::Value::F32(value) => Value::Number(Number::from_f64(value.into())?),
+        rmpv::Value::F64(value) => Value::Number(Number::from_f64(value)?),
+        rmpv::Value::String(text) => Value::String(text.into_str()?),
+        rmpv::Value::Array(values) => {
+            Value::Array(values.into_iter().map(to_json).collect::<Option<_>>()?)
+        }
+        rmpv::Value::Map(pairs) => Value::Object(
+            pairs
+                .into_iter()
+                .map(|(key, value)| Some((key.as_str()?.to_owned(), to_json(value)?)))
+                .collect::<Option<_>>()?,
+        ),
+        rmpv::Value::Binary(_) | rmpv::Value::Ext(..) => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,147 @@
+//! From a directory and a command's arguments to the state they use.
+
+use std::path::Path;
+
+use super::aws_settings::Surroundings;
+use super::config::BackendConfig;
+use super::plan_file::{PlanFile, SavedPlan};
+use super::workspace::Workspace;
+use super::{
+    Backend, BackendError, Dialect, Request, Resolved, data_dir, hcl, local, plan_file, s3,
+    workspace,
+};
+
+const NO_BACKEND: &str = "no backend is configured";
+
+/// Finds the state that a command will use.
+///
+/// # Errors
+/// When that cannot be said for certain; the run must not go on then.
+pub fn resolve(request: &Request<'_>) -> Result<Resolved, BackendError> {
+    let data_dir = data_dir::path(request.dir, request.env);
+    let named = request.workspace_override.as_deref();
+    let workspace = workspace::select(named, request.env, &data_dir)?;
+    if let Some(flag) = request.state_flag.as_ref().filter(|flag| flag.any_backend) {
+        let backend = Backend::Local { state_path: request.dir.join(&flag.path) };
+        let origin = "`-state`".to_owned();
+        return Ok(Resolved { backend, workspace, origin, notes: Vec::new() });
+    }
+    let (config, notes) = match &request.plan_file {
+        None => (directorys(request, &data_dir)?, Vec::new()),
+        Some(file) => match plan_file::open(&request.dir.join(file))? {
+            PlanFile::Plan(plan) => {
+                let notes = notes_on(&plan, file, &data_dir, &workspace);
+                (Some(plan.backend), notes)
+            }
+            PlanFile::NotAPlan(why) => {
+                let note = format!(
+                    "`{}` is no saved plan ({why}): the directory's own backend counts",
+                    file.display()
+                );
+                (directorys(request, &data_dir)?, vec![note])
+            }
+        },
+    };
+    let origin = config.as_ref().map_or(NO_BACKEND.to_owned(), |config| config.place.clone());
+    let backend = backend_of(config.as_ref(), &workspace.name, request)?;
+    Ok(Resolved { backend, workspace, origin, notes })
+}
+
+fn backend_of(
+    config: Option<&BackendConfig>,
+    workspace: &str,
+    request: &Request<'_>,
+) -> Result<Backend, BackendError> {
+    match config {
+        Some(config) if config.kind == "s3" => {
+            let around = Surroundings { env: request.env, dir: request.dir };
+            Ok(Backend::S3(Box::new(s3::from_config(config, workspace, &around)?)))
+        }
+        Some(config) if config.kind != "local" => Ok(Backend::Other(config.kind.clone())),
+        local_or_none => {
+            let flag = request.state_flag.as_ref().map(|flag| flag.path.as_path());
+            let state_path = local::state_path(local_or_none, workspace, flag, request.dir)?;
+            Ok(Backend::Local { state_path })
+        }
+    }
+}
+
+/// The directory's own backend; nothing for the local one that needs no configuration.
+fn directorys(
+    request: &Request<'_>,
+    data_dir: &Path,
+) -> Result<Option<BackendConfig>, BackendError> {
+    if let Some(recorded) = data_dir::read_backend(data_dir)? {
+        return Ok(Some(recorded));
+    }
+    let Some(declared) = hcl::find(request.dir, request.dialect)? else { return Ok(None) };
+    let init = init_command(request);
+    if !request.allow_hcl_fallback {
+        let hcl::Declared { kind, place, .. } = declared;
+        return Err(BackendError::NotInitialised { place, kind, init });
+    }
+    let (kind, place) = (declared.kind, declared.place);
+    if kind != "s3" && kind != "local" {
+        // Its attributes do not matter: there is no lock for it.
+        return Ok(Some(BackendConfig { kind, attributes: serde_json::Map::new(), place }));
+    }
+    let config = BackendConfig { kind, attributes: declared.attributes?, place };
+    if config.kind == "s3" {
+        for missing in ["bucket", "key"] {
+            if config.section().text(missing)?.is_none() {
+                return Err(BackendError::PartialBackend { place: config.place, missing, init });
+            }
+        }
+    }
+    Ok(Some(config))
+}
+
+/// What is worth knowing about a saved plan: that it goes elsewhere than a new one would.
+fn notes_on(plan: &SavedPlan, file: &Path, data_dir: &Path, workspace: &Workspace) -> Vec<String> {
+    let name = file.display();
+    let made = &plan.backend;
+    let mut notes = Vec::new();
+    match data_dir::read_backend(data_dir) {
+        Ok(Some(own)) if !own.says_the_same(made) => notes.push(format!(
+            "the saved plan `{name}` is for the backend {}, and the directory's is {}: the plan's counts",
+            made.describe(),
+            own.describe()
+        )),
+        Ok(None) if made.kind != "local" => notes.push(format!(
+            "the saved plan `{name}` is for the backend {}, and the directory has none: the plan's counts",
+            made.describe()
+        )),
+        Ok(_) => {}
+        // Terraform does not look there for a saved plan.
+        Err(error) => notes.push(format!(
+            "the saved plan `{name}` is for the backend {}; the directory's own is unknown: {error}",
+            made.describe()
+        )),
+    }
+    if plan.workspace != workspace.name {
+        notes.push(format!(
+            "the saved plan `{name}` was made in the workspace `{}` by Terraform {}, and `{}` is \
+             selected: that one's state is used",
+            plan.workspace, plan.terraform_version, workspace.name
+        ));
+    }
+    notes
+}
+
+/// The command that initialises the directory.
+fn init_command(request: &Request<'_>) -> String {
+    let program = match request.dialect {
+        Dialect::Terraform => "terraform",
+        Dialect::OpenTofu => "tofu",
+    };
+    match request.chdir {
+        Some(dir) => {
+            let flag = format!("-chdir={}", dir.display());
+            format!("{program} {} init", shell_words::quote(&flag))
+        }
+        None => format!("{program} init"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

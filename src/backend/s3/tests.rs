@@ -1,0 +1,324 @@
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::backend::{AssumeRole, AwsEndpoints, WebIdentity};
+use crate::env::Env;
+
+const REGION: (&str, &str) = ("AWS_REGION", "eu-west-1");
+
+fn read_in(
+    attributes: &Value,
+    workspace: &str,
+    env: &[(&str, &str)],
+) -> Result<S3Backend, BackendError> {
+    let mut all = json!({"bucket": "tfb", "key": "a/b/terraform.tfstate"});
+    let merged = all.as_object_mut().unwrap();
+    merged.extend(attributes.as_object().unwrap().clone());
+    let config = BackendConfig {
+        kind: "s3".to_owned(),
+        attributes: merged.clone(),
+        place: "`x`".to_owned(),
+    };
+    let env: Env = env.iter().copied().collect();
+    from_config(&config, workspace, &Surroundings { env: &env, dir: Path::new("/w") })
+}
+
+fn read(attributes: &Value) -> S3Backend {
+    read_in(attributes, "default", &[REGION]).unwrap()
+}
+
+fn aws(attributes: &Value, env: &[(&str, &str)]) -> AwsSettings {
+    let env = [&[REGION][..], env].concat();
+    read_in(attributes, "default", &env).unwrap().aws
+}
+
+fn error(attributes: &Value) -> String {
+    read_in(attributes, "default", &[REGION]).unwrap_err().to_string()
+}
+
+/// Keys that Terraform 1.11.4 was seen to use.
+#[test]
+fn keys_are_those_of_terraform() {
+    for (attributes, workspace, state_key) in [
+        (json!({}), "default", "a/b/terraform.tfstate"),
+        (json!({"workspace_key_prefix": null}), "dev", "env:/dev/a/b/terraform.tfstate"),
+        (json!({"workspace_key_prefix": ""}), "dev", "dev/a/b/terraform.tfstate"),
+        (json!({"workspace_key_prefix": "p/q"}), "dev", "p/q/dev/a/b/terraform.tfstate"),
+        (json!({"key": "./odd/k"}), "default", "./odd/k"),
+        (json!({"key": "./odd/k", "workspace_key_prefix": ""}), "w1", "w1/odd/k"),
+    ] {
+        let backend = read_in(&attributes, workspace, &[REGION]).unwrap();
+        assert_eq!(backend.state_key(), state_key, "{attributes}");
+        assert_eq!(backend.lock_key(), LockKey(format!("tfb/{state_key}")), "{attributes}");
+        assert_eq!(backend.lock_file_key(), format!("{state_key}.tflock"), "{attributes}");
+    }
+}
+
+#[test]
+fn a_workspace_that_the_listing_cannot_show_is_known() {
+    for (attributes, workspace, prefix, can_match) in [
+        (json!({}), "default", "env:/", true),
+        (json!({}), "dev", "env:/", true),
+        (json!({"workspace_key_prefix": ""}), "dev", "", true),
+        (json!({"workspace_key_prefix": "p"}), "dev", "p/", true),
+        (json!({"key": "./k"}), "default", "env:/", true),
+        (json!({"key": "./k"}), "dev", "env:/", false),
+        (json!({"key": "a/../k"}), "dev", "env:/", false),
+        (json!({"workspace_key_prefix": "./p"}), "dev", "./p/", false),
+        (json!({}), "a/b", "env:/", false),
+        (json!({}), "..", "env:/", false),
+    ] {
+        let backend = read_in(&attributes, workspace, &[REGION]).unwrap();
+        assert_eq!(backend.listing_prefix(), prefix, "{attributes} {workspace}");
+        assert_eq!(backend.listing_can_match(), can_match, "{attributes} {workspace}");
+        assert_eq!(backend.is_default_workspace(), workspace == "default");
+    }
+}
+
+#[test]
+fn the_locks_are_those_that_are_configured() {
+    for (attributes, table, file) in [
+        (json!({}), None, false),
+        (json!({"dynamodb_table": "", "use_lockfile": null}), None, false),
+        (json!({"dynamodb_table": "t"}), Some("t"), false),
+        (json!({"use_lockfile": true}), None, true),
+        (json!({"dynamodb_table": "t", "use_lockfile": true}), Some("t"), true),
+    ] {
+        let backend = read(&attributes);
+        assert_eq!(backend.dynamodb_table.as_deref(), table, "{attributes}");
+        assert_eq!(backend.use_lockfile, file, "{attributes}");
+    }
+}
+
+#[test]
+fn what_terraform_refuses_is_refused() {
+    for (attributes, attribute) in [
+        (json!({"bucket": null}), "bucket"),
+        (json!({"bucket": ""}), "bucket"),
+        (json!({"key": null}), "key"),
+        (json!({"key": ""}), "key"),
+        (json!({"key": "/k"}), "key"),
+        (json!({"key": "k/"}), "key"),
+        (json!({"key": "a//k"}), "key"),
+        (json!({"key": ["k"]}), "key"),
+        (json!({"workspace_key_prefix": "p/"}), "workspace_key_prefix"),
+        (json!({"workspace_key_prefix": "/p"}), "workspace_key_prefix"),
+        (json!({"use_lockfile": "maybe"}), "use_lockfile"),
+        (json!({"assume_role": {"role_arn": null}}), "assume_role.role_arn"),
+        (json!({"assume_role": {"role_arn": "r", "duration": "9"}}), "assume_role.duration"),
+    ] {
+        let message = error(&attributes);
+        let expected = format!("the backend in `x` has no usable `{attribute}`: ");
+        assert!(message.starts_with(&expected), "{message}");
+    }
+}
+
+#[test]
+fn a_region_comes_from_the_backend_or_the_environment_only() {
+    let region = |attributes, env: &[(&str, &str)]| {
+        read_in(attributes, "default", env).map(|backend| backend.aws.region.unwrap())
+    };
+    let (first, second) = (("AWS_REGION", "r1"), ("AWS_DEFAULT_REGION", "r2"));
+    let set = json!({"region": "r0"});
+    let unset = json!({"region": ""});
+    assert_eq!(region(&set, &[first, second]).unwrap(), "r0");
+    assert_eq!(region(&unset, &[first, second]).unwrap(), "r1");
+    assert_eq!(region(&unset, &[second]).unwrap(), "r2");
+    let error = region(&unset, &[("AWS_PROFILE", "p")]).unwrap_err();
+    assert!(error.to_string().starts_with("missing region value: the backend in `x`"), "{error}");
+    assert!(error.hint().contains("AWS_REGION"), "{}", error.hint());
+}
+
+#[test]
+fn endpoints_are_found_in_terraforms_order() {
+    let s3 = |attributes: &Value, env: &[(&str, &str)]| aws(attributes, env).endpoints.s3;
+    let new = ("AWS_ENDPOINT_URL_S3", "http://new");
+    let old = ("AWS_S3_ENDPOINT", "http://old");
+    let block = json!({"endpoints": {"s3": "http://block"}, "endpoint": null});
+    let flat = json!({"endpoints": {"s3": null}, "endpoint": "http://flat"});
+    let none = json!({"endpoints": null});
+    assert_eq!(s3(&block, &[new, old]).as_deref(), Some("http://block"));
+    assert_eq!(s3(&flat, &[new, old]).as_deref(), Some("http://flat"));
+    assert_eq!(s3(&none, &[new, old]).as_deref(), Some("http://new"));
+    assert_eq!(s3(&none, &[old]).as_deref(), Some("http://old"));
+    assert_eq!(s3(&none, &[("AWS_ENDPOINT_URL", "http://all")]), None, "the SDK's");
+    let legacy = json!({"dynamodb_endpoint": "http://d", "sts_endpoint": "http://t"});
+    let expected = AwsEndpoints {
+        dynamodb: Some("http://d".to_owned()),
+        s3: None,
+        sts: Some("http://t".to_owned()),
+    };
+    assert_eq!(aws(&legacy, &[]).endpoints, expected);
+    let vars = [("AWS_ENDPOINT_URL_DYNAMODB", "http://d"), ("AWS_STS_ENDPOINT", "http://t")];
+    assert_eq!(aws(&none, &vars).endpoints, expected);
+}
+
+#[test]
+fn credentials_of_the_environment_are_left_to_the_sdk() {
+    let vars = [("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", "b"), ("AWS_PROFILE", "p")];
+    let settings = aws(&json!({}), &vars);
+    assert_eq!((settings.access_key, settings.secret_key, settings.profile), (None, None, None));
+    let own = json!({"access_key": "a", "secret_key": "b", "token": "c", "profile": "q"});
+    let settings = aws(&own, &vars);
+    assert_eq!(settings.access_key.as_deref(), Some("a"));
+    assert_eq!(settings.token.as_deref(), Some("c"));
+    assert_eq!(settings.profile.as_deref(), Some("q"));
+}
+
+#[test]
+fn switches_of_the_environment_are_on_with_any_value() {
+    for (value, on) in [("true", true), ("false", true), ("", false)] {
+        let vars = [("AWS_USE_FIPS_ENDPOINT", value), ("AWS_USE_DUALSTACK_ENDPOINT", value)];
+        let settings = aws(&json!({}), &vars);
+        assert_eq!((settings.use_fips, settings.use_dualstack), (on, on), "{value}");
+        let off = json!({"use_fips_endpoint": false, "use_dualstack_endpoint": false});
+        assert!(!aws(&off, &vars).use_fips, "the attribute wins");
+    }
+}
+
+#[test]
+fn proxies_follow_terraforms_order() {
+    let proxies = |attributes: &Value, env: &[(&str, &str)]| {
+        let settings = aws(attributes, env);
+        [settings.http_proxy, settings.https_proxy, settings.no_proxy]
+            .map(Option::unwrap_or_default)
+    };
+    let upper = [("HTTP_PROXY", "h"), ("HTTPS_PROXY", "s"), ("NO_PROXY", "n")];
+    let lower = [("http_proxy", "lh"), ("https_proxy", "ls"), ("no_proxy", "ln")];
+    assert_eq!(proxies(&json!({}), &[]), ["", "", ""]);
+    assert_eq!(proxies(&json!({}), &lower), ["lh", "ls", "ln"]);
+    assert_eq!(proxies(&json!({}), &[upper, lower].concat()), ["h", "s", "n"]);
+    assert_eq!(proxies(&json!({"http_proxy": "a"}), &[]), ["a", "a", ""]);
+    assert_eq!(proxies(&json!({"http_proxy": "a"}), &upper), ["a", "s", "n"]);
+    assert_eq!(proxies(&json!({"https_proxy": "", "no_proxy": "x"}), &upper), ["h", "", "x"]);
+}
+
+#[test]
+fn files_are_expanded_and_stand_in_the_directory_of_the_run() {
+    let env = [("HOME", "/home/u"), ("DIR", "/d")];
+    let all = json!({
+        "shared_config_files": ["~/c", "rel/c"],
+        "shared_credentials_files": ["$DIR/c", "${DIR}/e", "/abs", "~other/x", "a$"],
+        "custom_ca_bundle": "ca.pem",
+    });
+    let settings = aws(&all, &env);
+    let paths = |paths: &[&str]| paths.iter().map(PathBuf::from).collect::<Vec<_>>();
+    assert_eq!(settings.shared_config_files, paths(&["/home/u/c", "/w/rel/c"]));
+    assert_eq!(
+        settings.shared_credentials_files,
+        paths(&["/d/c", "/d/e", "/abs", "/w/~other/x", "/w/a$"])
+    );
+    assert_eq!(settings.ca_bundle, Some("/w/ca.pem".into()));
+
+    let vars = [
+        ("AWS_SHARED_CREDENTIALS_FILE", "cred"),
+        ("AWS_SHARED_CONFIG_FILE", "conf"),
+        ("AWS_CA_BUNDLE", "/ca"),
+    ];
+    let settings = aws(&json!({"shared_credentials_file": "old"}), &vars);
+    assert_eq!(settings.shared_credentials_files, paths(&["/w/cred"]));
+    assert_eq!(settings.shared_config_files, paths(&["/w/conf"]));
+    assert_eq!(settings.ca_bundle, Some("/ca".into()));
+    let settings = aws(&json!({"shared_credentials_file": "old"}), &[]);
+    assert_eq!(settings.shared_credentials_files, paths(&["/w/old"]));
+}
+
+#[test]
+fn a_role_is_read_from_the_block_or_the_old_attributes() {
+    let block = json!({"role_arn": "old", "assume_role": {
+        "role_arn": "arn", "duration": "1h", "external_id": "e", "policy": " {} ",
+        "policy_arns": ["p"], "session_name": "s", "source_identity": "i", "tags": {"k": "v"},
+        "transitive_tag_keys": ["k"],
+    }});
+    let role = AssumeRole {
+        role_arn: "arn".to_owned(),
+        duration: Some(Duration::from_hours(1)),
+        external_id: Some("e".to_owned()),
+        policy: Some("{}".to_owned()),
+        policy_arns: vec!["p".to_owned()],
+        session_name: Some("s".to_owned()),
+        source_identity: Some("i".to_owned()),
+        tags: vec![("k".to_owned(), "v".to_owned())],
+        transitive_tag_keys: vec!["k".to_owned()],
+    };
+    assert_eq!(aws(&block, &[]).assume_role.as_ref(), Some(&role));
+    let flat = json!({
+        "assume_role": null, "role_arn": "arn", "assume_role_duration_seconds": 3600,
+        "external_id": "e", "assume_role_policy": "{}", "assume_role_policy_arns": ["p"],
+        "session_name": "s", "assume_role_tags": {"k": "v"},
+        "assume_role_transitive_tag_keys": ["k"],
+    });
+    let expected = AssumeRole { source_identity: None, ..role };
+    assert_eq!(aws(&flat, &[]).assume_role, Some(expected));
+    assert_eq!(aws(&json!({"role_arn": "", "session_name": "s"}), &[]).assume_role, None);
+}
+
+#[test]
+fn a_web_identity_takes_what_it_lacks_from_the_environment() {
+    let vars = [
+        ("AWS_ROLE_ARN", "arn"),
+        ("AWS_ROLE_SESSION_NAME", "s"),
+        ("AWS_WEB_IDENTITY_TOKEN_FILE", "/token"),
+    ];
+    let expected = WebIdentity {
+        role_arn: Some("arn".to_owned()),
+        session_name: Some("s".to_owned()),
+        token_file: Some("/token".into()),
+        ..WebIdentity::default()
+    };
+    let unset = json!({"assume_role_with_web_identity": {"role_arn": null}});
+    assert_eq!(aws(&unset, &vars).web_identity, Some(expected));
+    let token = json!({"assume_role_with_web_identity": {"web_identity_token": "hunter2"}});
+    let settings = aws(&token, &vars);
+    let identity = settings.web_identity.as_ref().unwrap();
+    assert_eq!((identity.token.as_deref(), &identity.token_file), (Some("hunter2"), &None));
+    assert_eq!(aws(&json!({}), &vars).web_identity, None, "the SDK's");
+}
+
+#[test]
+fn the_rest_is_read() {
+    let settings = aws(
+        &json!({"use_path_style": null, "force_path_style": true, "insecure": true,
+            "skip_metadata_api_check": false, "sts_region": "r",
+            "ec2_metadata_service_endpoint_mode": "IPv6"}),
+        &[("AWS_METADATA_URL", "http://m")],
+    );
+    assert!(settings.use_path_style && settings.insecure);
+    assert_eq!(settings.skip_metadata_api_check, Some(false));
+    assert_eq!(settings.sts_region.as_deref(), Some("r"));
+    assert_eq!(settings.metadata_endpoint.as_deref(), Some("http://m"));
+    assert_eq!(settings.metadata_endpoint_mode.as_deref(), Some("IPv6"));
+}
+
+#[test]
+fn encryption_needs_encrypt() {
+    let key = "x".repeat(44);
+    let var = ("AWS_SSE_CUSTOMER_KEY", key.as_str());
+    for (attributes, env, expected) in [
+        (json!({"kms_key_id": "k", "sse_customer_key": "c"}), &[var][..], Encryption::None),
+        (json!({"encrypt": true}), &[], Encryption::Aes256),
+        (json!({"encrypt": true, "kms_key_id": "k"}), &[], Encryption::Kms("k".to_owned())),
+        (json!({"encrypt": true}), &[var], Encryption::CustomerKey(key.clone())),
+        (
+            json!({"encrypt": true, "sse_customer_key": "c"}),
+            &[var],
+            Encryption::CustomerKey("c".to_owned()),
+        ),
+    ] {
+        let backend = read_in(&attributes, "default", &[&[REGION][..], env].concat()).unwrap();
+        assert_eq!(backend.objects.encryption, expected, "{attributes}");
+    }
+}
+
+#[test]
+fn nothing_secret_is_printed() {
+    let backend = read(&json!({
+        "access_key": "hunter2", "secret_key": "hunter2", "token": "hunter2", "encrypt": true,
+        "sse_customer_key": "hunter2", "http_proxy": "http://u:hunter2@p",
+        "assume_role_with_web_identity": {"web_identity_token": "hunter2"},
+    }));
+    assert!(!format!("{backend:?}").contains("hunter2"));
+}
