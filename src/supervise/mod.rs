@@ -1,6 +1,28 @@
 //! Supervision of the child: one interrupt, whoever sent how many, and no release before it is gone.
+//!
+//! Three pieces, driven by the one loop in `run`:
+//!
+//! - [`Signals`] turns what is delivered to us into words ([`Word`]) with their [`Origin`].
+//! - [`Child`] is the process, its group and its terminal. It reports what happens to them
+//!   ([`ChildEvent`]) and carries out what was decided ([`Child::apply`]).
+//! - [`Supervisor`] decides. It has no clock and does no I/O.
+//!
+//! Why so few signals go out: Terraform counts INT and TERM alike and takes the second as "exit at
+//! once"; CI runners send several as a matter of course. What goes to the child is SIGINT, also for
+//! TERM and HUP, and it goes to the whole group: provider plugins swallow INT but die of TERM,
+//! Terraform has no handler for HUP, and a wrapper script named `terraform` passes nothing on.
+
+mod child;
+mod machine;
+mod signal;
+
+pub use child::{Child, ChildEvent, SpawnError, TerminalUse, exec, suspend_self};
+pub use machine::{Action, Event, GROUP_GRACE, SETTLE, StopCause, Supervisor};
+pub use signal::{Received, Signals};
 
 use std::time::Duration;
+
+use nix::sys::signal::Signal;
 
 /// How the child ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -28,4 +50,92 @@ pub enum SecondSignal {
     Hold,
     /// Passed on.
     Forward,
+}
+
+/// A signal that asks us to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum StopSignal {
+    /// SIGINT.
+    Interrupt,
+    /// SIGTERM.
+    Terminate,
+    /// SIGHUP.
+    Hangup,
+    /// SIGQUIT.
+    Quit,
+}
+
+impl StopSignal {
+    /// The signal itself; its number plus 128 is the exit code when nothing was run.
+    #[must_use]
+    pub fn signal(self) -> Signal {
+        match self {
+            Self::Interrupt => Signal::SIGINT,
+            Self::Terminate => Signal::SIGTERM,
+            Self::Hangup => Signal::SIGHUP,
+            Self::Quit => Signal::SIGQUIT,
+        }
+    }
+}
+
+/// A signal that means nothing to us and is passed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PassSignal {
+    /// SIGWINCH; to the group, since it harms nobody.
+    WindowChange,
+    /// SIGUSR1; to the child alone: its default action ends a process, so plugins and provisioners
+    /// must not get what bare Terraform would have got alone.
+    User1,
+    /// SIGUSR2; as [`PassSignal::User1`].
+    User2,
+}
+
+impl PassSignal {
+    /// The signal itself.
+    #[must_use]
+    pub fn signal(self) -> Signal {
+        match self {
+            Self::WindowChange => Signal::SIGWINCH,
+            Self::User1 => Signal::SIGUSR1,
+            Self::User2 => Signal::SIGUSR2,
+        }
+    }
+}
+
+/// What a signal means to us, whether or not a child runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Word {
+    /// End.
+    Stop(StopSignal),
+    /// Stop until resumed (SIGTSTP).
+    Suspend,
+    /// Go on (SIGCONT).
+    Resume,
+    /// Not for us.
+    Pass(PassSignal),
+}
+
+/// Where a signal came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// The kernel: a key on the terminal, or its hang-up. It went to the whole foreground group.
+    Terminal,
+    /// A process called `kill`. Both are 0 when it is outside our PID or user namespace.
+    Sent {
+        /// The sender.
+        pid: i32,
+        /// Its user.
+        uid: u32,
+    },
+    /// The system did not say.
+    Unknown,
+}
+
+/// Who has got a signal already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reach {
+    /// Only we.
+    UsOnly,
+    /// The child too, from whoever sent it: it must not get it again.
+    ChildToo,
 }

@@ -1,0 +1,153 @@
+//! The start of the child.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::libc;
+use nix::sys::prctl::set_child_subreaper;
+use nix::sys::signal::{SigSet, Signal};
+use nix::unistd::Pid;
+use rustix::process::{PidfdFlags, pidfd_open};
+use tokio::io::unix::AsyncFd;
+
+use super::sys::{ignore_background_output, restore_before_exec, watch};
+use super::terminal::Terminal;
+use super::{Alive, Child, Seat, group, id};
+
+/// Whether the child may be made the terminal's foreground.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TerminalUse {
+    /// As a shell does for its jobs.
+    HandOver,
+    /// In CI: also where it has a terminal (Buildkite), nobody types there, and a group that is
+    /// signalled as a whole must never be the child's. The child gets the terminal only if it
+    /// reads it.
+    LeaveAlone,
+}
+
+/// Why the child did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum SpawnError {
+    /// There is no such program (exit code 127).
+    #[error("`{program}` is not found", program = program.display())]
+    NotFound {
+        /// As it was given.
+        program: PathBuf,
+    },
+    /// It is there, but the system does not run it (exit code 126).
+    #[error("`{program}` cannot be executed: {source}", program = program.display())]
+    NotExecutable {
+        /// As it was given.
+        program: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// It is not the program's fault: no memory, no process left, a bug of ours.
+    #[error("cannot start `{program}`: {source}", program = program.display())]
+    Failed {
+        /// As it was given.
+        program: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+}
+
+impl SpawnError {
+    /// Sorts the error of an `exec` into what a shell tells apart as 127 and 126 (POSIX, "Exit
+    /// Status for Commands"), and the rest.
+    #[must_use]
+    pub fn new(program: &Path, source: io::Error) -> Self {
+        let program = program.to_owned();
+        match source.raw_os_error() {
+            // The file is there: it is the interpreter of its first line that is not.
+            Some(libc::ENOENT) if program.components().count() > 1 && program.exists() => {
+                Self::NotExecutable { program, source }
+            }
+            Some(libc::ENOENT) => Self::NotFound { program },
+            Some(
+                libc::EACCES
+                | libc::EPERM
+                | libc::ENOEXEC
+                | libc::ELIBBAD
+                | libc::EISDIR
+                | libc::ENOTDIR
+                | libc::ELOOP
+                | libc::ENAMETOOLONG
+                | libc::E2BIG
+                | libc::ETXTBSY
+                | libc::EINVAL,
+            ) => Self::NotExecutable { program, source },
+            _ => Self::Failed { program, source },
+        }
+    }
+}
+
+impl Child {
+    /// Starts the command, in a tokio runtime, on the thread that will live longest.
+    ///
+    /// It inherits stdin, stdout and stderr unless the command says otherwise, and finds signals
+    /// as if it had been started in our place.
+    pub fn spawn(mut command: Command, terminal_use: TerminalUse) -> Result<Self, SpawnError> {
+        let program = PathBuf::from(command.get_program());
+        let failed = |source| SpawnError::Failed { program: program.clone(), source };
+
+        // Before the spawn, so that no end is missed; and even if we got it blocked.
+        let sigchld = signal_hook_tokio::Signals::new([Signal::SIGCHLD as i32]).map_err(failed)?;
+        SigSet::from(Signal::SIGCHLD).thread_unblock().map_err(|error| failed(error.into()))?;
+        set_child_subreaper(true).map_err(|error| failed(error.into()))?;
+
+        let mut terminal = Terminal::open();
+        let foreground = terminal.as_ref().is_some_and(Terminal::is_ours);
+        let hand_over = terminal_use == TerminalUse::HandOver && foreground;
+        let seat = if hand_over && group::alone_in_our_group() != Some(true) {
+            Seat::OurGroup
+        } else {
+            Seat::OwnGroup
+        };
+        let mut lent = None;
+        if let (true, Seat::OwnGroup, Some(terminal)) = (hand_over, seat, &mut terminal) {
+            lent = Some(terminal.handle_to_lend().map_err(failed)?);
+        }
+        if terminal.is_some() {
+            ignore_background_output().map_err(failed)?;
+        }
+        if seat == Seat::OwnGroup {
+            // The child does it itself, before the hook. There is no need to repeat it here as
+            // shells do: `spawn` returns only when the program runs.
+            command.process_group(0);
+        }
+        let lending = lent.is_some();
+        restore_before_exec(&mut command, lent);
+
+        let started = command.spawn();
+        if let (true, Some(terminal)) = (lending, &mut terminal) {
+            match &started {
+                Ok(child) => terminal.lent(pid(child)),
+                // The one that took it is gone already.
+                Err(_) => terminal.take_from_the_dead().map_err(failed)?,
+            }
+        }
+        let leader = pid(&started.map_err(|source| SpawnError::new(&program, source))?);
+        Ok(Self {
+            leader,
+            seat,
+            terminal,
+            terminal_use,
+            pidfd: pidfd(leader),
+            sigchld,
+            alive: Alive::Leader,
+        })
+    }
+}
+
+fn pid(child: &std::process::Child) -> Pid {
+    Pid::from_raw(child.id().cast_signed())
+}
+
+/// A handle that tells of the child's end; nothing where the kernel or a sandbox has none.
+fn pidfd(leader: Pid) -> Option<AsyncFd<OwnedFd>> {
+    pidfd_open(id(leader), PidfdFlags::empty()).ok().and_then(|pidfd| watch(pidfd).ok())
+}

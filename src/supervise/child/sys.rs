@@ -1,0 +1,161 @@
+//! What has no safe interface: all `unsafe` is here.
+//!
+//! Most of it gives a child what we inherited, unchanged. A child must find signals as if it had been started in our place. Three parties come between:
+//! Rust's runtime ignores SIGPIPE before `main`, we install handlers, and `std` gives every child
+//! an empty signal mask and the default SIGPIPE. So what we got is noted before all of them, when
+//! the program is loaded.
+#![expect(
+    unsafe_code,
+    reason = "sigaction(2), the hook before exec, the note at load time and AsyncFd have no safe interface"
+)]
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+use std::ptr;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use nix::libc;
+use nix::sys::signal::{
+    SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, raise, sigaction,
+};
+use nix::unistd::{getpid, tcsetpgrp};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// The highest signal number of Linux.
+const LAST_SIGNAL: libc::c_int = 64;
+
+/// Bit `n - 1`: signal `n` was ignored when this program was loaded.
+static IGNORED: AtomicU64 = AtomicU64::new(0);
+
+/// Bit `n - 1`: signal `n` was blocked when this program was loaded.
+static BLOCKED: AtomicU64 = AtomicU64::new(0);
+
+/// Makes the loader call [`note`] before Rust's runtime starts (gABI, "Initialization and
+/// Termination Functions"; glibc and musl both do).
+#[used]
+// SAFETY: the section holds pointers to functions of this type, and `note` needs no runtime.
+#[unsafe(link_section = ".init_array")]
+static NOTE_AT_LOAD: extern "C" fn() = note;
+
+extern "C" fn note() {
+    let mut mask = MaybeUninit::<libc::sigset_t>::zeroed();
+    // SAFETY: without a new mask, this only fills the old one; all zeroes is a valid empty set.
+    let mask = unsafe {
+        libc::sigprocmask(libc::SIG_SETMASK, ptr::null(), mask.as_mut_ptr());
+        mask.assume_init()
+    };
+    let (mut ignored, mut blocked) = (0, 0);
+    for signal in 1..=LAST_SIGNAL {
+        let mut action = MaybeUninit::<libc::sigaction>::zeroed();
+        // SAFETY: without a new action, this only fills the old one; all zeroes is a valid default
+        // action, which stays for the numbers that the C library keeps to itself (EINVAL).
+        let action = unsafe {
+            libc::sigaction(signal, ptr::null(), action.as_mut_ptr());
+            action.assume_init()
+        };
+        ignored |= u64::from(action.sa_sigaction == libc::SIG_IGN) << (signal - 1);
+        // SAFETY: `mask` is initialised above.
+        blocked |=
+            u64::from(unsafe { libc::sigismember(&raw const mask, signal) } == 1) << (signal - 1);
+    }
+    IGNORED.store(ignored, Ordering::Relaxed);
+    BLOCKED.store(blocked, Ordering::Relaxed);
+}
+
+fn has(set: &AtomicU64, signal: libc::c_int) -> bool {
+    set.load(Ordering::Relaxed) >> (signal - 1) & 1 == 1
+}
+
+/// Whether this signal was ignored when we were started (`nohup`, a background job of a script).
+pub(crate) fn ignored_at_start(signal: Signal) -> bool {
+    has(&IGNORED, signal as libc::c_int)
+}
+
+/// Makes the command start with the signals as we got them and, with a terminal, as its
+/// foreground group: from the first instruction, so that it never reads it from the background.
+pub(super) fn restore_before_exec(command: &mut Command, terminal: Option<OwnedFd>) {
+    let before_exec = move || {
+        // Nothing may interrupt this, least of all a handler of ours that the fork copied; and
+        // with SIGTTOU blocked a background process may set the foreground group (POSIX).
+        SigSet::all().thread_set_mask()?;
+        restore_actions();
+        if let Some(terminal) = &terminal {
+            // Fails when the terminal has just hung up, which is no reason not to run: without
+            // us, the command would have been started too. The parent looks at what came of it.
+            let _hung_up = tcsetpgrp(terminal.as_fd(), getpid());
+        }
+        restore_mask()
+    };
+    // SAFETY: between fork and exec only async-signal-safe calls are allowed (fork(2)): the hook
+    // makes system calls and reads atomics; it neither allocates nor locks.
+    unsafe { command.pre_exec(before_exec) };
+}
+
+fn restore_actions() {
+    for signal in 1..=LAST_SIGNAL {
+        let action = if has(&IGNORED, signal) { libc::SIG_IGN } else { libc::SIG_DFL };
+        // SAFETY: both are valid actions for any signal. It fails for SIGKILL, SIGSTOP and the C
+        // library's own two, which nobody can have changed.
+        unsafe { libc::signal(signal, action) };
+    }
+}
+
+fn restore_mask() -> io::Result<()> {
+    let mut mask = MaybeUninit::<libc::sigset_t>::zeroed();
+    // SAFETY: `mask` is made a valid empty set first and used only as such; the number is in range.
+    unsafe {
+        libc::sigemptyset(mask.as_mut_ptr());
+        for signal in (1..=LAST_SIGNAL).filter(|signal| has(&BLOCKED, *signal)) {
+            libc::sigaddset(mask.as_mut_ptr(), signal);
+        }
+        if libc::sigprocmask(libc::SIG_SETMASK, mask.as_ptr(), ptr::null_mut()) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// Becomes the command, with the signals as we got them. Returns only when that fails.
+#[must_use]
+pub fn exec(mut command: Command) -> io::Error {
+    restore_before_exec(&mut command, None);
+    command.exec()
+}
+
+/// Stops this process by the signal's default action, until somebody continues it.
+///
+/// A real SIGTSTP and not SIGSTOP: where nobody could ever continue us (an orphaned process group,
+/// as in a container or under `setsid`; or PID 1) the kernel drops the first, and this returns at
+/// once.
+pub fn suspend_self(signal: Signal) -> io::Result<()> {
+    let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    let mask = SigSet::from(signal).thread_swap_mask(SigmaskHow::SIG_UNBLOCK)?;
+    // SAFETY: the default action runs no code of ours.
+    let handler = unsafe { sigaction(signal, &default) }?;
+    let raised = raise(signal);
+    // SAFETY: what was in place before is valid still: handlers are never removed.
+    let restored = unsafe { sigaction(signal, &handler) };
+    mask.thread_set_mask()?;
+    raised?;
+    restored?;
+    Ok(())
+}
+
+/// Ignores SIGTTOU from here on: while the child has the terminal we are in its background, and
+/// with `stty tostop` our first line about a slow release would stop us.
+pub(super) fn ignore_background_output() -> io::Result<()> {
+    let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
+    // SAFETY: ignoring a signal runs no code of ours.
+    unsafe { sigaction(Signal::SIGTTOU, &ignore) }?;
+    Ok(())
+}
+
+/// Makes a descriptor's readiness known to the runtime.
+pub(super) fn watch(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an owned descriptor stays open, and the same, for as long as the value lives.
+    Ok(unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) }?)
+}

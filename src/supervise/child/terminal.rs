@@ -1,0 +1,115 @@
+//! The controlling terminal, and whose it is.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt as _;
+
+use nix::libc;
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
+use nix::unistd::{Pid, getpgrp, tcgetpgrp, tcsetpgrp};
+
+/// Our controlling terminal, which we may lend to the child's group.
+#[derive(Debug)]
+pub(super) struct Terminal {
+    tty: File,
+    /// To whom it is lent.
+    lent_to: Option<Pid>,
+    /// How it was set when we lent it.
+    our_modes: Option<Termios>,
+    /// How the child had set it when it was stopped.
+    child_modes: Option<Termios>,
+}
+
+impl Terminal {
+    /// Opens it by the name that always means the controlling one: whether or not stdin is
+    /// redirected, its keys send signals and it stops background readers. Nothing if there is none
+    /// or it cannot be used: then there is nothing to hand over.
+    pub(super) fn open() -> Option<Self> {
+        let flags = libc::O_NOCTTY | libc::O_NONBLOCK;
+        let tty =
+            OpenOptions::new().read(true).write(true).custom_flags(flags).open("/dev/tty").ok()?;
+        Some(Self { tty, lent_to: None, our_modes: None, child_modes: None })
+    }
+
+    /// Whether we are its foreground group: what a shell made of us, not what we made of the child.
+    pub(super) fn is_ours(&self) -> bool {
+        tcgetpgrp(&self.tty) == Ok(getpgrp())
+    }
+
+    /// A handle for the child, which takes the terminal itself before it becomes the command.
+    pub(super) fn handle_to_lend(&mut self) -> io::Result<OwnedFd> {
+        self.our_modes = tcgetattr(&self.tty).ok();
+        self.tty.as_fd().try_clone_to_owned()
+    }
+
+    /// Notes that the group has taken the terminal, if it has.
+    pub(super) fn lent(&mut self, group: Pid) {
+        self.lent_to = (tcgetpgrp(&self.tty) == Ok(group)).then_some(group);
+    }
+
+    /// Lends it to the group again, as the group had set it.
+    pub(super) fn lend_again(&mut self, group: Pid) -> io::Result<()> {
+        without_stopping(|| {
+            self.our_modes = tcgetattr(&self.tty).ok();
+            if let Some(modes) = &self.child_modes {
+                tcsetattr(&self.tty, SetArg::TCSANOW, modes)?;
+            }
+            tcsetpgrp(&self.tty, group)
+        })?;
+        self.lent_to = Some(group);
+        Ok(())
+    }
+
+    /// Takes it back from a child that was stopped. Its modes are kept for when it goes on, and
+    /// the shell gets its own.
+    pub(super) fn take_back_for_now(&mut self) -> io::Result<()> {
+        if self.lent_to.take().is_none() {
+            return Ok(());
+        }
+        without_stopping(|| {
+            self.child_modes = tcgetattr(&self.tty).ok();
+            tcsetpgrp(&self.tty, getpgrp())?;
+            self.restore_modes()
+        })
+    }
+
+    /// Takes it back from a child that has ended. What a command set on purpose (`stty -echo`)
+    /// stays, as a shell has it; a command that was `cut_off` cannot have meant it.
+    pub(super) fn take_back(&mut self, cut_off: bool) -> io::Result<()> {
+        if self.lent_to.take().is_none() {
+            return Ok(());
+        }
+        without_stopping(|| {
+            tcsetpgrp(&self.tty, getpgrp())?;
+            if cut_off { self.restore_modes() } else { Ok(()) }
+        })
+    }
+
+    /// Takes it back from a process that took it and then could not become the command. It may
+    /// have died before it took it; then the terminal is still ours, and this changes nothing.
+    pub(super) fn take_from_the_dead(&mut self) -> io::Result<()> {
+        without_stopping(|| tcsetpgrp(&self.tty, getpgrp()))
+    }
+
+    fn restore_modes(&self) -> nix::Result<()> {
+        match &self.our_modes {
+            Some(modes) => tcsetattr(&self.tty, SetArg::TCSANOW, modes),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Does something to the terminal from the background. With SIGTTOU blocked POSIX allows it; else
+/// it would stop us.
+fn without_stopping(act: impl FnOnce() -> nix::Result<()>) -> io::Result<()> {
+    let mask = SigSet::from(Signal::SIGTTOU).thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+    let acted = act();
+    mask.thread_set_mask()?;
+    match acted {
+        // The terminal has hung up: there is nothing to give or to take any more.
+        Err(nix::Error::EIO | nix::Error::ENOTTY | nix::Error::ENXIO) => Ok(()),
+        acted => Ok(acted?),
+    }
+}

@@ -1,0 +1,360 @@
+use super::*;
+use Action::{ContinueGroup, ForwardSecond, Interrupt, Kill, PassOn, StopGroup, SuspendSelf};
+use Event::{ChildContinued, ChildStopped, GroupGone, MustKill, MustStop, Resume, Suspend, Tick};
+use Reach::{ChildToo, UsOnly};
+use StopSignal::{Hangup, Quit, Terminate};
+
+const HOLD: Policy = Policy { second_signal: SecondSignal::Hold, grace: None };
+const FORWARD: Policy = Policy { second_signal: SecondSignal::Forward, grace: None };
+const INT: Event = Event::Stop(StopSignal::Interrupt, UsOnly);
+const TERM: Event = Event::Stop(Terminate, UsOnly);
+const HUP: Event = Event::Stop(Hangup, UsOnly);
+const QUIT: Event = Event::Stop(Quit, UsOnly);
+const CTRL_C: Event = Event::Stop(StopSignal::Interrupt, ChildToo);
+const BY_INT: Option<StopCause> = Some(StopCause::Signal(StopSignal::Interrupt));
+const BY_ORDER: Option<StopCause> = Some(StopCause::Order);
+
+fn exited(code: u8) -> Event {
+    Event::ChildExited { status: ChildStatus::Exited(code), group_gone: true }
+}
+
+fn exited_leaving_others(code: u8) -> Event {
+    Event::ChildExited { status: ChildStatus::Exited(code), group_gone: false }
+}
+
+fn died(signal: Signal) -> Event {
+    Event::ChildExited { status: ChildStatus::Signaled(signal as i32), group_gone: true }
+}
+
+fn finished(code: u8, stopped_by: Option<StopCause>) -> Action {
+    Action::Finished { status: ChildStatus::Exited(code), stopped_by }
+}
+
+fn at(seconds: u64) -> Uptime {
+    Uptime(Duration::from_secs(100 + seconds))
+}
+
+/// Plays the events at second 0, 1, 2, … and compares the actions of each.
+#[track_caller]
+fn play(policy: Policy, script: &[(Event, &[Action])]) -> Supervisor {
+    let mut supervisor = Supervisor::new(policy);
+    for (second, (event, expected)) in (0..).zip(script) {
+        let actions = supervisor.step(at(second), *event);
+        assert_eq!(actions, *expected, "event {second}: {event:?}");
+    }
+    supervisor
+}
+
+#[test]
+fn int_term_and_hup_all_become_one_interrupt() {
+    for stop in [INT, TERM, HUP] {
+        play(HOLD, &[(stop, &[Interrupt])]);
+    }
+}
+
+#[test]
+fn quit_goes_on_as_it_is() {
+    play(HOLD, &[(QUIT, &[Action::Quit])]);
+}
+
+#[test]
+fn second_stop_does_not_repeat_the_interrupt() {
+    for (second, word) in
+        [(INT, StopSignal::Interrupt), (TERM, Terminate), (HUP, Hangup), (QUIT, Quit)]
+    {
+        play(HOLD, &[(INT, &[Interrupt]), (second, &[Action::Withhold(word)])]);
+    }
+}
+
+#[test]
+fn githubs_int_and_term_are_one_stop() {
+    play(
+        HOLD,
+        &[
+            (INT, &[Interrupt]),
+            (TERM, &[Action::Withhold(Terminate)]),
+            (exited(1), &[finished(1, BY_INT)]),
+        ],
+    );
+}
+
+#[test]
+fn second_stop_is_forwarded_once_when_asked_for() {
+    play(
+        FORWARD,
+        &[
+            (INT, &[Interrupt]),
+            (TERM, &[ForwardSecond]),
+            (INT, &[Action::Withhold(StopSignal::Interrupt)]),
+            (HUP, &[Action::Withhold(Hangup)]),
+        ],
+    );
+}
+
+#[test]
+fn three_hundred_stops_are_still_one_interrupt_and_one_second() {
+    let mut supervisor = Supervisor::new(FORWARD);
+    let sent: Vec<_> = (0..300).flat_map(|_| supervisor.step(at(0), INT)).collect();
+    assert_eq!(sent.iter().filter(|action| **action == Interrupt).count(), 1);
+    assert_eq!(sent.iter().filter(|action| **action == ForwardSecond).count(), 1);
+}
+
+#[test]
+fn what_the_terminal_gave_to_both_is_not_forwarded() {
+    play(HOLD, &[(CTRL_C, &[]), (CTRL_C, &[])]);
+    let after = play(HOLD, &[(CTRL_C, &[]), (exited(1), &[finished(1, BY_INT)])]);
+    assert_eq!(after.deadline(), None);
+}
+
+#[test]
+fn a_sent_signal_after_the_terminals_is_the_second() {
+    play(HOLD, &[(CTRL_C, &[]), (TERM, &[Action::Withhold(Terminate)])]);
+    play(FORWARD, &[(CTRL_C, &[]), (TERM, &[ForwardSecond])]);
+}
+
+#[test]
+fn two_interrupts_from_the_terminal_are_a_forced_end() {
+    let after = play(HOLD, &[(CTRL_C, &[]), (CTRL_C, &[]), (exited(1), &[])]);
+    assert_eq!(after.deadline(), Some(at(2).plus(SETTLE)));
+}
+
+#[test]
+fn an_end_of_its_own_accord_leaves_the_background_alone() {
+    for code in [0, 1, 2, 255] {
+        play(HOLD, &[(exited_leaving_others(code), &[finished(code, None)])]);
+    }
+}
+
+#[test]
+fn after_a_stop_the_whole_group_is_ended_before_the_finish() {
+    play(
+        HOLD,
+        &[
+            (TERM, &[Interrupt]),
+            (exited_leaving_others(1), &[Interrupt]),
+            (GroupGone, &[finished(1, Some(StopCause::Signal(Terminate)))]),
+        ],
+    );
+}
+
+#[test]
+fn what_outlives_the_group_grace_is_killed_until_gone() {
+    let mut supervisor =
+        play(HOLD, &[(INT, &[Interrupt]), (exited_leaving_others(1), &[Interrupt])]);
+    let first = supervisor.deadline().expect("a stubborn rest is killed");
+    assert_eq!(first, at(1).plus(GROUP_GRACE));
+    assert_eq!(supervisor.step(first, Tick), [Kill]);
+    let again = supervisor.deadline().expect("and again");
+    assert!(again > first);
+    assert_eq!(supervisor.step(again, Tick), [Kill]);
+    assert_eq!(supervisor.step(again, GroupGone), []);
+    let settled = supervisor.deadline().expect("a kill is followed by a settle");
+    assert_eq!(settled, again.plus(SETTLE));
+    assert_eq!(supervisor.step(settled, Tick), [finished(1, BY_INT)]);
+    assert_eq!(supervisor.deadline(), None);
+}
+
+#[test]
+fn a_child_that_a_signal_ended_did_not_end_of_its_own_accord() {
+    let status = ChildStatus::Signaled(Signal::SIGSEGV as i32);
+    play(
+        HOLD,
+        &[
+            (Event::ChildExited { status, group_gone: false }, &[Interrupt]),
+            (GroupGone, &[Action::Finished { status, stopped_by: None }]),
+        ],
+    );
+}
+
+#[test]
+fn a_kill_by_anybody_is_followed_by_a_settle() {
+    let mut supervisor = play(HOLD, &[(died(Signal::SIGKILL), &[])]);
+    let status = ChildStatus::Signaled(9);
+    assert_eq!(supervisor.deadline(), Some(at(0).plus(SETTLE)));
+    assert_eq!(supervisor.step(at(1), Tick), [], "an early tick changes nothing");
+    let finished = Action::Finished { status, stopped_by: None };
+    assert_eq!(supervisor.step(at(2), Tick), [finished]);
+}
+
+#[test]
+fn other_deaths_need_no_settle() {
+    let status = ChildStatus::Signaled(Signal::SIGINT as i32);
+    play(
+        HOLD,
+        &[
+            (INT, &[Interrupt]),
+            (died(Signal::SIGINT), &[Action::Finished { status, stopped_by: BY_INT }]),
+        ],
+    );
+}
+
+#[test]
+fn forwarded_seconds_and_quits_settle() {
+    let second = play(FORWARD, &[(INT, &[Interrupt]), (INT, &[ForwardSecond])]);
+    let quit = play(FORWARD, &[(QUIT, &[Action::Quit])]);
+    for mut supervisor in [second, quit] {
+        assert_eq!(supervisor.step(at(9), exited(1)), []);
+        assert_eq!(supervisor.deadline(), Some(at(9).plus(SETTLE)));
+    }
+}
+
+#[test]
+fn the_grace_runs_from_the_first_signal_and_ends_in_a_kill() {
+    let policy = Policy { second_signal: SecondSignal::Hold, grace: Some(Duration::from_secs(10)) };
+    let mut supervisor =
+        play(policy, &[(INT, &[Interrupt]), (TERM, &[Action::Withhold(Terminate)])]);
+    assert_eq!(supervisor.deadline(), Some(at(10)));
+    assert_eq!(supervisor.step(at(9), Tick), []);
+    assert_eq!(supervisor.step(at(10), Tick), [Kill]);
+    let died = Event::ChildExited { status: ChildStatus::Signaled(9), group_gone: false };
+    assert_eq!(supervisor.step(at(10), died), [], "no interrupt after a kill");
+    assert_eq!(supervisor.step(at(10), GroupGone), []);
+    let status = ChildStatus::Signaled(9);
+    assert_eq!(supervisor.step(at(12), Tick), [Action::Finished { status, stopped_by: BY_INT }]);
+}
+
+#[test]
+fn without_a_grace_the_child_is_never_killed() {
+    let after = play(HOLD, &[(INT, &[Interrupt]), (Tick, &[])]);
+    assert_eq!(after.deadline(), None);
+}
+
+#[test]
+fn a_short_grace_also_bounds_the_rest_of_the_group() {
+    let policy = Policy { second_signal: SecondSignal::Hold, grace: Some(Duration::from_secs(2)) };
+    let after = play(policy, &[(INT, &[Interrupt]), (exited_leaving_others(0), &[Interrupt])]);
+    assert_eq!(after.deadline(), Some(at(2)));
+}
+
+#[test]
+fn an_order_to_stop_interrupts_once() {
+    play(HOLD, &[(MustStop, &[Interrupt]), (MustStop, &[]), (exited(0), &[finished(0, BY_ORDER)])]);
+    play(HOLD, &[(INT, &[Interrupt]), (MustStop, &[]), (exited(0), &[finished(0, BY_INT)])]);
+}
+
+#[test]
+fn the_users_first_stop_after_an_order_is_no_second_one() {
+    play(
+        FORWARD,
+        &[
+            (MustStop, &[Interrupt]),
+            (INT, &[Action::Withhold(StopSignal::Interrupt)]),
+            (INT, &[ForwardSecond]),
+        ],
+    );
+}
+
+#[test]
+fn an_order_to_kill_kills_however_gracefully_it_was_asked() {
+    play(HOLD, &[(MustKill, &[Kill]), (exited(0), &[])]);
+    play(HOLD, &[(INT, &[Interrupt]), (MustKill, &[Kill])]);
+    play(
+        HOLD,
+        &[(INT, &[Interrupt]), (exited_leaving_others(1), &[Interrupt]), (MustKill, &[Kill])],
+    );
+}
+
+#[test]
+fn a_suspend_stops_the_group_first_and_us_when_it_stands() {
+    play(
+        HOLD,
+        &[
+            (Suspend(UsOnly), &[StopGroup]),
+            (ChildStopped(Signal::SIGTSTP), &[SuspendSelf(Signal::SIGTSTP)]),
+            (Resume, &[ContinueGroup]),
+            (ChildContinued, &[]),
+            (exited(0), &[finished(0, None)]),
+        ],
+    );
+}
+
+#[test]
+fn ctrl_z_on_the_childs_terminal_suspends_us_too() {
+    for signal in [Signal::SIGTSTP, Signal::SIGTTIN, Signal::SIGTTOU] {
+        play(HOLD, &[(ChildStopped(signal), &[SuspendSelf(signal)])]);
+    }
+}
+
+#[test]
+fn ctrl_z_in_a_pipeline_is_not_repeated() {
+    play(
+        HOLD,
+        &[
+            (Suspend(ChildToo), &[]),
+            (ChildStopped(Signal::SIGTSTP), &[SuspendSelf(Signal::SIGTSTP)]),
+        ],
+    );
+    play(
+        HOLD,
+        &[
+            (ChildStopped(Signal::SIGTSTP), &[SuspendSelf(Signal::SIGTSTP)]),
+            (Resume, &[ContinueGroup]),
+        ],
+    );
+}
+
+#[test]
+fn somebody_elses_sigstop_does_not_suspend_us() {
+    play(HOLD, &[(ChildStopped(Signal::SIGSTOP), &[]), (ChildContinued, &[])]);
+}
+
+#[test]
+fn a_stopped_child_is_continued_so_that_it_can_end() {
+    play(HOLD, &[(ChildStopped(Signal::SIGSTOP), &[]), (TERM, &[Interrupt, ContinueGroup])]);
+    play(HOLD, &[(ChildStopped(Signal::SIGSTOP), &[]), (MustStop, &[Interrupt, ContinueGroup])]);
+}
+
+#[test]
+fn other_signals_pass_unless_the_child_has_them() {
+    play(
+        HOLD,
+        &[
+            (Event::Pass(PassSignal::User1, UsOnly), &[PassOn(PassSignal::User1)]),
+            (Event::Pass(PassSignal::WindowChange, ChildToo), &[]),
+        ],
+    );
+}
+
+#[test]
+fn nothing_moves_a_finished_supervisor() {
+    let mut supervisor = play(HOLD, &[(exited(0), &[finished(0, None)])]);
+    let status = ChildStatus::Exited(0);
+    for event in [
+        INT,
+        QUIT,
+        CTRL_C,
+        MustStop,
+        MustKill,
+        Tick,
+        GroupGone,
+        Resume,
+        ChildContinued,
+        Suspend(UsOnly),
+        ChildStopped(Signal::SIGTSTP),
+        Event::Pass(PassSignal::User2, UsOnly),
+        Event::ChildExited { status, group_gone: false },
+    ] {
+        assert_eq!(supervisor.step(at(9), event), [], "{event:?}");
+    }
+}
+
+/// Every order of the events that matter, four deep: what can never happen does not.
+#[test]
+fn no_order_of_events_sends_more_than_one_interrupt_to_a_living_child() {
+    let events =
+        [INT, TERM, CTRL_C, MustStop, Tick, Suspend(UsOnly), ChildStopped(Signal::SIGSTOP)];
+    for (a, b, c, d) in (0..events.len().pow(4)).map(|n| {
+        let pick = |k: u32| events[n / events.len().pow(k) % events.len()];
+        (pick(0), pick(1), pick(2), pick(3))
+    }) {
+        let mut supervisor = Supervisor::new(HOLD);
+        let all = [a, b, c, d];
+        let sent: Vec<_> = all.iter().flat_map(|event| supervisor.step(at(0), *event)).collect();
+        let interrupts = sent.iter().filter(|action| **action == Interrupt).count();
+        let stop_came = all.iter().any(|event| matches!(event, Event::Stop(..) | MustStop));
+        let first_is_theirs =
+            all.iter().find(|event| matches!(event, Event::Stop(..) | MustStop)) == Some(&CTRL_C);
+        assert_eq!(interrupts, usize::from(stop_came && !first_is_theirs), "{all:?}");
+        assert!(!sent.contains(&Kill) && !sent.contains(&ForwardSecond), "{all:?}");
+    }
+}

@@ -1,0 +1,91 @@
+//! The border where signals become words.
+
+use std::collections::VecDeque;
+use std::io;
+
+use futures_util::{FutureExt as _, StreamExt as _};
+use nix::sys::signal::Signal;
+use signal_hook::iterator::exfiltrator::WithOrigin;
+use signal_hook::iterator::exfiltrator::origin::Origin as RawOrigin;
+use signal_hook::low_level::siginfo::Cause;
+use signal_hook_tokio::SignalsInfo;
+
+use super::child::ignored_at_start;
+use super::{Origin, PassSignal, StopSignal, Word};
+
+/// What we act on, and what it means.
+const WORDS: [(Signal, Word); 9] = [
+    (Signal::SIGHUP, Word::Stop(StopSignal::Hangup)),
+    (Signal::SIGINT, Word::Stop(StopSignal::Interrupt)),
+    (Signal::SIGQUIT, Word::Stop(StopSignal::Quit)),
+    (Signal::SIGTERM, Word::Stop(StopSignal::Terminate)),
+    (Signal::SIGTSTP, Word::Suspend),
+    (Signal::SIGCONT, Word::Resume),
+    (Signal::SIGWINCH, Word::Pass(PassSignal::WindowChange)),
+    (Signal::SIGUSR1, Word::Pass(PassSignal::User1)),
+    (Signal::SIGUSR2, Word::Pass(PassSignal::User2)),
+];
+
+/// A signal that was delivered to us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Received {
+    /// What it means.
+    pub word: Word,
+    /// Where it came from.
+    pub origin: Origin,
+}
+
+/// The signals of this process, from [`Signals::install`] on.
+pub struct Signals {
+    stream: SignalsInfo<WithOrigin>,
+    /// Taken from the stream together, not handed out yet.
+    batch: VecDeque<Received>,
+}
+
+impl Signals {
+    /// Takes over the signals, in a tokio runtime. To be called before the first remote write:
+    /// from here on no signal ends us unseen.
+    ///
+    /// A signal that was ignored when we started stays ignored, for us and for the child, as if
+    /// the child had been started in our place: `nohup tfwrap apply` survives the end of its
+    /// terminal, and `tfwrap apply &` in a script does not take the script's Ctrl-C. The same for
+    /// one that was blocked. SIGTTIN and SIGTTOU keep their meaning; see [`super::Child`].
+    pub fn install() -> io::Result<Self> {
+        let ours = WORDS.iter().map(|(signal, _)| *signal);
+        let ours = ours.filter(|signal| !ignored_at_start(*signal)).map(|signal| signal as i32);
+        Ok(Self { stream: SignalsInfo::new(ours)?, batch: VecDeque::new() })
+    }
+
+    /// The next signal. Dropping the future loses nothing.
+    ///
+    /// Signals that arrive together have no order of their own. So a suspend that comes with a
+    /// resume is dropped: were it the earlier one, it would stop us for ever.
+    pub async fn next(&mut self) -> Received {
+        loop {
+            if let Some(received) = self.batch.pop_front() {
+                return received;
+            }
+            let Some(first) = self.stream.next().await else {
+                // The stream ends only when its handle is closed, and nobody has the handle.
+                return std::future::pending().await;
+            };
+            self.batch.extend(received(&first));
+            while let Some(Some(raw)) = self.stream.next().now_or_never() {
+                self.batch.extend(received(&raw));
+            }
+            if self.batch.iter().any(|received| received.word == Word::Resume) {
+                self.batch.retain(|received| received.word != Word::Suspend);
+            }
+        }
+    }
+}
+
+fn received(raw: &RawOrigin) -> Option<Received> {
+    let (_, word) = WORDS.iter().find(|(signal, _)| *signal as i32 == raw.signal)?;
+    let origin = match (raw.cause, raw.process) {
+        (Cause::Kernel, _) => Origin::Terminal,
+        (_, Some(process)) => Origin::Sent { pid: process.pid, uid: process.uid },
+        (_, None) => Origin::Unknown,
+    };
+    Some(Received { word: *word, origin })
+}
