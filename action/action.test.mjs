@@ -74,10 +74,14 @@ test("the exit code passes through", () => {
 
 test("what is wrong with an input is said and nothing runs", () => {
   const { env } = world("echo ran");
-  for (const inputs of [{ command: " \n".trim() }, { command: "plan", quiet: "yes" }]) {
+  for (const inputs of [
+    { command: "\n" },
+    { command: "plan", quiet: "yes" },
+    { command: "plan", "working-directory": "no/such" },
+  ]) {
     const { status, stdout } = main(env(inputs));
     assert.equal(status, 64);
-    assert.match(stdout, /^::error title=tfwrap::input (command|quiet): [^\n]*\n$/);
+    assert.match(stdout, /^::error title=tfwrap::input (command|quiet|working-directory): [^\n]*\n$/);
   }
 });
 

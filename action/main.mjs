@@ -4,7 +4,7 @@
 // the lock back once Terraform has ended; post.mjs waits for that.
 
 import { spawn, spawnSync } from "node:child_process";
-import { appendFileSync } from "node:fs";
+import { appendFileSync, existsSync } from "node:fs";
 import { constants } from "node:os";
 import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -84,21 +84,19 @@ function rememberChild(pid) {
 
 function main() {
   const args = tfwrapArguments();
+  const cwd = resolve(process.env.GITHUB_WORKSPACE ?? ".", input("working-directory"));
+  // Without it, the error would name the program as missing.
+  if (!existsSync(cwd)) throw new InputError(`input working-directory: \`${cwd}\` does not exist`);
   const program = binary();
-  const options = {
-    cwd: resolve(process.env.GITHUB_WORKSPACE ?? ".", input("working-directory")),
-    env: environment(),
-    stdio: "inherit",
-  };
   // In place before there is a child: without a handler the signal would end this process alone.
   let child;
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) {
     process.on(signal, () => child?.kill(signal));
   }
-  child = spawn(program, args, options);
+  child = spawn(program, args, { cwd, env: environment(), stdio: "inherit" });
   child.on("error", (error) => {
     const hint = "install tfwrap in an earlier step, or set the input `path` or `build`";
-    fail(`cannot start \`${program}\` in \`${options.cwd}\`: ${error.message}\nhint: ${hint}`, 127);
+    fail(`cannot start \`${program}\`: ${error.message}\nhint: ${hint}`, 127);
   });
   child.on("exit", (code, signal) => {
     process.exitCode = code ?? 128 + constants.signals[signal];
