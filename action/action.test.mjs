@@ -1,0 +1,149 @@
+// Drives both scripts as the runner does: `node --test action/`.
+
+import assert from "node:assert/strict";
+import { spawn, spawnSync } from "node:child_process";
+import { chmodSync, mkdtempSync, readFileSync, realpathSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+import { fileURLToPath } from "node:url";
+
+const script = (name) => fileURLToPath(new URL(name, import.meta.url));
+
+function world(stub) {
+  const dir = realpathSync(mkdtempSync(join(tmpdir(), "tfwrap-action-")));
+  const path = join(dir, "tfwrap");
+  writeFileSync(path, `#!/bin/bash\n${stub}\n`);
+  chmodSync(path, 0o755);
+  const state = join(dir, "state");
+  writeFileSync(state, "");
+  const env = (inputs) => ({
+    PATH: process.env.PATH,
+    GITHUB_STATE: state,
+    GITHUB_WORKSPACE: dir,
+    RUNNER_TEMP: dir,
+    INPUT_PATH: path,
+    ...Object.fromEntries(Object.entries(inputs).map(([name, value]) => [`INPUT_${name.toUpperCase()}`, value])),
+  });
+  return { dir, env, state: () => Object.fromEntries(readFileSync(state, "utf8").trim().split("\n").map((l) => l.split("="))) };
+}
+
+const main = (env) => spawnSync(process.execPath, [script("main.mjs")], { env, encoding: "utf8" });
+
+// Resolves with all output once `wanted` appeared in it.
+const until = (child, wanted) =>
+  new Promise((found) => {
+    let seen = "";
+    child.stdout.on("data", (data) => {
+      seen += data;
+      if (seen.includes(wanted)) found(seen);
+    });
+  });
+
+const exit = (child) => new Promise((done) => child.on("exit", (code, signal) => done({ code, signal })));
+
+test("every input becomes one word, the command comes last", () => {
+  const { env } = world('printf "<%s>" "$@"; env | grep ^INPUT_');
+  const { stdout } = main(
+    env({
+      command: "apply\n-auto-approve\n\n-var=x=$(id) `id` 'a b'\r\n",
+      "lock-timeout": "5m",
+      lock: "file:///a b\ndynamodb://t/k\n",
+      quiet: "true",
+      verbose: "false",
+      color: "",
+    }),
+  );
+  assert.equal(
+    stdout,
+    "<--lock-timeout=5m><--lock=file:///a b><--lock=dynamodb://t/k><--quiet>" +
+      "<apply><-auto-approve><-var=x=$(id) `id` 'a b'>",
+  );
+});
+
+test("the working directory is relative to the workspace", () => {
+  const { dir, env } = world("pwd");
+  spawnSync("mkdir", [join(dir, "infra")]);
+  assert.equal(main(env({ command: "plan", "working-directory": "infra" })).stdout, `${dir}/infra\n`);
+});
+
+test("the exit code passes through", () => {
+  for (const code of [0, 2, 75]) assert.equal(main(world(`exit ${code}`).env({ command: "plan" })).status, code);
+  assert.equal(main(world("kill -9 $$").env({ command: "plan" })).status, 137);
+});
+
+test("what is wrong with an input is said and nothing runs", () => {
+  const { env } = world("echo ran");
+  for (const inputs of [
+    { command: "\n" },
+    { command: "plan", quiet: "yes" },
+    { command: "plan", "working-directory": "no/such" },
+  ]) {
+    const { status, stdout } = main(env(inputs));
+    assert.equal(status, 64);
+    assert.match(stdout, /^::error title=tfwrap::input (command|quiet|working-directory): [^\n]*\n$/);
+  }
+});
+
+test("a missing binary is said with a way out", () => {
+  const { env } = world("");
+  const { status, stdout } = main({ ...env({ command: "plan" }), INPUT_PATH: "/no/such/tfwrap" });
+  assert.equal(status, 127);
+  assert.match(stdout, /^::error title=tfwrap::cannot start `\/no\/such\/tfwrap`[^\n]*%0Ahint: [^\n]*\n$/);
+});
+
+test("`build` builds the action's own source", () => {
+  const { dir, env } = world("");
+  const cargo = join(dir, "cargo");
+  writeFileSync(cargo, '#!/bin/bash\necho "cargo $*"\nmkdir -p "${@: -1}/bin"\nprintf "#!/bin/bash\\necho built" > "${@: -1}/bin/tfwrap"\nchmod +x "${@: -1}/bin/tfwrap"\n');
+  chmodSync(cargo, 0o755);
+  const { stdout } = main({ ...env({ command: "plan", build: "true" }), INPUT_PATH: "", PATH: `${dir}:${process.env.PATH}` });
+  const source = fileURLToPath(new URL("..", import.meta.url));
+  assert.equal(stdout, `cargo install --locked --path ${source} --root ${dir}/tfwrap-build\nbuilt\n`);
+});
+
+test("each signal is passed on once and the child's end is waited for", async () => {
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) {
+    const { env } = world(`n=0; trap 'n=$((n+1)); echo got $n' ${signal.slice(3)}; echo ready; until ((n)); do sleep 0.05; done; exit 7`);
+    const child = spawn(process.execPath, [script("main.mjs")], { env: env({ command: "apply" }) });
+    const got = until(child, "got 1");
+    await until(child, "ready");
+    child.kill(signal);
+    await got;
+    assert.deepEqual(await exit(child), { code: 7, signal: null });
+  }
+});
+
+test("tfwrap outlives a killed step and post waits for it", async () => {
+  const { dir, env, state } = world('echo ready; until [ -e "$GITHUB_WORKSPACE/go" ]; do sleep 0.05; done');
+  const child = spawn(process.execPath, [script("main.mjs")], { env: env({ command: "apply" }) });
+  const gone = exit(child);
+  await until(child, "ready");
+  while (state().start === undefined) await new Promise((next) => setTimeout(next, 10));
+  child.kill("SIGKILL");
+  await gone;
+  const { pid, start } = state();
+  const post = spawn(process.execPath, [script("post.mjs")], { env: { STATE_pid: pid, STATE_start: start } });
+  await until(post, "waiting for it");
+  const ended = until(post, "tfwrap has ended");
+  writeFileSync(join(dir, "go"), "");
+  await ended;
+  assert.deepEqual(await exit(post), { code: 0, signal: null });
+});
+
+test("post gives up in time and says what may be left", () => {
+  const sleeper = spawn("sleep", ["60"]);
+  const stat = readFileSync(`/proc/${sleeper.pid}/stat`, "utf8").split(" ");
+  const post = (start) =>
+    spawnSync(process.execPath, [script("post.mjs")], {
+      env: { STATE_pid: String(sleeper.pid), STATE_start: start, TFWRAP_POST_WAIT_MS: "300" },
+      encoding: "utf8",
+    });
+  try {
+    assert.match(post(stat[21]).stdout, /::warning title=tfwrap::/);
+    assert.equal(post("1").stdout, "", "another process with that number is not ours");
+    assert.equal(post("").stdout, "");
+  } finally {
+    sleeper.kill("SIGKILL");
+  }
+});
