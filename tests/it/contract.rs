@@ -308,7 +308,8 @@ async fn records_come_back_byte_for_byte(subject: Subject) {
     let key = subject.key("bytes");
     let (mine, theirs) = (subject.open(&key), subject.open(&key));
     let mut full = info("bytes");
-    full.info = "<a href=\"x\">&amp;\u{2028}\u{2029}\\/é\u{1F512}\u{7f}\t\n\u{1}".to_owned();
+    let text = "<a href=\"x\">&amp;\u{2028}\u{2029}\\/é\u{1F512}\u{7f}\t\n\u{1}";
+    full.info = text.to_owned();
     full.who = "x".repeat(100_000);
     let record = Record { info: Some(full.to_json()), lease: Some("<>&\u{2028}".to_owned()) };
     create(&*mine, &key, &record).await;
