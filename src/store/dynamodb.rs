@@ -195,6 +195,7 @@ fn stored(item: &Item) -> Stored {
 
 /// The old item of a refusal. Not every server sends it, and none says in its place that there
 /// was none.
+#[expect(clippy::option_option, reason = "the content of a `Conflict`, described there")]
 fn shown(item: Option<&Item>) -> Option<Option<Stored>> {
     item.filter(|item| !item.is_empty()).map(|item| Some(stored(item)))
 }

@@ -6,6 +6,7 @@
 //!
 //! All paths are resolved from a descriptor of the directory, never through a symbolic link.
 
+use std::fmt::Write as _;
 use std::fs::{File, TryLockError};
 use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
@@ -285,7 +286,7 @@ fn file_name(key: &LockKey) -> String {
         // No encoding has a tilde.
         name.push('~');
         for byte in digest {
-            name.push_str(&format!("{byte:02x}"));
+            let _ = write!(name, "{byte:02x}");
         }
     }
     name

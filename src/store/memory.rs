@@ -12,10 +12,10 @@ use crate::lock::LockKey;
 
 /// A map of records. Every write gets a number that no other write of this store ever gets.
 #[derive(Debug, Default)]
-pub struct MemoryStore(Mutex<Shelf>);
+pub struct MemoryStore(Mutex<Content>);
 
 #[derive(Debug, Default)]
-struct Shelf {
+struct Content {
     records: BTreeMap<LockKey, Stored>,
     writes: u64,
 }
@@ -29,7 +29,7 @@ impl MemoryStore {
 
     /// No step under this lock can leave the map half changed, so a panic elsewhere is no reason
     /// to stop serving.
-    fn shelf(&self) -> MutexGuard<'_, Shelf> {
+    fn lock(&self) -> MutexGuard<'_, Content> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -37,7 +37,7 @@ impl MemoryStore {
 #[async_trait]
 impl Registers for MemoryStore {
     async fn read(&self, key: &LockKey) -> Result<Option<Stored>, StoreError> {
-        Ok(self.shelf().records.get(key).cloned())
+        Ok(self.lock().records.get(key).cloned())
     }
 
     async fn write(
@@ -46,15 +46,15 @@ impl Registers for MemoryStore {
         record: &Record,
         expect: &Expect,
     ) -> Result<WriteReply, StoreError> {
-        let mut shelf = self.shelf();
-        let current = shelf.records.get(key);
+        let mut content = self.lock();
+        let current = content.records.get(key);
         if !expect.holds(current) {
             return Ok(WriteReply::Conflict(Some(current.cloned())));
         }
-        shelf.writes += 1;
-        let version = RecordVersion(shelf.writes.to_string());
+        content.writes += 1;
+        let version = RecordVersion(content.writes.to_string());
         let stored = Stored { record: record.clone(), version: version.clone() };
-        shelf.records.insert(key.clone(), stored);
+        content.records.insert(key.clone(), stored);
         Ok(WriteReply::Applied(version))
     }
 
@@ -63,12 +63,12 @@ impl Registers for MemoryStore {
         key: &LockKey,
         expect: &RecordVersion,
     ) -> Result<RemoveReply, StoreError> {
-        let mut shelf = self.shelf();
-        let current = shelf.records.get(key);
+        let mut content = self.lock();
+        let current = content.records.get(key);
         if current.is_none_or(|stored| stored.version != *expect) {
             return Ok(RemoveReply::Conflict(Some(current.cloned())));
         }
-        shelf.records.remove(key);
+        content.records.remove(key);
         Ok(RemoveReply::Removed)
     }
 }

@@ -32,7 +32,7 @@ const IMDS_ATTEMPTS: u32 = 2;
 /// Builds the provider of the credentials before any `assume_role`.
 pub(super) fn base(
     settings: &AwsSettings,
-    bare: &SdkConfig,
+    sdk: &SdkConfig,
     http: SharedHttpClient,
     timeouts: TimeoutConfig,
 ) -> Result<SharedCredentialsProvider, StoreError> {
@@ -49,16 +49,16 @@ pub(super) fn base(
         }
     }
     if let Some(identity) = &settings.web_identity {
-        let role = WebIdentityRole::new(identity, super::role::sts(settings, bare, None))?;
+        let role = WebIdentityRole::new(identity, super::role::sts(settings, sdk, None))?;
         return Ok(SharedCredentialsProvider::new(role));
     }
     let config = ProviderConfig::default()
-        .with_region(bare.region().cloned())
+        .with_region(sdk.region().cloned())
         .with_http_client(http)
         .with_retry_config(RetryConfig::disabled())
         .with_timeout_config(timeouts)
-        .with_use_fips(bare.use_fips())
-        .with_use_dual_stack(bare.use_dual_stack());
+        .with_use_fips(sdk.use_fips())
+        .with_use_dual_stack(sdk.use_dual_stack());
     let mut profile = ProfileFileCredentialsProvider::builder().configure(&config);
     if let Some(files) = profile_files(settings) {
         profile = profile.profile_files(files);
@@ -88,7 +88,8 @@ pub(super) fn base(
     Ok(SharedCredentialsProvider::new(Tried { provider: chain, tried }))
 }
 
-/// The files that replace `~/.aws/config` and `~/.aws/credentials`.
+/// The files that replace `~/.aws/config` and `~/.aws/credentials`. One that does not exist is
+/// passed over, as by Go's SDK; this SDK would fail.
 pub(super) fn profile_files(settings: &AwsSettings) -> Option<EnvConfigFiles> {
     let (configs, credentials) =
         (&settings.shared_config_files, &settings.shared_credentials_files);
@@ -97,11 +98,13 @@ pub(super) fn profile_files(settings: &AwsSettings) -> Option<EnvConfigFiles> {
     }
     let mut files = EnvConfigFiles::builder()
         .include_default_config_file(configs.is_empty())
-        .include_default_credentials_file(credentials.is_empty());
-    for file in configs {
+        .include_default_credentials_file(credentials.is_empty())
+        // The builder panics when nothing at all is left.
+        .with_contents(EnvConfigFileKind::Config, "");
+    for file in configs.iter().filter(|file| file.exists()) {
         files = files.with_file(EnvConfigFileKind::Config, file);
     }
-    for file in credentials {
+    for file in credentials.iter().filter(|file| file.exists()) {
         files = files.with_file(EnvConfigFileKind::Credentials, file);
     }
     Some(files.build())

@@ -85,10 +85,10 @@ impl AwsClients {
         if settings.use_dualstack {
             loader = loader.use_dual_stack(true);
         }
-        let bare = loader.load().await;
-        let base = credentials::base(settings, &bare, http, timeout_config)?;
-        let provider = role::assumed(settings, &bare, base)?;
-        let sdk = bare.into_builder().credentials_provider(provider).build();
+        let sdk = loader.load().await;
+        let base = credentials::base(settings, &sdk, http, timeout_config)?;
+        let provider = role::assumed(settings, &sdk, base)?;
+        let sdk = sdk.into_builder().credentials_provider(provider).build();
         Ok(Self { sdk, settings: settings.clone(), region })
     }
 

@@ -25,10 +25,10 @@ const SESSION_NAME: &str = "tfwrap";
 /// The client of STS, in its own region where one is configured.
 pub(super) fn sts(
     settings: &AwsSettings,
-    bare: &SdkConfig,
+    sdk: &SdkConfig,
     base: Option<SharedCredentialsProvider>,
 ) -> aws_sdk_sts::Client {
-    let mut config = aws_sdk_sts::config::Builder::from(bare);
+    let mut config = aws_sdk_sts::config::Builder::from(sdk);
     if let Some(region) = &settings.sts_region {
         config = config.region(Region::new(region.clone()));
     }
@@ -42,7 +42,7 @@ pub(super) fn sts(
 /// The credentials of the configured role, or `base` where none is.
 pub(super) fn assumed(
     settings: &AwsSettings,
-    bare: &SdkConfig,
+    sdk: &SdkConfig,
     base: SharedCredentialsProvider,
 ) -> Result<SharedCredentialsProvider, StoreError> {
     let Some(role) = &settings.assume_role else { return Ok(base) };
@@ -51,7 +51,7 @@ pub(super) fn assumed(
         return Err(StoreError::Misconfigured(message.to_owned()));
     }
     let (role, duration) = (role.clone(), seconds(role.duration)?);
-    let sts = sts(settings, bare, Some(base));
+    let sts = sts(settings, sdk, Some(base));
     Ok(SharedCredentialsProvider::new(AssumedRole { role, duration, sts }))
 }
 

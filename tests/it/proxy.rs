@@ -1,0 +1,316 @@
+//! A proxy before a server of the tests that does to a request what a network or a busy server
+//! would do. No emulator throttles or drops replies by itself.
+//!
+//! One request per connection, so that a reset hits just the request it is meant for.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+use crate::servers::serve;
+
+/// Longer than anything here takes; only a broken test waits for so long.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What becomes of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// Nothing special.
+    Pass,
+    /// It is done, but the connection is reset before the reply.
+    DropReply,
+    /// It is done, but the reply breaks off.
+    HalfReply,
+    /// It is done, but the reply says 500.
+    FailAfter,
+    /// It is not done; the connection is reset.
+    Refuse,
+    /// It is not done before [`Proxy::release`]; then as usual, whether its sender still waits
+    /// or not: a late write.
+    Hold,
+    /// It is done; the reply waits for [`Proxy::release`].
+    HoldReply,
+    /// It is done after this long.
+    Delay(Duration),
+    /// It is not done; this status and error code come back.
+    Status(u16, &'static str),
+}
+
+impl Fault {
+    pub(crate) const SERVER_ERROR: Self = Self::Status(500, "InternalServerError");
+    pub(crate) const THROTTLED: Self = Self::Status(400, "ThrottlingException");
+    pub(crate) const OVER_CAPACITY: Self =
+        Self::Status(400, "ProvisionedThroughputExceededException");
+    pub(crate) const DENIED: Self = Self::Status(400, "AccessDeniedException");
+    pub(crate) const CONFLICT: Self = Self::Status(409, "TransactionConflictException");
+}
+
+/// Which requests, and what becomes of them.
+#[derive(Debug, Clone)]
+pub(crate) struct Rule {
+    operation: Option<String>,
+    key: Option<String>,
+    fault: Fault,
+    skip: usize,
+    times: usize,
+}
+
+impl Rule {
+    /// Every request meets `fault`.
+    pub(crate) fn all(fault: Fault) -> Self {
+        Self { operation: None, key: None, fault, skip: 0, times: usize::MAX }
+    }
+
+    /// Every request for `operation` (such as `PutItem`; of S3 the method) meets `fault`.
+    pub(crate) fn on(operation: &str, fault: Fault) -> Self {
+        Self { operation: Some(operation.to_owned()), ..Self::all(fault) }
+    }
+
+    /// Only those about this `LockID` (of S3: this path).
+    pub(crate) fn key(self, key: &str) -> Self {
+        Self { key: Some(key.to_owned()), ..self }
+    }
+
+    /// Only so many.
+    pub(crate) fn times(self, times: usize) -> Self {
+        Self { times, ..self }
+    }
+
+    /// Only after the first so many.
+    pub(crate) fn after(self, skip: usize) -> Self {
+        Self { skip, ..self }
+    }
+
+    fn applies(&mut self, request: &Request) -> bool {
+        let same = |wanted: &Option<String>, found: &str| {
+            wanted.as_deref().is_none_or(|wanted| wanted == found)
+        };
+        if !same(&self.operation, &request.operation) || !same(&self.key, &request.key) {
+            return false;
+        }
+        if self.skip > 0 {
+            self.skip -= 1;
+            return false;
+        }
+        let left = self.times > 0;
+        self.times = self.times.saturating_sub(1);
+        left
+    }
+}
+
+/// The proxy. Works in a thread of its own, so a test may block.
+#[derive(Debug, Clone)]
+pub(crate) struct Proxy {
+    url: String,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    upstream: String,
+    /// The first rule that applies decides.
+    rules: Mutex<Vec<Rule>>,
+    arrived: watch::Sender<BTreeMap<String, usize>>,
+    /// How often what was held has been released.
+    released: watch::Sender<usize>,
+}
+
+impl Proxy {
+    /// Starts a proxy before the server at `upstream`, a URL.
+    pub(crate) fn before(upstream: &str) -> Self {
+        let shared = Arc::new(Shared {
+            upstream: upstream.trim_start_matches("http://").to_owned(),
+            rules: Mutex::default(),
+            arrived: watch::Sender::new(BTreeMap::new()),
+            released: watch::Sender::new(0),
+        });
+        let address = serve({
+            let shared = Arc::clone(&shared);
+            move |listener| accept(listener, shared)
+        });
+        Self { url: format!("http://{address}"), shared }
+    }
+
+    /// Where it is.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Sets the rules anew.
+    pub(crate) fn plan(&self, rules: impl IntoIterator<Item = Rule>) {
+        *self.shared.rules.lock().unwrap() = rules.into_iter().collect();
+    }
+
+    /// How many requests for `operation` have arrived.
+    pub(crate) fn count(&self, operation: &str) -> usize {
+        self.shared.arrived.borrow().get(operation).copied().unwrap_or(0)
+    }
+
+    /// Waits until `n` requests for `operation` have arrived in all.
+    pub(crate) async fn arrived(&self, operation: &str, n: usize) {
+        let mut counts = self.shared.arrived.subscribe();
+        let enough = counts.wait_for(|counts| counts.get(operation).is_some_and(|c| *c >= n));
+        let reached = tokio::time::timeout(PATIENCE, enough).await.is_ok();
+        assert!(reached, "request {n} for {operation} did not arrive");
+    }
+
+    /// [`Proxy::arrived`] for a test without a loop.
+    pub(crate) fn wait_for(&self, operation: &str, n: usize) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(self.arrived(operation, n));
+    }
+
+    /// Lets go of what is held now.
+    pub(crate) fn release(&self) {
+        self.shared.released.send_modify(|n| *n += 1);
+    }
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+    loop {
+        let (connection, _) = listener.accept().await.unwrap();
+        let shared = Arc::clone(&shared);
+        tokio::spawn(async move {
+            // A client that goes away is a fault like others.
+            drop(exchange(connection, &shared).await);
+        });
+    }
+}
+
+async fn exchange(mut client: TcpStream, shared: &Shared) -> std::io::Result<()> {
+    let Some(request) = Request::read(&mut client).await? else { return Ok(()) };
+    let released = shared.released.subscribe();
+    let fault = {
+        let mut rules = shared.rules.lock().unwrap();
+        rules.iter_mut().find_map(|rule| rule.applies(&request).then(|| rule.fault.clone()))
+    };
+    shared.arrived.send_modify(|counts| *counts.entry(request.operation.clone()).or_default() += 1);
+    let upstream = || forward(&shared.upstream, &request);
+    match fault.unwrap_or(Fault::Pass) {
+        Fault::Pass => client.write_all(&upstream().await?).await?,
+        Fault::DropReply => {
+            upstream().await?;
+            return reset(&client);
+        }
+        Fault::HalfReply => {
+            let reply = upstream().await?;
+            client.write_all(&reply[..reply.len() - 2]).await?;
+        }
+        Fault::FailAfter => {
+            upstream().await?;
+            client.write_all(&error(500, "InternalServerError")).await?;
+        }
+        Fault::Refuse => return reset(&client),
+        Fault::Hold => {
+            next(released).await;
+            client.write_all(&upstream().await?).await?;
+        }
+        Fault::HoldReply => {
+            let reply = upstream().await?;
+            next(released).await;
+            client.write_all(&reply).await?;
+        }
+        Fault::Delay(time) => {
+            tokio::time::sleep(time).await;
+            client.write_all(&upstream().await?).await?;
+        }
+        Fault::Status(status, code) => client.write_all(&error(status, code)).await?,
+    }
+    client.shutdown().await
+}
+
+async fn next(mut released: watch::Receiver<usize>) {
+    // An error means that the test is over.
+    drop(released.changed().await);
+}
+
+/// Makes the drop of `client` a reset.
+fn reset(client: &TcpStream) -> std::io::Result<()> {
+    client.set_zero_linger()
+}
+
+fn error(status: u16, code: &str) -> Vec<u8> {
+    let body = format!(
+        r#"{{"__type":"com.amazonaws.dynamodb.v20120810#{code}","message":"said by the proxy"}}"#
+    );
+    format!(
+        "HTTP/1.1 {status} Fault\r\ncontent-type: application/x-amz-json-1.0\r\n\
+         content-length: {}\r\nconnection: close\r\n\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
+}
+
+async fn forward(upstream: &str, request: &Request) -> std::io::Result<Vec<u8>> {
+    let mut server = TcpStream::connect(upstream).await?;
+    server.write_all(request.head.as_bytes()).await?;
+    server.write_all(&request.body).await?;
+    let mut reply = Vec::new();
+    server.read_to_end(&mut reply).await?;
+    Ok(reply)
+}
+
+/// A request as it came, but for its `connection` header.
+struct Request {
+    head: String,
+    body: Vec<u8>,
+    operation: String,
+    key: String,
+}
+
+impl Request {
+    /// `None`: the client closed the connection without one.
+    async fn read(client: &mut TcpStream) -> std::io::Result<Option<Self>> {
+        let mut bytes = Vec::new();
+        let end = loop {
+            if let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
+                break end;
+            }
+            if client.read_buf(&mut bytes).await? == 0 {
+                return Ok(None);
+            }
+        };
+        let mut body = bytes.split_off(end + 4);
+        let text = String::from_utf8_lossy(&bytes[..end]).into_owned();
+        let (first, fields) = text.split_once("\r\n").unwrap_or((&text, ""));
+        let mut head = format!("{first}\r\n");
+        let (mut length, mut target) = (0, None);
+        for line in fields.split("\r\n") {
+            let (name, value) = line.split_once(':').unwrap_or((line, ""));
+            match name.to_ascii_lowercase().as_str() {
+                "connection" => continue,
+                "content-length" => length = value.trim().parse().unwrap(),
+                "x-amz-target" => target = Some(value.trim()),
+                _ => {}
+            }
+            head.push_str(line);
+            head.push_str("\r\n");
+        }
+        head.push_str("connection: close\r\n\r\n");
+        while body.len() < length {
+            if client.read_buf(&mut body).await? == 0 {
+                return Ok(None);
+            }
+        }
+        let (operation, key) = if let Some(target) = target {
+            let operation = target.rsplit('.').next().unwrap_or_default().to_owned();
+            (operation, lock_id(&body).unwrap_or_default())
+        } else {
+            let mut words = first.split(' ');
+            let mut word = || words.next().unwrap_or_default().to_owned();
+            (word(), word())
+        };
+        Ok(Some(Self { head, body, operation, key }))
+    }
+}
+
+fn lock_id(body: &[u8]) -> Option<String> {
+    let body: Value = serde_json::from_slice(body).ok()?;
+    let at = |part: &str| body.pointer(&format!("/{part}/LockID/S"))?.as_str().map(str::to_owned);
+    at("Key").or_else(|| at("Item"))
+}

@@ -1,0 +1,335 @@
+//! The servers of the tests, in this very process on free loopback ports, each started once; and
+//! directories for a real Terraform that uses them.
+
+use std::collections::HashMap;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use aws_sdk_dynamodb::types::{
+    AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType,
+    ScalarAttributeType,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use s3s::auth::SimpleAuth;
+use s3s::service::S3ServiceBuilder;
+use tempfile::TempDir;
+use tfwrap::backend::{AwsEndpoints, AwsSettings};
+
+/// The region of everything here.
+pub(crate) const REGION: &str = "eu-west-1";
+/// Key and secret of everything here.
+pub(crate) const SECRET: &str = "test";
+/// The bucket of [`s3_backend_dir`].
+pub(crate) const BUCKET: &str = "tfstate";
+
+/// A DynamoDB server.
+#[derive(Debug, Clone)]
+pub(crate) struct Endpoint {
+    /// Where it is.
+    pub(crate) url: String,
+}
+
+/// The DynamoDB emulator of this process.
+pub(crate) fn dynamodb() -> &'static Endpoint {
+    static SERVER: OnceLock<Endpoint> = OnceLock::new();
+    SERVER.get_or_init(|| {
+        let database = dynoxide::Database::memory().unwrap();
+        let address = serve(|listener| dynoxide::server::serve_on(listener, database));
+        Endpoint { url: format!("http://{address}") }
+    })
+}
+
+/// A further DynamoDB server to hold the contract against, where one is named.
+pub(crate) fn second_dynamodb() -> Option<Endpoint> {
+    #[expect(clippy::disallowed_methods, reason = "configures the tests, not the program")]
+    let url = std::env::var("TFWRAP_TEST_DYNAMODB_URL").ok()?;
+    Some(Endpoint { url })
+}
+
+impl Endpoint {
+    /// Settings of a client of this server.
+    pub(crate) fn settings(&self) -> AwsSettings {
+        aws_settings(&self.url)
+    }
+
+    /// The SDK's own client, for a look behind the store's back.
+    pub(crate) fn client(&self) -> aws_sdk_dynamodb::Client {
+        let credentials =
+            aws_sdk_dynamodb::config::Credentials::new(SECRET, SECRET, None, None, "test");
+        let config = aws_sdk_dynamodb::Config::builder()
+            .behavior_version(aws_sdk_dynamodb::config::BehaviorVersion::latest())
+            .region(aws_sdk_dynamodb::config::Region::new(REGION))
+            .endpoint_url(&self.url)
+            .http_client(aws_smithy_http_client::Builder::new().build_http())
+            .credentials_provider(credentials)
+            .build();
+        aws_sdk_dynamodb::Client::from_conf(config)
+    }
+
+    /// Creates a lock table as Terraform's documentation has it.
+    pub(crate) async fn create_lock_table(&self, name: &str) {
+        self.create_table(name, "LockID").await;
+    }
+
+    /// Creates a table with this hash key, a string.
+    pub(crate) async fn create_table(&self, name: &str, hash_key: &str) {
+        let attribute = AttributeDefinition::builder()
+            .attribute_name(hash_key)
+            .attribute_type(ScalarAttributeType::S)
+            .build()
+            .unwrap();
+        let schema = KeySchemaElement::builder()
+            .attribute_name(hash_key)
+            .key_type(KeyType::Hash)
+            .build()
+            .unwrap();
+        self.client()
+            .create_table()
+            .table_name(name)
+            .billing_mode(BillingMode::PayPerRequest)
+            .attribute_definitions(attribute)
+            .key_schema(schema)
+            .send()
+            .await
+            .unwrap();
+    }
+
+    /// Stores an item as it is.
+    pub(crate) async fn put_raw(&self, table: &str, item: HashMap<String, AttributeValue>) {
+        self.client().put_item().table_name(table).set_item(Some(item)).send().await.unwrap();
+    }
+
+    /// Reads an item as it is.
+    pub(crate) async fn get_raw(
+        &self,
+        table: &str,
+        lock_id: &str,
+    ) -> Option<HashMap<String, AttributeValue>> {
+        let key = AttributeValue::S(lock_id.to_owned());
+        let answer = self
+            .client()
+            .get_item()
+            .table_name(table)
+            .key("LockID", key)
+            .consistent_read(true)
+            .send()
+            .await
+            .unwrap();
+        answer.item
+    }
+}
+
+/// Settings of a client whose requests all go to `url`.
+pub(crate) fn aws_settings(url: &str) -> AwsSettings {
+    AwsSettings {
+        region: Some(REGION.to_owned()),
+        access_key: Some(SECRET.to_owned()),
+        secret_key: Some(SECRET.to_owned()),
+        endpoints: AwsEndpoints {
+            dynamodb: Some(url.to_owned()),
+            s3: Some(url.to_owned()),
+            sts: Some(url.to_owned()),
+        },
+        skip_metadata_api_check: Some(true),
+        use_path_style: true,
+        ..AwsSettings::default()
+    }
+}
+
+/// The S3 emulator. It does not honour conditions atomically: never a lock store.
+#[derive(Debug)]
+pub(crate) struct S3 {
+    /// Where it is.
+    pub(crate) url: String,
+    root: PathBuf,
+}
+
+/// The S3 emulator of this process.
+pub(crate) fn s3() -> &'static S3 {
+    static SERVER: OnceLock<S3> = OnceLock::new();
+    SERVER.get_or_init(|| {
+        let root = s3_root();
+        let files = s3s_fs::FileSystem::new(&root).unwrap();
+        let mut builder = S3ServiceBuilder::new(files);
+        builder.set_auth(SimpleAuth::from_single(SECRET, SECRET));
+        let service = builder.build();
+        let address = serve(|listener| async move {
+            loop {
+                let (connection, _) = listener.accept().await.unwrap();
+                let service = service.clone();
+                tokio::spawn(async move {
+                    let server = auto::Builder::new(TokioExecutor::new());
+                    // A client that goes away in the middle is no failure of the server.
+                    drop(server.serve_connection(TokioIo::new(connection), service).await);
+                });
+            }
+        });
+        S3 { url: format!("http://{address}"), root }
+    })
+}
+
+impl S3 {
+    /// Creates a bucket, if there is none of this name.
+    pub(crate) fn create_bucket(&self, name: &str) {
+        std::fs::create_dir_all(self.root.join(name)).unwrap();
+    }
+
+    /// Stores an object.
+    pub(crate) fn put(&self, bucket: &str, key: &str, body: &[u8]) {
+        let path = self.root.join(bucket).join(key);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, body).unwrap();
+    }
+
+    /// Reads an object.
+    pub(crate) fn get(&self, bucket: &str, key: &str) -> Option<Vec<u8>> {
+        std::fs::read(self.root.join(bucket).join(key)).ok()
+    }
+}
+
+/// A directory per process, for nothing in a static is ever dropped; those of dead ones go.
+fn s3_root() -> PathBuf {
+    let all = Path::new(env!("CARGO_TARGET_TMPDIR")).join("s3");
+    std::fs::create_dir_all(&all).unwrap();
+    for entry in std::fs::read_dir(&all).unwrap() {
+        let entry = entry.unwrap();
+        if !Path::new("/proc").join(entry.file_name()).exists() {
+            // Another test process may be faster.
+            drop(std::fs::remove_dir_all(entry.path()));
+        }
+    }
+    let root = all.join(std::process::id().to_string());
+    std::fs::create_dir_all(&root).unwrap();
+    root
+}
+
+/// Runs a server in a thread of its own for as long as the process lives.
+pub(crate) fn serve<F: Future + 'static>(
+    server: impl FnOnce(tokio::net::TcpListener) -> F + Send + 'static,
+) -> SocketAddr {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    listener.set_nonblocking(true).unwrap();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            server(tokio::net::TcpListener::from_std(listener).unwrap()).await;
+        });
+    });
+    address
+}
+
+/// A resource that runs `var.command` at every apply. Needs no provider from a registry.
+const RESOURCE: &str = r#"
+variable "command" {
+  type    = string
+  default = "true"
+}
+
+resource "terraform_data" "work" {
+  triggers_replace = timestamp()
+  provisioner "local-exec" {
+    command = var.command
+  }
+}
+"#;
+
+/// A directory for Terraform with its state beside it: no `init` needed.
+pub(crate) fn local_backend_dir() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("main.tf"), RESOURCE).unwrap();
+    dir
+}
+
+/// A directory for Terraform with its state in [`BUCKET`] under `key` and its lock in `table`,
+/// which must exist. Run `terraform init` first.
+pub(crate) fn s3_backend_dir(key: &str, table: &str) -> TempDir {
+    s3().create_bucket(BUCKET);
+    let dir = local_backend_dir();
+    let backend = format!(
+        r#"
+terraform {{
+  backend "s3" {{
+    bucket                      = "{BUCKET}"
+    key                         = "{key}"
+    region                      = "{REGION}"
+    dynamodb_table              = "{table}"
+    use_path_style              = true
+    skip_credentials_validation = true
+    skip_requesting_account_id  = true
+    skip_metadata_api_check     = true
+    skip_region_validation      = true
+    endpoints = {{
+      s3       = "{}"
+      dynamodb = "{}"
+    }}
+  }}
+}}
+"#,
+        s3().url,
+        dynamodb().url
+    );
+    std::fs::write(dir.path().join("backend.tf"), backend).unwrap();
+    dir
+}
+
+/// `terraform` in `dir`, with nothing of the tests' own environment but the `PATH`.
+pub(crate) fn terraform(dir: &Path) -> Command {
+    let mut command = Command::new("terraform");
+    clean(&mut command, dir);
+    command
+}
+
+/// Gives `command` the environment of the tests: credentials of the emulators, no configuration
+/// of the machine's.
+pub(crate) fn clean(command: &mut Command, dir: &Path) {
+    #[expect(clippy::disallowed_methods, reason = "terraform and its shell must be found")]
+    let path = std::env::var_os("PATH").unwrap();
+    command
+        .current_dir(dir)
+        .env_clear()
+        .env("PATH", path)
+        .env("HOME", dir)
+        .env("AWS_ACCESS_KEY_ID", SECRET)
+        .env("AWS_SECRET_ACCESS_KEY", SECRET)
+        .env("CHECKPOINT_DISABLE", "1")
+        .env("TF_IN_AUTOMATION", "1")
+        .env("TF_INPUT", "0");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn succeed(command: &mut Command) -> String {
+        let output = command.output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{command:?}: {text}{errors}");
+        text
+    }
+
+    #[tokio::test]
+    async fn a_real_terraform_keeps_state_and_lock_on_these_servers() {
+        let (key, table) = ("servers/a/terraform.tfstate", "servers-locks");
+        dynamodb().create_lock_table(table).await;
+        let dir = s3_backend_dir(key, table);
+        let run = |args: &[&str]| succeed(terraform(dir.path()).args(args).arg("-no-color"));
+        run(&["init"]);
+        run(&["apply", "-auto-approve"]);
+        let first = s3().get(BUCKET, key).unwrap();
+        // The second one reads what the first one wrote, by its digest too.
+        run(&["apply", "-auto-approve"]);
+        assert_ne!(s3().get(BUCKET, key).unwrap(), first);
+        run(&["workspace", "new", "dev"]);
+        run(&["apply", "-auto-approve"]);
+        assert!(s3().get(BUCKET, &format!("env:/dev/{key}")).is_some());
+        // Given back, but the digest stays.
+        let lock_id = format!("{BUCKET}/{key}");
+        assert_eq!(dynamodb().get_raw(table, &lock_id).await, None);
+        assert!(dynamodb().get_raw(table, &format!("{lock_id}-md5")).await.is_some());
+    }
+}
