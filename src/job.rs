@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::backend::{self, Backend, BackendError, Request, Resolved, S3Backend};
+use crate::backend::{self, Backend, BackendError, Dialect, Request, Resolved, S3Backend};
 use crate::cli::Words;
 use crate::env::Env;
 use crate::error::Error;
@@ -144,12 +144,12 @@ fn of_terraform(args: &[OsString], settings: &Settings, place: &Place<'_>) -> Re
 
     let dir = invocation.chdir().map_or_else(|| place.dir.clone(), |dir| place.dir.join(dir));
     let request = Request {
-        dir: dir.clone(),
-        env: place.env,
+        chdir: invocation.chdir().map(PathBuf::as_path),
+        dialect: dialect(&program),
         state_flag: invocation.state_flag(),
         plan_file: invocation.plan_file(),
-        workspace_override: workspace_override(&invocation)?,
-        allow_hcl_fallback: false,
+        workspace_override: invocation.workspace_argument().map(OsStr::to_os_string),
+        ..Request::new(&dir, place.env)
     };
     let further = further_locks(settings, place)?;
     let resolved = resolve(&request, &further, settings)?;
@@ -197,13 +197,11 @@ fn of_command(command: &[OsString], settings: &Settings, place: &Place<'_>) -> R
     let Some((program, args)) = command.split_first() else {
         return Err(Error::Usage { message: "`run` needs a command".to_owned(), hint: None });
     };
+    let terraform = find_terraform(settings, place).ok();
     let request = Request {
-        dir: place.dir.clone(),
-        env: place.env,
-        state_flag: None,
-        plan_file: None,
-        workspace_override: None,
+        dialect: terraform.as_deref().map(dialect).unwrap_or_default(),
         allow_hcl_fallback: true,
+        ..Request::new(&place.dir, place.env)
     };
     let further = further_locks(settings, place)?;
     let resolved = resolve(&request, &further, settings)?;
@@ -236,7 +234,7 @@ fn of_command(command: &[OsString], settings: &Settings, place: &Place<'_>) -> R
             {
                 // Without Terraform there is nobody who could create the workspace, and nobody
                 // who could fall into the trap.
-                if let Ok(program) = find_terraform(settings, place) {
+                if let Some(program) = terraform {
                     job.trap = Some(Trap {
                         backend: (**backend).clone(),
                         create: create_workspace_in(&program, &backend.workspace, &[]),
@@ -261,7 +259,7 @@ fn finish(
     if let Some(resolved) = resolved {
         job.details.push(format!(
             "backend from {}, workspace `{}` from {}",
-            resolved.origin, resolved.workspace.0, resolved.workspace.1
+            resolved.origin, resolved.workspace.name, resolved.workspace.origin
         ));
         job.notes.extend(resolved.notes);
     }
@@ -305,12 +303,10 @@ fn lock_timeout(invocation: &Invocation, settings: &Settings) -> Result<Sourced<
     }
 }
 
-fn workspace_override(invocation: &Invocation) -> Result<Option<String>, Error> {
-    let Some(name) = invocation.workspace_argument() else { return Ok(None) };
-    name.to_str().map(|name| Some(name.to_owned())).ok_or_else(|| Error::Usage {
-        message: format!("the workspace name `{}` is not UTF-8", name.display()),
-        hint: None,
-    })
+/// Whose files count, by the name of the binary.
+fn dialect(program: &Path) -> Dialect {
+    let name = program.file_name().unwrap_or_default();
+    if name == "tofu" { Dialect::OpenTofu } else { Dialect::Terraform }
 }
 
 fn has_detailed_exit_code(args: &[OsString]) -> bool {
@@ -326,7 +322,7 @@ fn further_locks(settings: &Settings, place: &Place<'_>) -> Result<Vec<LockTarge
         .locks
         .iter()
         .map(|lock| {
-            LockTarget::of_url(&lock.value, place.env).map_err(|what| Error::Config {
+            LockTarget::of_url(&lock.value, place.env, &place.dir).map_err(|what| Error::Config {
                 message: format!("{}: {what}", lock.origin),
                 hint: None,
             })
@@ -346,7 +342,7 @@ fn resolve(
     }
     backend::resolve(request).map(Some).map_err(|error: BackendError| Error::Config {
         message: error.to_string(),
-        hint: error.hint(),
+        hint: Some(error.hint()),
     })
 }
 

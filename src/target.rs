@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::backend::{AwsEndpoints, AwsSettings, S3Backend};
+use crate::backend::{AwsSettings, S3Backend, aws_from_env};
 use crate::env::Env;
 use crate::lock::{LockId, LockKey};
 use crate::report::{shell_command, shell_quote};
@@ -70,22 +70,17 @@ impl LockTarget {
     ///
     /// # Errors
     /// In words: no region.
-    pub fn of_url(url: &LockUrl, env: &Env) -> Result<Self, String> {
+    pub fn of_url(url: &LockUrl, env: &Env, dir: &Path) -> Result<Self, String> {
         let (store, key) = match &url.place {
             LockPlace::DynamoDb { table, lock_id } => {
-                let mut aws = AwsSettings::from_env(env);
-                if url.region.is_some() {
-                    aws.region.clone_from(&url.region);
-                }
-                if aws.region.is_none() {
-                    return Err(format!(
+                let mut aws = aws_from_env(env, dir, url.region.as_deref()).map_err(|_| {
+                    format!(
                         "`{}` has no region: add `?region=REGION`, or set `AWS_REGION`",
                         url.place
-                    ));
-                }
-                if let Some(endpoint) = &url.endpoint {
-                    aws.endpoints =
-                        AwsEndpoints { dynamodb: Some(endpoint.clone()), ..aws.endpoints };
+                    )
+                })?;
+                if url.endpoint.is_some() {
+                    aws.endpoints.dynamodb.clone_from(&url.endpoint);
                 }
                 aws.profile.clone_from(&url.profile);
                 let store = StoreSpec::DynamoDb { table: table.clone(), aws: Box::new(aws) };

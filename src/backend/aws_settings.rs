@@ -9,7 +9,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::config::Section;
+use super::config::{BackendConfig, Section};
 use super::{AssumeRole, AwsEndpoints, AwsSettings, BackendError, WebIdentity};
 use crate::duration;
 use crate::env::Env;
@@ -61,6 +61,25 @@ impl Surroundings<'_> {
         out.push_str(rest);
         out
     }
+}
+
+/// What the environment alone says, for a lock that belongs to no backend; `region` where it was
+/// given beside it.
+///
+/// # Errors
+/// When there is no region.
+pub fn aws_from_env(
+    env: &Env,
+    dir: &Path,
+    region: Option<&str>,
+) -> Result<AwsSettings, BackendError> {
+    let mut attributes = serde_json::Map::new();
+    if let Some(region) = region {
+        attributes.insert("region".to_owned(), region.into());
+    }
+    let place = "the environment".to_owned();
+    let config = BackendConfig { kind: "s3".to_owned(), attributes, place };
+    from_config(config.section(), &Surroundings { env, dir })
 }
 
 /// Reads the settings.

@@ -20,6 +20,7 @@ mod s3;
 mod workspace;
 
 pub use aws::{AssumeRole, AwsEndpoints, AwsSettings, WebIdentity};
+pub use aws_settings::aws_from_env;
 pub use error::BackendError;
 pub use resolve::resolve;
 pub use s3::{Encryption, ObjectSettings, S3Backend};
@@ -103,6 +104,8 @@ pub struct Resolved {
     pub workspace: Workspace,
     /// Where the backend was found, for people.
     pub origin: String,
+    /// Whether Terraform can use it as it is; otherwise `terraform init` comes first.
+    pub initialised: bool,
     /// What the user should be told, if anything.
     pub notes: Vec<String>,
 }

@@ -24,14 +24,14 @@ pub fn resolve(request: &Request<'_>) -> Result<Resolved, BackendError> {
     if let Some(flag) = request.state_flag.as_ref().filter(|flag| flag.any_backend) {
         let backend = Backend::Local { state_path: request.dir.join(&flag.path) };
         let origin = "`-state`".to_owned();
-        return Ok(Resolved { backend, workspace, origin, notes: Vec::new() });
+        return Ok(Resolved { backend, workspace, origin, initialised: true, notes: Vec::new() });
     }
-    let (config, notes) = match &request.plan_file {
+    let (Found { config, initialised }, notes) = match &request.plan_file {
         None => (directorys(request, &data_dir)?, Vec::new()),
         Some(file) => match plan_file::open(&request.dir.join(file))? {
             PlanFile::Plan(plan) => {
                 let notes = notes_on(&plan, file, &data_dir, &workspace);
-                (Some(plan.backend), notes)
+                (Found::ready(Some(plan.backend)), notes)
             }
             PlanFile::NotAPlan(why) => {
                 let note = format!(
@@ -44,7 +44,19 @@ pub fn resolve(request: &Request<'_>) -> Result<Resolved, BackendError> {
     };
     let origin = config.as_ref().map_or(NO_BACKEND.to_owned(), |config| config.place.clone());
     let backend = backend_of(config.as_ref(), &workspace.name, request)?;
-    Ok(Resolved { backend, workspace, origin, notes })
+    Ok(Resolved { backend, workspace, origin, initialised, notes })
+}
+
+/// A backend, and whether Terraform has recorded it.
+struct Found {
+    config: Option<BackendConfig>,
+    initialised: bool,
+}
+
+impl Found {
+    fn ready(config: Option<BackendConfig>) -> Self {
+        Self { config, initialised: true }
+    }
 }
 
 fn backend_of(
@@ -67,14 +79,13 @@ fn backend_of(
 }
 
 /// The directory's own backend; nothing for the local one that needs no configuration.
-fn directorys(
-    request: &Request<'_>,
-    data_dir: &Path,
-) -> Result<Option<BackendConfig>, BackendError> {
+fn directorys(request: &Request<'_>, data_dir: &Path) -> Result<Found, BackendError> {
     if let Some(recorded) = data_dir::read_backend(data_dir)? {
-        return Ok(Some(recorded));
+        return Ok(Found::ready(Some(recorded)));
     }
-    let Some(declared) = hcl::find(request.dir, request.dialect)? else { return Ok(None) };
+    let Some(declared) = hcl::find(request.dir, request.dialect)? else {
+        return Ok(Found::ready(None));
+    };
     let init = init_command(request);
     if !request.allow_hcl_fallback {
         let hcl::Declared { kind, place, .. } = declared;
@@ -83,7 +94,8 @@ fn directorys(
     let (kind, place) = (declared.kind, declared.place);
     if kind != "s3" && kind != "local" {
         // Its attributes do not matter: there is no lock for it.
-        return Ok(Some(BackendConfig { kind, attributes: serde_json::Map::new(), place }));
+        let config = BackendConfig { kind, attributes: serde_json::Map::new(), place };
+        return Ok(Found { config: Some(config), initialised: false });
     }
     let config = BackendConfig { kind, attributes: declared.attributes?, place };
     if config.kind == "s3" {
@@ -93,7 +105,7 @@ fn directorys(
             }
         }
     }
-    Ok(Some(config))
+    Ok(Found { config: Some(config), initialised: false })
 }
 
 /// What is worth knowing about a saved plan: that it goes elsewhere than a new one would.

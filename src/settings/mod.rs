@@ -9,7 +9,7 @@ mod lock_url;
 mod source;
 
 pub use file::ConfigFile;
-pub use lock_url::LockUrl;
+pub use lock_url::{LockPlace, LockUrl};
 pub use source::{Origin, SettingsError, Sourced};
 
 use std::ffi::OsString;
