@@ -148,8 +148,8 @@ fn init_command(request: &Request<'_>) -> String {
     };
     match request.chdir {
         Some(dir) => {
-            let flag = format!("-chdir={}", dir.display());
-            format!("{program} {} init", shell_words::quote(&flag))
+            let dir = dir.display().to_string();
+            format!("{program} -chdir={} init", shell_words::quote(&dir))
         }
         None => format!("{program} init"),
     }

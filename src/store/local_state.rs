@@ -311,7 +311,8 @@ impl Files {
     }
 
     /// Gives the lock back, the files of its own first, as Terraform does; returns whether it
-    /// still was the lock of the state.
+    /// still was the lock of the state. It was, too, when there is no state file any more: nobody
+    /// else locked it meanwhile, and `workspace delete` removes it under the lock.
     ///
     /// An empty state file goes *before* the lock, not after it as Terraform has it: whoever
     /// locks it in between would lock what is about to be removed.
@@ -330,7 +331,7 @@ impl Files {
         // Said to the description and not left to the close: a guardian may have a descriptor too.
         fcntl(&ours.file, FcntlArg::F_OFD_SETLK(&whole_file(libc::F_UNLCK)))
             .map_err(|e| fail(&e.into()))?;
-        Ok(current)
+        Ok(current || !self.state.exists())
     }
 }
 

@@ -27,7 +27,13 @@ pub(crate) fn tfwrap(dir: &Path) -> Command {
 
 /// A command with `apply`'s usual arguments, running `provisioner` in the shell.
 pub(crate) fn applying(mut command: Command, provisioner: &str) -> Command {
-    command.args(["apply", "-auto-approve", "-no-color", "-var", &format!("command={provisioner}")]);
+    command.args([
+        "apply",
+        "-auto-approve",
+        "-no-color",
+        "-var",
+        &format!("command={provisioner}"),
+    ]);
     command
 }
 
@@ -57,11 +63,6 @@ pub(crate) struct Finished {
 }
 
 impl Finished {
-    /// The exit code; fails when a signal ended it.
-    pub(crate) fn code(&self) -> i32 {
-        self.status.code().unwrap_or_else(|| panic!("ended by a signal: {self:?}"))
-    }
-
     /// Fails unless the code is this one.
     #[track_caller]
     pub(crate) fn expect_code(self, code: i32) -> Self {
@@ -141,7 +142,7 @@ impl Drop for Running {
     fn drop(&mut self) {
         // Its own child is told by the interrupt; what does not heed it is killed.
         if let Ok(None) = self.child.try_wait() {
-            drop(kill(self.pid(), Signal::SIGTERM));
+            let _ = kill(self.pid(), Signal::SIGTERM);
             for _ in 0..250 {
                 if let Ok(Some(_)) = self.child.try_wait() {
                     return;

@@ -168,8 +168,12 @@ async fn an_interrupted_wait_leaves_nothing_behind() {
     let stock = Running::start(&mut applying(terraform(stage.path()), &theirs.command()));
     theirs.reached();
     let before = stage.raw_info(&stage.lock_id()).await;
-    let signals =
-        [(Signal::SIGINT, 130), (Signal::SIGTERM, 143), (Signal::SIGHUP, 129), (Signal::SIGQUIT, 131)];
+    let signals = [
+        (Signal::SIGINT, 130),
+        (Signal::SIGTERM, 143),
+        (Signal::SIGHUP, 129),
+        (Signal::SIGQUIT, 131),
+    ];
     for (signal, code) in signals {
         let ours = Running::start(tfwrap(stage.path()).arg("plan"));
         ours.says("waiting");
@@ -249,7 +253,8 @@ async fn our_keys_are_terraforms_keys() {
         let lock_id = format!("{BUCKET}/{}", expected.replace("{key}", &key));
         let info = stage.raw_info(&lock_id).await.expect("our item under Terraform's key");
         assert!(info.contains(&format!(r#""Path":"{lock_id}""#)), "{info}");
-        let stock = run(terraform(stage.path()).args(["plan", "-no-color"]).env("TF_WORKSPACE", workspace));
+        let stock =
+            run(terraform(stage.path()).args(["plan", "-no-color"]).env("TF_WORKSPACE", workspace));
         let stock = stock.expect_code(1);
         assert!(info.contains(&format!(r#""ID":"{}""#, id_in(&stock.stderr))), "{info}");
         gate.open();
@@ -322,7 +327,8 @@ async fn pairs(stage: &Stage) {
         let mut stock = terraform(stage.path());
         stock.args(["apply", "-auto-approve", "-no-color", "-lock-timeout=60s"]);
         let stock = Running::start(&mut stock);
-        let ours = Running::start(tfwrap(stage.path()).args(["apply", "-auto-approve", "-no-color"]));
+        let ours =
+            Running::start(tfwrap(stage.path()).args(["apply", "-auto-approve", "-no-color"]));
         let ours = ours.finish();
         assert_eq!(ours.status.code(), Some(0), "round {round}: {}", ours.stderr);
         stock.finish();

@@ -1,9 +1,10 @@
 //! Integration tests: real servers, real files, real `terraform`.
 
+mod cli;
 mod contract;
+mod file_store;
 mod harness;
 mod interop;
-mod file_store;
 mod local_state;
 mod proxy;
 mod servers;

@@ -1,0 +1,278 @@
+//! The command line as people meet it: mistakes, codes, streams.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use crate::harness::{Finished, run, tfwrap};
+use crate::servers::{self, BUCKET, dynamodb, local_backend_dir, s3_backend_dir, terraform};
+
+/// Fails unless the run ended with this code, said each of these words on stderr and nothing on
+/// stdout.
+#[track_caller]
+fn mistake(command: &mut Command, code: i32, words: &[&str]) -> Finished {
+    let done = run(command).expect_code(code);
+    for word in words {
+        assert!(done.stderr.contains(word), "{word:?} in: {}", done.stderr);
+    }
+    assert!(done.stderr.lines().all(|line| line.starts_with("tfwrap: ")), "{}", done.stderr);
+    assert_eq!(done.stdout, "");
+    done
+}
+
+fn empty() -> tempfile::TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+#[test]
+fn wrong_usage_is_64_and_names_the_flag() {
+    let dir = empty();
+    let cases: &[(&[&str], &[&str])] = &[
+        (&[], &["a command is missing", "--help"]),
+        (&["--lok-timeout", "5m", "plan"], &["--lok-timeout"]),
+        (&["--lock-timeout", "90", "plan"], &["`--lock-timeout`", "`90`", "unit"]),
+        (&["--lock-timeout"], &["--lock-timeout"]),
+        (&["--lease", "5s", "plan"], &["`--lease`", "15s"]),
+        (&["--second-signal", "x", "plan"], &["`--second-signal`", "hold", "forward"]),
+        (&["--lock", "redis://x/y", "plan"], &["`--lock`", "dynamodb://"]),
+        (&["--color", "pink", "plan"], &["`--color`", "auto"]),
+        (&["run"], &["run", "--"]),
+        (&["--chdir", "missing", "plan"], &["missing"]),
+        (&["plan", "-lock-timeout=90"], &["-lock-timeout", "`90`"]),
+        (&["--no-backend-lock", "plan"], &["--no-backend-lock", "-lock=false"]),
+        (&["--lock", "file:///tmp/x", "--lock", "file:///tmp/x", "plan"], &["twice"]),
+    ];
+    for (args, words) in cases {
+        mistake(tfwrap(dir.path()).args(*args), 64, words);
+    }
+}
+
+#[test]
+fn wrong_configuration_is_78_and_names_file_and_line_or_variable() {
+    let dir = empty();
+    let yaml = dir.path().join(".tfwrap.yaml");
+    for (text, words) in [
+        ("# c\nlock-timout: 5m\n", ["line 2", "`lock-timout`"]),
+        ("lease: never\nlock-timeout: 90\n", ["line 2", "unit"]),
+        ("lease: [\n", ["line", ".tfwrap.yaml"]),
+        ("second-signal: maybe\n", ["line 1", "forward"]),
+    ] {
+        fs::write(&yaml, text).unwrap();
+        mistake(tfwrap(dir.path()).arg("plan"), 78, &words);
+    }
+    fs::remove_file(&yaml).unwrap();
+    mistake(tfwrap(dir.path()).arg("plan").env("TFWRAP_LEASE", "1s"), 78, &["`TFWRAP_LEASE`"]);
+    mistake(tfwrap(dir.path()).arg("plan").env("TFWRAP_CONFIG", "/missing"), 78, &["/missing"]);
+    mistake(tfwrap(dir.path()).arg("plan").env("TFWRAP_DEPTH", "9"), 78, &["more than 8 times"]);
+}
+
+#[test]
+fn an_uninitialised_directory_says_which_command_to_run() {
+    let dir = s3_backend_dir("cli/uninitialised", "none");
+    mistake(tfwrap(dir.path()).arg("plan"), 78, &["terraform init"]);
+    let name = dir.path().file_name().unwrap().to_str().unwrap();
+    let mut above = tfwrap(dir.path().parent().unwrap());
+    let chdir = format!("-chdir={name}");
+    mistake(above.args([&chdir, "plan"]), 78, &[&format!("terraform -chdir={name} init")]);
+}
+
+#[test]
+fn a_missing_or_broken_terraform_is_127_or_126() {
+    let dir = local_backend_dir();
+    mistake(
+        tfwrap(dir.path()).arg("plan").env("PATH", "/nowhere"),
+        127,
+        &["terraform", "--terraform"],
+    );
+    let file = dir.path().join("not-executable");
+    fs::write(&file, "x").unwrap();
+    let path = file.to_str().unwrap();
+    mistake(tfwrap(dir.path()).args(["--terraform", path, "plan"]), 126, &["not-executable"]);
+    // Found and executable for the look of it, but not for the kernel: the lock is taken, and
+    // given back.
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(&file, "#!/no/such/interpreter\n").unwrap();
+    mistake(tfwrap(dir.path()).args(["--terraform", path, "plan"]), 126, &["not-executable"]);
+    assert!(!dir.path().join(".terraform.tfstate.lock.info").exists(), "the lock is not kept");
+    mistake(tfwrap(dir.path()).args(["run", "--", "no-such-command"]), 127, &["no-such-command"]);
+    assert!(!dir.path().join(".terraform.tfstate.lock.info").exists(), "the lock is not kept");
+}
+
+/// An initialised directory with the S3 backend, changed afterwards by the caller.
+async fn initialised(name: &str) -> tempfile::TempDir {
+    let table = format!("cli-{name}");
+    dynamodb().create_lock_table(&table).await;
+    let dir = s3_backend_dir(&format!("cli/{name}/terraform.tfstate"), &table);
+    run(terraform(dir.path()).args(["init", "-no-color"])).expect_code(0);
+    dir
+}
+
+/// Changes what `init` recorded.
+fn record(dir: &Path, from: &str, to: &str) {
+    let path = dir.join(".terraform/terraform.tfstate");
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(text.contains(from), "{text}");
+    fs::write(&path, text.replace(from, to)).unwrap();
+}
+
+#[tokio::test]
+async fn a_backend_without_locking_says_what_to_add() {
+    let dir = initialised("nolock").await;
+    record(dir.path(), "\"dynamodb_table\": \"cli-nolock\"", "\"dynamodb_table\": null");
+    mistake(
+        tfwrap(dir.path()).arg("plan"),
+        78,
+        &["no locking", "dynamodb_table", "use_lockfile", "--no-backend-lock"],
+    );
+    let unlocked = run(tfwrap(dir.path()).args(["--no-backend-lock", "version"])).expect_code(0);
+    assert_eq!(unlocked.stderr, "");
+    let mut command = tfwrap(dir.path());
+    let unlocked = run(command.args(["--no-backend-lock", "plan", "-no-color"]));
+    assert!(unlocked.stderr.contains("locks nothing"), "{}", unlocked.stderr);
+}
+
+#[tokio::test]
+async fn a_wrong_table_is_69_and_named() {
+    let dir = initialised("table").await;
+    record(dir.path(), "\"dynamodb_table\": \"cli-table\"", "\"dynamodb_table\": \"cli-other\"");
+    mistake(tfwrap(dir.path()).arg("plan"), 69, &["cli-other", servers::REGION]);
+}
+
+#[tokio::test]
+async fn a_table_with_another_key_is_78() {
+    let dir = initialised("schema").await;
+    dynamodb().create_table("cli-badkey", "Id").await;
+    record(dir.path(), "\"dynamodb_table\": \"cli-schema\"", "\"dynamodb_table\": \"cli-badkey\"");
+    mistake(tfwrap(dir.path()).arg("plan"), 78, &["LockID", "cli-badkey"]);
+}
+
+#[tokio::test]
+async fn no_credentials_are_77_within_seconds() {
+    let dir = initialised("credentials").await;
+    let mut command = tfwrap(dir.path());
+    command.env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY");
+    mistake(command.arg("plan"), 77, &["credentials", "AWS_PROFILE"]);
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_69() {
+    let dir = initialised("unreachable").await;
+    let closed = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
+    record(dir.path(), &dynamodb().url, &format!("http://{closed}"));
+    mistake(tfwrap(dir.path()).arg("plan"), 69, &["cli-unreachable", &closed.to_string()]);
+}
+
+#[tokio::test]
+async fn a_missing_region_is_78() {
+    let dir = initialised("region").await;
+    record(dir.path(), &format!("\"region\": \"{}\"", servers::REGION), "\"region\": null");
+    mistake(tfwrap(dir.path()).arg("plan"), 78, &["region", "AWS_REGION"]);
+}
+
+#[test]
+fn a_backend_that_cannot_be_locked_wants_a_lock() {
+    let dir = local_backend_dir();
+    let data = dir.path().join(".terraform");
+    fs::create_dir(&data).unwrap();
+    let recorded = r#"{"version":3,"backend":{"type":"gcs","config":{"bucket":"b"},"hash":1}}"#;
+    fs::write(data.join("terraform.tfstate"), recorded).unwrap();
+    mistake(tfwrap(dir.path()).arg("plan"), 78, &["`gcs`", "--lock"]);
+    mistake(tfwrap(dir.path()).args(["run", "--", "true"]), 78, &["`gcs`", "--lock"]);
+    // With a lock of its own it runs, and Terraform locks for itself.
+    let lock = format!("file://{}/locks/gcs", dir.path().display());
+    fs::create_dir(dir.path().join("locks")).unwrap();
+    let script = "echo \"$TFWRAP_HELD\"; ls locks";
+    let done = run(tfwrap(dir.path()).args(["--lock", &lock, "run", "--", "sh", "-c", script]));
+    let done = done.expect_code(0);
+    assert!(done.stdout.contains(&format!("{lock}#")), "{}", done.stdout);
+}
+
+#[test]
+fn help_and_version_go_to_stdout() {
+    let dir = empty();
+    for (flag, word) in [("--help", "--lock-timeout"), ("-h", "run --"), ("--version", "tfwrap 0")]
+    {
+        let done = run(tfwrap(dir.path()).arg(flag)).expect_code(0);
+        assert!(done.stdout.contains(word) && done.stderr.is_empty(), "{}", done.stdout);
+    }
+    let done = run(Command::new("sh")
+        .args(["-c", "\"$0\" --help | head -1"])
+        .arg(env!("CARGO_BIN_EXE_tfwrap")));
+    assert!(done.expect_code(0).stderr.is_empty(), "a closed pipe is no failure");
+}
+
+#[test]
+fn json_lines_are_objects_with_an_event() {
+    let dir = local_backend_dir();
+    let mut command = tfwrap(dir.path());
+    let done = run(command.args(["--log-format", "json", "apply", "-auto-approve"])).expect_code(0);
+    let mut events = Vec::new();
+    for line in done.stderr.lines() {
+        let value: serde_json::Value = serde_json::from_str(line).expect(line);
+        assert!(value["ts"].is_string(), "{line}");
+        events.push(value["event"].as_str().unwrap().to_owned());
+    }
+    for event in ["acquired", "released"] {
+        assert!(events.iter().any(|it| it == event), "{event} in {events:?}");
+    }
+}
+
+#[test]
+fn secrets_in_arguments_reach_no_record_and_no_line() {
+    let dir = local_backend_dir();
+    let mut command = tfwrap(dir.path());
+    command.args([
+        "-v",
+        "apply",
+        "-auto-approve",
+        "-var",
+        "command=cat .terraform.tfstate.lock.info > seen",
+    ]);
+    command.args(["-var", "undeclared=hunter2"]).env("TF_VAR_x", "hunter2");
+    let done = run(&mut command);
+    assert!(
+        !done.stderr.lines().filter(|l| l.starts_with("tfwrap:")).any(|l| l.contains("hunter2"))
+    );
+    command = tfwrap(dir.path());
+    command.args([
+        "apply",
+        "-auto-approve",
+        "-var",
+        "command=cat .terraform.tfstate.lock.info > seen # hunter2",
+    ]);
+    run(&mut command).expect_code(0);
+    let seen = fs::read_to_string(dir.path().join("seen")).unwrap();
+    assert!(seen.contains("OperationTypeApply") && !seen.contains("hunter2"), "{seen}");
+}
+
+#[tokio::test]
+async fn one_hostile_record_reaches_no_terminal_and_no_runner() {
+    let dir = initialised("hostile").await;
+    let hostile = "\u{1b}]0;owned\u{7}\n::set-output name=x::y ##[error]z ##vso[x] \u{202e}$(touch owned) `x`";
+    let info = serde_json::json!({
+        "ID": hostile, "Operation": hostile, "Info": hostile.repeat(200), "Who": hostile,
+        "Version": hostile, "Created": "2026-01-02T03:04:05Z", "Path": hostile
+    });
+    let lock_id = format!("{BUCKET}/cli/hostile/terraform.tfstate");
+    let item = [("LockID", lock_id), ("Info", info.to_string())];
+    let item = item
+        .map(|(name, value)| (name.to_owned(), aws_sdk_dynamodb::types::AttributeValue::S(value)));
+    dynamodb().put_raw("cli-hostile", item.into_iter().collect()).await;
+    let output = dir.path().join("output");
+    fs::write(&output, "").unwrap();
+    for format in ["text", "json"] {
+        let mut command = tfwrap(dir.path());
+        command.env("GITHUB_ACTIONS", "true").env("GITHUB_OUTPUT", &output);
+        let done = run(command.args(["--log-format", format, "--lock-timeout=300ms", "plan"]));
+        let done = done.expect_code(75);
+        let written = fs::read_to_string(&output).unwrap();
+        for (text, where_) in [(&done.stderr, "stderr"), (&written, "outputs")] {
+            let bad = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
+            assert!(!text.contains(bad), "{where_}: {text:?}");
+            for start in ["::set-output", "##[", "##vso["] {
+                assert!(!text.contains(start), "{where_}: {start} in {text}");
+            }
+        }
+    }
+}
