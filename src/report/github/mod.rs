@@ -8,7 +8,7 @@ pub use files::{Files, FilesError};
 pub use step_summary::step_summary;
 
 use super::clean::{clean, clean_line};
-use super::text::{human, operation_words};
+use super::text::{hint_lines, human, operation_words};
 use super::{Notice, Outcome, Summary};
 use crate::env::Env;
 use crate::lock::LockInfo;
@@ -30,7 +30,7 @@ pub fn annotation(notice: &Notice) -> Option<String> {
     let mut text = clean_line(message);
     if let Some(hint) = hint {
         text.push_str("\nhint: ");
-        text.push_str(&clean_line(hint));
+        text.push_str(&hint_lines(hint).collect::<Vec<_>>().join("\n"));
     }
     Some(format!("::{level} title={}::{}\n", escape_property("tfwrap"), escape_data(&text)))
 }
