@@ -61,6 +61,15 @@ test("every input becomes one word, the command comes last", () => {
   );
 });
 
+test("every input of action.yml is used, and no other", () => {
+  const yaml = readFileSync(script("../action.yml"), "utf8");
+  const inputs = yaml.slice(yaml.indexOf("\ninputs:"), yaml.indexOf("\noutputs:"));
+  const declared = [...inputs.matchAll(/^ {2}([a-z-]+):$/gm)].map(([, name]) => name).sort();
+  const source = readFileSync(script("main.mjs"), "utf8");
+  const tables = [...source.matchAll(/^const (?:VALUES|LISTS|FLAGS) = (.*);$/gm)].flatMap(([, list]) => JSON.parse(list));
+  assert.deepEqual(declared, [...tables, "command", "working-directory", "path", "build"].sort());
+});
+
 test("the working directory is relative to the workspace", () => {
   const { dir, env } = world("pwd");
   spawnSync("mkdir", [join(dir, "infra")]);

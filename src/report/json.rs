@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::clean::{clean, clean_line, is_unsafe, pairs};
+use super::text::hint_lines;
 use super::{Notice, Summary};
 use crate::lock::LockInfo;
 
@@ -87,13 +88,13 @@ fn event_of(notice: &Notice) -> (&'static str, Value) {
         }
         Notice::Warning { message, hint } => (
             "warning",
-            json!({ "message": clean_line(message), "hint": hint.as_deref().map(clean_line) }),
+            json!({ "message": clean_line(message), "hint": hint.as_deref().map(clean_hint) }),
         ),
         Notice::Error { message, hint, code } => (
             "error",
             json!({
                 "message": clean_line(message),
-                "hint": hint.as_deref().map(clean_line),
+                "hint": hint.as_deref().map(clean_hint),
                 "code": code,
             }),
         ),
@@ -110,6 +111,10 @@ fn finished(summary: &Summary) -> Value {
         "held_seconds": seconds(summary.held),
         "holder": summary.holder.as_deref().map(holder_of),
     })
+}
+
+fn clean_hint(hint: &str) -> String {
+    hint_lines(hint).collect::<Vec<_>>().join("\n")
 }
 
 fn holder_of(info: &LockInfo) -> Value {
@@ -202,6 +207,22 @@ mod tests {
                 assert!(field.as_str().unwrap().chars().count() <= 200, "{name}");
             }
         }
+    }
+
+    #[test]
+    fn the_readme_lists_every_event() {
+        let readme = include_str!("../../README.md");
+        for notice in super::super::tests::hostile_notices() {
+            let (event, fields) = event_of(&notice);
+            let row = readme
+                .lines()
+                .find(|line| line.starts_with(&format!("| `{event}` |")))
+                .unwrap_or_else(|| panic!("no row for `{event}` in the README"));
+            for name in fields.as_object().unwrap().keys() {
+                assert!(row.contains(&format!("`{name}`")), "`{name}` is missing in {row}");
+            }
+        }
+        assert!(readme.contains("| `dropped` | `count`"));
     }
 
     proptest! {

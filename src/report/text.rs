@@ -16,6 +16,8 @@ const ERROR: Style = AnsiColor::Red.on_default().bold();
 const WARNING: Style = AnsiColor::Yellow.on_default().bold();
 const HINT: Style = AnsiColor::Cyan.on_default().bold();
 
+const MAX_HINT_LINES: usize = 8;
+
 /// Terraform did not exist before; Go's zero time, which a record without a date shows, did.
 const EARLIEST_CREATED: i64 = 1_388_534_400;
 
@@ -72,8 +74,13 @@ impl Text {
         }
     }
 
+    /// A hint may show a snippet, so it may have lines; each gets the prefix.
     fn hint(self, hint: Option<&str>) -> String {
-        hint.map(|hint| self.labelled("hint:", HINT, hint)).unwrap_or_default()
+        let mut lines = hint.into_iter().flat_map(hint_lines);
+        let Some(first) = lines.next() else { return String::new() };
+        let mut out = self.labelled("hint:", HINT, &first);
+        out.extend(lines.map(|rest| line(&format!("      {rest}"))));
+        out
     }
 
     fn labelled(self, label: &str, style: Style, message: &str) -> String {
@@ -84,6 +91,12 @@ impl Text {
             line(&format!("{label} {message}"))
         }
     }
+}
+
+/// The lines of a hint, cleaned. Untrusted values in a hint are quoted for the shell, so a line end
+/// in it is ours; one that is not could still do no more than begin another line of tfwrap's.
+pub(super) fn hint_lines(hint: &str) -> impl Iterator<Item = String> + '_ {
+    hint.split('\n').take(MAX_HINT_LINES).map(clean_line)
 }
 
 fn line(text: &str) -> String {
@@ -289,6 +302,18 @@ mod tests {
             Text::default().render(&error, now())
         );
         assert!(colored.contains("\u{1b}[1m\u{1b}[31merror:\u{1b}[0m"), "{colored:?}");
+    }
+
+    #[test]
+    fn a_hint_may_show_a_snippet() {
+        let warning =
+            Notice::Warning { message: "one\ntwo".into(), hint: Some("add:\n  a = 1\r".into()) };
+        assert_eq!(
+            Text::default().render(&warning, now()),
+            "tfwrap: warning: one\u{fffd}two\ntfwrap: hint: add:\ntfwrap:         a = 1\u{fffd}\n"
+        );
+        let endless = Notice::Warning { message: "x".into(), hint: Some("y\n".repeat(100)) };
+        assert_eq!(Text::default().render(&endless, now()).lines().count(), 1 + MAX_HINT_LINES);
     }
 
     #[test]

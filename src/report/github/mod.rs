@@ -8,7 +8,7 @@ pub use files::{Files, FilesError};
 pub use step_summary::step_summary;
 
 use super::clean::{clean, clean_line};
-use super::text::{human, operation_words};
+use super::text::{hint_lines, human, operation_words};
 use super::{Notice, Outcome, Summary};
 use crate::env::Env;
 use crate::lock::LockInfo;
@@ -30,7 +30,7 @@ pub fn annotation(notice: &Notice) -> Option<String> {
     let mut text = clean_line(message);
     if let Some(hint) = hint {
         text.push_str("\nhint: ");
-        text.push_str(&clean_line(hint));
+        text.push_str(&hint_lines(hint).collect::<Vec<_>>().join("\n"));
     }
     Some(format!("::{level} title={}::{}\n", escape_property("tfwrap"), escape_data(&text)))
 }
@@ -160,6 +160,40 @@ mod tests {
             ["exitcode", "outcome", "waited-seconds", "held-seconds", "holder", "lock-id"]
         );
         text.lines().for_each(hostile::assert_harmless);
+    }
+
+    /// The names under a top-level key of `action.yml`.
+    fn names_in_action(key: &str) -> Vec<String> {
+        let action: serde_yaml::Value =
+            serde_yaml::from_str(include_str!("../../../action.yml")).unwrap();
+        let names = action[key].as_mapping().unwrap().keys();
+        names.map(|name| name.as_str().unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn the_action_and_the_readme_name_every_output() {
+        let text = final_outputs(&summary()) + &lock_id_output("x");
+        let mut written: Vec<&str> =
+            text.lines().map(|line| line.split_once('=').unwrap().0).collect();
+        let readme = include_str!("../../../README.md");
+        for name in &written {
+            assert!(readme.contains(&format!("\n| `{name}` | ")), "{name}");
+        }
+        let mut declared = names_in_action("outputs");
+        declared.sort_unstable();
+        written.sort_unstable();
+        assert_eq!(declared, written);
+    }
+
+    #[test]
+    fn the_actions_inputs_are_options_of_the_command_line() {
+        use clap::CommandFactory as _;
+        let command = crate::cli::Options::command();
+        let options: Vec<&str> = command.get_arguments().filter_map(clap::Arg::get_long).collect();
+        for name in names_in_action("inputs") {
+            let own = ["command", "working-directory", "path", "build"].contains(&name.as_str());
+            assert!(own || options.contains(&name.as_str()), "{name}");
+        }
     }
 
     #[test]
