@@ -307,10 +307,8 @@ async fn a_part_that_is_none_is_not_an_empty_one(subject: Subject) {
 async fn records_come_back_byte_for_byte(subject: Subject) {
     let key = subject.key("bytes");
     let (mine, theirs) = (subject.open(&key), subject.open(&key));
-    let mut full = info("bytes");
     let text = "<a href=\"x\">&amp;\u{2028}\u{2029}\\/é\u{1F512}\u{7f}\t\n\u{1}";
-    full.info = text.to_owned();
-    full.who = "x".repeat(100_000);
+    let full = LockInfo { info: text.to_owned(), who: "x".repeat(100_000), ..info("bytes") };
     let record = Record { info: Some(full.to_json()), lease: Some("<>&\u{2028}".to_owned()) };
     create(&*mine, &key, &record).await;
     assert_eq!(mine.read(&key).await.unwrap().unwrap().record, record);

@@ -1,5 +1,6 @@
 //! Integration tests: real servers, real files, real `terraform`.
 
+mod aws_settings;
 mod contract;
 mod file_store;
 mod local_state;
