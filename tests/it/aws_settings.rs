@@ -109,6 +109,7 @@ async fn read(settings: &AwsSettings) -> Result<Option<Stored>, StoreError> {
     DynamoTable::new(&clients, "t")?.read(&LockKey("b/k".to_owned())).await
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "what nearly every field of the settings takes")]
 fn text(text: &str) -> Option<String> {
     Some(text.to_owned())
 }
@@ -120,7 +121,7 @@ async fn a_role_is_assumed_with_all_that_is_configured() {
         sts_region: text("us-west-2"),
         assume_role: Some(AssumeRole {
             role_arn: "arn:aws:iam::1:role/r".to_owned(),
-            duration: Some(Duration::from_secs(1200)),
+            duration: Some(Duration::from_mins(20)),
             external_id: text("external"),
             policy: text("{}"),
             policy_arns: vec!["arn:p".to_owned()],
