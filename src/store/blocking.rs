@@ -24,15 +24,18 @@ pub(super) async fn run<T: Send + 'static>(
     }
 }
 
+/// The error as a fragment of a message.
+pub(super) fn reason(error: &io::Error) -> String {
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(errno) => errno.desc().to_lowercase(),
+        None => error.to_string(),
+    }
+}
+
 /// Says what an error of the file system means for a store. `applied` tells whether a change may
 /// already be visible to others.
 pub(super) fn io_error(doing: &str, path: &Path, error: &io::Error, applied: bool) -> StoreError {
-    let path = path.display();
-    let text = match error.raw_os_error().map(Errno::from_raw) {
-        Some(errno) => errno.desc().to_lowercase(),
-        None => error.to_string(),
-    };
-    let message = format!("cannot {doing} `{path}`: {text}");
+    let message = format!("cannot {doing} `{}`: {}", path.display(), reason(error));
     match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::EACCES | Errno::EPERM) => StoreError::Denied(message),
         Some(Errno::ENOENT) => StoreError::Missing(message),

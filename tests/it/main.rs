@@ -1,11 +1,14 @@
 //! Integration tests: real servers, real files, real `terraform`.
 
+mod aws_settings;
 mod cli;
+mod contention;
 mod contract;
 mod file_store;
 mod harness;
 mod interop;
 mod local_state;
+mod nesting;
 mod proxy;
 mod servers;
 mod store_faults;

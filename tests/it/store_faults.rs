@@ -254,8 +254,9 @@ async fn an_item_written_by_hand_is_read_and_can_be_removed() {
 
 #[tokio::test]
 async fn missing_credentials_are_said_soon_and_with_where_was_looked() {
-    // Like the metadata service's address away from EC2: connections neither fail nor succeed.
-    let black_hole = "http://10.255.255.1".to_owned();
+    // Like the metadata service's address away from EC2: no answer, and no refusal either.
+    let silent = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let black_hole = format!("http://{}", silent.local_addr().unwrap());
     let nowhere = tempfile::tempdir().unwrap();
     let settings = AwsSettings {
         access_key: None,

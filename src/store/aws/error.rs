@@ -198,12 +198,12 @@ fn credentials(error: &CredentialsError) -> StoreError {
 
 fn distrusts(error: &(dyn Error + 'static)) -> bool {
     chain(error).any(|error| {
-        // An `io::Error` shows its content, but not as its source.
-        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        let tls = error
-            .downcast_ref::<rustls::Error>()
-            .or_else(|| inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()));
-        matches!(tls, Some(rustls::Error::InvalidCertificate(_)))
+        // An `io::Error` shows its content, but not as its source; and it may hold another.
+        let mut error = error;
+        while let Some(inner) = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            error = inner;
+        }
+        matches!(error.downcast_ref(), Some(rustls::Error::InvalidCertificate(_)))
     })
 }
 

@@ -19,6 +19,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
 use super::super::StoreError;
+use super::super::blocking::reason;
 use crate::backend::AwsSettings;
 
 /// Builds the client.
@@ -78,7 +79,7 @@ fn proxy(name: &str, url: &str, no_proxy: Option<&str>) -> Result<ProxyConfig, S
 fn trust_of(path: &Path) -> Result<TrustStore, StoreError> {
     let name = path.display();
     let bytes = fs::read(path).map_err(|e| {
-        StoreError::Misconfigured(format!("cannot read the CA bundle `{name}`: {e}"))
+        StoreError::Misconfigured(format!("cannot read the CA bundle `{name}`: {}", reason(&e)))
     })?;
     let mut trust = TrustStore::empty();
     let mut usable = RootCertStore::empty();

@@ -16,6 +16,7 @@ use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
 use super::super::StoreError;
+use super::super::blocking::reason;
 use super::error::{Asked, classify};
 use crate::backend::{AssumeRole, AwsSettings, WebIdentity};
 
@@ -152,9 +153,10 @@ impl WebIdentityRole {
                     move || std::fs::read_to_string(path)
                 });
                 let text = read.await.map_err(CredentialsError::unhandled)?.map_err(|e| {
-                    let path = path.display();
                     CredentialsError::invalid_configuration(format!(
-                        "cannot read the web identity token `{path}`: {e}"
+                        "cannot read the web identity token `{}`: {}",
+                        path.display(),
+                        reason(&e)
                     ))
                 })?;
                 Ok(text.trim_end().to_owned())

@@ -1,0 +1,220 @@
+//! What Terraform does with the files of a local state's lock, done as it does it (version 1.11.4,
+//! seen by strace).
+
+use std::fs::{DirBuilder, File, Metadata, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc;
+
+use super::super::blocking::io_error;
+use super::super::{Record, RecordVersion, StoreError, Stored, WriteReply};
+use crate::lock::LockInfo;
+
+/// How often a state file may be replaced under us before we say so. Terraform removes an empty
+/// one each time it unlocks.
+const RACES: u32 = 20;
+
+/// The state file and what lies beside it.
+#[derive(Debug)]
+pub(super) struct Files {
+    pub(super) state: PathBuf,
+    info: PathBuf,
+    /// The next info; renamed over the info, because Terraform does not wait for a holder whose
+    /// half-written info it cannot read.
+    info_aside: PathBuf,
+}
+
+/// A lock that is ours.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) file: File,
+    pub(super) created: bool,
+    pub(super) record: Record,
+}
+
+impl Files {
+    pub(super) fn beside(state: PathBuf) -> Result<Self, StoreError> {
+        let Some(name) = state.file_name() else {
+            let path = state.display();
+            return Err(StoreError::Misconfigured(format!("`{path}` cannot be a state file")));
+        };
+        // Terraform's rule: one leading dot is dropped, then `.<name>.lock.info`.
+        let bytes = name.as_encoded_bytes();
+        let bare = bytes.strip_prefix(b".").unwrap_or(bytes);
+        let named = |suffix: &str| {
+            use std::os::unix::ffi::OsStringExt as _;
+            let name = [b".", bare, suffix.as_bytes()].concat();
+            state.with_file_name(std::ffi::OsString::from_vec(name))
+        };
+        let (info, info_aside) = (named(".lock.info"), named(".lock.info.next"));
+        Ok(Self { state, info, info_aside })
+    }
+
+    /// Who has the state's lock.
+    pub(super) fn current(&self, ours: Option<&Held>) -> Result<Option<Stored>, StoreError> {
+        if let Some(ours) = ours
+            && self.is_current(&ours.file)?
+        {
+            return Ok(Some(stored(ours.record.clone())));
+        }
+        let fail = |error: &io::Error| io_error("read the lock of", &self.state, error, false);
+        // A pipe in its place must not hold us up.
+        let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&self.state);
+        let file = match opened {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(fail(&error)),
+        };
+        let mut asked = whole_file(libc::F_WRLCK);
+        fcntl(&file, FcntlArg::F_OFD_GETLK(&mut asked)).map_err(|e| fail(&e.into()))?;
+        if i32::from(asked.l_type) == libc::F_UNLCK {
+            // Whatever info lies there is left over.
+            return Ok(None);
+        }
+        // The lock is the file's; the info only tells whose. It is written after the lock was
+        // taken and may be absent, half written or unreadable: held it is all the same.
+        let info = std::fs::read_to_string(&self.info).ok();
+        let info = info.filter(|text| LockInfo::parse(text).is_ok());
+        Ok(Some(stored(Record { info, lease: None })))
+    }
+
+    pub(super) fn acquire(
+        &self,
+        record: Record,
+        held: &mut Option<Held>,
+    ) -> Result<WriteReply, StoreError> {
+        let fail = |error: &io::Error| io_error("lock", &self.state, error, false);
+        for _ in 0..RACES {
+            let (file, created) = self.open().map_err(|e| fail(&e))?;
+            match fcntl(&file, FcntlArg::F_OFD_SETLK(&whole_file(libc::F_WRLCK))) {
+                Ok(_) => {}
+                Err(Errno::EAGAIN | Errno::EACCES) => {
+                    return Ok(WriteReply::Conflict(Some(self.current(None)?)));
+                }
+                Err(error) => return Err(fail(&error.into())),
+            }
+            // Between our open and our lock a Terraform may have unlocked, and removed the file.
+            if !self.is_current(&file)? {
+                continue;
+            }
+            let ours = Held { file, created, record };
+            if let Err(error) = self.tell(&ours.record) {
+                self.release(&ours)?;
+                return Err(error);
+            }
+            let version = version(&ours.record);
+            *held = Some(ours);
+            return Ok(WriteReply::Applied(version));
+        }
+        let state = self.state.display();
+        let detail = format!("`{state}` is replaced again and again while it is being locked");
+        Err(StoreError::Unavailable { detail, sent: false })
+    }
+
+    /// Opens the state file as Terraform does, directories and file made if need be.
+    fn open(&self) -> io::Result<(File, bool)> {
+        let created = match std::fs::metadata(&self.state) {
+            Ok(_) => false,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => true,
+            Err(error) => return Err(error),
+        };
+        if created && let Some(dir) = self.state.parent() {
+            DirBuilder::new().recursive(true).mode(0o755).create(dir)?;
+        }
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o666);
+        Ok((options.custom_flags(libc::O_NONBLOCK).open(&self.state)?, created))
+    }
+
+    /// Whether the descriptor's file is the one that the path names.
+    pub(super) fn is_current(&self, file: &File) -> Result<bool, StoreError> {
+        let fail = |error: &io::Error| io_error("look at", &self.state, error, false);
+        let ours = file.metadata().map_err(|e| fail(&e))?;
+        match std::fs::metadata(&self.state) {
+            Ok(named) => Ok(identity(&named) == identity(&ours)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(fail(&error)),
+        }
+    }
+
+    /// Writes the info file.
+    pub(super) fn tell(&self, record: &Record) -> Result<(), StoreError> {
+        let fail = |error: &io::Error| io_error("write", &self.info, error, false);
+        let Some(info) = &record.info else {
+            return remove_if_there(&self.info).map_err(|e| fail(&e));
+        };
+        remove_if_there(&self.info_aside).map_err(|e| fail(&e))?;
+        let write = || {
+            let mut options = OpenOptions::new();
+            let mut file =
+                options.write(true).create_new(true).mode(0o600).open(&self.info_aside)?;
+            file.write_all(info.as_bytes())?;
+            std::fs::rename(&self.info_aside, &self.info)
+        };
+        write().map_err(|e| fail(&e))
+    }
+
+    /// Gives the lock back, the files of its own first, as Terraform does; returns whether it
+    /// still was the lock of the state. It was, too, when there is no state file any more: nobody
+    /// else locked it meanwhile, and `workspace delete` removes it under the lock.
+    ///
+    /// An empty state file goes *before* the lock, not after it as Terraform has it: whoever
+    /// locks it in between would lock what is about to be removed.
+    pub(super) fn release(&self, ours: &Held) -> Result<bool, StoreError> {
+        let fail = |error: &io::Error| io_error("unlock", &self.state, error, false);
+        let current = self.is_current(&ours.file)?;
+        if current {
+            let empty = ours.file.metadata().map_err(|e| fail(&e))?.len() == 0;
+            // The lock must go even where its files cannot: without the lock a left-over info is
+            // harmless, and an empty state is no state.
+            drop(remove_if_there(&self.info));
+            if ours.created && empty {
+                drop(remove_if_there(&self.state));
+            }
+        }
+        // Said to the description and not left to the close: a guardian may have a descriptor too.
+        fcntl(&ours.file, FcntlArg::F_OFD_SETLK(&whole_file(libc::F_UNLCK)))
+            .map_err(|e| fail(&e.into()))?;
+        Ok(current || !self.state.exists())
+    }
+}
+
+fn whole_file(kind: libc::c_int) -> libc::flock {
+    let short = |n: libc::c_int| libc::c_short::try_from(n).expect("a lock type fits its field");
+    libc::flock {
+        l_type: short(kind),
+        l_whence: short(libc::SEEK_SET),
+        l_start: 0,
+        l_len: 0,
+        // Must be zero for the description's locks.
+        l_pid: 0,
+    }
+}
+
+fn identity(file: &Metadata) -> (u64, u64) {
+    (file.dev(), file.ino())
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn stored(record: Record) -> Stored {
+    Stored { version: version(&record), record }
+}
+
+/// The content; the lengths keep the parts apart.
+pub(super) fn version(record: &Record) -> RecordVersion {
+    let part = |text: &Option<String>| match text {
+        Some(text) => format!("{}:{text}", text.len()),
+        None => "-".to_owned(),
+    };
+    RecordVersion(format!("{} {}", part(&record.info), part(&record.lease)))
+}

@@ -1,0 +1,309 @@
+//! What of the backend's configuration reaches the wire: credentials, roles, proxies, TLS.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use tfwrap::backend::{AssumeRole, AwsEndpoints, AwsSettings, WebIdentity};
+use tfwrap::lock::LockKey;
+use tfwrap::store::{AwsClients, DynamoTable, Registers as _, StoreError, Stored, Timeouts};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+
+use crate::servers::{aws_settings, clean, serve};
+
+/// A server that keeps what it is sent: of DynamoDB an empty table, of STS one that gives any
+/// role, of a proxy one that answers by itself.
+struct Recorder {
+    url: String,
+    requests: Arc<Mutex<Vec<String>>>,
+}
+
+impl Recorder {
+    fn start() -> Self {
+        Self::with_tls(None)
+    }
+
+    fn with_tls(tls: Option<TlsAcceptor>) -> Self {
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let requests = Arc::default();
+        let kept = Arc::clone(&requests);
+        let address = serve(|listener| async move {
+            loop {
+                let (connection, _) = listener.accept().await.unwrap();
+                // A client that does not trust us goes away in the middle.
+                match &tls {
+                    None => drop(answer(connection, &kept).await),
+                    Some(tls) => {
+                        if let Ok(connection) = tls.accept(connection).await {
+                            drop(answer(connection, &kept).await);
+                        }
+                    }
+                }
+            }
+        });
+        Self { url: format!("{scheme}://localhost:{}", address.port()), requests }
+    }
+
+    /// The requests so far, in lower case up to their values.
+    fn requests(&self) -> Vec<String> {
+        self.requests.lock().unwrap().clone()
+    }
+
+    fn only_request(&self) -> String {
+        let mut requests = self.requests();
+        assert_eq!(requests.len(), 1, "{requests:?}");
+        requests.remove(0)
+    }
+}
+
+const STS_ANSWER: &str = "<Answer><Result><Credentials>\
+    <AccessKeyId>ASIAROLE</AccessKeyId><SecretAccessKey>s</SecretAccessKey>\
+    <SessionToken>session</SessionToken><Expiration>2099-01-01T00:00:00Z</Expiration>\
+    </Credentials></Result></Answer>";
+
+async fn answer(
+    mut connection: impl AsyncRead + AsyncWrite + Unpin,
+    kept: &Mutex<Vec<String>>,
+) -> std::io::Result<()> {
+    let mut bytes = Vec::new();
+    let whole = |bytes: &[u8]| {
+        let text = String::from_utf8_lossy(bytes);
+        let (head, body) = text.split_once("\r\n\r\n")?;
+        let mut fields = head.lines().filter_map(|line| line.split_once(": "));
+        let length = fields.find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+        let length = length.map_or(0, |(_, value)| value.parse().unwrap());
+        (body.len() >= length).then(|| text.into_owned())
+    };
+    let request = loop {
+        if connection.read_buf(&mut bytes).await? == 0 {
+            return Ok(());
+        }
+        if let Some(request) = whole(&bytes) {
+            break request;
+        }
+    };
+    let body = if request.contains("x-amz-target") { "{}" } else { STS_ANSWER };
+    let body = if request.contains("AssumeRoleWithWebIdentity") {
+        body.replace("Answer>", "AssumeRoleWithWebIdentityResponse>")
+            .replace("Result>", "AssumeRoleWithWebIdentityResult>")
+    } else {
+        body.replace("Answer>", "AssumeRoleResponse>").replace("Result>", "AssumeRoleResult>")
+    };
+    kept.lock().unwrap().push(request);
+    let length = body.len();
+    let reply =
+        format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}");
+    connection.write_all(reply.as_bytes()).await?;
+    connection.shutdown().await
+}
+
+async fn read(settings: &AwsSettings) -> Result<Option<Stored>, StoreError> {
+    let short = Duration::from_secs(2);
+    let timeouts = Timeouts { connect: short, read: short, operation: short };
+    let clients = AwsClients::new(settings, timeouts).await?;
+    DynamoTable::new(&clients, "t")?.read(&LockKey("b/k".to_owned())).await
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "what nearly every field of the settings takes")]
+fn text(text: &str) -> Option<String> {
+    Some(text.to_owned())
+}
+
+#[tokio::test]
+async fn a_role_is_assumed_with_all_that_is_configured() {
+    let server = Recorder::start();
+    let settings = AwsSettings {
+        sts_region: text("us-west-2"),
+        assume_role: Some(AssumeRole {
+            role_arn: "arn:aws:iam::1:role/r".to_owned(),
+            duration: Some(Duration::from_mins(20)),
+            external_id: text("external"),
+            policy: text("{}"),
+            policy_arns: vec!["arn:p".to_owned()],
+            session_name: text("job-7"),
+            source_identity: text("jane"),
+            tags: vec![("Team".to_owned(), "infra".to_owned())],
+            transitive_tag_keys: vec!["Team".to_owned()],
+        }),
+        ..aws_settings(&server.url)
+    };
+    assert_eq!(read(&settings).await, Ok(None));
+    let requests = server.requests();
+    let [sts, table] = &requests[..] else { panic!("{requests:?}") };
+    for part in [
+        "Credential=test/",
+        "/us-west-2/sts/",
+        "RoleArn=arn%3Aaws%3Aiam%3A%3A1%3Arole%2Fr",
+        "DurationSeconds=1200",
+        "ExternalId=external",
+        "Policy=%7B%7D",
+        "PolicyArns.member.1.arn=arn%3Ap",
+        "RoleSessionName=job-7",
+        "SourceIdentity=jane",
+        "Tags.member.1.Key=Team",
+        "Tags.member.1.Value=infra",
+        "TransitiveTagKeys.member.1=Team",
+    ] {
+        assert!(sts.contains(part), "{part}: {sts}");
+    }
+    for part in ["Credential=ASIAROLE/", "/eu-west-1/dynamodb/", "x-amz-security-token: session"] {
+        assert!(table.contains(part), "{part}: {table}");
+    }
+}
+
+#[tokio::test]
+async fn the_bearer_of_a_token_needs_no_keys() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("token");
+    std::fs::write(&file, "from-a-file\n").unwrap();
+    for (identity, token) in [
+        (WebIdentity { token: text("given"), ..WebIdentity::default() }, "given"),
+        (WebIdentity { token_file: Some(file), ..WebIdentity::default() }, "from-a-file"),
+    ] {
+        let server = Recorder::start();
+        let role_arn = text("arn:aws:iam::1:role/r");
+        let settings = AwsSettings {
+            access_key: None,
+            secret_key: None,
+            web_identity: Some(WebIdentity { role_arn, ..identity }),
+            ..aws_settings(&server.url)
+        };
+        assert_eq!(read(&settings).await, Ok(None));
+        let requests = server.requests();
+        let [sts, table] = &requests[..] else { panic!("{requests:?}") };
+        assert!(
+            sts.contains(&format!("WebIdentityToken={token}&")) || sts.ends_with(token),
+            "{sts}"
+        );
+        assert!(!sts.to_lowercase().contains("authorization:"), "{sts}");
+        assert!(table.contains("Credential=ASIAROLE/"), "{table}");
+    }
+}
+
+/// Tells the child below which profile to use; `-` for none.
+const CHILD_PROFILE: &str = "TFWRAP_TEST_AWS_PROFILE";
+
+/// Reads once with what the environment says; nothing by itself.
+#[tokio::test]
+async fn child_that_reads_with_its_environment() {
+    #[expect(clippy::disallowed_methods, reason = "the parent's word to its child")]
+    let Ok(profile) = std::env::var(CHILD_PROFILE) else { return };
+    let settings = AwsSettings {
+        region: text("eu-west-1"),
+        profile: Some(profile).filter(|profile| profile != "-"),
+        ..AwsSettings::default()
+    };
+    assert_eq!(read(&settings).await, Ok(None));
+}
+
+/// What the server is sent when a process with these variables reads.
+fn request_of_a_child(dir: &Path, profile: &str, more: &[(&str, &str)]) -> String {
+    let server = Recorder::start();
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    clean(&mut child, dir);
+    let status = child
+        .args(["--exact", "aws_settings::child_that_reads_with_its_environment"])
+        .env(CHILD_PROFILE, profile)
+        .env("AWS_ENDPOINT_URL_DYNAMODB", &server.url)
+        .envs(more.iter().copied())
+        .stdout(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(status.success());
+    server.only_request()
+}
+
+#[test]
+fn the_backends_profile_beats_the_environment_and_the_environments_does_not() {
+    let home = tempfile::tempdir().unwrap();
+    std::fs::create_dir(home.path().join(".aws")).unwrap();
+    let keys = "[ci]\naws_access_key_id = AKIAPROFILE\naws_secret_access_key = s\n";
+    std::fs::write(home.path().join(".aws/credentials"), keys).unwrap();
+    let request = request_of_a_child(home.path(), "ci", &[]);
+    assert!(request.contains("Credential=AKIAPROFILE/"), "{request}");
+    let request = request_of_a_child(home.path(), "-", &[("AWS_PROFILE", "ci")]);
+    assert!(request.contains("Credential=test/"), "{request}");
+}
+
+#[tokio::test]
+async fn a_proxy_is_used_for_its_scheme_and_left_out_where_told() {
+    let proxy = Recorder::start();
+    let elsewhere = "http://dynamodb.invalid:8000";
+    let settings = AwsSettings {
+        // A bare host and port, as Go takes it.
+        http_proxy: text(proxy.url.trim_start_matches("http://")),
+        https_proxy: text("http://127.0.0.1:1"),
+        no_proxy: text("direct.invalid"),
+        ..aws_settings(elsewhere)
+    };
+    assert_eq!(read(&settings).await, Ok(None));
+    let request = proxy.only_request();
+    assert!(request.starts_with("POST http://dynamodb.invalid:8000/ "), "{request}");
+    let dynamodb = text("http://direct.invalid:8000");
+    let endpoints = AwsEndpoints { dynamodb, ..AwsEndpoints::default() };
+    let error = read(&AwsSettings { endpoints, ..settings }).await.unwrap_err();
+    assert!(matches!(error, StoreError::Unavailable { sent: false, .. }), "{error:?}");
+    assert_eq!(proxy.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn fips_and_dual_stack_change_the_host_that_is_asked_for() {
+    for (use_fips, use_dualstack, host) in [
+        (false, false, "dynamodb.eu-west-1.amazonaws.com:443"),
+        (true, false, "dynamodb-fips.eu-west-1.amazonaws.com:443"),
+        (false, true, "dynamodb.eu-west-1.api.aws:443"),
+        (true, true, "dynamodb-fips.eu-west-1.api.aws:443"),
+    ] {
+        let proxy = Recorder::start();
+        let settings = AwsSettings {
+            https_proxy: text(&proxy.url),
+            endpoints: AwsEndpoints::default(),
+            use_fips,
+            use_dualstack,
+            ..aws_settings("")
+        };
+        // The recorder is no tunnel.
+        let error = read(&settings).await.unwrap_err();
+        assert!(matches!(error, StoreError::Unavailable { sent: false, .. }), "{error:?}");
+        let request = proxy.only_request();
+        assert!(request.starts_with(&format!("CONNECT {host} ")), "{host}: {request}");
+    }
+}
+
+#[tokio::test]
+async fn a_private_authority_is_trusted_if_its_bundle_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = |name: &str| {
+        let mut params = CertificateParams::new(vec![]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let path = dir.path().join(name);
+        // With text around it, as such bundles often have.
+        std::fs::write(&path, format!("# {name}\n{}\n", issuer.pem())).unwrap();
+        (issuer, path)
+    };
+    let (ours, ours_path) = authority("ours.pem");
+    let (_, other_path) = authority("other.pem");
+    let key = KeyPair::generate().unwrap();
+    let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    let certificate = params.signed_by(&key, &ours).unwrap();
+    let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let config = ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.der().clone()], private)
+        .unwrap();
+    let server = Recorder::with_tls(Some(TlsAcceptor::from(Arc::new(config))));
+    let with = |ca_bundle| AwsSettings { ca_bundle, ..aws_settings(&server.url) };
+    assert_eq!(read(&with(Some(ours_path))).await, Ok(None));
+    for bundle in [Some(other_path), None] {
+        let error = read(&with(bundle)).await.unwrap_err();
+        assert!(matches!(error, StoreError::Misconfigured(_)), "{error:?}");
+        assert!(error.to_string().contains("`AWS_CA_BUNDLE`"), "{error}");
+    }
+    assert_eq!(server.requests().len(), 1);
+}
