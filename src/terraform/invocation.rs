@@ -185,7 +185,8 @@ impl Invocation {
     /// directory), relative to the directory after `-chdir`.
     #[must_use]
     pub fn plan_file(&self) -> Option<PathBuf> {
-        self.positional_of(&["apply"]).map(PathBuf::from)
+        // An empty one is none, for Terraform too.
+        self.positional_of(&["apply"]).filter(|plan| !plan.is_empty()).map(PathBuf::from)
     }
 
     /// The file that `-state` or `-state-out` make Terraform lock.
