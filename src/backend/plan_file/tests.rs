@@ -48,10 +48,13 @@ fn a_plan_of_the_s3_backend_names_its_backend() {
 
 /// Runs the Terraform on `PATH` in `dir`.
 fn terraform(dir: &Path, args: &[&str]) {
-    let output = Command::new("terraform")
+    let mut command = Command::new("terraform");
+    for variable in ["TF_CLI_CONFIG_FILE", "TF_CLI_ARGS", "TF_DATA_DIR", "TF_WORKSPACE"] {
+        command.env_remove(variable);
+    }
+    let output = command
         .args(args)
         .current_dir(dir)
-        .env_remove("TF_CLI_CONFIG_FILE")
         .env("CHECKPOINT_DISABLE", "1")
         .output()
         .expect("these tests need `terraform` on PATH");

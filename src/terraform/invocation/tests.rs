@@ -262,6 +262,15 @@ fn workspace_delete_names_its_workspace() {
     }
 }
 
+#[test]
+fn arguments_are_never_printed() {
+    let env: Env = [("TF_CLI_ARGS", "-var=b=hunter2")].into_iter().collect();
+    for args in [["apply", "-var=a=hunter2"], ["output", "hunter2"]] {
+        let invocation = Invocation::parse(&os(&args), &env).unwrap();
+        assert!(!format!("{invocation:?}").contains("hunter2"));
+    }
+}
+
 proptest! {
     /// Whatever the arguments are: what Terraform will read in the child's is the same as in the
     /// user's, but for the lock.
