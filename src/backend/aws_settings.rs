@@ -3,8 +3,10 @@
 //!
 //! Left to the SDK's own chain, which has them in the same order as Terraform's: credentials in the
 //! environment (`AWS_ACCESS_KEY_ID` and its like, `AWS_PROFILE`, `AWS_WEB_IDENTITY_TOKEN_FILE`
-//! without a block of its own), `AWS_CONFIG_FILE`, `AWS_ENDPOINT_URL` for all services, and a
-//! profile's `endpoint_url`. A region in a profile alone is not accepted, as with Terraform.
+//! without a block of its own), `AWS_ENDPOINT_URL` for all services, and a profile's
+//! `endpoint_url`. A region in a profile alone is not accepted, as with Terraform.
+//!
+//! Relative files are made absolute here: Terraform opens them after `-chdir`, we before.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,8 +16,8 @@ use super::{AssumeRole, AwsEndpoints, AwsSettings, BackendError, WebIdentity};
 use crate::duration;
 use crate::env::Env;
 
-/// What a configuration is read with.
-#[derive(Debug, Clone, Copy)]
+/// What a configuration is read with. Not printable: the environment holds keys and tokens.
+#[derive(Clone, Copy)]
 pub(super) struct Surroundings<'a> {
     /// The environment.
     pub(super) env: &'a Env,
@@ -99,18 +101,18 @@ pub(super) fn from_config(
     let switch = |name, var| -> Result<bool, BackendError> {
         Ok(section.bool(name)?.unwrap_or_else(|| around.env.get_os(var).is_some()))
     };
-    let files = |name, var| -> Result<Vec<PathBuf>, BackendError> {
+    let files = |name, var| -> Result<Option<Vec<PathBuf>>, BackendError> {
         let files = section.texts(name)?.or_else(|| Some(vec![around.var(&[var])?]));
-        Ok(files.unwrap_or_default().iter().map(|file| around.path(file)).collect())
+        Ok(files.map(|files| files.iter().map(|file| around.path(file)).collect()))
     };
-    let mut shared_credentials_files =
-        files("shared_credentials_files", "AWS_SHARED_CREDENTIALS_FILE")?;
-    if section.texts("shared_credentials_files")?.is_none()
-        && let Some(file) = section.text("shared_credentials_file")?
-        && around.var(&["AWS_SHARED_CREDENTIALS_FILE"]).is_none()
-    {
-        shared_credentials_files = vec![around.path(&file)];
-    }
+    let config_files = files("shared_config_files", "AWS_SHARED_CONFIG_FILE")?;
+    // The SDK's own variable, which it does not expand.
+    let config_files =
+        config_files.or_else(|| Some(vec![around.dir.join(around.env.get_os("AWS_CONFIG_FILE")?)]));
+    let credentials_files = files("shared_credentials_files", "AWS_SHARED_CREDENTIALS_FILE")?;
+    let old_credentials_file = section.text("shared_credentials_file")?;
+    let credentials_files =
+        credentials_files.or_else(|| Some(vec![around.path(&old_credentials_file?)]));
     let proxies = proxies(section, around)?;
     let metadata_vars = ["AWS_EC2_METADATA_SERVICE_ENDPOINT", "AWS_METADATA_URL"];
     let path_style = section.bool("use_path_style")?.or(section.bool("force_path_style")?);
@@ -120,8 +122,8 @@ pub(super) fn from_config(
         secret_key: section.text("secret_key")?,
         token: section.text("token")?,
         profile: section.text("profile")?,
-        shared_config_files: files("shared_config_files", "AWS_SHARED_CONFIG_FILE")?,
-        shared_credentials_files,
+        shared_config_files: config_files.unwrap_or_default(),
+        shared_credentials_files: credentials_files.unwrap_or_default(),
         endpoints: endpoints(section, around)?,
         assume_role: assume_role(section)?,
         web_identity: web_identity(section, around)?,

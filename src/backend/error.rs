@@ -138,3 +138,40 @@ fn quoted(path: &std::path::Path) -> String {
     let text = path.display().to_string();
     shell_words::quote(&text).into_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_error_says_where_and_what_to_do() {
+        let path = PathBuf::from("/w/a b");
+        let place = || "`main.tf:2`".to_owned();
+        let init = || "terraform init".to_owned();
+        let source = io::Error::from(io::ErrorKind::PermissionDenied);
+        let reason = || "why".to_owned();
+        let errors = [
+            BackendError::NotInitialised { place: place(), kind: "s3".to_owned(), init: init() },
+            BackendError::Unreadable { path: path.clone(), source },
+            BackendError::TooLarge { path: path.clone(), limit: 16 },
+            BackendError::BadRecord { path: path.clone(), reason: reason() },
+            BackendError::BadHcl { place: place(), reason: reason() },
+            BackendError::PartialBackend { place: place(), missing: "key", init: init() },
+            BackendError::BadAttribute {
+                place: place(),
+                attribute: "key".to_owned(),
+                reason: reason(),
+            },
+            BackendError::MissingRegion { place: place() },
+            BackendError::BadWorkspace { name: "a/b".to_owned(), origin: place() },
+            BackendError::CorruptPlan { path, reason: reason() },
+        ];
+        for error in errors {
+            let (message, hint) = (error.to_string(), error.hint());
+            assert!(message.contains("`main.tf:2`") || message.contains("`/w/a b`"), "{message}");
+            assert!(!message.ends_with('.') && !hint.ends_with('.'), "{message} {hint}");
+            assert!(hint.contains('`'), "{hint}");
+            assert!(!hint.contains(" /w/a b"), "a path in a command is quoted: {hint}");
+        }
+    }
+}

@@ -1,9 +1,8 @@
 //! The backend that a directory's configuration declares, for a directory that is not initialised.
 //!
 //! Read only where the data directory records no backend: what `terraform init` was told beside
-//! the files is not in them. Only files that hold the words `backend` or `cloud` are parsed, so
-//! that a file which Terraform reads and this parser does not can only matter where the backend
-//! is declared.
+//! the files is not in them. Only files in which `backend` or `cloud` can begin a block are
+//! parsed, so that a file which Terraform reads and this parser does not hardly ever matters.
 
 mod json;
 mod native;
@@ -51,19 +50,33 @@ pub(super) fn find(dir: &Path, dialect: Dialect) -> Result<Option<Declared>, Bac
 
 fn declared_in(path: &Path) -> Result<Vec<Declared>, BackendError> {
     let Some(bytes) = read::optional(path)? else { return Ok(Vec::new()) };
-    let holds = |word: &[u8]| bytes.windows(word.len()).any(|part| part == word);
-    if !holds(b"backend") && !holds(b"cloud") {
+    if !may_begin_block(&bytes, b"backend") && !may_begin_block(&bytes, b"cloud") {
         return Ok(Vec::new());
     }
     let text = String::from_utf8(bytes).map_err(|_| BackendError::BadHcl {
         place: format!("`{}`", path.display()),
         reason: "it is not UTF-8".to_owned(),
     })?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     if path.extension().is_some_and(|extension| extension == "json") {
-        json::declared(path, &text)
+        json::declared(path, text)
     } else {
-        native::declared(path, &text)
+        native::declared(path, text)
     }
+}
+
+/// Whether `word` stands somewhere as a word of its own and before a label, a body or a comment;
+/// in JSON, before a closing quote.
+fn may_begin_block(text: &[u8], word: &[u8]) -> bool {
+    let in_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"_-".contains(byte);
+    text.windows(word.len()).enumerate().any(|(at, part)| {
+        let (before, after) = (&text[..at], &text[at + word.len()..]);
+        let next = after.iter().find(|byte| !byte.is_ascii_whitespace());
+        part == word
+            && !before.last().is_some_and(in_name)
+            && !after.first().is_some_and(in_name)
+            && next.is_some_and(|next| in_name(next) || !next.is_ascii() || b"\"{/#".contains(next))
+    })
 }
 
 /// The names of the files that make up the configuration, sorted.

@@ -56,8 +56,8 @@ pub enum Dialect {
     OpenTofu,
 }
 
-/// What is asked of [`resolve`].
-#[derive(Debug, Clone)]
+/// What is asked of [`resolve`]. Not printable: the environment holds keys and tokens.
+#[derive(Clone)]
 pub struct Request<'a> {
     /// The directory of the configuration, absolute, after `-chdir`.
     pub dir: &'a Path,

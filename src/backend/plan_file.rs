@@ -78,22 +78,29 @@ pub(super) fn open(path: &Path) -> Result<PlanFile, BackendError> {
     }
     let mut start = Vec::new();
     file.by_ref().take(4).read_to_end(&mut start).map_err(unreadable)?;
-    if start != b"PK\x03\x04" {
-        return Ok(PlanFile::NotAPlan("it is not a zip archive"));
-    }
     file.rewind().map_err(unreadable)?;
-    read_archive(file, path, LIMIT)
-        .map(PlanFile::Plan)
-        .map_err(|reason| BackendError::CorruptPlan { path: path.to_owned(), reason })
+    let corrupt = |reason| BackendError::CorruptPlan { path: path.to_owned(), reason };
+    // An archive is known by its end, for Terraform too: text before it does no harm. Its usual
+    // beginning only tells one that is cut off from what never was one.
+    match zip::ZipArchive::new(file) {
+        Ok(archive) => read_archive(archive, path, LIMIT).map(PlanFile::Plan).map_err(corrupt),
+        Err(zip::result::ZipError::Io(source)) if !is_end(&source) => Err(unreadable(source)),
+        Err(error) if start == b"PK\x03\x04" => Err(corrupt(error.to_string())),
+        Err(_) => Ok(PlanFile::NotAPlan("it is not a zip archive")),
+    }
+}
+
+/// Whether the error is about what the file holds rather than about reading it.
+fn is_end(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData)
 }
 
 /// Reads the archive; the error is a reason.
 fn read_archive(
-    file: impl io::Read + io::Seek,
+    mut archive: zip::ZipArchive<impl io::Read + io::Seek>,
     path: &Path,
     limit: u64,
 ) -> Result<SavedPlan, String> {
-    let mut archive = zip::ZipArchive::new(file).map_err(|error| error.to_string())?;
     let entry = archive.by_name("tfplan").map_err(|error| match error {
         zip::result::ZipError::FileNotFound => "it has no entry `tfplan`".to_owned(),
         error => error.to_string(),

@@ -18,14 +18,22 @@ const NO_BACKEND: &str = "no backend is configured";
 /// # Errors
 /// When that cannot be said for certain; the run must not go on then.
 pub fn resolve(request: &Request<'_>) -> Result<Resolved, BackendError> {
+    if let Some(flag) = request.state_flag.as_ref().filter(|flag| flag.any_backend) {
+        // Terraform looks neither for a backend nor at the workspace, valid or not.
+        return Ok(Resolved {
+            backend: Backend::Local { state_path: request.dir.join(&flag.path) },
+            workspace: Workspace {
+                name: workspace::DEFAULT.to_owned(),
+                origin: "`-state` has no workspaces".to_owned(),
+            },
+            origin: "`-state`".to_owned(),
+            initialised: true,
+            notes: Vec::new(),
+        });
+    }
     let data_dir = data_dir::path(request.dir, request.env);
     let named = request.workspace_override.as_deref();
     let workspace = workspace::select(named, request.env, &data_dir)?;
-    if let Some(flag) = request.state_flag.as_ref().filter(|flag| flag.any_backend) {
-        let backend = Backend::Local { state_path: request.dir.join(&flag.path) };
-        let origin = "`-state`".to_owned();
-        return Ok(Resolved { backend, workspace, origin, initialised: true, notes: Vec::new() });
-    }
     let (Found { config, initialised }, notes) = match &request.plan_file {
         None => (directorys(request, &data_dir)?, Vec::new()),
         Some(file) => match plan_file::open(&request.dir.join(file))? {

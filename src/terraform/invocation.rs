@@ -83,7 +83,7 @@ impl ArgsError {
 }
 
 /// One call of Terraform.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Invocation {
     args: Vec<OsString>,
     chdir: Option<PathBuf>,
@@ -91,8 +91,19 @@ pub struct Invocation {
     reading: Result<Reading, &'static str>,
 }
 
+// Written by hand: arguments can hold secrets (`-var password=…`).
+impl fmt::Debug for Invocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Invocation")
+            .field("command", &self.command.map(Command::name))
+            .field("chdir", &self.chdir)
+            .field("hand_over_reason", &self.hand_over_reason())
+            .finish_non_exhaustive()
+    }
+}
+
 /// What the flags say, for a command that can run under our lock.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 struct Reading {
     /// The index of the first argument behind the command's words.
     words_end: usize,
@@ -185,7 +196,8 @@ impl Invocation {
     /// directory), relative to the directory after `-chdir`.
     #[must_use]
     pub fn plan_file(&self) -> Option<PathBuf> {
-        self.positional_of(&["apply"]).map(PathBuf::from)
+        // An empty one is none, for Terraform too.
+        self.positional_of(&["apply"]).filter(|plan| !plan.is_empty()).map(PathBuf::from)
     }
 
     /// The file that `-state` or `-state-out` make Terraform lock.

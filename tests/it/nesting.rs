@@ -36,7 +36,8 @@ async fn terraform_inside_a_run_does_not_wait_for_the_lock_around_it() {
 async fn a_run_shuts_stock_terraform_out_all_along() {
     let dir = initialised("along").await;
     let gate = Gate::new(dir.path(), "between");
-    let text = format!("terraform plan -no-color; ( {} ); terraform plan -no-color", gate.command());
+    let text =
+        format!("terraform plan -no-color; ( {} ); terraform plan -no-color", gate.command());
     let ours = Running::start(&mut script(dir.path(), &text));
     gate.reached();
     let stock = run(terraform(dir.path()).args(["plan", "-no-color"])).expect_code(1);
@@ -58,7 +59,10 @@ async fn is_shut_out(here: &Path, other: &Path, ways: &[String]) {
         assert_ne!(done.status.code(), Some(0), "{way}: {}", done.stdout);
         assert!(!other.join("in").exists(), "{way}: an unlocked write");
     }
-    let control = format!("cd {}; terraform apply -lock=false -auto-approve -var 'command=touch in'", other.display());
+    let control = format!(
+        "cd {}; terraform apply -lock=false -auto-approve -var 'command=touch in'",
+        other.display()
+    );
     run(&mut script(here, &control));
     assert!(other.join("in").exists(), "the control must get in, or the test proves nothing");
     theirs.open();
@@ -72,11 +76,8 @@ async fn another_state_below_a_run_takes_its_own_lock() {
     let apply = "apply -no-color -auto-approve -var 'command=touch in'";
     let absolute = run(std::process::Command::new("sh").args(["-c", "command -v terraform"]));
     let absolute = absolute.stdout.trim().to_owned();
-    fs::write(
-        here.path().join("Makefile"),
-        format!("all:\n\tcd {dir} && terraform {apply}\n"),
-    )
-    .unwrap();
+    fs::write(here.path().join("Makefile"), format!("all:\n\tcd {dir} && terraform {apply}\n"))
+        .unwrap();
     let ways = [
         format!("cd {dir}; terraform {apply}"),
         format!("terraform -chdir={dir} {apply}"),
@@ -105,7 +106,8 @@ async fn a_stale_data_directory_below_a_run_takes_the_lock_it_names() {
 #[tokio::test]
 async fn a_terraform_called_by_its_path_fails_on_our_lock_and_gets_a_hint() {
     let dir = initialised("path").await;
-    let absolute = run(std::process::Command::new("sh").args(["-c", "command -v terraform"])).stdout;
+    let absolute =
+        run(std::process::Command::new("sh").args(["-c", "command -v terraform"])).stdout;
     let text = format!("{} plan -no-color", absolute.trim());
     let done = run(&mut script(dir.path(), &text)).expect_code(1);
     assert!(done.stderr.contains("Error acquiring the state lock"), "{}", done.stderr);
@@ -138,7 +140,9 @@ async fn after_a_force_unlock_below_a_run_terraform_locks_for_itself_again() {
 fn wraps_may_nest() {
     let dir = local_backend_dir();
     let tfwrap_path = env!("CARGO_BIN_EXE_tfwrap");
-    let text = format!("{tfwrap_path} apply -no-color -auto-approve; {tfwrap_path} run -- {tfwrap_path} plan -no-color");
+    let text = format!(
+        "{tfwrap_path} apply -no-color -auto-approve; {tfwrap_path} run -- {tfwrap_path} plan -no-color"
+    );
     let done = run(&mut script(dir.path(), &text)).expect_code(0);
     assert!(!done.stderr.contains("waiting"), "{}", done.stderr);
 }

@@ -47,6 +47,60 @@ fn a_block_of_literal_values_is_read() {
 }
 
 #[test]
+fn the_block_is_found_however_it_is_written() {
+    for text in [
+        "terraform {\n backend s3 {}\n}",
+        "terraform {\n backend \"s3\" {\n }\n}",
+        "terraform {\n backend\t\"s3\"{}\n}",
+        "terraform {\n backend /* of */ \"s3\" {}\n}",
+        "\u{feff}terraform {\r\n backend \"s3\" {}\r\n}\r\n",
+        "locals {\n a = 1\n}\nterraform {\n}\nterraform {\n backend \"s3\" {}\n}",
+    ] {
+        assert_eq!(one(&[("main.tf", text)]).kind, "s3", "{text:?}");
+    }
+}
+
+#[test]
+fn what_stands_beside_the_block_does_not_matter() {
+    let beside = r#"
+variable "v" {
+  type = object({ a = string, b = optional(list(number), [1, -2.5e3]) })
+  validation {
+    condition     = can(regex("^\\d+$", var.v.a)) && !(length(var.v.b) > 3 || false)
+    error_message = "no: ${var.v.a} %{if true}x%{else}y%{endif} $${literal}"
+  }
+}
+locals {
+  h = <<-EOT
+    a ${join(",", [for k, v in var.m : "${k}=${v}" if v != null])}
+      %{ for x in var.l ~}
+      b ${x}
+      %{ endfor ~}
+  EOT
+  s = aws_instance.x[*].id
+  t = var.l.*.name[0]
+  o = { for k, v in var.m : k => v... }
+  c = var.a ? { "k-1" = 1, (var.k) : 2 } : {}
+  f = provider::terraform::encode_tfvars({ a = 1 })
+  i = var.l[length(var.l) - 1]["x"]
+}
+resource "aws_x" "y" {
+  provider = aws.z
+  dynamic "setting" {
+    for_each = toset(["a"])
+    content { n = setting.value }
+  }
+  lifecycle { ignore_changes = [tags["a"]] }
+}
+moved {
+  from = aws_x.a["k"]
+  to   = module.m[0].aws_x.b
+}
+"#;
+    assert_eq!(one(&[("main.tf", &format!("{beside}{S3}"))]).kind, "s3");
+}
+
+#[test]
 fn json_is_read_with_objects_or_lists_at_each_level() {
     for text in [
         r#"{"terraform": {"backend": {"s3": {"bucket": "b", "//": "${x}"}}}}"#,
@@ -74,6 +128,7 @@ fn a_configuration_without_a_backend_declares_none() {
         ("a.tf", "resource \"x\" \"y\" {\n backend \"s3\" {}\n}"),
         ("a.tf", "terraform {}"),
         ("a.tf", "this is } no HCL, and without that word it does not matter"),
+        ("a.tf", "nor } here: my_backend \"s3\", backend_x {, backend-y {, backend = {, cloud.x"),
         ("a.tf.json", r#"{"terraform": {"backend": null, "cloud": null}}"#),
         ("a.txt", S3),
         (".a.tf", S3),
@@ -127,7 +182,7 @@ fn what_cannot_be_read_names_file_and_line() {
             "`a.tf.json`: expected value at line 2",
         ),
         ("a.tf", two.as_str(), "`a.tf:18`: a second backend; the first one is in `"),
-        ("a.tf", "backend \u{0}", "`a.tf:1`: "),
+        ("a.tf", "backend {\u{0}", "`a.tf:1`: "),
     ] {
         let error = find_in(&[(name, text)], Dialect::Terraform).map(|_| ()).unwrap_err();
         assert!(error.starts_with(message), "{error}");

@@ -48,10 +48,13 @@ fn a_plan_of_the_s3_backend_names_its_backend() {
 
 /// Runs the Terraform on `PATH` in `dir`.
 fn terraform(dir: &Path, args: &[&str]) {
-    let output = Command::new("terraform")
+    let mut command = Command::new("terraform");
+    for variable in ["TF_CLI_CONFIG_FILE", "TF_CLI_ARGS", "TF_DATA_DIR", "TF_WORKSPACE"] {
+        command.env_remove(variable);
+    }
+    let output = command
         .args(args)
         .current_dir(dir)
-        .env_remove("TF_CLI_CONFIG_FILE")
         .env("CHECKPOINT_DISABLE", "1")
         .output()
         .expect("these tests need `terraform` on PATH");
@@ -84,6 +87,13 @@ fn a_plan_without_a_backend_block_is_one_of_the_local_backend() {
     let plan = plan_of(open(&dir.path().join("p.bin")));
     assert_eq!((plan.backend.kind.as_str(), plan.workspace.as_str()), ("local", "default"));
     assert!(plan.backend.attributes.values().all(Value::is_null));
+}
+
+/// Terraform applies such a file.
+#[test]
+fn text_before_the_archive_does_not_hide_the_plan() {
+    let plan = plan_of(open_bytes(&[b"junk", S3_PLAN].concat()));
+    assert_eq!(plan.backend.describe(), "s3 `fixture-states/network/terraform.tfstate`");
 }
 
 #[test]
@@ -136,7 +146,10 @@ fn an_archive_made_to_burst_is_stopped() {
     // A thousand times its size once it is unpacked; what the archive says of it does not count.
     let bomb = archive("tfplan", &vec![0; 1 << 20]);
     assert!(bomb.len() < 2048, "{}", bomb.len());
-    let reason = read_archive(Cursor::new(bomb), Path::new("p"), 4096).unwrap_err();
-    assert_eq!(reason, "its entry `tfplan` is larger than 4096 bytes");
-    assert!(read_archive(Cursor::new(S3_PLAN), Path::new("p"), 4096).is_ok());
+    let read = |bytes: &[u8]| {
+        let archive = zip::ZipArchive::new(Cursor::new(bytes)).unwrap();
+        read_archive(archive, Path::new("p"), 4096)
+    };
+    assert_eq!(read(&bomb).unwrap_err(), "its entry `tfplan` is larger than 4096 bytes");
+    assert!(read(S3_PLAN).is_ok());
 }

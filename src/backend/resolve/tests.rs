@@ -101,6 +101,11 @@ fn a_state_flag_replaces_every_backend_for_state_commands_only() {
         let resolved = resolve(&request).unwrap();
         assert_eq!(resolved.backend == dir.file("x.tfstate"), is_local, "{resolved:?}");
     }
+    let dir = Dir::with(&[("main.tf", BLOCK.as_bytes()), (".terraform/terraform.tfstate", b"{")]);
+    let env = Env::from_iter([("TF_WORKSPACE", "a/b")]);
+    let state_flag = Some(state_flag("x", true));
+    let request = Request { state_flag, ..Request::new(dir.path(), &env) };
+    assert_eq!(resolve(&request).unwrap().backend, dir.file("x"), "nothing else is looked at");
 }
 
 #[test]

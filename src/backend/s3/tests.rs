@@ -222,6 +222,10 @@ fn files_are_expanded_and_stand_in_the_directory_of_the_run() {
     assert_eq!(settings.shared_credentials_files, paths(&["/w/cred"]));
     assert_eq!(settings.shared_config_files, paths(&["/w/conf"]));
     assert_eq!(settings.ca_bundle, Some("/ca".into()));
+    let settings = aws(&json!({"shared_config_files": null}), &[("AWS_CONFIG_FILE", "~/$c")]);
+    assert_eq!(settings.shared_config_files, paths(&["/w/~/$c"]));
+    let settings = aws(&json!({"shared_config_files": []}), &vars);
+    assert_eq!(settings.shared_config_files, paths(&[]));
     let settings = aws(&json!({"shared_credentials_file": "old"}), &[]);
     assert_eq!(settings.shared_credentials_files, paths(&["/w/old"]));
 }

@@ -2,6 +2,8 @@
 
 use std::os::unix::ffi::OsStringExt;
 
+use proptest::prelude::*;
+
 use super::*;
 
 fn os(args: &[&str]) -> Vec<OsString> {
@@ -220,6 +222,7 @@ fn a_saved_plan_is_the_first_positional_of_apply() {
         (&["apply", "-auto-approve", "-var", "a=b", "p.bin"], Some("p.bin")),
         (&["apply", "-no-color", "--", "-p"], Some("-p")),
         (&["apply"], None),
+        (&["apply", ""], None),
         (&["destroy", "p.bin"], None),
         (&["plan", "p.bin"], None),
     ] {
@@ -256,5 +259,54 @@ fn workspace_delete_names_its_workspace() {
         (&["taint", "w"], None),
     ] {
         assert_eq!(parse(args).workspace_argument(), expected.map(OsStr::new), "{args:?}");
+    }
+}
+
+#[test]
+fn arguments_are_never_printed() {
+    let env: Env = [("TF_CLI_ARGS", "-var=b=hunter2")].into_iter().collect();
+    for args in [["apply", "-var=a=hunter2"], ["output", "hunter2"]] {
+        let invocation = Invocation::parse(&os(&args), &env).unwrap();
+        assert!(!format!("{invocation:?}").contains("hunter2"));
+    }
+}
+
+proptest! {
+    /// Whatever the arguments are: what Terraform will read in the child's is the same as in the
+    /// user's, but for the lock.
+    #[test]
+    fn the_childs_arguments_say_the_same_but_for_the_lock(
+        command in prop::sample::select(vec!["plan", "apply", "state mv", "state rm"]),
+        own in prop::collection::vec(prop::sample::select(vec![
+            "-lock", "-lock=false", "--lock=t", "-lock-timeout=1s", "-lock-timeout", "--lock-timeout",
+            "5s", "-state=a", "-state", "-state-out=b", "-out=x", "-out", "-var", "-no-color",
+            "-auto-approve", "-dry-run", "--", "-", "p.bin", "", "-backup", "-h", "-v", "-lock=no",
+        ]), 0..7),
+        variable in prop::sample::select(vec!["", "-lock=false", "-lock -state=e", "-lock-timeout=9s"]),
+    ) {
+        let args: Vec<OsString> =
+            command.split(' ').chain(own.iter().copied()).map(OsString::from).collect();
+        let env: Env = [("TF_CLI_ARGS", variable)].into_iter().collect();
+        let before = Invocation::parse(&args, &env).unwrap();
+        let locked = before.locked_argv();
+        let waiting = before.argv_with_lock_timeout(Duration::from_secs(7));
+        if before.lock_use() == LockUse::HandsOver {
+            prop_assert_eq!(&locked, &args);
+            prop_assert_eq!(&waiting, &args);
+            return Ok(());
+        }
+        let after = Invocation::parse(&locked, &env).unwrap();
+        prop_assert_eq!(after.wants_no_lock(), Some(&Said::Argument));
+        let after_waiting = Invocation::parse(&waiting, &env).unwrap();
+        prop_assert_eq!(after_waiting.wants_no_lock(), before.wants_no_lock());
+        prop_assert_eq!(
+            after_waiting.lock_timeout(),
+            Ok(Some((Duration::from_secs(7), &Said::Argument)))
+        );
+        for after in [&after, &after_waiting] {
+            prop_assert_eq!(after.lock_use(), LockUse::Locks);
+            prop_assert_eq!(after.plan_file(), before.plan_file());
+            prop_assert_eq!(after.state_flag(), before.state_flag());
+        }
     }
 }
