@@ -174,8 +174,8 @@ fn since(created: &str, now: Timestamp) -> Option<String> {
         return None;
     }
     let stamp = created.strftime("%Y-%m-%dT%H:%M:%SZ");
-    Some(match u64::try_from(now.as_second() - created.as_second()) {
-        Ok(age) => format!("{stamp} ({} ago)", human(Duration::from_secs(age))),
+    Some(match u64::try_from(now.as_millisecond() - created.as_millisecond()) {
+        Ok(age) => format!("{stamp} ({} ago)", human(Duration::from_millis(age))),
         Err(_) => stamp.to_string(),
     })
 }
