@@ -5,8 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-use crate::harness::{Finished, run, tfwrap};
-use crate::servers::{self, BUCKET, dynamodb, local_backend_dir, s3_backend_dir, terraform};
+use crate::harness::{self, Finished, run, tfwrap};
+use crate::servers::{self, dynamodb, local_backend_dir, s3_backend_dir};
 
 /// Fails unless the run ended with this code, said each of these words on stderr and nothing on
 /// stdout.
@@ -99,15 +99,6 @@ fn a_missing_or_broken_terraform_is_127_or_126() {
     assert!(!dir.path().join(".terraform.tfstate.lock.info").exists(), "the lock is not kept");
 }
 
-/// An initialised directory with the S3 backend, changed afterwards by the caller.
-async fn initialised(name: &str) -> tempfile::TempDir {
-    let table = format!("cli-{name}");
-    dynamodb().create_lock_table(&table).await;
-    let dir = s3_backend_dir(&format!("cli/{name}/terraform.tfstate"), &table);
-    run(terraform(dir.path()).args(["init", "-no-color"])).expect_code(0);
-    dir
-}
-
 /// Changes what `init` recorded.
 fn record(dir: &Path, from: &str, to: &str) {
     let path = dir.join(".terraform/terraform.tfstate");
@@ -118,7 +109,7 @@ fn record(dir: &Path, from: &str, to: &str) {
 
 #[tokio::test]
 async fn a_backend_without_locking_says_what_to_add() {
-    let dir = initialised("nolock").await;
+    let dir = harness::s3_dir("cli/nolock").await;
     record(dir.path(), "\"dynamodb_table\": \"cli-nolock\"", "\"dynamodb_table\": null");
     mistake(
         tfwrap(dir.path()).arg("plan"),
@@ -134,14 +125,14 @@ async fn a_backend_without_locking_says_what_to_add() {
 
 #[tokio::test]
 async fn a_wrong_table_is_69_and_named() {
-    let dir = initialised("table").await;
+    let dir = harness::s3_dir("cli/table").await;
     record(dir.path(), "\"dynamodb_table\": \"cli-table\"", "\"dynamodb_table\": \"cli-other\"");
     mistake(tfwrap(dir.path()).arg("plan"), 69, &["cli-other", servers::REGION]);
 }
 
 #[tokio::test]
 async fn a_table_with_another_key_is_78() {
-    let dir = initialised("schema").await;
+    let dir = harness::s3_dir("cli/schema").await;
     dynamodb().create_table("cli-badkey", "Id").await;
     record(dir.path(), "\"dynamodb_table\": \"cli-schema\"", "\"dynamodb_table\": \"cli-badkey\"");
     mistake(tfwrap(dir.path()).arg("plan"), 78, &["LockID", "cli-badkey"]);
@@ -149,7 +140,7 @@ async fn a_table_with_another_key_is_78() {
 
 #[tokio::test]
 async fn no_credentials_are_77_within_seconds() {
-    let dir = initialised("credentials").await;
+    let dir = harness::s3_dir("cli/credentials").await;
     let mut command = tfwrap(dir.path());
     command.env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY");
     mistake(command.arg("plan"), 77, &["credentials", "AWS_PROFILE"]);
@@ -157,7 +148,7 @@ async fn no_credentials_are_77_within_seconds() {
 
 #[tokio::test]
 async fn a_server_that_is_not_there_is_69() {
-    let dir = initialised("unreachable").await;
+    let dir = harness::s3_dir("cli/unreachable").await;
     let closed = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
     record(dir.path(), &dynamodb().url, &format!("http://{closed}"));
     mistake(tfwrap(dir.path()).arg("plan"), 69, &["cli-unreachable", &closed.to_string()]);
@@ -165,7 +156,7 @@ async fn a_server_that_is_not_there_is_69() {
 
 #[tokio::test]
 async fn a_missing_region_is_78() {
-    let dir = initialised("region").await;
+    let dir = harness::s3_dir("cli/region").await;
     record(dir.path(), &format!("\"region\": \"{}\"", servers::REGION), "\"region\": null");
     mistake(tfwrap(dir.path()).arg("plan"), 78, &["region", "AWS_REGION"]);
 }
@@ -248,13 +239,13 @@ fn secrets_in_arguments_reach_no_record_and_no_line() {
 
 #[tokio::test]
 async fn one_hostile_record_reaches_no_terminal_and_no_runner() {
-    let dir = initialised("hostile").await;
+    let dir = harness::s3_dir("cli/hostile").await;
     let hostile = "\u{1b}]0;owned\u{7}\n::set-output name=x::y ##[error]z ##vso[x] \u{202e}$(touch owned) `x`";
     let info = serde_json::json!({
         "ID": hostile, "Operation": hostile, "Info": hostile.repeat(200), "Who": hostile,
         "Version": hostile, "Created": "2026-01-02T03:04:05Z", "Path": hostile
     });
-    let lock_id = format!("{BUCKET}/cli/hostile/terraform.tfstate");
+    let lock_id = dir.lock_id();
     let item = [("LockID", lock_id), ("Info", info.to_string())];
     let item = item
         .map(|(name, value)| (name.to_owned(), aws_sdk_dynamodb::types::AttributeValue::S(value)));

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use tempfile::TempDir;
 
 use crate::servers;
 
@@ -23,6 +24,35 @@ pub(crate) fn tfwrap(dir: &Path) -> Command {
     servers::clean(&mut command, dir);
     command.env("TFWRAP_STATE_DIR", dir.join(".tfwrap-state"));
     command
+}
+
+/// An initialised directory whose state is at `<name>/terraform.tfstate` of the bucket, with a lock
+/// table of its own.
+pub(crate) async fn s3_dir(name: &str) -> S3Dir {
+    let (table, key) = (name.replace('/', "-"), format!("{name}/terraform.tfstate"));
+    servers::dynamodb().create_lock_table(&table).await;
+    let dir = servers::s3_backend_dir(&key, &table);
+    run(servers::terraform(dir.path()).args(["init", "-no-color"])).expect_code(0);
+    S3Dir { dir, table, key }
+}
+
+/// A directory for Terraform with its state in S3 and its lock in DynamoDB.
+#[derive(Debug)]
+pub(crate) struct S3Dir {
+    dir: TempDir,
+    pub(crate) table: String,
+    pub(crate) key: String,
+}
+
+impl S3Dir {
+    pub(crate) fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The key of the lock item.
+    pub(crate) fn lock_id(&self) -> String {
+        format!("{}/{}", servers::BUCKET, self.key)
+    }
 }
 
 /// A command with `apply`'s usual arguments, running `provisioner` in the shell.

@@ -7,42 +7,45 @@ use std::process::Command;
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-use crate::harness::{Finished, Gate, Running, applying, run, tfwrap};
-use crate::servers::{BUCKET, dynamodb, local_backend_dir, s3_backend_dir, terraform};
+use crate::harness::{Finished, Gate, Running, S3Dir, applying, run, s3_dir, tfwrap};
+use crate::servers::{BUCKET, dynamodb, local_backend_dir, terraform};
 
 /// A directory for Terraform, initialised.
-struct Stage {
-    dir: TempDir,
-    /// Table and state key, where the lock is in DynamoDB.
-    table: Option<(String, String)>,
+enum Stage {
+    Local(TempDir),
+    Dynamo(S3Dir),
 }
 
 impl Stage {
     fn local() -> Self {
-        Self { dir: local_backend_dir(), table: None }
+        Self::Local(local_backend_dir())
     }
 
     async fn dynamodb(name: &str) -> Self {
-        let (table, key) = (format!("interop-{name}"), format!("interop/{name}/terraform.tfstate"));
-        dynamodb().create_lock_table(&table).await;
-        let dir = s3_backend_dir(&key, &table);
-        run(terraform(dir.path()).args(["init", "-no-color"])).expect_code(0);
-        Self { dir, table: Some((table, key)) }
+        Self::Dynamo(s3_dir(&format!("interop/{name}")).await)
     }
 
     fn path(&self) -> &Path {
-        self.dir.path()
+        match self {
+            Self::Local(dir) => dir.path(),
+            Self::Dynamo(dir) => dir.path(),
+        }
+    }
+
+    fn remote(&self) -> &S3Dir {
+        match self {
+            Self::Local(_) => panic!("a local stage has no table"),
+            Self::Dynamo(dir) => dir,
+        }
     }
 
     fn lock_id(&self) -> String {
-        let (_, key) = self.table.as_ref().unwrap();
-        format!("{BUCKET}/{key}")
+        self.remote().lock_id()
     }
 
     /// The `Info` of the lock item, if the lock is held.
     async fn raw_info(&self, lock_id: &str) -> Option<String> {
-        let (table, _) = self.table.as_ref().unwrap();
-        let item = dynamodb().get_raw(table, lock_id).await?;
+        let item = dynamodb().get_raw(&self.remote().table, lock_id).await?;
         let mut names: Vec<_> = item.keys().cloned().collect();
         names.sort();
         assert_eq!(names, ["Info", "LockID"], "exactly what Terraform writes");
@@ -84,8 +87,8 @@ async fn stock_terraform_is_shut_out_while_we_hold_the_dynamodb_lock() {
     let stage = Stage::dynamodb("out").await;
     shuts_stock_out(&stage);
     assert_eq!(stage.raw_info(&stage.lock_id()).await, None, "given back");
-    let (table, _) = stage.table.as_ref().unwrap();
-    let digest = dynamodb().get_raw(table, &format!("{}-md5", stage.lock_id())).await;
+    let digest = format!("{}-md5", stage.lock_id());
+    let digest = dynamodb().get_raw(&stage.remote().table, &digest).await;
     assert!(digest.is_some_and(|item| item.contains_key("Digest")), "the digest stays");
 }
 
@@ -237,7 +240,7 @@ async fn our_keys_are_terraforms_keys() {
         ("empty", Some(""), "dev", "dev/{key}"),
     ] {
         let stage = Stage::dynamodb(&format!("key-{name}")).await;
-        let (_, key) = stage.table.clone().unwrap();
+        let key = &stage.remote().key;
         if let Some(prefix) = prefix {
             let backend = stage.path().join("backend.tf");
             let text = std::fs::read_to_string(&backend).unwrap();
@@ -250,7 +253,7 @@ async fn our_keys_are_terraforms_keys() {
         command.env("TF_WORKSPACE", workspace);
         let ours = Running::start(&mut command);
         gate.reached();
-        let lock_id = format!("{BUCKET}/{}", expected.replace("{key}", &key));
+        let lock_id = format!("{BUCKET}/{}", expected.replace("{key}", key));
         let info = stage.raw_info(&lock_id).await.expect("our item under Terraform's key");
         assert!(info.contains(&format!(r#""Path":"{lock_id}""#)), "{info}");
         let stock =
@@ -353,7 +356,7 @@ async fn a_workspace_that_does_not_exist_yet_is_created_and_locked() {
     let mut command = applying(tfwrap(stage.path()), &gate.command());
     let ours = Running::start(command.env("TF_WORKSPACE", "fresh"));
     gate.reached();
-    let (_, key) = stage.table.clone().unwrap();
+    let key = &stage.remote().key;
     let info = stage.raw_info(&format!("{BUCKET}/env:/fresh/{key}")).await;
     assert!(info.is_some_and(|info| info.contains("OperationTypeApply")));
     gate.open();
