@@ -124,7 +124,7 @@ fn a_backend_that_is_only_declared_needs_init() {
             dir.path().display()
         );
         assert_eq!(error.to_string(), expected);
-        assert_eq!(error.hint(), "run `terraform '-chdir=a b' init` first");
+        assert_eq!(error.hint(), "run `terraform -chdir='a b' init` first");
         let request = Request { dialect: Dialect::OpenTofu, ..Request::new(dir.path(), &env) };
         assert_eq!(resolve(&request).unwrap_err().hint(), "run `tofu init` first");
     }
