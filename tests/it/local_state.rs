@@ -176,7 +176,7 @@ async fn a_left_over_info_is_no_lock() {
 
 /// Each tenure ends with the removal of the empty state, under those who just opened it.
 #[tokio::test]
-async fn a_state_removed_between_open_and_lock_is_not_taken_for_the_state() {
+async fn many_that_come_and_go_never_hold_it_at_once() {
     let dir = local_backend_dir();
     let held = Arc::new(AtomicBool::new(false));
     let contenders = (0..6).map(|n| {
