@@ -1,1 +1,5 @@
+//! The integration tests, in one program.
 
+mod pty;
+mod supervision;
+mod wrapped;
