@@ -19,6 +19,8 @@ use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
     disable_help_subcommand = true,
     max_term_width = 100
 )]
+#[expect(clippy::struct_excessive_bools, reason = "a command line is a set of switches")]
+#[expect(clippy::doc_markdown, reason = "the text of `--help`, where variables go bare")]
 pub struct Options {
     /// Longest wait for all locks together, such as `90s` or `1h30m`; `0s` tries once
     /// [env: TFWRAP_LOCK_TIMEOUT] [default: 30m]

@@ -10,5 +10,8 @@ mod interop;
 mod local_state;
 mod nesting;
 mod proxy;
+mod pty;
 mod servers;
 mod store_faults;
+mod supervision;
+mod wrapped;
