@@ -178,6 +178,7 @@ fn locked(job: LockedJob, settings: &Settings, ci: &Ci, options: report::Options
             operation: job.operation.clone(),
             info: ci.info_text(),
             who: identity::who(),
+            term: settings.lease.value,
         },
         held: Held::from_env(env),
         lost_is_fatal: settings.on_lock_lost.value == OnLockLost::Stop,

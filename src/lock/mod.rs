@@ -8,6 +8,8 @@ pub mod acquire;
 pub mod backoff;
 mod info;
 pub mod jitter;
+pub mod keeper;
+pub mod lease;
 pub mod release;
 
 pub use info::{LockInfo, LockInfoError};

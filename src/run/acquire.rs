@@ -3,18 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::shell::{Happening, Reply, Request, Shell};
+use super::shell::{Happening, Kept, Reply, Request, Shell};
 use super::supervise;
 use crate::clock::{uptime, wall};
 use crate::duration;
 use crate::error::Error;
 use crate::held::Held;
 use crate::identity::{new_lock_id, new_seed};
-use crate::lock::acquire::{Acquire, Action, Event, FIRST_CONTACT, Outcome};
+use crate::lock::acquire::{Acquire, Action, Event, FIRST_CONTACT, Outcome, Won};
 use crate::lock::jitter::Jitter;
+use crate::lock::keeper::{Keeper, News, Tenure};
+use crate::lock::lease::{Lease, LeaseTerm};
 use crate::lock::{LockId, LockInfo, Uptime};
 use crate::report::{Cadence, Notice, clean, describe_holder};
-use crate::store::{Record, RecordVersion, Registers, StoreError};
+use crate::store::{Expect, Record, RecordVersion, Registers, StoreError};
 use crate::supervise::StopSignal;
 use crate::target::LockTarget;
 
@@ -39,6 +41,8 @@ pub(crate) struct Introduction {
     pub(crate) operation: String,
     pub(crate) info: String,
     pub(crate) who: String,
+    /// The lease to declare.
+    pub(crate) term: LeaseTerm,
 }
 
 /// How long to wait.
@@ -53,8 +57,8 @@ pub(crate) struct Wait {
 /// What came of the attempt to take one lock.
 #[derive(Debug)]
 pub(super) struct Taken {
-    /// The lock, if it became ours; with an error it must be given back all the same.
-    pub(super) grant: Option<Grant>,
+    /// With an error, too, the lock may have become ours: whatever is in [`Shell::kept`] must be
+    /// given back.
     pub(super) result: Result<(), Error>,
     /// Who else was seen to hold it; `Some(None)`: someone whose record cannot be read.
     pub(super) seen: Option<Option<LockInfo>>,
@@ -95,26 +99,35 @@ pub(super) async fn take(
     introduction: &Introduction,
     wait: Wait,
 ) -> Taken {
-    let failed = |error| Taken { grant: None, result: Err(error), seen: None };
+    let failed = |error| Taken { result: Err(error), seen: None };
     let store = match target.open().await {
         Ok(store) => store,
         Err(source) => return failed(Error::Store { lock: target.url(), source }),
     };
     let Wait { give_up_at, limit } = wait;
     let id = new_lock_id();
-    let record = Record { info: Some(info(target, introduction, &id).to_json()), lease: None };
+    // The kernel keeps the lock of a local state, and ends it with its last process.
+    let term = target.has_lease().then_some(introduction.term);
+    let lease = term.map(|term| Lease { term: term.first(), beat: 0 });
+    let record = Record {
+        info: Some(info(target, introduction, &id).to_json()),
+        lease: lease.map(Lease::to_text),
+    };
     let started = uptime();
     let mut machine = Acquire::new(id.clone(), started, give_up_at, Jitter(new_seed()));
     let mut voice = Voice { cadence: Cadence::default(), holder: None, started, limit };
-    let mut stopped_by = None;
+    let (mut stopped_by, mut lost) = (None, None);
 
+    let write = |shell: &mut Shell, expect| {
+        let (store, key) = (store.clone(), target.key.clone());
+        shell.send(Request::Write(store, key, record.clone(), expect));
+    };
     let mut action = machine.step(started, Event::Start);
     let outcome = loop {
         match action {
             Action::Done(outcome) => break outcome,
-            Action::Take => {
-                shell.send(Request::Create(store.clone(), target.key.clone(), record.clone()));
-            }
+            Action::Take => write(shell, Expect::Absent),
+            Action::TakeOver(version) => write(shell, Expect::Version(version)),
             Action::Look => shell.send(Request::Read(store.clone(), target.key.clone())),
             Action::Wait => {}
         }
@@ -122,6 +135,11 @@ pub(super) async fn take(
         let event = match shell.next(machine.deadline(), None).await {
             Happening::Reply(Reply::Wrote(reply)) => Event::Took(reply),
             Happening::Reply(Reply::Read(reply)) => Event::Looked(reply),
+            Happening::Lease(index, News::Lost(current)) => {
+                let error = super::lost(shell, index, current.as_ref());
+                lost.get_or_insert(error);
+                Event::Stop
+            }
             other => match other.stop() {
                 Some(signal) => {
                     stopped_by.get_or_insert(signal);
@@ -138,28 +156,41 @@ pub(super) async fn take(
         action = machine.step(uptime(), event);
     };
     let may_still_appear = machine.may_still_appear();
-    let grant = |version| Grant {
-        target: target.clone(),
-        store: store.clone(),
-        id: id.clone(),
-        version,
-        since: uptime(),
-        may_still_appear,
+    let mut keep = |won: Won| {
+        let grant = Grant {
+            target: target.clone(),
+            store: store.clone(),
+            id: id.clone(),
+            version: won.version.clone(),
+            since: uptime(),
+            may_still_appear,
+        };
+        let keeper = term.zip(lease).map(|(term, lease)| {
+            let Won { version, since, answered } = won;
+            let info = record.info.clone();
+            let tenure = Tenure { id: id.clone(), info, version, lease, since, answered };
+            Keeper::new(tenure, term, uptime())
+        });
+        shell.kept.push(Kept::new(grant, keeper));
     };
-    let (grant, result) = match outcome {
-        Outcome::Granted(version) => {
+    let result = match outcome {
+        Outcome::Granted(won) => {
+            keep(won);
             shell.say(Notice::Acquired {
                 lock: target.url(),
                 id: id.0.clone(),
                 waited: uptime().since(started),
                 contended: machine.contended(),
             });
-            (Some(grant(version)), Ok(()))
+            if let Some(record) = machine.taken_over() {
+                shell.say(took_over(target, record));
+            }
+            Ok(())
         }
-        Outcome::TimedOut => (None, Err(timed_out(target, &machine, limit))),
+        Outcome::TimedOut => Err(timed_out(target, &machine, limit)),
         Outcome::Failed(source) => {
             let source = late(source, may_still_appear);
-            (None, Err(Error::Store { lock: target.url(), source }))
+            Err(Error::Store { lock: target.url(), source })
         }
         Outcome::Stopped { held } => {
             let signal = stopped_by.unwrap_or(StopSignal::Interrupt).signal();
@@ -175,10 +206,27 @@ pub(super) async fn take(
             };
             let name = signal.as_str().to_owned();
             let error = Error::Interrupted { signal: signal as i32, name, leftover };
-            (held.map(grant), Err(error))
+            held.map(keep);
+            Err(lost.unwrap_or(error))
         }
     };
-    Taken { grant, result, seen: machine.holder() }
+    Taken { result, seen: machine.holder() }
+}
+
+fn took_over(target: &LockTarget, record: &Record) -> Notice {
+    let info = record.info.as_deref().and_then(|text| LockInfo::parse(text).ok());
+    let holder = info.map_or_else(|| "unknown".to_owned(), |info| describe_holder(&info, wall()));
+    Notice::Warning {
+        message: format!(
+            "took over the lock `{}`: its holder gave no sign of life for its whole lease; it was \
+             {holder}",
+            target.url()
+        ),
+        hint: Some(
+            "that run may have ended in the middle: read what Terraform plans before you apply"
+                .to_owned(),
+        ),
+    }
 }
 
 fn info(target: &LockTarget, introduction: &Introduction, id: &LockId) -> LockInfo {
