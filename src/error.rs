@@ -80,8 +80,10 @@ impl Error {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Usage { hint, .. } | Self::Config { hint, .. } => hint.clone(),
-            Self::NotAcquired { hint, .. } | Self::NotFound { hint, .. } => hint.clone(),
+            Self::Usage { hint, .. }
+            | Self::Config { hint, .. }
+            | Self::NotAcquired { hint, .. }
+            | Self::NotFound { hint, .. } => hint.clone(),
             Self::Store { source, .. } => Some(store_hint(source).to_owned()),
             Self::Lost { .. } | Self::Interrupted { .. } | Self::NotExecutable { .. } => None,
             Self::Internal(_) => Some("please report this as a bug".to_owned()),

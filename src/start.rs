@@ -147,7 +147,7 @@ fn exec(
         }
     }
     let error = supervise::exec(command(child, env));
-    fail(&run::of_spawn(SpawnError::new(&child.program, error)), options)
+    fail(&run::of_spawn(&SpawnError::new(&child.program, error)), options)
 }
 
 fn locked(job: LockedJob, settings: &Settings, ci: &Ci, options: report::Options, env: &Env) -> u8 {

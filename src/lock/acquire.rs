@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::backoff::{HEAD, pause_after};
 use super::jitter::Jitter;
 use super::lease::{Lease, LeaseTerm};
-use super::{LockId, LockInfo, Uptime};
+use super::{Holder, LockId, Uptime};
 use crate::store::{Record, RecordVersion, StoreError, Stored, WriteReply};
 
 /// How long a store that never answered is tried before that is an error of its own.
@@ -123,6 +123,7 @@ impl Seen {
 
 /// Takes one lock.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about the attempt")]
 pub struct Acquire {
     id: LockId,
     jitter: Jitter,
@@ -190,11 +191,10 @@ impl Acquire {
         self.contended
     }
 
-    /// Who holds the lock as far as known; `Some(None)`: someone whose record cannot be read.
+    /// Who was seen to hold the lock last, if anybody.
     #[must_use]
-    pub fn holder(&self) -> Option<Option<LockInfo>> {
-        let seen = self.seen.as_ref()?;
-        Some(seen.record.info.as_deref().and_then(|text| LockInfo::parse(text).ok()))
+    pub fn holder(&self) -> Option<Holder> {
+        self.seen.as_ref().map(|seen| Holder::of(&seen.record))
     }
 
     /// Why the store does not answer at the moment.

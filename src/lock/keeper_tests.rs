@@ -1,7 +1,7 @@
 use super::*;
 use crate::lock::lease::FIRST;
 
-const TTL: Duration = Duration::from_secs(600);
+const TTL: Duration = Duration::from_mins(10);
 
 fn at(millis: u64) -> Uptime {
     Uptime(Duration::from_millis(millis))
@@ -11,9 +11,9 @@ fn version(name: &str) -> RecordVersion {
     RecordVersion(name.to_owned())
 }
 
-fn stored(id: &str, name: &str) -> Option<Stored> {
+fn stored(id: &str, name: &str) -> Stored {
     let info = Some(format!(r#"{{"ID":"{id}"}}"#));
-    Some(Stored { record: Record { info, lease: None }, version: version(name) })
+    Stored { record: Record { info, lease: None }, version: version(name) }
 }
 
 fn lost_reply() -> Event {
@@ -113,7 +113,7 @@ fn a_read_back_gives_the_version_and_renews_nothing() {
     let mut keeper = keeper();
     let (now, _) = until_action(&mut keeper, at(0));
     assert_eq!(keeper.step(now, lost_reply()), [Action::Look]);
-    let actions = keeper.step(now, Event::Looked(Ok(stored("me", "v1"))));
+    let actions = keeper.step(now, Event::Looked(Ok(Some(stored("me", "v1")))));
     let [Action::Beat(_, expected)] = &actions[..] else { panic!("{actions:?}") };
     assert_eq!(*expected, version("v1"), "the next beat goes out at once, over what is there");
     assert_eq!(keeper.renewed, at(0));
@@ -123,7 +123,7 @@ fn a_read_back_gives_the_version_and_renews_nothing() {
 fn a_refusal_that_shows_our_own_id_gives_the_version_and_renews_nothing() {
     let mut keeper = keeper();
     let (now, _) = until_action(&mut keeper, at(0));
-    let actions = keeper.step(now, refused(stored("me", "v1")));
+    let actions = keeper.step(now, refused(Some(stored("me", "v1"))));
     assert!(matches!(&actions[..], [Action::Beat(_, expected)] if *expected == version("v1")));
     assert_eq!(keeper.renewed, at(0));
 }
@@ -133,7 +133,7 @@ fn no_two_beats_have_the_same_bytes() {
     let mut keeper = keeper();
     let (now, first) = until_action(&mut keeper, at(0));
     let _ = keeper.step(now, lost_reply());
-    let second = keeper.step(now, Event::Looked(Ok(stored("me", "v0"))));
+    let second = keeper.step(now, Event::Looked(Ok(Some(stored("me", "v0")))));
     let ([Action::Beat(one, _)], [Action::Beat(two, _)]) = (&first[..], &second[..]) else {
         panic!("{first:?} {second:?}")
     };
@@ -142,7 +142,7 @@ fn no_two_beats_have_the_same_bytes() {
 
 #[test]
 fn another_id_or_nothing_in_the_record_is_a_loss_and_ends_the_beats() {
-    for current in [stored("other", "w"), None] {
+    for current in [Some(stored("other", "w")), None] {
         let mut keeper = keeper();
         let (now, _) = until_action(&mut keeper, at(0));
         assert_eq!(keeper.step(now, refused(current.clone())), say(News::Lost(current)));

@@ -25,7 +25,7 @@ use crate::held::{self, Held};
 use crate::job::{ChildCommand, LockedJob};
 use crate::lock::keeper::News;
 use crate::lock::release::ReleaseOutcome;
-use crate::lock::{LockInfo, Uptime};
+use crate::lock::{Holder, Uptime};
 use crate::report::github::Files;
 use crate::report::{Notice, Outcome, Summary};
 use crate::store::{StateObject, Stored};
@@ -49,6 +49,7 @@ pub(crate) struct Context {
 }
 
 /// How a run ended.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about the run")]
 struct RunReport {
     child: Option<ChildStatus>,
     error: Option<Error>,
@@ -59,7 +60,7 @@ struct RunReport {
     /// The ID of the lock that was taken last.
     id: Option<String>,
     /// Who held it before.
-    holder: Option<LockInfo>,
+    holder: Option<Holder>,
     contended: bool,
     stopped: bool,
     /// The lock was lost while the child ran, or its fence stopped the child.
@@ -126,7 +127,7 @@ struct Acquired {
     inherited: Vec<LockTarget>,
     contended: bool,
     /// Who held a lock when we last looked and it was not ours.
-    holder: Option<LockInfo>,
+    holder: Option<Holder>,
 }
 
 async fn acquire_all(
@@ -150,7 +151,7 @@ async fn acquire_all(
             if let Some(holder) = taken.seen {
                 waited_here = true;
                 acquired.contended = true;
-                acquired.holder = holder.or(acquired.holder.take());
+                acquired.holder = Some(holder);
             }
             taken.result?;
         }
@@ -349,6 +350,6 @@ fn summary(job: &LockedJob, report: &RunReport, code: u8) -> Summary {
         asked: report.asked,
         waited: report.waited,
         held: report.held,
-        holder: report.holder.clone().map(Box::new),
+        holder: report.holder.as_ref().and_then(Holder::info).cloned().map(Box::new),
     }
 }

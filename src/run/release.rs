@@ -1,13 +1,13 @@
 //! Giving the locks back, whatever happened before: drives [`Release`] for one after the other.
 
-use super::acquire::Grant;
+use super::acquire::{Grant, describe};
 use super::shell::{Happening, Kept, Reply, Request, Shell};
-use crate::clock::{uptime, wall};
+use crate::clock::uptime;
 use crate::identity::new_seed;
 use crate::lock::jitter::Jitter;
 use crate::lock::release::{Action, Event, Release, ReleaseOutcome};
-use crate::lock::{LockId, LockInfo};
-use crate::report::{Notice, describe_holder};
+use crate::lock::{Holder, LockId};
+use crate::report::Notice;
 use crate::store::Stored;
 
 /// Gives all that is held back, the last taken first. Signals that come meanwhile are heard and
@@ -116,11 +116,7 @@ pub(super) fn loss(lock: &str, id: &LockId, current: Option<&Stored>) -> Notice 
             ),
         };
     };
-    let info = stored.record.info.as_deref().and_then(|text| LockInfo::parse(text).ok());
-    let holder = info.map_or_else(
-        || "held by someone whose record cannot be read".to_owned(),
-        |info| describe_holder(&info, wall()),
-    );
+    let holder = describe(&Holder::of(&stored.record));
     Notice::Warning {
         message: format!(
             "the lock `{lock}` was lost while it was ours (ID {id}): now {holder}; it is left as \

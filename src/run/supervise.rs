@@ -21,7 +21,7 @@ use crate::supervise::{
 };
 
 /// How long a child may take to end after a bug of ours, before it is killed.
-const LAST_RESORT: Duration = Duration::from_secs(180);
+const LAST_RESORT: Duration = Duration::from_mins(3);
 
 /// How long a lock whose request was not answered may take to be confirmed by a beat.
 const CONFIRM: Duration = Duration::from_secs(40);
@@ -142,11 +142,11 @@ async fn gone(child: &mut Child) {
 }
 
 fn spawn(command: Command, context: &Context) -> Result<Child, Error> {
-    Child::spawn(command, context.terminal_use).map_err(of_spawn)
+    Child::spawn(command, context.terminal_use).map_err(|error| of_spawn(&error))
 }
 
 /// The error of a program that cannot be started.
-pub(crate) fn of_spawn(error: SpawnError) -> Error {
+pub(crate) fn of_spawn(error: &SpawnError) -> Error {
     let message = error.to_string();
     match error {
         SpawnError::NotFound { .. } => Error::NotFound { message, hint: None },

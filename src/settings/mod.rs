@@ -98,7 +98,7 @@ pub struct Inputs<'a> {
     pub in_ci: bool,
 }
 
-const MINUTE: Duration = Duration::from_secs(60);
+const MINUTE: Duration = Duration::from_mins(1);
 
 impl Settings {
     /// Resolves them all.

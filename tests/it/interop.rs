@@ -328,7 +328,7 @@ fn every_locking_command_runs_under_the_local_lock() {
 
 /// 20 pairs of tfwrap and stock Terraform in a tight loop: tfwrap never fails. (Stock may: it
 /// does not wait without being told, and fails in some races even then.)
-async fn pairs(stage: &Stage) {
+fn pairs(stage: &Stage) {
     for round in 0..20 {
         let mut stock = terraform(stage.path());
         stock.args(["apply", "-auto-approve", "-no-color", "-lock-timeout=60s"]);
@@ -344,12 +344,12 @@ async fn pairs(stage: &Stage) {
 
 #[tokio::test]
 async fn beside_stock_terraform_we_never_fail_on_the_dynamodb_lock() {
-    pairs(&Stage::dynamodb("pairs").await).await;
+    pairs(&Stage::dynamodb("pairs").await);
 }
 
-#[tokio::test]
-async fn beside_stock_terraform_we_never_fail_on_the_local_lock() {
-    pairs(&Stage::local()).await;
+#[test]
+fn beside_stock_terraform_we_never_fail_on_the_local_lock() {
+    pairs(&Stage::local());
 }
 
 #[tokio::test]
