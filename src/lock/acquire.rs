@@ -12,7 +12,8 @@ use std::time::Duration;
 use super::backoff::{HEAD, pause_after};
 use super::jitter::Jitter;
 use super::lease::{Lease, LeaseTerm};
-use super::{Holder, LockId, Uptime};
+use super::line::HandedOn;
+use super::{Holder, LockId, LockInfo, Uptime};
 use crate::store::{Record, RecordVersion, StoreError, Stored, WriteReply};
 
 /// How long a store that never answered is tried before that is an error of its own.
@@ -88,7 +89,7 @@ enum State {
     /// A create or a take-over is out.
     Taking { sent: Uptime },
     /// A read is out; `settling`: it answers an unanswered create.
-    Looking { settling: bool },
+    Looking { settling: bool, sent: Uptime },
     /// Asleep until `next`, then `then`.
     Waiting { next: Uptime, then: Next },
     /// Over.
@@ -107,7 +108,10 @@ enum Next {
 struct Seen {
     record: Record,
     version: RecordVersion,
+    /// After the reply that showed it first.
     since: Uptime,
+    /// Before the request was sent that showed it last.
+    until: Uptime,
 }
 
 impl Seen {
@@ -119,6 +123,26 @@ impl Seen {
             LeaseTerm::After(ttl) => Some(self.since.plus(ttl)),
         }
     }
+}
+
+/// The ID and the beat of a leased record.
+fn identity(record: &Record) -> Option<(String, u64)> {
+    let lease = record.lease.as_deref().and_then(Lease::parse)?;
+    let info = LockInfo::parse(record.info.as_deref()?).ok()?;
+    Some((info.id.0, lease.beat))
+}
+
+/// What a look from behind in the line shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Sight {
+    /// Someone holds it.
+    Held,
+    /// It can be taken: it is free, or its lease has expired.
+    Free,
+    /// The record is ours, by a request that was never answered.
+    Ours,
+    /// The store did not say.
+    Unknown,
 }
 
 /// Takes one lock.
@@ -146,6 +170,8 @@ pub struct Acquire {
     first_sent: Option<Uptime>,
     /// Whose expired lease was written over.
     taken_over: Option<Record>,
+    /// What a waiter before us saw, who left.
+    handed_on: Option<HandedOn>,
     contended: bool,
     last_try: bool,
     stopping: Option<Uptime>,
@@ -170,6 +196,7 @@ impl Acquire {
             unanswered: false,
             first_sent: None,
             taken_over: None,
+            handed_on: None,
             contended: false,
             last_try: false,
             stopping: None,
@@ -216,13 +243,74 @@ impl Acquire {
         self.unanswered
     }
 
+    /// Counts what a waiter that left has seen, if the same record is still there: a duration, so
+    /// no clock is compared.
+    pub fn hand_on(&mut self, seen: Option<HandedOn>) {
+        self.handed_on = seen;
+    }
+
+    /// How long the holder's record was seen to stand still, for whoever waits on.
+    #[must_use]
+    pub fn observation(&self) -> Option<HandedOn> {
+        let seen = self.seen.as_ref()?;
+        let (id, beat) = identity(&seen.record)?;
+        let stood = u64::try_from(seen.until.since(seen.since).as_millis()).ok()?;
+        Some(HandedOn { id, beat, stood })
+    }
+
+    /// Whether it waits for nothing but the holder: no request of ours is to be settled or sent
+    /// again.
+    #[must_use]
+    pub fn is_at_rest(&self) -> bool {
+        matches!(self.state, State::New | State::Waiting { then: Next::Look, .. })
+    }
+
+    /// Takes note of a look that somebody else asked for, without deciding anything. `sent` is
+    /// when it was asked.
+    pub fn observe(
+        &mut self,
+        now: Uptime,
+        sent: Uptime,
+        reply: Result<Option<Stored>, StoreError>,
+    ) -> Sight {
+        match reply {
+            Ok(Some(stored)) if stored.record.is_held_by(&self.id) => Sight::Ours,
+            Ok(Some(stored)) => {
+                self.answered();
+                self.see(now, sent, stored);
+                if self.has_expired(now) { Sight::Free } else { Sight::Held }
+            }
+            Ok(None) => {
+                self.answered();
+                Sight::Free
+            }
+            Err(error) => {
+                self.faulted(error);
+                Sight::Unknown
+            }
+        }
+    }
+
+    /// Tries now, whatever the line says.
+    pub fn attempt(&mut self, now: Uptime) -> Action {
+        if now >= self.give_up_at {
+            self.last_try = true;
+        }
+        if self.has_expired(now) { self.take_over(now) } else { self.take(now) }
+    }
+
+    /// Begins to watch the lock, or goes on with it at once.
+    pub fn watch(&mut self, now: Uptime) -> Action {
+        if now >= self.give_up_at { self.attempt(now) } else { self.look(now, false) }
+    }
+
     /// Decides.
     pub fn step(&mut self, now: Uptime, event: Event) -> Action {
         match (self.state.clone(), event) {
             (State::New, Event::Start) => self.take(now),
             (State::Taking { sent }, Event::Took(reply)) => self.took(now, sent, reply),
-            (State::Looking { settling }, Event::Looked(reply)) => {
-                self.looked(now, reply, settling)
+            (State::Looking { settling, sent }, Event::Looked(reply)) => {
+                self.looked(now, sent, reply, settling)
             }
             (State::Waiting { next, then }, Event::Tick) if now >= next => self.wake(now, then),
             (State::Waiting { then, .. }, Event::Stop) => {
@@ -253,7 +341,7 @@ impl Acquire {
         if self.blind {
             return self.take(now);
         }
-        self.state = State::Looking { settling };
+        self.state = State::Looking { settling, sent: now };
         Action::Look
     }
 
@@ -283,7 +371,7 @@ impl Acquire {
             Ok(WriteReply::Conflict(current)) => {
                 self.answered();
                 match current {
-                    Some(Some(stored)) => self.met(now, stored),
+                    Some(Some(stored)) => self.met(now, sent, stored),
                     Some(None) => self.phantom(now),
                     None => self.look(now, false),
                 }
@@ -300,13 +388,14 @@ impl Acquire {
     fn looked(
         &mut self,
         now: Uptime,
+        sent: Uptime,
         reply: Result<Option<Stored>, StoreError>,
         settling: bool,
     ) -> Action {
         match reply {
             Ok(Some(stored)) => {
                 self.answered();
-                self.met(now, stored)
+                self.met(now, sent, stored)
             }
             Ok(None) => {
                 self.answered();
@@ -341,7 +430,7 @@ impl Acquire {
     }
 
     /// The register holds a record: ours, or someone's to wait for.
-    fn met(&mut self, now: Uptime, stored: Stored) -> Action {
+    fn met(&mut self, now: Uptime, sent: Uptime, stored: Stored) -> Action {
         self.phantoms = 0;
         if stored.record.is_held_by(&self.id) {
             // The unanswered create is found: it can land no more.
@@ -349,31 +438,51 @@ impl Acquire {
             let since = self.first_sent.unwrap_or(self.started);
             return self.granted(Won { version: stored.version, since, answered: false });
         }
-        self.contended = true;
         // Ours did not land, and the one who is there was not it.
         self.taken_over = None;
-        let unchanged = self.seen.as_ref().is_some_and(|seen| seen.version == stored.version);
-        if !unchanged {
-            self.seen = Some(Seen { record: stored.record, version: stored.version, since: now });
-        }
+        self.see(now, sent, stored);
         if self.stopping.is_some() {
             return self.end(Outcome::Stopped { held: None });
         }
-        // Conditional on the very version that stood still: if its holder lives after all, this
-        // is refused.
-        if let Some(seen) = self.seen.as_ref()
-            && seen.expires().is_some_and(|at| now >= at)
-        {
-            self.taken_over = Some(seen.record.clone());
-            let version = seen.version.clone();
-            self.first_sent.get_or_insert(now);
-            self.state = State::Taking { sent: now };
-            return Action::TakeOver(version);
+        if self.has_expired(now) {
+            return self.take_over(now);
         }
         if self.over(now) {
             return self.end(Outcome::TimedOut);
         }
         self.sleep(now, Next::Look)
+    }
+
+    /// Takes note of somebody's record.
+    fn see(&mut self, now: Uptime, sent: Uptime, stored: Stored) {
+        self.contended = true;
+        if let Some(seen) = self.seen.as_mut().filter(|seen| seen.version == stored.version) {
+            seen.until = sent;
+            return;
+        }
+        let since = match (identity(&stored.record), &self.handed_on) {
+            (Some((id, beat)), Some(before)) if before.id == id && before.beat == beat => {
+                now.minus(Duration::from_millis(before.stood))
+            }
+            _ => now,
+        };
+        let Stored { record, version } = stored;
+        self.seen = Some(Seen { record, version, since, until: sent });
+    }
+
+    fn has_expired(&self, now: Uptime) -> bool {
+        self.seen.as_ref().and_then(Seen::expires).is_some_and(|at| now >= at)
+    }
+
+    /// Conditional on the very version that stood still: if its holder lives after all, this is
+    /// refused.
+    fn take_over(&mut self, now: Uptime) -> Action {
+        let Some(seen) = &self.seen else { return self.take(now) };
+        self.taken_over = Some(seen.record.clone());
+        let version = seen.version.clone();
+        self.first_sent.get_or_insert(now);
+        self.state = State::Taking { sent: now };
+        Action::TakeOver(version)
     }
 
     /// The register is empty: take it, unless we are on the way out.

@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use super::jitter::Jitter;
 
-/// The bounds between which the interval grows with the age of what is watched.
+/// How the interval grows with the age of what is watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Pace {
+    /// The interval is the age divided by this.
+    pub share: u32,
     /// The shortest interval.
     pub least: Duration,
     /// The longest.
@@ -14,16 +16,30 @@ pub struct Pace {
 }
 
 /// The pace of whoever may try the lock next.
-pub const HEAD: Pace = Pace { least: Duration::from_millis(200), most: Duration::from_secs(2) };
+pub const HEAD: Pace =
+    Pace { share: 20, least: Duration::from_millis(200), most: Duration::from_secs(2) };
+
+/// The pace of a waiter behind the head, by how long the holds before it last: to be late by a
+/// fifth of a hold costs nothing, since the next one holds the lock meanwhile.
+///
+/// With a look at the lock every [`LOCK_LOOK`] and a beat every 20 s that makes less than 15
+/// requests a minute, however long the line is.
+pub const BEHIND: Pace =
+    Pace { share: 5, least: Duration::from_millis(500), most: Duration::from_secs(12) };
+
+/// How often a waiter behind the head looks at the lock, at the most: so that a lock that is left
+/// free by dead waiters before it is tried within 20 s.
+pub const LOCK_LOOK: Duration = Duration::from_millis(9_500);
 
 /// The longest extra pause after faults of the store.
 const MOST_PAUSE: Duration = Duration::from_secs(10);
 
 impl Pace {
-    /// The time until the next look: 5 % of the time since what is watched last changed, within
-    /// the bounds, jittered. So it costs at most about a twentieth of a hold to be late.
+    /// The time until the next look: a share of the time since what is watched last changed, within
+    /// the bounds, jittered. At the head 5 %, so that it costs about a twentieth of a hold to be
+    /// late.
     pub fn interval(self, unchanged_for: Duration, jitter: &mut Jitter) -> Duration {
-        jitter.around((unchanged_for / 20).clamp(self.least, self.most))
+        jitter.around((unchanged_for / self.share).clamp(self.least, self.most))
     }
 }
 

@@ -10,6 +10,8 @@ mod info;
 pub mod jitter;
 pub mod keeper;
 pub mod lease;
+pub mod line;
+pub mod queue;
 pub mod release;
 
 pub use info::{LockInfo, LockInfoError};
@@ -80,6 +82,12 @@ impl Uptime {
     #[must_use]
     pub fn plus(self, after: Duration) -> Self {
         Self(self.0.saturating_add(after))
+    }
+
+    /// The point `before` earlier, but not before the start of this clock.
+    #[must_use]
+    pub fn minus(self, before: Duration) -> Self {
+        Self(self.0.saturating_sub(before))
     }
 
     /// The time from `earlier` to this point; zero when `earlier` is later.

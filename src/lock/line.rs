@@ -1,0 +1,138 @@
+//! What stands in the registers of the waiting line, beside the lock (protocol, section 4).
+//!
+//! The line is advisory: it decides who may try, never who holds. A bug in it can cost order or
+//! time, never exclusion.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use super::{LockId, LockKey};
+use crate::store::Record;
+
+/// How often a waiter shows that it lives.
+pub const TICKET_BEAT: Duration = Duration::from_secs(20);
+
+/// After how long without a sign of life a ticket is dead.
+pub const TICKET_TTL: Duration = Duration::from_mins(1);
+
+/// A place in the line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Ticket(pub u64);
+
+/// A register that takes part in taking one lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Slot {
+    /// The lock itself.
+    Lock,
+    /// The line's ends.
+    Line,
+    /// One waiter's place.
+    Ticket(Ticket),
+}
+
+impl Slot {
+    /// The register's key, from the lock's.
+    #[must_use]
+    pub fn key(self, lock: &LockKey) -> LockKey {
+        match self {
+            Self::Lock => lock.clone(),
+            Self::Line => LockKey(format!("{lock}.tfwrap/line")),
+            Self::Ticket(Ticket(n)) => LockKey(format!("{lock}.tfwrap/ticket/{n}")),
+        }
+    }
+}
+
+/// The ends of the line.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Line {
+    /// The next ticket to be taken.
+    pub next: u64,
+    /// Every ticket below this one has had its turn.
+    pub head: u64,
+    /// Who wrote this, and a count: no two writes have the same bytes.
+    #[serde(default)]
+    pub writer: String,
+    /// Raised by every write.
+    #[serde(default)]
+    pub count: u64,
+    /// How long a waiter that left saw the holder's record stand still.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen: Option<HandedOn>,
+}
+
+/// An observation that is handed on: a duration, no point in time.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct HandedOn {
+    /// The holder's lock ID.
+    pub id: String,
+    /// Its beat.
+    pub beat: u64,
+    /// How long that was seen unchanged, in milliseconds.
+    pub stood: u64,
+}
+
+/// One waiter, as its ticket shows it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Waiter {
+    /// The lock ID it will use.
+    pub id: String,
+    /// Raised by every sign of life.
+    pub beat: u64,
+    /// `user@host`; for display only, as is what follows.
+    #[serde(default)]
+    pub who: String,
+    /// What it will do, in Terraform's word.
+    #[serde(default)]
+    pub operation: String,
+    /// Its CI run.
+    #[serde(default)]
+    pub info: String,
+    /// Since when, on its wall clock.
+    #[serde(default)]
+    pub joined: String,
+}
+
+impl Line {
+    /// Whether nobody waits, as far as the numbers say.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.next <= self.head
+    }
+
+    /// Reads the record; nothing for what is no line.
+    #[must_use]
+    pub fn of(record: &Record) -> Option<Self> {
+        parse(record)
+    }
+
+    /// The record to store: signed, and counted up.
+    #[must_use]
+    pub fn signed(mut self, writer: &LockId) -> Record {
+        self.writer.clone_from(&writer.0);
+        self.count += 1;
+        record(&self)
+    }
+}
+
+impl Waiter {
+    /// Reads the record; nothing for what is no ticket.
+    #[must_use]
+    pub fn of(record: &Record) -> Option<Self> {
+        parse(record)
+    }
+
+    /// The record to store.
+    #[must_use]
+    pub fn to_record(&self) -> Record {
+        record(self)
+    }
+}
+
+fn record(value: &impl Serialize) -> Record {
+    Record { info: None, lease: serde_json::to_string(value).ok() }
+}
+
+fn parse<T: DeserializeOwned>(record: &Record) -> Option<T> {
+    serde_json::from_str(record.lease.as_deref()?).ok()
+}

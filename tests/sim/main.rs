@@ -1,0 +1,156 @@
+//! The line in virtual time: order, cost, and the dead.
+
+mod world;
+
+use std::time::Duration;
+
+use tfwrap::lock::lease::LeaseTerm;
+use world::{Fate, Lot, Plan, World};
+
+fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// So many waiters, this far apart, each holding so long.
+fn crowd(count: u32, apart: Duration, holds: Duration) -> Vec<Plan> {
+    (0..count).map(|index| Plan::new(apart * index, holds)).collect()
+}
+
+/// Runs a world to its end, and checks that nobody was together with anybody.
+fn run(plans: &[Plan], seed: u64) -> Vec<Lot> {
+    let mut world = World::new(plans, seed);
+    let lots = world.run(secs(86_400 * 30));
+    assert_eq!(world.most_holders, 1);
+    lots
+}
+
+fn granted(lots: &[Lot]) -> Vec<Duration> {
+    lots.iter().filter_map(|lot| lot.granted).collect()
+}
+
+#[test]
+fn a_run_alone_costs_one_read_and_one_write() {
+    let lots = run(&[Plan::new(secs(0), secs(3))], 1);
+    assert_eq!(lots[0].requests, 2);
+}
+
+#[test]
+fn arrival_order_is_grant_order() {
+    for seed in 0..20 {
+        for (count, apart, holds) in [(8, 300, 3_000), (50, 200, 500), (200, 50, 10_000)] {
+            let plans = crowd(count, Duration::from_millis(apart), Duration::from_millis(holds));
+            let granted = granted(&run(&plans, seed));
+            assert_eq!(granted.len(), plans.len(), "everybody gets it");
+            assert!(granted.is_sorted(), "seed {seed}: {granted:?}");
+        }
+    }
+}
+
+#[test]
+fn eight_runs_of_three_seconds_lose_little_between_them() {
+    for seed in 0..20 {
+        let plans = crowd(8, Duration::from_millis(300), secs(3));
+        let lots = run(&plans, seed);
+        let total = lots.iter().filter_map(|lot| lot.ended).max().unwrap();
+        assert!(total <= secs(24).mul_f64(1.08), "seed {seed}: {total:?}");
+    }
+}
+
+#[test]
+fn a_waiter_behind_the_head_sends_at_most_15_requests_a_minute_however_long_the_line() {
+    for count in [10, 100, 300] {
+        let lots = run(&crowd(count, secs(1), secs(60)), 7);
+        for (index, lot) in lots.iter().enumerate() {
+            let waited = lot.granted.unwrap().saturating_sub(secs(index as u64));
+            if waited < secs(300) {
+                continue;
+            }
+            let behind = lot.requests - lot.head_requests;
+            let a_minute = 60.0 * f64::from(u32::try_from(behind).unwrap()) / waited.as_secs_f64();
+            assert!(a_minute <= 15.0, "{count} waiters, number {index}: {a_minute:.1} a minute");
+        }
+    }
+}
+
+#[test]
+fn dead_waiters_however_many_cost_those_behind_at_most_twenty_seconds() {
+    for seed in 0..20 {
+        for dead in [1, 5, 30] {
+            let mut plans = crowd(dead + 3, Duration::from_millis(200), secs(30));
+            for plan in &mut plans[1..=dead as usize] {
+                plan.fate = Fate::DiesWaiting(secs(10));
+            }
+            let lots = run(&plans, seed);
+            let freed = lots[0].ended.unwrap();
+            let next = lots[dead as usize + 1].granted.unwrap();
+            assert!(next.saturating_sub(freed) <= secs(20), "seed {seed}, {dead} dead: {next:?}");
+            assert!(granted(&lots[dead as usize + 1..]).is_sorted());
+        }
+    }
+}
+
+#[test]
+fn a_dead_holder_is_taken_over_after_its_lease_and_the_dead_behind_it_add_little() {
+    for seed in 0..20 {
+        let mut plans = crowd(5, secs(1), secs(3));
+        plans[0].fate = Fate::DiesHolding;
+        plans[0].term = LeaseTerm::After(secs(120));
+        plans[1].fate = Fate::DiesWaiting(secs(20));
+        plans[2].fate = Fate::DiesWaiting(secs(20));
+        let lots = run(&plans, seed);
+        let third = lots[3].granted.unwrap();
+        // It saw the record first a moment after it came, at 3 s.
+        assert!(third >= secs(120), "seed {seed}: {third:?}");
+        assert!(third <= secs(120 + 3 + 20 + 1), "seed {seed}: {third:?}");
+    }
+}
+
+#[test]
+fn jobs_that_wait_shorter_than_the_lease_still_get_rid_of_a_dead_holder() {
+    let mut plans = crowd(12, secs(50), secs(1));
+    for plan in &mut plans {
+        plan.patience = secs(60);
+        plan.term = LeaseTerm::After(secs(300));
+    }
+    plans[0].fate = Fate::DiesHolding;
+    let lots = run(&plans, 3);
+    let first = lots[1..].iter().filter_map(|lot| lot.granted).min();
+    let first = first.expect("observations are handed on");
+    assert!(first >= secs(300), "{first:?}");
+}
+
+#[test]
+fn a_waiter_that_times_out_leaves_the_line_and_the_next_does_not_wait_for_it() {
+    let mut plans = crowd(4, secs(1), secs(30));
+    plans[1].patience = secs(5);
+    let lots = run(&plans, 5);
+    assert_eq!(lots[1].granted, None);
+    assert!(lots[2].granted.unwrap() <= lots[0].ended.unwrap() + secs(3));
+}
+
+#[test]
+fn without_leave_to_write_the_line_everybody_still_gets_the_lock() {
+    let plans = crowd(6, secs(1), secs(3));
+    let mut world = World::new(&plans, 1);
+    world.line_is_denied = true;
+    let lots = world.run(secs(3600));
+    assert_eq!(world.most_holders, 1);
+    assert_eq!(granted(&lots).len(), 6);
+}
+
+#[test]
+fn everybody_at_once_gets_it_one_after_the_other() {
+    for seed in 0..10 {
+        let lots = run(&crowd(30, Duration::ZERO, secs(2)), seed);
+        assert_eq!(granted(&lots).len(), 30, "seed {seed}");
+    }
+}
+
+#[test]
+fn short_holds_in_a_long_line_follow_each_other_closely() {
+    for seed in 0..3 {
+        let lots = run(&crowd(100, Duration::from_millis(100), secs(3)), seed);
+        let total = lots.iter().filter_map(|lot| lot.ended).max().unwrap();
+        assert!(total <= secs(300).mul_f64(1.08), "seed {seed}: {total:?}");
+    }
+}
