@@ -179,6 +179,7 @@ fn locked(job: LockedJob, settings: &Settings, ci: &Ci, options: report::Options
             info: ci.info_text(),
             who: identity::who(),
             term: settings.lease.value,
+            in_line: !settings.no_line.value,
         },
         held: Held::from_env(env),
         lost_is_fatal: settings.on_lock_lost.value == OnLockLost::Stop,

@@ -150,6 +150,30 @@ impl LockTarget {
         })
     }
 
+    /// Opens the store of the waiting line beside the lock, and gives what its keys are made
+    /// from. Beside the lock of a local state it is a directory.
+    ///
+    /// # Errors
+    /// When the state's path has no name.
+    pub fn open_line(
+        &self,
+        lock: &Arc<dyn Registers>,
+    ) -> Result<(Arc<dyn Registers>, LockKey), StoreError> {
+        match &self.store {
+            StoreSpec::DynamoDb { .. } | StoreSpec::File { .. } => {
+                Ok((lock.clone(), self.key.clone()))
+            }
+            StoreSpec::LocalState { path } => {
+                let name = path.file_name().ok_or_else(|| {
+                    StoreError::Misconfigured(format!("`{}` has no name", path.display()))
+                })?;
+                let name = name.to_string_lossy();
+                let dir = path.with_file_name(format!(".{}.tfwrap", name.trim_start_matches('.')));
+                Ok((Arc::new(FileStore::new(dir)), LockKey("state".to_owned())))
+            }
+        }
+    }
+
     /// The command that removes a lock that was left behind, and only if it still has this ID.
     #[must_use]
     pub fn unlock_command(&self, id: &LockId) -> String {

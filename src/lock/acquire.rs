@@ -258,6 +258,13 @@ impl Acquire {
         Some(HandedOn { id, beat, stood })
     }
 
+    /// How long the holder's record stands still by now; nothing where it has no lease.
+    #[must_use]
+    pub fn silence(&self, now: Uptime) -> Option<Duration> {
+        let seen = self.seen.as_ref()?;
+        identity(&seen.record).map(|_| now.since(seen.since))
+    }
+
     /// Whether it waits for nothing but the holder: no request of ours is to be settled or sent
     /// again.
     #[must_use]

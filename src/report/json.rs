@@ -71,12 +71,14 @@ impl Json {
 
 fn event_of(notice: &Notice) -> (&'static str, Value) {
     match notice {
-        Notice::Waiting { holder, waited, limit, .. } => (
+        Notice::Waiting { holder, waited, limit, ahead, silent, .. } => (
             "waiting",
             json!({
                 "holder": holder.as_deref().map(holder_of),
                 "waited_seconds": seconds(*waited),
                 "limit_seconds": seconds(*limit),
+                "ahead": ahead,
+                "silent_seconds": silent.map(seconds),
             }),
         ),
         Notice::Acquired { waited, contended, .. } => {

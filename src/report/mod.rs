@@ -48,6 +48,11 @@ pub enum Notice {
         waited: Duration,
         /// The time we are ready to wait in all.
         limit: Duration,
+        /// How many places there are before ours in the line; none outside the line.
+        ahead: Option<u64>,
+        /// How long ago the holder last showed that it lives, as far as we saw; none where its
+        /// record has no lease.
+        silent: Option<Duration>,
     },
     /// The lock is ours after a wait.
     Acquired {
@@ -161,6 +166,8 @@ mod tests {
                 holder: Some(Box::new(hostile::info())),
                 waited: time,
                 limit: time,
+                ahead: None,
+                silent: None,
             },
             Notice::Acquired { lock: text(), id: text(), waited: time, contended: true },
             Notice::Released { lock: text(), id: text(), held: time, worth_saying: true },

@@ -33,11 +33,22 @@ impl Text {
     #[must_use]
     pub fn render(&self, notice: &Notice, now: Timestamp) -> String {
         match notice {
-            Notice::Waiting { lock, holder, waited, limit } => {
+            Notice::Waiting { lock, holder, waited, limit, ahead, silent } => {
                 let holder = holder.as_deref().map_or_else(
                     || "held, its record does not say by whom".to_owned(),
                     |info| describe_holder(info, now),
                 );
+                // One beat is at most 15 s; only a longer silence is worth a word.
+                let silence = silent.filter(|silent| *silent >= Duration::from_secs(30));
+                let silence = silence.map_or_else(String::new, |silent| {
+                    format!(", no sign of life for {}", human(silent))
+                });
+                let place = match ahead {
+                    None => String::new(),
+                    Some(0) => "; we are next".to_owned(),
+                    Some(ahead) => format!("; {ahead} before us"),
+                };
+                let holder = format!("{holder}{silence}{place}");
                 let (lock, limit) = (clean(lock), human(*limit));
                 // The first line comes at once.
                 if *waited < Duration::from_secs(1) {
@@ -227,7 +238,18 @@ mod tests {
             holder: holder.map(Box::new),
             waited: Duration::from_secs(waited),
             limit: Duration::from_mins(30),
+            ahead: None,
+            silent: None,
         }
+    }
+
+    #[test]
+    fn a_waiter_in_line_learns_its_place_and_of_a_silent_holder() {
+        let mut notice = waiting(None, 0);
+        let Notice::Waiting { ahead, silent, .. } = &mut notice else { unreachable!() };
+        (*ahead, *silent) = (Some(2), Some(Duration::from_secs(90)));
+        let text = Text::default().render(&notice, now());
+        assert!(text.contains(", no sign of life for 1m30s; 2 before us; waiting up to"), "{text}");
     }
 
     #[test]

@@ -10,13 +10,15 @@ use crate::duration;
 use crate::error::Error;
 use crate::held::Held;
 use crate::identity::{new_lock_id, new_seed};
-use crate::lock::acquire::{Acquire, Action, Event, FIRST_CONTACT, Outcome, Won};
+use crate::lock::acquire::{Acquire, FIRST_CONTACT, Outcome, Won};
 use crate::lock::jitter::Jitter;
 use crate::lock::keeper::{Keeper, News, Tenure};
 use crate::lock::lease::{Lease, LeaseTerm};
-use crate::lock::{Holder, LockId, LockInfo, Uptime};
+use crate::lock::line::{Slot, Waiter};
+use crate::lock::queue::{Action, Event, Queue};
+use crate::lock::{Holder, LockId, LockInfo, LockKey, Uptime};
 use crate::report::{Cadence, Notice, clean, describe_holder};
-use crate::store::{Expect, Record, RecordVersion, Registers, StoreError};
+use crate::store::{Record, RecordVersion, Registers, StoreError};
 use crate::supervise::StopSignal;
 use crate::target::LockTarget;
 
@@ -43,6 +45,8 @@ pub(crate) struct Introduction {
     pub(crate) who: String,
     /// The lease to declare.
     pub(crate) term: LeaseTerm,
+    /// Whether to stand in line.
+    pub(crate) in_line: bool,
 }
 
 /// How long to wait.
@@ -100,7 +104,13 @@ pub(super) async fn take(
     wait: Wait,
 ) -> Taken {
     match target.open().await {
-        Ok(store) => Attempt::new(target, store, introduction, wait).run(shell).await,
+        Ok(store) => match target.open_line(&store) {
+            Ok(line) => Attempt::new(target, store, line, introduction, wait).run(shell).await,
+            Err(source) => {
+                let error = Error::Store { lock: target.url(), source };
+                Taken { result: Err(error), seen: None }
+            }
+        },
         Err(source) => {
             let error = Error::Store { lock: target.url(), source };
             Taken { result: Err(error), seen: None }
@@ -112,12 +122,14 @@ pub(super) async fn take(
 struct Attempt<'a> {
     target: &'a LockTarget,
     store: Arc<dyn Registers>,
+    /// Where the line's registers are, and what their keys are made from.
+    line: (Arc<dyn Registers>, LockKey),
     id: LockId,
     /// The lease to keep and the one to begin with; none where the kernel keeps the lock.
     lease: Option<(LeaseTerm, Lease)>,
     /// What the first write stores.
     record: Record,
-    machine: Acquire,
+    machine: Queue,
     started: Uptime,
     limit: Duration,
     stopped_by: Option<StopSignal>,
@@ -129,6 +141,7 @@ impl<'a> Attempt<'a> {
     fn new(
         target: &'a LockTarget,
         store: Arc<dyn Registers>,
+        line: (Arc<dyn Registers>, LockKey),
         introduction: &Introduction,
         Wait { give_up_at, limit }: Wait,
     ) -> Self {
@@ -139,27 +152,49 @@ impl<'a> Attempt<'a> {
             info: Some(info(target, introduction, &id).to_json()),
             lease: lease.map(|(_, first)| first.to_text()),
         };
-        let machine = Acquire::new(id.clone(), started, give_up_at, Jitter(new_seed()));
+        let acquire = Acquire::new(id.clone(), started, give_up_at, Jitter(new_seed()));
+        let waiter = Waiter {
+            id: id.0.clone(),
+            beat: 0,
+            who: introduction.who.clone(),
+            operation: introduction.operation.clone(),
+            info: introduction.info.clone(),
+            joined: LockInfo::format_created(wall()),
+        };
+        let machine = Queue::new(
+            acquire,
+            waiter,
+            record.clone(),
+            give_up_at,
+            Jitter(new_seed()),
+            introduction.in_line,
+        );
         let (stopped_by, lost) = (None, None);
-        Self { target, store, id, lease, record, machine, started, limit, stopped_by, lost }
+        Self { target, store, line, id, lease, record, machine, started, limit, stopped_by, lost }
     }
 
     async fn run(mut self, shell: &mut Shell) -> Taken {
         let mut voice = Voice::new(self.started, self.limit);
         let mut action = self.machine.step(self.started, Event::Start);
         let outcome = loop {
-            let (store, key) = (self.store.clone(), self.target.key.clone());
             match action {
                 Action::Done(outcome) => break outcome,
-                Action::Take => {
-                    shell.send(Request::Write(store, key, self.record.clone(), Expect::Absent));
+                Action::Write(slot, record, expect) => {
+                    let (store, key) = self.register(slot);
+                    shell.send(Request::Write(store, key, record, expect));
                 }
-                Action::TakeOver(version) => {
-                    let expect = Expect::Version(version);
-                    shell.send(Request::Write(store, key, self.record.clone(), expect));
+                Action::Read(slot) => {
+                    let (store, key) = self.register(slot);
+                    shell.send(Request::Read(store, key));
                 }
-                Action::Look => shell.send(Request::Read(store, key)),
+                Action::Remove(slot, version) => {
+                    let (store, key) = self.register(slot);
+                    shell.send(Request::Remove(store, key, version));
+                }
                 Action::Wait => {}
+            }
+            if let Some(error) = self.machine.take_denied() {
+                shell.say(no_line(self.target, &error));
             }
             voice.speak(shell, self.target, &self.machine);
             let happening = shell.next(self.machine.deadline(), None).await;
@@ -167,13 +202,21 @@ impl<'a> Attempt<'a> {
             action = self.machine.step(uptime(), event);
         };
         let result = self.conclude(shell, outcome);
-        Taken { result, seen: self.machine.holder() }
+        Taken { result, seen: self.machine.acquire().holder() }
+    }
+
+    fn register(&self, slot: Slot) -> (Arc<dyn Registers>, LockKey) {
+        match slot {
+            Slot::Lock => (self.store.clone(), self.target.key.clone()),
+            Slot::Line | Slot::Ticket(_) => (self.line.0.clone(), slot.key(&self.line.1)),
+        }
     }
 
     fn event(&mut self, shell: &Shell, happening: Happening) -> Event {
         match happening {
-            Happening::Reply(Reply::Wrote(reply)) => Event::Took(reply),
-            Happening::Reply(Reply::Read(reply)) => Event::Looked(reply),
+            Happening::Reply(Reply::Wrote(reply)) => Event::Wrote(reply),
+            Happening::Reply(Reply::Read(reply)) => Event::Read(reply),
+            Happening::Reply(Reply::Removed(reply)) => Event::Removed(reply),
             Happening::Lease(index, News::Lost(current)) => {
                 let error = super::lost(shell, index, current.as_ref());
                 self.lost.get_or_insert(error);
@@ -200,16 +243,16 @@ impl<'a> Attempt<'a> {
                     lock: self.target.url(),
                     id: self.id.0.clone(),
                     waited: uptime().since(self.started),
-                    contended: self.machine.contended(),
+                    contended: self.machine.acquire().contended(),
                 });
-                if let Some(record) = self.machine.taken_over() {
+                if let Some(record) = self.machine.acquire().taken_over() {
                     shell.say(took_over(self.target, record));
                 }
                 Ok(())
             }
-            Outcome::TimedOut => Err(timed_out(self.target, &self.machine, self.limit)),
+            Outcome::TimedOut => Err(timed_out(self.target, self.machine.acquire(), self.limit)),
             Outcome::Failed(source) => {
-                let source = late(source, self.machine.may_still_appear());
+                let source = late(source, self.machine.acquire().may_still_appear());
                 Err(Error::Store { lock: self.target.url(), source })
             }
             Outcome::Stopped { held } => {
@@ -227,7 +270,7 @@ impl<'a> Attempt<'a> {
 
     /// What an interrupted wait may leave behind, in words.
     fn leftover(&self, held: bool) -> String {
-        if held || !self.machine.may_still_appear() {
+        if held || !self.machine.acquire().may_still_appear() {
             return ", nothing is left behind".to_owned();
         }
         format!(
@@ -247,7 +290,7 @@ impl<'a> Attempt<'a> {
             id: self.id.clone(),
             version: won.version.clone(),
             since: uptime(),
-            may_still_appear: self.machine.may_still_appear(),
+            may_still_appear: self.machine.acquire().may_still_appear(),
         };
         let keeper = self.lease.map(|(term, lease)| {
             let Won { version, since, answered } = won;
@@ -255,6 +298,20 @@ impl<'a> Attempt<'a> {
             Keeper::new(Tenure { id, info, version, lease, since, answered }, term, uptime())
         });
         shell.kept.push(Kept::new(grant, keeper));
+    }
+}
+
+fn no_line(target: &LockTarget, error: &StoreError) -> Notice {
+    Notice::Warning {
+        message: format!(
+            "no line can be kept beside the lock `{}` ({error}): competing for it without order",
+            target.url()
+        ),
+        hint: Some(
+            "allow the same actions on the keys that begin with the lock's, or switch the line \
+             off with `--no-line`"
+                .to_owned(),
+        ),
     }
 }
 
@@ -341,8 +398,8 @@ impl Voice {
         Self { cadence: Cadence::default(), holder: None, started, limit }
     }
 
-    fn speak(&mut self, shell: &Shell, target: &LockTarget, machine: &Acquire) {
-        let holder = machine.holder();
+    fn speak(&mut self, shell: &Shell, target: &LockTarget, machine: &Queue) {
+        let holder = machine.acquire().holder();
         if holder.is_none() {
             return;
         }
@@ -355,6 +412,8 @@ impl Voice {
                 holder: self.holder.as_ref().and_then(Holder::info).cloned().map(Box::new),
                 waited: now.since(self.started),
                 limit: self.limit,
+                ahead: machine.ahead(),
+                silent: machine.acquire().silence(now),
             });
         }
     }

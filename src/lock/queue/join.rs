@@ -1,0 +1,196 @@
+//! Joining the line: a ticket is claimed, then `next` is raised above it.
+
+use std::time::Duration;
+
+use super::super::Uptime;
+use super::super::acquire::Outcome;
+use super::super::line::{Line, Slot, TICKET_BEAT, Ticket, Waiter};
+use super::{Action, Back, Mine, Phase, Queue, TRIES};
+use crate::store::{Expect, RecordVersion, StoreError, Stored, WriteReply};
+
+impl Queue {
+    pub(super) fn open(&mut self) -> Action {
+        self.mine = None;
+        self.ask(Phase::Opening, Action::Read(Slot::Line))
+    }
+
+    pub(super) fn know(&mut self, current: Option<Stored>) {
+        self.line_version = current.as_ref().map(|stored| stored.version.clone());
+        self.line = current.and_then(|stored| Line::of(&stored.record)).unwrap_or_default();
+        if self.line.seen.is_some() {
+            self.acquire.hand_on(self.line.seen.clone());
+        }
+    }
+
+    /// As [`Queue::know`], while in line: the moves of `head` tell how long a hold takes.
+    pub(super) fn learn(&mut self, now: Uptime, current: Option<Stored>) {
+        let before = self.line.head;
+        self.know(current);
+        if let Some(moves) = self.line.head.checked_sub(before).filter(|moves| *moves > 0) {
+            let moves = u32::try_from(moves).unwrap_or(u32::MAX);
+            self.hold = now.since(self.moved) / moves;
+            self.moved = now;
+        }
+    }
+
+    /// How long one hold takes, as far as we know: at least as long as the present one.
+    pub(super) fn hold(&self, now: Uptime) -> Duration {
+        self.hold.max(now.since(self.moved))
+    }
+
+    /// How many numbers there are from the head to ours; at most one: then the nearest ticket
+    /// before ours tells when it is our turn.
+    pub(super) fn distance(&self) -> u64 {
+        self.mine.as_ref().map_or(0, |mine| mine.ticket.0.saturating_sub(self.line.head))
+    }
+
+    pub(super) fn opened(
+        &mut self,
+        now: Uptime,
+        reply: Result<Option<Stored>, StoreError>,
+    ) -> Action {
+        match reply {
+            Ok(current) => self.know(current),
+            // A refused read is treated as absent: S3 answers so for what is not there.
+            Err(StoreError::Denied(_)) => self.know(None),
+            // The lock itself will show what is wrong.
+            Err(_) if !self.tried => return self.try_first(now, Back::Join),
+            Err(error) => return self.falter(now, error),
+        }
+        if self.stopping {
+            return self.leave(Outcome::Stopped { held: None });
+        }
+        // With no time to wait there is nothing to stand in line for.
+        if (self.line.is_empty() || now >= self.give_up_at) && !self.tried {
+            return self.try_first(now, Back::Join);
+        }
+        self.tries = 0;
+        self.claim(Ticket(self.line.next.max(self.line.head)))
+    }
+
+    /// The line does not work for now: compete by backoff.
+    pub(super) fn falter(&mut self, now: Uptime, error: StoreError) -> Action {
+        let told = (!error.is_transient()).then_some(error);
+        self.without_line(now, told)
+    }
+
+    pub(super) fn claim(&mut self, ticket: Ticket) -> Action {
+        let record = self.waiter.to_record();
+        self.ask(
+            Phase::Claiming(ticket),
+            Action::Write(Slot::Ticket(ticket), record, Expect::Absent),
+        )
+    }
+
+    pub(super) fn claimed(
+        &mut self,
+        now: Uptime,
+        ticket: Ticket,
+        reply: Result<WriteReply, StoreError>,
+    ) -> Action {
+        match reply {
+            Ok(WriteReply::Applied(version)) => self.have(now, ticket, version),
+            Ok(WriteReply::Conflict(Some(Some(stored)))) if self.is_mine(&stored) => {
+                self.have(now, ticket, stored.version)
+            }
+            Ok(WriteReply::Conflict(_)) if self.stopping => {
+                self.leave(Outcome::Stopped { held: None })
+            }
+            Ok(WriteReply::Conflict(_)) => {
+                self.tries += 1;
+                if self.tries > TRIES { self.open() } else { self.claim(Ticket(ticket.0 + 1)) }
+            }
+            Err(error) if error.outcome_is_unknown() => {
+                self.ask(Phase::SettlingClaim(ticket), Action::Read(Slot::Ticket(ticket)))
+            }
+            Err(_) if self.stopping => self.leave(Outcome::Stopped { held: None }),
+            Err(error) => self.falter(now, error),
+        }
+    }
+
+    pub(super) fn claim_settled(
+        &mut self,
+        now: Uptime,
+        ticket: Ticket,
+        reply: Result<Option<Stored>, StoreError>,
+    ) -> Action {
+        match reply {
+            Ok(Some(stored)) if self.is_mine(&stored) => self.have(now, ticket, stored.version),
+            _ if self.stopping => self.leave(Outcome::Stopped { held: None }),
+            // It may still land: then it is a dead ticket that somebody removes.
+            Ok(_) => self.open(),
+            Err(error) => self.falter(now, error),
+        }
+    }
+
+    pub(super) fn is_mine(&self, stored: &Stored) -> bool {
+        Waiter::of(&stored.record).is_some_and(|waiter| waiter.id == self.id.0)
+    }
+
+    pub(super) fn have(&mut self, now: Uptime, ticket: Ticket, version: RecordVersion) -> Action {
+        self.mine = Some(Mine { ticket, version, beat_due: now.plus(TICKET_BEAT) });
+        if self.stopping {
+            return self.leave(Outcome::Stopped { held: None });
+        }
+        self.tries = 0;
+        self.raise(ticket)
+    }
+
+    pub(super) fn raise(&mut self, ticket: Ticket) -> Action {
+        let mut line = self.line.clone();
+        line.next = ticket.0 + 1;
+        self.write_line(Phase::Raising, line)
+    }
+
+    pub(super) fn write_line(&mut self, phase: Phase, line: Line) -> Action {
+        let record = line.signed(&self.id);
+        let expect = self.line_version.clone().map_or(Expect::Absent, Expect::Version);
+        self.ask(phase, Action::Write(Slot::Line, record, expect))
+    }
+
+    pub(super) fn raised(&mut self, now: Uptime, reply: Result<WriteReply, StoreError>) -> Action {
+        let Some(mine) = &self.mine else { return self.open() };
+        match reply {
+            Ok(WriteReply::Applied(version)) => {
+                self.line.next = mine.ticket.0 + 1;
+                self.line.count += 1;
+                self.line.writer.clone_from(&self.id.0);
+                self.line_version = Some(version);
+                self.queue(now)
+            }
+            Ok(WriteReply::Conflict(Some(current))) => self.reconsider_raise(now, current),
+            Ok(WriteReply::Conflict(None)) => {
+                self.ask(Phase::SettlingRaise, Action::Read(Slot::Line))
+            }
+            Err(error) if error.outcome_is_unknown() => {
+                self.ask(Phase::SettlingRaise, Action::Read(Slot::Line))
+            }
+            Err(_) => self.give_back(),
+        }
+    }
+
+    /// Whoever finds `next` above its number may hold a used one: it gives the ticket back and
+    /// joins again.
+    pub(super) fn reconsider_raise(&mut self, now: Uptime, current: Option<Stored>) -> Action {
+        let Some(ticket) = self.mine.as_ref().map(|mine| mine.ticket) else { return self.open() };
+        self.know(current);
+        let by_us = self.line.writer == self.id.0 && self.line.next == ticket.0 + 1;
+        if by_us {
+            return self.queue(now);
+        }
+        self.tries += 1;
+        if self.line.next > ticket.0 || self.tries > TRIES {
+            return self.give_back();
+        }
+        self.raise(ticket)
+    }
+
+    pub(super) fn give_back(&mut self) -> Action {
+        match self.mine.take() {
+            Some(Mine { ticket, version, .. }) => {
+                self.ask(Phase::GivingBack, Action::Remove(Slot::Ticket(ticket), version))
+            }
+            None => self.open(),
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Having one's turn: the lock is tried, and the line is left.
+
+use super::super::Uptime;
+use super::super::acquire::{self, Outcome};
+use super::super::line::Slot;
+use super::{Action, Back, Event, Mine, Phase, Queue, TRIES};
+use crate::store::{Expect, StoreError, WriteReply};
+
+impl Queue {
+    pub(super) fn try_first(&mut self, now: Uptime, back: Back) -> Action {
+        self.tried = true;
+        let action = self.acquire.step(now, acquire::Event::Start);
+        self.tries_on(now, back, action)
+    }
+
+    pub(super) fn attempt(&mut self, now: Uptime, back: Back) -> Action {
+        self.tried = true;
+        let action = self.acquire.attempt(now);
+        self.tries_on(now, back, action)
+    }
+
+    pub(super) fn trying(&mut self, now: Uptime, back: Back, event: Event) -> Action {
+        let event = match event {
+            Event::Wrote(reply) => acquire::Event::Took(reply),
+            Event::Read(reply) => acquire::Event::Looked(reply),
+            Event::Tick => {
+                let beat_due = self.mine.as_ref().is_some_and(|mine| now >= mine.beat_due);
+                if beat_due && self.acquire.is_at_rest() {
+                    return self.beat();
+                }
+                acquire::Event::Tick
+            }
+            Event::Start | Event::Removed(_) | Event::Stop => return Action::Wait,
+        };
+        let action = self.acquire.step(now, event);
+        self.tries_on(now, back, action)
+    }
+
+    /// Passes on what [`Acquire`] wants; where it would wait for the holder and is not at the
+    /// head, it waits in line instead.
+    pub(super) fn tries_on(&mut self, now: Uptime, back: Back, action: acquire::Action) -> Action {
+        self.phase = Phase::Trying(back);
+        match action {
+            acquire::Action::Take => Action::Write(Slot::Lock, self.record.clone(), Expect::Absent),
+            acquire::Action::TakeOver(version) => {
+                Action::Write(Slot::Lock, self.record.clone(), Expect::Version(version))
+            }
+            acquire::Action::Look => Action::Read(Slot::Lock),
+            acquire::Action::Done(outcome) => self.leave(outcome),
+            acquire::Action::Wait if !self.acquire.is_at_rest() => Action::Wait,
+            acquire::Action::Wait => match back {
+                Back::Head => Action::Wait,
+                Back::Join => self.open(),
+                Back::Queued => {
+                    self.lying = None;
+                    self.sleep_on(now)
+                }
+            },
+        }
+    }
+
+    /// Without a line, or with nobody before us: the lock is watched.
+    pub(super) fn be_head(&mut self, now: Uptime) -> Action {
+        self.watched = None;
+        let action = self.acquire.watch(now);
+        self.tries_on(now, Back::Head, action)
+    }
+
+    pub(super) fn without_line(&mut self, now: Uptime, error: Option<StoreError>) -> Action {
+        self.in_line = false;
+        self.denied = error;
+        self.mine = None;
+        if self.tried { self.be_head(now) } else { self.try_first(now, Back::Head) }
+    }
+
+    pub(super) fn stop(&mut self, now: Uptime) -> Action {
+        self.stopping = true;
+        match self.phase {
+            Phase::New => self.end(Outcome::Stopped { held: None }),
+            Phase::Queued => self.leave(Outcome::Stopped { held: None }),
+            Phase::Trying(back) => {
+                let action = self.acquire.step(now, acquire::Event::Stop);
+                match action {
+                    acquire::Action::Wait => Action::Wait,
+                    action => self.tries_on(now, back, action),
+                }
+            }
+            // A request of the line's own is out: its reply ends the wait.
+            _ => Action::Wait,
+        }
+    }
+
+    /// Whatever came of it, the line is told: who got the lock raises `head` past its own number;
+    /// who leaves hands on what it saw. Then the ticket goes.
+    pub(super) fn leave(&mut self, outcome: Outcome) -> Action {
+        let Some(mine) = &self.mine else { return self.end(outcome) };
+        let mut line = self.line.clone();
+        if matches!(outcome, Outcome::Granted(_)) {
+            line.head = line.head.max(mine.ticket.0 + 1);
+            line.next = line.next.max(line.head);
+            line.seen = None;
+        } else if let Some(seen) = self.acquire.observation() {
+            line.seen = Some(seen);
+        } else {
+            return self.remove_mine(outcome);
+        }
+        self.tries = 0;
+        self.write_line(Phase::Telling(outcome), line)
+    }
+
+    pub(super) fn told(
+        &mut self,
+        outcome: Outcome,
+        reply: Result<WriteReply, StoreError>,
+    ) -> Action {
+        self.tries += 1;
+        if let Ok(WriteReply::Conflict(Some(current))) = reply
+            && self.tries < TRIES
+        {
+            let tries = self.tries;
+            self.know(current);
+            let action = self.leave(outcome);
+            self.tries = tries;
+            return action;
+        }
+        // Whatever else: the next ones find out by themselves, a little later.
+        self.remove_mine(outcome)
+    }
+
+    pub(super) fn remove_mine(&mut self, outcome: Outcome) -> Action {
+        match self.mine.take() {
+            Some(Mine { ticket, version, .. }) => {
+                self.ask(Phase::Removing(outcome), Action::Remove(Slot::Ticket(ticket), version))
+            }
+            None => self.end(outcome),
+        }
+    }
+}
