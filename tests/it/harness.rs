@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use crate::servers;
 
 /// The longest that anything in a test may take; reached only when something is wrong.
-pub(crate) const LIMIT: Duration = Duration::from_secs(120);
+pub(crate) const LIMIT: Duration = Duration::from_mins(2);
 
 const STEP: Duration = Duration::from_millis(20);
 

@@ -12,3 +12,4 @@ mod nesting;
 mod proxy;
 mod servers;
 mod store_faults;
+mod tidy;

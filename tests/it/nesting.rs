@@ -42,7 +42,7 @@ async fn a_run_shuts_stock_terraform_out_all_along() {
 
 /// A stranger holds the lock of `other`; a run in `here` that applies in `other` is shut out,
 /// however it gets there. The negative control: with `-lock=false` it gets in.
-async fn is_shut_out(here: &Path, other: &Path, ways: &[String]) {
+fn is_shut_out(here: &Path, other: &Path, ways: &[String]) {
     let theirs = Gate::new(other, "theirs");
     let stock = Running::start(&mut applying(terraform(other), &theirs.command()));
     theirs.reached();
@@ -79,7 +79,7 @@ async fn another_state_below_a_run_takes_its_own_lock() {
         format!("cd {dir}; {absolute} {apply}"),
         format!("cd {dir}; tfwrap=$0; {} {apply}", env!("CARGO_BIN_EXE_tfwrap")),
     ];
-    is_shut_out(here.path(), other.path(), &ways).await;
+    is_shut_out(here.path(), other.path(), &ways);
 }
 
 #[tokio::test]
@@ -93,7 +93,7 @@ async fn a_stale_data_directory_below_a_run_takes_the_lock_it_names() {
         other.path().display(),
         other.path().display()
     );
-    is_shut_out(here.path(), other.path(), &[text]).await;
+    is_shut_out(here.path(), other.path(), &[text]);
 }
 
 #[tokio::test]
