@@ -25,11 +25,13 @@ resource "terraform_data" "job" {
 const PLAY_TFWRAP: &str = "QUICKSTART_PLAY_TFWRAP";
 
 /// The longest that any of this may take.
-const LIMIT: Duration = Duration::from_secs(180);
+const LIMIT: Duration = Duration::from_mins(3);
 
 fn main() -> ExitCode {
     // An example cannot call the package's binary; it can be it.
-    if std::env::var_os(PLAY_TFWRAP).is_some() {
+    #[expect(clippy::disallowed_methods, reason = "this is not the program")]
+    let plays = std::env::var_os(PLAY_TFWRAP).is_some();
+    if plays {
         return tfwrap::main();
     }
     match demonstrate() {
@@ -78,10 +80,12 @@ fn yes_or_no(yes: bool) -> &'static str {
     if yes { "yes" } else { "no" }
 }
 
+/// When (in nanoseconds), which run, `begins` or `ends`.
+type Turn = (u128, String, String);
+
 /// What two runs did when.
 struct Turns {
-    /// Nanoseconds, run, `begins` or `ends`.
-    events: Vec<(u128, String, String)>,
+    events: Vec<Turn>,
     all_succeeded: bool,
 }
 
@@ -171,7 +175,7 @@ fn finish(child: &mut Child) -> Result<bool, Box<dyn Error>> {
     Err("a run did not end within its time".into())
 }
 
-fn read(log: &Path) -> Result<Vec<(u128, String, String)>, Box<dyn Error>> {
+fn read(log: &Path) -> Result<Vec<Turn>, Box<dyn Error>> {
     let text = std::fs::read_to_string(log)
         .map_err(|error| format!("no run got as far as its provisioner: {error}"))?;
     let mut events = Vec::new();

@@ -19,6 +19,8 @@ use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
     disable_help_subcommand = true,
     max_term_width = 100
 )]
+#[expect(clippy::struct_excessive_bools, reason = "a command line is a set of switches")]
+#[expect(clippy::doc_markdown, reason = "the text of `--help`, where variables go bare")]
 pub struct Options {
     /// Longest wait for all locks together, such as `90s` or `1h30m`; `0s` tries once
     /// [env: TFWRAP_LOCK_TIMEOUT] [default: 30m]
@@ -132,7 +134,7 @@ pub fn parse(args: &[OsString]) -> Result<CommandLine, clap::Error> {
     let ours = std::iter::once(OsString::from("tfwrap")).chain(split.ours.iter().cloned());
     let matches = command.try_get_matches_from_mut(ours)?;
     let options = Options::from_arg_matches(&matches)?;
-    let words = words(&mut command, split)?;
+    let words = words(&mut command, &split)?;
     Ok(CommandLine { options, words })
 }
 
@@ -179,7 +181,7 @@ fn split<'a>(command: &clap::Command, args: &'a [OsString]) -> Split<'a> {
     Split { ours: &args[..at], rest: &args[at..], literal: false }
 }
 
-fn words(command: &mut clap::Command, split: Split<'_>) -> Result<Words, clap::Error> {
+fn words(command: &mut clap::Command, split: &Split<'_>) -> Result<Words, clap::Error> {
     use clap::error::ErrorKind::{DisplayHelp, InvalidSubcommand, MissingSubcommand};
     let Some((first, rest)) = split.rest.split_first() else {
         return Err(command.error(MissingSubcommand, "a command is missing"));

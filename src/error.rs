@@ -40,6 +40,12 @@ pub enum Error {
         /// What to do about it.
         hint: Option<String>,
     },
+    /// A lock was lost before the child started.
+    #[error("the lock `{lock}` was lost before anything was run")]
+    Lost {
+        /// Which.
+        lock: String,
+    },
     /// Stopped by a signal before the child started.
     #[error("interrupted by {name} while waiting; nothing was run{leftover}")]
     Interrupted {
@@ -74,10 +80,12 @@ impl Error {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Usage { hint, .. } | Self::Config { hint, .. } => hint.clone(),
-            Self::NotAcquired { hint, .. } | Self::NotFound { hint, .. } => hint.clone(),
+            Self::Usage { hint, .. }
+            | Self::Config { hint, .. }
+            | Self::NotAcquired { hint, .. }
+            | Self::NotFound { hint, .. } => hint.clone(),
             Self::Store { source, .. } => Some(store_hint(source).to_owned()),
-            Self::Interrupted { .. } | Self::NotExecutable { .. } => None,
+            Self::Lost { .. } | Self::Interrupted { .. } | Self::NotExecutable { .. } => None,
             Self::Internal(_) => Some("please report this as a bug".to_owned()),
         }
     }

@@ -35,6 +35,7 @@ pub fn of_error(error: &Error) -> u8 {
         Error::Config { .. } => CONFIG,
         Error::Store { source, .. } => of_store(source),
         Error::NotAcquired { .. } => NOT_ACQUIRED,
+        Error::Lost { .. } => LOST,
         Error::Interrupted { signal, .. } => of_signal(*signal),
         Error::NotFound { .. } => NOT_FOUND,
         Error::NotExecutable { .. } => NOT_EXECUTABLE,

@@ -147,7 +147,7 @@ fn exec(
         }
     }
     let error = supervise::exec(command(child, env));
-    fail(&run::of_spawn(SpawnError::new(&child.program, error)), options)
+    fail(&run::of_spawn(&SpawnError::new(&child.program, error)), options)
 }
 
 fn locked(job: LockedJob, settings: &Settings, ci: &Ci, options: report::Options, env: &Env) -> u8 {
@@ -178,6 +178,7 @@ fn locked(job: LockedJob, settings: &Settings, ci: &Ci, options: report::Options
             operation: job.operation.clone(),
             info: ci.info_text(),
             who: identity::who(),
+            term: settings.lease.value,
         },
         held: Held::from_env(env),
         lost_is_fatal: settings.on_lock_lost.value == OnLockLost::Stop,

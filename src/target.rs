@@ -105,6 +105,15 @@ impl LockTarget {
         }
     }
 
+    /// Whether the lock needs a lease; the kernel keeps that of a local state.
+    #[must_use]
+    pub fn has_lease(&self) -> bool {
+        match self.store {
+            StoreSpec::DynamoDb { .. } | StoreSpec::File { .. } => true,
+            StoreSpec::LocalState { .. } => false,
+        }
+    }
+
     /// What `Path` in the lock info says.
     #[must_use]
     pub fn path(&self) -> String {

@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use super::backoff::{HEAD, pause_after};
 use super::jitter::Jitter;
-use super::{LockId, LockInfo, Uptime};
+use super::lease::{Lease, LeaseTerm};
+use super::{Holder, LockId, Uptime};
 use crate::store::{Record, RecordVersion, StoreError, Stored, WriteReply};
 
 /// How long a store that never answered is tried before that is an error of its own.
@@ -42,6 +43,8 @@ pub enum Event {
 pub enum Action {
     /// Send the conditional create of our record.
     Take,
+    /// Write our record over this version: its holder let its lease expire.
+    TakeOver(RecordVersion),
     /// Read the register.
     Look,
     /// Nothing until an event; a request that is out stays out.
@@ -53,25 +56,37 @@ pub enum Action {
 /// How it ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// The lock is ours, under this version.
-    Granted(RecordVersion),
+    /// The lock is ours.
+    Granted(Won),
     /// Someone else had it until the end of the wait.
     TimedOut,
     /// Stopped while waiting. `held`: the lock became ours all the same and must be given back.
     Stopped {
         /// Our record, where the last request got it.
-        held: Option<RecordVersion>,
+        held: Option<Won>,
     },
     /// The store does not let us.
     Failed(StoreError),
+}
+
+/// A lock that became ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Won {
+    /// The version of our record.
+    pub version: RecordVersion,
+    /// Before the request was sent that may have stored it; from there its lease counts.
+    pub since: Uptime,
+    /// Whether that very request was answered. Finding our own ID means that the record is ours;
+    /// it does not date it.
+    pub answered: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum State {
     /// Not begun.
     New,
-    /// A create is out.
-    Taking,
+    /// A create or a take-over is out.
+    Taking { sent: Uptime },
     /// A read is out; `settling`: it answers an unanswered create.
     Looking { settling: bool },
     /// Asleep until `next`, then `then`.
@@ -95,8 +110,20 @@ struct Seen {
     since: Uptime,
 }
 
+impl Seen {
+    /// When its lease has stood still for its whole term; never, without a lease.
+    fn expires(&self) -> Option<Uptime> {
+        let lease = self.record.lease.as_deref().and_then(Lease::parse)?;
+        match lease.term {
+            LeaseTerm::Never => None,
+            LeaseTerm::After(ttl) => Some(self.since.plus(ttl)),
+        }
+    }
+}
+
 /// Takes one lock.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about the attempt")]
 pub struct Acquire {
     id: LockId,
     jitter: Jitter,
@@ -115,6 +142,10 @@ pub struct Acquire {
     blind: bool,
     /// Whether some create was never answered, so that it may still land.
     unanswered: bool,
+    /// Before the first request was sent that may have stored our record.
+    first_sent: Option<Uptime>,
+    /// Whose expired lease was written over.
+    taken_over: Option<Record>,
     contended: bool,
     last_try: bool,
     stopping: Option<Uptime>,
@@ -137,6 +168,8 @@ impl Acquire {
             reached: false,
             blind: false,
             unanswered: false,
+            first_sent: None,
+            taken_over: None,
             contended: false,
             last_try: false,
             stopping: None,
@@ -158,17 +191,22 @@ impl Acquire {
         self.contended
     }
 
-    /// Who holds the lock as far as known; `Some(None)`: someone whose record cannot be read.
+    /// Who was seen to hold the lock last, if anybody.
     #[must_use]
-    pub fn holder(&self) -> Option<Option<LockInfo>> {
-        let seen = self.seen.as_ref()?;
-        Some(seen.record.info.as_deref().and_then(|text| LockInfo::parse(text).ok()))
+    pub fn holder(&self) -> Option<Holder> {
+        self.seen.as_ref().map(|seen| Holder::of(&seen.record))
     }
 
     /// Why the store does not answer at the moment.
     #[must_use]
     pub fn fault(&self) -> Option<&StoreError> {
         self.last_fault.as_ref()
+    }
+
+    /// Whose lease had expired, where the lock was taken over.
+    #[must_use]
+    pub fn taken_over(&self) -> Option<&Record> {
+        self.taken_over.as_ref()
     }
 
     /// Whether a create of ours was never answered, so that our record may still appear although
@@ -181,8 +219,8 @@ impl Acquire {
     /// Decides.
     pub fn step(&mut self, now: Uptime, event: Event) -> Action {
         match (self.state.clone(), event) {
-            (State::New, Event::Start) => self.take(),
-            (State::Taking, Event::Took(reply)) => self.took(now, reply),
+            (State::New, Event::Start) => self.take(now),
+            (State::Taking { sent }, Event::Took(reply)) => self.took(now, sent, reply),
             (State::Looking { settling }, Event::Looked(reply)) => {
                 self.looked(now, reply, settling)
             }
@@ -190,13 +228,13 @@ impl Acquire {
             (State::Waiting { then, .. }, Event::Stop) => {
                 self.stopping.get_or_insert(now);
                 if matches!(then, Next::Settle) {
-                    self.look(true)
+                    self.look(now, true)
                 } else {
                     self.end(Outcome::Stopped { held: None })
                 }
             }
             (State::New, Event::Stop) => self.end(Outcome::Stopped { held: None }),
-            (State::Taking | State::Looking { .. }, Event::Stop) => {
+            (State::Taking { .. } | State::Looking { .. }, Event::Stop) => {
                 self.stopping.get_or_insert(now);
                 Action::Wait
             }
@@ -205,14 +243,15 @@ impl Acquire {
         }
     }
 
-    fn take(&mut self) -> Action {
-        self.state = State::Taking;
+    fn take(&mut self, now: Uptime) -> Action {
+        self.first_sent.get_or_insert(now);
+        self.state = State::Taking { sent: now };
         Action::Take
     }
 
-    fn look(&mut self, settling: bool) -> Action {
+    fn look(&mut self, now: Uptime, settling: bool) -> Action {
         if self.blind {
-            return self.take();
+            return self.take(now);
         }
         self.state = State::Looking { settling };
         Action::Look
@@ -225,32 +264,34 @@ impl Acquire {
 
     fn wake(&mut self, now: Uptime, then: Next) -> Action {
         match then {
-            Next::Settle => self.look(true),
+            Next::Settle => self.look(now, true),
             // Everyone tries once before giving up.
             _ if now >= self.give_up_at => {
                 self.last_try = true;
-                self.take()
+                self.take(now)
             }
-            Next::Take => self.take(),
-            Next::Look => self.look(false),
+            Next::Take => self.take(now),
+            Next::Look => self.look(now, false),
         }
     }
 
-    fn took(&mut self, now: Uptime, reply: Result<WriteReply, StoreError>) -> Action {
+    fn took(&mut self, now: Uptime, sent: Uptime, reply: Result<WriteReply, StoreError>) -> Action {
         match reply {
-            Ok(WriteReply::Applied(version)) => self.granted(version),
+            Ok(WriteReply::Applied(version)) => {
+                self.granted(Won { version, since: sent, answered: true })
+            }
             Ok(WriteReply::Conflict(current)) => {
                 self.answered();
                 match current {
                     Some(Some(stored)) => self.met(now, stored),
                     Some(None) => self.phantom(now),
-                    None => self.look(false),
+                    None => self.look(now, false),
                 }
             }
             Err(error) if error.outcome_is_unknown() => {
                 self.unanswered = true;
                 self.faulted(error);
-                self.look(true)
+                self.look(now, true)
             }
             Err(error) => self.fault_or_fail(now, error, Next::Take),
         }
@@ -290,12 +331,12 @@ impl Acquire {
         self.last_fault = None;
     }
 
-    fn granted(&mut self, version: RecordVersion) -> Action {
+    fn granted(&mut self, won: Won) -> Action {
         self.answered();
         self.end(if self.stopping.is_some() {
-            Outcome::Stopped { held: Some(version) }
+            Outcome::Stopped { held: Some(won) }
         } else {
-            Outcome::Granted(version)
+            Outcome::Granted(won)
         })
     }
 
@@ -305,15 +346,29 @@ impl Acquire {
         if stored.record.is_held_by(&self.id) {
             // The unanswered create is found: it can land no more.
             self.unanswered = false;
-            return self.granted(stored.version);
+            let since = self.first_sent.unwrap_or(self.started);
+            return self.granted(Won { version: stored.version, since, answered: false });
         }
         self.contended = true;
+        // Ours did not land, and the one who is there was not it.
+        self.taken_over = None;
         let unchanged = self.seen.as_ref().is_some_and(|seen| seen.version == stored.version);
         if !unchanged {
             self.seen = Some(Seen { record: stored.record, version: stored.version, since: now });
         }
         if self.stopping.is_some() {
             return self.end(Outcome::Stopped { held: None });
+        }
+        // Conditional on the very version that stood still: if its holder lives after all, this
+        // is refused.
+        if let Some(seen) = self.seen.as_ref()
+            && seen.expires().is_some_and(|at| now >= at)
+        {
+            self.taken_over = Some(seen.record.clone());
+            let version = seen.version.clone();
+            self.first_sent.get_or_insert(now);
+            self.state = State::Taking { sent: now };
+            return Action::TakeOver(version);
         }
         if self.over(now) {
             return self.end(Outcome::TimedOut);
@@ -333,7 +388,7 @@ impl Acquire {
                 self.sleep(now, Next::Take)
             };
         }
-        self.take()
+        self.take(now)
     }
 
     /// Refused, then absent: it has just come free. At once the first time; then with backoff,
@@ -344,7 +399,7 @@ impl Acquire {
             return self.end(Outcome::Stopped { held: None });
         }
         if self.phantoms == 1 {
-            return self.take();
+            return self.take(now);
         }
         if self.over(now) {
             return self.end(Outcome::TimedOut);
@@ -360,7 +415,9 @@ impl Acquire {
         let unchanged = self.seen.as_ref().map_or(Duration::ZERO, |seen| now.since(seen.since));
         let pause = HEAD.interval(unchanged, &mut self.jitter)
             + pause_after(self.faults.max(self.phantoms), &mut self.jitter);
+        let expires = self.seen.as_ref().and_then(Seen::expires).filter(|at| *at > now);
         let next = now.plus(pause).min(self.give_up_at.max(now));
+        let next = expires.map_or(next, |at| next.min(at));
         self.state = State::Waiting { next, then };
         Action::Wait
     }

@@ -35,12 +35,19 @@ fn taking(limit: Duration) -> Acquire {
     machine
 }
 
+/// Granted by a request that was sent at the start and answered.
 fn granted(name: &str) -> Action {
-    Action::Done(Outcome::Granted(version(name)))
+    Action::Done(Outcome::Granted(Won { version: version(name), since: at(0), answered: true }))
+}
+
+/// Granted because our own ID was found, after a request that was sent at the start.
+fn found(name: &str) -> Action {
+    Action::Done(Outcome::Granted(Won { version: version(name), since: at(0), answered: false }))
 }
 
 fn stopped(held: Option<&str>) -> Action {
-    Action::Done(Outcome::Stopped { held: held.map(version) })
+    let won = |name| Won { version: version(name), since: at(0), answered: true };
+    Action::Done(Outcome::Stopped { held: held.map(won) })
 }
 
 /// Lets the machine's deadline come and tells when that was.
@@ -61,20 +68,21 @@ fn a_free_lock_costs_one_write() {
 fn a_held_lock_is_watched_and_taken_when_it_comes_free() {
     let mut machine = taking(TEN_SECONDS);
     assert_eq!(machine.step(at(1), conflict("other")), Action::Wait);
-    assert_eq!(machine.holder().unwrap().unwrap().id.0, "other");
+    assert_eq!(machine.holder().unwrap().info().unwrap().id.0, "other");
     let (now, action) = tick(&mut machine);
     assert_eq!(action, Action::Look);
     assert!(now >= at(161) && now <= at(241), "{now:?}");
     assert_eq!(machine.step(now, Event::Looked(Ok(None))), Action::Take);
     let action = machine.step(now, Event::Took(Ok(WriteReply::Applied(version("v")))));
-    assert_eq!(action, granted("v"));
+    let won = Won { version: version("v"), since: now, answered: true };
+    assert_eq!(action, Action::Done(Outcome::Granted(won)));
     assert!(machine.contended());
 }
 
 #[test]
 fn our_own_id_in_a_refusal_means_that_it_is_ours() {
     let mut machine = taking(TEN_SECONDS);
-    assert_eq!(machine.step(at(1), conflict("me")), granted("me"));
+    assert_eq!(machine.step(at(1), conflict("me")), found("me"));
 }
 
 #[test]
@@ -82,7 +90,7 @@ fn an_unanswered_create_is_settled_by_reading() {
     let mut machine = taking(TEN_SECONDS);
     assert_eq!(machine.step(at(1), Event::Took(Err(lost()))), Action::Look);
     assert!(machine.may_still_appear());
-    assert_eq!(machine.step(at(2), Event::Looked(Ok(Some(stored("me"))))), granted("me"));
+    assert_eq!(machine.step(at(2), Event::Looked(Ok(Some(stored("me"))))), found("me"));
     assert!(!machine.may_still_appear());
 }
 
@@ -183,7 +191,7 @@ fn a_stop_settles_an_unanswered_create_for_a_bounded_time() {
 
 #[test]
 fn a_store_that_never_answers_is_given_up_after_first_contact() {
-    let mut machine = taking(Duration::from_secs(1800));
+    let mut machine = taking(Duration::from_mins(30));
     let mut now = at(1);
     for _ in 0..1000 {
         match machine.step(now, Event::Took(Err(refused()))) {
@@ -204,7 +212,7 @@ fn a_store_that_never_answers_is_given_up_after_first_contact() {
 
 #[test]
 fn a_store_that_answered_once_is_waited_for_through_an_outage() {
-    let mut machine = taking(Duration::from_secs(120));
+    let mut machine = taking(Duration::from_mins(2));
     assert_eq!(machine.step(at(1), conflict("other")), Action::Wait);
     let mut now = at(0);
     while now < at(60_000) {
@@ -244,7 +252,7 @@ fn without_leave_to_read_a_create_is_the_look() {
 
 #[test]
 fn throttling_spreads_the_looks() {
-    let mut machine = taking(Duration::from_secs(600));
+    let mut machine = taking(Duration::from_mins(10));
     let mut now = at(1);
     let mut sent = 0;
     while now < at(60_000) {
@@ -254,4 +262,77 @@ fn throttling_spreads_the_looks() {
         sent += 1;
     }
     assert!(sent < 40, "{sent} requests in a minute");
+}
+
+/// A record with a lease of 15 s; `beat` makes its version.
+fn leased(id: &str, beat: u64) -> Stored {
+    let lease = Lease { term: LeaseTerm::After(Duration::from_secs(15)), beat };
+    let record = Record { lease: Some(lease.to_text()), ..stored(id).record };
+    Stored { record, version: version(&format!("{id}-{beat}")) }
+}
+
+/// Looks until the machine asks for anything else.
+fn look_on(machine: &mut Acquire, shown: &Stored) -> (Uptime, Action) {
+    for _ in 0..10_000 {
+        let (now, action) = tick(machine);
+        if action != Action::Look {
+            return (now, action);
+        }
+        let action = machine.step(now, Event::Looked(Ok(Some(shown.clone()))));
+        if action != Action::Wait {
+            return (now, action);
+        }
+    }
+    panic!("looks for ever");
+}
+
+#[test]
+fn a_lease_that_stands_still_for_its_whole_term_is_taken_over() {
+    let mut machine = taking(Duration::from_mins(10));
+    let event = Event::Took(Ok(WriteReply::Conflict(Some(Some(leased("dead", 1))))));
+    assert_eq!(machine.step(at(1), event), Action::Wait);
+    let (now, action) = look_on(&mut machine, &leased("dead", 1));
+    assert_eq!(action, Action::TakeOver(version("dead-1")));
+    assert!(now >= at(15_001) && now <= at(15_100), "{now:?}");
+    let action = machine.step(now, Event::Took(Ok(WriteReply::Applied(version("v")))));
+    let won = Won { version: version("v"), since: now, answered: true };
+    assert_eq!(action, Action::Done(Outcome::Granted(won)));
+    assert!(machine.taken_over().unwrap().is_held_by(&LockId("dead".to_owned())));
+}
+
+#[test]
+fn every_beat_begins_the_term_anew() {
+    let mut machine = taking(Duration::from_mins(10));
+    let event = Event::Took(Ok(WriteReply::Conflict(Some(Some(leased("alive", 1))))));
+    assert_eq!(machine.step(at(1), event), Action::Wait);
+    let mut now = at(0);
+    while now < at(120_000) {
+        let action;
+        (now, action) = tick(&mut machine);
+        assert_eq!(action, Action::Look);
+        let beat = now.0.as_secs() / 10;
+        let shown = Event::Looked(Ok(Some(leased("alive", beat))));
+        assert_eq!(machine.step(now, shown), Action::Wait);
+    }
+}
+
+#[test]
+fn a_take_over_that_is_refused_leaves_the_holder_alone() {
+    let mut machine = taking(Duration::from_mins(10));
+    let event = Event::Took(Ok(WriteReply::Conflict(Some(Some(leased("slow", 1))))));
+    assert_eq!(machine.step(at(1), event), Action::Wait);
+    let (now, action) = look_on(&mut machine, &leased("slow", 1));
+    assert_eq!(action, Action::TakeOver(version("slow-1")));
+    let event = Event::Took(Ok(WriteReply::Conflict(Some(Some(leased("slow", 2))))));
+    assert_eq!(machine.step(now, event), Action::Wait);
+    assert_eq!(machine.taken_over(), None);
+}
+
+#[test]
+fn a_record_without_a_lease_never_expires() {
+    let mut machine = taking(Duration::from_hours(1));
+    assert_eq!(machine.step(at(1), conflict("stock")), Action::Wait);
+    let (now, action) = look_on(&mut machine, &stored("stock"));
+    assert_eq!(action, Action::Take, "only the last try");
+    assert_eq!(now, at(3_600_000));
 }

@@ -8,12 +8,16 @@ pub mod acquire;
 pub mod backoff;
 mod info;
 pub mod jitter;
+pub mod keeper;
+pub mod lease;
 pub mod release;
 
 pub use info::{LockInfo, LockInfoError};
 
 use std::fmt;
 use std::time::Duration;
+
+use crate::store::Record;
 
 /// The name of a register: for a Terraform lock in DynamoDB the `LockID` attribute,
 /// `<bucket>/<state key>`; for a file store a path relative to its directory.
@@ -36,6 +40,33 @@ pub struct LockId(pub String);
 impl fmt::Display for LockId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+/// Who has a lock, as its record says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Holder {
+    /// Introduced by its lock info.
+    Known(Box<LockInfo>),
+    /// Its record cannot be read. Held it is all the same.
+    Unreadable,
+}
+
+impl Holder {
+    /// Reads the record.
+    #[must_use]
+    pub fn of(record: &Record) -> Self {
+        let info = record.info.as_deref().and_then(|text| LockInfo::parse(text).ok());
+        info.map_or(Self::Unreadable, |info| Self::Known(Box::new(info)))
+    }
+
+    /// Its lock info, where it can be read.
+    #[must_use]
+    pub fn info(&self) -> Option<&LockInfo> {
+        match self {
+            Self::Known(info) => Some(info),
+            Self::Unreadable => None,
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use super::{LockId, Uptime};
 use crate::store::{RecordVersion, RemoveReply, StoreError, Stored};
 
 /// How long a release is retried before the user is told how to finish it.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,12 +108,11 @@ impl Release {
                 self.end(ReleaseOutcome::Released)
             }
             (State::Removing, Event::Removed(Ok(RemoveReply::Conflict(current)))) => {
-                match current {
-                    Some(current) => self.found(now, current),
-                    None => {
-                        self.state = State::Looking;
-                        Action::Look
-                    }
+                if let Some(current) = current {
+                    self.found(now, current)
+                } else {
+                    self.state = State::Looking;
+                    Action::Look
                 }
             }
             (State::Looking, Event::Looked(Ok(current))) => self.found(now, current),

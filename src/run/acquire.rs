@@ -3,18 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::shell::{Happening, Reply, Request, Shell};
+use super::shell::{Happening, Kept, Reply, Request, Shell};
 use super::supervise;
 use crate::clock::{uptime, wall};
 use crate::duration;
 use crate::error::Error;
 use crate::held::Held;
 use crate::identity::{new_lock_id, new_seed};
-use crate::lock::acquire::{Acquire, Action, Event, FIRST_CONTACT, Outcome};
+use crate::lock::acquire::{Acquire, Action, Event, FIRST_CONTACT, Outcome, Won};
 use crate::lock::jitter::Jitter;
-use crate::lock::{LockId, LockInfo, Uptime};
+use crate::lock::keeper::{Keeper, News, Tenure};
+use crate::lock::lease::{Lease, LeaseTerm};
+use crate::lock::{Holder, LockId, LockInfo, Uptime};
 use crate::report::{Cadence, Notice, clean, describe_holder};
-use crate::store::{Record, RecordVersion, Registers, StoreError};
+use crate::store::{Expect, Record, RecordVersion, Registers, StoreError};
 use crate::supervise::StopSignal;
 use crate::target::LockTarget;
 
@@ -39,6 +41,8 @@ pub(crate) struct Introduction {
     pub(crate) operation: String,
     pub(crate) info: String,
     pub(crate) who: String,
+    /// The lease to declare.
+    pub(crate) term: LeaseTerm,
 }
 
 /// How long to wait.
@@ -53,11 +57,11 @@ pub(crate) struct Wait {
 /// What came of the attempt to take one lock.
 #[derive(Debug)]
 pub(super) struct Taken {
-    /// The lock, if it became ours; with an error it must be given back all the same.
-    pub(super) grant: Option<Grant>,
+    /// With an error, too, the lock may have become ours: whatever is in [`Shell::kept`] must be
+    /// given back.
     pub(super) result: Result<(), Error>,
-    /// Who else was seen to hold it; `Some(None)`: someone whose record cannot be read.
-    pub(super) seen: Option<Option<LockInfo>>,
+    /// Who else was seen to hold it.
+    pub(super) seen: Option<Holder>,
 }
 
 /// Whether an outer tfwrap holds this lock for us: it says so, and the store agrees.
@@ -95,90 +99,186 @@ pub(super) async fn take(
     introduction: &Introduction,
     wait: Wait,
 ) -> Taken {
-    let failed = |error| Taken { grant: None, result: Err(error), seen: None };
-    let store = match target.open().await {
-        Ok(store) => store,
-        Err(source) => return failed(Error::Store { lock: target.url(), source }),
-    };
-    let Wait { give_up_at, limit } = wait;
-    let id = new_lock_id();
-    let record = Record { info: Some(info(target, introduction, &id).to_json()), lease: None };
-    let started = uptime();
-    let mut machine = Acquire::new(id.clone(), started, give_up_at, Jitter(new_seed()));
-    let mut voice = Voice { cadence: Cadence::default(), holder: None, started, limit };
-    let mut stopped_by = None;
-
-    let mut action = machine.step(started, Event::Start);
-    let outcome = loop {
-        match action {
-            Action::Done(outcome) => break outcome,
-            Action::Take => {
-                shell.send(Request::Create(store.clone(), target.key.clone(), record.clone()));
-            }
-            Action::Look => shell.send(Request::Read(store.clone(), target.key.clone())),
-            Action::Wait => {}
+    match target.open().await {
+        Ok(store) => Attempt::new(target, store, introduction, wait).run(shell).await,
+        Err(source) => {
+            let error = Error::Store { lock: target.url(), source };
+            Taken { result: Err(error), seen: None }
         }
-        voice.speak(shell, target, &machine);
-        let event = match shell.next(machine.deadline(), None).await {
+    }
+}
+
+/// One lock being taken.
+struct Attempt<'a> {
+    target: &'a LockTarget,
+    store: Arc<dyn Registers>,
+    id: LockId,
+    /// The lease to keep and the one to begin with; none where the kernel keeps the lock.
+    lease: Option<(LeaseTerm, Lease)>,
+    /// What the first write stores.
+    record: Record,
+    machine: Acquire,
+    started: Uptime,
+    limit: Duration,
+    stopped_by: Option<StopSignal>,
+    /// Another lock of ours was lost meanwhile.
+    lost: Option<Error>,
+}
+
+impl<'a> Attempt<'a> {
+    fn new(
+        target: &'a LockTarget,
+        store: Arc<dyn Registers>,
+        introduction: &Introduction,
+        Wait { give_up_at, limit }: Wait,
+    ) -> Self {
+        let (id, started) = (new_lock_id(), uptime());
+        let term = target.has_lease().then_some(introduction.term);
+        let lease = term.map(|term| (term, Lease { term: term.first(), beat: 0 }));
+        let record = Record {
+            info: Some(info(target, introduction, &id).to_json()),
+            lease: lease.map(|(_, first)| first.to_text()),
+        };
+        let machine = Acquire::new(id.clone(), started, give_up_at, Jitter(new_seed()));
+        let (stopped_by, lost) = (None, None);
+        Self { target, store, id, lease, record, machine, started, limit, stopped_by, lost }
+    }
+
+    async fn run(mut self, shell: &mut Shell) -> Taken {
+        let mut voice = Voice::new(self.started, self.limit);
+        let mut action = self.machine.step(self.started, Event::Start);
+        let outcome = loop {
+            let (store, key) = (self.store.clone(), self.target.key.clone());
+            match action {
+                Action::Done(outcome) => break outcome,
+                Action::Take => {
+                    shell.send(Request::Write(store, key, self.record.clone(), Expect::Absent));
+                }
+                Action::TakeOver(version) => {
+                    let expect = Expect::Version(version);
+                    shell.send(Request::Write(store, key, self.record.clone(), expect));
+                }
+                Action::Look => shell.send(Request::Read(store, key)),
+                Action::Wait => {}
+            }
+            voice.speak(shell, self.target, &self.machine);
+            let happening = shell.next(self.machine.deadline(), None).await;
+            let event = self.event(shell, happening);
+            action = self.machine.step(uptime(), event);
+        };
+        let result = self.conclude(shell, outcome);
+        Taken { result, seen: self.machine.holder() }
+    }
+
+    fn event(&mut self, shell: &Shell, happening: Happening) -> Event {
+        match happening {
             Happening::Reply(Reply::Wrote(reply)) => Event::Took(reply),
             Happening::Reply(Reply::Read(reply)) => Event::Looked(reply),
-            other => match other.stop() {
-                Some(signal) => {
-                    stopped_by.get_or_insert(signal);
-                    Event::Stop
+            Happening::Lease(index, News::Lost(current)) => {
+                let error = super::lost(shell, index, current.as_ref());
+                self.lost.get_or_insert(error);
+                Event::Stop
+            }
+            other => {
+                if let Some(signal) = other.stop() {
+                    self.stopped_by.get_or_insert(signal);
+                    return Event::Stop;
                 }
-                None => {
-                    if other.is_suspend() {
-                        supervise::suspend(shell);
-                    }
-                    Event::Tick
+                if other.is_suspend() {
+                    supervise::suspend(shell);
                 }
-            },
+                Event::Tick
+            }
+        }
+    }
+
+    fn conclude(&mut self, shell: &mut Shell, outcome: Outcome) -> Result<(), Error> {
+        match outcome {
+            Outcome::Granted(won) => {
+                self.keep(shell, won);
+                shell.say(Notice::Acquired {
+                    lock: self.target.url(),
+                    id: self.id.0.clone(),
+                    waited: uptime().since(self.started),
+                    contended: self.machine.contended(),
+                });
+                if let Some(record) = self.machine.taken_over() {
+                    shell.say(took_over(self.target, record));
+                }
+                Ok(())
+            }
+            Outcome::TimedOut => Err(timed_out(self.target, &self.machine, self.limit)),
+            Outcome::Failed(source) => {
+                let source = late(source, self.machine.may_still_appear());
+                Err(Error::Store { lock: self.target.url(), source })
+            }
+            Outcome::Stopped { held } => {
+                let leftover = self.leftover(held.is_some());
+                if let Some(won) = held {
+                    self.keep(shell, won);
+                }
+                let signal = self.stopped_by.unwrap_or(StopSignal::Interrupt).signal();
+                let name = signal.as_str().to_owned();
+                let error = Error::Interrupted { signal: signal as i32, name, leftover };
+                Err(self.lost.take().unwrap_or(error))
+            }
+        }
+    }
+
+    /// What an interrupted wait may leave behind, in words.
+    fn leftover(&self, held: bool) -> String {
+        if held || !self.machine.may_still_appear() {
+            return ", nothing is left behind".to_owned();
+        }
+        format!(
+            "; the lock `{}` with ID {} may still appear, since a request was never answered: if \
+             it does, remove it with: {}",
+            self.target.url(),
+            self.id,
+            self.target.unlock_command(&self.id)
+        )
+    }
+
+    /// From here on the lock is kept until it is given back.
+    fn keep(&self, shell: &mut Shell, won: Won) {
+        let grant = Grant {
+            target: self.target.clone(),
+            store: self.store.clone(),
+            id: self.id.clone(),
+            version: won.version.clone(),
+            since: uptime(),
+            may_still_appear: self.machine.may_still_appear(),
         };
-        action = machine.step(uptime(), event);
-    };
-    let may_still_appear = machine.may_still_appear();
-    let grant = |version| Grant {
-        target: target.clone(),
-        store: store.clone(),
-        id: id.clone(),
-        version,
-        since: uptime(),
-        may_still_appear,
-    };
-    let (grant, result) = match outcome {
-        Outcome::Granted(version) => {
-            shell.say(Notice::Acquired {
-                lock: target.url(),
-                id: id.0.clone(),
-                waited: uptime().since(started),
-                contended: machine.contended(),
-            });
-            (Some(grant(version)), Ok(()))
-        }
-        Outcome::TimedOut => (None, Err(timed_out(target, &machine, limit))),
-        Outcome::Failed(source) => {
-            let source = late(source, may_still_appear);
-            (None, Err(Error::Store { lock: target.url(), source }))
-        }
-        Outcome::Stopped { held } => {
-            let signal = stopped_by.unwrap_or(StopSignal::Interrupt).signal();
-            let leftover = if may_still_appear && held.is_none() {
-                format!(
-                    "; the lock `{}` with ID {id} may still appear, since a request was never \
-                     answered: if it does, remove it with: {}",
-                    target.url(),
-                    target.unlock_command(&id)
-                )
-            } else {
-                ", nothing is left behind".to_owned()
-            };
-            let name = signal.as_str().to_owned();
-            let error = Error::Interrupted { signal: signal as i32, name, leftover };
-            (held.map(grant), Err(error))
-        }
-    };
-    Taken { grant, result, seen: machine.holder() }
+        let keeper = self.lease.map(|(term, lease)| {
+            let Won { version, since, answered } = won;
+            let (id, info) = (self.id.clone(), self.record.info.clone());
+            Keeper::new(Tenure { id, info, version, lease, since, answered }, term, uptime())
+        });
+        shell.kept.push(Kept::new(grant, keeper));
+    }
+}
+
+fn took_over(target: &LockTarget, record: &Record) -> Notice {
+    let holder = describe(&Holder::of(record));
+    Notice::Warning {
+        message: format!(
+            "took over the lock `{}`: its holder gave no sign of life for its whole lease; it was \
+             {holder}",
+            target.url()
+        ),
+        hint: Some(
+            "that run may have ended in the middle: read what Terraform plans before you apply"
+                .to_owned(),
+        ),
+    }
+}
+
+/// Who has a lock, in words that follow "it is".
+pub(super) fn describe(holder: &Holder) -> String {
+    match holder {
+        Holder::Known(info) => describe_holder(info, wall()),
+        Holder::Unreadable => "held by someone whose record cannot be read".to_owned(),
+    }
 }
 
 fn info(target: &LockTarget, introduction: &Introduction, id: &LockId) -> LockInfo {
@@ -206,13 +306,10 @@ fn late(source: StoreError, may_still_appear: bool) -> StoreError {
 }
 
 fn timed_out(target: &LockTarget, machine: &Acquire, limit: Duration) -> Error {
-    let holder = match machine.holder() {
-        Some(Some(info)) => describe_holder(&info, wall()),
-        Some(None) => "held by someone whose record cannot be read".to_owned(),
-        None => "no holder was seen".to_owned(),
-    };
-    let id = machine.holder().flatten().map(|info| info.id).filter(|id| !id.0.is_empty());
-    let hint = id.map(|id| {
+    let holder = machine.holder();
+    let described = holder.as_ref().map_or_else(|| "seen to be free".to_owned(), describe);
+    let id = holder.as_ref().and_then(Holder::info).map(|info| &info.id);
+    let hint = id.filter(|id| !id.0.is_empty()).map(|id| {
         // The ID comes from the record, so it is as untrusted as the rest of it.
         let id = LockId(clean(&id.0));
         let command = if target.of_backend {
@@ -226,7 +323,7 @@ fn timed_out(target: &LockTarget, machine: &Acquire, limit: Duration) -> Error {
     });
     Error::NotAcquired {
         waited: duration::format(limit),
-        holder: format!("`{}` is {holder}", target.url()),
+        holder: format!("`{}` is {described}", target.url()),
         hint,
     }
 }
@@ -234,12 +331,16 @@ fn timed_out(target: &LockTarget, machine: &Acquire, limit: Duration) -> Error {
 /// Says who holds the lock, when it is time to.
 struct Voice {
     cadence: Cadence,
-    holder: Option<Option<LockInfo>>,
+    holder: Option<Holder>,
     started: Uptime,
     limit: Duration,
 }
 
 impl Voice {
+    fn new(started: Uptime, limit: Duration) -> Self {
+        Self { cadence: Cadence::default(), holder: None, started, limit }
+    }
+
     fn speak(&mut self, shell: &Shell, target: &LockTarget, machine: &Acquire) {
         let holder = machine.holder();
         if holder.is_none() {
@@ -251,7 +352,7 @@ impl Voice {
         if self.cadence.is_due(now, changed) {
             shell.say(Notice::Waiting {
                 lock: target.url(),
-                holder: self.holder.clone().flatten().map(Box::new),
+                holder: self.holder.as_ref().and_then(Holder::info).cloned().map(Box::new),
                 waited: now.since(self.started),
                 limit: self.limit,
             });

@@ -10,10 +10,10 @@ mod workspace;
 use std::time::Duration;
 
 pub(crate) use acquire::Introduction;
-use acquire::{Grant, Wait};
+use acquire::Wait;
 use futures_util::FutureExt;
-use shell::Happening;
 pub(crate) use shell::Shell;
+use shell::{Happening, Kept};
 pub(crate) use supervise::of_spawn;
 use workspace::Ready;
 
@@ -23,11 +23,12 @@ use crate::error::Error;
 use crate::exit_code::{self, RunRules};
 use crate::held::{self, Held};
 use crate::job::{ChildCommand, LockedJob};
+use crate::lock::keeper::News;
 use crate::lock::release::ReleaseOutcome;
-use crate::lock::{LockInfo, Uptime};
+use crate::lock::{Holder, Uptime};
 use crate::report::github::Files;
 use crate::report::{Notice, Outcome, Summary};
-use crate::store::StateObject;
+use crate::store::{StateObject, Stored};
 use crate::supervise::{ChildStatus, Policy, StopSignal, TerminalUse};
 use crate::target::LockTarget;
 
@@ -48,6 +49,7 @@ pub(crate) struct Context {
 }
 
 /// How a run ended.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about the run")]
 struct RunReport {
     child: Option<ChildStatus>,
     error: Option<Error>,
@@ -58,9 +60,11 @@ struct RunReport {
     /// The ID of the lock that was taken last.
     id: Option<String>,
     /// Who held it before.
-    holder: Option<LockInfo>,
+    holder: Option<Holder>,
     contended: bool,
     stopped: bool,
+    /// The lock was lost while the child ran, or its fence stopped the child.
+    lost: bool,
     panicked: bool,
 }
 
@@ -73,7 +77,7 @@ pub(crate) async fn locked(shell: &mut Shell, mut job: LockedJob, context: &Cont
     let mut acquired = Acquired::default();
     let failure =
         acquire_all(shell, &mut job, context, give_up_at, limit, &mut acquired).await.err();
-    let Acquired { grants, inherited, contended, holder } = acquired;
+    let Acquired { inherited, contended, holder } = acquired;
     let mut report = RunReport {
         child: None,
         error: failure,
@@ -81,16 +85,17 @@ pub(crate) async fn locked(shell: &mut Shell, mut job: LockedJob, context: &Cont
         asked,
         waited: uptime().since(started),
         held: Duration::ZERO,
-        id: grants.last().map(|grant| grant.id.0.clone()),
+        id: shell.kept.last().map(|kept| kept.grant.id.0.clone()),
         holder,
         contended,
         stopped: false,
+        lost: false,
         panicked: false,
     };
     let since = uptime();
     if report.error.is_none() {
-        announce(shell, &grants, context);
-        let child = child_command(&job, &grants, &inherited, context, give_up_at);
+        announce(shell, context);
+        let child = child_command(shell, &job, &inherited, context, give_up_at);
         // The child's handle lives out here: after a panic it is still there to be ended.
         let mut slot = None;
         let ran = supervise::run(shell, &child, context, &mut slot);
@@ -98,6 +103,7 @@ pub(crate) async fn locked(shell: &mut Shell, mut job: LockedJob, context: &Cont
             Ok(Ok(ended)) => {
                 report.child = Some(ended.status);
                 report.stopped = ended.stopped;
+                report.lost = ended.lost;
             }
             Ok(Err(error)) => report.error = Some(error),
             Err(_) => {
@@ -109,20 +115,19 @@ pub(crate) async fn locked(shell: &mut Shell, mut job: LockedJob, context: &Cont
         }
     }
     let worth_saying = report.stopped || report.panicked || report.error.is_some();
-    report.releases = release::all(shell, grants, worth_saying).await;
+    report.releases = release::all(shell, worth_saying).await;
     report.held = report.id.as_ref().map_or(Duration::ZERO, |_| uptime().since(since));
     conclude(shell, &job, context, &report)
 }
 
-/// What was taken; it must be given back also when something further was not.
+/// What is known after the locks were taken, besides the locks themselves ([`Shell::kept`]).
 #[derive(Default)]
 struct Acquired {
-    grants: Vec<Grant>,
     /// Held by an outer tfwrap, checked in the store.
     inherited: Vec<LockTarget>,
     contended: bool,
     /// Who held a lock when we last looked and it was not ours.
-    holder: Option<LockInfo>,
+    holder: Option<Holder>,
 }
 
 async fn acquire_all(
@@ -143,11 +148,10 @@ async fn acquire_all(
             }
             let wait = Wait { give_up_at, limit };
             let taken = acquire::take(shell, target, &context.introduction, wait).await;
-            acquired.grants.extend(taken.grant);
             if let Some(holder) = taken.seen {
                 waited_here = true;
                 acquired.contended = true;
-                acquired.holder = holder.or(acquired.holder.take());
+                acquired.holder = Some(holder);
             }
             taken.result?;
         }
@@ -162,7 +166,7 @@ async fn acquire_all(
             return Ok(());
         }
         acquired.inherited.clear();
-        let _ = release::all(shell, std::mem::take(&mut acquired.grants), false).await;
+        let _ = release::all(shell, false).await;
     }
     let message = "the workspace is deleted again and again while its lock is waited for";
     Err(Error::Config { message: message.to_owned(), hint: None })
@@ -193,8 +197,12 @@ async fn beware_of_the_trap(
     Ok(())
 }
 
-/// Heeds a signal while nothing runs: a stop ends the wait, a suspension suspends.
+/// Heeds what happens while nothing runs: a stop or a lost lock ends the wait, a suspension
+/// suspends.
 fn heed(shell: &mut Shell, happening: &Happening) -> Result<(), Error> {
+    if let Happening::Lease(index, News::Lost(current)) = happening {
+        return Err(lost(shell, *index, current.as_ref()));
+    }
     if let Some(signal) = happening.stop() {
         return Err(interrupted(signal));
     }
@@ -202,6 +210,13 @@ fn heed(shell: &mut Shell, happening: &Happening) -> Result<(), Error> {
         supervise::suspend(shell);
     }
     Ok(())
+}
+
+/// Says that a lock was lost, and returns the error of a run that did not begin for it.
+fn lost(shell: &Shell, index: usize, current: Option<&Stored>) -> Error {
+    let grant = &shell.kept[index].grant;
+    shell.say(release::loss(&grant.target.url(), &grant.id, current));
+    Error::Lost { lock: grant.target.url() }
 }
 
 fn interrupted(signal: StopSignal) -> Error {
@@ -224,9 +239,9 @@ async fn pause(shell: &mut Shell, until: Uptime) -> Result<(), Error> {
 
 /// Tells GitHub the lock's ID before the child starts, so that a later step has it whatever
 /// happens.
-fn announce(shell: &Shell, grants: &[Grant], context: &Context) {
-    if let (Some(files), Some(grant)) = (&context.files, grants.last())
-        && let Err(error) = files.write_lock_id(&grant.id.0)
+fn announce(shell: &Shell, context: &Context) {
+    if let (Some(files), Some(kept)) = (&context.files, shell.kept.last())
+        && let Err(error) = files.write_lock_id(&kept.grant.id.0)
     {
         shell.say(Notice::Warning { message: error.to_string(), hint: None });
     }
@@ -234,8 +249,8 @@ fn announce(shell: &Shell, grants: &[Grant], context: &Context) {
 
 /// The child with what it has to know: which locks are held for it.
 fn child_command(
+    shell: &Shell,
     job: &LockedJob,
-    grants: &[Grant],
     inherited: &[LockTarget],
     context: &Context,
     give_up_at: Uptime,
@@ -245,13 +260,13 @@ fn child_command(
         child.args = native.argv_with_lock_timeout(give_up_at.since(uptime()));
     }
     let mut held = context.held.clone();
-    for grant in grants {
+    for Kept { grant, .. } in &shell.kept {
         held.add(grant.target.url(), grant.id.clone());
     }
     if !job.around_command {
         // A Terraform started by this Terraform (a provisioner) must not take our lock for leave
         // to write the same state beside it.
-        let ours = grants.iter().map(|grant| &grant.target).chain(inherited);
+        let ours = shell.kept.iter().map(|kept| &kept.grant.target).chain(inherited);
         held.forget(ours.map(LockTarget::url));
     }
     child.env.push((held::VARIABLE, held.to_value().into()));
@@ -263,6 +278,7 @@ fn conclude(shell: &Shell, job: &LockedJob, context: &Context, report: &RunRepor
         RunRules { lost_is_fatal: context.lost_is_fatal, two_is_success: job.two_is_success };
     let code = match (&report.error, report.child) {
         (Some(error), _) => exit_code::of_error(error),
+        (None, Some(_)) if report.lost => exit_code::LOST,
         (None, Some(child)) => exit_code::of_run(child, &report.releases, rules),
         (None, None) => exit_code::BUG,
     };
@@ -334,6 +350,6 @@ fn summary(job: &LockedJob, report: &RunReport, code: u8) -> Summary {
         asked: report.asked,
         waited: report.waited,
         held: report.held,
-        holder: report.holder.clone().map(Box::new),
+        holder: report.holder.as_ref().and_then(Holder::info).cloned().map(Box::new),
     }
 }

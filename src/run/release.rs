@@ -1,28 +1,40 @@
 //! Giving the locks back, whatever happened before: drives [`Release`] for one after the other.
 
-use super::acquire::Grant;
-use super::shell::{Happening, Reply, Request, Shell};
-use crate::clock::{uptime, wall};
+use super::acquire::{Grant, describe};
+use super::shell::{Happening, Kept, Reply, Request, Shell};
+use crate::clock::uptime;
 use crate::identity::new_seed;
-use crate::lock::LockInfo;
 use crate::lock::jitter::Jitter;
 use crate::lock::release::{Action, Event, Release, ReleaseOutcome};
-use crate::report::{Notice, describe_holder};
+use crate::lock::{Holder, LockId};
+use crate::report::Notice;
+use crate::store::Stored;
 
-/// Gives all of them back, the last taken first. Signals that come meanwhile are heard and change
-/// nothing: the release has a limit of its own.
-pub(super) async fn all(
-    shell: &mut Shell,
-    grants: Vec<Grant>,
-    worth_saying: bool,
-) -> Vec<ReleaseOutcome> {
+/// Gives all that is held back, the last taken first. Signals that come meanwhile are heard and
+/// change nothing: the release has a limit of its own. The others beat on until their turn.
+pub(super) async fn all(shell: &mut Shell, worth_saying: bool) -> Vec<ReleaseOutcome> {
     let mut outcomes = Vec::new();
-    for grant in grants.into_iter().rev() {
+    loop {
+        // Bounded by the beat's own patience.
+        while shell.kept.last().is_some_and(Kept::is_busy) {
+            let _ = shell.next(None, None).await;
+        }
+        let Some(Kept { mut grant, keeper, .. }) = shell.kept.pop() else { return outcomes };
+        if let Some(keeper) = keeper {
+            // Said when it was found; nothing of whoever has it now is touched.
+            if let Some(current) = keeper.lost_to() {
+                outcomes.push(match current {
+                    Some(stored) => ReleaseOutcome::TakenOver(stored.clone()),
+                    None => ReleaseOutcome::AlreadyGone,
+                });
+                continue;
+            }
+            grant.version = keeper.version().clone();
+        }
         let outcome = one(shell, &grant).await;
         tell(shell, &grant, &outcome, worth_saying);
         outcomes.push(outcome);
     }
-    outcomes
 }
 
 async fn one(shell: &mut Shell, grant: &Grant) -> ReleaseOutcome {
@@ -81,7 +93,20 @@ fn tell(shell: &Shell, grant: &Grant, outcome: &ReleaseOutcome, worth_saying: bo
                 });
             }
         }
-        ReleaseOutcome::AlreadyGone => shell.say(Notice::Warning {
+        ReleaseOutcome::AlreadyGone => shell.say(loss(&lock, id, None)),
+        ReleaseOutcome::TakenOver(stored) => shell.say(loss(&lock, id, Some(stored))),
+        ReleaseOutcome::Unconfirmed(error) => shell.say(Notice::Error {
+            message: format!("the lock `{lock}` could not be given back (ID {id}): {error}"),
+            hint: Some(format!("finish with: {command}")),
+            code: crate::exit_code::NOT_RELEASED,
+        }),
+    }
+}
+
+/// That a lock was lost, and to whom.
+pub(super) fn loss(lock: &str, id: &LockId, current: Option<&Stored>) -> Notice {
+    let Some(stored) = current else {
+        return Notice::Warning {
             message: format!(
                 "the lock `{lock}` was lost: someone removed it while it was ours (ID {id})"
             ),
@@ -89,27 +114,14 @@ fn tell(shell: &Shell, grant: &Grant, outcome: &ReleaseOutcome, worth_saying: bo
                 "another run may have used the state meanwhile: check it with `terraform plan`"
                     .to_owned(),
             ),
-        }),
-        ReleaseOutcome::TakenOver(stored) => {
-            let info = stored.record.info.as_deref().and_then(|text| LockInfo::parse(text).ok());
-            let holder = info.map_or_else(
-                || "held by someone whose record cannot be read".to_owned(),
-                |info| describe_holder(&info, wall()),
-            );
-            shell.say(Notice::Warning {
-                message: format!(
-                    "the lock `{lock}` was lost while it was ours (ID {id}): now {holder}; \
-                     it is left as it is"
-                ),
-                hint: Some(
-                    "two runs may have used the state: check it with `terraform plan`".to_owned(),
-                ),
-            });
-        }
-        ReleaseOutcome::Unconfirmed(error) => shell.say(Notice::Error {
-            message: format!("the lock `{lock}` could not be given back (ID {id}): {error}"),
-            hint: Some(format!("finish with: {command}")),
-            code: crate::exit_code::NOT_RELEASED,
-        }),
+        };
+    };
+    let holder = describe(&Holder::of(&stored.record));
+    Notice::Warning {
+        message: format!(
+            "the lock `{lock}` was lost while it was ours (ID {id}): now {holder}; it is left as \
+             it is"
+        ),
+        hint: Some("two runs may have used the state: check it with `terraform plan`".to_owned()),
     }
 }

@@ -1,13 +1,19 @@
 //! The one place where things happen: a single `select!` turns a signal, a reply, a deadline or
-//! the child's end into one [`Happening`]; the machines decide what follows.
+//! the child's end into one [`Happening`]; the machines decide what follows. The locks that are
+//! held live here, too: whatever else goes on, their beats do.
 
-use std::future::pending;
+use std::collections::VecDeque;
+use std::future::{pending, poll_fn};
 use std::sync::Arc;
+use std::task::Poll;
 
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
+use super::acquire::Grant;
 use crate::backend::S3Backend;
 use crate::clock::uptime;
+use crate::lock::keeper::{self, Keeper, News};
 use crate::lock::{LockKey, Uptime};
 use crate::report::{Notice, Reporter};
 use crate::store::{
@@ -16,9 +22,9 @@ use crate::store::{
 };
 use crate::supervise::{Child, ChildEvent, Received, Signals, StopSignal, Word};
 
-/// What is asked of a store. One at a time: two requests for one lock never overlap.
+/// What is asked of a store.
 pub(super) enum Request {
-    Create(Arc<dyn Registers>, LockKey, Record),
+    Write(Arc<dyn Registers>, LockKey, Record, Expect),
     Read(Arc<dyn Registers>, LockKey),
     Remove(Arc<dyn Registers>, LockKey, RecordVersion),
     State(Box<S3Backend>),
@@ -32,11 +38,30 @@ pub(super) enum Reply {
     State(Result<StateObject, StoreError>),
 }
 
+impl Request {
+    fn send(self) -> BoxFuture<'static, Reply> {
+        match self {
+            Self::Write(store, key, record, expect) => {
+                async move { Reply::Wrote(store.write(&key, &record, &expect).await) }.boxed()
+            }
+            Self::Read(store, key) => async move { Reply::Read(store.read(&key).await) }.boxed(),
+            Self::Remove(store, key, version) => {
+                async move { Reply::Removed(store.remove(&key, &version).await) }.boxed()
+            }
+            Self::State(backend) => {
+                async move { Reply::State(state_object(&backend).await) }.boxed()
+            }
+        }
+    }
+}
+
 /// One thing that happened.
 pub(super) enum Happening {
     Signal(Received),
     Child(std::io::Result<ChildEvent>),
     Reply(Reply),
+    /// Something about a lock that is held; which, by its place in [`Shell::kept`].
+    Lease(usize, News),
     /// The deadline has passed.
     Due,
 }
@@ -56,17 +81,75 @@ impl Happening {
     }
 }
 
+/// A lock that is held, and what keeps it.
+pub(super) struct Kept {
+    pub(super) grant: Grant,
+    /// None where the kernel keeps it.
+    pub(super) keeper: Option<Keeper>,
+    /// Its one request that is out. Beat and release never overlap.
+    beat: Option<BoxFuture<'static, Reply>>,
+}
+
+impl Kept {
+    pub(super) fn new(grant: Grant, keeper: Option<Keeper>) -> Self {
+        Self { grant, keeper, beat: None }
+    }
+
+    /// Whether a request of the keeper's is out.
+    pub(super) fn is_busy(&self) -> bool {
+        self.beat.is_some()
+    }
+
+    /// Whether a child may start, or go on, as far as this lock is concerned.
+    fn may_start(&self, now: Uptime) -> bool {
+        self.keeper.as_ref().is_none_or(|keeper| keeper.may_start(now))
+    }
+
+    /// Lets the keeper decide, carries out what it wants and returns what it has to say.
+    fn step(&mut self, now: Uptime, event: keeper::Event) -> Vec<News> {
+        let Some(keeper) = &mut self.keeper else { return Vec::new() };
+        let mut news = Vec::new();
+        for action in keeper.step(now, event) {
+            let (store, key) = (self.grant.store.clone(), self.grant.target.key.clone());
+            let request = match action {
+                keeper::Action::Beat(record, version) => {
+                    Request::Write(store, key, record, Expect::Version(version))
+                }
+                keeper::Action::Look => Request::Read(store, key),
+                keeper::Action::Say(said) => {
+                    news.push(said);
+                    continue;
+                }
+            };
+            let is_beat = matches!(request, Request::Write(..));
+            let answer = tokio::time::timeout(keeper.patience(), request.send());
+            self.beat =
+                Some(answer.map(move |reply| reply.unwrap_or_else(|_| silence(is_beat))).boxed());
+        }
+        news
+    }
+}
+
+/// A beat that was not answered in time.
+fn silence(is_beat: bool) -> Reply {
+    let error = StoreError::Unavailable { detail: "no answer in time".to_owned(), sent: true };
+    if is_beat { Reply::Wrote(Err(error)) } else { Reply::Read(Err(error)) }
+}
+
 /// The outside world of one run.
 pub(crate) struct Shell {
     signals: Signals,
     pub(crate) reporter: Reporter,
     in_flight: Option<BoxFuture<'static, Reply>>,
+    pub(super) kept: Vec<Kept>,
+    news: VecDeque<(usize, News)>,
     last_stop: Option<StopSignal>,
 }
 
 impl Shell {
     pub(crate) fn new(signals: Signals, reporter: Reporter) -> Self {
-        Self { signals, reporter, in_flight: None, last_stop: None }
+        let (kept, news) = (Vec::new(), VecDeque::new());
+        Self { signals, reporter, in_flight: None, kept, news, last_stop: None }
     }
 
     /// Remembers the signal that ended a child.
@@ -83,62 +166,110 @@ impl Shell {
         self.reporter.say(notice);
     }
 
-    /// Sends a request; its reply comes as a [`Happening`].
+    /// Sends a request; its reply comes as a [`Happening`]. A read that nobody waits for any more
+    /// is dropped for it; writes are always waited for.
     pub(super) fn send(&mut self, request: Request) {
-        debug_assert!(self.in_flight.is_none(), "one request at a time");
-        self.in_flight =
-            Some(match request {
-                Request::Create(store, key, record) => Box::pin(async move {
-                    Reply::Wrote(store.write(&key, &record, &Expect::Absent).await)
-                }),
-                Request::Read(store, key) => {
-                    Box::pin(async move { Reply::Read(store.read(&key).await) })
-                }
-                Request::Remove(store, key, version) => {
-                    Box::pin(async move { Reply::Removed(store.remove(&key, &version).await) })
-                }
-                Request::State(backend) => {
-                    Box::pin(async move { Reply::State(state_object(&backend).await) })
-                }
-            });
+        self.in_flight = Some(request.send());
+    }
+
+    /// Whether a child may start, or go on after a pause: every lock is confirmed, and well before
+    /// its fence.
+    pub(super) fn may_start(&mut self) -> bool {
+        let now = uptime();
+        self.tick(now);
+        self.kept.iter().all(|kept| kept.may_start(now))
+    }
+
+    /// Whether this lock is somebody else's by now, or gone.
+    pub(super) fn is_lost(&self, index: usize) -> bool {
+        self.kept[index].keeper.as_ref().is_some_and(Keeper::is_lost)
+    }
+
+    /// Lets every keeper whose time has come decide.
+    fn tick(&mut self, now: Uptime) {
+        for (index, kept) in self.kept.iter_mut().enumerate() {
+            if kept.keeper.as_ref().is_some_and(|keeper| now >= keeper.deadline()) {
+                let said = kept.step(now, keeper::Event::Tick);
+                self.news.extend(said.into_iter().map(|news| (index, news)));
+            }
+        }
+    }
+
+    fn beaten(&mut self, index: usize, reply: Reply) {
+        let event = match reply {
+            Reply::Wrote(reply) => keeper::Event::Beaten(reply),
+            Reply::Read(reply) => keeper::Event::Looked(reply),
+            Reply::Removed(_) | Reply::State(_) => return,
+        };
+        let said = self.kept[index].step(uptime(), event);
+        self.news.extend(said.into_iter().map(|news| (index, news)));
     }
 
     /// Waits for the next thing to happen.
     pub(super) async fn next(
         &mut self,
         deadline: Option<Uptime>,
-        child: Option<&mut Child>,
+        mut child: Option<&mut Child>,
     ) -> Happening {
-        let due = async {
-            match deadline {
-                Some(at) => tokio::time::sleep(at.since(uptime())).await,
-                None => pending().await,
+        loop {
+            self.tick(uptime());
+            if let Some((index, news)) = self.news.pop_front() {
+                return Happening::Lease(index, news);
             }
-        };
-        let in_flight = &mut self.in_flight;
-        let reply = async {
-            match in_flight {
-                Some(request) => request.await,
-                None => pending().await,
+            let keepers = self.kept.iter().filter_map(|kept| kept.keeper.as_ref());
+            let wake = keepers.map(Keeper::deadline).chain(deadline).min();
+            let due = async {
+                match wake {
+                    Some(at) => tokio::time::sleep(at.since(uptime())).await,
+                    None => pending().await,
+                }
+            };
+            let in_flight = &mut self.in_flight;
+            let reply = async {
+                match in_flight {
+                    Some(request) => request.await,
+                    None => pending().await,
+                }
+            };
+            let changed = async {
+                match &mut child {
+                    Some(child) => child.changed().await,
+                    None => pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                received = self.signals.next() => return Happening::Signal(received),
+                event = changed => return Happening::Child(event),
+                (index, reply) = any_beat(&mut self.kept) => self.beaten(index, reply),
+                reply = reply => {
+                    self.in_flight = None;
+                    return Happening::Reply(reply);
+                }
+                () = due => {
+                    if deadline.is_some_and(|at| uptime() >= at) {
+                        return Happening::Due;
+                    }
+                }
             }
-        };
-        let changed = async {
-            match child {
-                Some(child) => child.changed().await,
-                None => pending().await,
-            }
-        };
-        tokio::select! {
-            biased;
-            received = self.signals.next() => Happening::Signal(received),
-            event = changed => Happening::Child(event),
-            reply = reply => {
-                self.in_flight = None;
-                Happening::Reply(reply)
-            }
-            () = due => Happening::Due,
         }
     }
+}
+
+/// The first of the keepers' requests that is answered.
+async fn any_beat(kept: &mut [Kept]) -> (usize, Reply) {
+    poll_fn(|context| {
+        for (index, kept) in kept.iter_mut().enumerate() {
+            if let Some(beat) = &mut kept.beat
+                && let Poll::Ready(reply) = beat.poll_unpin(context)
+            {
+                kept.beat = None;
+                return Poll::Ready((index, reply));
+            }
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 async fn state_object(backend: &S3Backend) -> Result<StateObject, StoreError> {

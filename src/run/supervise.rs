@@ -12,15 +12,21 @@ use super::shell::{Happening, Shell};
 use crate::clock::uptime;
 use crate::error::Error;
 use crate::job::ChildCommand;
+use crate::lock::keeper::News;
 use crate::report::Notice;
 use crate::start;
+use crate::store::StoreError;
 use crate::supervise::{
-    Action, Child, ChildEvent, ChildStatus, Event, Policy, SpawnError, StopCause, Supervisor,
-    suspend_self,
+    Action, Child, ChildEvent, ChildStatus, Event, SpawnError, StopCause, Supervisor, suspend_self,
 };
 
 /// How long a child may take to end after a bug of ours, before it is killed.
-const LAST_RESORT: Duration = Duration::from_secs(180);
+const LAST_RESORT: Duration = Duration::from_mins(3);
+
+/// How long a lock whose request was not answered may take to be confirmed by a beat.
+const CONFIRM: Duration = Duration::from_secs(40);
+
+const CONFIRM_POLL: Duration = Duration::from_millis(100);
 
 /// The most that is read of what a quiet child says.
 const MOST_STDERR: u64 = 64 * 1024;
@@ -30,6 +36,8 @@ pub(super) struct Ended {
     pub(super) status: ChildStatus,
     /// Whether that was asked of it.
     pub(super) stopped: bool,
+    /// Whether a lock was lost meanwhile, or a fence stopped it.
+    pub(super) lost: bool,
 }
 
 /// Starts the child and sees it to its end; a stop that came in before the start prevents it.
@@ -40,17 +48,33 @@ pub(super) async fn run(
     context: &Context,
     slot: &mut Option<Child>,
 ) -> Result<Ended, Error> {
-    loop {
-        let happening = shell.next(Some(uptime()), None).await;
-        super::heed(shell, &happening)?;
-        if matches!(happening, Happening::Due) {
-            break;
-        }
-    }
+    confirm(shell).await?;
     fail_point("before-spawn");
     let command = start::command(child, &context.env);
     let child = slot.insert(spawn(command, context)?);
-    drive(shell, child, context.policy).await
+    drive(shell, child, context).await
+}
+
+/// Waits until every lock is confirmed; hears a signal that came in meanwhile.
+async fn confirm(shell: &mut Shell) -> Result<(), Error> {
+    let started = uptime();
+    loop {
+        let ready = shell.may_start();
+        let wake = if ready { uptime() } else { uptime().plus(CONFIRM_POLL) };
+        let happening = shell.next(Some(wake), None).await;
+        super::heed(shell, &happening)?;
+        if ready && matches!(happening, Happening::Due) {
+            return Ok(());
+        }
+        if uptime().since(started) > CONFIRM {
+            let lock = shell.kept.last().map(|kept| kept.grant.target.url()).unwrap_or_default();
+            let detail = "the lock was taken, but the store does not confirm it".to_owned();
+            return Err(Error::Store {
+                lock,
+                source: StoreError::Unavailable { detail, sent: true },
+            });
+        }
+    }
 }
 
 /// What came of a child that is none of the user's business unless it fails.
@@ -71,7 +95,7 @@ pub(super) async fn quietly(
     let mut command = start::command(child, &context.env);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(said.try_clone().map_err(internal)?);
     let mut child = spawn(command, context)?;
-    let ended = drive(shell, &mut child, context.policy).await?;
+    let ended = drive(shell, &mut child, context).await?;
     if let (true, Some(signal)) = (ended.stopped, shell.last_stop()) {
         return Err(super::interrupted(signal));
     }
@@ -118,11 +142,11 @@ async fn gone(child: &mut Child) {
 }
 
 fn spawn(command: Command, context: &Context) -> Result<Child, Error> {
-    Child::spawn(command, context.terminal_use).map_err(of_spawn)
+    Child::spawn(command, context.terminal_use).map_err(|error| of_spawn(&error))
 }
 
 /// The error of a program that cannot be started.
-pub(crate) fn of_spawn(error: SpawnError) -> Error {
+pub(crate) fn of_spawn(error: &SpawnError) -> Error {
     let message = error.to_string();
     match error {
         SpawnError::NotFound { .. } => Error::NotFound { message, hint: None },
@@ -131,22 +155,33 @@ pub(crate) fn of_spawn(error: SpawnError) -> Error {
     }
 }
 
-async fn drive(shell: &mut Shell, child: &mut Child, policy: Policy) -> Result<Ended, Error> {
-    let mut machine = Supervisor::new(policy);
-    let mut next = None;
+async fn drive(shell: &mut Shell, child: &mut Child, context: &Context) -> Result<Ended, Error> {
+    let mut machine = Supervisor::new(context.policy);
+    let mut lost = false;
+    // We were suspended, and the lease is not known to be good since.
+    let mut resume = false;
     loop {
-        let event = match next.take() {
-            Some(event) => event,
-            None => match shell.next(machine.deadline(), Some(child)).await {
+        let event = if resume && shell.may_start() {
+            resume = false;
+            Event::Resume
+        } else {
+            match shell.next(machine.deadline(), Some(child)).await {
                 Happening::Signal(received) => child.event(received),
                 Happening::Child(Ok(event)) => event.into(),
                 Happening::Child(Err(error)) => {
                     last_resort(child).await;
                     return Err(Error::Internal(format!("the child cannot be watched: {error}")));
                 }
+                Happening::Lease(index, news) => {
+                    lost |= is_fatal(&news, context);
+                    match heed_lease(shell, index, news, context) {
+                        Some(event) => event,
+                        None => continue,
+                    }
+                }
                 Happening::Due => Event::Tick,
                 Happening::Reply(_) => continue,
-            },
+            }
         };
         fail_point("running");
         for action in machine.step(uptime(), event) {
@@ -155,7 +190,7 @@ async fn drive(shell: &mut Shell, child: &mut Child, policy: Policy) -> Result<E
                 if let Some(StopCause::Signal(signal)) = stopped_by {
                     shell.note_stop(signal);
                 }
-                return Ok(Ended { status, stopped: stopped_by.is_some() });
+                return Ok(Ended { status, stopped: stopped_by.is_some(), lost });
             }
             if let Err(error) = child.apply(action) {
                 shell.say(Notice::Warning {
@@ -163,10 +198,53 @@ async fn drive(shell: &mut Shell, child: &mut Child, policy: Policy) -> Result<E
                     hint: None,
                 });
             }
-            if matches!(action, Action::SuspendSelf(_)) {
-                next = Some(Event::Resume);
-            }
+            resume |= matches!(action, Action::SuspendSelf(_));
         }
+    }
+}
+
+/// Whether the child's own code counts for nothing after this.
+fn is_fatal(news: &News, context: &Context) -> bool {
+    match news {
+        News::Interrupt | News::Kill => true,
+        News::Lost(_) => context.lost_is_fatal,
+        News::Freeze | News::Thaw => false,
+    }
+}
+
+/// Tells the user what became of a lock, and the supervisor what it means for the child.
+fn heed_lease(shell: &Shell, index: usize, news: News, context: &Context) -> Option<Event> {
+    let lock = shell.kept[index].grant.target.url();
+    let say = |message: String| {
+        shell.say(Notice::Warning { message, hint: None });
+    };
+    match news {
+        News::Lost(current) => {
+            // Its text says all; the error is for a run that did not begin.
+            let _ = super::lost(shell, index, current.as_ref());
+            context.lost_is_fatal.then_some(Event::MustStop)
+        }
+        // With the lock gone already, and leave to go on, the fence protects nothing.
+        _ if shell.is_lost(index) && !context.lost_is_fatal => None,
+        News::Interrupt => {
+            say(format!(
+                "no answer from the lock store for two thirds of the lease of `{lock}`: the child \
+                 is interrupted before anyone may take the lock over"
+            ));
+            Some(Event::MustStop)
+        }
+        News::Kill => {
+            say(format!(
+                "no answer from the lock store for four fifths of the lease of `{lock}`: the child \
+                 is killed before anyone may take the lock over"
+            ));
+            Some(Event::MustKill)
+        }
+        News::Freeze => {
+            say(format!("paused for long: the child stands still until `{lock}` is confirmed"));
+            Some(Event::Freeze)
+        }
+        News::Thaw => Some(Event::Thaw),
     }
 }
 

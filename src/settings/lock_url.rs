@@ -60,7 +60,7 @@ impl LockUrl {
         let decode = |text: &str| {
             percent_decode_str(text)
                 .decode_utf8()
-                .map(|text| text.into_owned())
+                .map(std::borrow::Cow::into_owned)
                 .map_err(|_| format!("`{text}` is not UTF-8"))
         };
         let host = url.host_str().unwrap_or_default();

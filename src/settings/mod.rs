@@ -19,17 +19,9 @@ use std::time::Duration;
 use crate::cli::Options;
 use crate::duration;
 use crate::env::Env;
+use crate::lock::lease::{LeaseTerm, SHORTEST};
 use crate::supervise::SecondSignal;
 use source::Sources;
-
-/// How long others must see no sign of life before they may take over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LeaseTerm {
-    /// No expiry.
-    Never,
-    /// So long; at least 15 s.
-    After(Duration),
-}
 
 /// What to do when the lock is no longer ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,8 +98,7 @@ pub struct Inputs<'a> {
     pub in_ci: bool,
 }
 
-const MINUTE: Duration = Duration::from_secs(60);
-const SHORTEST_LEASE: Duration = Duration::from_secs(15);
+const MINUTE: Duration = Duration::from_mins(1);
 
 impl Settings {
     /// Resolves them all.
@@ -202,7 +193,7 @@ fn parse_lease(text: &str) -> Result<LeaseTerm, String> {
         return Ok(LeaseTerm::Never);
     }
     let term = parse_duration(text)?;
-    if term < SHORTEST_LEASE {
+    if term < SHORTEST {
         return Err(format!("`{text}` is too short: a lease is at least 15s, or `never`"));
     }
     Ok(LeaseTerm::After(term))

@@ -51,7 +51,7 @@ fn defaults_differ_in_ci() {
     assert_eq!(of(false).second_signal.value, SecondSignal::Forward);
     assert_eq!(of(false).lease.value, LeaseTerm::Never);
     assert_eq!(of(true).second_signal.value, SecondSignal::Hold);
-    assert_eq!(of(true).lease.value, LeaseTerm::After(Duration::from_secs(600)));
+    assert_eq!(of(true).lease.value, LeaseTerm::After(Duration::from_mins(10)));
 }
 
 #[test]

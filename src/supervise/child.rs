@@ -197,6 +197,8 @@ impl Child {
             Action::Quit => self.send(Signal::SIGQUIT),
             Action::Kill => self.send(Signal::SIGKILL),
             Action::StopGroup => self.send(Signal::SIGTSTP),
+            Action::Freeze => self.send(Signal::SIGSTOP),
+            Action::Thaw => self.send(Signal::SIGCONT),
             Action::SuspendSelf(signal) => {
                 if let Some(terminal) = &mut self.terminal {
                     terminal.take_back_for_now()?;

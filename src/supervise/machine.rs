@@ -46,6 +46,10 @@ pub enum Event {
     GroupGone,
     /// The child must end, gracefully: its lock is lost, or will be soon.
     MustStop,
+    /// The child must stand still until [`Event::Thaw`]: it is not known whether its lock is ours.
+    Freeze,
+    /// The lock is ours.
+    Thaw,
     /// The child must be gone now.
     MustKill,
     /// Time passed.
@@ -70,6 +74,10 @@ pub enum Action {
     SuspendSelf(Signal),
     /// Give the terminal to the group if it is ours to give, and SIGCONT.
     ContinueGroup,
+    /// SIGSTOP to the group.
+    Freeze,
+    /// SIGCONT to the group.
+    Thaw,
     /// This signal, as it is.
     PassOn(PassSignal),
     /// Nothing, but the user should hear that this stop was not passed on.
@@ -127,6 +135,7 @@ pub struct Supervisor {
     kill_at: Option<Uptime>,
     force: Force,
     child_is_stopped: bool,
+    frozen: bool,
     suspend_asked: bool,
 }
 
@@ -142,6 +151,7 @@ impl Supervisor {
             kill_at: None,
             force: Force::None,
             child_is_stopped: false,
+            frozen: false,
             suspend_asked: false,
         }
     }
@@ -172,6 +182,15 @@ impl Supervisor {
                 self.stopped_by.get_or_insert(StopCause::Order);
                 self.kill(now)
             }
+            (_, Event::Freeze) => {
+                self.frozen = true;
+                vec![Action::Freeze]
+            }
+            (_, Event::Thaw) => {
+                let was_frozen = std::mem::take(&mut self.frozen);
+                // What the user stopped stays so.
+                if was_frozen && !self.child_is_stopped { vec![Action::Thaw] } else { Vec::new() }
+            }
             (_, Event::Tick) if self.kill_at.is_some_and(|at| now >= at) => self.kill(now),
             (_, Event::MustStop | Event::Tick) => Vec::new(),
 
@@ -200,7 +219,7 @@ impl Supervisor {
             }
             Event::Resume => {
                 self.suspend_asked = false;
-                vec![Action::ContinueGroup]
+                if self.frozen { Vec::new() } else { vec![Action::ContinueGroup] }
             }
             Event::Pass(signal, Reach::UsOnly) => vec![Action::PassOn(signal)],
             // Told before; or by a child that has not ended.
@@ -208,6 +227,8 @@ impl Supervisor {
             | Event::Stop(..)
             | Event::MustStop
             | Event::MustKill
+            | Event::Freeze
+            | Event::Thaw
             | Event::Tick
             | Event::GroupGone => Vec::new(),
         }
@@ -251,8 +272,9 @@ impl Supervisor {
         if self.force < Force::Killed {
             self.kill_at = self.policy.grace.map(|grace| now.plus(grace));
         }
-        // A stopped child could neither end nor save its state.
-        action.into_iter().chain(self.child_is_stopped.then_some(Action::ContinueGroup)).collect()
+        // A stopped child could neither end nor save its state; a frozen one must not yet.
+        let go_on = self.child_is_stopped && !self.frozen;
+        action.into_iter().chain(go_on.then_some(Action::ContinueGroup)).collect()
     }
 
     fn kill(&mut self, now: Uptime) -> Vec<Action> {
@@ -266,6 +288,9 @@ impl Supervisor {
     }
 
     fn suspended(&mut self, signal: Signal) -> Vec<Action> {
+        if self.frozen && signal == Signal::SIGSTOP {
+            return Vec::new();
+        }
         self.child_is_stopped = true;
         let by_job_control = matches!(signal, Signal::SIGTSTP | Signal::SIGTTIN | Signal::SIGTTOU);
         // Somebody else's SIGSTOP is between them and the child: nobody would wake us again.

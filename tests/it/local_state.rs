@@ -4,6 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -80,6 +82,14 @@ impl<'a> Applying<'a> {
     fn finish(mut self) {
         fs::write(self.dir.join("go"), "").unwrap();
         assert!(self.child.wait().unwrap().success());
+    }
+}
+
+impl Drop for Applying<'_> {
+    /// A test that failed must not leave its Terraform waiting for ever.
+    fn drop(&mut self) {
+        fs::write(self.dir.join("go"), "").unwrap();
+        self.child.wait().unwrap();
     }
 }
 
@@ -162,6 +172,35 @@ async fn a_left_over_info_is_no_lock() {
     give_back(&lock, &version).await;
     // It was there before the lock.
     assert!(state.exists());
+}
+
+/// Each tenure ends with the removal of the empty state, under those who just opened it.
+#[tokio::test]
+async fn many_that_come_and_go_never_hold_it_at_once() {
+    let dir = local_backend_dir();
+    let held = Arc::new(AtomicBool::new(false));
+    let contenders = (0..6).map(|n| {
+        let (lock, held) = (lock_of(&dir), Arc::clone(&held));
+        async move {
+            let mut tenures = 0;
+            while tenures < 30 {
+                let mine = record(&format!("{n}-{tenures}"));
+                let WriteReply::Applied(version) = write(&lock, &mine, &Expect::Absent).await
+                else {
+                    continue;
+                };
+                assert!(!held.swap(true, Ordering::SeqCst), "two at once");
+                tokio::task::yield_now().await;
+                held.store(false, Ordering::SeqCst);
+                give_back(&lock, &version).await;
+                tenures += 1;
+            }
+        }
+    });
+    let all = futures_util::future::join_all(contenders.map(tokio::spawn));
+    for contender in tokio::time::timeout(Duration::from_mins(1), all).await.unwrap() {
+        contender.unwrap();
+    }
 }
 
 #[tokio::test]

@@ -179,6 +179,11 @@ async fn a_silent_server_does_not_hang_us() {
     let store = table_at(&aws_settings(&url), "t").await;
     let asked = tokio::time::timeout(Duration::from_secs(5), create(&store, "1")).await.unwrap();
     assert!(asked.unwrap_err().outcome_is_unknown());
+    // Where not even TLS comes about, nothing was asked.
+    let store = table_at(&aws_settings(&url.replace("http:", "https:")), "t").await;
+    let asked = tokio::time::timeout(Duration::from_secs(5), create(&store, "1")).await.unwrap();
+    let error = asked.unwrap_err();
+    assert!(error.is_transient() && !error.outcome_is_unknown(), "{error:?}");
 }
 
 #[tokio::test]

@@ -154,7 +154,7 @@ impl std::fmt::Display for Place {
     }
 }
 
-/// An endpoint is a URL and may have credentials in it.
+/// For messages: an endpoint is a URL and may have credentials in it.
 fn without_password(text: &str) -> String {
     match url::Url::parse(text) {
         Ok(mut url) if url.password().is_some() || !url.username().is_empty() => {
@@ -163,5 +163,20 @@ fn without_password(text: &str) -> String {
             if cleaned.is_ok() { url.to_string() } else { "(hidden)".to_owned() }
         }
         _ => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_told_without_its_password() {
+        let at = |url: &str| {
+            let place = Place { region: "r".to_owned(), endpoint: Some(url.to_owned()) };
+            place.to_string()
+        };
+        assert_eq!(at("https://u:secret@h:1/x"), "in `r` at `https://h:1/x`");
+        assert_eq!(at("http://127.0.0.1:8000"), "in `r` at `http://127.0.0.1:8000`");
     }
 }

@@ -36,6 +36,15 @@ pub(super) struct Held {
     pub(super) record: Record,
 }
 
+/// What came of locking an open file.
+#[derive(Debug, PartialEq, Eq)]
+enum Locked {
+    Ours,
+    Taken,
+    /// The path names another file by now, or none.
+    NotTheState,
+}
+
 impl Files {
     pub(super) fn beside(state: PathBuf) -> Result<Self, StoreError> {
         let Some(name) = state.file_name() else {
@@ -90,16 +99,10 @@ impl Files {
         let fail = |error: &io::Error| io_error("lock", &self.state, error, false);
         for _ in 0..RACES {
             let (file, created) = self.open().map_err(|e| fail(&e))?;
-            match fcntl(&file, FcntlArg::F_OFD_SETLK(&whole_file(libc::F_WRLCK))) {
-                Ok(_) => {}
-                Err(Errno::EAGAIN | Errno::EACCES) => {
-                    return Ok(WriteReply::Conflict(Some(self.current(None)?)));
-                }
-                Err(error) => return Err(fail(&error.into())),
-            }
-            // Between our open and our lock a Terraform may have unlocked, and removed the file.
-            if !self.is_current(&file)? {
-                continue;
+            match self.lock(&file)? {
+                Locked::Ours => {}
+                Locked::Taken => return Ok(WriteReply::Conflict(Some(self.current(None)?))),
+                Locked::NotTheState => continue,
             }
             let ours = Held { file, created, record };
             if let Err(error) = self.tell(&ours.record) {
@@ -113,6 +116,16 @@ impl Files {
         let state = self.state.display();
         let detail = format!("`{state}` is replaced again and again while it is being locked");
         Err(StoreError::Unavailable { detail, sent: false })
+    }
+
+    fn lock(&self, file: &File) -> Result<Locked, StoreError> {
+        match fcntl(file, FcntlArg::F_OFD_SETLK(&whole_file(libc::F_WRLCK))) {
+            // Between our open and our lock a Terraform may have unlocked, and removed the file.
+            Ok(_) if self.is_current(file)? => Ok(Locked::Ours),
+            Ok(_) => Ok(Locked::NotTheState),
+            Err(Errno::EAGAIN | Errno::EACCES) => Ok(Locked::Taken),
+            Err(error) => Err(io_error("lock", &self.state, &error.into(), false)),
+        }
     }
 
     /// Opens the state file as Terraform does, directories and file made if need be.
@@ -217,4 +230,25 @@ pub(super) fn version(record: &Record) -> RecordVersion {
         None => "-".to_owned(),
     };
     RecordVersion(format!("{} {}", part(&record.info), part(&record.lease)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_removed_between_open_and_lock_is_not_taken_for_the_state() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = Files::beside(dir.path().join("terraform.tfstate")).unwrap();
+        let (early, created) = files.open().unwrap();
+        assert!(created);
+        std::fs::remove_file(&files.state).unwrap();
+        assert_eq!(files.lock(&early).unwrap(), Locked::NotTheState);
+        let (now, _) = files.open().unwrap();
+        assert_eq!(files.lock(&early).unwrap(), Locked::NotTheState);
+        assert_eq!(files.lock(&now).unwrap(), Locked::Ours);
+        let (late, created) = files.open().unwrap();
+        assert!(!created);
+        assert_eq!(files.lock(&late).unwrap(), Locked::Taken);
+    }
 }

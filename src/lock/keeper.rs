@@ -1,0 +1,297 @@
+//! The machine that keeps one lock: beats, and the fence that ends the child before anybody may
+//! take over (protocol, section 3).
+//!
+//! Only an *applied* beat renews the lease, counted from before it was sent. A newer beat of our
+//! own found by reading or by a refusal gives us its version and nothing else.
+
+use std::time::Duration;
+
+use super::lease::{Lease, LeaseTerm};
+use super::{LockId, Uptime};
+use crate::store::{Record, RecordVersion, StoreError, Stored, WriteReply};
+
+/// How often the fence looks at the clock, for timers do not count suspend.
+const TICK: Duration = Duration::from_secs(1);
+
+/// A tick that comes later than this means that we were paused.
+const LATE: Duration = Duration::from_secs(3);
+
+/// Between two requests while the store does not answer.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// [`Keeper::deadline`] has passed.
+    Tick,
+    /// The beat that [`Action::Beat`] asked for came back.
+    Beaten(Result<WriteReply, StoreError>),
+    /// The read that [`Action::Look`] asked for came back.
+    Looked(Result<Option<Stored>, StoreError>),
+}
+
+/// What the shell does next, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Write this record over this version, within [`Keeper::patience`].
+    Beat(Record, RecordVersion),
+    /// Read the register.
+    Look,
+    /// Tell the run.
+    Say(News),
+}
+
+/// What the run must know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum News {
+    /// We were paused beyond the first fence: the child must stand still until the lease is known.
+    Freeze,
+    /// The lease is good: it may go on.
+    Thaw,
+    /// The first fence: the child must end, gracefully.
+    Interrupt,
+    /// The second fence: the child must be gone now.
+    Kill,
+    /// The record is gone, or is this one of somebody else.
+    Lost(Option<Stored>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum State {
+    /// The next request is due then.
+    Idle { next: Uptime },
+    /// A beat is out since then.
+    Beating { sent: Uptime },
+    /// A read is out.
+    Looking,
+    /// Not ours any more.
+    Lost,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Fence {
+    Open,
+    Frozen,
+    Interrupted,
+    Killed,
+}
+
+/// How a lock became ours.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Tenure {
+    /// Our ID.
+    pub id: LockId,
+    /// Terraform's part of the record, as written.
+    pub info: Option<String>,
+    /// What is stored.
+    pub version: RecordVersion,
+    /// The lease that is stored.
+    pub lease: Lease,
+    /// Before the request was sent that took it.
+    pub since: Uptime,
+    /// Whether that request was answered; otherwise no child may start before a beat was.
+    pub answered: bool,
+}
+
+/// Keeps one lock.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Keeper {
+    tenure: Tenure,
+    /// What the user asked for; declared from the first beat on.
+    term: LeaseTerm,
+    /// The number of the last beat that was sent, answered or not.
+    sent_beat: u64,
+    /// The start of the last request that was applied, and the term it declared.
+    renewed: Uptime,
+    renewed_term: LeaseTerm,
+    state: State,
+    /// Who has it now, once it is lost.
+    lost_to: Option<Stored>,
+    last_tick: Uptime,
+    fence: Fence,
+}
+
+impl Keeper {
+    /// Begins to keep a lock that has just become ours.
+    #[must_use]
+    pub fn new(tenure: Tenure, term: LeaseTerm, now: Uptime) -> Self {
+        let next = if tenure.answered { now.plus(tenure.lease.term.period()) } else { now };
+        Self {
+            term,
+            sent_beat: tenure.lease.beat,
+            renewed: tenure.since,
+            renewed_term: tenure.lease.term,
+            state: State::Idle { next },
+            lost_to: None,
+            last_tick: now,
+            fence: Fence::Open,
+            tenure,
+        }
+    }
+
+    /// When the machine wants a [`Event::Tick`].
+    #[must_use]
+    pub fn deadline(&self) -> Uptime {
+        let tick = self.last_tick.plus(TICK);
+        match self.state {
+            State::Idle { next } => next.min(tick),
+            _ => tick,
+        }
+    }
+
+    /// How long a request may take before it counts as unanswered: half a period.
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        self.renewed_term.period() / 2
+    }
+
+    /// Our ID.
+    #[must_use]
+    pub fn id(&self) -> &LockId {
+        &self.tenure.id
+    }
+
+    /// The version under which our record is stored as far as we know, for the release.
+    #[must_use]
+    pub fn version(&self) -> &RecordVersion {
+        &self.tenure.version
+    }
+
+    /// Whether the record is somebody else's, or gone.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.state == State::Lost
+    }
+
+    /// Who has the lock now (nobody: `Some(None)`), once it is lost.
+    #[must_use]
+    pub fn lost_to(&self) -> Option<Option<&Stored>> {
+        self.is_lost().then_some(self.lost_to.as_ref())
+    }
+
+    /// Whether a child may start now: the lease was confirmed and is well before its first fence.
+    #[must_use]
+    pub fn may_start(&self, now: Uptime) -> bool {
+        self.tenure.answered && !self.is_lost() && self.is_young(now)
+    }
+
+    /// Whether the lease is before its first fence.
+    fn is_young(&self, now: Uptime) -> bool {
+        self.renewed_term.fences().is_none_or(|(interrupt, _)| now.since(self.renewed) < interrupt)
+    }
+
+    /// Takes one event and says what follows.
+    #[must_use]
+    pub fn step(&mut self, now: Uptime, event: Event) -> Vec<Action> {
+        let mut actions = Vec::new();
+        let paused = matches!(event, Event::Tick) && now.since(self.last_tick) > LATE;
+        match (self.state, event) {
+            (State::Beating { sent }, Event::Beaten(reply)) => {
+                self.beaten(now, sent, reply, &mut actions);
+            }
+            (State::Looking, Event::Looked(reply)) => self.looked(now, reply, &mut actions),
+            (_, Event::Tick) => self.last_tick = now,
+            // A reply after the loss.
+            _ => {}
+        }
+        self.watch_the_fence(now, paused, &mut actions);
+        if let State::Idle { next } = self.state
+            && (now >= next || paused)
+        {
+            actions.push(self.beat(now));
+        }
+        actions
+    }
+
+    fn beat(&mut self, now: Uptime) -> Action {
+        self.sent_beat += 1;
+        self.state = State::Beating { sent: now };
+        let lease = Lease { term: self.term, beat: self.sent_beat };
+        let record = Record { info: self.tenure.info.clone(), lease: Some(lease.to_text()) };
+        Action::Beat(record, self.tenure.version.clone())
+    }
+
+    fn beaten(
+        &mut self,
+        now: Uptime,
+        sent: Uptime,
+        reply: Result<WriteReply, StoreError>,
+        actions: &mut Vec<Action>,
+    ) {
+        match reply {
+            Ok(WriteReply::Applied(version)) => {
+                self.tenure.version = version;
+                self.tenure.answered = true;
+                self.renewed = sent;
+                self.renewed_term = self.term;
+                self.state = State::Idle { next: sent.plus(self.term.period()).max(now) };
+                if self.is_young(now) {
+                    if self.fence == Fence::Frozen {
+                        actions.push(Action::Say(News::Thaw));
+                    }
+                    self.fence = Fence::Open;
+                }
+            }
+            Ok(WriteReply::Conflict(Some(current))) => self.found(now, current, actions),
+            Ok(WriteReply::Conflict(None)) => actions.push(self.look()),
+            Err(error) if error.outcome_is_unknown() => actions.push(self.look()),
+            Err(_) => self.state = State::Idle { next: now.plus(RETRY) },
+        }
+    }
+
+    fn looked(
+        &mut self,
+        now: Uptime,
+        reply: Result<Option<Stored>, StoreError>,
+        actions: &mut Vec<Action>,
+    ) {
+        match reply {
+            Ok(current) => self.found(now, current, actions),
+            Err(_) => self.state = State::Idle { next: now.plus(RETRY) },
+        }
+    }
+
+    fn look(&mut self) -> Action {
+        self.state = State::Looking;
+        Action::Look
+    }
+
+    /// What the register holds after a beat that was refused or not answered.
+    fn found(&mut self, now: Uptime, current: Option<Stored>, actions: &mut Vec<Action>) {
+        match current {
+            Some(stored) if stored.record.is_held_by(&self.tenure.id) => {
+                self.tenure.version = stored.version;
+                self.state = State::Idle { next: now };
+            }
+            other => {
+                self.state = State::Lost;
+                self.lost_to.clone_from(&other);
+                actions.push(Action::Say(News::Lost(other)));
+            }
+        }
+    }
+
+    /// Goes on counting after a loss, too.
+    fn watch_the_fence(&mut self, now: Uptime, paused: bool, actions: &mut Vec<Action>) {
+        let Some((interrupt, kill)) = self.renewed_term.fences() else { return };
+        let age = now.since(self.renewed);
+        if age >= kill {
+            if self.fence < Fence::Killed {
+                self.fence = Fence::Killed;
+                actions.push(Action::Say(News::Kill));
+            }
+        } else if age >= interrupt && self.fence == Fence::Open {
+            if paused {
+                self.fence = Fence::Frozen;
+                actions.push(Action::Say(News::Freeze));
+            } else {
+                self.fence = Fence::Interrupted;
+                actions.push(Action::Say(News::Interrupt));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "keeper_tests.rs"]
+mod tests;

@@ -1,0 +1,215 @@
+use super::*;
+use crate::lock::lease::FIRST;
+
+const TTL: Duration = Duration::from_mins(10);
+
+fn at(millis: u64) -> Uptime {
+    Uptime(Duration::from_millis(millis))
+}
+
+fn version(name: &str) -> RecordVersion {
+    RecordVersion(name.to_owned())
+}
+
+fn stored(id: &str, name: &str) -> Stored {
+    let info = Some(format!(r#"{{"ID":"{id}"}}"#));
+    Stored { record: Record { info, lease: None }, version: version(name) }
+}
+
+fn lost_reply() -> Event {
+    Event::Beaten(Err(StoreError::Unavailable { detail: "time-out".to_owned(), sent: true }))
+}
+
+fn applied(name: &str) -> Event {
+    Event::Beaten(Ok(WriteReply::Applied(version(name))))
+}
+
+fn refused(current: Option<Stored>) -> Event {
+    Event::Beaten(Ok(WriteReply::Conflict(Some(current))))
+}
+
+fn tenure(answered: bool) -> Tenure {
+    Tenure {
+        id: LockId("me".to_owned()),
+        info: Some(r#"{"ID":"me"}"#.to_owned()),
+        version: version("v0"),
+        lease: Lease { term: LeaseTerm::After(FIRST), beat: 0 },
+        since: at(0),
+        answered,
+    }
+}
+
+fn keeper() -> Keeper {
+    Keeper::new(tenure(true), LeaseTerm::After(TTL), at(0))
+}
+
+fn say(news: News) -> Vec<Action> {
+    vec![Action::Say(news)]
+}
+
+/// The machine's ticks, every second or when it asks, until it does something.
+fn until_action(keeper: &mut Keeper, mut now: Uptime) -> (Uptime, Vec<Action>) {
+    for _ in 0..10_000 {
+        now = keeper.deadline().max(now);
+        let actions = keeper.step(now, Event::Tick);
+        if !actions.is_empty() {
+            return (now, actions);
+        }
+    }
+    panic!("nothing happens");
+}
+
+/// Lets the next beat go out and be answered at once; returns when.
+fn beat_well(keeper: &mut Keeper, now: Uptime, name: &str) -> Uptime {
+    let (now, actions) = until_action(keeper, now);
+    assert!(matches!(actions[..], [Action::Beat(..)]), "{actions:?}");
+    assert_eq!(keeper.step(now, applied(name)), []);
+    now
+}
+
+#[test]
+fn the_first_beat_comes_after_a_tenth_of_the_first_term_and_declares_the_full_one() {
+    let mut keeper = keeper();
+    let (now, actions) = until_action(&mut keeper, at(0));
+    assert_eq!(now, at(6_000));
+    let [Action::Beat(record, expected)] = &actions[..] else { panic!("{actions:?}") };
+    assert_eq!(*expected, version("v0"));
+    let lease = Lease::parse(record.lease.as_ref().unwrap()).unwrap();
+    assert_eq!(lease, Lease { term: LeaseTerm::After(TTL), beat: 1 });
+    assert_eq!(record.info, tenure(true).info, "Terraform's part stays byte for byte");
+    assert_eq!(keeper.step(now, applied("v1")), []);
+    let (later, _) = until_action(&mut keeper, now);
+    assert_eq!(later, at(21_000), "then every 15 s at most");
+}
+
+#[test]
+fn the_fence_counts_from_before_the_beat_was_sent() {
+    let mut keeper = keeper();
+    let (sent, _) = until_action(&mut keeper, at(0));
+    // Answered 2 s later: the lease is no longer for that.
+    assert_eq!(keeper.step(sent.plus(Duration::from_secs(2)), applied("v1")), []);
+    let mut now = sent;
+    let mut said = Vec::new();
+    while now < sent.plus(TTL) {
+        now = keeper.deadline().max(now);
+        for action in keeper.step(now, Event::Tick) {
+            match action {
+                Action::Beat(..) => {
+                    let _ =
+                        keeper.step(now, Event::Beaten(Err(StoreError::Throttled(String::new()))));
+                }
+                Action::Say(news) => said.push((now.since(sent), news)),
+                Action::Look => panic!("a throttled beat was not applied"),
+            }
+        }
+    }
+    let [(first, News::Interrupt), (second, News::Kill)] = &said[..] else { panic!("{said:?}") };
+    assert!(*first >= TTL * 2 / 3 && *first <= TTL * 2 / 3 + TICK, "{first:?}");
+    assert!(*second >= TTL * 4 / 5 && *second <= TTL * 4 / 5 + TICK, "{second:?}");
+}
+
+#[test]
+fn a_read_back_gives_the_version_and_renews_nothing() {
+    let mut keeper = keeper();
+    let (now, _) = until_action(&mut keeper, at(0));
+    assert_eq!(keeper.step(now, lost_reply()), [Action::Look]);
+    let actions = keeper.step(now, Event::Looked(Ok(Some(stored("me", "v1")))));
+    let [Action::Beat(_, expected)] = &actions[..] else { panic!("{actions:?}") };
+    assert_eq!(*expected, version("v1"), "the next beat goes out at once, over what is there");
+    assert_eq!(keeper.renewed, at(0));
+}
+
+#[test]
+fn a_refusal_that_shows_our_own_id_gives_the_version_and_renews_nothing() {
+    let mut keeper = keeper();
+    let (now, _) = until_action(&mut keeper, at(0));
+    let actions = keeper.step(now, refused(Some(stored("me", "v1"))));
+    assert!(matches!(&actions[..], [Action::Beat(_, expected)] if *expected == version("v1")));
+    assert_eq!(keeper.renewed, at(0));
+}
+
+#[test]
+fn no_two_beats_have_the_same_bytes() {
+    let mut keeper = keeper();
+    let (now, first) = until_action(&mut keeper, at(0));
+    let _ = keeper.step(now, lost_reply());
+    let second = keeper.step(now, Event::Looked(Ok(Some(stored("me", "v0")))));
+    let ([Action::Beat(one, _)], [Action::Beat(two, _)]) = (&first[..], &second[..]) else {
+        panic!("{first:?} {second:?}")
+    };
+    assert_ne!(one, two);
+}
+
+#[test]
+fn another_id_or_nothing_in_the_record_is_a_loss_and_ends_the_beats() {
+    for current in [Some(stored("other", "w")), None] {
+        let mut keeper = keeper();
+        let (now, _) = until_action(&mut keeper, at(0));
+        assert_eq!(keeper.step(now, refused(current.clone())), say(News::Lost(current)));
+        assert!(keeper.is_lost());
+        let (later, actions) = until_action(&mut keeper, now);
+        assert_eq!(actions, say(News::Interrupt), "the fence goes on counting");
+        assert!(later >= at(40_000));
+        assert!(!keeper.may_start(later));
+    }
+}
+
+#[test]
+fn an_acquire_found_by_its_id_starts_no_child_before_a_beat_was_answered() {
+    let mut keeper = Keeper::new(tenure(false), LeaseTerm::After(TTL), at(30));
+    assert!(!keeper.may_start(at(30)));
+    let actions = keeper.step(at(30), Event::Tick);
+    assert!(matches!(actions[..], [Action::Beat(..)]), "{actions:?}");
+    assert_eq!(keeper.step(at(40), applied("v1")), []);
+    assert!(keeper.may_start(at(40)));
+}
+
+#[test]
+fn a_pause_beyond_the_first_fence_freezes_the_child_until_the_lease_is_known() {
+    let mut keeper = keeper();
+    let now = beat_well(&mut keeper, at(0), "v1");
+    let late = now.plus(TTL * 7 / 10);
+    let actions = keeper.step(late, Event::Tick);
+    assert!(matches!(&actions[..], [Action::Say(News::Freeze), Action::Beat(..)]), "{actions:?}");
+    assert_eq!(keeper.step(late.plus(TICK), applied("v2")), say(News::Thaw));
+    assert!(keeper.may_start(late.plus(TICK)));
+}
+
+#[test]
+fn a_pause_beyond_the_second_fence_kills_the_child() {
+    let mut keeper = keeper();
+    let now = beat_well(&mut keeper, at(0), "v1");
+    let actions = keeper.step(now.plus(TTL), Event::Tick);
+    assert!(matches!(&actions[..], [Action::Say(News::Kill), Action::Beat(..)]), "{actions:?}");
+}
+
+#[test]
+fn a_short_pause_only_beats_at_once() {
+    let mut keeper = keeper();
+    let now = beat_well(&mut keeper, at(0), "v1");
+    let late = now.plus(Duration::from_secs(10));
+    let actions = keeper.step(late, Event::Tick);
+    assert!(matches!(actions[..], [Action::Beat(..)]), "{actions:?}");
+}
+
+#[test]
+fn an_answer_from_before_the_pause_does_not_thaw() {
+    let mut keeper = keeper();
+    let now = beat_well(&mut keeper, at(0), "v1");
+    let (sent, actions) = until_action(&mut keeper, now);
+    assert!(matches!(actions[..], [Action::Beat(..)]));
+    let late = sent.plus(TTL * 7 / 10);
+    assert_eq!(keeper.step(late, Event::Tick), say(News::Freeze));
+    let actions = keeper.step(late, applied("v2"));
+    assert!(matches!(actions[..], [Action::Beat(..)]), "asks again: {actions:?}");
+    assert_eq!(keeper.step(late, applied("v3")), say(News::Thaw));
+}
+
+#[test]
+fn a_lease_that_never_expires_has_no_fence_after_its_first_beat() {
+    let mut keeper = Keeper::new(tenure(true), LeaseTerm::Never, at(0));
+    let now = beat_well(&mut keeper, at(0), "v1");
+    assert!(keeper.may_start(now.plus(TTL * 100)));
+    let actions = keeper.step(now.plus(TTL * 100), Event::Tick);
+    assert!(matches!(actions[..], [Action::Beat(..)]), "{actions:?}");
+}

@@ -1,0 +1,206 @@
+//! A stand-in for Terraform that does what a script says.
+//!
+//! The script comes from `FAKE_TERRAFORM_SCRIPT`, steps separated by `;` or a new line; the
+//! arguments are ignored, so that `apply -lock=false` runs it. Without a script it exits 0.
+//!
+//! | step | does |
+//! | --- | --- |
+//! | `log FILE` | appends a line to FILE for each signal that comes in: `SIGINT 1 from=… at=…ms` |
+//! | `on SIGNAL log` | swallows SIGNAL |
+//! | `on SIGNAL exit N [after MS]` | exits N that long after SIGNAL |
+//! | `ignore SIGNAL` | SIGNAL is ignored by the system |
+//! | `ready [FILE]` | writes `ready PID` to FILE, else to stdout; FILE appears with its content |
+//! | `print TEXT` | a line to stdout; the error, if any, to stderr |
+//! | `describe` | prints `pid=`, `pgid=`, `sid=`, `foreground=`, `sigblk=`, `sigign=`, `sigcgt=`, `args=` |
+//! | `spawn NAME` | a background process in the same group that runs the script in `FAKE_TERRAFORM_NAME` |
+//! | `read` | reads a line of stdin and prints `read: LINE` |
+//! | `sleep MS` | |
+//! | `raw` | switches echo and line mode of the terminal off |
+//! | `wait` | waits for signals for ever (120 s, then exits 99) |
+//! | `exit N`, `die N` | ends so; `die` by the real signal N |
+//!
+//! `version` answers like Terraform, whatever the script.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, BufRead as _, Write as _};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, ExitCode};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
+use nix::time::{ClockId, clock_gettime};
+use nix::unistd::{getpgrp, getpid, getsid, tcgetpgrp};
+use signal_hook::iterator::SignalsInfo;
+use signal_hook::iterator::exfiltrator::WithOrigin;
+
+/// Nothing of a test may stay behind for ever.
+const PATIENCE: Duration = Duration::from_mins(2);
+
+/// Where the signals are noted.
+type Log = Arc<Mutex<Option<String>>>;
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    if arguments.any(|word| matches!(word.as_str(), "version" | "-version" | "--version")) {
+        println!("Terraform v1.11.4\non linux_amd64");
+        return ExitCode::SUCCESS;
+    }
+    let script = variable("FAKE_TERRAFORM_SCRIPT").unwrap_or_default();
+    let log = Log::default();
+    for step in script.split([';', '\n']).map(str::trim).filter(|step| !step.is_empty()) {
+        let words: Vec<&str> = step.split_whitespace().collect();
+        match run(&words, step, &log) {
+            Ok(None) => {}
+            Ok(Some(code)) => return ExitCode::from(code),
+            Err(error) => {
+                // stderr may be what is broken.
+                let _ = writeln!(io::stderr(), "fake-terraform: `{step}`: {error}");
+                return ExitCode::from(98);
+            }
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+/// Does one step; a code ends the program.
+fn run(words: &[&str], step: &str, log: &Log) -> io::Result<Option<u8>> {
+    match words {
+        ["log", file] => *log.lock().expect("not poisoned") = Some((*file).to_owned()),
+        ["on", signal, "log"] => on(signal, None, log)?,
+        ["on", signal, "exit", code] => on(signal, Some((number(code)?, 0)), log)?,
+        ["on", signal, "exit", code, "after", millis] => {
+            on(signal, Some((number(code)?, number(millis)?)), log)?;
+        }
+        ["ignore", signal] => return become_ignoring(signal).map(|()| None),
+        ["ready"] => say(&format!("ready {}", getpid()))?,
+        ["ready", file] => {
+            let unfinished = format!("{file}.{}", getpid());
+            fs::write(&unfinished, format!("ready {}\n", getpid()))?;
+            fs::rename(unfinished, file)?;
+        }
+        ["print", ..] => {
+            if let Err(error) = say(step["print".len()..].trim()) {
+                writeln!(io::stderr(), "print failed: {error}")?;
+            }
+        }
+        ["describe"] => describe()?,
+        ["spawn", name] => {
+            let script = variable(&format!("FAKE_TERRAFORM_{name}")).unwrap_or_default();
+            // Left behind on purpose, as provisioners do.
+            Command::new(std::env::current_exe()?).env("FAKE_TERRAFORM_SCRIPT", script).spawn()?;
+        }
+        ["read"] => {
+            let mut line = String::new();
+            io::stdin().lock().read_line(&mut line)?;
+            say(&format!("read: {}", line.trim_end()))?;
+        }
+        ["sleep", millis] => pause(Duration::from_millis(number(millis)?)),
+        ["raw"] => {
+            let mut modes = tcgetattr(io::stdin())?;
+            modes.local_flags.remove(LocalFlags::ECHO | LocalFlags::ICANON);
+            tcsetattr(io::stdin(), SetArg::TCSANOW, &modes)?;
+        }
+        ["wait"] => {
+            pause(PATIENCE);
+            return Ok(Some(99));
+        }
+        ["exit", code] => return Ok(Some(number(code)?)),
+        ["die", signal] => {
+            // A shell, since it dies by any number and leaves no core file.
+            let script = format!("ulimit -c 0; kill -{signal} $$; sleep 10");
+            return Err(Command::new("/bin/sh").args(["-c", &script]).exec());
+        }
+        _ => return Err(io::Error::other("not a step")),
+    }
+    Ok(None)
+}
+
+fn on(signal: &str, exit: Option<(u8, u64)>, log: &Log) -> io::Result<()> {
+    let signal: Signal = signal.parse()?;
+    let mut signals = SignalsInfo::<WithOrigin>::new([signal as i32])?;
+    let log = Arc::clone(log);
+    std::thread::spawn(move || {
+        for (count, origin) in (1..).zip(&mut signals) {
+            let from = origin.process.map_or_else(|| "kernel".to_owned(), |p| p.pid.to_string());
+            let path = log.lock().expect("not poisoned").clone();
+            if let Some(path) = path {
+                note(
+                    &path,
+                    &format!("{signal} {count} from={from} at={}ms\n", uptime().as_millis()),
+                );
+            }
+            if let Some((code, millis)) = exit {
+                pause(Duration::from_millis(millis));
+                #[expect(clippy::disallowed_methods, reason = "the script wants this end")]
+                std::process::exit(code.into());
+            }
+        }
+    });
+    Ok(())
+}
+
+fn note(path: &str, line: &str) {
+    // One write in append mode: lines of several processes do not mix.
+    let file = OpenOptions::new().append(true).create(true).open(path);
+    file.and_then(|mut file| file.write_all(line.as_bytes())).expect("the log can be written");
+}
+
+/// Starts anew with the signal ignored, since nothing safe ignores one in place: `sh` does, and
+/// an ignored signal stays ignored across exec.
+fn become_ignoring(signal: &str) -> io::Result<()> {
+    let marker = format!("FAKE_TERRAFORM_IGNORES_{signal}");
+    if variable(&marker).is_some() {
+        return Ok(());
+    }
+    let name = signal.trim_start_matches("SIG");
+    let script = format!("trap '' {name}; exec \"$0\" \"$@\"");
+    let mut shell = Command::new("/bin/sh");
+    shell.arg("-c").arg(script).arg(std::env::current_exe()?).args(std::env::args_os().skip(1));
+    Err(shell.env(marker, "1").exec())
+}
+
+fn describe() -> io::Result<()> {
+    let foreground = fs::File::open("/dev/tty").ok().and_then(|tty| tcgetpgrp(tty).ok());
+    let status = fs::read_to_string("/proc/self/status")?;
+    let field = |name: &str| {
+        status.lines().find_map(|line| line.strip_prefix(name)).map_or("", str::trim).to_owned()
+    };
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    say(&format!(
+        "pid={} pgid={} sid={} foreground={} sigblk={} sigign={} sigcgt={} args={}",
+        getpid(),
+        getpgrp(),
+        getsid(None)?,
+        foreground.map_or_else(|| "none".to_owned(), |group| group.to_string()),
+        field("SigBlk:"),
+        field("SigIgn:"),
+        field("SigCgt:"),
+        arguments.join(",")
+    ))
+}
+
+fn say(line: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{line}")?;
+    stdout.flush()
+}
+
+fn number<T: std::str::FromStr>(word: &str) -> io::Result<T> {
+    word.parse().map_err(|_| io::Error::other(format!("`{word}` is not a number that fits")))
+}
+
+fn variable(name: &str) -> Option<String> {
+    #[expect(clippy::disallowed_methods, reason = "not a part of the product")]
+    std::env::var(name).ok()
+}
+
+fn pause(time: Duration) {
+    #[expect(clippy::disallowed_methods, reason = "not a part of the product")]
+    std::thread::sleep(time);
+}
+
+fn uptime() -> Duration {
+    Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC).expect("there is a clock"))
+}

@@ -1,0 +1,322 @@
+//! The wrapper on a terminal, under a real interactive shell.
+
+use std::fs;
+use std::process::Command;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, getpgid};
+use rexpect::session::{PtySession, spawn_command};
+
+use crate::wrapped::{LOGS_ALL, Scene, state, wait_until, wrapper};
+
+const PATIENCE_MS: u64 = 30_000;
+const PROMPT: &str = "@PROMPT@";
+
+/// An interactive shell on a terminal of its own.
+struct Shell(PtySession);
+
+impl Shell {
+    fn start() -> Self {
+        let mut bash = Command::new("bash");
+        bash.args(["--norc", "--noprofile", "-i"]);
+        // In two parts, so that the echo of a command can never look like the prompt.
+        bash.env("PS1", PROMPT).env("TERM", "dumb").env("LESS", "").env_remove("PROMPT_COMMAND");
+        let mut shell = Self(spawn_command(bash, Some(PATIENCE_MS)).expect("bash starts"));
+        shell.prompt();
+        // bash keeps the line mode off while it edits a line; without editing, what the terminal
+        // is set to is what the last command left.
+        shell.run("set +o emacs; bind 'set enable-bracketed-paste off' 2>/dev/null");
+        shell
+    }
+
+    fn send(&mut self, line: &str) {
+        self.0.send_line(line).expect("the terminal takes it");
+    }
+
+    fn key(&mut self, key: char) {
+        self.0.send_control(key).expect("the terminal takes it");
+    }
+
+    #[track_caller]
+    fn sees(&mut self, text: &str) -> String {
+        self.0.exp_string(text).unwrap_or_else(|error| panic!("waiting for `{text}`: {error}"))
+    }
+
+    /// Waits for the prompt; returns what came before it.
+    #[track_caller]
+    fn prompt(&mut self) -> String {
+        self.sees(PROMPT)
+    }
+
+    /// Runs a command to its end; returns what it printed. (rexpect's terminals do not echo.)
+    #[track_caller]
+    fn run(&mut self, line: &str) -> String {
+        self.send(line);
+        self.prompt()
+    }
+
+    /// The exit code of the last command.
+    #[track_caller]
+    fn code(&mut self) -> i32 {
+        self.send("echo code=$?=");
+        self.sees("code=");
+        let code = self.sees("=").parse().expect("a number");
+        self.prompt();
+        code
+    }
+}
+
+impl Drop for Shell {
+    fn drop(&mut self) {
+        // An interactive bash ignores SIGTERM. With its terminal, its jobs hang up.
+        let _gone_meanwhile = self.0.process_mut().kill(Signal::SIGKILL);
+    }
+}
+
+/// A value that `describe` printed.
+#[track_caller]
+fn field(output: &str, name: &str) -> String {
+    let start = output.find(&format!(" {name}=")).unwrap_or_else(|| panic!("{name} in {output}"));
+    let value = &output[start + name.len() + 2..];
+    value.split_whitespace().next().expect("a value").to_owned()
+}
+
+fn pid(output: &str) -> String {
+    let start = output.find("pid=").unwrap_or_else(|| panic!("pid in {output}"));
+    output[start + 4..].split_whitespace().next().expect("a value").to_owned()
+}
+
+#[test]
+fn alone_in_the_foreground_the_childs_group_gets_the_terminal() {
+    let scene = Scene::new("describe; exit 7");
+    let mut shell = Shell::start();
+    let output = shell.run(&scene.shell_words());
+    assert_eq!(field(&output, "pgid"), pid(&output), "{output}");
+    assert_eq!(field(&output, "foreground"), pid(&output), "{output}");
+    assert_eq!(shell.code(), 7);
+    assert_eq!(shell.run("echo back").trim(), "back", "the shell has it again");
+}
+
+#[test]
+fn in_a_pipeline_the_child_stays_in_the_foreground_group() {
+    for pipeline in ["{} | cat", "yes | {}", "{} | tee /dev/null", "({}) | cat"] {
+        let scene = Scene::new("describe; exit 7");
+        let mut shell = Shell::start();
+        let output = shell.run(&pipeline.replace("{}", &scene.shell_words()));
+        assert_ne!(field(&output, "pgid"), pid(&output), "{pipeline}: {output}");
+        assert_eq!(field(&output, "pgid"), field(&output, "foreground"), "{pipeline}: {output}");
+    }
+}
+
+#[test]
+fn less_keeps_the_keyboard() {
+    let scene = Scene::new("print first-line; print last-line");
+    let mut shell = Shell::start();
+    shell.send(&format!("{} | less -d", scene.shell_words()));
+    shell.sees("last-line\r\n");
+    shell.0.send("q").and_then(|_| shell.0.flush()).expect("the terminal takes it");
+    shell.prompt();
+    assert_eq!(shell.run("echo back").trim(), "back");
+}
+
+#[test]
+fn under_a_script_the_child_stays_in_its_group() {
+    let scene = Scene::new("describe");
+    let script = scene.path("script.sh");
+    fs::write(&script, format!("{}\ntrue\n", scene.shell_words())).expect("a script");
+    let mut shell = Shell::start();
+    let output = shell.run(&format!("bash {}", script.display()));
+    assert_ne!(field(&output, "pgid"), pid(&output), "{output}");
+    assert_eq!(field(&output, "pgid"), field(&output, "foreground"), "{output}");
+}
+
+#[test]
+fn in_the_background_the_terminal_is_never_taken() {
+    let scene = Scene::new("describe; ready @/ready");
+    let mut shell = Shell::start();
+    shell.run(&format!("{} > {} &", scene.shell_words(), scene.path("out").display()));
+    scene.wait_for("ready");
+    let output = scene.wait_for("out");
+    assert_eq!(field(&output, "pgid"), pid(&output), "{output}");
+    assert_ne!(field(&output, "foreground"), pid(&output), "{output}");
+}
+
+#[test]
+fn in_ci_the_terminal_stays_until_the_child_reads_it() {
+    let scene = Scene::new("describe; read; describe").options(&["--in-ci"]);
+    let mut shell = Shell::start();
+    shell.send(&scene.shell_words());
+    shell.sees("args=apply");
+    shell.send("some answer");
+    let output = shell.prompt();
+    assert!(output.contains("read: some answer"), "{output}");
+    assert_eq!(field(&output, "foreground"), pid(&output), "{output}");
+}
+
+#[test]
+fn ctrl_c_is_one_interrupt_for_the_child() {
+    // Alone, in a pipeline, in a script, and in CI, where it comes through the wrapper.
+    for (shape, options) in [
+        ("{}", &[] as &[&str]),
+        ("{} | cat", &[]),
+        ("bash -c '{}; true'", &[]),
+        ("{}", &["--in-ci"]),
+    ] {
+        let scene = Scene::new(LOGS_ALL).options(options);
+        let mut shell = Shell::start();
+        let words = scene.path("words.sh");
+        fs::write(&words, scene.shell_words()).expect("a script");
+        shell.send(&shape.replace("{}", &format!(". {}", words.display())));
+        let child = scene.pid_in("ready");
+        shell.key('c');
+        scene.wait_for_log("SIGINT 1");
+        kill(wrapper_of(child), Signal::SIGWINCH).expect("the wrapper is there");
+        scene.wait_for_log("SIGWINCH");
+        assert_eq!(scene.count("SIGINT"), 1, "{shape} {options:?}: {:?}", scene.log());
+        kill(child, Signal::SIGUSR1).expect("the child is there");
+        shell.prompt();
+    }
+}
+
+/// The wrapper of a child.
+fn wrapper_of(child: Pid) -> Pid {
+    let stat = fs::read_to_string(format!("/proc/{child}/stat")).expect("it is there");
+    let parent = stat[stat.rfind(')').expect("its name") + 1..].split_whitespace().nth(1);
+    let parent = Pid::from_raw(parent.expect("its parent").parse().expect("a number"));
+    assert_eq!(fs::read_link(format!("/proc/{parent}/exe")).expect("its program"), wrapper());
+    parent
+}
+
+#[test]
+fn a_signal_to_the_wrapper_in_a_pipeline_reaches_the_child_and_nobody_else() {
+    let scene = Scene::new(LOGS_ALL);
+    let mut shell = Shell::start();
+    shell.send(&format!("{} | cat", scene.shell_words()));
+    let child = scene.pid_in("ready");
+    kill(wrapper_of(child), Signal::SIGTERM).expect("the wrapper is there");
+    scene.wait_for_log("SIGINT 1");
+    assert_eq!(scene.count("SIGTERM"), 0);
+    let group = getpgid(Some(child)).expect("its group");
+    assert_ne!(group, child);
+    kill(child, Signal::SIGUSR1).expect("the child is there");
+    let output = shell.prompt();
+    assert!(!output.contains("Terminated"), "cat lived: {output}");
+}
+
+#[test]
+fn ctrl_z_and_fg_suspend_and_resume_the_whole_job() {
+    for shape in ["{}", "{} | cat"] {
+        let scene = Scene::new(&LOGS_ALL.replace("wait", "read; describe; exit 4"));
+        let mut shell = Shell::start();
+        shell.send(&shape.replace("{}", &scene.shell_words()));
+        let child = scene.pid_in("ready");
+        let wrapper = wrapper_of(child);
+        for _ in 0..3 {
+            shell.key('z');
+            shell.sees("Stopped");
+            shell.prompt();
+            assert_eq!((state(child), state(wrapper)), (Some('T'), Some('T')), "{shape}");
+            shell.send("fg");
+            wait_until("a running child", || (state(child) == Some('S')).then_some(()));
+        }
+        shell.send("the answer");
+        let output = shell.prompt();
+        assert!(output.contains("read: the answer"), "{shape}: {output}");
+        assert_eq!(field(&output, "foreground"), field(&output, "pgid"), "{shape}: {output}");
+    }
+}
+
+#[test]
+fn ctrl_z_and_bg_let_the_job_run_on_without_the_terminal() {
+    let scene = Scene::new("log @/log; on SIGUSR1 log; on SIGINT exit 4; ready @/ready; wait");
+    let mut shell = Shell::start();
+    shell.send(&scene.shell_words());
+    let child = scene.pid_in("ready");
+    let wrapper = wrapper_of(child);
+    shell.key('z');
+    shell.sees("Stopped");
+    shell.prompt();
+    shell.run("bg");
+    wait_until("a running child", || (state(child) == Some('S')).then_some(()));
+    assert_eq!(shell.run("echo mine").trim(), "mine", "the shell keeps the keyboard");
+    kill(wrapper, Signal::SIGUSR1).expect("the wrapper is there");
+    scene.wait_for_log("SIGUSR1");
+    // No SIGCONT tells a job that runs already that it is the foreground now. Its keys reach the
+    // wrapper, which passes them on.
+    shell.send("fg");
+    wait_until("the foreground", || (foreground(child)? == wrapper).then_some(()));
+    shell.key('c');
+    shell.prompt();
+    assert_eq!(shell.code(), 4);
+}
+
+/// The foreground group of the terminal of a process.
+fn foreground(process: Pid) -> Option<Pid> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    // Field 8 of proc_pid_stat(5); the first after the name is the third.
+    let group = stat[stat.rfind(')')? + 1..].split_whitespace().nth(5)?;
+    group.parse().ok().map(Pid::from_raw)
+}
+
+#[test]
+fn a_background_job_that_reads_stops_and_reads_on_in_the_foreground() {
+    let scene = Scene::new("ready @/ready; read; exit 4");
+    let mut shell = Shell::start();
+    shell.run(&format!("{} &", scene.shell_words()));
+    let child = scene.pid_in("ready");
+    wait_until("a stopped child", || (state(child) == Some('T')).then_some(()));
+    let wrapper = wrapper_of(child);
+    wait_until("a stopped wrapper", || (state(wrapper) == Some('T')).then_some(()));
+    shell.send("fg");
+    wait_until("a running child", || (state(child) == Some('S')).then_some(()));
+    shell.send("late answer");
+    let output = shell.prompt();
+    assert!(output.contains("read: late answer"), "{output}");
+    assert_eq!(shell.code(), 4);
+}
+
+#[test]
+fn a_child_that_dies_in_raw_mode_leaves_a_usable_terminal() {
+    let scene = Scene::new("raw; die 15");
+    let script = scene.path("script.sh");
+    // In a subshell with job control, which unlike the prompt does not set the terminal itself.
+    fs::write(&script, format!("stty echo\n{}\nstty -a\n", scene.shell_words())).expect("a script");
+    let mut shell = Shell::start();
+    let output = shell.run(&format!("bash -m {}", script.display()));
+    assert!(output.contains(" echo ") && output.contains(" icanon "), "{output}");
+}
+
+#[test]
+fn the_window_size_reaches_a_child_that_shares_nothing() {
+    let scene = Scene::new(LOGS_ALL).options(&["--in-ci"]);
+    let mut shell = Shell::start();
+    shell.send(&scene.shell_words());
+    let child = scene.pid_in("ready");
+    let wrapper = wrapper_of(child);
+    kill(wrapper, Signal::SIGWINCH).expect("the wrapper is there");
+    scene.wait_for_log("SIGWINCH 1");
+    kill(child, Signal::SIGUSR1).expect("the child is there");
+    shell.prompt();
+}
+
+#[test]
+fn terraforms_approval_prompt_can_be_answered_and_interrupted() {
+    let terraform =
+        Command::new("terraform").arg("version").output().expect("terraform is on PATH");
+    assert!(terraform.status.success());
+    for (key, expected) in [(None, "Apply complete!"), (Some('c'), "error asking for approval")] {
+        let scene = Scene::of_program("terraform");
+        fs::write(scene.path("main.tf"), "resource \"terraform_data\" \"x\" {}\n").expect("a file");
+        let mut shell = Shell::start();
+        shell.run(&format!("cd {}", scene.path("").display()));
+        shell.send(&scene.shell_words());
+        shell.sees("Enter a value:");
+        match key {
+            None => shell.send("yes"),
+            Some(key) => shell.key(key),
+        }
+        let output = shell.prompt();
+        assert!(output.contains(expected), "{output}");
+        assert_eq!(shell.code(), i32::from(key.is_some()));
+    }
+}

@@ -1,0 +1,368 @@
+//! Signals, ends and streams of a supervised child, without a terminal.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::{Command, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::wrapped::{
+    LOGS_ALL, Running, Scene, fake_terraform, is_gone, state, wait_until, wrapper,
+};
+
+#[derive(Debug, Clone, Copy)]
+enum Shape {
+    /// GitHub, Azure.
+    OneProcess,
+    /// GitLab's shell executor, Buildkite.
+    Group,
+}
+
+fn send(running: &Running, shape: Shape, signal: Signal) {
+    match shape {
+        Shape::OneProcess => running.signal(signal),
+        Shape::Group => running.signal_group(signal),
+    }
+}
+
+/// Everything sent before has been decided on when the child has this one: signals that arrive
+/// together are taken by number, and SIGWINCH comes last.
+fn settle(running: &Running) {
+    let before = running.scene.count("SIGWINCH");
+    running.signal(Signal::SIGWINCH);
+    wait_until("a passed-on SIGWINCH", || (running.scene.count("SIGWINCH") > before).then_some(()));
+}
+
+#[test]
+fn every_exit_code_passes_through() {
+    for code in 0..=255 {
+        let mut running = Scene::new(&format!("exit {code}")).start();
+        assert_eq!(running.code(), Some(code), "{}", running.stderr());
+    }
+}
+
+#[test]
+fn death_by_each_signal_gives_128_and_its_number() {
+    // All whose default action ends a process (signal(7)), and the first and last real-time ones.
+    let deadly = (1..=31).filter(|n| ![17, 18, 19, 20, 21, 22, 23, 28].contains(n));
+    for signal in deadly.chain([34, 64]) {
+        let mut running = Scene::new(&format!("die {signal}")).start();
+        assert_eq!(running.code(), Some(128 + signal), "{}", running.stderr());
+    }
+}
+
+#[test]
+fn one_interrupt_reaches_the_child_whoever_sends_how_many() {
+    for shape in [Shape::OneProcess, Shape::Group] {
+        for first in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+            let mut running = Scene::new(LOGS_ALL).start().ready();
+            send(&running, shape, first);
+            let line = running.scene.wait_for_log("SIGINT 1");
+            assert!(line.contains(&format!("from={} ", running.pid())), "{line}");
+            for next in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGTERM] {
+                send(&running, shape, next);
+            }
+            settle(&running);
+            running.signal(Signal::SIGUSR1);
+            assert_eq!(running.code(), Some(5));
+            let stops: Vec<_> =
+                ["SIGINT", "SIGTERM", "SIGHUP"].map(|name| running.scene.count(name)).into();
+            assert_eq!(stops, [1, 0, 0], "{first} {shape:?}: {:?}", running.scene.log());
+        }
+    }
+}
+
+/// The negative control: what the wrapper is there to prevent.
+#[test]
+fn a_bare_child_gets_every_signal_of_its_group() {
+    let running = Scene::new(LOGS_ALL).start_bare().ready();
+    running.signal_group(Signal::SIGINT);
+    running.scene.wait_for_log("SIGINT 1");
+    running.signal_group(Signal::SIGTERM);
+    running.scene.wait_for_log("SIGTERM 1");
+}
+
+#[test]
+fn a_second_stop_is_forwarded_when_asked_for_and_a_third_is_not() {
+    let options = ["--second-signal", "forward"];
+    let mut running = Scene::new(LOGS_ALL).options(&options).start().ready();
+    running.signal(Signal::SIGTERM);
+    running.scene.wait_for_log("SIGINT 1");
+    running.signal(Signal::SIGTERM);
+    running.scene.wait_for_log("SIGINT 2");
+    running.signal(Signal::SIGTERM);
+    running.signal(Signal::SIGINT);
+    settle(&running);
+    running.signal(Signal::SIGUSR1);
+    assert_eq!(running.code(), Some(5));
+    assert_eq!(running.scene.count("SIGINT"), 2, "{:?}", running.scene.log());
+}
+
+#[test]
+fn quit_reaches_the_child_as_it_is() {
+    let script = "log @/log; on SIGINT log; on SIGQUIT exit 2; ready @/ready; wait";
+    let mut running = Scene::new(script).start().ready();
+    running.signal(Signal::SIGQUIT);
+    assert_eq!(running.code(), Some(2));
+    assert_eq!((running.scene.count("SIGQUIT"), running.scene.count("SIGINT")), (1, 0));
+}
+
+#[test]
+fn the_wrapper_waits_for_a_slow_end_and_keeps_its_code() {
+    let script = "log @/log; on SIGINT exit 1 after 400; ready @/ready; wait";
+    let mut running = Scene::new(script).start().ready();
+    running.signal(Signal::SIGINT);
+    running.scene.wait_for_log("SIGINT 1");
+    let child = running.scene.pid_in("ready");
+    running.signal(Signal::SIGTERM);
+    assert!(!is_gone(child), "the second signal must not end it");
+    assert_eq!(running.code(), Some(1));
+    assert!(is_gone(child));
+}
+
+#[test]
+fn a_child_that_ignores_the_interrupt_is_killed_after_the_grace() {
+    let script = "ignore SIGINT; ready @/ready; wait";
+    let mut running = Scene::new(script).options(&["--grace", "200ms"]).start().ready();
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.code(), Some(137));
+    assert!(is_gone(running.scene.pid_in("ready")));
+}
+
+#[test]
+fn without_a_grace_a_child_that_ignores_the_interrupt_is_waited_for() {
+    let script =
+        "log @/log; ignore SIGINT; on SIGWINCH log; on SIGUSR1 exit 5; ready @/ready; wait";
+    let mut running = Scene::new(script).start().ready();
+    running.signal(Signal::SIGINT);
+    settle(&running);
+    running.signal(Signal::SIGUSR1);
+    assert_eq!(running.code(), Some(5));
+}
+
+#[test]
+fn an_own_end_leaves_background_processes_alone() {
+    let scene = Scene::new("spawn BACKGROUND; exit 3").background("ready @/background; wait");
+    let mut running = scene.start();
+    assert_eq!(running.code(), Some(3));
+    let background = running.scene.pid_in("background");
+    assert!(!is_gone(background));
+}
+
+#[test]
+fn after_a_stop_nothing_of_the_group_survives_the_wrapper() {
+    let main = "spawn BACKGROUND; on SIGINT exit 1; ready @/ready; wait";
+    let backgrounds = ["ready @/background; wait", "ignore SIGINT; ready @/background; wait"];
+    for background in backgrounds {
+        let mut running = Scene::new(main).background(background).start().ready();
+        let background = running.scene.pid_in("background");
+        running.signal(Signal::SIGTERM);
+        assert_eq!(running.code(), Some(1));
+        assert!(is_gone(background), "it outlived the wrapper");
+    }
+}
+
+#[test]
+fn after_a_kill_from_outside_nothing_of_the_group_survives() {
+    let main = "spawn BACKGROUND; ready @/ready; wait";
+    let mut running = Scene::new(main).background("ready @/background; wait").start().ready();
+    let background = running.scene.pid_in("background");
+    kill(running.scene.pid_in("ready"), Signal::SIGKILL).expect("the child is there");
+    assert_eq!(running.code(), Some(137));
+    assert!(is_gone(background));
+}
+
+#[test]
+fn an_ignored_hangup_stays_ignored() {
+    let scene = Scene::new(LOGS_ALL.replace("on SIGHUP log; ", "").as_str());
+    let mut running = scene.through(&["env", "--ignore-signal=HUP"]).start().ready();
+    running.signal_group(Signal::SIGHUP);
+    settle(&running);
+    assert_eq!(running.scene.count("SIGINT"), 0);
+    running.signal(Signal::SIGINT);
+    running.scene.wait_for_log("SIGINT 1");
+    running.signal(Signal::SIGUSR1);
+    assert_eq!(running.code(), Some(5));
+}
+
+/// The lines of `/proc/self/status` about signals, as a child finds them.
+fn signals_of(through: &[&str], words: &[String]) -> Vec<String> {
+    let all: Vec<_> = through.iter().map(|&word| word.to_owned()).chain(words.to_vec()).collect();
+    let output = Command::new(&all[0]).args(&all[1..]).output().expect("it runs");
+    let stdout = String::from_utf8(output.stdout).expect("UTF-8");
+    let lines: Vec<_> = stdout.lines().filter(|line| line.starts_with("Sig")).collect();
+    assert!(!lines.is_empty(), "{stdout}{}", String::from_utf8_lossy(&output.stderr));
+    lines.into_iter().filter(|line| !line.starts_with("SigQ")).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_child_finds_signals_as_if_started_in_our_place() {
+    let inherited: [&[&str]; 4] = [
+        &["env"],
+        &["env", "--default-signal", "--block-signal=USR2,CHLD,TERM"],
+        &["env", "--ignore-signal=PIPE,HUP,INT,QUIT,CHLD,TTOU,WINCH"],
+        &["nohup"],
+    ];
+    let program = "exec cat /proc/self/status";
+    for through in inherited {
+        let scene = Scene::of_shell(program);
+        let bare = signals_of(through, &[scene.path("terraform").display().to_string()]);
+        assert_eq!(signals_of(through, &scene.words()), bare, "a child under {through:?}");
+        let handed_over = Scene::of_shell(program).options(&["--exec"]);
+        assert_eq!(signals_of(through, &handed_over.words()), bare, "exec under {through:?}");
+    }
+}
+
+#[test]
+fn a_program_that_is_not_there_is_127() {
+    for program in ["/nowhere/terraform", "terraform-that-is-nowhere"] {
+        let mut running = Scene::of_program(program).start();
+        assert_eq!(running.code(), Some(127));
+        assert!(running.stderr().contains(program), "{}", running.stderr());
+    }
+}
+
+#[test]
+fn a_program_that_cannot_be_run_is_126() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let plain = directory.path().join("plain");
+    fs::write(&plain, "exit 0").expect("a file");
+    let no_interpreter = directory.path().join("no-interpreter");
+    fs::write(&no_interpreter, "#!/nowhere/sh\n").expect("a file");
+    fs::set_permissions(&no_interpreter, fs::Permissions::from_mode(0o755)).expect("a mode");
+    for program in [plain.as_path(), &no_interpreter, directory.path(), &plain.join("below")] {
+        let mut running = Scene::of_program(program).start();
+        assert_eq!(running.code(), Some(126), "{}", running.stderr());
+        assert!(running.stderr().contains(&program.display().to_string()));
+    }
+}
+
+#[test]
+fn streams_reach_the_child_untouched() {
+    let bytes = [0, 159, 146, 150, b'\n', 255];
+    let scene = Scene::of_shell("cat; echo err >&2; exit 4");
+    fs::write(scene.path("stdin"), bytes).expect("a file");
+    let stdin = fs::File::open(scene.path("stdin")).expect("a file");
+    let mut running = scene.start_with(|command| command.stdin(stdin));
+    assert_eq!(running.code(), Some(4));
+    assert_eq!(fs::read(running.scene.path("stdout")).expect("its stdout"), bytes);
+    assert!(running.stderr().contains("err\n"));
+}
+
+#[test]
+fn a_stream_that_was_closed_is_nothing_else() {
+    let look =
+        "links=$(for fd in 0 1 2; do readlink /proc/$$/fd/$fd; done); echo \"$links\" > \"$OUT\"";
+    let scene = Scene::of_shell(look);
+    let out = scene.path("out");
+    let words = shell_words::join(scene.words());
+    let status = Command::new("/bin/sh")
+        .args(["-c", &format!("exec {words} <&- >&- 2>&-")])
+        .env("OUT", &out)
+        .status()
+        .expect("sh runs");
+    assert!(status.success());
+    let found = fs::read_to_string(out).expect("what it found");
+    assert_eq!(found, "/dev/null\n".repeat(3));
+}
+
+#[test]
+fn a_child_whose_reader_is_gone_dies_as_it_would_alone() {
+    let scene = Scene::of_shell("while :; do echo line; done");
+    let words = scene.words();
+    let mut child = Command::new(&words[0])
+        .args(&words[1..])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the wrapper starts");
+    drop(child.stdout.take());
+    let status = wait_until("its end", || child.try_wait().expect("it can be waited for"));
+    assert_eq!(status.code(), Some(128 + Signal::SIGPIPE as i32));
+}
+
+#[test]
+fn a_suspended_wrapper_and_its_child_stop_and_go_on_together() {
+    let mut running = Scene::new(LOGS_ALL).start().ready();
+    let child = running.scene.pid_in("ready");
+    for _ in 0..2 {
+        running.signal(Signal::SIGTSTP);
+        for pid in [child, running.pid()] {
+            wait_until("a stopped process", || (state(pid) == Some('T')).then_some(()));
+        }
+        running.signal(Signal::SIGCONT);
+        wait_until("a running child", || (state(child) == Some('S')).then_some(()));
+    }
+    running.signal(Signal::SIGINT);
+    running.scene.wait_for_log("SIGINT 1");
+    running.signal(Signal::SIGUSR1);
+    assert_eq!(running.code(), Some(5));
+}
+
+#[test]
+fn nested_wrappers_pass_one_interrupt_to_the_innermost() {
+    let inner = Scene::new(LOGS_ALL);
+    let outer = Scene::of_shell(&format!("exec {}", inner.shell_words()));
+    let mut running = outer.start();
+    let child = inner.pid_in("ready");
+    running.signal_group(Signal::SIGTERM);
+    inner.wait_for_log("SIGINT 1");
+    running.signal_group(Signal::SIGINT);
+    kill(child, Signal::SIGUSR1).expect("the child is there");
+    assert_eq!(running.code(), Some(5));
+    assert_eq!((inner.count("SIGINT"), inner.count("SIGTERM")), (1, 0), "{:?}", inner.log());
+}
+
+/// The one child of a process.
+fn only_child(parent: Pid) -> Option<Pid> {
+    let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).ok()?;
+    children.trim().parse().ok().map(Pid::from_raw)
+}
+
+#[test]
+fn as_pid_1_it_reaps_what_others_leave_and_passes_signals() {
+    // The background process of the background process has nobody but PID 1.
+    let script = "spawn BACKGROUND; log @/log; on SIGINT exit 6; ready @/ready; wait";
+    let scene = Scene::new(script).background("ready @/background; sleep 50; exit 0");
+    let namespace = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"];
+    let probe = Command::new(namespace[0]).args(&namespace[1..]).arg("true").output();
+    let probe = probe.expect("unshare(1) is there");
+    assert!(
+        probe.status.success(),
+        "this test needs user and PID namespaces, which the kernel refuses here: {}",
+        String::from_utf8_lossy(&probe.stderr)
+    );
+    let mut running = scene.through(&namespace).start().ready();
+    running.scene.wait_for("background");
+    let first = wait_until("PID 1", || only_child(running.pid()));
+    assert_eq!(fs::read_link(format!("/proc/{first}/exe")).expect("its program"), wrapper());
+    kill(first, Signal::SIGTERM).expect("PID 1 is there");
+    assert_eq!(running.code(), Some(6), "{}", running.stderr());
+    assert_eq!(running.scene.count("SIGINT"), 1);
+}
+
+#[test]
+fn adopted_processes_are_reaped_while_the_child_runs() {
+    // The inner shell ends at once; what it leaves, in a session of its own, becomes ours.
+    let scene = Scene::of_shell(
+        "(setsid sh -c 'echo \"ready $$\" > \"$HERE/orphan\"; exec sleep 0.1' &)
+         exec \"$FAKE\"",
+    );
+    let here = scene.path("");
+    let script = format!("on SIGINT exit 0; ready {}; wait", scene.path("ready").display());
+    let mut running = scene
+        .start_with(|command| {
+            command
+                .env("HERE", here)
+                .env("FAKE", fake_terraform())
+                .env("FAKE_TERRAFORM_SCRIPT", script)
+        })
+        .ready();
+    let orphan = wait_until("the orphan", || {
+        let orphan = fs::read_to_string(running.scene.path("orphan")).ok()?;
+        orphan.trim().strip_prefix("ready ")?.parse().ok().map(Pid::from_raw)
+    });
+    wait_until("its reaping", || state(orphan).is_none().then_some(()));
+    running.signal(Signal::SIGINT);
+    assert_eq!(running.code(), Some(0));
+}

@@ -1,0 +1,279 @@
+//! Runs the wrapper around a scripted child, shakes hands with it, and ends what it started.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+/// The longest any single wait of a test takes; reached only when the test fails.
+const PATIENCE: Duration = Duration::from_secs(30);
+const LOOK: Duration = Duration::from_millis(5);
+
+/// The script of a child that logs whatever comes, and ends by SIGUSR1 only.
+pub(crate) const LOGS_ALL: &str = "log @/log; on SIGINT log; on SIGTERM log; on SIGHUP log; \
+                                   on SIGWINCH log; on SIGUSR1 exit 5; ready @/ready; wait";
+
+/// The program under test.
+pub(crate) fn wrapper() -> PathBuf {
+    example("supervise")
+}
+
+/// The scripted child.
+pub(crate) fn fake_terraform() -> PathBuf {
+    example("fake-terraform")
+}
+
+fn example(name: &str) -> PathBuf {
+    let binaries = Path::new(env!("CARGO_BIN_EXE_tfwrap")).parent().expect("a directory");
+    let path = binaries.join("examples").join(name);
+    assert!(path.exists(), "{} is missing: run `cargo build --examples`", path.display());
+    path
+}
+
+/// A directory with a child's script in it.
+pub(crate) struct Scene {
+    directory: TempDir,
+    script: String,
+    background: String,
+    options: Vec<String>,
+    program: PathBuf,
+    through: Vec<String>,
+}
+
+impl Scene {
+    /// A child that follows the script; `@` in it is this scene's directory.
+    pub(crate) fn new(script: &str) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        Self {
+            script: script.replace('@', &directory.path().display().to_string()),
+            directory,
+            background: String::new(),
+            options: Vec::new(),
+            program: fake_terraform(),
+            through: Vec::new(),
+        }
+    }
+
+    /// A child that is this shell script.
+    pub(crate) fn of_shell(script: &str) -> Self {
+        let mut scene = Self::new("");
+        scene.program = scene.path("terraform");
+        fs::write(&scene.program, format!("#!/bin/sh\n{script}\n")).expect("a script");
+        fs::set_permissions(&scene.program, fs::Permissions::from_mode(0o755)).expect("a mode");
+        scene
+    }
+
+    /// A child that is whatever this path names.
+    pub(crate) fn of_program(program: impl Into<PathBuf>) -> Self {
+        let mut scene = Self::new("");
+        scene.program = program.into();
+        scene
+    }
+
+    /// What `spawn BACKGROUND` runs.
+    pub(crate) fn background(mut self, script: &str) -> Self {
+        self.background = script.replace('@', &self.directory.path().display().to_string());
+        self
+    }
+
+    /// Options of the wrapper.
+    pub(crate) fn options(mut self, options: &[&str]) -> Self {
+        self.options = options.iter().map(|&option| option.to_owned()).collect();
+        self
+    }
+
+    /// Starts the wrapper through another program, such as `env`.
+    pub(crate) fn through(mut self, words: &[&str]) -> Self {
+        self.through = words.iter().map(|&word| word.to_owned()).collect();
+        self
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// The words that run the wrapper, without what [`Scene::through`] says.
+    pub(crate) fn words(&self) -> Vec<String> {
+        let mut words = vec![wrapper().display().to_string()];
+        words.extend(self.options.iter().cloned());
+        words.extend(["--terraform".to_owned(), self.program.display().to_string()]);
+        words.push("apply".to_owned());
+        words
+    }
+
+    /// The same for a shell, with the environment that the child's scripts need.
+    pub(crate) fn shell_words(&self) -> String {
+        let environment = self.environment();
+        let assignments = environment.iter().map(|(name, value)| format!("{name}={value}"));
+        shell_words::join(["env".to_owned()].into_iter().chain(assignments).chain(self.words()))
+    }
+
+    fn environment(&self) -> [(&'static str, String); 2] {
+        [
+            ("FAKE_TERRAFORM_SCRIPT", self.script.clone()),
+            ("FAKE_TERRAFORM_BACKGROUND", self.background.clone()),
+        ]
+    }
+
+    /// Starts the wrapper in a group of its own, its streams in files: a process that is left
+    /// behind keeps no pipe of ours open.
+    pub(crate) fn start(self) -> Running {
+        self.start_with(|command| command)
+    }
+
+    pub(crate) fn start_with(self, adapt: impl FnOnce(&mut Command) -> &mut Command) -> Running {
+        let words: Vec<_> = self.through.iter().cloned().chain(self.words()).collect();
+        self.start_words(&words, adapt)
+    }
+
+    /// Starts the child itself, as if there were no wrapper.
+    pub(crate) fn start_bare(self) -> Running {
+        let words = [self.program.display().to_string()];
+        self.start_words(&words, |command| command)
+    }
+
+    fn start_words(
+        self,
+        words: &[String],
+        adapt: impl FnOnce(&mut Command) -> &mut Command,
+    ) -> Running {
+        let mut command = Command::new(&words[0]);
+        let stream = |name| File::create(self.path(name)).expect("a file");
+        command.args(&words[1..]).envs(self.environment()).process_group(0);
+        command.stdout(stream("stdout")).stderr(stream("stderr"));
+        let child = adapt(&mut command).spawn().expect("the wrapper starts");
+        Running { scene: self, child }
+    }
+
+    /// Waits until the file is there, and returns it.
+    #[track_caller]
+    pub(crate) fn wait_for(&self, name: &str) -> String {
+        let path = self.path(name);
+        wait_until(&format!("the file {name}"), || fs::read_to_string(&path).ok())
+    }
+
+    /// The process that said it was ready.
+    #[track_caller]
+    pub(crate) fn pid_in(&self, name: &str) -> Pid {
+        let ready = self.wait_for(name);
+        let pid = ready.trim().strip_prefix("ready ").expect("`ready PID`");
+        Pid::from_raw(pid.parse().expect("a number"))
+    }
+
+    /// The lines of the child's log so far.
+    pub(crate) fn log(&self) -> Vec<String> {
+        let log = match fs::read_to_string(self.path("log")) {
+            Ok(log) => log,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(error) => panic!("{error}"),
+        };
+        log.lines().map(str::to_owned).collect()
+    }
+
+    /// Waits until the log has a line that begins so.
+    #[track_caller]
+    pub(crate) fn wait_for_log(&self, beginning: &str) -> String {
+        wait_until(&format!("`{beginning}` in the log"), || {
+            self.log().into_iter().find(|line| line.starts_with(beginning))
+        })
+    }
+
+    /// How often the child got the signal.
+    pub(crate) fn count(&self, signal: &str) -> usize {
+        self.log().iter().filter(|line| line.starts_with(&format!("{signal} "))).count()
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        // What said that it was ready, and is still the program that said it.
+        for name in ["ready", "background"] {
+            let Ok(ready) = fs::read_to_string(self.path(name)) else { continue };
+            let pid = ready.trim().trim_start_matches("ready ");
+            let runs = fs::read_link(format!("/proc/{pid}/exe")).ok();
+            if let (Ok(pid), true) = (pid.parse(), runs == Some(fake_terraform())) {
+                let _gone_meanwhile = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+        }
+    }
+}
+
+/// A wrapper at work.
+pub(crate) struct Running {
+    pub(crate) scene: Scene,
+    child: Child,
+}
+
+impl Running {
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id().cast_signed())
+    }
+
+    /// Sends a signal to the wrapper alone.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(self.pid(), signal).expect("the wrapper is there");
+    }
+
+    /// Sends a signal to the wrapper's whole group.
+    pub(crate) fn signal_group(&self, signal: Signal) {
+        killpg(self.pid(), signal).expect("the wrapper's group is there");
+    }
+
+    /// Waits for the child's word.
+    #[track_caller]
+    pub(crate) fn ready(self) -> Self {
+        self.scene.wait_for("ready");
+        self
+    }
+
+    /// Waits for the wrapper's end.
+    #[track_caller]
+    pub(crate) fn code(&mut self) -> Option<i32> {
+        let child = &mut self.child;
+        wait_until("the wrapper's end", || child.try_wait().expect("it can be waited for")).code()
+    }
+
+    pub(crate) fn stderr(&self) -> String {
+        fs::read_to_string(self.scene.path("stderr")).expect("its stderr")
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Ok(None) = self.child.try_wait() {
+            let _gone_meanwhile = self.child.kill();
+            let _reaped = self.child.wait();
+        }
+    }
+}
+
+/// Looks until there is something, and fails the test when it takes too long.
+#[track_caller]
+pub(crate) fn wait_until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    for _ in 0..PATIENCE.as_millis() / LOOK.as_millis() {
+        if let Some(found) = look() {
+            return found;
+        }
+        #[expect(clippy::disallowed_methods, reason = "a test may block its own thread")]
+        std::thread::sleep(LOOK);
+    }
+    panic!("waited {PATIENCE:?} for {what} in vain");
+}
+
+/// The state of a process as in `/proc`: `R`, `S`, `T`, `Z`; nothing when it is gone.
+pub(crate) fn state(pid: Pid) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat[stat.rfind(')')? + 1..].trim_start().chars().next()
+}
+
+/// Whether it runs no more.
+pub(crate) fn is_gone(pid: Pid) -> bool {
+    matches!(state(pid), None | Some('Z' | 'X'))
+}
