@@ -1,6 +1,9 @@
 //! What there is to do, decided before anything remote is touched: from the words, the settings
 //! and what Terraform's own files say.
 
+mod backend_lock;
+mod handed_down;
+
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,6 +17,8 @@ use crate::settings::{Origin, Settings, Sourced};
 use crate::shim;
 use crate::target::LockTarget;
 use crate::terraform::{Invocation, LockUse};
+use backend_lock::{BackendLock, lock_of};
+use handed_down::handed_down;
 
 /// Where a run happens.
 #[derive(Debug)]
@@ -346,93 +351,6 @@ fn resolve(
     })
 }
 
-/// What is done about the lock of the backend.
-enum BackendLock {
-    /// We take it.
-    Take(LockTarget),
-    /// Terraform takes it for itself.
-    Native,
-    /// There is none.
-    None { why: String },
-}
-
-fn lock_of(
-    resolved: Option<&Resolved>,
-    settings: &Settings,
-    further: &[LockTarget],
-    place: &Place<'_>,
-) -> Result<BackendLock, Error> {
-    let Some(resolved) = resolved else { return Ok(BackendLock::Native) };
-    let leave_it = settings.no_backend_lock.value;
-    let target = match &resolved.backend {
-        Backend::Local { state_path } => LockTarget::of_state_file(state_path),
-        Backend::S3(backend) => match (&backend.dynamodb_table, backend.use_lockfile) {
-            (Some(table), false) => LockTarget::of_table(backend, table),
-            (None, false) if leave_it => {
-                return Ok(BackendLock::None {
-                    why: "the backend locks nothing, and `--no-backend-lock` says to go on: \
-                          nothing keeps another run from this state"
-                        .to_owned(),
-                });
-            }
-            (None, false) => return Err(no_locking(&resolved.origin)),
-            (_, true) if !further.is_empty() => return Ok(BackendLock::Native),
-            (_, true) => {
-                return Err(Error::Config {
-                    message: format!(
-                        "the S3 backend in {} has `use_lockfile = true`, which this version of \
-                         tfwrap cannot hold",
-                        resolved.origin
-                    ),
-                    hint: Some(
-                        "use `dynamodb_table` alone, or hold another lock beside it: \
-                         `--lock dynamodb://TABLE/NAME`"
-                            .to_owned(),
-                    ),
-                });
-            }
-        },
-        Backend::Other(_) if !further.is_empty() => return Ok(BackendLock::Native),
-        Backend::Other(kind) => {
-            return Err(Error::Config {
-                message: format!("the backend `{kind}` is not one that tfwrap can lock"),
-                hint: Some(
-                    "name a lock to take instead: `--lock dynamodb://TABLE/NAME` or \
-                     `--lock file:///PATH`; Terraform then locks its state for itself"
-                        .to_owned(),
-                ),
-            });
-        }
-    };
-    let below_another = place.env.get(crate::held::VARIABLE).is_some();
-    if leave_it && further.is_empty() && !below_another {
-        return Err(Error::Usage {
-            message: format!(
-                "{}: the backend has a lock, and there is no `--lock` in its place",
-                settings.no_backend_lock.origin
-            ),
-            hint: Some(
-                "leave `--no-backend-lock` out, or say `-lock=false` to Terraform to run unlocked"
-                    .to_owned(),
-            ),
-        });
-    }
-    Ok(if leave_it { BackendLock::Native } else { BackendLock::Take(target) })
-}
-
-fn no_locking(origin: &str) -> Error {
-    Error::Config {
-        message: format!("the S3 backend in {origin} has no locking configured"),
-        hint: Some(
-            "add one of these lines to the block `backend \"s3\"` and run \
-             `terraform init -reconfigure`, or run unlocked with `--no-backend-lock`:\n  \
-             dynamodb_table = \"NAME-OF-THE-LOCK-TABLE\"\n  \
-             use_lockfile   = true # not yet held by this version of tfwrap"
-                .to_owned(),
-        ),
-    }
-}
-
 /// `state pull` creates a workspace that is missing, and changes nothing of one that is there.
 fn create_workspace(program: &Path, workspace: &str, invocation: &Invocation) -> ChildCommand {
     let chdir = invocation.chdir().map(|dir| {
@@ -455,35 +373,6 @@ fn create_workspace_in(program: &Path, workspace: &str, before: &[OsString]) -> 
             ("TF_CLI_ARGS_state_pull", OsString::new()),
         ],
     }
-}
-
-/// What was typed for `run` holds for the calls below it, too: they see only the environment.
-fn handed_down(settings: &Settings) -> Vec<(&'static str, OsString)> {
-    let mut env: Vec<(&'static str, OsString)> = Vec::new();
-    let mut typed = |name: &'static str, origin: &Origin, value: &dyn Fn() -> OsString| {
-        if matches!(origin, Origin::Flag(_)) {
-            env.push((name, value()));
-        }
-    };
-    let duration = |value: Duration| OsString::from(crate::duration::format(value));
-    typed("TFWRAP_LOCK_TIMEOUT", &settings.lock_timeout.origin, &|| {
-        duration(settings.lock_timeout.value)
-    });
-    typed("TFWRAP_GRACE", &settings.grace.origin, &|| {
-        settings.grace.value.map_or_else(|| OsString::from("none"), duration)
-    });
-    typed("TFWRAP_NO_BACKEND_LOCK", &settings.no_backend_lock.origin, &|| "true".into());
-    if let Some(set) = &settings.terraform {
-        // Resolved now: the calls below may run elsewhere.
-        let path = if set.value.as_encoded_bytes().contains(&b'/') {
-            std::path::absolute(&set.value)
-                .map_or_else(|_| set.value.clone(), PathBuf::into_os_string)
-        } else {
-            set.value.clone()
-        };
-        typed("TFWRAP_TERRAFORM", &set.origin, &|| path.clone());
-    }
-    env
 }
 
 /// The name by which tfwrap was called, where that is Terraform's.

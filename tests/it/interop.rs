@@ -8,7 +8,8 @@ use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use crate::harness::{Finished, Gate, Running, S3Dir, applying, run, s3_dir, tfwrap};
-use crate::servers::{BUCKET, dynamodb, local_backend_dir, terraform};
+use crate::proxy::Proxy;
+use crate::servers::{BUCKET, dynamodb, local_backend_dir, s3_backend_dir_at, terraform};
 
 /// A directory for Terraform, initialised.
 enum Stage {
@@ -381,4 +382,19 @@ fn the_output_of_terraform_is_not_touched() {
     same(&["show", "-no-color"]);
     let version = |mut command: Command| run(command.arg("-version")).stdout;
     assert_eq!(version(tfwrap(stage.path())), version(terraform(stage.path())));
+}
+
+#[tokio::test]
+async fn a_free_lock_costs_one_write_and_one_remove() {
+    let proxy = Proxy::before(&dynamodb().url);
+    let (table, key) = ("requests", "requests/terraform.tfstate");
+    dynamodb().create_lock_table(table).await;
+    let dir = s3_backend_dir_at(proxy.url(), key, table);
+    run(terraform(dir.path()).args(["init", "-no-color"])).expect_code(0);
+    let lock = format!("{BUCKET}/{key}");
+    let counts = || ["PutItem", "GetItem", "DeleteItem"].map(|what| proxy.count_of(what, &lock));
+    let before = counts();
+    run(&mut applying(tfwrap(dir.path()), "true")).expect_code(0);
+    let spent: Vec<_> = counts().iter().zip(before).map(|(now, before)| now - before).collect();
+    assert_eq!(spent, [1, 0, 1], "writes, reads, removes");
 }

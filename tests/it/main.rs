@@ -14,4 +14,5 @@ mod pty;
 mod servers;
 mod store_faults;
 mod supervision;
+mod tidy;
 mod wrapped;

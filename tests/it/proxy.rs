@@ -103,6 +103,8 @@ impl Rule {
     }
 }
 
+type Arrived = BTreeMap<(String, String), usize>;
+
 /// The proxy. Works in a thread of its own, so a test may block.
 #[derive(Debug, Clone)]
 pub(crate) struct Proxy {
@@ -115,7 +117,8 @@ struct Shared {
     upstream: String,
     /// The first rule that applies decides.
     rules: Mutex<Vec<Rule>>,
-    arrived: watch::Sender<BTreeMap<String, usize>>,
+    /// By operation and key.
+    arrived: watch::Sender<Arrived>,
     /// How often what was held has been released.
     released: watch::Sender<usize>,
 }
@@ -126,7 +129,7 @@ impl Proxy {
         let shared = Arc::new(Shared {
             upstream: upstream.trim_start_matches("http://").to_owned(),
             rules: Mutex::default(),
-            arrived: watch::Sender::new(BTreeMap::new()),
+            arrived: watch::Sender::new(Arrived::new()),
             released: watch::Sender::new(0),
         });
         let address = serve({
@@ -148,13 +151,19 @@ impl Proxy {
 
     /// How many requests for `operation` have arrived.
     pub(crate) fn count(&self, operation: &str) -> usize {
-        self.shared.arrived.borrow().get(operation).copied().unwrap_or(0)
+        sum(&self.shared.arrived.borrow(), operation)
+    }
+
+    /// How many requests for `operation` about `key` have arrived.
+    pub(crate) fn count_of(&self, operation: &str, key: &str) -> usize {
+        let of = (operation.to_owned(), key.to_owned());
+        self.shared.arrived.borrow().get(&of).copied().unwrap_or(0)
     }
 
     /// Waits until `n` requests for `operation` have arrived in all.
     pub(crate) async fn arrived(&self, operation: &str, n: usize) {
         let mut counts = self.shared.arrived.subscribe();
-        let enough = counts.wait_for(|counts| counts.get(operation).is_some_and(|c| *c >= n));
+        let enough = counts.wait_for(|counts| sum(counts, operation) >= n);
         let reached = tokio::time::timeout(PATIENCE, enough).await.is_ok();
         assert!(reached, "request {n} for {operation} did not arrive");
     }
@@ -169,6 +178,10 @@ impl Proxy {
     pub(crate) fn release(&self) {
         self.shared.released.send_modify(|n| *n += 1);
     }
+}
+
+fn sum(arrived: &Arrived, operation: &str) -> usize {
+    arrived.iter().filter(|((of, _), _)| of == operation).map(|(_, count)| count).sum()
 }
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
@@ -189,7 +202,8 @@ async fn exchange(mut client: TcpStream, shared: &Shared) -> std::io::Result<()>
         let mut rules = shared.rules.lock().unwrap();
         rules.iter_mut().find_map(|rule| rule.applies(&request).then(|| rule.fault.clone()))
     };
-    shared.arrived.send_modify(|counts| *counts.entry(request.operation.clone()).or_default() += 1);
+    let of = (request.operation.clone(), request.key.clone());
+    shared.arrived.send_modify(|counts| *counts.entry(of).or_default() += 1);
     let upstream = || forward(&shared.upstream, &request);
     match fault.unwrap_or(Fault::Pass) {
         Fault::Pass => client.write_all(&upstream().await?).await?,

@@ -239,6 +239,7 @@ resource "terraform_data" "work" {
 
 /// A directory for Terraform with its state beside it: no `init` needed.
 pub(crate) fn local_backend_dir() -> TempDir {
+    need_terraform();
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("main.tf"), RESOURCE).unwrap();
     dir
@@ -247,6 +248,11 @@ pub(crate) fn local_backend_dir() -> TempDir {
 /// A directory for Terraform with its state in [`BUCKET`] under `key` and its lock in `table`,
 /// which must exist. Run `terraform init` first.
 pub(crate) fn s3_backend_dir(key: &str, table: &str) -> TempDir {
+    s3_backend_dir_at(&dynamodb().url, key, table)
+}
+
+/// The same, with the table reached by this URL, such as a proxy's.
+pub(crate) fn s3_backend_dir_at(dynamodb: &str, key: &str, table: &str) -> TempDir {
     s3().create_bucket(BUCKET);
     let dir = local_backend_dir();
     let backend = format!(
@@ -264,13 +270,12 @@ terraform {{
     skip_region_validation      = true
     endpoints = {{
       s3       = "{}"
-      dynamodb = "{}"
+      dynamodb = "{dynamodb}"
     }}
   }}
 }}
 "#,
-        s3().url,
-        dynamodb().url
+        s3().url
     );
     std::fs::write(dir.path().join("backend.tf"), backend).unwrap();
     dir
@@ -278,9 +283,18 @@ terraform {{
 
 /// `terraform` in `dir`, with nothing of the tests' own environment but the `PATH`.
 pub(crate) fn terraform(dir: &Path) -> Command {
+    need_terraform();
     let mut command = Command::new("terraform");
     clean(&mut command, dir);
     command
+}
+
+/// Fails where there is no Terraform: no test is skipped.
+fn need_terraform() {
+    #[expect(clippy::disallowed_methods, reason = "terraform must be found")]
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).any(|dir| dir.join("terraform").is_file());
+    assert!(found, "the tests need Terraform: `terraform` is not on PATH");
 }
 
 /// Gives `command` the environment of the tests: credentials of the emulators, no configuration

@@ -1,0 +1,226 @@
+//! What the benches share: whole processes, timed with a bound, and their figures.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+use crate::servers;
+
+/// The longest that one process may take; reached only when something is wrong.
+const LIMIT: Duration = Duration::from_mins(10);
+
+/// The two backends that tfwrap locks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Backend {
+    /// State in S3, lock in DynamoDB.
+    S3,
+    /// State and lock in a file.
+    Local,
+}
+
+impl Backend {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::S3 => "S3 + DynamoDB",
+            Self::Local => "local",
+        }
+    }
+}
+
+/// An initialised directory with a state of its own.
+#[derive(Debug)]
+pub(crate) struct Place {
+    dir: TempDir,
+}
+
+impl Place {
+    /// `name`: of the state and of the lock table.
+    pub(crate) fn new(backend: Backend, name: &str) -> Self {
+        let dir = match backend {
+            Backend::S3 => return Self::in_s3(&servers::dynamodb().url, name),
+            Backend::Local => servers::local_backend_dir(),
+        };
+        Self { dir }
+    }
+
+    /// With the table reached by this URL.
+    pub(crate) fn in_s3(dynamodb: &str, name: &str) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(servers::dynamodb().create_lock_table(name));
+        let dir = servers::s3_backend_dir_at(dynamodb, &key(name), name);
+        timed(servers::terraform(dir.path()).args(["init", "-no-color"]));
+        Self { dir }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// `terraform`, with nothing else.
+    pub(crate) fn terraform(&self) -> Command {
+        servers::terraform(self.path())
+    }
+
+    /// `tfwrap`, of the profile of this bench.
+    pub(crate) fn tfwrap(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tfwrap"));
+        servers::clean(&mut command, self.path());
+        command.env("TFWRAP_STATE_DIR", self.path().join(".tfwrap-state"));
+        command
+    }
+}
+
+/// The key of the state called `name`.
+pub(crate) fn key(name: &str) -> String {
+    format!("{name}/terraform.tfstate")
+}
+
+/// `apply` with these arguments, running `provisioner` in the shell.
+pub(crate) fn apply(mut command: Command, args: &[&str], provisioner: &str) -> Command {
+    command.args(["apply", "-auto-approve", "-no-color"]).args(args);
+    command.arg(format!("-var=command={provisioner}"));
+    command
+}
+
+/// Now, for measuring.
+pub(crate) fn now() -> Instant {
+    #[expect(clippy::disallowed_methods, reason = "a bench measures, it decides nothing")]
+    Instant::now()
+}
+
+/// Starts a command; what it says and how long it took comes when it has ended.
+pub(crate) fn start(command: &mut Command) -> Started {
+    let shown = format!("{command:?}");
+    let from = now();
+    let child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{shown}: {error}"));
+    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
+    let (ended, end) = mpsc::channel();
+    std::thread::spawn(move || {
+        let output = child.wait_with_output().unwrap();
+        // Nobody listens any more only after a time-out.
+        drop(ended.send((output, from.elapsed())));
+    });
+    Started { shown, pid, end }
+}
+
+/// A process that runs.
+#[derive(Debug)]
+pub(crate) struct Started {
+    shown: String,
+    pid: Pid,
+    end: mpsc::Receiver<(Output, Duration)>,
+}
+
+impl Started {
+    /// Waits for its end.
+    pub(crate) fn end(self) -> (Output, Duration) {
+        self.end.recv_timeout(LIMIT).unwrap_or_else(|_| {
+            let _ = kill(self.pid, Signal::SIGTERM);
+            panic!("not within {LIMIT:?}: {}", self.shown)
+        })
+    }
+
+    /// Waits for its end; it must succeed.
+    pub(crate) fn success(self) -> Duration {
+        let shown = self.shown.clone();
+        let (output, took) = self.end();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{shown}: {}: {text}", output.status);
+        took
+    }
+
+    /// The most memory that it ever had, in KiB.
+    pub(crate) fn peak_memory(&self) -> u64 {
+        let status = PathBuf::from(format!("/proc/{}/status", self.pid));
+        let text = std::fs::read_to_string(status).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches("kB").trim().parse().unwrap()
+    }
+}
+
+/// Runs a command that must succeed.
+pub(crate) fn timed(command: &mut Command) -> Duration {
+    start(command).success()
+}
+
+/// Sleeps.
+pub(crate) fn pause(span: Duration) {
+    #[expect(clippy::disallowed_methods, reason = "a bench has no loop that it could block")]
+    std::thread::sleep(span);
+}
+
+/// A quartile of some figures: 1, 2 (the median) or 3, between two of them where need be.
+pub(crate) fn quartile(figures: &[f64], which: u8) -> f64 {
+    let mut sorted = figures.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    #[expect(clippy::cast_precision_loss, reason = "there are few of them")]
+    let at = (sorted.len() - 1) as f64 * f64::from(which) / 4.0;
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "an index, rounded down"
+    )]
+    let below = at as usize;
+    let above = (below + 1).min(sorted.len() - 1);
+    (sorted[above] - sorted[below]).mul_add(at.fract(), sorted[below])
+}
+
+/// Times two commands by turns, each first every other time.
+pub(crate) fn pairs(count: usize, one: impl Fn() -> Command, other: impl Fn() -> Command) -> Pairs {
+    let mut pairs = Pairs::default();
+    for index in 0..count {
+        let (a, b) = if index % 2 == 0 {
+            let a = timed(&mut one());
+            (a, timed(&mut other()))
+        } else {
+            let b = timed(&mut other());
+            (timed(&mut one()), b)
+        };
+        pairs.one.push(a.as_secs_f64() * 1000.0);
+        pairs.other.push(b.as_secs_f64() * 1000.0);
+        pairs.ratios.push(a.as_secs_f64() / b.as_secs_f64());
+    }
+    pairs
+}
+
+/// The times in milliseconds, and the ratios of the first to the second.
+#[derive(Debug, Default)]
+pub(crate) struct Pairs {
+    one: Vec<f64>,
+    other: Vec<f64>,
+    ratios: Vec<f64>,
+}
+
+impl Pairs {
+    /// As cells of a table: both medians, the ratio's median, its quartiles, the count.
+    pub(crate) fn cells(&self) -> String {
+        format!(
+            "{:.0} ms | {:.0} ms | **{:.3}** | {:.3}–{:.3} | {}",
+            quartile(&self.one, 2),
+            quartile(&self.other, 2),
+            quartile(&self.ratios, 2),
+            quartile(&self.ratios, 1),
+            quartile(&self.ratios, 3),
+            self.ratios.len()
+        )
+    }
+}
+
+/// Says what was measured on: a figure without it says nothing.
+pub(crate) fn say_where(place: &Place) {
+    let profile = if cfg!(debug_assertions) { "dev" } else { "release" };
+    let (output, _) = start(place.terraform().arg("version")).end();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
+    println!("{}, {cores} cores, tfwrap built as {profile}\n", text.lines().next().unwrap_or(""));
+}

@@ -1,0 +1,94 @@
+//! What is done about the lock of the backend itself.
+
+use super::Place;
+use crate::backend::{Backend, Resolved};
+use crate::error::Error;
+use crate::settings::Settings;
+use crate::target::LockTarget;
+
+/// What is done about the lock of the backend.
+pub(super) enum BackendLock {
+    /// We take it.
+    Take(LockTarget),
+    /// Terraform takes it for itself.
+    Native,
+    /// There is none.
+    None { why: String },
+}
+
+pub(super) fn lock_of(
+    resolved: Option<&Resolved>,
+    settings: &Settings,
+    further: &[LockTarget],
+    place: &Place<'_>,
+) -> Result<BackendLock, Error> {
+    let Some(resolved) = resolved else { return Ok(BackendLock::Native) };
+    let leave_it = settings.no_backend_lock.value;
+    let target = match &resolved.backend {
+        Backend::Local { state_path } => LockTarget::of_state_file(state_path),
+        Backend::S3(backend) => match (&backend.dynamodb_table, backend.use_lockfile) {
+            (Some(table), false) => LockTarget::of_table(backend, table),
+            (None, false) if leave_it => {
+                return Ok(BackendLock::None {
+                    why: "the backend locks nothing, and `--no-backend-lock` says to go on: \
+                          nothing keeps another run from this state"
+                        .to_owned(),
+                });
+            }
+            (None, false) => return Err(no_locking(&resolved.origin)),
+            (_, true) if !further.is_empty() => return Ok(BackendLock::Native),
+            (_, true) => {
+                return Err(Error::Config {
+                    message: format!(
+                        "the S3 backend in {} has `use_lockfile = true`, which this version of \
+                         tfwrap cannot hold",
+                        resolved.origin
+                    ),
+                    hint: Some(
+                        "use `dynamodb_table` alone, or hold another lock beside it: \
+                         `--lock dynamodb://TABLE/NAME`"
+                            .to_owned(),
+                    ),
+                });
+            }
+        },
+        Backend::Other(_) if !further.is_empty() => return Ok(BackendLock::Native),
+        Backend::Other(kind) => {
+            return Err(Error::Config {
+                message: format!("the backend `{kind}` is not one that tfwrap can lock"),
+                hint: Some(
+                    "name a lock to take instead: `--lock dynamodb://TABLE/NAME` or \
+                     `--lock file:///PATH`; Terraform then locks its state for itself"
+                        .to_owned(),
+                ),
+            });
+        }
+    };
+    let below_another = place.env.get(crate::held::VARIABLE).is_some();
+    if leave_it && further.is_empty() && !below_another {
+        return Err(Error::Usage {
+            message: format!(
+                "{}: the backend has a lock, and there is no `--lock` in its place",
+                settings.no_backend_lock.origin
+            ),
+            hint: Some(
+                "leave `--no-backend-lock` out, or say `-lock=false` to Terraform to run unlocked"
+                    .to_owned(),
+            ),
+        });
+    }
+    Ok(if leave_it { BackendLock::Native } else { BackendLock::Take(target) })
+}
+
+fn no_locking(origin: &str) -> Error {
+    Error::Config {
+        message: format!("the S3 backend in {origin} has no locking configured"),
+        hint: Some(
+            "add one of these lines to the block `backend \"s3\"` and run \
+             `terraform init -reconfigure`, or run unlocked with `--no-backend-lock`:\n  \
+             dynamodb_table = \"NAME-OF-THE-LOCK-TABLE\"\n  \
+             use_lockfile   = true # not yet held by this version of tfwrap"
+                .to_owned(),
+        ),
+    }
+}

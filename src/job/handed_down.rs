@@ -1,0 +1,36 @@
+//! The settings that calls below a `run` inherit.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::settings::{Origin, Settings};
+
+/// What was typed for `run` holds for the calls below it, too: they see only the environment.
+pub(super) fn handed_down(settings: &Settings) -> Vec<(&'static str, OsString)> {
+    let mut env: Vec<(&'static str, OsString)> = Vec::new();
+    let mut typed = |name: &'static str, origin: &Origin, value: &dyn Fn() -> OsString| {
+        if matches!(origin, Origin::Flag(_)) {
+            env.push((name, value()));
+        }
+    };
+    let duration = |value: Duration| OsString::from(crate::duration::format(value));
+    typed("TFWRAP_LOCK_TIMEOUT", &settings.lock_timeout.origin, &|| {
+        duration(settings.lock_timeout.value)
+    });
+    typed("TFWRAP_GRACE", &settings.grace.origin, &|| {
+        settings.grace.value.map_or_else(|| OsString::from("none"), duration)
+    });
+    typed("TFWRAP_NO_BACKEND_LOCK", &settings.no_backend_lock.origin, &|| "true".into());
+    if let Some(set) = &settings.terraform {
+        // Resolved now: the calls below may run elsewhere.
+        let path = if set.value.as_encoded_bytes().contains(&b'/') {
+            std::path::absolute(&set.value)
+                .map_or_else(|_| set.value.clone(), PathBuf::into_os_string)
+        } else {
+            set.value.clone()
+        };
+        typed("TFWRAP_TERRAFORM", &set.origin, &|| path.clone());
+    }
+    env
+}

@@ -1,0 +1,189 @@
+//! The README and `action.yml` say what the program does.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use clap::CommandFactory as _;
+use tfwrap::cli::Options;
+use tfwrap::settings::ConfigFile;
+
+use super::{read, rust_files};
+
+/// The cells of the table under a heading of the README, without the head.
+fn table(heading: &str) -> Vec<Vec<String>> {
+    let readme = read("README.md");
+    let (_, section) = readme
+        .split_once(&format!("\n### {heading}\n"))
+        .unwrap_or_else(|| panic!("the README has no section `{heading}`"));
+    let section = section.split("\n#").next().unwrap();
+    let rows = section.lines().filter(|line| line.starts_with('|'));
+    let rows: Vec<Vec<String>> = rows
+        .skip(2)
+        .map(|row| {
+            let row = row.trim_matches('|').replace("\\|", "\u{0}");
+            row.split('|').map(|cell| cell.trim().replace('\u{0}', "|")).collect()
+        })
+        .collect();
+    assert!(!rows.is_empty(), "no table under `{heading}`");
+    rows
+}
+
+/// What stands between back quotes.
+fn quoted(text: &str) -> Vec<&str> {
+    text.split('`').skip(1).step_by(2).collect()
+}
+
+/// What stands in the help after `[env: ` or `[default: `, up to the `]`.
+fn noted<'a>(help: &'a str, what: &str) -> &'a str {
+    help.split_once(&format!("[{what}: ")).map_or("", |(_, rest)| rest.split(']').next().unwrap())
+}
+
+struct Flag {
+    value: String,
+    short: Option<char>,
+    help: String,
+}
+
+/// The options by their long names.
+fn flags() -> BTreeMap<String, Flag> {
+    let mut command = Options::command();
+    command.build();
+    let flags = command.get_arguments().filter_map(|arg| {
+        let long = arg.get_long().filter(|long| !matches!(*long, "help" | "version"))?;
+        let value = arg.get_value_names().filter(|_| arg.get_action().takes_values());
+        let flag = Flag {
+            value: value.map_or(String::new(), |names| names[0].to_string()),
+            short: arg.get_short(),
+            help: arg.get_help().unwrap().to_string(),
+        };
+        Some((long.to_owned(), flag))
+    });
+    flags.collect()
+}
+
+/// The rows of the options by their long names.
+fn option_rows() -> BTreeMap<String, Vec<String>> {
+    let rows = table("Options").into_iter().map(|row| {
+        let long = row[0].split("--").nth(1).unwrap_or_else(|| panic!("{row:?}"));
+        let end = long.find(|c: char| !c.is_ascii_lowercase() && c != '-').unwrap();
+        (long[..end].to_owned(), row)
+    });
+    rows.collect()
+}
+
+#[test]
+fn the_table_of_options_is_what_the_parser_knows() {
+    let (flags, rows) = (flags(), option_rows());
+    assert!(flags.keys().eq(rows.keys()), "{:?}\n{:?}", flags.keys(), rows.keys());
+    for (long, flag) in flags {
+        let row = &rows[&long];
+        // `<DURATION>|never` where the help says `<DURATION|never>`.
+        let typed = quoted(&row[0]).last().unwrap().replace(['<', '>'], "");
+        assert_eq!(typed, format!("--{long} {}", flag.value).trim(), "{row:?}");
+        let short = flag.short.map(|short| format!("-{short}"));
+        assert_eq!(short.as_deref(), quoted(&row[0]).iter().rev().nth(1).copied(), "{row:?}");
+        assert_eq!(quoted(&row[1]).join(", "), noted(&flag.help, "env"), "{row:?}");
+        let idle = "no effect in this version";
+        assert_eq!(row[3].contains(idle), flag.help.contains(idle), "{row:?}");
+        let default = noted(&flag.help, "default").replace('`', "");
+        if !default.is_empty() {
+            let told = row[2].replace('`', "");
+            // The help has less room for words than the table, or more.
+            assert!(default.contains(&told), "{row:?}: {default}");
+        }
+    }
+}
+
+/// Of test builds only.
+const FAIL_POINT: &str = "TFWRAP_FAIL_POINT";
+
+#[test]
+fn the_tables_name_every_variable() {
+    let variable = |word: &str| {
+        let ours = word.strip_prefix("TFWRAP_").unwrap_or_default();
+        !ours.is_empty() && ours.bytes().all(|c| c.is_ascii_uppercase() || c == b'_')
+    };
+    let mut read_by_code = BTreeSet::from(["NO_COLOR", "CLICOLOR_FORCE"].map(str::to_owned));
+    for file in rust_files("src") {
+        let text = file.text.split("#[cfg(test)]").next().unwrap();
+        let strings = text.split('"').filter(|word| variable(word) && *word != FAIL_POINT);
+        if !file.path.ends_with("tests.rs") {
+            read_by_code.extend(strings.map(str::to_owned));
+        }
+    }
+    for flag in flags().values() {
+        let names = noted(&flag.help, "env").split(", ").filter(|name| !name.is_empty());
+        read_by_code.extend(names.map(str::to_owned));
+    }
+    let mut told: Vec<String> = Vec::new();
+    for row in table("Options") {
+        told.extend(quoted(&row[1]).into_iter().map(str::to_owned));
+    }
+    for row in table("Environment") {
+        told.extend(quoted(&row[0]).into_iter().map(str::to_owned));
+    }
+    let distinct: BTreeSet<String> = told.iter().cloned().collect();
+    assert_eq!(distinct.len(), told.len(), "one row each: {told:?}");
+    assert_eq!(distinct, read_by_code);
+}
+
+/// The keys as the program lists them when it meets another one.
+fn keys() -> BTreeSet<String> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("file.yaml");
+    std::fs::write(&path, "no-such-key: 1\n").unwrap();
+    let said = ConfigFile::read(&path).unwrap_err().message;
+    let (_, known) = said.split_once("known are ").unwrap();
+    quoted(known).into_iter().map(str::to_owned).collect()
+}
+
+#[test]
+fn the_table_of_keys_is_what_the_file_may_hold() {
+    let rows = table("`.tfwrap.yaml`");
+    let told: BTreeSet<String> = rows.iter().map(|row| quoted(&row[0])[0].to_owned()).collect();
+    assert_eq!(told, keys());
+    assert_eq!(told.len(), rows.len(), "one row each");
+    // Every option may stand there, but where the file is and where to look for it.
+    let mut options: BTreeSet<String> = flags().into_keys().collect();
+    options.insert("unlocked".to_owned());
+    assert!(options.remove("config") && options.remove("chdir"));
+    assert_eq!(told, options);
+    for row in rows {
+        let key = quoted(&row[0])[0];
+        let idle = "no effect in this version";
+        let of_option = option_rows().get(key).is_some_and(|row| row[3].contains(idle));
+        assert_eq!(row[1].contains(idle), of_option, "{row:?}");
+    }
+}
+
+#[test]
+fn the_table_of_exit_codes_is_the_codes_constants() {
+    let source = read("src/exit_code.rs");
+    let constants: BTreeSet<String> = source
+        .lines()
+        .filter_map(|line| line.strip_prefix("pub const ")?.split_once(": u8 = "))
+        .map(|(_, value)| value.trim_end_matches(';').to_owned())
+        .collect();
+    let rows = table("Exit codes");
+    let mut told: BTreeSet<String> = rows.iter().map(|row| quoted(&row[0])[0].to_owned()).collect();
+    assert_eq!(told.len(), rows.len(), "one row each");
+    assert!(told.remove("128+N"));
+    assert_eq!(told, constants);
+    let help = Options::command().get_after_help().unwrap().to_string();
+    let (_, codes) = help.split_once("Exit codes:").unwrap();
+    let words: BTreeSet<&str> = codes.split(|c: char| !c.is_ascii_digit()).collect();
+    for code in constants {
+        assert!(words.contains(code.as_str()), "`--help` does not name {code}");
+    }
+}
+
+/// That every input is an option is held beside the outputs, in `report::github`.
+#[test]
+fn every_option_that_does_something_is_an_input_of_the_action() {
+    let action: serde_yaml::Value = serde_yaml::from_str(&read("action.yml")).unwrap();
+    let inputs = action["inputs"].as_mapping().unwrap();
+    for (long, row) in option_rows() {
+        let input = if long == "chdir" { "working-directory" } else { &long };
+        let idle = row[3].contains("no effect in this version");
+        assert_eq!(inputs.contains_key(input), !idle, "{long}");
+    }
+}

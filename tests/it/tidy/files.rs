@@ -1,0 +1,125 @@
+//! What holds for every file.
+
+use super::{File, NONE, files_below, read, root, rust_files};
+
+const MOST_LINES: usize = 400;
+
+/// What may be longer, for now, and how long.
+const LONGER: [(&str, usize); 1] = [("src/lock/acquire.rs", 470)];
+
+/// Put together here, so that this file does not hold them itself.
+const UNFINISHED: [&str; 6] = [
+    concat!("TO", "DO"),
+    concat!("FIX", "ME"),
+    concat!("todo", "!("),
+    concat!("unimplemented", "!("),
+    concat!("#[al", "low("),
+    concat!("#[ig", "nore"),
+];
+
+const MACHINES: [&str; 10] = [
+    concat!("/ro", "ot/"),
+    concat!("/wo", "rk/"),
+    concat!("static.crates", ".io"),
+    concat!("index.crates", ".io"),
+    concat!("registry.npmjs", ".org"),
+    concat!("pypi", ".org"),
+    concat!("pythonhosted", ".org"),
+    concat!("proxy.golang", ".org"),
+    concat!("deb.debian", ".org"),
+    concat!("registry.terraform", ".io"),
+];
+
+fn finds(files: &[File], words: &[&str]) -> Vec<String> {
+    let mut found = Vec::new();
+    for file in files {
+        for (index, line) in file.text.lines().enumerate() {
+            for word in words.iter().filter(|word| line.contains(**word)) {
+                found.push(format!("{}:{}: `{word}`", file.path, index + 1));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn nothing_is_unfinished_or_switched_off() {
+    for dir in ["src", "tests", "benches", "examples", "action", ".ci"] {
+        assert_eq!(finds(&files_below(dir), &UNFINISHED), NONE);
+    }
+}
+
+#[test]
+fn no_file_knows_the_machine_it_was_written_on() {
+    assert_eq!(finds(&files_below(""), &MACHINES), NONE);
+}
+
+#[test]
+fn no_file_of_the_program_is_too_long() {
+    let long = |file: &File| {
+        let lines = file.text.lines().count();
+        let longer = LONGER.iter().find(|(path, _)| *path == file.path);
+        let most = longer.map_or(MOST_LINES, |(_, most)| *most);
+        (lines > most).then(|| format!("{}: {lines} lines", file.path))
+    };
+    assert_eq!(rust_files("src").iter().filter_map(long).collect::<Vec<_>>(), NONE);
+}
+
+/// A file that no module names is never compiled, and its tests never run.
+#[test]
+fn every_file_is_a_module() {
+    let mut forgotten = Vec::new();
+    for dir in ["src", "tests/it"] {
+        for File { path, .. } in rust_files(dir) {
+            let top = |name: &str| path == format!("{dir}/{name}");
+            if top("main.rs") || top("lib.rs") {
+                continue;
+            }
+            if !parents(dir, &path).iter().any(|parent| declares(parent, &path)) {
+                forgotten.push(path);
+            }
+        }
+    }
+    assert_eq!(forgotten, NONE);
+}
+
+/// The files that may declare the module in `path`.
+fn parents(top: &str, path: &str) -> Vec<String> {
+    let path = path.strip_suffix("/mod.rs").unwrap_or(path);
+    let dir = path.rsplit_once('/').unwrap().0;
+    let mut parents: Vec<_> = if dir == top {
+        ["lib.rs", "main.rs"].map(|name| format!("{dir}/{name}")).into()
+    } else {
+        vec![format!("{dir}.rs"), format!("{dir}/mod.rs")]
+    };
+    // By `#[path]`, a file beside it may.
+    if let Some((base, _)) = path.rsplit_once("_tests.rs") {
+        parents.push(format!("{base}.rs"));
+    }
+    parents.retain(|parent| root().join(parent).exists());
+    parents
+}
+
+fn declares(parent: &str, path: &str) -> bool {
+    let path = path.strip_suffix("/mod.rs").unwrap_or(path);
+    let name = path.rsplit_once('/').unwrap().1;
+    let module = format!("mod {};", name.trim_end_matches(".rs"));
+    let by_path = format!("#[path = \"{name}\"]");
+    read(parent).lines().map(str::trim).any(|line| {
+        let line = line.trim_start_matches("pub(crate) ").trim_start_matches("pub(super) ");
+        line.trim_start_matches("pub ") == module || line == by_path
+    })
+}
+
+#[test]
+fn every_bench_is_declared() {
+    let manifest = read("Cargo.toml");
+    for File { path, .. } in rust_files("benches") {
+        let name = path.trim_start_matches("benches/");
+        if !name.contains('/') {
+            let name = name.trim_end_matches(".rs");
+            let declared = format!("[[bench]]\nname = \"{name}\"\nharness = false\n");
+            assert!(manifest.contains(&declared), "{path}");
+        }
+    }
+}
