@@ -59,13 +59,13 @@ impl Happening {
 /// The outside world of one run.
 pub(crate) struct Shell {
     signals: Signals,
-    pub(crate) reporter: Reporter,
+    pub(crate) reporter: Arc<Reporter>,
     in_flight: Option<BoxFuture<'static, Reply>>,
     last_stop: Option<StopSignal>,
 }
 
 impl Shell {
-    pub(crate) fn new(signals: Signals, reporter: Reporter) -> Self {
+    pub(crate) fn new(signals: Signals, reporter: Arc<Reporter>) -> Self {
         Self { signals, reporter, in_flight: None, last_stop: None }
     }
 
@@ -101,6 +101,11 @@ impl Shell {
                     Box::pin(async move { Reply::State(state_object(&backend).await) })
                 }
             });
+    }
+
+    /// Forgets a read that a stop or a bug left unanswered. Writes are always waited for.
+    pub(super) fn abandon(&mut self) {
+        self.in_flight = None;
     }
 
     /// Waits for the next thing to happen.

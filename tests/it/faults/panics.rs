@@ -16,7 +16,8 @@ fn failing(mut command: Command, point: &str) -> Command {
 
 fn asks_for_a_report(done: Finished) {
     let done = done.expect_code(70);
-    says(&done, &["a bug in tfwrap", "report this as a bug"]);
+    says(&done, &["panicked at src/run/", "a bug in tfwrap", "report this as a bug"]);
+    assert!(done.stderr.lines().all(|line| line.starts_with("tfwrap: ")), "{}", done.stderr);
 }
 
 #[tokio::test]
@@ -47,4 +48,16 @@ async fn a_panic_while_the_child_runs_ends_it_before_the_release() {
     stage.proxy.release();
     asks_for_a_report(ours.finish());
     assert_eq!(stage.info().await, None);
+}
+
+#[tokio::test]
+async fn a_panic_between_two_locks_gives_the_first_back() {
+    let stage = Stage::new("panics/between").await;
+    let further =
+        format!("dynamodb://{}/z?region=eu-west-1&endpoint={}", stage.table, stage.proxy.url());
+    let ours = stage.with(&["--lock", &further], "true");
+    asks_for_a_report(run(&mut failing(ours, "acquired")));
+    assert_eq!((stage.runs(), stage.info().await), (0, None));
+    assert_eq!([stage.requests("PutItem"), stage.requests("DeleteItem")], [1, 1]);
+    assert_eq!(stage.proxy.count("PutItem z"), 0, "it did not come to the second");
 }
