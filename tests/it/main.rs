@@ -11,5 +11,8 @@ mod interop;
 mod local_state;
 mod nesting;
 mod proxy;
+mod s3_example;
+mod saved_plan;
 mod servers;
 mod store_faults;
+mod workspace_trap;
