@@ -2,8 +2,10 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::{IsTerminal, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::ci::Ci;
@@ -156,9 +158,10 @@ fn locked(job: LockedJob, settings: &Settings, ci: &Ci, options: report::Options
         Err(error) => return fail(&internal("the runtime cannot be started", &error), options),
     };
     let reporter = match Reporter::to_stderr(options) {
-        Ok(reporter) => reporter,
+        Ok(reporter) => Arc::new(reporter),
         Err(error) => return fail(&internal("stderr cannot be used", &error), options),
     };
+    say_panics(&reporter);
     let signals = {
         let _runtime = runtime.enter();
         match Signals::install() {
@@ -188,11 +191,25 @@ fn locked(job: LockedJob, settings: &Settings, ci: &Ci, options: report::Options
         terminal_use: if ci.in_ci { TerminalUse::LeaveAlone } else { TerminalUse::HandOver },
     };
     let mut shell = Shell::new(signals, reporter);
-    let code = runtime.block_on(run::locked(&mut shell, job, &context));
+    // What unwinds up to here has its message still to be said.
+    let run = AssertUnwindSafe(|| runtime.block_on(run::locked(&mut shell, job, &context)));
+    let code = catch_unwind(run).unwrap_or(exit_code::BUG);
     shell.reporter.flush(LAST_WORDS);
     // A store request that hangs in a blocking thread must not keep us.
     runtime.shutdown_background();
     code
+}
+
+/// Panics are said by the reporter: the standard hook writes to stderr itself, and where that is
+/// stalled the panic would never unwind to where the lock is given back.
+fn say_panics(reporter: &Arc<Reporter>) {
+    let reporter = Arc::clone(reporter);
+    std::panic::set_hook(Box::new(move |panic| {
+        let what = panic.payload_as_str().unwrap_or("no message");
+        let place = panic.location().map(|place| format!(" at {place}")).unwrap_or_default();
+        let message = format!("panicked{place}: {what}");
+        reporter.say(Notice::Error { message, hint: None, code: exit_code::BUG });
+    }));
 }
 
 fn report_options(settings: &Settings, env: &Env) -> report::Options {

@@ -90,6 +90,13 @@ impl Release {
         }
     }
 
+    /// Retries for so long, instead of for [`PATIENCE`].
+    #[must_use]
+    pub fn for_at_most(mut self, patience: Duration, now: Uptime) -> Self {
+        self.give_up_at = now.plus(patience);
+        self
+    }
+
     /// When the machine wants a [`Event::Tick`]; `None` while a request is out.
     #[must_use]
     pub fn deadline(&self) -> Option<Uptime> {

@@ -7,6 +7,7 @@ mod shell;
 mod supervise;
 mod workspace;
 
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 pub(crate) use acquire::Introduction;
@@ -75,8 +76,11 @@ pub(crate) async fn locked(shell: &mut Shell, mut job: LockedJob, context: &Cont
     let limit = job.lock_timeout.value;
     let give_up_at = started.plus(limit);
     let mut acquired = Acquired::default();
-    let failure =
-        acquire_all(shell, &mut job, context, give_up_at, limit, &mut acquired).await.err();
+    let acquiring = acquire_all(shell, &mut job, context, give_up_at, limit, &mut acquired);
+    let (failure, panicked) = match AssertUnwindSafe(acquiring).catch_unwind().await {
+        Ok(result) => (result.err(), false),
+        Err(_) => (None, true),
+    };
     let Acquired { inherited, contended, holder } = acquired;
     let mut report = RunReport {
         child: None,
@@ -90,16 +94,16 @@ pub(crate) async fn locked(shell: &mut Shell, mut job: LockedJob, context: &Cont
         contended,
         stopped: false,
         lost: false,
-        panicked: false,
+        panicked,
     };
     let since = uptime();
-    if report.error.is_none() {
+    if report.error.is_none() && !report.panicked {
         announce(shell, context);
         let child = child_command(shell, &job, &inherited, context, give_up_at);
         // The child's handle lives out here: after a panic it is still there to be ended.
         let mut slot = None;
         let ran = supervise::run(shell, &child, context, &mut slot);
-        match std::panic::AssertUnwindSafe(ran).catch_unwind().await {
+        match AssertUnwindSafe(ran).catch_unwind().await {
             Ok(Ok(ended)) => {
                 report.child = Some(ended.status);
                 report.stopped = ended.stopped;
@@ -114,6 +118,7 @@ pub(crate) async fn locked(shell: &mut Shell, mut job: LockedJob, context: &Cont
             }
         }
     }
+    shell.abandon();
     let worth_saying = report.stopped || report.panicked || report.error.is_some();
     report.releases = release::all(shell, worth_saying).await;
     report.held = report.id.as_ref().map_or(Duration::ZERO, |_| uptime().since(since));
@@ -154,6 +159,7 @@ async fn acquire_all(
                 acquired.holder = Some(holder);
             }
             taken.result?;
+            supervise::fail_point("acquired");
         }
         // Whoever held the lock before us may have deleted the workspace.
         let vanished = match &job.trap {
@@ -286,7 +292,7 @@ fn conclude(shell: &Shell, job: &LockedJob, context: &Context, report: &RunRepor
         shell.say(Notice::Error { message: error.to_string(), hint: error.hint(), code });
     }
     if report.panicked {
-        let message = "a bug in tfwrap ended the supervision; Terraform was ended first";
+        let message = "a bug in tfwrap ended the run; a child that was started was ended first";
         shell.say(Notice::Error {
             message: message.to_owned(),
             hint: Error::Internal(String::new()).hint(),

@@ -1,8 +1,12 @@
 //! Giving the locks back, whatever happened before: drives [`Release`] for one after the other.
 
+use std::time::Duration;
+
 use super::acquire::{Grant, describe};
 use super::shell::{Happening, Kept, Reply, Request, Shell};
 use crate::clock::uptime;
+#[cfg(debug_assertions)]
+use crate::duration;
 use crate::identity::new_seed;
 use crate::lock::jitter::Jitter;
 use crate::lock::release::{Action, Event, Release, ReleaseOutcome};
@@ -41,6 +45,9 @@ async fn one(shell: &mut Shell, grant: &Grant) -> ReleaseOutcome {
     let now = uptime();
     let mut machine =
         Release::new(grant.id.clone(), grant.version.clone(), now, Jitter(new_seed()));
+    if let Some(patience) = patience() {
+        machine = machine.for_at_most(patience, now);
+    }
     let mut action = machine.step(now, Event::Start);
     loop {
         match action {
@@ -69,6 +76,18 @@ async fn one(shell: &mut Shell, grant: &Grant) -> ReleaseOutcome {
         };
         action = machine.step(uptime(), event);
     }
+}
+
+/// Another limit for tests, which cannot wait a minute; none in a release build.
+fn patience() -> Option<Duration> {
+    #[cfg(debug_assertions)]
+    {
+        #[expect(clippy::disallowed_methods, reason = "in test builds only")]
+        let wanted = std::env::var("TFWRAP_RELEASE_PATIENCE").ok()?;
+        duration::parse(&wanted).ok()
+    }
+    #[cfg(not(debug_assertions))]
+    None
 }
 
 fn tell(shell: &Shell, grant: &Grant, outcome: &ReleaseOutcome, worth_saying: bool) {

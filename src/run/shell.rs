@@ -139,7 +139,7 @@ fn silence(is_beat: bool) -> Reply {
 /// The outside world of one run.
 pub(crate) struct Shell {
     signals: Signals,
-    pub(crate) reporter: Reporter,
+    pub(crate) reporter: Arc<Reporter>,
     in_flight: Option<BoxFuture<'static, Reply>>,
     pub(super) kept: Vec<Kept>,
     news: VecDeque<(usize, News)>,
@@ -147,7 +147,7 @@ pub(crate) struct Shell {
 }
 
 impl Shell {
-    pub(crate) fn new(signals: Signals, reporter: Reporter) -> Self {
+    pub(crate) fn new(signals: Signals, reporter: Arc<Reporter>) -> Self {
         let (kept, news) = (Vec::new(), VecDeque::new());
         Self { signals, reporter, in_flight: None, kept, news, last_stop: None }
     }
@@ -203,6 +203,11 @@ impl Shell {
         };
         let said = self.kept[index].step(uptime(), event);
         self.news.extend(said.into_iter().map(|news| (index, news)));
+    }
+
+    /// Forgets a read that a stop or a bug left unanswered. Writes are always waited for.
+    pub(super) fn abandon(&mut self) {
+        self.in_flight = None;
     }
 
     /// Waits for the next thing to happen.

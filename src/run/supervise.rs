@@ -264,7 +264,7 @@ fn tell(shell: &Shell, action: Action, event: Event, child: &Child) {
 }
 
 /// Panics where a test asks for it; nothing in a release build.
-fn fail_point(name: &str) {
+pub(super) fn fail_point(name: &str) {
     #[cfg(debug_assertions)]
     {
         #[expect(clippy::disallowed_methods, reason = "in test builds only")]

@@ -60,11 +60,10 @@ pub(super) async fn ensure(
                 )));
             }
             Ok(StateObject::Missing) => {}
-            Err(StoreError::Denied(action)) => {
+            Err(StoreError::Denied(what)) => {
                 return Ok(Ready::Native(format!(
-                    "`{action}` is denied on the bucket `{}`: Terraform then takes the lock by \
-                     itself in every command outside the workspace `default`",
-                    trap.backend.bucket
+                    "access denied: {what}; without it Terraform takes the lock by itself in every \
+                     command outside the workspace `default`"
                 )));
             }
             Err(source) => {

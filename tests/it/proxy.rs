@@ -35,6 +35,8 @@ pub(crate) enum Fault {
     Hold,
     /// It is done; the reply waits for [`Proxy::release`].
     HoldReply,
+    /// This, but not before [`Proxy::release`].
+    HoldThen(Box<Self>),
     /// It is done after this long.
     Delay(Duration),
     /// It is not done; this status and error code come back.
@@ -66,7 +68,8 @@ impl Rule {
         Self { operation: None, key: None, fault, skip: 0, times: usize::MAX }
     }
 
-    /// Every request for `operation` (such as `PutItem`; of S3 the method) meets `fault`.
+    /// Every request for `operation` (such as `PutItem`; of S3 `ListObjectsV2`, else the method)
+    /// meets `fault`.
     pub(crate) fn on(operation: &str, fault: Fault) -> Self {
         Self { operation: Some(operation.to_owned()), ..Self::all(fault) }
     }
@@ -149,7 +152,8 @@ impl Proxy {
         *self.shared.rules.lock().unwrap() = rules.into_iter().collect();
     }
 
-    /// How many requests for `operation` have arrived.
+    /// How many requests for `operation` have arrived; of those about one key, when that follows
+    /// the operation, as in `PutItem b/k`.
     pub(crate) fn count(&self, operation: &str) -> usize {
         sum(&self.shared.arrived.borrow(), operation)
     }
@@ -180,8 +184,15 @@ impl Proxy {
     }
 }
 
+/// Those for an operation, or for one key of it: `PutItem` or `PutItem b/k`.
 fn sum(arrived: &Arrived, operation: &str) -> usize {
-    arrived.iter().filter(|((of, _), _)| of == operation).map(|(_, count)| count).sum()
+    let (operation, key) = match operation.split_once(' ') {
+        Some((operation, key)) => (operation, Some(key)),
+        None => (operation, None),
+    };
+    let wanted =
+        |of: &str, about: &str| of == operation && key.is_none_or(|wanted| wanted == about);
+    arrived.iter().filter(|((of, about), _)| wanted(of, about)).map(|(_, count)| count).sum()
 }
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
@@ -205,7 +216,14 @@ async fn exchange(mut client: TcpStream, shared: &Shared) -> std::io::Result<()>
     let of = (request.operation.clone(), request.key.clone());
     shared.arrived.send_modify(|counts| *counts.entry(of).or_default() += 1);
     let upstream = || forward(&shared.upstream, &request);
-    match fault.unwrap_or(Fault::Pass) {
+    let mut fault = fault.unwrap_or(Fault::Pass);
+    if let Fault::HoldThen(then) = fault {
+        next(released.clone()).await;
+        fault = *then;
+    }
+    match fault {
+        // One hold is enough.
+        Fault::HoldThen(_) => unreachable!("a hold after a hold"),
         Fault::Pass => client.write_all(&upstream().await?).await?,
         Fault::DropReply => {
             upstream().await?;
@@ -217,7 +235,7 @@ async fn exchange(mut client: TcpStream, shared: &Shared) -> std::io::Result<()>
         }
         Fault::FailAfter => {
             upstream().await?;
-            client.write_all(&error(500, "InternalServerError")).await?;
+            client.write_all(&request.error(500, "InternalServerError")).await?;
         }
         Fault::Refuse => return reset(&client),
         Fault::Hold => {
@@ -233,7 +251,7 @@ async fn exchange(mut client: TcpStream, shared: &Shared) -> std::io::Result<()>
             tokio::time::sleep(time).await;
             client.write_all(&upstream().await?).await?;
         }
-        Fault::Status(status, code) => client.write_all(&error(status, code)).await?,
+        Fault::Status(status, code) => client.write_all(&request.error(status, code)).await?,
     }
     client.shutdown().await
 }
@@ -246,18 +264,6 @@ async fn next(mut released: watch::Receiver<usize>) {
 /// Makes the drop of `client` a reset.
 fn reset(client: &TcpStream) -> std::io::Result<()> {
     client.set_zero_linger()
-}
-
-fn error(status: u16, code: &str) -> Vec<u8> {
-    let body = format!(
-        r#"{{"__type":"com.amazonaws.dynamodb.v20120810#{code}","message":"said by the proxy"}}"#
-    );
-    format!(
-        "HTTP/1.1 {status} Fault\r\ncontent-type: application/x-amz-json-1.0\r\n\
-         content-length: {}\r\nconnection: close\r\n\r\n{body}",
-        body.len()
-    )
-    .into_bytes()
 }
 
 async fn forward(upstream: &str, request: &Request) -> std::io::Result<Vec<u8>> {
@@ -275,9 +281,30 @@ struct Request {
     body: Vec<u8>,
     operation: String,
     key: String,
+    /// Of S3, which speaks XML.
+    is_s3: bool,
 }
 
 impl Request {
+    /// A refusal, as the server would word it.
+    fn error(&self, status: u16, code: &str) -> Vec<u8> {
+        let message = "said by the proxy";
+        let (kind, body) = if self.is_s3 {
+            let body = format!("<Error><Code>{code}</Code><Message>{message}</Message></Error>");
+            ("application/xml", body)
+        } else {
+            let name = format!("com.amazonaws.dynamodb.v20120810#{code}");
+            let body = format!(r#"{{"__type":"{name}","message":"{message}"}}"#);
+            ("application/x-amz-json-1.0", body)
+        };
+        format!(
+            "HTTP/1.1 {status} Fault\r\ncontent-type: {kind}\r\n\
+             content-length: {}\r\nconnection: close\r\n\r\n{body}",
+            body.len()
+        )
+        .into_bytes()
+    }
+
     /// `None`: the client closed the connection without one.
     async fn read(client: &mut TcpStream) -> std::io::Result<Option<Self>> {
         let mut bytes = Vec::new();
@@ -311,15 +338,21 @@ impl Request {
                 return Ok(None);
             }
         }
+        let is_s3 = target.is_none();
         let (operation, key) = if let Some(target) = target {
             let operation = target.rsplit('.').next().unwrap_or_default().to_owned();
             (operation, lock_id(&body).unwrap_or_default())
         } else {
             let mut words = first.split(' ');
             let mut word = || words.next().unwrap_or_default().to_owned();
-            (word(), word())
+            let (method, path) = (word(), word());
+            if path.contains("list-type=2") {
+                ("ListObjectsV2".to_owned(), path)
+            } else {
+                (method, path)
+            }
         };
-        Ok(Some(Self { head, body, operation, key }))
+        Ok(Some(Self { head, body, operation, key, is_s3 }))
     }
 }
 

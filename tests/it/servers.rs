@@ -184,6 +184,11 @@ impl S3 {
         std::fs::write(path, body).unwrap();
     }
 
+    /// Removes an object.
+    pub(crate) fn remove(&self, bucket: &str, key: &str) {
+        std::fs::remove_file(self.root.join(bucket).join(key)).unwrap();
+    }
+
     /// Reads an object.
     pub(crate) fn get(&self, bucket: &str, key: &str) -> Option<Vec<u8>> {
         std::fs::read(self.root.join(bucket).join(key)).ok()

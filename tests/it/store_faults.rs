@@ -329,7 +329,7 @@ async fn a_state_is_found_as_terraform_lists_it() {
 #[tokio::test]
 async fn a_refused_listing_names_its_permission() {
     let proxy = Proxy::before(&s3().url);
-    proxy.plan([Rule::on("GET", Fault::Status(403, "AccessDenied"))]);
+    proxy.plan([Rule::on("ListObjectsV2", Fault::Status(403, "AccessDenied"))]);
     let clients = AwsClients::new(&aws_settings(proxy.url()), impatient()).await.unwrap();
     let error = workspace_state(&clients, "b", "env:/", "k").await.unwrap_err();
     assert!(matches!(error, StoreError::Denied(_)), "{error:?}");

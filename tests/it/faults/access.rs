@@ -1,0 +1,59 @@
+//! Credentials and permissions.
+
+use super::{Stage, says};
+use crate::harness::{Running, run};
+use crate::proxy::Fault;
+
+#[tokio::test]
+async fn credentials_that_do_not_work_are_77_with_a_hint() {
+    let stage = Stage::new("access/credentials").await;
+    for (code, word) in [
+        ("ExpiredTokenException", "expired"),
+        ("UnrecognizedClientException", "not valid"),
+        ("InvalidSignatureException", "secret key"),
+    ] {
+        stage.plan(&[("PutItem", Fault::Status(400, code), usize::MAX)]);
+        let done = run(&mut stage.around("true")).expect_code(77);
+        says(&done, &[word, "hint: log in again", "AWS_PROFILE"]);
+        assert_eq!((stage.runs(), stage.info().await), (0, None));
+    }
+}
+
+#[tokio::test]
+async fn a_refused_permission_is_77_and_named() {
+    let stage = Stage::new("access/denied").await;
+    stage.plan(&[("PutItem", Fault::DENIED, usize::MAX)]);
+    let done = run(&mut stage.around("true")).expect_code(77);
+    says(&done, &["`dynamodb:PutItem`", "access-denied", "hint: allow"]);
+    assert_eq!((stage.runs(), stage.requests("PutItem")), (0, 1));
+}
+
+#[tokio::test]
+async fn without_leave_to_read_a_wait_still_ends() {
+    let stage = Stage::new("access/blind").await;
+    let theirs = stage.taken_by_a_stranger().await;
+    stage.plan(&[("GetItem", Fault::DENIED, usize::MAX)]);
+    let ours = Running::start(&mut stage.around("true"));
+    ours.says("stranger@elsewhere");
+    // It goes on by trying.
+    stage.arrived("PutItem", 3).await;
+    assert_eq!(stage.runs(), 0);
+    assert_eq!(stage.info().await, Some(theirs));
+    stage.cleared().await;
+    stage.went_well(ours.finish(), "blind").await;
+    // Also one that nobody answers.
+    stage
+        .proxy
+        .plan([stage.on("GetItem", Fault::DENIED), stage.on("PutItem", Fault::DropReply).times(1)]);
+    stage.went_well(run(&mut stage.around("true")), "blind and lost").await;
+}
+
+#[tokio::test]
+async fn without_leave_to_read_a_wait_that_ends_is_75() {
+    let stage = Stage::new("access/blind-timeout").await;
+    stage.taken_by_a_stranger().await;
+    stage.plan(&[("GetItem", Fault::DENIED, usize::MAX)]);
+    let done = run(&mut stage.with(&["--lock-timeout=1s"], "true")).expect_code(75);
+    says(&done, &["stranger@elsewhere"]);
+    assert_eq!(stage.runs(), 0);
+}
