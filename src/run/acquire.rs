@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::shell::{Happening, Kept, Reply, Request, Shell};
 use super::supervise;
+use super::voice::{Voice, late, no_line, timed_out, took_over};
 use crate::clock::{uptime, wall};
-use crate::duration;
 use crate::error::Error;
 use crate::held::Held;
 use crate::identity::{new_lock_id, new_seed};
@@ -17,8 +17,8 @@ use crate::lock::lease::{Lease, LeaseTerm};
 use crate::lock::line::{Slot, Waiter};
 use crate::lock::queue::{Action, Event, Queue};
 use crate::lock::{Holder, LockId, LockInfo, LockKey, Uptime};
-use crate::report::{Cadence, Notice, clean, describe_holder};
-use crate::store::{Record, RecordVersion, Registers, StoreError};
+use crate::report::Notice;
+use crate::store::{Record, RecordVersion, Registers};
 use crate::supervise::StopSignal;
 use crate::target::LockTarget;
 
@@ -301,43 +301,6 @@ impl<'a> Attempt<'a> {
     }
 }
 
-fn no_line(target: &LockTarget, error: &StoreError) -> Notice {
-    Notice::Warning {
-        message: format!(
-            "no line can be kept beside the lock `{}` ({error}): competing for it without order",
-            target.url()
-        ),
-        hint: Some(
-            "allow the same actions on the keys that begin with the lock's, or switch the line \
-             off with `--no-line`"
-                .to_owned(),
-        ),
-    }
-}
-
-fn took_over(target: &LockTarget, record: &Record) -> Notice {
-    let holder = describe(&Holder::of(record));
-    Notice::Warning {
-        message: format!(
-            "took over the lock `{}`: its holder gave no sign of life for its whole lease; it was \
-             {holder}",
-            target.url()
-        ),
-        hint: Some(
-            "that run may have ended in the middle: read what Terraform plans before you apply"
-                .to_owned(),
-        ),
-    }
-}
-
-/// Who has a lock, in words that follow "it is".
-pub(super) fn describe(holder: &Holder) -> String {
-    match holder {
-        Holder::Known(info) => describe_holder(info, wall()),
-        Holder::Unreadable => "held by someone whose record cannot be read".to_owned(),
-    }
-}
-
 fn info(target: &LockTarget, introduction: &Introduction, id: &LockId) -> LockInfo {
     LockInfo {
         id: id.clone(),
@@ -347,74 +310,5 @@ fn info(target: &LockTarget, introduction: &Introduction, id: &LockId) -> LockIn
         version: env!("CARGO_PKG_VERSION").to_owned(),
         created: LockInfo::format_created(wall()),
         path: target.path(),
-    }
-}
-
-fn late(source: StoreError, may_still_appear: bool) -> StoreError {
-    match source {
-        StoreError::Unavailable { detail, sent } if may_still_appear => StoreError::Unavailable {
-            detail: format!(
-                "{detail}; a request was never answered, so that our lock may still appear"
-            ),
-            sent,
-        },
-        source => source,
-    }
-}
-
-fn timed_out(target: &LockTarget, machine: &Acquire, limit: Duration) -> Error {
-    let holder = machine.holder();
-    let described = holder.as_ref().map_or_else(|| "seen to be free".to_owned(), describe);
-    let id = holder.as_ref().and_then(Holder::info).map(|info| &info.id);
-    let hint = id.filter(|id| !id.0.is_empty()).map(|id| {
-        // The ID comes from the record, so it is as untrusted as the rest of it.
-        let id = LockId(clean(&id.0));
-        let command = if target.of_backend {
-            format!("terraform force-unlock {}", crate::report::shell_quote(&id.0))
-        } else {
-            target.unlock_command(&id)
-        };
-        format!(
-            "wait longer with `--lock-timeout`; if you are sure that the holder is dead: {command}"
-        )
-    });
-    Error::NotAcquired {
-        waited: duration::format(limit),
-        holder: format!("`{}` is {described}", target.url()),
-        hint,
-    }
-}
-
-/// Says who holds the lock, when it is time to.
-struct Voice {
-    cadence: Cadence,
-    holder: Option<Holder>,
-    started: Uptime,
-    limit: Duration,
-}
-
-impl Voice {
-    fn new(started: Uptime, limit: Duration) -> Self {
-        Self { cadence: Cadence::default(), holder: None, started, limit }
-    }
-
-    fn speak(&mut self, shell: &Shell, target: &LockTarget, machine: &Queue) {
-        let holder = machine.acquire().holder();
-        if holder.is_none() {
-            return;
-        }
-        let changed = holder != self.holder;
-        self.holder = holder;
-        let now = uptime();
-        if self.cadence.is_due(now, changed) {
-            shell.say(Notice::Waiting {
-                lock: target.url(),
-                holder: self.holder.as_ref().and_then(Holder::info).cloned().map(Box::new),
-                waited: now.since(self.started),
-                limit: self.limit,
-                ahead: machine.ahead(),
-                silent: machine.acquire().silence(now),
-            });
-        }
     }
 }

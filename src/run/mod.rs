@@ -5,6 +5,7 @@ mod acquire;
 mod release;
 mod shell;
 mod supervise;
+mod voice;
 mod workspace;
 
 use std::panic::AssertUnwindSafe;

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::acquire::{Grant, describe};
+use super::acquire::Grant;
 use super::shell::{Happening, Kept, Reply, Request, Shell};
+use super::voice::describe;
 use crate::clock::uptime;
 #[cfg(debug_assertions)]
 use crate::duration;

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
@@ -38,13 +39,22 @@ pub(super) fn client(settings: &AwsSettings) -> Result<SharedHttpClient, StoreEr
     };
     let http = proxy("http_proxy", &settings.http_proxy)?;
     let https = proxy("https_proxy", &settings.https_proxy)?;
-    if http.is_disabled() && https.is_disabled() {
-        return Ok(through(http, tls));
-    }
-    Ok(SharedHttpClient::new(ByScheme {
-        http: through(http, tls.clone()),
-        https: through(https, tls),
-    }))
+    // A proxy that is itself reached by TLS needs it for plain requests, too.
+    let secure_proxy =
+        settings.http_proxy.as_deref().is_some_and(|url| url.trim().starts_with("https:"));
+    let http = if secure_proxy { through(http, tls.clone()) } else { plainly_through(http) };
+    Ok(SharedHttpClient::new(ByScheme { http, https: through(https, tls) }))
+}
+
+fn plainly_through(proxy: ProxyConfig) -> SharedHttpClient {
+    Builder::new().build_with_connector_fn(move |settings, components| {
+        let mut builder = Connector::builder().proxy_config(proxy.clone());
+        builder.set_connector_settings(settings.cloned());
+        if let Some(components) = components {
+            builder.set_sleep_impl(components.sleep_impl());
+        }
+        builder.build_http()
+    })
 }
 
 fn through(proxy: ProxyConfig, tls: TlsContext) -> SharedHttpClient {
@@ -102,29 +112,54 @@ fn trust_of(path: &Path) -> Result<TrustStore, StoreError> {
 
 /// The library's client knows one proxy; this chooses between two clients.
 #[derive(Debug)]
-struct ByScheme<T> {
-    http: T,
-    https: T,
+struct ByScheme {
+    http: SharedHttpClient,
+    https: SharedHttpClient,
 }
 
-impl HttpClient for ByScheme<SharedHttpClient> {
+impl HttpClient for ByScheme {
     fn http_connector(
         &self,
         settings: &HttpConnectorSettings,
         components: &RuntimeComponents,
     ) -> SharedHttpConnector {
-        SharedHttpConnector::new(ByScheme {
-            http: self.http.http_connector(settings, components),
-            https: self.https.http_connector(settings, components),
-        })
+        let later = |client: &SharedHttpClient| Later {
+            client: client.clone(),
+            settings: settings.clone(),
+            components: components.clone(),
+            connector: OnceLock::new(),
+        };
+        let (http, https) = (later(&self.http), later(&self.https));
+        SharedHttpConnector::new(ConnectorByScheme { http, https })
     }
 }
 
-impl HttpConnector for ByScheme<SharedHttpConnector> {
+#[derive(Debug)]
+struct ConnectorByScheme {
+    http: Later,
+    https: Later,
+}
+
+impl HttpConnector for ConnectorByScheme {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let scheme = request.uri().split_once(':').map_or("", |(scheme, _)| scheme);
-        let client = if scheme.eq_ignore_ascii_case("http") { &self.http } else { &self.https };
-        client.call(request)
+        let later = if scheme.eq_ignore_ascii_case("http") { &self.http } else { &self.https };
+        later.connector().call(request)
+    }
+}
+
+/// A connector that is made when it is needed: that for TLS reads all the system's certificates.
+#[derive(Debug)]
+struct Later {
+    client: SharedHttpClient,
+    settings: HttpConnectorSettings,
+    components: RuntimeComponents,
+    connector: OnceLock<SharedHttpConnector>,
+}
+
+impl Later {
+    fn connector(&self) -> &SharedHttpConnector {
+        self.connector.get_or_init(|| self.client.http_connector(&self.settings, &self.components))
     }
 }
 

@@ -5,7 +5,7 @@ use super::{File, NONE, files_below, read, root, rust_files};
 const MOST_LINES: usize = 400;
 
 /// What may be longer, for now, and how long.
-const LONGER: [(&str, usize); 1] = [("src/lock/acquire.rs", 470)];
+const LONGER: [(&str, usize); 0] = [];
 
 /// Put together here, so that this file does not hold them itself.
 const UNFINISHED: [&str; 6] = [

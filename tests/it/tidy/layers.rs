@@ -38,6 +38,7 @@ const BORDERS: [Border; 9] = [
             START,
             ("program.rs", "splits and joins `PATH`; reads nothing"),
             ("run/supervise.rs", "the fail point of test builds"),
+            ("run/release.rs", "the patience of test builds"),
         ],
     },
     Border {

@@ -1,0 +1,250 @@
+//! What follows from each answer of the store.
+
+use std::time::Duration;
+
+use super::super::Uptime;
+use super::super::backoff::{HEAD, pause_after};
+use super::{
+    Acquire, Action, FIRST_CONTACT, Next, Outcome, SETTLE_AFTER_STOP, Seen, State, Won, identity,
+};
+use crate::store::{StoreError, Stored, WriteReply};
+
+impl Acquire {
+    pub(super) fn take(&mut self, now: Uptime) -> Action {
+        self.first_sent.get_or_insert(now);
+        self.state = State::Taking { sent: now };
+        Action::Take
+    }
+
+    pub(super) fn look(&mut self, now: Uptime, settling: bool) -> Action {
+        if self.blind {
+            return self.take(now);
+        }
+        self.state = State::Looking { settling, sent: now };
+        Action::Look
+    }
+
+    pub(super) fn end(&mut self, outcome: Outcome) -> Action {
+        self.state = State::Ended;
+        Action::Done(outcome)
+    }
+
+    pub(super) fn wake(&mut self, now: Uptime, then: Next) -> Action {
+        match then {
+            Next::Settle => self.look(now, true),
+            // Everyone tries once before giving up.
+            _ if now >= self.give_up_at => {
+                self.last_try = true;
+                self.take(now)
+            }
+            Next::Take => self.take(now),
+            Next::Look => self.look(now, false),
+        }
+    }
+
+    pub(super) fn took(
+        &mut self,
+        now: Uptime,
+        sent: Uptime,
+        reply: Result<WriteReply, StoreError>,
+    ) -> Action {
+        match reply {
+            Ok(WriteReply::Applied(version)) => {
+                self.granted(Won { version, since: sent, answered: true })
+            }
+            Ok(WriteReply::Conflict(current)) => {
+                self.answered();
+                match current {
+                    Some(Some(stored)) => self.met(now, sent, stored),
+                    Some(None) => self.phantom(now),
+                    None => self.look(now, false),
+                }
+            }
+            Err(error) if error.outcome_is_unknown() => {
+                self.unanswered = true;
+                self.faulted(error);
+                self.look(now, true)
+            }
+            Err(error) => self.fault_or_fail(now, error, Next::Take),
+        }
+    }
+
+    pub(super) fn looked(
+        &mut self,
+        now: Uptime,
+        sent: Uptime,
+        reply: Result<Option<Stored>, StoreError>,
+        settling: bool,
+    ) -> Action {
+        match reply {
+            Ok(Some(stored)) => {
+                self.answered();
+                self.met(now, sent, stored)
+            }
+            Ok(None) => {
+                self.answered();
+                self.vacant(now)
+            }
+            // A refused read tells nothing; a create shows what is there.
+            Err(StoreError::Denied(_)) => {
+                self.blind = true;
+                self.answered();
+                self.vacant(now)
+            }
+            Err(error) => {
+                let then = if settling { Next::Settle } else { Next::Look };
+                self.fault_or_fail(now, error, then)
+            }
+        }
+    }
+
+    pub(super) fn answered(&mut self) {
+        self.reached = true;
+        self.faults = 0;
+        self.last_fault = None;
+    }
+
+    pub(super) fn granted(&mut self, won: Won) -> Action {
+        self.answered();
+        self.end(if self.stopping.is_some() {
+            Outcome::Stopped { held: Some(won) }
+        } else {
+            Outcome::Granted(won)
+        })
+    }
+
+    /// The register holds a record: ours, or someone's to wait for.
+    pub(super) fn met(&mut self, now: Uptime, sent: Uptime, stored: Stored) -> Action {
+        self.phantoms = 0;
+        if stored.record.is_held_by(&self.id) {
+            // The unanswered create is found: it can land no more.
+            self.unanswered = false;
+            let since = self.first_sent.unwrap_or(self.started);
+            return self.granted(Won { version: stored.version, since, answered: false });
+        }
+        // Ours did not land, and the one who is there was not it.
+        self.taken_over = None;
+        self.see(now, sent, stored);
+        if self.stopping.is_some() {
+            return self.end(Outcome::Stopped { held: None });
+        }
+        if self.has_expired(now) {
+            return self.take_over(now);
+        }
+        if self.over(now) {
+            return self.end(Outcome::TimedOut);
+        }
+        self.sleep(now, Next::Look)
+    }
+
+    /// Takes note of somebody's record.
+    pub(super) fn see(&mut self, now: Uptime, sent: Uptime, stored: Stored) {
+        self.contended = true;
+        if let Some(seen) = self.seen.as_mut().filter(|seen| seen.version == stored.version) {
+            seen.until = sent;
+            return;
+        }
+        let since = match (identity(&stored.record), &self.handed_on) {
+            (Some((id, beat)), Some(before)) if before.id == id && before.beat == beat => {
+                now.minus(Duration::from_millis(before.stood))
+            }
+            _ => now,
+        };
+        let Stored { record, version } = stored;
+        self.seen = Some(Seen { record, version, since, until: sent });
+    }
+
+    pub(super) fn has_expired(&self, now: Uptime) -> bool {
+        self.seen.as_ref().and_then(Seen::expires).is_some_and(|at| now >= at)
+    }
+
+    /// Conditional on the very version that stood still: if its holder lives after all, this is
+    /// refused.
+    pub(super) fn take_over(&mut self, now: Uptime) -> Action {
+        let Some(seen) = &self.seen else { return self.take(now) };
+        self.taken_over = Some(seen.record.clone());
+        let version = seen.version.clone();
+        self.first_sent.get_or_insert(now);
+        self.state = State::Taking { sent: now };
+        Action::TakeOver(version)
+    }
+
+    /// The register is empty: take it, unless we are on the way out.
+    pub(super) fn vacant(&mut self, now: Uptime) -> Action {
+        if self.stopping.is_some() {
+            return self.end(Outcome::Stopped { held: None });
+        }
+        if self.blind {
+            return if self.over(now) {
+                self.end(Outcome::TimedOut)
+            } else {
+                self.sleep(now, Next::Take)
+            };
+        }
+        self.take(now)
+    }
+
+    /// Refused, then absent: it has just come free. At once the first time; then with backoff,
+    /// since some S3 clones stay that way for ever.
+    pub(super) fn phantom(&mut self, now: Uptime) -> Action {
+        self.phantoms += 1;
+        if self.stopping.is_some() {
+            return self.end(Outcome::Stopped { held: None });
+        }
+        if self.phantoms == 1 {
+            return self.take(now);
+        }
+        if self.over(now) {
+            return self.end(Outcome::TimedOut);
+        }
+        self.sleep(now, Next::Take)
+    }
+
+    pub(super) fn over(&self, now: Uptime) -> bool {
+        self.last_try || now >= self.give_up_at
+    }
+
+    pub(super) fn sleep(&mut self, now: Uptime, then: Next) -> Action {
+        let unchanged = self.seen.as_ref().map_or(Duration::ZERO, |seen| now.since(seen.since));
+        let pause = HEAD.interval(unchanged, &mut self.jitter)
+            + pause_after(self.faults.max(self.phantoms), &mut self.jitter);
+        let expires = self.seen.as_ref().and_then(Seen::expires).filter(|at| *at > now);
+        let next = now.plus(pause).min(self.give_up_at.max(now));
+        let next = expires.map_or(next, |at| next.min(at));
+        self.state = State::Waiting { next, then };
+        Action::Wait
+    }
+
+    pub(super) fn faulted(&mut self, error: StoreError) {
+        self.faults += 1;
+        self.reached |= matches!(error, StoreError::Throttled(_));
+        self.last_fault = Some(error);
+    }
+
+    pub(super) fn fault_or_fail(&mut self, now: Uptime, error: StoreError, then: Next) -> Action {
+        let transient = error.is_transient();
+        self.faulted(error.clone());
+        if let Some(since) = self.stopping {
+            let settling = self.unanswered && now.since(since) < SETTLE_AFTER_STOP;
+            if !settling || !transient {
+                return self.end(Outcome::Stopped { held: None });
+            }
+            self.state = State::Waiting {
+                next: now
+                    .plus(pause_after(self.faults, &mut self.jitter))
+                    .min(since.plus(SETTLE_AFTER_STOP)),
+                then: Next::Settle,
+            };
+            return Action::Wait;
+        }
+        let patience = if self.reached {
+            self.give_up_at
+        } else {
+            self.give_up_at.min(self.started.plus(FIRST_CONTACT))
+        };
+        if !transient || self.last_try || now >= patience {
+            return self.end(Outcome::Failed(error));
+        }
+        self.sleep(now, then)
+    }
+}
