@@ -24,7 +24,11 @@ pub(super) async fn all(shell: &mut Shell, worth_saying: bool) -> Vec<ReleaseOut
         while shell.kept.last().is_some_and(Kept::is_busy) {
             let _ = shell.next(None, None).await;
         }
-        let Some(Kept { mut grant, keeper, .. }) = shell.kept.pop() else { return outcomes };
+        let Some(Kept { mut grant, keeper, .. }) = shell.kept.pop() else {
+            // News of locks that were kept is no news of locks to come.
+            shell.forget_news();
+            return outcomes;
+        };
         if let Some(keeper) = keeper {
             // Said when it was found; nothing of whoever has it now is touched.
             if let Some(current) = keeper.lost_to() {

@@ -185,6 +185,11 @@ impl Shell {
         self.kept[index].keeper.as_ref().is_some_and(Keeper::is_lost)
     }
 
+    /// Drops what keepers said and nobody has heard.
+    pub(super) fn forget_news(&mut self) {
+        self.news.clear();
+    }
+
     /// Lets every keeper whose time has come decide.
     fn tick(&mut self, now: Uptime) {
         for (index, kept) in self.kept.iter_mut().enumerate() {
