@@ -14,7 +14,7 @@ use crate::lock::acquire::{Acquire, Action, Event, FIRST_CONTACT, Outcome};
 use crate::lock::jitter::Jitter;
 use crate::lock::{LockId, LockInfo, Uptime};
 use crate::report::{Cadence, Notice, clean, describe_holder};
-use crate::store::{Record, RecordVersion, Registers, StoreError};
+use crate::store::{Record, RecordVersion, Registers};
 use crate::supervise::StopSignal;
 use crate::target::LockTarget;
 
@@ -156,9 +156,16 @@ pub(super) async fn take(
             });
             (Some(grant(version)), Ok(()))
         }
-        Outcome::TimedOut => (None, Err(timed_out(target, &machine, limit))),
+        Outcome::TimedOut => {
+            if may_still_appear {
+                shell.say(late(target, &id));
+            }
+            (None, Err(timed_out(target, &machine, limit)))
+        }
         Outcome::Failed(source) => {
-            let source = late(source, may_still_appear);
+            if may_still_appear {
+                shell.say(late(target, &id));
+            }
             (None, Err(Error::Store { lock: target.url(), source }))
         }
         Outcome::Stopped { held } => {
@@ -193,15 +200,14 @@ fn info(target: &LockTarget, introduction: &Introduction, id: &LockId) -> LockIn
     }
 }
 
-fn late(source: StoreError, may_still_appear: bool) -> StoreError {
-    match source {
-        StoreError::Unavailable { detail, sent } if may_still_appear => StoreError::Unavailable {
-            detail: format!(
-                "{detail}; a request was never answered, so that our lock may still appear"
-            ),
-            sent,
-        },
-        source => source,
+/// A create that was never answered may land long after (protocol, section 1).
+pub(super) fn late(target: &LockTarget, id: &LockId) -> Notice {
+    Notice::Warning {
+        message: format!(
+            "a request for the lock `{}` was never answered: it may still appear with our ID {id}",
+            target.url()
+        ),
+        hint: Some(format!("if it does, remove it with: {}", target.unlock_command(id))),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::acquire::Grant;
+use super::acquire::{Grant, late};
 use super::shell::{Happening, Reply, Request, Shell};
 use crate::clock::{uptime, wall};
 #[cfg(debug_assertions)]
@@ -91,13 +91,7 @@ fn tell(shell: &Shell, grant: &Grant, outcome: &ReleaseOutcome, worth_saying: bo
                 worth_saying,
             });
             if grant.may_still_appear {
-                shell.say(Notice::Warning {
-                    message: format!(
-                        "a first request for the lock `{lock}` was never answered: it may still \
-                         appear with our ID {id}"
-                    ),
-                    hint: Some(format!("if it does, remove it with: {command}")),
-                });
+                shell.say(late(&grant.target, id));
             }
         }
         ReleaseOutcome::AlreadyGone => shell.say(Notice::Warning {

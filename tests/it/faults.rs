@@ -179,7 +179,11 @@ async fn a_create_that_lands_after_all_is_announced_with_the_command_that_remove
     let done = stage.went_well(done, "held back").await;
     says(&done, &["may still appear"]);
     stage.proxy.release();
-    // It has arrived long ago; now it is done.
+    lands_late(&stage, &done).await;
+}
+
+/// What was held back is done now; the printed command removes it.
+async fn lands_late(stage: &Stage, done: &Finished) {
     let mut info = None;
     for _ in 0..250 {
         info = stage.info().await;
@@ -192,6 +196,22 @@ async fn a_create_that_lands_after_all_is_announced_with_the_command_that_remove
     let command = release::Command::printed_in(&done.stderr);
     assert!(command.apply().await, "{}", done.stderr);
     assert_eq!(stage.info().await, None);
+}
+
+#[tokio::test]
+async fn a_create_that_may_land_after_a_wait_in_vain_is_announced_too() {
+    let stage = Stage::new("faults/create-late-in-vain").await;
+    stage.plan(&[("PutItem", Fault::Hold, 1)]);
+    let ours = Running::start(&mut stage.with(&["--lock-timeout=7s"], "true"));
+    stage.arrived("PutItem", 1).await;
+    // Someone else was faster.
+    stage.taken_by_a_stranger().await;
+    let done = ours.finish().expect_code(75);
+    says(&done, &["may still appear", "stranger@elsewhere"]);
+    stage.cleared().await;
+    stage.proxy.release();
+    lands_late(&stage, &done).await;
+    assert_eq!(stage.runs(), 0);
 }
 
 #[tokio::test]
