@@ -178,10 +178,10 @@ fn of_terraform(args: &[OsString], settings: &Settings, place: &Place<'_>) -> Re
                     create: create_workspace(&program, &backend.workspace, &invocation),
                     native: Some(invocation),
                     // The plan's backend need not be the one that `state pull` would use.
-                    cannot_create: job.saved_plan.then(|| {
+                    cannot_create: job.saved_plan.then_some(
                         "only the saved plan knows its backend for certain, so Terraform creates \
-                         it and locks for that"
-                    }),
+                         it and locks for that",
+                    ),
                 });
             }
             job.targets.push(target);
