@@ -36,11 +36,9 @@ impl Stage {
         dynamodb().create_lock_table(&table).await;
         let proxy = Proxy::before(&dynamodb().url);
         let dir = s3_backend_dir(&key, &table);
-        let file = dir.path().join("backend.tf");
-        let text = fs::read_to_string(&file).unwrap();
-        assert!(text.contains(&dynamodb().url), "{text}");
-        fs::write(&file, text.replace(&dynamodb().url, proxy.url())).unwrap();
-        Self { dir, table, key, proxy }
+        let stage = Self { dir, table, key, proxy };
+        stage.edit_backend(&dynamodb().url, stage.proxy.url());
+        stage
     }
 
     /// With `terraform init` done, for those tests whose child is a real Terraform.
@@ -48,6 +46,22 @@ impl Stage {
         let stage = Self::new(name).await;
         run(terraform(stage.path()).args(["init", "-no-color"])).expect_code(0);
         stage
+    }
+
+    /// Puts one more proxy between ours and the server.
+    fn behind_another_proxy(&mut self) -> Proxy {
+        let server = Proxy::before(&dynamodb().url);
+        let before = std::mem::replace(&mut self.proxy, Proxy::before(server.url()));
+        self.edit_backend(before.url(), self.proxy.url());
+        server
+    }
+
+    /// Changes `backend.tf`.
+    pub(crate) fn edit_backend(&self, from: &str, to: &str) {
+        let file = self.path().join("backend.tf");
+        let text = fs::read_to_string(&file).unwrap();
+        assert!(text.contains(from), "{text}");
+        fs::write(&file, text.replace(from, to)).unwrap();
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -274,6 +288,18 @@ async fn an_apply_without_contention_costs_one_write_and_one_removal() {
     // The control: the counters see what Terraform itself costs.
     run(&mut applying(terraform(stage.path()), "true")).expect_code(0);
     assert_eq!([count("PutItem"), count("DeleteItem"), count("GetItem")], [2, 2, 1]);
+}
+
+#[tokio::test]
+async fn a_terraform_below_a_run_survives_errors_while_it_checks_the_lock() {
+    let stage = Stage::initialised("faults/nested").await;
+    for fault in [Fault::SERVER_ERROR, Fault::THROTTLED, Fault::DropReply] {
+        stage.plan(&[("GetItem", fault.clone(), 2)]);
+        let before = stage.requests("PutItem");
+        let done = run(&mut stage.around("terraform apply -auto-approve -no-color"));
+        stage.went_well(done, &format!("{fault:?}")).await;
+        assert_eq!(stage.requests("PutItem") - before, 1, "{fault:?}: one lock for both");
+    }
 }
 
 #[tokio::test]
