@@ -101,8 +101,8 @@ pub struct Trap {
     /// The call that locks for itself, where there is no way to hold the lock for it; `None`
     /// under `run`, where each call below decides for itself.
     pub native: Option<Invocation>,
-    /// Whether Terraform can create the workspace here: the directory is initialised.
-    pub can_create: bool,
+    /// Why the workspace cannot be created here, if so.
+    pub cannot_create: Option<&'static str>,
 }
 
 /// Decides.
@@ -182,7 +182,11 @@ fn of_terraform(args: &[OsString], settings: &Settings, place: &Place<'_>) -> Re
                     backend: (**backend).clone(),
                     create: create_workspace(&program, &backend.workspace, &invocation),
                     native: Some(invocation),
-                    can_create: true,
+                    // The plan's backend need not be the one that `state pull` would use.
+                    cannot_create: job.saved_plan.then_some(
+                        "only the saved plan knows its backend for certain, so Terraform creates \
+                         it and locks for that",
+                    ),
                 });
             }
             job.targets.push(target);
@@ -244,7 +248,10 @@ fn of_command(command: &[OsString], settings: &Settings, place: &Place<'_>) -> R
                         backend: (**backend).clone(),
                         create: create_workspace_in(&program, &backend.workspace, &[]),
                         native: None,
-                        can_create: *initialised,
+                        cannot_create: (!initialised).then_some(
+                            "this directory is not initialised, so each Terraform below takes the \
+                             lock for itself",
+                        ),
                     });
                 }
             }

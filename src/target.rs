@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::backend::{AwsSettings, S3Backend, aws_from_env};
 use crate::env::Env;
 use crate::lock::{LockId, LockKey};
-use crate::report::{shell_command, shell_quote};
+use crate::report::shell_command;
 use crate::settings::{LockPlace, LockUrl};
 use crate::store::{
     AwsClients, DynamoTable, FileStore, LocalState, Registers, StoreError, Timeouts,
@@ -207,12 +207,48 @@ impl LockTarget {
                 shell_command(&words)
             }
             StoreSpec::File { dir } => {
-                format!("rm {}", shell_quote(&dir.join(&self.key.0).display().to_string()))
+                let store = FileStore::new(dir);
+                let turn = store.lock_file().display().to_string();
+                let file = store.file_of(&self.key).display().to_string();
+                let script = "grep -qF -- \"$1\" \"$2\" && rm -- \"$2\"";
+                shell_command(&["flock", &turn, "sh", "-c", script, "sh", &id.0, &file])
             }
             // The kernel ends this lock with the last process that has the file open.
             StoreSpec::LocalState { path } => {
                 shell_command(&["fuser", "-v", &path.display().to_string()])
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+    use crate::store::{Expect, Record};
+
+    #[tokio::test]
+    async fn the_printed_command_removes_the_file_lock_of_that_id_only() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["plain", ".a lock's \"name\"; $(touch x)"] {
+            let target = LockTarget {
+                store: StoreSpec::File { dir: dir.path().to_owned() },
+                key: LockKey(name.to_owned()),
+                of_backend: false,
+            };
+            let store = FileStore::new(dir.path());
+            let info = r#"{"ID":"1-2-3","Operation":"run"}"#.to_owned();
+            let record = Record { info: Some(info), lease: None };
+            store.write(&target.key, &record, &Expect::Absent).await.unwrap();
+            let run = |id: &str| {
+                let command = target.unlock_command(&LockId(id.to_owned()));
+                Command::new("bash").args(["-c", &command]).status().unwrap().success()
+            };
+            assert!(!run("3-2-1"), "{name}");
+            assert!(store.read(&target.key).await.unwrap().is_some(), "{name}: a stranger's");
+            assert!(run("1-2-3"), "{name}");
+            assert!(store.read(&target.key).await.unwrap().is_none(), "{name}: ours");
         }
     }
 }

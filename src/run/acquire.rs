@@ -250,9 +250,12 @@ impl<'a> Attempt<'a> {
                 }
                 Ok(())
             }
-            Outcome::TimedOut => Err(timed_out(self.target, self.machine.acquire(), self.limit)),
+            Outcome::TimedOut => {
+                self.warn_of_late_ones(shell);
+                Err(timed_out(self.target, self.machine.acquire(), self.limit))
+            }
             Outcome::Failed(source) => {
-                let source = late(source, self.machine.acquire().may_still_appear());
+                self.warn_of_late_ones(shell);
                 Err(Error::Store { lock: self.target.url(), source })
             }
             Outcome::Stopped { held } => {
@@ -265,6 +268,12 @@ impl<'a> Attempt<'a> {
                 let error = Error::Interrupted { signal: signal as i32, name, leftover };
                 Err(self.lost.take().unwrap_or(error))
             }
+        }
+    }
+
+    fn warn_of_late_ones(&self, shell: &Shell) {
+        if self.machine.acquire().may_still_appear() {
+            shell.say(late(self.target, &self.id));
         }
     }
 

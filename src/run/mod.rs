@@ -122,6 +122,11 @@ pub(crate) async fn locked(shell: &mut Shell, mut job: LockedJob, context: &Cont
     shell.abandon();
     let worth_saying = report.stopped || report.panicked || report.error.is_some();
     report.releases = release::all(shell, worth_saying).await;
+    if let Some(Error::Interrupted { leftover, .. }) = &mut report.error
+        && report.releases.iter().any(|it| matches!(it, ReleaseOutcome::Unconfirmed(_)))
+    {
+        "; a lock is left behind, as said above".clone_into(leftover);
+    }
     report.held = report.id.as_ref().map_or(Duration::ZERO, |_| uptime().since(since));
     conclude(shell, &job, context, &report)
 }

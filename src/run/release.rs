@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::acquire::Grant;
 use super::shell::{Happening, Kept, Reply, Request, Shell};
-use super::voice::describe;
+use super::voice::{describe, late};
 use crate::clock::uptime;
 #[cfg(debug_assertions)]
 use crate::duration;
@@ -108,13 +108,7 @@ fn tell(shell: &Shell, grant: &Grant, outcome: &ReleaseOutcome, worth_saying: bo
                 worth_saying,
             });
             if grant.may_still_appear {
-                shell.say(Notice::Warning {
-                    message: format!(
-                        "a first request for the lock `{lock}` was never answered: it may still \
-                         appear with our ID {id}"
-                    ),
-                    hint: Some(format!("if it does, remove it with: {command}")),
-                });
+                shell.say(late(&grant.target, id));
             }
         }
         ReleaseOutcome::AlreadyGone => shell.say(loss(&lock, id, None)),

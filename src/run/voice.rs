@@ -50,15 +50,14 @@ pub(super) fn describe(holder: &Holder) -> String {
     }
 }
 
-pub(super) fn late(source: StoreError, may_still_appear: bool) -> StoreError {
-    match source {
-        StoreError::Unavailable { detail, sent } if may_still_appear => StoreError::Unavailable {
-            detail: format!(
-                "{detail}; a request was never answered, so that our lock may still appear"
-            ),
-            sent,
-        },
-        source => source,
+/// A create that was never answered may land long after (protocol, section 1).
+pub(super) fn late(target: &LockTarget, id: &LockId) -> Notice {
+    Notice::Warning {
+        message: format!(
+            "a request for the lock `{}` was never answered: it may still appear with our ID {id}",
+            target.url()
+        ),
+        hint: Some(format!("if it does, remove it with: {}", target.unlock_command(id))),
     }
 }
 

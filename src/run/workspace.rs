@@ -48,10 +48,9 @@ pub(super) async fn ensure(
     loop {
         match look(shell, trap).await? {
             Ok(StateObject::Exists) => return Ok(Ready::Go),
-            Ok(StateObject::Missing) if !trap.can_create => {
+            Ok(StateObject::Missing) if let Some(why) = trap.cannot_create => {
                 return Ok(Ready::Native(format!(
-                    "the workspace `{workspace}` does not exist yet and this directory is not \
-                     initialised, so each Terraform below takes the lock for itself"
+                    "the workspace `{workspace}` does not exist yet, and {why}"
                 )));
             }
             Ok(StateObject::Missing) if created == TRIES => {

@@ -66,6 +66,18 @@ impl FileStore {
         Self { dir: dir.into().components().collect() }
     }
 
+    /// The file of a register.
+    #[must_use]
+    pub fn file_of(&self, key: &LockKey) -> PathBuf {
+        self.dir.join(file_name(key))
+    }
+
+    /// The file on which whoever changes a register holds a `flock`.
+    #[must_use]
+    pub fn lock_file(&self) -> PathBuf {
+        self.dir.join(LOCK_FILE)
+    }
+
     /// Runs `change` as the only one who changes registers of this directory.
     async fn exclusively<T: Send + 'static>(
         &self,

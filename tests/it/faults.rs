@@ -36,11 +36,9 @@ impl Stage {
         dynamodb().create_lock_table(&table).await;
         let proxy = Proxy::before(&dynamodb().url);
         let dir = s3_backend_dir(&key, &table);
-        let file = dir.path().join("backend.tf");
-        let text = fs::read_to_string(&file).unwrap();
-        assert!(text.contains(&dynamodb().url), "{text}");
-        fs::write(&file, text.replace(&dynamodb().url, proxy.url())).unwrap();
-        Self { dir, table, key, proxy }
+        let stage = Self { dir, table, key, proxy };
+        stage.edit_backend(&dynamodb().url, stage.proxy.url());
+        stage
     }
 
     /// With `terraform init` done, for those tests whose child is a real Terraform.
@@ -48,6 +46,22 @@ impl Stage {
         let stage = Self::new(name).await;
         run(terraform(stage.path()).args(["init", "-no-color"])).expect_code(0);
         stage
+    }
+
+    /// Puts one more proxy between ours and the server.
+    fn behind_another_proxy(&mut self) -> Proxy {
+        let server = Proxy::before(&dynamodb().url);
+        let before = std::mem::replace(&mut self.proxy, Proxy::before(server.url()));
+        self.edit_backend(before.url(), self.proxy.url());
+        server
+    }
+
+    /// Changes `backend.tf`.
+    pub(crate) fn edit_backend(&self, from: &str, to: &str) {
+        let file = self.path().join("backend.tf");
+        let text = fs::read_to_string(&file).unwrap();
+        assert!(text.contains(from), "{text}");
+        fs::write(&file, text.replace(from, to)).unwrap();
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -180,7 +194,11 @@ async fn a_create_that_lands_after_all_is_announced_with_the_command_that_remove
     let done = stage.went_well(done, "held back").await;
     says(&done, &["may still appear"]);
     stage.proxy.release();
-    // It has arrived long ago; now it is done.
+    lands_late(&stage, &done).await;
+}
+
+/// What was held back is done now; the printed command removes it.
+async fn lands_late(stage: &Stage, done: &Finished) {
     let mut info = None;
     for _ in 0..250 {
         info = stage.info().await;
@@ -193,6 +211,22 @@ async fn a_create_that_lands_after_all_is_announced_with_the_command_that_remove
     let command = release::Command::printed_in(&done.stderr);
     assert!(command.apply().await, "{}", done.stderr);
     assert_eq!(stage.info().await, None);
+}
+
+#[tokio::test]
+async fn a_create_that_may_land_after_a_wait_in_vain_is_announced_too() {
+    let stage = Stage::new("faults/create-late-in-vain").await;
+    stage.plan(&[("PutItem", Fault::Hold, 1)]);
+    let ours = Running::start(&mut stage.with(&["--lock-timeout=7s"], "true"));
+    stage.arrived("PutItem", 1).await;
+    // Someone else was faster.
+    stage.taken_by_a_stranger().await;
+    let done = ours.finish().expect_code(75);
+    says(&done, &["may still appear", "stranger@elsewhere"]);
+    stage.cleared().await;
+    stage.proxy.release();
+    lands_late(&stage, &done).await;
+    assert_eq!(stage.runs(), 0);
 }
 
 #[tokio::test]
@@ -257,6 +291,18 @@ async fn an_apply_without_contention_costs_one_write_and_one_removal() {
     // The control: the counters see what Terraform itself costs.
     run(&mut applying(terraform(stage.path()), "true")).expect_code(0);
     assert_eq!([count("PutItem"), count("DeleteItem"), count("GetItem")], [2, 2, 1]);
+}
+
+#[tokio::test]
+async fn a_terraform_below_a_run_survives_errors_while_it_checks_the_lock() {
+    let stage = Stage::initialised("faults/nested").await;
+    for fault in [Fault::SERVER_ERROR, Fault::THROTTLED, Fault::DropReply] {
+        stage.plan(&[("GetItem", fault.clone(), 2)]);
+        let before = stage.requests("PutItem");
+        let done = run(&mut stage.around("terraform apply -auto-approve -no-color"));
+        stage.went_well(done, &format!("{fault:?}")).await;
+        assert_eq!(stage.requests("PutItem") - before, 1, "{fault:?}: one lock for both");
+    }
 }
 
 #[tokio::test]

@@ -4,9 +4,11 @@
 use std::fs;
 use std::path::Path;
 
+use aws_sdk_dynamodb::types::AttributeValue;
+
 use crate::faults::Stage;
 use crate::harness::{Finished, Gate, Running, applying, eventually, run, tfwrap};
-use crate::servers::{BUCKET, dynamodb, terraform};
+use crate::servers::{BUCKET, dynamodb, s3, terraform};
 
 fn stock(dir: &Path, args: &[&str]) -> Finished {
     run(terraform(dir).args(args).arg("-no-color")).expect_code(0)
@@ -19,10 +21,7 @@ fn plan(stage: &Stage, command: &str) {
 
 /// Moves the directory's backend to another key.
 fn reinitialise(stage: &Stage, key: &str) {
-    let file = stage.path().join("backend.tf");
-    let text = fs::read_to_string(&file).unwrap();
-    assert!(text.contains(&stage.key), "{text}");
-    fs::write(&file, text.replace(&stage.key, key)).unwrap();
+    stage.edit_backend(&stage.key, key);
     stock(stage.path(), &["init", "-reconfigure"]);
 }
 
@@ -81,6 +80,32 @@ async fn what_is_no_plan_locks_the_directorys_backend_and_fails_in_terraforms_wo
         assert_eq!(stage.info().await, None);
     }
     assert_eq!(stage.requests("PutItem") - before, 2);
+}
+
+/// The workspace of the plan's state was deleted, and the directory belongs to another state by
+/// now: nothing may be created there.
+#[tokio::test]
+async fn a_missing_workspace_of_a_plan_is_not_created_in_the_directorys_backend() {
+    let stage = Stage::initialised("plan/workspace").await;
+    let object = |key: &str| format!("env:/w/{key}");
+    let in_workspace = |args: &[&str]| {
+        run(terraform(stage.path()).args(args).arg("-no-color").env("TF_WORKSPACE", "w"))
+    };
+    in_workspace(&["plan", "-out=p.bin"]).expect_code(0);
+    s3().remove(BUCKET, &object(&stage.key));
+    let digest = format!("{BUCKET}/{}-md5", object(&stage.key));
+    let request = dynamodb().client().delete_item().table_name(&stage.table);
+    request.key("LockID", AttributeValue::S(digest)).send().await.unwrap();
+    let other = "plan/workspace-elsewhere";
+    reinitialise(&stage, other);
+    let mut command = tfwrap(stage.path());
+    command.args(["apply", "-no-color", "p.bin"]).env("TF_WORKSPACE", "w");
+    let done = run(&mut command);
+    // Whether the plan still fits is Terraform's to say.
+    assert!(done.stderr.contains("Terraform locks for itself: "), "{}", done.stderr);
+    assert_eq!(s3().get(BUCKET, &object(other)), None, "{}", done.stderr);
+    let lock_id = format!("{BUCKET}/{}", object(&stage.key));
+    assert_eq!(dynamodb().get_raw(&stage.table, &lock_id).await, None, "given back");
 }
 
 #[tokio::test]

@@ -26,7 +26,7 @@ impl Trap {
     async fn new(name: &str, workspace: &'static str) -> Self {
         let stage = Stage::new(&format!("trap/{name}")).await;
         let trap = Self { stage, s3: Proxy::before(&s3().url), workspace };
-        trap.edit(&s3().url, trap.s3.url());
+        trap.stage.edit_backend(&s3().url, trap.s3.url());
         trap
     }
 
@@ -34,13 +34,6 @@ impl Trap {
         let trap = Self::new(name, workspace).await;
         trap.init();
         trap
-    }
-
-    fn edit(&self, from: &str, to: &str) {
-        let file = self.stage.path().join("backend.tf");
-        let text = fs::read_to_string(&file).unwrap();
-        assert!(text.contains(from), "{text}");
-        fs::write(&file, text.replace(from, to)).unwrap();
     }
 
     fn init(&self) {
@@ -172,7 +165,7 @@ async fn without_leave_to_list_terraform_locks_for_itself() {
 #[tokio::test]
 async fn a_key_that_terraform_never_finds_in_its_listing_leaves_the_lock_to_it() {
     let trap = Trap::new("odd", "w").await;
-    trap.edit("\"trap/odd/", "\"./trap/odd/");
+    trap.stage.edit_backend("\"trap/odd/", "\"./trap/odd/");
     trap.init();
     for mut command in [
         applying(trap.noting(trap.tfwrap()), "true"),
@@ -252,4 +245,31 @@ async fn a_missing_workspace_whose_lock_someone_holds_is_75() {
     let done = run(&mut applying(trap.tfwrap(), "touch applied"));
     trap.all_well(&done).await;
     assert!(trap.stage.path().join("applied").exists());
+}
+
+#[tokio::test]
+async fn a_busy_bucket_delays_and_does_no_more() {
+    let trap = Trap::initialised("busy", "w").await;
+    trap.s3.plan([
+        Rule::on("ListObjectsV2", Fault::Status(503, "SlowDown")).times(1),
+        Rule::on("ListObjectsV2", Fault::DropReply).times(1),
+    ]);
+    let done = run(&mut applying(trap.tfwrap(), "true"));
+    trap.all_well(&done).await;
+    assert_eq!(done.stderr, "");
+}
+
+#[tokio::test]
+async fn a_stop_while_the_workspace_is_created_leaves_no_lock() {
+    let trap = Trap::initialised("stop-create", "w").await;
+    let creating = Rule::on("PutItem", Fault::Hold).key(&trap.lock_id()).times(1);
+    trap.stage.proxy.plan([creating]);
+    let ours = Running::start(&mut applying(trap.tfwrap(), "touch applied"));
+    trap.stage.proxy.arrived(&format!("PutItem {}", trap.lock_id()), 1).await;
+    ours.signal(Signal::SIGTERM);
+    trap.stage.proxy.release();
+    let done = ours.finish().expect_code(143);
+    assert!(done.stderr.contains("nothing was run"), "{}", done.stderr);
+    assert_eq!(trap.lock().await, None, "{}", done.stderr);
+    assert!(!trap.stage.path().join("applied").exists());
 }

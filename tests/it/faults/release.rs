@@ -117,6 +117,25 @@ async fn a_removal_through_errors_is_sent_again() {
     }
 }
 
+/// A removal that is held up on its way, and done when someone else has the lock already.
+#[tokio::test]
+async fn a_late_removal_leaves_the_next_holder_alone() {
+    let mut stage = Stage::new("release/late").await;
+    // What arrives here has left the one that holds it back.
+    let server = stage.behind_another_proxy();
+    stage.plan(&[("DeleteItem", Fault::Hold, 1)]);
+    let done = run(&mut stage.around("true"));
+    stage.went_well(done, "held back").await;
+    let theirs = stage.taken_by_a_stranger().await;
+    let removals = format!("DeleteItem {}", stage.lock_id());
+    assert_eq!(server.count(&removals), 1);
+    stage.proxy.release();
+    server.arrived(&removals, 2).await;
+    // Behind it in the line of the server.
+    run(&mut stage.with(&["--lock-timeout=0s"], "true")).expect_code(75);
+    assert_eq!(stage.info().await, Some(theirs));
+}
+
 /// The lock is left behind. The printed command removes just it, and nobody else's.
 async fn is_left_behind(stage: &Stage, said: &str) {
     let id = id_of(&stage.info().await.expect("the lock is left"));

@@ -54,6 +54,22 @@ async fn a_signal_during_the_create_gives_the_lock_back_and_starts_nothing() {
 }
 
 #[tokio::test]
+async fn a_stop_that_cannot_give_the_lock_back_does_not_say_that_nothing_is_left() {
+    let stage = Stage::new("signals/denied").await;
+    stage.plan(&[("PutItem", Fault::HoldReply, 1), ("DeleteItem", Fault::DENIED, 1)]);
+    let ours = Running::start(&mut stage.around("true"));
+    stage.arrived("PutItem", 1).await;
+    ours.signal(Signal::SIGTERM);
+    stage.proxy.release();
+    let done = ours.finish().expect_code(143);
+    assert!(!done.stderr.contains("nothing is left"), "{}", done.stderr);
+    says(&done, &["a lock is left behind", "finish with: "]);
+    let command = super::release::Command::printed_in(&done.stderr);
+    assert!(command.apply().await);
+    assert_eq!((stage.runs(), stage.info().await), (0, None));
+}
+
+#[tokio::test]
 async fn a_signal_during_a_look_ends_the_wait_and_leaves_the_holder_alone() {
     let stage = Stage::new("signals/look").await;
     let theirs = stage.taken_by_a_stranger().await;

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use nix::fcntl::{FcntlArg, fcntl};
 
 use super::Stage;
-use crate::harness::{LIMIT, eventually, pause};
+use crate::harness::{LIMIT, eventually, pause, run};
 
 /// Starts it with these streams, waits for its end and returns its code.
 fn code_of(command: &mut Command, out: Stdio, err: Stdio) -> Option<i32> {
@@ -111,4 +111,17 @@ async fn a_lost_release_with_a_stalled_stderr_still_ends() {
     assert_eq!(code_of(&mut stage.around("true"), Stdio::null(), stderr), Some(74));
     eventually("it was asked for", || stage.requests("DeleteItem") == 1);
     drop(reader);
+}
+
+#[tokio::test]
+async fn files_of_the_runner_that_cannot_be_written_lose_no_lock_and_no_code() {
+    let stage = Stage::new("streams/files").await;
+    for file in ["/dev/full", "/no/such/directory/file", "/"] {
+        let mut ours = stage.around("exit 5");
+        ours.env("GITHUB_ACTIONS", "true");
+        ours.env("GITHUB_OUTPUT", file).env("GITHUB_STEP_SUMMARY", file);
+        let done = run(&mut ours).expect_code(5);
+        assert!(done.stderr.contains("warning: "), "{file}: {}", done.stderr);
+        assert_eq!(stage.info().await, None, "{file}");
+    }
 }
