@@ -186,17 +186,14 @@ async fn drive(shell: &mut Shell, child: &mut Child, context: &Context) -> Resul
         fail_point("running");
         for action in machine.step(uptime(), event) {
             tell(shell, action, event, child);
+            if let Err(error) = child.apply(action) {
+                shell.say(Notice::Warning { message: could_not(action, &error), hint: None });
+            }
             if let Action::Finished { status, stopped_by } = action {
                 if let Some(StopCause::Signal(signal)) = stopped_by {
                     shell.note_stop(signal);
                 }
                 return Ok(Ended { status, stopped: stopped_by.is_some(), lost });
-            }
-            if let Err(error) = child.apply(action) {
-                shell.say(Notice::Warning {
-                    message: format!("the child could not be signalled: {error}"),
-                    hint: None,
-                });
             }
             resume |= matches!(action, Action::SuspendSelf(_));
         }
@@ -245,6 +242,13 @@ fn heed_lease(shell: &Shell, index: usize, news: News, context: &Context) -> Opt
             Some(Event::Freeze)
         }
         News::Thaw => Some(Event::Thaw),
+    }
+}
+
+fn could_not(action: Action, error: &std::io::Error) -> String {
+    match action {
+        Action::Finished { .. } => format!("the terminal could not be taken back: {error}"),
+        _ => format!("the child could not be signalled: {error}"),
     }
 }
 
