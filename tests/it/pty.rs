@@ -95,6 +95,7 @@ fn alone_in_the_foreground_the_childs_group_gets_the_terminal() {
     assert_eq!(field(&output, "foreground"), pid(&output), "{output}");
     assert_eq!(shell.code(), 7);
     assert_eq!(shell.run("echo back").trim(), "back", "the shell has it again");
+    scene.expect_free();
 }
 
 #[test]
@@ -105,6 +106,7 @@ fn in_a_pipeline_the_child_stays_in_the_foreground_group() {
         let output = shell.run(&pipeline.replace("{}", &scene.shell_words()));
         assert_ne!(field(&output, "pgid"), pid(&output), "{pipeline}: {output}");
         assert_eq!(field(&output, "pgid"), field(&output, "foreground"), "{pipeline}: {output}");
+        scene.expect_free();
     }
 }
 
@@ -117,6 +119,7 @@ fn less_keeps_the_keyboard() {
     shell.0.send("q").and_then(|_| shell.0.flush()).expect("the terminal takes it");
     shell.prompt();
     assert_eq!(shell.run("echo back").trim(), "back");
+    scene.expect_free();
 }
 
 #[test]
@@ -128,6 +131,7 @@ fn under_a_script_the_child_stays_in_its_group() {
     let output = shell.run(&format!("bash {}", script.display()));
     assert_ne!(field(&output, "pgid"), pid(&output), "{output}");
     assert_eq!(field(&output, "pgid"), field(&output, "foreground"), "{output}");
+    scene.expect_free();
 }
 
 #[test]
@@ -139,11 +143,13 @@ fn in_the_background_the_terminal_is_never_taken() {
     let output = scene.wait_for("out");
     assert_eq!(field(&output, "pgid"), pid(&output), "{output}");
     assert_ne!(field(&output, "foreground"), pid(&output), "{output}");
+    shell.run("wait");
+    scene.expect_free();
 }
 
 #[test]
 fn in_ci_the_terminal_stays_until_the_child_reads_it() {
-    let scene = Scene::new("describe; read; describe").options(&["--in-ci"]);
+    let scene = Scene::new("describe; read; describe").in_ci();
     let mut shell = Shell::start();
     shell.send(&scene.shell_words());
     shell.sees("args=apply");
@@ -151,18 +157,17 @@ fn in_ci_the_terminal_stays_until_the_child_reads_it() {
     let output = shell.prompt();
     assert!(output.contains("read: some answer"), "{output}");
     assert_eq!(field(&output, "foreground"), pid(&output), "{output}");
+    scene.expect_free();
 }
 
 #[test]
 fn ctrl_c_is_one_interrupt_for_the_child() {
     // Alone, in a pipeline, in a script, and in CI, where it comes through the wrapper.
-    for (shape, options) in [
-        ("{}", &[] as &[&str]),
-        ("{} | cat", &[]),
-        ("bash -c '{}; true'", &[]),
-        ("{}", &["--in-ci"]),
-    ] {
-        let scene = Scene::new(LOGS_ALL).options(options);
+    for (shape, in_ci) in
+        [("{}", false), ("{} | cat", false), ("bash -c '{}; true'", false), ("{}", true)]
+    {
+        let scene = Scene::new(LOGS_ALL);
+        let scene = if in_ci { scene.in_ci() } else { scene };
         let mut shell = Shell::start();
         let words = scene.path("words.sh");
         fs::write(&words, scene.shell_words()).expect("a script");
@@ -172,9 +177,10 @@ fn ctrl_c_is_one_interrupt_for_the_child() {
         scene.wait_for_log("SIGINT 1");
         kill(wrapper_of(child), Signal::SIGWINCH).expect("the wrapper is there");
         scene.wait_for_log("SIGWINCH");
-        assert_eq!(scene.count("SIGINT"), 1, "{shape} {options:?}: {:?}", scene.log());
+        assert_eq!(scene.count("SIGINT"), 1, "{shape}, in CI {in_ci}: {:?}", scene.log());
         kill(child, Signal::SIGUSR1).expect("the child is there");
         shell.prompt();
+        scene.expect_free();
     }
 }
 
@@ -201,6 +207,7 @@ fn a_signal_to_the_wrapper_in_a_pipeline_reaches_the_child_and_nobody_else() {
     kill(child, Signal::SIGUSR1).expect("the child is there");
     let output = shell.prompt();
     assert!(!output.contains("Terminated"), "cat lived: {output}");
+    scene.expect_free();
 }
 
 #[test]
@@ -223,6 +230,7 @@ fn ctrl_z_and_fg_suspend_and_resume_the_whole_job() {
         let output = shell.prompt();
         assert!(output.contains("read: the answer"), "{shape}: {output}");
         assert_eq!(field(&output, "foreground"), field(&output, "pgid"), "{shape}: {output}");
+        scene.expect_free();
     }
 }
 
@@ -248,6 +256,7 @@ fn ctrl_z_and_bg_let_the_job_run_on_without_the_terminal() {
     shell.key('c');
     shell.prompt();
     assert_eq!(shell.code(), 4);
+    scene.expect_free();
 }
 
 /// The foreground group of the terminal of a process.
@@ -273,6 +282,7 @@ fn a_background_job_that_reads_stops_and_reads_on_in_the_foreground() {
     let output = shell.prompt();
     assert!(output.contains("read: late answer"), "{output}");
     assert_eq!(shell.code(), 4);
+    scene.expect_free();
 }
 
 #[test]
@@ -284,11 +294,12 @@ fn a_child_that_dies_in_raw_mode_leaves_a_usable_terminal() {
     let mut shell = Shell::start();
     let output = shell.run(&format!("bash -m {}", script.display()));
     assert!(output.contains(" echo ") && output.contains(" icanon "), "{output}");
+    scene.expect_free();
 }
 
 #[test]
 fn the_window_size_reaches_a_child_that_shares_nothing() {
-    let scene = Scene::new(LOGS_ALL).options(&["--in-ci"]);
+    let scene = Scene::new(LOGS_ALL).in_ci();
     let mut shell = Shell::start();
     shell.send(&scene.shell_words());
     let child = scene.pid_in("ready");
@@ -297,6 +308,7 @@ fn the_window_size_reaches_a_child_that_shares_nothing() {
     scene.wait_for_log("SIGWINCH 1");
     kill(child, Signal::SIGUSR1).expect("the child is there");
     shell.prompt();
+    scene.expect_free();
 }
 
 #[test]
@@ -318,5 +330,6 @@ fn terraforms_approval_prompt_can_be_answered_and_interrupted() {
         let output = shell.prompt();
         assert!(output.contains(expected), "{output}");
         assert_eq!(shell.code(), i32::from(key.is_some()));
+        scene.expect_free();
     }
 }
