@@ -7,6 +7,7 @@ mod contract;
 mod file_store;
 mod harness;
 mod interop;
+mod leases;
 mod local_state;
 mod nesting;
 mod proxy;

@@ -9,8 +9,10 @@ use std::process::{Child, Command};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill, killpg};
+use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 use tempfile::TempDir;
+use tfwrap::lock::Uptime;
 use tfwrap::store::{Expect, LocalState, Record, Registers as _, WriteReply};
 
 use crate::{harness, servers};
@@ -43,7 +45,7 @@ pub(crate) struct Scene {
     environment: Vec<(String, String)>,
     options: Vec<String>,
     program: PathBuf,
-    command: String,
+    command: Vec<String>,
     through: Vec<String>,
 }
 
@@ -67,7 +69,7 @@ impl Scene {
             environment: Vec::new(),
             options: Vec::new(),
             program: fake_terraform(),
-            command: "apply".to_owned(),
+            command: vec!["apply".to_owned()],
             through: Vec::new(),
         };
         scene.script = scene.filled_in(script);
@@ -119,9 +121,9 @@ impl Scene {
         self
     }
 
-    /// The Terraform command, instead of `apply`.
-    pub(crate) fn command(mut self, words: &str) -> Self {
-        words.clone_into(&mut self.command);
+    /// What comes after the options, instead of `apply`.
+    pub(crate) fn command(mut self, words: &[&str]) -> Self {
+        self.command = words.iter().map(|&word| word.to_owned()).collect();
         self
     }
 
@@ -141,7 +143,7 @@ impl Scene {
         words.push(wrapper().display().to_string());
         words.extend(self.options.iter().cloned());
         words.extend(["--terraform".to_owned(), self.program.display().to_string()]);
-        words.extend(self.command.split_whitespace().map(str::to_owned));
+        words.extend(self.command.iter().cloned());
         words
     }
 
@@ -219,11 +221,11 @@ impl Scene {
         assert!(!self.path(".terraform.tfstate.lock.info").exists(), "the lock's info is left");
         let lock = LocalState::new(self.path("terraform.tfstate")).expect("a state's name");
         let (key, record) = (lock.key(), Record { info: None, lease: None });
-        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         // A thread of its own, since the test may have a runtime already.
         let taken = std::thread::scope(|scope| {
             let work = scope.spawn(|| {
-                runtime.block_on(async {
+                let runtime = tokio::runtime::Builder::new_current_thread().build();
+                runtime.expect("a runtime").block_on(async {
                     let reply = lock.write(&key, &record, &Expect::Absent).await;
                     if let Ok(WriteReply::Applied(version)) = &reply {
                         lock.remove(&key, version).await.expect("it can be given back");
@@ -358,6 +360,11 @@ impl Drop for Running {
             let _reaped = self.child.wait();
         }
     }
+}
+
+/// The clock of the child's notes.
+pub(crate) fn uptime() -> Uptime {
+    Uptime(clock_gettime(ClockId::CLOCK_MONOTONIC).expect("there is a clock").into())
 }
 
 /// Looks until there is something, and fails the test when it takes too long.
