@@ -13,7 +13,8 @@ use crate::harness::{self, Gate, applying, pause};
 use crate::proxy::{Fault, Proxy, Rule};
 use crate::servers::{REGION, dynamodb, local_backend_dir, terraform};
 use crate::wrapped::{
-    LOGS_ALL, Running, Scene, fake_terraform, is_gone, state, uptime, wait_until, wrapper,
+    LOGS_ALL, Running, Scene, fake_terraform, is_gone, only_child, state, uptime, wait_until,
+    wrapper,
 };
 
 #[derive(Debug, Clone, Copy)]
@@ -330,12 +331,6 @@ fn nested_wrappers_pass_one_interrupt_to_the_innermost() {
     assert_eq!(running.code(), Some(5));
     inner.expect_free();
     assert_eq!((inner.count("SIGINT"), inner.count("SIGTERM")), (1, 0), "{:?}", inner.log());
-}
-
-/// The one child of a process.
-fn only_child(parent: Pid) -> Option<Pid> {
-    let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).ok()?;
-    children.trim().parse().ok().map(Pid::from_raw)
 }
 
 #[test]

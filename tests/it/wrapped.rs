@@ -390,3 +390,9 @@ pub(crate) fn state(pid: Pid) -> Option<char> {
 pub(crate) fn is_gone(pid: Pid) -> bool {
     matches!(state(pid), None | Some('Z' | 'X'))
 }
+
+/// The one child of a process.
+pub(crate) fn only_child(parent: Pid) -> Option<Pid> {
+    let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).ok()?;
+    children.trim().parse().ok().map(Pid::from_raw)
+}
