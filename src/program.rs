@@ -101,6 +101,12 @@ fn find_set(set: &OsStr, env: &Env, this: Option<FileId>) -> Result<PathBuf, Err
         hint: None,
     })?;
     match FileId::of(&path) {
+        // As a shell: something is there, but it is no directory.
+        None if path.parent().is_some_and(|parent| parent.exists() && !parent.is_dir()) => {
+            Err(Error::NotExecutable {
+                message: format!("`{}` is not executable: not in a directory", path.display()),
+            })
+        }
         None => Err(Error::NotFound {
             message: format!("`{}` was not found", path.display()),
             hint: Some("set with `--terraform`, `TFWRAP_TERRAFORM` or `.tfwrap.yaml`".to_owned()),

@@ -100,7 +100,12 @@ impl Kept {
         self.beat.is_some()
     }
 
-    /// Whether a child may start, or go on, as far as this lock is concerned.
+    /// Whether this lock is somebody else's by now, or gone.
+    fn is_lost(&self) -> bool {
+        self.keeper.as_ref().is_some_and(Keeper::is_lost)
+    }
+
+    /// Whether a child may start as far as this lock is concerned.
     fn may_start(&self, now: Uptime) -> bool {
         self.keeper.as_ref().is_none_or(|keeper| keeper.may_start(now))
     }
@@ -172,17 +177,24 @@ impl Shell {
         self.in_flight = Some(request.send());
     }
 
-    /// Whether a child may start, or go on after a pause: every lock is confirmed, and well before
-    /// its fence.
+    /// Whether a child may start: every lock is confirmed, and well before its fence.
     pub(super) fn may_start(&mut self) -> bool {
         let now = uptime();
         self.tick(now);
         self.kept.iter().all(|kept| kept.may_start(now))
     }
 
+    /// Whether a child may go on after a pause. What the loss of a lock means for it was decided
+    /// when it was noticed.
+    pub(super) fn may_go_on(&mut self) -> bool {
+        let now = uptime();
+        self.tick(now);
+        self.kept.iter().all(|kept| kept.is_lost() || kept.may_start(now))
+    }
+
     /// Whether this lock is somebody else's by now, or gone.
     pub(super) fn is_lost(&self, index: usize) -> bool {
-        self.kept[index].keeper.as_ref().is_some_and(Keeper::is_lost)
+        self.kept[index].is_lost()
     }
 
     /// Drops what keepers said and nobody has heard.

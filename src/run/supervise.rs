@@ -17,7 +17,8 @@ use crate::report::Notice;
 use crate::start;
 use crate::store::StoreError;
 use crate::supervise::{
-    Action, Child, ChildEvent, ChildStatus, Event, SpawnError, StopCause, Supervisor, suspend_self,
+    Action, Child, ChildEvent, ChildStatus, Event, Received, SpawnError, StopCause, Supervisor,
+    Word, suspend_self,
 };
 
 /// How long a child may take to end after a bug of ours, before it is killed.
@@ -161,11 +162,19 @@ async fn drive(shell: &mut Shell, child: &mut Child, context: &Context) -> Resul
     // We were suspended, and the lease is not known to be good since.
     let mut resume = false;
     loop {
-        let event = if resume && shell.may_start() {
+        let event = if resume && shell.may_go_on() {
             resume = false;
             Event::Resume
         } else {
-            match shell.next(machine.deadline(), Some(child)).await {
+            // A lease that becomes good again is no news.
+            let poll = resume.then(|| uptime().plus(CONFIRM_POLL));
+            let wake = machine.deadline().into_iter().chain(poll).min();
+            match shell.next(wake, Some(child)).await {
+                // Only under a lease that is known to be good.
+                Happening::Signal(Received { word: Word::Resume, .. }) => {
+                    resume = true;
+                    continue;
+                }
                 Happening::Signal(received) => child.event(received),
                 Happening::Child(Ok(event)) => event.into(),
                 Happening::Child(Err(error)) => {
@@ -173,11 +182,10 @@ async fn drive(shell: &mut Shell, child: &mut Child, context: &Context) -> Resul
                     return Err(Error::Internal(format!("the child cannot be watched: {error}")));
                 }
                 Happening::Lease(index, news) => {
-                    lost |= is_fatal(&news, context);
-                    match heed_lease(shell, index, news, context) {
-                        Some(event) => event,
-                        None => continue,
-                    }
+                    let Some(event) = heed_lease(shell, index, news, context) else { continue };
+                    // Then the child's own code counts for nothing.
+                    lost |= matches!(event, Event::MustStop | Event::MustKill);
+                    event
                 }
                 Happening::Due => Event::Tick,
                 Happening::Reply(_) => continue,
@@ -186,29 +194,17 @@ async fn drive(shell: &mut Shell, child: &mut Child, context: &Context) -> Resul
         fail_point("running");
         for action in machine.step(uptime(), event) {
             tell(shell, action, event, child);
+            if let Err(error) = child.apply(action) {
+                shell.say(Notice::Warning { message: could_not(action, &error), hint: None });
+            }
             if let Action::Finished { status, stopped_by } = action {
                 if let Some(StopCause::Signal(signal)) = stopped_by {
                     shell.note_stop(signal);
                 }
                 return Ok(Ended { status, stopped: stopped_by.is_some(), lost });
             }
-            if let Err(error) = child.apply(action) {
-                shell.say(Notice::Warning {
-                    message: format!("the child could not be signalled: {error}"),
-                    hint: None,
-                });
-            }
             resume |= matches!(action, Action::SuspendSelf(_));
         }
-    }
-}
-
-/// Whether the child's own code counts for nothing after this.
-fn is_fatal(news: &News, context: &Context) -> bool {
-    match news {
-        News::Interrupt | News::Kill => true,
-        News::Lost(_) => context.lost_is_fatal,
-        News::Freeze | News::Thaw => false,
     }
 }
 
@@ -222,7 +218,8 @@ fn heed_lease(shell: &Shell, index: usize, news: News, context: &Context) -> Opt
         News::Lost(current) => {
             // Its text says all; the error is for a run that did not begin.
             let _ = super::lost(shell, index, current.as_ref());
-            context.lost_is_fatal.then_some(Event::MustStop)
+            // A child with leave to go on must not stand still for a lease that is no more.
+            Some(if context.lost_is_fatal { Event::MustStop } else { Event::Thaw })
         }
         // With the lock gone already, and leave to go on, the fence protects nothing.
         _ if shell.is_lost(index) && !context.lost_is_fatal => None,
@@ -245,6 +242,13 @@ fn heed_lease(shell: &Shell, index: usize, news: News, context: &Context) -> Opt
             Some(Event::Freeze)
         }
         News::Thaw => Some(Event::Thaw),
+    }
+}
+
+fn could_not(action: Action, error: &std::io::Error) -> String {
+    match action {
+        Action::Finished { .. } => format!("the terminal could not be taken back: {error}"),
+        _ => format!("the child could not be signalled: {error}"),
     }
 }
 

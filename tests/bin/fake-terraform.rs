@@ -15,6 +15,8 @@
 //! | `spawn NAME` | a background process in the same group that runs the script in `FAKE_TERRAFORM_NAME` |
 //! | `read` | reads a line of stdin and prints `read: LINE` |
 //! | `sleep MS` | |
+//! | `guard FILE` | from here on, notes in FILE.unlocked whenever nobody has a lock on FILE |
+//! | `tick FILE MS` | from here on, appends a line with the time to FILE, again and again |
 //! | `raw` | switches echo and line mode of the terminal off |
 //! | `wait` | waits for signals for ever (120 s, then exits 99) |
 //! | `exit N`, `die N` | ends so; `die` by the real signal N |
@@ -28,6 +30,8 @@ use std::process::{Command, ExitCode};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc;
 use nix::sys::signal::Signal;
 use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
 use nix::time::{ClockId, clock_gettime};
@@ -97,6 +101,26 @@ fn run(words: &[&str], step: &str, log: &Log) -> io::Result<Option<u8>> {
             say(&format!("read: {}", line.trim_end()))?;
         }
         ["sleep", millis] => pause(Duration::from_millis(number(millis)?)),
+        ["guard", file] => {
+            let file = (*file).to_owned();
+            // Once at once: from its first step the child is under the lock.
+            note_if_unlocked(&file)?;
+            std::thread::spawn(move || {
+                loop {
+                    note_if_unlocked(&file).expect("the lock can be looked at");
+                    pause(Duration::from_millis(3));
+                }
+            });
+        }
+        ["tick", file, millis] => {
+            let (file, period) = ((*file).to_owned(), Duration::from_millis(number(millis)?));
+            std::thread::spawn(move || {
+                loop {
+                    note(&file, &format!("at={}ms\n", uptime().as_millis()));
+                    pause(period);
+                }
+            });
+        }
         ["raw"] => {
             let mut modes = tcgetattr(io::stdin())?;
             modes.local_flags.remove(LocalFlags::ECHO | LocalFlags::ICANON);
@@ -145,6 +169,29 @@ fn note(path: &str, line: &str) {
     // One write in append mode: lines of several processes do not mix.
     let file = OpenOptions::new().append(true).create(true).open(path);
     file.and_then(|mut file| file.write_all(line.as_bytes())).expect("the log can be written");
+}
+
+/// Looks without taking: `F_OFD_GETLK` says who would be in the way of a lock.
+fn note_if_unlocked(file: &str) -> io::Result<()> {
+    let unlocked = match fs::File::open(file) {
+        Ok(opened) => {
+            let mut lock = libc::flock {
+                l_type: i16::try_from(libc::F_WRLCK).map_err(io::Error::other)?,
+                l_whence: 0,
+                l_start: 0,
+                l_len: 0,
+                l_pid: 0,
+            };
+            fcntl(&opened, FcntlArg::F_OFD_GETLK(&mut lock))?;
+            i32::from(lock.l_type) == libc::F_UNLCK
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => true,
+        Err(error) => return Err(error),
+    };
+    if unlocked {
+        note(&format!("{file}.unlocked"), &format!("{} at={}ms\n", getpid(), uptime().as_millis()));
+    }
+    Ok(())
 }
 
 /// Starts anew with the signal ignored, since nothing safe ignores one in place: `sh` does, and

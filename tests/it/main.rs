@@ -8,6 +8,7 @@ mod faults;
 mod file_store;
 mod harness;
 mod interop;
+mod leases;
 mod local_state;
 mod nesting;
 mod proxy;

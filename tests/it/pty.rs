@@ -7,13 +7,18 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getpgid};
 use rexpect::session::{PtySession, spawn_command};
 
-use crate::wrapped::{LOGS_ALL, Scene, state, wait_until, wrapper};
+use crate::proxy::{Fault, Proxy, Rule};
+use crate::servers::{REGION, dynamodb};
+use crate::wrapped::{LOGS_ALL, Scene, is_gone, only_child, state, wait_until, wrapper};
 
 const PATIENCE_MS: u64 = 30_000;
 const PROMPT: &str = "@PROMPT@";
 
 /// An interactive shell on a terminal of its own.
-struct Shell(PtySession);
+struct Shell {
+    terminal: PtySession,
+    pid: Pid,
+}
 
 impl Shell {
     fn start() -> Self {
@@ -21,7 +26,12 @@ impl Shell {
         bash.args(["--norc", "--noprofile", "-i"]);
         // In two parts, so that the echo of a command can never look like the prompt.
         bash.env("PS1", PROMPT).env("TERM", "dumb").env("LESS", "").env_remove("PROMPT_COMMAND");
-        let mut shell = Self(spawn_command(bash, Some(PATIENCE_MS)).expect("bash starts"));
+        let terminal = spawn_command(bash, Some(PATIENCE_MS)).expect("bash starts");
+        let mut shell = Self { terminal, pid: Pid::from_raw(0) };
+        shell.prompt();
+        shell.send("echo pid=$$=");
+        shell.sees("pid=");
+        shell.pid = Pid::from_raw(shell.sees("=").parse().expect("a number"));
         shell.prompt();
         // bash keeps the line mode off while it edits a line; without editing, what the terminal
         // is set to is what the last command left.
@@ -30,16 +40,18 @@ impl Shell {
     }
 
     fn send(&mut self, line: &str) {
-        self.0.send_line(line).expect("the terminal takes it");
+        self.terminal.send_line(line).expect("the terminal takes it");
     }
 
     fn key(&mut self, key: char) {
-        self.0.send_control(key).expect("the terminal takes it");
+        self.terminal.send_control(key).expect("the terminal takes it");
     }
 
     #[track_caller]
     fn sees(&mut self, text: &str) -> String {
-        self.0.exp_string(text).unwrap_or_else(|error| panic!("waiting for `{text}`: {error}"))
+        self.terminal
+            .exp_string(text)
+            .unwrap_or_else(|error| panic!("waiting for `{text}`: {error}"))
     }
 
     /// Waits for the prompt; returns what came before it.
@@ -53,6 +65,16 @@ impl Shell {
     fn run(&mut self, line: &str) -> String {
         self.send(line);
         self.prompt()
+    }
+
+    /// Its process.
+    fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// As when its window is closed: it tells its jobs and ends.
+    fn hang_up(&mut self) {
+        kill(self.pid, Signal::SIGHUP).expect("bash is there");
     }
 
     /// The exit code of the last command.
@@ -69,7 +91,7 @@ impl Shell {
 impl Drop for Shell {
     fn drop(&mut self) {
         // An interactive bash ignores SIGTERM. With its terminal, its jobs hang up.
-        let _gone_meanwhile = self.0.process_mut().kill(Signal::SIGKILL);
+        let _gone_meanwhile = self.terminal.process_mut().kill(Signal::SIGKILL);
     }
 }
 
@@ -95,6 +117,7 @@ fn alone_in_the_foreground_the_childs_group_gets_the_terminal() {
     assert_eq!(field(&output, "foreground"), pid(&output), "{output}");
     assert_eq!(shell.code(), 7);
     assert_eq!(shell.run("echo back").trim(), "back", "the shell has it again");
+    scene.expect_free();
 }
 
 #[test]
@@ -105,6 +128,7 @@ fn in_a_pipeline_the_child_stays_in_the_foreground_group() {
         let output = shell.run(&pipeline.replace("{}", &scene.shell_words()));
         assert_ne!(field(&output, "pgid"), pid(&output), "{pipeline}: {output}");
         assert_eq!(field(&output, "pgid"), field(&output, "foreground"), "{pipeline}: {output}");
+        scene.expect_free();
     }
 }
 
@@ -114,9 +138,10 @@ fn less_keeps_the_keyboard() {
     let mut shell = Shell::start();
     shell.send(&format!("{} | less -d", scene.shell_words()));
     shell.sees("last-line\r\n");
-    shell.0.send("q").and_then(|_| shell.0.flush()).expect("the terminal takes it");
+    shell.terminal.send("q").and_then(|_| shell.terminal.flush()).expect("the terminal takes it");
     shell.prompt();
     assert_eq!(shell.run("echo back").trim(), "back");
+    scene.expect_free();
 }
 
 #[test]
@@ -128,6 +153,7 @@ fn under_a_script_the_child_stays_in_its_group() {
     let output = shell.run(&format!("bash {}", script.display()));
     assert_ne!(field(&output, "pgid"), pid(&output), "{output}");
     assert_eq!(field(&output, "pgid"), field(&output, "foreground"), "{output}");
+    scene.expect_free();
 }
 
 #[test]
@@ -139,11 +165,13 @@ fn in_the_background_the_terminal_is_never_taken() {
     let output = scene.wait_for("out");
     assert_eq!(field(&output, "pgid"), pid(&output), "{output}");
     assert_ne!(field(&output, "foreground"), pid(&output), "{output}");
+    shell.run("wait");
+    scene.expect_free();
 }
 
 #[test]
 fn in_ci_the_terminal_stays_until_the_child_reads_it() {
-    let scene = Scene::new("describe; read; describe").options(&["--in-ci"]);
+    let scene = Scene::new("describe; read; describe").in_ci();
     let mut shell = Shell::start();
     shell.send(&scene.shell_words());
     shell.sees("args=apply");
@@ -151,18 +179,17 @@ fn in_ci_the_terminal_stays_until_the_child_reads_it() {
     let output = shell.prompt();
     assert!(output.contains("read: some answer"), "{output}");
     assert_eq!(field(&output, "foreground"), pid(&output), "{output}");
+    scene.expect_free();
 }
 
 #[test]
 fn ctrl_c_is_one_interrupt_for_the_child() {
     // Alone, in a pipeline, in a script, and in CI, where it comes through the wrapper.
-    for (shape, options) in [
-        ("{}", &[] as &[&str]),
-        ("{} | cat", &[]),
-        ("bash -c '{}; true'", &[]),
-        ("{}", &["--in-ci"]),
-    ] {
-        let scene = Scene::new(LOGS_ALL).options(options);
+    for (shape, in_ci) in
+        [("{}", false), ("{} | cat", false), ("bash -c '{}; true'", false), ("{}", true)]
+    {
+        let scene = Scene::new(LOGS_ALL);
+        let scene = if in_ci { scene.in_ci() } else { scene };
         let mut shell = Shell::start();
         let words = scene.path("words.sh");
         fs::write(&words, scene.shell_words()).expect("a script");
@@ -172,9 +199,10 @@ fn ctrl_c_is_one_interrupt_for_the_child() {
         scene.wait_for_log("SIGINT 1");
         kill(wrapper_of(child), Signal::SIGWINCH).expect("the wrapper is there");
         scene.wait_for_log("SIGWINCH");
-        assert_eq!(scene.count("SIGINT"), 1, "{shape} {options:?}: {:?}", scene.log());
+        assert_eq!(scene.count("SIGINT"), 1, "{shape}, in CI {in_ci}: {:?}", scene.log());
         kill(child, Signal::SIGUSR1).expect("the child is there");
         shell.prompt();
+        scene.expect_free();
     }
 }
 
@@ -201,6 +229,7 @@ fn a_signal_to_the_wrapper_in_a_pipeline_reaches_the_child_and_nobody_else() {
     kill(child, Signal::SIGUSR1).expect("the child is there");
     let output = shell.prompt();
     assert!(!output.contains("Terminated"), "cat lived: {output}");
+    scene.expect_free();
 }
 
 #[test]
@@ -223,6 +252,7 @@ fn ctrl_z_and_fg_suspend_and_resume_the_whole_job() {
         let output = shell.prompt();
         assert!(output.contains("read: the answer"), "{shape}: {output}");
         assert_eq!(field(&output, "foreground"), field(&output, "pgid"), "{shape}: {output}");
+        scene.expect_free();
     }
 }
 
@@ -248,6 +278,7 @@ fn ctrl_z_and_bg_let_the_job_run_on_without_the_terminal() {
     shell.key('c');
     shell.prompt();
     assert_eq!(shell.code(), 4);
+    scene.expect_free();
 }
 
 /// The foreground group of the terminal of a process.
@@ -273,6 +304,7 @@ fn a_background_job_that_reads_stops_and_reads_on_in_the_foreground() {
     let output = shell.prompt();
     assert!(output.contains("read: late answer"), "{output}");
     assert_eq!(shell.code(), 4);
+    scene.expect_free();
 }
 
 #[test]
@@ -284,11 +316,12 @@ fn a_child_that_dies_in_raw_mode_leaves_a_usable_terminal() {
     let mut shell = Shell::start();
     let output = shell.run(&format!("bash -m {}", script.display()));
     assert!(output.contains(" echo ") && output.contains(" icanon "), "{output}");
+    scene.expect_free();
 }
 
 #[test]
 fn the_window_size_reaches_a_child_that_shares_nothing() {
-    let scene = Scene::new(LOGS_ALL).options(&["--in-ci"]);
+    let scene = Scene::new(LOGS_ALL).in_ci();
     let mut shell = Shell::start();
     shell.send(&scene.shell_words());
     let child = scene.pid_in("ready");
@@ -297,26 +330,230 @@ fn the_window_size_reaches_a_child_that_shares_nothing() {
     scene.wait_for_log("SIGWINCH 1");
     kill(child, Signal::SIGUSR1).expect("the child is there");
     shell.prompt();
+    scene.expect_free();
+}
+
+/// A real Terraform and something for it to apply.
+fn real_terraform(words: &[&str]) -> Scene {
+    let scene = Scene::of_program("terraform").command(words);
+    let resource = r#"
+        variable "command" { default = "true" }
+        resource "terraform_data" "x" {
+          provisioner "local-exec" { command = var.command }
+        }
+    "#;
+    fs::write(scene.path("main.tf"), resource).expect("a file");
+    scene
 }
 
 #[test]
 fn terraforms_approval_prompt_can_be_answered_and_interrupted() {
-    let terraform =
-        Command::new("terraform").arg("version").output().expect("terraform is on PATH");
-    assert!(terraform.status.success());
-    for (key, expected) in [(None, "Apply complete!"), (Some('c'), "error asking for approval")] {
-        let scene = Scene::of_program("terraform");
-        fs::write(scene.path("main.tf"), "resource \"terraform_data\" \"x\" {}\n").expect("a file");
+    let keys = [
+        ("yes", None, "Apply complete!", 0),
+        ("no", None, "Apply cancelled.", 1),
+        ("", Some('c'), "error asking for approval", 1),
+    ];
+    for (answer, key, expected, code) in keys {
+        let scene = real_terraform(&["apply"]);
         let mut shell = Shell::start();
-        shell.run(&format!("cd {}", scene.path("").display()));
         shell.send(&scene.shell_words());
         shell.sees("Enter a value:");
         match key {
-            None => shell.send("yes"),
+            None => shell.send(answer),
             Some(key) => shell.key(key),
         }
         let output = shell.prompt();
         assert!(output.contains(expected), "{output}");
-        assert_eq!(shell.code(), i32::from(key.is_some()));
+        assert_eq!(shell.code(), code);
+        scene.expect_free();
+    }
+}
+
+#[test]
+fn a_suspended_prompt_is_answered_after_fg() {
+    // Suspended where it runs; and stopped because it asked from the background.
+    for (end, key) in [("", Some('z')), (" &", None)] {
+        let scene = real_terraform(&["apply"]);
+        let mut shell = Shell::start();
+        shell.send(&format!("{}{end}", scene.shell_words()));
+        if let Some(key) = key {
+            shell.sees("Enter a value:");
+            shell.key(key);
+            shell.sees("Stopped");
+            shell.prompt();
+        } else {
+            shell.prompt();
+            shell.sees("Enter a value:");
+            let wrapper = wait_until("the wrapper", || only_child(shell.pid()));
+            wait_until("a stopped wrapper", || (state(wrapper) == Some('T')).then_some(()));
+        }
+        assert!(scene.path(".terraform.tfstate.lock.info").exists(), "held all along");
+        shell.send("fg");
+        // Terraform reads on without asking anew.
+        let wrapper = wait_until("the wrapper", || only_child(shell.pid()));
+        wait_until("a running wrapper", || (state(wrapper) == Some('S')).then_some(()));
+        shell.send("yes");
+        shell.sees("Apply complete!");
+        shell.prompt();
+        assert_eq!(shell.code(), 0);
+        scene.expect_free();
+    }
+}
+
+#[test]
+fn a_plan_can_be_paged_and_an_apply_teed() {
+    let scene = real_terraform(&["plan", "-no-color"]);
+    let mut shell = Shell::start();
+    shell.send(&format!("{} | less -d", scene.shell_words()));
+    shell.sees("will be created");
+    shell.terminal.send("q").and_then(|_| shell.terminal.flush()).expect("the terminal takes it");
+    shell.prompt();
+    scene.expect_free();
+
+    let scene = real_terraform(&["apply", "-no-color"]);
+    let out = scene.path("out");
+    shell.send(&format!("{} | tee {}", scene.shell_words(), out.display()));
+    shell.sees("Enter a value:");
+    shell.send("yes");
+    shell.sees("Apply complete!");
+    shell.prompt();
+    assert!(fs::read_to_string(out).expect("what was teed").contains("Apply complete!"));
+    scene.expect_free();
+}
+
+#[test]
+fn an_apply_in_the_background_ends_there() {
+    let scene = real_terraform(&["apply", "-auto-approve", "-no-color"]);
+    let mut shell = Shell::start();
+    shell.run(&format!("{} > {} &", scene.shell_words(), scene.path("out").display()));
+    let mine = shell.run("echo mine");
+    assert!(mine.starts_with("mine"), "the shell keeps the keyboard: {mine}");
+    shell.run("wait $!");
+    assert_eq!(shell.code(), 0);
+    assert!(scene.wait_for("out").contains("Apply complete!"));
+    scene.expect_free();
+}
+
+#[test]
+fn when_the_terminal_is_closed_nothing_is_left_and_the_lock_is_free() {
+    for (words, at) in [
+        (&["apply"] as &[&str], "Enter a value:"),
+        (&["apply", "-auto-approve", "-var=command=echo working; sleep 60"], "working"),
+    ] {
+        for end in ["", " | cat"] {
+            let scene = real_terraform(words);
+            let mut shell = Shell::start();
+            let processes = shell.pid();
+            shell.send(&format!("{}{end}", scene.shell_words()));
+            shell.sees(at);
+            let all = wait_until("its processes", || {
+                let all = below(processes);
+                (all.len() >= 2).then_some(all)
+            });
+            shell.hang_up();
+            for pid in all {
+                wait_until("the end of all", || is_gone(pid).then_some(()));
+            }
+            scene.expect_free();
+        }
+    }
+}
+
+#[test]
+fn a_closed_terminal_is_one_interrupt_for_a_child_that_lives_through_it() {
+    let scene = Scene::new(LOGS_ALL);
+    let mut shell = Shell::start();
+    shell.send(&scene.shell_words());
+    let child = scene.pid_in("ready");
+    let wrapper = wrapper_of(child);
+    shell.hang_up();
+    scene.wait_for_log("SIGINT 1");
+    kill(wrapper, Signal::SIGWINCH).expect("the wrapper is there");
+    scene.wait_for_log("SIGWINCH");
+    assert_eq!(scene.count("SIGINT"), 1, "{:?}", scene.log());
+    kill(child, Signal::SIGUSR1).expect("the child is there");
+    wait_until("the wrapper's end", || is_gone(wrapper).then_some(()));
+    scene.expect_free();
+}
+
+/// All processes below this one.
+fn below(parent: Pid) -> Vec<Pid> {
+    let path = format!("/proc/{parent}/task/{parent}/children");
+    let children = fs::read_to_string(path).unwrap_or_default();
+    let children = children.split_whitespace().filter_map(|pid| pid.parse().ok());
+    let mut all: Vec<_> = children.map(Pid::from_raw).collect();
+    for child in all.clone() {
+        all.extend(below(child));
+    }
+    all
+}
+
+#[test]
+fn each_stop_from_the_terminal_ends_the_wait() {
+    let mut holder = Scene::new(LOGS_ALL).start().ready();
+    for (key, code) in [(Some('c'), 130), (Some('\\'), 131), (None, 129)] {
+        let mut shell = Shell::start();
+        shell.send(&holder.scene.shell_words());
+        shell.sees("waiting");
+        if let Some(key) = key {
+            shell.key(key);
+            shell.sees("nothing is left behind");
+            shell.prompt();
+            assert_eq!(shell.code(), code);
+        } else {
+            let waiting = wait_until("the wrapper", || only_child(shell.pid()));
+            shell.hang_up();
+            wait_until("its end", || is_gone(waiting).then_some(()));
+        }
+    }
+    assert!(holder.scene.log().is_empty(), "the holder's child heard of it");
+    holder.signal(Signal::SIGUSR1);
+    assert_eq!(holder.code(), Some(5));
+}
+
+#[test]
+fn a_quit_from_the_terminal_reaches_the_child_as_it_is() {
+    for shape in ["{}", "{} | cat"] {
+        let script = "log @/log; on SIGINT log; on SIGQUIT exit 2; ready @/ready; wait";
+        let scene = Scene::new(script);
+        let mut shell = Shell::start();
+        shell.send(&shape.replace("{}", &scene.shell_words()));
+        scene.pid_in("ready");
+        shell.key('\\');
+        shell.prompt();
+        assert_eq!((scene.count("SIGQUIT"), scene.count("SIGINT")), (1, 0), "{:?}", scene.log());
+        scene.expect_free();
+    }
+}
+
+#[tokio::test]
+async fn no_stop_from_the_terminal_ends_the_release() {
+    let table = "releasing-pty";
+    dynamodb().create_lock_table(table).await;
+    for (index, key) in [Some('c'), Some('\\'), None].into_iter().enumerate() {
+        let name = index.to_string();
+        let proxy = Proxy::before(&dynamodb().url);
+        proxy.plan([Rule::on("DeleteItem", Fault::Hold).times(1)]);
+        let lock = format!("dynamodb://{table}/{name}?region={REGION}&endpoint={}", proxy.url());
+        let scene = Scene::unguarded("exit 5").options(&["--no-backend-lock", "--lock", &lock]);
+        let mut shell = Shell::start();
+        shell.send(&scene.shell_words());
+        proxy.arrived("DeleteItem", 1).await;
+        let wrapper = wait_until("the wrapper", || only_child(shell.pid()));
+        if let Some(key) = key {
+            shell.key(key);
+            shell.sees("is given back first");
+        } else {
+            shell.hang_up();
+        }
+        assert!(!is_gone(wrapper));
+        assert!(dynamodb().get_raw(table, &name).await.is_some());
+        proxy.release();
+        wait_until("its end", || is_gone(wrapper).then_some(()));
+        assert_eq!(dynamodb().get_raw(table, &name).await, None);
+        if key.is_some() {
+            shell.prompt();
+            assert_eq!(shell.code(), 5);
+        }
     }
 }

@@ -2,13 +2,19 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
+use crate::harness::{self, Gate, applying, pause};
+use crate::proxy::{Fault, Proxy, Rule};
+use crate::servers::{REGION, dynamodb, local_backend_dir, terraform};
 use crate::wrapped::{
-    LOGS_ALL, Running, Scene, fake_terraform, is_gone, state, wait_until, wrapper,
+    LOGS_ALL, Running, Scene, fake_terraform, is_gone, only_child, state, uptime, wait_until,
+    wrapper,
 };
 
 #[derive(Debug, Clone, Copy)]
@@ -38,7 +44,8 @@ fn settle(running: &Running) {
 fn every_exit_code_passes_through() {
     for code in 0..=255 {
         let mut running = Scene::new(&format!("exit {code}")).start();
-        assert_eq!(running.code(), Some(code), "{}", running.stderr());
+        assert_eq!(running.bare_code(), Some(code), "{}", running.stderr());
+        running.scene.expect_takeable();
     }
 }
 
@@ -56,7 +63,7 @@ fn death_by_each_signal_gives_128_and_its_number() {
 fn one_interrupt_reaches_the_child_whoever_sends_how_many() {
     for shape in [Shape::OneProcess, Shape::Group] {
         for first in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-            let mut running = Scene::new(LOGS_ALL).start().ready();
+            let mut running = Scene::new(LOGS_ALL).in_ci().start().ready();
             send(&running, shape, first);
             let line = running.scene.wait_for_log("SIGINT 1");
             assert!(line.contains(&format!("from={} ", running.pid())), "{line}");
@@ -111,7 +118,7 @@ fn quit_reaches_the_child_as_it_is() {
 #[test]
 fn the_wrapper_waits_for_a_slow_end_and_keeps_its_code() {
     let script = "log @/log; on SIGINT exit 1 after 400; ready @/ready; wait";
-    let mut running = Scene::new(script).start().ready();
+    let mut running = Scene::new(script).in_ci().start().ready();
     running.signal(Signal::SIGINT);
     running.scene.wait_for_log("SIGINT 1");
     let child = running.scene.pid_in("ready");
@@ -153,7 +160,10 @@ fn an_own_end_leaves_background_processes_alone() {
 #[test]
 fn after_a_stop_nothing_of_the_group_survives_the_wrapper() {
     let main = "spawn BACKGROUND; on SIGINT exit 1; ready @/ready; wait";
-    let backgrounds = ["ready @/background; wait", "ignore SIGINT; ready @/background; wait"];
+    let backgrounds = [
+        "guard @/terraform.tfstate; ready @/background; wait",
+        "guard @/terraform.tfstate; ignore SIGINT; ready @/background; wait",
+    ];
     for background in backgrounds {
         let mut running = Scene::new(main).background(background).start().ready();
         let background = running.scene.pid_in("background");
@@ -193,7 +203,15 @@ fn signals_of(through: &[&str], words: &[String]) -> Vec<String> {
     let stdout = String::from_utf8(output.stdout).expect("UTF-8");
     let lines: Vec<_> = stdout.lines().filter(|line| line.starts_with("Sig")).collect();
     assert!(!lines.is_empty(), "{stdout}{}", String::from_utf8_lossy(&output.stderr));
-    lines.into_iter().filter(|line| !line.starts_with("SigQ")).map(str::to_owned).collect()
+    let lines = lines.into_iter().filter(|line| !line.starts_with("SigQ"));
+    lines.map(without_the_c_librarys).collect()
+}
+
+/// 32 and 33 are the C library's own: its threads handle them, and nobody may set them.
+fn without_the_c_librarys(line: &str) -> String {
+    let (name, bits) = line.split_once(":\t").expect("a name and its bits");
+    let bits = u64::from_str_radix(bits, 16).expect("a number") & !(0b11 << 31);
+    format!("{name} {bits:x}")
 }
 
 #[test]
@@ -209,7 +227,7 @@ fn the_child_finds_signals_as_if_started_in_our_place() {
         let scene = Scene::of_shell(program);
         let bare = signals_of(through, &[scene.path("terraform").display().to_string()]);
         assert_eq!(signals_of(through, &scene.words()), bare, "a child under {through:?}");
-        let handed_over = Scene::of_shell(program).options(&["--exec"]);
+        let handed_over = Scene::of_shell(program).command(&["version"]);
         assert_eq!(signals_of(through, &handed_over.words()), bare, "exec under {through:?}");
     }
 }
@@ -254,15 +272,15 @@ fn streams_reach_the_child_untouched() {
 fn a_stream_that_was_closed_is_nothing_else() {
     let look =
         "links=$(for fd in 0 1 2; do readlink /proc/$$/fd/$fd; done); echo \"$links\" > \"$OUT\"";
-    let scene = Scene::of_shell(look);
+    let scene = Scene::of_shell(look).env("OUT", "@/out");
     let out = scene.path("out");
-    let words = shell_words::join(scene.words());
+    let words = scene.shell_words();
     let status = Command::new("/bin/sh")
         .args(["-c", &format!("exec {words} <&- >&- 2>&-")])
-        .env("OUT", &out)
         .status()
         .expect("sh runs");
     assert!(status.success());
+    scene.expect_free();
     let found = fs::read_to_string(out).expect("what it found");
     assert_eq!(found, "/dev/null\n".repeat(3));
 }
@@ -279,6 +297,7 @@ fn a_child_whose_reader_is_gone_dies_as_it_would_alone() {
     drop(child.stdout.take());
     let status = wait_until("its end", || child.try_wait().expect("it can be waited for"));
     assert_eq!(status.code(), Some(128 + Signal::SIGPIPE as i32));
+    scene.expect_free();
 }
 
 #[test]
@@ -301,8 +320,8 @@ fn a_suspended_wrapper_and_its_child_stop_and_go_on_together() {
 
 #[test]
 fn nested_wrappers_pass_one_interrupt_to_the_innermost() {
-    let inner = Scene::new(LOGS_ALL);
-    let outer = Scene::of_shell(&format!("exec {}", inner.shell_words()));
+    let inner = Scene::new(LOGS_ALL).in_ci();
+    let outer = Scene::of_shell(&format!("exec {}", inner.shell_words())).in_ci();
     let mut running = outer.start();
     let child = inner.pid_in("ready");
     running.signal_group(Signal::SIGTERM);
@@ -310,13 +329,8 @@ fn nested_wrappers_pass_one_interrupt_to_the_innermost() {
     running.signal_group(Signal::SIGINT);
     kill(child, Signal::SIGUSR1).expect("the child is there");
     assert_eq!(running.code(), Some(5));
+    inner.expect_free();
     assert_eq!((inner.count("SIGINT"), inner.count("SIGTERM")), (1, 0), "{:?}", inner.log());
-}
-
-/// The one child of a process.
-fn only_child(parent: Pid) -> Option<Pid> {
-    let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).ok()?;
-    children.trim().parse().ok().map(Pid::from_raw)
 }
 
 #[test]
@@ -348,16 +362,11 @@ fn adopted_processes_are_reaped_while_the_child_runs() {
         "(setsid sh -c 'echo \"ready $$\" > \"$HERE/orphan\"; exec sleep 0.1' &)
          exec \"$FAKE\"",
     );
-    let here = scene.path("");
-    let script = format!("on SIGINT exit 0; ready {}; wait", scene.path("ready").display());
-    let mut running = scene
-        .start_with(|command| {
-            command
-                .env("HERE", here)
-                .env("FAKE", fake_terraform())
-                .env("FAKE_TERRAFORM_SCRIPT", script)
-        })
-        .ready();
+    let scene = scene
+        .env("HERE", "@")
+        .env("FAKE", &fake_terraform().display().to_string())
+        .env("FAKE_TERRAFORM_SCRIPT", "on SIGINT exit 0; ready @/ready; wait");
+    let mut running = scene.start().ready();
     let orphan = wait_until("the orphan", || {
         let orphan = fs::read_to_string(running.scene.path("orphan")).ok()?;
         orphan.trim().strip_prefix("ready ")?.parse().ok().map(Pid::from_raw)
@@ -365,4 +374,184 @@ fn adopted_processes_are_reaped_while_the_child_runs() {
     wait_until("its reaping", || state(orphan).is_none().then_some(()));
     running.signal(Signal::SIGINT);
     assert_eq!(running.code(), Some(0));
+}
+
+#[test]
+fn a_run_around_a_wrapper_of_the_same_state_passes_one_interrupt_and_keeps_one_lock() {
+    // The inner one is `terraform` on the PATH of `run`: the same lock, not taken twice.
+    let scene =
+        Scene::new(LOGS_ALL).in_ci().command(&["run", "--", "sh", "-c", "terraform apply; exit 9"]);
+    let mut running = scene.start().ready();
+    let (first, second) = (running.scene.pid_in("ready"), Signal::SIGTERM);
+    running.signal_group(Signal::SIGINT);
+    running.scene.wait_for_log("SIGINT 1");
+    running.signal_group(second);
+    kill(first, Signal::SIGUSR1).expect("the child is there");
+    assert_eq!(running.code(), Some(130), "the shell dies of it: {}", running.stderr());
+    let stops: Vec<_> =
+        ["SIGINT", "SIGTERM", "SIGHUP"].map(|name| running.scene.count(name)).into();
+    assert_eq!(stops, [1, 0, 0], "{:?}", running.scene.log());
+}
+
+const STOPS: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
+
+fn send_to(waiting: &harness::Running, shape: Shape, signal: Signal) {
+    match shape {
+        Shape::OneProcess => waiting.signal(signal),
+        Shape::Group => killpg(waiting.pid(), signal).expect("its group is there"),
+    }
+}
+
+/// Whoever waits beside the holder is stopped by each signal in each shape.
+fn stops_while_waiting(mut rival: impl FnMut() -> Command) {
+    for shape in [Shape::OneProcess, Shape::Group] {
+        for signal in STOPS {
+            let waiting = harness::Running::start(&mut rival());
+            waiting.says("waiting");
+            send_to(&waiting, shape, signal);
+            let waiting = waiting.finish().expect_code(128 + signal as i32);
+            let said = &waiting.stderr;
+            assert!(said.contains("nothing is left behind"), "{signal} {shape:?}: {said}");
+        }
+    }
+}
+
+#[test]
+fn every_stop_ends_the_wait_for_another_tfwrap() {
+    let mut running = Scene::new(LOGS_ALL).start().ready();
+    let info = running.scene.path(".terraform.tfstate.lock.info");
+    let before = fs::read(&info).expect("the holder's info");
+    stops_while_waiting(|| running.scene.rival());
+    assert_eq!(fs::read(&info).expect("the holder's info"), before);
+    assert!(running.scene.log().is_empty(), "the holder's child heard of it");
+    running.signal(Signal::SIGUSR1);
+    assert_eq!(running.code(), Some(5));
+}
+
+#[test]
+fn every_stop_ends_the_wait_for_stock_terraform() {
+    let dir = local_backend_dir();
+    let theirs = Gate::new(dir.path(), "theirs");
+    let stock = harness::Running::start(&mut applying(terraform(dir.path()), &theirs.command()));
+    theirs.reached();
+    stops_while_waiting(|| {
+        let mut rival = harness::tfwrap(dir.path());
+        rival.args(["apply", "-auto-approve"]).process_group(0);
+        rival
+    });
+    theirs.open();
+    stock.finish().expect_code(0);
+    harness::run(harness::tfwrap(dir.path()).args(["--lock-timeout=0s", "plan"])).expect_code(0);
+}
+
+/// A child that has ended under a lock whose give-back is held up.
+async fn releasing(table: &str, key: &str, script: &str) -> (Scene, Proxy) {
+    let proxy = Proxy::before(&dynamodb().url);
+    proxy.plan([Rule::on("DeleteItem", Fault::Hold).times(1)]);
+    let lock = format!("dynamodb://{table}/{key}?region={REGION}&endpoint={}", proxy.url());
+    let scene = Scene::unguarded(script).options(&["--no-backend-lock", "--lock", &lock]);
+    assert_eq!(dynamodb().get_raw(table, key).await, None);
+    (scene, proxy)
+}
+
+#[tokio::test]
+async fn no_stop_ends_the_release() {
+    let table = "releasing";
+    dynamodb().create_lock_table(table).await;
+    for shape in [Shape::OneProcess, Shape::Group] {
+        for signal in STOPS {
+            let key = format!("{signal}-{shape:?}");
+            let (scene, proxy) = releasing(table, &key, "exit 5").await;
+            let mut running = scene.start();
+            proxy.arrived("DeleteItem", 1).await;
+            // More than one changes nothing either.
+            for _ in 0..2 {
+                send(&running, shape, signal);
+                wait_until("word of it", || {
+                    running.stderr().contains("is given back first").then_some(())
+                });
+            }
+            assert!(running.is_running(), "{key}");
+            assert!(dynamodb().get_raw(table, &key).await.is_some(), "{key}");
+            proxy.release();
+            assert_eq!(running.code(), Some(5), "{key}: {}", running.stderr());
+            assert_eq!(dynamodb().get_raw(table, &key).await, None, "{key}");
+        }
+    }
+}
+
+/// GitHub's cancellation, ten times as fast: INT, TERM 7.5 s later, KILL 2.5 s after that, all to
+/// the entry process alone.
+#[tokio::test]
+async fn githubs_sequence_is_one_interrupt_whenever_the_child_ends() {
+    let table = "githubs-sequence";
+    dynamodb().create_lock_table(table).await;
+    // In milliseconds after the interrupt: at once, before TERM, before KILL, and later.
+    for (ends_after, code) in [(0, Some(4)), (300, Some(4)), (900, Some(4)), (1_800, None)] {
+        let key = ends_after.to_string();
+        let url = format!("dynamodb://{table}/{key}?region={REGION}&endpoint={}", dynamodb().url);
+        let script = format!(
+            "log @/log; on SIGINT exit 4 after {ends_after}; on SIGTERM log; ready @/ready; wait"
+        );
+        let scene = Scene::unguarded(&script).in_ci();
+        let mut running = scene.options(&["--no-backend-lock", "--lock", &url]).start().ready();
+        let child = running.scene.pid_in("ready");
+        running.signal(Signal::SIGINT);
+        pause(Duration::from_millis(750));
+        for (signal, then) in [(Signal::SIGTERM, 250), (Signal::SIGKILL, 0)] {
+            if !running.is_running() {
+                break;
+            }
+            running.signal(signal);
+            pause(Duration::from_millis(then));
+        }
+        assert_eq!(running.bare_code(), code, "{ends_after}: {}", running.stderr());
+        // Killed, it leaves the lock for as long as the child lives.
+        while !is_gone(child) {
+            let held = dynamodb().get_raw(table, &key).await.is_some();
+            assert!(held || is_gone(child), "{ends_after}: free under a living child");
+            pause(Duration::from_millis(20));
+        }
+        let stops: Vec<_> = ["SIGINT", "SIGTERM"].map(|name| running.scene.count(name)).into();
+        assert_eq!(stops, [1, 0], "{ends_after}: {:?}", running.scene.log());
+        let left = dynamodb().get_raw(table, &key).await.is_some();
+        assert_eq!(left, code.is_none(), "{ends_after}");
+    }
+}
+
+/// The same on the lock of the state, with the settings that change what it means.
+#[test]
+fn outside_ci_and_with_a_grace_githubs_sequence_is_harder() {
+    let mut forwarding = Scene::new(LOGS_ALL).start().ready();
+    forwarding.signal(Signal::SIGINT);
+    forwarding.scene.wait_for_log("SIGINT 1");
+    forwarding.signal(Signal::SIGTERM);
+    forwarding.scene.wait_for_log("SIGINT 2");
+    forwarding.signal(Signal::SIGUSR1);
+    assert_eq!(forwarding.code(), Some(5));
+    assert_eq!((forwarding.scene.count("SIGINT"), forwarding.scene.count("SIGTERM")), (2, 0));
+
+    let script = "log @/log; on SIGINT log; on SIGTERM log; ready @/ready; wait";
+    let mut killing = Scene::new(script).in_ci().options(&["--grace", "900ms"]).start().ready();
+    killing.signal(Signal::SIGINT);
+    killing.scene.wait_for_log("SIGINT 1");
+    let since = uptime();
+    pause(Duration::from_millis(750));
+    killing.signal(Signal::SIGTERM);
+    let child = killing.scene.pid_in("ready");
+    wait_until("its end", || is_gone(child).then_some(()));
+    let took = uptime().since(since);
+    // Counted from the first signal, not from the second.
+    assert!(took >= Duration::from_millis(850) && took < Duration::from_millis(1600), "{took:?}");
+    assert_eq!(killing.code(), Some(137));
+    assert_eq!((killing.scene.count("SIGINT"), killing.scene.count("SIGTERM")), (1, 0));
+}
+
+#[test]
+fn a_quit_to_the_group_reaches_the_child_once() {
+    let script = "log @/log; on SIGINT log; on SIGQUIT exit 2; ready @/ready; wait";
+    let mut running = Scene::new(script).start().ready();
+    running.signal_group(Signal::SIGQUIT);
+    assert_eq!(running.code(), Some(2));
+    assert_eq!((running.scene.count("SIGQUIT"), running.scene.count("SIGINT")), (1, 0));
 }

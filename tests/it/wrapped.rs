@@ -9,8 +9,13 @@ use std::process::{Child, Command};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill, killpg};
+use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 use tempfile::TempDir;
+use tfwrap::lock::Uptime;
+use tfwrap::store::{Expect, LocalState, Record, Registers as _, WriteReply};
+
+use crate::{harness, servers};
 
 /// The longest any single wait of a test takes; reached only when the test fails.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -22,48 +27,58 @@ pub(crate) const LOGS_ALL: &str = "log @/log; on SIGINT log; on SIGTERM log; on 
 
 /// The program under test.
 pub(crate) fn wrapper() -> PathBuf {
-    example("supervise")
+    PathBuf::from(env!("CARGO_BIN_EXE_tfwrap"))
 }
 
 /// The scripted child.
 pub(crate) fn fake_terraform() -> PathBuf {
-    example("fake-terraform")
-}
-
-fn example(name: &str) -> PathBuf {
     let binaries = Path::new(env!("CARGO_BIN_EXE_tfwrap")).parent().expect("a directory");
-    let path = binaries.join("examples").join(name);
+    let path = binaries.join("examples/fake-terraform");
     assert!(path.exists(), "{} is missing: run `cargo build --examples`", path.display());
     path
 }
 
-/// A directory with a child's script in it.
+/// A directory for Terraform with its state beside it, and a child's script.
 pub(crate) struct Scene {
     directory: TempDir,
     script: String,
-    background: String,
+    environment: Vec<(String, String)>,
     options: Vec<String>,
     program: PathBuf,
+    command: Vec<String>,
     through: Vec<String>,
 }
 
 impl Scene {
-    /// A child that follows the script; `@` in it is this scene's directory.
+    /// A child that follows the script, under the lock of the state; `@` in it is this scene's
+    /// directory. It notes when the lock is free while it lives, which [`Running::code`] and
+    /// [`Scene::expect_free`] look at.
     pub(crate) fn new(script: &str) -> Self {
+        Self::unguarded(&format!("guard {}; {script}", Self::STATE))
+    }
+
+    /// The state, in a script.
+    const STATE: &str = "@/terraform.tfstate";
+
+    /// The same, where the lock is not the one of the state.
+    pub(crate) fn unguarded(script: &str) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
-        Self {
-            script: script.replace('@', &directory.path().display().to_string()),
+        let mut scene = Self {
+            script: String::new(),
             directory,
-            background: String::new(),
+            environment: Vec::new(),
             options: Vec::new(),
             program: fake_terraform(),
+            command: vec!["apply".to_owned()],
             through: Vec::new(),
-        }
+        };
+        scene.script = scene.filled_in(script);
+        scene
     }
 
     /// A child that is this shell script.
     pub(crate) fn of_shell(script: &str) -> Self {
-        let mut scene = Self::new("");
+        let mut scene = Self::unguarded("");
         scene.program = scene.path("terraform");
         fs::write(&scene.program, format!("#!/bin/sh\n{script}\n")).expect("a script");
         fs::set_permissions(&scene.program, fs::Permissions::from_mode(0o755)).expect("a mode");
@@ -72,20 +87,43 @@ impl Scene {
 
     /// A child that is whatever this path names.
     pub(crate) fn of_program(program: impl Into<PathBuf>) -> Self {
-        let mut scene = Self::new("");
+        let mut scene = Self::unguarded("");
         scene.program = program.into();
         scene
     }
 
+    fn filled_in(&self, text: &str) -> String {
+        text.replace('@', &self.directory.path().display().to_string())
+    }
+
     /// What `spawn BACKGROUND` runs.
-    pub(crate) fn background(mut self, script: &str) -> Self {
-        self.background = script.replace('@', &self.directory.path().display().to_string());
+    pub(crate) fn background(self, script: &str) -> Self {
+        let script = self.filled_in(script);
+        self.env("FAKE_TERRAFORM_BACKGROUND", &script)
+    }
+
+    /// A variable of the wrapper's environment, which has nothing of the tests' own but the
+    /// `PATH`.
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
+        let value = self.filled_in(value);
+        self.environment.push((name.to_owned(), value));
         self
+    }
+
+    /// As if in a CI.
+    pub(crate) fn in_ci(self) -> Self {
+        self.env("CI", "true")
     }
 
     /// Options of the wrapper.
     pub(crate) fn options(mut self, options: &[&str]) -> Self {
-        self.options = options.iter().map(|&option| option.to_owned()).collect();
+        self.options.extend(options.iter().map(|&option| option.to_owned()));
+        self
+    }
+
+    /// What comes after the options, instead of `apply`.
+    pub(crate) fn command(mut self, words: &[&str]) -> Self {
+        self.command = words.iter().map(|&word| word.to_owned()).collect();
         self
     }
 
@@ -101,25 +139,38 @@ impl Scene {
 
     /// The words that run the wrapper, without what [`Scene::through`] says.
     pub(crate) fn words(&self) -> Vec<String> {
-        let mut words = vec![wrapper().display().to_string()];
+        let mut words = self.environment_words();
+        words.push(wrapper().display().to_string());
         words.extend(self.options.iter().cloned());
         words.extend(["--terraform".to_owned(), self.program.display().to_string()]);
-        words.push("apply".to_owned());
+        words.extend(self.command.iter().cloned());
         words
     }
 
-    /// The same for a shell, with the environment that the child's scripts need.
+    /// The same for a shell.
     pub(crate) fn shell_words(&self) -> String {
-        let environment = self.environment();
-        let assignments = environment.iter().map(|(name, value)| format!("{name}={value}"));
-        shell_words::join(["env".to_owned()].into_iter().chain(assignments).chain(self.words()))
+        shell_words::join(self.words())
     }
 
-    fn environment(&self) -> [(&'static str, String); 2] {
-        [
-            ("FAKE_TERRAFORM_SCRIPT", self.script.clone()),
-            ("FAKE_TERRAFORM_BACKGROUND", self.background.clone()),
-        ]
+    /// `env` with the directory and the environment of the scene; it becomes what follows.
+    fn environment_words(&self) -> Vec<String> {
+        let here = self.directory.path().display().to_string();
+        #[expect(clippy::disallowed_methods, reason = "terraform and its shell must be found")]
+        let path = std::env::var("PATH").expect("a PATH");
+        let fixed = [
+            ("PATH", path.as_str()),
+            ("HOME", &here),
+            ("TERM", "dumb"),
+            ("TFWRAP_STATE_DIR", &format!("{here}/.tfwrap-state")),
+            ("CHECKPOINT_DISABLE", "1"),
+            ("AWS_ACCESS_KEY_ID", servers::SECRET),
+            ("AWS_SECRET_ACCESS_KEY", servers::SECRET),
+            ("FAKE_TERRAFORM_SCRIPT", &self.script),
+        ];
+        let own = self.environment.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let variables = fixed.into_iter().chain(own).map(|(name, value)| format!("{name}={value}"));
+        let env = ["env".to_owned(), format!("--chdir={here}"), "-i".to_owned()];
+        env.into_iter().chain(variables).collect()
     }
 
     /// Starts the wrapper in a group of its own, its streams in files: a process that is left
@@ -135,7 +186,8 @@ impl Scene {
 
     /// Starts the child itself, as if there were no wrapper.
     pub(crate) fn start_bare(self) -> Running {
-        let words = [self.program.display().to_string()];
+        let mut words = self.environment_words();
+        words.push(self.program.display().to_string());
         self.start_words(&words, |command| command)
     }
 
@@ -146,10 +198,53 @@ impl Scene {
     ) -> Running {
         let mut command = Command::new(&words[0]);
         let stream = |name| File::create(self.path(name)).expect("a file");
-        command.args(&words[1..]).envs(self.environment()).process_group(0);
+        command.args(&words[1..]).process_group(0);
         command.stdout(stream("stdout")).stderr(stream("stderr"));
         let child = adapt(&mut command).spawn().expect("the wrapper starts");
         Running { scene: self, child }
+    }
+
+    /// Another tfwrap with the same child in the same directory, in a group of its own.
+    pub(crate) fn rival(&self) -> Command {
+        let words = self.words();
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).process_group(0);
+        command
+    }
+
+    /// Takes the lock of the state as tfwrap does and gives it back; and it was never free while
+    /// the child lived.
+    #[track_caller]
+    pub(crate) fn expect_takeable(&self) {
+        let unlocked = fs::read_to_string(self.path("terraform.tfstate.unlocked"));
+        assert!(unlocked.is_err(), "the lock was free under a child: {unlocked:?}");
+        assert!(!self.path(".terraform.tfstate.lock.info").exists(), "the lock's info is left");
+        let lock = LocalState::new(self.path("terraform.tfstate")).expect("a state's name");
+        let (key, record) = (lock.key(), Record { info: None, lease: None });
+        // A thread of its own, since the test may have a runtime already.
+        let taken = std::thread::scope(|scope| {
+            let work = scope.spawn(|| {
+                let runtime = tokio::runtime::Builder::new_current_thread().build();
+                runtime.expect("a runtime").block_on(async {
+                    let reply = lock.write(&key, &record, &Expect::Absent).await;
+                    if let Ok(WriteReply::Applied(version)) = &reply {
+                        lock.remove(&key, version).await.expect("it can be given back");
+                    }
+                    reply
+                })
+            });
+            work.join().expect("no panic")
+        });
+        assert!(matches!(taken, Ok(WriteReply::Applied(_))), "the lock is not free: {taken:?}");
+    }
+
+    /// The same, and another tfwrap that does not wait gets it.
+    #[track_caller]
+    pub(crate) fn expect_free(&self) {
+        self.expect_takeable();
+        let mut next = harness::tfwrap(self.directory.path());
+        harness::run(next.args(["--lock-timeout=0s", "run", "--", "true"])).expect_code(0);
+        self.expect_takeable();
     }
 
     /// Waits until the file is there, and returns it.
@@ -233,11 +328,24 @@ impl Running {
         self
     }
 
-    /// Waits for the wrapper's end.
+    /// Waits for the wrapper's end. Then the lock of its state is free, and was not before.
     #[track_caller]
     pub(crate) fn code(&mut self) -> Option<i32> {
+        let code = self.bare_code();
+        self.scene.expect_free();
+        code
+    }
+
+    /// Waits for its end, and looks at nothing else.
+    #[track_caller]
+    pub(crate) fn bare_code(&mut self) -> Option<i32> {
         let child = &mut self.child;
         wait_until("the wrapper's end", || child.try_wait().expect("it can be waited for")).code()
+    }
+
+    /// Whether the wrapper still runs.
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("it can be waited for").is_none()
     }
 
     pub(crate) fn stderr(&self) -> String {
@@ -252,6 +360,11 @@ impl Drop for Running {
             let _reaped = self.child.wait();
         }
     }
+}
+
+/// The clock of the child's notes.
+pub(crate) fn uptime() -> Uptime {
+    Uptime(clock_gettime(ClockId::CLOCK_MONOTONIC).expect("there is a clock").into())
 }
 
 /// Looks until there is something, and fails the test when it takes too long.
@@ -276,4 +389,10 @@ pub(crate) fn state(pid: Pid) -> Option<char> {
 /// Whether it runs no more.
 pub(crate) fn is_gone(pid: Pid) -> bool {
     matches!(state(pid), None | Some('Z' | 'X'))
+}
+
+/// The one child of a process.
+pub(crate) fn only_child(parent: Pid) -> Option<Pid> {
+    let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).ok()?;
+    children.trim().parse().ok().map(Pid::from_raw)
 }

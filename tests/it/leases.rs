@@ -1,0 +1,420 @@
+//! The lease, with real processes: who is fenced when, what is noticed, what is taken over.
+//!
+//! The times are those of a lease of 15 s, the shortest: a beat every 1.5 s, the interrupt at 10 s
+//! and the kill at 12 s without an answered beat. The fence looks at the clock every second.
+
+use std::collections::HashMap;
+use std::sync::{LazyLock, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use nix::sys::signal::{Signal, kill};
+use tfwrap::lock::{LockInfo, Uptime};
+
+use crate::harness::{self, Gate, S3Dir, applying, pause, s3_dir};
+use crate::proxy::{Fault, Proxy, Rule};
+use crate::servers::{REGION, dynamodb, terraform};
+use crate::wrapped::{LOGS_ALL, Running, Scene, is_gone, state, uptime, wait_until};
+
+const TTL: Duration = Duration::from_secs(15);
+const PERIOD: Duration = Duration::from_millis(1500);
+const INTERRUPT: Duration = Duration::from_secs(10);
+const KILL: Duration = Duration::from_secs(12);
+/// How often the fence looks at the clock.
+const TICK: Duration = Duration::from_secs(1);
+/// How old the last answered beat may be, with what its sending took.
+const EARLY: Duration = Duration::from_millis(2500);
+/// What a busy machine may add to anything.
+const SLACK: Duration = Duration::from_millis(1500);
+
+/// A child that works on, whatever it is told, and ends well by SIGUSR1.
+const STUBBORN: &str = "log @/log; on SIGINT log; on SIGUSR1 exit 0; tick @/ticks 20; \
+                        ready @/ready; wait";
+
+/// Makes each a test. They do little but wait; so all run at once, whichever test comes first.
+macro_rules! at_once {
+    ($($name:ident,)*) => {
+        const SCENES: &[(&str, fn())] = &[$((stringify!($name), || block_on($name()))),*];
+        mod at_once {
+            $(#[test]
+            fn $name() {
+                super::outcome(stringify!($name));
+            })*
+        }
+    };
+}
+
+at_once! {
+    a_dead_holders_lock_is_taken_over_after_its_lease_and_one_without_a_lease_never,
+    a_force_unlock_is_noticed_within_a_beat_and_the_child_interrupted,
+    whoever_has_a_lost_lock_is_named_and_left_alone,
+    with_leave_to_go_on_a_lost_lock_stops_nobody,
+    a_holder_cut_off_has_ended_its_child_before_anyone_takes_over,
+    after_a_pause_beyond_the_lease_the_old_child_does_nothing_more,
+    after_a_pause_within_the_lease_the_child_goes_on,
+    an_outage_shorter_than_the_fence_costs_nothing,
+}
+
+type Started = Mutex<HashMap<&'static str, JoinHandle<()>>>;
+
+/// How this scene ended; the first to ask starts all that will be asked for.
+fn outcome(name: &str) {
+    static STARTED: LazyLock<Started> = LazyLock::new(|| {
+        let words: Vec<_> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+        let wanted = |name: &str| {
+            let test = format!("{}::at_once::{name}", module_path!().trim_start_matches("it::"));
+            words.is_empty() || words.iter().any(|word| test.contains(word.as_str()))
+        };
+        let wanted = SCENES.iter().filter(|(name, _)| wanted(name));
+        Mutex::new(wanted.map(|&(name, scene)| (name, std::thread::spawn(scene))).collect())
+    });
+    let started = STARTED.lock().expect("not poisoned").remove(name);
+    let scene = started.unwrap_or_else(|| {
+        let scene = SCENES.iter().find(|(one, _)| *one == name);
+        std::thread::spawn(scene.expect("one of them").1)
+    });
+    if let Err(panic) = scene.join() {
+        // Its own message may be among another test's output.
+        let said = panic.downcast_ref::<String>().cloned();
+        let said = said.or_else(|| panic.downcast_ref::<&str>().map(|&text| text.to_owned()));
+        panic!("{}", said.unwrap_or_default());
+    }
+}
+
+fn block_on(scene: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime").block_on(scene);
+}
+
+/// A lock in a table of its own.
+struct Lock {
+    table: String,
+    key: String,
+}
+
+impl Lock {
+    async fn new(name: &str) -> Self {
+        let table = format!("lease-{name}");
+        dynamodb().create_lock_table(&table).await;
+        Self { table, key: "state".to_owned() }
+    }
+
+    fn of(dir: &S3Dir) -> Self {
+        Self { table: dir.table.clone(), key: dir.lock_id() }
+    }
+
+    fn with_key(&self, key: &str) -> Self {
+        Self { table: self.table.clone(), key: key.to_owned() }
+    }
+
+    fn options(&self, endpoint: &str) -> Vec<String> {
+        let url =
+            format!("dynamodb://{}/{}?region={REGION}&endpoint={endpoint}", self.table, self.key);
+        ["--lease", "15s", "--no-backend-lock", "--lock", &url].map(str::to_owned).into()
+    }
+
+    /// A child under this lock, which is reached at `endpoint`.
+    fn scene(&self, endpoint: &str, script: &str) -> Scene {
+        let options = self.options(endpoint);
+        let options: Vec<_> = options.iter().map(String::as_str).collect();
+        Scene::unguarded(script).options(&options)
+    }
+
+    async fn item(&self) -> Option<HashMap<String, AttributeValue>> {
+        dynamodb().get_raw(&self.table, &self.key).await
+    }
+
+    async fn info(&self) -> Option<String> {
+        let item = self.item().await?;
+        Some(item["Info"].as_s().expect("a string").clone())
+    }
+
+    /// As somebody does by hand.
+    async fn remove(&self) {
+        let key = AttributeValue::S(self.key.clone());
+        let request = dynamodb().client().delete_item().table_name(&self.table);
+        request.key("LockID", key).send().await.expect("it is removed");
+    }
+
+    /// The ID under which it is held.
+    async fn id(&self) -> String {
+        let info = self.info().await.expect("it is held");
+        LockInfo::parse(&info).expect("lock info").id.0
+    }
+
+    /// Waits for a beat of its holder.
+    async fn beat(&self) {
+        let before = self.item().await;
+        for _ in 0..500 {
+            if self.item().await != before {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("no beat");
+    }
+}
+
+/// The times in a file of the child's, in order.
+fn times(scene: &Scene, file: &str) -> Vec<Uptime> {
+    let text = std::fs::read_to_string(scene.path(file)).unwrap_or_default();
+    let times = text.lines().map(|line| {
+        let (_, at) = line.split_once("at=").expect("a time");
+        Uptime(Duration::from_millis(at.trim_end_matches("ms").parse().expect("a number")))
+    });
+    times.collect()
+}
+
+/// When the child got its one interrupt.
+#[track_caller]
+fn interrupted(scene: &Scene) -> Uptime {
+    scene.wait_for_log("SIGINT 1");
+    times(scene, "log")[0]
+}
+
+/// The same lock, same child, straight to the server.
+fn rival(lock: &Lock, script: &str) -> Running {
+    lock.scene(&dynamodb().url, script).start()
+}
+
+fn force_unlock(dir: &S3Dir, id: &str) {
+    let mut command = terraform(dir.path());
+    harness::run(command.args(["force-unlock", "-force", id])).expect_code(0);
+}
+
+async fn a_dead_holders_lock_is_taken_over_after_its_lease_and_one_without_a_lease_never() {
+    let lock = Lock::new("dead").await;
+    let stock = lock.with_key("stock");
+    let info = r#"{"ID":"1","Operation":"OperationTypeApply","Info":"","Who":"jane@desk","Version":"1.11.4","Created":"2026-01-02T03:04:05Z","Path":"x"}"#;
+    let text = |text: &str| AttributeValue::S(text.to_owned());
+    let item = [("LockID", text(&stock.key)), ("Info", text(info))];
+    let item: HashMap<_, _> =
+        item.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    dynamodb().put_raw(&lock.table, item.clone()).await;
+
+    let mut holder = rival(&lock, LOGS_ALL).ready();
+    holder.signal(Signal::SIGKILL);
+    kill(holder.scene.pid_in("ready"), Signal::SIGKILL).expect("the child is there");
+    assert_eq!(holder.bare_code(), None);
+    let since = uptime();
+    let mut next = rival(&lock, "exit 0");
+    let scene = stock.scene(&dynamodb().url, "exit 0").options(&["--lock-timeout=17s"]);
+    let mut control = scene.start();
+
+    assert_eq!(next.bare_code(), Some(0), "{}", next.stderr());
+    let waited = uptime().since(since);
+    assert!(waited >= TTL && waited <= TTL + PERIOD + 2 * SLACK, "{waited:?}");
+    assert!(next.stderr().contains("took over the lock"), "{}", next.stderr());
+    assert_eq!(lock.item().await, None, "and gave it back");
+
+    assert_eq!(control.bare_code(), Some(75), "{}", control.stderr());
+    assert!(control.stderr().contains("jane@desk"), "{}", control.stderr());
+    assert_eq!(stock.item().await, Some(item));
+}
+
+async fn a_force_unlock_is_noticed_within_a_beat_and_the_child_interrupted() {
+    let dir = s3_dir("lease/forced").await;
+    let lock = Lock::of(&dir);
+    let script = "log @/log; on SIGINT exit 0; ready @/ready; wait";
+    let mut holder = rival(&lock, script).ready();
+    force_unlock(&dir, &lock.id().await);
+    let since = uptime();
+    let noticed = interrupted(&holder.scene).since(since);
+    assert!(noticed <= PERIOD + SLACK, "{noticed:?}");
+    assert_eq!(holder.bare_code(), Some(76), "{}", holder.stderr());
+    assert!(holder.stderr().contains("was lost"), "{}", holder.stderr());
+    assert_eq!(lock.item().await, None, "never written again");
+}
+
+async fn whoever_has_a_lost_lock_is_named_and_left_alone() {
+    let dir = s3_dir("lease/named").await;
+    let lock = Lock::of(&dir);
+    let proxy = Proxy::before(&dynamodb().url);
+    let script = "log @/log; on SIGINT exit 0; ready @/ready; wait";
+    let mut holder = lock.scene(proxy.url(), script).start().ready();
+    // Not to be noticed before somebody else has it.
+    proxy.plan([Rule::all(Fault::Refuse)]);
+    force_unlock(&dir, &lock.id().await);
+    let theirs = Gate::new(dir.path(), "theirs");
+    let stock = harness::Running::start(&mut applying(terraform(dir.path()), &theirs.command()));
+    theirs.reached();
+    let before = lock.item().await;
+    assert!(holder.scene.log().is_empty(), "an outage costs nothing");
+    proxy.plan([]);
+    let since = uptime();
+    let noticed = interrupted(&holder.scene).since(since);
+    assert!(noticed <= PERIOD + SLACK, "{noticed:?}");
+    assert_eq!(holder.bare_code(), Some(76), "{}", holder.stderr());
+    let said = holder.stderr();
+    for words in ["was lost", "for apply", &tfwrap::identity::who(), "left as it is"] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    assert_eq!(lock.item().await, before);
+    theirs.open();
+    stock.finish().expect_code(0);
+}
+
+async fn with_leave_to_go_on_a_lost_lock_stops_nobody() {
+    let dir = s3_dir("lease/warn").await;
+    let lock = Lock::of(&dir);
+    let scene = lock.scene(&dynamodb().url, STUBBORN).options(&["--on-lock-lost", "warn"]);
+    let mut holder = scene.start().ready();
+    force_unlock(&dir, &lock.id().await);
+    wait_until("word of the loss", || holder.stderr().contains("was lost").then_some(()));
+    // Neither a pause nor the fences mean anything now.
+    let child = holder.scene.pid_in("ready");
+    holder.signal(Signal::SIGTSTP);
+    for pid in [child, holder.pid()] {
+        wait_until("a stopped process", || (state(pid) == Some('T')).then_some(()));
+    }
+    holder.signal(Signal::SIGCONT);
+    wait_until("a running child", || (state(child) == Some('S')).then_some(()));
+    pause(KILL + TICK + TICK);
+    assert!(holder.is_running());
+    holder.signal(Signal::SIGUSR1);
+    assert_eq!(holder.bare_code(), Some(0), "{}", holder.stderr());
+    assert_eq!(holder.scene.count("SIGINT"), 0, "{:?}", holder.scene.log());
+    assert_eq!(holder.stderr().matches("tfwrap: warning").count(), 1, "{}", holder.stderr());
+}
+
+/// A fence acts when the last answered beat is so old, which it may be when the store is cut off.
+#[track_caller]
+fn within(after: Duration, fence: Duration, what: &str) {
+    let in_time = after + EARLY >= fence && after <= fence + TICK + SLACK;
+    assert!(in_time, "{what} {after:?} after the cut");
+}
+
+async fn a_holder_cut_off_has_ended_its_child_before_anyone_takes_over() {
+    let lock = Lock::new("cut").await;
+    let proxy = Proxy::before(&dynamodb().url);
+    let mut holder = lock.scene(proxy.url(), STUBBORN).start().ready();
+    let child = holder.scene.pid_in("ready");
+    let mut next = rival(&lock, "tick @/ticks 1000; sleep 100; exit 0");
+    wait_until("a waiter", || next.stderr().contains("waiting").then_some(()));
+    proxy.plan([Rule::all(Fault::Refuse)]);
+    let cut = uptime();
+
+    let interrupt = interrupted(&holder.scene).since(cut);
+    wait_until("the child's end", || is_gone(child).then_some(()));
+    let killed = *times(&holder.scene, "ticks").last().expect("it worked");
+    assert_eq!(next.bare_code(), Some(0), "{}", next.stderr());
+    let taken = times(&next.scene, "ticks")[0];
+    assert!(next.stderr().contains("took over"), "{}", next.stderr());
+
+    assert!(taken > killed, "two children at once for {:?}", killed.since(taken));
+    within(interrupt, INTERRUPT, "interrupted");
+    within(killed.since(cut), KILL, "killed");
+    let taken = taken.since(cut);
+    assert!(taken + EARLY >= TTL, "taken over after {taken:?}");
+
+    proxy.plan([]);
+    assert_eq!(holder.bare_code(), Some(76), "{}", holder.stderr());
+    for words in ["two thirds", "four fifths"] {
+        assert!(holder.stderr().contains(words), "{}", holder.stderr());
+    }
+    assert_eq!(holder.scene.count("SIGINT"), 1, "{:?}", holder.scene.log());
+}
+
+/// A hypervisor's pause, a laptop's lid: everything stands still for longer than the lease.
+async fn after_a_pause_beyond_the_lease_the_old_child_does_nothing_more() {
+    let lock = Lock::new("pause").await;
+    let script = STUBBORN.replace("tick @/ticks 20", "tick @/ticks 50");
+    // The worst case, the child goes on first; and the wrapper alone is continued, which has to
+    // end a child that still stands.
+    let mut stopped = Vec::new();
+    for (name, child_first) in [("first", true), ("alone", false)] {
+        let lock = lock.with_key(name);
+        let holder = rival(&lock, &script).ready();
+        let child = holder.scene.pid_in("ready");
+        wait_until("its work", || (times(&holder.scene, "ticks").len() > 2).then_some(()));
+        holder.signal(Signal::SIGSTOP);
+        kill(child, Signal::SIGSTOP).expect("the child is there");
+        let next = rival(&lock, "log @/log; on SIGUSR1 exit 5; ready @/ready; wait");
+        stopped.push((lock, holder, child, next, child_first));
+    }
+    for (lock, mut holder, child, next, child_first) in stopped {
+        let mut next = next.ready();
+        let theirs = lock.info().await;
+        let before = times(&holder.scene, "ticks").len();
+        if child_first {
+            kill(child, Signal::SIGCONT).expect("the child is there");
+        }
+        holder.signal(Signal::SIGCONT);
+        let since = uptime();
+        wait_until("the child's end", || is_gone(child).then_some(()));
+        let took = uptime().since(since);
+        let more = times(&holder.scene, "ticks").len() - before;
+        // One line was due; then one for each 50 ms until the wrapper runs and kills.
+        let fits = if child_first { 2 + took.as_millis() / 50 } else { 0 };
+        assert!(u128::try_from(more).expect("few") <= fits, "{more} lines in {took:?}");
+        assert!(took <= SLACK, "{took:?}");
+        assert_eq!(holder.bare_code(), Some(76), "{}", holder.stderr());
+        let said = holder.stderr();
+        assert!(said.contains("was lost") && said.contains("left as it is"), "{said}");
+        assert_eq!(lock.info().await, theirs);
+        next.signal(Signal::SIGUSR1);
+        assert_eq!(next.bare_code(), Some(5), "{}", next.stderr());
+        assert_eq!(lock.item().await, None);
+    }
+}
+
+/// Between the two fences: the child waits until the lease is known to be good, or gone without
+/// harm.
+async fn after_a_pause_within_the_lease_the_child_goes_on() {
+    let lock = Lock::new("nap").await;
+    let mut holders = Vec::new();
+    for on_lost in ["stop", "warn"] {
+        let lock = lock.with_key(on_lost);
+        let scene = lock.scene(&dynamodb().url, STUBBORN).options(&["--on-lock-lost", on_lost]);
+        let holder = scene.start().ready();
+        let child = holder.scene.pid_in("ready");
+        lock.beat().await;
+        let stopped = uptime();
+        holder.signal(Signal::SIGSTOP);
+        kill(child, Signal::SIGSTOP).expect("the child is there");
+        holders.push((lock, holder, stopped));
+    }
+    holders[1].0.remove().await;
+    for (lock, mut holder, stopped) in holders {
+        pause(Duration::from_millis(10_800).saturating_sub(uptime().since(stopped)));
+        let before = times(&holder.scene, "ticks").len();
+        holder.signal(Signal::SIGCONT);
+        wait_until("more work", || {
+            (times(&holder.scene, "ticks").len() > before + 5).then_some(())
+        });
+        assert!(holder.stderr().contains("stands still until"), "{}", holder.stderr());
+        holder.signal(Signal::SIGUSR1);
+        assert_eq!(holder.bare_code(), Some(0), "{}", holder.stderr());
+        assert_eq!(holder.scene.count("SIGINT"), 0);
+        assert_eq!(lock.item().await, None);
+    }
+}
+
+async fn an_outage_shorter_than_the_fence_costs_nothing() {
+    let lock = Lock::new("outage").await;
+    let mut holders = Vec::new();
+    for fault in [Fault::Refuse, Fault::Hold, Fault::SERVER_ERROR, Fault::THROTTLED] {
+        let proxy = Proxy::before(&dynamodb().url);
+        let lock = lock.with_key(&format!("{fault:?}").replace(['(', ')', ',', ' ', '"'], "-"));
+        let holder = lock.scene(proxy.url(), STUBBORN).start().ready();
+        holders.push((lock, proxy, holder, fault));
+    }
+    for (_, proxy, _, fault) in &holders {
+        proxy.plan([Rule::all(fault.clone())]);
+    }
+    // Less than the first fence by what the last beat was old, and time to send the next.
+    pause(Duration::from_millis(5500));
+    for (_, proxy, ..) in &holders {
+        proxy.plan([]);
+        proxy.release();
+    }
+    pause(2 * PERIOD + SLACK + TICK);
+    for (lock, _, mut holder, fault) in holders {
+        holder.signal(Signal::SIGUSR1);
+        assert_eq!(holder.bare_code(), Some(0), "{fault:?}: {}", holder.stderr());
+        assert_eq!(holder.scene.count("SIGINT"), 0, "{fault:?}");
+        assert_eq!(holder.stderr(), "", "{fault:?}");
+        assert_eq!(lock.item().await, None, "{fault:?}");
+    }
+}
