@@ -9,9 +9,11 @@ use crate::backend::{self, Backend, BackendError, Dialect, Request, Resolved, S3
 use crate::cli::Words;
 use crate::env::Env;
 use crate::error::Error;
+use crate::lock::lease::LeaseTerm;
 use crate::program::{self, FileId};
-use crate::settings::{Origin, Settings, Sourced};
+use crate::settings::{OnLockLost, Origin, Settings, Sourced};
 use crate::shim;
+use crate::supervise::SecondSignal;
 use crate::target::LockTarget;
 use crate::terraform::{Invocation, LockUse};
 
@@ -271,7 +273,6 @@ fn finish(
         });
     }
     let reserved = [
-        ("lease", settings.lease.is_set()),
         ("no-line", settings.no_line.is_set()),
         ("orphan-grace", settings.orphan_grace.is_set()),
         ("max-hold", settings.max_hold.is_set()),
@@ -471,6 +472,22 @@ fn handed_down(settings: &Settings) -> Vec<(&'static str, OsString)> {
     });
     typed("TFWRAP_GRACE", &settings.grace.origin, &|| {
         settings.grace.value.map_or_else(|| OsString::from("none"), duration)
+    });
+    typed("TFWRAP_LEASE", &settings.lease.origin, &|| match settings.lease.value {
+        LeaseTerm::Never => OsString::from("never"),
+        LeaseTerm::After(ttl) => duration(ttl),
+    });
+    typed("TFWRAP_ON_LOCK_LOST", &settings.on_lock_lost.origin, &|| {
+        OsString::from(match settings.on_lock_lost.value {
+            OnLockLost::Stop => "stop",
+            OnLockLost::Warn => "warn",
+        })
+    });
+    typed("TFWRAP_SECOND_SIGNAL", &settings.second_signal.origin, &|| {
+        OsString::from(match settings.second_signal.value {
+            SecondSignal::Hold => "hold",
+            SecondSignal::Forward => "forward",
+        })
     });
     typed("TFWRAP_NO_BACKEND_LOCK", &settings.no_backend_lock.origin, &|| "true".into());
     if let Some(set) = &settings.terraform {
