@@ -4,7 +4,9 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::settings::{Origin, Settings};
+use crate::lock::lease::LeaseTerm;
+use crate::settings::{OnLockLost, Origin, Settings};
+use crate::supervise::SecondSignal;
 
 /// What was typed for `run` holds for the calls below it, too: they see only the environment.
 pub(super) fn handed_down(settings: &Settings) -> Vec<(&'static str, OsString)> {
@@ -20,6 +22,23 @@ pub(super) fn handed_down(settings: &Settings) -> Vec<(&'static str, OsString)> 
     });
     typed("TFWRAP_GRACE", &settings.grace.origin, &|| {
         settings.grace.value.map_or_else(|| OsString::from("none"), duration)
+    });
+    typed("TFWRAP_LEASE", &settings.lease.origin, &|| match settings.lease.value {
+        LeaseTerm::Never => OsString::from("never"),
+        LeaseTerm::After(ttl) => duration(ttl),
+    });
+    typed("TFWRAP_NO_LINE", &settings.no_line.origin, &|| "true".into());
+    typed("TFWRAP_ON_LOCK_LOST", &settings.on_lock_lost.origin, &|| {
+        OsString::from(match settings.on_lock_lost.value {
+            OnLockLost::Stop => "stop",
+            OnLockLost::Warn => "warn",
+        })
+    });
+    typed("TFWRAP_SECOND_SIGNAL", &settings.second_signal.origin, &|| {
+        OsString::from(match settings.second_signal.value {
+            SecondSignal::Hold => "hold",
+            SecondSignal::Forward => "forward",
+        })
     });
     typed("TFWRAP_NO_BACKEND_LOCK", &settings.no_backend_lock.origin, &|| "true".into());
     if let Some(set) = &settings.terraform {

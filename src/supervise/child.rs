@@ -28,6 +28,11 @@
 //! and so are we, as the shell expects; it is given the terminal when the job is brought to the
 //! foreground.
 //!
+//! When the terminal is closed, the kernel hangs up on the foreground group, which is the child's:
+//! Terraform would die where it stands, its state unsaved. So on a terminal the child ignores
+//! SIGHUP, as under `nohup`; we hear of it from the shell, which tells its jobs, and the child gets
+//! our SIGINT.
+//!
 //! # Streams
 //!
 //! stdin, stdout and stderr are inherited untouched. One that was closed when we started is
@@ -60,7 +65,8 @@ use nix::unistd::{Pid, getpgid, getpgrp};
 use rustix::process::{WaitId, WaitIdOptions, WaitIdStatus, WaitOptions};
 use tokio::io::unix::AsyncFd;
 
-use super::{Action, ChildStatus, Event, Origin, PassSignal, Reach, Received, Word};
+use super::{Action, ChildStatus, Event, Origin, PassSignal, Reach, Received, StopSignal, Word};
+use sys::Hangup;
 use terminal::Terminal;
 
 /// How often a group is looked at whose last members are not our children, so that nobody tells us
@@ -124,6 +130,7 @@ pub struct Child {
     terminal: Option<Terminal>,
     /// Whether the terminal is handed over when we are the foreground, or only when asked for.
     terminal_use: TerminalUse,
+    hangup: Hangup,
     /// Readable when the child has ended; nothing on kernels before 5.3 and where a sandbox
     /// refuses it, where SIGCHLD alone must do.
     pidfd: Option<AsyncFd<OwnedFd>>,
@@ -148,7 +155,9 @@ impl Child {
     /// What a signal means while this child runs.
     #[must_use]
     pub fn event(&self, received: Received) -> Event {
-        let shared = self.is_in_our_group() && received.origin == Origin::Terminal;
+        let unheard =
+            self.hangup == Hangup::Ignored && received.word == Word::Stop(StopSignal::Hangup);
+        let shared = self.is_in_our_group() && received.origin == Origin::Terminal && !unheard;
         let reach = if shared { Reach::ChildToo } else { Reach::UsOnly };
         match received.word {
             Word::Stop(signal) => Event::Stop(signal, reach),

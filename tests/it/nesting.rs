@@ -178,3 +178,21 @@ fn called_as_terraform_everything_is_terraforms() {
     theirs.open();
     stock.finish().expect_code(0);
 }
+
+#[test]
+fn what_is_typed_for_a_run_holds_below_it() {
+    let dir = local_backend_dir();
+    let typed = [
+        ("--lease", "TFWRAP_LEASE", "20s"),
+        ("--on-lock-lost", "TFWRAP_ON_LOCK_LOST", "warn"),
+        ("--second-signal", "TFWRAP_SECOND_SIGNAL", "hold"),
+        ("--grace", "TFWRAP_GRACE", "5s"),
+        ("--lock-timeout", "TFWRAP_LOCK_TIMEOUT", "7s"),
+    ];
+    let mut command = tfwrap(dir.path());
+    command.args(typed.iter().flat_map(|(option, _, value)| [*option, *value]));
+    let found = run(command.args(["run", "--", "env"])).expect_code(0).stdout;
+    for (_, name, value) in typed {
+        assert!(found.lines().any(|line| line == format!("{name}={value}")), "{name}: {found}");
+    }
+}

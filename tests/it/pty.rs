@@ -1,8 +1,12 @@
 //! The wrapper on a terminal, under a real interactive shell.
 
-use std::fs;
-use std::process::Command;
+use std::fs::{self, File, OpenOptions};
+use std::io::Write as _;
+use std::os::fd::OwnedFd;
+use std::process::{Child, Command, Stdio};
 
+use nix::fcntl::OFlag;
+use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getpgid};
 use rexpect::session::{PtySession, spawn_command};
@@ -208,11 +212,15 @@ fn ctrl_c_is_one_interrupt_for_the_child() {
 
 /// The wrapper of a child.
 fn wrapper_of(child: Pid) -> Pid {
-    let stat = fs::read_to_string(format!("/proc/{child}/stat")).expect("it is there");
-    let parent = stat[stat.rfind(')').expect("its name") + 1..].split_whitespace().nth(1);
-    let parent = Pid::from_raw(parent.expect("its parent").parse().expect("a number"));
+    let parent = parent_of(child);
     assert_eq!(fs::read_link(format!("/proc/{parent}/exe")).expect("its program"), wrapper());
     parent
+}
+
+fn parent_of(child: Pid) -> Pid {
+    let stat = fs::read_to_string(format!("/proc/{child}/stat")).expect("it is there");
+    let parent = stat[stat.rfind(')').expect("its name") + 1..].split_whitespace().nth(1);
+    Pid::from_raw(parent.expect("its parent").parse().expect("a number"))
 }
 
 #[test]
@@ -457,6 +465,77 @@ fn when_the_terminal_is_closed_nothing_is_left_and_the_lock_is_free() {
             scene.expect_free();
         }
     }
+}
+
+/// A terminal whose other end is ours alone to close, and an interactive shell on it. Nobody reads
+/// what it prints: that goes to files.
+struct Window {
+    master: Option<File>,
+    bash: Child,
+}
+
+impl Window {
+    fn open() -> Self {
+        // Nobody else may inherit the other end, or closing it would mean nothing.
+        let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+        let master = posix_openpt(flags).expect("a terminal");
+        grantpt(&master).and_then(|()| unlockpt(&master)).expect("a terminal");
+        let name = ptsname_r(&master).expect("its name");
+        let slave = OpenOptions::new().read(true).write(true).open(name).expect("a terminal");
+        // In a session of its own, with this as its controlling terminal.
+        let mut command = Command::new("setsid");
+        command.args(["--ctty", "bash", "--norc", "--noprofile", "-i"]);
+        let stream = || Stdio::from(slave.try_clone().expect("a descriptor"));
+        let bash = command.stdin(stream()).stdout(stream()).stderr(stream()).spawn();
+        Self { master: Some(File::from(OwnedFd::from(master))), bash: bash.expect("bash starts") }
+    }
+
+    fn send(&mut self, line: &str) {
+        let master = self.master.as_mut().expect("it is open");
+        master.write_all(format!("{line}\n").as_bytes()).expect("the terminal takes it");
+    }
+
+    fn close(mut self) {
+        self.master = None;
+        wait_until("the shell's end", || self.bash.try_wait().expect("it can be waited for"));
+    }
+}
+
+impl Drop for Window {
+    fn drop(&mut self) {
+        if let Ok(None) = self.bash.try_wait() {
+            let _gone_meanwhile = self.bash.kill();
+            let _reaped = self.bash.wait();
+        }
+    }
+}
+
+#[test]
+fn when_the_window_is_closed_terraform_saves_its_state() {
+    let scene = real_terraform(&[
+        "apply",
+        "-auto-approve",
+        "-var=command=trap 'sleep 0.5; exit 1' INT; echo $$ > shell; sleep 60",
+    ]);
+    let (out, err) = (scene.path("out"), scene.path("err"));
+    let mut window = Window::open();
+    let words = scene.shell_words();
+    window.send(&format!("{words} > {} 2> {}", out.display(), err.display()));
+    let provisioner = wait_until("the provisioner", || {
+        let pid = fs::read_to_string(scene.path("shell")).ok()?;
+        pid.trim().parse().ok().map(Pid::from_raw)
+    });
+    let terraform = parent_of(provisioner);
+    let wrapper = parent_of(terraform);
+    window.close();
+    for pid in [wrapper, terraform, provisioner] {
+        wait_until("the end of all", || is_gone(pid).then_some(()));
+    }
+    let state = fs::read_to_string(scene.path("terraform.tfstate")).unwrap_or_default();
+    let said = fs::read_to_string(err).expect("what was said");
+    assert!(state.contains("terraform_data") && state.contains("tainted"), "{state}{said}");
+    assert!(said.contains("got SIGHUP"), "{said}");
+    scene.expect_free();
 }
 
 #[test]

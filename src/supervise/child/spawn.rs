@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use rustix::process::{PidfdFlags, pidfd_open};
 use tokio::io::unix::AsyncFd;
 
-use super::sys::{ignore_background_output, restore_before_exec, watch};
+use super::sys::{Hangup, ignore_background_output, restore_before_exec, watch};
 use super::terminal::Terminal;
 use super::{Alive, Child, Seat, group, id};
 
@@ -120,7 +120,12 @@ impl Child {
             command.process_group(0);
         }
         let lending = lent.is_some();
-        restore_before_exec(&mut command, lent);
+        let hangup = if terminal_use == TerminalUse::HandOver && terminal.is_some() {
+            Hangup::Ignored
+        } else {
+            Hangup::AsInherited
+        };
+        restore_before_exec(&mut command, lent, hangup);
 
         let started = command.spawn();
         if let (true, Some(terminal)) = (lending, &mut terminal) {
@@ -136,6 +141,7 @@ impl Child {
             seat,
             terminal,
             terminal_use,
+            hangup,
             pidfd: pidfd(leader),
             sigchld,
             alive: Alive::Leader,

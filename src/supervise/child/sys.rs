@@ -75,14 +75,31 @@ pub(crate) fn ignored_at_start(signal: Signal) -> bool {
     has(&IGNORED, signal as libc::c_int)
 }
 
+/// Whether a hang-up reaches a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hangup {
+    /// As it would have reached it in our place.
+    AsInherited,
+    /// We hear of it and pass an interrupt on.
+    Ignored,
+}
+
 /// Makes the command start with the signals as we got them and, with a terminal, as its
 /// foreground group: from the first instruction, so that it never reads it from the background.
-pub(super) fn restore_before_exec(command: &mut Command, terminal: Option<OwnedFd>) {
+pub(super) fn restore_before_exec(
+    command: &mut Command,
+    terminal: Option<OwnedFd>,
+    hangup: Hangup,
+) {
     let before_exec = move || {
         // Nothing may interrupt this, least of all a handler of ours that the fork copied; and
         // with SIGTTOU blocked a background process may set the foreground group (POSIX).
         SigSet::all().thread_set_mask()?;
         restore_actions();
+        if hangup == Hangup::Ignored {
+            // SAFETY: ignoring a signal runs no code of ours.
+            unsafe { libc::signal(libc::SIGHUP, libc::SIG_IGN) };
+        }
         if let Some(terminal) = &terminal {
             // Fails when the terminal has just hung up, which is no reason not to run: without
             // us, the command would have been started too. The parent looks at what came of it.
@@ -122,7 +139,7 @@ fn restore_mask() -> io::Result<()> {
 /// Becomes the command, with the signals as we got them. Returns only when that fails.
 #[must_use]
 pub fn exec(mut command: Command) -> io::Error {
-    restore_before_exec(&mut command, None);
+    restore_before_exec(&mut command, None, Hangup::AsInherited);
     command.exec()
 }
 
