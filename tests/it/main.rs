@@ -14,5 +14,6 @@ mod proxy;
 mod s3_example;
 mod saved_plan;
 mod servers;
+mod siblings;
 mod store_faults;
 mod workspace_trap;
