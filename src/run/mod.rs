@@ -5,6 +5,7 @@ mod acquire;
 mod release;
 mod shell;
 mod supervise;
+mod turn;
 mod voice;
 mod workspace;
 
@@ -17,6 +18,7 @@ use futures_util::FutureExt;
 pub(crate) use shell::Shell;
 use shell::{Happening, Kept};
 pub(crate) use supervise::of_spawn;
+use turn::Turn;
 use workspace::Ready;
 
 use crate::clock::{uptime, wall};
@@ -82,7 +84,8 @@ pub(crate) async fn locked(shell: &mut Shell, mut job: LockedJob, context: &Cont
         Ok(result) => (result.err(), false),
         Err(_) => (None, true),
     };
-    let Acquired { inherited, contended, holder } = acquired;
+    // The turns last until the end of this function, so longer than the child.
+    let Acquired { inherited, turns: _turns, contended, holder } = acquired;
     let mut report = RunReport {
         child: None,
         error: failure,
@@ -136,6 +139,8 @@ pub(crate) async fn locked(shell: &mut Shell, mut job: LockedJob, context: &Cont
 struct Acquired {
     /// Held by an outer tfwrap, checked in the store.
     inherited: Vec<LockTarget>,
+    /// With those who inherited the same.
+    turns: Vec<Turn>,
     contended: bool,
     /// Who held a lock when we last looked and it was not ours.
     holder: Option<Holder>,
@@ -153,11 +158,20 @@ async fn acquire_all(
         beware_of_the_trap(shell, job, context, give_up_at, limit).await?;
         let mut waited_here = false;
         for target in &job.targets {
+            let wait = Wait { give_up_at, limit };
+            // First the turn, then the question whether the lock is still held for us.
+            let turn = match context.held.id_of(&target.url()) {
+                Some(id) if !job.around_command => {
+                    Some(turn::take(shell, &target.url(), id, &context.env, wait).await?)
+                }
+                _ => None,
+            };
             if acquire::is_held_outside(shell, target, &context.held).await? {
                 acquired.inherited.push(target.clone());
+                acquired.turns.extend(turn);
                 continue;
             }
-            let wait = Wait { give_up_at, limit };
+            drop(turn);
             let taken = acquire::take(shell, target, &context.introduction, wait).await;
             if let Some(holder) = taken.seen {
                 waited_here = true;
@@ -178,6 +192,7 @@ async fn acquire_all(
             return Ok(());
         }
         acquired.inherited.clear();
+        acquired.turns.clear();
         let _ = release::all(shell, false).await;
     }
     let message = "the workspace is deleted again and again while its lock is waited for";

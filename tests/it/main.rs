@@ -16,6 +16,7 @@ mod pty;
 mod s3_example;
 mod saved_plan;
 mod servers;
+mod siblings;
 mod store_faults;
 mod supervision;
 mod tidy;

@@ -125,3 +125,11 @@ async fn files_of_the_runner_that_cannot_be_written_lose_no_lock_and_no_code() {
         assert_eq!(stage.info().await, None, "{file}");
     }
 }
+
+#[tokio::test]
+async fn a_child_whose_reader_has_gone_ends_as_without_us() {
+    let stage = Stage::new("streams/pipe").await;
+    let mut ours = stage.around("yes");
+    assert_eq!(code_of(&mut ours, broken(), Stdio::null()), Some(141), "by SIGPIPE");
+    assert_eq!(stage.info().await, None);
+}
