@@ -70,7 +70,7 @@ pub enum Outcome {
 }
 
 /// A lock that became ours.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Won {
     /// The version of our record.
     pub version: RecordVersion,
@@ -122,7 +122,7 @@ impl Seen {
 }
 
 /// Takes one lock.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about the attempt")]
 pub struct Acquire {
     id: LockId,
