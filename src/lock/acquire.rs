@@ -140,8 +140,8 @@ pub struct Acquire {
     reached: bool,
     /// Whether reads are denied: then a create is the only way to look.
     blind: bool,
-    /// Whether some create was never answered, so that it may still land.
-    unanswered: bool,
+    /// How many creates were never answered nor found, so that they may still land.
+    unanswered: u32,
     /// Before the first request was sent that may have stored our record.
     first_sent: Option<Uptime>,
     /// Whose expired lease was written over.
@@ -167,7 +167,7 @@ impl Acquire {
             phantoms: 0,
             reached: false,
             blind: false,
-            unanswered: false,
+            unanswered: 0,
             first_sent: None,
             taken_over: None,
             contended: false,
@@ -213,7 +213,7 @@ impl Acquire {
     /// the register was seen without it (a signature lives for minutes).
     #[must_use]
     pub fn may_still_appear(&self) -> bool {
-        self.unanswered
+        self.unanswered > 0
     }
 
     /// Decides.
@@ -285,11 +285,17 @@ impl Acquire {
                 match current {
                     Some(Some(stored)) => self.met(now, stored),
                     Some(None) => self.phantom(now),
+                    // Held, by whomever.
+                    None if self.blind => self.vacant(now),
                     None => self.look(now, false),
                 }
             }
             Err(error) if error.outcome_is_unknown() => {
-                self.unanswered = true;
+                self.unanswered += 1;
+                if self.blind {
+                    // The next create is the look; not without a pause.
+                    return self.fault_or_fail(now, error, Next::Settle);
+                }
                 self.faulted(error);
                 self.look(now, true)
             }
@@ -308,6 +314,7 @@ impl Acquire {
                 self.answered();
                 self.met(now, stored)
             }
+            Ok(None) if settling && self.stopping.is_none() => self.not_there(now),
             Ok(None) => {
                 self.answered();
                 self.vacant(now)
@@ -344,8 +351,8 @@ impl Acquire {
     fn met(&mut self, now: Uptime, stored: Stored) -> Action {
         self.phantoms = 0;
         if stored.record.is_held_by(&self.id) {
-            // The unanswered create is found: it can land no more.
-            self.unanswered = false;
+            // An unanswered create is found: it can land no more. Any other still can.
+            self.unanswered = self.unanswered.saturating_sub(1);
             let since = self.first_sent.unwrap_or(self.started);
             return self.granted(Won { version: stored.version, since, answered: false });
         }
@@ -391,6 +398,17 @@ impl Acquire {
         self.take(now)
     }
 
+    /// An unanswered create is not there (yet): again at once the first time; then with backoff,
+    /// since a store may answer every read and no write.
+    fn not_there(&mut self, now: Uptime) -> Action {
+        self.reached = true;
+        match self.last_fault.clone() {
+            Some(error) if self.faults > 1 && self.over(now) => self.end(Outcome::Failed(error)),
+            Some(_) if self.faults > 1 => self.sleep(now, Next::Take),
+            _ => self.take(now),
+        }
+    }
+
     /// Refused, then absent: it has just come free. At once the first time; then with backoff,
     /// since some S3 clones stay that way for ever.
     fn phantom(&mut self, now: Uptime) -> Action {
@@ -432,7 +450,7 @@ impl Acquire {
         let transient = error.is_transient();
         self.faulted(error.clone());
         if let Some(since) = self.stopping {
-            let settling = self.unanswered && now.since(since) < SETTLE_AFTER_STOP;
+            let settling = self.unanswered > 0 && now.since(since) < SETTLE_AFTER_STOP;
             if !settling || !transient {
                 return self.end(Outcome::Stopped { held: None });
             }
