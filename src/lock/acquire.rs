@@ -311,7 +311,12 @@ impl Acquire {
     ) -> Action {
         match reply {
             Ok(Some(stored)) => {
-                self.answered();
+                // A read alone does not tell that writes get through.
+                if settling {
+                    self.reached = true;
+                } else {
+                    self.answered();
+                }
                 self.met(now, stored)
             }
             Ok(None) if settling && self.stopping.is_none() => self.not_there(now),
@@ -371,12 +376,21 @@ impl Acquire {
         if let Some(seen) = self.seen.as_ref()
             && seen.expires().is_some_and(|at| now >= at)
         {
+            // Tried twice, unanswered, and not there: not without a pause.
+            if self.faults > 1 {
+                return if self.over(now) {
+                    self.end(Outcome::TimedOut)
+                } else {
+                    self.sleep(now, Next::Look)
+                };
+            }
             self.taken_over = Some(seen.record.clone());
             let version = seen.version.clone();
             self.first_sent.get_or_insert(now);
             self.state = State::Taking { sent: now };
             return Action::TakeOver(version);
         }
+        self.answered();
         if self.over(now) {
             return self.end(Outcome::TimedOut);
         }

@@ -424,3 +424,32 @@ fn without_leave_to_read_an_unanswered_create_is_not_repeated_without_a_pause() 
         }
     }
 }
+
+#[test]
+fn a_take_over_that_is_never_answered_is_repeated_with_pauses_until_the_end_of_the_wait() {
+    let mut machine = taking(Duration::from_secs(30));
+    let shown = || Ok(Some(leased("dead", 1)));
+    let event = Event::Took(Ok(WriteReply::Conflict(Some(shown().unwrap()))));
+    assert_eq!(machine.step(at(1), event), Action::Wait);
+    let (mut now, mut action) = look_on(&mut machine, &leased("dead", 1));
+    let (first, mut tries) = (now, 0);
+    loop {
+        action = match action {
+            Action::TakeOver(_) | Action::Take => {
+                tries += 1;
+                machine.step(now, Event::Took(Err(lost())))
+            }
+            Action::Look => machine.step(now, Event::Looked(shown())),
+            Action::Wait => {
+                (now, action) = tick(&mut machine);
+                continue;
+            }
+            Action::Done(outcome) => {
+                assert_eq!(outcome, Outcome::TimedOut);
+                break;
+            }
+        };
+        assert!(tries < 60, "{tries} tries in {:?}", now.since(first));
+    }
+    assert_eq!(now, at(30_000));
+}
