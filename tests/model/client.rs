@@ -19,8 +19,7 @@ use crate::config::{Config, Millis, Mutation};
 /// The store's own time-out of a request that has none by the keeper (`Timeouts::read`).
 const TIME_OUT: Millis = 5_000;
 
-/// A waiter may oversleep: it wakes at multiples of this. A keeper does not, or only by a little.
-const WAITERS_WAKE: Millis = 500;
+/// A keeper sleeps no longer than it wants, or only by a little.
 const KEEPERS_WAKE: Millis = 100;
 
 /// How long an unconfirmed lock may be in the way (`run::supervise::CONFIRM`).
@@ -28,7 +27,7 @@ const CONFIRM: Millis = 40_000;
 
 /// What a child takes that nobody stops.
 const SHORT: Millis = 2_000;
-const LONG: Millis = 25_000;
+const LONG: Millis = 18_000;
 
 /// What a child takes that heeds its interrupt. The long one does not.
 const ENDING: Millis = 1_000;
@@ -226,7 +225,7 @@ impl Client {
     fn begin(&mut self, moment: Moment) -> Checked {
         let now = self.clock(moment.config, moment.now);
         let give_up_at = now.plus(moment.config.wait);
-        let jitter = Jitter(self.index as u64);
+        let jitter = Jitter(moment.config.seed * (self.index as u64 + 1));
         let mut machine = Acquire::new(self.id(moment), now, give_up_at, jitter);
         let action = machine.step(now, acquire::Event::Start);
         self.phase = Phase::Acquiring(machine);
@@ -236,6 +235,10 @@ impl Client {
 
     pub(crate) fn is_over(&self) -> bool {
         matches!(self.phase, Phase::Over(_) | Phase::Crashed { .. })
+    }
+
+    pub(crate) fn holds(&self) -> bool {
+        matches!(self.phase, Phase::Held(_) | Phase::Releasing(_))
     }
 
     /// Whether its child does something.
@@ -284,10 +287,10 @@ impl Client {
         }
         let machine = match &self.phase {
             Phase::Acquiring(machine) => {
-                machine.deadline().map(|at| self.when(config, at, WAITERS_WAKE))
+                machine.deadline().map(|at| self.when(config, at, config.oversleep))
             }
             Phase::Releasing(machine) => {
-                machine.deadline().map(|at| self.when(config, at, WAITERS_WAKE))
+                machine.deadline().map(|at| self.when(config, at, config.oversleep))
             }
             Phase::Held(held) => {
                 let keeper = self.when(config, held.keeper.deadline(), KEEPERS_WAKE);
@@ -604,7 +607,7 @@ impl Client {
             return self.run_is_over(moment, false);
         }
         let (id, version) = (held.keeper.id().clone(), held.keeper.version().clone());
-        let mut machine = Release::new(id, version, now, Jitter(self.index as u64));
+        let mut machine = Release::new(id, version, now, Jitter(moment.config.seed));
         let action = machine.step(now, release::Event::Start);
         self.phase = Phase::Releasing(machine);
         self.releasing(moment, action)

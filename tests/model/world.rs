@@ -3,10 +3,11 @@
 
 use tfwrap::lock::LockId;
 use tfwrap::lock::lease::SHORTEST;
-use tfwrap::store::{Record, RecordVersion, RemoveReply, StoreError, Stored, WriteReply};
+use tfwrap::store::{Expect, Record, RecordVersion, RemoveReply, StoreError, Stored, WriteReply};
 
 use crate::client::{Checked, Client, Moment, Outage, Reply, Request, Way};
 use crate::config::{Config, Millis, Mutation};
+use crate::faults::Real;
 use crate::stock::Stock;
 
 /// How long a request may wander after its client gave it up: the life of a signature.
@@ -17,8 +18,7 @@ const NEVER: Millis = 1_200_000;
 
 /// Pauses: shorter than it matters, between the fences, beyond the second, beyond the lease. And
 /// what is seen first afterwards.
-const PAUSES: [(Millis, bool); 5] =
-    [(4_000, true), (11_400, true), (11_400, false), (20_000, true), (20_000, false)];
+const PAUSES: [(Millis, bool); 3] = [(4_000, true), (11_400, false), (20_000, true)];
 
 const OUTAGES: [(Outage, Millis); 3] =
     [(Outage::Full, 9_000), (Outage::Full, 30_000), (Outage::Writes, 30_000)];
@@ -51,7 +51,7 @@ pub(crate) enum Fault {
 /// One step of the world.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Action {
-    /// Nothing else happens before the next thing that is due.
+    /// Time goes on to the next thing that is due; nothing else is before the next thing that is due.
     Time,
     /// The request reaches the store, and its reply the client.
     Deliver(usize),
@@ -71,6 +71,13 @@ pub(crate) enum Action {
     Unlock,
 }
 
+impl Action {
+    /// Whether it is nothing that a quiet world would see.
+    pub(crate) fn is_trouble(self) -> bool {
+        !matches!(self, Self::Time | Self::Deliver(_) | Self::Start { .. } | Self::Stock)
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct World {
     pub(crate) now: Millis,
@@ -84,6 +91,8 @@ pub(crate) struct World {
     unlocks: u8,
     /// Whose lock a person removed, and when.
     unlocked: Option<(LockId, Millis)>,
+    /// Where the register really is, if not here.
+    pub(crate) real: Option<Real>,
 }
 
 /// The version is made of the content, as in DynamoDB: that is weaker than a counter.
@@ -93,7 +102,7 @@ fn stored(record: Record) -> Stored {
 }
 
 /// The ID of a record, and of what client and run it is: `b1` is the second run of the second.
-pub(crate) fn owner(stored: &Stored) -> (LockId, usize, u8) {
+fn owner(stored: &Stored) -> (LockId, usize, u8) {
     let info = stored.record.info.as_deref().expect("all have one");
     let id = tfwrap::lock::LockInfo::parse(info).expect("all can be read").id;
     let (letter, run) = (id.0.as_bytes()[0], id.0.as_bytes()[1]);
@@ -116,6 +125,7 @@ impl World {
             long_children: config.long_children,
             unlocks: config.unlocks,
             unlocked: None,
+            real: None,
         })
     }
 
@@ -131,27 +141,40 @@ impl World {
         if self.is_over() {
             return actions;
         }
+        // Requests of different clients that only read give the same in any order; so do starts.
+        let starts = self.clients.iter().find(|client| client.can_start(moment));
+        let quiet = self.quiet_reader();
+        let may_fail = self.faults > 0 && self.now <= config.faults_until;
         let mut urgent = false;
-        for client in &self.clients {
-            let index = client.index;
-            if client.can_start(moment) {
-                urgent = true;
-                actions.push(Action::Start { client: index, long: false });
-                if self.long_children > 0 {
-                    actions.push(Action::Start { client: index, long: true });
-                }
+        if let Some(client) = starts {
+            urgent = true;
+            actions.push(Action::Start { client: client.index, long: false });
+            if self.long_children > 0 {
+                actions.push(Action::Start { client: client.index, long: true });
             }
-            if let Some(pending) = &client.pending {
-                let fresh = pending.way == Way::Fresh;
-                if fresh || pending.way == Way::Arrived {
-                    urgent = true;
-                    actions.push(Action::Deliver(index));
-                }
-                if fresh && self.faults > 0 && config.kinds.requests && client.outage.is_none() {
+        }
+        for client in self.clients.iter().filter(|it| quiet.is_none_or(|quiet| quiet == it.index)) {
+            let index = client.index;
+            let Some(pending) = &client.pending else { continue };
+            let fresh = pending.way == Way::Fresh;
+            if fresh || pending.way == Way::Arrived {
+                urgent = true;
+                actions.push(Action::Deliver(index));
+            }
+            if fresh && may_fail {
+                if config.kinds.requests && client.outage.is_none() {
                     faults_of(&pending.request, index, &mut actions);
                 }
+                // Only its requests show it.
+                if config.kinds.outages && client.outage.is_none() {
+                    actions.extend(OUTAGES.map(|(kind, lasts)| Action::Outage(index, kind, lasts)));
+                }
+                self.faults_of(client, config, &mut actions);
             }
-            if self.faults > 0 && !client.is_over() {
+        }
+        if !urgent && may_fail {
+            // What befalls a waiter between two requests it meets at the next, too.
+            for client in self.clients.iter().filter(|client| client.holds()) {
                 self.faults_of(client, config, &mut actions);
             }
         }
@@ -160,7 +183,7 @@ impl World {
                 urgent = true;
                 actions.push(Action::Stock);
             }
-            if self.faults > 0 && config.kinds.crashes && !stock.is_over() {
+            if may_fail && config.kinds.stock_crashes && !stock.is_over() {
                 actions.push(Action::StockCrash);
             }
         }
@@ -171,6 +194,25 @@ impl World {
             actions.push(Action::Time);
         }
         actions
+    }
+
+    /// The first of the clients that read, where all that have sent something do.
+    fn quiet_reader(&self) -> Option<usize> {
+        let mut first = None;
+        for client in &self.clients {
+            let Some(pending) = &client.pending else { continue };
+            if matches!(pending.way, Way::Answered(..) | Way::Arrives(_)) {
+                continue;
+            }
+            if pending.request != Request::Read {
+                return None;
+            }
+            first = first.or(Some(client.index));
+        }
+        let alone = self.wanderers.is_empty()
+            && self.unlocks == 0
+            && self.stock.as_ref().is_none_or(|stock| !stock.is_due(self.now));
+        first.filter(|_| alone)
     }
 
     /// What the action is about, for people.
@@ -195,9 +237,6 @@ impl World {
         if config.kinds.pauses && client.paused.is_none() {
             actions.extend(PAUSES.map(|(lasts, first)| Action::Pause(index, lasts, first)));
         }
-        if config.kinds.outages && client.outage.is_none() {
-            actions.extend(OUTAGES.map(|(kind, lasts)| Action::Outage(index, kind, lasts)));
-        }
         if config.kinds.stops && client.paused.is_none() && client.can_stop() {
             actions.push(Action::Stop(index));
         }
@@ -215,6 +254,15 @@ impl World {
 
     fn moment<'a>(&self, config: &'a Config) -> Moment<'a> {
         Moment { config, now: self.now, stored_at: self.stored_at }
+    }
+
+    fn owner(&self, config: &Config, stored: &Stored) -> (LockId, usize, u8) {
+        let (id, index, run) = owner(stored);
+        match self.clients.get(index) {
+            // Then the ID does not tell.
+            Some(client) if config.mutation == Some(Mutation::SameBytes) => (id, index, client.run),
+            _ => (id, index, run),
+        }
     }
 
     fn would_apply(&self, request: &Request) -> bool {
@@ -275,6 +323,7 @@ impl World {
             Action::Unlock => {
                 let stored = self.register.take().expect("there is one");
                 self.stored_at = self.now;
+                self.mirror(Some(&stored));
                 self.unlocks -= 1;
                 let (id, index, _) = owner(&stored);
                 self.unlocked = Some((id, self.now));
@@ -364,8 +413,13 @@ impl World {
             || (matches!(request, Request::Remove(_))
                 && config.mutation == Some(Mutation::UnconditionalDelete));
         if applies {
-            self.check_change(index, request)?;
+            self.check_change(config, index, request)?;
             self.stored_at = self.now;
+        }
+        if let Some(real) = &self.real {
+            let reply = real.apply(request);
+            self.register = real.read();
+            return Ok(reply);
         }
         // DynamoDB shows the record of a refusal, but not that there is none.
         let shown = || self.register.clone().filter(|_| config.shows).map(Some);
@@ -392,14 +446,27 @@ impl World {
         stock.act(self.now, &mut self.register);
         if before != self.register {
             self.stored_at = self.now;
+            self.mirror(before.as_ref());
         }
+    }
+
+    /// Does to the real register what a stranger did to its image.
+    fn mirror(&mut self, before: Option<&Stored>) {
+        let Some(real) = &self.real else { return };
+        if let Some(before) = before {
+            let _ = real.apply(&Request::Remove(before.version.clone()));
+        }
+        if let Some(after) = &self.register {
+            let _ = real.apply(&Request::Write(after.record.clone(), Expect::Absent));
+        }
+        self.register = real.read();
     }
 
     /// I2: a record that is not ours is never changed, but for a lease that its holder let expire.
     /// And whoever takes it over finds its holder's child gone.
-    fn check_change(&self, index: usize, request: &Request) -> Checked {
+    fn check_change(&self, config: &Config, index: usize, request: &Request) -> Checked {
         let Some(current) = &self.register else { return Ok(()) };
-        let (id, whose, run) = owner(current);
+        let (id, whose, run) = self.owner(config, current);
         let by = self.clients[index].letter();
         if whose == index {
             return Ok(());
@@ -433,14 +500,14 @@ impl World {
         if acting.len() > 1 && self.unlocked.is_none() {
             return Err(format!("I1: the children of {acting:?} act at once"));
         }
-        self.check_rest()?;
+        self.check_rest(config)?;
         self.check_unlocked(config)
     }
 
     /// I3: nothing stays behind that nobody was told of.
-    fn check_rest(&self) -> Checked {
+    fn check_rest(&self, config: &Config) -> Checked {
         let Some(current) = &self.register else { return Ok(()) };
-        let (id, whose, run) = owner(current);
+        let (id, whose, run) = self.owner(config, current);
         match self.clients.get(whose).and_then(|client| client.left(run)) {
             Some(false) => Err(format!("I3: {id} is left behind, and its user was not told")),
             _ => Ok(()),
