@@ -3,12 +3,18 @@
 use std::time::Duration;
 
 /// A small deterministic generator (`SplitMix64`). For spreading requests, nothing else.
+///
+/// The seed 0 does not spread: it always gives the middle, so that a search over the machines
+/// meets the same states again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Jitter(pub u64);
 
 impl Jitter {
     /// A number from 0 to 1.
     fn unit(&mut self) -> f64 {
+        if self.0 == 0 {
+            return 0.5;
+        }
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -31,6 +37,13 @@ impl Jitter {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_seed_0_gives_the_middle() {
+        let (mut jitter, second) = (Jitter(0), Duration::from_secs(1));
+        assert_eq!([jitter.around(second), jitter.up_to(second)], [second, second / 2]);
+        assert_eq!(jitter, Jitter(0));
+    }
 
     #[test]
     fn jitter_stays_in_its_bounds_and_spreads() {

@@ -109,6 +109,8 @@ pub struct Keeper {
     lost_to: Option<Stored>,
     last_tick: Uptime,
     fence: Fence,
+    /// Whether the last beat, too, was sent at once after one that was not applied.
+    hurried: bool,
 }
 
 impl Keeper {
@@ -125,6 +127,7 @@ impl Keeper {
             lost_to: None,
             last_tick: now,
             fence: Fence::Open,
+            hurried: false,
             tenure,
         }
     }
@@ -222,6 +225,7 @@ impl Keeper {
             Ok(WriteReply::Applied(version)) => {
                 self.tenure.version = version;
                 self.tenure.answered = true;
+                self.hurried = false;
                 self.renewed = sent;
                 self.renewed_term = self.term;
                 self.state = State::Idle { next: sent.plus(self.term.period()).max(now) };
@@ -261,7 +265,10 @@ impl Keeper {
         match current {
             Some(stored) if stored.record.is_held_by(&self.tenure.id) => {
                 self.tenure.version = stored.version;
-                self.state = State::Idle { next: now };
+                // At once, but only once: a store may answer every read and no write.
+                let hurried = std::mem::replace(&mut self.hurried, true);
+                let next = if hurried { now.plus(RETRY) } else { now };
+                self.state = State::Idle { next };
             }
             other => {
                 self.state = State::Lost;

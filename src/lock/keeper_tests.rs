@@ -213,3 +213,23 @@ fn a_lease_that_never_expires_has_no_fence_after_its_first_beat() {
     let actions = keeper.step(now.plus(TTL * 100), Event::Tick);
     assert!(matches!(actions[..], [Action::Beat(..)]), "{actions:?}");
 }
+
+#[test]
+fn a_store_that_answers_reads_alone_is_asked_with_pauses_until_the_fence() {
+    let mut keeper = keeper();
+    let (mut now, mut actions) = until_action(&mut keeper, at(0));
+    let (first, mut beats) = (now, 0);
+    while now.since(first) < Duration::from_secs(20) {
+        for action in actions {
+            assert!(matches!(action, Action::Beat(..)), "{action:?}");
+            beats += 1;
+        }
+        assert_eq!(keeper.step(now, lost_reply()), [Action::Look]);
+        actions = keeper.step(now, Event::Looked(Ok(Some(stored("me", "v0")))));
+        if actions.is_empty() {
+            (now, actions) = until_action(&mut keeper, now);
+        }
+    }
+    assert!(beats <= 22, "{beats} beats in 20 s");
+    assert_eq!(keeper.renewed, at(0));
+}

@@ -63,7 +63,7 @@ enum State {
 }
 
 /// Gives one lock back.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Release {
     id: LockId,
     version: RecordVersion,

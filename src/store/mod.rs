@@ -51,7 +51,7 @@ impl Record {
 /// Names one stored state of a register; compared for equality only. Opaque to all but the store
 /// that made it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct RecordVersion(pub(crate) String);
+pub struct RecordVersion(pub String);
 
 /// A record and the version under which it is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -73,7 +73,8 @@ pub enum Expect {
 
 impl Expect {
     /// Whether the condition holds where `current` is what is stored.
-    fn holds(&self, current: Option<&Stored>) -> bool {
+    #[must_use]
+    pub fn holds(&self, current: Option<&Stored>) -> bool {
         match (self, current) {
             (Self::Absent, None) => true,
             (Self::Version(version), Some(stored)) => *version == stored.version,
@@ -102,7 +103,7 @@ pub enum RemoveReply {
 }
 
 /// Why an operation brought no answer. Messages are lower-case fragments without a secret in them.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum StoreError {
     /// The store asks for fewer requests; nothing was applied.
     #[error("the store is throttling: {0}")]

@@ -72,7 +72,7 @@ pub enum Outcome {
 }
 
 /// A lock that became ours.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Won {
     /// The version of our record.
     pub version: RecordVersion,
@@ -147,7 +147,7 @@ pub enum Sight {
 }
 
 /// Takes one lock.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about the attempt")]
 pub struct Acquire {
     id: LockId,
@@ -165,8 +165,8 @@ pub struct Acquire {
     reached: bool,
     /// Whether reads are denied: then a create is the only way to look.
     blind: bool,
-    /// Whether some create was never answered, so that it may still land.
-    unanswered: bool,
+    /// How many creates were never answered nor found, so that they may still land.
+    unanswered: u32,
     /// Before the first request was sent that may have stored our record.
     first_sent: Option<Uptime>,
     /// Whose expired lease was written over.
@@ -194,7 +194,7 @@ impl Acquire {
             phantoms: 0,
             reached: false,
             blind: false,
-            unanswered: false,
+            unanswered: 0,
             first_sent: None,
             taken_over: None,
             handed_on: None,
@@ -241,7 +241,7 @@ impl Acquire {
     /// the register was seen without it (a signature lives for minutes).
     #[must_use]
     pub fn may_still_appear(&self) -> bool {
-        self.unanswered
+        self.unanswered > 0
     }
 
     /// Counts what a waiter that left has seen, if the same record is still there: a duration, so
@@ -329,7 +329,10 @@ impl Acquire {
                     self.end(Outcome::Stopped { held: None })
                 }
             }
-            (State::New, Event::Stop) => self.end(Outcome::Stopped { held: None }),
+            // Nothing hangs on the answer of a mere look.
+            (State::New | State::Looking { settling: false, .. }, Event::Stop) => {
+                self.end(Outcome::Stopped { held: None })
+            }
             (State::Taking { .. } | State::Looking { .. }, Event::Stop) => {
                 self.stopping.get_or_insert(now);
                 Action::Wait

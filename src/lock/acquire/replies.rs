@@ -57,11 +57,17 @@ impl Acquire {
                 match current {
                     Some(Some(stored)) => self.met(now, sent, stored),
                     Some(None) => self.phantom(now),
+                    // Held, by whomever.
+                    None if self.blind => self.vacant(now),
                     None => self.look(now, false),
                 }
             }
             Err(error) if error.outcome_is_unknown() => {
-                self.unanswered = true;
+                self.unanswered += 1;
+                if self.blind {
+                    // The next create is the look; not without a pause.
+                    return self.fault_or_fail(now, error, Next::Settle);
+                }
                 self.faulted(error);
                 self.look(now, true)
             }
@@ -78,9 +84,15 @@ impl Acquire {
     ) -> Action {
         match reply {
             Ok(Some(stored)) => {
-                self.answered();
+                // A read alone does not tell that writes get through.
+                if settling {
+                    self.reached = true;
+                } else {
+                    self.answered();
+                }
                 self.met(now, sent, stored)
             }
+            Ok(None) if settling && self.stopping.is_none() => self.not_there(now),
             Ok(None) => {
                 self.answered();
                 self.vacant(now)
@@ -89,6 +101,10 @@ impl Acquire {
             Err(StoreError::Denied(_)) => {
                 self.blind = true;
                 self.answered();
+                if settling && self.stopping.is_some() {
+                    // If the unanswered one landed, this one meets it.
+                    return self.take(now);
+                }
                 self.vacant(now)
             }
             Err(error) => {
@@ -117,8 +133,8 @@ impl Acquire {
     pub(super) fn met(&mut self, now: Uptime, sent: Uptime, stored: Stored) -> Action {
         self.phantoms = 0;
         if stored.record.is_held_by(&self.id) {
-            // The unanswered create is found: it can land no more.
-            self.unanswered = false;
+            // An unanswered create is found: it can land no more. Any other still can.
+            self.unanswered = self.unanswered.saturating_sub(1);
             let since = self.first_sent.unwrap_or(self.started);
             return self.granted(Won { version: stored.version, since, answered: false });
         }
@@ -129,8 +145,17 @@ impl Acquire {
             return self.end(Outcome::Stopped { held: None });
         }
         if self.has_expired(now) {
-            return self.take_over(now);
+            // Tried twice, unanswered, and not there: not without a pause.
+            if self.faults <= 1 {
+                return self.take_over(now);
+            }
+            return if self.over(now) {
+                self.end(Outcome::TimedOut)
+            } else {
+                self.sleep(now, Next::Look)
+            };
         }
+        self.answered();
         if self.over(now) {
             return self.end(Outcome::TimedOut);
         }
@@ -184,6 +209,17 @@ impl Acquire {
         self.take(now)
     }
 
+    /// An unanswered create is not there (yet): again at once the first time; then with backoff,
+    /// since a store may answer every read and no write.
+    pub(super) fn not_there(&mut self, now: Uptime) -> Action {
+        self.reached = true;
+        match self.last_fault.clone() {
+            Some(error) if self.faults > 1 && self.over(now) => self.end(Outcome::Failed(error)),
+            Some(_) if self.faults > 1 => self.sleep(now, Next::Take),
+            _ => self.take(now),
+        }
+    }
+
     /// Refused, then absent: it has just come free. At once the first time; then with backoff,
     /// since some S3 clones stay that way for ever.
     pub(super) fn phantom(&mut self, now: Uptime) -> Action {
@@ -225,7 +261,7 @@ impl Acquire {
         let transient = error.is_transient();
         self.faulted(error.clone());
         if let Some(since) = self.stopping {
-            let settling = self.unanswered && now.since(since) < SETTLE_AFTER_STOP;
+            let settling = self.unanswered > 0 && now.since(since) < SETTLE_AFTER_STOP;
             if !settling || !transient {
                 return self.end(Outcome::Stopped { held: None });
             }

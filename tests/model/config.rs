@@ -1,0 +1,103 @@
+//! What a search explores.
+
+use std::time::Duration;
+
+/// Time of the world, which nobody in it can see.
+pub(crate) type Millis = u64;
+
+/// A rule broken on purpose. The machines stay as they are: what they are told, or what they
+/// send, is changed on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mutation {
+    /// An unanswered beat counts as applied when a read shows our own ID.
+    RenewedByReadBack,
+    /// A lock found by its ID counts from the moment it was found.
+    FoundCountedFromNow,
+    /// A lock counts from the reply, not from before the request.
+    HolderFromReply,
+    /// A waiter counts what it sees from before the request, not from the reply.
+    WaiterFromRequest,
+    /// A second run comes with the ID of the first, so that its record has the same bytes.
+    SameBytes,
+    /// The store removes whatever is there.
+    UnconditionalDelete,
+}
+
+/// One world.
+#[derive(Debug, Clone)]
+pub(crate) struct Config {
+    /// The pace of each client's clock, in percent; as many as there are clients.
+    pub(crate) rates: Vec<u64>,
+    /// How often each client runs.
+    pub(crate) runs: Vec<u8>,
+    /// How long they wait for the lock.
+    pub(crate) wait: Duration,
+    /// A waiter may oversleep: it wakes at multiples of this.
+    pub(crate) oversleep: Millis,
+    /// How many faults there may be.
+    pub(crate) faults: u8,
+    /// Until when, so that the search ends in its time.
+    pub(crate) faults_until: Millis,
+    /// Which ones.
+    pub(crate) kinds: Kinds,
+    /// How many children may take long, and not heed their interrupt.
+    pub(crate) long_children: u8,
+    /// Whether a stock Terraform wants the lock, too.
+    pub(crate) stock: bool,
+    /// How often a person may force-unlock.
+    pub(crate) unlocks: u8,
+    /// A crash leaves the child alive.
+    pub(crate) orphans: bool,
+    /// Whether a refusal shows what is there.
+    pub(crate) shows: bool,
+    /// Of the pauses between requests; 0 does not spread them.
+    pub(crate) seed: u64,
+    pub(crate) mutation: Option<Mutation>,
+}
+
+/// Kinds of faults.
+#[derive(Debug, Clone, Copy)]
+#[expect(clippy::struct_excessive_bools, reason = "a set")]
+pub(crate) struct Kinds {
+    /// Of one request: lost, dropped, refused, slow, late.
+    pub(crate) requests: bool,
+    pub(crate) crashes: bool,
+    pub(crate) stock_crashes: bool,
+    pub(crate) pauses: bool,
+    pub(crate) outages: bool,
+    pub(crate) stops: bool,
+}
+
+impl Kinds {
+    pub(crate) const ALL: Self = Self {
+        requests: true,
+        crashes: true,
+        stock_crashes: true,
+        pauses: true,
+        outages: true,
+        stops: true,
+    };
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            // Whoever holds with the slow clock and waits with the fast one: all pairs are in it,
+            // since anyone may come first.
+            rates: vec![95, 105, 100],
+            runs: vec![1, 1, 1],
+            wait: Duration::from_mins(5),
+            oversleep: 1_000,
+            faults: 1,
+            faults_until: Millis::MAX,
+            kinds: Kinds::ALL,
+            long_children: 1,
+            stock: false,
+            unlocks: 0,
+            orphans: false,
+            shows: true,
+            seed: 0,
+            mutation: None,
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Random schedules with more faults than a search can visit, on the real `MemoryStore`. The same
+//! world, the same properties, virtual time.
+
+use std::fmt::Write as _;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use proptest::prelude::*;
+use proptest::test_runner::TestCaseError;
+use tfwrap::lock::LockKey;
+use tfwrap::store::{MemoryStore, Registers, Stored};
+
+use crate::client::{Reply, Request};
+use crate::config::{Config, Kinds};
+use crate::world::World;
+
+/// A store of the product in place of the world's own register.
+#[derive(Debug, Clone)]
+pub(crate) struct Real(Arc<MemoryStore>);
+
+impl Real {
+    fn new() -> Self {
+        Self(Arc::new(MemoryStore::new()))
+    }
+
+    fn key() -> LockKey {
+        LockKey("bucket/state".to_owned())
+    }
+
+    pub(crate) fn read(&self) -> Option<Stored> {
+        let Reply::Read(Ok(stored)) = self.apply(&Request::Read) else { return None };
+        stored
+    }
+
+    pub(crate) fn apply(&self, request: &Request) -> Reply {
+        let key = Self::key();
+        let reply = async {
+            match request {
+                Request::Read => Reply::Read(self.0.read(&key).await),
+                Request::Write(record, expect) => {
+                    Reply::Wrote(self.0.write(&key, record, expect).await)
+                }
+                Request::Remove(version) => Reply::Removed(self.0.remove(&key, version).await),
+            }
+        };
+        reply.now_or_never().expect("it never waits")
+    }
+}
+
+impl PartialEq for Real {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Real {}
+
+impl Hash for Real {
+    /// What is in it is in the world's image of it.
+    fn hash<H: Hasher>(&self, _: &mut H) {}
+}
+
+/// Plays a schedule: every number decides one step, and after the last one there is no trouble any
+/// more. Then everything must come to its end.
+fn play(config: &Config, schedule: &[u16]) -> Result<(), String> {
+    let mut world = World::new(config)?;
+    world.real = Some(Real::new());
+    let mut told = String::new();
+    let mut schedule = schedule.iter().map(|choice| usize::from(*choice));
+    for _ in 0..20_000 {
+        let actions = world.actions(config);
+        if world.is_over() {
+            return Ok(());
+        }
+        let choice = schedule.next();
+        let trouble = choice.is_some_and(|choice| choice % 8 == 0);
+        let (troubles, quiet): (Vec<_>, Vec<_>) =
+            actions.into_iter().partition(|action| action.is_trouble());
+        let from =
+            if (trouble && !troubles.is_empty()) || quiet.is_empty() { troubles } else { quiet };
+        let Some(action) = from.get(choice.unwrap_or(0) / 8 % from.len().max(1)) else {
+            return Err(format!("everybody waits for ever\n{told}"));
+        };
+        let _ = writeln!(told, "{:>7} ms {action:?} {}", world.now, world.asked(*action));
+        world.step(config, *action).map_err(|wrong| format!("{wrong}\n{told}"))?;
+    }
+    Err(format!("it never ends\n{told}"))
+}
+
+fn config(rates: Vec<u64>, seed: u64) -> Config {
+    Config {
+        runs: vec![2; rates.len()],
+        rates,
+        wait: Duration::from_mins(10),
+        oversleep: 100,
+        faults: 8,
+        long_children: 3,
+        stock: true,
+        seed,
+        // A crashed stock Terraform holds its lock for ever, and nothing more would happen.
+        kinds: Kinds { stock_crashes: false, ..Kinds::ALL },
+        ..Config::default()
+    }
+}
+
+fn schedules() -> impl Strategy<Value = Vec<u16>> {
+    prop::collection::vec(any::<u16>(), 0..600)
+}
+
+proptest! {
+    // The input that fails is printed, the smallest that proptest finds; it is the seed.
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_must_hold_holds_under_any_schedule_and_faults_on_the_memory_store(
+        rates in prop::collection::vec(95..=105_u64, 3),
+        seed in any::<u32>(),
+        schedule in schedules(),
+    ) {
+        play(&config(rates, u64::from(seed)), &schedule).map_err(TestCaseError::fail)?;
+    }
+
+    #[test]
+    fn a_person_who_unlocks_is_noticed_or_the_lock_is_back(
+        seed in any::<u32>(),
+        schedule in schedules(),
+    ) {
+        let config = Config { unlocks: 2, ..config(vec![95, 105, 100], u64::from(seed)) };
+        play(&config, &schedule).map_err(TestCaseError::fail)?;
+    }
+}
+
+/// The control: the same schedules find what is there to find.
+#[test]
+fn a_clock_that_is_too_slow_for_the_fence_is_found_by_random_schedules() {
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
+        cases: 3_000,
+        failure_persistence: None,
+        max_shrink_iters: 0,
+        ..ProptestConfig::default()
+    });
+    let result = runner.run(&schedules(), |schedule| {
+        play(&config(vec![60, 60, 105], 1), &schedule).map_err(TestCaseError::fail)
+    });
+    assert!(result.is_err(), "nothing was found");
+}

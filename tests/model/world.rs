@@ -1,0 +1,547 @@
+//! The world: one register, the clients, whatever is on its way, and time. What must hold is
+//! checked after every step.
+
+use tfwrap::lock::LockId;
+use tfwrap::lock::lease::SHORTEST;
+use tfwrap::store::{Expect, Record, RecordVersion, RemoveReply, StoreError, Stored, WriteReply};
+
+use crate::client::{Checked, Client, Moment, Outage, Reply, Request, Way};
+use crate::config::{Config, Millis, Mutation};
+use crate::faults::Real;
+use crate::stock::Stock;
+
+/// How long a request may wander after its client gave it up: the life of a signature.
+const WANDERS: Millis = 300_000;
+
+/// No run takes longer.
+const NEVER: Millis = 1_200_000;
+
+/// Pauses: shorter than it matters, between the fences, beyond the second, beyond the lease. And
+/// what is seen first afterwards.
+const PAUSES: [(Millis, bool); 3] = [(4_000, true), (11_400, false), (20_000, true)];
+
+const OUTAGES: [(Outage, Millis); 3] =
+    [(Outage::Full, 9_000), (Outage::Full, 30_000), (Outage::Writes, 30_000)];
+
+/// A request that its client gave up and the store did not.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Wanderer {
+    client: usize,
+    request: Request,
+    until: Millis,
+}
+
+/// What may become of a request, other than that it is applied and answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// Applied, and the reply is lost.
+    Lost,
+    /// Neither.
+    Dropped,
+    /// Throttled.
+    Refused,
+    /// It reaches the store after its client gave it up, or never.
+    Late,
+    /// It reaches the store only just before its client would give it up.
+    Slow,
+    /// The reply reaches the client only just before it would give up.
+    SlowReply,
+}
+
+/// One step of the world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// Time goes on to the next thing that is due; nothing else is before the next thing that is due.
+    Time,
+    /// The request reaches the store, and its reply the client.
+    Deliver(usize),
+    Fault(usize, Fault),
+    Land(usize),
+    Start {
+        client: usize,
+        long: bool,
+    },
+    Crash(usize),
+    Pause(usize, Millis, bool),
+    Outage(usize, Outage, Millis),
+    Stop(usize),
+    Stock,
+    StockCrash,
+    /// A person removes whatever lock there is, by its ID.
+    Unlock,
+}
+
+impl Action {
+    /// Whether it is nothing that a quiet world would see.
+    pub(crate) fn is_trouble(self) -> bool {
+        !matches!(self, Self::Time | Self::Deliver(_) | Self::Start { .. } | Self::Stock)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct World {
+    pub(crate) now: Millis,
+    pub(crate) register: Option<Stored>,
+    stored_at: Millis,
+    pub(crate) clients: Vec<Client>,
+    pub(crate) stock: Option<Stock>,
+    wanderers: Vec<Wanderer>,
+    faults: u8,
+    long_children: u8,
+    unlocks: u8,
+    /// Whose lock a person removed, and when.
+    unlocked: Option<(LockId, Millis)>,
+    /// Where the register really is, if not here.
+    pub(crate) real: Option<Real>,
+}
+
+/// The version is made of the content, as in DynamoDB: that is weaker than a counter.
+fn stored(record: Record) -> Stored {
+    let version = format!("{:?}{:?}", record.info, record.lease);
+    Stored { record, version: RecordVersion(version) }
+}
+
+/// The ID of a record, and of what client and run it is: `b1` is the second run of the second.
+fn owner(stored: &Stored) -> (LockId, usize, u8) {
+    let info = stored.record.info.as_deref().expect("all have one");
+    let id = tfwrap::lock::LockInfo::parse(info).expect("all can be read").id;
+    let (letter, run) = (id.0.as_bytes()[0], id.0.as_bytes()[1]);
+    let index = usize::from(letter - b'a');
+    (id, index, run - b'0')
+}
+
+impl World {
+    pub(crate) fn new(config: &Config) -> Result<Self, String> {
+        let moment = Moment { config, now: 0, stored_at: 0 };
+        let clients = (0..config.rates.len()).map(|index| Client::new(index, moment));
+        Ok(Self {
+            now: 0,
+            register: None,
+            stored_at: 0,
+            clients: clients.collect::<Result<_, _>>()?,
+            stock: config.stock.then(Stock::new),
+            wanderers: Vec::new(),
+            faults: config.faults,
+            long_children: config.long_children,
+            unlocks: config.unlocks,
+            unlocked: None,
+            real: None,
+        })
+    }
+
+    /// All that may happen now. Nothing: it is over.
+    pub(crate) fn actions(&self, config: &Config) -> Vec<Action> {
+        let mut actions = Vec::new();
+        let moment = self.moment(config);
+        for (index, wanderer) in self.wanderers.iter().enumerate() {
+            if wanderer.until > self.now && self.would_apply(&wanderer.request) {
+                actions.push(Action::Land(index));
+            }
+        }
+        if self.is_over() {
+            return actions;
+        }
+        // Requests of different clients that only read give the same in any order; so do starts.
+        let starts = self.clients.iter().find(|client| client.can_start(moment));
+        let quiet = self.quiet_reader();
+        let may_fail = self.faults > 0 && self.now <= config.faults_until;
+        let mut urgent = false;
+        if let Some(client) = starts {
+            urgent = true;
+            actions.push(Action::Start { client: client.index, long: false });
+            if self.long_children > 0 {
+                actions.push(Action::Start { client: client.index, long: true });
+            }
+        }
+        for client in self.clients.iter().filter(|it| quiet.is_none_or(|quiet| quiet == it.index)) {
+            let index = client.index;
+            let Some(pending) = &client.pending else { continue };
+            let fresh = pending.way == Way::Fresh;
+            if fresh || pending.way == Way::Arrived {
+                urgent = true;
+                actions.push(Action::Deliver(index));
+            }
+            if fresh && may_fail {
+                if config.kinds.requests && client.outage.is_none() {
+                    faults_of(&pending.request, index, &mut actions);
+                }
+                // Only its requests show it.
+                if config.kinds.outages && client.outage.is_none() {
+                    actions.extend(OUTAGES.map(|(kind, lasts)| Action::Outage(index, kind, lasts)));
+                }
+                self.faults_of(client, config, &mut actions);
+            }
+        }
+        if !urgent && may_fail {
+            // What befalls a waiter between two requests it meets at the next, too.
+            for client in self.clients.iter().filter(|client| client.holds()) {
+                self.faults_of(client, config, &mut actions);
+            }
+        }
+        if let Some(stock) = &self.stock {
+            if stock.is_due(self.now) {
+                urgent = true;
+                actions.push(Action::Stock);
+            }
+            if may_fail && config.kinds.stock_crashes && !stock.is_over() {
+                actions.push(Action::StockCrash);
+            }
+        }
+        if self.unlocks > 0 && self.register.is_some() {
+            actions.push(Action::Unlock);
+        }
+        if !urgent && self.next(config).is_some() {
+            actions.push(Action::Time);
+        }
+        actions
+    }
+
+    /// The first of the clients that read, where all that have sent something do.
+    fn quiet_reader(&self) -> Option<usize> {
+        let mut first = None;
+        for client in &self.clients {
+            let Some(pending) = &client.pending else { continue };
+            if matches!(pending.way, Way::Answered(..) | Way::Arrives(_)) {
+                continue;
+            }
+            if pending.request != Request::Read {
+                return None;
+            }
+            first = first.or(Some(client.index));
+        }
+        let alone = self.wanderers.is_empty()
+            && self.unlocks == 0
+            && self.stock.as_ref().is_none_or(|stock| !stock.is_due(self.now));
+        first.filter(|_| alone)
+    }
+
+    /// What the action is about, for people.
+    pub(crate) fn asked(&self, action: Action) -> String {
+        let (Action::Deliver(index) | Action::Fault(index, _)) = action else {
+            return String::new();
+        };
+        let request = self.request(index);
+        let what = match &request {
+            Request::Write(record, _) => format!("write {}", record.lease.as_deref().unwrap_or("")),
+            Request::Read => "read".to_owned(),
+            Request::Remove(_) => "remove".to_owned(),
+        };
+        format!("{} {what}", self.clients[index].letter())
+    }
+
+    fn faults_of(&self, client: &Client, config: &Config, actions: &mut Vec<Action>) {
+        let index = client.index;
+        if config.kinds.crashes {
+            actions.push(Action::Crash(index));
+        }
+        if config.kinds.pauses && client.paused.is_none() {
+            actions.extend(PAUSES.map(|(lasts, first)| Action::Pause(index, lasts, first)));
+        }
+        if config.kinds.stops && client.paused.is_none() && client.can_stop() {
+            actions.push(Action::Stop(index));
+        }
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.clients.iter().all(Client::is_over) && self.stock.as_ref().is_none_or(Stock::is_over)
+    }
+
+    fn next(&self, config: &Config) -> Option<Millis> {
+        let clients = self.clients.iter().filter_map(|client| client.wake(config));
+        let stock = self.stock.as_ref().and_then(Stock::wake);
+        clients.chain(stock).min().map(|at| at.max(self.now))
+    }
+
+    fn moment<'a>(&self, config: &'a Config) -> Moment<'a> {
+        Moment { config, now: self.now, stored_at: self.stored_at }
+    }
+
+    fn owner(&self, config: &Config, stored: &Stored) -> (LockId, usize, u8) {
+        let (id, index, run) = owner(stored);
+        match self.clients.get(index) {
+            // Then the ID does not tell.
+            Some(client) if config.mutation == Some(Mutation::SameBytes) => (id, index, client.run),
+            _ => (id, index, run),
+        }
+    }
+
+    fn would_apply(&self, request: &Request) -> bool {
+        match request {
+            Request::Write(_, expect) => expect.holds(self.register.as_ref()),
+            Request::Remove(version) => {
+                self.register.as_ref().is_some_and(|stored| stored.version == *version)
+            }
+            Request::Read => false,
+        }
+    }
+
+    /// Takes one step, and says what is wrong afterwards, if anything.
+    pub(crate) fn step(&mut self, config: &Config, action: Action) -> Checked {
+        match action {
+            Action::Time => self.pass(config)?,
+            Action::Deliver(index) => self.deliver(config, index)?,
+            Action::Fault(index, fault) => self.fault(config, index, fault)?,
+            Action::Land(index) => {
+                let wanderer = self.wanderers.remove(index);
+                self.apply(config, wanderer.client, &wanderer.request)?;
+            }
+            Action::Start { client, long } => {
+                self.long_children -= u8::from(long);
+                let moment = self.moment(config);
+                self.clients[client].start(moment, long);
+            }
+            Action::Crash(index) => {
+                self.faults -= 1;
+                if let Some(request) = self.clients[index].crash(config.orphans) {
+                    self.wander(index, request);
+                }
+            }
+            Action::Pause(index, lasts, reply_first) => {
+                self.faults -= 1;
+                let moment = self.moment(config);
+                self.clients[index].hit = true;
+                self.clients[index].pause(moment, lasts, reply_first);
+            }
+            Action::Outage(index, kind, lasts) => {
+                self.faults -= 1;
+                self.clients[index].hit = true;
+                self.clients[index].outage = Some((kind, self.now + lasts));
+            }
+            Action::Stop(index) => {
+                self.faults -= 1;
+                let moment = self.moment(config);
+                self.clients[index].hit = true;
+                self.clients[index].stop(moment)?;
+            }
+            Action::Stock => self.stock_acts(),
+            Action::StockCrash => {
+                self.faults -= 1;
+                self.stock.as_mut().expect("it crashed").crash();
+                // It has no lease: nobody will ever get past it.
+                self.clients.iter_mut().for_each(|client| client.hit = true);
+            }
+            Action::Unlock => {
+                let stored = self.register.take().expect("there is one");
+                self.stored_at = self.now;
+                self.mirror(Some(&stored));
+                self.unlocks -= 1;
+                let (id, index, _) = owner(&stored);
+                self.unlocked = Some((id, self.now));
+                if let Some(client) = self.clients.get_mut(index) {
+                    client.hit = true;
+                }
+            }
+        }
+        self.check(config)
+    }
+
+    fn pass(&mut self, config: &Config) -> Checked {
+        let next = self.next(config).expect("asked before");
+        if next > NEVER {
+            return Err("it never ends".to_owned());
+        }
+        self.now = next;
+        let moment = self.moment(config);
+        self.wanderers.retain(|wanderer| wanderer.until > next);
+        for client in &mut self.clients {
+            client.passed(moment)?;
+        }
+        Ok(())
+    }
+
+    /// Its way is over: applied, if nothing is between us and the store, and answered.
+    fn deliver(&mut self, config: &Config, index: usize) -> Checked {
+        let request = self.request(index);
+        let reply = match (self.clients[index].outage, &request) {
+            (Some((Outage::Full, _)), _)
+            | (Some((Outage::Writes, _)), Request::Write(..) | Request::Remove(_)) => {
+                request.unknown()
+            }
+            _ => self.apply(config, index, &request)?,
+        };
+        self.answer(config, index, self.now, reply)
+    }
+
+    fn request(&self, index: usize) -> Request {
+        self.clients[index].pending.as_ref().expect("it is out").request.clone()
+    }
+
+    fn answer(&mut self, config: &Config, index: usize, at: Millis, reply: Reply) -> Checked {
+        let moment = self.moment(config);
+        let client = &mut self.clients[index];
+        client.pending.as_mut().expect("it is out").way = Way::Answered(at, reply);
+        client.hear(moment)
+    }
+
+    fn fault(&mut self, config: &Config, index: usize, fault: Fault) -> Checked {
+        self.faults -= 1;
+        let request = self.request(index);
+        let limit = self.clients[index].pending.as_ref().expect("it is out").limit;
+        match fault {
+            Fault::Lost => {
+                self.apply(config, index, &request)?;
+                self.answer(config, index, limit, request.unknown())
+            }
+            Fault::Dropped => self.answer(config, index, self.now, request.unknown()),
+            Fault::Refused => {
+                let reply = request.failed(StoreError::Throttled(String::new()));
+                self.answer(config, index, self.now, reply)
+            }
+            Fault::Late => {
+                self.wander(index, request.clone());
+                self.answer(config, index, limit, request.unknown())
+            }
+            Fault::Slow => {
+                let pending = self.clients[index].pending.as_mut().expect("it is out");
+                pending.way = Way::Arrives(limit);
+                Ok(())
+            }
+            Fault::SlowReply => {
+                let reply = self.apply(config, index, &request)?;
+                self.answer(config, index, limit, reply)
+            }
+        }
+    }
+
+    fn wander(&mut self, client: usize, request: Request) {
+        self.wanderers.push(Wanderer { client, request, until: self.now + WANDERS });
+    }
+
+    /// What the store does with a request, with the semantics of `Registers`.
+    fn apply(&mut self, config: &Config, index: usize, request: &Request) -> Result<Reply, String> {
+        let applies = self.would_apply(request)
+            || (matches!(request, Request::Remove(_))
+                && config.mutation == Some(Mutation::UnconditionalDelete));
+        if applies {
+            self.check_change(config, index, request)?;
+            self.stored_at = self.now;
+        }
+        if let Some(real) = &self.real {
+            let reply = real.apply(request);
+            self.register = real.read();
+            return Ok(reply);
+        }
+        // DynamoDB shows the record of a refusal, but not that there is none.
+        let shown = || self.register.clone().filter(|_| config.shows).map(Some);
+        Ok(match request {
+            Request::Read => Reply::Read(Ok(self.register.clone())),
+            Request::Write(record, _) if applies => {
+                let stored = stored(record.clone());
+                let version = stored.version.clone();
+                self.register = Some(stored);
+                Reply::Wrote(Ok(WriteReply::Applied(version)))
+            }
+            Request::Write(..) => Reply::Wrote(Ok(WriteReply::Conflict(shown()))),
+            Request::Remove(_) if applies => {
+                self.register = None;
+                Reply::Removed(Ok(RemoveReply::Removed))
+            }
+            Request::Remove(_) => Reply::Removed(Ok(RemoveReply::Conflict(shown()))),
+        })
+    }
+
+    fn stock_acts(&mut self) {
+        let stock = self.stock.as_mut().expect("it acts");
+        let before = self.register.clone();
+        stock.act(self.now, &mut self.register);
+        if before != self.register {
+            self.stored_at = self.now;
+            self.mirror(before.as_ref());
+        }
+    }
+
+    /// Does to the real register what a stranger did to its image.
+    fn mirror(&mut self, before: Option<&Stored>) {
+        let Some(real) = &self.real else { return };
+        if let Some(before) = before {
+            let _ = real.apply(&Request::Remove(before.version.clone()));
+        }
+        if let Some(after) = &self.register {
+            let _ = real.apply(&Request::Write(after.record.clone(), Expect::Absent));
+        }
+        self.register = real.read();
+    }
+
+    /// I2: a record that is not ours is never changed, but for a lease that its holder let expire.
+    /// And whoever takes it over finds its holder's child gone.
+    fn check_change(&self, config: &Config, index: usize, request: &Request) -> Checked {
+        let Some(current) = &self.register else { return Ok(()) };
+        let (id, whose, run) = self.owner(config, current);
+        let by = self.clients[index].letter();
+        if whose == index {
+            return Ok(());
+        }
+        if matches!(request, Request::Remove(_)) {
+            return Err(format!("I2: {by} removes the record {id}"));
+        }
+        if current.record.lease.is_none() {
+            return Err(format!("I2: {by} takes over the record {id}, which has no lease"));
+        }
+        let holder = &self.clients[whose];
+        if holder.left(run).is_some() {
+            // Nobody lives under that ID.
+            return Ok(());
+        }
+        if holder.child_lives() && holder.paused.is_none() {
+            return Err(format!("{by} takes over the record {id}, whose child lives"));
+        }
+        let stood = u128::from(self.now - self.stored_at) * 105;
+        if stood < SHORTEST.as_millis() * 100 {
+            return Err(format!("I2: {by} takes over the record {id}, which was not expired"));
+        }
+        Ok(())
+    }
+
+    fn check(&self, config: &Config) -> Checked {
+        let clients = self.clients.iter().filter(|client| client.child_acts()).map(Client::letter);
+        let stock = self.stock.iter().filter(|stock| stock.acts()).map(|_| 's');
+        let acting: Vec<char> = clients.chain(stock).collect();
+        // A person who unlocks takes the leave to do so.
+        if acting.len() > 1 && self.unlocked.is_none() {
+            return Err(format!("I1: the children of {acting:?} act at once"));
+        }
+        self.check_rest(config)?;
+        self.check_unlocked(config)
+    }
+
+    /// I3: nothing stays behind that nobody was told of.
+    fn check_rest(&self, config: &Config) -> Checked {
+        let Some(current) = &self.register else { return Ok(()) };
+        let (id, whose, run) = self.owner(config, current);
+        match self.clients.get(whose).and_then(|client| client.left(run)) {
+            Some(false) => Err(format!("I3: {id} is left behind, and its user was not told")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whoever lost its lock to a person notices within a beat, if the store answers.
+    fn check_unlocked(&self, config: &Config) -> Checked {
+        let Some((id, at)) = &self.unlocked else { return Ok(()) };
+        let Some(client) = self.clients.iter().find(|it| id.0.starts_with(it.letter())) else {
+            return Ok(());
+        };
+        let run = id.0.as_bytes()[1] - b'0';
+        let back = self.register.as_ref().is_some_and(|stored| stored.record.is_held_by(id));
+        let beat = u64::try_from(SHORTEST.as_millis() / 10).expect("short") * 100 / 95;
+        let excused = back || config.faults > 0 || client.left(run).is_some();
+        if self.now > at + beat + 100 && !excused && client.child_lives() && !client.is_stopping() {
+            return Err(format!("the loss of {id} goes unnoticed"));
+        }
+        Ok(())
+    }
+}
+
+fn faults_of(request: &Request, index: usize, actions: &mut Vec<Action>) {
+    let faults: &[Fault] = match request {
+        Request::Read => &[Fault::Dropped, Fault::Slow, Fault::SlowReply],
+        _ => &[
+            Fault::Lost,
+            Fault::Dropped,
+            Fault::Refused,
+            Fault::Late,
+            Fault::Slow,
+            Fault::SlowReply,
+        ],
+    };
+    actions.extend(faults.iter().map(|fault| Action::Fault(index, *fault)));
+}
