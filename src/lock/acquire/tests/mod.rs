@@ -59,6 +59,28 @@ fn tick(machine: &mut Acquire) -> (Uptime, Action) {
     (due, machine.step(due, Event::Tick))
 }
 
+/// A record with a lease of 15 s; `beat` makes its version.
+fn leased(id: &str, beat: u64) -> Stored {
+    let lease = Lease { term: LeaseTerm::After(Duration::from_secs(15)), beat };
+    let record = Record { lease: Some(lease.to_text()), ..stored(id).record };
+    Stored { record, version: version(&format!("{id}-{beat}")) }
+}
+
+/// Looks until the machine asks for anything else.
+fn look_on(machine: &mut Acquire, shown: &Stored) -> (Uptime, Action) {
+    for _ in 0..10_000 {
+        let (now, action) = tick(machine);
+        if action != Action::Look {
+            return (now, action);
+        }
+        let action = machine.step(now, Event::Looked(Ok(Some(shown.clone()))));
+        if action != Action::Wait {
+            return (now, action);
+        }
+    }
+    panic!("looks for ever");
+}
+
 #[test]
 fn a_free_lock_costs_one_write() {
     let mut machine = taking(TEN_SECONDS);
