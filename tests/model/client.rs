@@ -218,7 +218,8 @@ impl Client {
     /// When this client's clock will show `at`, or a little later.
     fn when(&self, config: &Config, at: Uptime, coarse: Millis) -> Millis {
         let shift = 1_000_000 * (self.index as u64 + 1);
-        let micros = u64::try_from(at.0.as_micros()).expect("early").saturating_sub(shift);
+        let micros =
+            u64::try_from(at.0.as_nanos().div_ceil(1000)).expect("early").saturating_sub(shift);
         micros.div_ceil(config.rates[self.index] * 10).div_ceil(coarse) * coarse
     }
 

@@ -325,11 +325,9 @@ impl World {
                 self.stored_at = self.now;
                 self.mirror(Some(&stored));
                 self.unlocks -= 1;
-                let (id, index, _) = owner(&stored);
-                self.unlocked = Some((id, self.now));
-                if let Some(client) = self.clients.get_mut(index) {
-                    client.hit = true;
-                }
+                self.unlocked = Some((owner(&stored).0, self.now));
+                // A stock Terraform that has compared its ID by then removes the next lock.
+                self.clients.iter_mut().for_each(|client| client.hit = true);
             }
         }
         self.check(config)
