@@ -111,7 +111,7 @@ fn schedules() -> impl Strategy<Value = Vec<u16>> {
 
 proptest! {
     // The input that fails is printed, the smallest that proptest finds; it is the seed.
-    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn what_must_hold_holds_under_any_schedule_and_faults_on_the_memory_store(

@@ -109,14 +109,14 @@ const OVERLAP: [&str; 2] = ["whose child lives", "I1:"];
 
 #[test]
 fn three_clients_with_a_fault() {
-    let faults_until = until(2_000);
+    let faults_until = until(3_000);
     holds("three clients, one fault", &Config { faults_until, ..Config::default() });
 }
 
 #[test]
 fn two_clients_with_two_faults() {
     let faults = if deep() { 3 } else { 2 };
-    let config = Config { faults, faults_until: if deep() { 8_000 } else { 1_500 }, ..two() };
+    let config = Config { faults, faults_until: if deep() { 8_000 } else { 2_000 }, ..two() };
     holds("two clients, two faults", &config);
 }
 
