@@ -71,7 +71,8 @@ fn play(config: &Config, schedule: &[u16]) -> Result<(), String> {
     let mut schedule = schedule.iter().map(|choice| usize::from(*choice));
     for _ in 0..20_000 {
         let actions = world.actions(config);
-        if world.is_over() {
+        // What is late lands in the end.
+        if world.is_over() && actions.is_empty() {
             return Ok(());
         }
         let choice = schedule.next();
