@@ -162,6 +162,8 @@ pub struct Queue {
     /// Since when the lock is seen free, and where `head` was.
     lying: Option<(Uptime, u64)>,
     tried: bool,
+    /// How many records were sent to the lock's register.
+    attempts: u64,
     tries: u32,
     stopping: bool,
 }
@@ -197,6 +199,7 @@ impl Queue {
             hold: Duration::ZERO,
             lying: None,
             tried: false,
+            attempts: 0,
             tries: 0,
             stopping: false,
         }
@@ -206,6 +209,12 @@ impl Queue {
     #[must_use]
     pub fn acquire(&self) -> &Acquire {
         &self.acquire
+    }
+
+    /// The highest beat that a record of ours may bear: a keeper counts on from there.
+    #[must_use]
+    pub fn last_beat(&self) -> u64 {
+        self.attempts.saturating_sub(1)
     }
 
     /// Why there is no line although there should be one; told once.

@@ -2,15 +2,27 @@
 
 use super::super::Uptime;
 use super::super::acquire::{self, Outcome};
+use super::super::lease::Lease;
 use super::super::line::Slot;
 use super::{Action, Back, Event, Mine, Phase, Queue, TRIES};
-use crate::store::{Expect, StoreError, WriteReply};
+use crate::store::{Expect, Record, StoreError, WriteReply};
 
 impl Queue {
     pub(super) fn try_first(&mut self, now: Uptime, back: Back) -> Action {
         self.tried = true;
         let action = self.acquire.step(now, acquire::Event::Start);
         self.tries_on(now, back, action)
+    }
+
+    /// The lock's record for the next attempt: no two of them have the same bytes, so that a late
+    /// one is never taken for another.
+    fn numbered_record(&mut self) -> Record {
+        let mut record = self.record.clone();
+        if let Some(lease) = record.lease.as_deref().and_then(Lease::parse) {
+            record.lease = Some(Lease { beat: self.attempts, ..lease }.to_text());
+        }
+        self.attempts += 1;
+        record
     }
 
     pub(super) fn attempt(&mut self, now: Uptime, back: Back) -> Action {
@@ -41,9 +53,11 @@ impl Queue {
     pub(super) fn tries_on(&mut self, now: Uptime, back: Back, action: acquire::Action) -> Action {
         self.phase = Phase::Trying(back);
         match action {
-            acquire::Action::Take => Action::Write(Slot::Lock, self.record.clone(), Expect::Absent),
+            acquire::Action::Take => {
+                Action::Write(Slot::Lock, self.numbered_record(), Expect::Absent)
+            }
             acquire::Action::TakeOver(version) => {
-                Action::Write(Slot::Lock, self.record.clone(), Expect::Version(version))
+                Action::Write(Slot::Lock, self.numbered_record(), Expect::Version(version))
             }
             acquire::Action::Look => Action::Read(Slot::Lock),
             acquire::Action::Done(outcome) => self.leave(outcome),
