@@ -179,7 +179,7 @@ fn answered(mut session: PtySession, answer: &str) -> (String, i32) {
     session.send_line(answer).expect("the terminal takes it");
     let said = session.exp_eof().expect("it ends");
     match session.process_mut().wait().expect("it ended") {
-        rexpect::process::wait::WaitStatus::Exited(_, code) => (said, code),
+        nix::sys::wait::WaitStatus::Exited(_, code) => (said, code),
         other => panic!("{other:?}: {said}"),
     }
 }
