@@ -192,7 +192,10 @@ async fn remove(
             }
         };
         match current {
-            None if unknown => return Ok(()),
+            // What was shown is gone; whoever took the lock since is none of ours.
+            current if unknown && current.as_ref().is_none_or(|it| !is_same_tenure(shown, it)) => {
+                return Ok(());
+            }
             Some(current) if force && is_same_tenure(shown, &current) && uptime() < until => {
                 version = current.version;
             }

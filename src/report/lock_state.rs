@@ -244,12 +244,13 @@ mod tests {
             info: text(),
             joined: text(),
         };
-        let lease = Lease { term: LeaseTerm::Never, beat: u64::MAX };
+        let text_of_lease = format!("{{\"beat\":{0},\"ttl\":{0}}}", u64::MAX);
+        let lease = Lease::parse(&text_of_lease).unwrap();
         LockState {
             lock: text(),
             holding: Some(Holding {
                 info: Some(Box::new(hostile::info())),
-                kept_by: KeptBy::Lease { lease, unchanged: Some(Duration::MAX) },
+                kept_by: KeptBy::Lease { lease, unchanged: Some(Duration::from_hours(1)) },
             }),
             line: Queue::Known { waiters: vec![(Ticket(u64::MAX), waiter)], more: u64::MAX },
         }

@@ -4,6 +4,8 @@ use std::path::Path;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use nix::sys::signal::Signal;
+use nix::sys::wait::WaitStatus;
+use rexpect::session::spawn_command;
 use serde_json::{Value, json};
 
 use crate::harness::{Gate, Running, applying, eventually, run, s3_dir, tfwrap};
@@ -207,4 +209,29 @@ async fn what_cannot_be_looked_at_has_its_code() {
     command.env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY");
     run(command.arg("status")).expect_code(77);
     run(tfwrap(dir.path()).args(["status", "x"])).expect_code(64);
+}
+
+#[tokio::test]
+async fn a_terminal_is_redrawn_until_control_c() {
+    let dir = s3_dir("status/terminal").await;
+    let mut command = tfwrap(dir.path());
+    command.args(["status", "--watch"]);
+    let mut session = spawn_command(command, Some(60_000)).expect("a terminal");
+    session.exp_string(": free").expect("the first look");
+    session.exp_string("Ctrl-C ends it").expect("how to leave");
+    let gate = Gate::new(dir.path(), "ours");
+    let mut ours = tfwrap(dir.path());
+    ours.args(["--lease", "15s"]);
+    let ours = Running::start(&mut applying(ours, &gate.command()));
+    gate.reached();
+    session.exp_string("\u{1b}[H\u{1b}[J").expect("a redraw");
+    session.exp_string("held by").expect("the holder");
+    session.exp_string("unchanged for").expect("the age of the beat");
+    gate.open();
+    ours.finish().expect_code(0);
+    session.exp_string(": free").expect("given back");
+    session.send_control('c').expect("the terminal takes it");
+    session.exp_eof().expect("it ends");
+    let status = session.process_mut().wait().expect("it ended");
+    assert!(matches!(status, WaitStatus::Exited(_, 0)), "{status:?}");
 }

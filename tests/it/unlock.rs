@@ -10,7 +10,9 @@ use nix::unistd::Pid;
 use rexpect::session::{PtySession, spawn_command};
 use serde_json::Value;
 
+use crate::faults::Stage;
 use crate::harness::{Finished, Gate, Running, S3Dir, applying, run, s3_dir, tfwrap};
+use crate::proxy::Fault;
 use crate::servers::{dynamodb, local_backend_dir, terraform};
 
 const NOBODY: &str = "11111111-2222-3333-4444-555555555555";
@@ -109,6 +111,8 @@ async fn a_holder_that_lives_is_refused_unless_forced() {
         assert!(refused.stderr.contains(words), "{words:?} in {}", refused.stderr);
     }
     assert_eq!(held_id(dir.path()), id);
+    let waited = run(tfwrap(dir.path()).args(["--lock-timeout=0s", "plan"])).expect_code(75);
+    assert!(waited.stderr.contains(&format!("tfwrap unlock {id}")), "{}", waited.stderr);
     unlock(dir.path(), &[&id, "--yes", "--force"]).expect_code(0);
     assert_eq!(item(&dir).await, None);
     let ours = ours.finish().expect_code(76);
@@ -177,6 +181,11 @@ fn asked(dir: &S3Dir, id: &str) -> PtySession {
 #[track_caller]
 fn answered(mut session: PtySession, answer: &str) -> (String, i32) {
     session.send_line(answer).expect("the terminal takes it");
+    ended(session)
+}
+
+#[track_caller]
+fn ended(mut session: PtySession) -> (String, i32) {
     let said = session.exp_eof().expect("it ends");
     match session.process_mut().wait().expect("it ended") {
         nix::sys::wait::WaitStatus::Exited(_, code) => (said, code),
@@ -194,6 +203,11 @@ async fn the_terminal_is_asked_and_only_yes_removes() {
         assert_eq!(code, 1, "{said}");
         assert_eq!(item(&dir).await, before);
     }
+    let mut session = asked(&dir, &id);
+    session.send_control('c').expect("the terminal takes it");
+    let (said, code) = ended(session);
+    assert_eq!(code, 130, "{said}");
+    assert_eq!(item(&dir).await, before);
     let (said, code) = answered(asked(&dir, &id), "yes");
     assert_eq!(code, 0, "{said}");
     assert_eq!(item(&dir).await, None);
@@ -222,4 +236,24 @@ async fn what_changed_after_it_was_shown_stays() {
         assert!(said.contains(words), "{words:?} in {said}");
         assert_eq!(item(&dir).await, Some(now));
     }
+}
+
+#[tokio::test]
+async fn a_removal_is_sent_again_and_a_lost_reply_read_back() {
+    let stage = Stage::new("unlock/faults").await;
+    let faults = [Fault::DropReply, Fault::FailAfter, Fault::SERVER_ERROR, Fault::THROTTLED];
+    for fault in faults {
+        stage.taken_by_a_stranger().await;
+        let id = held_id(stage.path());
+        stage.plan(&[("DeleteItem", fault.clone(), 1)]);
+        let done = unlock(stage.path(), &[&id, "--yes"]).expect_code(0);
+        assert!(done.stdout.contains("removed"), "{fault:?}: {}", done.stdout);
+        assert_eq!(stage.info().await, None, "{fault:?}");
+    }
+    // Denied, it stays, and says so.
+    stage.taken_by_a_stranger().await;
+    let id = held_id(stage.path());
+    stage.plan(&[("DeleteItem", Fault::Status(400, "AccessDeniedException"), 9)]);
+    unlock(stage.path(), &[&id, "--yes"]).expect_code(77);
+    assert!(stage.info().await.is_some());
 }
