@@ -11,7 +11,9 @@ use crate::clock::{uptime, wall};
 use crate::error::Error;
 use crate::lock::lease::Lease;
 use crate::lock::{Holder, LockId};
-use crate::report::{LockState, Queue, answer, ask, clean, describe_holder, shell_quote};
+use crate::report::{
+    LockState, Queue, answer, ask, clean, clean_line, describe_holder, shell_quote,
+};
 use crate::run::{Shell, look};
 use crate::store::{RemoveReply, Stored};
 use crate::target::LockTarget;
@@ -69,7 +71,7 @@ pub(crate) async fn run(
     say(&format!(
         "removed the lock `{}`\nits run may have ended in the middle: read what Terraform plans \
          before you apply\n",
-        lock.register.lock
+        clean_line(&lock.register.lock)
     ));
     Ok(())
 }
