@@ -283,8 +283,6 @@ fn finish(
         });
     }
     let reserved = [
-        ("lease", settings.lease.is_set()),
-        ("no-line", settings.no_line.is_set()),
         ("orphan-grace", settings.orphan_grace.is_set()),
         ("max-hold", settings.max_hold.is_set()),
     ];

@@ -1,6 +1,8 @@
 //! Many waiters on one lock, in virtual time: the shipped machines against the memory store, with
 //! a latency for each request and nobody sleeping.
 
+// By its path: the benches use this file, too.
+#[path = "mishap.rs"]
 mod mishap;
 
 use std::cmp::Reverse;
@@ -108,6 +110,8 @@ struct Client {
     /// The version of its record and the beat in it, once it knows that the lock is its own.
     holding: Option<(RecordVersion, u64)>,
     gone: bool,
+    /// How many ticks in a row brought nothing at one and the same time.
+    idle_ticks: (Duration, u32),
     lot: Lot,
 }
 
@@ -162,6 +166,7 @@ impl World {
                 answer: None,
                 holding: None,
                 gone: false,
+                idle_ticks: (Duration::ZERO, 0),
                 lot: Lot::default(),
             });
             world.plan(plan.arrives, index, What::Arrive);
@@ -344,6 +349,10 @@ impl World {
         let client = &mut self.clients[index];
         match client.queue.step(Uptime(now), event) {
             Action::Wait => {
+                let (at, count) = &mut client.idle_ticks;
+                *count = if *at == now { *count + 1 } else { 0 };
+                *at = now;
+                assert!(*count < 50, "{index} spins at {now:?}: {:?}", client.queue);
                 if let Some(due) = client.queue.deadline() {
                     self.plan(due.0.max(now), index, What::Tick);
                 }

@@ -235,6 +235,8 @@ impl Queue {
         match &self.phase {
             Phase::Trying(_) => {
                 let acquire = self.acquire.deadline()?;
+                // While a request is to be settled no beat is sent: waking for one would spin.
+                let beat = beat.filter(|_| self.acquire.is_at_rest());
                 Some(beat.map_or(acquire, |beat| beat.min(acquire)))
             }
             Phase::Queued => {
