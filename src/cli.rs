@@ -34,15 +34,14 @@ pub struct Options {
     /// [env: TFWRAP_NO_BACKEND_LOCK]
     #[arg(long)]
     pub no_backend_lock: bool,
-    /// After how long without a sign of life others may take over, or `never`
+    /// After how long without a sign of life others may take the lock over, or `never`
     /// [env: TFWRAP_LEASE] [default: 10m in CI, else never]
     #[arg(long, value_name = "DURATION|never")]
     pub lease: Option<String>,
-    /// Compete by backoff instead of queueing (no effect in this version: there is no queue yet)
-    /// [env: TFWRAP_NO_LINE]
+    /// Compete by backoff instead of standing in line [env: TFWRAP_NO_LINE]
     #[arg(long)]
     pub no_line: bool,
-    /// What to do when the lock is no longer ours: `stop` Terraform, or only `warn`
+    /// What to do when the lock is no longer ours: `stop` the child or `warn`
     /// [env: TFWRAP_ON_LOCK_LOST] [default: stop]
     #[arg(long, value_name = "stop|warn")]
     pub on_lock_lost: Option<String>,

@@ -283,7 +283,6 @@ fn finish(
     }
     in_order(&mut job.targets)?;
     let reserved = [
-        ("no-line", settings.no_line.is_set()),
         ("orphan-grace", settings.orphan_grace.is_set()),
         ("max-hold", settings.max_hold.is_set()),
     ];

@@ -9,6 +9,7 @@ mod file_store;
 mod harness;
 mod interop;
 mod leases;
+mod line;
 mod local_state;
 mod nesting;
 mod proxy;

@@ -27,6 +27,10 @@ const LOOK_AROUND: Duration = Duration::from_secs(2);
 /// this step.
 const TRIES: u32 = 8;
 
+/// How often the remove of our own ticket is tried: it stands in the way of those behind it, but a
+/// lock that is ours by now must not wait for it.
+const REMOVE_TRIES: u32 = 4;
+
 /// How soon to try again what the store did not answer.
 const RETRY: Duration = Duration::from_secs(2);
 
@@ -79,7 +83,7 @@ enum Phase {
     /// What became of an unanswered raise is being read.
     SettlingRaise,
     /// A number that may be a used one is being given back; then we join again.
-    GivingBack,
+    GivingBack(Ticket, RecordVersion),
     /// In line, asleep.
     Queued,
     /// Our ticket shows that we live.
@@ -104,7 +108,7 @@ enum Phase {
     CheckingBefore(Ticket),
     /// On the way out, with this outcome: the line is told, then our ticket goes.
     Telling(Outcome),
-    Removing(Outcome),
+    Removing(Outcome, Ticket, RecordVersion),
     Ended,
 }
 
@@ -240,6 +244,8 @@ impl Queue {
         match &self.phase {
             Phase::Trying(_) => {
                 let acquire = self.acquire.deadline()?;
+                // While a request is to be settled no beat is sent: waking for one would spin.
+                let beat = beat.filter(|_| self.acquire.is_at_rest());
                 Some(beat.map_or(acquire, |beat| beat.min(acquire)))
             }
             Phase::Queued => {
@@ -270,7 +276,12 @@ impl Queue {
                 Ok(current) => self.reconsider_raise(now, current),
                 Err(_) => self.give_back(),
             },
-            (Phase::GivingBack, Event::Removed(_)) => self.open(),
+            (Phase::GivingBack(ticket, version), Event::Removed(reply)) => {
+                match self.removes_again(ticket, version, reply) {
+                    Some((version, again)) => self.ask(Phase::GivingBack(ticket, version), again),
+                    None => self.open(),
+                }
+            }
             (Phase::Queued, Event::Tick) => self.wake(now),
             (Phase::Beating, Event::Wrote(reply)) => self.beaten(now, reply),
             (Phase::SettlingBeat, Event::Read(reply)) => self.beat_settled(now, reply),
@@ -300,7 +311,14 @@ impl Queue {
                 self.before_checked(now, ticket, reply)
             }
             (Phase::Telling(outcome), Event::Wrote(reply)) => self.told(outcome, reply),
-            (Phase::Removing(outcome), Event::Removed(_)) => self.end(outcome),
+            (Phase::Removing(outcome, ticket, version), Event::Removed(reply)) => {
+                match self.removes_again(ticket, version, reply) {
+                    Some((version, again)) => {
+                        self.ask(Phase::Removing(outcome, ticket, version), again)
+                    }
+                    None => self.end(outcome),
+                }
+            }
             // A tick that came early, or anything after the end.
             _ => Action::Wait,
         }
