@@ -21,7 +21,8 @@ use tfwrap::store::{
     WriteReply,
 };
 
-pub(crate) use mishap::{Mishap, Way, Weather, below};
+use mishap::{Mishap, Way};
+pub(crate) use mishap::{Weather, below};
 
 /// From the request to the register, and from there to the reply.
 const HALF_WAY: Duration = Duration::from_millis(5);
