@@ -7,7 +7,8 @@ use tfwrap::lock::jitter::Jitter;
 use tfwrap::lock::lease::LeaseTerm;
 
 use crate::secs;
-use crate::world::{Fate, Lot, Plan, Weather, World, below};
+use crate::world::mishap::below;
+use crate::world::{Fate, Lot, Plan, Weather, World};
 
 /// How many lines of each kind; `TFWRAP_SIM_SEEDS=FROM..TO` asks for others.
 fn seeds() -> std::ops::Range<u64> {
