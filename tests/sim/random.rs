@@ -7,7 +7,8 @@ use tfwrap::lock::jitter::Jitter;
 use tfwrap::lock::lease::LeaseTerm;
 
 use crate::secs;
-use crate::world::{Fate, Lot, Plan, Weather, World, below};
+use crate::world::mishap::below;
+use crate::world::{Fate, Lot, Plan, Weather, World};
 
 /// How many lines of each kind; `TFWRAP_SIM_SEEDS=FROM..TO` asks for others.
 fn seeds() -> std::ops::Range<u64> {
@@ -135,19 +136,28 @@ fn in_a_line_where_nobody_dies_everybody_has_a_turn_in_order() {
 }
 
 #[test]
-fn the_dead_cost_those_behind_at_most_twenty_seconds_each_time() {
+fn the_dead_cost_those_behind_about_twenty_seconds_each_time() {
     // A lock that the dead leave lying may be tried by any of those behind them.
     let (mut swapped, mut neighbours) = (0, 0);
     for seed in seeds() {
         let mix = Mix { deaths: 40, leavers: 15, unlucky: 0, weather: CALM };
         let (plans, lots) = run(seed, mix);
-        let idle = longest_idle(&lots);
-        assert!(idle <= secs(20) + SECOND, "seed {seed}: idle for {idle:?}");
+        for lot in &lots {
+            let (Some(granted), Some(idle)) = (lot.granted, lot.idle) else { continue };
+            // Who dies when the lock is free already is waited for anew.
+            let died = |(plan, lot): &(&Plan, &Lot)| {
+                !is_patient(plan)
+                    && lot.ended.is_some_and(|at| at <= granted && at + idle > granted)
+            };
+            let deaths = u32::try_from(plans.iter().zip(&lots).filter(died).count()).unwrap();
+            // Where several are missing in a row, a look can come just too early to count.
+            let most = secs(20) * (1 + deaths) + secs(10);
+            assert!(idle <= most, "seed {seed}: idle for {idle:?}, {deaths} died meanwhile");
+        }
         let order = by_ticket(&plans, &lots);
         neighbours += order.len().saturating_sub(1);
         swapped += order.windows(2).filter(|pair| pair[0].1 > pair[1].1).count();
     }
-    println!("{swapped} of {neighbours}");
     assert!(swapped * 20 <= neighbours, "{swapped} of {neighbours} neighbours changed places");
 }
 

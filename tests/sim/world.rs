@@ -3,7 +3,7 @@
 
 // By its path: the benches use this file, too.
 #[path = "mishap.rs"]
-mod mishap;
+pub(crate) mod mishap;
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -21,7 +21,8 @@ use tfwrap::store::{
     WriteReply,
 };
 
-pub(crate) use mishap::{Mishap, Way, Weather, below};
+pub(crate) use mishap::Weather;
+use mishap::{Mishap, Way};
 
 /// From the request to the register, and from there to the reply.
 const HALF_WAY: Duration = Duration::from_millis(5);

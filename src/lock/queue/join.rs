@@ -116,9 +116,15 @@ impl Queue {
     ) -> Action {
         match reply {
             Ok(Some(stored)) if self.is_mine(&stored) => self.have(now, ticket, stored.version),
-            _ if self.stopping => self.leave(Outcome::Stopped { held: None }),
+            Ok(_) if self.stopping => self.leave(Outcome::Stopped { held: None }),
             // It may still land: then it is a dead ticket that somebody removes.
             Ok(_) => self.open(),
+            // Without an answer a ticket of ours might stand there for nobody.
+            Err(error) if error.is_transient() && self.tries < TRIES => {
+                self.tries += 1;
+                self.ask(Phase::SettlingClaim(ticket), Action::Read(Slot::Ticket(ticket)))
+            }
+            Err(_) if self.stopping => self.leave(Outcome::Stopped { held: None }),
             Err(error) => self.falter(now, error),
         }
     }

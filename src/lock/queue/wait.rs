@@ -238,7 +238,7 @@ impl Queue {
             return self.leave(Outcome::Stopped { held: None });
         }
         if before != Some(self.line.head) {
-            self.lying = None;
+            self.lie_anew(now);
             return self.place(now);
         }
         let ours = self.mine.as_ref().map(|mine| mine.ticket);
@@ -266,16 +266,26 @@ impl Queue {
         match (reply, known) {
             // It came or went meanwhile: it is its turn, or somebody else's before us.
             (Ok(None), _) => {
-                self.lying = None;
+                self.lie_anew(now);
                 self.look_before(now, ticket)
             }
             (Ok(Some(stored)), Some((version, seen)))
                 if stored.version != version || seen > since.plus(LOOK_AROUND) =>
             {
-                self.lying = None;
-                self.place(now)
+                self.lie_anew(now);
+                if let Some(watched) = &mut self.watched {
+                    watched.version = Some((stored.version, now));
+                }
+                self.sleep_on(now)
             }
             _ => self.attempt(now, Back::Queued),
         }
+    }
+
+    /// The lock was free just now, but somebody before us lived: from here on they are given as
+    /// long again, and no longer. So whoever dies at its turn costs 20 s.
+    fn lie_anew(&mut self, now: Uptime) {
+        self.lying = Some((now, self.line.head));
+        self.lock_due = now.plus(LEFT_LYING);
     }
 }
