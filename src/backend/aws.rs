@@ -54,6 +54,9 @@ pub struct AwsSettings {
     pub metadata_endpoint_mode: Option<String>,
     /// Path-style addressing of S3.
     pub use_path_style: bool,
+    /// When the session in the environment ends, where there is one and its end is told. Means
+    /// something only where nothing comes before the environment.
+    pub session_ends: Option<jiff::Timestamp>,
 }
 
 /// Custom endpoints, each a URL.

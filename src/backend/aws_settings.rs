@@ -142,7 +142,19 @@ pub(super) fn from_config(
             &["AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE"],
         )?,
         use_path_style: path_style.unwrap_or(false),
+        session_ends: session_ends(around.env),
     })
+}
+
+/// When the session in the environment ends. No SDK needs to know; whoever exports a session may
+/// say it, under the one name (AWS' own command line, and most) or the other.
+fn session_ends(env: &Env) -> Option<jiff::Timestamp> {
+    let keys = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
+    if keys.iter().any(|key| env.get(key).is_none()) {
+        return None;
+    }
+    let names = ["AWS_CREDENTIAL_EXPIRATION", "AWS_SESSION_EXPIRATION"];
+    names.iter().find_map(|name| env.get(name)?.trim().parse().ok())
 }
 
 fn endpoints(

@@ -3,6 +3,9 @@
 //!
 //! Only an *applied* beat renews the lease, counted from before it was sent. A newer beat of our
 //! own found by reading or by a refusal gives us its version and nothing else.
+//!
+//! Nobody can beat with credentials that have run out. Where their end is known, two beats before
+//! it the lease becomes one that never expires: nobody may take over, and there is no fence.
 
 use std::time::Duration;
 
@@ -54,6 +57,20 @@ pub enum News {
     Kill,
     /// The record is gone, or is this one of somebody else.
     Lost(Option<Stored>),
+    /// The store refuses our credentials since just now.
+    Refused {
+        /// What it says.
+        error: StoreError,
+        /// How long they were good, as far as we know.
+        after: Duration,
+        /// How far the first fence is.
+        fence: Option<Duration>,
+    },
+    /// The credentials end in so long; what is stored now never expires.
+    LastBeat {
+        /// From now.
+        left: Duration,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -97,7 +114,7 @@ pub struct Tenure {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Keeper {
     tenure: Tenure,
-    /// What the user asked for; declared from the first beat on.
+    /// What the user asked for; declared from the first beat on, up to the last.
     term: LeaseTerm,
     /// The number of the last beat that was sent, answered or not.
     sent_beat: u64,
@@ -111,6 +128,12 @@ pub struct Keeper {
     fence: Fence,
     /// Whether the last beat, too, was sent at once after one that was not applied.
     hurried: bool,
+    /// When the credentials end, where that is known.
+    ends: Option<Uptime>,
+    /// Whether what is stored never expires for that.
+    last_beat: bool,
+    /// How long the credentials were good, when they are refused now.
+    refused_after: Option<Duration>,
 }
 
 impl Keeper {
@@ -128,8 +151,38 @@ impl Keeper {
             last_tick: now,
             fence: Fence::Open,
             hurried: false,
+            ends: None,
+            last_beat: false,
+            refused_after: None,
             tenure,
         }
+    }
+
+    /// Tells when the credentials end; they cannot be renewed. To be called before the first step.
+    pub fn credentials_end(&mut self, at: Uptime) {
+        self.ends = Some(at);
+        if let State::Idle { next } = self.state {
+            self.state = State::Idle { next: self.not_too_late(next) };
+        }
+    }
+
+    /// Two beats before the credentials end; from then on, what is declared never expires.
+    fn last_call(&self) -> Option<Uptime> {
+        self.ends.map(|ends| Uptime(ends.0.saturating_sub(2 * self.term.period())))
+    }
+
+    /// Makes sure that a beat goes out at the last call.
+    fn not_too_late(&self, next: Uptime) -> Uptime {
+        match self.last_call() {
+            Some(last) if !self.last_beat => next.min(last),
+            _ => next,
+        }
+    }
+
+    /// How long the credentials were good, when they are refused now.
+    #[must_use]
+    pub fn refused_after(&self) -> Option<Duration> {
+        self.refused_after
     }
 
     /// When the machine wants a [`Event::Tick`].
@@ -209,6 +262,9 @@ impl Keeper {
     fn beat(&mut self, now: Uptime) -> Action {
         self.sent_beat += 1;
         self.state = State::Beating { sent: now };
+        if self.last_call().is_some_and(|last| now >= last) {
+            self.term = LeaseTerm::Never;
+        }
         let lease = Lease { term: self.term, beat: self.sent_beat };
         let record = Record { info: self.tenure.info.clone(), lease: Some(lease.to_text()) };
         Action::Beat(record, self.tenure.version.clone())
@@ -228,7 +284,17 @@ impl Keeper {
                 self.hurried = false;
                 self.renewed = sent;
                 self.renewed_term = self.term;
-                self.state = State::Idle { next: sent.plus(self.term.period()).max(now) };
+                self.refused_after = None;
+                // Not one that was sent before, with a lease that expires.
+                if !self.last_beat
+                    && let Some(ends) = self.ends
+                    && self.last_call().is_some_and(|last| sent >= last)
+                {
+                    self.last_beat = true;
+                    actions.push(Action::Say(News::LastBeat { left: ends.since(now) }));
+                }
+                let next = self.not_too_late(sent.plus(self.term.period()));
+                self.state = State::Idle { next: next.max(now) };
                 if self.is_young(now) {
                     if self.fence == Fence::Frozen {
                         actions.push(Action::Say(News::Thaw));
@@ -239,8 +305,28 @@ impl Keeper {
             Ok(WriteReply::Conflict(Some(current))) => self.found(now, current, actions),
             Ok(WriteReply::Conflict(None)) => actions.push(self.look()),
             Err(error) if error.outcome_is_unknown() => actions.push(self.look()),
-            Err(_) => self.state = State::Idle { next: now.plus(RETRY) },
+            Err(error) => self.failed(now, error, actions),
         }
+    }
+
+    /// Nothing was applied.
+    fn failed(&mut self, now: Uptime, error: StoreError, actions: &mut Vec<Action>) {
+        let refused = matches!(error, StoreError::Credentials(_));
+        if refused && self.refused_after.is_none() {
+            let after = now.since(self.tenure.since);
+            self.refused_after = Some(after);
+            // After the last beat it was to be expected.
+            if !self.last_beat {
+                let fences = self.renewed_term.fences();
+                let age = now.since(self.renewed);
+                let fence = fences.map(|(interrupt, _)| interrupt.saturating_sub(age));
+                actions.push(Action::Say(News::Refused { error, after, fence }));
+            }
+        }
+        // Without a fence there is no hurry to find them renewed.
+        let calm = refused && self.renewed_term == LeaseTerm::Never;
+        let pause = if calm { self.renewed_term.period() } else { RETRY };
+        self.state = State::Idle { next: now.plus(pause) };
     }
 
     fn looked(
@@ -251,7 +337,7 @@ impl Keeper {
     ) {
         match reply {
             Ok(current) => self.found(now, current, actions),
-            Err(_) => self.state = State::Idle { next: now.plus(RETRY) },
+            Err(error) => self.failed(now, error, actions),
         }
     }
 

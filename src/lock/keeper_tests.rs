@@ -233,3 +233,100 @@ fn a_store_that_answers_reads_alone_is_asked_with_pauses_until_the_fence() {
     assert!(beats <= 22, "{beats} beats in 20 s");
     assert_eq!(keeper.renewed, at(0));
 }
+
+fn expired() -> StoreError {
+    StoreError::Credentials("expired".to_owned())
+}
+
+fn declared(actions: &[Action]) -> LeaseTerm {
+    let [Action::Beat(record, _)] = actions else { panic!("{actions:?}") };
+    Lease::parse(record.lease.as_ref().unwrap()).unwrap().term
+}
+
+#[test]
+fn two_beats_before_the_credentials_end_the_lease_becomes_one_without_expiry() {
+    let mut keeper = keeper();
+    keeper.credentials_end(at(60_000));
+    for due in [6_000, 21_000] {
+        let (now, actions) = until_action(&mut keeper, at(0));
+        assert_eq!((now, declared(&actions)), (at(due), LeaseTerm::After(TTL)));
+        assert_eq!(keeper.step(now, applied("v")), []);
+    }
+    let (now, actions) = until_action(&mut keeper, at(21_000));
+    assert_eq!((now, declared(&actions)), (at(30_000), LeaseTerm::Never), "six seconds early");
+    let left = Duration::from_secs(29);
+    assert_eq!(keeper.step(at(31_000), applied("v")), say(News::LastBeat { left }));
+    // Beats go on while they can; none is said to be refused, and there is no fence.
+    let (now, actions) = until_action(&mut keeper, at(31_000));
+    assert_eq!((now, declared(&actions)), (at(45_000), LeaseTerm::Never));
+    assert_eq!(keeper.step(now, applied("v")), []);
+    for due in [60_000, 75_000, 90_000] {
+        let (now, actions) = until_action(&mut keeper, at(45_000));
+        assert_eq!((now, declared(&actions)), (at(due), LeaseTerm::Never));
+        assert_eq!(keeper.step(now, Event::Beaten(Err(expired()))), []);
+    }
+    assert!(keeper.may_start(at(1_000_000_000)));
+}
+
+#[test]
+fn the_last_beat_is_the_first_where_the_credentials_end_at_once() {
+    let mut keeper = keeper();
+    keeper.credentials_end(at(100));
+    let (now, actions) = until_action(&mut keeper, at(0));
+    assert_eq!((now, declared(&actions)), (at(0), LeaseTerm::Never));
+}
+
+#[test]
+fn a_last_beat_that_is_not_applied_is_tried_again_under_the_fence() {
+    for fault in [lost_reply(), Event::Beaten(Err(expired()))] {
+        let mut keeper = keeper();
+        keeper.credentials_end(at(30_000));
+        let (mut now, mut actions) = until_action(&mut keeper, at(0));
+        assert_eq!((now, declared(&actions)), (at(0), LeaseTerm::Never));
+        for attempt in 0..5 {
+            let said = keeper.step(now, fault.clone());
+            actions = match said[..] {
+                [Action::Look] => keeper.step(now, Event::Looked(Ok(Some(stored("me", "v"))))),
+                [] | [Action::Say(News::Refused { .. })] => Vec::new(),
+                _ => panic!("{attempt}: {said:?}"),
+            };
+            if actions.is_empty() {
+                (now, actions) = until_action(&mut keeper, now);
+            }
+            assert_eq!(declared(&actions), LeaseTerm::Never);
+        }
+        assert!(now >= at(3_000) && now <= at(5_000), "with pauses: {now:?}");
+        assert!(!keeper.may_start(at(40_000)), "the stored lease has its fence");
+        let said = keeper.step(now, applied("v1"));
+        assert!(matches!(said[..], [Action::Say(News::LastBeat { .. })]), "{said:?}");
+        assert!(keeper.may_start(at(40_000)));
+    }
+}
+
+#[test]
+fn a_beat_from_before_the_last_call_is_not_the_last() {
+    let mut keeper = keeper();
+    keeper.credentials_end(at(37_000));
+    let (sent, actions) = until_action(&mut keeper, at(0));
+    assert_eq!((sent, declared(&actions)), (at(6_000), LeaseTerm::After(TTL)));
+    let actions = keeper.step(at(8_000), applied("v1"));
+    assert_eq!(declared(&actions), LeaseTerm::Never, "it is due by now");
+}
+
+#[test]
+fn refused_credentials_are_no_loss_and_said_once_until_they_are_accepted() {
+    let mut keeper = keeper();
+    let mut now = beat_well(&mut keeper, at(0), "v1");
+    for _ in 0..2 {
+        let (sent, _) = until_action(&mut keeper, now);
+        let (after, fence) = (sent.since(at(0)), (TTL * 2 / 3).checked_sub(sent.since(now)));
+        let refused = say(News::Refused { error: expired(), after, fence });
+        assert_eq!(keeper.step(sent, Event::Beaten(Err(expired()))), refused);
+        assert_eq!(keeper.refused_after(), Some(after));
+        let (again, actions) = until_action(&mut keeper, sent);
+        assert_eq!((again, declared(&actions)), (sent.plus(RETRY), LeaseTerm::After(TTL)));
+        assert_eq!(keeper.step(again, Event::Beaten(Err(expired()))), [], "once");
+        now = beat_well(&mut keeper, again, "v2");
+        assert_eq!(keeper.refused_after(), None);
+    }
+}

@@ -291,6 +291,13 @@ impl<'a> Attempt<'a> {
         )
     }
 
+    /// How long the credentials last, where that is known. An end that has passed is not theirs:
+    /// they have just been good.
+    fn credentials_left(&self) -> Option<Duration> {
+        let left = self.store.credentials_end()?.duration_since(wall());
+        Duration::try_from(left).ok().filter(|left| !left.is_zero())
+    }
+
     /// From here on the lock is kept until it is given back.
     fn keep(&self, shell: &mut Shell, won: Won) {
         let grant = Grant {
@@ -305,7 +312,13 @@ impl<'a> Attempt<'a> {
             let Won { version, since, answered } = won;
             let lease = Lease { beat: self.machine.last_beat(), ..lease };
             let (id, info) = (self.id.clone(), self.record.info.clone());
-            Keeper::new(Tenure { id, info, version, lease, since, answered }, term, uptime())
+            let now = uptime();
+            let tenure = Tenure { id, info, version, lease, since, answered };
+            let mut keeper = Keeper::new(tenure, term, now);
+            if let Some(left) = self.credentials_left() {
+                keeper.credentials_end(now.plus(left));
+            }
+            keeper
         });
         shell.kept.push(Kept::new(grant, keeper));
     }

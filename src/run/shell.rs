@@ -11,6 +11,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use super::acquire::Grant;
+use super::voice;
 use crate::backend::S3Backend;
 use crate::clock::uptime;
 use crate::lock::keeper::{self, Keeper, News};
@@ -219,7 +220,7 @@ impl Shell {
         for (index, kept) in self.kept.iter_mut().enumerate() {
             if kept.keeper.as_ref().is_some_and(|keeper| now >= keeper.deadline()) {
                 let said = kept.step(now, keeper::Event::Tick);
-                self.news.extend(said.into_iter().map(|news| (index, news)));
+                hear(&self.reporter, &mut self.news, (index, kept), said);
             }
         }
     }
@@ -230,8 +231,9 @@ impl Shell {
             Reply::Read(reply) => keeper::Event::Looked(reply),
             Reply::Removed(_) | Reply::State(_) | Reply::Answer(_) => return,
         };
-        let said = self.kept[index].step(uptime(), event);
-        self.news.extend(said.into_iter().map(|news| (index, news)));
+        let kept = &mut self.kept[index];
+        let said = kept.step(uptime(), event);
+        hear(&self.reporter, &mut self.news, (index, kept), said);
     }
 
     /// Forgets a read that a stop or a bug left unanswered. Writes are always waited for.
@@ -286,6 +288,25 @@ impl Shell {
                     }
                 }
             }
+        }
+    }
+}
+
+/// What a keeper has to say of its credentials the user must hear, whatever goes on; the rest the
+/// run does.
+fn hear(
+    reporter: &Reporter,
+    heard: &mut VecDeque<(usize, News)>,
+    (index, kept): (usize, &Kept),
+    said: Vec<News>,
+) {
+    for news in said {
+        match news {
+            News::Refused { error, after, fence } => {
+                reporter.say(voice::refused(&kept.grant, &error, after, fence));
+            }
+            News::LastBeat { left } => reporter.say(voice::last_beat(&kept.grant, left)),
+            news => heard.push_back((index, news)),
         }
     }
 }

@@ -9,10 +9,11 @@ use nix::sys::signal::Signal;
 
 use super::Context;
 use super::shell::{Happening, Shell};
+use super::voice::whole;
 use crate::clock::uptime;
 use crate::error::Error;
 use crate::job::ChildCommand;
-use crate::lock::keeper::News;
+use crate::lock::keeper::{Keeper, News};
 use crate::report::Notice;
 use crate::start;
 use crate::store::StoreError;
@@ -224,9 +225,16 @@ fn heed_lease(shell: &Shell, index: usize, news: News, context: &Context) -> Opt
         // With the lock gone already, and leave to go on, the fence protects nothing.
         _ if shell.is_lost(index) && !context.lost_is_fatal => None,
         News::Interrupt => {
+            let keeper = shell.kept[index].keeper.as_ref();
+            let why = match keeper.and_then(Keeper::refused_after) {
+                Some(good) => {
+                    format!("credentials that are refused since {} of this hold", whole(good))
+                }
+                None => "no answer from the lock store".to_owned(),
+            };
             say(format!(
-                "no answer from the lock store for two thirds of the lease of `{lock}`: the child \
-                 is interrupted before anyone may take the lock over"
+                "{why} for two thirds of the lease of `{lock}`: the child is interrupted before \
+                 anyone may take the lock over"
             ));
             Some(Event::MustStop)
         }
@@ -242,6 +250,8 @@ fn heed_lease(shell: &Shell, index: usize, news: News, context: &Context) -> Opt
             Some(Event::Freeze)
         }
         News::Thaw => Some(Event::Thaw),
+        // Said already.
+        News::Refused { .. } | News::LastBeat { .. } => None,
     }
 }
 

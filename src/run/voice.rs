@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::acquire::Grant;
 use super::shell::Shell;
 use crate::clock::{uptime, wall};
 use crate::duration;
@@ -59,6 +60,57 @@ pub(super) fn late(target: &LockTarget, id: &LockId) -> Notice {
         ),
         hint: Some(format!("if it does, remove it with: {}", target.unlock_command(id))),
     }
+}
+
+/// That a session ended of which nobody had said when.
+pub(super) fn refused(
+    grant: &Grant,
+    error: &StoreError,
+    after: Duration,
+    fence: Option<Duration>,
+) -> Notice {
+    let then = match fence {
+        Some(fence) => format!(
+            "the child is interrupted in {}, before anyone may take the lock over, unless they are \
+             accepted again",
+            whole(fence)
+        ),
+        None => "the lock cannot be given back unless they are accepted again".to_owned(),
+    };
+    Notice::Warning {
+        message: format!(
+            "the credentials for the lock `{}` are refused after {} of this hold ({error}): {then}",
+            grant.target.url(),
+            whole(after)
+        ),
+        hint: Some(
+            "use credentials that tfwrap can renew (a role, a web identity, a profile), or a \
+             session that outlasts the run"
+                .to_owned(),
+        ),
+    }
+}
+
+/// That a session ends soon, and the lock is kept nevertheless.
+pub(super) fn last_beat(grant: &Grant, left: Duration) -> Notice {
+    Notice::Warning {
+        message: format!(
+            "the credentials for the lock `{}` run out in {} and cannot be renewed: from now on \
+             the lock does not expire, and the child is not stopped for its sake; it may be \
+             impossible to give the lock back",
+            grant.target.url(),
+            whole(left)
+        ),
+        hint: Some(format!(
+            "if it stays behind, remove it with fresh credentials: {}",
+            grant.target.unlock_command(&grant.id)
+        )),
+    }
+}
+
+/// In whole seconds, for people.
+pub(super) fn whole(time: Duration) -> String {
+    duration::format(Duration::from_secs(time.as_secs()))
 }
 
 pub(super) fn timed_out(target: &LockTarget, machine: &Acquire, limit: Duration) -> Error {

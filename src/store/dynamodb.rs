@@ -37,6 +37,7 @@ pub struct DynamoTable {
     table: String,
     /// The table and where it is, for messages.
     object: String,
+    credentials_end: Option<jiff::Timestamp>,
 }
 
 impl DynamoTable {
@@ -48,7 +49,7 @@ impl DynamoTable {
         let (client, place) = clients.dynamodb()?;
         let table = table.into();
         let object = format!("DynamoDB table `{table}` {place}");
-        Ok(Self { client, table, object })
+        Ok(Self { client, table, object, credentials_end: clients.credentials_end() })
     }
 
     fn asked<'a>(&'a self, action: &'a str) -> Asked<'a> {
@@ -58,6 +59,10 @@ impl DynamoTable {
 
 #[async_trait]
 impl Registers for DynamoTable {
+    fn credentials_end(&self) -> Option<jiff::Timestamp> {
+        self.credentials_end
+    }
+
     async fn read(&self, key: &LockKey) -> Result<Option<Stored>, StoreError> {
         let answer = self
             .client

@@ -148,6 +148,12 @@ impl StoreError {
 /// A store of registers.
 #[async_trait]
 pub trait Registers: std::fmt::Debug + Send + Sync {
+    /// When the credentials end for good, by the wall clock; `None` where that is not known, and
+    /// where they are renewed or there are none.
+    fn credentials_end(&self) -> Option<jiff::Timestamp> {
+        None
+    }
+
     /// Reads a register, strongly consistent; `None` when it is empty.
     async fn read(&self, key: &LockKey) -> Result<Option<Stored>, StoreError>;
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tfwrap::backend::{AssumeRole, AwsEndpoints, AwsSettings, WebIdentity};
+use tfwrap::clock::wall;
 use tfwrap::lock::LockKey;
 use tfwrap::store::{AwsClients, DynamoTable, Registers as _, StoreError, Stored, Timeouts};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -94,13 +95,25 @@ async fn answer(
     } else {
         body.replace("Answer>", "AssumeRoleResponse>").replace("Result>", "AssumeRoleResult>")
     };
-    kept.lock().unwrap().push(request);
+    let mut kept = kept.lock().unwrap();
+    // Sessions of a second, if the role is named so; each with a key of its own.
+    let body = if request.contains("%2Fshort") {
+        let end = (wall() + SHORT).strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        body.replace("2099-01-01T00:00:00Z", &end)
+            .replace("ASIAROLE", &format!("ASIAROLE{}", kept.len()))
+    } else {
+        body
+    };
+    kept.push(request);
+    drop(kept);
     let length = body.len();
     let reply =
         format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}");
     connection.write_all(reply.as_bytes()).await?;
     connection.shutdown().await
 }
+
+const SHORT: Duration = Duration::from_secs(1);
 
 async fn read(settings: &AwsSettings) -> Result<Option<Stored>, StoreError> {
     let short = Duration::from_secs(2);
@@ -182,6 +195,37 @@ async fn the_bearer_of_a_token_needs_no_keys() {
         );
         assert!(!sts.to_lowercase().contains("authorization:"), "{sts}");
         assert!(table.contains("Credential=ASIAROLE/"), "{table}");
+    }
+}
+
+#[tokio::test]
+async fn the_session_of_a_role_is_renewed_when_it_ends() {
+    let role_arn = "arn:aws:iam::1:role/short".to_owned();
+    let role = AssumeRole { role_arn: role_arn.clone(), ..AssumeRole::default() };
+    let token = text("given");
+    let bearer = WebIdentity { role_arn: Some(role_arn), token, ..WebIdentity::default() };
+    for (assume_role, web_identity) in [(Some(role), None), (None, Some(bearer))] {
+        let server = Recorder::start();
+        let by_keys = assume_role.is_some();
+        let keys = || text("test").filter(|_| by_keys);
+        let settings = AwsSettings {
+            access_key: keys(),
+            secret_key: keys(),
+            assume_role,
+            web_identity,
+            ..aws_settings(&server.url)
+        };
+        let clients = AwsClients::new(&settings, Timeouts::default()).await.unwrap();
+        let store = DynamoTable::new(&clients, "t").unwrap();
+        assert_eq!(store.credentials_end(), None);
+        for _ in 0..2 {
+            assert_eq!(store.read(&LockKey("b/k".to_owned())).await, Ok(None));
+            tokio::time::sleep(SHORT).await;
+        }
+        let requests = server.requests();
+        let [_, first, _, second] = &requests[..] else { panic!("{requests:?}") };
+        assert!(first.contains("Credential=ASIAROLE0/"), "{first}");
+        assert!(second.contains("Credential=ASIAROLE2/"), "{second}");
     }
 }
 

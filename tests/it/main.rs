@@ -4,6 +4,7 @@ mod aws_settings;
 mod cli;
 mod contention;
 mod contract;
+mod credentials;
 mod faults;
 mod file_store;
 mod harness;

@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde_json::Value;
+use tfwrap::clock::wall;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -48,6 +50,7 @@ impl Fault {
     pub(crate) const THROTTLED: Self = Self::Status(400, "ThrottlingException");
     pub(crate) const OVER_CAPACITY: Self =
         Self::Status(400, "ProvisionedThroughputExceededException");
+    pub(crate) const EXPIRED: Self = Self::Status(400, "ExpiredTokenException");
     pub(crate) const DENIED: Self = Self::Status(400, "AccessDeniedException");
     pub(crate) const CONFLICT: Self = Self::Status(409, "TransactionConflictException");
 }
@@ -133,6 +136,15 @@ struct Shared {
     arrived: watch::Sender<Arrived>,
     /// How often what was held has been released.
     released: watch::Sender<usize>,
+    signed: Mutex<Vec<Signed>>,
+}
+
+/// Who signed a request, and when it arrived.
+#[derive(Debug, Clone)]
+pub(crate) struct Signed {
+    pub(crate) operation: String,
+    pub(crate) access_key: String,
+    pub(crate) at: Timestamp,
 }
 
 impl Proxy {
@@ -143,6 +155,7 @@ impl Proxy {
             rules: Mutex::default(),
             arrived: watch::Sender::new(Arrived::new()),
             released: watch::Sender::new(0),
+            signed: Mutex::default(),
         });
         let address = serve({
             let shared = Arc::clone(&shared);
@@ -177,6 +190,11 @@ impl Proxy {
     pub(crate) fn count_of(&self, operation: &str, key: &str) -> usize {
         let of = (operation.to_owned(), key.to_owned());
         self.shared.arrived.borrow().get(&of).copied().unwrap_or(0)
+    }
+
+    /// Who signed the requests so far, in order.
+    pub(crate) fn signed(&self) -> Vec<Signed> {
+        self.shared.signed.lock().unwrap().clone()
     }
 
     /// Waits until `n` requests for `operation` have arrived in all.
@@ -224,6 +242,11 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 async fn exchange(mut client: TcpStream, shared: &Shared) -> std::io::Result<()> {
     let Some(request) = Request::read(&mut client).await? else { return Ok(()) };
     let released = shared.released.subscribe();
+    shared.signed.lock().unwrap().push(Signed {
+        operation: request.operation.clone(),
+        access_key: request.access_key().to_owned(),
+        at: wall(),
+    });
     let fault = {
         let mut rules = shared.rules.lock().unwrap();
         rules.iter_mut().find_map(|rule| rule.applies(&request).then(|| rule.fault.clone()))
@@ -301,6 +324,11 @@ struct Request {
 }
 
 impl Request {
+    fn access_key(&self) -> &str {
+        let signature = self.head.split_once("Credential=").map_or("", |(_, rest)| rest);
+        signature.split_once('/').map_or("", |(key, _)| key)
+    }
+
     /// A refusal, as the server would word it.
     fn error(&self, status: u16, code: &str) -> Vec<u8> {
         let message = "said by the proxy";

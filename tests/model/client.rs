@@ -556,6 +556,7 @@ impl Client {
                     News::Kill => Event::MustKill,
                     News::Freeze => Event::Freeze,
                     News::Thaw => Event::Thaw,
+                    News::Refused { .. } | News::LastBeat { .. } => continue,
                 }),
             }
         }

@@ -88,6 +88,11 @@ pub(super) fn base(
     Ok(SharedCredentialsProvider::new(Tried { provider: chain, tried }))
 }
 
+/// Whether nothing comes before the environment.
+pub(super) fn may_be_of_environment(settings: &AwsSettings) -> bool {
+    settings.access_key.is_none() && settings.web_identity.is_none() && settings.profile.is_none()
+}
+
 /// The files that replace `~/.aws/config` and `~/.aws/credentials`. One that does not exist is
 /// passed over, as by Go's SDK; this SDK would fail.
 pub(super) fn profile_files(settings: &AwsSettings) -> Option<EnvConfigFiles> {

@@ -110,6 +110,12 @@ impl AwsClients {
         Ok((aws_sdk_s3::Client::from_conf(config.build()), place))
     }
 
+    /// When the credentials end, if they are a session that cannot be renewed. A role assumed with
+    /// it may last a little longer, but is not renewed after it either.
+    pub(super) fn credentials_end(&self) -> Option<jiff::Timestamp> {
+        self.settings.session_ends.filter(|_| credentials::may_be_of_environment(&self.settings))
+    }
+
     fn place(&self, service: &str, explicit: Option<&str>) -> Result<Place, StoreError> {
         let endpoint = explicit.map(ToOwned::to_owned).or_else(|| self.found_endpoint(service));
         let encrypted = endpoint.as_deref().is_none_or(|url| !url.starts_with("http://"));

@@ -1,0 +1,163 @@
+//! Credentials that run out during a hold: renewed where they can be, told of where not.
+//!
+//! The times are those of a lease of 15 s: a beat every 1.5 s, the interrupt at 10 s.
+
+use std::fs;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use nix::sys::signal::Signal;
+use tfwrap::clock::wall;
+use tfwrap::lock::lease::{Lease, LeaseTerm};
+
+use crate::harness::pause;
+use crate::proxy::{Fault, Proxy, Rule};
+use crate::servers::{REGION, dynamodb};
+use crate::wrapped::{Running, Scene, wait_until};
+
+/// Longer than the way to the first fence.
+const BEYOND_THE_FENCE: Duration = Duration::from_secs(12);
+
+/// A child that ends by SIGUSR1, and by an interrupt.
+const CHILD: &str = "log @/log; on SIGINT exit 0; on SIGUSR1 exit 0; ready @/ready; wait";
+
+/// A lock in a table of its own, behind a proxy.
+struct Lock {
+    table: String,
+    proxy: Proxy,
+}
+
+impl Lock {
+    async fn new(name: &str) -> Self {
+        let table = format!("credentials-{name}");
+        dynamodb().create_lock_table(&table).await;
+        Self { table, proxy: Proxy::before(&dynamodb().url) }
+    }
+
+    /// A child under it; `more` goes into its URL.
+    fn scene(&self, more: &str) -> Scene {
+        let (table, endpoint) = (&self.table, self.proxy.url());
+        let url = format!("dynamodb://{table}/state?region={REGION}&endpoint={endpoint}{more}");
+        let scene = Scene::unguarded(CHILD);
+        scene.options(&["--lease", "15s", "--no-backend-lock", "--lock", &url])
+    }
+
+    /// The same with a session that cannot be renewed.
+    fn with_session(&self) -> Scene {
+        self.scene("").env("AWS_SESSION_TOKEN", "t").env("TFWRAP_RELEASE_PATIENCE", "1s")
+    }
+
+    async fn lease(&self) -> Option<Lease> {
+        let item = dynamodb().get_raw(&self.table, "state").await?;
+        Lease::parse(item["Tfwrap"].as_s().expect("a string"))
+    }
+}
+
+/// Each session lasts six seconds, and its key says when it ends.
+const PROVIDER: &str = r#"end=$(($(date +%s) + 6)); at=$(date -u -d @$end +%Y-%m-%dT%H:%M:%SZ)
+echo $end >> "$HOME/calls"
+echo "{\"Version\": 1, \"AccessKeyId\": \"ASIA$end\", \"SecretAccessKey\": \"s\","
+echo "\"SessionToken\": \"t\", \"Expiration\": \"$at\"}"
+"#;
+
+#[tokio::test]
+async fn a_process_that_gives_credentials_is_asked_again_before_they_run_out() {
+    let lock = Lock::new("process").await;
+    let scene = lock.scene("&profile=ci");
+    fs::write(scene.path("provider"), PROVIDER).expect("a script");
+    fs::create_dir(scene.path(".aws")).expect("a directory");
+    let script = scene.path("provider").display().to_string();
+    let profile = format!("[profile ci]\ncredential_process = sh {script}\n");
+    fs::write(scene.path(".aws/config"), profile).expect("a profile");
+
+    let mut holder = scene.start().ready();
+    let end = |key: &str| -> Timestamp {
+        let seconds = key.strip_prefix("ASIA").expect("a key of the process").parse();
+        Timestamp::from_second(seconds.expect("a time")).expect("a time")
+    };
+    let first = end(&lock.proxy.signed()[0].access_key);
+    let beats = || lock.proxy.signed().into_iter().filter(|it| it.operation == "PutItem");
+    wait_until("a beat with other credentials", || beats().find(|beat| beat.at > first));
+    holder.signal(Signal::SIGUSR1);
+    assert_eq!(holder.bare_code(), Some(0), "{}", holder.stderr());
+    assert_eq!(holder.stderr(), "");
+    assert_eq!(lock.lease().await, None, "given back");
+    let signed = lock.proxy.signed();
+    assert!(signed.iter().all(|it| it.at < end(&it.access_key)), "{signed:?}");
+    let last = signed.last().expect("requests");
+    assert_eq!(last.operation, "DeleteItem");
+    assert!(end(&last.access_key) > first, "{signed:?}");
+    assert!(holder.scene.wait_for("calls").lines().count() >= 2);
+}
+
+/// With a session that is known to end, when its last beat was made and then it has ended.
+async fn outlives_its_session(lock: &Lock, variable: &str) -> Running {
+    let end = (wall() + Duration::from_secs(6)).to_string();
+    let holder = lock.with_session().env(variable, &end).start().ready();
+    wait_until("the warning", || holder.stderr().contains("does not expire").then_some(()));
+    let lease = lock.lease().await.expect("a lease");
+    assert_eq!(lease.term, LeaseTerm::Never);
+    lock.proxy.plan([Rule::all(Fault::EXPIRED)]);
+    pause(BEYOND_THE_FENCE);
+    assert_eq!(holder.scene.log(), [] as [&str; 0], "nobody stops the child");
+    assert_eq!(lock.lease().await.map(|lease| lease.term), Some(LeaseTerm::Never));
+    holder
+}
+
+#[tokio::test]
+async fn a_session_that_is_known_to_end_leaves_a_lock_that_never_expires() {
+    let lock = Lock::new("known").await;
+    let mut holder = outlives_its_session(&lock, "AWS_CREDENTIAL_EXPIRATION").await;
+    holder.signal(Signal::SIGUSR1);
+    assert_eq!(holder.bare_code(), Some(74), "{}", holder.stderr());
+    let said = holder.stderr();
+    assert_eq!(said.matches("tfwrap: warning").count(), 1, "{said}");
+    for words in ["run out in", "cannot be renewed", "finish with: aws dynamodb delete-item"] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    assert!(lock.lease().await.is_some(), "it stays");
+}
+
+#[tokio::test]
+async fn with_fresh_credentials_at_the_end_the_lock_is_given_back() {
+    let lock = Lock::new("fresh").await;
+    let mut holder = outlives_its_session(&lock, "AWS_SESSION_EXPIRATION").await;
+    lock.proxy.plan([]);
+    holder.signal(Signal::SIGUSR1);
+    assert_eq!(holder.bare_code(), Some(0), "{}", holder.stderr());
+    assert_eq!(lock.lease().await, None);
+}
+
+#[tokio::test]
+async fn an_end_that_has_passed_is_not_believed_of_credentials_that_are_good() {
+    let lock = Lock::new("stale").await;
+    let past = "2020-01-01T00:00:00+00:00";
+    let scene = lock.with_session().env("AWS_CREDENTIAL_EXPIRATION", past);
+    let mut holder = scene.start().ready();
+    lock.proxy.arrived("PutItem state", 3).await;
+    let lease = lock.lease().await.expect("a lease");
+    assert_eq!(lease.term, LeaseTerm::After(Duration::from_secs(15)));
+    holder.signal(Signal::SIGUSR1);
+    assert_eq!(holder.bare_code(), Some(0), "{}", holder.stderr());
+    assert_eq!(holder.stderr(), "");
+}
+
+#[tokio::test]
+async fn a_session_that_ends_without_notice_is_told_of_and_then_fenced() {
+    let lock = Lock::new("unknown").await;
+    let mut holder = lock.with_session().start().ready();
+    lock.proxy.arrived("PutItem state", 2).await;
+    lock.proxy.plan([Rule::all(Fault::EXPIRED)]);
+    wait_until("the warning", || holder.stderr().contains("are refused after").then_some(()));
+    let said = holder.stderr();
+    for words in [&lock.table, "have expired", "of this hold", "is interrupted in"] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    assert!(holder.is_running());
+    holder.scene.wait_for_log("SIGINT 1");
+    assert_eq!(holder.bare_code(), Some(76), "{}", holder.stderr());
+    let said = holder.stderr();
+    assert_eq!(said.matches("are refused after").count(), 1, "{said}");
+    assert!(said.contains("credentials that are refused since"), "{said}");
+    assert!(said.contains("two thirds"), "{said}");
+}
