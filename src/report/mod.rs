@@ -11,9 +11,11 @@ mod clean;
 pub mod github;
 pub mod gitlab;
 mod json;
+mod redrawn;
 mod reporter;
 mod summary;
 mod text;
+mod waiting;
 
 #[cfg(test)]
 mod hostile;
@@ -53,6 +55,9 @@ pub enum Notice {
         /// How long ago the holder last showed that it lives, as far as we saw; none where its
         /// record has no lease.
         silent: Option<Duration>,
+        /// How long it may still take until our turn, by the holds seen so far; none before one
+        /// was seen to end.
+        estimate: Option<Duration>,
     },
     /// The lock is ours after a wait.
     Acquired {
@@ -168,6 +173,7 @@ mod tests {
                 limit: time,
                 ahead: None,
                 silent: None,
+                estimate: None,
             },
             Notice::Acquired { lock: text(), id: text(), waited: time, contended: true },
             Notice::Released { lock: text(), id: text(), held: time, worth_saying: true },
