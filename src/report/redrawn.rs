@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
+use nix::unistd::{getpgrp, tcgetpgrp};
 
 use super::{Notice, waiting};
 use crate::lock::Uptime;
@@ -98,8 +99,7 @@ impl Canvas {
     /// Whether we are in the foreground: in the background the line with the cursor is another's.
     fn is_ours(&self) -> bool {
         let Some(terminal) = &self.terminal else { return true };
-        rustix::termios::tcgetpgrp(terminal)
-            .map_or(true, |foreground| foreground == rustix::process::getpgrp())
+        tcgetpgrp(terminal).map_or(true, |foreground| foreground == getpgrp())
     }
 
     fn push(&self, text: &str) {

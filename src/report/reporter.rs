@@ -83,17 +83,28 @@ struct Queue {
 struct State {
     notices: VecDeque<(Timestamp, Notice)>,
     dropped: u64,
-    /// There may be a line that is redrawn.
-    redrawing: bool,
-    /// It is to go.
-    settling: bool,
+    line: LineState,
     writing: bool,
     closing: bool,
 }
 
+/// Of the line that is redrawn, as the callers see it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum LineState {
+    #[default]
+    Gone,
+    /// There may be one.
+    Drawn,
+    /// It is to go.
+    Settling,
+}
+
 impl State {
     fn is_idle(&self) -> bool {
-        self.notices.is_empty() && self.dropped == 0 && !self.settling && !self.writing
+        self.notices.is_empty()
+            && self.dropped == 0
+            && self.line != LineState::Settling
+            && !self.writing
     }
 }
 
@@ -132,13 +143,13 @@ impl Reporter {
         terminal: Option<OwnedFd>,
     ) -> io::Result<Self> {
         let queue = Arc::new(Queue::default());
-        let redraws = options.redraw && options.format == LogFormat::Text;
+        let has_line = options.redraw && options.format == LogFormat::Text;
         let renderer =
             Renderer { options, text: Text { color: options.color }, json: Json::default() };
         let theirs = Arc::clone(&queue);
         thread::Builder::new().name("reporter".into()).spawn(move || {
             // Made here: it belongs to the thread that writes.
-            let redrawn = redraws.then(|| Redrawn::new(terminal));
+            let redrawn = has_line.then(|| Redrawn::new(terminal));
             write_all_notices(&theirs, renderer, redrawn, out);
         })?;
         Ok(Self { options, queue })
@@ -155,7 +166,9 @@ impl Reporter {
         if state.notices.len() >= QUEUE || state.dropped > 0 {
             state.dropped += 1;
         } else {
-            state.redrawing |= self.options.redraw && matches!(notice, Notice::Waiting { .. });
+            if self.options.redraw && matches!(notice, Notice::Waiting { .. }) {
+                state.line = LineState::Drawn;
+            }
             state.notices.push_back((clock::wall(), notice));
         }
         self.queue.filled.notify_one();
@@ -165,10 +178,10 @@ impl Reporter {
     /// most for `timeout`. Returns at once where there is no such line.
     pub fn settle(&self, timeout: Duration) {
         let mut state = self.queue.state();
-        if !std::mem::take(&mut state.redrawing) {
+        if state.line == LineState::Gone {
             return;
         }
-        state.settling = true;
+        state.line = LineState::Settling;
         drop(state);
         self.queue.filled.notify_one();
         self.flush(timeout);
@@ -215,7 +228,8 @@ fn next_work(queue: &Queue, drawn: bool) -> Work {
             work = Some(Work::Notice(at, notice));
         } else if state.dropped > 0 {
             work = Some(Work::Dropped(std::mem::take(&mut state.dropped)));
-        } else if std::mem::take(&mut state.settling) {
+        } else if state.line == LineState::Settling {
+            state.line = LineState::Gone;
             work = Some(Work::Settle);
         }
         if let Some(work) = work {

@@ -73,7 +73,7 @@ fn to_go(estimate: Option<Duration>) -> String {
     };
     let step = match seconds {
         ..=10 => 1,
-        ..=120 => 10,
+        11..=120 => 10,
         _ => 60,
     };
     let about = seconds.saturating_add(step / 2) / step * step;
