@@ -13,9 +13,9 @@ import { startTime } from "./process.mjs";
 const ACTION_DIR = fileURLToPath(new URL("..", import.meta.url));
 
 // Options of tfwrap, by how they take their value.
-const VALUES = ["lock-timeout", "on-lock-lost", "grace", "second-signal", "terraform", "config", "log-format", "color"];
+const VALUES = ["lock-timeout", "lease", "on-lock-lost", "grace", "second-signal", "terraform", "config", "log-format", "color"];
 const LISTS = ["lock"];
-const FLAGS = ["no-backend-lock", "quiet", "verbose"];
+const FLAGS = ["no-backend-lock", "no-line", "quiet", "verbose"];
 
 class InputError extends Error {}
 

@@ -19,7 +19,7 @@ if (/^[0-9]+$/.test(pid) && isAlive()) {
   if (isAlive()) {
     console.log(
       "::warning title=tfwrap::tfwrap did not end in time, so its lock may stay" +
-        "%0Ahint: once no Terraform runs any more, `terraform force-unlock` with the ID of the output `lock-id`",
+        "%0Ahint: once no Terraform runs any more, `tfwrap unlock` with the ID of the output `lock-id`",
     );
   } else {
     console.log("tfwrap has ended");

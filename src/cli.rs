@@ -6,7 +6,7 @@
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
-use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, ValueEnum};
 
 /// tfwrap's options as typed; every value is still text, resolved in [`crate::settings`].
 #[derive(Debug, Clone, Default, Parser)]
@@ -14,7 +14,7 @@ use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
     name = "tfwrap",
     version,
     about = "Runs Terraform one at a time per state: takes Terraform's own lock, waits for it, always gives it back",
-    override_usage = "tfwrap [OPTIONS] <TERRAFORM COMMAND> [ARGS]...\n       tfwrap [OPTIONS] run -- <COMMAND> [ARGS]...\n       tfwrap [OPTIONS] -- <TERRAFORM COMMAND> [ARGS]...",
+    override_usage = "tfwrap [OPTIONS] <TERRAFORM COMMAND> [ARGS]...\n       tfwrap [OPTIONS] run -- <COMMAND> [ARGS]...\n       tfwrap [OPTIONS] status [--format text|json] [--watch]\n       tfwrap [OPTIONS] unlock <ID> [--yes] [--force]\n       tfwrap [OPTIONS] -- <TERRAFORM COMMAND> [ARGS]...",
     after_help = AFTER_HELP,
     disable_help_subcommand = true,
     max_term_width = 100
@@ -34,15 +34,14 @@ pub struct Options {
     /// [env: TFWRAP_NO_BACKEND_LOCK]
     #[arg(long)]
     pub no_backend_lock: bool,
-    /// After how long without a sign of life others may take over, or `never`
+    /// After how long without a sign of life others may take the lock over, or `never`
     /// [env: TFWRAP_LEASE] [default: 10m in CI, else never]
     #[arg(long, value_name = "DURATION|never")]
     pub lease: Option<String>,
-    /// Compete by backoff instead of queueing (no effect in this version: there is no queue yet)
-    /// [env: TFWRAP_NO_LINE]
+    /// Compete by backoff instead of standing in line [env: TFWRAP_NO_LINE]
     #[arg(long)]
     pub no_line: bool,
-    /// What to do when the lock is no longer ours: `stop` Terraform, or only `warn`
+    /// What to do when the lock is no longer ours: `stop` the child or `warn`
     /// [env: TFWRAP_ON_LOCK_LOST] [default: stop]
     #[arg(long, value_name = "stop|warn")]
     pub on_lock_lost: Option<String>,
@@ -93,9 +92,63 @@ state rm, state push, state replace-provider, workspace delete) run under it; al
 to Terraform as they are. `run` holds the lock around any command; `terraform` inside it goes
 through tfwrap.
 
-Exit codes: Terraform's own, else 64 usage, 69 lock store unreachable, 70 bug, 74 lock not given
+`status` says who holds the locks and who waits for them; `unlock` removes the lock of a holder that
+is gone. `tfwrap status --help` and `tfwrap unlock --help` say more.
+
+Exit codes: Terraform's own, else 1 `unlock` refused, 64 usage, 69 lock store unreachable, 70 bug, 74 lock not given
 back, 75 lock not acquired in time, 76 lock lost, 77 access denied, 78 configuration, 126 and 127
 command not executable or not found, 128+N ended by signal N.";
+
+/// What follows `status`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Parser)]
+#[command(
+    name = "tfwrap status",
+    about = "Says who holds the locks of this directory, and who waits for them in which order",
+    override_usage = "tfwrap [OPTIONS] status [--format text|json] [--watch]"
+)]
+pub struct StatusArgs {
+    /// How it looks on stdout
+    #[arg(
+        long,
+        value_enum,
+        default_value_t,
+        value_name = "text|json",
+        hide_possible_values = true
+    )]
+    pub format: Format,
+    /// Look again every 2 s until interrupted (which ends it with 0): redrawn on a terminal, else
+    /// said anew when something changed
+    #[arg(long)]
+    pub watch: bool,
+}
+
+/// What an answer on stdout looks like.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Lines for people.
+    #[default]
+    Text,
+    /// A JSON document.
+    Json,
+}
+
+/// What follows `unlock`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Parser)]
+#[command(
+    name = "tfwrap unlock",
+    about = "Removes the lock with this ID, if its holder gives no sign of life",
+    override_usage = "tfwrap [OPTIONS] unlock <ID> [--yes] [--force]"
+)]
+pub struct UnlockArgs {
+    /// The lock ID, as `tfwrap status` and a Terraform that is locked out print it
+    pub id: String,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+    /// Remove it although its holder lives; that run is interrupted and ends with 76
+    #[arg(long)]
+    pub force: bool,
+}
 
 /// The words after the options.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,6 +157,10 @@ pub enum Words {
     Terraform(Vec<OsString>),
     /// `run -- …`: a command to hold the lock around; never empty.
     Run(Vec<OsString>),
+    /// `status`.
+    Status(StatusArgs),
+    /// `unlock`.
+    Unlock(UnlockArgs),
 }
 
 /// The command line, taken apart.
@@ -186,8 +243,15 @@ fn words(command: &mut clap::Command, split: &Split<'_>) -> Result<Words, clap::
     let Some((first, rest)) = split.rest.split_first() else {
         return Err(command.error(MissingSubcommand, "a command is missing"));
     };
-    if split.literal || first != "run" {
-        return Ok(Words::Terraform(split.rest.to_vec()));
+    match first.to_str() {
+        Some("run") if !split.literal => {}
+        Some("status") if !split.literal => {
+            return StatusArgs::try_parse_from(split.rest).map(Words::Status);
+        }
+        Some("unlock") if !split.literal => {
+            return UnlockArgs::try_parse_from(split.rest).map(Words::Unlock);
+        }
+        _ => return Ok(Words::Terraform(split.rest.to_vec())),
     }
     match rest.split_first() {
         Some((word, _)) if word == "--help" || word == "-h" || word == "-help" => {
@@ -256,6 +320,30 @@ mod tests {
         {
             assert!(parse_words(args).unwrap_err().use_stderr(), "{args:?}");
         }
+    }
+
+    #[test]
+    fn status_and_unlock_are_ours_unless_said_otherwise() {
+        let words = |args: &[&str]| parse_words(args).unwrap().words;
+        let watch = StatusArgs { format: Format::Json, watch: true };
+        assert_eq!(
+            words(&["tfwrap", "-q", "status", "--watch", "--format=json"]),
+            Words::Status(watch)
+        );
+        let unlock = UnlockArgs { id: "1-2".to_owned(), yes: true, force: true };
+        assert_eq!(words(&["tfwrap", "unlock", "--yes", "1-2", "--force"]), Words::Unlock(unlock));
+        assert_eq!(words(&["tfwrap", "--", "status"]), terraform(&["status"]));
+        assert_eq!(words(&["/x/tofu", "unlock", "1"]), terraform(&["unlock", "1"]));
+        for args in [
+            &["tfwrap", "status", "x"][..],
+            &["tfwrap", "status", "--format", "xml"],
+            &["tfwrap", "unlock"],
+            &["tfwrap", "unlock", "1", "2"],
+        ] {
+            assert!(parse_words(args).unwrap_err().use_stderr(), "{args:?}");
+        }
+        StatusArgs::command().debug_assert();
+        UnlockArgs::command().debug_assert();
     }
 
     #[test]

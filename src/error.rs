@@ -40,6 +40,14 @@ pub enum Error {
         /// What to do about it.
         hint: Option<String>,
     },
+    /// `unlock` leaves the lock where it is.
+    #[error("{message}")]
+    Refused {
+        /// Why, and what is there.
+        message: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
     /// A lock was lost before the child started.
     #[error("the lock `{lock}` was lost before anything was run")]
     Lost {
@@ -83,6 +91,7 @@ impl Error {
             Self::Usage { hint, .. }
             | Self::Config { hint, .. }
             | Self::NotAcquired { hint, .. }
+            | Self::Refused { hint, .. }
             | Self::NotFound { hint, .. } => hint.clone(),
             Self::Store { source, .. } => Some(store_hint(source).to_owned()),
             Self::Lost { .. } | Self::Interrupted { .. } | Self::NotExecutable { .. } => None,

@@ -1,11 +1,14 @@
 //! Exit codes, in one place and total. Terraform's own code always passes through unchanged; ours
-//! stay clear of 0, 1, 2, 3, 11 and 128+N (the names follow `sysexits.h`).
+//! stay clear of 0, 1, 2, 3, 11 and 128+N (the names follow `sysexits.h`), but for commands that
+//! start no Terraform.
 
 use crate::error::Error;
 use crate::lock::release::ReleaseOutcome;
 use crate::store::StoreError;
 use crate::supervise::ChildStatus;
 
+/// `unlock` refused to remove the lock.
+pub const REFUSED: u8 = 1;
 /// Wrong usage.
 pub const USAGE: u8 = 64;
 /// The lock store cannot be reached, or does not exist.
@@ -35,6 +38,7 @@ pub fn of_error(error: &Error) -> u8 {
         Error::Config { .. } => CONFIG,
         Error::Store { source, .. } => of_store(source),
         Error::NotAcquired { .. } => NOT_ACQUIRED,
+        Error::Refused { .. } => REFUSED,
         Error::Lost { .. } => LOST,
         Error::Interrupted { signal, .. } => of_signal(*signal),
         Error::NotFound { .. } => NOT_FOUND,

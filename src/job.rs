@@ -3,13 +3,14 @@
 
 mod backend_lock;
 mod handed_down;
+mod locks;
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::backend::{self, Backend, BackendError, Dialect, Request, Resolved, S3Backend};
-use crate::cli::Words;
+use crate::backend::{Backend, Dialect, Request, Resolved, S3Backend};
+use crate::cli::{StatusArgs, UnlockArgs, Words};
 use crate::env::Env;
 use crate::error::Error;
 use crate::program::{self, FileId};
@@ -19,6 +20,8 @@ use crate::target::LockTarget;
 use crate::terraform::{Invocation, LockUse};
 use backend_lock::{BackendLock, lock_of};
 use handed_down::handed_down;
+pub use locks::Found;
+use locks::{further_locks, in_order, resolve};
 
 /// Where a run happens.
 #[derive(Debug)]
@@ -60,6 +63,10 @@ pub enum Job {
     },
     /// Run a child under locks.
     Locked(Box<LockedJob>),
+    /// Say who holds these locks.
+    Status(StatusArgs, Found),
+    /// Remove one of these locks.
+    Unlock(UnlockArgs, Found),
 }
 
 /// A child and the locks it runs under.
@@ -113,6 +120,8 @@ pub fn plan(words: &Words, settings: &Settings, place: &Place<'_>) -> Result<Job
     match words {
         Words::Terraform(args) => of_terraform(args, settings, place),
         Words::Run(command) => of_command(command, settings, place),
+        Words::Status(args) => Ok(Job::Status(*args, locks::find(settings, place)?)),
+        Words::Unlock(args) => Ok(Job::Unlock(args.clone(), locks::find(settings, place)?)),
     }
 }
 
@@ -269,21 +278,11 @@ fn finish(
     settings: &Settings,
 ) -> Result<Job, Error> {
     if let Some(resolved) = resolved {
-        job.details.push(format!(
-            "backend from {}, workspace `{}` from {}",
-            resolved.origin, resolved.workspace.name, resolved.workspace.origin
-        ));
+        job.details.push(resolved.in_words());
         job.notes.extend(resolved.notes);
     }
-    job.targets.sort_by_key(LockTarget::order);
-    if let Some(twice) = job.targets.windows(2).find(|pair| pair[0].url() == pair[1].url()) {
-        return Err(Error::Usage {
-            message: format!("the lock `{}` is given twice", twice[0].url()),
-            hint: None,
-        });
-    }
+    in_order(&mut job.targets)?;
     let reserved = [
-        ("no-line", settings.no_line.is_set()),
         ("orphan-grace", settings.orphan_grace.is_set()),
         ("max-hold", settings.max_hold.is_set()),
     ];
@@ -325,35 +324,6 @@ fn has_detailed_exit_code(args: &[OsString]) -> bool {
         let text = arg.to_string_lossy();
         let flag = text.trim_start_matches('-');
         text.starts_with('-') && (flag == "detailed-exitcode" || flag == "detailed-exitcode=true")
-    })
-}
-
-fn further_locks(settings: &Settings, place: &Place<'_>) -> Result<Vec<LockTarget>, Error> {
-    settings
-        .locks
-        .iter()
-        .map(|lock| {
-            LockTarget::of_url(&lock.value, place.env, &place.dir).map_err(|what| Error::Config {
-                message: format!("{}: {what}", lock.origin),
-                hint: None,
-            })
-        })
-        .collect()
-}
-
-/// What Terraform will use. With `--no-backend-lock` and locks of our own nothing needs to be
-/// known about the backend.
-fn resolve(
-    request: &Request<'_>,
-    further: &[LockTarget],
-    settings: &Settings,
-) -> Result<Option<Resolved>, Error> {
-    if settings.no_backend_lock.value && !further.is_empty() {
-        return Ok(None);
-    }
-    backend::resolve(request).map(Some).map_err(|error: BackendError| Error::Config {
-        message: error.to_string(),
-        hint: Some(error.hint()),
     })
 }
 

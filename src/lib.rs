@@ -13,13 +13,14 @@
 //! | what there is to do | [`job`], [`terraform`] (its command line), [`backend`] (its state), [`program`] |
 //! | the lock | [`lock`] (the machines), [`target`], [`store`] (one file per store) |
 //! | the child | [`supervise`] |
+//! | `status` and `unlock` | `command` |
 //! | the loop | `run`, `start` |
 //! | what is said | [`report`], [`ci`], [`error`], [`exit_code`] |
 //! | `run` and nesting | [`held`], [`shim`], [`state_dir`] |
 //!
 //! # What always holds
 //!
-//! - Only `run` and `start` read the clock ([`clock`]); only [`store`] knows AWS; only
+//! - Only `run`, `start` and `command` read the clock ([`clock`]); only [`store`] knows AWS; only
 //!   [`supervise`] makes processes.
 //! - Nothing between acquire and release returns early.
 //! - The child is gone before the release.
@@ -32,6 +33,7 @@ pub mod backend;
 pub mod ci;
 pub mod cli;
 pub mod clock;
+mod command;
 pub mod duration;
 pub mod env;
 pub mod error;

@@ -8,20 +8,24 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Runtime;
+
 use crate::ci::Ci;
 use crate::cli::{self, CommandLine, Options};
+use crate::command;
 use crate::env::Env;
 use crate::error::Error;
 use crate::exit_code;
 use crate::held::Held;
 use crate::identity;
-use crate::job::{self, ChildCommand, Job, LockedJob, Place};
+use crate::job::{self, ChildCommand, Found, Job, LockedJob, Place};
 use crate::program::FileId;
 use crate::report::github::{self, Files};
 use crate::report::{self, Notice, Reporter, use_color};
 use crate::run::{self, Context, Introduction, Shell};
 use crate::settings::{self, ColorChoice, Inputs, LogFormat, OnLockLost, Settings, Verbosity};
 use crate::supervise::{self, Policy, Signals, SpawnError, TerminalUse};
+use crate::target::LockTarget;
 
 /// How deep tfwrap may call itself: a loop of scripts would never end otherwise.
 const MOST_NESTINGS: u32 = 8;
@@ -44,6 +48,14 @@ pub(crate) fn start(args: &[OsString], env: &Env) -> u8 {
             match job {
                 Job::Exec { child, warning, detail } => exec(&child, warning, detail, options, env),
                 Job::Locked(job) => locked(*job, &settings, &ci, options, env),
+                Job::Status(args, found) => ours(options, &found, async |shell, targets| {
+                    let on_terminal = std::io::stdout().is_terminal();
+                    command::status::run(shell, targets, args, on_terminal).await
+                }),
+                Job::Unlock(args, found) => ours(options, &found, async |shell, targets| {
+                    let can_ask = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
+                    command::unlock::run(shell, targets, &args, can_ask).await
+                }),
             }
         }
         Err(error) => fail(&error, provisional_options(&line.options, env)),
@@ -104,7 +116,7 @@ fn prepare(
 fn terraforms_dir(line: &CommandLine, dir: &std::path::Path) -> PathBuf {
     let chdir = match &line.words {
         cli::Words::Terraform(args) => args.first().and_then(|arg| arg.to_str()),
-        cli::Words::Run(_) => None,
+        cli::Words::Run(_) | cli::Words::Status(_) | cli::Words::Unlock(_) => None,
     };
     match chdir.and_then(|arg| arg.strip_prefix("-chdir=")) {
         Some(chdir) => dir.join(chdir),
@@ -152,29 +164,73 @@ fn exec(
     fail(&run::of_spawn(&SpawnError::new(&child.program, error)), options)
 }
 
-fn locked(job: LockedJob, settings: &Settings, ci: &Ci, options: report::Options, env: &Env) -> u8 {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return fail(&internal("the runtime cannot be started", &error), options),
-    };
-    let reporter = match Reporter::to_stderr(options) {
-        Ok(reporter) => Arc::new(reporter),
-        Err(error) => return fail(&internal("stderr cannot be used", &error), options),
-    };
+/// The runtime and the shell, with what was found already said.
+fn set_up(
+    options: report::Options,
+    notes: &[String],
+    details: &[String],
+) -> Result<(Runtime, Shell), Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| internal("the runtime cannot be started", &error))?;
+    let reporter = Reporter::to_stderr(options)
+        .map(Arc::new)
+        .map_err(|error| internal("stderr cannot be used", &error))?;
     say_panics(&reporter);
     let signals = {
         let _runtime = runtime.enter();
-        match Signals::install() {
-            Ok(signals) => signals,
-            Err(error) => return fail(&internal("signals cannot be handled", &error), options),
-        }
+        Signals::install().map_err(|error| internal("signals cannot be handled", &error))?
     };
-    for message in &job.notes {
+    for message in notes {
         reporter.say(Notice::Warning { message: message.clone(), hint: None });
     }
-    for message in &job.details {
+    for message in details {
         reporter.say(Notice::Detail { message: message.clone() });
     }
+    Ok((runtime, Shell::new(signals, reporter)))
+}
+
+/// Ends what [`set_up`] began.
+fn wind_up(runtime: Runtime, shell: &Shell) {
+    // After a panic while waiting there may be a line to take away.
+    shell.reporter.settle(LAST_WORDS);
+    shell.reporter.flush(LAST_WORDS);
+    // A store request that hangs in a blocking thread must not keep us.
+    runtime.shutdown_background();
+}
+
+/// Runs a command that looks at the locks and starts nothing.
+fn ours(
+    options: report::Options,
+    found: &Found,
+    command: impl AsyncFnOnce(&mut Shell, &[LockTarget]) -> Result<(), Error>,
+) -> u8 {
+    let (runtime, mut shell) = match set_up(options, &found.notes, &found.details) {
+        Ok(ready) => ready,
+        Err(error) => return fail(&error, options),
+    };
+    let run =
+        AssertUnwindSafe(|| runtime.block_on(async { command(&mut shell, &found.targets).await }));
+    let code = match catch_unwind(run) {
+        Ok(Ok(())) => 0,
+        Ok(Err(error)) => {
+            let code = exit_code::of_error(&error);
+            let (message, hint) = (error.to_string(), error.hint());
+            shell.reporter.say(Notice::Error { message, hint, code });
+            code
+        }
+        Err(_) => exit_code::BUG,
+    };
+    wind_up(runtime, &shell);
+    code
+}
+
+fn locked(job: LockedJob, settings: &Settings, ci: &Ci, options: report::Options, env: &Env) -> u8 {
+    let (runtime, mut shell) = match set_up(options, &job.notes, &job.details) {
+        Ok(ready) => ready,
+        Err(error) => return fail(&error, options),
+    };
     let context = Context {
         policy: Policy { second_signal: settings.second_signal.value, grace: settings.grace.value },
         introduction: Introduction {
@@ -190,15 +246,10 @@ fn locked(job: LockedJob, settings: &Settings, ci: &Ci, options: report::Options
         env: env.clone(),
         terminal_use: if ci.in_ci { TerminalUse::LeaveAlone } else { TerminalUse::HandOver },
     };
-    let mut shell = Shell::new(signals, reporter);
     // What unwinds up to here has its message still to be said.
     let run = AssertUnwindSafe(|| runtime.block_on(run::locked(&mut shell, job, &context)));
     let code = catch_unwind(run).unwrap_or(exit_code::BUG);
-    // After a panic while waiting there may be a line to take away.
-    shell.reporter.settle(LAST_WORDS);
-    shell.reporter.flush(LAST_WORDS);
-    // A store request that hangs in a blocking thread must not keep us.
-    runtime.shutdown_background();
+    wind_up(runtime, &shell);
     code
 }
 

@@ -109,3 +109,14 @@ pub struct Resolved {
     /// What the user should be told, if anything.
     pub notes: Vec<String>,
 }
+
+impl Resolved {
+    /// What was found and where, for people.
+    #[must_use]
+    pub fn in_words(&self) -> String {
+        format!(
+            "backend from {}, workspace `{}` from {}",
+            self.origin, self.workspace.name, self.workspace.origin
+        )
+    }
+}

@@ -120,7 +120,7 @@ fn clean_hint(hint: &str) -> String {
     hint_lines(hint).collect::<Vec<_>>().join("\n")
 }
 
-fn holder_of(info: &LockInfo) -> Value {
+pub(super) fn holder_of(info: &LockInfo) -> Value {
     json!({
         "id": clean(&info.id.0),
         "operation": clean(&info.operation),
@@ -133,13 +133,13 @@ fn holder_of(info: &LockInfo) -> Value {
 }
 
 /// Seconds with milliseconds: more would be noise.
-fn seconds(time: Duration) -> Value {
+pub(super) fn seconds(time: Duration) -> Value {
     json!((time.as_secs_f64() * 1000.0).round() / 1000.0)
 }
 
 /// Escapes what a CI log or a terminal would act on. Such text can only be within a string here,
 /// and to a JSON reader the escapes mean the same.
-fn escape(json: &str) -> String {
+pub(super) fn escape(json: &str) -> String {
     use std::fmt::Write as _;
     let mut out = String::with_capacity(json.len());
     let mut last = '\0';

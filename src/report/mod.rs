@@ -6,11 +6,13 @@
 //! stderr. A value that goes into a command is quoted by whoever builds the hint
 //! ([`shell_command`]).
 
+mod answer;
 mod cadence;
 mod clean;
 pub mod github;
 pub mod gitlab;
 mod json;
+mod lock_state;
 mod redrawn;
 mod reporter;
 mod summary;
@@ -22,9 +24,11 @@ mod hostile;
 #[cfg(test)]
 pub(crate) use hostile::any_text as hostile_text;
 
+pub(crate) use answer::{answer, ask, redraw};
 pub use cadence::Cadence;
 pub use clean::{MAX_LINE, MAX_VALUE, clean, clean_line, clean_to, shell_command, shell_quote};
 pub use json::Json;
+pub use lock_state::{Holding, KeptBy, LockState, Queue, states_as_json, states_as_text};
 pub use reporter::{Options, Reporter};
 pub use summary::{Outcome, Summary};
 pub use text::{Text, describe_holder, operation_words, use_color};

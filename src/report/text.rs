@@ -130,7 +130,7 @@ fn lock_id(info: &LockInfo) -> String {
     if info.id.0.is_empty() { String::new() } else { format!("lock ID `{}`", clean(&info.id.0)) }
 }
 
-fn or_unknown(text: &str) -> &str {
+pub(super) fn or_unknown(text: &str) -> &str {
     if text.is_empty() { "someone unnamed" } else { text }
 }
 
@@ -153,7 +153,7 @@ pub fn operation_words(operation: &str) -> String {
 
 /// `2026-11-21T09:11:59Z (4m12s ago)`. The age is the difference of two machines' clocks, so it is
 /// left out where it would be negative; nothing is decided by it.
-fn since(created: &str, now: Timestamp) -> Option<String> {
+pub(super) fn since(created: &str, now: Timestamp) -> Option<String> {
     let created: Timestamp = created.parse().ok()?;
     if created.as_second() < EARLIEST_CREATED {
         return None;

@@ -308,6 +308,7 @@ impl<'a> Attempt<'a> {
         };
         let keeper = self.lease.map(|(term, lease)| {
             let Won { version, since, answered } = won;
+            let lease = Lease { beat: self.machine.last_beat(), ..lease };
             let (id, info) = (self.id.clone(), self.record.info.clone());
             Keeper::new(Tenure { id, info, version, lease, since, answered }, term, uptime())
         });

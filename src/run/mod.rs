@@ -2,6 +2,7 @@
 //! acquire and release returns early.
 
 mod acquire;
+pub(crate) mod look;
 mod release;
 mod shell;
 mod supervise;

@@ -28,6 +28,8 @@ pub(super) enum Request {
     Read(Arc<dyn Registers>, LockKey),
     Remove(Arc<dyn Registers>, LockKey, RecordVersion),
     State(Box<S3Backend>),
+    /// A line of stdin.
+    Answer,
 }
 
 /// What a store answered.
@@ -36,6 +38,7 @@ pub(super) enum Reply {
     Read(Result<Option<Stored>, StoreError>),
     Removed(Result<RemoveReply, StoreError>),
     State(Result<StateObject, StoreError>),
+    Answer(std::io::Result<String>),
 }
 
 impl Request {
@@ -51,6 +54,15 @@ impl Request {
             Self::State(backend) => {
                 async move { Reply::State(state_object(&backend).await) }.boxed()
             }
+            Self::Answer => async move {
+                // A thread of its own: nobody can be made to answer. It does not keep the process.
+                let asked = tokio::task::spawn_blocking(|| {
+                    let mut line = String::new();
+                    std::io::stdin().read_line(&mut line).map(|_| line)
+                });
+                Reply::Answer(asked.await.map_err(std::io::Error::other).and_then(|line| line))
+            }
+            .boxed(),
         }
     }
 }
@@ -216,7 +228,7 @@ impl Shell {
         let event = match reply {
             Reply::Wrote(reply) => keeper::Event::Beaten(reply),
             Reply::Read(reply) => keeper::Event::Looked(reply),
-            Reply::Removed(_) | Reply::State(_) => return,
+            Reply::Removed(_) | Reply::State(_) | Reply::Answer(_) => return,
         };
         let said = self.kept[index].step(uptime(), event);
         self.news.extend(said.into_iter().map(|news| (index, news)));

@@ -68,7 +68,11 @@ pub(super) fn timed_out(target: &LockTarget, machine: &Acquire, limit: Duration)
     let hint = id.filter(|id| !id.0.is_empty()).map(|id| {
         // The ID comes from the record, so it is as untrusted as the rest of it.
         let id = LockId(clean(&id.0));
-        let command = if target.of_backend {
+        // Ours shows whether its holder lives, which `tfwrap unlock` looks at.
+        let is_leased = machine.silence(uptime()).is_some();
+        let command = if target.of_backend && is_leased {
+            format!("tfwrap unlock {}", crate::report::shell_quote(&id.0))
+        } else if target.of_backend {
             format!("terraform force-unlock {}", crate::report::shell_quote(&id.0))
         } else {
             target.unlock_command(&id)

@@ -137,6 +137,10 @@ impl Running {
         self.stderr.lock().unwrap().clone()
     }
 
+    pub(crate) fn stdout(&self) -> String {
+        self.stdout.lock().unwrap().clone()
+    }
+
     /// Waits until stderr holds this text.
     #[track_caller]
     pub(crate) fn says(&self, text: &str) {

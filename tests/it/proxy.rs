@@ -57,6 +57,7 @@ impl Fault {
 pub(crate) struct Rule {
     operation: Option<String>,
     key: Option<String>,
+    part: Option<&'static str>,
     fault: Fault,
     skip: usize,
     times: usize,
@@ -65,7 +66,7 @@ pub(crate) struct Rule {
 impl Rule {
     /// Every request meets `fault`.
     pub(crate) fn all(fault: Fault) -> Self {
-        Self { operation: None, key: None, fault, skip: 0, times: usize::MAX }
+        Self { operation: None, key: None, part: None, fault, skip: 0, times: usize::MAX }
     }
 
     /// Every request for `operation` (such as `PutItem`; of S3 `ListObjectsV2`, else the method)
@@ -77,6 +78,11 @@ impl Rule {
     /// Only those about this `LockID` (of S3: this path).
     pub(crate) fn key(self, key: &str) -> Self {
         Self { key: Some(key.to_owned()), ..self }
+    }
+
+    /// Only those about a key that contains this.
+    pub(crate) fn key_with(self, part: &'static str) -> Self {
+        Self { part: Some(part), ..self }
     }
 
     /// Only so many.
@@ -93,6 +99,9 @@ impl Rule {
         let same = |wanted: &Option<String>, found: &str| {
             wanted.as_deref().is_none_or(|wanted| wanted == found)
         };
+        if !self.part.is_none_or(|part| request.key.contains(part)) {
+            return false;
+        }
         if !same(&self.operation, &request.operation) || !same(&self.key, &request.key) {
             return false;
         }
@@ -156,6 +165,12 @@ impl Proxy {
     /// the operation, as in `PutItem b/k`.
     pub(crate) fn count(&self, operation: &str) -> usize {
         sum(&self.shared.arrived.borrow(), operation)
+    }
+
+    /// How many requests about keys that contain this have arrived.
+    pub(crate) fn count_with(&self, part: &str) -> usize {
+        let arrived = self.shared.arrived.borrow();
+        arrived.iter().filter(|((_, key), _)| key.contains(part)).map(|(_, count)| count).sum()
     }
 
     /// How many requests for `operation` about `key` have arrived.

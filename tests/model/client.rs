@@ -117,7 +117,6 @@ pub(crate) enum End {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-#[expect(clippy::large_enum_variant, reason = "most states are of the large ones")]
 pub(crate) enum Phase {
     Acquiring(Acquire),
     Held(Held),
@@ -205,8 +204,8 @@ impl Client {
         LockId(format!("{}{run}", self.letter()))
     }
 
-    fn info(&self, moment: Moment) -> Option<String> {
-        Some(format!("{{\"ID\":\"{}\"}}", self.id(moment)))
+    fn info(&self, moment: Moment) -> String {
+        format!("{{\"ID\":\"{}\"}}", self.id(moment))
     }
 
     /// What this client's clock shows. Clocks have nothing in common but, nearly, their pace.
@@ -218,7 +217,8 @@ impl Client {
     /// When this client's clock will show `at`, or a little later.
     fn when(&self, config: &Config, at: Uptime, coarse: Millis) -> Millis {
         let shift = 1_000_000 * (self.index as u64 + 1);
-        let micros = u64::try_from(at.0.as_micros()).expect("early").saturating_sub(shift);
+        let micros =
+            u64::try_from(at.0.as_nanos().div_ceil(1000)).expect("early").saturating_sub(shift);
         micros.div_ceil(config.rates[self.index] * 10).div_ceil(coarse) * coarse
     }
 
@@ -467,7 +467,7 @@ impl Client {
 
     fn acquiring(&mut self, moment: Moment, action: acquire::Action) -> Checked {
         let lease = Lease { term: LeaseTerm::After(SHORTEST).first(), beat: 0 };
-        let record = Record { info: self.info(moment), lease: Some(lease.to_text()) };
+        let record = Record { info: Some(self.info(moment)), lease: Some(lease.to_text()) };
         let outcome = match action {
             acquire::Action::Wait => return Ok(()),
             acquire::Action::Take => {
@@ -497,9 +497,9 @@ impl Client {
             ));
         }
         let now = self.clock(moment.config, moment.now);
-        self.mutate(moment.config, now, &mut won);
+        Self::mutate(moment.config, now, &mut won);
         let Won { version, since, answered } = won;
-        let (id, info) = (self.id(moment), self.info(moment));
+        let (id, info) = (self.id(moment), Some(self.info(moment)));
         let tenure = Tenure { id, info, version, lease, since, answered };
         let keeper = Keeper::new(tenure, LeaseTerm::After(SHORTEST), now);
         let (over, confirm_by) = (end == End::Stopped, moment.now + CONFIRM);
@@ -508,7 +508,7 @@ impl Client {
         self.give_back(moment)
     }
 
-    fn mutate(&self, config: &Config, now: Uptime, won: &mut Won) {
+    fn mutate(config: &Config, now: Uptime, won: &mut Won) {
         match config.mutation {
             Some(Mutation::FoundCountedFromNow) if !won.answered => {
                 (won.since, won.answered) = (now, true);

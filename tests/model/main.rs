@@ -109,14 +109,23 @@ const OVERLAP: [&str; 2] = ["whose child lives", "I1:"];
 
 #[test]
 fn three_clients_with_a_fault() {
-    let faults_until = until(2_000);
+    let faults_until = until(2_500);
     holds("three clients, one fault", &Config { faults_until, ..Config::default() });
+}
+
+/// Nobody is in its way but the store: what it leaves behind, and whether it says so.
+#[test]
+fn one_client_with_three_faults() {
+    let faults_until = until(8_000);
+    let kinds = Kinds { pauses: deep(), crashes: deep(), ..Kinds::ALL };
+    let one = Config { rates: vec![100], runs: vec![1], ..Config::default() };
+    holds("one client, three faults", &Config { faults: 3, faults_until, kinds, ..one });
 }
 
 #[test]
 fn two_clients_with_two_faults() {
     let faults = if deep() { 3 } else { 2 };
-    let config = Config { faults, faults_until: if deep() { 8_000 } else { 1_500 }, ..two() };
+    let config = Config { faults, faults_until: if deep() { 8_000 } else { 2_000 }, ..two() };
     holds("two clients, two faults", &config);
 }
 
@@ -200,10 +209,17 @@ fn a_fence_later_than_the_take_over_is_caught() {
     is_caught("mutation: fence later than the take-over", &config, &OVERLAP);
 }
 
+/// A waiter that looks away takes the second run for the first, standing still; and a late remove
+/// of the first removes the second.
 #[test]
 fn the_same_bytes_in_two_tenures_are_caught() {
-    let config = Config { runs: vec![2, 1], ..mutated(Mutation::SameBytes) };
-    is_caught("mutation: the same bytes twice", &config, &["I2:", OVERLAP[0], OVERLAP[1]]);
+    let both = Config { runs: vec![2, 1], ..mutated(Mutation::SameBytes) };
+    let kinds = Kinds { requests: false, ..both.kinds };
+    let still = Config { kinds, ..both.clone() };
+    is_caught("mutation: the same bytes twice", &still, &["I2:", OVERLAP[0], OVERLAP[1]]);
+    let kinds = Kinds { outages: false, pauses: false, ..both.kinds };
+    let late = Config { kinds, ..both };
+    is_caught("mutation: the same bytes twice, late", &late, &["a was let down (Lost)"]);
 }
 
 #[test]

@@ -63,8 +63,9 @@ impl Stock {
                 *register = Some(Stored { record, version: RecordVersion(INFO.to_owned()) });
                 Self::Working { until: now + WORK }
             }
-            Self::Waiting { tries: 0, .. } => Self::Over,
-            Self::Waiting { tries, .. } => Self::Waiting { next: now + POLL, tries: tries - 1 },
+            Self::Waiting { tries: tries @ 1.., .. } => {
+                Self::Waiting { next: now + POLL, tries: tries - 1 }
+            }
             Self::Working { .. } => {
                 let ours =
                     register.as_ref().is_some_and(|it| it.record.info.as_deref() == Some(INFO));
@@ -74,7 +75,7 @@ impl Stock {
                 *register = None;
                 Self::Over
             }
-            Self::Over => Self::Over,
+            Self::Waiting { tries: 0, .. } | Self::Over => Self::Over,
         };
     }
 }

@@ -1,5 +1,6 @@
 //! The line in virtual time: order, cost, and the dead.
 
+mod random;
 mod world;
 
 use std::time::Duration;

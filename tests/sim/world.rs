@@ -1,6 +1,10 @@
 //! Many waiters on one lock, in virtual time: the shipped machines against the memory store, with
 //! a latency for each request and nobody sleeping.
 
+// By its path: the benches use this file, too.
+#[path = "mishap.rs"]
+mod mishap;
+
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
@@ -9,12 +13,15 @@ use futures_util::FutureExt;
 use tfwrap::lock::acquire::{Acquire, Outcome};
 use tfwrap::lock::jitter::Jitter;
 use tfwrap::lock::lease::{Lease, LeaseTerm};
-use tfwrap::lock::line::{Slot, Waiter};
+use tfwrap::lock::line::{Line, Slot, Ticket, Waiter};
 use tfwrap::lock::queue::{Action, Event, Queue};
 use tfwrap::lock::{LockId, LockKey, Uptime};
 use tfwrap::store::{
-    MemoryStore, Record, RecordVersion, Registers, RemoveReply, StoreError, WriteReply,
+    Expect, MemoryStore, Record, RecordVersion, Registers, RemoveReply, StoreError, Stored,
+    WriteReply,
 };
+
+pub(crate) use mishap::{Mishap, Way, Weather, below};
 
 /// From the request to the register, and from there to the reply.
 const HALF_WAY: Duration = Duration::from_millis(5);
@@ -28,6 +35,10 @@ pub(crate) enum Fate {
     DiesWaiting(Duration),
     /// Takes the lock and dies without giving it back, beats and all.
     DiesHolding,
+    /// Dies with its request of this number: before it is done, or just after.
+    DiesAsking(u64, bool),
+    /// Is told to stop, so long after it came, unless it has the lock by then.
+    Interrupted(Duration),
 }
 
 /// One waiter's plan.
@@ -43,13 +54,16 @@ pub(crate) struct Plan {
     pub(crate) term: LeaseTerm,
     /// How it ends.
     pub(crate) fate: Fate,
+    /// What its requests meet.
+    pub(crate) weather: Weather,
 }
 
 impl Plan {
     /// Comes then, holds so long, waits for a day.
     pub(crate) fn new(arrives: Duration, holds: Duration) -> Self {
         let patience = Duration::from_hours(24);
-        Self { arrives, holds, patience, term: LeaseTerm::Never, fate: Fate::Lives }
+        let (term, fate, weather) = (LeaseTerm::Never, Fate::Lives, Weather::default());
+        Self { arrives, holds, patience, term, fate, weather }
     }
 }
 
@@ -58,31 +72,46 @@ impl Plan {
 pub(crate) struct Lot {
     /// When it got the lock.
     pub(crate) granted: Option<Duration>,
+    /// How long the lock could have been had before, as far as it was there to have it.
+    pub(crate) idle: Option<Duration>,
     /// When it gave the lock back, or gave up, or died.
     pub(crate) ended: Option<Duration>,
     /// What it sent until it got the lock.
     pub(crate) requests: u64,
     /// What it sent while it stood at the head of the line or without one.
     pub(crate) head_requests: u64,
+    /// Since when it had a ticket and stood at the head.
+    pub(crate) headed: Option<Duration>,
+    /// Its place in line, the last one that it had.
+    pub(crate) ticket: Option<u64>,
+    /// How many of its requests met something.
+    pub(crate) mishaps: u64,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum What {
     Arrive,
     Apply,
     Deliver,
     Tick,
+    Beat,
     Release,
+    Stop,
     Die,
 }
 
 struct Client {
+    id: LockId,
     queue: Queue,
     plan: Plan,
-    asked: Option<Action>,
+    dice: Jitter,
+    asked: Option<(Action, Way)>,
     answer: Option<Event>,
-    holding: Option<RecordVersion>,
+    /// The version of its record and the beat in it, once it knows that the lock is its own.
+    holding: Option<(RecordVersion, u64)>,
     gone: bool,
+    /// How many ticks in a row brought nothing at one and the same time.
+    idle_ticks: (Duration, u32),
     lot: Lot,
 }
 
@@ -93,10 +122,17 @@ pub(crate) struct World {
     clients: Vec<Client>,
     agenda: BinaryHeap<Reverse<(Duration, usize, What)>>,
     now: Duration,
+    holders: usize,
+    /// Since when the lock can be had, for whoever looks: free, or its lease has run out.
+    open_since: Duration,
     /// Writes to the line are denied.
     pub(crate) line_is_denied: bool,
     /// How many held the lock at once, at most.
     pub(crate) most_holders: usize,
+}
+
+fn now<T>(reply: impl Future<Output = T>) -> T {
+    reply.now_or_never().expect("memory answers at once")
 }
 
 impl World {
@@ -105,35 +141,39 @@ impl World {
         let mut world = Self {
             store: MemoryStore::new(),
             key: LockKey("bucket/state".to_owned()),
-            clients: Vec::new(),
+            clients: Vec::with_capacity(plans.len()),
             agenda: BinaryHeap::new(),
             now: Duration::ZERO,
+            holders: 0,
+            open_since: Duration::ZERO,
             line_is_denied: false,
             most_holders: 0,
         };
         for (index, plan) in plans.iter().enumerate() {
             let id = LockId(format!("id-{index}"));
-            let lease = Lease { term: plan.term, beat: 0 };
-            let record =
-                Record { info: Some(format!(r#"{{"ID":"{id}"}}"#)), lease: Some(lease.to_text()) };
             let (start, end) = (Uptime(plan.arrives), Uptime(plan.arrives + plan.patience));
             let jitter = |salt: u64| Jitter(seed ^ salt ^ (index as u64).wrapping_mul(0x9e37));
             let acquire = Acquire::new(id.clone(), start, end, jitter(1));
-            let waiter = Waiter { id: id.0, ..Waiter::default() };
+            let waiter = Waiter { id: id.0.clone(), ..Waiter::default() };
+            let record = record(&id, plan.term, 0);
             let queue = Queue::new(acquire, waiter, record, end, jitter(2), true);
-            let lot = Lot::default();
             world.clients.push(Client {
+                id,
                 queue,
                 plan: *plan,
+                dice: jitter(3),
                 asked: None,
                 answer: None,
                 holding: None,
                 gone: false,
-                lot,
+                idle_ticks: (Duration::ZERO, 0),
+                lot: Lot::default(),
             });
             world.plan(plan.arrives, index, What::Arrive);
-            if let Fate::DiesWaiting(after) = plan.fate {
-                world.plan(plan.arrives + after, index, What::Die);
+            match plan.fate {
+                Fate::DiesWaiting(after) => world.plan(plan.arrives + after, index, What::Die),
+                Fate::Interrupted(after) => world.plan(plan.arrives + after, index, What::Stop),
+                Fate::Lives | Fate::DiesHolding | Fate::DiesAsking(..) => {}
             }
         }
         world
@@ -147,21 +187,36 @@ impl World {
                 break;
             }
             self.now = at;
-            self.happen(index, &what);
-            let holders = self.clients.iter().filter(|it| it.holding.is_some() && !it.gone).count();
-            self.most_holders = self.most_holders.max(holders);
+            if !self.clients[index].gone {
+                self.happen(index, what);
+            }
         }
         self.clients.iter().map(|client| client.lot.clone()).collect()
+    }
+
+    /// Who has a ticket in the store, and who has the lock, in the order of the plans.
+    pub(crate) fn leftovers(&self) -> (Vec<usize>, Option<usize>) {
+        let find = |id: &str| self.clients.iter().position(|client| client.id.0 == id);
+        let last = self.read(Slot::Line).and_then(|stored| Line::of(&stored.record));
+        let tickets = (0..last.map_or(0, |line| line.next) + 100)
+            .filter_map(|n| Waiter::of(&self.read(Slot::Ticket(Ticket(n)))?.record))
+            .filter_map(|waiter| find(&waiter.id));
+        let lock = self.read(Slot::Lock);
+        let holder = lock.and_then(|stored| {
+            self.clients.iter().position(|client| stored.record.is_held_by(&client.id))
+        });
+        (tickets.collect(), holder)
+    }
+
+    fn read(&self, slot: Slot) -> Option<Stored> {
+        now(self.store.read(&slot.key(&self.key))).expect("memory can be read")
     }
 
     fn plan(&mut self, at: Duration, index: usize, what: What) {
         self.agenda.push(Reverse((at, index, what)));
     }
 
-    fn happen(&mut self, index: usize, what: &What) {
-        if self.clients[index].gone {
-            return;
-        }
+    fn happen(&mut self, index: usize, what: What) {
         match what {
             What::Arrive => self.step(index, Event::Start),
             What::Apply => self.apply(index),
@@ -178,19 +233,41 @@ impl World {
                     self.step(index, Event::Tick);
                 }
             }
+            What::Beat => self.beat(index),
             What::Release => {
-                if let Some(version) = self.clients[index].holding.take() {
-                    let removed = self.store.remove(&self.key, &version);
-                    assert!(removed.now_or_never().unwrap().is_ok());
+                if let Some((version, _)) = self.clients[index].holding.take() {
+                    self.holders -= 1;
+                    let removed = now(self.store.remove(&self.key, &version));
+                    assert_eq!(removed, Ok(RemoveReply::Removed), "{index} at {:?}", self.now);
+                    self.open_since = self.now;
                 }
                 self.leave(index);
             }
+            What::Stop => {
+                if self.clients[index].holding.is_none() {
+                    self.step(index, Event::Stop);
+                }
+            }
             What::Die => {
                 if self.clients[index].holding.is_none() {
-                    self.leave(index);
+                    self.die(index);
                 }
             }
         }
+    }
+
+    /// The holder shows that it lives; what can go wrong with that is not the line's business.
+    fn beat(&mut self, index: usize) {
+        let Client { id, plan, holding, .. } = &mut self.clients[index];
+        let Some((version, beat)) = holding else { return };
+        *beat += 1;
+        let (record, expect) = (record(id, plan.term, *beat), Expect::Version(version.clone()));
+        match now(self.store.write(&self.key, &record, &expect)) {
+            Ok(WriteReply::Applied(applied)) => *version = applied,
+            other => panic!("{index} lost the lock: {other:?}"),
+        }
+        let next = self.now + plan.term.period();
+        self.plan(next, index, What::Beat);
     }
 
     fn leave(&mut self, index: usize) {
@@ -199,35 +276,72 @@ impl World {
         client.lot.ended = Some(self.now);
     }
 
+    fn die(&mut self, index: usize) {
+        let client = &mut self.clients[index];
+        self.holders -= usize::from(client.holding.take().is_some());
+        let (id, term) = (client.id.clone(), client.plan.term);
+        if self.read(Slot::Lock).is_some_and(|stored| stored.record.is_held_by(&id)) {
+            self.open_since = match term {
+                LeaseTerm::After(ttl) => self.now + ttl,
+                LeaseTerm::Never => Duration::MAX,
+            };
+        }
+        self.leave(index);
+    }
+
     fn apply(&mut self, index: usize) {
-        let Some(asked) = self.clients[index].asked.clone() else { return };
-        let store = &self.store;
+        let Some((asked, way)) = self.clients[index].asked.clone() else { return };
+        let dies = match self.clients[index].plan.fate {
+            Fate::DiesAsking(number, done) if number == self.clients[index].lot.requests => {
+                Some(done)
+            }
+            _ => None,
+        };
+        if dies == Some(false) {
+            return self.die(index);
+        }
+        let answer = self.answer(index, asked, way.mishap);
+        if dies == Some(true) {
+            return self.die(index);
+        }
+        self.clients[index].answer = Some(answer);
+        self.plan(self.now + way.back, index, What::Deliver);
+    }
+
+    fn answer(&mut self, index: usize, asked: Action, mishap: Mishap) -> Event {
+        let fault = match mishap {
+            Mishap::None => None,
+            Mishap::Lost | Mishap::Unanswered => {
+                Some(StoreError::Unavailable { detail: "no reply".to_owned(), sent: true })
+            }
+            Mishap::Throttled => Some(StoreError::Throttled("slow down".to_owned())),
+        };
         let denied = |slot: Slot| self.line_is_denied && slot != Slot::Lock;
         let refusal = || StoreError::Denied("PutItem".to_owned());
-        let answer = match asked {
-            Action::Read(slot) => {
-                Event::Read(store.read(&slot.key(&self.key)).now_or_never().unwrap())
-            }
+        let is_done = matches!(mishap, Mishap::None | Mishap::Unanswered);
+        match asked {
+            Action::Read(slot) => Event::Read(match fault {
+                Some(fault) => Err(fault),
+                None => Ok(self.read(slot)),
+            }),
             Action::Write(slot, ..) if denied(slot) => Event::Wrote(Err(refusal())),
             Action::Write(slot, record, expect) => {
                 let key = slot.key(&self.key);
-                let reply = store.write(&key, &record, &expect).now_or_never().unwrap();
-                if let (Slot::Lock, Ok(WriteReply::Applied(version))) = (slot, &reply) {
-                    self.clients[index].holding = Some(version.clone());
+                let reply = is_done.then(|| now(self.store.write(&key, &record, &expect)));
+                if let (Slot::Ticket(Ticket(n)), Some(Ok(WriteReply::Applied(_)))) = (slot, &reply)
+                {
+                    self.clients[index].lot.ticket = Some(n);
                 }
-                Event::Wrote(reply)
+                Event::Wrote(fault.map_or_else(|| reply.expect("it was done"), Err))
             }
             Action::Remove(slot, _) if denied(slot) => Event::Removed(Err(refusal())),
             Action::Remove(slot, version) => {
                 let key = slot.key(&self.key);
-                let reply: Result<RemoveReply, _> =
-                    store.remove(&key, &version).now_or_never().unwrap();
-                Event::Removed(reply)
+                let reply = is_done.then(|| now(self.store.remove(&key, &version)));
+                Event::Removed(fault.map_or_else(|| reply.expect("it was done"), Err))
             }
-            Action::Wait | Action::Done(_) => return,
-        };
-        self.clients[index].answer = Some(answer);
-        self.plan(self.now + HALF_WAY, index, What::Deliver);
+            Action::Wait | Action::Done(_) => unreachable!("no request"),
+        }
     }
 
     fn step(&mut self, index: usize, event: Event) {
@@ -235,36 +349,66 @@ impl World {
         let client = &mut self.clients[index];
         match client.queue.step(Uptime(now), event) {
             Action::Wait => {
+                let (at, count) = &mut client.idle_ticks;
+                *count = if *at == now { *count + 1 } else { 0 };
+                *at = now;
+                assert!(*count < 50, "{index} spins at {now:?}: {:?}", client.queue);
                 if let Some(due) = client.queue.deadline() {
                     self.plan(due.0.max(now), index, What::Tick);
                 }
             }
-            Action::Done(outcome) => self.done(index, &outcome),
+            Action::Done(outcome) => self.done(index, outcome),
             action => {
                 client.lot.requests += 1;
-                if client.queue.ahead().is_none_or(|ahead| ahead == 0) {
+                let ahead = client.queue.ahead();
+                if ahead.is_none_or(|ahead| ahead == 0) {
                     client.lot.head_requests += 1;
                 }
-                client.asked = Some(action);
-                self.plan(now + HALF_WAY, index, What::Apply);
+                match ahead {
+                    Some(0) => _ = client.lot.headed.get_or_insert(now),
+                    Some(_) => client.lot.headed = None,
+                    None => {}
+                }
+                let way = client.plan.weather.next(&mut client.dice, HALF_WAY);
+                let fair = way.mishap == Mishap::None && way.there == HALF_WAY;
+                client.lot.mishaps += u64::from(!fair);
+                client.asked = Some((action, way));
+                self.plan(now + way.there, index, What::Apply);
             }
         }
     }
 
-    fn done(&mut self, index: usize, outcome: &Outcome) {
+    fn done(&mut self, index: usize, outcome: Outcome) {
         let now = self.now;
         let client = &mut self.clients[index];
         match outcome {
-            Outcome::Granted(_) => {
+            Outcome::Granted(won) => {
+                self.holders += 1;
+                self.most_holders = self.most_holders.max(self.holders);
                 client.lot.granted = Some(now);
+                let could = self.open_since.max(client.plan.arrives);
+                client.lot.idle = Some(now.saturating_sub(could));
+                client.holding = Some((won.version, 0));
+                let (holds, period) = (client.plan.holds, client.plan.term.period());
                 if client.plan.fate == Fate::DiesHolding {
-                    self.leave(index);
+                    self.die(index);
                 } else {
-                    let until = now + client.plan.holds;
-                    self.plan(until, index, What::Release);
+                    self.plan(now + holds, index, What::Release);
+                    self.plan(now + period, index, What::Beat);
                 }
+            }
+            Outcome::Stopped { held: Some(won) } => {
+                self.holders += 1;
+                self.most_holders = self.most_holders.max(self.holders);
+                client.holding = Some((won.version, 0));
+                self.plan(now, index, What::Release);
             }
             Outcome::TimedOut | Outcome::Stopped { .. } | Outcome::Failed(_) => self.leave(index),
         }
     }
+}
+
+fn record(id: &LockId, term: LeaseTerm, beat: u64) -> Record {
+    let lease = Lease { term, beat };
+    Record { info: Some(format!(r#"{{"ID":"{id}"}}"#)), lease: Some(lease.to_text()) }
 }

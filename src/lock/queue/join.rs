@@ -188,7 +188,9 @@ impl Queue {
     pub(super) fn give_back(&mut self) -> Action {
         match self.mine.take() {
             Some(Mine { ticket, version, .. }) => {
-                self.ask(Phase::GivingBack, Action::Remove(Slot::Ticket(ticket), version))
+                self.tries = 0;
+                let remove = Action::Remove(Slot::Ticket(ticket), version.clone());
+                self.ask(Phase::GivingBack(ticket, version), remove)
             }
             None => self.open(),
         }

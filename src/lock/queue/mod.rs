@@ -29,6 +29,10 @@ const LOOK_AROUND: Duration = Duration::from_secs(2);
 /// this step.
 const TRIES: u32 = 8;
 
+/// How often the remove of our own ticket is tried: it stands in the way of those behind it, but a
+/// lock that is ours by now must not wait for it.
+const REMOVE_TRIES: u32 = 4;
+
 /// How soon to try again what the store did not answer.
 const RETRY: Duration = Duration::from_secs(2);
 
@@ -81,7 +85,7 @@ enum Phase {
     /// What became of an unanswered raise is being read.
     SettlingRaise,
     /// A number that may be a used one is being given back; then we join again.
-    GivingBack,
+    GivingBack(Ticket, RecordVersion),
     /// In line, asleep.
     Queued,
     /// Our ticket shows that we live.
@@ -106,7 +110,7 @@ enum Phase {
     CheckingBefore(Ticket),
     /// On the way out, with this outcome: the line is told, then our ticket goes.
     Telling(Outcome),
-    Removing(Outcome),
+    Removing(Outcome, Ticket, RecordVersion),
     Ended,
 }
 
@@ -164,6 +168,8 @@ pub struct Queue {
     /// Since when the lock is seen free, and where `head` was.
     lying: Option<(Uptime, u64)>,
     tried: bool,
+    /// How many records were sent to the lock's register.
+    attempts: u64,
     tries: u32,
     stopping: bool,
 }
@@ -199,6 +205,7 @@ impl Queue {
             hold: Duration::ZERO,
             lying: None,
             tried: false,
+            attempts: 0,
             tries: 0,
             stopping: false,
         }
@@ -208,6 +215,12 @@ impl Queue {
     #[must_use]
     pub fn acquire(&self) -> &Acquire {
         &self.acquire
+    }
+
+    /// The highest beat that a record of ours may bear: a keeper counts on from there.
+    #[must_use]
+    pub fn last_beat(&self) -> u64 {
+        self.attempts.saturating_sub(1)
     }
 
     /// Why there is no line although there should be one; told once.
@@ -246,6 +259,8 @@ impl Queue {
         match &self.phase {
             Phase::Trying(_) => {
                 let acquire = self.acquire.deadline()?;
+                // While a request is to be settled no beat is sent: waking for one would spin.
+                let beat = beat.filter(|_| self.acquire.is_at_rest());
                 Some(beat.map_or(acquire, |beat| beat.min(acquire)))
             }
             Phase::Queued => {
@@ -276,7 +291,12 @@ impl Queue {
                 Ok(current) => self.reconsider_raise(now, current),
                 Err(_) => self.give_back(),
             },
-            (Phase::GivingBack, Event::Removed(_)) => self.open(),
+            (Phase::GivingBack(ticket, version), Event::Removed(reply)) => {
+                match self.removes_again(ticket, version, reply) {
+                    Some((version, again)) => self.ask(Phase::GivingBack(ticket, version), again),
+                    None => self.open(),
+                }
+            }
             (Phase::Queued, Event::Tick) => self.wake(now),
             (Phase::Beating, Event::Wrote(reply)) => self.beaten(now, reply),
             (Phase::SettlingBeat, Event::Read(reply)) => self.beat_settled(now, reply),
@@ -306,7 +326,14 @@ impl Queue {
                 self.before_checked(now, ticket, reply)
             }
             (Phase::Telling(outcome), Event::Wrote(reply)) => self.told(outcome, reply),
-            (Phase::Removing(outcome), Event::Removed(_)) => self.end(outcome),
+            (Phase::Removing(outcome, ticket, version), Event::Removed(reply)) => {
+                match self.removes_again(ticket, version, reply) {
+                    Some((version, again)) => {
+                        self.ask(Phase::Removing(outcome, ticket, version), again)
+                    }
+                    None => self.end(outcome),
+                }
+            }
             // A tick that came early, or anything after the end.
             _ => Action::Wait,
         }

@@ -2,15 +2,27 @@
 
 use super::super::Uptime;
 use super::super::acquire::{self, Outcome};
-use super::super::line::Slot;
-use super::{Action, Back, Event, Mine, Phase, Queue, TRIES};
-use crate::store::{Expect, StoreError, WriteReply};
+use super::super::lease::Lease;
+use super::super::line::{Slot, Ticket};
+use super::{Action, Back, Event, Mine, Phase, Queue, REMOVE_TRIES, TRIES};
+use crate::store::{Expect, Record, RecordVersion, RemoveReply, StoreError, WriteReply};
 
 impl Queue {
     pub(super) fn try_first(&mut self, now: Uptime, back: Back) -> Action {
         self.tried = true;
         let action = self.acquire.step(now, acquire::Event::Start);
         self.tries_on(now, back, action)
+    }
+
+    /// The lock's record for the next attempt: no two of them have the same bytes, so that a late
+    /// one is never taken for another.
+    fn numbered_record(&mut self) -> Record {
+        let mut record = self.record.clone();
+        if let Some(lease) = record.lease.as_deref().and_then(Lease::parse) {
+            record.lease = Some(Lease { beat: self.attempts, ..lease }.to_text());
+        }
+        self.attempts += 1;
+        record
     }
 
     pub(super) fn attempt(&mut self, now: Uptime, back: Back) -> Action {
@@ -41,9 +53,11 @@ impl Queue {
     pub(super) fn tries_on(&mut self, now: Uptime, back: Back, action: acquire::Action) -> Action {
         self.phase = Phase::Trying(back);
         match action {
-            acquire::Action::Take => Action::Write(Slot::Lock, self.record.clone(), Expect::Absent),
+            acquire::Action::Take => {
+                Action::Write(Slot::Lock, self.numbered_record(), Expect::Absent)
+            }
             acquire::Action::TakeOver(version) => {
-                Action::Write(Slot::Lock, self.record.clone(), Expect::Version(version))
+                Action::Write(Slot::Lock, self.numbered_record(), Expect::Version(version))
             }
             acquire::Action::Look => Action::Read(Slot::Lock),
             acquire::Action::Done(outcome) => self.leave(outcome),
@@ -128,11 +142,33 @@ impl Queue {
     }
 
     pub(super) fn remove_mine(&mut self, outcome: Outcome) -> Action {
+        self.tries = 0;
         match self.mine.take() {
             Some(Mine { ticket, version, .. }) => {
-                self.ask(Phase::Removing(outcome), Action::Remove(Slot::Ticket(ticket), version))
+                let remove = Action::Remove(Slot::Ticket(ticket), version.clone());
+                self.ask(Phase::Removing(outcome, ticket, version), remove)
             }
             None => self.end(outcome),
         }
+    }
+
+    /// The remove of a ticket of ours that has to be sent again, and of which version: a reply did
+    /// not come, or an unanswered beat was applied after all.
+    pub(super) fn removes_again(
+        &mut self,
+        ticket: Ticket,
+        version: RecordVersion,
+        reply: Result<RemoveReply, StoreError>,
+    ) -> Option<(RecordVersion, Action)> {
+        self.tries += 1;
+        let version = match reply {
+            Ok(RemoveReply::Conflict(Some(Some(stored)))) if self.is_mine(&stored) => {
+                stored.version
+            }
+            Err(error) if error.is_transient() => version,
+            Ok(_) | Err(_) => return None,
+        };
+        let again = Action::Remove(Slot::Ticket(ticket), version.clone());
+        (self.tries < REMOVE_TRIES).then_some((version, again))
     }
 }

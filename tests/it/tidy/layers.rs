@@ -53,6 +53,7 @@ const BORDERS: [Border; 9] = [
         words: &["clock::", "uptime()", "wall()"],
         places: &[
             SHELL,
+            ("command/", "looks again after a while; ages for people"),
             ("clock.rs", "defines them"),
             ("report/reporter.rs", "stamps what is said; decides nothing by it"),
         ],
@@ -76,7 +77,8 @@ const BORDERS: [Border; 9] = [
         words: &["println!", "eprintln!", "print!", "stdout()", "stderr()"],
         places: &[
             ("report/reporter.rs", "says everything"),
-            ("start.rs", "the answers to --help and --version; whether stderr is a terminal"),
+            ("report/answer.rs", "what a command answers or asks"),
+            ("start.rs", "the answers to --help and --version; what is a terminal"),
         ],
     },
 ];

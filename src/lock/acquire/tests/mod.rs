@@ -1,3 +1,6 @@
+mod leases;
+mod unanswered;
+
 use super::*;
 use crate::store::Record;
 
@@ -54,6 +57,28 @@ fn stopped(held: Option<&str>) -> Action {
 fn tick(machine: &mut Acquire) -> (Uptime, Action) {
     let due = machine.deadline().expect("asleep");
     (due, machine.step(due, Event::Tick))
+}
+
+/// A record with a lease of 15 s; `beat` makes its version.
+fn leased(id: &str, beat: u64) -> Stored {
+    let lease = Lease { term: LeaseTerm::After(Duration::from_secs(15)), beat };
+    let record = Record { lease: Some(lease.to_text()), ..stored(id).record };
+    Stored { record, version: version(&format!("{id}-{beat}")) }
+}
+
+/// Looks until the machine asks for anything else.
+fn look_on(machine: &mut Acquire, shown: &Stored) -> (Uptime, Action) {
+    for _ in 0..10_000 {
+        let (now, action) = tick(machine);
+        if action != Action::Look {
+            return (now, action);
+        }
+        let action = machine.step(now, Event::Looked(Ok(Some(shown.clone()))));
+        if action != Action::Wait {
+            return (now, action);
+        }
+    }
+    panic!("looks for ever");
 }
 
 #[test]
@@ -283,194 +308,4 @@ fn throttling_spreads_the_looks() {
         sent += 1;
     }
     assert!(sent < 40, "{sent} requests in a minute");
-}
-
-/// A record with a lease of 15 s; `beat` makes its version.
-fn leased(id: &str, beat: u64) -> Stored {
-    let lease = Lease { term: LeaseTerm::After(Duration::from_secs(15)), beat };
-    let record = Record { lease: Some(lease.to_text()), ..stored(id).record };
-    Stored { record, version: version(&format!("{id}-{beat}")) }
-}
-
-/// Looks until the machine asks for anything else.
-fn look_on(machine: &mut Acquire, shown: &Stored) -> (Uptime, Action) {
-    for _ in 0..10_000 {
-        let (now, action) = tick(machine);
-        if action != Action::Look {
-            return (now, action);
-        }
-        let action = machine.step(now, Event::Looked(Ok(Some(shown.clone()))));
-        if action != Action::Wait {
-            return (now, action);
-        }
-    }
-    panic!("looks for ever");
-}
-
-#[test]
-fn a_lease_that_stands_still_for_its_whole_term_is_taken_over() {
-    let mut machine = taking(Duration::from_mins(10));
-    let event = Event::Took(Ok(WriteReply::Conflict(Some(Some(leased("dead", 1))))));
-    assert_eq!(machine.step(at(1), event), Action::Wait);
-    let (now, action) = look_on(&mut machine, &leased("dead", 1));
-    assert_eq!(action, Action::TakeOver(version("dead-1")));
-    assert!(now >= at(15_001) && now <= at(15_100), "{now:?}");
-    let action = machine.step(now, Event::Took(Ok(WriteReply::Applied(version("v")))));
-    let won = Won { version: version("v"), since: now, answered: true };
-    assert_eq!(action, Action::Done(Outcome::Granted(won)));
-    assert!(machine.taken_over().unwrap().is_held_by(&LockId("dead".to_owned())));
-}
-
-#[test]
-fn every_beat_begins_the_term_anew() {
-    let mut machine = taking(Duration::from_mins(10));
-    let event = Event::Took(Ok(WriteReply::Conflict(Some(Some(leased("alive", 1))))));
-    assert_eq!(machine.step(at(1), event), Action::Wait);
-    let mut now = at(0);
-    while now < at(120_000) {
-        let action;
-        (now, action) = tick(&mut machine);
-        assert_eq!(action, Action::Look);
-        let beat = now.0.as_secs() / 10;
-        let shown = Event::Looked(Ok(Some(leased("alive", beat))));
-        assert_eq!(machine.step(now, shown), Action::Wait);
-    }
-}
-
-#[test]
-fn a_take_over_that_is_refused_leaves_the_holder_alone() {
-    let mut machine = taking(Duration::from_mins(10));
-    let event = Event::Took(Ok(WriteReply::Conflict(Some(Some(leased("slow", 1))))));
-    assert_eq!(machine.step(at(1), event), Action::Wait);
-    let (now, action) = look_on(&mut machine, &leased("slow", 1));
-    assert_eq!(action, Action::TakeOver(version("slow-1")));
-    let event = Event::Took(Ok(WriteReply::Conflict(Some(Some(leased("slow", 2))))));
-    assert_eq!(machine.step(now, event), Action::Wait);
-    assert_eq!(machine.taken_over(), None);
-}
-
-#[test]
-fn a_record_without_a_lease_never_expires() {
-    let mut machine = taking(Duration::from_hours(1));
-    assert_eq!(machine.step(at(1), conflict("stock")), Action::Wait);
-    let (now, action) = look_on(&mut machine, &stored("stock"));
-    assert_eq!(action, Action::Take, "only the last try");
-    assert_eq!(now, at(3_600_000));
-}
-
-/// Lets every create go unanswered and every read find nothing, until the machine rests.
-fn unanswered(machine: &mut Acquire, now: Uptime) -> Action {
-    for _ in 0..6 {
-        match machine.step(now, Event::Took(Err(lost()))) {
-            Action::Look => {}
-            action => return action,
-        }
-        match machine.step(now, Event::Looked(Ok(None))) {
-            Action::Take => {}
-            action => return action,
-        }
-    }
-    panic!("asks again and again without a pause");
-}
-
-#[test]
-fn a_store_that_answers_reads_alone_is_asked_with_pauses_and_given_up_at_the_end_of_the_wait() {
-    let mut machine = taking(TEN_SECONDS);
-    let (mut now, mut action) = (at(1), unanswered(&mut machine, at(1)));
-    while action == Action::Wait {
-        (now, action) = tick(&mut machine);
-        assert_eq!(action, Action::Take);
-        action = unanswered(&mut machine, now);
-    }
-    assert_eq!(action, Action::Done(Outcome::Failed(lost())));
-    assert_eq!(now, at(10_000));
-    assert!(machine.may_still_appear());
-}
-
-#[test]
-fn one_of_two_unanswered_creates_may_still_appear_when_the_other_is_found() {
-    let mut machine = taking(TEN_SECONDS);
-    assert_eq!(machine.step(at(1), Event::Took(Err(lost()))), Action::Look);
-    assert_eq!(machine.step(at(2), Event::Looked(Ok(None))), Action::Take);
-    assert_eq!(machine.step(at(3), Event::Took(Err(lost()))), Action::Look);
-    assert_eq!(machine.step(at(4), Event::Looked(Ok(Some(stored("me"))))), found("me"));
-    assert!(machine.may_still_appear());
-}
-
-/// A machine that may not read and whose next create is out.
-fn blind(limit: Duration) -> (Uptime, Acquire) {
-    let mut machine = taking(limit);
-    assert_eq!(machine.step(at(1), Event::Took(Ok(WriteReply::Conflict(None)))), Action::Look);
-    let denied = StoreError::Denied("s3:GetObject".to_owned());
-    assert_eq!(machine.step(at(2), Event::Looked(Err(denied))), Action::Wait);
-    let (now, action) = tick(&mut machine);
-    assert_eq!(action, Action::Take);
-    (now, machine)
-}
-
-#[test]
-fn without_leave_to_read_a_refusal_that_shows_nothing_is_waited_for() {
-    let (mut now, mut machine) = blind(TEN_SECONDS);
-    loop {
-        match machine.step(now, Event::Took(Ok(WriteReply::Conflict(None)))) {
-            Action::Wait => {
-                let action;
-                (now, action) = tick(&mut machine);
-                assert_eq!(action, Action::Take);
-            }
-            action => {
-                assert_eq!(action, Action::Done(Outcome::TimedOut));
-                assert_eq!(now, at(10_000));
-                return;
-            }
-        }
-    }
-}
-
-#[test]
-fn without_leave_to_read_an_unanswered_create_is_not_repeated_without_a_pause() {
-    let (mut now, mut machine) = blind(TEN_SECONDS);
-    loop {
-        match machine.step(now, Event::Took(Err(lost()))) {
-            Action::Wait => {
-                let action;
-                (now, action) = tick(&mut machine);
-                assert_eq!(action, Action::Take);
-            }
-            action => {
-                assert_eq!(action, Action::Done(Outcome::Failed(lost())));
-                assert_eq!(now, at(10_000));
-                return;
-            }
-        }
-    }
-}
-
-#[test]
-fn a_take_over_that_is_never_answered_is_repeated_with_pauses_until_the_end_of_the_wait() {
-    let mut machine = taking(Duration::from_secs(30));
-    let shown = || Ok(Some(leased("dead", 1)));
-    let event = Event::Took(Ok(WriteReply::Conflict(Some(shown().unwrap()))));
-    assert_eq!(machine.step(at(1), event), Action::Wait);
-    let (mut now, mut action) = look_on(&mut machine, &leased("dead", 1));
-    let (first, mut tries) = (now, 0);
-    loop {
-        action = match action {
-            Action::TakeOver(_) | Action::Take => {
-                tries += 1;
-                machine.step(now, Event::Took(Err(lost())))
-            }
-            Action::Look => machine.step(now, Event::Looked(shown())),
-            Action::Wait => {
-                (now, action) = tick(&mut machine);
-                continue;
-            }
-            Action::Done(outcome) => {
-                assert_eq!(outcome, Outcome::TimedOut);
-                break;
-            }
-        };
-        assert!(tries < 60, "{tries} tries in {:?}", now.since(first));
-    }
-    assert_eq!(now, at(30_000));
 }

@@ -1,0 +1,218 @@
+//! `tfwrap unlock`: removes the lock of a holder that is gone, and nothing else.
+//!
+//! What is removed is exactly what was shown, by its version. Only with `--force` a holder that
+//! goes on beating in between is followed, and then only within the one tenure that was shown.
+
+use std::time::Duration;
+
+use super::{Opened, lease_of};
+use crate::cli::UnlockArgs;
+use crate::clock::{uptime, wall};
+use crate::error::Error;
+use crate::lock::lease::Lease;
+use crate::lock::{Holder, LockId};
+use crate::report::{
+    LockState, Queue, answer, ask, clean, clean_line, describe_holder, shell_quote,
+};
+use crate::run::{Shell, look};
+use crate::store::{RemoveReply, Stored};
+use crate::target::LockTarget;
+
+/// How long to try to remove it through network faults.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Between two looks for a sign of life.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Shows the lock, makes sure, removes it.
+pub(crate) async fn run(
+    shell: &mut Shell,
+    targets: &[LockTarget],
+    args: &UnlockArgs,
+    can_ask: bool,
+) -> Result<(), Error> {
+    let locks = Opened::all(targets).await?;
+    let (lock, shown) = find(shell, &locks, &args.id).await?;
+    let state = LockState {
+        lock: lock.register.lock.clone(),
+        holding: Some(lock.holding(&shown)),
+        line: Queue::Unasked,
+    };
+    say(&state.text(wall()));
+    if !lock.target.has_lease() {
+        return Err(refused(
+            format!(
+                "`{}` is locked by the kernel for as long as a process has the state file open: \
+                 nobody else can unlock it",
+                lock.register.lock
+            ),
+            &format!(
+                "end that process, which this shows: {}",
+                lock.target.unlock_command(&LockId(clean(&args.id)))
+            ),
+        ));
+    }
+    if !args.yes && !can_ask {
+        return Err(refused(
+            "there is no terminal to ask on, so the lock stays".to_owned(),
+            "say `--yes` if you are sure that its holder is gone",
+        ));
+    }
+    if !args.force {
+        match lease_of(&shown) {
+            Some(lease) => wait_for_a_sign(shell, lock, &shown, lease).await?,
+            None => say("a record without a lease does not show whether its holder lives\n"),
+        }
+    }
+    if !args.yes && !is_confirmed(shell).await? {
+        return Err(refused("not confirmed: the lock stays".to_owned(), "type `yes` in full"));
+    }
+    remove(shell, lock, &shown, args.force).await?;
+    say(&format!(
+        "removed the lock `{}`\nits run may have ended in the middle: read what Terraform plans \
+         before you apply\n",
+        clean_line(&lock.register.lock)
+    ));
+    Ok(())
+}
+
+/// A closed pipe is no failure.
+fn say(text: &str) {
+    let _closed = answer(text);
+}
+
+fn refused(message: String, hint: &str) -> Error {
+    Error::Refused { message, hint: Some(hint.to_owned()) }
+}
+
+/// The lock that is held under this ID.
+async fn find<'a, 'b>(
+    shell: &mut Shell,
+    locks: &'a [Opened<'b>],
+    id: &str,
+) -> Result<(&'a Opened<'b>, Stored), Error> {
+    let wanted = LockId(id.to_owned());
+    let mut there = Vec::new();
+    for lock in locks {
+        let stored = look::read(shell, &lock.register).await?;
+        match stored {
+            Some(stored) if !id.is_empty() && stored.record.is_held_by(&wanted) => {
+                return Ok((lock, stored));
+            }
+            stored => there.push(described(lock, stored.as_ref())),
+        }
+    }
+    if there.is_empty() {
+        there.push("there is no lock here that tfwrap takes".to_owned());
+    }
+    Err(refused(
+        format!("no lock has the ID `{}`: {}", clean(id), there.join("; ")),
+        "`tfwrap status` shows the locks of this directory and workspace",
+    ))
+}
+
+fn described(lock: &Opened<'_>, stored: Option<&Stored>) -> String {
+    let what = match stored.map(|stored| Holder::of(&stored.record)) {
+        None => "free".to_owned(),
+        Some(Holder::Known(info)) => describe_holder(&info, wall()),
+        Some(Holder::Unreadable) => "held by someone whose record cannot be read".to_owned(),
+    };
+    format!("`{}` is {what}", lock.register.lock)
+}
+
+/// Watches for as long as a living holder may take for its next beat; only one that stands still
+/// gets through.
+async fn wait_for_a_sign(
+    shell: &mut Shell,
+    lock: &Opened<'_>,
+    shown: &Stored,
+    lease: Lease,
+) -> Result<(), Error> {
+    // A beat's own time-out is half its period at most.
+    let period = lease.term.period();
+    let span = period + period / 2 + LOOK;
+    say(&format!("watching for a sign of life, up to {} s …\n", span.as_secs() + 1));
+    let until = uptime().plus(span);
+    while uptime() < until {
+        look::pause(shell, LOOK.min(until.since(uptime()))).await?;
+        let current = look::read(shell, &lock.register).await?;
+        check(lock, shown, current.as_ref())?;
+    }
+    Ok(())
+}
+
+/// Refuses what is no longer what was shown.
+fn check(lock: &Opened<'_>, shown: &Stored, current: Option<&Stored>) -> Result<(), Error> {
+    match current {
+        Some(current) if current.version == shown.version => Ok(()),
+        Some(current) if is_same_tenure(shown, current) => Err(refused(
+            "its holder lives: it gave a sign of life just now".to_owned(),
+            "wait for it, or stop that run where it was started; `--force` removes the lock \
+             although two runs may then use the state",
+        )),
+        current => Err(refused(
+            format!("the lock changed meanwhile and stays: {}", described(lock, current)),
+            "`tfwrap status` shows what is there now",
+        )),
+    }
+}
+
+/// A tenure's lock info never changes; its beat does.
+fn is_same_tenure(shown: &Stored, current: &Stored) -> bool {
+    shown.record.info == current.record.info
+}
+
+async fn is_confirmed(shell: &mut Shell) -> Result<bool, Error> {
+    if ask("remove this lock? Only `yes` does:").is_err() {
+        return Ok(false);
+    }
+    Ok(look::answer(shell).await?.trim() == "yes")
+}
+
+async fn remove(
+    shell: &mut Shell,
+    lock: &Opened<'_>,
+    shown: &Stored,
+    force: bool,
+) -> Result<(), Error> {
+    let until = uptime().plus(PATIENCE);
+    let mut version = shown.version.clone();
+    // Whether a remove was sent that may have been applied.
+    let mut unknown = false;
+    loop {
+        let current = match look::remove(shell, &lock.register, &version).await {
+            Ok(RemoveReply::Removed) => return Ok(()),
+            Ok(RemoveReply::Conflict(Some(current))) => current,
+            Ok(RemoveReply::Conflict(None)) => look::read(shell, &lock.register).await?,
+            Err(error) if error.is_transient() && uptime() < until => {
+                unknown |= error.outcome_is_unknown();
+                look::pause(shell, look::RETRY).await?;
+                look::read(shell, &lock.register).await?
+            }
+            Err(source) => {
+                return Err(Error::Store { lock: lock.register.lock.clone(), source });
+            }
+        };
+        match current {
+            // What was shown is gone; whoever took the lock since is none of ours.
+            current if unknown && current.as_ref().is_none_or(|it| !is_same_tenure(shown, it)) => {
+                return Ok(());
+            }
+            Some(current) if force && is_same_tenure(shown, &current) && uptime() < until => {
+                version = current.version;
+            }
+            current => check(lock, shown, current.as_ref())?,
+        }
+        if uptime() >= until {
+            return Err(refused(
+                "the store does not remove the lock".to_owned(),
+                &format!("try again: tfwrap unlock {}", shell_quote(&id_of(shown))),
+            ));
+        }
+    }
+}
+
+fn id_of(stored: &Stored) -> String {
+    let holder = Holder::of(&stored.record);
+    holder.info().map(|info| clean(&info.id.0)).unwrap_or_default()
+}

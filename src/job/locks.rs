@@ -1,0 +1,88 @@
+//! Which locks there are: the backend's, as a run would find it, and those of `--lock`.
+
+use super::backend_lock::{BackendLock, lock_of};
+use super::{Place, dialect, find_terraform};
+use crate::backend::{self, BackendError, Request, Resolved};
+use crate::error::Error;
+use crate::settings::Settings;
+use crate::target::LockTarget;
+
+/// The locks of a directory, for the commands that look at them.
+#[derive(Debug)]
+pub struct Found {
+    /// In the order in which a run takes them.
+    pub targets: Vec<LockTarget>,
+    /// Things to say first.
+    pub notes: Vec<String>,
+    /// Things to say with `-v`.
+    pub details: Vec<String>,
+}
+
+/// Finds what `run` would take.
+pub(super) fn find(settings: &Settings, place: &Place<'_>) -> Result<Found, Error> {
+    let terraform = find_terraform(settings, place).ok();
+    let request = Request {
+        dialect: terraform.as_deref().map(dialect).unwrap_or_default(),
+        allow_hcl_fallback: true,
+        ..Request::new(&place.dir, place.env)
+    };
+    let targets = further_locks(settings, place)?;
+    let resolved = resolve(&request, &targets, settings)?;
+    let lock = lock_of(resolved.as_ref(), settings, &targets, place)?;
+    let mut found = Found { targets, notes: Vec::new(), details: Vec::new() };
+    match lock {
+        BackendLock::Take(target) => found.targets.push(target),
+        BackendLock::Native => {}
+        BackendLock::None { why } => found.notes.push(why),
+    }
+    if let Some(resolved) = resolved {
+        found.details.push(resolved.in_words());
+        found.notes.extend(resolved.notes);
+    }
+    in_order(&mut found.targets)?;
+    Ok(found)
+}
+
+pub(super) fn further_locks(
+    settings: &Settings,
+    place: &Place<'_>,
+) -> Result<Vec<LockTarget>, Error> {
+    settings
+        .locks
+        .iter()
+        .map(|lock| {
+            LockTarget::of_url(&lock.value, place.env, &place.dir).map_err(|what| Error::Config {
+                message: format!("{}: {what}", lock.origin),
+                hint: None,
+            })
+        })
+        .collect()
+}
+
+/// What Terraform will use. With `--no-backend-lock` and locks of our own nothing needs to be
+/// known about the backend.
+pub(super) fn resolve(
+    request: &Request<'_>,
+    further: &[LockTarget],
+    settings: &Settings,
+) -> Result<Option<Resolved>, Error> {
+    if settings.no_backend_lock.value && !further.is_empty() {
+        return Ok(None);
+    }
+    backend::resolve(request).map(Some).map_err(|error: BackendError| Error::Config {
+        message: error.to_string(),
+        hint: Some(error.hint()),
+    })
+}
+
+/// Puts the locks into the order in which they are taken.
+pub(super) fn in_order(targets: &mut [LockTarget]) -> Result<(), Error> {
+    targets.sort_by_key(LockTarget::order);
+    match targets.windows(2).find(|pair| pair[0].url() == pair[1].url()) {
+        None => Ok(()),
+        Some(twice) => Err(Error::Usage {
+            message: format!("the lock `{}` is given twice", twice[0].url()),
+            hint: None,
+        }),
+    }
+}

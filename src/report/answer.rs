@@ -1,0 +1,32 @@
+//! What a command of ours answers, on stdout. (stdout otherwise belongs to the child.)
+
+use std::io::{self, Write as _};
+
+/// Writes it.
+///
+/// # Errors
+/// When stdout is closed.
+pub(crate) fn answer(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+/// Writes it in place of all that is on the terminal.
+///
+/// # Errors
+/// When stdout is closed.
+pub(crate) fn redraw(text: &str) -> io::Result<()> {
+    // Home, then clear to the end; `text` is cleaned, the terminal's own commands are these two.
+    answer(&format!("\u{1b}[H\u{1b}[J{text}"))
+}
+
+/// Asks on the terminal.
+///
+/// # Errors
+/// When stderr is closed.
+pub(crate) fn ask(question: &str) -> io::Result<()> {
+    let mut out = io::stderr().lock();
+    out.write_all(format!("tfwrap: {question} ").as_bytes())?;
+    out.flush()
+}

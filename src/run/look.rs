@@ -1,0 +1,76 @@
+//! Looking at a lock that is not ours, and removing it, for the commands that do: one request at a
+//! time, and every wait but that for a write ends with a signal.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::shell::{Happening, Reply, Request, Shell};
+use crate::clock::uptime;
+use crate::error::Error;
+use crate::lock::LockKey;
+use crate::lock::acquire::FIRST_CONTACT;
+use crate::store::{RecordVersion, Registers, RemoveReply, StoreError, Stored};
+
+/// Between two tries, while a store does not answer.
+pub(crate) const RETRY: Duration = Duration::from_millis(500);
+
+/// A register and the lock that it belongs to.
+#[derive(Debug, Clone)]
+pub(crate) struct Register {
+    /// The lock's name, for messages.
+    pub(crate) lock: String,
+    pub(crate) store: Arc<dyn Registers>,
+    pub(crate) key: LockKey,
+}
+
+/// Reads it; an answer that does not come is waited for as long as at the start of a run.
+pub(crate) async fn read(shell: &mut Shell, register: &Register) -> Result<Option<Stored>, Error> {
+    let patience = uptime().plus(FIRST_CONTACT);
+    loop {
+        shell.send(Request::Read(register.store.clone(), register.key.clone()));
+        let answer = loop {
+            match shell.next(None, None).await {
+                Happening::Reply(Reply::Read(answer)) => break answer,
+                other => super::heed(shell, &other)?,
+            }
+        };
+        match answer {
+            Ok(stored) => return Ok(stored),
+            Err(error) if error.is_transient() && uptime() < patience => {
+                pause(shell, RETRY).await?;
+            }
+            Err(source) => return Err(Error::Store { lock: register.lock.clone(), source }),
+        }
+    }
+}
+
+/// Removes this version of it. Signals wait: half a remove helps nobody.
+pub(crate) async fn remove(
+    shell: &mut Shell,
+    register: &Register,
+    version: &RecordVersion,
+) -> Result<RemoveReply, StoreError> {
+    let (store, key) = (register.store.clone(), register.key.clone());
+    shell.send(Request::Remove(store, key, version.clone()));
+    loop {
+        if let Happening::Reply(Reply::Removed(reply)) = shell.next(None, None).await {
+            return reply;
+        }
+    }
+}
+
+/// Waits, but for signals.
+pub(crate) async fn pause(shell: &mut Shell, span: Duration) -> Result<(), Error> {
+    super::pause(shell, uptime().plus(span)).await
+}
+
+/// What is typed on stdin; empty where nothing can be.
+pub(crate) async fn answer(shell: &mut Shell) -> Result<String, Error> {
+    shell.send(Request::Answer);
+    loop {
+        match shell.next(None, None).await {
+            Happening::Reply(Reply::Answer(line)) => return Ok(line.unwrap_or_default()),
+            other => super::heed(shell, &other)?,
+        }
+    }
+}
