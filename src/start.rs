@@ -44,7 +44,7 @@ pub(crate) fn start(args: &[OsString], env: &Env) -> u8 {
     let ci = Ci::from_env(env);
     match prepare(&line, program, env, &ci) {
         Ok((settings, job)) => {
-            let options = report_options(&settings, env);
+            let options = report_options(&settings, env, &ci);
             match job {
                 Job::Exec { child, warning, detail } => exec(&child, warning, detail, options, env),
                 Job::Locked(job) => locked(*job, &settings, &ci, options, env),
@@ -193,6 +193,8 @@ fn set_up(
 
 /// Ends what [`set_up`] began.
 fn wind_up(runtime: Runtime, shell: &Shell) {
+    // After a panic while waiting there may be a line to take away.
+    shell.reporter.settle(LAST_WORDS);
     shell.reporter.flush(LAST_WORDS);
     // A store request that hangs in a blocking thread must not keep us.
     runtime.shutdown_background();
@@ -263,12 +265,15 @@ fn say_panics(reporter: &Arc<Reporter>) {
     }));
 }
 
-fn report_options(settings: &Settings, env: &Env) -> report::Options {
+fn report_options(settings: &Settings, env: &Env, ci: &Ci) -> report::Options {
+    let is_terminal = std::io::stderr().is_terminal();
+    let can_redraw = is_terminal && !matches!(env.get("TERM"), None | Some("" | "dumb"));
     report::Options {
         format: settings.log_format.value,
         verbosity: settings.verbosity,
-        color: use_color(settings.color, env, std::io::stderr().is_terminal()),
+        color: use_color(settings.color, env, is_terminal),
         annotations: github::is_actions(env),
+        redraw: can_redraw && !ci.in_ci,
     }
 }
 
@@ -280,6 +285,7 @@ fn provisional_options(options: &Options, env: &Env) -> report::Options {
         verbosity: Verbosity::Normal,
         color: use_color(ColorChoice::Auto, env, std::io::stderr().is_terminal()),
         annotations: github::is_actions(env),
+        redraw: false,
     }
 }
 

@@ -71,7 +71,7 @@ impl Json {
 
 fn event_of(notice: &Notice) -> (&'static str, Value) {
     match notice {
-        Notice::Waiting { holder, waited, limit, ahead, silent, .. } => (
+        Notice::Waiting { holder, waited, limit, ahead, silent, estimate, .. } => (
             "waiting",
             json!({
                 "holder": holder.as_deref().map(holder_of),
@@ -79,6 +79,7 @@ fn event_of(notice: &Notice) -> (&'static str, Value) {
                 "limit_seconds": seconds(*limit),
                 "ahead": ahead,
                 "silent_seconds": silent.map(seconds),
+                "estimate_seconds": estimate.map(seconds),
             }),
         ),
         Notice::Acquired { waited, contended, .. } => {

@@ -13,9 +13,11 @@ pub mod github;
 pub mod gitlab;
 mod json;
 mod lock_state;
+mod redrawn;
 mod reporter;
 mod summary;
 mod text;
+mod waiting;
 
 #[cfg(test)]
 mod hostile;
@@ -57,6 +59,9 @@ pub enum Notice {
         /// How long ago the holder last showed that it lives, as far as we saw; none where its
         /// record has no lease.
         silent: Option<Duration>,
+        /// How long it may still take until our turn, by the holds seen so far; none before one
+        /// was seen to end.
+        estimate: Option<Duration>,
     },
     /// The lock is ours after a wait.
     Acquired {
@@ -172,6 +177,7 @@ mod tests {
                 limit: time,
                 ahead: None,
                 silent: None,
+                estimate: None,
             },
             Notice::Acquired { lock: text(), id: text(), waited: time, contended: true },
             Notice::Released { lock: text(), id: text(), held: time, worth_saying: true },

@@ -5,17 +5,20 @@
 //! counted instead of kept; the count is said once stderr moves again. When stderr is closed,
 //! nothing is said any more and nothing else changes: Rust ignores SIGPIPE, so a write fails with
 //! an error that ends here.
+//!
+//! On a terminal the same thread keeps the line that is redrawn while tfwrap waits ([`Redrawn`]).
 
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::redrawn::Redrawn;
 use super::{Json, Notice, Text, github};
 use crate::clock;
 use crate::settings::{LogFormat, Verbosity};
@@ -25,6 +28,9 @@ const QUEUE: usize = 256;
 
 /// How long to wait before the next try when stderr is non-blocking and full.
 const RETRY: Duration = Duration::from_millis(20);
+
+/// How often the line that is redrawn is.
+const FRAME: Duration = Duration::from_millis(200);
 
 /// How to say things.
 #[derive(Debug, Clone, Copy)]
@@ -38,6 +44,8 @@ pub struct Options {
     /// Whether errors and warnings also become GitHub annotations; in text only, since JSON
     /// promises nothing but objects.
     pub annotations: bool,
+    /// Whether waiting is one line that is redrawn, after the first; in text only. For terminals.
+    pub redraw: bool,
 }
 
 impl Default for Options {
@@ -47,6 +55,7 @@ impl Default for Options {
             verbosity: Verbosity::Normal,
             color: false,
             annotations: false,
+            redraw: false,
         }
     }
 }
@@ -74,13 +83,28 @@ struct Queue {
 struct State {
     notices: VecDeque<(Timestamp, Notice)>,
     dropped: u64,
+    line: LineState,
     writing: bool,
     closing: bool,
 }
 
+/// Of the line that is redrawn, as the callers see it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum LineState {
+    #[default]
+    Gone,
+    /// There may be one.
+    Drawn,
+    /// It is to go.
+    Settling,
+}
+
 impl State {
     fn is_idle(&self) -> bool {
-        self.notices.is_empty() && self.dropped == 0 && !self.writing
+        self.notices.is_empty()
+            && self.dropped == 0
+            && self.line != LineState::Settling
+            && !self.writing
     }
 }
 
@@ -101,7 +125,8 @@ impl Reporter {
         // A descriptor of its own: the panic hook takes the lock of `std::io::stderr`, and a stalled
         // write under that lock would keep a panic from being unwound.
         let stderr = io::stderr().as_fd().try_clone_to_owned()?;
-        Self::to_writer(options, File::from(stderr))
+        let terminal = if options.redraw { Some(stderr.try_clone()?) } else { None };
+        Self::start(options, File::from(stderr), terminal)
     }
 
     /// Starts saying things to any writer.
@@ -109,13 +134,24 @@ impl Reporter {
     /// # Errors
     /// When a thread cannot be had.
     pub fn to_writer(options: Options, out: impl Write + Send + 'static) -> io::Result<Self> {
+        Self::start(options, out, None)
+    }
+
+    fn start(
+        options: Options,
+        out: impl Write + Send + 'static,
+        terminal: Option<OwnedFd>,
+    ) -> io::Result<Self> {
         let queue = Arc::new(Queue::default());
+        let has_line = options.redraw && options.format == LogFormat::Text;
         let renderer =
             Renderer { options, text: Text { color: options.color }, json: Json::default() };
         let theirs = Arc::clone(&queue);
-        thread::Builder::new()
-            .name("reporter".into())
-            .spawn(move || write_all_notices(&theirs, renderer, out))?;
+        thread::Builder::new().name("reporter".into()).spawn(move || {
+            // Made here: it belongs to the thread that writes.
+            let redrawn = has_line.then(|| Redrawn::new(terminal));
+            write_all_notices(&theirs, renderer, redrawn, out);
+        })?;
         Ok(Self { options, queue })
     }
 
@@ -130,9 +166,25 @@ impl Reporter {
         if state.notices.len() >= QUEUE || state.dropped > 0 {
             state.dropped += 1;
         } else {
+            if self.options.redraw && matches!(notice, Notice::Waiting { .. }) {
+                state.line = LineState::Drawn;
+            }
             state.notices.push_back((clock::wall(), notice));
         }
         self.queue.filled.notify_one();
+    }
+
+    /// Takes the line that is redrawn away, and waits until that is done and everything is said, at
+    /// most for `timeout`. Returns at once where there is no such line.
+    pub fn settle(&self, timeout: Duration) {
+        let mut state = self.queue.state();
+        if state.line == LineState::Gone {
+            return;
+        }
+        state.line = LineState::Settling;
+        drop(state);
+        self.queue.filled.notify_one();
+        self.flush(timeout);
     }
 
     /// Waits until everything is said, at most for `timeout`; returns whether it is. Call it before
@@ -159,36 +211,70 @@ impl Drop for Reporter {
 enum Work {
     Notice(Timestamp, Notice),
     Dropped(u64),
+    /// Draw the line anew.
+    Redraw,
+    /// Take it away.
+    Settle,
     End,
 }
 
-fn next_work(queue: &Queue) -> Work {
+/// `drawn`: there is a line to redraw, so the wait for work is short.
+fn next_work(queue: &Queue, drawn: bool) -> Work {
     let mut state = queue.state();
     state.writing = false;
+    let mut work = None;
     loop {
         if let Some((at, notice)) = state.notices.pop_front() {
-            state.writing = true;
-            return Work::Notice(at, notice);
+            work = Some(Work::Notice(at, notice));
+        } else if state.dropped > 0 {
+            work = Some(Work::Dropped(std::mem::take(&mut state.dropped)));
+        } else if state.line == LineState::Settling {
+            state.line = LineState::Gone;
+            work = Some(Work::Settle);
         }
-        if state.dropped > 0 {
+        if let Some(work) = work {
             state.writing = true;
-            return Work::Dropped(std::mem::take(&mut state.dropped));
+            return work;
         }
         queue.drained.notify_all();
         if state.closing {
             return Work::End;
         }
-        state = queue.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
+        if drawn {
+            let (now, waited) =
+                queue.filled.wait_timeout(state, FRAME).unwrap_or_else(PoisonError::into_inner);
+            state = now;
+            work = waited.timed_out().then_some(Work::Redraw);
+        } else {
+            state = queue.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
     }
 }
 
-fn write_all_notices(queue: &Queue, mut renderer: Renderer, mut out: impl Write) {
+fn write_all_notices(
+    queue: &Queue,
+    mut renderer: Renderer,
+    mut redrawn: Option<Redrawn>,
+    mut out: impl Write,
+) {
     let mut is_open = true;
     loop {
-        let text = match next_work(queue) {
-            Work::Notice(at, notice) => renderer.render(&notice, at),
-            Work::Dropped(count) => renderer.render_dropped(count),
-            Work::End => return,
+        let work = next_work(queue, redrawn.as_ref().is_some_and(Redrawn::is_drawn));
+        let text = match (work, &mut redrawn) {
+            (Work::End, _) => return,
+            (Work::Notice(at, notice), Some(redrawn)) => {
+                let first = redrawn.learn(&notice, clock::uptime());
+                let text = if first { renderer.render(&notice, at) } else { String::new() };
+                redrawn.below(&text, clock::uptime())
+            }
+            (Work::Notice(at, notice), None) => renderer.render(&notice, at),
+            (Work::Dropped(count), Some(redrawn)) => {
+                redrawn.below(&renderer.render_dropped(count), clock::uptime())
+            }
+            (Work::Dropped(count), None) => renderer.render_dropped(count),
+            (Work::Redraw, Some(redrawn)) => redrawn.below("", clock::uptime()),
+            (Work::Settle, Some(redrawn)) => redrawn.clear(),
+            (Work::Redraw | Work::Settle, None) => String::new(),
         };
         // The reader is gone for good: go on emptying the queue, so that `flush` returns.
         is_open = is_open && write_whole(&mut out, text.as_bytes()).is_ok();
@@ -242,148 +328,4 @@ impl Renderer {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::Read as _;
-    use std::sync::mpsc;
-
-    use super::*;
-
-    const LONG: Duration = Duration::from_secs(20);
-
-    fn detail(n: usize) -> Notice {
-        Notice::Warning { message: format!("number {n}"), hint: None }
-    }
-
-    fn read(mut pipe: io::PipeReader) -> String {
-        let mut said = String::new();
-        pipe.read_to_string(&mut said).unwrap();
-        said
-    }
-
-    #[test]
-    fn everything_is_said_in_order() {
-        let (reader, writer) = io::pipe().unwrap();
-        let reporter = Reporter::to_writer(Options::default(), writer).unwrap();
-        for n in 0..100 {
-            reporter.say(detail(n));
-        }
-        assert!(reporter.flush(LONG));
-        drop(reporter);
-        let said = read(reader);
-        let numbers: Vec<&str> = said
-            .lines()
-            .map(|line| line.strip_prefix("tfwrap: warning: number ").unwrap())
-            .collect();
-        let expected: Vec<String> = (0..100).map(|n| n.to_string()).collect();
-        assert_eq!(numbers, expected);
-    }
-
-    #[test]
-    fn a_stalled_stderr_costs_messages_but_no_time() {
-        // Nobody reads: the pipe takes 64 KiB, then the writer thread hangs.
-        let (reader, writer) = io::pipe().unwrap();
-        let reporter = Reporter::to_writer(Options::default(), writer).unwrap();
-        let (done, is_done) = mpsc::channel();
-        let talker = thread::spawn(move || {
-            for _ in 0..2000 {
-                let message = "x".repeat(1000);
-                reporter.say(Notice::Warning { message, hint: None });
-            }
-            let flushed = reporter.flush(Duration::from_millis(50));
-            done.send(flushed).unwrap();
-            reporter
-        });
-        assert!(!is_done.recv_timeout(LONG).expect("the caller is not blocked"));
-        let reporter = talker.join().unwrap();
-        let reader = thread::spawn(move || read(reader));
-        assert!(reporter.flush(LONG), "once it moves, everything left is said");
-        reporter.say(detail(1));
-        assert!(reporter.flush(LONG));
-        drop(reporter);
-
-        let said = reader.join().unwrap();
-        let kept = said.matches(&"x".repeat(1000)).count();
-        let report = said.lines().rev().nth(1).unwrap();
-        assert_eq!(
-            report,
-            format!(
-                "tfwrap: warning: {} messages are missing here, stderr was stalled",
-                2000 - kept
-            )
-        );
-        assert!(kept >= QUEUE && said.ends_with("tfwrap: warning: number 1\n"));
-    }
-
-    #[test]
-    fn a_closed_stderr_is_no_trouble() {
-        let (reader, writer) = io::pipe().unwrap();
-        drop(reader);
-        let reporter = Reporter::to_writer(Options::default(), writer).unwrap();
-        for n in 0..1000 {
-            reporter.say(detail(n));
-        }
-        assert!(reporter.flush(LONG));
-        assert!(reporter.flush(LONG));
-    }
-
-    #[test]
-    fn a_non_blocking_stderr_gets_whole_lines() {
-        use nix::fcntl::{FcntlArg, OFlag, fcntl};
-        let (reader, writer) = io::pipe().unwrap();
-        fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
-        let reporter = Reporter::to_writer(Options::default(), writer).unwrap();
-        let message = "y".repeat(3000);
-        for _ in 0..200 {
-            reporter.say(Notice::Warning { message: message.clone(), hint: None });
-        }
-        assert!(!reporter.flush(Duration::from_millis(30)), "200 lines do not fit into the pipe");
-        let reader = thread::spawn(move || read(reader));
-        assert!(reporter.flush(LONG));
-        drop(reporter);
-        assert_eq!(reader.join().unwrap(), format!("tfwrap: warning: {message}\n").repeat(200));
-    }
-
-    #[test]
-    fn verbosity_decides_what_is_said() {
-        let notices = [
-            Notice::Error { message: "e".into(), hint: None, code: 69 },
-            Notice::Stopping { signal: "SIGTERM".into(), doing: "s".into() },
-            Notice::Detail { message: "d".into() },
-            Notice::Acquired {
-                lock: "l".into(),
-                id: "i".into(),
-                waited: Duration::ZERO,
-                contended: false,
-            },
-        ];
-        let lines = |format, verbosity| {
-            let (reader, writer) = io::pipe().unwrap();
-            let options = Options { format, verbosity, ..Options::default() };
-            let reporter = Reporter::to_writer(options, writer).unwrap();
-            for notice in notices.iter().cloned() {
-                reporter.say(notice);
-            }
-            assert!(reporter.flush(LONG));
-            drop(reporter);
-            read(reader).lines().count()
-        };
-        let counts = |format| {
-            [Verbosity::Quiet, Verbosity::Normal, Verbosity::Verbose].map(|v| lines(format, v))
-        };
-        assert_eq!(counts(LogFormat::Text), [1, 2, 4]);
-        assert_eq!(counts(LogFormat::Json), [1, 3, 4]);
-    }
-
-    #[test]
-    fn annotations_come_with_text_and_never_with_json() {
-        for (format, expected) in [(LogFormat::Text, 1), (LogFormat::Json, 0)] {
-            let (reader, writer) = io::pipe().unwrap();
-            let options = Options { format, annotations: true, ..Options::default() };
-            let reporter = Reporter::to_writer(options, writer).unwrap();
-            reporter.say(detail(1));
-            assert!(reporter.flush(LONG));
-            drop(reporter);
-            assert_eq!(read(reader).matches("::warning ").count(), expected);
-        }
-    }
-}
+mod tests;

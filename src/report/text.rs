@@ -6,7 +6,7 @@ use anstyle::{AnsiColor, Style};
 use jiff::Timestamp;
 
 use super::clean::{clean, clean_line};
-use super::{Notice, Summary};
+use super::{Notice, Summary, waiting};
 use crate::duration;
 use crate::env::Env;
 use crate::lock::LockInfo;
@@ -33,33 +33,7 @@ impl Text {
     #[must_use]
     pub fn render(&self, notice: &Notice, now: Timestamp) -> String {
         match notice {
-            Notice::Waiting { lock, holder, waited, limit, ahead, silent } => {
-                let holder = holder.as_deref().map_or_else(
-                    || "held, its record does not say by whom".to_owned(),
-                    |info| describe_holder(info, now),
-                );
-                // One beat is at most 15 s; only a longer silence is worth a word.
-                let silence = silent.filter(|silent| *silent >= Duration::from_secs(30));
-                let silence = silence.map_or_else(String::new, |silent| {
-                    format!(", no sign of life for {}", human(silent))
-                });
-                let place = match ahead {
-                    None => String::new(),
-                    Some(0) => "; we are next".to_owned(),
-                    Some(ahead) => format!("; {ahead} before us"),
-                };
-                let holder = format!("{holder}{silence}{place}");
-                let (lock, limit) = (clean(lock), human(*limit));
-                // The first line comes at once.
-                if *waited < Duration::from_secs(1) {
-                    line(&format!("waiting for the lock `{lock}`: {holder}; waiting up to {limit}"))
-                } else {
-                    line(&format!(
-                        "still waiting for the lock `{lock}`: {holder}; waited {} of {limit}",
-                        human(*waited)
-                    ))
-                }
-            }
+            Notice::Waiting { .. } => line(&waiting::sentence(notice, now).unwrap_or_default()),
             Notice::Acquired { lock, id, waited, contended } => {
                 let after = if *contended {
                     format!(" after waiting {}", human(*waited))
@@ -142,7 +116,7 @@ pub fn describe_holder(info: &LockInfo, now: Timestamp) -> String {
     out
 }
 
-fn describe_who(info: &LockInfo) -> String {
+pub(super) fn describe_who(info: &LockInfo) -> String {
     let mut out = format!("held by {}", or_unknown(&clean(info.who.trim())));
     let operation = operation_words(&info.operation);
     if !operation.is_empty() {
@@ -240,16 +214,8 @@ mod tests {
             limit: Duration::from_mins(30),
             ahead: None,
             silent: None,
+            estimate: None,
         }
-    }
-
-    #[test]
-    fn a_waiter_in_line_learns_its_place_and_of_a_silent_holder() {
-        let mut notice = waiting(None, 0);
-        let Notice::Waiting { ahead, silent, .. } = &mut notice else { unreachable!() };
-        (*ahead, *silent) = (Some(2), Some(Duration::from_secs(90)));
-        let text = Text::default().render(&notice, now());
-        assert!(text.contains(", no sign of life for 1m30s; 2 before us; waiting up to"), "{text}");
     }
 
     #[test]

@@ -25,6 +25,9 @@ use crate::target::LockTarget;
 /// Between two tries to read, while a store does not answer.
 const RETRY: Duration = Duration::from_millis(500);
 
+/// How long a terminal that is stopped may keep us from taking away the line that is redrawn.
+const SETTLING: Duration = Duration::from_millis(500);
+
 /// A lock that is ours until it is given back with [`super::release::all`].
 #[derive(Debug)]
 pub(super) struct Grant {
@@ -201,6 +204,8 @@ impl<'a> Attempt<'a> {
             let event = self.event(shell, happening);
             action = self.machine.step(uptime(), event);
         };
+        // Before a child starts, and before an error is said.
+        shell.reporter.settle(SETTLING);
         let result = self.conclude(shell, outcome);
         Taken { result, seen: self.machine.acquire().holder() }
     }

@@ -169,6 +169,7 @@ impl Voice {
                 limit: self.limit,
                 ahead: machine.ahead(),
                 silent: machine.acquire().silence(now),
+                estimate: machine.estimate(now),
             });
         }
     }

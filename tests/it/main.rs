@@ -15,6 +15,7 @@ mod local_state;
 mod nesting;
 mod proxy;
 mod pty;
+mod redrawn;
 mod s3_example;
 mod saved_plan;
 mod servers;

@@ -19,13 +19,13 @@ const PATIENCE_MS: u64 = 30_000;
 const PROMPT: &str = "@PROMPT@";
 
 /// An interactive shell on a terminal of its own.
-struct Shell {
+pub(crate) struct Shell {
     terminal: PtySession,
     pid: Pid,
 }
 
 impl Shell {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let mut bash = Command::new("bash");
         bash.args(["--norc", "--noprofile", "-i"]);
         // In two parts, so that the echo of a command can never look like the prompt.
@@ -43,16 +43,16 @@ impl Shell {
         shell
     }
 
-    fn send(&mut self, line: &str) {
+    pub(crate) fn send(&mut self, line: &str) {
         self.terminal.send_line(line).expect("the terminal takes it");
     }
 
-    fn key(&mut self, key: char) {
+    pub(crate) fn key(&mut self, key: char) {
         self.terminal.send_control(key).expect("the terminal takes it");
     }
 
     #[track_caller]
-    fn sees(&mut self, text: &str) -> String {
+    pub(crate) fn sees(&mut self, text: &str) -> String {
         self.terminal
             .exp_string(text)
             .unwrap_or_else(|error| panic!("waiting for `{text}`: {error}"))
@@ -60,7 +60,7 @@ impl Shell {
 
     /// Waits for the prompt; returns what came before it.
     #[track_caller]
-    fn prompt(&mut self) -> String {
+    pub(crate) fn prompt(&mut self) -> String {
         self.sees(PROMPT)
     }
 
@@ -83,7 +83,7 @@ impl Shell {
 
     /// The exit code of the last command.
     #[track_caller]
-    fn code(&mut self) -> i32 {
+    pub(crate) fn code(&mut self) -> i32 {
         self.send("echo code=$?=");
         self.sees("code=");
         let code = self.sees("=").parse().expect("a number");

@@ -5,6 +5,8 @@
 //! lock is still competed for by backoff.
 
 mod join;
+#[cfg(test)]
+mod tests;
 mod turn;
 mod wait;
 
@@ -235,6 +237,19 @@ impl Queue {
             if watched.ticket == mine.ticket { mine.ticket.0 } else { watched.ticket.0 + 1 }
         });
         Some(before.saturating_sub(self.line.head))
+    }
+
+    /// How long it may still take until our turn, by the holds seen so far: one for each place
+    /// before ours and the present one, less what that has taken already. Nothing before `head` was
+    /// seen to move, and outside the line.
+    #[must_use]
+    pub fn estimate(&self, now: Uptime) -> Option<Duration> {
+        let holds = self.ahead()?.saturating_add(1);
+        if self.hold.is_zero() {
+            return None;
+        }
+        let all = self.hold.saturating_mul(u32::try_from(holds).unwrap_or(u32::MAX));
+        Some(all.saturating_sub(now.since(self.moved)))
     }
 
     /// When the machine wants a [`Event::Tick`]; `None` while a request is out.

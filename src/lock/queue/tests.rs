@@ -1,0 +1,59 @@
+use super::super::line::Line;
+use super::*;
+use crate::store::Stored;
+
+const START: Uptime = Uptime(Duration::from_secs(1000));
+
+fn at(seconds: u64) -> Uptime {
+    START.plus(Duration::from_secs(seconds))
+}
+
+/// A waiter with the number 5 that has just joined a line whose head is at 2.
+fn fifth() -> Queue {
+    let id = LockId("us".into());
+    let acquire = Acquire::new(id, START, at(3600), Jitter(1));
+    let waiter = Waiter { id: "us".into(), ..Waiter::default() };
+    let record = Record { info: None, lease: None };
+    let mut queue = Queue::new(acquire, waiter, record, at(3600), Jitter(2), true);
+    queue.know(Some(line(2)));
+    let version = line(2).version;
+    queue.mine = Some(Mine { ticket: Ticket(5), version, beat_due: at(20) });
+    assert_eq!(queue.queue(START), Action::Read(Slot::Lock));
+    queue
+}
+
+fn line(head: u64) -> Stored {
+    let line = Line { next: 6, head, ..Line::default() };
+    Stored {
+        record: line.signed(&LockId("other".into())),
+        version: RecordVersion(head.to_string()),
+    }
+}
+
+#[test]
+fn nothing_is_estimated_before_the_line_has_moved_or_outside_of_it() {
+    let mut queue = fifth();
+    assert_eq!(queue.ahead(), Some(3));
+    assert_eq!(queue.estimate(at(100)), None);
+    queue.learn(at(100), Some(line(2)));
+    assert_eq!(queue.estimate(at(100)), None);
+    queue.learn(at(100), Some(line(3)));
+    assert!(queue.estimate(at(100)).is_some());
+    queue.mine = None;
+    assert_eq!(queue.estimate(at(100)), None);
+}
+
+#[test]
+fn each_place_costs_a_hold_and_the_present_one_has_begun() {
+    let mut queue = fifth();
+    queue.learn(at(60), Some(line(3)));
+    let seconds = |queue: &Queue, now| queue.estimate(at(now)).map(|it| it.as_secs());
+    // Two before us, and who has it now.
+    assert_eq!(seconds(&queue, 60), Some(180));
+    assert_eq!(seconds(&queue, 100), Some(140));
+    // Two moves at once: each took half of the time.
+    queue.learn(at(160), Some(line(5)));
+    assert_eq!((queue.ahead(), seconds(&queue, 170)), (Some(0), Some(40)));
+    // It takes longer than the ones before: that is no reason for a negative time.
+    assert_eq!(seconds(&queue, 300), Some(0));
+}

@@ -1,0 +1,190 @@
+use std::io::Read as _;
+use std::sync::mpsc;
+
+use super::*;
+
+const LONG: Duration = Duration::from_secs(20);
+
+fn detail(n: usize) -> Notice {
+    Notice::Warning { message: format!("number {n}"), hint: None }
+}
+
+fn read(mut pipe: io::PipeReader) -> String {
+    let mut said = String::new();
+    pipe.read_to_string(&mut said).unwrap();
+    said
+}
+
+#[test]
+fn everything_is_said_in_order() {
+    let (reader, writer) = io::pipe().unwrap();
+    let reporter = Reporter::to_writer(Options::default(), writer).unwrap();
+    for n in 0..100 {
+        reporter.say(detail(n));
+    }
+    assert!(reporter.flush(LONG));
+    drop(reporter);
+    let said = read(reader);
+    let numbers: Vec<&str> =
+        said.lines().map(|line| line.strip_prefix("tfwrap: warning: number ").unwrap()).collect();
+    let expected: Vec<String> = (0..100).map(|n| n.to_string()).collect();
+    assert_eq!(numbers, expected);
+}
+
+#[test]
+fn a_stalled_stderr_costs_messages_but_no_time() {
+    // Nobody reads: the pipe takes 64 KiB, then the writer thread hangs.
+    let (reader, writer) = io::pipe().unwrap();
+    let reporter = Reporter::to_writer(Options::default(), writer).unwrap();
+    let (done, is_done) = mpsc::channel();
+    let talker = thread::spawn(move || {
+        for _ in 0..2000 {
+            let message = "x".repeat(1000);
+            reporter.say(Notice::Warning { message, hint: None });
+        }
+        let flushed = reporter.flush(Duration::from_millis(50));
+        done.send(flushed).unwrap();
+        reporter
+    });
+    assert!(!is_done.recv_timeout(LONG).expect("the caller is not blocked"));
+    let reporter = talker.join().unwrap();
+    let reader = thread::spawn(move || read(reader));
+    assert!(reporter.flush(LONG), "once it moves, everything left is said");
+    reporter.say(detail(1));
+    assert!(reporter.flush(LONG));
+    drop(reporter);
+
+    let said = reader.join().unwrap();
+    let kept = said.matches(&"x".repeat(1000)).count();
+    let report = said.lines().rev().nth(1).unwrap();
+    assert_eq!(
+        report,
+        format!("tfwrap: warning: {} messages are missing here, stderr was stalled", 2000 - kept)
+    );
+    assert!(kept >= QUEUE && said.ends_with("tfwrap: warning: number 1\n"));
+}
+
+#[test]
+fn a_closed_stderr_is_no_trouble() {
+    let (reader, writer) = io::pipe().unwrap();
+    drop(reader);
+    let reporter = Reporter::to_writer(Options::default(), writer).unwrap();
+    for n in 0..1000 {
+        reporter.say(detail(n));
+    }
+    assert!(reporter.flush(LONG));
+    assert!(reporter.flush(LONG));
+}
+
+#[test]
+fn a_non_blocking_stderr_gets_whole_lines() {
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    let (reader, writer) = io::pipe().unwrap();
+    fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+    let reporter = Reporter::to_writer(Options::default(), writer).unwrap();
+    let message = "y".repeat(3000);
+    for _ in 0..200 {
+        reporter.say(Notice::Warning { message: message.clone(), hint: None });
+    }
+    assert!(!reporter.flush(Duration::from_millis(30)), "200 lines do not fit into the pipe");
+    let reader = thread::spawn(move || read(reader));
+    assert!(reporter.flush(LONG));
+    drop(reporter);
+    assert_eq!(reader.join().unwrap(), format!("tfwrap: warning: {message}\n").repeat(200));
+}
+
+#[test]
+fn verbosity_decides_what_is_said() {
+    let notices = [
+        Notice::Error { message: "e".into(), hint: None, code: 69 },
+        Notice::Stopping { signal: "SIGTERM".into(), doing: "s".into() },
+        Notice::Detail { message: "d".into() },
+        Notice::Acquired {
+            lock: "l".into(),
+            id: "i".into(),
+            waited: Duration::ZERO,
+            contended: false,
+        },
+    ];
+    let lines = |format, verbosity| {
+        let (reader, writer) = io::pipe().unwrap();
+        let options = Options { format, verbosity, ..Options::default() };
+        let reporter = Reporter::to_writer(options, writer).unwrap();
+        for notice in notices.iter().cloned() {
+            reporter.say(notice);
+        }
+        assert!(reporter.flush(LONG));
+        drop(reporter);
+        read(reader).lines().count()
+    };
+    let counts = |format| {
+        [Verbosity::Quiet, Verbosity::Normal, Verbosity::Verbose].map(|v| lines(format, v))
+    };
+    assert_eq!(counts(LogFormat::Text), [1, 2, 4]);
+    assert_eq!(counts(LogFormat::Json), [1, 3, 4]);
+}
+
+#[test]
+fn annotations_come_with_text_and_never_with_json() {
+    for (format, expected) in [(LogFormat::Text, 1), (LogFormat::Json, 0)] {
+        let (reader, writer) = io::pipe().unwrap();
+        let options = Options { format, annotations: true, ..Options::default() };
+        let reporter = Reporter::to_writer(options, writer).unwrap();
+        reporter.say(detail(1));
+        assert!(reporter.flush(LONG));
+        drop(reporter);
+        assert_eq!(read(reader).matches("::warning ").count(), expected);
+    }
+}
+
+#[test]
+fn a_line_that_is_redrawn_is_gone_when_it_is_settled() {
+    let (reader, writer) = io::pipe().unwrap();
+    let options = Options { redraw: true, ..Options::default() };
+    let reporter = Reporter::to_writer(options, writer).unwrap();
+    let waiting = |waited| Notice::Waiting {
+        lock: "l".into(),
+        holder: None,
+        waited: Duration::from_secs(waited),
+        limit: LONG,
+        ahead: None,
+        silent: None,
+        estimate: None,
+    };
+    reporter.say(waiting(0));
+    reporter.say(waiting(10));
+    thread::park_timeout(FRAME * 4);
+    reporter.say(detail(1));
+    reporter.settle(LONG);
+    reporter.say(detail(2));
+    assert!(reporter.flush(LONG));
+    drop(reporter);
+    let said = read(reader);
+    assert_eq!(said.matches("waiting for the lock `l`").count(), 1, "{said:?}");
+    assert!(said.matches("waited 10s of 20s").count() > 2, "it is redrawn unasked: {said:?}");
+    assert!(said.contains("tfwrap: warning: number 1\n"), "{said:?}");
+    assert!(said.ends_with("\r\u{1b}[2Ktfwrap: warning: number 2\n"), "{said:?}");
+}
+
+#[test]
+fn json_is_never_redrawn() {
+    let (reader, writer) = io::pipe().unwrap();
+    let options = Options { redraw: true, format: LogFormat::Json, ..Options::default() };
+    let reporter = Reporter::to_writer(options, writer).unwrap();
+    for waited in [0, 10] {
+        reporter.say(Notice::Waiting {
+            lock: "l".into(),
+            holder: None,
+            waited: Duration::from_secs(waited),
+            limit: LONG,
+            ahead: None,
+            silent: None,
+            estimate: None,
+        });
+    }
+    reporter.settle(LONG);
+    assert!(reporter.flush(LONG));
+    drop(reporter);
+    let said = read(reader);
+    assert_eq!((said.lines().count(), said.contains('\u{1b}')), (2, false), "{said}");
+}
