@@ -15,6 +15,9 @@ use crate::lock::{Holder, LockId};
 use crate::report::Notice;
 use crate::store::Stored;
 
+/// How often is looked whether a beat is still out.
+const BUSY_POLL: Duration = Duration::from_millis(20);
+
 /// Gives all that is held back, the last taken first. Signals that come meanwhile are heard and
 /// change nothing: the release has a limit of its own. The others beat on until their turn.
 pub(super) async fn all(shell: &mut Shell, worth_saying: bool) -> Vec<ReleaseOutcome> {
@@ -22,7 +25,8 @@ pub(super) async fn all(shell: &mut Shell, worth_saying: bool) -> Vec<ReleaseOut
     loop {
         // Bounded by the beat's own patience.
         while shell.kept.last().is_some_and(Kept::is_busy) {
-            let _ = shell.next(None, None).await;
+            // An answered beat alone is nothing that happens.
+            let _ = shell.next(Some(uptime().plus(BUSY_POLL)), None).await;
         }
         let Some(Kept { mut grant, keeper, .. }) = shell.kept.pop() else {
             // News of locks that were kept is no news of locks to come.

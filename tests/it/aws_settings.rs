@@ -96,18 +96,14 @@ async fn answer(
         body.replace("Answer>", "AssumeRoleResponse>").replace("Result>", "AssumeRoleResult>")
     };
     // Sessions of a second, if the role is named so; each with a key of its own.
-    let is_short = request.contains("%2Fshort");
-    let number = {
-        let mut kept = kept.lock().unwrap();
-        kept.push(request);
-        kept.len() - 1
-    };
-    let body = if is_short {
+    let body = if request.contains("%2Fshort") {
         let end = (wall() + SHORT).strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-        body.replace("2099-01-01T00:00:00Z", &end).replace("ASIAROLE", &format!("ASIAROLE{number}"))
+        body.replace("2099-01-01T00:00:00Z", &end)
+            .replace("ASIAROLE", &format!("ASIAROLE{}", kept.lock().unwrap().len()))
     } else {
         body
     };
+    kept.lock().unwrap().push(request);
     let length = body.len();
     let reply =
         format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}");

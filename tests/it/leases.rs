@@ -54,6 +54,7 @@ at_once! {
     after_a_pause_beyond_the_lease_the_old_child_does_nothing_more,
     after_a_pause_within_the_lease_the_child_goes_on,
     an_outage_shorter_than_the_fence_costs_nothing,
+    a_beat_that_is_out_when_the_child_ends_delays_the_release_and_no_more,
 }
 
 type Started = Mutex<HashMap<&'static str, JoinHandle<()>>>;
@@ -417,4 +418,19 @@ async fn an_outage_shorter_than_the_fence_costs_nothing() {
         assert_eq!(holder.stderr(), "", "{fault:?}");
         assert_eq!(lock.item().await, None, "{fault:?}");
     }
+}
+
+async fn a_beat_that_is_out_when_the_child_ends_delays_the_release_and_no_more() {
+    let lock = Lock::new("busy").await;
+    let proxy = Proxy::before(&dynamodb().url);
+    let mut holder = lock.scene(proxy.url(), STUBBORN).start().ready();
+    let before = proxy.count("PutItem state");
+    proxy.plan([Rule::on("PutItem", Fault::Delay(PERIOD / 3))]);
+    proxy.arrived("PutItem state", before + 1).await;
+    holder.signal(Signal::SIGUSR1);
+    let since = uptime();
+    assert_eq!(holder.bare_code(), Some(0), "{}", holder.stderr());
+    let took = uptime().since(since);
+    assert!(took <= PERIOD + SLACK, "{took:?}");
+    assert_eq!(lock.item().await, None);
 }

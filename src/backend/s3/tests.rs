@@ -326,3 +326,20 @@ fn nothing_secret_is_printed() {
     }));
     assert!(!format!("{backend:?}").contains("hunter2"));
 }
+
+#[test]
+fn the_end_of_a_session_is_that_of_a_whole_one_in_the_environment() {
+    let keys = [("AWS_ACCESS_KEY_ID", "k"), ("AWS_SECRET_ACCESS_KEY", "s")];
+    let token = ("AWS_SESSION_TOKEN", "t");
+    let ends = |token: &[(&str, &str)], env: &[(&str, &str)]| {
+        aws(&json!({}), &[&keys[..], token, env].concat()).session_ends
+    };
+    let time = "2026-01-02T03:04:05+01:00";
+    let at = Some(jiff::Timestamp::new(1_767_319_445, 0).unwrap());
+    for name in ["AWS_CREDENTIAL_EXPIRATION", "AWS_SESSION_EXPIRATION"] {
+        assert_eq!(ends(&[token], &[(name, time)]), at, "{name}");
+        assert_eq!(ends(&[], &[(name, time)]), None, "{name} without a session");
+        assert_eq!(ends(&[token], &[(name, "soon")]), None, "{name}");
+    }
+    assert_eq!(ends(&[token], &[]), None);
+}
