@@ -13,7 +13,9 @@ use rexpect::session::{PtySession, spawn_command};
 
 use crate::proxy::{Fault, Proxy, Rule};
 use crate::servers::{REGION, dynamodb};
-use crate::wrapped::{LOGS_ALL, Scene, is_gone, only_child, state, wait_until, wrapper};
+use crate::wrapped::{
+    LOGS_ALL, Scene, born, is_gone, only_child, state, wait_for_end, wait_until, wrapper,
+};
 
 const PATIENCE_MS: u64 = 30_000;
 const PROMPT: &str = "@PROMPT@";
@@ -459,8 +461,8 @@ fn when_the_terminal_is_closed_nothing_is_left_and_the_lock_is_free() {
                 (all.len() >= 2).then_some(all)
             });
             shell.hang_up();
-            for pid in all {
-                wait_until("the end of all", || is_gone(pid).then_some(()));
+            for (pid, born_at) in all {
+                wait_for_end("the end of all", pid, born_at.as_ref());
             }
             scene.expect_free();
         }
@@ -527,9 +529,10 @@ fn when_the_window_is_closed_terraform_saves_its_state() {
     });
     let terraform = parent_of(provisioner);
     let wrapper = parent_of(terraform);
+    let all = [wrapper, terraform, provisioner].map(|pid| (pid, born(pid)));
     window.close();
-    for pid in [wrapper, terraform, provisioner] {
-        wait_until("the end of all", || is_gone(pid).then_some(()));
+    for (pid, born_at) in all {
+        wait_for_end("the end of all", pid, born_at.as_ref());
     }
     let state = fs::read_to_string(scene.path("terraform.tfstate")).unwrap_or_default();
     let said = fs::read_to_string(err).expect("what was said");
@@ -555,13 +558,13 @@ fn a_closed_terminal_is_one_interrupt_for_a_child_that_lives_through_it() {
     scene.expect_free();
 }
 
-/// All processes below this one.
-fn below(parent: Pid) -> Vec<Pid> {
+/// All processes below this one, and when each began.
+fn below(parent: Pid) -> Vec<(Pid, Option<String>)> {
     let path = format!("/proc/{parent}/task/{parent}/children");
     let children = fs::read_to_string(path).unwrap_or_default();
     let children = children.split_whitespace().filter_map(|pid| pid.parse().ok());
-    let mut all: Vec<_> = children.map(Pid::from_raw).collect();
-    for child in all.clone() {
+    let mut all: Vec<_> = children.map(Pid::from_raw).map(|pid| (pid, born(pid))).collect();
+    for (child, _) in all.clone() {
         all.extend(below(child));
     }
     all

@@ -391,6 +391,19 @@ pub(crate) fn is_gone(pid: Pid) -> bool {
     matches!(state(pid), None | Some('Z' | 'X'))
 }
 
+/// When a process began, in the kernel's ticks: with its number, it names one process for good.
+/// The number alone comes back, in a suite of tens of thousands of processes and threads.
+pub(crate) fn born(pid: Pid) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // After the name come the third field and those that follow; this is the 22nd.
+    stat[stat.rfind(')')? + 1..].split_whitespace().nth(19).map(str::to_owned)
+}
+
+/// Waits until a process that began then runs no more.
+pub(crate) fn wait_for_end(what: &str, pid: Pid, born_at: Option<&String>) {
+    wait_until(what, || (is_gone(pid) || born(pid).as_ref() != born_at).then_some(()));
+}
+
 /// The one child of a process.
 pub(crate) fn only_child(parent: Pid) -> Option<Pid> {
     let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).ok()?;
