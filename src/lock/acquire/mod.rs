@@ -329,10 +329,7 @@ impl Acquire {
                     self.end(Outcome::Stopped { held: None })
                 }
             }
-            // Nothing hangs on the answer of a mere look.
-            (State::New | State::Looking { settling: false, .. }, Event::Stop) => {
-                self.end(Outcome::Stopped { held: None })
-            }
+            (State::New, Event::Stop) => self.end(Outcome::Stopped { held: None }),
             (State::Taking { .. } | State::Looking { .. }, Event::Stop) => {
                 self.stopping.get_or_insert(now);
                 Action::Wait

@@ -182,15 +182,6 @@ fn a_stop_while_waiting_leaves_at_once() {
 }
 
 #[test]
-fn a_stop_does_not_wait_for_a_mere_look() {
-    let mut machine = taking(TEN_SECONDS);
-    assert_eq!(machine.step(at(1), conflict("other")), Action::Wait);
-    let (now, action) = tick(&mut machine);
-    assert_eq!(action, Action::Look);
-    assert_eq!(machine.step(now, Event::Stop), stopped(None));
-}
-
-#[test]
 fn a_stop_without_leave_to_read_settles_an_unanswered_create_by_another() {
     let mut machine = taking(TEN_SECONDS);
     assert_eq!(machine.step(at(1), Event::Stop), Action::Wait);
