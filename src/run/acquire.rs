@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::look::{self, Register};
 use super::shell::{Happening, Kept, Reply, Request, Shell};
 use super::supervise;
 use super::voice::{Voice, late, no_line, timed_out, took_over};
@@ -10,7 +11,7 @@ use crate::clock::{uptime, wall};
 use crate::error::Error;
 use crate::held::Held;
 use crate::identity::{new_lock_id, new_seed};
-use crate::lock::acquire::{Acquire, FIRST_CONTACT, Outcome, Won};
+use crate::lock::acquire::{Acquire, Outcome, Won};
 use crate::lock::jitter::Jitter;
 use crate::lock::keeper::{Keeper, News, Tenure};
 use crate::lock::lease::{Lease, LeaseTerm};
@@ -21,9 +22,6 @@ use crate::report::Notice;
 use crate::store::{Record, RecordVersion, Registers};
 use crate::supervise::StopSignal;
 use crate::target::LockTarget;
-
-/// Between two tries to read, while a store does not answer.
-const RETRY: Duration = Duration::from_millis(500);
 
 /// How long a terminal that is stopped may keep us from taking away the line that is redrawn.
 const SETTLING: Duration = Duration::from_millis(500);
@@ -78,25 +76,14 @@ pub(super) async fn is_held_outside(
     held: &Held,
 ) -> Result<bool, Error> {
     let Some(id) = held.id_of(&target.url()) else { return Ok(false) };
-    let store_error = |source| Error::Store { lock: target.url(), source };
-    let store = target.open().await.map_err(store_error)?;
-    let patience = uptime().plus(FIRST_CONTACT);
-    loop {
-        shell.send(Request::Read(store.clone(), target.key.clone()));
-        let answer = loop {
-            match shell.next(None, None).await {
-                Happening::Reply(Reply::Read(answer)) => break answer,
-                other => super::heed(shell, &other)?,
-            }
-        };
-        match answer {
-            Ok(stored) => return Ok(stored.is_some_and(|it| it.record.is_held_by(id))),
-            Err(error) if error.is_transient() && uptime() < patience => {
-                super::pause(shell, uptime().plus(RETRY)).await?;
-            }
-            Err(error) => return Err(store_error(error)),
-        }
-    }
+    let lock = target.url();
+    let store = match target.open().await {
+        Ok(store) => store,
+        Err(source) => return Err(Error::Store { lock, source }),
+    };
+    let register = Register { lock, store, key: target.key.clone() };
+    let stored = look::read(shell, &register).await?;
+    Ok(stored.is_some_and(|it| it.record.is_held_by(id)))
 }
 
 /// Takes one lock, or says why not.
