@@ -5,6 +5,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
+use std::time::Duration;
 
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, ValueEnum};
 
@@ -14,7 +15,7 @@ use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, ValueEnum};
     name = "tfwrap",
     version,
     about = "Runs Terraform one at a time per state: takes Terraform's own lock, waits for it, always gives it back",
-    override_usage = "tfwrap [OPTIONS] <TERRAFORM COMMAND> [ARGS]...\n       tfwrap [OPTIONS] run -- <COMMAND> [ARGS]...\n       tfwrap [OPTIONS] status [--format text|json] [--watch]\n       tfwrap [OPTIONS] unlock <ID> [--yes] [--force]\n       tfwrap [OPTIONS] -- <TERRAFORM COMMAND> [ARGS]...",
+    override_usage = "tfwrap [OPTIONS] <TERRAFORM COMMAND> [ARGS]...\n       tfwrap [OPTIONS] run -- <COMMAND> [ARGS]...\n       tfwrap [OPTIONS] status [--format text|json] [--watch]\n       tfwrap [OPTIONS] unlock <ID> [--yes] [--force]\n       tfwrap [OPTIONS] hold [--format shell|github|json]\n       tfwrap [OPTIONS] release [ID]\n       tfwrap [OPTIONS] recover [--wait <DURATION>]\n       tfwrap [OPTIONS] -- <TERRAFORM COMMAND> [ARGS]...",
     after_help = AFTER_HELP,
     disable_help_subcommand = true,
     max_term_width = 100
@@ -49,11 +50,11 @@ pub struct Options {
     /// [env: TFWRAP_GRACE] [default: none]
     #[arg(long, value_name = "DURATION|none")]
     pub grace: Option<String>,
-    /// How long Terraform may go on after tfwrap was killed (no effect in this version)
+    /// How long Terraform may take to end after tfwrap was killed; then its guardian kills it
     /// [env: TFWRAP_ORPHAN_GRACE] [default: 3m]
     #[arg(long, value_name = "DURATION")]
     pub orphan_grace: Option<String>,
-    /// Longest `hold` (no effect in this version) [env: TFWRAP_MAX_HOLD] [default: 6h]
+    /// Longest `hold` [env: TFWRAP_MAX_HOLD] [default: 6h]
     #[arg(long, value_name = "DURATION")]
     pub max_hold: Option<String>,
     /// What a second INT or TERM does: `hold` keeps it from Terraform, `forward` passes it on
@@ -93,7 +94,8 @@ to Terraform as they are. `run` holds the lock around any command; `terraform` i
 through tfwrap.
 
 `status` says who holds the locks and who waits for them; `unlock` removes the lock of a holder that
-is gone. `tfwrap status --help` and `tfwrap unlock --help` say more.
+is gone. `hold` keeps the locks over several commands, until `release`. `recover` gives back what a
+run that was killed left behind. `tfwrap status --help` and so on say more.
 
 Exit codes: Terraform's own, else 1 `unlock` refused, 64 usage, 69 lock store unreachable, 70 bug, 74 lock not given
 back, 75 lock not acquired in time, 76 lock lost, 77 access denied, 78 configuration, 126 and 127
@@ -150,6 +152,68 @@ pub struct UnlockArgs {
     pub force: bool,
 }
 
+/// What follows `recover`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Parser)]
+#[command(
+    name = "tfwrap recover",
+    about = "Gives back what runs of this machine or this CI job left behind when they were killed",
+    override_usage = "tfwrap [OPTIONS] recover [--wait <DURATION>]"
+)]
+pub struct RecoverArgs {
+    /// How long to wait for a run of this CI job that is still ending; it is told to end, and its
+    /// Terraform is killed shortly before the wait is over
+    #[arg(long, value_name = "DURATION", value_parser = parse_wait)]
+    pub wait: Option<Duration>,
+}
+
+fn parse_wait(text: &str) -> Result<Duration, String> {
+    crate::duration::parse(text).map_err(|error| error.to_string())
+}
+
+/// What follows `hold`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Parser)]
+#[command(
+    name = "tfwrap hold",
+    about = "Takes the locks and leaves a keeper behind, so that several commands run under them",
+    override_usage = "tfwrap [OPTIONS] hold [--format shell|github|json]"
+)]
+pub struct HoldArgs {
+    /// How the environment for the later commands is given: `shell` for `eval "$(tfwrap hold)"`,
+    /// `github` for the later steps of the job
+    #[arg(
+        long,
+        value_enum,
+        default_value_t,
+        value_name = "shell|github|json",
+        hide_possible_values = true
+    )]
+    pub format: HoldFormat,
+}
+
+/// How `hold` gives the environment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum HoldFormat {
+    /// Commands of a POSIX shell.
+    #[default]
+    Shell,
+    /// Into the files of GitHub Actions.
+    Github,
+    /// A JSON document.
+    Json,
+}
+
+/// What follows `release`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Parser)]
+#[command(
+    name = "tfwrap release",
+    about = "Gives back what `tfwrap hold` took, after whatever still runs under it has ended",
+    override_usage = "tfwrap [OPTIONS] release [ID]"
+)]
+pub struct ReleaseArgs {
+    /// The lock ID, where more than one lock is held
+    pub id: Option<String>,
+}
+
 /// The words after the options.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Words {
@@ -161,6 +225,12 @@ pub enum Words {
     Status(StatusArgs),
     /// `unlock`.
     Unlock(UnlockArgs),
+    /// `recover`.
+    Recover(RecoverArgs),
+    /// `hold`.
+    Hold(HoldArgs),
+    /// `release`.
+    Release(ReleaseArgs),
 }
 
 /// The command line, taken apart.
@@ -250,6 +320,15 @@ fn words(command: &mut clap::Command, split: &Split<'_>) -> Result<Words, clap::
         }
         Some("unlock") if !split.literal => {
             return UnlockArgs::try_parse_from(split.rest).map(Words::Unlock);
+        }
+        Some("recover") if !split.literal => {
+            return RecoverArgs::try_parse_from(split.rest).map(Words::Recover);
+        }
+        Some("hold") if !split.literal => {
+            return HoldArgs::try_parse_from(split.rest).map(Words::Hold);
+        }
+        Some("release") if !split.literal => {
+            return ReleaseArgs::try_parse_from(split.rest).map(Words::Release);
         }
         _ => return Ok(Words::Terraform(split.rest.to_vec())),
     }

@@ -48,6 +48,14 @@ pub enum Error {
         /// What to do about it.
         hint: Option<String>,
     },
+    /// `recover` or `release` could not give everything back.
+    #[error("{message}")]
+    LeftBehind {
+        /// What is left, and why.
+        message: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
     /// A lock was lost before the child started.
     #[error("the lock `{lock}` was lost before anything was run")]
     Lost {
@@ -92,6 +100,7 @@ impl Error {
             | Self::Config { hint, .. }
             | Self::NotAcquired { hint, .. }
             | Self::Refused { hint, .. }
+            | Self::LeftBehind { hint, .. }
             | Self::NotFound { hint, .. } => hint.clone(),
             Self::Store { source, .. } => Some(store_hint(source).to_owned()),
             Self::Lost { .. } | Self::Interrupted { .. } | Self::NotExecutable { .. } => None,

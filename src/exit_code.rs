@@ -39,6 +39,7 @@ pub fn of_error(error: &Error) -> u8 {
         Error::Store { source, .. } => of_store(source),
         Error::NotAcquired { .. } => NOT_ACQUIRED,
         Error::Refused { .. } => REFUSED,
+        Error::LeftBehind { .. } => NOT_RELEASED,
         Error::Lost { .. } => LOST,
         Error::Interrupted { signal, .. } => of_signal(*signal),
         Error::NotFound { .. } => NOT_FOUND,

@@ -37,6 +37,11 @@ impl Held {
         self.0.iter().rev().find(|(held, _)| held == url).map(|(_, id)| id)
     }
 
+    /// All IDs.
+    pub fn ids(&self) -> impl Iterator<Item = &LockId> {
+        self.0.iter().map(|(_, id)| id)
+    }
+
     /// Adds a lock.
     pub fn add(&mut self, url: String, id: LockId) {
         self.0.push((url, id));

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::backend::{Backend, Dialect, Request, Resolved, S3Backend};
-use crate::cli::{StatusArgs, UnlockArgs, Words};
+use crate::cli::{HoldArgs, RecoverArgs, ReleaseArgs, StatusArgs, UnlockArgs, Words};
 use crate::env::Env;
 use crate::error::Error;
 use crate::program::{self, FileId};
@@ -49,6 +49,13 @@ pub struct ChildCommand {
     pub env: Vec<(&'static str, OsString)>,
 }
 
+impl ChildCommand {
+    /// None, for whom only the environment counts.
+    fn none() -> Self {
+        Self { program: PathBuf::new(), args: Vec::new(), env: Vec::new() }
+    }
+}
+
 /// What there is to do.
 #[derive(Debug)]
 pub enum Job {
@@ -67,11 +74,19 @@ pub enum Job {
     Status(StatusArgs, Found),
     /// Remove one of these locks.
     Unlock(UnlockArgs, Found),
+    /// Give back what dead runs left.
+    Recover(RecoverArgs),
+    /// Take the locks and leave a keeper behind.
+    Hold(Box<LockedJob>, HoldArgs),
+    /// End a hold.
+    Release(ReleaseArgs),
 }
 
 /// A child and the locks it runs under.
 #[derive(Debug)]
 pub struct LockedJob {
+    /// Where Terraform works: whose backend it is.
+    pub dir: PathBuf,
     /// In the order in which they are taken.
     pub targets: Vec<LockTarget>,
     /// The child when the lock of its state is held for it.
@@ -95,6 +110,14 @@ pub struct LockedJob {
     /// Terraform locks its state for itself (`--no-backend-lock`): its arguments are completed
     /// with what is left of the wait.
     pub native: Option<Invocation>,
+}
+
+impl LockedJob {
+    /// Whether this is a `hold`: there is no child.
+    #[must_use]
+    pub fn is_hold(&self) -> bool {
+        self.child.program.as_os_str().is_empty()
+    }
 }
 
 /// A workspace whose state does not exist yet is created by Terraform under the very lock that we
@@ -122,6 +145,15 @@ pub fn plan(words: &Words, settings: &Settings, place: &Place<'_>) -> Result<Job
         Words::Run(command) => of_command(command, settings, place),
         Words::Status(args) => Ok(Job::Status(*args, locks::find(settings, place)?)),
         Words::Unlock(args) => Ok(Job::Unlock(args.clone(), locks::find(settings, place)?)),
+        Words::Recover(args) => Ok(Job::Recover(args.clone())),
+        Words::Release(args) => Ok(Job::Release(args.clone())),
+        Words::Hold(args) => match around("hold", ChildCommand::none(), settings, place)? {
+            Job::Locked(job) => Ok(Job::Hold(job, *args)),
+            _ => Err(Error::Config {
+                message: "there is no lock here to hold".to_owned(),
+                hint: Some("name one with `--lock`".to_owned()),
+            }),
+        },
     }
 }
 
@@ -168,6 +200,7 @@ fn of_terraform(args: &[OsString], settings: &Settings, place: &Place<'_>) -> Re
     let further = further_locks(settings, place)?;
     let resolved = resolve(&request, &further, settings)?;
     let mut job = LockedJob {
+        dir: dir.clone(),
         targets: further,
         child: child(args.to_vec()),
         operation: command.operation().unwrap_or(&name).to_owned(),
@@ -208,13 +241,24 @@ fn of_terraform(args: &[OsString], settings: &Settings, place: &Place<'_>) -> Re
             job.notes.push(why);
         }
     }
-    finish(job, resolved, settings)
+    finish(job, resolved)
 }
 
 fn of_command(command: &[OsString], settings: &Settings, place: &Place<'_>) -> Result<Job, Error> {
     let Some((program, args)) = command.split_first() else {
         return Err(Error::Usage { message: "`run` needs a command".to_owned(), hint: None });
     };
+    let (program, args) = (PathBuf::from(program), args.to_vec());
+    around("run", ChildCommand { program, args, env: Vec::new() }, settings, place)
+}
+
+/// Holds the locks around whatever finds the environment that is in the child's.
+fn around(
+    operation: &str,
+    mut child: ChildCommand,
+    settings: &Settings,
+    place: &Place<'_>,
+) -> Result<Job, Error> {
     let terraform = find_terraform(settings, place).ok();
     let request = Request {
         dialect: terraform.as_deref().map(dialect).unwrap_or_default(),
@@ -230,12 +274,13 @@ fn of_command(command: &[OsString], settings: &Settings, place: &Place<'_>) -> R
             hint: Some("name a directory of your own with `TFWRAP_STATE_DIR`".to_owned()),
         }
     })?;
-    let mut env = handed_down(settings);
-    env.push(("PATH", shim::path_with(&shim, place.env)));
+    child.env = handed_down(settings);
+    child.env.push(("PATH", shim::path_with(&shim, place.env)));
     let mut job = LockedJob {
+        dir: place.dir.clone(),
         targets: further,
-        child: ChildCommand { program: PathBuf::from(program), args: args.to_vec(), env },
-        operation: "run".to_owned(),
+        child,
+        operation: operation.to_owned(),
         lock_timeout: settings.lock_timeout.clone(),
         trap: None,
         notes: Vec::new(),
@@ -269,26 +314,15 @@ fn of_command(command: &[OsString], settings: &Settings, place: &Place<'_>) -> R
         BackendLock::Native => {}
         BackendLock::None { why } => job.notes.push(why),
     }
-    finish(job, resolved, settings)
+    finish(job, resolved)
 }
 
-fn finish(
-    mut job: LockedJob,
-    resolved: Option<Resolved>,
-    settings: &Settings,
-) -> Result<Job, Error> {
+fn finish(mut job: LockedJob, resolved: Option<Resolved>) -> Result<Job, Error> {
     if let Some(resolved) = resolved {
         job.details.push(resolved.in_words());
         job.notes.extend(resolved.notes);
     }
     in_order(&mut job.targets)?;
-    let reserved = [
-        ("orphan-grace", settings.orphan_grace.is_set()),
-        ("max-hold", settings.max_hold.is_set()),
-    ];
-    for (name, _) in reserved.iter().filter(|(_, set)| *set) {
-        job.details.push(format!("`--{name}` has no effect in this version"));
-    }
     if job.targets.is_empty() {
         let mut child = job.child;
         if let Some(native) = &job.native {

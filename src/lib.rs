@@ -43,6 +43,7 @@ pub mod identity;
 pub mod job;
 pub mod lock;
 pub mod program;
+pub mod receipt;
 pub mod report;
 mod run;
 pub mod settings;

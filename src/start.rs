@@ -12,18 +12,26 @@ use tokio::runtime::Runtime;
 
 use crate::ci::Ci;
 use crate::cli::{self, CommandLine, Options};
+use crate::clock::{uptime, wall};
 use crate::command;
+use crate::command::recover::Recovery;
 use crate::env::Env;
 use crate::error::Error;
 use crate::exit_code;
 use crate::held::Held;
 use crate::identity;
 use crate::job::{self, ChildCommand, Found, Job, LockedJob, Place};
+use crate::lock::LockInfo;
 use crate::program::FileId;
+use crate::receipt::{Beginning, job_hash};
 use crate::report::github::{self, Files};
 use crate::report::{self, Notice, Reporter, use_color};
+use crate::run::guard::Guard;
+use crate::run::hold::{Handed, Limits};
 use crate::run::{self, Context, Introduction, Shell};
 use crate::settings::{self, ColorChoice, Inputs, LogFormat, OnLockLost, Settings, Verbosity};
+use crate::state_dir;
+use crate::supervise::guardian;
 use crate::supervise::{self, Policy, Signals, SpawnError, TerminalUse};
 use crate::target::LockTarget;
 
@@ -36,11 +44,14 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Runs the program and returns its exit code.
 pub(crate) fn start(args: &[OsString], env: &Env) -> u8 {
+    let program = args.first().map_or(OsStr::new("tfwrap"), OsString::as_os_str);
+    if guardian::is_name(program) {
+        return guard(args, env);
+    }
     let line = match cli::parse(args) {
         Ok(line) => line,
         Err(error) => return answer(&error, env),
     };
-    let program = args.first().map_or(OsStr::new("tfwrap"), OsString::as_os_str);
     let ci = Ci::from_env(env);
     match prepare(&line, program, env, &ci) {
         Ok((settings, job)) => {
@@ -56,6 +67,24 @@ pub(crate) fn start(args: &[OsString], env: &Env) -> u8 {
                     let can_ask = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
                     command::unlock::run(shell, targets, &args, can_ask).await
                 }),
+                Job::Recover(args) => {
+                    let wait = args.wait.unwrap_or_default();
+                    let recovery = recovery(&ci, wait, env);
+                    ours(options, &Found::none(), async |shell, _| {
+                        command::recover::run(shell, &recovery).await
+                    })
+                }
+                Job::Release(args) => {
+                    let recovery = recovery(&ci, Duration::ZERO, env);
+                    ours(options, &Found::none(), async |shell, _| {
+                        command::release::run(shell, &recovery, args.id.as_deref()).await
+                    })
+                }
+                Job::Hold(job, _) if command::hold::is_keeper(program) => {
+                    keeper(*job, &settings, &ci, options, env)
+                }
+                Job::Hold(_, hold) => command::hold::run(args, hold, env)
+                    .unwrap_or_else(|error| fail(&error, options)),
             }
         }
         Err(error) => fail(&error, provisional_options(&line.options, env)),
@@ -116,7 +145,7 @@ fn prepare(
 fn terraforms_dir(line: &CommandLine, dir: &std::path::Path) -> PathBuf {
     let chdir = match &line.words {
         cli::Words::Terraform(args) => args.first().and_then(|arg| arg.to_str()),
-        cli::Words::Run(_) | cli::Words::Status(_) | cli::Words::Unlock(_) => None,
+        _ => None,
     };
     match chdir.and_then(|arg| arg.strip_prefix("-chdir=")) {
         Some(chdir) => dir.join(chdir),
@@ -126,6 +155,21 @@ fn terraforms_dir(line: &CommandLine, dir: &std::path::Path) -> PathBuf {
 
 fn depth(env: &Env) -> u32 {
     env.get(DEPTH).and_then(|depth| depth.parse().ok()).unwrap_or(0)
+}
+
+fn recovery<'a>(ci: &Ci, wait: Duration, env: &'a Env) -> Recovery<'a> {
+    Recovery { env, job: ci.job_key.as_deref().map(job_hash), wait }
+}
+
+/// What this program is when it is called by the guardian's name.
+fn guard(args: &[OsString], env: &Env) -> u8 {
+    let ended = if args.get(1).is_some_and(|arg| arg == guardian::TAKE_OVER) {
+        command::take_over::run(env)
+    } else {
+        guardian::watch(uptime)
+    };
+    // Nobody reads what it could say.
+    ended.map_or(exit_code::BUG, |()| 0)
 }
 
 /// The command as the operating system takes it.
@@ -165,7 +209,7 @@ fn exec(
 }
 
 /// The runtime and the shell, with what was found already said.
-fn set_up(
+pub(crate) fn set_up(
     options: report::Options,
     notes: &[String],
     details: &[String],
@@ -188,11 +232,11 @@ fn set_up(
     for message in details {
         reporter.say(Notice::Detail { message: message.clone() });
     }
-    Ok((runtime, Shell::new(signals, reporter)))
+    Ok((runtime, Shell::new(signals, reporter, Guard::none())))
 }
 
 /// Ends what [`set_up`] began.
-fn wind_up(runtime: Runtime, shell: &Shell) {
+pub(crate) fn wind_up(runtime: Runtime, shell: &Shell) {
     // After a panic while waiting there may be a line to take away.
     shell.reporter.settle(LAST_WORDS);
     shell.reporter.flush(LAST_WORDS);
@@ -226,11 +270,34 @@ fn ours(
     code
 }
 
-fn locked(job: LockedJob, settings: &Settings, ci: &Ci, options: report::Options, env: &Env) -> u8 {
-    let (runtime, mut shell) = match set_up(options, &job.notes, &job.details) {
-        Ok(ready) => ready,
-        Err(error) => return fail(&error, options),
+/// All that a run under locks needs.
+fn begin(
+    job: &LockedJob,
+    settings: &Settings,
+    ci: &Ci,
+    options: report::Options,
+    env: &Env,
+) -> Result<(Runtime, Shell, Context), Error> {
+    // First, so that it is ready when the runtime is.
+    let guardian = guardian::Started::new();
+    let (runtime, mut shell) = set_up(options, &job.notes, &job.details)?;
+    let beginning = Beginning {
+        job: ci.job_key.clone(),
+        dir: job.dir.clone(),
+        began: LockInfo::format_created(wall()),
+        operation: job.operation.clone(),
+        is_hold: job.is_hold(),
+        orphan_grace: settings.orphan_grace.value,
     };
+    let notices = {
+        let _runtime = runtime.enter();
+        let (guard, notices) = Guard::new(guardian, beginning, env);
+        shell.guard = guard;
+        notices
+    };
+    for notice in notices {
+        shell.reporter.say(notice);
+    }
     let context = Context {
         policy: Policy { second_signal: settings.second_signal.value, grace: settings.grace.value },
         introduction: Introduction {
@@ -244,10 +311,44 @@ fn locked(job: LockedJob, settings: &Settings, ci: &Ci, options: report::Options
         lost_is_fatal: settings.on_lock_lost.value == OnLockLost::Stop,
         files: Files::from_env(env),
         env: env.clone(),
+        state_dir: state_dir::path(env),
         terminal_use: if ci.in_ci { TerminalUse::LeaveAlone } else { TerminalUse::HandOver },
+    };
+    Ok((runtime, shell, context))
+}
+
+fn locked(job: LockedJob, settings: &Settings, ci: &Ci, options: report::Options, env: &Env) -> u8 {
+    let (runtime, mut shell, context) = match begin(&job, settings, ci, options, env) {
+        Ok(ready) => ready,
+        Err(error) => return fail(&error, options),
     };
     // What unwinds up to here has its message still to be said.
     let run = AssertUnwindSafe(|| runtime.block_on(run::locked(&mut shell, job, &context)));
+    let code = catch_unwind(run).unwrap_or(exit_code::BUG);
+    wind_up(runtime, &shell);
+    code
+}
+
+/// The process that a `hold` leaves behind.
+fn keeper(job: LockedJob, settings: &Settings, ci: &Ci, options: report::Options, env: &Env) -> u8 {
+    command::hold::begin_keeper();
+    let anchor = command::hold::anchor(ci, env);
+    // A line that is redrawn needs the terminal, which is the foreground's.
+    let options = report::Options { redraw: false, ..options };
+    let limits = Limits { max_hold: settings.max_hold.value, anchor };
+    let (runtime, mut shell, context) = match begin(&job, settings, ci, options, env) {
+        Ok(ready) => ready,
+        Err(error) => return fail(&error, options),
+    };
+    let file = shell.guard.file();
+    let reporter = Arc::clone(&shell.reporter);
+    let hand_over = |handed: &Handed| {
+        reporter.flush(LAST_WORDS);
+        command::hold::hand_over(handed, file.as_ref())
+    };
+    let run = AssertUnwindSafe(|| {
+        runtime.block_on(run::hold::hold(&mut shell, job, &context, limits, hand_over))
+    });
     let code = catch_unwind(run).unwrap_or(exit_code::BUG);
     wind_up(runtime, &shell);
     code

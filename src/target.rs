@@ -4,6 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::backend::{AwsSettings, S3Backend, aws_from_env};
 use crate::env::Env;
 use crate::lock::{LockId, LockKey};
@@ -14,7 +16,7 @@ use crate::store::{
 };
 
 /// A store and a key in it; says nothing of who holds it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LockTarget {
     /// Where the register is.
     pub store: StoreSpec,
@@ -25,7 +27,8 @@ pub struct LockTarget {
 }
 
 /// Which store, not yet opened.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum StoreSpec {
     /// A DynamoDB table.
     DynamoDb {

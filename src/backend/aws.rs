@@ -4,19 +4,27 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// Everything a client of DynamoDB, S3 or STS is built from. `None`: the SDK's own default chain
 /// decides.
-#[derive(Clone, Default, PartialEq, Eq)]
+///
+/// What is secret, or may hold a secret (a proxy's password), is not serialized: it comes from
+/// where it came from, [`AwsSettings::complete`].
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(clippy::struct_excessive_bools, reason = "each is an attribute of the backend's own")]
 pub struct AwsSettings {
     /// From the configuration, else `AWS_REGION`, else `AWS_DEFAULT_REGION`; a region in a profile
     /// alone is not accepted, as with Terraform.
     pub region: Option<String>,
     /// Static credentials of the configuration; they win over everything.
+    #[serde(skip)]
     pub access_key: Option<String>,
     /// Belongs to `access_key`.
+    #[serde(skip)]
     pub secret_key: Option<String>,
     /// Belongs to `access_key`.
+    #[serde(skip)]
     pub token: Option<String>,
     /// The configuration's `profile`; it wins over keys in the environment.
     pub profile: Option<String>,
@@ -41,8 +49,10 @@ pub struct AwsSettings {
     /// `insecure = true`: certificates are not verified.
     pub insecure: bool,
     /// Proxy for http, with where it comes from merged (`http_proxy`, `HTTP_PROXY`).
+    #[serde(skip)]
     pub http_proxy: Option<String>,
     /// Proxy for https.
+    #[serde(skip)]
     pub https_proxy: Option<String>,
     /// Hosts without proxy.
     pub no_proxy: Option<String>,
@@ -56,11 +66,12 @@ pub struct AwsSettings {
     pub use_path_style: bool,
     /// When the session in the environment ends, where there is one and its end is told. Means
     /// something only where nothing comes before the environment.
+    #[serde(skip)]
     pub session_ends: Option<jiff::Timestamp>,
 }
 
 /// Custom endpoints, each a URL.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AwsEndpoints {
     /// For the lock table.
     pub dynamodb: Option<String>,
@@ -71,7 +82,7 @@ pub struct AwsEndpoints {
 }
 
 /// The `assume_role` block.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AssumeRole {
     /// Which role.
     pub role_arn: String,
@@ -95,7 +106,7 @@ pub struct AssumeRole {
 
 /// The `assume_role_with_web_identity` block; values missing there come from `AWS_ROLE_ARN`,
 /// `AWS_ROLE_SESSION_NAME`, `AWS_WEB_IDENTITY_TOKEN_FILE`.
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WebIdentity {
     /// Which role.
     pub role_arn: Option<String>,
@@ -108,9 +119,24 @@ pub struct WebIdentity {
     /// Shown in AWS' logs.
     pub session_name: Option<String>,
     /// The token itself.
+    #[serde(skip)]
     pub token: Option<String>,
     /// Where the token lies.
     pub token_file: Option<PathBuf>,
+}
+
+impl AwsSettings {
+    /// Takes what is not serialized from settings of the same origin that were read anew.
+    pub fn complete(&mut self, fresh: Self) {
+        let Self { access_key, secret_key, token, http_proxy, https_proxy, session_ends, .. } =
+            fresh;
+        (self.access_key, self.secret_key, self.token) = (access_key, secret_key, token);
+        (self.http_proxy, self.https_proxy) = (http_proxy, https_proxy);
+        self.session_ends = session_ends;
+        if let (Some(ours), Some(fresh)) = (&mut self.web_identity, fresh.web_identity) {
+            ours.token = fresh.token;
+        }
+    }
 }
 
 // Written by hand: a derived form would print keys and tokens.

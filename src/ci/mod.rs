@@ -60,7 +60,7 @@ impl Ci {
             actor: text(env.get("TFWRAP_ACTOR").map(str::to_owned).or(actor)),
             job: text(job),
             attempt,
-            job_key: JOB_KEYS.iter().find_map(|name| env.get(name)).map(str::to_owned),
+            job_key: job_variable(env).map(|(_, value)| value.to_owned()),
         }
     }
 
@@ -102,6 +102,11 @@ const JOB_KEYS: [&str; 5] = [
     "SYSTEM_JOBID",
     "JENKINS_SERVER_COOKIE",
 ];
+
+/// The variable that this very job has and no other, and its value.
+pub(crate) fn job_variable(env: &Env) -> Option<(&'static str, &str)> {
+    JOB_KEYS.into_iter().find_map(|name| env.get(name).map(|value| (name, value)))
+}
 
 /// Whether a flag-like variable is set to something that does not mean no.
 fn is_set(env: &Env, name: &str) -> bool {

@@ -1,6 +1,10 @@
 //! The commands of ours that start no child: they look at the locks that a run would take.
 
+pub(crate) mod hold;
+pub(crate) mod recover;
+pub(crate) mod release;
 pub(crate) mod status;
+pub(crate) mod take_over;
 pub(crate) mod unlock;
 
 use std::sync::Arc;

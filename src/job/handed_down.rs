@@ -17,15 +17,14 @@ pub(super) fn handed_down(settings: &Settings) -> Vec<(&'static str, OsString)> 
         }
     };
     let duration = |value: Duration| OsString::from(crate::duration::format(value));
+    typed("TFWRAP_ORPHAN_GRACE", &settings.orphan_grace.origin, &|| {
+        duration(settings.orphan_grace.value)
+    });
     typed("TFWRAP_LOCK_TIMEOUT", &settings.lock_timeout.origin, &|| {
         duration(settings.lock_timeout.value)
     });
     typed("TFWRAP_GRACE", &settings.grace.origin, &|| {
         settings.grace.value.map_or_else(|| OsString::from("none"), duration)
-    });
-    typed("TFWRAP_LEASE", &settings.lease.origin, &|| match settings.lease.value {
-        LeaseTerm::Never => OsString::from("never"),
-        LeaseTerm::After(ttl) => duration(ttl),
     });
     typed("TFWRAP_NO_LINE", &settings.no_line.origin, &|| "true".into());
     typed("TFWRAP_ON_LOCK_LOST", &settings.on_lock_lost.origin, &|| {
@@ -51,5 +50,11 @@ pub(super) fn handed_down(settings: &Settings) -> Vec<(&'static str, OsString)> 
         };
         typed("TFWRAP_TERRAFORM", &set.origin, &|| path.clone());
     }
+    // Always, and the same for all: each beats for the lock, and takes its own fence from that.
+    let lease = match settings.lease.value {
+        LeaseTerm::Never => OsString::from("never"),
+        LeaseTerm::After(ttl) => duration(ttl),
+    };
+    env.push(("TFWRAP_LEASE", lease));
     env
 }

@@ -18,6 +18,14 @@ pub struct Found {
     pub details: Vec<String>,
 }
 
+impl Found {
+    /// None, for the commands that go by receipts.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { targets: Vec::new(), notes: Vec::new(), details: Vec::new() }
+    }
+}
+
 /// Finds what `run` would take.
 pub(super) fn find(settings: &Settings, place: &Place<'_>) -> Result<Found, Error> {
     let terraform = find_terraform(settings, place).ok();

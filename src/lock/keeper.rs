@@ -134,6 +134,8 @@ pub struct Keeper {
     last_beat: bool,
     /// How long the credentials were good, when they are refused now.
     refused_after: Option<Duration>,
+    /// Whether the stored version must be found out before a beat can be sent.
+    version_unknown: bool,
 }
 
 impl Keeper {
@@ -154,8 +156,31 @@ impl Keeper {
             ends: None,
             last_beat: false,
             refused_after: None,
+            version_unknown: false,
             tenure,
         }
+    }
+
+    /// Goes on with a lock that another process of ours kept, or keeps too: what is stored must be
+    /// found out, and the lease counts from when it was last renewed.
+    #[must_use]
+    pub fn adopt(tenure: Tenure, term: LeaseTerm, now: Uptime) -> Self {
+        let mut keeper = Self::new(tenure, term, now);
+        keeper.version_unknown = true;
+        keeper.state = State::Idle { next: now };
+        keeper
+    }
+
+    /// The start of the last request that renewed the lease, and what that declared.
+    #[must_use]
+    pub fn renewed(&self) -> (Uptime, LeaseTerm) {
+        (self.renewed, self.renewed_term)
+    }
+
+    /// The number of the last beat that was sent.
+    #[must_use]
+    pub fn sent_beat(&self) -> u64 {
+        self.sent_beat
     }
 
     /// Tells when the credentials end; they cannot be renewed. To be called before the first step.
@@ -209,8 +234,8 @@ impl Keeper {
 
     /// The version under which our record is stored as far as we know, for the release.
     #[must_use]
-    pub fn version(&self) -> &RecordVersion {
-        &self.tenure.version
+    pub fn version(&self) -> Option<&RecordVersion> {
+        (!self.version_unknown).then_some(&self.tenure.version)
     }
 
     /// Whether the record is somebody else's, or gone.
@@ -254,7 +279,7 @@ impl Keeper {
         if let State::Idle { next } = self.state
             && (now >= next || paused)
         {
-            actions.push(self.beat(now));
+            actions.push(if self.version_unknown { self.look() } else { self.beat(now) });
         }
         actions
     }
@@ -350,6 +375,10 @@ impl Keeper {
     fn found(&mut self, now: Uptime, current: Option<Stored>, actions: &mut Vec<Action>) {
         match current {
             Some(stored) if stored.record.is_held_by(&self.tenure.id) => {
+                self.follow(&stored.record);
+                if std::mem::take(&mut self.version_unknown) {
+                    self.tenure.info = stored.record.info;
+                }
                 self.tenure.version = stored.version;
                 // At once, but only once: a store may answer every read and no write.
                 let hurried = std::mem::replace(&mut self.hurried, true);
@@ -361,6 +390,18 @@ impl Keeper {
                 self.lost_to.clone_from(&other);
                 actions.push(Action::Say(News::Lost(other)));
             }
+        }
+    }
+
+    /// Another process of ours may beat for the same tenure. No two writes have the same bytes; and
+    /// who declares less than we do is to be believed, since others will take over by that.
+    fn follow(&mut self, record: &Record) {
+        let Some(lease) = record.lease.as_deref().and_then(Lease::parse) else { return };
+        self.sent_beat = self.sent_beat.max(lease.beat);
+        if let (LeaseTerm::After(theirs), LeaseTerm::After(ours)) = (lease.term, self.renewed_term)
+            && theirs < ours
+        {
+            self.renewed_term = lease.term;
         }
     }
 

@@ -19,13 +19,15 @@ pub use info::{LockInfo, LockInfoError};
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::store::Record;
 
 /// The name of a register: for a Terraform lock in DynamoDB the `LockID` attribute,
 /// `<bucket>/<state key>`; for a file store a path relative to its directory.
 ///
 /// Not to be confused with [`LockId`], the ID that `terraform force-unlock` takes.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct LockKey(pub String);
 
 impl fmt::Display for LockKey {
@@ -36,7 +38,7 @@ impl fmt::Display for LockKey {
 
 /// Names one tenure of a lock: the `ID` of Terraform's lock info, the argument of
 /// `terraform force-unlock`. Never used for a second tenure.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct LockId(pub String);
 
 impl fmt::Display for LockId {

@@ -66,7 +66,8 @@ enum State {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Release {
     id: LockId,
-    version: RecordVersion,
+    /// What is stored, as far as we know; found out first where we do not.
+    version: Option<RecordVersion>,
     jitter: Jitter,
     give_up_at: Uptime,
     state: State,
@@ -76,9 +77,9 @@ pub struct Release {
 }
 
 impl Release {
-    /// Prepares to give back the record that is stored under `version`.
+    /// Prepares to give back the record that is stored under `version`, where that is known.
     #[must_use]
-    pub fn new(id: LockId, version: RecordVersion, now: Uptime, jitter: Jitter) -> Self {
+    pub fn new(id: LockId, version: Option<RecordVersion>, now: Uptime, jitter: Jitter) -> Self {
         Self {
             id,
             version,
@@ -133,8 +134,12 @@ impl Release {
     }
 
     fn remove(&mut self) -> Action {
+        let Some(version) = self.version.clone() else {
+            self.state = State::Looking;
+            return Action::Look;
+        };
         self.state = State::Removing;
-        Action::Remove(self.version.clone())
+        Action::Remove(version)
     }
 
     fn end(&mut self, outcome: ReleaseOutcome) -> Action {
@@ -148,7 +153,9 @@ impl Release {
             None if self.unanswered => self.end(ReleaseOutcome::Released),
             None => self.end(ReleaseOutcome::AlreadyGone),
             Some(stored) if stored.record.is_held_by(&self.id) => {
-                self.version = stored.version;
+                if self.version.replace(stored.version).is_none() {
+                    return self.remove();
+                }
                 self.pause(now, || {
                     StoreError::Misconfigured(
                         "the store refuses to remove the very version it shows".to_owned(),

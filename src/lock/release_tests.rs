@@ -19,7 +19,7 @@ fn lost() -> StoreError {
 }
 
 fn removing() -> Release {
-    let mut machine = Release::new(LockId("me".to_owned()), version("v"), at(0), Jitter(1));
+    let mut machine = Release::new(LockId("me".to_owned()), Some(version("v")), at(0), Jitter(1));
     assert_eq!(machine.step(at(0), Event::Start), Action::Remove(version("v")));
     machine
 }

@@ -102,6 +102,7 @@ fn event_of(notice: &Notice) -> (&'static str, Value) {
             }),
         ),
         Notice::Finished(summary) => ("finished", finished(summary)),
+        Notice::Note { message } => ("note", json!({ "message": clean_line(message) })),
         Notice::Detail { message } => ("detail", json!({ "message": clean_line(message) })),
     }
 }

@@ -108,6 +108,11 @@ pub enum Notice {
         /// The exit code it leads to.
         code: u8,
     },
+    /// Something that was done for a run that could not do it itself, or a step of our own.
+    Note {
+        /// What.
+        message: String,
+    },
     /// The run is over; in text only with `-v`.
     Finished(Box<Summary>),
     /// Only with `-v`.
@@ -191,6 +196,7 @@ mod tests {
                 ..summary()
             })),
             Notice::Detail { message: text() },
+            Notice::Note { message: text() },
         ];
         for notice in &all {
             // No wildcard: a new kind does not compile until someone has been here.
@@ -202,7 +208,8 @@ mod tests {
                 | Notice::Warning { .. }
                 | Notice::Error { .. }
                 | Notice::Finished(_)
-                | Notice::Detail { .. } => {}
+                | Notice::Detail { .. }
+                | Notice::Note { .. } => {}
             }
         }
         all

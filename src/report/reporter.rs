@@ -9,7 +9,6 @@
 //! On a terminal the same thread keeps the line that is redrawn while tfwrap waits ([`Redrawn`]).
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -116,17 +115,29 @@ impl Queue {
     }
 }
 
+/// stderr, whatever file that is by now, without the lock of `std::io::stderr`: the panic hook
+/// takes that, and a stalled write under it would keep a panic from being unwound.
+struct Stderr;
+
+impl Write for Stderr {
+    fn write(&mut self, words: &[u8]) -> io::Result<usize> {
+        nix::unistd::write(io::stderr(), words).map_err(io::Error::from)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 impl Reporter {
     /// Starts saying things on stderr.
     ///
     /// # Errors
     /// When a thread or a file descriptor cannot be had.
     pub fn to_stderr(options: Options) -> io::Result<Self> {
-        // A descriptor of its own: the panic hook takes the lock of `std::io::stderr`, and a stalled
-        // write under that lock would keep a panic from being unwound.
-        let stderr = io::stderr().as_fd().try_clone_to_owned()?;
-        let terminal = if options.redraw { Some(stderr.try_clone()?) } else { None };
-        Self::start(options, File::from(stderr), terminal)
+        let terminal =
+            if options.redraw { Some(io::stderr().as_fd().try_clone_to_owned()?) } else { None };
+        Self::start(options, Stderr, terminal)
     }
 
     /// Starts saying things to any writer.

@@ -55,7 +55,7 @@ impl Text {
                 self.labelled("error:", ERROR, message) + &self.hint(hint.as_deref())
             }
             Notice::Finished(summary) => line(&describe_summary(summary)),
-            Notice::Detail { message } => line(&clean_line(message)),
+            Notice::Detail { message } | Notice::Note { message } => line(&clean_line(message)),
         }
     }
 

@@ -19,7 +19,7 @@ use crate::lock::line::{Slot, Waiter};
 use crate::lock::queue::{Action, Event, Queue};
 use crate::lock::{Holder, LockId, LockInfo, LockKey, Uptime};
 use crate::report::Notice;
-use crate::store::{Record, RecordVersion, Registers};
+use crate::store::{Record, RecordVersion, Registers, Stored};
 use crate::supervise::StopSignal;
 use crate::target::LockTarget;
 
@@ -32,7 +32,8 @@ pub(super) struct Grant {
     pub(super) target: LockTarget,
     pub(super) store: Arc<dyn Registers>,
     pub(super) id: LockId,
-    pub(super) version: RecordVersion,
+    /// None where it must be found out first.
+    pub(super) version: Option<RecordVersion>,
     pub(super) since: Uptime,
     /// A create of ours was never answered and may still land after the release.
     pub(super) may_still_appear: bool,
@@ -69,11 +70,14 @@ pub(super) struct Taken {
     pub(super) seen: Option<Holder>,
 }
 
-/// Whether an outer tfwrap holds this lock for us: it says so, and the store agrees.
-pub(super) async fn is_held_outside(
+/// Whether an outer tfwrap holds this lock for us: it says so, and the store agrees. Then the lock
+/// is kept here, too, if its lease can end: whoever started the child beats for it and fences it,
+/// whatever becomes of the outer one.
+pub(super) async fn inherit(
     shell: &mut Shell,
     target: &LockTarget,
     held: &Held,
+    term: LeaseTerm,
 ) -> Result<bool, Error> {
     let Some(id) = held.id_of(&target.url()) else { return Ok(false) };
     let lock = target.url();
@@ -81,9 +85,33 @@ pub(super) async fn is_held_outside(
         Ok(store) => store,
         Err(source) => return Err(Error::Store { lock, source }),
     };
-    let register = Register { lock, store, key: target.key.clone() };
-    let stored = look::read(shell, &register).await?;
-    Ok(stored.is_some_and(|it| it.record.is_held_by(id)))
+    let register = Register { lock, store: store.clone(), key: target.key.clone() };
+    let since = uptime();
+    let Some(stored) = look::read(shell, &register).await? else { return Ok(false) };
+    if !stored.record.is_held_by(id) {
+        return Ok(false);
+    }
+    for notice in shell.guard.ask(target, id, true) {
+        shell.say(notice);
+    }
+    if let Some(lease) = stored.record.lease.as_deref().and_then(Lease::parse)
+        && term != LeaseTerm::Never
+    {
+        let Stored { record, version } = stored;
+        let grant = Grant {
+            target: target.clone(),
+            store,
+            id: id.clone(),
+            version: Some(version.clone()),
+            since,
+            may_still_appear: false,
+        };
+        // Found by reading, the lease is of unknown age: no child before an answered beat.
+        let tenure =
+            Tenure { id: id.clone(), info: record.info, version, lease, since, answered: false };
+        shell.keep(Kept::inherited(grant, Keeper::new(tenure, term, uptime())));
+    }
+    Ok(true)
 }
 
 /// Takes one lock, or says why not.
@@ -95,7 +123,13 @@ pub(super) async fn take(
 ) -> Taken {
     match target.open().await {
         Ok(store) => match target.open_line(&store) {
-            Ok(line) => Attempt::new(target, store, line, introduction, wait).run(shell).await,
+            Ok(line) => {
+                let attempt = Attempt::new(target, store, line, introduction, wait);
+                for notice in shell.guard.ask(target, &attempt.id, false) {
+                    shell.say(notice);
+                }
+                attempt.run(shell).await
+            }
             Err(source) => {
                 let error = Error::Store { lock: target.url(), source };
                 Taken { result: Err(error), seen: None }
@@ -170,6 +204,9 @@ impl<'a> Attempt<'a> {
             match action {
                 Action::Done(outcome) => break outcome,
                 Action::Write(slot, record, expect) => {
+                    if slot == Slot::Lock {
+                        shell.guard.asked(&self.id);
+                    }
                     let (store, key) = self.register(slot);
                     shell.send(Request::Write(store, key, record, expect));
                 }
@@ -194,6 +231,10 @@ impl<'a> Attempt<'a> {
         // Before a child starts, and before an error is said.
         shell.reporter.settle(SETTLING);
         let result = self.conclude(shell, outcome);
+        let is_ours = shell.kept.iter().any(|kept| kept.grant.id == self.id);
+        if !is_ours && !self.machine.acquire().may_still_appear() {
+            shell.guard.forget(&self.id);
+        }
         Taken { result, seen: self.machine.acquire().holder() }
     }
 
@@ -296,7 +337,7 @@ impl<'a> Attempt<'a> {
             target: self.target.clone(),
             store: self.store.clone(),
             id: self.id.clone(),
-            version: won.version.clone(),
+            version: Some(won.version.clone()),
             since: uptime(),
             may_still_appear: self.machine.acquire().may_still_appear(),
         };
@@ -312,7 +353,10 @@ impl<'a> Attempt<'a> {
             }
             keeper
         });
-        shell.kept.push(Kept::new(grant, keeper));
+        if let Ok(Some(file)) = self.store.lend() {
+            shell.guard.lend(&self.id, file);
+        }
+        shell.keep(Kept::new(grant, keeper));
     }
 }
 

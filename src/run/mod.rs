@@ -2,6 +2,11 @@
 //! acquire and release returns early.
 
 mod acquire;
+pub(crate) mod adopt;
+pub(crate) mod dependents;
+mod fail_point;
+pub(crate) mod guard;
+pub(crate) mod hold;
 pub(crate) mod look;
 mod release;
 mod shell;
@@ -11,6 +16,7 @@ mod voice;
 mod workspace;
 
 use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
 use std::time::Duration;
 
 pub(crate) use acquire::Introduction;
@@ -45,6 +51,8 @@ pub(crate) struct Context {
     pub(crate) policy: Policy,
     pub(crate) terminal_use: TerminalUse,
     pub(crate) env: Env,
+    /// Where receipts lie.
+    pub(crate) state_dir: PathBuf,
     pub(crate) introduction: Introduction,
     pub(crate) held: Held,
     /// With `--on-lock-lost stop`.
@@ -124,12 +132,17 @@ pub(crate) async fn locked(shell: &mut Shell, mut job: LockedJob, context: &Cont
         }
     }
     shell.abandon();
+    let dependents_in = job.around_command.then_some(context.state_dir.as_path());
     let worth_saying = report.stopped || report.panicked || report.error.is_some();
-    report.releases = release::all(shell, worth_saying).await;
+    report.releases = release::all(shell, dependents_in, worth_saying).await;
     if let Some(Error::Interrupted { leftover, .. }) = &mut report.error
         && report.releases.iter().any(|it| matches!(it, ReleaseOutcome::Unconfirmed(_)))
     {
         "; a lock is left behind, as said above".clone_into(leftover);
+    }
+    let may_land = shell.guard.may_land();
+    for notice in shell.guard.finish(may_land) {
+        shell.say(notice);
     }
     report.held = report.id.as_ref().map_or(Duration::ZERO, |_| uptime().since(since));
     conclude(shell, &job, context, &report)
@@ -167,7 +180,8 @@ async fn acquire_all(
                 }
                 _ => None,
             };
-            if acquire::is_held_outside(shell, target, &context.held).await? {
+            let term = context.introduction.term;
+            if acquire::inherit(shell, target, &context.held, term).await? {
                 acquired.inherited.push(target.clone());
                 acquired.turns.extend(turn);
                 continue;
@@ -180,7 +194,7 @@ async fn acquire_all(
                 acquired.holder = Some(holder);
             }
             taken.result?;
-            supervise::fail_point("acquired");
+            fail_point::panic_at("acquired");
         }
         // Whoever held the lock before us may have deleted the workspace.
         let vanished = match &job.trap {
@@ -194,7 +208,7 @@ async fn acquire_all(
         }
         acquired.inherited.clear();
         acquired.turns.clear();
-        let _ = release::all(shell, false).await;
+        let _ = release::all(shell, None, false).await;
     }
     let message = "the workspace is deleted again and again while its lock is waited for";
     Err(Error::Config { message: message.to_owned(), hint: None })

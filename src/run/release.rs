@@ -1,8 +1,10 @@
 //! Giving the locks back, whatever happened before: drives [`Release`] for one after the other.
 
+use std::path::Path;
 use std::time::Duration;
 
 use super::acquire::Grant;
+use super::dependents;
 use super::shell::{Happening, Kept, Reply, Request, Shell};
 use super::voice::{describe, late};
 use crate::clock::uptime;
@@ -18,21 +20,33 @@ use crate::store::Stored;
 /// How often is looked whether a beat is still out.
 const BUSY_POLL: Duration = Duration::from_millis(20);
 
-/// Gives all that is held back, the last taken first. Signals that come meanwhile are heard and
+/// Gives all that is held back, the last taken first; where others may run under it, only after
+/// them. Signals that come meanwhile are heard and
 /// change nothing: the release has a limit of its own. The others beat on until their turn.
-pub(super) async fn all(shell: &mut Shell, worth_saying: bool) -> Vec<ReleaseOutcome> {
+pub(super) async fn all(
+    shell: &mut Shell,
+    dependents_in: Option<&Path>,
+    worth_saying: bool,
+) -> Vec<ReleaseOutcome> {
     let mut outcomes = Vec::new();
+    if let Some(dir) = dependents_in {
+        dependents::wait(shell, dir).await;
+    }
     loop {
         // Bounded by the beat's own patience.
         while shell.kept.last().is_some_and(Kept::is_busy) {
             // An answered beat alone is nothing that happens.
             let _ = shell.next(Some(uptime().plus(BUSY_POLL)), None).await;
         }
-        let Some(Kept { mut grant, keeper, .. }) = shell.kept.pop() else {
+        let Some(Kept { mut grant, keeper, inherited, .. }) = shell.kept.pop() else {
             // News of locks that were kept is no news of locks to come.
             shell.forget_news();
             return outcomes;
         };
+        if inherited && keeper.as_ref().is_none_or(|keeper| keeper.lost_to().is_none()) {
+            shell.guard.forget(&grant.id);
+            continue;
+        }
         if let Some(keeper) = keeper {
             // Said when it was found; nothing of whoever has it now is touched.
             if let Some(current) = keeper.lost_to() {
@@ -40,12 +54,18 @@ pub(super) async fn all(shell: &mut Shell, worth_saying: bool) -> Vec<ReleaseOut
                     Some(stored) => ReleaseOutcome::TakenOver(stored.clone()),
                     None => ReleaseOutcome::AlreadyGone,
                 });
+                shell.guard.forget(&grant.id);
                 continue;
             }
-            grant.version = keeper.version().clone();
+            grant.version = keeper.version().cloned();
         }
         let outcome = one(shell, &grant).await;
         tell(shell, &grant, &outcome, worth_saying);
+        if grant.may_still_appear {
+            shell.guard.may_return(&grant.id);
+        } else if !matches!(outcome, ReleaseOutcome::Unconfirmed(_)) {
+            shell.guard.forget(&grant.id);
+        }
         outcomes.push(outcome);
     }
 }

@@ -11,6 +11,8 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use super::acquire::Grant;
+use super::fail_point;
+use super::guard::Guard;
 use super::voice;
 use crate::backend::S3Backend;
 use crate::clock::uptime;
@@ -21,6 +23,7 @@ use crate::store::{
     AwsClients, Expect, Record, RecordVersion, Registers, RemoveReply, StateObject, StoreError,
     Stored, Timeouts, WriteReply, workspace_state,
 };
+use crate::supervise::guardian::Heard;
 use crate::supervise::{Child, ChildEvent, Received, Signals, StopSignal, Word};
 
 /// What is asked of a store.
@@ -73,6 +76,10 @@ pub(super) enum Happening {
     Signal(Received),
     Child(std::io::Result<ChildEvent>),
     Reply(Reply),
+    /// The guardian, too, got this signal.
+    Canary(StopSignal),
+    /// The guardian killed the child before its lease could end.
+    Fenced,
     /// Something about a lock that is held; which, by its place in [`Shell::kept`].
     Lease(usize, News),
     /// The deadline has passed.
@@ -99,13 +106,20 @@ pub(super) struct Kept {
     pub(super) grant: Grant,
     /// None where the kernel keeps it.
     pub(super) keeper: Option<Keeper>,
+    /// Whether an outer run or a `hold` gives it back; we only beat for it, too.
+    pub(super) inherited: bool,
     /// Its one request that is out. Beat and release never overlap.
     beat: Option<BoxFuture<'static, Reply>>,
 }
 
 impl Kept {
     pub(super) fn new(grant: Grant, keeper: Option<Keeper>) -> Self {
-        Self { grant, keeper, beat: None }
+        Self { grant, keeper, inherited: false, beat: None }
+    }
+
+    /// A lock that an outer run or a `hold` has.
+    pub(super) fn inherited(grant: Grant, keeper: Keeper) -> Self {
+        Self { inherited: true, ..Self::new(grant, Some(keeper)) }
     }
 
     /// Whether a request of the keeper's is out.
@@ -158,6 +172,7 @@ fn silence(is_beat: bool) -> Reply {
 pub(crate) struct Shell {
     signals: Signals,
     pub(crate) reporter: Arc<Reporter>,
+    pub(crate) guard: Guard,
     in_flight: Option<BoxFuture<'static, Reply>>,
     pub(super) kept: Vec<Kept>,
     news: VecDeque<(usize, News)>,
@@ -165,9 +180,15 @@ pub(crate) struct Shell {
 }
 
 impl Shell {
-    pub(crate) fn new(signals: Signals, reporter: Arc<Reporter>) -> Self {
+    pub(crate) fn new(signals: Signals, reporter: Arc<Reporter>, guard: Guard) -> Self {
         let (kept, news) = (Vec::new(), VecDeque::new());
-        Self { signals, reporter, in_flight: None, kept, news, last_stop: None }
+        Self { signals, reporter, guard, in_flight: None, kept, news, last_stop: None }
+    }
+
+    /// From here on the lock is kept until it is given back.
+    pub(super) fn keep(&mut self, kept: Kept) {
+        self.kept.push(kept);
+        self.guard.sync(&self.kept);
     }
 
     /// Remembers the signal that ended a child.
@@ -180,13 +201,14 @@ impl Shell {
         self.last_stop
     }
 
-    pub(super) fn say(&self, notice: Notice) {
+    pub(crate) fn say(&self, notice: Notice) {
         self.reporter.say(notice);
     }
 
     /// Sends a request; its reply comes as a [`Happening`]. A read that nobody waits for any more
     /// is dropped for it; writes are always waited for.
     pub(super) fn send(&mut self, request: Request) {
+        fail_point::crash();
         self.in_flight = Some(request.send());
     }
 
@@ -234,6 +256,7 @@ impl Shell {
         let kept = &mut self.kept[index];
         let said = kept.step(uptime(), event);
         hear(&self.reporter, &mut self.news, (index, kept), said);
+        self.guard.sync(&self.kept);
     }
 
     /// Forgets a read that a stop or a bug left unanswered. Writes are always waited for.
@@ -248,6 +271,7 @@ impl Shell {
         mut child: Option<&mut Child>,
     ) -> Happening {
         loop {
+            fail_point::crash();
             self.tick(uptime());
             if let Some((index, news)) = self.news.pop_front() {
                 return Happening::Lease(index, news);
@@ -277,6 +301,19 @@ impl Shell {
                 biased;
                 received = self.signals.next() => return Happening::Signal(received),
                 event = changed => return Happening::Child(event),
+                heard = self.guard.heard() => match heard {
+                    Heard::Signal(signal) => {
+                        if let Some(signal) = StopSignal::of(signal) {
+                            return Happening::Canary(signal);
+                        }
+                    }
+                    Heard::Fenced => return Happening::Fenced,
+                    Heard::Gone => {
+                        if let Some(notice) = self.guard.replace() {
+                            self.reporter.say(notice);
+                        }
+                    }
+                },
                 (index, reply) = any_beat(&mut self.kept) => self.beaten(index, reply),
                 reply = reply => {
                     self.in_flight = None;

@@ -8,6 +8,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::Signal;
 
 use super::Context;
+use super::fail_point;
 use super::shell::{Happening, Shell};
 use super::voice::whole;
 use crate::clock::uptime;
@@ -17,9 +18,10 @@ use crate::lock::keeper::{Keeper, News};
 use crate::report::Notice;
 use crate::start;
 use crate::store::StoreError;
+use crate::supervise::guardian::Interrupts;
 use crate::supervise::{
-    Action, Child, ChildEvent, ChildStatus, Event, Received, SpawnError, StopCause, Supervisor,
-    Word, suspend_self,
+    Action, Canary, Child, ChildEvent, ChildStatus, Event, Orphans, Reach, Received, SpawnError,
+    StopCause, Supervisor, Word, suspend_self,
 };
 
 /// How long a child may take to end after a bug of ours, before it is killed.
@@ -51,14 +53,14 @@ pub(super) async fn run(
     slot: &mut Option<Child>,
 ) -> Result<Ended, Error> {
     confirm(shell).await?;
-    fail_point("before-spawn");
+    fail_point::panic_at("before-spawn");
     let command = start::command(child, &context.env);
-    let child = slot.insert(spawn(command, context)?);
+    let child = slot.insert(spawn(shell, command, context)?);
     drive(shell, child, context).await
 }
 
 /// Waits until every lock is confirmed; hears a signal that came in meanwhile.
-async fn confirm(shell: &mut Shell) -> Result<(), Error> {
+pub(super) async fn confirm(shell: &mut Shell) -> Result<(), Error> {
     let started = uptime();
     loop {
         let ready = shell.may_start();
@@ -96,7 +98,7 @@ pub(super) async fn quietly(
     let mut said = std::fs::File::from(said);
     let mut command = start::command(child, &context.env);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(said.try_clone().map_err(internal)?);
-    let mut child = spawn(command, context)?;
+    let mut child = spawn(shell, command, context)?;
     let ended = drive(shell, &mut child, context).await?;
     if let (true, Some(signal)) = (ended.stopped, shell.last_stop()) {
         return Err(super::interrupted(signal));
@@ -143,8 +145,14 @@ async fn gone(child: &mut Child) {
     }
 }
 
-fn spawn(command: Command, context: &Context) -> Result<Child, Error> {
-    Child::spawn(command, context.terminal_use).map_err(|error| of_spawn(&error))
+fn spawn(shell: &mut Shell, command: Command, context: &Context) -> Result<Child, Error> {
+    fail_point::crash();
+    let announce = shell.guard.announce();
+    let child =
+        Child::spawn(command, context.terminal_use, announce).map_err(|error| of_spawn(&error))?;
+    fail_point::crash();
+    shell.guard.child_runs(Orphans::of(child.pid(), !child.is_in_our_group()));
+    Ok(child)
 }
 
 /// The error of a program that cannot be started.
@@ -159,6 +167,7 @@ pub(crate) fn of_spawn(error: &SpawnError) -> Error {
 
 async fn drive(shell: &mut Shell, child: &mut Child, context: &Context) -> Result<Ended, Error> {
     let mut machine = Supervisor::new(context.policy);
+    let mut canary = Canary::default();
     let mut lost = false;
     // We were suspended, and the lease is not known to be good since.
     let mut resume = false;
@@ -169,14 +178,31 @@ async fn drive(shell: &mut Shell, child: &mut Child, context: &Context) -> Resul
         } else {
             // A lease that becomes good again is no news.
             let poll = resume.then(|| uptime().plus(CONFIRM_POLL));
-            let wake = machine.deadline().into_iter().chain(poll).min();
-            match shell.next(wake, Some(child)).await {
+            let deadlines = [machine.deadline(), canary.deadline(), poll];
+            match shell.next(deadlines.into_iter().flatten().min(), Some(child)).await {
                 // Only under a lease that is known to be good.
                 Happening::Signal(Received { word: Word::Resume, .. }) => {
                     resume = true;
                     continue;
                 }
-                Happening::Signal(received) => child.event(received),
+                Happening::Signal(received) => {
+                    let judged = canary.ours(uptime(), received, shell.guard.has_canary());
+                    let Some(judged) = judged else { continue };
+                    child.event(judged)
+                }
+                Happening::Canary(signal) if shell.guard.has_canary() => {
+                    let Some(judged) = canary.its(uptime(), signal) else { continue };
+                    child.event(judged)
+                }
+                Happening::Fenced => {
+                    lost = true;
+                    shell.say(Notice::Warning {
+                        message: "tfwrap stood still for so long that its guardian killed the                                   child before anyone may take its lock over"
+                            .to_owned(),
+                        hint: None,
+                    });
+                    continue;
+                }
                 Happening::Child(Ok(event)) => event.into(),
                 Happening::Child(Err(error)) => {
                     last_resort(child).await;
@@ -188,17 +214,32 @@ async fn drive(shell: &mut Shell, child: &mut Child, context: &Context) -> Resul
                     lost |= matches!(event, Event::MustStop | Event::MustKill);
                     event
                 }
-                Happening::Due => Event::Tick,
-                Happening::Reply(_) => continue,
+                Happening::Due => match canary.due(uptime()) {
+                    Some(judged) => child.event(judged),
+                    None => Event::Tick,
+                },
+                Happening::Reply(_) | Happening::Canary(_) => continue,
             }
         };
-        fail_point("running");
+        fail_point::panic_at("running");
+        if matches!(event, Event::Stop(_, Reach::ChildToo)) {
+            shell.guard.interrupts(Interrupts::Sent);
+        }
         for action in machine.step(uptime(), event) {
             tell(shell, action, event, child);
+            let interrupts = matches!(action, Action::Interrupt | Action::Quit);
+            if interrupts {
+                shell.guard.interrupts(Interrupts::Maybe);
+            }
             if let Err(error) = child.apply(action) {
                 shell.say(Notice::Warning { message: could_not(action, &error), hint: None });
             }
+            if interrupts {
+                fail_point::crash();
+                shell.guard.interrupts(Interrupts::Sent);
+            }
             if let Action::Finished { status, stopped_by } = action {
+                shell.guard.child_is_gone();
                 if let Some(StopCause::Signal(signal)) = stopped_by {
                     shell.note_stop(signal);
                 }
@@ -275,16 +316,4 @@ fn tell(shell: &Shell, action: Action, event: Event, child: &Child) {
         _ => return,
     };
     shell.say(Notice::Stopping { signal: signal.signal().as_str().to_owned(), doing });
-}
-
-/// Panics where a test asks for it; nothing in a release build.
-pub(super) fn fail_point(name: &str) {
-    #[cfg(debug_assertions)]
-    {
-        #[expect(clippy::disallowed_methods, reason = "in test builds only")]
-        let wanted = std::env::var_os("TFWRAP_FAIL_POINT");
-        assert!(wanted.is_none_or(|wanted| wanted != *name), "fail point `{name}`");
-    }
-    #[cfg(not(debug_assertions))]
-    let _ = name;
 }

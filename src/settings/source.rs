@@ -46,13 +46,7 @@ pub struct Sourced<T> {
     pub origin: Origin,
 }
 
-impl<T> Sourced<T> {
-    /// Whether somebody set it, so that it is not just the default.
-    #[must_use]
-    pub fn is_set(&self) -> bool {
-        self.origin != Origin::Default
-    }
-}
+impl<T> Sourced<T> {}
 
 /// A setting that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

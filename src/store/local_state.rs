@@ -73,20 +73,6 @@ impl LocalState {
         LockKey(self.files.state.display().to_string())
     }
 
-    /// A further descriptor of the held lock, close-on-exec; `None` when nothing is held.
-    ///
-    /// # Errors
-    /// When no further descriptor can be had.
-    pub fn lock_fd(&self) -> Result<Option<HeldFile>, StoreError> {
-        let held = self.held();
-        let Some(held) = held.as_ref() else { return Ok(None) };
-        let fd = held
-            .file
-            .try_clone()
-            .map_err(|e| io_error("share the lock on", &self.files.state, &e, false))?;
-        Ok(Some(HeldFile { fd: fd.into(), created: held.created }))
-    }
-
     /// Every step under this lock leaves it whole, so a panic elsewhere is no reason to lose it.
     fn held(&self) -> MutexGuard<'_, Option<Held>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
@@ -111,6 +97,16 @@ impl LocalState {
 
 #[async_trait]
 impl Registers for LocalState {
+    fn lend(&self) -> Result<Option<HeldFile>, StoreError> {
+        let held = self.held();
+        let Some(held) = held.as_ref() else { return Ok(None) };
+        let fd = held
+            .file
+            .try_clone()
+            .map_err(|e| io_error("share the lock on", &self.files.state, &e, false))?;
+        Ok(Some(HeldFile { fd: fd.into(), created: held.created }))
+    }
+
     async fn read(&self, key: &LockKey) -> Result<Option<Stored>, StoreError> {
         self.check(key)?;
         self.run(|files, held| files.current(held.as_ref())).await

@@ -154,6 +154,14 @@ pub trait Registers: std::fmt::Debug + Send + Sync {
         None
     }
 
+    /// A descriptor by which another process holds the lock on, where the kernel keeps it.
+    ///
+    /// # Errors
+    /// When no further descriptor can be had.
+    fn lend(&self) -> Result<Option<HeldFile>, StoreError> {
+        Ok(None)
+    }
+
     /// Reads a register, strongly consistent; `None` when it is empty.
     async fn read(&self, key: &LockKey) -> Result<Option<Stored>, StoreError>;
 

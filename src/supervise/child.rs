@@ -50,9 +50,12 @@ mod spawn;
 mod sys;
 mod terminal;
 
+pub(super) use group::members;
 pub use spawn::{SpawnError, TerminalUse};
 pub(super) use sys::ignored_at_start;
-pub use sys::{exec, suspend_self};
+pub use sys::{Announce, exec, suspend_self};
+pub(crate) use sys::{detach, lent_descriptor};
+pub(super) use sys::{detach_and_deafen, watch};
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -65,7 +68,7 @@ use nix::unistd::{Pid, getpgid, getpgrp};
 use rustix::process::{WaitId, WaitIdOptions, WaitIdStatus, WaitOptions};
 use tokio::io::unix::AsyncFd;
 
-use super::{Action, ChildStatus, Event, Origin, PassSignal, Reach, Received, StopSignal, Word};
+use super::{Action, ChildStatus, Event, Judged, Origin, PassSignal, Reach, StopSignal, Word};
 use sys::Hangup;
 use terminal::Terminal;
 
@@ -154,11 +157,12 @@ impl Child {
 
     /// What a signal means while this child runs.
     #[must_use]
-    pub fn event(&self, received: Received) -> Event {
+    pub fn event(&self, Judged { received, child_too }: Judged) -> Event {
         let unheard =
             self.hangup == Hangup::Ignored && received.word == Word::Stop(StopSignal::Hangup);
-        let shared = self.is_in_our_group() && received.origin == Origin::Terminal && !unheard;
-        let reach = if shared { Reach::ChildToo } else { Reach::UsOnly };
+        let shared = self.is_in_our_group() && received.origin == Origin::Terminal;
+        let reached = (shared || child_too) && !unheard;
+        let reach = if reached { Reach::ChildToo } else { Reach::UsOnly };
         match received.word {
             Word::Stop(signal) => Event::Stop(signal, reach),
             Word::Suspend => Event::Suspend(reach),

@@ -12,12 +12,19 @@
 //! TERM and HUP, and it goes to the whole group: provider plugins swallow INT but die of TERM,
 //! Terraform has no handler for HUP, and a wrapper script named `terraform` passes nothing on.
 
+mod canary;
 mod child;
+pub mod guardian;
 mod machine;
+mod orphans;
+pub mod process;
 mod signal;
 
-pub use child::{Child, ChildEvent, SpawnError, TerminalUse, exec, suspend_self};
+pub use canary::{Canary, Judged};
+pub use child::{Announce, Child, ChildEvent, SpawnError, TerminalUse, exec, suspend_self};
+pub(crate) use child::{detach, lent_descriptor};
 pub use machine::{Action, Event, GROUP_GRACE, SETTLE, StopCause, Supervisor};
+pub use orphans::Orphans;
 pub use signal::{Received, Signals};
 
 use std::time::Duration;
@@ -66,6 +73,13 @@ pub enum StopSignal {
 }
 
 impl StopSignal {
+    /// The stop that this signal asks for, if it does.
+    #[must_use]
+    pub fn of(signal: Signal) -> Option<Self> {
+        let all = [Self::Interrupt, Self::Terminate, Self::Hangup, Self::Quit];
+        all.into_iter().find(|stop| stop.signal() == signal)
+    }
+
     /// The signal itself; its number plus 128 is the exit code when nothing was run.
     #[must_use]
     pub fn signal(self) -> Signal {

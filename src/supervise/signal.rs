@@ -56,6 +56,11 @@ impl Signals {
         Ok(Self { stream: SignalsInfo::new(ours)?, batch: VecDeque::new() })
     }
 
+    /// No signals: for a process that is ending others' work and blocks them all.
+    pub fn none() -> io::Result<Self> {
+        Ok(Self { stream: SignalsInfo::new([] as [i32; 0])?, batch: VecDeque::new() })
+    }
+
     /// The next signal. Dropping the future loses nothing.
     ///
     /// Signals that arrive together have no order of their own. So a suspend that comes with a

@@ -227,9 +227,9 @@ async fn the_directory_of_a_new_workspace_is_made_as_terraform_makes_it() {
 async fn a_descriptor_handed_on_holds_the_lock_on() {
     let dir = local_backend_dir();
     let lock = lock_of(&dir);
-    assert!(lock.lock_fd().unwrap().is_none());
+    assert!(lock.lend().unwrap().is_none());
     let version = take(&lock, "ours").await;
-    let held = lock.lock_fd().unwrap().unwrap();
+    let held = lock.lend().unwrap().unwrap();
     assert!(held.created);
     drop(lock);
     let other = lock_of(&dir);
@@ -238,7 +238,7 @@ async fn a_descriptor_handed_on_holds_the_lock_on() {
     let state = dir.path().join("terraform.tfstate");
     let heir = LocalState::inherit(&state, held, record("ours")).unwrap();
     // Given back for all who have a descriptor.
-    let further = heir.lock_fd().unwrap().unwrap();
+    let further = heir.lend().unwrap().unwrap();
     give_back(&heir, &version).await;
     take(&other, "theirs").await;
     drop(further);

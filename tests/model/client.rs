@@ -607,7 +607,7 @@ impl Client {
         if held.keeper.lost_to().is_some() {
             return self.run_is_over(moment, false);
         }
-        let (id, version) = (held.keeper.id().clone(), held.keeper.version().clone());
+        let (id, version) = (held.keeper.id().clone(), held.keeper.version().cloned());
         let mut machine = Release::new(id, version, now, Jitter(moment.config.seed));
         let action = machine.step(now, release::Event::Start);
         self.phase = Phase::Releasing(machine);

@@ -3,6 +3,7 @@
 //! The paths come from the environment. They are opened without following a link, and only a
 //! regular file is written: a pipe would block, a link could lead anywhere.
 
+use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -57,6 +58,33 @@ impl Files {
         .filter_map(Result::err)
         .collect()
     }
+}
+
+/// Sets variables, and puts a directory first on `PATH`, for the later steps of the job.
+///
+/// # Errors
+/// Outside GitHub Actions, or when one of the files cannot be written.
+pub(crate) fn append_environment(
+    env: &Env,
+    variables: &[(String, String)],
+    path: &str,
+) -> io::Result<()> {
+    let file = |name: &str| {
+        let unset =
+            || io::Error::other(format!("`{name}` is not set: this is no GitHub Actions step"));
+        env.get_os(name).map(PathBuf::from).ok_or_else(unset)
+    };
+    let (to_env, to_path) = (file("GITHUB_ENV")?, file("GITHUB_PATH")?);
+    let mut text = String::new();
+    for (name, value) in variables {
+        // None of ours has one; with one, the value would go on as a command to the runner.
+        if value.contains(['\r', '\n']) || path.contains(['\r', '\n']) {
+            return Err(io::Error::other(format!("the value of `{name}` has a line end")));
+        }
+        let _infallible = writeln!(text, "{name}={value}");
+    }
+    append(&to_env, &text)?;
+    append(&to_path, &format!("{path}\n"))
 }
 
 fn write(variable: &'static str, path: Option<&Path>, text: &str) -> Result<(), FilesError> {

@@ -4,6 +4,7 @@
 mod files;
 mod step_summary;
 
+pub(crate) use files::append_environment;
 pub use files::{Files, FilesError};
 pub use step_summary::step_summary;
 

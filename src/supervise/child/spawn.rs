@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use rustix::process::{PidfdFlags, pidfd_open};
 use tokio::io::unix::AsyncFd;
 
-use super::sys::{Hangup, ignore_background_output, restore_before_exec, watch};
+use super::sys::{Announce, Hangup, ignore_background_output, restore_before_exec, watch};
 use super::terminal::Terminal;
 use super::{Alive, Child, Seat, group, id};
 
@@ -90,7 +90,13 @@ impl Child {
     ///
     /// It inherits stdin, stdout and stderr unless the command says otherwise, and finds signals
     /// as if it had been started in our place.
-    pub fn spawn(mut command: Command, terminal_use: TerminalUse) -> Result<Self, SpawnError> {
+    ///
+    /// With a guardian, it is told of the child by the child itself, before the program runs.
+    pub fn spawn(
+        mut command: Command,
+        terminal_use: TerminalUse,
+        announce: Option<Announce>,
+    ) -> Result<Self, SpawnError> {
         let program = PathBuf::from(command.get_program());
         let failed = |source| SpawnError::Failed { program: program.clone(), source };
 
@@ -125,7 +131,8 @@ impl Child {
         } else {
             Hangup::AsInherited
         };
-        restore_before_exec(&mut command, lent, hangup);
+        let announce = announce.map(|it| it.with_group(seat == Seat::OwnGroup));
+        restore_before_exec(&mut command, lent, hangup, announce);
 
         let started = command.spawn();
         if let (true, Some(terminal)) = (lending, &mut terminal) {

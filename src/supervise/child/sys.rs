@@ -11,7 +11,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::ptr;
@@ -21,7 +21,7 @@ use nix::libc;
 use nix::sys::signal::{
     SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, raise, sigaction,
 };
-use nix::unistd::{getpid, tcsetpgrp};
+use nix::unistd::{getpid, setsid, tcsetpgrp};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -90,8 +90,14 @@ pub(super) fn restore_before_exec(
     command: &mut Command,
     terminal: Option<OwnedFd>,
     hangup: Hangup,
+    announce: Option<Announce>,
 ) {
     let before_exec = move || {
+        // Before all else: from here on the guardian knows whom to end. It hears of our own end
+        // only after this, for until its exec this process has the guardian's socket open, too.
+        if let Some(announce) = &announce {
+            announce.send();
+        }
         // Nothing may interrupt this, least of all a handler of ours that the fork copied; and
         // with SIGTTOU blocked a background process may set the foreground group (POSIX).
         SigSet::all().thread_set_mask()?;
@@ -110,6 +116,67 @@ pub(super) fn restore_before_exec(
     // SAFETY: between fork and exec only async-signal-safe calls are allowed (fork(2)): the hook
     // makes system calls and reads atomics; it neither allocates nor locks.
     unsafe { command.pre_exec(before_exec) };
+}
+
+/// Tells the guardian, from the child itself, which process the child is.
+#[derive(Debug, Clone, Copy)]
+pub struct Announce {
+    socket: RawFd,
+    tag: u8,
+    own_group: bool,
+}
+
+impl Announce {
+    pub(crate) fn new(socket: &impl AsRawFd, tag: u8) -> Self {
+        Self { socket: socket.as_raw_fd(), tag, own_group: true }
+    }
+
+    pub(super) fn with_group(self, own_group: bool) -> Self {
+        Self { own_group, ..self }
+    }
+
+    fn send(self) {
+        let [a, b, c, d] = getpid().as_raw().to_le_bytes();
+        let words = [self.tag, u8::from(self.own_group), a, b, c, d];
+        let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
+        // SAFETY: the buffer is ours and as long as said; a socket that is closed is an error that
+        // changes nothing. A guardian that is gone is started anew by whoever starts this child.
+        unsafe { libc::send(self.socket, words.as_ptr().cast(), words.len(), flags) };
+    }
+}
+
+/// Makes the command start apart from everything: in a session of its own, with the signal mask
+/// that we got, and no descriptor open but its three streams.
+pub(crate) fn detach(command: &mut Command) {
+    let before_exec = || {
+        setsid()?;
+        close_the_rest_on_exec();
+        restore_mask()
+    };
+    // SAFETY: as for `restore_before_exec`: system calls only.
+    unsafe { command.pre_exec(before_exec) };
+}
+
+/// The same, with all signals blocked from the first instruction on.
+pub(crate) fn detach_and_deafen(command: &mut Command) {
+    detach(command);
+    // SAFETY: as for `restore_before_exec`: system calls only.
+    unsafe { command.pre_exec(|| SigSet::all().thread_set_mask().map_err(Into::into)) };
+}
+
+fn close_the_rest_on_exec() {
+    const FIRST: libc::c_uint = 3;
+    // SAFETY: marking descriptors changes nothing before the exec, and nothing of ours lives after
+    // it. Both calls are system calls on plain numbers.
+    unsafe {
+        let flag = libc::CLOSE_RANGE_CLOEXEC;
+        if libc::syscall(libc::SYS_close_range, FIRST, libc::c_uint::MAX, flag) != 0 {
+            // Before Linux 5.11.
+            for descriptor in 3..4096 {
+                libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC);
+            }
+        }
+    }
 }
 
 fn restore_actions() {
@@ -139,7 +206,7 @@ fn restore_mask() -> io::Result<()> {
 /// Becomes the command, with the signals as we got them. Returns only when that fails.
 #[must_use]
 pub fn exec(mut command: Command) -> io::Error {
-    restore_before_exec(&mut command, None, Hangup::AsInherited);
+    restore_before_exec(&mut command, None, Hangup::AsInherited, None);
     command.exec()
 }
 
@@ -171,8 +238,15 @@ pub(super) fn ignore_background_output() -> io::Result<()> {
     Ok(())
 }
 
+/// A descriptor that was left open for this program by the one that it replaced.
+pub(crate) fn lent_descriptor(number: RawFd) -> OwnedFd {
+    // SAFETY: it was open when this program began, under this number, and nothing else here knows
+    // it; one that is not open gives errors at its first use.
+    unsafe { OwnedFd::from_raw_fd(number) }
+}
+
 /// Makes a descriptor's readiness known to the runtime.
-pub(super) fn watch(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+pub(crate) fn watch(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an owned descriptor stays open, and the same, for as long as the value lives.
     Ok(unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) }?)
 }

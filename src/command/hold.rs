@@ -1,0 +1,154 @@
+//! `tfwrap hold`: the part in the foreground. It starts the keeper, passes on what it hears from
+//! it and to it, and prints the environment for the commands that follow.
+
+mod anchor;
+mod print;
+
+pub(crate) use anchor::anchor;
+
+use std::ffi::{CStr, OsStr, OsString};
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::process::{Child, Command, Stdio};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl;
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::{Pid, dup2_stderr, dup2_stdin};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair,
+};
+
+use crate::cli::HoldArgs;
+use crate::env::Env;
+use crate::error::Error;
+use crate::exit_code;
+use crate::receipt::ReceiptFile;
+use crate::run::hold::Handed;
+use crate::supervise::detach;
+
+/// What the keeper is called: its first argument, and in `ps`.
+const NAME: &str = "lock-keeper";
+const SHORT_NAME: &CStr = c"lock-keeper";
+
+/// No message of the keeper's is longer.
+const LONGEST: usize = 128 * 1024;
+
+/// Whether this process is a keeper, by what it is called.
+#[must_use]
+pub(crate) fn is_keeper(program: &OsStr) -> bool {
+    program == NAME
+}
+
+/// Starts the keeper with the very arguments of this process, and waits for it to have the locks.
+///
+/// # Errors
+/// When the keeper cannot be started, or the environment not be given.
+pub(crate) fn run(args: &[OsString], hold: HoldArgs, env: &Env) -> Result<u8, Error> {
+    let internal = |what: &str, error: &io::Error| Error::Internal(format!("{what}: {error}"));
+    // Nothing may come between the start of the keeper and its answer.
+    let stops = stops();
+    stops.thread_block().map_err(|error| internal("signals cannot wait", &error.into()))?;
+    let (socket, mut keeper) =
+        start(args).map_err(|error| internal("the keeper cannot be started", &error))?;
+    let answer = wait(&socket, &keeper, &stops)
+        .map_err(|error| internal("the keeper cannot be heard", &error))?;
+    let Some(answer) = answer else {
+        // It has said why.
+        let status = keeper.wait().map_err(|error| internal("the keeper is gone", &error))?;
+        let died = status.signal().map(exit_code::of_signal);
+        let code = status.code().and_then(|code| u8::try_from(code).ok()).or(died);
+        return Ok(code.unwrap_or(exit_code::BUG));
+    };
+    let given = serde_json::from_slice::<Handed>(&answer)
+        .map_err(|error| error.to_string())
+        .and_then(|handed| print::print(&handed, hold.format, env));
+    match given {
+        Ok(()) => Ok(0),
+        Err(what) => {
+            // A lock that nobody knows of helps nobody.
+            tell(&keeper, Signal::SIGTERM);
+            drop(keeper.wait());
+            Err(Error::Config {
+                message: format!("the environment cannot be given: {what}"),
+                hint: Some("the lock is given back".to_owned()),
+            })
+        }
+    }
+}
+
+fn stops() -> SigSet {
+    [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT].into_iter().collect()
+}
+
+fn start(args: &[OsString]) -> io::Result<(OwnedFd, Child)> {
+    let flags = SocketFlags::CLOEXEC;
+    let (ours, its) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0(NAME).args(args.iter().skip(1)).stdin(its).stdout(Stdio::null());
+    detach(&mut command);
+    Ok((ours, command.spawn()?))
+}
+
+/// Passes signals on until the keeper has answered; nothing when it ended instead.
+fn wait(socket: &OwnedFd, keeper: &Child, stops: &SigSet) -> io::Result<Option<Vec<u8>>> {
+    let signals = SignalFd::with_flags(stops, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
+    let mut buffer = vec![0; LONGEST];
+    loop {
+        let mut ready = [
+            PollFd::new(socket.as_fd(), PollFlags::POLLIN),
+            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+        ];
+        match poll(&mut ready, PollTimeout::NONE) {
+            Ok(_) | Err(nix::Error::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        while let Some(info) = signals.read_signal()? {
+            let number = i32::try_from(info.ssi_signo).unwrap_or_default();
+            if let Ok(signal) = Signal::try_from(number) {
+                tell(keeper, signal);
+            }
+        }
+        match recv(socket, &mut buffer[..], RecvFlags::DONTWAIT) {
+            Ok((_, 0)) => return Ok(None),
+            Ok((_, length)) => return Ok(Some(buffer[..length].to_vec())),
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
+            Err(_) => return Ok(None),
+        }
+    }
+}
+
+/// It is our child and not waited for, so its number is its own.
+fn tell(keeper: &Child, signal: Signal) {
+    let _gone = kill(Pid::from_raw(keeper.id().cast_signed()), signal);
+}
+
+/// Begins as a keeper. Until it has the locks it ends with whoever waits for them.
+pub(crate) fn begin_keeper() {
+    // Another name is no reason not to work.
+    let _unnamed = prctl::set_name(SHORT_NAME);
+    let _left_to_the_wait = prctl::set_pdeathsig(Signal::SIGTERM);
+}
+
+/// Hands the environment over, and stands alone from here on: nothing that belongs to the step
+/// stays open.
+///
+/// # Errors
+/// In words; when nobody waits any more.
+pub(crate) fn hand_over(handed: &Handed, log: Option<&ReceiptFile>) -> Result<(), String> {
+    let fail = |what: &str, error: &io::Error| format!("{what}: {error}");
+    let words = serde_json::to_vec(handed).map_err(|error| error.to_string())?;
+    let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null");
+    let null = null.map_err(|error| fail("`/dev/null`", &error))?;
+    let log = log.and_then(|file| file.open_log().ok());
+    let socket = io::stdin().as_fd().try_clone_to_owned();
+    let socket = socket.map_err(|error| fail("no descriptor left", &error))?;
+    dup2_stdin(&null).map_err(|error| fail("stdin", &error.into()))?;
+    dup2_stderr(log.as_ref().unwrap_or(&null)).map_err(|error| fail("stderr", &error.into()))?;
+    let _as_before = prctl::set_pdeathsig(None);
+    send(&socket, &words, SendFlags::NOSIGNAL)
+        .map(|_| ())
+        .map_err(|error| fail("nobody waits for the lock any more", &error.into()))
+}

@@ -1,0 +1,64 @@
+//! Whose end is the end of the job: the keeper of a `hold` must not outlive it.
+
+use std::fs;
+
+use nix::unistd::{Pid, getppid};
+
+use crate::ci::{Ci, System, job_variable};
+use crate::env::Env;
+use crate::supervise::process::{ProcessId, Stat};
+
+/// How far up is looked.
+const MOST_ANCESTORS: usize = 64;
+
+/// The process whose end is the job's; nothing where there is none to go by, as with a `sh` step
+/// of Jenkins, each of which has processes of its own. Then `--max-hold` ends the hold.
+pub(crate) fn anchor(ci: &Ci, env: &Env) -> Option<ProcessId> {
+    let ancestors = ancestors();
+    let Some((name, value)) = job_variable(env) else {
+        // A person: the session of their shell.
+        return (!ci.in_ci).then(of_session).flatten();
+    };
+    let entry = format!("{name}={value}");
+    // Below the topmost everything belongs to the job.
+    let topmost = ancestors.iter().rposition(|pid| has(*pid, entry.as_bytes()))?;
+    match ci.system? {
+        // The runner's worker, one for each job, tells its steps what it does not know itself.
+        System::GitHub | System::Azure => ancestors.get(topmost + 1).and_then(|pid| lasting(*pid)),
+        // The shell of `script`, or the agent's own process for the job.
+        System::GitLab | System::Buildkite => ProcessId::of(ancestors[topmost]),
+        _ => None,
+    }
+}
+
+/// The leader of the session that the `hold` was typed in. The keeper itself leads one of its own.
+fn of_session() -> Option<ProcessId> {
+    let leader = Pid::from_raw(Stat::of(getppid())?.session);
+    // Under `setsid`, the `hold` itself: its end is near and means nothing.
+    (leader != getppid()).then(|| ProcessId::of(leader)).flatten()
+}
+
+/// The first process of a machine or a container ends with everything else anyway.
+fn lasting(pid: Pid) -> Option<ProcessId> {
+    (pid.as_raw() > 1).then(|| ProcessId::of(pid)).flatten()
+}
+
+/// From the parent up.
+fn ancestors() -> Vec<Pid> {
+    let mut pids = vec![getppid()];
+    while pids.len() < MOST_ANCESTORS
+        && let Some(last) = pids.last()
+        && let Some(stat) = Stat::of(*last)
+        && stat.parent.as_raw() > 0
+    {
+        pids.push(stat.parent);
+    }
+    pids
+}
+
+/// Whether the environment with which it was started holds this entry.
+fn has(pid: Pid, entry: &[u8]) -> bool {
+    // One of another user cannot be read, and is no part of the job.
+    let Ok(environment) = fs::read(format!("/proc/{pid}/environ")) else { return false };
+    environment.split(|byte| *byte == 0).any(|it| it == entry)
+}

@@ -1,0 +1,105 @@
+//! `tfwrap release`: ends what `tfwrap hold` left behind.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use super::recover::{self, Recovery};
+use crate::error::Error;
+use crate::held::Held;
+use crate::lock::LockId;
+use crate::receipt::{Receipt, ReceiptFile};
+use crate::report::{Notice, clean};
+use crate::run::{Shell, look};
+use crate::state_dir;
+use crate::supervise::process::{ProcessId, Sight, World};
+
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Finds the hold, asks its keeper to give the locks back, and waits until it has.
+pub(crate) async fn run(
+    shell: &mut Shell,
+    recovery: &Recovery<'_>,
+    id: Option<&str>,
+) -> Result<(), Error> {
+    let dir = state_dir::path(recovery.env);
+    let files = ReceiptFile::all_in(&dir).map_err(|error| Error::Config {
+        message: format!("receipts cannot be looked for in `{}`: {error}", dir.display()),
+        hint: Some("name the directory of the hold with `TFWRAP_STATE_DIR`".to_owned()),
+    })?;
+    let holds: Vec<_> = files
+        .into_iter()
+        .filter_map(|file| file.read().ok().map(|receipt| (file, receipt)))
+        .filter(|(_, receipt)| receipt.is_hold)
+        .collect();
+    let chosen = choose(&holds, recovery, id)?;
+    if chosen.is_empty() {
+        shell.say(Notice::Note { message: "nothing is held".to_owned() });
+    }
+    for (file, receipt) in chosen {
+        one(shell, recovery, file, receipt).await?;
+    }
+    Ok(())
+}
+
+type Hold = (ReceiptFile, Receipt);
+
+fn choose<'a>(
+    holds: &'a [Hold],
+    recovery: &Recovery<'_>,
+    id: Option<&str>,
+) -> Result<Vec<&'a Hold>, Error> {
+    let has = |hold: &Hold, ids: &[LockId]| hold.1.locks.iter().any(|it| ids.contains(&it.id));
+    if let Some(id) = id {
+        let ids = [LockId(id.to_owned())];
+        return Ok(holds.iter().filter(|hold| has(hold, &ids)).collect());
+    }
+    let held: Vec<_> = Held::from_env(recovery.env).ids().cloned().collect();
+    let of_env: Vec<_> = holds.iter().filter(|hold| has(hold, &held)).collect();
+    if !of_env.is_empty() {
+        return Ok(of_env);
+    }
+    let is_ours = |hold: &&Hold| recovery.job.is_none() || hold.1.job == recovery.job;
+    let ours: Vec<_> = holds.iter().filter(is_ours).collect();
+    if recovery.job.is_none() && ours.len() > 1 {
+        let ids = ours.iter().flat_map(|(_, receipt)| &receipt.locks);
+        let ids: Vec<_> = ids.map(|entry| clean(&entry.id.0)).collect();
+        return Err(Error::Usage {
+            message: format!("more than one lock is held: {}", ids.join(", ")),
+            hint: Some("say which: `tfwrap release ID`".to_owned()),
+        });
+    }
+    Ok(ours)
+}
+
+async fn one(
+    shell: &mut Shell,
+    recovery: &Recovery<'_>,
+    file: &ReceiptFile,
+    receipt: &Receipt,
+) -> Result<(), Error> {
+    let is_here = World::here().is_some_and(|here| receipt.world.seen_from(&here) == Sight::Here);
+    if is_here && receipt.runner.is_alive() {
+        receipt
+            .runner
+            .signal(Signal::SIGTERM)
+            .map_err(|error| Error::Internal(format!("the keeper cannot be told: {error}")))?;
+    }
+    let lives = |receipt: &Receipt| {
+        receipt.runner.is_alive() || receipt.guardian.is_some_and(ProcessId::is_alive)
+    };
+    let mut shown = 0;
+    loop {
+        shown = recover::show_log(shell, file, shown);
+        if !is_here || !lives(receipt) {
+            break;
+        }
+        look::pause(shell, LOOK).await?;
+    }
+    recover::show_log(shell, file, shown);
+    if !file.path().exists() {
+        shell.say(Notice::Note { message: "released".to_owned() });
+        return Ok(());
+    }
+    recover::finish(shell, recovery, file).await
+}

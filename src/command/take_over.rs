@@ -1,0 +1,73 @@
+//! What the guardian becomes when tfwrap is gone: this ends what that began.
+
+use std::io::{self, Read as _};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sys::signal::{SigSet, Signal};
+
+use crate::env::Env;
+use crate::receipt::ReceiptFile;
+use crate::report::{self, Notice, Reporter};
+use crate::run::Shell;
+use crate::run::adopt::{Adopted, adopt};
+use crate::run::guard::{Case, Guard};
+use crate::settings::{LogFormat, Verbosity};
+use crate::supervise::Signals;
+use crate::supervise::guardian::{self, Head};
+
+/// How long the last lines may take to reach the file.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Ends the run whose case is on stdin; says what it does on stderr, which is a file.
+///
+/// # Errors
+/// When that cannot be begun.
+pub(crate) fn run(env: &Env) -> io::Result<()> {
+    guardian::take_name();
+    let mut text = String::new();
+    io::stdin().read_to_string(&mut text)?;
+    let (head, case) = text.split_once('\n').ok_or(io::ErrorKind::InvalidData)?;
+    let head: Head = serde_json::from_str(head)?;
+    // Tfwrap was killed before it had a receipt, so before it asked for anything.
+    let Ok(case) = serde_json::from_str::<Case>(case) else { return Ok(()) };
+    // All others stay blocked: whoever asks us to end wants what we are about to do.
+    SigSet::from(Signal::SIGCHLD).thread_unblock()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let reporter = Arc::new(Reporter::to_stderr(report::Options {
+        format: LogFormat::Text,
+        verbosity: Verbosity::Normal,
+        color: false,
+        annotations: false,
+        redraw: false,
+    })?);
+    let adopted = runtime.block_on(async {
+        let mut shell = Shell::new(Signals::none()?, Arc::clone(&reporter), Guard::none());
+        shell.reporter.say(Notice::Note {
+            message: format!(
+                "tfwrap (process {}) was killed: its guardian (process {}) ends its run",
+                case.receipt.runner.pid,
+                std::process::id()
+            ),
+        });
+        Ok::<_, io::Error>(adopt(&mut shell, &head, &case, env).await)
+    })?;
+    let kept = settle(&case, &adopted);
+    if let Err(error) = kept {
+        let message = format!("the receipt cannot be brought up to date: {error}");
+        reporter.say(Notice::Warning { message, hint: None });
+    }
+    reporter.flush(LAST_WORDS);
+    runtime.shutdown_background();
+    Ok(())
+}
+
+/// Leaves a receipt of what could not be given back, and of nothing else. Its lines stay for
+/// `recover` to print.
+fn settle(case: &Case, adopted: &Adopted) -> io::Result<()> {
+    let Some(path) = &case.file else { return Ok(()) };
+    let mut receipt = case.receipt.clone();
+    receipt.locks.clone_from(&adopted.left);
+    receipt.child = None;
+    ReceiptFile::at(path.clone()).write(&receipt)
+}

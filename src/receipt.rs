@@ -1,0 +1,383 @@
+//! Receipts: what a run that was killed leaves for `recover`, and for its guardian.
+//!
+//! A receipt is written before the first lock is asked for and removed when the last is given
+//! back. What it allows is bound to lock IDs: a job that never got the lock releases nothing, and
+//! one that was robbed since deletes nothing. So a stale or a forged one is harmless. Arguments,
+//! environment and secrets are not in it.
+//!
+//! It is replaced as a whole by a rename, so a crash of the program leaves the old one or the new
+//! one. It is not forced to the disk: after a loss of power its processes are gone anyway, and the
+//! lock goes with its lease, or with `tfwrap unlock`.
+
+use std::fmt::Write as _;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use nix::libc;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::lock::LockId;
+use crate::supervise::Orphans;
+use crate::supervise::process::{ProcessId, World};
+use crate::target::LockTarget;
+
+/// The form that this program writes, and the only one that it reads.
+const FORMAT: u32 = 1;
+
+/// No receipt of ours is longer.
+const LONGEST: u64 = 256 * 1024;
+
+const PREFIX: &str = "run-";
+const SUFFIX: &str = ".json";
+
+/// What a run holds, and who it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    format: u32,
+    /// Where its processes can be seen.
+    pub world: World,
+    /// A value that only processes of the same CI job have: hashed, since some of them are keys.
+    pub job: Option<String>,
+    /// The directory whose backend it is, from where what is secret is read anew.
+    pub dir: PathBuf,
+    /// When it began, for people.
+    pub began: String,
+    /// Terraform's word for what it does.
+    pub operation: String,
+    /// The process that holds the locks.
+    pub runner: ProcessId,
+    /// What ends the run when that is killed.
+    pub guardian: Option<ProcessId>,
+    /// What runs under the locks.
+    pub child: Option<Orphans>,
+    /// Whether this is what `hold` left behind.
+    pub is_hold: bool,
+    /// How long Terraform may take to end after the runner was killed, in milliseconds.
+    pub orphan_grace: u64,
+    /// All locks and IDs that were asked for and not given back.
+    pub locks: Vec<Entry>,
+}
+
+/// One lock of a receipt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Which lock, and how to open its store.
+    pub target: LockTarget,
+    /// Under which ID it was asked for; nothing under another one is ever touched.
+    pub id: LockId,
+    /// Whether an outer run or a `hold` has it, which gives it back.
+    pub inherited: bool,
+}
+
+/// What is known when a run begins.
+#[derive(Debug, Clone)]
+pub struct Beginning {
+    /// See [`Receipt::job`]; not yet hashed.
+    pub job: Option<String>,
+    /// See [`Receipt::dir`].
+    pub dir: PathBuf,
+    /// See [`Receipt::began`].
+    pub began: String,
+    /// See [`Receipt::operation`].
+    pub operation: String,
+    /// See [`Receipt::is_hold`].
+    pub is_hold: bool,
+    /// See [`Receipt::orphan_grace`].
+    pub orphan_grace: std::time::Duration,
+}
+
+impl Receipt {
+    /// Begins one for this process; nothing without a `/proc` that tells who we are.
+    #[must_use]
+    pub fn begin(beginning: Beginning) -> Option<Self> {
+        let Beginning { job, dir, began, operation, is_hold, orphan_grace } = beginning;
+        Some(Self {
+            format: FORMAT,
+            world: World::here()?,
+            job: job.as_deref().map(job_hash),
+            dir,
+            began,
+            operation,
+            runner: ProcessId::me()?,
+            guardian: None,
+            child: None,
+            is_hold,
+            orphan_grace: u64::try_from(orphan_grace.as_millis()).unwrap_or(u64::MAX),
+            locks: Vec::new(),
+        })
+    }
+}
+
+/// The form in which a job's own value is kept.
+#[must_use]
+pub fn job_hash(job: &str) -> String {
+    Sha256::digest(job.as_bytes()).iter().fold(String::new(), |mut text, byte| {
+        let _infallible = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// The file of a receipt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReceiptFile(PathBuf);
+
+impl ReceiptFile {
+    /// A new one in this directory of ours.
+    #[must_use]
+    pub fn new_in(dir: &Path) -> Self {
+        Self(dir.join(format!("{PREFIX}{}{SUFFIX}", uuid::Uuid::new_v4())))
+    }
+
+    /// One that is known by its path.
+    #[must_use]
+    pub fn at(path: PathBuf) -> Self {
+        Self(path)
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Where lines about the run go that nobody was there to read.
+    #[must_use]
+    pub fn log(&self) -> PathBuf {
+        self.0.with_extension("log")
+    }
+
+    /// Writes it as a whole.
+    ///
+    /// # Errors
+    /// The disk is full, the directory is read-only, or gone.
+    pub fn write(&self, receipt: &Receipt) -> io::Result<()> {
+        let aside = self.0.with_extension("next");
+        let text = serde_json::to_vec_pretty(receipt)?;
+        let written = fresh(&aside).and_then(|mut file| file.write_all(&text));
+        written.and_then(|()| fs::rename(&aside, &self.0)).inspect_err(|_| {
+            // Half a receipt is none.
+            drop(fs::remove_file(&aside));
+        })
+    }
+
+    /// Reads it: a regular file of ours that nobody else can write.
+    ///
+    /// # Errors
+    /// In words: what is wrong with it.
+    pub fn read(&self) -> Result<Receipt, String> {
+        let mut text = String::new();
+        let file = open_ours(&self.0)?;
+        file.take(LONGEST + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
+        if text.len() as u64 > LONGEST {
+            return Err("it is too long to be one".to_owned());
+        }
+        let receipt: Receipt =
+            serde_json::from_str(&text).map_err(|error| format!("it cannot be read: {error}"))?;
+        if receipt.format != FORMAT {
+            return Err(format!(
+                "it has the form {}, which this version does not know",
+                receipt.format
+            ));
+        }
+        Ok(receipt)
+    }
+
+    /// Opens the file for what will be said while nobody is there.
+    ///
+    /// # Errors
+    /// The disk is full, the directory is read-only, or gone.
+    pub fn open_log(&self) -> io::Result<File> {
+        let mut options = OpenOptions::new();
+        options.append(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+        options.open(self.log())
+    }
+
+    /// What was said while nobody was there.
+    #[must_use]
+    pub fn read_log(&self) -> String {
+        let mut text = Vec::new();
+        if let Ok(file) = open_ours(&self.log()) {
+            // What can be read of it is better than nothing.
+            drop(file.take(LONGEST).read_to_end(&mut text));
+        }
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
+    /// Removes it, and what was said with it.
+    ///
+    /// # Errors
+    /// When it cannot be removed; that it is gone already is none.
+    pub fn remove(&self) -> io::Result<()> {
+        drop(fs::remove_file(self.log()));
+        match fs::remove_file(&self.0) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// All in this directory, the oldest first where names do not say otherwise.
+    ///
+    /// # Errors
+    /// When the directory cannot be read; that there is none means that there are no receipts.
+    pub fn all_in(dir: &Path) -> io::Result<Vec<Self>> {
+        let entries = match fs::read_dir(dir) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let mut found = Vec::new();
+        for entry in entries {
+            let entry = entry?;
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if name.starts_with(PREFIX) && name.ends_with(SUFFIX) {
+                let written = entry.metadata().and_then(|metadata| metadata.modified()).ok();
+                found.push((written, Self(entry.path())));
+            }
+        }
+        found.sort_by(|a, b| (&a.0, &a.1.0).cmp(&(&b.0, &b.1.0)));
+        Ok(found.into_iter().map(|(_, file)| file).collect())
+    }
+}
+
+/// Opens a file to be written anew, whatever lies there.
+fn fresh(path: &Path) -> io::Result<File> {
+    let open = || {
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(path)
+    };
+    match open() {
+        // Left by a crash, or put there: a link is removed and not followed.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            fs::remove_file(path)?;
+            open()
+        }
+        opened => opened,
+    }
+}
+
+fn open_ours(path: &Path) -> Result<File, String> {
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags)
+        .open(path)
+        .map_err(|error| error.to_string())?;
+    let metadata = file.metadata().map_err(|error| error.to_string())?;
+    if !metadata.is_file() {
+        return Err("it is not a regular file".to_owned());
+    }
+    if metadata.uid() != nix::unistd::geteuid().as_raw() {
+        return Err(format!("it belongs to user {}", metadata.uid()));
+    }
+    if metadata.mode() & 0o077 != 0 {
+        return Err("others can read or write it".to_owned());
+    }
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::backend::AwsSettings;
+    use crate::lock::LockKey;
+    use crate::target::StoreSpec;
+
+    fn receipt() -> Receipt {
+        let aws = AwsSettings {
+            region: Some("eu-central-1".to_owned()),
+            access_key: Some("AKIA-not-to-be-seen".to_owned()),
+            secret_key: Some("secret-not-to-be-seen".to_owned()),
+            token: Some("token-not-to-be-seen".to_owned()),
+            https_proxy: Some("http://me:password-not-to-be-seen@proxy".to_owned()),
+            ..AwsSettings::default()
+        };
+        let mut receipt = Receipt::begin(Beginning {
+            job: Some("cookie-not-to-be-seen".to_owned()),
+            dir: PathBuf::from("/work"),
+            began: "2026-01-01T00:00:00Z".to_owned(),
+            operation: "OperationTypeApply".to_owned(),
+            is_hold: false,
+            orphan_grace: Duration::from_mins(3),
+        })
+        .unwrap();
+        receipt.locks.push(Entry {
+            target: LockTarget {
+                store: StoreSpec::DynamoDb { table: "locks".to_owned(), aws: Box::new(aws) },
+                key: LockKey("b/k".to_owned()),
+                of_backend: true,
+            },
+            id: LockId("1-2".to_owned()),
+            inherited: false,
+        });
+        receipt
+    }
+
+    #[test]
+    fn what_is_written_is_read_back_without_secrets() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = ReceiptFile::new_in(dir.path());
+        file.write(&receipt()).unwrap();
+        file.write(&receipt()).unwrap();
+        let text = fs::read_to_string(file.path()).unwrap();
+        assert!(!text.contains("not-to-be-seen"), "{text}");
+        let read = file.read().unwrap();
+        assert_eq!(read.locks[0].id, receipt().locks[0].id);
+        assert_eq!(read.locks[0].target.url(), receipt().locks[0].target.url());
+        assert_eq!(read.runner, receipt().runner);
+        assert_eq!(ReceiptFile::all_in(dir.path()).unwrap(), std::slice::from_ref(&file));
+        file.remove().unwrap();
+        file.remove().unwrap();
+        assert_eq!(ReceiptFile::all_in(&dir.path().join("none")).unwrap(), []);
+    }
+
+    #[test]
+    fn what_others_could_have_written_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = ReceiptFile::new_in(dir.path());
+        file.write(&receipt()).unwrap();
+        let link = ReceiptFile::new_in(dir.path());
+        symlink(file.path(), link.path()).unwrap();
+        assert!(link.read().is_err(), "a link");
+        fs::set_permissions(file.path(), fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(file.read().unwrap_err().contains("others"));
+        let pipe = ReceiptFile::new_in(dir.path());
+        nix::unistd::mkfifo(pipe.path(), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(pipe.read().unwrap_err().contains("regular"), "and nobody waits for a writer");
+    }
+
+    #[test]
+    fn nonsense_and_other_forms_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = ReceiptFile::new_in(dir.path());
+        let write = |text: &str| {
+            drop(fs::remove_file(file.path()));
+            fresh(file.path()).unwrap().write_all(text.as_bytes()).unwrap();
+        };
+        write("");
+        assert!(file.read().is_err());
+        write(&"x".repeat(300_000));
+        assert!(file.read().unwrap_err().contains("too long"));
+        let mut later = receipt();
+        later.format = 2;
+        write(&serde_json::to_string(&later).unwrap());
+        assert!(file.read().unwrap_err().contains("form 2"));
+    }
+
+    #[test]
+    fn a_link_in_the_way_of_a_new_one_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let victim = dir.path().join("victim");
+        fs::write(&victim, "kept").unwrap();
+        let file = ReceiptFile::new_in(dir.path());
+        symlink(&victim, file.path().with_extension("next")).unwrap();
+        file.write(&receipt()).unwrap();
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "kept");
+    }
+}

@@ -1,0 +1,335 @@
+//! Ending a run for a tfwrap that cannot: its guardian does it, or `recover`.
+//!
+//! The locks beat on, the child gets its one interrupt if it had none, is waited for, and killed
+//! when its time is up; then the locks are given back.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use super::acquire::Grant;
+use super::guard::{Case, CaseTenure};
+use super::look::{self, Register};
+use super::release;
+use super::shell::{Happening, Kept, Shell};
+use crate::backend::{self, Backend, Request, aws_from_env};
+use crate::clock::uptime;
+use crate::env::Env;
+use crate::error::Error;
+use crate::lock::keeper::{Keeper, News, Tenure};
+use crate::lock::lease::Lease;
+use crate::lock::release::ReleaseOutcome;
+use crate::lock::{LockId, Uptime};
+use crate::receipt::{Entry, Receipt};
+use crate::report::Notice;
+use crate::store::{HeldFile, LocalState, RecordVersion, Registers as _};
+use crate::supervise::guardian::{Head, Interrupts, LentFile};
+use crate::supervise::{Orphans, SETTLE, lent_descriptor};
+use crate::target::{LockTarget, StoreSpec};
+
+/// How often a child that is not ours is looked at.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// How long a create that was never answered may take to land (protocol, section 1), and how often
+/// is looked.
+const LANDING: Duration = Duration::from_mins(1);
+const LANDING_LOOK: Duration = Duration::from_secs(3);
+
+/// The numbers of our beats begin so far above those of whom we follow: a write of theirs that is
+/// still on its way must not have the bytes of one of ours.
+const BEAT_STRIDE: u64 = 1_000_000;
+
+/// What came of it.
+#[derive(Debug, Default)]
+pub(crate) struct Adopted {
+    /// What could not be given back, and may still be held.
+    pub(crate) left: Vec<Entry>,
+    /// How many locks were given back.
+    pub(crate) released: usize,
+}
+
+/// Ends the run of this case; what the child was asked is in `head`.
+pub(crate) async fn adopt(shell: &mut Shell, head: &Head, case: &Case, env: &Env) -> Adopted {
+    let mut adopted = Adopted::default();
+    let mut landing = Vec::new();
+    for entry in case.receipt.locks.iter().filter(|entry| !entry.inherited) {
+        let tenure = case.tenures.iter().find(|tenure| tenure.id == entry.id);
+        let is_lent = head.files.iter().any(|file| file.id == entry.id.0);
+        match tenure {
+            // Never asked for.
+            None => {}
+            // Nobody needs it while it is given back.
+            Some(tenure) if tenure.granted && head.child.is_none() && !is_lent => {
+                landing.push((entry, uptime()));
+            }
+            Some(tenure) if tenure.granted => {
+                if let Err(error) = keep(shell, entry, tenure, head, &case.receipt, env).await {
+                    cannot_open(shell, entry, &error);
+                    adopted.left.push(entry.clone());
+                }
+            }
+            Some(_) => landing.push((entry, uptime().plus(LANDING))),
+        }
+    }
+    end_child(shell, head, &case.receipt).await;
+    let dir = case.file.as_deref().and_then(Path::parent).map(Path::to_owned);
+    give_back(shell, dir, &case.receipt, &mut adopted).await;
+    for (entry, until) in landing {
+        match catch(shell, entry, &case.receipt, env, until).await {
+            Ok(true) => adopted.released += 1,
+            Ok(false) => {}
+            Err(error) => {
+                cannot_open(shell, entry, &error);
+                adopted.left.push(entry.clone());
+            }
+        }
+    }
+    adopted
+}
+
+/// Gives back what is kept and notes what was not.
+async fn give_back(
+    shell: &mut Shell,
+    dir: Option<PathBuf>,
+    receipt: &Receipt,
+    adopted: &mut Adopted,
+) {
+    let kept: Vec<_> = shell.kept.iter().map(|kept| kept.grant.id.clone()).collect();
+    let outcomes = release::all(shell, dir.as_deref(), true).await;
+    // The last taken is given back first.
+    for (id, outcome) in kept.iter().rev().zip(outcomes) {
+        match outcome {
+            ReleaseOutcome::Released => adopted.released += 1,
+            ReleaseOutcome::AlreadyGone | ReleaseOutcome::TakenOver(_) => {}
+            ReleaseOutcome::Unconfirmed(_) => {
+                adopted.left.extend(receipt.locks.iter().find(|entry| entry.id == *id).cloned());
+            }
+        }
+    }
+}
+
+fn cannot_open(shell: &Shell, entry: &Entry, error: &Error) {
+    shell.say(Notice::Warning {
+        message: format!("the lock `{}` (ID {}): {error}", entry.target.url(), entry.id),
+        hint: Some(format!(
+            "if it is still held, finish with: {}",
+            entry.target.unlock_command(&entry.id)
+        )),
+    });
+}
+
+/// The target with what is not in receipts: keys and tokens, from where they came from.
+pub(crate) fn complete(entry: &Entry, receipt: &Receipt, env: &Env) -> LockTarget {
+    let mut target = entry.target.clone();
+    let StoreSpec::DynamoDb { aws, .. } = &mut target.store else { return target };
+    let request = Request { allow_hcl_fallback: true, ..Request::new(&receipt.dir, env) };
+    // Without the directory the environment has to do.
+    let of_backend = match backend::resolve(&request).map(|resolved| resolved.backend) {
+        Ok(Backend::S3(backend)) if entry.target.of_backend => Some(backend.aws),
+        _ => None,
+    };
+    let fresh = match of_backend {
+        Some(fresh) if fresh.region == aws.region && fresh.endpoints == aws.endpoints => {
+            Some(fresh)
+        }
+        _ => aws_from_env(env, &receipt.dir, aws.region.as_deref()).ok(),
+    };
+    if let Some(fresh) = fresh {
+        aws.complete(fresh);
+    }
+    target
+}
+
+/// Keeps a lock that its holder does not any more.
+async fn keep(
+    shell: &mut Shell,
+    entry: &Entry,
+    known: &CaseTenure,
+    head: &Head,
+    receipt: &Receipt,
+    env: &Env,
+) -> Result<(), Error> {
+    let target = complete(entry, receipt, env);
+    let lock = target.url();
+    let failed = |source| Error::Store { lock: lock.clone(), source };
+    let id = entry.id.clone();
+    let mut grant = Grant {
+        store: target.open().await.map_err(failed)?,
+        target,
+        id: id.clone(),
+        version: None,
+        since: known.renewed(),
+        may_still_appear: false,
+    };
+    if let StoreSpec::LocalState { path } = &grant.target.store {
+        let lent = head.files.iter().find(|file| file.id == id.0);
+        // Without its descriptor the kernel has ended this lock with its holder.
+        let Some(lent) = lent else { return Ok(()) };
+        let (store, version) = inherit(path, &id, lent).await.map_err(failed)?;
+        (grant.store, grant.version) = (std::sync::Arc::new(store), Some(version));
+        shell.keep(Kept::new(grant, None));
+        return Ok(());
+    }
+    let lease = Lease { term: known.term(), beat: known.beat + BEAT_STRIDE };
+    let tenure = Tenure {
+        id,
+        info: None,
+        // Found out before anything is written.
+        version: RecordVersion(String::new()),
+        lease,
+        since: known.renewed(),
+        answered: true,
+    };
+    let keeper = Keeper::adopt(tenure, known.term(), uptime());
+    shell.keep(Kept::new(grant, Some(keeper)));
+    Ok(())
+}
+
+/// Goes on with the kernel's lock on a state file, by the descriptor that was lent.
+async fn inherit(
+    path: &Path,
+    id: &LockId,
+    lent: &LentFile,
+) -> Result<(LocalState, RecordVersion), crate::store::StoreError> {
+    let state = LocalState::new(path)?;
+    let record = state.read(&state.key()).await?.map(|stored| stored.record);
+    let record = record.filter(|record| record.is_held_by(id)).unwrap_or_default();
+    let held = HeldFile { fd: lent_descriptor(lent.fd), created: lent.created };
+    let state = LocalState::inherit(path, held, record)?;
+    let stored = state.read(&state.key()).await?;
+    let version = stored.map_or(RecordVersion(String::new()), |stored| stored.version);
+    Ok((state, version))
+}
+
+/// Whom to end, and how far that is.
+struct Ending {
+    child: Orphans,
+    interrupt_at: Option<Uptime>,
+    kill_at: Uptime,
+    killed: bool,
+}
+
+impl Ending {
+    fn begin(child: Orphans, head: &Head, grace: Duration) -> Self {
+        let now = uptime();
+        let interrupt_at = match head.interrupts {
+            Interrupts::None => Some(now),
+            // Whether it got one is not known. A second one costs it its state; so does none. By
+            // then a child that got one has had its time.
+            Interrupts::Maybe => Some(now.plus(grace / 2)),
+            Interrupts::Sent => None,
+        };
+        Self { child, interrupt_at, kill_at: now.plus(grace), killed: head.killed }
+    }
+
+    fn next(&self) -> Uptime {
+        let due = self.interrupt_at.into_iter().chain((!self.killed).then_some(self.kill_at));
+        due.chain([uptime().plus(LOOK)]).min().unwrap_or_default()
+    }
+
+    fn act(&mut self, shell: &Shell) {
+        let now = uptime();
+        if self.interrupt_at.is_some_and(|at| now >= at) {
+            self.interrupt(shell);
+        }
+        if !self.killed && now >= self.kill_at {
+            self.kill(shell, "its time to end is over");
+        }
+    }
+
+    fn interrupt(&mut self, shell: &Shell) {
+        self.interrupt_at = None;
+        signal(shell, &self.child, Signal::SIGINT);
+        // One that was stopped could not end.
+        signal(shell, &self.child, Signal::SIGCONT);
+        let pid = self.child.leader.pid;
+        shell.say(Notice::Note { message: format!("interrupted the child, process {pid}") });
+    }
+
+    fn kill(&mut self, shell: &Shell, why: &str) {
+        self.killed = true;
+        signal(shell, &self.child, Signal::SIGKILL);
+        let pid = self.child.leader.pid;
+        shell.say(Notice::Warning {
+            message: format!("killed the child, process {pid}: {why}"),
+            hint: Some("check the state with `terraform plan`".to_owned()),
+        });
+    }
+}
+
+fn signal(shell: &Shell, child: &Orphans, signal: Signal) {
+    if let Err(error) = child.signal(signal) {
+        shell.say(Notice::Warning {
+            message: format!("the child could not be signalled: {error}"),
+            hint: None,
+        });
+    }
+}
+
+/// Sees the child to its end; returns only when nothing of it lives.
+async fn end_child(shell: &mut Shell, head: &Head, receipt: &Receipt) {
+    let Some(child) = head.child else { return };
+    let grace = Duration::from_millis(receipt.orphan_grace);
+    let mut ending = Ending::begin(child, head, grace);
+    while !child.are_gone() {
+        ending.act(shell);
+        match shell.next(Some(ending.next()), None).await {
+            Happening::Lease(_, News::Kill) if !ending.killed => {
+                ending.kill(shell, "the lease of its lock is about to end");
+            }
+            Happening::Lease(index, News::Lost(current)) => {
+                // Said; whoever has it now must not wait for us.
+                let _ = super::lost(shell, index, current.as_ref());
+                if ending.interrupt_at.is_some() {
+                    ending.interrupt(shell);
+                }
+            }
+            _ => {}
+        }
+    }
+    if ending.killed {
+        // A request of its own may still be in flight.
+        let until = uptime().plus(SETTLE);
+        while uptime() < until {
+            let _ = shell.next(Some(until), None).await;
+        }
+    }
+}
+
+/// Looks for a lock that a request nobody saw the answer of may still create, and removes it.
+async fn catch(
+    shell: &mut Shell,
+    entry: &Entry,
+    receipt: &Receipt,
+    env: &Env,
+    until: Uptime,
+) -> Result<bool, Error> {
+    let target = complete(entry, receipt, env);
+    if !target.has_lease() {
+        // The kernel has ended it with its holder.
+        return Ok(false);
+    }
+    let lock = target.url();
+    let store =
+        target.open().await.map_err(|source| Error::Store { lock: lock.clone(), source })?;
+    let register = Register { lock, store: store.clone(), key: target.key.clone() };
+    loop {
+        let since = uptime();
+        let stored = look::read(shell, &register).await?;
+        if let Some(stored) = stored.filter(|it| it.record.is_held_by(&entry.id)) {
+            let (id, version) = (entry.id.clone(), Some(stored.version));
+            let grant = Grant { target, store, id, version, since, may_still_appear: false };
+            shell.keep(Kept::new(grant, None));
+            let outcomes = release::all(shell, None, true).await;
+            return Ok(outcomes.iter().all(|it| !matches!(it, ReleaseOutcome::Unconfirmed(_))));
+        }
+        if uptime() >= until {
+            return Ok(false);
+        }
+        let next = uptime().plus(LANDING_LOOK).min(until);
+        while uptime() < next {
+            let _ = shell.next(Some(next), None).await;
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! Places at which tests let the program fail; nothing in a release build.
+
+/// Panics where a test asks for it by name.
+pub(super) fn panic_at(name: &str) {
+    #[cfg(debug_assertions)]
+    {
+        #[expect(clippy::disallowed_methods, reason = "in test builds only")]
+        let wanted = std::env::var_os("TFWRAP_FAIL_POINT");
+        assert!(wanted.is_none_or(|wanted| wanted != *name), "fail point `{name}`");
+    }
+    #[cfg(not(debug_assertions))]
+    let _ = name;
+}
+
+/// Numbers the places that the program passes, and kills it at the one that a test asks for with
+/// `TFWRAP_CRASH_POINT`. With `TFWRAP_CRASH_COUNT_FILE`, the number so far is kept in that file.
+pub(crate) fn crash() {
+    #[cfg(debug_assertions)]
+    {
+        use std::sync::atomic::{AtomicU32, Ordering};
+        static PASSED: AtomicU32 = AtomicU32::new(0);
+        let number = PASSED.fetch_add(1, Ordering::Relaxed) + 1;
+        #[expect(clippy::disallowed_methods, reason = "in test builds only")]
+        let var = |name: &str| std::env::var(name).ok();
+        if let Some(file) = var("TFWRAP_CRASH_COUNT_FILE") {
+            // A test that cannot count fails by itself.
+            drop(std::fs::write(file, number.to_string()));
+        }
+        let wanted = var("TFWRAP_CRASH_POINT").and_then(|wanted| wanted.parse().ok());
+        if wanted == Some(number) {
+            let _never = nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL);
+        }
+    }
+}

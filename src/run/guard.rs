@@ -1,0 +1,391 @@
+//! What outlives us: the receipt on the disk and the guardian. Both learn of every step before it
+//! is taken.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::shell::Kept;
+use crate::clock::uptime;
+use crate::env::Env;
+use crate::lock::lease::LeaseTerm;
+use crate::lock::{LockId, Uptime};
+use crate::receipt::{Beginning, Entry, Receipt, ReceiptFile};
+use crate::report::Notice;
+use crate::state_dir;
+use crate::store::HeldFile;
+use crate::supervise::guardian::{self, Guardian, Head, Heard, Interrupts};
+use crate::supervise::{Announce, Orphans};
+use crate::target::LockTarget;
+
+/// How often a guardian that ended is replaced.
+const MOST_GUARDIANS: u32 = 5;
+
+/// What whoever takes over must know besides what the guardian itself needs.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Case {
+    /// The receipt's file; none where there is no place for one.
+    pub(crate) file: Option<PathBuf>,
+    pub(crate) receipt: Receipt,
+    pub(crate) tenures: Vec<CaseTenure>,
+}
+
+/// How things stand with one lock of the receipt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CaseTenure {
+    pub(crate) id: LockId,
+    /// Whether it is ours; otherwise a request that would make it ours may be out.
+    pub(crate) granted: bool,
+    /// The start of the last request that renewed the lease, in milliseconds of the boot-time
+    /// clock.
+    pub(crate) renewed: u64,
+    /// What that declared, in milliseconds; none: never expires.
+    pub(crate) ttl: Option<u64>,
+    /// The number of the last beat that was sent.
+    pub(crate) beat: u64,
+}
+
+impl Case {
+    /// What is known of a run when neither it nor its guardian is left: that it may hold what it
+    /// asked for, and that nobody beats for it.
+    pub(crate) fn of_the_dead(file: &ReceiptFile, receipt: &Receipt, wait: Duration) -> Self {
+        let tenure = |entry: &Entry| CaseTenure {
+            granted: true,
+            renewed: millis(uptime().0),
+            ..CaseTenure::asked(&entry.id)
+        };
+        let tenures = receipt.locks.iter().map(tenure).collect();
+        let mut receipt = receipt.clone();
+        // Within the wait of whoever gives it back, where that is shorter.
+        receipt.orphan_grace = receipt.orphan_grace.min(millis(wait));
+        Self { file: Some(file.path().to_owned()), receipt, tenures }
+    }
+}
+
+impl CaseTenure {
+    fn asked(id: &LockId) -> Self {
+        Self { id: id.clone(), granted: false, renewed: 0, ttl: None, beat: 0 }
+    }
+
+    pub(crate) fn renewed(&self) -> Uptime {
+        Uptime(Duration::from_millis(self.renewed))
+    }
+
+    pub(crate) fn term(&self) -> LeaseTerm {
+        self.ttl.map_or(LeaseTerm::Never, |ttl| LeaseTerm::After(Duration::from_millis(ttl)))
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Keeps the receipt and the guardian up to date. Without either it does what is left.
+pub(crate) struct Guard {
+    guardian: Option<Guardian>,
+    guardians: u32,
+    file: Option<ReceiptFile>,
+    /// Whether the receipt lies on the disk.
+    written: bool,
+    receipt: Option<Receipt>,
+    head: Head,
+    tenures: Vec<CaseTenure>,
+    lent: Vec<(LockId, HeldFile)>,
+}
+
+impl Guard {
+    /// For commands that hold nothing.
+    pub(crate) fn none() -> Self {
+        Self {
+            guardian: None,
+            guardians: 0,
+            file: None,
+            written: false,
+            receipt: None,
+            head: Head::default(),
+            tenures: Vec::new(),
+            lent: Vec::new(),
+        }
+    }
+
+    /// Begins, in the runtime, with a guardian that was started before it; and says what is
+    /// missing.
+    pub(crate) fn new(
+        started: std::io::Result<guardian::Started>,
+        beginning: Beginning,
+        env: &Env,
+    ) -> (Self, Vec<Notice>) {
+        let mut notices = Vec::new();
+        let mut guard = Self::none();
+        if !is_off("guardian") {
+            match started.and_then(guardian::Started::register) {
+                Ok(guardian) => guard.guardian = Some(guardian),
+                Err(error) => notices.push(no_guardian(&error.to_string())),
+            }
+        }
+        guard.guardians = 1;
+        guard.receipt = Receipt::begin(beginning);
+        if guard.receipt.is_none() {
+            notices.push(no_receipt("there is no `/proc` that shows this process"));
+        }
+        let dir = state_dir::path(env);
+        match state_dir::secure(&dir) {
+            _ if is_off("receipts") => {}
+            Ok(()) => guard.file = Some(ReceiptFile::new_in(&dir)),
+            Err(what) => notices.push(no_receipt(&what)),
+        }
+        guard.head.receipt = guard.file.as_ref().map(|file| file.path().to_owned());
+        if let (Some(receipt), Some(guardian)) = (&mut guard.receipt, &guard.guardian) {
+            receipt.guardian = guardian.process();
+        }
+        (guard, notices)
+    }
+
+    /// The receipt's file.
+    pub(crate) fn file(&self) -> Option<ReceiptFile> {
+        self.file.clone()
+    }
+
+    /// Whether a guardian is there to tell of signals.
+    pub(crate) fn has_canary(&self) -> bool {
+        self.guardian.is_some() && !is_off("canary")
+    }
+
+    /// What a child that is about to start tells the guardian.
+    pub(crate) fn announce(&self) -> Option<Announce> {
+        self.guardian.as_ref().map(Guardian::announce)
+    }
+
+    /// Before a lock is asked for under this ID, or after it was found to be held for us.
+    pub(crate) fn ask(&mut self, target: &LockTarget, id: &LockId, inherited: bool) -> Vec<Notice> {
+        let Some(receipt) = &mut self.receipt else { return Vec::new() };
+        receipt.locks.push(Entry { target: target.clone(), id: id.clone(), inherited });
+        let notices = self.write();
+        self.tell();
+        notices
+    }
+
+    /// Before the first request that may make the lock ours.
+    pub(crate) fn asked(&mut self, id: &LockId) {
+        if self.receipt.is_some() && !self.tenures.iter().any(|tenure| tenure.id == *id) {
+            self.tenures.push(CaseTenure::asked(id));
+            self.tell();
+        }
+    }
+
+    /// The lock with this ID is given back, or never became ours and will not.
+    pub(crate) fn forget(&mut self, id: &LockId) {
+        let Some(receipt) = &mut self.receipt else { return };
+        receipt.locks.retain(|entry| entry.id != *id);
+        let is_last = receipt.locks.is_empty();
+        self.tenures.retain(|tenure| tenure.id != *id);
+        self.lent.retain(|(lent, _)| lent != id);
+        // The last goes with the file.
+        if !is_last {
+            let _said_before = self.write();
+        }
+        self.tell();
+    }
+
+    /// The lock was given back, but a request that was never answered may still make it ours.
+    pub(crate) fn may_return(&mut self, id: &LockId) {
+        self.tenures.retain(|tenure| tenure.id != *id);
+        if self.receipt.is_some() {
+            self.tenures.push(CaseTenure::asked(id));
+            self.tell();
+        }
+    }
+
+    /// Whether a lock may still become ours by a request that was never answered.
+    pub(crate) fn may_land(&self) -> bool {
+        self.tenures.iter().any(|tenure| !tenure.granted)
+    }
+
+    /// Holds on to the descriptor of a local lock.
+    pub(crate) fn lend(&mut self, id: &LockId, file: HeldFile) {
+        if let Some(guardian) = &self.guardian {
+            let _noticed_when_it_is_gone = guardian.lend(&id.0, &file);
+        }
+        self.lent.push((id.clone(), file));
+    }
+
+    /// Takes what the keepers know.
+    pub(super) fn sync(&mut self, kept: &[Kept]) {
+        if self.receipt.is_none() {
+            return;
+        }
+        let mut kill_at = None;
+        let mut tenures = Vec::new();
+        for kept in kept {
+            let mut tenure = CaseTenure::asked(&kept.grant.id);
+            tenure.granted = true;
+            tenure.renewed = millis(kept.grant.since.0);
+            if let Some(keeper) = &kept.keeper {
+                let (renewed, term) = keeper.renewed();
+                tenure.renewed = millis(renewed.0);
+                tenure.beat = keeper.sent_beat();
+                if let (LeaseTerm::After(ttl), Some((_, kill))) = (term, term.fences()) {
+                    tenure.ttl = Some(millis(ttl));
+                    let at = millis(renewed.plus(kill).0);
+                    kill_at = Some(kill_at.map_or(at, |other: u64| other.min(at)));
+                }
+            }
+            tenures.push(tenure);
+        }
+        let asked = |it: &&CaseTenure| !it.granted && !tenures.iter().any(|new| new.id == it.id);
+        let asked: Vec<_> = self.tenures.iter().filter(asked).cloned().collect();
+        tenures.extend(asked);
+        if (kill_at, &tenures) != (self.head.kill_at, &self.tenures) {
+            self.head.kill_at = kill_at;
+            self.tenures = tenures;
+            self.tell();
+        }
+    }
+
+    /// The child runs.
+    pub(crate) fn child_runs(&mut self, child: Option<Orphans>) {
+        self.head.child = child;
+        self.head.interrupts = Interrupts::None;
+        if let Some(receipt) = &mut self.receipt {
+            receipt.child = child;
+        }
+        let _said_before = self.write();
+        self.tell();
+    }
+
+    /// Nothing of the child lives any more.
+    pub(crate) fn child_is_gone(&mut self) {
+        self.head.child = None;
+        if let Some(receipt) = &mut self.receipt {
+            receipt.child = None;
+        }
+        self.tell();
+    }
+
+    /// The child is about to be interrupted, or was.
+    pub(crate) fn interrupts(&mut self, interrupts: Interrupts) {
+        if self.head.interrupts != interrupts {
+            self.head.interrupts = interrupts;
+            self.tell();
+        }
+    }
+
+    /// All is over. What is still in the receipt could not be given back; `may_land`: a request
+    /// that was never answered may still make a lock ours, and the guardian looks on.
+    pub(crate) fn finish(&mut self, may_land: bool) -> Vec<Notice> {
+        let mut notices = Vec::new();
+        // What was inherited is given back by whoever has it.
+        let is_done =
+            self.receipt.as_ref().is_none_or(|it| it.locks.iter().all(|entry| entry.inherited));
+        if is_done
+            && let Some(file) = self.file.as_ref().filter(|_| self.written)
+            && let Err(error) = file.remove()
+        {
+            let path = file.path().display();
+            notices.push(Notice::Warning {
+                message: format!("the receipt `{path}` cannot be removed: {error}"),
+                hint: Some("it does no harm: it allows nothing any more".to_owned()),
+            });
+        }
+        if !may_land && let Some(guardian) = self.guardian.take() {
+            // One that is gone needs no dismissal.
+            drop(guardian.dismiss());
+        }
+        self.guardian = None;
+        notices
+    }
+
+    /// The next thing that the guardian tells.
+    pub(crate) async fn heard(&mut self) -> Heard {
+        match &mut self.guardian {
+            Some(guardian) => guardian.heard().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Starts another guardian in the place of one that ended.
+    pub(crate) fn replace(&mut self) -> Option<Notice> {
+        self.guardian = None;
+        if self.guardians >= MOST_GUARDIANS {
+            return Some(no_guardian("it was ended again and again"));
+        }
+        self.guardians += 1;
+        match guardian::Started::new().and_then(guardian::Started::register) {
+            Ok(guardian) => {
+                if let Some(receipt) = &mut self.receipt {
+                    receipt.guardian = guardian.process();
+                }
+                for (id, file) in &self.lent {
+                    let _noticed_when_it_is_gone = guardian.lend(&id.0, file);
+                }
+                self.guardian = Some(guardian);
+                let _said_before = self.write();
+                self.tell();
+                None
+            }
+            Err(error) => Some(no_guardian(&error.to_string())),
+        }
+    }
+
+    fn tell(&self) {
+        let (Some(guardian), Some(receipt)) = (&self.guardian, &self.receipt) else { return };
+        let file = self.file.as_ref().map(|file| file.path().to_owned());
+        let case = Case { file, receipt: receipt.clone(), tenures: self.tenures.clone() };
+        let rest = serde_json::to_vec(&case).unwrap_or_default();
+        // One that is gone is replaced when that is heard, and then told all.
+        drop(guardian.tell(&self.head, &rest));
+        super::fail_point::crash();
+    }
+
+    /// Writes the receipt where there is something in it.
+    fn write(&mut self) -> Vec<Notice> {
+        let (Some(file), Some(receipt)) = (&self.file, &self.receipt) else { return Vec::new() };
+        if receipt.locks.is_empty() {
+            return Vec::new();
+        }
+        let written = file.write(receipt);
+        super::fail_point::crash();
+        match written {
+            Ok(()) => {
+                self.written = true;
+                Vec::new()
+            }
+            Err(error) => vec![no_receipt(&format!("`{}`: {error}", file.path().display()))],
+        }
+    }
+}
+
+fn no_guardian(why: &str) -> Notice {
+    Notice::Warning {
+        message: format!(
+            "no guardian watches over this run ({why}): if tfwrap is killed, Terraform lives on \
+             and the lock stays until its lease ends"
+        ),
+        hint: Some("after such an end: `tfwrap recover`".to_owned()),
+    }
+}
+
+fn no_receipt(why: &str) -> Notice {
+    Notice::Warning {
+        message: format!(
+            "no receipt of this run can be kept ({why}): `tfwrap recover` will not know of it"
+        ),
+        hint: Some("name a directory of your own with `TFWRAP_STATE_DIR`".to_owned()),
+    }
+}
+
+/// Whether a test switched this off, to show what it is good for; never in a release build.
+fn is_off(what: &str) -> bool {
+    #[cfg(debug_assertions)]
+    {
+        #[expect(clippy::disallowed_methods, reason = "in test builds only")]
+        let off = std::env::var("TFWRAP_TEST_OFF").unwrap_or_default();
+        off.split(',').any(|word| word == what)
+    }
+    #[cfg(not(debug_assertions))]
+    {
+        let _ = what;
+        false
+    }
+}

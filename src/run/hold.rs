@@ -1,0 +1,139 @@
+//! The keeper of a `hold`: takes the locks as a run does, and keeps them until it is told to give
+//! them back, or nobody is left who could.
+
+use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use serde::{Deserialize, Serialize};
+
+use super::acquire::Wait;
+use super::shell::{Happening, Shell};
+use super::{Acquired, Context, acquire_all, release, supervise};
+use crate::clock::uptime;
+use crate::duration;
+use crate::error::Error;
+use crate::exit_code;
+use crate::held;
+use crate::job::LockedJob;
+use crate::lock::keeper::News;
+use crate::lock::release::ReleaseOutcome;
+use crate::report::Notice;
+use crate::supervise::process::ProcessId;
+
+/// How often is looked whether the job is over.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What the commands under the hold need.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Handed {
+    /// What goes into their environment, but for `PATH`.
+    pub(crate) env: Vec<(String, String)>,
+    /// What goes first in their `PATH`.
+    pub(crate) path: PathBuf,
+    /// Lock and ID of each.
+    pub(crate) locks: Vec<(String, String)>,
+}
+
+/// When a hold ends by itself.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    pub(crate) max_hold: Duration,
+    /// The process whose end is the job's.
+    pub(crate) anchor: Option<ProcessId>,
+}
+
+/// Takes the locks, hands over, keeps them, gives them back; returns the exit code.
+pub(crate) async fn hold(
+    shell: &mut Shell,
+    mut job: LockedJob,
+    context: &Context,
+    limits: Limits,
+    hand_over: impl FnOnce(&Handed) -> Result<(), String>,
+) -> u8 {
+    let limit = job.lock_timeout.value;
+    let wait = Wait { give_up_at: uptime().plus(limit), limit };
+    let mut acquired = Acquired::default();
+    let kept = AssertUnwindSafe(async {
+        acquire_all(shell, &mut job, context, wait.give_up_at, wait.limit, &mut acquired).await?;
+        supervise::confirm(shell).await?;
+        hand_over(&handed(shell, &job, context)).map_err(Error::Internal)?;
+        Ok(keep(shell, limits).await)
+    });
+    // Whatever happens, what was taken is given back.
+    let ended = kept.catch_unwind().await;
+    shell.abandon();
+    let releases = release::all(shell, Some(&context.state_dir), true).await;
+    let may_land = shell.guard.may_land();
+    for notice in shell.guard.finish(may_land) {
+        shell.say(notice);
+    }
+    match ended {
+        Err(_) => exit_code::BUG,
+        Ok(Err(error)) => {
+            let code = exit_code::of_error(&error);
+            let (message, hint) = (error.to_string(), error.hint());
+            shell.say(Notice::Error { message, hint, code });
+            code
+        }
+        Ok(Ok(End::Lost)) => exit_code::LOST,
+        Ok(Ok(End::Over))
+            if releases.iter().any(|it| matches!(it, ReleaseOutcome::Unconfirmed(_))) =>
+        {
+            exit_code::NOT_RELEASED
+        }
+        Ok(Ok(End::Over)) => 0,
+    }
+}
+
+fn handed(shell: &Shell, job: &LockedJob, context: &Context) -> Handed {
+    let mut held = context.held.clone();
+    let mut locks = Vec::new();
+    for kept in shell.kept.iter().filter(|kept| !kept.inherited) {
+        held.add(kept.grant.target.url(), kept.grant.id.clone());
+        locks.push((kept.grant.target.url(), kept.grant.id.0.clone()));
+    }
+    let mut env = vec![(held::VARIABLE.to_owned(), held.to_value())];
+    let mut path = PathBuf::new();
+    for (name, value) in &job.child.env {
+        if *name == "PATH" {
+            path = std::env::split_paths(value).next().unwrap_or_default();
+        } else {
+            env.push(((*name).to_owned(), value.to_string_lossy().into_owned()));
+        }
+    }
+    Handed { env, path, locks }
+}
+
+enum End {
+    Over,
+    Lost,
+}
+
+/// Beats until there is a reason not to.
+async fn keep(shell: &mut Shell, limits: Limits) -> End {
+    let until = uptime().plus(limits.max_hold);
+    let say = |shell: &Shell, message: String| shell.say(Notice::Note { message });
+    loop {
+        let happening = shell.next(Some(uptime().plus(LOOK).min(until)), None).await;
+        if let Happening::Lease(index, News::Lost(current)) = &happening {
+            // Said; whoever runs under it finds out by its own beats.
+            let _ = super::lost(shell, *index, current.as_ref());
+            return End::Lost;
+        }
+        if let Some(signal) = happening.stop() {
+            say(shell, format!("{}: the hold ends", signal.signal().as_str()));
+            return End::Over;
+        }
+        if limits.anchor.is_some_and(|anchor| !anchor.is_alive()) {
+            say(shell, "the job is over, and with it the hold".to_owned());
+            return End::Over;
+        }
+        if uptime() >= until {
+            let limit = duration::format(limits.max_hold);
+            say(shell, format!("held for {limit}, which is the longest that `--max-hold` allows"));
+            return End::Over;
+        }
+    }
+}

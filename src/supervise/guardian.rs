@@ -1,0 +1,197 @@
+//! The guardian: a small process that ends what a tfwrap began that was killed.
+//!
+//! GitHub's runner on Linux kills the step's own process and nothing else: Terraform lives on,
+//! with nobody to beat for its lock or to give it back. So before the first write a second process
+//! is started. It has a session of its own, `/dev/null` for its streams and nothing else open, a
+//! name that `pkill tfwrap` does not match, and none of the variables by which runners find what a
+//! job has left. It hears on a socket how things stand. When that is closed without a word, it
+//! becomes (by exec) the program that interrupts the child once, waits for it, and releases.
+//!
+//! It is also
+//!
+//! - the fence of a tfwrap that is stopped or stuck: it kills the child before its lease ends;
+//! - the canary: it stands where the child stands. A runner that signals every process reaches it,
+//!   too, and then the child needs no interrupt of ours ([`super::canary`]).
+
+mod message;
+mod watch;
+
+pub use message::{Head, Interrupts, LentFile};
+pub use watch::watch;
+
+use std::ffi::{CStr, OsStr};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
+
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags,
+    SocketType, recv, send, sendmsg, socketpair,
+};
+use tokio::io::unix::AsyncFd;
+
+use super::child::{Announce, detach_and_deafen, watch as register};
+use super::process::ProcessId;
+use crate::store::HeldFile;
+
+/// What it is called: its first argument. Everything in it is [`SHORT_NAME`] where the kernel cuts.
+pub const NAME: &str = "lock-guardian";
+
+/// What the kernel calls it: at most 15 characters.
+const SHORT_NAME: &CStr = c"lock-guardian";
+
+/// The argument of the program that takes over.
+pub const TAKE_OVER: &str = "take-over";
+
+/// By these, runners find and kill what a job has left.
+const TRACKING: [&str; 2] = ["RUNNER_TRACKING_ID", "VSTS_PROCESS_LOOKUP_ID"];
+
+/// What the guardian told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heard {
+    /// It got this signal.
+    Signal(Signal),
+    /// It killed the child before the end of its lease.
+    Fenced,
+    /// It has ended.
+    Gone,
+}
+
+/// A guardian that runs.
+pub struct Guardian {
+    socket: AsyncFd<OwnedFd>,
+    process: Option<ProcessId>,
+}
+
+/// One that was started before the runtime.
+pub struct Started {
+    socket: OwnedFd,
+    pid: Pid,
+}
+
+impl Started {
+    /// Starts one. It need not be waited for: what it is told is kept until it reads.
+    ///
+    /// # Errors
+    /// No process left, no `/proc`.
+    pub fn new() -> io::Result<Self> {
+        let (ours, its) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        // Also when the file was replaced or deleted since.
+        let mut command = Command::new("/proc/self/exe");
+        command.arg0(NAME).stdin(its).stdout(Stdio::null()).stderr(Stdio::null());
+        for name in TRACKING {
+            command.env_remove(name);
+        }
+        detach_and_deafen(&mut command);
+        let child = command.spawn()?;
+        Ok(Self { socket: ours, pid: Pid::from_raw(child.id().cast_signed()) })
+    }
+
+    /// Makes it known to the runtime.
+    ///
+    /// # Errors
+    /// When the runtime cannot watch its socket.
+    pub fn register(self) -> io::Result<Guardian> {
+        Ok(Guardian { socket: register(self.socket)?, process: ProcessId::of(self.pid) })
+    }
+}
+
+/// Takes the name that `ps` and `pkill` see; the one of the file that was executed is tfwrap's.
+pub fn take_name() {
+    // Another name is no reason not to work.
+    let _unnamed = nix::sys::prctl::set_name(SHORT_NAME);
+}
+
+/// Whether this process is a guardian, by what it is called.
+#[must_use]
+pub fn is_name(program: &OsStr) -> bool {
+    program == NAME
+}
+
+impl Guardian {
+    /// Its process.
+    #[must_use]
+    pub fn process(&self) -> Option<ProcessId> {
+        self.process
+    }
+
+    /// Tells how things stand; `rest` is for whoever takes over.
+    ///
+    /// # Errors
+    /// When it is gone, or does not read.
+    pub fn tell(&self, head: &Head, rest: &[u8]) -> io::Result<()> {
+        let mut words = vec![message::STATE];
+        serde_json::to_writer(&mut words, head)?;
+        words.push(b'\n');
+        words.extend_from_slice(rest);
+        self.send(&words)
+    }
+
+    /// Lends the descriptor of a local lock: for as long as it is open, the kernel keeps the lock.
+    ///
+    /// # Errors
+    /// When it is gone, or does not read.
+    pub fn lend(&self, id: &str, file: &HeldFile) -> io::Result<()> {
+        let lent = LentFile { id: id.to_owned(), created: file.created, fd: -1 };
+        let mut words = vec![message::FILE];
+        serde_json::to_writer(&mut words, &lent)?;
+        let files = [file.fd.as_fd()];
+        let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        control.push(SendAncillaryMessage::ScmRights(&files));
+        let parts = [io::IoSlice::new(&words)];
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        sendmsg(self.socket.get_ref(), &parts, &mut control, flags)?;
+        Ok(())
+    }
+
+    /// Tells that everything is given back, so that it ends.
+    ///
+    /// # Errors
+    /// When it is gone, or does not read.
+    pub fn dismiss(&self) -> io::Result<()> {
+        self.send(&[message::DONE])
+    }
+
+    /// What a child that is about to start tells it.
+    #[must_use]
+    pub fn announce(&self) -> Announce {
+        Announce::new(self.socket.get_ref(), message::CHILD)
+    }
+
+    fn send(&self, words: &[u8]) -> io::Result<()> {
+        if words.len() > message::LONGEST {
+            return Err(io::Error::other("more than its guardian can keep"));
+        }
+        send(self.socket.get_ref(), words, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?;
+        Ok(())
+    }
+
+    /// The next thing that it tells. Dropping the future loses nothing.
+    pub async fn heard(&mut self) -> Heard {
+        loop {
+            let Ok(mut ready) = self.socket.readable().await else { return Heard::Gone };
+            let mut words = [0; 16];
+            match recv(self.socket.get_ref(), &mut words[..], RecvFlags::DONTWAIT) {
+                Ok((_, 0)) => return Heard::Gone,
+                Ok(_) => match words {
+                    [message::SIGNAL, number, ..] => {
+                        if let Ok(signal) = Signal::try_from(i32::from(number)) {
+                            return Heard::Signal(signal);
+                        }
+                    }
+                    [message::FENCED, ..] => return Heard::Fenced,
+                    _ => {}
+                },
+                Err(Errno::AGAIN) => ready.clear_ready(),
+                Err(Errno::INTR) => {}
+                Err(_) => return Heard::Gone,
+            }
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! What tfwrap and its guardian tell each other, one datagram each.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::supervise::orphans::Orphans;
+
+/// From the child, before its program runs: whether it has a group of its own, then its number.
+/// See [`super::super::child::Announce`].
+pub(super) const CHILD: u8 = b'c';
+/// From tfwrap: how things stand, a [`Head`] and after a line feed what the guardian only keeps.
+pub(super) const STATE: u8 = b's';
+/// From tfwrap: the descriptor of a local lock, and whose.
+pub(super) const FILE: u8 = b'f';
+/// From tfwrap: all is given back.
+pub(super) const DONE: u8 = b'd';
+/// From the guardian: it got this signal.
+pub(super) const SIGNAL: u8 = b'g';
+/// From the guardian: it killed the child, whose lease was about to end.
+pub(super) const FENCED: u8 = b'k';
+
+/// No datagram is longer.
+pub(super) const LONGEST: usize = 128 * 1024;
+
+/// What is known of the interrupt that the child is to get.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Interrupts {
+    /// It got none.
+    #[default]
+    None,
+    /// It may have got one.
+    Maybe,
+    /// It got one.
+    Sent,
+}
+
+/// What the guardian itself must know.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    /// When the child must be dead, in milliseconds of the boot-time clock.
+    pub kill_at: Option<u64>,
+    /// Whom to end.
+    pub child: Option<Orphans>,
+    /// Whether it was asked to end.
+    pub interrupts: Interrupts,
+    /// The receipt, beside which lines go, once the guardian has something to say.
+    pub receipt: Option<PathBuf>,
+    /// Whether the child was killed.
+    #[serde(default)]
+    pub killed: bool,
+    /// Descriptors of local locks that are open in this process.
+    #[serde(default)]
+    pub files: Vec<LentFile>,
+}
+
+/// The descriptor of a local lock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LentFile {
+    /// The ID of the lock.
+    pub id: String,
+    /// Whether the state file came into being with the lock.
+    pub created: bool,
+    /// Its number in the process that reads this.
+    pub fd: i32,
+}

@@ -1,0 +1,65 @@
+//! The child as those see it who did not start it: the guardian, `recover`, `release`.
+
+use std::io;
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::{Pid, getsid};
+use serde::{Deserialize, Serialize};
+
+use super::child::members;
+use super::process::ProcessId;
+
+/// A child and, where it has a group of its own, everything in that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Orphans {
+    /// The child itself.
+    pub leader: ProcessId,
+    /// Its session: a group that got the same number later is in another one.
+    pub session: i32,
+    /// Whether it leads a group of its own; otherwise it alone counts.
+    pub own_group: bool,
+}
+
+impl Orphans {
+    /// A child that lives now; nothing if it does not, or without `/proc`.
+    #[must_use]
+    pub fn of(leader: Pid, own_group: bool) -> Option<Self> {
+        let session = getsid(Some(leader)).ok()?.as_raw();
+        ProcessId::of(leader).map(|leader| Self { leader, session, own_group })
+    }
+
+    /// Whether nothing of it lives any more.
+    #[must_use]
+    pub fn are_gone(&self) -> bool {
+        if !self.own_group {
+            return !self.leader.is_alive();
+        }
+        match members(self.leader.pid()) {
+            Some(members) => !members.iter().any(|(_, stat)| self.is_one(stat)),
+            // Zombies count then, which errs on the side of waiting.
+            None => killpg(self.leader.pid(), None) == Err(nix::Error::ESRCH),
+        }
+    }
+
+    /// Signals all of it. That nothing is left is no error.
+    ///
+    /// # Errors
+    /// When the signal is refused.
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        if !self.own_group {
+            return self.leader.signal(signal).map(|_| ());
+        }
+        // A number that is in use now stays the group's for as long as a member of it lives.
+        if self.are_gone() {
+            return Ok(());
+        }
+        match killpg(self.leader.pid(), signal) {
+            Ok(()) | Err(nix::Error::ESRCH) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn is_one(&self, stat: &super::process::Stat) -> bool {
+        !stat.zombie && stat.session == self.session
+    }
+}

@@ -1,0 +1,210 @@
+//! Processes by number and birth: a number alone may mean another process by the time it is used.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use nix::libc;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, getpid};
+use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
+use serde::{Deserialize, Serialize};
+
+/// A process of this boot and PID namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ProcessId {
+    /// Its number.
+    pub pid: i32,
+    /// When it started, in clock ticks since boot (`starttime` of `proc_pid_stat(5)`).
+    pub born: u64,
+}
+
+impl ProcessId {
+    /// The process that has this number now; nothing if none has, or without `/proc`.
+    #[must_use]
+    pub fn of(pid: Pid) -> Option<Self> {
+        Stat::of(pid).map(|stat| Self { pid: pid.as_raw(), born: stat.born })
+    }
+
+    /// This process.
+    #[must_use]
+    pub fn me() -> Option<Self> {
+        Self::of(getpid())
+    }
+
+    /// Its number, to be used while it is known to live.
+    #[must_use]
+    pub fn pid(self) -> Pid {
+        Pid::from_raw(self.pid)
+    }
+
+    /// Whether it lives. A zombie does not: it runs no code.
+    #[must_use]
+    pub fn is_alive(self) -> bool {
+        Stat::of(self.pid()).is_some_and(|stat| stat.born == self.born && !stat.zombie)
+    }
+
+    /// Signals it, and nobody who got its number since; returns whether it was there.
+    ///
+    /// # Errors
+    /// When the signal is refused.
+    pub fn signal(self, signal: Signal) -> io::Result<bool> {
+        let Some(pid) = rustix::process::Pid::from_raw(self.pid) else { return Ok(false) };
+        // The handle names one process for ever; which one is looked at after it was opened.
+        let handle = pidfd_open(pid, PidfdFlags::empty());
+        if !self.is_alive() {
+            return Ok(false);
+        }
+        let sent = match handle {
+            Ok(handle) => {
+                // Both have numbers from 1 to 31 alike.
+                let signal = rustix::process::Signal::from_named_raw(signal as i32)
+                    .ok_or(io::ErrorKind::InvalidInput)?;
+                pidfd_send_signal(handle, signal).map_err(io::Error::from)
+            }
+            // Before Linux 5.3, or a sandbox refuses it.
+            Err(_) => kill(self.pid(), signal).map_err(io::Error::from),
+        };
+        match sent {
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(false),
+            sent => sent.map(|()| true),
+        }
+    }
+}
+
+/// What is read of a process.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stat {
+    pub(crate) parent: Pid,
+    pub(crate) group: i32,
+    pub(crate) session: i32,
+    pub(crate) born: u64,
+    /// It has ended, and only its parent has not noticed yet.
+    pub(crate) zombie: bool,
+}
+
+impl Stat {
+    pub(crate) fn of(pid: Pid) -> Option<Self> {
+        Self::read(Path::new(&format!("/proc/{pid}")))
+    }
+
+    /// Reads a directory of `/proc`; nothing when the process has gone, or it is none.
+    pub(crate) fn read(process: &Path) -> Option<Self> {
+        let stat = fs::read(process.join("stat")).ok()?;
+        // The name stands in brackets and may hold anything, brackets too (proc_pid_stat(5)).
+        let after_name = stat.iter().rposition(|byte| *byte == b')')? + 1;
+        let rest = std::str::from_utf8(&stat[after_name..]).ok()?;
+        let mut fields = rest.split_ascii_whitespace();
+        let state = fields.next()?;
+        let parent = fields.next()?.parse().ok()?;
+        let group = fields.next()?.parse().ok()?;
+        let session = fields.next()?.parse().ok()?;
+        // `starttime` is field 22, and `session` was field 6.
+        let born = fields.nth(15)?.parse().ok()?;
+        let zombie = matches!(state, "Z" | "X");
+        Some(Self { parent: Pid::from_raw(parent), group, session, born, zombie })
+    }
+}
+
+/// Whether `/proc` shows the processes of our own PID namespace.
+pub(crate) fn proc_is_ours() -> bool {
+    fs::read_link("/proc/self").is_ok_and(|link| link == Path::new(&getpid().to_string()))
+}
+
+/// Where processes can be seen: what is gone there is gone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct World {
+    /// The machine's name.
+    pub host: String,
+    /// New at every boot.
+    pub boot: String,
+    /// Which PID namespace; the inode of its handle.
+    pub namespace: String,
+}
+
+/// What another world means for the processes in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sight {
+    /// They can be seen.
+    Here,
+    /// This machine was booted since: they are gone.
+    BeforeBoot,
+    /// Another machine or another container: nothing is known of them.
+    Elsewhere,
+}
+
+impl World {
+    /// This one; nothing without a `/proc` of our own.
+    #[must_use]
+    pub fn here() -> Option<Self> {
+        if !proc_is_ours() {
+            return None;
+        }
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+        let namespace = fs::read_link("/proc/self/ns/pid").ok()?;
+        let host = nix::unistd::gethostname().ok()?;
+        Some(Self {
+            host: host.to_string_lossy().into_owned(),
+            boot: boot.trim().to_owned(),
+            namespace: namespace.to_string_lossy().into_owned(),
+        })
+    }
+
+    /// What can be said from `here` about the processes of this world.
+    #[must_use]
+    pub fn seen_from(&self, here: &Self) -> Sight {
+        if self.boot == here.boot && self.namespace == here.namespace {
+            return Sight::Here;
+        }
+        // A container has the boot ID of its machine, and a name of its own.
+        if self.boot != here.boot && self.host == here.host {
+            Sight::BeforeBoot
+        } else {
+            Sight::Elsewhere
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_told_from_a_later_one_with_its_number() {
+        let me = ProcessId::me().unwrap();
+        assert!(me.is_alive());
+        let reused = ProcessId { born: me.born + 1, ..me };
+        assert!(!reused.is_alive());
+        assert!(!reused.signal(Signal::SIGKILL).unwrap(), "nobody was signalled");
+    }
+
+    #[test]
+    fn what_has_ended_is_not_alive_even_before_it_is_reaped() {
+        let mut child =
+            std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let id = ProcessId::of(Pid::from_raw(child.id().cast_signed())).unwrap();
+        assert!(id.signal(Signal::SIGTERM).unwrap());
+        rustix::process::waitid(
+            rustix::process::WaitId::Pid(rustix::process::Pid::from_raw(id.pid).unwrap()),
+            rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT,
+        )
+        .unwrap();
+        assert!(!id.is_alive(), "a zombie");
+        child.wait().unwrap();
+        assert!(!id.signal(Signal::SIGTERM).unwrap());
+    }
+
+    #[test]
+    fn worlds_are_told_apart() {
+        let world = |host: &str, boot: &str, namespace: &str| World {
+            host: host.to_owned(),
+            boot: boot.to_owned(),
+            namespace: namespace.to_owned(),
+        };
+        let here = world("a", "1", "x");
+        assert_eq!(world("b", "1", "x").seen_from(&here), Sight::Here, "only renamed");
+        assert_eq!(world("a", "0", "x").seen_from(&here), Sight::BeforeBoot);
+        assert_eq!(world("a", "1", "y").seen_from(&here), Sight::Elsewhere, "a container");
+        assert_eq!(world("b", "0", "x").seen_from(&here), Sight::Elsewhere);
+    }
+}
