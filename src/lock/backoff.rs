@@ -31,6 +31,12 @@ pub const BEHIND: Pace =
 /// free by dead waiters before it is tried within 20 s.
 pub const LOCK_LOOK: Duration = Duration::from_millis(9_500);
 
+/// How often a waiter far behind reads how far the line has moved, at the least.
+pub const SURVEY_MOST: Duration = Duration::from_secs(24);
+
+/// How often a waiter far behind looks whether the one before it lives.
+pub const FAR_LOOK: Duration = Duration::from_secs(30);
+
 /// The longest extra pause after faults of the store.
 const MOST_PAUSE: Duration = Duration::from_secs(10);
 

@@ -15,10 +15,10 @@ fn fifth() -> Queue {
     let waiter = Waiter { id: "us".into(), ..Waiter::default() };
     let record = Record { info: None, lease: None };
     let mut queue = Queue::new(acquire, waiter, record, at(3600), Jitter(2), true);
-    queue.know(Some(line(2)));
+    queue.know(START, Some(line(2)));
     let version = line(2).version;
-    queue.mine = Some(Mine { ticket: Ticket(5), version, beat_due: at(20) });
-    assert_eq!(queue.queue(START), Action::Read(Slot::Lock));
+    queue.mine = Some(Mine { ticket: Ticket(5), version, beat_due: at(20), plans: 0 });
+    assert_eq!(queue.queue(START), Action::Read(Slot::Ticket(Ticket(4))));
     queue
 }
 
