@@ -73,6 +73,25 @@ fn a_waiter_behind_the_head_sends_at_most_15_requests_a_minute_however_long_the_
     }
 }
 
+/// Joining takes some, and before a hold was seen to end nobody knows how long one is: so it is
+/// the third in line that sends most.
+#[test]
+fn all_at_once_send_at_most_15_requests_a_minute_on_average_and_nobody_many_more() {
+    for seed in 0..10 {
+        let lots = run(&crowd(10, Duration::from_millis(20), secs(60)), seed);
+        let rates = lots.iter().filter_map(|lot| {
+            let behind = lot.headed.filter(|at| *at >= secs(120))?.as_secs_f64();
+            let sent = u32::try_from(lot.requests - lot.head_requests).unwrap();
+            Some(f64::from(sent) * 60.0 / behind)
+        });
+        let rates: Vec<_> = rates.collect();
+        let mean = rates.iter().sum::<f64>() / f64::from(u32::try_from(rates.len()).unwrap());
+        assert!(rates.len() >= 6 && mean <= 15.0, "seed {seed}: {mean:.1} a minute");
+        let most = rates.iter().copied().fold(0.0, f64::max);
+        assert!(most <= 19.0, "seed {seed}: {most:.1} a minute");
+    }
+}
+
 #[test]
 fn dead_waiters_however_many_cost_those_behind_at_most_twenty_seconds() {
     for seed in 0..20 {

@@ -140,10 +140,10 @@ fn in_a_line_where_nobody_dies_everybody_has_a_turn_in_order() {
     }
 }
 
-/// How many waiters died or left while the lock could be had that this one then got.
-fn gone_meanwhile(lots: &[Lot], (granted, idle): (Duration, Duration)) -> u32 {
+/// How many waiters died or left while the lock could be had.
+fn gone_meanwhile(lots: &[Lot], open: Duration, granted: Duration) -> u32 {
     let gone = |lot: &&Lot| {
-        lot.granted.is_none() && lot.ended.is_some_and(|at| at <= granted && at + idle >= granted)
+        lot.granted.is_none() && lot.ended.is_some_and(|at| (open..=granted).contains(&at))
     };
     u32::try_from(lots.iter().filter(gone).count()).unwrap()
 }
@@ -156,7 +156,7 @@ fn the_dead_cost_those_behind_twenty_seconds_at_most_and_the_order_is_kept() {
         for lot in &lots {
             let (Some(granted), Some(idle)) = (lot.granted, lot.idle) else { continue };
             // Who has said that it sees the free lock, and then dies or leaves, was let go first.
-            let gone = gone_meanwhile(&lots, (granted, idle));
+            let gone = gone_meanwhile(&lots, lot.open, granted);
             let most = secs(20) + secs(10) * gone;
             assert!(idle <= most, "seed {seed}: idle for {idle:?}, {gone} gone meanwhile");
         }

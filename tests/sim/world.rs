@@ -75,6 +75,8 @@ pub(crate) struct Lot {
     pub(crate) granted: Option<Duration>,
     /// How long the lock could have been had before, as far as it was there to have it.
     pub(crate) idle: Option<Duration>,
+    /// Since when the lock was free by then, or its lease had run out.
+    pub(crate) open: Duration,
     /// When it gave the lock back, or gave up, or died.
     pub(crate) ended: Option<Duration>,
     /// What it sent until it got the lock.
@@ -406,6 +408,7 @@ impl World {
                 self.most_holders = self.most_holders.max(self.holders);
                 client.lot.granted = Some(now);
                 client.lot.idle = Some(now.saturating_sub(could));
+                client.lot.open = self.open_since;
                 client.holding = Some((won.version, 0));
                 let (holds, period) = (client.plan.holds, client.plan.term.period());
                 if client.plan.fate == Fate::DiesHolding {

@@ -24,16 +24,10 @@ impl Queue {
         match self.acquire.observe(now, sent, reply) {
             // A request that was never answered got it.
             Sight::Ours => self.attempt(now, Back::Barging),
-            Sight::Free => match &self.lying {
-                None => self.ask(Phase::Noting, Action::Read(Slot::Line)),
-                Some(lying) if now.since(lying.since) >= LEFT_LYING => {
-                    self.ask(Phase::CheckingTurns, Action::Read(Slot::Line))
-                }
-                Some(lying) => {
-                    self.lock_due = lying.since.plus(LEFT_LYING);
-                    self.sleep_on(now)
-                }
-            },
+            Sight::Free if self.lying.is_none() => {
+                self.ask(Phase::Noting, Action::Read(Slot::Line))
+            }
+            Sight::Free => self.ask(Phase::CheckingTurns, Action::Read(Slot::Line)),
             Sight::Held => {
                 if let Some(expires) = self.acquire.expires() {
                     self.lock_due = self.lock_due.min(expires);
@@ -73,7 +67,7 @@ impl Queue {
 
     /// Our ticket tells it anew, and whoever stands before us has as long again.
     fn say_free(&mut self, now: Uptime) {
-        self.lock_due = now.plus(LEFT_LYING);
+        self.lock_due = now.plus(LOCK_LOOK);
         if let Some(mine) = &mut self.mine {
             mine.beat_due = now;
         }
@@ -97,8 +91,16 @@ impl Queue {
         }
     }
 
-    /// The next step down the line, while we are on that way.
-    pub(super) fn walk(&mut self) -> Option<Action> {
+    /// When to take the next step down the line, if we are on that way.
+    pub(super) fn walk_due(&self) -> Option<Uptime> {
+        let lying = self.lying.as_ref()?;
+        lying.walked.map(|_| lying.since.plus(LEFT_LYING))
+    }
+
+    pub(super) fn walk(&mut self, now: Uptime) -> Option<Action> {
+        if self.walk_due()? > now {
+            return None;
+        }
         let Ticket(walked) = self.lying.as_ref()?.walked?;
         let ticket = Ticket(walked.checked_sub(1)?);
         Some(self.ask(Phase::Walking(ticket), Action::Read(Slot::Ticket(ticket))))
@@ -113,6 +115,10 @@ impl Queue {
         if self.stopping {
             return self.leave(Outcome::Stopped { held: None });
         }
+        let had_it = |waiter: &Waiter| {
+            let holder = self.acquire.holder();
+            holder.is_some_and(|it| it.info().is_some_and(|info| info.id.0 == waiter.id))
+        };
         let Some(lying) = &mut self.lying else { return self.sleep_on(now) };
         let stored = match reply {
             Ok(stored) => stored,
@@ -125,7 +131,10 @@ impl Queue {
             }
         };
         if let Some(Stored { record, version }) = stored
-            && Waiter::of(&record).is_some_and(|it| it.free_after == Some(lying.turns))
+            && let Some(waiter) = Waiter::of(&record)
+            && waiter.free_after == Some(lying.turns)
+            // Who got the lock and died before it could say so waits no more.
+            && !had_it(&waiter)
         {
             // Who was let go first, and has neither tried nor said anything since, died meanwhile.
             if !lying.let_go.contains(&(ticket, version.clone())) {

@@ -19,7 +19,8 @@ use super::line::{Line, Slot, Ticket, Waiter};
 use super::{LockId, Uptime};
 use crate::store::{Expect, Record, RecordVersion, RemoveReply, StoreError, Stored, WriteReply};
 
-/// A lock that was seen free on two looks so far apart is tried, whatever tickets stand before.
+/// A lock that is still free so long after it was seen free is tried, whatever tickets stand before
+/// ours, unless one of those waiters says that it sees it, too.
 const LEFT_LYING: Duration = Duration::from_secs(10);
 
 /// How far down the line is read before a lock left lying is tried: longer runs of the dead are
@@ -295,7 +296,8 @@ impl Queue {
             Phase::Queued => {
                 let watched = self.watched.as_ref().map(|watched| watched.due);
                 let line = self.is_far().then_some(self.line_due);
-                let dues = [beat, watched, line, Some(self.lock_due), Some(self.give_up_at)];
+                let (walk, lock) = (self.walk_due(), Some(self.lock_due));
+                let dues = [beat, walk, watched, line, lock, Some(self.give_up_at)];
                 dues.into_iter().flatten().min()
             }
             _ => None,

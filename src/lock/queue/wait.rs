@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::super::Uptime;
 use super::super::acquire::{self, Outcome};
-use super::super::backoff::{BEHIND, FAR_LOOK, SURVEY_MOST};
+use super::super::backoff::{BEHIND, FAR_LOOK, SURVEY_LEAST, SURVEY_MOST};
 use super::super::line::{Slot, TICKET_BEAT, TICKET_TTL, Ticket, Waiter};
 use super::{Action, Back, Phase, Queue, RETRY, Watched};
 use crate::store::{Expect, StoreError, Stored, WriteReply};
@@ -23,13 +23,15 @@ impl Queue {
         self.watched.as_ref().is_some_and(|watched| watched.ticket.0 > self.line.head)
     }
 
-    /// Reads how far the line has moved in half of the time until the one before us is at the
-    /// head, as holds go.
+    /// Reads how far the line has moved in a third of the time until it is our turn, as holds go:
+    /// the next one may be half as long as the last. While none was seen to end, the time that the
+    /// present one takes already is on the short side: then in half of that.
     pub(super) fn survey_later(&mut self, now: Uptime) {
-        let places = self.ahead().map_or(0, |ahead| ahead.saturating_sub(1));
+        let places = self.ahead().unwrap_or(0);
         let hold = self.hold(now);
-        let until = hold.saturating_mul(u32::try_from(places).unwrap_or(u32::MAX)) / 2;
-        let interval = until.clamp(BEHIND.least, SURVEY_MOST);
+        let until = hold.saturating_mul(u32::try_from(places).unwrap_or(u32::MAX));
+        let share = if self.hold.is_zero() { until / 2 } else { until / 3 };
+        let interval = share.clamp(SURVEY_LEAST, SURVEY_MOST);
         self.line_due = now.plus(self.jitter.around(interval));
     }
 
@@ -97,7 +99,7 @@ impl Queue {
         if now >= mine.beat_due {
             return self.beat();
         }
-        if let Some(action) = self.walk() {
+        if let Some(action) = self.walk(now) {
             return action;
         }
         if let Some(watched) = self.watched.as_ref().filter(|watched| now >= watched.due) {
