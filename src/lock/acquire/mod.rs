@@ -56,7 +56,7 @@ pub enum Action {
 }
 
 /// How it ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// The lock is ours.
     Granted(Won),

@@ -56,7 +56,7 @@ pub enum Event {
 }
 
 /// What the shell does next.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[must_use]
 pub enum Action {
     /// Write this record.
@@ -71,7 +71,7 @@ pub enum Action {
     Done(Outcome),
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Phase {
     New,
     /// The line is being read before anything else, or before joining it.
@@ -163,7 +163,7 @@ struct Watched {
 }
 
 /// Waits for one lock in line.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Queue {
     acquire: Acquire,
     id: LockId,
