@@ -19,17 +19,26 @@ pub struct Pace {
 pub const HEAD: Pace =
     Pace { share: 20, least: Duration::from_millis(200), most: Duration::from_secs(2) };
 
-/// The pace of a waiter behind the head, by how long the holds before it last: to be late by a
-/// fifth of a hold costs nothing, since the next one holds the lock meanwhile.
+/// The pace of the waiter right behind the head, by how long the holds before it last: to be late
+/// by a third of a hold costs nothing, since the next one holds the lock meanwhile.
 ///
 /// With a look at the lock every [`LOCK_LOOK`] and a beat every 20 s that makes less than 15
-/// requests a minute, however long the line is.
+/// requests a minute; further behind, with [`SURVEY_MOST`] and [`FAR_LOOK`], it is less.
 pub const BEHIND: Pace =
-    Pace { share: 5, least: Duration::from_millis(500), most: Duration::from_secs(12) };
+    Pace { share: 3, least: Duration::from_millis(500), most: Duration::from_secs(12) };
 
 /// How often a waiter behind the head looks at the lock, at the most: so that a lock that is left
 /// free by dead waiters before it is tried within 20 s.
 pub const LOCK_LOOK: Duration = Duration::from_millis(9_500);
+
+/// How often a waiter far behind reads how far the line has moved, at the most.
+pub const SURVEY_LEAST: Duration = Duration::from_secs(1);
+
+/// And at the least.
+pub const SURVEY_MOST: Duration = Duration::from_secs(40);
+
+/// How often a waiter far behind looks whether the one before it lives.
+pub const FAR_LOOK: Duration = Duration::from_secs(40);
 
 /// The longest extra pause after faults of the store.
 const MOST_PAUSE: Duration = Duration::from_secs(10);

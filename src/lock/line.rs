@@ -50,6 +50,13 @@ pub struct Line {
     pub next: u64,
     /// Every ticket below this one has had its turn.
     pub head: u64,
+    /// How often somebody in line got the lock, in turn or not.
+    #[serde(default)]
+    pub turns: u64,
+    /// How many of the tickets below `next` were taken for plans, and how many of those below
+    /// `head`.
+    #[serde(default)]
+    pub plans: (u64, u64),
     /// Who wrote this, and a count: no two writes have the same bytes.
     #[serde(default)]
     pub writer: String,
@@ -79,6 +86,10 @@ pub struct Waiter {
     pub id: String,
     /// Raised by every sign of life.
     pub beat: u64,
+    /// The lock is seen free, after so many turns: whoever stands behind knows by that that this
+    /// waiter lives and will try it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub free_after: Option<u64>,
     /// `user@host`; for display only, as is what follows.
     #[serde(default)]
     pub who: String,
@@ -116,6 +127,12 @@ impl Line {
 }
 
 impl Waiter {
+    /// Whether it waits for a plan.
+    #[must_use]
+    pub fn is_plan(&self) -> bool {
+        self.operation == "OperationTypePlan"
+    }
+
     /// Reads the record; nothing for what is no ticket.
     #[must_use]
     pub fn of(record: &Record) -> Option<Self> {

@@ -71,13 +71,14 @@ impl Json {
 
 fn event_of(notice: &Notice) -> (&'static str, Value) {
     match notice {
-        Notice::Waiting { holder, waited, limit, ahead, silent, estimate, .. } => (
+        Notice::Waiting { holder, waited, limit, ahead, plans_ahead, silent, estimate, .. } => (
             "waiting",
             json!({
                 "holder": holder.as_deref().map(holder_of),
                 "waited_seconds": seconds(*waited),
                 "limit_seconds": seconds(*limit),
                 "ahead": ahead,
+                "plans_ahead": plans_ahead,
                 "silent_seconds": silent.map(seconds),
                 "estimate_seconds": estimate.map(seconds),
             }),

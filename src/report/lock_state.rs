@@ -239,6 +239,7 @@ mod tests {
         let waiter = Waiter {
             id: text(),
             beat: u64::MAX,
+            free_after: Some(u64::MAX),
             who: text(),
             operation: text(),
             info: text(),

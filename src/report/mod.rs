@@ -56,6 +56,8 @@ pub enum Notice {
         limit: Duration,
         /// How many places there are before ours in the line; none outside the line.
         ahead: Option<u64>,
+        /// How many of those wait for plans.
+        plans_ahead: Option<u64>,
         /// How long ago the holder last showed that it lives, as far as we saw; none where its
         /// record has no lease.
         silent: Option<Duration>,
@@ -181,6 +183,7 @@ mod tests {
                 waited: time,
                 limit: time,
                 ahead: None,
+                plans_ahead: None,
                 silent: None,
                 estimate: None,
             },

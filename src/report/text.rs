@@ -213,6 +213,7 @@ mod tests {
             waited: Duration::from_secs(waited),
             limit: Duration::from_mins(30),
             ahead: None,
+            plans_ahead: None,
             silent: None,
             estimate: None,
         }

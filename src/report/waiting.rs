@@ -14,14 +14,17 @@ const SILENCE: Duration = Duration::from_secs(30);
 
 /// Everything that is known, for a line of its own; nothing for other notices.
 pub(super) fn sentence(notice: &Notice, now: Timestamp) -> Option<String> {
-    let Notice::Waiting { lock, holder, waited, limit, ahead, silent, estimate } = notice else {
+    let Notice::Waiting { lock, holder, waited, limit, ahead, plans_ahead, silent, estimate } =
+        notice
+    else {
         return None;
     };
     let holder = holder.as_deref().map_or_else(
         || "held, its record does not say by whom".to_owned(),
         |info| describe_holder(info, now),
     );
-    let holder = format!("{holder}{}{}{}", silence(*silent), place(*ahead), to_go(*estimate));
+    let place = format!("{}{}", place(*ahead), plans(*plans_ahead));
+    let holder = format!("{holder}{}{place}{}", silence(*silent), to_go(*estimate));
     let (lock, limit) = (clean(lock), human(*limit));
     // The first line comes at once.
     Some(if *waited < Duration::from_secs(1) {
@@ -66,6 +69,14 @@ fn place(ahead: Option<u64>) -> String {
     }
 }
 
+fn plans(ahead: Option<u64>) -> String {
+    match ahead {
+        None | Some(0) => String::new(),
+        Some(1) => " (1 plan)".to_owned(),
+        Some(plans) => format!(" ({plans} plans)"),
+    }
+}
+
 /// No more exact than it can be. When the time is over there is nothing left to say.
 fn to_go(estimate: Option<Duration>) -> String {
     let Some(seconds) = estimate.map(|estimate| estimate.as_secs()).filter(|it| *it > 0) else {
@@ -93,6 +104,7 @@ mod tests {
             waited: Duration::from_secs(waited),
             limit: 30 * MINUTE,
             ahead: Some(2),
+            plans_ahead: Some(1),
             silent: Some(Duration::from_secs(90)),
             estimate: Some(Duration::from_secs(244)),
         }
@@ -101,7 +113,7 @@ mod tests {
     #[test]
     fn a_waiter_in_line_learns_its_place_the_time_and_of_a_silent_holder() {
         let text = sentence(&waiting(0), Timestamp::UNIX_EPOCH).unwrap();
-        let end = "whom, no sign of life for 1m30s; 2 before us; about 4m to go; waiting up to 30m";
+        let end = "whom, no sign of life for 1m30s; 2 before us (1 plan); about 4m to go; waiting up to 30m";
         assert!(text.ends_with(end), "{text}");
     }
 

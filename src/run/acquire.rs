@@ -180,6 +180,7 @@ impl<'a> Attempt<'a> {
         let waiter = Waiter {
             id: id.0.clone(),
             beat: 0,
+            free_after: None,
             who: introduction.who.clone(),
             operation: introduction.operation.clone(),
             info: introduction.info.clone(),

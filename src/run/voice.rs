@@ -168,6 +168,7 @@ impl Voice {
                 waited: now.since(self.started),
                 limit: self.limit,
                 ahead: machine.ahead(),
+                plans_ahead: machine.plans_ahead(),
                 silent: machine.acquire().silence(now),
                 estimate: machine.estimate(now),
             });

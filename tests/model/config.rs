@@ -21,6 +21,9 @@ pub(crate) enum Mutation {
     SameBytes,
     /// The store removes whatever is there.
     UnconditionalDelete,
+    /// Whoever claimed a number by a `next` that was stale keeps it: it does not hear that `next`
+    /// is above its number already.
+    StaleNext,
 }
 
 /// One world.

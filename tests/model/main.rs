@@ -1,5 +1,5 @@
 //! A model check of the lock over the machines that the program runs: [`Acquire`], [`Keeper`],
-//! [`Release`] and [`Supervisor`]. There is no second copy of the protocol here; what is modelled
+//! [`Release`], [`Supervisor`] and, in a world of its own, [`Queue`]. There is no second copy of the protocol here; what is modelled
 //! is the world around them.
 //!
 //! | module | is |
@@ -8,6 +8,7 @@
 //! | `stock` | a stock Terraform, which never beats and deletes by key |
 //! | `world` | the register, requests on their way, time, faults, and the properties |
 //! | `search` | visits every world that can be reached, each once |
+//! | `line` | another world, of waiters that join the line: [`Queue`] |
 //! | `faults` | random schedules with more faults, on the `MemoryStore` of the product |
 //! | `config` | what a search explores, and the mutations |
 //!
@@ -43,24 +44,27 @@
 //! - The guardian: a crash ends the whole tree here. That a child which outlives its tfwrap breaks
 //!   I1 is shown as the known hole. Mutations to come with it: its count started afresh; tfwrap
 //!   alone stopped without the guardian's fence.
-//! - The line. Mutation to come with it: `next` stale at the claim.
+//! - Of the line all but joining it, without faults of requests: see `tests/sim`.
 //! - The instant between the end of a pause and the first tick after it, in which a child may act;
 //!   pauses that the machine's own clocks do not show; several locks; leases without expiry.
 //!
 //! [`Acquire`]: tfwrap::lock::acquire::Acquire
 //! [`Keeper`]: tfwrap::lock::keeper::Keeper
+//! [`Queue`]: tfwrap::lock::queue::Queue
 //! [`Release`]: tfwrap::lock::release::Release
 //! [`Supervisor`]: tfwrap::supervise::Supervisor
 
 mod client;
 mod config;
 mod faults;
+mod line;
 mod search;
 mod stock;
 mod world;
 
 use config::{Config, Kinds, Millis, Mutation};
-use search::search;
+use search::{Explored, search};
+use world::World;
 
 #[expect(clippy::disallowed_methods, reason = "a test has no `Env`")]
 fn deep() -> bool {
@@ -73,9 +77,9 @@ fn until(shallow: Millis) -> Millis {
 }
 
 #[expect(clippy::disallowed_methods, reason = "to print it")]
-fn explore(name: &str, config: &Config) -> Option<String> {
+fn explore<W: Explored>(name: &str, config: &W::Config) -> Option<String> {
     let started = std::time::Instant::now();
-    let report = search(config);
+    let report = search::<W>(config);
     println!(
         "{name}: {} states, {} steps, {} ends in {:.1} s",
         report.states,
@@ -88,7 +92,7 @@ fn explore(name: &str, config: &Config) -> Option<String> {
 
 #[track_caller]
 fn holds(name: &str, config: &Config) {
-    if let Some(counterexample) = explore(name, config) {
+    if let Some(counterexample) = explore::<World>(name, config) {
         panic!("{name}: {counterexample}");
     }
 }
@@ -96,7 +100,9 @@ fn holds(name: &str, config: &Config) {
 /// The search finds what is wrong on purpose, and that is it.
 #[track_caller]
 fn is_caught(name: &str, config: &Config, expected: &[&str]) {
-    let Some(counterexample) = explore(name, config) else { panic!("{name} is not caught") };
+    let Some(counterexample) = explore::<World>(name, config) else {
+        panic!("{name} is not caught")
+    };
     assert!(expected.iter().any(|it| counterexample.contains(it)), "{name}: {counterexample}");
 }
 
@@ -226,4 +232,26 @@ fn the_same_bytes_in_two_tenures_are_caught() {
 fn a_delete_without_a_condition_is_caught() {
     let config = mutated(Mutation::UnconditionalDelete);
     is_caught("mutation: delete without a condition", &config, &["I2:"]);
+}
+
+/// Two come together, and one more while they are at it.
+fn joining(mutation: Option<Mutation>) -> line::Config {
+    let come = if deep() { vec![0, 0, 0] } else { vec![0, 0, 300] };
+    line::Config { come, slow: 1, arrive: if deep() { 8_000 } else { 2_500 }, mutation }
+}
+
+#[test]
+fn who_joins_the_line_with_a_slow_request_stays_behind_whom_it_finds() {
+    if let Some(counterexample) = explore::<line::Line>("three join the line", &joining(None)) {
+        panic!("{counterexample}");
+    }
+}
+
+/// It claims the number of one that has come and gone since it read the line.
+#[test]
+fn a_next_that_is_stale_at_the_claim_is_caught() {
+    let config = joining(Some(Mutation::StaleNext));
+    let counterexample = explore::<line::Line>("mutation: stale next", &config);
+    let counterexample = counterexample.expect("it is caught");
+    assert!(counterexample.contains("I4:"), "{counterexample}");
 }

@@ -1,11 +1,23 @@
 //! Visits every world that can be reached, each once.
 
 use std::collections::HashSet;
-use std::fmt::Write as _;
+use std::fmt::{Debug, Write as _};
 use std::hash::{BuildHasherDefault, DefaultHasher, Hash, Hasher};
 
-use crate::config::Config;
-use crate::world::{Action, World};
+/// A world that a search can walk through.
+pub(crate) trait Explored: Clone + Hash {
+    type Config;
+    type Action: Copy + Debug;
+
+    fn new(config: &Self::Config) -> Result<Self, String>;
+    /// All that may happen now.
+    fn actions(&self, config: &Self::Config) -> Vec<Self::Action>;
+    /// Takes a step; says what must hold and does not.
+    fn step(&mut self, config: &Self::Config, action: Self::Action) -> Result<(), String>;
+    fn is_over(&self) -> bool;
+    /// A step from here to `after`, for people; nothing where it is not worth telling.
+    fn tell(&self, action: Self::Action, after: &Self) -> Option<String>;
+}
 
 /// The fingerprints are as good as random already.
 #[derive(Default)]
@@ -26,9 +38,9 @@ impl Hasher for Identity {
 }
 
 /// How a world was reached, to tell the way to a counterexample.
-struct Node {
+struct Node<A> {
     parent: u32,
-    action: Action,
+    action: Option<A>,
 }
 
 /// What a search found.
@@ -41,22 +53,22 @@ pub(crate) struct Report {
     pub(crate) counterexample: Option<String>,
 }
 
-fn fingerprint(world: &World) -> u64 {
+fn fingerprint(world: &impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     world.hash(&mut hasher);
     hasher.finish()
 }
 
 /// Searches, and stops at the first counterexample.
-pub(crate) fn search(config: &Config) -> Report {
+pub(crate) fn search<W: Explored>(config: &W::Config) -> Report {
     let mut report = Report { states: 1, steps: 0, ends: 0, counterexample: None };
-    let root = match World::new(config) {
+    let root = match W::new(config) {
         Ok(world) => world,
         Err(wrong) => return Report { counterexample: Some(wrong), ..report },
     };
     let mut seen: HashSet<u64, BuildHasherDefault<Identity>> = HashSet::default();
     seen.insert(fingerprint(&root));
-    let mut nodes = vec![Node { parent: 0, action: Action::Time }];
+    let mut nodes = vec![Node { parent: 0, action: None }];
     let mut open = vec![(root, 0_u32)];
     while let Some((world, at)) = open.pop() {
         let actions = world.actions(config);
@@ -64,20 +76,20 @@ pub(crate) fn search(config: &Config) -> Report {
             report.ends += 1;
         } else if actions.is_empty() {
             let wrong = "everybody waits for ever";
-            report.counterexample = Some(tell(config, &nodes, at, None, wrong));
+            report.counterexample = Some(tell::<W>(config, &nodes, at, None, wrong));
             return report;
         }
         for action in actions {
             report.steps += 1;
             let mut next = world.clone();
             if let Err(wrong) = next.step(config, action) {
-                report.counterexample = Some(tell(config, &nodes, at, Some(action), &wrong));
+                report.counterexample = Some(tell::<W>(config, &nodes, at, Some(action), &wrong));
                 return report;
             }
             if seen.insert(fingerprint(&next)) {
                 report.states += 1;
                 let node = u32::try_from(nodes.len()).expect("fewer");
-                nodes.push(Node { parent: at, action });
+                nodes.push(Node { parent: at, action: Some(action) });
                 open.push((next, node));
             }
         }
@@ -86,28 +98,28 @@ pub(crate) fn search(config: &Config) -> Report {
 }
 
 /// The way to a counterexample, step by step.
-fn tell(config: &Config, nodes: &[Node], at: u32, last: Option<Action>, wrong: &str) -> String {
-    let mut way: Vec<Action> = last.into_iter().collect();
+fn tell<W: Explored>(
+    config: &W::Config,
+    nodes: &[Node<W::Action>],
+    at: u32,
+    last: Option<W::Action>,
+    wrong: &str,
+) -> String {
+    let mut way: Vec<_> = last.into_iter().collect();
     let mut at = at;
     while at != 0 {
         let node = &nodes[at as usize];
-        way.push(node.action);
+        way.extend(node.action);
         at = node.parent;
     }
     let mut text = format!("{wrong}\n");
-    let Ok(mut world) = World::new(config) else { return text };
+    let Ok(mut world) = W::new(config) else { return text };
     for action in way.into_iter().rev() {
-        let (before, asked) = (world.register.clone(), world.asked(action));
+        let before = world.clone();
         let _ = world.step(config, action);
-        if action == Action::Time && before == world.register {
-            continue;
+        if let Some(told) = before.tell(action, &world) {
+            let _ = writeln!(text, "{told}");
         }
-        let _ = write!(text, "{:>7} ms {action:?} {asked}", world.now);
-        if before != world.register {
-            let now = world.register.as_ref();
-            let _ = write!(text, " -> {:?}", now.map(|stored| &stored.version.0));
-        }
-        text.push('\n');
     }
     text
 }

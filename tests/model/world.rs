@@ -8,6 +8,7 @@ use tfwrap::store::{Expect, Record, RecordVersion, RemoveReply, StoreError, Stor
 use crate::client::{Checked, Client, Moment, Outage, Reply, Request, Way};
 use crate::config::{Config, Millis, Mutation};
 use crate::faults::Real;
+use crate::search::Explored;
 use crate::stock::Stock;
 
 /// How long a request may wander after its client gave it up: the life of a signature.
@@ -96,7 +97,7 @@ pub(crate) struct World {
 }
 
 /// The version is made of the content, as in DynamoDB: that is weaker than a counter.
-fn stored(record: Record) -> Stored {
+pub(crate) fn stored(record: Record) -> Stored {
     let version = format!("{:?}{:?}", record.info, record.lease);
     Stored { record, version: RecordVersion(version) }
 }
@@ -515,6 +516,37 @@ impl World {
             return Err(format!("the loss of {id} goes unnoticed"));
         }
         Ok(())
+    }
+}
+
+impl Explored for World {
+    type Config = Config;
+    type Action = Action;
+
+    fn new(config: &Config) -> Result<Self, String> {
+        Self::new(config)
+    }
+
+    fn actions(&self, config: &Config) -> Vec<Action> {
+        self.actions(config)
+    }
+
+    fn step(&mut self, config: &Config, action: Action) -> Checked {
+        self.step(config, action)
+    }
+
+    fn is_over(&self) -> bool {
+        self.is_over()
+    }
+
+    fn tell(&self, action: Action, after: &Self) -> Option<String> {
+        let moved = self.register != after.register;
+        if action == Action::Time && !moved {
+            return None;
+        }
+        let now = after.register.as_ref().map(|stored| &stored.version.0);
+        let change = if moved { format!(" -> {now:?}") } else { String::new() };
+        Some(format!("{:>7} ms {action:?} {}{change}", after.now, self.asked(action)))
     }
 }
 

@@ -14,7 +14,7 @@ use crate::world::{Fate, Lot, Plan, Weather, World};
 fn seeds() -> std::ops::Range<u64> {
     #[expect(clippy::disallowed_methods, reason = "configures the tests, not the program")]
     let wanted = std::env::var("TFWRAP_SIM_SEEDS");
-    let Ok(wanted) = wanted else { return 0..80 };
+    let Ok(wanted) = wanted else { return 0..200 };
     let (from, to) = wanted.split_once("..").expect("FROM..TO");
     from.parse().expect("a number")..to.parse().expect("a number")
 }
@@ -75,6 +75,10 @@ fn is_patient(plan: &Plan) -> bool {
     plan.fate == Fate::Lives && plan.patience >= secs(86_400)
 }
 
+fn dies(plan: &Plan) -> bool {
+    !matches!(plan.fate, Fate::Lives | Fate::Interrupted(_))
+}
+
 /// What holds for every line, whatever happens.
 fn run(seed: u64, mix: Mix) -> (Vec<Plan>, Vec<Lot>) {
     let plans = plans(seed, mix);
@@ -88,7 +92,7 @@ fn run(seed: u64, mix: Mix) -> (Vec<Plan>, Vec<Lot>) {
         assert!(lot.ended.is_some(), "seed {seed}: number {index} does not end");
     }
     let (tickets, holder) = world.leftovers();
-    let died = |index: usize| !matches!(plans[index].fate, Fate::Lives | Fate::Interrupted(_));
+    let died = |index: usize| dies(&plans[index]);
     for index in tickets {
         assert!(died(index), "seed {seed}: number {index} lives and left its ticket");
     }
@@ -109,7 +113,8 @@ fn run(seed: u64, mix: Mix) -> (Vec<Plan>, Vec<Lot>) {
 }
 
 /// Those who waited in line with endless patience and without a mishap, by ticket: when they got
-/// it.
+/// it. Who is not among them may come out of turn: by a last try, or because a request that fared
+/// badly kept them from looking every 10 s.
 fn by_ticket(plans: &[Plan], lots: &[Lot]) -> Vec<(u64, Duration)> {
     let steady = |(plan, lot): &(&Plan, &Lot)| is_patient(plan) && lot.mishaps == 0;
     let steady = plans.iter().zip(lots).filter(steady);
@@ -130,37 +135,34 @@ fn in_a_line_where_nobody_dies_everybody_has_a_turn_in_order() {
         let order = by_ticket(&plans, &lots);
         assert!(order.iter().map(|(_, at)| at).is_sorted(), "seed {seed}: {order:?}");
         let idle = longest_idle(&lots);
-        // Whoever left just before its turn is noticed at the next look at its ticket.
-        assert!(idle <= secs(15), "seed {seed}: idle for {idle:?}");
+        // Whoever left just before its turn is noticed at the next look at the lock.
+        assert!(idle <= secs(10), "seed {seed}: idle for {idle:?}");
     }
 }
 
+/// How many waiters died or left while the lock could be had.
+fn gone_meanwhile(lots: &[Lot], open: Duration, granted: Duration) -> u32 {
+    let gone = |lot: &&Lot| {
+        lot.granted.is_none() && lot.ended.is_some_and(|at| (open..=granted).contains(&at))
+    };
+    u32::try_from(lots.iter().filter(gone).count()).unwrap()
+}
+
 #[test]
-fn the_dead_cost_those_behind_forty_seconds_at_most() {
-    // A lock that the dead leave lying may be tried by any of those behind them, and the head then
-    // passes over the living before it, too: 51 of 278 neighbours change places here.
-    let (mut swapped, mut neighbours) = (0, 0);
+fn the_dead_cost_those_behind_twenty_seconds_at_most_and_the_order_is_kept() {
     for seed in seeds() {
         let mix = Mix { deaths: 40, leavers: 15, unlucky: 0, weather: CALM };
         let (plans, lots) = run(seed, mix);
         for lot in &lots {
             let (Some(granted), Some(idle)) = (lot.granted, lot.idle) else { continue };
-            // Who dies when the lock is free already is waited for anew.
-            let died = |(plan, lot): &(&Plan, &Lot)| {
-                !is_patient(plan)
-                    && lot.ended.is_some_and(|at| at <= granted && at + idle > granted)
-            };
-            let deaths = u32::try_from(plans.iter().zip(&lots).filter(died).count()).unwrap();
-            // Twice as long at worst, so far: seeds 40 and 62 are beyond 20 s, and nobody died
-            // meanwhile.
-            let most = secs(20) * (2 + deaths);
-            assert!(idle <= most, "seed {seed}: idle for {idle:?}, {deaths} died meanwhile");
+            // Who has said that it sees the free lock, and then dies or leaves, was let go first.
+            let gone = gone_meanwhile(&lots, lot.open, granted);
+            let most = secs(20) + secs(10) * gone;
+            assert!(idle <= most, "seed {seed}: idle for {idle:?}, {gone} gone meanwhile");
         }
         let order = by_ticket(&plans, &lots);
-        neighbours += order.len().saturating_sub(1);
-        swapped += order.windows(2).filter(|pair| pair[0].1 > pair[1].1).count();
+        assert!(order.iter().map(|(_, at)| at).is_sorted(), "seed {seed}: {order:?}");
     }
-    assert!(swapped * 4 <= neighbours, "{swapped} of {neighbours} neighbours changed places");
 }
 
 #[test]
@@ -169,7 +171,7 @@ fn lost_and_late_replies_cost_time_and_never_the_lock() {
         let mix = Mix { deaths: 0, leavers: 20, unlucky: 60, weather: ROUGH };
         let (_, lots) = run(seed, mix);
         let idle = longest_idle(&lots);
-        assert!(idle <= secs(40), "seed {seed}: idle for {idle:?}");
+        assert!(idle <= secs(30), "seed {seed}: idle for {idle:?}");
     }
 }
 

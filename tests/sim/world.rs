@@ -15,7 +15,7 @@ use tfwrap::lock::jitter::Jitter;
 use tfwrap::lock::lease::{Lease, LeaseTerm};
 use tfwrap::lock::line::{Line, Slot, Ticket, Waiter};
 use tfwrap::lock::queue::{Action, Event, Queue};
-use tfwrap::lock::{LockId, LockKey, Uptime};
+use tfwrap::lock::{Holder, LockId, LockKey, Uptime};
 use tfwrap::store::{
     Expect, MemoryStore, Record, RecordVersion, Registers, RemoveReply, StoreError, Stored,
     WriteReply,
@@ -75,6 +75,8 @@ pub(crate) struct Lot {
     pub(crate) granted: Option<Duration>,
     /// How long the lock could have been had before, as far as it was there to have it.
     pub(crate) idle: Option<Duration>,
+    /// Since when the lock was free by then, or its lease had run out.
+    pub(crate) open: Duration,
     /// When it gave the lock back, or gave up, or died.
     pub(crate) ended: Option<Duration>,
     /// What it sent until it got the lock.
@@ -379,16 +381,34 @@ impl World {
         }
     }
 
+    /// Since when somebody who is alive could have had the lock that this one just got: since it
+    /// is free and they are there, or since it was seen to stand still for its whole lease.
+    fn could_be_had(&self, index: usize) -> Duration {
+        let living = self.clients.iter().filter(|it| !it.gone && it.plan.arrives <= self.now);
+        let waiting = living.filter(|it| it.holding.is_none());
+        let came = waiting.clone().map(|it| it.plan.arrives).min().unwrap_or(self.now);
+        let queue = &self.clients[index].queue;
+        let Some(expired) = queue.acquire().taken_over() else { return self.open_since.max(came) };
+        let lease = expired.lease.as_deref().and_then(Lease::parse).map(|lease| lease.term);
+        let Some(LeaseTerm::After(ttl)) = lease else { return self.open_since.max(came) };
+        let seen = waiting
+            .filter(|it| it.queue.acquire().holder() == Some(Holder::of(expired)))
+            .filter_map(|it| it.queue.acquire().silence(Uptime(self.now)));
+        let silent = seen.max().unwrap_or_default();
+        self.open_since.max(came).max((self.now + ttl).saturating_sub(silent))
+    }
+
     fn done(&mut self, index: usize, outcome: Outcome) {
         let now = self.now;
+        let could = self.could_be_had(index);
         let client = &mut self.clients[index];
         match outcome {
             Outcome::Granted(won) => {
                 self.holders += 1;
                 self.most_holders = self.most_holders.max(self.holders);
                 client.lot.granted = Some(now);
-                let could = self.open_since.max(client.plan.arrives);
                 client.lot.idle = Some(now.saturating_sub(could));
+                client.lot.open = self.open_since;
                 client.holding = Some((won.version, 0));
                 let (holds, period) = (client.plan.holds, client.plan.term.period());
                 if client.plan.fate == Fate::DiesHolding {

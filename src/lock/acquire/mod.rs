@@ -56,7 +56,7 @@ pub enum Action {
 }
 
 /// How it ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// The lock is ours.
     Granted(Won),
@@ -131,6 +131,11 @@ fn identity(record: &Record) -> Option<(String, u64)> {
     let lease = record.lease.as_deref().and_then(Lease::parse)?;
     let info = LockInfo::parse(record.info.as_deref()?).ok()?;
     Some((info.id.0, lease.beat))
+}
+
+/// Whether this is the record of which a waiter that left has spoken, with the same beat.
+fn is_of(record: &Record, before: &HandedOn) -> bool {
+    identity(record).is_some_and(|(id, beat)| id == before.id && beat == before.beat)
 }
 
 /// What a look from behind in the line shows.
@@ -246,8 +251,24 @@ impl Acquire {
 
     /// Counts what a waiter that left has seen, if the same record is still there: a duration, so
     /// no clock is compared.
-    pub fn hand_on(&mut self, seen: Option<HandedOn>) {
-        self.handed_on = seen;
+    pub fn hand_on(&mut self, now: Uptime, before: HandedOn) {
+        if let Some(seen) = &mut self.seen
+            && is_of(&seen.record, &before)
+        {
+            seen.since = seen.since.min(now.minus(Duration::from_millis(before.stood)));
+        }
+        self.handed_on = Some(before);
+    }
+
+    /// The store has answered a write beside the lock: from here on its faults are waited out.
+    pub fn reached(&mut self) {
+        self.reached = true;
+    }
+
+    /// When the record that was seen last may be taken over; never, without a lease.
+    #[must_use]
+    pub fn expires(&self) -> Option<Uptime> {
+        self.seen.as_ref().and_then(Seen::expires)
     }
 
     /// How long the holder's record was seen to stand still, for whoever waits on.

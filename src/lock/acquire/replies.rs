@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::Uptime;
 use super::super::backoff::{HEAD, pause_after};
 use super::{
-    Acquire, Action, FIRST_CONTACT, Next, Outcome, SETTLE_AFTER_STOP, Seen, State, Won, identity,
+    Acquire, Action, FIRST_CONTACT, Next, Outcome, SETTLE_AFTER_STOP, Seen, State, Won, is_of,
 };
 use crate::store::{StoreError, Stored, WriteReply};
 
@@ -169,8 +169,8 @@ impl Acquire {
             seen.until = sent;
             return;
         }
-        let since = match (identity(&stored.record), &self.handed_on) {
-            (Some((id, beat)), Some(before)) if before.id == id && before.beat == beat => {
+        let since = match &self.handed_on {
+            Some(before) if is_of(&stored.record, before) => {
                 now.minus(Duration::from_millis(before.stood))
             }
             _ => now,
@@ -180,7 +180,7 @@ impl Acquire {
     }
 
     pub(super) fn has_expired(&self, now: Uptime) -> bool {
-        self.seen.as_ref().and_then(Seen::expires).is_some_and(|at| now >= at)
+        self.expires().is_some_and(|at| now >= at)
     }
 
     /// Conditional on the very version that stood still: if its holder lives after all, this is
@@ -244,7 +244,7 @@ impl Acquire {
         let unchanged = self.seen.as_ref().map_or(Duration::ZERO, |seen| now.since(seen.since));
         let pause = HEAD.interval(unchanged, &mut self.jitter)
             + pause_after(self.faults.max(self.phantoms), &mut self.jitter);
-        let expires = self.seen.as_ref().and_then(Seen::expires).filter(|at| *at > now);
+        let expires = self.expires().filter(|at| *at > now);
         let next = now.plus(pause).min(self.give_up_at.max(now));
         let next = expires.map_or(next, |at| next.min(at));
         self.state = State::Waiting { next, then };

@@ -14,34 +14,31 @@ impl Queue {
         self.ask(Phase::Opening, Action::Read(Slot::Line))
     }
 
-    pub(super) fn know(&mut self, current: Option<Stored>) {
+    pub(super) fn know(&mut self, now: Uptime, current: Option<Stored>) {
         self.line_version = current.as_ref().map(|stored| stored.version.clone());
         self.line = current.and_then(|stored| Line::of(&stored.record)).unwrap_or_default();
-        if self.line.seen.is_some() {
-            self.acquire.hand_on(self.line.seen.clone());
+        if let Some(seen) = &self.line.seen {
+            self.acquire.hand_on(now, seen.clone());
         }
     }
 
     /// As [`Queue::know`], while in line: the moves of `head` tell how long a hold takes.
     pub(super) fn learn(&mut self, now: Uptime, current: Option<Stored>) {
         let before = self.line.head;
-        self.know(current);
+        self.know(now, current);
         if let Some(moves) = self.line.head.checked_sub(before).filter(|moves| *moves > 0) {
             let moves = u32::try_from(moves).unwrap_or(u32::MAX);
             self.hold = now.since(self.moved) / moves;
             self.moved = now;
         }
+        // Whoever saw the lock free before somebody's turn may have died since.
+        self.lying.take_if(|lying| lying.turns != self.line.turns);
+        self.survey_later(now);
     }
 
     /// How long one hold takes, as far as we know: at least as long as the present one.
     pub(super) fn hold(&self, now: Uptime) -> Duration {
         self.hold.max(now.since(self.moved))
-    }
-
-    /// How many numbers there are from the head to ours; at most one: then the nearest ticket
-    /// before ours tells when it is our turn.
-    pub(super) fn distance(&self) -> u64 {
-        self.mine.as_ref().map_or(0, |mine| mine.ticket.0.saturating_sub(self.line.head))
     }
 
     pub(super) fn opened(
@@ -50,19 +47,19 @@ impl Queue {
         reply: Result<Option<Stored>, StoreError>,
     ) -> Action {
         match reply {
-            Ok(current) => self.know(current),
+            Ok(current) => self.know(now, current),
             // A refused read is treated as absent: S3 answers so for what is not there.
-            Err(StoreError::Denied(_)) => self.know(None),
+            Err(StoreError::Denied(_)) => self.know(now, None),
             // The lock itself will show what is wrong.
-            Err(_) if !self.tried => return self.try_first(now, Back::Join),
+            Err(_) if !self.tried() => return self.attempt(now, Back::Join),
             Err(error) => return self.falter(now, error),
         }
         if self.stopping {
             return self.leave(Outcome::Stopped { held: None });
         }
         // With no time to wait there is nothing to stand in line for.
-        if (self.line.is_empty() || now >= self.give_up_at) && !self.tried {
-            return self.try_first(now, Back::Join);
+        if (self.line.is_empty() || now >= self.give_up_at) && !self.tried() {
+            return self.attempt(now, Back::Join);
         }
         self.tries = 0;
         self.claim(Ticket(self.line.next.max(self.line.head)))
@@ -134,7 +131,9 @@ impl Queue {
     }
 
     pub(super) fn have(&mut self, now: Uptime, ticket: Ticket, version: RecordVersion) -> Action {
-        self.mine = Some(Mine { ticket, version, beat_due: now.plus(TICKET_BEAT) });
+        let plans = self.line.plans.0;
+        self.mine = Some(Mine { ticket, version, beat_due: now.plus(TICKET_BEAT), plans });
+        self.acquire.reached();
         if self.stopping {
             return self.leave(Outcome::Stopped { held: None });
         }
@@ -145,6 +144,10 @@ impl Queue {
     pub(super) fn raise(&mut self, ticket: Ticket) -> Action {
         let mut line = self.line.clone();
         line.next = ticket.0 + 1;
+        if let Some(mine) = &mut self.mine {
+            mine.plans = line.plans.0;
+        }
+        line.plans.0 += u64::from(self.waiter.is_plan());
         self.write_line(Phase::Raising, line)
     }
 
@@ -159,6 +162,7 @@ impl Queue {
         match reply {
             Ok(WriteReply::Applied(version)) => {
                 self.line.next = mine.ticket.0 + 1;
+                self.line.plans.0 = mine.plans + u64::from(self.waiter.is_plan());
                 self.line.count += 1;
                 self.line.writer.clone_from(&self.id.0);
                 self.line_version = Some(version);
@@ -179,7 +183,7 @@ impl Queue {
     /// joins again.
     pub(super) fn reconsider_raise(&mut self, now: Uptime, current: Option<Stored>) -> Action {
         let Some(ticket) = self.mine.as_ref().map(|mine| mine.ticket) else { return self.open() };
-        self.know(current);
+        self.know(now, current);
         let by_us = self.line.writer == self.id.0 && self.line.next == ticket.0 + 1;
         if by_us {
             return self.queue(now);

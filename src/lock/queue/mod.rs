@@ -5,6 +5,7 @@
 //! lock is still competed for by backoff.
 
 mod join;
+mod lying;
 #[cfg(test)]
 mod tests;
 mod turn;
@@ -18,12 +19,13 @@ use super::line::{Line, Slot, Ticket, Waiter};
 use super::{LockId, Uptime};
 use crate::store::{Expect, Record, RecordVersion, RemoveReply, StoreError, Stored, WriteReply};
 
-/// A lock that was seen free on two looks so far apart is tried, whatever tickets stand before.
+/// A lock that is still free so long after it was seen free is tried, whatever tickets stand before
+/// ours, unless one of those waiters says that it sees it, too.
 const LEFT_LYING: Duration = Duration::from_secs(10);
 
-/// How long after the lock was seen free the ticket before ours may be looked at for the first
-/// time.
-const LOOK_AROUND: Duration = Duration::from_secs(2);
+/// How far down the line is read before a lock left lying is tried: longer runs of the dead are
+/// not thought of, and each read takes its time.
+const LONGEST_WALK: u64 = 500;
 
 /// How often a register of the line may refuse or not answer before the line is left alone for
 /// this step.
@@ -54,7 +56,7 @@ pub enum Event {
 }
 
 /// What the shell does next.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[must_use]
 pub enum Action {
     /// Write this record.
@@ -69,7 +71,7 @@ pub enum Action {
     Done(Outcome),
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Phase {
     New,
     /// The line is being read before anything else, or before joining it.
@@ -92,9 +94,9 @@ enum Phase {
     Beating,
     /// What became of an unanswered beat is being read.
     SettlingBeat,
-    /// Far back: how far the line has moved is being read.
+    /// How far the line has moved is being read.
     Surveying,
-    /// Near the head: a ticket before ours is being looked at.
+    /// The nearest ticket before ours is being looked for, or looked at.
     Watching(Ticket),
     /// The one before us has gone: how far the line has moved is being read.
     Placing(Ticket),
@@ -104,10 +106,12 @@ enum Phase {
     Glancing {
         sent: Uptime,
     },
-    /// Whether `head` has moved while the lock was left lying is being read.
-    CheckingHead,
-    /// Whether the waiter before us showed a sign of life meanwhile is being read.
-    CheckingBefore(Ticket),
+    /// The lock is free and not ours to take yet: after which turn that is is being read.
+    Noting,
+    /// Whether somebody had a turn while the lock was left lying is being read.
+    CheckingTurns,
+    /// Whether this one before us has seen the free lock is being read.
+    Walking(Ticket),
     /// On the way out, with this outcome: the line is told, then our ticket goes.
     Telling(Outcome),
     Removing(Outcome, Ticket, RecordVersion),
@@ -118,8 +122,10 @@ enum Phase {
 enum Back {
     /// Not in line yet.
     Join,
-    /// In line, not at its head.
-    Queued,
+    /// In line, not at its head: nobody before us lives, so the line moves past them.
+    Passing,
+    /// In line, not at its head, and whoever stands before us stays before us: a last try.
+    Barging,
     /// At the head, or without a line: the lock is watched until the end.
     Head,
 }
@@ -130,9 +136,24 @@ struct Mine {
     ticket: Ticket,
     version: RecordVersion,
     beat_due: Uptime,
+    /// How many tickets below ours were taken for plans.
+    plans: u64,
 }
 
-/// The ticket that we watch.
+/// A free lock that is not ours to take yet.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Lying {
+    /// Since when it is seen so, or since when those before us are given time once more.
+    since: Uptime,
+    /// How many turns there had been, by the line.
+    turns: u64,
+    /// Whom we let go first, as their tickets were then.
+    let_go: Vec<(Ticket, RecordVersion)>,
+    /// How far down the line it is known that nobody before us has seen the lock.
+    walked: Option<Ticket>,
+}
+
+/// The nearest ticket before ours.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Watched {
     ticket: Ticket,
@@ -142,7 +163,7 @@ struct Watched {
 }
 
 /// Waits for one lock in line.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Queue {
     acquire: Acquire,
     id: LockId,
@@ -160,14 +181,16 @@ pub struct Queue {
     line_version: Option<RecordVersion>,
     mine: Option<Mine>,
     watched: Option<Watched>,
+    /// When to read how far the line has moved, unless the one before us is at its head.
+    line_due: Uptime,
     lock_due: Uptime,
     /// When `head` was seen to move last, or we joined.
     moved: Uptime,
     /// How long one hold takes, by the moves of `head` that we saw; zero until we saw one.
     hold: Duration,
-    /// Since when the lock is seen free, and where `head` was.
-    lying: Option<(Uptime, u64)>,
-    tried: bool,
+    lying: Option<Lying>,
+    /// Whether, if the lock becomes ours now, it is our turn: `head` goes past our number.
+    in_turn: bool,
     /// How many records were sent to the lock's register.
     attempts: u64,
     tries: u32,
@@ -200,11 +223,12 @@ impl Queue {
             line_version: None,
             mine: None,
             watched: None,
+            line_due: Uptime::default(),
             lock_due: Uptime::default(),
             moved: Uptime::default(),
             hold: Duration::ZERO,
             lying: None,
-            tried: false,
+            in_turn: true,
             attempts: 0,
             tries: 0,
             stopping: false,
@@ -231,12 +255,18 @@ impl Queue {
     /// How many places there are before ours, dead ones included; nothing outside the line.
     #[must_use]
     pub fn ahead(&self) -> Option<u64> {
-        let mine = self.mine.as_ref()?;
+        self.mine.as_ref()?;
         // Without anything to watch before us we are at the head.
-        let before = self.watched.as_ref().map_or(self.line.head, |watched| {
-            if watched.ticket == mine.ticket { mine.ticket.0 } else { watched.ticket.0 + 1 }
-        });
+        let before = self.watched.as_ref().map_or(0, |watched| watched.ticket.0 + 1);
         Some(before.saturating_sub(self.line.head))
+    }
+
+    /// How many of those before us wait for plans, as far as the line counts them.
+    #[must_use]
+    pub fn plans_ahead(&self) -> Option<u64> {
+        let (_, done) = self.line.plans;
+        let plans = self.mine.as_ref()?.plans.saturating_sub(done);
+        self.ahead().map(|ahead| plans.min(ahead))
     }
 
     /// How long it may still take until our turn, by the holds seen so far: one for each place
@@ -265,7 +295,9 @@ impl Queue {
             }
             Phase::Queued => {
                 let watched = self.watched.as_ref().map(|watched| watched.due);
-                let dues = [beat, watched, Some(self.lock_due), Some(self.give_up_at)];
+                let line = self.is_far().then_some(self.line_due);
+                let (walk, lock) = (self.walk_due(), Some(self.lock_due));
+                let dues = [beat, walk, watched, line, lock, Some(self.give_up_at)];
                 dues.into_iter().flatten().min()
             }
             _ => None,
@@ -279,7 +311,7 @@ impl Queue {
         }
         match (self.phase.clone(), event) {
             (Phase::New, Event::Start) if self.in_line => self.open(),
-            (Phase::New, Event::Start) => self.try_first(now, Back::Head),
+            (Phase::New, Event::Start) => self.attempt(now, Back::Head),
             (Phase::Trying(back), event) => self.trying(now, back, event),
             (Phase::Opening, Event::Read(reply)) => self.opened(now, reply),
             (Phase::Claiming(ticket), Event::Wrote(reply)) => self.claimed(now, ticket, reply),
@@ -321,11 +353,10 @@ impl Queue {
                 }
             }
             (Phase::Glancing { sent }, Event::Read(reply)) => self.glanced(now, sent, reply),
-            (Phase::CheckingHead, Event::Read(reply)) => self.head_checked(now, reply),
-            (Phase::CheckingBefore(ticket), Event::Read(reply)) => {
-                self.before_checked(now, ticket, reply)
-            }
-            (Phase::Telling(outcome), Event::Wrote(reply)) => self.told(outcome, reply),
+            (Phase::Noting, Event::Read(reply)) => self.noted(now, reply),
+            (Phase::CheckingTurns, Event::Read(reply)) => self.turns_checked(now, reply),
+            (Phase::Walking(ticket), Event::Read(reply)) => self.walked(now, ticket, reply),
+            (Phase::Telling(outcome), Event::Wrote(reply)) => self.told(now, outcome, reply),
             (Phase::Removing(outcome, ticket, version), Event::Removed(reply)) => {
                 match self.removes_again(ticket, version, reply) {
                     Some((version, again)) => {

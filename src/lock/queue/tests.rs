@@ -1,3 +1,4 @@
+use super::super::acquire::Won;
 use super::super::line::Line;
 use super::*;
 use crate::store::Stored;
@@ -15,10 +16,10 @@ fn fifth() -> Queue {
     let waiter = Waiter { id: "us".into(), ..Waiter::default() };
     let record = Record { info: None, lease: None };
     let mut queue = Queue::new(acquire, waiter, record, at(3600), Jitter(2), true);
-    queue.know(Some(line(2)));
+    queue.know(START, Some(line(2)));
     let version = line(2).version;
-    queue.mine = Some(Mine { ticket: Ticket(5), version, beat_due: at(20) });
-    assert_eq!(queue.queue(START), Action::Read(Slot::Lock));
+    queue.mine = Some(Mine { ticket: Ticket(5), version, beat_due: at(20), plans: 0 });
+    assert_eq!(queue.queue(START), Action::Read(Slot::Ticket(Ticket(4))));
     queue
 }
 
@@ -56,4 +57,37 @@ fn each_place_costs_a_hold_and_the_present_one_has_begun() {
     assert_eq!((queue.ahead(), seconds(&queue, 170)), (Some(0), Some(40)));
     // It takes longer than the ones before: that is no reason for a negative time.
     assert_eq!(seconds(&queue, 300), Some(0));
+}
+
+#[test]
+fn the_line_counts_the_plans_before_us() {
+    let mut queue = fifth();
+    let mine = queue.mine.take().unwrap();
+    queue.waiter.operation = "OperationTypePlan".into();
+    let plans = |head, plans| {
+        let line = Line { next: 6, head, plans, ..Line::default() };
+        let version = RecordVersion(format!("{plans:?}"));
+        Stored { record: line.signed(&LockId("other".into())), version }
+    };
+    // Four plans in all, one of which has had its turn; ours is the fifth.
+    queue.know(START, Some(plans(2, (4, 1))));
+    let Action::Write(Slot::Line, record, _) = queue.have(START, Ticket(5), mine.version) else {
+        panic!("`next` is raised");
+    };
+    assert_eq!(Line::of(&record).unwrap().plans, (5, 1));
+    let _ = queue.queue(START);
+    assert_eq!((queue.ahead(), queue.plans_ahead()), (Some(3), Some(3)));
+    queue.learn(at(60), Some(plans(4, (6, 3))));
+    assert_eq!((queue.ahead(), queue.plans_ahead()), (Some(1), Some(1)));
+    queue.learn(at(120), Some(plans(5, (6, 4))));
+    assert_eq!(queue.plans_ahead(), Some(0));
+    // Once it is our turn, it is counted as one that had it.
+    let Action::Write(Slot::Line, record, _) = queue.leave(Outcome::Granted(Won {
+        version: RecordVersion("lock".into()),
+        since: at(121),
+        answered: true,
+    })) else {
+        panic!("the line is told");
+    };
+    assert_eq!(Line::of(&record).unwrap().plans, (6, 5));
 }

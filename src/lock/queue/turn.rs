@@ -8,12 +8,6 @@ use super::{Action, Back, Event, Mine, Phase, Queue, REMOVE_TRIES, TRIES};
 use crate::store::{Expect, Record, RecordVersion, RemoveReply, StoreError, WriteReply};
 
 impl Queue {
-    pub(super) fn try_first(&mut self, now: Uptime, back: Back) -> Action {
-        self.tried = true;
-        let action = self.acquire.step(now, acquire::Event::Start);
-        self.tries_on(now, back, action)
-    }
-
     /// The lock's record for the next attempt: no two of them have the same bytes, so that a late
     /// one is never taken for another.
     fn numbered_record(&mut self) -> Record {
@@ -25,10 +19,13 @@ impl Queue {
         record
     }
 
+    pub(super) fn tried(&self) -> bool {
+        self.attempts > 0
+    }
+
     pub(super) fn attempt(&mut self, now: Uptime, back: Back) -> Action {
-        self.tried = true;
         let action = self.acquire.attempt(now);
-        self.tries_on(now, back, action)
+        self.tries_on(back, action)
     }
 
     pub(super) fn trying(&mut self, now: Uptime, back: Back, event: Event) -> Action {
@@ -45,13 +42,14 @@ impl Queue {
             Event::Start | Event::Removed(_) | Event::Stop => return Action::Wait,
         };
         let action = self.acquire.step(now, event);
-        self.tries_on(now, back, action)
+        self.tries_on(back, action)
     }
 
     /// Passes on what [`Acquire`] wants; where it would wait for the holder and is not at the
     /// head, it waits in line instead.
-    pub(super) fn tries_on(&mut self, now: Uptime, back: Back, action: acquire::Action) -> Action {
+    pub(super) fn tries_on(&mut self, back: Back, action: acquire::Action) -> Action {
         self.phase = Phase::Trying(back);
+        self.in_turn = back != Back::Barging;
         match action {
             acquire::Action::Take => {
                 Action::Write(Slot::Lock, self.numbered_record(), Expect::Absent)
@@ -65,9 +63,10 @@ impl Queue {
             acquire::Action::Wait => match back {
                 Back::Head => Action::Wait,
                 Back::Join => self.open(),
-                Back::Queued => {
+                // Somebody was quicker, so the line may have moved.
+                Back::Passing | Back::Barging => {
                     self.lying = None;
-                    self.sleep_on(now)
+                    self.ask(Phase::Surveying, Action::Read(Slot::Line))
                 }
             },
         }
@@ -75,16 +74,16 @@ impl Queue {
 
     /// Without a line, or with nobody before us: the lock is watched.
     pub(super) fn be_head(&mut self, now: Uptime) -> Action {
-        self.watched = None;
+        (self.watched, self.lying) = (None, None);
         let action = self.acquire.watch(now);
-        self.tries_on(now, Back::Head, action)
+        self.tries_on(Back::Head, action)
     }
 
     pub(super) fn without_line(&mut self, now: Uptime, error: Option<StoreError>) -> Action {
         self.in_line = false;
         self.denied = error;
         self.mine = None;
-        if self.tried { self.be_head(now) } else { self.try_first(now, Back::Head) }
+        if self.tried() { self.be_head(now) } else { self.attempt(now, Back::Head) }
     }
 
     pub(super) fn stop(&mut self, now: Uptime) -> Action {
@@ -96,7 +95,7 @@ impl Queue {
                 let action = self.acquire.step(now, acquire::Event::Stop);
                 match action {
                     acquire::Action::Wait => Action::Wait,
-                    action => self.tries_on(now, back, action),
+                    action => self.tries_on(back, action),
                 }
             }
             // A request of the line's own is out: its reply ends the wait.
@@ -104,14 +103,20 @@ impl Queue {
         }
     }
 
-    /// Whatever came of it, the line is told: who got the lock raises `head` past its own number;
-    /// who leaves hands on what it saw. Then the ticket goes.
+    /// Whatever came of it, the line is told: who got the lock in turn raises `head` past its own
+    /// number; who leaves hands on what it saw. Then the ticket goes. `head` never goes past a
+    /// waiter that lives: it would take itself for the next, and so would everybody behind it.
     pub(super) fn leave(&mut self, outcome: Outcome) -> Action {
         let Some(mine) = &self.mine else { return self.end(outcome) };
         let mut line = self.line.clone();
         if matches!(outcome, Outcome::Granted(_)) {
-            line.head = line.head.max(mine.ticket.0 + 1);
-            line.next = line.next.max(line.head);
+            if self.in_turn {
+                let plans = mine.plans + u64::from(self.waiter.is_plan());
+                line.head = line.head.max(mine.ticket.0 + 1);
+                line.plans.1 = line.plans.1.max(plans);
+            }
+            line.next = line.next.max(mine.ticket.0 + 1);
+            line.turns += 1;
             line.seen = None;
         } else if let Some(seen) = self.acquire.observation() {
             line.seen = Some(seen);
@@ -124,6 +129,7 @@ impl Queue {
 
     pub(super) fn told(
         &mut self,
+        now: Uptime,
         outcome: Outcome,
         reply: Result<WriteReply, StoreError>,
     ) -> Action {
@@ -132,7 +138,7 @@ impl Queue {
             && self.tries < TRIES
         {
             let tries = self.tries;
-            self.know(current);
+            self.know(now, current);
             let action = self.leave(outcome);
             self.tries = tries;
             return action;

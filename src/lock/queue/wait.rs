@@ -3,32 +3,65 @@
 use std::time::Duration;
 
 use super::super::Uptime;
-use super::super::acquire::{self, Outcome, Sight};
-use super::super::backoff::{BEHIND, LOCK_LOOK};
+use super::super::acquire::{self, Outcome};
+use super::super::backoff::{BEHIND, FAR_LOOK, SURVEY_LEAST, SURVEY_MOST};
 use super::super::line::{Slot, TICKET_BEAT, TICKET_TTL, Ticket, Waiter};
-use super::{Action, Back, LEFT_LYING, LOOK_AROUND, Phase, Queue, RETRY, Watched};
+use super::{Action, Back, Phase, Queue, RETRY, Watched};
 use crate::store::{Expect, StoreError, Stored, WriteReply};
 
 impl Queue {
     pub(super) fn queue(&mut self, now: Uptime) -> Action {
         (self.lock_due, self.moved, self.hold) = (now, now, Duration::ZERO);
+        (self.watched, self.lying) = (None, None);
+        self.survey_later(now);
         self.place(now)
     }
 
-    /// Finds what to watch: far back the line itself; next to the head the nearest ticket before
-    /// ours.
-    pub(super) fn place(&mut self, now: Uptime) -> Action {
-        let Some(ticket) = self.mine.as_ref().map(|mine| mine.ticket) else { return self.open() };
-        let distance = self.distance();
-        if distance <= 1 {
-            return self.look_before(now, ticket);
-        }
-        // Half of the time until we are next to the head, as holds go.
+    /// Whether somebody stands between the head and the nearest ticket before ours, as far as we
+    /// know; else that one's going is what we wait for.
+    pub(super) fn is_far(&self) -> bool {
+        self.watched.as_ref().is_some_and(|watched| watched.ticket.0 > self.line.head)
+    }
+
+    /// Reads how far the line has moved in a third of the time until it is our turn, as holds go:
+    /// the next one may be half as long as the last. While none was seen to end, the time that the
+    /// present one takes already is on the short side: then in half of that.
+    pub(super) fn survey_later(&mut self, now: Uptime) {
+        let places = self.ahead().unwrap_or(0);
         let hold = self.hold(now);
-        let until = hold.saturating_mul(u32::try_from(distance - 1).unwrap_or(u32::MAX)) / 2;
-        let interval = until.clamp(BEHIND.least, BEHIND.most);
-        let due = now.plus(self.jitter.around(interval));
-        self.watched = Some(Watched { ticket, version: None, due });
+        let until = hold.saturating_mul(u32::try_from(places).unwrap_or(u32::MAX));
+        let share = if self.hold.is_zero() { until / 2 } else { until / 3 };
+        let interval = share.clamp(SURVEY_LEAST, SURVEY_MOST);
+        self.line_due = now.plus(self.jitter.around(interval));
+    }
+
+    /// When to look at the nearest ticket before ours again: soon, if its going makes it our turn;
+    /// else just often enough to see whether it lives.
+    fn look_later(&mut self, now: Uptime) -> Uptime {
+        let interval = if self.is_far() {
+            self.jitter.around(FAR_LOOK)
+        } else {
+            let hold = self.hold(now);
+            BEHIND.interval(hold, &mut self.jitter)
+        };
+        now.plus(interval)
+    }
+
+    /// Goes on from where the line is now.
+    pub(super) fn place(&mut self, now: Uptime) -> Action {
+        if self.stopping {
+            return self.leave(Outcome::Stopped { held: None });
+        }
+        let Some(ticket) = self.mine.as_ref().map(|mine| mine.ticket) else { return self.open() };
+        let Some(watched) = &self.watched else { return self.look_before(now, ticket) };
+        // There was nobody between that one and us.
+        if watched.ticket.0 < self.line.head {
+            return self.be_head(now);
+        }
+        let due = watched.due.min(self.look_later(now));
+        if let Some(watched) = &mut self.watched {
+            watched.due = due;
+        }
         self.sleep_on(now)
     }
 
@@ -60,18 +93,21 @@ impl Queue {
     pub(super) fn wake(&mut self, now: Uptime) -> Action {
         if now >= self.give_up_at {
             // Everyone tries once before giving up.
-            return self.attempt(now, Back::Queued);
+            return self.attempt(now, Back::Barging);
         }
         let Some(mine) = &self.mine else { return self.open() };
         if now >= mine.beat_due {
             return self.beat();
         }
+        if let Some(action) = self.walk(now) {
+            return action;
+        }
         if let Some(watched) = self.watched.as_ref().filter(|watched| now >= watched.due) {
             let ticket = watched.ticket;
-            if ticket == mine.ticket {
-                return self.ask(Phase::Surveying, Action::Read(Slot::Line));
-            }
             return self.ask(Phase::Watching(ticket), Action::Read(Slot::Ticket(ticket)));
+        }
+        if self.is_far() && now >= self.line_due {
+            return self.ask(Phase::Surveying, Action::Read(Slot::Line));
         }
         if now >= self.lock_due {
             return self.ask(Phase::Glancing { sent: now }, Action::Read(Slot::Lock));
@@ -83,6 +119,7 @@ impl Queue {
     pub(super) fn beat(&mut self) -> Action {
         let Some(mine) = &self.mine else { return self.open() };
         self.waiter.beat += 1;
+        self.waiter.free_after = self.lying.as_ref().map(|lying| lying.turns);
         let expect = Expect::Version(mine.version.clone());
         let slot = Slot::Ticket(mine.ticket);
         self.ask(Phase::Beating, Action::Write(slot, self.waiter.to_record(), expect))
@@ -150,7 +187,7 @@ impl Queue {
             return self.sleep_on(now);
         }
         let action = self.acquire.step(now, acquire::Event::Tick);
-        self.tries_on(now, Back::Head, action)
+        self.tries_on(Back::Head, action)
     }
 
     pub(super) fn watched(
@@ -159,9 +196,9 @@ impl Queue {
         ticket: Ticket,
         reply: Result<Option<Stored>, StoreError>,
     ) -> Action {
-        let hold = self.hold(now);
+        let due = self.look_later(now);
         let Some(watched) = &mut self.watched else { return self.sleep_on(now) };
-        watched.due = now.plus(BEHIND.interval(hold, &mut self.jitter));
+        watched.due = due;
         match reply {
             // It stood there and has gone, so the line has moved.
             Ok(None) if watched.version.is_some() => {
@@ -184,108 +221,5 @@ impl Queue {
             },
             Err(_) => self.sleep_on(now),
         }
-    }
-
-    pub(super) fn glanced(
-        &mut self,
-        now: Uptime,
-        sent: Uptime,
-        reply: Result<Option<Stored>, StoreError>,
-    ) -> Action {
-        // Never later than the interval, for the sake of the 20 s; a little earlier, to spread.
-        self.lock_due = now.plus(LOCK_LOOK.saturating_sub(self.jitter.up_to(LOCK_LOOK / 10)));
-        match self.acquire.observe(now, sent, reply) {
-            Sight::Ours => self.attempt(now, Back::Queued),
-            Sight::Free => match self.lying {
-                None => self.note_free(now),
-                Some((since, _)) if now.since(since) >= LEFT_LYING => {
-                    self.ask(Phase::CheckingHead, Action::Read(Slot::Line))
-                }
-                Some((since, _)) => {
-                    self.lock_due = since.plus(LEFT_LYING);
-                    self.sleep_on(now)
-                }
-            },
-            // It was free between two holders only: the line has moved.
-            Sight::Held if self.lying.take().is_some() => {
-                self.ask(Phase::Surveying, Action::Read(Slot::Line))
-            }
-            Sight::Held | Sight::Unknown => self.sleep_on(now),
-        }
-    }
-
-    /// The lock is free, and not ours to take yet. Whoever stands behind us shall see that we
-    /// live; and we look who is before us, to see whether they do.
-    pub(super) fn note_free(&mut self, now: Uptime) -> Action {
-        self.lying = Some((now, self.line.head));
-        self.lock_due = now.plus(LEFT_LYING);
-        let Some(mine) = &mut self.mine else { return self.open() };
-        mine.beat_due = now;
-        let ticket = mine.ticket;
-        self.look_before(now, ticket)
-    }
-
-    pub(super) fn head_checked(
-        &mut self,
-        now: Uptime,
-        reply: Result<Option<Stored>, StoreError>,
-    ) -> Action {
-        let before = self.lying.map(|(_, head)| head);
-        if let Ok(current) = reply {
-            self.learn(now, current);
-        }
-        if self.stopping {
-            return self.leave(Outcome::Stopped { held: None });
-        }
-        if before != Some(self.line.head) {
-            self.lie_anew(now);
-            return self.place(now);
-        }
-        let ours = self.mine.as_ref().map(|mine| mine.ticket);
-        match self.watched.as_ref().map(|watched| watched.ticket) {
-            Some(ticket) if Some(ticket) != ours => {
-                self.ask(Phase::CheckingBefore(ticket), Action::Read(Slot::Ticket(ticket)))
-            }
-            _ => self.attempt(now, Back::Queued),
-        }
-    }
-
-    /// A free lock is never left lying: with `head` where it was and no sign of life from the one
-    /// before us, nobody before us is coming.
-    pub(super) fn before_checked(
-        &mut self,
-        now: Uptime,
-        ticket: Ticket,
-        reply: Result<Option<Stored>, StoreError>,
-    ) -> Action {
-        if self.stopping {
-            return self.leave(Outcome::Stopped { held: None });
-        }
-        let known = self.watched.as_ref().and_then(|watched| watched.version.clone());
-        let since = self.lying.map_or(now, |(since, _)| since);
-        match (reply, known) {
-            // It came or went meanwhile: it is its turn, or somebody else's before us.
-            (Ok(None), _) => {
-                self.lie_anew(now);
-                self.look_before(now, ticket)
-            }
-            (Ok(Some(stored)), Some((version, seen)))
-                if stored.version != version || seen > since.plus(LOOK_AROUND) =>
-            {
-                self.lie_anew(now);
-                if let Some(watched) = &mut self.watched {
-                    watched.version = Some((stored.version, now));
-                }
-                self.sleep_on(now)
-            }
-            _ => self.attempt(now, Back::Queued),
-        }
-    }
-
-    /// The lock was free just now, but somebody before us lived: from here on they are given as
-    /// long again, and no longer. So whoever dies at its turn costs 20 s.
-    fn lie_anew(&mut self, now: Uptime) {
-        self.lying = Some((now, self.line.head));
-        self.lock_due = now.plus(LEFT_LYING);
     }
 }

@@ -148,6 +148,7 @@ fn a_line_that_is_redrawn_is_gone_when_it_is_settled() {
         waited: Duration::from_secs(waited),
         limit: LONG,
         ahead: None,
+        plans_ahead: None,
         silent: None,
         estimate: None,
     };
@@ -178,6 +179,7 @@ fn json_is_never_redrawn() {
             waited: Duration::from_secs(waited),
             limit: LONG,
             ahead: None,
+            plans_ahead: None,
             silent: None,
             estimate: None,
         });

@@ -52,3 +52,17 @@ fn a_record_without_a_lease_never_expires() {
     assert_eq!(action, Action::Take, "only the last try");
     assert_eq!(now, at(3_600_000));
 }
+
+#[test]
+fn what_a_waiter_that_left_has_seen_counts_for_whoever_sees_the_same_beat_already() {
+    let mut machine = taking(Duration::from_mins(10));
+    let event = Event::Took(Ok(WriteReply::Conflict(Some(Some(leased("dead", 1))))));
+    assert_eq!(machine.step(at(20_000), event), Action::Wait);
+    let seen = |beat, stood| HandedOn { id: "dead".to_owned(), beat, stood };
+    machine.hand_on(at(25_000), seen(0, 14_000));
+    assert_eq!(machine.expires(), Some(at(35_000)));
+    machine.hand_on(at(25_000), seen(1, 1_000));
+    assert_eq!(machine.expires(), Some(at(35_000)));
+    machine.hand_on(at(25_000), seen(1, 14_000));
+    assert_eq!(machine.expires(), Some(at(26_000)));
+}
