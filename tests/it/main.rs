@@ -11,6 +11,7 @@ mod harness;
 mod interop;
 mod leases;
 mod line;
+mod local_line;
 mod local_state;
 mod nesting;
 mod proxy;
