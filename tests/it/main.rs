@@ -16,6 +16,7 @@ mod local_state;
 mod nesting;
 mod proxy;
 mod pty;
+mod recorder;
 mod redrawn;
 mod s3_example;
 mod saved_plan;
