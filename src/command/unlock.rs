@@ -94,7 +94,7 @@ async fn find<'a, 'b>(
     let wanted = LockId(id.to_owned());
     let mut there = Vec::new();
     for lock in locks {
-        let stored = look::read(shell, &lock.register).await?;
+        let stored = look::read(shell, &lock.register, look::PATIENCE).await?;
         match stored {
             Some(stored) if !id.is_empty() && stored.record.is_held_by(&wanted) => {
                 return Ok((lock, stored));
@@ -135,7 +135,7 @@ async fn wait_for_a_sign(
     let until = uptime().plus(span);
     while uptime() < until {
         look::pause(shell, LOOK.min(until.since(uptime()))).await?;
-        let current = look::read(shell, &lock.register).await?;
+        let current = look::read(shell, &lock.register, look::PATIENCE).await?;
         check(lock, shown, current.as_ref())?;
     }
     Ok(())
@@ -183,11 +183,13 @@ async fn remove(
         let current = match look::remove(shell, &lock.register, &version).await {
             Ok(RemoveReply::Removed) => return Ok(()),
             Ok(RemoveReply::Conflict(Some(current))) => current,
-            Ok(RemoveReply::Conflict(None)) => look::read(shell, &lock.register).await?,
+            Ok(RemoveReply::Conflict(None)) => {
+                look::read(shell, &lock.register, look::PATIENCE).await?
+            }
             Err(error) if error.is_transient() && uptime() < until => {
                 unknown |= error.outcome_is_unknown();
                 look::pause(shell, look::RETRY).await?;
-                look::read(shell, &lock.register).await?
+                look::read(shell, &lock.register, look::PATIENCE).await?
             }
             Err(source) => {
                 return Err(Error::Store { lock: lock.register.lock.clone(), source });

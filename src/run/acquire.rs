@@ -82,7 +82,7 @@ pub(super) async fn is_held_outside(
         Err(source) => return Err(Error::Store { lock, source }),
     };
     let register = Register { lock, store, key: target.key.clone() };
-    let stored = look::read(shell, &register).await?;
+    let stored = look::read(shell, &register, look::PATIENCE).await?;
     Ok(stored.is_some_and(|it| it.record.is_held_by(id)))
 }
 
