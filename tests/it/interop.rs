@@ -177,8 +177,7 @@ fn a_wait_for_a_local_lock_that_ends_says_what_ends_that_lock() {
         let holder = Running::start(&mut applying(holder, &gate.command()));
         gate.reached();
         let ours = run(tfwrap(stage.path()).args(["--lock-timeout=0s", "plan"])).expect_code(75);
-        let state = stage.path().join("terraform.tfstate");
-        let command = format!("fuser -v {}", state.display());
+        let command = format!("fuser -v {}/terraform.tfstate", stage.path().display());
         for words in [command.as_str(), "end the process", &tfwrap::identity::who()] {
             assert!(ours.stderr.contains(words), "{words:?} in {}", ours.stderr);
         }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
-use tfwrap::lock::LockKey;
 use tfwrap::lock::line::{Line, Slot, Ticket};
+use tfwrap::lock::{LockKey, Uptime};
 use tfwrap::store::{FileStore, Registers as _};
 
 use crate::harness::{Gate, Running, applying, tfwrap};
@@ -74,18 +74,18 @@ impl Stage {
     }
 
     /// What the waiters noted, with the times.
-    fn log(&self) -> Vec<(String, usize, Duration)> {
+    fn log(&self) -> Vec<(String, usize, Uptime)> {
         let text = fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
         let lines = text.lines().map(|line| {
             let words: Vec<_> = line.split(' ').collect();
-            let at = Duration::from_secs_f64(words[2].parse().unwrap());
+            let at = Uptime(Duration::from_secs_f64(words[2].parse().unwrap()));
             (words[0].to_owned(), words[1].parse().unwrap(), at)
         });
         lines.collect()
     }
 
     /// Who had the lock, in this order and never two at once, and when each began.
-    fn tenures(&self) -> Vec<(usize, Duration)> {
+    fn tenures(&self) -> Vec<(usize, Uptime)> {
         let log = self.log();
         for pair in log.chunks(2) {
             let [(first, n, _), (second, same, _)] = pair else { panic!("{log:?}") };
@@ -134,16 +134,16 @@ async fn a_dead_waiter_for_a_local_state_costs_those_behind_at_most_twenty_secon
     let tenures = stage.tenures();
     // Where the dead leave a lock lying, the first behind them to look may be the first to try.
     let (before, behind) = tenures.split_at(3);
-    let numbers = |part: &[(usize, Duration)]| part.iter().map(|(n, _)| *n).collect::<Vec<_>>();
+    let numbers = |part: &[(usize, Uptime)]| part.iter().map(|(n, _)| *n).collect::<Vec<_>>();
     assert_eq!(numbers(before), [0, 1, 2]);
     let mut alive = numbers(behind);
     alive.sort_unstable();
     assert_eq!(alive, [4, 5]);
-    let lost = behind[0].1 - before[2].1;
+    let lost = behind[0].1.since(before[2].1);
     assert!(lost <= DEAD + SLACK, "it cost {lost:?}");
     // And those before it nothing.
     for pair in before.windows(2) {
-        assert!(pair[1].1 - pair[0].1 <= SLACK, "{tenures:?}");
+        assert!(pair[1].1.since(pair[0].1) <= SLACK, "{tenures:?}");
     }
 }
 
