@@ -109,15 +109,19 @@ impl Lock {
         Self { table: self.table.clone(), key: key.to_owned() }
     }
 
-    fn options(&self, endpoint: &str) -> Vec<String> {
+    fn options(&self, endpoint: &str, lease: &str) -> Vec<String> {
         let url =
             format!("dynamodb://{}/{}?region={REGION}&endpoint={endpoint}", self.table, self.key);
-        ["--lease", "15s", "--no-backend-lock", "--lock", &url].map(str::to_owned).into()
+        ["--lease", lease, "--no-backend-lock", "--lock", &url].map(str::to_owned).into()
     }
 
     /// A child under this lock, which is reached at `endpoint`.
     fn scene(&self, endpoint: &str, script: &str) -> Scene {
-        let options = self.options(endpoint);
+        self.scene_of("15s", endpoint, script)
+    }
+
+    fn scene_of(&self, lease: &str, endpoint: &str, script: &str) -> Scene {
+        let options = self.options(endpoint, lease);
         let options: Vec<_> = options.iter().map(String::as_str).collect();
         Scene::unguarded(script).options(&options)
     }
@@ -361,26 +365,34 @@ async fn after_a_pause_beyond_the_lease_the_old_child_does_nothing_more() {
 }
 
 /// Between the two fences: the child waits until the lease is known to be good, or gone without
-/// harm.
+/// harm. A lease of 20 s, since with one of 15 s a busy machine may be slower than the time between
+/// its fences.
 async fn after_a_pause_within_the_lease_the_child_goes_on() {
     let lock = Lock::new("nap").await;
     let mut holders = Vec::new();
     for on_lost in ["stop", "warn"] {
         let lock = lock.with_key(on_lost);
-        let scene = lock.scene(&dynamodb().url, STUBBORN).options(&["--on-lock-lost", on_lost]);
-        let holder = scene.start().ready();
+        let scene = lock.scene_of("20s", &dynamodb().url, STUBBORN);
+        let holder = scene.options(&["--on-lock-lost", on_lost]).start().ready();
         let child = holder.scene.pid_in("ready");
         lock.beat().await;
-        let stopped = uptime();
         holder.signal(Signal::SIGSTOP);
         kill(child, Signal::SIGSTOP).expect("the child is there");
-        holders.push((lock, holder, stopped));
+        // Now, and not before: until then a further beat may have been sent.
+        holders.push((lock, holder, uptime()));
     }
     holders[1].0.remove().await;
-    for (lock, mut holder, stopped) in holders {
-        pause(Duration::from_millis(10_800).saturating_sub(uptime().since(stopped)));
+    // Just beyond the first fence. Each on its own time: what comes after takes long on a busy
+    // machine, and the second fence is near.
+    let beyond = Duration::from_secs(20) * 2 / 3 + Duration::from_millis(200);
+    let mut resumed = Vec::new();
+    for (lock, holder, stopped) in holders {
+        pause(beyond.saturating_sub(uptime().since(stopped)));
         let before = times(&holder.scene, "ticks").len();
         holder.signal(Signal::SIGCONT);
+        resumed.push((lock, holder, before));
+    }
+    for (lock, mut holder, before) in resumed {
         wait_until("more work", || {
             (times(&holder.scene, "ticks").len() > before + 5).then_some(())
         });
