@@ -9,7 +9,7 @@ use super::{Opened, lease_of};
 use crate::cli::UnlockArgs;
 use crate::clock::{uptime, wall};
 use crate::error::Error;
-use crate::lock::lease::Lease;
+use crate::lock::lease::{Lease, LeaseTerm};
 use crate::lock::{Holder, LockId};
 use crate::report::{
     LockState, Queue, answer, ask, clean, clean_line, describe_holder, shell_quote,
@@ -137,6 +137,10 @@ async fn wait_for_a_sign(
         look::pause(shell, LOOK.min(until.since(uptime()))).await?;
         let current = look::read(shell, &lock.register, look::PATIENCE).await?;
         check(lock, shown, current.as_ref())?;
+    }
+    if lease.term == LeaseTerm::Never {
+        say("it gave none. With a lease that never expires, neither does a run whose credentials \
+             ran out, nor a machine that sleeps: make sure that the run is gone\n");
     }
     Ok(())
 }

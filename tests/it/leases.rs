@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use nix::sys::signal::{Signal, kill};
+use tfwrap::lock::lease::{Lease, LeaseTerm};
 use tfwrap::lock::{LockInfo, Uptime};
 
 use crate::harness::{self, Gate, S3Dir, applying, pause, s3_dir};
@@ -55,6 +56,7 @@ at_once! {
     after_a_pause_within_the_lease_the_child_goes_on,
     an_outage_shorter_than_the_fence_costs_nothing,
     a_beat_that_is_out_when_the_child_ends_delays_the_release_and_no_more,
+    who_removes_a_lock_that_never_expires_is_told_that_silence_proves_little,
 }
 
 type Started = Mutex<HashMap<&'static str, JoinHandle<()>>>;
@@ -445,4 +447,30 @@ async fn a_beat_that_is_out_when_the_child_ends_delays_the_release_and_no_more()
     let took = uptime().since(since);
     assert!(took <= PERIOD + SLACK, "{took:?}");
     assert_eq!(lock.item().await, None);
+}
+
+/// As one looks that its holder left before its credentials ran out: nobody beats any more.
+async fn who_removes_a_lock_that_never_expires_is_told_that_silence_proves_little() {
+    let lock = Lock::new("silent").await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let id = "11111111-2222-3333-4444-555555555555";
+    let mut unlocking = Vec::new();
+    for (key, term) in [("never", LeaseTerm::Never), ("control", LeaseTerm::After(TTL))] {
+        let lock = lock.with_key(key);
+        let info =
+            format!(r#"{{"ID":"{id}","Operation":"apply","Info":"","Who":"","Version":""}}"#);
+        let lease = Lease { term, beat: 7 }.to_text();
+        let item = [("LockID", key.to_owned()), ("Info", info), ("Tfwrap", lease)];
+        let item = item.map(|(name, text)| (name.to_owned(), AttributeValue::S(text)));
+        dynamodb().put_raw(&lock.table, item.into()).await;
+        let mut command = harness::tfwrap(dir.path());
+        command.args(lock.options(&dynamodb().url, "15s")).args(["unlock", id, "--yes"]);
+        unlocking.push((lock, harness::Running::start(&mut command), term));
+    }
+    for (lock, unlock, term) in unlocking {
+        let done = unlock.finish().expect_code(0);
+        let warned = done.stdout.contains("make sure that the run is gone");
+        assert_eq!(warned, term == LeaseTerm::Never, "{}", done.stdout);
+        assert_eq!(lock.item().await, None);
+    }
 }
