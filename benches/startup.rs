@@ -12,18 +12,8 @@ mod servers;
 
 use std::time::Duration;
 
-use clap::Parser;
-use support::{Backend, Place, pairs, pause, say_where, start, timed};
-
-#[derive(Debug, Parser)]
-struct Args {
-    /// How many pairs.
-    #[arg(long, default_value_t = 21, value_parser = clap::value_parser!(u16).range(1..))]
-    pairs: u16,
-    /// Given by cargo.
-    #[arg(long, hide = true)]
-    bench: bool,
-}
+use clap::Parser as _;
+use support::{Args, Backend, Place, pairs, pause, say_where, start, timed};
 
 fn main() {
     let args = Args::parse();
@@ -38,7 +28,7 @@ fn main() {
     timed(&mut tfwrap());
     println!("| command | tfwrap | terraform | ratio | quartiles | pairs |");
     println!("| --- | --- | --- | --- | --- | --- |");
-    println!("| `version` | {} |", pairs(args.pairs.into(), tfwrap, terraform).cells());
+    println!("| `version` | {} |", pairs(args.pairs(), tfwrap, terraform).cells());
 
     println!("\n| holding a lock | peak memory |");
     println!("| --- | --- |");

@@ -13,20 +13,10 @@ mod proxy;
 #[expect(dead_code, reason = "the tests use the rest")]
 mod servers;
 
-use clap::Parser;
+use clap::Parser as _;
 use proxy::Proxy;
 use servers::BUCKET;
-use support::{Backend, Place, apply, key, pairs, say_where, timed};
-
-#[derive(Debug, Parser)]
-struct Args {
-    /// How many pairs on each backend.
-    #[arg(long, default_value_t = 21, value_parser = clap::value_parser!(u16).range(1..))]
-    pairs: u16,
-    /// Given by cargo.
-    #[arg(long, hide = true)]
-    bench: bool,
-}
+use support::{Args, Backend, Place, apply, key, pairs, say_where, timed};
 
 fn main() {
     let args = Args::parse();
@@ -40,7 +30,7 @@ fn main() {
         // Creates the state, and warms up both.
         timed(&mut terraform());
         timed(&mut tfwrap());
-        let pairs = pairs(args.pairs.into(), tfwrap, terraform);
+        let pairs = pairs(args.pairs(), tfwrap, terraform);
         println!("| {} | {} |", backend.name(), pairs.cells());
     }
     println!("\n| lock requests of one apply | PutItem | GetItem | DeleteItem |");

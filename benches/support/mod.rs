@@ -14,6 +14,23 @@ use crate::servers;
 /// The longest that one process may take; reached only when something is wrong.
 const LIMIT: Duration = Duration::from_mins(10);
 
+/// The arguments of a bench that times pairs.
+#[derive(Debug, clap::Parser)]
+pub(crate) struct Args {
+    /// How many pairs for each comparison.
+    #[arg(long, default_value_t = 21, value_parser = clap::value_parser!(u16).range(1..))]
+    pairs: u16,
+    /// Given by cargo.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+impl Args {
+    pub(crate) fn pairs(&self) -> usize {
+        self.pairs.into()
+    }
+}
+
 /// The two backends that tfwrap locks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Backend {

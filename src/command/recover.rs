@@ -283,13 +283,13 @@ async fn beats(shell: &mut Shell, receipt: &Receipt, env: &Env) -> Result<bool, 
         let store =
             target.open().await.map_err(|source| Error::Store { lock: lock.clone(), source })?;
         let register = look::Register { lock, store, key: target.key.clone() };
-        let Some(first) = look::read(shell, &register).await? else { continue };
+        let Some(first) = look::read(shell, &register, look::PATIENCE).await? else { continue };
         let lease = first.record.lease.as_deref().and_then(Lease::parse);
         let (true, Some(lease)) = (first.record.is_held_by(&entry.id), lease) else { continue };
         let until = uptime().plus(lease.term.period() * 2 + Duration::from_secs(2));
         while uptime() < until {
             look::pause(shell, Duration::from_secs(1)).await?;
-            match look::read(shell, &register).await? {
+            match look::read(shell, &register, look::PATIENCE).await? {
                 Some(now) if !now.record.is_held_by(&entry.id) => break,
                 Some(now) if now.version != first.version => return Ok(true),
                 Some(_) => {}

@@ -11,7 +11,7 @@ use crate::lock::Uptime;
 use crate::lock::lease::Lease;
 use crate::lock::line::{Line, Slot, Ticket, Waiter};
 use crate::report::{
-    Holding, KeptBy, LockState, Queue, answer, redraw, states_as_json, states_as_text,
+    Holding, KeptBy, LockState, Notice, Queue, answer, redraw, states_as_json, states_as_text,
 };
 use crate::run::{Shell, look};
 use crate::store::StoreError;
@@ -32,7 +32,7 @@ pub(crate) async fn run(
 ) -> Result<(), Error> {
     let locks = Opened::all(targets).await?;
     if !args.watch {
-        let states = look_at_all(shell, &locks).await?;
+        let states = look_at_all(shell, &locks, look::PATIENCE).await?;
         let text = match args.format {
             Format::Text => states_as_text(&states, wall()),
             Format::Json => states_as_json(&states),
@@ -56,8 +56,23 @@ async fn watch(
 ) -> Result<(), Error> {
     let mut beats = Beats::default();
     let mut said = None;
+    let mut outage = false;
     loop {
-        let mut states = look_at_all(shell, locks).await?;
+        // One that is known of is looked for at every turn, not waited for.
+        let patience = if outage { Duration::ZERO } else { look::PATIENCE };
+        let mut states = match look_at_all(shell, locks, patience).await {
+            Err(Error::Store { lock, source }) if source.is_transient() => {
+                if !outage {
+                    shell.reporter.say(unanswered(&lock, &source));
+                }
+                // What comes after it is said in any case: so one sees that it is over.
+                (outage, said) = (true, None);
+                look::pause(shell, PERIOD).await?;
+                continue;
+            }
+            states => states?,
+        };
+        outage = false;
         beats.observe(&mut states, uptime());
         let facts: Vec<_> = states.iter().map(LockState::facts).collect();
         let changed = said.as_ref() != Some(&facts);
@@ -78,11 +93,22 @@ async fn watch(
     }
 }
 
-async fn look_at_all(shell: &mut Shell, locks: &[Opened<'_>]) -> Result<Vec<LockState>, Error> {
+fn unanswered(lock: &str, error: &StoreError) -> Notice {
+    Notice::Warning {
+        message: format!("the lock `{lock}` cannot be looked at ({error}): looking on"),
+        hint: None,
+    }
+}
+
+async fn look_at_all(
+    shell: &mut Shell,
+    locks: &[Opened<'_>],
+    patience: Duration,
+) -> Result<Vec<LockState>, Error> {
     let mut states = Vec::new();
     for lock in locks {
-        let stored = look::read(shell, &lock.register).await?;
-        let line = match line_of(shell, lock).await {
+        let stored = look::read(shell, &lock.register, patience).await?;
+        let line = match line_of(shell, lock, patience).await {
             // Whoever may not read the line may still read the lock.
             Err(Error::Store { source: StoreError::Denied(_), .. }) => Queue::Unreadable,
             line => line?,
@@ -96,15 +122,16 @@ async fn look_at_all(shell: &mut Shell, locks: &[Opened<'_>]) -> Result<Vec<Lock
     Ok(states)
 }
 
-async fn line_of(shell: &mut Shell, lock: &Opened<'_>) -> Result<Queue, Error> {
-    let stored = look::read(shell, &lock.beside(Slot::Line)).await?;
+async fn line_of(shell: &mut Shell, lock: &Opened<'_>, patience: Duration) -> Result<Queue, Error> {
+    let stored = look::read(shell, &lock.beside(Slot::Line), patience).await?;
     let Some(stored) = stored else { return Ok(Queue::Known { waiters: Vec::new(), more: 0 }) };
     let Some(line) = Line::of(&stored.record) else { return Ok(Queue::Unreadable) };
     let end = line.next.min(line.head.saturating_add(MOST_TICKETS));
     let mut waiters = Vec::new();
     for ticket in (line.head..end).map(Ticket) {
         // One that has had its turn or gave up leaves a gap.
-        if let Some(stored) = look::read(shell, &lock.beside(Slot::Ticket(ticket))).await? {
+        let register = lock.beside(Slot::Ticket(ticket));
+        if let Some(stored) = look::read(shell, &register, patience).await? {
             waiters.push((ticket, Waiter::of(&stored.record).unwrap_or_default()));
         }
     }

@@ -9,7 +9,7 @@ use super::{Opened, lease_of};
 use crate::cli::UnlockArgs;
 use crate::clock::{uptime, wall};
 use crate::error::Error;
-use crate::lock::lease::Lease;
+use crate::lock::lease::{Lease, LeaseTerm};
 use crate::lock::{Holder, LockId};
 use crate::report::{
     LockState, Queue, answer, ask, clean, clean_line, describe_holder, shell_quote,
@@ -94,7 +94,7 @@ async fn find<'a, 'b>(
     let wanted = LockId(id.to_owned());
     let mut there = Vec::new();
     for lock in locks {
-        let stored = look::read(shell, &lock.register).await?;
+        let stored = look::read(shell, &lock.register, look::PATIENCE).await?;
         match stored {
             Some(stored) if !id.is_empty() && stored.record.is_held_by(&wanted) => {
                 return Ok((lock, stored));
@@ -135,8 +135,12 @@ async fn wait_for_a_sign(
     let until = uptime().plus(span);
     while uptime() < until {
         look::pause(shell, LOOK.min(until.since(uptime()))).await?;
-        let current = look::read(shell, &lock.register).await?;
+        let current = look::read(shell, &lock.register, look::PATIENCE).await?;
         check(lock, shown, current.as_ref())?;
+    }
+    if lease.term == LeaseTerm::Never {
+        say("it gave none. With a lease that never expires, neither does a run whose credentials \
+             ran out, nor a machine that sleeps: make sure that the run is gone\n");
     }
     Ok(())
 }
@@ -183,11 +187,13 @@ async fn remove(
         let current = match look::remove(shell, &lock.register, &version).await {
             Ok(RemoveReply::Removed) => return Ok(()),
             Ok(RemoveReply::Conflict(Some(current))) => current,
-            Ok(RemoveReply::Conflict(None)) => look::read(shell, &lock.register).await?,
+            Ok(RemoveReply::Conflict(None)) => {
+                look::read(shell, &lock.register, look::PATIENCE).await?
+            }
             Err(error) if error.is_transient() && uptime() < until => {
                 unknown |= error.outcome_is_unknown();
                 look::pause(shell, look::RETRY).await?;
-                look::read(shell, &lock.register).await?
+                look::read(shell, &lock.register, look::PATIENCE).await?
             }
             Err(source) => {
                 return Err(Error::Store { lock: lock.register.lock.clone(), source });

@@ -87,7 +87,9 @@ pub(super) async fn inherit(
     };
     let register = Register { lock, store: store.clone(), key: target.key.clone() };
     let since = uptime();
-    let Some(stored) = look::read(shell, &register).await? else { return Ok(false) };
+    let Some(stored) = look::read(shell, &register, look::PATIENCE).await? else {
+        return Ok(false);
+    };
     if !stored.record.is_held_by(id) {
         return Ok(false);
     }

@@ -316,7 +316,7 @@ async fn catch(
     let register = Register { lock, store: store.clone(), key: target.key.clone() };
     loop {
         let since = uptime();
-        let stored = look::read(shell, &register).await?;
+        let stored = look::read(shell, &register, look::PATIENCE).await?;
         if let Some(stored) = stored.filter(|it| it.record.is_held_by(&entry.id)) {
             let (id, version) = (entry.id.clone(), Some(stored.version));
             let grant = Grant { target, store, id, version, since, may_still_appear: false };

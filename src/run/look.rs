@@ -1,5 +1,5 @@
-//! Looking at a lock that is not ours, and removing it, for the commands that do: one request at a
-//! time, and every wait but that for a write ends with a signal.
+//! Looking at what is not ours, and removing it, for the commands that do: one request at a time,
+//! and every wait but that for a write ends with a signal.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,23 +23,49 @@ pub(crate) struct Register {
     pub(crate) key: LockKey,
 }
 
-/// Reads it; an answer that does not come is waited for as long as at the start of a run.
-pub(crate) async fn read(shell: &mut Shell, register: &Register) -> Result<Option<Stored>, Error> {
-    let patience = uptime().plus(FIRST_CONTACT);
+/// How long an answer that does not come is waited for, as at the start of a run.
+pub(crate) const PATIENCE: Duration = FIRST_CONTACT;
+
+/// Reads it, for so long as an outage may last.
+pub(crate) async fn read(
+    shell: &mut Shell,
+    register: &Register,
+    patience: Duration,
+) -> Result<Option<Stored>, Error> {
+    let request = || Request::Read(register.store.clone(), register.key.clone());
+    let read = |reply| match reply {
+        Reply::Read(answer) => Some(answer),
+        _ => None,
+    };
+    let failed = |source| Error::Store { lock: register.lock.clone(), source };
+    ask(shell, patience, request, read).await?.map_err(failed)
+}
+
+/// Asks a store until it answers, or for so long: one time at least.
+pub(super) async fn ask<T>(
+    shell: &mut Shell,
+    patience: Duration,
+    request: impl Fn() -> Request,
+    answer: impl Fn(Reply) -> Option<Result<T, StoreError>>,
+) -> Result<Result<T, StoreError>, Error> {
+    let until = uptime().plus(patience);
     loop {
-        shell.send(Request::Read(register.store.clone(), register.key.clone()));
-        let answer = loop {
+        shell.send(request());
+        let answered = loop {
             match shell.next(None, None).await {
-                Happening::Reply(Reply::Read(answer)) => break answer,
+                Happening::Reply(reply) => {
+                    if let Some(answered) = answer(reply) {
+                        break answered;
+                    }
+                }
                 other => super::heed(shell, &other)?,
             }
         };
-        match answer {
-            Ok(stored) => return Ok(stored),
-            Err(error) if error.is_transient() && uptime() < patience => {
-                pause(shell, RETRY).await?;
+        match answered {
+            Err(error) if error.is_transient() && uptime() < until => {
+                super::pause(shell, uptime().plus(RETRY).min(until)).await?;
             }
-            Err(source) => return Err(Error::Store { lock: register.lock.clone(), source }),
+            answered => return Ok(answered),
         }
     }
 }

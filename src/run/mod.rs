@@ -199,7 +199,7 @@ async fn acquire_all(
         // Whoever held the lock before us may have deleted the workspace.
         let vanished = match &job.trap {
             Some(trap) if waited_here => {
-                workspace::look(shell, trap).await? == Ok(StateObject::Missing)
+                workspace::state(shell, trap).await? == Ok(StateObject::Missing)
             }
             _ => false,
         };

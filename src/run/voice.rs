@@ -117,26 +117,40 @@ pub(super) fn timed_out(target: &LockTarget, machine: &Acquire, limit: Duration)
     let holder = machine.holder();
     let described = holder.as_ref().map_or_else(|| "seen to be free".to_owned(), describe);
     let id = holder.as_ref().and_then(Holder::info).map(|info| &info.id);
-    let hint = id.filter(|id| !id.0.is_empty()).map(|id| {
-        // The ID comes from the record, so it is as untrusted as the rest of it.
-        let id = LockId(clean(&id.0));
-        // Ours shows whether its holder lives, which `tfwrap unlock` looks at.
-        let is_leased = machine.silence(uptime()).is_some();
-        let command = if target.of_backend && is_leased {
-            format!("tfwrap unlock {}", crate::report::shell_quote(&id.0))
-        } else if target.of_backend {
-            format!("terraform force-unlock {}", crate::report::shell_quote(&id.0))
-        } else {
-            target.unlock_command(&id)
-        };
-        format!(
-            "wait longer with `--lock-timeout`; if you are sure that the holder is dead: {command}"
-        )
-    });
+    let hint = if target.has_lease() {
+        id.filter(|id| !id.0.is_empty()).map(|id| {
+            format!(
+                "wait longer with `--lock-timeout`; if you are sure that the holder is dead: {}",
+                unlocking(target, id, machine.silence(uptime()).is_some())
+            )
+        })
+    } else {
+        // Also where the record has no ID: the command needs none.
+        holder.as_ref().map(|_| {
+            format!(
+                "wait longer with `--lock-timeout`, or end the process that holds the lock: until \
+                 then the kernel keeps it; this shows which have the state file open: {}",
+                target.unlock_command(&LockId(String::new()))
+            )
+        })
+    };
     Error::NotAcquired {
         waited: duration::format(limit),
         holder: format!("`{}` is {described}", target.url()),
         hint,
+    }
+}
+
+/// The command that removes the lock of a dead holder.
+fn unlocking(target: &LockTarget, id: &LockId, is_leased: bool) -> String {
+    // The ID comes from the record, so it is as untrusted as the rest of it.
+    let id = LockId(clean(&id.0));
+    if target.of_backend {
+        // `tfwrap unlock` looks whether the holder lives, where that can be seen.
+        let program = if is_leased { "tfwrap unlock" } else { "terraform force-unlock" };
+        format!("{program} {}", crate::report::shell_quote(&id.0))
+    } else {
+        target.unlock_command(&id)
     }
 }
 

@@ -5,13 +5,12 @@
 use std::time::Duration;
 
 use super::acquire::Wait;
-use super::shell::{Happening, Reply, Request, Shell};
-use super::{Context, supervise};
+use super::shell::{Reply, Request, Shell};
+use super::{Context, look, supervise};
 use crate::clock::uptime;
 use crate::duration;
 use crate::error::Error;
 use crate::job::Trap;
-use crate::lock::acquire::FIRST_CONTACT;
 use crate::report::{Notice, clean};
 use crate::store::{StateObject, StoreError};
 
@@ -46,7 +45,7 @@ pub(super) async fn ensure(
     }
     let mut created = 0;
     loop {
-        match look(shell, trap).await? {
+        match state(shell, trap).await? {
             Ok(StateObject::Exists) => return Ok(Ready::Go),
             Ok(StateObject::Missing) if let Some(why) = trap.cannot_create => {
                 return Ok(Ready::Native(format!(
@@ -100,26 +99,16 @@ pub(super) async fn ensure(
 }
 
 /// Asks whether the state is there, through a short outage.
-pub(super) async fn look(
+pub(super) async fn state(
     shell: &mut Shell,
     trap: &Trap,
 ) -> Result<Result<StateObject, StoreError>, Error> {
-    let patience = uptime().plus(FIRST_CONTACT);
-    loop {
-        shell.send(Request::State(Box::new(trap.backend.clone())));
-        let answer = loop {
-            match shell.next(None, None).await {
-                Happening::Reply(Reply::State(answer)) => break answer,
-                other => super::heed(shell, &other)?,
-            }
-        };
-        match answer {
-            Err(error) if error.is_transient() && uptime() < patience => {
-                super::pause(shell, uptime().plus(PAUSE).min(patience)).await?;
-            }
-            answer => return Ok(answer),
-        }
-    }
+    let request = || Request::State(Box::new(trap.backend.clone()));
+    let answer = |reply| match reply {
+        Reply::State(answer) => Some(answer),
+        _ => None,
+    };
+    look::ask(shell, look::PATIENCE, request, answer).await
 }
 
 /// Terraform's words (1.x and OpenTofu) for a lock that someone else has.

@@ -11,7 +11,9 @@ use std::collections::HashMap;
 use async_trait::async_trait;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
+use aws_sdk_dynamodb::operation::delete_item::builders::DeleteItemFluentBuilder;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
+use aws_sdk_dynamodb::operation::put_item::builders::PutItemFluentBuilder;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailure as OnFailure};
 use serde::{Deserialize, Serialize};
 
@@ -82,7 +84,7 @@ impl Registers for DynamoTable {
         record: &Record,
         expect: &Expect,
     ) -> Result<WriteReply, StoreError> {
-        let Condition { expression, names, values } = match expect {
+        let condition = match expect {
             Expect::Absent => Condition::absent(),
             Expect::Version(version) => Condition::version(version)?,
         };
@@ -93,10 +95,7 @@ impl Registers for DynamoTable {
             .put_item()
             .table_name(&self.table)
             .set_item(Some(item))
-            .condition_expression(expression)
-            .set_expression_attribute_names(Some(names))
-            .set_expression_attribute_values(values)
-            .return_values_on_condition_check_failure(OnFailure::AllOld)
+            .only_if(condition)
             .send()
             .await;
         match sent {
@@ -115,16 +114,13 @@ impl Registers for DynamoTable {
         key: &LockKey,
         expect: &RecordVersion,
     ) -> Result<RemoveReply, StoreError> {
-        let Condition { expression, names, values } = Condition::version(expect)?;
+        let condition = Condition::version(expect)?;
         let sent = self
             .client
             .delete_item()
             .table_name(&self.table)
             .key(KEY, AttributeValue::S(key.0.clone()))
-            .condition_expression(expression)
-            .set_expression_attribute_names(Some(names))
-            .set_expression_attribute_values(values)
-            .return_values_on_condition_check_failure(OnFailure::AllOld)
+            .only_if(condition)
             .send()
             .await;
         match sent {
@@ -244,3 +240,24 @@ impl Condition {
         Ok(Self { expression, names, values })
     }
 }
+
+/// A request with a condition. The SDK has the same methods on two types that share nothing.
+trait Conditional {
+    /// Makes it one, whose refusal shows what is there.
+    fn only_if(self, condition: Condition) -> Self;
+}
+
+macro_rules! conditional {
+    ($($request:ty),*) => {
+        $(impl Conditional for $request {
+            fn only_if(self, Condition { expression, names, values }: Condition) -> Self {
+                self.condition_expression(expression)
+                    .set_expression_attribute_names(Some(names))
+                    .set_expression_attribute_values(values)
+                    .return_values_on_condition_check_failure(OnFailure::AllOld)
+            }
+        })*
+    };
+}
+
+conditional!(PutItemFluentBuilder, DeleteItemFluentBuilder);

@@ -2,16 +2,20 @@
 //!
 //! The times are those of a lease of 15 s: a beat every 1.5 s, the interrupt at 10 s.
 
+use std::collections::HashMap;
 use std::fs;
 use std::time::Duration;
 
+use aws_sdk_dynamodb::types::AttributeValue;
 use jiff::Timestamp;
 use nix::sys::signal::Signal;
+use serde_json::{Value, json};
 use tfwrap::clock::wall;
 use tfwrap::lock::lease::{Lease, LeaseTerm};
 
 use crate::harness::pause;
-use crate::proxy::{Fault, Proxy, Rule};
+use crate::proxy::{Fault, Proxy, Rule, session_end};
+use crate::recorder::{Recorder, Sessions};
 use crate::servers::{REGION, dynamodb};
 use crate::wrapped::{Running, Scene, wait_until};
 
@@ -47,8 +51,12 @@ impl Lock {
         self.scene("").env("AWS_SESSION_TOKEN", "t").env("TFWRAP_RELEASE_PATIENCE", "1s")
     }
 
+    async fn item(&self, key: &str) -> Option<HashMap<String, AttributeValue>> {
+        dynamodb().get_raw(&self.table, key).await
+    }
+
     async fn lease(&self) -> Option<Lease> {
-        let item = dynamodb().get_raw(&self.table, "state").await?;
+        let item = self.item("state").await?;
         Lease::parse(item["Tfwrap"].as_s().expect("a string"))
     }
 }
@@ -71,18 +79,13 @@ async fn a_process_that_gives_credentials_is_asked_again_before_they_run_out() {
     fs::write(scene.path(".aws/config"), profile).expect("a profile");
 
     let mut holder = scene.start().ready();
-    let end = |key: &str| -> Timestamp {
-        let seconds = key.strip_prefix("ASIA").expect("a key of the process").parse();
-        Timestamp::from_second(seconds.expect("a time")).expect("a time")
-    };
-    let first = end(&lock.proxy.signed()[0].access_key);
-    let beats = || lock.proxy.signed().into_iter().filter(|it| it.operation == "PutItem");
-    wait_until("a beat with other credentials", || beats().find(|beat| beat.at > first));
+    let first = outlives_its_first_session(&lock);
     holder.signal(Signal::SIGUSR1);
     assert_eq!(holder.bare_code(), Some(0), "{}", holder.stderr());
     assert_eq!(holder.stderr(), "");
     assert_eq!(lock.lease().await, None, "given back");
     let signed = lock.proxy.signed();
+    let end = |key: &str| session_end(key).expect("a key of the process");
     // By a second at most, for it was signed before it arrived.
     let late = Duration::from_secs(1);
     assert!(signed.iter().all(|it| it.at < end(&it.access_key) + late), "{signed:?}");
@@ -90,6 +93,98 @@ async fn a_process_that_gives_credentials_is_asked_again_before_they_run_out() {
     assert_eq!(last.operation, "DeleteItem");
     assert!(end(&last.access_key) > first, "{signed:?}");
     assert!(holder.scene.wait_for("calls").lines().count() >= 2);
+}
+
+/// How long a role's session lasts. The SDK renews it ten seconds before its end, so at every
+/// request.
+const SESSION: Duration = Duration::from_secs(6);
+
+/// Where STS is, for a role that the backend's configuration names.
+struct Role {
+    sts: Recorder,
+    attribute: &'static str,
+    more: Value,
+}
+
+impl Role {
+    fn assumed(sessions: Sessions) -> Self {
+        Self { sts: Recorder::giving(sessions), attribute: "assume_role", more: json!({}) }
+    }
+
+    fn of_bearer(sessions: Sessions) -> Self {
+        let (sts, attribute) = (Recorder::giving(sessions), "assume_role_with_web_identity");
+        Self { sts, attribute, more: json!({ "web_identity_token_file": "token" }) }
+    }
+
+    /// A child under the lock of an S3 backend with this role, behind the lock's proxy, which
+    /// refuses sessions that have ended.
+    fn scene(&self, lock: &Lock) -> Scene {
+        lock.proxy.plan([Rule::expiry()]);
+        let scene = Scene::unguarded(CHILD).options(&["--lease", "15s"]);
+        let mut role = self.more.clone();
+        role["role_arn"] = "arn:aws:iam::123456789012:role/ci".into();
+        let mut config = json!({
+            "bucket": "b",
+            "key": "k",
+            "region": REGION,
+            "dynamodb_table": lock.table,
+            "endpoints": { "dynamodb": lock.proxy.url(), "sts": self.sts.url }
+        });
+        config[self.attribute] = role;
+        let recorded = json!({ "version": 3, "backend": { "type": "s3", "config": config } });
+        fs::create_dir(scene.path(".terraform")).expect("a directory");
+        let file = scene.path(".terraform/terraform.tfstate");
+        fs::write(file, recorded.to_string()).expect("a backend");
+        fs::write(scene.path("main.tf"), "terraform {\n  backend \"s3\" {}\n}\n").expect("a file");
+        fs::write(scene.path("token"), "a token").expect("a token");
+        scene
+    }
+}
+
+/// Waits until a holder's first session has ended and it has beaten, or tried to, since; says when
+/// it ended.
+fn outlives_its_first_session(lock: &Lock) -> Timestamp {
+    let first = session_end(&lock.proxy.signed()[0].access_key).expect("a key of a session");
+    let beats = || lock.proxy.signed().into_iter().filter(|it| it.operation == "PutItem");
+    wait_until("a beat after it", || beats().find(|beat| beat.at > first));
+    first
+}
+
+/// Two holds that are longer than a session: one with an STS that gives further sessions, and the
+/// control, where the end of the first is the end of the credentials.
+async fn is_renewed_during_a_hold(name: &str, role: impl Fn(Sessions) -> Role) {
+    let (lock, other) = (Lock::new(name).await, Lock::new(&format!("{name}-once")).await);
+    let (renewed, once) = (role(Sessions::Of(SESSION)), role(Sessions::Once(SESSION)));
+    let mut holder = renewed.scene(&lock).start().ready();
+    let scene = once.scene(&other).env("TFWRAP_RELEASE_PATIENCE", "1s");
+    let mut control = scene.start().ready();
+
+    let first = outlives_its_first_session(&lock);
+    assert!(lock.item("b/k").await.is_some(), "it is held");
+    holder.signal(Signal::SIGUSR1);
+    assert_eq!(holder.bare_code(), Some(0), "{}", holder.stderr());
+    assert_eq!(holder.stderr(), "");
+    assert_eq!(lock.item("b/k").await, None, "given back");
+    let signed = lock.proxy.signed();
+    let last = signed.last().expect("requests");
+    assert_eq!(last.operation, "DeleteItem");
+    assert!(session_end(&last.access_key) > Some(first), "{signed:?}");
+
+    outlives_its_first_session(&other);
+    control.signal(Signal::SIGUSR1);
+    assert_eq!(control.bare_code(), Some(74), "{}", control.stderr());
+    assert!(control.stderr().contains("have expired"), "{}", control.stderr());
+    assert!(other.item("b/k").await.is_some(), "it stays");
+}
+
+#[tokio::test]
+async fn the_session_of_an_assumed_role_is_renewed_during_a_hold() {
+    is_renewed_during_a_hold("role", Role::assumed).await;
+}
+
+#[tokio::test]
+async fn the_session_of_a_web_identity_is_renewed_during_a_hold() {
+    is_renewed_during_a_hold("bearer", Role::of_bearer).await;
 }
 
 /// With a session that is known to end, when its last beat was made and then it has ended.

@@ -168,6 +168,25 @@ async fn a_wait_that_ends_says_who_and_what_to_do() {
     stock.finish().expect_code(0);
 }
 
+/// `terraform force-unlock` cannot: what keeps this lock is the kernel.
+#[test]
+fn a_wait_for_a_local_lock_that_ends_says_what_ends_that_lock() {
+    let stage = Stage::local();
+    for (name, holder) in [("stock", terraform(stage.path())), ("ours", tfwrap(stage.path()))] {
+        let gate = Gate::new(stage.path(), name);
+        let holder = Running::start(&mut applying(holder, &gate.command()));
+        gate.reached();
+        let ours = run(tfwrap(stage.path()).args(["--lock-timeout=0s", "plan"])).expect_code(75);
+        let command = format!("fuser -v {}/terraform.tfstate", stage.path().display());
+        for words in [command.as_str(), "end the process", &tfwrap::identity::who()] {
+            assert!(ours.stderr.contains(words), "{words:?} in {}", ours.stderr);
+        }
+        assert!(!ours.stderr.contains("force-unlock"), "{}", ours.stderr);
+        gate.open();
+        holder.finish().expect_code(0);
+    }
+}
+
 #[tokio::test]
 async fn an_interrupted_wait_leaves_nothing_behind() {
     let stage = Stage::dynamodb("interrupted").await;

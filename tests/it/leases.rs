@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use nix::sys::signal::{Signal, kill};
+use tfwrap::lock::lease::{Lease, LeaseTerm};
 use tfwrap::lock::{LockInfo, Uptime};
 
 use crate::harness::{self, Gate, S3Dir, applying, pause, s3_dir};
@@ -55,6 +56,7 @@ at_once! {
     after_a_pause_within_the_lease_the_child_goes_on,
     an_outage_shorter_than_the_fence_costs_nothing,
     a_beat_that_is_out_when_the_child_ends_delays_the_release_and_no_more,
+    who_removes_a_lock_that_never_expires_is_told_that_silence_proves_little,
 }
 
 type Started = Mutex<HashMap<&'static str, JoinHandle<()>>>;
@@ -109,15 +111,19 @@ impl Lock {
         Self { table: self.table.clone(), key: key.to_owned() }
     }
 
-    fn options(&self, endpoint: &str) -> Vec<String> {
+    fn options(&self, endpoint: &str, lease: &str) -> Vec<String> {
         let url =
             format!("dynamodb://{}/{}?region={REGION}&endpoint={endpoint}", self.table, self.key);
-        ["--lease", "15s", "--no-backend-lock", "--lock", &url].map(str::to_owned).into()
+        ["--lease", lease, "--no-backend-lock", "--lock", &url].map(str::to_owned).into()
     }
 
     /// A child under this lock, which is reached at `endpoint`.
     fn scene(&self, endpoint: &str, script: &str) -> Scene {
-        let options = self.options(endpoint);
+        self.scene_of("15s", endpoint, script)
+    }
+
+    fn scene_of(&self, lease: &str, endpoint: &str, script: &str) -> Scene {
+        let options = self.options(endpoint, lease);
         let options: Vec<_> = options.iter().map(String::as_str).collect();
         Scene::unguarded(script).options(&options)
     }
@@ -361,26 +367,34 @@ async fn after_a_pause_beyond_the_lease_the_old_child_does_nothing_more() {
 }
 
 /// Between the two fences: the child waits until the lease is known to be good, or gone without
-/// harm.
+/// harm. A lease of 20 s, since with one of 15 s a busy machine may be slower than the time between
+/// its fences.
 async fn after_a_pause_within_the_lease_the_child_goes_on() {
     let lock = Lock::new("nap").await;
     let mut holders = Vec::new();
     for on_lost in ["stop", "warn"] {
         let lock = lock.with_key(on_lost);
-        let scene = lock.scene(&dynamodb().url, STUBBORN).options(&["--on-lock-lost", on_lost]);
-        let holder = scene.start().ready();
+        let scene = lock.scene_of("20s", &dynamodb().url, STUBBORN);
+        let holder = scene.options(&["--on-lock-lost", on_lost]).start().ready();
         let child = holder.scene.pid_in("ready");
         lock.beat().await;
-        let stopped = uptime();
         holder.signal(Signal::SIGSTOP);
         kill(child, Signal::SIGSTOP).expect("the child is there");
-        holders.push((lock, holder, stopped));
+        // Now, and not before: until then a further beat may have been sent.
+        holders.push((lock, holder, uptime()));
     }
     holders[1].0.remove().await;
-    for (lock, mut holder, stopped) in holders {
-        pause(Duration::from_millis(10_800).saturating_sub(uptime().since(stopped)));
+    // Just beyond the first fence. Each on its own time: what comes after takes long on a busy
+    // machine, and the second fence is near.
+    let beyond = Duration::from_secs(20) * 2 / 3 + Duration::from_millis(200);
+    let mut resumed = Vec::new();
+    for (lock, holder, stopped) in holders {
+        pause(beyond.saturating_sub(uptime().since(stopped)));
         let before = times(&holder.scene, "ticks").len();
         holder.signal(Signal::SIGCONT);
+        resumed.push((lock, holder, before));
+    }
+    for (lock, mut holder, before) in resumed {
         wait_until("more work", || {
             (times(&holder.scene, "ticks").len() > before + 5).then_some(())
         });
@@ -433,4 +447,30 @@ async fn a_beat_that_is_out_when_the_child_ends_delays_the_release_and_no_more()
     let took = uptime().since(since);
     assert!(took <= PERIOD + SLACK, "{took:?}");
     assert_eq!(lock.item().await, None);
+}
+
+/// As one looks that its holder left before its credentials ran out: nobody beats any more.
+async fn who_removes_a_lock_that_never_expires_is_told_that_silence_proves_little() {
+    let lock = Lock::new("silent").await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let id = "11111111-2222-3333-4444-555555555555";
+    let mut unlocking = Vec::new();
+    for (key, term) in [("never", LeaseTerm::Never), ("control", LeaseTerm::After(TTL))] {
+        let lock = lock.with_key(key);
+        let info =
+            format!(r#"{{"ID":"{id}","Operation":"apply","Info":"","Who":"","Version":""}}"#);
+        let lease = Lease { term, beat: 7 }.to_text();
+        let item = [("LockID", key.to_owned()), ("Info", info), ("Tfwrap", lease)];
+        let item = item.map(|(name, text)| (name.to_owned(), AttributeValue::S(text)));
+        dynamodb().put_raw(&lock.table, item.into()).await;
+        let mut command = harness::tfwrap(dir.path());
+        command.args(lock.options(&dynamodb().url, "15s")).args(["unlock", id, "--yes"]);
+        unlocking.push((lock, harness::Running::start(&mut command), term));
+    }
+    for (lock, unlock, term) in unlocking {
+        let done = unlock.finish().expect_code(0);
+        let warned = done.stdout.contains("make sure that the run is gone");
+        assert_eq!(warned, term == LeaseTerm::Never, "{}", done.stdout);
+        assert_eq!(lock.item().await, None);
+    }
 }

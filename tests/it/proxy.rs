@@ -61,6 +61,7 @@ pub(crate) struct Rule {
     operation: Option<String>,
     key: Option<String>,
     part: Option<&'static str>,
+    signed_too_late: bool,
     fault: Fault,
     skip: usize,
     times: usize,
@@ -69,7 +70,13 @@ pub(crate) struct Rule {
 impl Rule {
     /// Every request meets `fault`.
     pub(crate) fn all(fault: Fault) -> Self {
-        Self { operation: None, key: None, part: None, fault, skip: 0, times: usize::MAX }
+        let (skip, times) = (0, usize::MAX);
+        Self { operation: None, key: None, part: None, signed_too_late: false, fault, skip, times }
+    }
+
+    /// What AWS does: every request by a session that has ended is refused.
+    pub(crate) fn expiry() -> Self {
+        Self { signed_too_late: true, ..Self::all(Fault::EXPIRED) }
     }
 
     /// Every request for `operation` (such as `PutItem`; of S3 `ListObjectsV2`, else the method)
@@ -106,6 +113,9 @@ impl Rule {
             return false;
         }
         if !same(&self.operation, &request.operation) || !same(&self.key, &request.key) {
+            return false;
+        }
+        if self.signed_too_late && !request.is_of_an_ended_session() {
             return false;
         }
         if self.skip > 0 {
@@ -329,6 +339,10 @@ impl Request {
         signature.split_once('/').map_or("", |(key, _)| key)
     }
 
+    fn is_of_an_ended_session(&self) -> bool {
+        session_end(self.access_key()).is_some_and(|end| end <= wall())
+    }
+
     /// A refusal, as the server would word it.
     fn error(&self, status: u16, code: &str) -> Vec<u8> {
         let message = "said by the proxy";
@@ -397,6 +411,12 @@ impl Request {
         };
         Ok(Some(Self { head, body, operation, key, is_s3 }))
     }
+}
+
+/// When a session ends whose key says so: `ASIA` and the time, in seconds.
+pub(crate) fn session_end(access_key: &str) -> Option<Timestamp> {
+    let seconds = access_key.strip_prefix("ASIA")?.parse().ok()?;
+    Timestamp::from_second(seconds).ok()
 }
 
 fn lock_id(body: &[u8]) -> Option<String> {

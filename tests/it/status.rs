@@ -9,7 +9,8 @@ use rexpect::session::spawn_command;
 use serde_json::{Value, json};
 
 use crate::harness::{Gate, Running, applying, eventually, run, s3_dir, tfwrap};
-use crate::servers::{dynamodb, local_backend_dir, terraform};
+use crate::proxy::{Fault, Proxy, Rule};
+use crate::servers::{REGION, dynamodb, local_backend_dir, terraform};
 
 /// The document, with its one lock.
 #[track_caller]
@@ -175,6 +176,30 @@ async fn watching_says_what_changes_and_an_interrupt_ends_it_well() {
         .collect();
     assert_eq!(states, ["free", "held", "free"]);
     assert_eq!(done.stderr, "");
+}
+
+#[tokio::test]
+async fn watching_goes_on_through_an_outage_and_says_so_once() {
+    let (dir, table) = (local_backend_dir(), "status-outage");
+    dynamodb().create_lock_table(table).await;
+    let proxy = Proxy::before(&dynamodb().url);
+    let lock = format!("dynamodb://{table}/x?region={REGION}&endpoint={}", proxy.url());
+    let mut command = tfwrap(dir.path());
+    command.args(["--lock", &lock, "--no-backend-lock"]);
+    let watching = Running::start(command.args(["status", "--watch", "--format", "json"]));
+    eventually("the first look", || watching.stdout().lines().count() == 1);
+    proxy.plan([Rule::all(Fault::Refuse)]);
+    watching.says("cannot be looked at");
+    let before = proxy.count("GetItem");
+    eventually("further looks", || proxy.count("GetItem") >= before + 2);
+    proxy.plan([]);
+    eventually("the look after it", || watching.stdout().lines().count() == 2);
+    watching.signal(Signal::SIGINT);
+    let done = watching.finish().expect_code(0);
+    assert_eq!(done.stderr.matches("tfwrap: warning").count(), 1, "{}", done.stderr);
+    assert!(done.stderr.contains(table), "{}", done.stderr);
+    let lines: Vec<_> = done.stdout.lines().collect();
+    assert_eq!(lines[0], lines[1]);
 }
 
 #[test]

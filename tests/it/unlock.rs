@@ -169,11 +169,19 @@ async fn a_file_lock_goes_too() {
     assert_eq!(status.stdout, format!("{lock}: free\n"));
 }
 
-/// On a terminal, up to its question.
-fn asked(dir: &S3Dir, id: &str) -> PtySession {
+/// On a terminal; it watches for seconds before it asks.
+fn on_a_terminal(dir: &S3Dir, id: &str) -> PtySession {
     let mut command: Command = tfwrap(dir.path());
     command.args(["unlock", id]);
-    let mut session = spawn_command(command, Some(60_000)).expect("a terminal");
+    spawn_command(command, Some(60_000)).expect("a terminal")
+}
+
+/// On a terminal, up to its question.
+fn asked(dir: &S3Dir, id: &str) -> PtySession {
+    up_to_its_question(on_a_terminal(dir, id))
+}
+
+fn up_to_its_question(mut session: PtySession) -> PtySession {
     session.exp_string("Only `yes` does:").expect("the question");
     session
 }
@@ -198,17 +206,20 @@ async fn the_terminal_is_asked_and_only_yes_removes() {
     let dir = s3_dir("unlock/asked").await;
     let id = abandoned(&dir).await;
     let before = item(&dir).await;
-    for no in ["no", "y", ""] {
-        let (said, code) = answered(asked(&dir, &id), no);
+    // All watch at once; none of them changes anything.
+    let refused = ["no", "y", ""].map(|no| (no, on_a_terminal(&dir, &id)));
+    let (interrupted, confirmed) = (on_a_terminal(&dir, &id), on_a_terminal(&dir, &id));
+    for (no, session) in refused {
+        let (said, code) = answered(up_to_its_question(session), no);
         assert_eq!(code, 1, "{said}");
         assert_eq!(item(&dir).await, before);
     }
-    let mut session = asked(&dir, &id);
+    let mut session = up_to_its_question(interrupted);
     session.send_control('c').expect("the terminal takes it");
     let (said, code) = ended(session);
     assert_eq!(code, 130, "{said}");
     assert_eq!(item(&dir).await, before);
-    let (said, code) = answered(asked(&dir, &id), "yes");
+    let (said, code) = answered(up_to_its_question(confirmed), "yes");
     assert_eq!(code, 0, "{said}");
     assert_eq!(item(&dir).await, None);
 }
