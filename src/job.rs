@@ -107,6 +107,8 @@ pub struct LockedJob {
     pub two_is_success: bool,
     /// `run`: the child is not Terraform itself.
     pub around_command: bool,
+    /// The directory in which `terraform` is tfwrap, for what runs around commands.
+    pub shim: Option<PathBuf>,
     /// Terraform locks its state for itself (`--no-backend-lock`): its arguments are completed
     /// with what is left of the wait.
     pub native: Option<Invocation>,
@@ -211,6 +213,7 @@ fn of_terraform(args: &[OsString], settings: &Settings, place: &Place<'_>) -> Re
         saved_plan: request.plan_file.is_some(),
         two_is_success: has_detailed_exit_code(args),
         around_command: false,
+        shim: None,
         native: None,
     };
     match lock_of(resolved.as_ref(), settings, &job.targets, place)? {
@@ -288,6 +291,7 @@ fn around(
         saved_plan: false,
         two_is_success: false,
         around_command: true,
+        shim: Some(shim),
         native: None,
     };
     match lock_of(resolved.as_ref(), settings, &job.targets, place)? {

@@ -12,8 +12,9 @@
 //! | what was typed, what is set | [`cli`], [`settings`], [`duration`], [`env`] |
 //! | what there is to do | [`job`], [`terraform`] (its command line), [`backend`] (its state), [`program`] |
 //! | the lock | [`lock`] (the machines), [`target`], [`store`] (one file per store) |
-//! | the child | [`supervise`] |
-//! | `status` and `unlock` | `command` |
+//! | the child, the guardian | [`supervise`] |
+//! | what a killed run leaves | [`receipt`], `run::guard` (written), `run::adopt` (ended) |
+//! | `status`, `unlock`, `recover`, `hold`, `release` | `command` |
 //! | the loop | `run`, `start` |
 //! | what is said | [`report`], [`ci`], [`error`], [`exit_code`] |
 //! | `run` and nesting | [`held`], [`shim`], [`state_dir`] |
@@ -23,7 +24,8 @@
 //! - Only `run`, `start` and `command` read the clock ([`clock`]); only [`store`] knows AWS; only
 //!   [`supervise`] makes processes.
 //! - Nothing between acquire and release returns early.
-//! - The child is gone before the release.
+//! - The child is gone before the release, whoever gives the lock back.
+//! - The receipt and the guardian learn of a step before it is taken.
 //! - A record without a lease (stock Terraform's) is never taken over.
 //! - No wall-clock time decides anything.
 //! - The reporter never blocks.

@@ -21,7 +21,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::lock::LockId;
 use crate::supervise::Orphans;
-use crate::supervise::process::{ProcessId, World};
+use crate::supervise::{ProcessId, World};
 use crate::target::LockTarget;
 
 /// The form that this program writes, and the only one that it reads.

@@ -1,46 +1,36 @@
 //! From the arguments to the run: everything before the first remote request.
 
+mod session;
+mod take_over;
+
+use session::{LAST_WORDS, keeper, locked, ours};
 use std::ffi::{OsStr, OsString};
 use std::io::{IsTerminal, Write};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::Arc;
 use std::time::Duration;
-
-use tokio::runtime::Runtime;
 
 use crate::ci::Ci;
 use crate::cli::{self, CommandLine, Options};
-use crate::clock::{uptime, wall};
+use crate::clock::uptime;
 use crate::command;
 use crate::command::recover::Recovery;
 use crate::env::Env;
 use crate::error::Error;
 use crate::exit_code;
-use crate::held::Held;
-use crate::identity;
-use crate::job::{self, ChildCommand, Found, Job, LockedJob, Place};
-use crate::lock::LockInfo;
+use crate::job::{self, ChildCommand, Found, Job, Place};
 use crate::program::FileId;
-use crate::receipt::{Beginning, job_hash};
-use crate::report::github::{self, Files};
+use crate::receipt::job_hash;
+use crate::report::github::{self};
 use crate::report::{self, Notice, Reporter, use_color};
-use crate::run::guard::Guard;
-use crate::run::hold::{Handed, Limits};
-use crate::run::{self, Context, Introduction, Shell};
-use crate::settings::{self, ColorChoice, Inputs, LogFormat, OnLockLost, Settings, Verbosity};
-use crate::state_dir;
+use crate::run::{self};
+use crate::settings::{self, ColorChoice, Inputs, LogFormat, Settings, Verbosity};
 use crate::supervise::guardian;
-use crate::supervise::{self, Policy, Signals, SpawnError, TerminalUse};
-use crate::target::LockTarget;
+use crate::supervise::{self, SpawnError};
 
 /// How deep tfwrap may call itself: a loop of scripts would never end otherwise.
 const MOST_NESTINGS: u32 = 8;
 const DEPTH: &str = "TFWRAP_DEPTH";
-
-/// How long the last lines may take to reach a stalled stderr.
-const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Runs the program and returns its exit code.
 pub(crate) fn start(args: &[OsString], env: &Env) -> u8 {
@@ -164,7 +154,7 @@ fn recovery<'a>(ci: &Ci, wait: Duration, env: &'a Env) -> Recovery<'a> {
 /// What this program is when it is called by the guardian's name.
 fn guard(args: &[OsString], env: &Env) -> u8 {
     let ended = if args.get(1).is_some_and(|arg| arg == guardian::TAKE_OVER) {
-        command::take_over::run(env)
+        take_over::run(env)
     } else {
         guardian::watch(uptime)
     };
@@ -201,169 +191,14 @@ fn exec(
                 }
                 reporter.flush(LAST_WORDS);
             }
-            Err(error) => return fail(&internal("stderr cannot be used", &error), options),
+            Err(error) => {
+                let error = Error::Internal(format!("stderr cannot be used: {error}"));
+                return fail(&error, options);
+            }
         }
     }
     let error = supervise::exec(command(child, env));
     fail(&run::of_spawn(&SpawnError::new(&child.program, error)), options)
-}
-
-/// The runtime and the shell, with what was found already said.
-pub(crate) fn set_up(
-    options: report::Options,
-    notes: &[String],
-    details: &[String],
-) -> Result<(Runtime, Shell), Error> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| internal("the runtime cannot be started", &error))?;
-    let reporter = Reporter::to_stderr(options)
-        .map(Arc::new)
-        .map_err(|error| internal("stderr cannot be used", &error))?;
-    say_panics(&reporter);
-    let signals = {
-        let _runtime = runtime.enter();
-        Signals::install().map_err(|error| internal("signals cannot be handled", &error))?
-    };
-    for message in notes {
-        reporter.say(Notice::Warning { message: message.clone(), hint: None });
-    }
-    for message in details {
-        reporter.say(Notice::Detail { message: message.clone() });
-    }
-    Ok((runtime, Shell::new(signals, reporter, Guard::none())))
-}
-
-/// Ends what [`set_up`] began.
-pub(crate) fn wind_up(runtime: Runtime, shell: &Shell) {
-    // After a panic while waiting there may be a line to take away.
-    shell.reporter.settle(LAST_WORDS);
-    shell.reporter.flush(LAST_WORDS);
-    // A store request that hangs in a blocking thread must not keep us.
-    runtime.shutdown_background();
-}
-
-/// Runs a command that looks at the locks and starts nothing.
-fn ours(
-    options: report::Options,
-    found: &Found,
-    command: impl AsyncFnOnce(&mut Shell, &[LockTarget]) -> Result<(), Error>,
-) -> u8 {
-    let (runtime, mut shell) = match set_up(options, &found.notes, &found.details) {
-        Ok(ready) => ready,
-        Err(error) => return fail(&error, options),
-    };
-    let run =
-        AssertUnwindSafe(|| runtime.block_on(async { command(&mut shell, &found.targets).await }));
-    let code = match catch_unwind(run) {
-        Ok(Ok(())) => 0,
-        Ok(Err(error)) => {
-            let code = exit_code::of_error(&error);
-            let (message, hint) = (error.to_string(), error.hint());
-            shell.reporter.say(Notice::Error { message, hint, code });
-            code
-        }
-        Err(_) => exit_code::BUG,
-    };
-    wind_up(runtime, &shell);
-    code
-}
-
-/// All that a run under locks needs.
-fn begin(
-    job: &LockedJob,
-    settings: &Settings,
-    ci: &Ci,
-    options: report::Options,
-    env: &Env,
-) -> Result<(Runtime, Shell, Context), Error> {
-    // First, so that it is ready when the runtime is.
-    let guardian = guardian::Started::new();
-    let (runtime, mut shell) = set_up(options, &job.notes, &job.details)?;
-    let beginning = Beginning {
-        job: ci.job_key.clone(),
-        dir: job.dir.clone(),
-        began: LockInfo::format_created(wall()),
-        operation: job.operation.clone(),
-        is_hold: job.is_hold(),
-        orphan_grace: settings.orphan_grace.value,
-    };
-    let notices = {
-        let _runtime = runtime.enter();
-        let (guard, notices) = Guard::new(guardian, beginning, env);
-        shell.guard = guard;
-        notices
-    };
-    for notice in notices {
-        shell.reporter.say(notice);
-    }
-    let context = Context {
-        policy: Policy { second_signal: settings.second_signal.value, grace: settings.grace.value },
-        introduction: Introduction {
-            operation: job.operation.clone(),
-            info: ci.info_text(),
-            who: identity::who(),
-            term: settings.lease.value,
-            in_line: !settings.no_line.value,
-        },
-        held: Held::from_env(env),
-        lost_is_fatal: settings.on_lock_lost.value == OnLockLost::Stop,
-        files: Files::from_env(env),
-        env: env.clone(),
-        state_dir: state_dir::path(env),
-        terminal_use: if ci.in_ci { TerminalUse::LeaveAlone } else { TerminalUse::HandOver },
-    };
-    Ok((runtime, shell, context))
-}
-
-fn locked(job: LockedJob, settings: &Settings, ci: &Ci, options: report::Options, env: &Env) -> u8 {
-    let (runtime, mut shell, context) = match begin(&job, settings, ci, options, env) {
-        Ok(ready) => ready,
-        Err(error) => return fail(&error, options),
-    };
-    // What unwinds up to here has its message still to be said.
-    let run = AssertUnwindSafe(|| runtime.block_on(run::locked(&mut shell, job, &context)));
-    let code = catch_unwind(run).unwrap_or(exit_code::BUG);
-    wind_up(runtime, &shell);
-    code
-}
-
-/// The process that a `hold` leaves behind.
-fn keeper(job: LockedJob, settings: &Settings, ci: &Ci, options: report::Options, env: &Env) -> u8 {
-    command::hold::begin_keeper();
-    let anchor = command::hold::anchor(ci, env);
-    // A line that is redrawn needs the terminal, which is the foreground's.
-    let options = report::Options { redraw: false, ..options };
-    let limits = Limits { max_hold: settings.max_hold.value, anchor };
-    let (runtime, mut shell, context) = match begin(&job, settings, ci, options, env) {
-        Ok(ready) => ready,
-        Err(error) => return fail(&error, options),
-    };
-    let file = shell.guard.file();
-    let reporter = Arc::clone(&shell.reporter);
-    let hand_over = |handed: &Handed| {
-        reporter.flush(LAST_WORDS);
-        command::hold::hand_over(handed, file.as_ref())
-    };
-    let run = AssertUnwindSafe(|| {
-        runtime.block_on(run::hold::hold(&mut shell, job, &context, limits, hand_over))
-    });
-    let code = catch_unwind(run).unwrap_or(exit_code::BUG);
-    wind_up(runtime, &shell);
-    code
-}
-
-/// Panics are said by the reporter: the standard hook writes to stderr itself, and where that is
-/// stalled the panic would never unwind to where the lock is given back.
-fn say_panics(reporter: &Arc<Reporter>) {
-    let reporter = Arc::clone(reporter);
-    std::panic::set_hook(Box::new(move |panic| {
-        let what = panic.payload_as_str().unwrap_or("no message");
-        let place = panic.location().map(|place| format!(" at {place}")).unwrap_or_default();
-        let message = format!("panicked{place}: {what}");
-        reporter.say(Notice::Error { message, hint: None, code: exit_code::BUG });
-    }));
 }
 
 fn report_options(settings: &Settings, env: &Env, ci: &Ci) -> report::Options {
@@ -388,10 +223,6 @@ fn provisional_options(options: &Options, env: &Env) -> report::Options {
         annotations: github::is_actions(env),
         redraw: false,
     }
-}
-
-fn internal(what: &str, error: &std::io::Error) -> Error {
-    Error::Internal(format!("{what}: {error}"))
 }
 
 fn fail(error: &Error, options: report::Options) -> u8 {

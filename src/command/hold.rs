@@ -9,25 +9,20 @@ pub(crate) use anchor::anchor;
 use std::ffi::{CStr, OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
-use std::process::{Child, Command, Stdio};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
-use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::unistd::{Pid, dup2_stderr, dup2_stdin};
-use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair,
-};
+use nix::unistd::{dup2_stderr, dup2_stdin};
+use rustix::net::{RecvFlags, SendFlags, recv, send};
 
 use crate::cli::HoldArgs;
 use crate::env::Env;
 use crate::error::Error;
-use crate::exit_code;
 use crate::receipt::ReceiptFile;
 use crate::run::hold::Handed;
-use crate::supervise::detach;
+use crate::supervise::detached::{Detached, Start};
 
 /// What the keeper is called: its first argument, and in `ps`.
 const NAME: &str = "lock-keeper";
@@ -51,16 +46,14 @@ pub(crate) fn run(args: &[OsString], hold: HoldArgs, env: &Env) -> Result<u8, Er
     // Nothing may come between the start of the keeper and its answer.
     let stops = stops();
     stops.thread_block().map_err(|error| internal("signals cannot wait", &error.into()))?;
+    let start = Start { name: NAME, args: &args[1..], deaf: false, without: &[] };
     let (socket, mut keeper) =
-        start(args).map_err(|error| internal("the keeper cannot be started", &error))?;
+        start.start().map_err(|error| internal("the keeper cannot be started", &error))?;
     let answer = wait(&socket, &keeper, &stops)
         .map_err(|error| internal("the keeper cannot be heard", &error))?;
     let Some(answer) = answer else {
         // It has said why.
-        let status = keeper.wait().map_err(|error| internal("the keeper is gone", &error))?;
-        let died = status.signal().map(exit_code::of_signal);
-        let code = status.code().and_then(|code| u8::try_from(code).ok()).or(died);
-        return Ok(code.unwrap_or(exit_code::BUG));
+        return keeper.wait().map_err(|error| internal("the keeper is gone", &error));
     };
     let given = serde_json::from_slice::<Handed>(&answer)
         .map_err(|error| error.to_string())
@@ -69,8 +62,8 @@ pub(crate) fn run(args: &[OsString], hold: HoldArgs, env: &Env) -> Result<u8, Er
         Ok(()) => Ok(0),
         Err(what) => {
             // A lock that nobody knows of helps nobody.
-            tell(&keeper, Signal::SIGTERM);
-            drop(keeper.wait());
+            keeper.tell(Signal::SIGTERM);
+            let _gone = keeper.wait();
             Err(Error::Config {
                 message: format!("the environment cannot be given: {what}"),
                 hint: Some("the lock is given back".to_owned()),
@@ -83,17 +76,8 @@ fn stops() -> SigSet {
     [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT].into_iter().collect()
 }
 
-fn start(args: &[OsString]) -> io::Result<(OwnedFd, Child)> {
-    let flags = SocketFlags::CLOEXEC;
-    let (ours, its) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
-    let mut command = Command::new("/proc/self/exe");
-    command.arg0(NAME).args(args.iter().skip(1)).stdin(its).stdout(Stdio::null());
-    detach(&mut command);
-    Ok((ours, command.spawn()?))
-}
-
 /// Passes signals on until the keeper has answered; nothing when it ended instead.
-fn wait(socket: &OwnedFd, keeper: &Child, stops: &SigSet) -> io::Result<Option<Vec<u8>>> {
+fn wait(socket: &OwnedFd, keeper: &Detached, stops: &SigSet) -> io::Result<Option<Vec<u8>>> {
     let signals = SignalFd::with_flags(stops, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
     let mut buffer = vec![0; LONGEST];
     loop {
@@ -108,7 +92,7 @@ fn wait(socket: &OwnedFd, keeper: &Child, stops: &SigSet) -> io::Result<Option<V
         while let Some(info) = signals.read_signal()? {
             let number = i32::try_from(info.ssi_signo).unwrap_or_default();
             if let Ok(signal) = Signal::try_from(number) {
-                tell(keeper, signal);
+                keeper.tell(signal);
             }
         }
         match recv(socket, &mut buffer[..], RecvFlags::DONTWAIT) {
@@ -118,11 +102,6 @@ fn wait(socket: &OwnedFd, keeper: &Child, stops: &SigSet) -> io::Result<Option<V
             Err(_) => return Ok(None),
         }
     }
-}
-
-/// It is our child and not waited for, so its number is its own.
-fn tell(keeper: &Child, signal: Signal) {
-    let _gone = kill(Pid::from_raw(keeper.id().cast_signed()), signal);
 }
 
 /// Begins as a keeper. Until it has the locks it ends with whoever waits for them.

@@ -4,7 +4,6 @@ pub(crate) mod hold;
 pub(crate) mod recover;
 pub(crate) mod release;
 pub(crate) mod status;
-pub(crate) mod take_over;
 pub(crate) mod unlock;
 
 use std::sync::Arc;

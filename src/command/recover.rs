@@ -21,7 +21,7 @@ use crate::run::{Shell, dependents, look};
 use crate::state_dir;
 use crate::supervise::Orphans;
 use crate::supervise::guardian::{Head, Interrupts};
-use crate::supervise::process::{ProcessId, Sight, World};
+use crate::supervise::{ProcessId, Sight, World};
 
 /// Between two looks at processes.
 const LOOK: Duration = Duration::from_millis(200);

@@ -12,7 +12,7 @@ use crate::receipt::{Receipt, ReceiptFile};
 use crate::report::{Notice, clean};
 use crate::run::{Shell, look};
 use crate::state_dir;
-use crate::supervise::process::{ProcessId, Sight, World};
+use crate::supervise::{ProcessId, Sight, World};
 
 const LOOK: Duration = Duration::from_millis(100);
 

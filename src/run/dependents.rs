@@ -12,7 +12,7 @@ use crate::lock::LockId;
 use crate::receipt::{Receipt, ReceiptFile};
 use crate::report::Notice;
 use crate::supervise::Orphans;
-use crate::supervise::process::{ProcessId, Sight, World};
+use crate::supervise::{ProcessId, Sight, World};
 
 const LOOK: Duration = Duration::from_millis(200);
 

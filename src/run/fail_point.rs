@@ -1,4 +1,4 @@
-//! Places at which tests let the program fail; nothing in a release build.
+//! Where tests let the program fail, or go without; nothing in a release build.
 
 /// Panics where a test asks for it by name.
 pub(super) fn panic_at(name: &str) {
@@ -30,5 +30,20 @@ pub(crate) fn crash() {
         if wanted == Some(number) {
             let _never = nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL);
         }
+    }
+}
+
+/// Whether a test switched this off, to show what it is good for; never in a release build.
+pub(super) fn is_off(what: &str) -> bool {
+    #[cfg(debug_assertions)]
+    {
+        #[expect(clippy::disallowed_methods, reason = "in test builds only")]
+        let off = std::env::var("TFWRAP_TEST_OFF").unwrap_or_default();
+        off.split(',').any(|word| word == what)
+    }
+    #[cfg(not(debug_assertions))]
+    {
+        let _ = what;
+        false
     }
 }

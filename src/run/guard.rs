@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::fail_point;
 use super::shell::Kept;
 use crate::clock::uptime;
 use crate::env::Env;
@@ -118,7 +119,7 @@ impl Guard {
     ) -> (Self, Vec<Notice>) {
         let mut notices = Vec::new();
         let mut guard = Self::none();
-        if !is_off("guardian") {
+        if !fail_point::is_off("guardian") {
             match started.and_then(guardian::Started::register) {
                 Ok(guardian) => guard.guardian = Some(guardian),
                 Err(error) => notices.push(no_guardian(&error.to_string())),
@@ -131,7 +132,7 @@ impl Guard {
         }
         let dir = state_dir::path(env);
         match state_dir::secure(&dir) {
-            _ if is_off("receipts") => {}
+            _ if fail_point::is_off("receipts") => {}
             Ok(()) => guard.file = Some(ReceiptFile::new_in(&dir)),
             Err(what) => notices.push(no_receipt(&what)),
         }
@@ -149,7 +150,7 @@ impl Guard {
 
     /// Whether a guardian is there to tell of signals.
     pub(crate) fn has_canary(&self) -> bool {
-        self.guardian.is_some() && !is_off("canary")
+        self.guardian.is_some() && !fail_point::is_off("canary")
     }
 
     /// What a child that is about to start tells the guardian.
@@ -335,7 +336,7 @@ impl Guard {
         let rest = serde_json::to_vec(&case).unwrap_or_default();
         // One that is gone is replaced when that is heard, and then told all.
         drop(guardian.tell(&self.head, &rest));
-        super::fail_point::crash();
+        fail_point::crash();
     }
 
     /// Writes the receipt where there is something in it.
@@ -345,7 +346,7 @@ impl Guard {
             return Vec::new();
         }
         let written = file.write(receipt);
-        super::fail_point::crash();
+        fail_point::crash();
         match written {
             Ok(()) => {
                 self.written = true;
@@ -372,20 +373,5 @@ fn no_receipt(why: &str) -> Notice {
             "no receipt of this run can be kept ({why}): `tfwrap recover` will not know of it"
         ),
         hint: Some("name a directory of your own with `TFWRAP_STATE_DIR`".to_owned()),
-    }
-}
-
-/// Whether a test switched this off, to show what it is good for; never in a release build.
-fn is_off(what: &str) -> bool {
-    #[cfg(debug_assertions)]
-    {
-        #[expect(clippy::disallowed_methods, reason = "in test builds only")]
-        let off = std::env::var("TFWRAP_TEST_OFF").unwrap_or_default();
-        off.split(',').any(|word| word == what)
-    }
-    #[cfg(not(debug_assertions))]
-    {
-        let _ = what;
-        false
     }
 }

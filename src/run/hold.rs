@@ -20,7 +20,7 @@ use crate::job::LockedJob;
 use crate::lock::keeper::News;
 use crate::lock::release::ReleaseOutcome;
 use crate::report::Notice;
-use crate::supervise::process::ProcessId;
+use crate::supervise::ProcessId;
 
 /// How often is looked whether the job is over.
 const LOOK: Duration = Duration::from_secs(1);
@@ -95,15 +95,11 @@ fn handed(shell: &Shell, job: &LockedJob, context: &Context) -> Handed {
         locks.push((kept.grant.target.url(), kept.grant.id.0.clone()));
     }
     let mut env = vec![(held::VARIABLE.to_owned(), held.to_value())];
-    let mut path = PathBuf::new();
-    for (name, value) in &job.child.env {
-        if *name == "PATH" {
-            path = std::env::split_paths(value).next().unwrap_or_default();
-        } else {
-            env.push(((*name).to_owned(), value.to_string_lossy().into_owned()));
-        }
-    }
-    Handed { env, path, locks }
+    let others = job.child.env.iter().filter(|(name, _)| *name != "PATH");
+    env.extend(
+        others.map(|(name, value)| ((*name).to_owned(), value.to_string_lossy().into_owned())),
+    );
+    Handed { env, path: job.shim.clone().unwrap_or_default(), locks }
 }
 
 enum End {

@@ -53,9 +53,9 @@ mod terminal;
 pub(super) use group::members;
 pub use spawn::{SpawnError, TerminalUse};
 pub(super) use sys::ignored_at_start;
+pub(crate) use sys::lent_descriptor;
 pub use sys::{Announce, exec, suspend_self};
-pub(crate) use sys::{detach, lent_descriptor};
-pub(super) use sys::{detach_and_deafen, watch};
+pub(super) use sys::{detach, detach_and_deafen, watch};
 
 use std::io;
 use std::os::fd::OwnedFd;

@@ -22,19 +22,17 @@ pub use watch::watch;
 use std::ffi::{CStr, OsStr};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::process::CommandExt as _;
-use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags,
-    SocketType, recv, send, sendmsg, socketpair,
+    RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recv, send, sendmsg,
 };
 use tokio::io::unix::AsyncFd;
 
-use super::child::{Announce, detach_and_deafen, watch as register};
+use super::child::{Announce, watch as register};
+use super::detached::Start;
 use super::process::ProcessId;
 use crate::store::HeldFile;
 
@@ -79,17 +77,9 @@ impl Started {
     /// # Errors
     /// No process left, no `/proc`.
     pub fn new() -> io::Result<Self> {
-        let (ours, its) =
-            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-        // Also when the file was replaced or deleted since.
-        let mut command = Command::new("/proc/self/exe");
-        command.arg0(NAME).stdin(its).stdout(Stdio::null()).stderr(Stdio::null());
-        for name in TRACKING {
-            command.env_remove(name);
-        }
-        detach_and_deafen(&mut command);
-        let child = command.spawn()?;
-        Ok(Self { socket: ours, pid: Pid::from_raw(child.id().cast_signed()) })
+        let start = Start { name: NAME, args: &[], deaf: true, without: &TRACKING };
+        let (socket, child) = start.start()?;
+        Ok(Self { socket, pid: child.pid() })
     }
 
     /// Makes it known to the runtime.

@@ -14,17 +14,20 @@
 
 mod canary;
 mod child;
+pub(crate) mod detached;
 pub mod guardian;
 mod machine;
 mod orphans;
-pub mod process;
+mod process;
 mod signal;
 
 pub use canary::{Canary, Judged};
+pub(crate) use child::lent_descriptor;
 pub use child::{Announce, Child, ChildEvent, SpawnError, TerminalUse, exec, suspend_self};
-pub(crate) use child::{detach, lent_descriptor};
 pub use machine::{Action, Event, GROUP_GRACE, SETTLE, StopCause, Supervisor};
 pub use orphans::Orphans;
+pub(crate) use process::Stat;
+pub use process::{ProcessId, Sight, World};
 pub use signal::{Received, Signals};
 
 use std::time::Duration;

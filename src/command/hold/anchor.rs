@@ -6,7 +6,7 @@ use nix::unistd::{Pid, getppid};
 
 use crate::ci::{Ci, System, job_variable};
 use crate::env::Env;
-use crate::supervise::process::{ProcessId, Stat};
+use crate::supervise::{ProcessId, Stat};
 
 /// How far up is looked.
 const MOST_ANCESTORS: usize = 64;

@@ -23,6 +23,7 @@ use super::message::{
 use super::{NAME, TAKE_OVER};
 use crate::lock::Uptime;
 use crate::receipt::ReceiptFile;
+use crate::supervise::detached::THIS_PROGRAM;
 use crate::supervise::orphans::Orphans;
 
 /// How often the clock is looked at while a fence is set: timers do not count suspend.
@@ -209,7 +210,7 @@ impl Watcher {
         case.write_all(b"\n")?;
         case.write_all(&self.rest)?;
         io::Seek::rewind(&mut case)?;
-        let mut command = Command::new("/proc/self/exe");
+        let mut command = Command::new(THIS_PROGRAM);
         command.arg0(NAME).arg(TAKE_OVER).stdin(case);
         let receipt = self.head.receipt.clone().map(ReceiptFile::at);
         if let Some(Ok(log)) = receipt.map(|file| file.open_log()) {

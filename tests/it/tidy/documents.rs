@@ -94,7 +94,13 @@ fn the_table_of_options_is_what_the_parser_knows() {
 }
 
 /// Of test builds only.
-const IN_TEST_BUILDS: [&str; 2] = ["TFWRAP_FAIL_POINT", "TFWRAP_RELEASE_PATIENCE"];
+const IN_TEST_BUILDS: [&str; 5] = [
+    "TFWRAP_CRASH_COUNT_FILE",
+    "TFWRAP_CRASH_POINT",
+    "TFWRAP_FAIL_POINT",
+    "TFWRAP_RELEASE_PATIENCE",
+    "TFWRAP_TEST_OFF",
+];
 
 #[test]
 fn the_tables_name_every_variable() {

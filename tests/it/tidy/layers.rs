@@ -11,13 +11,20 @@ struct Border {
 
 const STORE: (&str, &str) = ("store/", "talks to the lock stores");
 const SHELL: (&str, &str) = ("run/", "the shell: the loop and the clock");
-const START: (&str, &str) = ("start.rs", "sets everything up");
+const START: (&str, &str) = ("start", "sets everything up");
 const CHILD: (&str, &str) = ("supervise/child", "the child process");
 
 const BORDERS: [Border; 9] = [
     Border {
         words: &["tokio", "signal_hook_tokio"],
-        places: &[STORE, SHELL, START, CHILD, ("supervise/signal.rs", "awaits signals")],
+        places: &[
+            STORE,
+            SHELL,
+            START,
+            CHILD,
+            ("supervise/signal.rs", "awaits signals"),
+            ("supervise/guardian.rs", "awaits what the guardian tells"),
+        ],
     },
     Border {
         words: &[
@@ -37,7 +44,7 @@ const BORDERS: [Border; 9] = [
             ("lib.rs", "hands the arguments in"),
             START,
             ("program.rs", "splits and joins `PATH`; reads nothing"),
-            ("run/supervise.rs", "the fail point of test builds"),
+            ("run/fail_point.rs", "the fail points of test builds"),
             ("run/release.rs", "the patience of test builds"),
         ],
     },
@@ -53,6 +60,7 @@ const BORDERS: [Border; 9] = [
         words: &["clock::", "uptime()", "wall()"],
         places: &[
             SHELL,
+            START,
             ("command/", "looks again after a while; ages for people"),
             ("clock.rs", "defines them"),
             ("report/reporter.rs", "stamps what is said; decides nothing by it"),
@@ -63,7 +71,7 @@ const BORDERS: [Border; 9] = [
         places: &[
             ("supervise/", "makes processes"),
             ("run/supervise.rs", "lets them be made"),
-            ("start.rs", "describes the process to make"),
+            ("start", "describes the process to make"),
             ("lib.rs", "the exit code"),
             ("main.rs", "the exit code"),
             ("ci/mod.rs", "our own PID, for people"),
@@ -78,7 +86,7 @@ const BORDERS: [Border; 9] = [
         places: &[
             ("report/reporter.rs", "says everything"),
             ("report/answer.rs", "what a command answers or asks"),
-            ("start.rs", "the answers to --help and --version; what is a terminal"),
+            ("start", "the answers to --help and --version; what is a terminal"),
         ],
     },
 ];

@@ -2,10 +2,10 @@
 
 use std::io::{self, Read as _};
 use std::sync::Arc;
-use std::time::Duration;
 
 use nix::sys::signal::{SigSet, Signal};
 
+use super::session::LAST_WORDS;
 use crate::env::Env;
 use crate::receipt::ReceiptFile;
 use crate::report::{self, Notice, Reporter};
@@ -16,14 +16,11 @@ use crate::settings::{LogFormat, Verbosity};
 use crate::supervise::Signals;
 use crate::supervise::guardian::{self, Head};
 
-/// How long the last lines may take to reach the file.
-const LAST_WORDS: Duration = Duration::from_secs(2);
-
 /// Ends the run whose case is on stdin; says what it does on stderr, which is a file.
 ///
 /// # Errors
 /// When that cannot be begun.
-pub(crate) fn run(env: &Env) -> io::Result<()> {
+pub(super) fn run(env: &Env) -> io::Result<()> {
     guardian::take_name();
     let mut text = String::new();
     io::stdin().read_to_string(&mut text)?;

@@ -1,0 +1,120 @@
+//! What follows the commands of ours.
+
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+
+use crate::duration;
+
+/// What follows `status`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Parser)]
+#[command(
+    name = "tfwrap status",
+    about = "Says who holds the locks of this directory, and who waits for them in which order",
+    override_usage = "tfwrap [OPTIONS] status [--format text|json] [--watch]"
+)]
+pub struct StatusArgs {
+    /// How it looks on stdout
+    #[arg(
+        long,
+        value_enum,
+        default_value_t,
+        value_name = "text|json",
+        hide_possible_values = true
+    )]
+    pub format: Format,
+    /// Look again every 2 s until interrupted (which ends it with 0): redrawn on a terminal, else
+    /// said anew when something changed
+    #[arg(long)]
+    pub watch: bool,
+}
+
+/// What an answer on stdout looks like.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Lines for people.
+    #[default]
+    Text,
+    /// A JSON document.
+    Json,
+}
+
+/// What follows `unlock`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Parser)]
+#[command(
+    name = "tfwrap unlock",
+    about = "Removes the lock with this ID, if its holder gives no sign of life",
+    override_usage = "tfwrap [OPTIONS] unlock <ID> [--yes] [--force]"
+)]
+pub struct UnlockArgs {
+    /// The lock ID, as `tfwrap status` and a Terraform that is locked out print it
+    pub id: String,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+    /// Remove it although its holder lives; that run is interrupted and ends with 76
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// What follows `recover`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Parser)]
+#[command(
+    name = "tfwrap recover",
+    about = "Gives back what runs of this machine or this CI job left behind when they were killed",
+    override_usage = "tfwrap [OPTIONS] recover [--wait <DURATION>]"
+)]
+pub struct RecoverArgs {
+    /// How long to wait for a run of this CI job that is still ending; it is told to end, and its
+    /// Terraform is killed shortly before the wait is over
+    #[arg(long, value_name = "DURATION", value_parser = parse_wait)]
+    pub wait: Option<Duration>,
+}
+
+fn parse_wait(text: &str) -> Result<Duration, String> {
+    duration::parse(text).map_err(|error| error.to_string())
+}
+
+/// What follows `hold`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Parser)]
+#[command(
+    name = "tfwrap hold",
+    about = "Takes the locks and leaves a keeper behind, so that several commands run under them",
+    override_usage = "tfwrap [OPTIONS] hold [--format shell|github|json]"
+)]
+pub struct HoldArgs {
+    /// How the environment for the later commands is given: `shell` for `eval "$(tfwrap hold)"`,
+    /// `github` for the later steps of the job
+    #[arg(
+        long,
+        value_enum,
+        default_value_t,
+        value_name = "shell|github|json",
+        hide_possible_values = true
+    )]
+    pub format: HoldFormat,
+}
+
+/// How `hold` gives the environment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum HoldFormat {
+    /// Commands of a POSIX shell.
+    #[default]
+    Shell,
+    /// Into the files of GitHub Actions.
+    Github,
+    /// A JSON document.
+    Json,
+}
+
+/// What follows `release`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Parser)]
+#[command(
+    name = "tfwrap release",
+    about = "Gives back what `tfwrap hold` took, after whatever still runs under it has ended",
+    override_usage = "tfwrap [OPTIONS] release [ID]"
+)]
+pub struct ReleaseArgs {
+    /// The lock ID, where more than one lock is held
+    pub id: Option<String>,
+}

@@ -1,0 +1,77 @@
+//! This program, started anew under another name and apart from everything: as guardian, as keeper.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::process::{Child, Command, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+use super::child::{detach, detach_and_deafen};
+
+/// Itself, also when the file was replaced or deleted since.
+pub(super) const THIS_PROGRAM: &str = "/proc/self/exe";
+
+/// How it starts.
+pub(crate) struct Start<'a> {
+    /// Its first argument.
+    pub(crate) name: &'a str,
+    /// Its further arguments.
+    pub(crate) args: &'a [std::ffi::OsString],
+    /// Whether all signals are blocked from its first instruction on, and stderr is `/dev/null`
+    /// rather than ours.
+    pub(crate) deaf: bool,
+    /// Variables that it does not get.
+    pub(crate) without: &'a [&'a str],
+}
+
+/// One that runs.
+pub(crate) struct Detached(Child);
+
+impl Start<'_> {
+    /// Starts it, in a session of its own, with our socket on its stdin and nothing else of ours
+    /// open.
+    ///
+    /// # Errors
+    /// No process left, no `/proc`.
+    pub(crate) fn start(&self) -> io::Result<(OwnedFd, Detached)> {
+        let flags = SocketFlags::CLOEXEC;
+        let (ours, its) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+        let mut command = Command::new(THIS_PROGRAM);
+        command.arg0(self.name).args(self.args).stdin(its).stdout(Stdio::null());
+        for name in self.without {
+            command.env_remove(name);
+        }
+        if self.deaf {
+            command.stderr(Stdio::null());
+            detach_and_deafen(&mut command);
+        } else {
+            detach(&mut command);
+        }
+        Ok((ours, Detached(command.spawn()?)))
+    }
+}
+
+impl Detached {
+    /// Its number.
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_raw(self.0.id().cast_signed())
+    }
+
+    /// Signals it. It is our child and not waited for, so its number is its own.
+    pub(crate) fn tell(&self, signal: Signal) {
+        let _gone = kill(self.pid(), signal);
+    }
+
+    /// Waits for its end; its code, or 128 and the number of the signal that ended it.
+    ///
+    /// # Errors
+    /// When somebody else has waited for it.
+    pub(crate) fn wait(&mut self) -> io::Result<u8> {
+        let status = self.0.wait()?;
+        let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
+        Ok(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX))
+    }
+}
