@@ -14,6 +14,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::libc;
 use serde::{Deserialize, Serialize};
@@ -29,6 +30,9 @@ const FORMAT: u32 = 1;
 
 /// No receipt of ours is longer.
 const LONGEST: u64 = 256 * 1024;
+
+/// How long what a guardian said is kept for `recover`.
+const SETTLED_FOR: Duration = Duration::from_hours(7 * 24);
 
 const PREFIX: &str = "run-";
 const SUFFIX: &str = ".json";
@@ -86,7 +90,7 @@ pub struct Beginning {
     /// See [`Receipt::is_hold`].
     pub is_hold: bool,
     /// See [`Receipt::orphan_grace`].
-    pub orphan_grace: std::time::Duration,
+    pub orphan_grace: Duration,
 }
 
 impl Receipt {
@@ -218,6 +222,20 @@ impl ReceiptFile {
         }
     }
 
+    /// Removes what was settled long ago and nobody asked about.
+    pub fn sweep(dir: &Path) {
+        let is_old = |file: &Self| {
+            let modified = fs::metadata(&file.0).and_then(|metadata| metadata.modified());
+            modified.ok().and_then(|at| at.elapsed().ok()).is_some_and(|age| age > SETTLED_FOR)
+        };
+        // Housekeeping: what cannot be read or removed stays.
+        for file in Self::all_in(dir).unwrap_or_default() {
+            if is_old(&file) && file.read().is_ok_and(|receipt| receipt.locks.is_empty()) {
+                drop(file.remove());
+            }
+        }
+    }
+
     /// All in this directory, the oldest first where names do not say otherwise.
     ///
     /// # Errors
@@ -281,13 +299,11 @@ fn open_ours(path: &Path) -> Result<File, String> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{PermissionsExt as _, symlink};
-    use std::time::Duration;
-
     use super::*;
     use crate::backend::AwsSettings;
     use crate::lock::LockKey;
     use crate::target::StoreSpec;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
 
     fn receipt() -> Receipt {
         let aws = AwsSettings {

@@ -30,6 +30,9 @@ const LOOK: Duration = Duration::from_millis(200);
 /// last request settle, and to give the lock back.
 const LAST_PART: Duration = Duration::from_secs(10);
 
+/// How long a release may take through network faults, with some room.
+const A_RELEASE: Duration = Duration::from_secs(75);
+
 /// What is asked of it.
 pub(crate) struct Recovery<'a> {
     pub(crate) env: &'a Env,
@@ -119,6 +122,8 @@ async fn one(
         Sight::Elsewhere => return Ok(Fate::Theirs),
     }
     if is_of_this_job {
+        // What a hold needs to give its locks back is always waited for.
+        let until = if receipt.is_hold { until.max(uptime().plus(A_RELEASE)) } else { until };
         wait_for(shell, &receipt, file, until).await?;
     }
     // Its guardian may have settled it meanwhile.

@@ -113,6 +113,12 @@ impl Keeper {
         (self.renewed, self.renewed_term)
     }
 
+    /// When the child must be dead, whoever kills it: the guardian counts from this alone.
+    #[must_use]
+    pub fn kill_at(&self) -> Option<Uptime> {
+        self.renewed_term.fences().map(|(_, kill)| self.renewed.plus(kill))
+    }
+
     /// The number of the last beat that was sent.
     #[must_use]
     pub fn sent_beat(&self) -> u64 {

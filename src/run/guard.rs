@@ -93,6 +93,8 @@ pub(crate) struct Guard {
     head: Head,
     tenures: Vec<CaseTenure>,
     lent: Vec<(LockId, HeldFile)>,
+    /// With `--on-lock-lost warn`, the fence of a lock that is lost protects nothing.
+    spares_the_lost: bool,
 }
 
 impl Guard {
@@ -107,7 +109,13 @@ impl Guard {
             head: Head::default(),
             tenures: Vec::new(),
             lent: Vec::new(),
+            spares_the_lost: false,
         }
+    }
+
+    /// From here on a lock that is lost has no fence.
+    pub(crate) fn spare_the_lost(&mut self) {
+        self.spares_the_lost = true;
     }
 
     /// Begins, in the runtime, with a guardian that was started before it; and says what is
@@ -226,11 +234,12 @@ impl Guard {
                 let (renewed, term) = keeper.renewed();
                 tenure.renewed = millis(renewed.0);
                 tenure.beat = keeper.sent_beat();
-                if let (LeaseTerm::After(ttl), Some((_, kill))) = (term, term.fences()) {
+                if let LeaseTerm::After(ttl) = term {
                     tenure.ttl = Some(millis(ttl));
-                    let at = millis(renewed.plus(kill).0);
-                    kill_at = Some(kill_at.map_or(at, |other: u64| other.min(at)));
                 }
+                let is_spared = self.spares_the_lost && keeper.is_lost();
+                let at = keeper.kill_at().filter(|_| !is_spared).map(|at| millis(at.0));
+                kill_at = kill_at.into_iter().chain(at).min();
             }
             tenures.push(tenure);
         }

@@ -300,7 +300,6 @@ impl Shell {
             tokio::select! {
                 biased;
                 received = self.signals.next() => return Happening::Signal(received),
-                event = changed => return Happening::Child(event),
                 heard = self.guard.heard() => match heard {
                     Heard::Signal(signal) => {
                         if let Some(signal) = StopSignal::of(signal) {
@@ -314,6 +313,7 @@ impl Shell {
                         }
                     }
                 },
+                event = changed => return Happening::Child(event),
                 (index, reply) = any_beat(&mut self.kept) => self.beaten(index, reply),
                 reply = reply => {
                     self.in_flight = None;

@@ -240,10 +240,16 @@ async fn drive(shell: &mut Shell, child: &mut Child, context: &Context) -> Resul
             }
             if let Action::Finished { status, stopped_by } = action {
                 shell.guard.child_is_gone();
-                if let Some(StopCause::Signal(signal)) = stopped_by {
+                let stop = match stopped_by {
+                    Some(StopCause::Signal(signal)) => Some(signal),
+                    // It ended before it was to be told.
+                    _ => canary.pending(),
+                };
+                if let Some(signal) = stop {
                     shell.note_stop(signal);
                 }
-                return Ok(Ended { status, stopped: stopped_by.is_some(), lost });
+                let stopped = stopped_by.is_some() || stop.is_some();
+                return Ok(Ended { status, stopped, lost });
             }
             resume |= matches!(action, Action::SuspendSelf(_));
         }

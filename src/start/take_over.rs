@@ -63,6 +63,9 @@ pub(super) fn run(env: &Env) -> io::Result<()> {
 /// `recover` to print.
 fn settle(case: &Case, adopted: &Adopted) -> io::Result<()> {
     let Some(path) = &case.file else { return Ok(()) };
+    if let Some(dir) = path.parent() {
+        ReceiptFile::sweep(dir);
+    }
     let mut receipt = case.receipt.clone();
     receipt.locks.clone_from(&adopted.left);
     receipt.child = None;

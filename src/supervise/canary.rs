@@ -75,6 +75,15 @@ impl Canary {
         None
     }
 
+    /// A stop of ours about which nothing is known yet.
+    #[must_use]
+    pub fn pending(&self) -> Option<StopSignal> {
+        self.waiting.iter().find_map(|(_, received)| match received.word {
+            Word::Stop(signal) => Some(signal),
+            _ => None,
+        })
+    }
+
     /// A signal of ours that the guardian has not got, once that is sure enough.
     #[must_use]
     pub fn due(&mut self, now: Uptime) -> Option<Judged> {
