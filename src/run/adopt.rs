@@ -9,6 +9,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use super::acquire::Grant;
+use super::dependents;
 use super::guard::{Case, CaseTenure};
 use super::look::{self, Register};
 use super::release;
@@ -53,6 +54,10 @@ pub(crate) struct Adopted {
 pub(crate) async fn adopt(shell: &mut Shell, head: &Head, case: &Case, env: &Env) -> Adopted {
     let mut adopted = Adopted::default();
     let mut landing = Vec::new();
+    let dir = case.file.as_deref().and_then(Path::parent).map(Path::to_owned);
+    let ids: Vec<_> = case.receipt.locks.iter().map(|entry| entry.id.clone()).collect();
+    let is_needed = head.child.is_some()
+        || dir.as_deref().is_some_and(|dir| !dependents::living(dir, &ids).is_empty());
     for entry in case.receipt.locks.iter().filter(|entry| !entry.inherited) {
         let tenure = case.tenures.iter().find(|tenure| tenure.id == entry.id);
         let is_lent = head.files.iter().any(|file| file.id == entry.id.0);
@@ -60,7 +65,7 @@ pub(crate) async fn adopt(shell: &mut Shell, head: &Head, case: &Case, env: &Env
             // Never asked for.
             None => {}
             // Nobody needs it while it is given back.
-            Some(tenure) if tenure.granted && head.child.is_none() && !is_lent => {
+            Some(tenure) if tenure.granted && !is_needed && !is_lent => {
                 landing.push((entry, uptime()));
             }
             Some(tenure) if tenure.granted => {
@@ -73,7 +78,6 @@ pub(crate) async fn adopt(shell: &mut Shell, head: &Head, case: &Case, env: &Env
         }
     }
     end_child(shell, head, &case.receipt).await;
-    let dir = case.file.as_deref().and_then(Path::parent).map(Path::to_owned);
     give_back(shell, dir, &case.receipt, &mut adopted).await;
     for (entry, until) in landing {
         match catch(shell, entry, &case.receipt, env, until).await {
