@@ -87,8 +87,13 @@ impl Place {
     pub(crate) fn tfwrap(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tfwrap"));
         servers::clean(&mut command, self.path());
-        command.env("TFWRAP_STATE_DIR", self.path().join(".tfwrap-state"));
+        command.env("TFWRAP_STATE_DIR", self.state_dir());
         command
+    }
+
+    /// Where its receipts lie.
+    pub(crate) fn state_dir(&self) -> PathBuf {
+        self.path().join(".tfwrap-state")
     }
 }
 
