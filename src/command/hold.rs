@@ -46,7 +46,7 @@ pub(crate) fn run(args: &[OsString], hold: HoldArgs, env: &Env) -> Result<u8, Er
     // Nothing may come between the start of the keeper and its answer.
     let stops = stops();
     stops.thread_block().map_err(|error| internal("signals cannot wait", &error.into()))?;
-    let start = Start { name: NAME, args: &args[1..], deaf: false, without: &[] };
+    let start = Start { name: NAME, args: &args[1..], speaks: true, without: &[] };
     let (socket, mut keeper) =
         start.start().map_err(|error| internal("the keeper cannot be started", &error))?;
     let answer = wait(&socket, &keeper, &stops)

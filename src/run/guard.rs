@@ -190,11 +190,11 @@ impl Guard {
         let is_last = receipt.locks.is_empty();
         self.tenures.retain(|tenure| tenure.id != *id);
         self.lent.retain(|(lent, _)| lent != id);
-        // The last goes with the file.
+        // The last goes with the file, and the guardian with it: until then it finds nothing.
         if !is_last {
             let _said_before = self.write();
+            self.tell();
         }
-        self.tell();
     }
 
     /// The lock was given back, but a request that was never answered may still make it ours.
@@ -264,13 +264,12 @@ impl Guard {
         self.tell();
     }
 
-    /// Nothing of the child lives any more.
+    /// Nothing of the child lives any more. Whoever takes over sees that, so nobody is told.
     pub(crate) fn child_is_gone(&mut self) {
         self.head.child = None;
         if let Some(receipt) = &mut self.receipt {
             receipt.child = None;
         }
-        self.tell();
     }
 
     /// The child is about to be interrupted, or was.

@@ -55,7 +55,7 @@ pub use spawn::{SpawnError, TerminalUse};
 pub(super) use sys::ignored_at_start;
 pub(crate) use sys::lent_descriptor;
 pub use sys::{Announce, exec, suspend_self};
-pub(super) use sys::{detach, detach_and_deafen, watch};
+pub(super) use sys::{detach, stand_apart, watch};
 
 use std::io;
 use std::os::fd::OwnedFd;

@@ -9,7 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
-use super::child::{detach, detach_and_deafen};
+use super::child::detach;
 
 /// Itself, also when the file was replaced or deleted since.
 pub(super) const THIS_PROGRAM: &str = "/proc/self/exe";
@@ -20,9 +20,9 @@ pub(crate) struct Start<'a> {
     pub(crate) name: &'a str,
     /// Its further arguments.
     pub(crate) args: &'a [std::ffi::OsString],
-    /// Whether all signals are blocked from its first instruction on, and stderr is `/dev/null`
-    /// rather than ours.
-    pub(crate) deaf: bool,
+    /// Whether it keeps our stderr, and is set apart before it runs; otherwise stderr is
+    /// `/dev/null`, and it sets itself apart.
+    pub(crate) speaks: bool,
     /// Variables that it does not get.
     pub(crate) without: &'a [&'a str],
 }
@@ -31,8 +31,7 @@ pub(crate) struct Start<'a> {
 pub(crate) struct Detached(Child);
 
 impl Start<'_> {
-    /// Starts it, in a session of its own, with our socket on its stdin and nothing else of ours
-    /// open.
+    /// Starts it, with our socket on its stdin.
     ///
     /// # Errors
     /// No process left, no `/proc`.
@@ -44,11 +43,10 @@ impl Start<'_> {
         for name in self.without {
             command.env_remove(name);
         }
-        if self.deaf {
-            command.stderr(Stdio::null());
-            detach_and_deafen(&mut command);
-        } else {
+        if self.speaks {
             detach(&mut command);
+        } else {
+            command.stderr(Stdio::null());
         }
         Ok((ours, Detached(command.spawn()?)))
     }

@@ -77,7 +77,7 @@ impl Started {
     /// # Errors
     /// No process left, no `/proc`.
     pub fn new() -> io::Result<Self> {
-        let start = Start { name: NAME, args: &[], deaf: true, without: &TRACKING };
+        let start = Start { name: NAME, args: &[], speaks: false, without: &TRACKING };
         let (socket, child) = start.start()?;
         Ok(Self { socket, pid: child.pid() })
     }

@@ -157,20 +157,36 @@ pub(crate) fn detach(command: &mut Command) {
     unsafe { command.pre_exec(before_exec) };
 }
 
-/// The same, with all signals blocked from the first instruction on.
-pub(crate) fn detach_and_deafen(command: &mut Command) {
-    detach(command);
-    // SAFETY: as for `restore_before_exec`: system calls only.
-    unsafe { command.pre_exec(|| SigSet::all().thread_set_mask().map_err(Into::into)) };
+/// Sets this process apart from everything, as [`detach`] does from outside, with all signals
+/// blocked. To be called first of all: whatever is open beside the three streams is somebody
+/// else's.
+///
+/// From inside and not before the exec, because without a hook there the start of a process needs
+/// no copy of ours, which is most of what it costs.
+pub(crate) fn stand_apart() -> io::Result<()> {
+    SigSet::all().thread_set_mask()?;
+    setsid()?;
+    // SAFETY: nothing in this process has opened anything yet, so nothing of ours is closed.
+    unsafe {
+        if libc::syscall(libc::SYS_close_range, FIRST_OTHER, libc::c_uint::MAX, 0) != 0 {
+            // Before Linux 5.9.
+            for descriptor in 3..4096 {
+                libc::close(descriptor);
+            }
+        }
+    }
+    Ok(())
 }
 
+/// The first descriptor that is no standard stream.
+const FIRST_OTHER: libc::c_uint = 3;
+
 fn close_the_rest_on_exec() {
-    const FIRST: libc::c_uint = 3;
     // SAFETY: marking descriptors changes nothing before the exec, and nothing of ours lives after
     // it. Both calls are system calls on plain numbers.
     unsafe {
         let flag = libc::CLOSE_RANGE_CLOEXEC;
-        if libc::syscall(libc::SYS_close_range, FIRST, libc::c_uint::MAX, flag) != 0 {
+        if libc::syscall(libc::SYS_close_range, FIRST_OTHER, libc::c_uint::MAX, flag) != 0 {
             // Before Linux 5.11.
             for descriptor in 3..4096 {
                 libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC);

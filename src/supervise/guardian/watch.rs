@@ -23,6 +23,7 @@ use super::message::{
 use super::{NAME, TAKE_OVER};
 use crate::lock::Uptime;
 use crate::receipt::ReceiptFile;
+use crate::supervise::child::stand_apart;
 use crate::supervise::detached::THIS_PROGRAM;
 use crate::supervise::orphans::Orphans;
 
@@ -38,10 +39,11 @@ const STOPS: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Sig
 /// # Errors
 /// When that cannot be begun.
 pub fn watch(clock: impl Fn() -> Uptime) -> io::Result<()> {
+    stand_apart()?;
     super::take_name();
     let mut guardian = Watcher {
         socket: io::stdin().as_fd().try_clone_to_owned()?,
-        // All are blocked since before our start, so none is missed and none ends us.
+        // All are blocked, so none is missed and none ends us.
         signals: SignalFd::with_flags(
             &SigSet::all(),
             SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC,
