@@ -45,8 +45,14 @@ const SHORT_NAME: &CStr = c"lock-guardian";
 /// The argument of the program that takes over.
 pub const TAKE_OVER: &str = "take-over";
 
-/// By these, runners find and kill what a job has left.
-const TRACKING: [&str; 2] = ["RUNNER_TRACKING_ID", "VSTS_PROCESS_LOOKUP_ID"];
+/// By the first two, runners find and kill what a job has left. By the others, of test builds,
+/// tfwrap kills itself, and they are not meant for whoever takes over.
+const WITHHELD: [&str; 4] = [
+    "RUNNER_TRACKING_ID",
+    "VSTS_PROCESS_LOOKUP_ID",
+    "TFWRAP_CRASH_POINT",
+    "TFWRAP_CRASH_COUNT_FILE",
+];
 
 /// What the guardian told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,7 +83,7 @@ impl Started {
     /// # Errors
     /// No process left, no `/proc`.
     pub fn new() -> io::Result<Self> {
-        let start = Start { name: NAME, args: &[], speaks: false, without: &TRACKING };
+        let start = Start { name: NAME, args: &[], speaks: false, without: &WITHHELD };
         let (socket, child) = start.start()?;
         Ok(Self { socket, pid: child.pid() })
     }

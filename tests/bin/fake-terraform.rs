@@ -7,7 +7,7 @@
 //! | --- | --- |
 //! | `log FILE` | appends a line to FILE for each signal that comes in: `SIGINT 1 from=… at=…ms` |
 //! | `on SIGNAL log` | swallows SIGNAL |
-//! | `on SIGNAL exit N [after MS]` | exits N that long after SIGNAL |
+//! | `on SIGNAL exit N [after MS]` | exits N that long after SIGNAL; those that come meanwhile are noted |
 //! | `ignore SIGNAL` | SIGNAL is ignored by the system |
 //! | `ready [FILE]` | writes `ready PID` to FILE, else to stdout; FILE appears with its content |
 //! | `print TEXT` | a line to stdout; the error, if any, to stderr |
@@ -18,13 +18,16 @@
 //! | `guard FILE` | from here on, notes in FILE.unlocked whenever nobody has a lock on FILE |
 //! | `tick FILE MS` | from here on, appends a line with the time to FILE, again and again |
 //! | `raw` | switches echo and line mode of the terminal off |
-//! | `wait` | waits for signals for ever (120 s, then exits 99) |
+//! | `begin FILE [ID]` | notes in FILE that this process is at work, and whoever else there is and lives |
+//! | `begin-parent FILE [ID]` | the same for the parent: of a provisioner, Terraform |
+//! | `end FILE` | notes that what began is over |
+//! | `wait [S]` | waits for signals for ever (120 s or S, then exits 99) |
 //! | `exit N`, `die N` | ends so; `die` by the real signal N |
 //!
 //! `version` answers like Terraform, whatever the script.
 
 use std::fs::{self, OpenOptions};
-use std::io::{self, BufRead as _, Write as _};
+use std::io::{self, BufRead as _, Read as _, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
 use std::sync::{Arc, Mutex};
@@ -35,7 +38,7 @@ use nix::libc;
 use nix::sys::signal::Signal;
 use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
 use nix::time::{ClockId, clock_gettime};
-use nix::unistd::{getpgrp, getpid, getsid, tcgetpgrp};
+use nix::unistd::{Pid, getpgrp, getpid, getppid, getsid, tcgetpgrp};
 use signal_hook::iterator::SignalsInfo;
 use signal_hook::iterator::exfiltrator::WithOrigin;
 
@@ -130,6 +133,13 @@ fn run(words: &[&str], step: &str, log: &Log) -> io::Result<Option<u8>> {
             pause(PATIENCE);
             return Ok(Some(99));
         }
+        ["wait", seconds] => {
+            pause(Duration::from_secs(number(seconds)?));
+            return Ok(Some(99));
+        }
+        ["begin", file, id @ ..] => begin(file, getpid(), id)?,
+        ["begin-parent", file, id @ ..] => begin(file, getppid(), id)?,
+        ["end", file] => note(file, &format!("end {}\n", getpid())),
         ["exit", code] => return Ok(Some(number(code)?)),
         ["die", signal] => {
             // A shell, since it dies by any number and leaves no core file.
@@ -155,14 +165,49 @@ fn on(signal: &str, exit: Option<(u8, u64)>, log: &Log) -> io::Result<()> {
                     &format!("{signal} {count} from={from} at={}ms\n", uptime().as_millis()),
                 );
             }
-            if let Some((code, millis)) = exit {
-                pause(Duration::from_millis(millis));
-                #[expect(clippy::disallowed_methods, reason = "the script wants this end")]
-                std::process::exit(code.into());
+            if let (Some((code, millis)), 1) = (exit, count) {
+                // In a thread of its own: a second signal meanwhile is to be noted, too.
+                std::thread::spawn(move || {
+                    pause(Duration::from_millis(millis));
+                    #[expect(clippy::disallowed_methods, reason = "the script wants this end")]
+                    std::process::exit(code.into());
+                });
             }
         }
     });
     Ok(())
+}
+
+/// Notes that a process works from now on: `begin PID BORN ID by=PID at=…`. Whoever began before,
+/// has not ended and still lives is an `overlap`. All under one file lock, so that of two that
+/// begin at once the later sees the earlier; and who died without a word is told by its birth.
+fn begin(path: &str, who: Pid, id: &[&str]) -> io::Result<()> {
+    let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
+    file.lock()?;
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
+    let ended: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("end ")).collect();
+    for line in text.lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let ["begin", pid, born_at, .., by, _] = words.as_slice() else { continue };
+        let over = ended.iter().any(|end| by.strip_prefix("by=") == Some(end));
+        if !over && born(pid).as_deref() == Some(born_at) && *pid != who.to_string() {
+            writeln!(file, "overlap {who} began while {pid} lives: {line}")?;
+        }
+    }
+    let born_at = born(&who.to_string()).ok_or_else(|| io::Error::other("the parent is gone"))?;
+    let (by, at) = (getpid(), uptime().as_millis());
+    writeln!(file, "begin {who} {born_at} {} by={by} at={at}ms", id.join("-"))?;
+    file.unlock()
+}
+
+/// When a process began, in the kernel's ticks; nothing if it runs no more.
+fn born(pid: &str) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let fields: Vec<&str> = stat[stat.rfind(')')? + 1..].split_whitespace().collect();
+    // The state comes first after the name; the 22nd field of all is the start.
+    let runs = !matches!(fields.first(), None | Some(&("Z" | "X")));
+    runs.then(|| fields.get(19).map(|&ticks| ticks.to_owned())).flatten()
 }
 
 fn note(path: &str, line: &str) {

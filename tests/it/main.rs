@@ -5,6 +5,7 @@ mod cli;
 mod contention;
 mod contract;
 mod credentials;
+mod emulators;
 mod faults;
 mod file_store;
 mod harness;

@@ -1,0 +1,119 @@
+//! The lock of a case, looked at from outside all the time.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use tfwrap::clock::uptime;
+
+use crate::procs::Process;
+use crate::servers::{REGION, dynamodb};
+use crate::step::within;
+
+/// The table of all cases.
+pub(crate) const TABLE: &str = "cancel";
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Creates the table, the first time.
+pub(crate) fn make_table() {
+    static MADE: OnceLock<()> = OnceLock::new();
+    MADE.get_or_init(|| block_on(dynamodb().create_lock_table(TABLE)));
+}
+
+/// In a loop of its own.
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime").block_on(future)
+}
+
+/// An item of the table.
+#[derive(Debug, Clone)]
+pub(crate) struct Lock {
+    key: String,
+}
+
+impl Lock {
+    pub(crate) fn of(key: String) -> Self {
+        Self { key }
+    }
+
+    pub(crate) fn key(&self) -> &str {
+        &self.key
+    }
+
+    pub(crate) fn url(&self) -> String {
+        let endpoint = &dynamodb().url;
+        format!("dynamodb://{TABLE}/{}?region={REGION}&endpoint={endpoint}", self.key)
+    }
+
+    pub(crate) fn is_held(&self) -> bool {
+        block_on(self.is_held_in(&dynamodb().client()))
+    }
+
+    async fn is_held_in(&self, client: &aws_sdk_dynamodb::Client) -> bool {
+        let key = AttributeValue::S(self.key.clone());
+        let request = client.get_item().table_name(TABLE).key("LockID", key).consistent_read(true);
+        request.send().await.expect("the table can be read").item.is_some()
+    }
+}
+
+/// Looks at a lock all the time, from just before the first signal on.
+pub(crate) struct Watch {
+    /// The processes of the child itself.
+    pub(crate) child: Vec<Process>,
+    enough: Arc<AtomicBool>,
+    thread: JoinHandle<Option<Freed>>,
+}
+
+/// A lock that came free.
+#[derive(Debug, Clone)]
+pub(crate) struct Freed {
+    /// How long after the first signal.
+    pub(crate) after: Duration,
+    /// What of the child lived then.
+    pub(crate) under: Vec<String>,
+    /// Whether the child's own tfwrap lived at the look before: then it was that which gave it back.
+    pub(crate) by_tfwrap: bool,
+}
+
+impl Watch {
+    pub(crate) fn start(lock: Lock, child: Vec<Process>) -> Self {
+        let since = uptime();
+        let enough = Arc::<AtomicBool>::default();
+        let (theirs, watched) = (enough.clone(), child.clone());
+        let wrapper = child.first().and_then(Process::parent);
+        let watching = async move {
+            let client = dynamodb().client();
+            // As of the look before.
+            let mut by_tfwrap = true;
+            loop {
+                if !lock.is_held_in(&client).await {
+                    let after = uptime().since(since);
+                    let alive = watched.iter().filter(|process| process.is_alive());
+                    let under = alive.map(Process::describe).collect();
+                    return Some(Freed { after, under, by_tfwrap });
+                }
+                if theirs.load(Ordering::SeqCst) {
+                    return None;
+                }
+                by_tfwrap = wrapper.as_ref().is_some_and(Process::is_alive);
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        Self { child, enough, thread: std::thread::spawn(move || block_on(watching)) }
+    }
+
+    /// Whether it has come free.
+    pub(crate) fn is_free(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// When it came free, if it does in time.
+    pub(crate) fn freed_within(self, limit: Duration) -> Option<Freed> {
+        within(limit, || self.thread.is_finished());
+        self.enough.store(true, Ordering::SeqCst);
+        self.thread.join().expect("the lock can be watched")
+    }
+}

@@ -1,0 +1,166 @@
+//! What a cancelled job leaves: every runner's way to end a job, replayed on real processes, around
+//! a real Terraform and scripted children; tfwrap killed at every point of its way.
+//!
+//! | module | is |
+//! | --- | --- |
+//! | `runners` | how each runner starts a step and cancels it |
+//! | `stage` | a state and its lock, the child, the job's environment |
+//! | `lock` | the lock, watched |
+//! | `step` | an entry process with the runner's pipes |
+//! | `procs` | processes by number and birth |
+//! | `table` | the table in the README |
+//! | `controls` | the same with a part switched off: what it is good for |
+//! | `crash` | tfwrap killed at every point |
+//!
+//! By default five times as fast as in life, in some two minutes. In life's own times, and with the
+//! table printed, or written into the README:
+//!
+//! ```text
+//! TFWRAP_CANCEL_SCALE=1 cargo test --test cancel runners -- --nocapture
+//! TFWRAP_CANCEL_SCALE=1 TFWRAP_CANCEL_TABLE=write cargo test --test cancel runners
+//! ```
+//!
+//! `TFWRAP_CANCEL_ONLY=Jenkins` plays only the cases whose runner and child contain this.
+
+mod controls;
+mod crash;
+mod lock;
+mod procs;
+mod runners;
+mod stage;
+mod step;
+mod table;
+
+#[path = "../it/harness.rs"]
+#[expect(dead_code, reason = "the other tests use the rest")]
+mod harness;
+#[path = "../it/proxy.rs"]
+#[expect(dead_code, reason = "the other tests use the rest")]
+mod proxy;
+#[path = "../it/servers.rs"]
+#[expect(dead_code, reason = "the other tests use the rest")]
+mod servers;
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use lock::Freed;
+use runners::{RUNNERS, Runner};
+use stage::{Stage, Work, orphan_grace};
+use table::Record;
+
+/// As slow to stop as it can be within GitHub's 10 seconds; and the scripted ones.
+const WORKS: [Work; 5] =
+    [Work::Terraform(8.0), Work::Ends(1.0), Work::Ends(6.0), Work::Ends(9.0), Work::Never];
+
+/// They do little but wait.
+const AT_ONCE: usize = 12;
+
+fn variable(name: &str) -> Option<String> {
+    #[expect(clippy::disallowed_methods, reason = "configures the tests, not the program")]
+    std::env::var(name).ok()
+}
+
+fn play(runner: &Runner, work: Work, name: &str) -> Record {
+    let mut stage = Stage::new(name, work, runner.job);
+    let played = (runner.play)(&mut stage);
+    // A guardian may still be at work.
+    let left = stage.left_after(orphan_grace() + Duration::from_secs(10));
+    let freed = played.watch.freed_within(Duration::from_secs(2));
+    let (interrupts, direct) = (stage.interrupts(), played.direct);
+    let mut problems = played.problems;
+    let mut check = |wrong: bool, what: String| problems.extend(wrong.then_some(what));
+    // Nobody can undo what a runner itself sends twice.
+    check(interrupts != direct.max(1), format!("{interrupts} interrupts"));
+    check(!left.is_empty(), format!("left behind: {left:?}"));
+    check(freed.is_none(), "the lock is not given back".to_owned());
+    if let Some(freed) = &freed {
+        check(!freed.under.is_empty(), format!("free under a living child: {:?}", freed.under));
+    }
+    check(played.recover.is_some_and(|code| code != 0), format!("recover: {:?}", played.recover));
+    let saved = stage.state_is_saved();
+    check(saved == Some(false), "the state is not saved".to_owned());
+    let said = stage.said();
+    if !problems.is_empty() {
+        println!("=== {}, {work:?}: {problems:#?}\n{said}", runner.name);
+    }
+    Record {
+        runner: runner.name,
+        cancel: runner.cancel,
+        work,
+        interrupts,
+        direct,
+        state: saved,
+        by: giver(freed.as_ref(), &said, played.lease),
+        freed: freed.map(|freed| freed.after),
+        left,
+        code: played.code,
+        problems,
+    }
+}
+
+/// Who gave the lock back, as far as that can be told from outside.
+fn giver(freed: Option<&Freed>, said: &str, lease: bool) -> &'static str {
+    let recovered =
+        said.split_once(" recover").is_some_and(|(_, after)| after.contains("given back"));
+    match freed {
+        Some(freed) if freed.by_tfwrap => "tfwrap",
+        _ if lease => "lease",
+        _ if recovered => "recover",
+        _ => "guardian",
+    }
+}
+
+/// Plays all cases, so many at once.
+fn play_all() -> Vec<Record> {
+    let only = variable("TFWRAP_CANCEL_ONLY").unwrap_or_default();
+    let cases = RUNNERS.iter().enumerate().flat_map(|(place, runner)| {
+        WORKS.into_iter().enumerate().map(move |(index, work)| (place, runner, index, work))
+    });
+    let mut cases: Vec<_> = cases
+        .filter(|(_, runner, _, work)| *work != Work::Never || runner.ends_all)
+        .filter(|(_, runner, _, work)| format!("{} {work:?}", runner.name).contains(&only))
+        .collect();
+    assert!(!cases.is_empty(), "no case is called `{only}`");
+    // Those that take longest first.
+    cases.sort_by_key(|(place, _, index, _)| (5 - index, *place));
+    cases.reverse();
+    let (left, done) = (Mutex::new(cases), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                loop {
+                    let next = left.lock().expect("not poisoned").pop();
+                    let Some((place, runner, index, work)) = next else { return };
+                    let name = format!("{place}-{index}");
+                    let played = std::panic::catch_unwind(|| play(runner, work, &name));
+                    let record = played.unwrap_or_else(|_| Record::failed(runner, work));
+                    done.lock().expect("not poisoned").push((place, index, record));
+                }
+            });
+        }
+    });
+    let mut done = done.into_inner().expect("not poisoned");
+    done.sort_by_key(|(place, index, _)| (*place, *index));
+    done.into_iter().map(|(.., record)| record).collect()
+}
+
+#[test]
+fn runners() {
+    let records = play_all();
+    for record in &records {
+        println!("{}", record.line());
+    }
+    println!("\n{}\n", table::markdown(&records));
+    let failed: Vec<String> =
+        records.iter().filter(|one| !one.problems.is_empty()).map(Record::line).collect();
+    assert!(failed.is_empty(), "{failed:#?}");
+    match variable("TFWRAP_CANCEL_TABLE").as_deref() {
+        Some("write") => table::write(&records),
+        Some(other) => panic!("TFWRAP_CANCEL_TABLE=write, not {other}"),
+        None if variable("TFWRAP_CANCEL_ONLY").is_none() => {
+            assert_eq!(table::differences(&records), Vec::<String>::new());
+        }
+        None => {}
+    }
+}
