@@ -25,10 +25,17 @@ function world(stub) {
     INPUT_PATH: path,
     ...Object.fromEntries(Object.entries(inputs).map(([name, value]) => [`INPUT_${name.toUpperCase()}`, value])),
   });
-  return { dir, env, state: () => Object.fromEntries(readFileSync(state, "utf8").trim().split("\n").map((l) => l.split("="))) };
+  const entries = () => readFileSync(state, "utf8").split("\n").filter((line) => line !== "");
+  return { dir, env, state: () => Object.fromEntries(entries().map((line) => line.split("="))) };
 }
 
 const main = (env) => spawnSync(process.execPath, [script("main.mjs")], { env, encoding: "utf8" });
+
+// The runner gives it what main wrote into its state, and the inputs again.
+const post = (world, inputs) => {
+  const env = { ...world.env(inputs), STATE_program: world.state().program };
+  return spawnSync(process.execPath, [script("post.mjs")], { env, encoding: "utf8" });
+};
 
 // Resolves with all output once `wanted` appeared in it.
 const until = (child, wanted) =>
@@ -65,7 +72,7 @@ test("every input of action.yml is used, and no other", () => {
   const yaml = readFileSync(script("../action.yml"), "utf8");
   const inputs = yaml.slice(yaml.indexOf("\ninputs:"), yaml.indexOf("\noutputs:"));
   const declared = [...inputs.matchAll(/^ {2}([a-z-]+):$/gm)].map(([, name]) => name).sort();
-  const source = readFileSync(script("main.mjs"), "utf8");
+  const source = readFileSync(script("inputs.mjs"), "utf8");
   const tables = [...source.matchAll(/^const (?:VALUES|LISTS|FLAGS) = (.*);$/gm)].flatMap(([, list]) => JSON.parse(list));
   assert.deepEqual(declared, [...tables, "command", "working-directory", "path", "build"].sort());
 });
@@ -123,36 +130,38 @@ test("each signal is passed on once and the child's end is waited for", async ()
   }
 });
 
-test("tfwrap outlives a killed step and post waits for it", async () => {
+test("tfwrap outlives a killed step, and post has its program", async () => {
   const { dir, env, state } = world('echo ready; until [ -e "$GITHUB_WORKSPACE/go" ]; do sleep 0.05; done');
   const child = spawn(process.execPath, [script("main.mjs")], { env: env({ command: "apply" }) });
   const gone = exit(child);
   await until(child, "ready");
-  while (state().start === undefined) await new Promise((next) => setTimeout(next, 10));
   child.kill("SIGKILL");
   await gone;
-  const { pid, start } = state();
-  const post = spawn(process.execPath, [script("post.mjs")], { env: { STATE_pid: pid, STATE_start: start } });
-  await until(post, "waiting for it");
-  const ended = until(post, "tfwrap has ended");
+  assert.deepEqual(state(), { program: join(dir, "tfwrap") });
   writeFileSync(join(dir, "go"), "");
-  await ended;
-  assert.deepEqual(await exit(post), { code: 0, signal: null });
 });
 
-test("post gives up in time and says what may be left", () => {
-  const sleeper = spawn("sleep", ["60"]);
-  const stat = readFileSync(`/proc/${sleeper.pid}/stat`, "utf8").split(" ");
-  const post = (start) =>
-    spawnSync(process.execPath, [script("post.mjs")], {
-      env: { STATE_pid: String(sleeper.pid), STATE_start: start, TFWRAP_POST_WAIT_MS: "300" },
-      encoding: "utf8",
-    });
-  try {
-    assert.match(post(stat[21]).stdout, /::warning title=tfwrap::/);
-    assert.equal(post("1").stdout, "", "another process with that number is not ours");
-    assert.equal(post("").stdout, "");
-  } finally {
-    sleeper.kill("SIGKILL");
+test("post recovers with the options and in the directory of main", () => {
+  const there = world('printf "<%s>" "$@"; pwd; env | grep ^INPUT_');
+  spawnSync("mkdir", [join(there.dir, "infra")]);
+  const inputs = { command: "apply", "orphan-grace": "1m", quiet: "true", "working-directory": "infra" };
+  main(there.env(inputs));
+  assert.equal(post(there, inputs).stdout, `<--orphan-grace=1m><--quiet><recover><--wait=4m>${there.dir}/infra\n`);
+  spawnSync("rmdir", [join(there.dir, "infra")]);
+  assert.equal(post(there, inputs).stdout, `<--orphan-grace=1m><--quiet><recover><--wait=4m>${there.dir}\n`);
+});
+
+test("post fails when something is left", () => {
+  const there = world('[ "$1" = apply ] || exit 74');
+  assert.equal(main(there.env({ command: "apply" })).status, 0);
+  assert.equal(post(there, { command: "apply" }).status, 74);
+});
+
+test("post does nothing where tfwrap was never started", () => {
+  for (const inputs of [{ command: "\n" }, { command: "plan", path: "/no/such/tfwrap" }]) {
+    const there = world("echo ran");
+    main(there.env(inputs));
+    const { status, stdout } = post(there, inputs);
+    assert.deepEqual({ status, stdout }, { status: 0, stdout: "" });
   }
 });

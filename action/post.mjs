@@ -1,27 +1,19 @@
-// Waits for a tfwrap that outlived its step. When a job is cancelled, the runner kills the step
-// after 10 s, often before Terraform could end in order; at the end of the job it kills everything
-// that is left. In between, tfwrap may finish and give the lock back.
+// Ends what the job has left, when its steps are over: `tfwrap recover` waits for a run that is
+// still ending and gives back what dead ones held. After a cancel the runner kills the step within
+// 10 s, often before Terraform could end in order, and at the end of the job everything that is
+// left.
 
-import { setTimeout as sleep } from "node:timers/promises";
-import { startTime } from "./process.mjs";
+import { existsSync } from "node:fs";
+import { run } from "./child.mjs";
+import { options, workingDirectory, workspace } from "./inputs.mjs";
 
 // The runner leaves 285 s from the cancel on to everything together.
-const LONGEST_MS = Number(process.env.TFWRAP_POST_WAIT_MS ?? 240_000);
+const WAIT = "4m";
 
-const pid = process.env.STATE_pid ?? "";
-const start = process.env.STATE_start ?? "";
-const isAlive = () => start !== "" && startTime(pid) === start;
+const program = process.env.STATE_program ?? "";
 
-if (/^[0-9]+$/.test(pid) && isAlive()) {
-  console.log(`tfwrap (process ${pid}) is still ending its run; waiting for it`);
-  const deadline = performance.now() + LONGEST_MS;
-  while (isAlive() && performance.now() < deadline) await sleep(200);
-  if (isAlive()) {
-    console.log(
-      "::warning title=tfwrap::tfwrap did not end in time, so its lock may stay" +
-        "%0Ahint: once no Terraform runs any more, `tfwrap unlock` with the ID of the output `lock-id`",
-    );
-  } else {
-    console.log("tfwrap has ended");
-  }
+if (program !== "") {
+  // The job may have removed the directory meanwhile.
+  const cwd = existsSync(workingDirectory()) ? workingDirectory() : workspace();
+  run(program, [...options(), "recover", `--wait=${WAIT}`], cwd, () => {});
 }
