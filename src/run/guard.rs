@@ -92,6 +92,8 @@ pub(crate) struct Guard {
     head: Head,
     tenures: Vec<CaseTenure>,
     lent: Vec<(LockId, HeldFile)>,
+    /// Whether the child has leave to go on without its lock.
+    pub(super) outlives_loss: bool,
 }
 
 impl Guard {
@@ -106,6 +108,7 @@ impl Guard {
             head: Head::default(),
             tenures: Vec::new(),
             lent: Vec::new(),
+            outlives_loss: false,
         }
     }
 
@@ -228,7 +231,10 @@ impl Guard {
                 if let (LeaseTerm::After(ttl), Some((_, kill))) = (term, term.fences()) {
                     tenure.ttl = Some(millis(ttl));
                     let at = millis(renewed.plus(kill).0);
-                    kill_at = Some(kill_at.map_or(at, |other: u64| other.min(at)));
+                    // With the lock gone and leave to go on, the fence protects nothing.
+                    if !(self.outlives_loss && keeper.is_lost()) {
+                        kill_at = Some(kill_at.map_or(at, |other: u64| other.min(at)));
+                    }
                 }
             }
             tenures.push(tenure);
