@@ -56,7 +56,8 @@ fn choose<'a>(
     }
     let held: Vec<_> = Held::from_env(recovery.env).ids().cloned().collect();
     let of_env: Vec<_> = holds.iter().filter(|hold| has(hold, &held)).collect();
-    if !of_env.is_empty() {
+    // Without a job to go by, whatever else is held on this machine is somebody else's.
+    if !of_env.is_empty() || (recovery.job.is_none() && !held.is_empty()) {
         return Ok(of_env);
     }
     let is_ours = |hold: &&Hold| recovery.job.is_none() || hold.1.job == recovery.job;
