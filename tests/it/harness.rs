@@ -149,6 +149,11 @@ impl Running {
         });
     }
 
+    /// Whether it has ended, waited for or not.
+    pub(crate) fn is_over(&self) -> bool {
+        crate::wrapped::is_gone(self.pid())
+    }
+
     /// Waits for its end, within the limit.
     #[track_caller]
     pub(crate) fn finish(mut self) -> Finished {
