@@ -60,6 +60,12 @@ impl Lock {
         Some(LockInfo::parse(info).expect("lock info").id.0)
     }
 
+    /// What its holder declares.
+    pub(crate) async fn lease(&self) -> Option<Lease> {
+        let item = dynamodb().get_raw(&self.table, &self.key).await?;
+        Lease::parse(item["Tfwrap"].as_s().expect("a string"))
+    }
+
     pub(crate) async fn is_held(&self) -> bool {
         self.id().await.is_some()
     }

@@ -183,6 +183,26 @@ async fn a_killed_guardian_is_replaced_by_one_that_works() {
 }
 
 #[tokio::test]
+async fn a_guardian_that_is_killed_again_and_again_is_done_without() {
+    let lock = Lock::new("given-up").await;
+    let (mut running, mut guardian, _) = started(lock.scene(LOGS_ALL));
+    for _ in 0..4 {
+        kill_dead(guardian);
+        let before = guardian;
+        guardian = wait_until("another guardian", || {
+            Receipt::of(&running.scene).guardian().filter(|guardian| *guardian != before)
+        });
+    }
+    kill_dead(guardian);
+    wait_until("a warning", || running.stderr().contains("no guardian watches").then_some(()));
+    running.signal(Signal::SIGTERM);
+    running.scene.wait_for_log("SIGINT 1");
+    running.signal(Signal::SIGUSR1);
+    assert_eq!(running.bare_code(), Some(5), "{}", running.stderr());
+    assert!(!lock.is_held().await);
+}
+
+#[tokio::test]
 async fn a_tfwrap_that_stands_still_has_no_child_when_others_take_over() {
     let lock = Lock::new("stopped").await;
     let script = "log @/log; on SIGINT log; tick @/ticks 20; ready @/ready; wait";

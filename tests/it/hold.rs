@@ -1,5 +1,7 @@
 //! `hold` and `release`: one lock across several commands, whoever is killed in between.
 
+mod ends;
+
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
@@ -9,7 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::aftermath::{EndsHolds, Lock, Receipt, STATE_DIR, kill_dead, ours};
+use crate::aftermath::{EndsHolds, Lock, Receipt, STATE_DIR, ours};
 use crate::harness::{self, Gate, Running, eventually, pause, run, s3_dir};
 use crate::servers::{dynamodb, terraform};
 use crate::wrapped::{LOGS_ALL, Scene, fake_terraform, is_gone, wait_until, wrapper};
@@ -50,8 +52,8 @@ impl Holding {
         let given: Value = serde_json::from_str(&done.stdout).expect("JSON");
         let env = given["env"].as_object().expect("variables").iter();
         let text = |value: &Value| value.as_str().expect("text").to_owned();
-        let receipts = holds(scene).into_iter();
-        let receipt = receipts.filter(|it| !before.contains(&it.runner())).next_back();
+        let mut receipts = holds(scene).into_iter();
+        let receipt = receipts.find(|it| !before.contains(&it.runner()));
         let receipt = receipt.expect("a receipt");
         Self {
             env: env.map(|(name, value)| (name.clone(), text(value))).collect(),
@@ -121,22 +123,22 @@ async fn a_shell_holds_a_lock_over_several_terraforms() {
 
 #[test]
 fn under_a_hold_another_state_takes_its_own_lock() {
-    let (held, other) = (Scene::new(LOGS_ALL), Scene::new(LOGS_ALL));
-    let hold = Holding::begin(&held, &[]);
+    let (here, other) = (Scene::new(LOGS_ALL), Scene::new(LOGS_ALL));
+    let hold = Holding::begin(&here, &[]);
     let mut env = hold.env.clone();
-    env.push(("TFWRAP_STATE_DIR".to_owned(), held.path(STATE_DIR).display().to_string()));
+    env.push(("TFWRAP_STATE_DIR".to_owned(), here.path(STATE_DIR).display().to_string()));
     let terraform = hold.path.join("terraform").display().to_string();
     let apply = Running::start(&mut in_scene(&other, &env, &[&terraform, "apply"]));
     let child = other.pid_in("ready");
-    for scene in [&held, &other] {
+    for scene in [&here, &other] {
         run(&mut ours(scene, &["--lock-timeout=0s", "run", "--", "true"])).expect_code(75);
     }
     kill(child, Signal::SIGUSR1).expect("the child is there");
     apply.finish().expect_code(5);
     other.expect_free();
-    run(&mut release(&held, &hold.env, &[])).expect_code(0);
+    run(&mut release(&here, &hold.env, &[])).expect_code(0);
     hold.is_over();
-    held.expect_free();
+    here.expect_free();
 }
 
 #[tokio::test]
@@ -163,45 +165,6 @@ async fn a_hold_ends_by_itself_and_then_terraform_locks_for_itself() {
 }
 
 #[tokio::test]
-async fn a_killed_keepers_lock_is_given_back() {
-    let lock = Lock::new("keeper").await;
-    let scene = lock.scene(LOGS_ALL);
-    let hold = Holding::begin(&scene, &[]);
-    kill_dead(hold.keeper);
-    lock.freed().await;
-    hold.is_over();
-    run(&mut ours(&scene, &["recover"])).expect_code(0);
-
-    // With its guardian: by whoever looks.
-    let hold = Holding::begin(&scene, &[]);
-    kill(hold.keeper, Signal::SIGSTOP).expect("it is there");
-    kill_dead(hold.guardian);
-    kill_dead(hold.keeper);
-    assert!(lock.is_held().await);
-    run(&mut ours(&scene, &["recover"])).expect_code(0);
-    assert!(!lock.is_held().await);
-}
-
-/// A free lock with a Terraform that lives is worse than a stuck lock.
-#[tokio::test]
-async fn a_killed_keepers_lock_stays_while_somebody_runs_under_it() {
-    let lock = Lock::new("keeper-used").await;
-    let scene = lock.scene(LOGS_ALL);
-    let hold = Holding::begin(&scene, &[]);
-    let id = lock.id().await;
-    let apply = hold.apply(&scene);
-    let child = scene.pid_in("ready");
-    kill_dead(hold.keeper);
-    pause(Duration::from_secs(1));
-    assert_eq!(lock.id().await, id, "given back under a child");
-    assert!(scene.log().is_empty(), "{:?}", scene.log());
-    kill(child, Signal::SIGUSR1).expect("the child is there");
-    apply.finish().expect_code(5);
-    lock.freed_after(child).await;
-    hold.is_over();
-}
-
-#[tokio::test]
 async fn a_release_waits_for_whoever_runs_under_the_hold() {
     let lock = Lock::new("used").await;
     let scene = lock.scene(LOGS_ALL);
@@ -218,28 +181,6 @@ async fn a_release_waits_for_whoever_runs_under_the_hold() {
     assert!(is_gone(child) && !lock.is_held().await);
     apply.finish().expect_code(5);
     hold.is_over();
-}
-
-/// However the foreground of a `hold` that waits is ended, nothing of it is left.
-#[test]
-fn a_hold_that_waits_ends_with_its_foreground() {
-    let holder = Scene::new(LOGS_ALL).start().ready();
-    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGKILL] {
-        let _ends = EndsHolds(holder.scene.path(STATE_DIR));
-        let wrapper = wrapper().display().to_string();
-        let waiting = Running::start(&mut in_scene(&holder.scene, &[], &[&wrapper, "hold"]));
-        waiting.says("waiting");
-        let hold = holds(&holder.scene).remove(0);
-        waiting.signal(signal);
-        let done = waiting.finish();
-        let code = (signal != Signal::SIGKILL).then_some(128 + signal as i32);
-        assert_eq!((done.status.code(), &*done.stdout), (code, ""), "{}", done.stderr);
-        for pid in [Some(hold.runner()), hold.guardian()].into_iter().flatten() {
-            wait_until("its end", || is_gone(pid).then_some(()));
-        }
-        assert_eq!(holds(&holder.scene).len(), 0, "{signal}");
-        assert!(holder.scene.log().is_empty(), "the holder's child heard of it");
-    }
 }
 
 #[tokio::test]
@@ -296,6 +237,25 @@ async fn a_hold_ends_with_its_job_and_not_with_its_step() {
         eventually("the keeper's end", || is_gone(hold.runner()));
         lock.freed().await;
     }
+}
+
+/// As in a step that does not know that an earlier one did it already.
+#[tokio::test]
+async fn a_hold_under_a_hold_ends_with_it() {
+    let lock = Lock::new("twice").await;
+    let scene = lock.scene("");
+    let outer = Holding::begin(&scene, &[]);
+    let wrapper = wrapper().display().to_string();
+    run(&mut in_scene(&scene, &outer.env, &[&wrapper, "hold"])).expect_code(0);
+    let all = holds(&scene);
+    assert_eq!(all.len(), 2);
+    run(&mut release(&scene, &outer.env, &[])).expect_code(0);
+    assert!(!lock.is_held().await);
+    outer.is_over();
+    for hold in all {
+        assert!(is_gone(hold.runner()));
+    }
+    assert_eq!(holds(&scene).len(), 0);
 }
 
 #[tokio::test]

@@ -6,10 +6,13 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use serde_json::json;
+use tfwrap::lock::lease::LeaseTerm;
 
-use crate::aftermath::{Lock, Receipt, STATE_DIR, kill_dead, ours};
+use crate::aftermath::{Lock, Receipt, STATE_DIR, TTL, kill_dead, ours};
 use crate::harness::{self, Finished, pause, run};
 use crate::wrapped::{LOGS_ALL, Running, Scene, is_gone};
+
+type Env<'a> = &'a [(&'a str, &'a str)];
 
 /// A child that ends soon when it is asked to.
 const WILLING: &str = "log @/log; on SIGTERM log; on SIGINT exit 0 after 300; ready @/ready; wait";
@@ -27,7 +30,7 @@ fn left(scene: Scene) -> (Running, Pid) {
     (running, child)
 }
 
-fn recover(scene: &Scene, words: &[&str], env: &[(&str, &str)]) -> Finished {
+fn recover(scene: &Scene, words: &[&str], env: Env<'_>) -> Finished {
     let words: Vec<_> = ["recover"].into_iter().chain(words.iter().copied()).collect();
     run(ours(scene, &words).envs(env.iter().copied()))
 }
@@ -79,7 +82,7 @@ async fn a_terraform_that_still_runs_keeps_the_lock_unless_it_may_be_ended() {
     let job = [("CI_JOB_ID", "7")];
     let (left, child) = left(lock.scene(WILLING).env("CI_JOB_ID", "7"));
     // Without time, and for others at any time.
-    let others: [(&[&str], &[(&str, &str)]); 4] = [
+    let others: [(&[&str], Env<'_>); 4] = [
         (&[], &job),
         (&["--wait", "2s"], &[]),
         (&["--wait", "2s"], &[("CI_JOB_ID", "8")]),
@@ -107,6 +110,49 @@ async fn a_terraform_that_does_not_end_within_the_wait_is_killed() {
     assert!(is_gone(child) && !lock.is_held().await);
 }
 
+/// Whoever ends a run for the dead may be killed, too: what it declares must still expire.
+#[tokio::test]
+async fn the_lease_of_the_dead_is_kept_as_they_declared_it() {
+    let lock = Lock::new("declared").await;
+    let scene = lock.scene(WILLING).options(&["--lease", "15s"]).env("CI_JOB_ID", "7");
+    let (left, child) = left(scene);
+    let before = lock.lease().await.expect("a lease");
+    let mut recovering = ours(&left.scene, &["recover", "--wait", "4s"]);
+    let recovering = harness::Running::start(recovering.env("CI_JOB_ID", "7"));
+    let mut renewed = before;
+    while renewed == before {
+        assert!(!recovering.is_over(), "{}", recovering.stderr());
+        renewed = lock.lease().await.expect("a lease");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(renewed.term, LeaseTerm::After(TTL));
+    assert!(renewed.beat > before.beat);
+    recovering.finish().expect_code(0);
+    assert!(is_gone(child) && !lock.is_held().await);
+}
+
+/// One store that does not answer is no reason to leave the rest.
+#[tokio::test]
+async fn a_run_that_cannot_be_looked_at_does_not_keep_others_from_being_settled() {
+    let lock = Lock::new("beside").await;
+    let (left, child) = left(lock.scene(LOGS_ALL).env("CI_JOB_ID", "7"));
+    kill_dead(child);
+    let real = Receipt::all(&left.scene.path(STATE_DIR)).remove(0);
+    let mut other = Receipt { path: left.scene.path(STATE_DIR).join("run-0.json"), ..real.clone() };
+    other.text["world"]["host"] = json!("another-host");
+    other.text["world"]["boot"] = json!("00000000-0000-0000-0000-000000000000");
+    other.text["locks"][0]["target"]["store"]["dynamo-db"]["table"] = json!("no-such-table");
+    // The oldest comes first.
+    fs::remove_file(&real.path).expect("it is there");
+    other.write();
+    pause(Duration::from_millis(20));
+    real.write();
+    let done = recover(&left.scene, &[], &[("CI_JOB_ID", "7")]).expect_code(74);
+    assert!(done.stderr.contains("no-such-table"), "{}", done.stderr);
+    assert!(!lock.is_held().await, "{}", done.stderr);
+    assert_eq!(receipts(&left.scene), 1);
+}
+
 #[tokio::test]
 async fn a_live_run_ends_for_its_own_job_only() {
     let lock = Lock::new("live").await;
@@ -116,6 +162,9 @@ async fn a_live_run_ends_for_its_own_job_only() {
     for env in [&[("CI_JOB_ID", "8")][..], &[]] {
         recover(&running.scene, &["--wait", "1s"], env).expect_code(0);
     }
+    // Without leave to wait, nobody is told anything.
+    recover(&running.scene, &[], &[("CI_JOB_ID", "7")]).expect_code(74);
+    pause(Duration::from_millis(300));
     assert!(running.is_running() && lock.is_held().await && running.scene.log().is_empty());
     recover(&running.scene, &["--wait", "20s"], &[("CI_JOB_ID", "7")]).expect_code(0);
     assert!(is_gone(child) && !lock.is_held().await);
