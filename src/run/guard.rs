@@ -9,6 +9,8 @@ use case::millis;
 
 use super::fail_point;
 use super::shell::Kept;
+use nix::sys::signal::Signal;
+
 use crate::env::Env;
 use crate::lock::LockId;
 use crate::lock::lease::LeaseTerm;
@@ -34,6 +36,8 @@ pub(crate) struct Guard {
     head: Head,
     tenures: Vec<CaseTenure>,
     lent: Vec<(LockId, HeldFile)>,
+    /// Whether the receipt stays at the end.
+    leaves_word: bool,
     /// Whether the child has leave to go on without its lock.
     pub(super) outlives_loss: bool,
 }
@@ -50,6 +54,7 @@ impl Guard {
             head: Head::default(),
             tenures: Vec::new(),
             lent: Vec::new(),
+            leaves_word: false,
             outlives_loss: false,
         }
     }
@@ -217,13 +222,26 @@ impl Guard {
         }
     }
 
+    /// The receipt stays when all is given back, with what was said and nobody heard.
+    pub(crate) fn leave_word(&mut self) {
+        self.leaves_word = true;
+        if let Some(receipt) = &mut self.receipt {
+            receipt.locks.retain(|entry| !entry.inherited);
+            receipt.is_over = receipt.locks.is_empty();
+        }
+        if let (Some(file), Some(receipt)) = (&self.file, &self.receipt) {
+            // Then nobody is told; nothing else depends on it.
+            drop(file.write(receipt));
+        }
+    }
+
     /// All is over. What is still in the receipt could not be given back; `may_land`: a request
     /// that was never answered may still make a lock ours, and the guardian looks on.
     pub(crate) fn finish(&mut self, may_land: bool) -> Vec<Notice> {
         let mut notices = Vec::new();
         // What was inherited is given back by whoever has it.
-        let is_done =
-            self.receipt.as_ref().is_none_or(|it| it.locks.iter().all(|entry| entry.inherited));
+        let is_done = !self.leaves_word
+            && self.receipt.as_ref().is_none_or(|it| it.locks.iter().all(|entry| entry.inherited));
         if is_done
             && let Some(file) = self.file.as_ref().filter(|_| self.written)
             && let Err(error) = file.remove()
@@ -279,8 +297,14 @@ impl Guard {
         let file = self.file.as_ref().map(|file| file.path().to_owned());
         let case = Case { file, receipt: receipt.clone(), tenures: self.tenures.clone() };
         let rest = serde_json::to_vec(&case).unwrap_or_default();
-        // One that is gone is replaced when that is heard, and then told all.
-        drop(guardian.tell(&self.head, &rest));
+        // One that is gone is replaced when that is heard, and then told all. So is one that does
+        // not read: what it knows would be wrong by the time it goes on.
+        if let Err(error) = guardian.tell(&self.head, &rest)
+            && error.kind() == std::io::ErrorKind::WouldBlock
+            && let Some(process) = guardian.process()
+        {
+            drop(process.signal(Signal::SIGKILL));
+        }
         fail_point::crash();
     }
 
