@@ -77,7 +77,8 @@ fn choose<'a>(
     if !of_env.is_empty() || (recovery.job.is_none() && !held.is_empty()) {
         return Ok(of_env);
     }
-    let is_ours = |hold: &&Hold| recovery.job.is_none() || hold.1.job == recovery.job;
+    // Who is in no job does not end what a job holds.
+    let is_ours = |hold: &&Hold| hold.1.job == recovery.job;
     let ours: Vec<_> = holds.iter().filter(is_ours).collect();
     if recovery.job.is_none() && ours.len() > 1 {
         let ids = ours.iter().flat_map(|(_, receipt)| &receipt.locks);

@@ -1,6 +1,8 @@
 //! The guardian: whatever becomes of tfwrap, the child gets one interrupt, ends, and then the lock
 //! goes.
 
+mod shapes;
+
 use std::fs;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -209,6 +211,14 @@ async fn a_tfwrap_that_stands_still_has_no_child_when_others_take_over() {
     let (mut running, _, child) = started(lock.scene(script).options(&["--lease", "15s"]));
     let mut next = lock.scene("exit 0").options(&["--lease", "15s"]).start();
     wait_until("a waiter", || next.stderr().contains("waiting").then_some(()));
+    // The negative control: without a guardian there are two children then.
+    let other = Lock::new("stopped-control").await;
+    let scene = other.scene(script).options(&["--lease", "15s"]);
+    let mut control = scene.env("TFWRAP_TEST_OFF", "guardian").start().ready();
+    let mut after = other.scene("exit 0").options(&["--lease", "15s"]).start();
+    wait_until("a waiter", || after.stderr().contains("waiting").then_some(()));
+    control.signal(Signal::SIGSTOP);
+
     running.signal(Signal::SIGSTOP);
     let since = uptime();
     gone("the child", child);
@@ -219,6 +229,10 @@ async fn a_tfwrap_that_stands_still_has_no_child_when_others_take_over() {
     assert!(next.stderr().contains("took over"), "{}", next.stderr());
     running.signal(Signal::SIGCONT);
     assert_eq!(running.bare_code(), Some(76), "{}", running.stderr());
+    assert_eq!(after.bare_code(), Some(0), "{}", after.stderr());
+    assert!(!is_gone(control.scene.pid_in("ready")), "the test proves nothing");
+    control.signal(Signal::SIGCONT);
+    assert_eq!(control.bare_code(), Some(76), "{}", control.stderr());
 }
 
 /// The same with nobody who waits: the lock is still ours, but the child was fenced.
