@@ -57,7 +57,8 @@ pub struct Options {
     /// [env: TFWRAP_ORPHAN_GRACE] [default: 3m]
     #[arg(long, value_name = "DURATION")]
     pub orphan_grace: Option<String>,
-    /// Longest `hold` [env: TFWRAP_MAX_HOLD] [default: 6h]
+    /// Longest `hold`; then the lock is given back, once what runs under it has ended
+    /// [env: TFWRAP_MAX_HOLD] [default: 6h]
     #[arg(long, value_name = "DURATION")]
     pub max_hold: Option<String>,
     /// What a second INT or TERM does: `hold` keeps it from Terraform, `forward` passes it on
@@ -100,9 +101,10 @@ through tfwrap.
 is gone. `hold` keeps the locks over several commands, until `release`. `recover` gives back what a
 run that was killed left behind. `tfwrap status --help` and so on say more.
 
-Exit codes: Terraform's own, else 1 `unlock` refused, 64 usage, 69 lock store unreachable, 70 bug, 74 lock not given
-back, 75 lock not acquired in time, 76 lock lost, 77 access denied, 78 configuration, 126 and 127
-command not executable or not found, 128+N ended by signal N.";
+Exit codes: Terraform's own, else 1 `unlock` refused, 64 usage, 69 lock store unreachable, 70 bug,
+74 lock not given back or something left (`recover`, `release`), 75 lock not acquired in time, 76
+lock lost, 77 access denied, 78 configuration, 126 and 127 command not executable or not found,
+128+N ended by signal N.";
 
 /// The words after the options.
 #[derive(Debug, Clone, PartialEq, Eq)]

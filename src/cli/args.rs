@@ -65,8 +65,9 @@ pub struct UnlockArgs {
     override_usage = "tfwrap [OPTIONS] recover [--wait <DURATION>]"
 )]
 pub struct RecoverArgs {
-    /// How long to wait for a run of this CI job that is still ending; it is told to end, and its
-    /// Terraform is killed shortly before the wait is over
+    /// How long to wait for runs of this CI job that have not ended; they are told to end, and what
+    /// is left of their Terraform is killed shortly before the wait is over. Without it, nobody is
+    /// told or waited for
     #[arg(long, value_name = "DURATION", value_parser = parse_wait)]
     pub wait: Option<Duration>,
 }
@@ -83,8 +84,9 @@ fn parse_wait(text: &str) -> Result<Duration, String> {
     override_usage = "tfwrap [OPTIONS] hold [--format shell|github|json]"
 )]
 pub struct HoldArgs {
-    /// How the environment for the later commands is given: `shell` for `eval "$(tfwrap hold)"`,
-    /// `github` for the later steps of the job
+    /// How the environment for the later commands is given: `shell` for
+    /// `held=$(tfwrap hold) && eval "$held"`, `github` into the files of GitHub Actions for the
+    /// later steps of the job, `json` for programs
     #[arg(
         long,
         value_enum,
@@ -115,6 +117,7 @@ pub enum HoldFormat {
     override_usage = "tfwrap [OPTIONS] release [ID]"
 )]
 pub struct ReleaseArgs {
-    /// The lock ID, where more than one lock is held
+    /// The lock ID; without it, the hold that `TFWRAP_HELD` names, else those of this CI job, else
+    /// the only one on this machine
     pub id: Option<String>,
 }

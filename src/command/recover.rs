@@ -95,7 +95,9 @@ pub(crate) async fn run(shell: &mut Shell, recovery: &Recovery<'_>) -> Result<()
         return Err(Error::LeftBehind {
             message: left.join("; "),
             hint: Some(
-                "`tfwrap recover --wait 5m` waits; `tfwrap status` shows the lock".to_owned(),
+                "in a CI job, `tfwrap recover --wait 4m` waits for it; `tfwrap status` shows the \
+                 lock"
+                    .to_owned(),
             ),
         });
     }
@@ -114,7 +116,7 @@ async fn one(
     let receipt = match file.read() {
         Ok(receipt) => receipt,
         // Its run has just ended.
-        Err(_) if !file.path().exists() => return Ok(Fate::Theirs),
+        Err(_) if !file.path().exists() => return Ok(Fate::Settled),
         Err(what) => {
             shell.say(Notice::Warning {
                 message: format!("the receipt `{}` is left alone: {what}", file.path().display()),
@@ -125,13 +127,18 @@ async fn one(
             return Ok(Fate::Theirs);
         }
     };
+    if receipt.is_over {
+        show_log(shell, file, 0);
+        remove(shell, file);
+        return Ok(Fate::Settled);
+    }
     let is_of_this_job = recovery.is_of_this_job(&receipt);
     let Some(here) = World::here() else {
         return Ok(Fate::Left("without `/proc` nobody can tell what still runs".to_owned()));
     };
     match receipt.world.seen_from(&here) {
         Sight::Here => {}
-        Sight::BeforeBoot => return give_back(shell, recovery, file, &receipt, None).await,
+        Sight::BeforeBoot => return give_back(shell, recovery, file, &receipt, None, until).await,
         Sight::Elsewhere if is_of_this_job => {
             if beats(shell, &receipt, recovery.env).await? {
                 return Ok(Fate::Left(format!(
@@ -139,7 +146,7 @@ async fn one(
                     run_of(&receipt)
                 )));
             }
-            return give_back(shell, recovery, file, &receipt, None).await;
+            return give_back(shell, recovery, file, &receipt, None, until).await;
         }
         Sight::Elsewhere => return Ok(Fate::Theirs),
     }
@@ -174,7 +181,7 @@ async fn one(
             run_of(&receipt),
             child.leader.pid
         ))),
-        (false, child) => give_back(shell, recovery, file, &receipt, child).await,
+        (false, child) => give_back(shell, recovery, file, &receipt, child, until).await,
     }
 }
 
@@ -261,6 +268,7 @@ async fn give_back(
     file: &ReceiptFile,
     receipt: &Receipt,
     child: Option<Orphans>,
+    until: Uptime,
 ) -> Result<Fate, Error> {
     show_log(shell, file, 0);
     // What it had inherited is not given back here.
@@ -272,7 +280,7 @@ async fn give_back(
     }
     // Whether the child got its interrupt nobody knows any more.
     let head = Head { child, interrupts: Interrupts::Maybe, ..Head::default() };
-    let mut case = Case::of_the_dead(file, receipt, recovery.wait);
+    let mut case = Case::of_the_dead(file, receipt, until.since(uptime()));
     if child.is_some() {
         for entry in &receipt.locks {
             // Without an answer the lock is kept all the same; the store is asked again.
@@ -283,22 +291,26 @@ async fn give_back(
     }
     let adopted = adopt(shell, &head, &case, recovery.env).await;
     if adopted.left.is_empty() {
-        if let Err(error) = file.remove() {
-            let path = file.path().display();
-            shell.say(Notice::Warning {
-                message: format!("the receipt `{path}` cannot be removed: {error}"),
-                hint: None,
-            });
-        }
-        let locks = match adopted.released {
+        remove(shell, file);
+        let what = match adopted.released {
             0 => "it held nothing any more".to_owned(),
-            count => format!("{count} given back"),
+            1 => "its lock is given back".to_owned(),
+            count => format!("its {count} locks are given back"),
         };
-        let message = format!("settled {}: locks: {locks}", run_of(receipt));
+        let message = format!("settled {}: {what}", run_of(receipt));
         shell.say(Notice::Note { message });
         return Ok(Fate::Settled);
     }
     Ok(Fate::Left(format!("a lock of {} could not be given back", run_of(receipt))))
+}
+
+fn remove(shell: &Shell, file: &ReceiptFile) {
+    if let Err(error) = file.remove() {
+        shell.say(Notice::Warning {
+            message: format!("the receipt `{}` cannot be removed: {error}", file.path().display()),
+            hint: Some("it allows nothing any more".to_owned()),
+        });
+    }
 }
 
 /// Says what a keeper or a guardian said while nobody was there, from this line on; returns where
@@ -319,7 +331,12 @@ pub(super) async fn finish(
     file: &ReceiptFile,
 ) -> Result<(), Error> {
     match one(shell, recovery, file, uptime().plus(recovery.wait)).await? {
-        Fate::Settled | Fate::Theirs => Ok(()),
+        Fate::Settled => Ok(()),
+        Fate::Theirs => Err(Error::LeftBehind {
+            message: "the hold is another machine's or container's and cannot be ended from here"
+                .to_owned(),
+            hint: Some("`tfwrap status` shows the lock, `tfwrap unlock ID` removes it".to_owned()),
+        }),
         Fate::Left(message) => Err(Error::LeftBehind { message, hint: None }),
     }
 }

@@ -33,6 +33,10 @@ pub(crate) async fn run(
         .filter(|(_, receipt)| receipt.is_hold)
         .collect();
     let chosen = choose(&holds, recovery, id)?;
+    let over = holds.iter().filter(|(_, receipt)| receipt.is_over && receipt.job == recovery.job);
+    for (file, _) in over.filter(|_| chosen.is_empty()) {
+        recover::finish(shell, recovery, file).await?;
+    }
     if chosen.is_empty() {
         shell.say(Notice::Note { message: "nothing is held".to_owned() });
     }
@@ -78,7 +82,7 @@ fn choose<'a>(
         return Ok(of_env);
     }
     // Who is in no job does not end what a job holds.
-    let is_ours = |hold: &&Hold| hold.1.job == recovery.job;
+    let is_ours = |hold: &&Hold| hold.1.job == recovery.job && !hold.1.is_over;
     let ours: Vec<_> = holds.iter().filter(is_ours).collect();
     if recovery.job.is_none() && ours.len() > 1 {
         let ids = ours.iter().flat_map(|(_, receipt)| &receipt.locks);
