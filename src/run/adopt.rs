@@ -77,8 +77,10 @@ pub(crate) async fn adopt(shell: &mut Shell, head: &Head, case: &Case, env: &Env
     give_back(shell, dir, &case.receipt, &mut adopted).await;
     for (entry, until) in landing {
         match catch(shell, entry, &case.receipt, env, until).await {
-            Ok(true) => adopted.released += 1,
-            Ok(false) => {}
+            Ok(Caught::Released) => adopted.released += 1,
+            Ok(Caught::Nothing) => {}
+            // Said already.
+            Ok(Caught::Left) => adopted.left.push(entry.clone()),
             Err(error) => {
                 cannot_open(shell, entry, &error);
                 adopted.left.push(entry.clone());
@@ -297,6 +299,14 @@ async fn end_child(shell: &mut Shell, head: &Head, receipt: &Receipt) {
     }
 }
 
+/// What a look for a lock came to.
+enum Caught {
+    Nothing,
+    Released,
+    /// It is there, and could not be given back.
+    Left,
+}
+
 /// Looks for a lock that a request nobody saw the answer of may still create, and removes it.
 async fn catch(
     shell: &mut Shell,
@@ -304,11 +314,11 @@ async fn catch(
     receipt: &Receipt,
     env: &Env,
     until: Uptime,
-) -> Result<bool, Error> {
+) -> Result<Caught, Error> {
     let target = complete(entry, receipt, env);
     if !target.has_lease() {
         // The kernel has ended it with its holder.
-        return Ok(false);
+        return Ok(Caught::Nothing);
     }
     let lock = target.url();
     let store =
@@ -322,10 +332,11 @@ async fn catch(
             let grant = Grant { target, store, id, version, since, may_still_appear: false };
             shell.keep(Kept::new(grant, None));
             let outcomes = release::all(shell, None, true).await;
-            return Ok(outcomes.iter().all(|it| !matches!(it, ReleaseOutcome::Unconfirmed(_))));
+            let is_left = outcomes.iter().any(|it| matches!(it, ReleaseOutcome::Unconfirmed(_)));
+            return Ok(if is_left { Caught::Left } else { Caught::Released });
         }
         if uptime() >= until {
-            return Ok(false);
+            return Ok(Caught::Nothing);
         }
         let next = uptime().plus(LANDING_LOOK).min(until);
         while uptime() < next {
