@@ -36,6 +36,9 @@ const LOOK: Duration = Duration::from_millis(100);
 const LANDING: Duration = Duration::from_mins(1);
 const LANDING_LOOK: Duration = Duration::from_secs(3);
 
+/// Why a child is killed before its time.
+const LEASE_ENDS: &str = "the lease of its lock is about to end";
+
 /// The numbers of our beats begin so far above those of whom we follow: a write of theirs that is
 /// still on its way must not have the bytes of one of ours.
 const BEAT_STRIDE: u64 = 1_000_000;
@@ -53,6 +56,7 @@ pub(crate) struct Adopted {
 pub(crate) async fn adopt(shell: &mut Shell, head: &Head, case: &Case, env: &Env) -> Adopted {
     let mut adopted = Adopted::default();
     let mut landing = Vec::new();
+    let mut fence = None;
     for entry in case.receipt.locks.iter().filter(|entry| !entry.inherited) {
         let tenure = case.tenures.iter().find(|tenure| tenure.id == entry.id);
         let is_lent = head.files.iter().any(|file| file.id == entry.id.0);
@@ -67,12 +71,14 @@ pub(crate) async fn adopt(shell: &mut Shell, head: &Head, case: &Case, env: &Env
                 if let Err(error) = keep(shell, entry, tenure, head, &case.receipt, env).await {
                     cannot_open(shell, entry, &error);
                     adopted.left.push(entry.clone());
+                    // Nobody keeps it, so its lease ends where it was told last.
+                    fence = fence.into_iter().chain(tenure.kill_at()).min();
                 }
             }
             Some(_) => landing.push((entry, uptime().plus(LANDING))),
         }
     }
-    end_child(shell, head, &case.receipt).await;
+    end_child(shell, head, &case.receipt, fence).await;
     let dir = case.file.as_deref().and_then(Path::parent).map(Path::to_owned);
     give_back(shell, dir, &case.receipt, &mut adopted).await;
     for (entry, until) in landing {
@@ -209,11 +215,13 @@ struct Ending {
     child: Orphans,
     interrupt_at: Option<Uptime>,
     kill_at: Uptime,
+    /// When the lease of a lock ends that nobody keeps any more.
+    fence: Option<Uptime>,
     killed: bool,
 }
 
 impl Ending {
-    fn begin(child: Orphans, head: &Head, grace: Duration) -> Self {
+    fn begin(child: Orphans, head: &Head, grace: Duration, fence: Option<Uptime>) -> Self {
         let now = uptime();
         let interrupt_at = match head.interrupts {
             Interrupts::None => Some(now),
@@ -222,7 +230,7 @@ impl Ending {
             Interrupts::Maybe => Some(now.plus(grace / 2)),
             Interrupts::Sent => None,
         };
-        Self { child, interrupt_at, kill_at: now.plus(grace), killed: head.killed }
+        Self { child, interrupt_at, kill_at: now.plus(grace), fence, killed: head.killed }
     }
 
     fn next(&self) -> Uptime {
@@ -234,6 +242,9 @@ impl Ending {
         let now = uptime();
         if self.interrupt_at.is_some_and(|at| now >= at) {
             self.interrupt(shell);
+        }
+        if !self.killed && self.fence.is_some_and(|at| now >= at) {
+            self.kill(shell, LEASE_ENDS);
         }
         if !self.killed && now >= self.kill_at {
             self.kill(shell, "its time to end is over");
@@ -270,15 +281,15 @@ fn signal(shell: &Shell, child: &Orphans, signal: Signal) {
 }
 
 /// Sees the child to its end; returns only when nothing of it lives.
-async fn end_child(shell: &mut Shell, head: &Head, receipt: &Receipt) {
+async fn end_child(shell: &mut Shell, head: &Head, receipt: &Receipt, fence: Option<Uptime>) {
     let Some(child) = head.child else { return };
     let grace = Duration::from_millis(receipt.orphan_grace);
-    let mut ending = Ending::begin(child, head, grace);
+    let mut ending = Ending::begin(child, head, grace, fence);
     while !child.are_gone() {
         ending.act(shell);
         match shell.next(Some(ending.next()), None).await {
             Happening::Lease(_, News::Kill) if !ending.killed => {
-                ending.kill(shell, "the lease of its lock is about to end");
+                ending.kill(shell, LEASE_ENDS);
             }
             Happening::Lease(index, News::Lost(current)) => {
                 // Said; whoever has it now must not wait for us.

@@ -73,6 +73,11 @@ impl CaseTenure {
         Uptime(Duration::from_millis(self.renewed))
     }
 
+    /// When the child must be dead if nobody renews the lease.
+    pub(crate) fn kill_at(&self) -> Option<Uptime> {
+        self.term().fences().map(|(_, kill)| self.renewed().plus(kill))
+    }
+
     pub(crate) fn term(&self) -> LeaseTerm {
         self.ttl.map_or(LeaseTerm::Never, |ttl| LeaseTerm::After(Duration::from_millis(ttl)))
     }
