@@ -55,7 +55,7 @@ pub(crate) struct Adopted {
 /// Ends the run of this case; what the child was asked is in `head`.
 pub(crate) async fn adopt(shell: &mut Shell, head: &Head, case: &Case, env: &Env) -> Adopted {
     let mut adopted = Adopted::default();
-    let mut landing = Vec::new();
+    let (landed, mut landing) = (uptime().plus(LANDING), Vec::new());
     let mut fence = None;
     for entry in case.receipt.locks.iter().filter(|entry| !entry.inherited) {
         let tenure = case.tenures.iter().find(|tenure| tenure.id == entry.id);
@@ -65,9 +65,13 @@ pub(crate) async fn adopt(shell: &mut Shell, head: &Head, case: &Case, env: &Env
             None => {}
             // Nobody needs it while it is given back.
             Some(tenure) if tenure.granted && head.child.is_none() && !is_lent => {
-                landing.push((entry, uptime()));
+                let until = if tenure.unanswered { landed } else { uptime() };
+                landing.push((entry, tenure, until));
             }
             Some(tenure) if tenure.granted => {
+                if tenure.unanswered {
+                    landing.push((entry, tenure, landed));
+                }
                 if let Err(error) = keep(shell, entry, tenure, head, &case.receipt, env).await {
                     cannot_open(shell, entry, &error);
                     adopted.left.push(entry.clone());
@@ -75,14 +79,18 @@ pub(crate) async fn adopt(shell: &mut Shell, head: &Head, case: &Case, env: &Env
                     fence = fence.into_iter().chain(tenure.kill_at()).min();
                 }
             }
-            Some(_) => landing.push((entry, uptime().plus(LANDING))),
+            Some(tenure) => landing.push((entry, tenure, landed)),
         }
     }
     end_child(shell, head, &case.receipt, fence).await;
     let dir = case.file.as_deref().and_then(Path::parent).map(Path::to_owned);
     give_back(shell, dir, &case.receipt, &mut adopted).await;
-    for (entry, until) in landing {
-        match catch(shell, entry, &case.receipt, env, until).await {
+    for (entry, tenure, until) in landing {
+        // It stays in the receipt, whatever lands.
+        if adopted.left.iter().any(|left| left.id == entry.id) {
+            continue;
+        }
+        match catch(shell, (entry, tenure), &case.receipt, env, until).await {
             Ok(Caught::Released) => adopted.released += 1,
             Ok(Caught::Nothing) => {}
             // Said already.
@@ -318,10 +326,11 @@ enum Caught {
     Left,
 }
 
-/// Looks for a lock that a request nobody saw the answer of may still create, and removes it.
+/// Looks for a lock that a request nobody saw the answer of may still create, and removes it; where
+/// several such requests are out, each time that one has.
 async fn catch(
     shell: &mut Shell,
-    entry: &Entry,
+    (entry, known): (&Entry, &CaseTenure),
     receipt: &Receipt,
     env: &Env,
     until: Uptime,
@@ -335,19 +344,27 @@ async fn catch(
     let store =
         target.open().await.map_err(|source| Error::Store { lock: lock.clone(), source })?;
     let register = Register { lock, store: store.clone(), key: target.key.clone() };
+    let mut caught = Caught::Nothing;
     loop {
         let since = uptime();
         let stored = look::read(shell, &register, look::PATIENCE).await?;
         if let Some(stored) = stored.filter(|it| it.record.is_held_by(&entry.id)) {
             let (id, version) = (entry.id.clone(), Some(stored.version));
+            let (target, store) = (target.clone(), store.clone());
             let grant = Grant { target, store, id, version, since, may_still_appear: false };
             shell.keep(Kept::new(grant, None));
             let outcomes = release::all(shell, None, true).await;
             let is_left = outcomes.iter().any(|it| matches!(it, ReleaseOutcome::Unconfirmed(_)));
-            return Ok(if is_left { Caught::Left } else { Caught::Released });
+            if is_left {
+                return Ok(Caught::Left);
+            }
+            caught = Caught::Released;
+            if !known.unanswered {
+                return Ok(caught);
+            }
         }
         if uptime() >= until {
-            return Ok(Caught::Nothing);
+            return Ok(caught);
         }
         let next = uptime().plus(LANDING_LOOK).min(until);
         while uptime() < next {

@@ -45,6 +45,8 @@ pub(crate) struct CaseTenure {
     pub(crate) ttl: Option<u64>,
     /// The number of the last beat that was sent.
     pub(crate) beat: u64,
+    /// Whether an earlier create was never answered, so that the lock may appear once more.
+    pub(crate) unanswered: bool,
 }
 
 impl Case {
@@ -66,7 +68,7 @@ impl Case {
 
 impl CaseTenure {
     fn asked(id: &LockId) -> Self {
-        Self { id: id.clone(), granted: false, renewed: 0, ttl: None, beat: 0 }
+        Self { id: id.clone(), granted: false, renewed: 0, ttl: None, beat: 0, unanswered: false }
     }
 
     pub(crate) fn renewed(&self) -> Uptime {
@@ -180,10 +182,12 @@ impl Guard {
         notices
     }
 
-    /// Before the first request that may make the lock ours.
-    pub(crate) fn asked(&mut self, id: &LockId) {
-        if self.receipt.is_some() && !self.tenures.iter().any(|tenure| tenure.id == *id) {
-            self.tenures.push(CaseTenure::asked(id));
+    /// Before a request that may make the lock ours; `unanswered`: so may an earlier one.
+    pub(crate) fn asked(&mut self, id: &LockId, unanswered: bool) {
+        let asked = CaseTenure { unanswered, ..CaseTenure::asked(id) };
+        if self.receipt.is_some() && !self.tenures.contains(&asked) {
+            self.tenures.retain(|tenure| tenure.id != *id);
+            self.tenures.push(asked);
             self.tell();
         }
     }
@@ -234,6 +238,7 @@ impl Guard {
         for kept in kept {
             let mut tenure = CaseTenure::asked(&kept.grant.id);
             tenure.granted = true;
+            tenure.unanswered = kept.grant.may_still_appear;
             tenure.renewed = millis(kept.grant.since.0);
             if let Some(keeper) = &kept.keeper {
                 let (renewed, term) = keeper.renewed();
