@@ -208,7 +208,8 @@ impl<'a> Attempt<'a> {
                 Action::Done(outcome) => break outcome,
                 Action::Write(slot, record, expect) => {
                     if slot == Slot::Lock {
-                        shell.guard.asked(&self.id);
+                        let unanswered = self.machine.acquire().may_still_appear();
+                        shell.guard.asked(&self.id, unanswered);
                     }
                     let (store, key) = self.register(slot);
                     shell.send(Request::Write(store, key, record, expect));

@@ -37,6 +37,9 @@ const LOOK: Duration = Duration::from_millis(100);
 const LANDING: Duration = Duration::from_mins(1);
 const LANDING_LOOK: Duration = Duration::from_secs(3);
 
+/// Why a child is killed before its time.
+const LEASE_ENDS: &str = "the lease of its lock is about to end";
+
 /// The numbers of our beats begin so far above those of whom we follow: a write of theirs that is
 /// still on its way must not have the bytes of one of ours.
 const BEAT_STRIDE: u64 = 1_000_000;
@@ -53,7 +56,8 @@ pub(crate) struct Adopted {
 /// Ends the run of this case; what the child was asked is in `head`.
 pub(crate) async fn adopt(shell: &mut Shell, head: &Head, case: &Case, env: &Env) -> Adopted {
     let mut adopted = Adopted::default();
-    let mut landing = Vec::new();
+    let (landed, mut landing) = (uptime().plus(LANDING), Vec::new());
+    let mut fence = None;
     let dir = case.file.as_deref().and_then(Path::parent).map(Path::to_owned);
     // A hold has no child of its own, but others may run under its locks.
     let is_used = |id: &LockId| {
@@ -70,25 +74,35 @@ pub(crate) async fn adopt(shell: &mut Shell, head: &Head, case: &Case, env: &Env
             Some(tenure)
                 if tenure.granted && head.child.is_none() && !is_lent && !is_used(&entry.id) =>
             {
-                landing.push((entry, uptime()));
+                let until = if tenure.unanswered { landed } else { uptime() };
+                landing.push((entry, tenure, until));
             }
             Some(tenure) if tenure.granted => {
+                if tenure.unanswered {
+                    landing.push((entry, tenure, landed));
+                }
                 if let Err(error) = keep(shell, entry, tenure, head, &case.receipt, env).await {
                     cannot_open(shell, entry, &error);
                     adopted.left.push(entry.clone());
+                    // Nobody keeps it, so its lease ends where it was told last.
+                    fence = fence.into_iter().chain(tenure.kill_at()).min();
                 }
             }
-            Some(_) => landing.push((entry, uptime().plus(LANDING))),
+            Some(tenure) => landing.push((entry, tenure, landed)),
         }
     }
-    end_child(shell, head, &case.receipt).await;
+    end_child(shell, head, &case.receipt, fence).await;
     give_back(shell, dir, &case.receipt, &mut adopted).await;
-    for (entry, until) in landing {
-        match catch(shell, entry, &case.receipt, env, until).await {
+    for (entry, tenure, until) in landing {
+        // It stays in the receipt, whatever lands.
+        if adopted.left.iter().any(|left| left.id == entry.id) {
+            continue;
+        }
+        match catch(shell, (entry, tenure), &case.receipt, env, until).await {
             Ok(Caught::Released) => adopted.released += 1,
             Ok(Caught::Nothing) => {}
             // Said already.
-            Ok(Caught::Stays) => adopted.left.push(entry.clone()),
+            Ok(Caught::Left) => adopted.left.push(entry.clone()),
             Err(error) => {
                 cannot_open(shell, entry, &error);
                 adopted.left.push(entry.clone());
@@ -217,11 +231,13 @@ struct Ending {
     child: Orphans,
     interrupt_at: Option<Uptime>,
     kill_at: Uptime,
+    /// When the lease of a lock ends that nobody keeps any more.
+    fence: Option<Uptime>,
     killed: bool,
 }
 
 impl Ending {
-    fn begin(child: Orphans, head: &Head, grace: Duration) -> Self {
+    fn begin(child: Orphans, head: &Head, grace: Duration, fence: Option<Uptime>) -> Self {
         let now = uptime();
         let interrupt_at = match head.interrupts {
             Interrupts::None => Some(now),
@@ -230,7 +246,7 @@ impl Ending {
             Interrupts::Maybe => Some(now.plus(grace / 2)),
             Interrupts::Sent => None,
         };
-        Self { child, interrupt_at, kill_at: now.plus(grace), killed: head.killed }
+        Self { child, interrupt_at, kill_at: now.plus(grace), fence, killed: head.killed }
     }
 
     fn next(&self) -> Uptime {
@@ -242,6 +258,9 @@ impl Ending {
         let now = uptime();
         if self.interrupt_at.is_some_and(|at| now >= at) {
             self.interrupt(shell);
+        }
+        if !self.killed && self.fence.is_some_and(|at| now >= at) {
+            self.kill(shell, LEASE_ENDS);
         }
         if !self.killed && now >= self.kill_at {
             self.kill(shell, "its time to end is over");
@@ -278,15 +297,15 @@ fn signal(shell: &Shell, child: &Orphans, signal: Signal) {
 }
 
 /// Sees the child to its end; returns only when nothing of it lives.
-async fn end_child(shell: &mut Shell, head: &Head, receipt: &Receipt) {
+async fn end_child(shell: &mut Shell, head: &Head, receipt: &Receipt, fence: Option<Uptime>) {
     let Some(child) = head.child else { return };
     let grace = Duration::from_millis(receipt.orphan_grace);
-    let mut ending = Ending::begin(child, head, grace);
+    let mut ending = Ending::begin(child, head, grace, fence);
     while !child.are_gone() {
         ending.act(shell);
         match shell.next(Some(ending.next()), None).await {
             Happening::Lease(_, News::Kill) if !ending.killed => {
-                ending.kill(shell, "the lease of its lock is about to end");
+                ending.kill(shell, LEASE_ENDS);
             }
             Happening::Lease(index, News::Lost(current)) => {
                 // Said; whoever has it now must not wait for us.
@@ -307,18 +326,19 @@ async fn end_child(shell: &mut Shell, head: &Head, receipt: &Receipt) {
     }
 }
 
-/// What came of looking for a lock.
+/// What a look for a lock came to.
 enum Caught {
     Nothing,
     Released,
-    /// It could not be given back.
-    Stays,
+    /// It is there, and could not be given back.
+    Left,
 }
 
-/// Looks for a lock that a request nobody saw the answer of may still create, and removes it.
+/// Looks for a lock that a request nobody saw the answer of may still create, and removes it; where
+/// several such requests are out, each time that one has.
 async fn catch(
     shell: &mut Shell,
-    entry: &Entry,
+    (entry, known): (&Entry, &CaseTenure),
     receipt: &Receipt,
     env: &Env,
     until: Uptime,
@@ -332,22 +352,27 @@ async fn catch(
     let store =
         target.open().await.map_err(|source| Error::Store { lock: lock.clone(), source })?;
     let register = Register { lock, store: store.clone(), key: target.key.clone() };
+    let mut caught = Caught::Nothing;
     loop {
         let since = uptime();
         let stored = look::read(shell, &register, look::PATIENCE).await?;
         if let Some(stored) = stored.filter(|it| it.record.is_held_by(&entry.id)) {
             let (id, version) = (entry.id.clone(), Some(stored.version));
+            let (target, store) = (target.clone(), store.clone());
             let grant = Grant { target, store, id, version, since, may_still_appear: false };
             shell.keep(Kept::new(grant, None));
             let outcomes = release::all(shell, None, true).await;
-            return Ok(match outcomes.first() {
-                Some(ReleaseOutcome::Released) => Caught::Released,
-                Some(ReleaseOutcome::Unconfirmed(_)) => Caught::Stays,
-                _ => Caught::Nothing,
-            });
+            let is_left = outcomes.iter().any(|it| matches!(it, ReleaseOutcome::Unconfirmed(_)));
+            if is_left {
+                return Ok(Caught::Left);
+            }
+            caught = Caught::Released;
+            if !known.unanswered {
+                return Ok(caught);
+            }
         }
         if uptime() >= until {
-            return Ok(Caught::Nothing);
+            return Ok(caught);
         }
         let next = uptime().plus(LANDING_LOOK).min(until);
         while uptime() < next {

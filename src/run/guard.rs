@@ -116,10 +116,12 @@ impl Guard {
         notices
     }
 
-    /// Before the first request that may make the lock ours.
-    pub(crate) fn asked(&mut self, id: &LockId) {
-        if self.receipt.is_some() && !self.tenures.iter().any(|tenure| tenure.id == *id) {
-            self.tenures.push(CaseTenure::asked(id));
+    /// Before a request that may make the lock ours; `unanswered`: so may an earlier one.
+    pub(crate) fn asked(&mut self, id: &LockId, unanswered: bool) {
+        let asked = CaseTenure { unanswered, ..CaseTenure::asked(id) };
+        if self.receipt.is_some() && !self.tenures.contains(&asked) {
+            self.tenures.retain(|tenure| tenure.id != *id);
+            self.tenures.push(asked);
             self.tell();
         }
     }
@@ -170,6 +172,7 @@ impl Guard {
         for kept in kept {
             let mut tenure = CaseTenure::asked(&kept.grant.id);
             tenure.granted = true;
+            tenure.unanswered = kept.grant.may_still_appear;
             tenure.renewed = millis(kept.grant.since.0);
             if let Some(keeper) = &kept.keeper {
                 let (renewed, term) = keeper.renewed();

@@ -32,6 +32,8 @@ pub(crate) struct CaseTenure {
     pub(crate) ttl: Option<u64>,
     /// The number of the last beat that was sent.
     pub(crate) beat: u64,
+    /// Whether an earlier create was never answered, so that the lock may appear once more.
+    pub(crate) unanswered: bool,
 }
 
 impl Case {
@@ -63,11 +65,16 @@ impl Case {
 
 impl CaseTenure {
     pub(super) fn asked(id: &LockId) -> Self {
-        Self { id: id.clone(), granted: false, renewed: 0, ttl: None, beat: 0 }
+        Self { id: id.clone(), granted: false, renewed: 0, ttl: None, beat: 0, unanswered: false }
     }
 
     pub(crate) fn renewed(&self) -> Uptime {
         Uptime(Duration::from_millis(self.renewed))
+    }
+
+    /// When the child must be dead if nobody renews the lease.
+    pub(crate) fn kill_at(&self) -> Option<Uptime> {
+        self.term().fences().map(|(_, kill)| self.renewed().plus(kill))
     }
 
     pub(crate) fn term(&self) -> LeaseTerm {
