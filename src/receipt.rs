@@ -59,6 +59,9 @@ pub struct Receipt {
     pub child: Option<Orphans>,
     /// Whether this is what `hold` left behind.
     pub is_hold: bool,
+    /// Whether all is given back, and the receipt is kept for what was said meanwhile.
+    #[serde(default)]
+    pub is_over: bool,
     /// How long Terraform may take to end after the runner was killed, in milliseconds.
     pub orphan_grace: u64,
     /// All locks and IDs that were asked for and not given back.
@@ -109,6 +112,7 @@ impl Receipt {
             guardian: None,
             child: None,
             is_hold,
+            is_over: false,
             orphan_grace: u64::try_from(orphan_grace.as_millis()).unwrap_or(u64::MAX),
             locks: Vec::new(),
         })
@@ -153,10 +157,7 @@ impl ReceiptFile {
         self.0.with_extension("log")
     }
 
-    /// Writes it as a whole.
-    ///
-    /// # Errors
-    /// The disk is full, the directory is read-only, or gone.
+    /// Writes it as a whole; fails on a full disk and in a directory that is read-only or gone.
     pub fn write(&self, receipt: &Receipt) -> io::Result<()> {
         let aside = self.0.with_extension("next");
         let text = serde_json::to_vec_pretty(receipt)?;
@@ -224,13 +225,11 @@ impl ReceiptFile {
 
     /// Removes what was settled long ago and nobody asked about.
     pub fn sweep(dir: &Path) {
-        let is_old = |file: &Self| {
-            let modified = fs::metadata(&file.0).and_then(|metadata| metadata.modified());
-            modified.ok().and_then(|at| at.elapsed().ok()).is_some_and(|age| age > SETTLED_FOR)
-        };
         // Housekeeping: what cannot be read or removed stays.
         for file in Self::all_in(dir).unwrap_or_default() {
-            if is_old(&file) && file.read().is_ok_and(|receipt| receipt.locks.is_empty()) {
+            let written = fs::metadata(&file.0).and_then(|metadata| metadata.modified());
+            let age = written.ok().and_then(|at| at.elapsed().ok()).unwrap_or_default();
+            if age > SETTLED_FOR && file.read().is_ok_and(|receipt| receipt.is_over) {
                 drop(file.remove());
             }
         }

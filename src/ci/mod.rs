@@ -60,7 +60,7 @@ impl Ci {
             actor: text(env.get("TFWRAP_ACTOR").map(str::to_owned).or(actor)),
             job: text(job),
             attempt,
-            job_key: job_variable(env).map(|(_, value)| value.to_owned()),
+            job_key: job_key(env),
         }
     }
 
@@ -94,18 +94,33 @@ impl Ci {
     }
 }
 
-/// In the order of protocol: one per job, handed down to every process of it.
-const JOB_KEYS: [&str; 5] = [
-    "RUNNER_TRACKING_ID",
-    "CI_JOB_ID",
-    "BUILDKITE_JOB_ID",
-    "SYSTEM_JOBID",
-    "JENKINS_SERVER_COOKIE",
+/// What tells this very job from all others, the legs of a matrix too: variables that every process
+/// of it has, all of a row together. The first row that is there counts.
+const JOB_KEYS: [&[&str]; 8] = [
+    &["RUNNER_TRACKING_ID"],
+    // A job in a container of GitHub's has no other: a runner has one job at a time.
+    &["GITHUB_RUN_ID", "GITHUB_RUN_ATTEMPT", "GITHUB_JOB", "RUNNER_NAME"],
+    &["CI_JOB_ID"],
+    &["BUILDKITE_JOB_ID"],
+    &["VSTS_PROCESS_LOOKUP_ID"],
+    // The ID of a job is the same in every run of its pipeline.
+    &["SYSTEM_JOBID", "BUILD_BUILDID"],
+    // The cookie is the server's, or a workspace's; the tag is a build's.
+    &["JENKINS_SERVER_COOKIE", "BUILD_TAG"],
+    &["JENKINS_SERVER_COOKIE"],
 ];
 
-/// The variable that this very job has and no other, and its value.
+/// The first variable that tells this job from others, with its value.
 pub(crate) fn job_variable(env: &Env) -> Option<(&'static str, &str)> {
-    JOB_KEYS.into_iter().find_map(|name| env.get(name).map(|value| (name, value)))
+    let row = JOB_KEYS.into_iter().find(|row| row.iter().all(|name| env.get(name).is_some()))?;
+    env.get(row[0]).map(|value| (row[0], value))
+}
+
+/// All of them together.
+fn job_key(env: &Env) -> Option<String> {
+    let values =
+        |row: &[&str]| -> Option<Vec<_>> { row.iter().map(|name| env.get(name)).collect() };
+    JOB_KEYS.into_iter().find_map(values).map(|values| values.join("\n"))
 }
 
 /// Whether a flag-like variable is set to something that does not mean no.

@@ -122,7 +122,7 @@ const ROWS: &[Row] = &[
         ],
         info: "https://dev.azure.com/acme/My%20Infra%20%26%20Co/_build/results\
                ?buildId=1234&view=logs&j=12f1170f-54f2 (Apply by Alice)",
-        job_key: Some("12f1170f-54f2"),
+        job_key: Some("12f1170f-54f2\n1234"),
     },
     Row {
         system: Some(System::Atlantis),

@@ -12,7 +12,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigSet, Signal, raise};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{dup2_stderr, dup2_stdin};
 use rustix::net::{RecvFlags, SendFlags, recv, send};
@@ -109,6 +109,12 @@ pub(crate) fn begin_keeper() {
     // Another name is no reason not to work.
     let _unnamed = prctl::set_name(SHORT_NAME);
     let _left_to_the_wait = prctl::set_pdeathsig(Signal::SIGTERM);
+    // Whoever waits may have been killed before that; nothing has been begun yet.
+    let stdin = io::stdin();
+    let mut ready = [PollFd::new(stdin.as_fd(), PollFlags::empty())];
+    if poll(&mut ready, PollTimeout::ZERO).is_ok_and(|closed| closed > 0) {
+        let _ends_us = raise(Signal::SIGTERM);
+    }
 }
 
 /// Hands the environment over, and stands alone from here on: nothing that belongs to the step

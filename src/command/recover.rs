@@ -13,7 +13,7 @@ use crate::env::Env;
 use crate::error::Error;
 use crate::lock::Uptime;
 use crate::lock::lease::Lease;
-use crate::receipt::{Receipt, ReceiptFile};
+use crate::receipt::{Entry, Receipt, ReceiptFile};
 use crate::report::{Notice, clean};
 use crate::run::adopt::{adopt, complete};
 use crate::run::guard::Case;
@@ -42,6 +42,17 @@ pub(crate) struct Recovery<'a> {
     pub(crate) wait: Duration,
 }
 
+impl Recovery<'_> {
+    fn is_of_this_job(&self, receipt: &Receipt) -> bool {
+        receipt.job.is_some() && receipt.job == self.job
+    }
+
+    /// Whether its processes may be told to end: they are of this job, and there is time for it.
+    fn may_end(&self, receipt: &Receipt) -> bool {
+        self.is_of_this_job(receipt) && !self.wait.is_zero()
+    }
+}
+
 /// What became of one receipt.
 enum Fate {
     /// Nothing of it is left.
@@ -55,18 +66,29 @@ enum Fate {
 /// Looks at every receipt of this machine.
 pub(crate) async fn run(shell: &mut Shell, recovery: &Recovery<'_>) -> Result<(), Error> {
     let dir = state_dir::path(recovery.env);
-    let files = ReceiptFile::all_in(&dir).map_err(|error| Error::Config {
+    let mut files = ReceiptFile::all_in(&dir).map_err(|error| Error::Config {
         message: format!("receipts cannot be looked for in `{}`: {error}", dir.display()),
         hint: Some("name the directory of the run with `TFWRAP_STATE_DIR`".to_owned()),
     })?;
     let until = uptime().plus(recovery.wait);
     let mut left = Vec::new();
     let mut done = 0;
+    // A hold waits for those that run under it, so they come first; and for one that was begun
+    // under it, so all are told before any is waited for.
+    files.sort_by_cached_key(|file| file.read().is_ok_and(|receipt| receipt.is_hold));
+    let mut told = false;
     for file in &files {
-        match one(shell, recovery, file, until).await? {
-            Fate::Settled => done += 1,
-            Fate::Theirs => {}
-            Fate::Left(why) => left.push(why),
+        let is_hold = file.read().is_ok_and(|receipt| receipt.is_hold);
+        if is_hold && !std::mem::replace(&mut told, true) {
+            tell_holds(shell, recovery, &files);
+        }
+        match one(shell, recovery, file, until).await {
+            Ok(Fate::Settled) => done += 1,
+            Ok(Fate::Theirs) => {}
+            Ok(Fate::Left(why)) => left.push(why),
+            Err(error @ Error::Interrupted { .. }) => return Err(error),
+            // No reason to leave the others.
+            Err(error) => left.push(error.to_string()),
         }
     }
     if !left.is_empty() {
@@ -103,7 +125,7 @@ async fn one(
             return Ok(Fate::Theirs);
         }
     };
-    let is_of_this_job = receipt.job.is_some() && receipt.job == recovery.job;
+    let is_of_this_job = recovery.is_of_this_job(&receipt);
     let Some(here) = World::here() else {
         return Ok(Fate::Left("without `/proc` nobody can tell what still runs".to_owned()));
     };
@@ -121,13 +143,19 @@ async fn one(
         }
         Sight::Elsewhere => return Ok(Fate::Theirs),
     }
-    if is_of_this_job {
+    if recovery.may_end(&receipt) {
         // What a hold needs to give its locks back is always waited for.
         let until = if receipt.is_hold { until.max(uptime().plus(A_RELEASE)) } else { until };
         wait_for(shell, &receipt, file, until).await?;
     }
-    // Its guardian may have settled it meanwhile.
-    let receipt = file.read().unwrap_or(receipt);
+    // It, or its guardian, may have settled it meanwhile.
+    let receipt = match file.read() {
+        Err(_) if !file.path().exists() => {
+            shell.say(Notice::Note { message: format!("{} has ended", run_of(&receipt)) });
+            return Ok(Fate::Settled);
+        }
+        read => read.unwrap_or(receipt),
+    };
     let ends_by_itself =
         receipt.runner.is_alive() || receipt.guardian.is_some_and(ProcessId::is_alive);
     let child = receipt.child.filter(|child| !Orphans::are_gone(child));
@@ -176,7 +204,8 @@ async fn wait_for(
             shell.say(Notice::Note {
                 message: format!("waiting for the end of {}", run_of(receipt)),
             });
-            if runs {
+            // Holds were told already.
+            if runs && !receipt.is_hold {
                 ask_to_end(shell, receipt);
             }
         }
@@ -203,6 +232,16 @@ async fn wait_for(
     }
 }
 
+fn tell_holds(shell: &Shell, recovery: &Recovery<'_>, files: &[ReceiptFile]) {
+    let Some(here) = World::here() else { return };
+    for receipt in files.iter().filter_map(|file| file.read().ok()) {
+        let is_here = receipt.world.seen_from(&here) == Sight::Here;
+        if receipt.is_hold && is_here && recovery.may_end(&receipt) {
+            ask_to_end(shell, &receipt);
+        }
+    }
+}
+
 fn ask_to_end(shell: &Shell, receipt: &Receipt) {
     match receipt.runner.signal(Signal::SIGTERM) {
         Ok(true) => shell
@@ -224,16 +263,24 @@ async fn give_back(
     child: Option<Orphans>,
 ) -> Result<Fate, Error> {
     show_log(shell, file, 0);
-    let living = dependents::living(
-        file.path().parent().unwrap_or(Path::new("/")),
-        &receipt.locks.iter().map(|entry| entry.id.clone()).collect::<Vec<_>>(),
-    );
+    // What it had inherited is not given back here.
+    let own = receipt.locks.iter().filter(|entry| !entry.inherited);
+    let own: Vec<_> = own.map(|entry| entry.id.clone()).collect();
+    let living = dependents::living(file.path().parent().unwrap_or(Path::new("/")), &own);
     if let Some(first) = living.first() {
         return Ok(Fate::Left(format!("{} runs under a lock of it", run_of(first))));
     }
     // Whether the child got its interrupt nobody knows any more.
     let head = Head { child, interrupts: Interrupts::Maybe, ..Head::default() };
-    let case = Case::of_the_dead(file, receipt, recovery.wait);
+    let mut case = Case::of_the_dead(file, receipt, recovery.wait);
+    if child.is_some() {
+        for entry in &receipt.locks {
+            // Without an answer the lock is kept all the same; the store is asked again.
+            if let Ok(Some(lease)) = lease_of(shell, entry, receipt, recovery.env).await {
+                case.declared(&entry.id, lease);
+            }
+        }
+    }
     let adopted = adopt(shell, &head, &case, recovery.env).await;
     if adopted.left.is_empty() {
         if let Err(error) = file.remove() {
@@ -275,6 +322,27 @@ pub(super) async fn finish(
         Fate::Settled | Fate::Theirs => Ok(()),
         Fate::Left(message) => Err(Error::LeftBehind { message, hint: None }),
     }
+}
+
+/// What the dead declared for a lock that is still theirs. While their child is ended, it is kept
+/// just so: whoever does that may be killed, too, and then it must expire.
+async fn lease_of(
+    shell: &mut Shell,
+    entry: &Entry,
+    receipt: &Receipt,
+    env: &Env,
+) -> Result<Option<Lease>, Error> {
+    let target = complete(entry, receipt, env);
+    if entry.inherited || !target.has_lease() {
+        return Ok(None);
+    }
+    let lock = target.url();
+    let store =
+        target.open().await.map_err(|source| Error::Store { lock: lock.clone(), source })?;
+    let register = look::Register { lock, store, key: target.key.clone() };
+    let stored = look::read(shell, &register, look::PATIENCE).await?;
+    let record = stored.map(|stored| stored.record).filter(|it| it.is_held_by(&entry.id));
+    Ok(record.and_then(|record| Lease::parse(record.lease.as_deref()?)))
 }
 
 /// Whether any lock of the receipt shows a sign of life within two beats.

@@ -36,8 +36,25 @@ pub(crate) async fn run(
     if chosen.is_empty() {
         shell.say(Notice::Note { message: "nothing is held".to_owned() });
     }
+    // All before any is waited for: one that was begun under another holds that one up.
+    for (_, receipt) in &chosen {
+        tell(receipt)?;
+    }
     for (file, receipt) in chosen {
         one(shell, recovery, file, receipt).await?;
+    }
+    Ok(())
+}
+
+fn is_here(receipt: &Receipt) -> bool {
+    World::here().is_some_and(|here| receipt.world.seen_from(&here) == Sight::Here)
+}
+
+/// Asks the keeper to end.
+fn tell(receipt: &Receipt) -> Result<(), Error> {
+    if is_here(receipt) && receipt.runner.is_alive() {
+        let failed = |error| Error::Internal(format!("the keeper cannot be told: {error}"));
+        receipt.runner.signal(Signal::SIGTERM).map_err(failed)?;
     }
     Ok(())
 }
@@ -56,10 +73,12 @@ fn choose<'a>(
     }
     let held: Vec<_> = Held::from_env(recovery.env).ids().cloned().collect();
     let of_env: Vec<_> = holds.iter().filter(|hold| has(hold, &held)).collect();
-    if !of_env.is_empty() {
+    // Without a job to go by, whatever else is held on this machine is somebody else's.
+    if !of_env.is_empty() || (recovery.job.is_none() && !held.is_empty()) {
         return Ok(of_env);
     }
-    let is_ours = |hold: &&Hold| recovery.job.is_none() || hold.1.job == recovery.job;
+    // Who is in no job does not end what a job holds.
+    let is_ours = |hold: &&Hold| hold.1.job == recovery.job;
     let ours: Vec<_> = holds.iter().filter(is_ours).collect();
     if recovery.job.is_none() && ours.len() > 1 {
         let ids = ours.iter().flat_map(|(_, receipt)| &receipt.locks);
@@ -78,20 +97,13 @@ async fn one(
     file: &ReceiptFile,
     receipt: &Receipt,
 ) -> Result<(), Error> {
-    let is_here = World::here().is_some_and(|here| receipt.world.seen_from(&here) == Sight::Here);
-    if is_here && receipt.runner.is_alive() {
-        receipt
-            .runner
-            .signal(Signal::SIGTERM)
-            .map_err(|error| Error::Internal(format!("the keeper cannot be told: {error}")))?;
-    }
     let lives = |receipt: &Receipt| {
         receipt.runner.is_alive() || receipt.guardian.is_some_and(ProcessId::is_alive)
     };
     let mut shown = 0;
     loop {
         shown = recover::show_log(shell, file, shown);
-        if !is_here || !lives(receipt) {
+        if !is_here(receipt) || !lives(receipt) {
             break;
         }
         look::pause(shell, LOOK).await?;

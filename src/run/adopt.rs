@@ -55,9 +55,11 @@ pub(crate) async fn adopt(shell: &mut Shell, head: &Head, case: &Case, env: &Env
     let mut adopted = Adopted::default();
     let mut landing = Vec::new();
     let dir = case.file.as_deref().and_then(Path::parent).map(Path::to_owned);
-    let ids: Vec<_> = case.receipt.locks.iter().map(|entry| entry.id.clone()).collect();
-    let is_needed = head.child.is_some()
-        || dir.as_deref().is_some_and(|dir| !dependents::living(dir, &ids).is_empty());
+    // A hold has no child of its own, but others may run under its locks.
+    let is_used = |id: &LockId| {
+        let of_this = std::slice::from_ref(id);
+        dir.as_deref().is_some_and(|dir| !dependents::living(dir, of_this).is_empty())
+    };
     for entry in case.receipt.locks.iter().filter(|entry| !entry.inherited) {
         let tenure = case.tenures.iter().find(|tenure| tenure.id == entry.id);
         let is_lent = head.files.iter().any(|file| file.id == entry.id.0);
@@ -65,7 +67,9 @@ pub(crate) async fn adopt(shell: &mut Shell, head: &Head, case: &Case, env: &Env
             // Never asked for.
             None => {}
             // Nobody needs it while it is given back.
-            Some(tenure) if tenure.granted && !is_needed && !is_lent => {
+            Some(tenure)
+                if tenure.granted && head.child.is_none() && !is_lent && !is_used(&entry.id) =>
+            {
                 landing.push((entry, uptime()));
             }
             Some(tenure) if tenure.granted => {
@@ -81,8 +85,10 @@ pub(crate) async fn adopt(shell: &mut Shell, head: &Head, case: &Case, env: &Env
     give_back(shell, dir, &case.receipt, &mut adopted).await;
     for (entry, until) in landing {
         match catch(shell, entry, &case.receipt, env, until).await {
-            Ok(true) => adopted.released += 1,
-            Ok(false) => {}
+            Ok(Caught::Released) => adopted.released += 1,
+            Ok(Caught::Nothing) => {}
+            // Said already.
+            Ok(Caught::Stays) => adopted.left.push(entry.clone()),
             Err(error) => {
                 cannot_open(shell, entry, &error);
                 adopted.left.push(entry.clone());
@@ -301,6 +307,14 @@ async fn end_child(shell: &mut Shell, head: &Head, receipt: &Receipt) {
     }
 }
 
+/// What came of looking for a lock.
+enum Caught {
+    Nothing,
+    Released,
+    /// It could not be given back.
+    Stays,
+}
+
 /// Looks for a lock that a request nobody saw the answer of may still create, and removes it.
 async fn catch(
     shell: &mut Shell,
@@ -308,11 +322,11 @@ async fn catch(
     receipt: &Receipt,
     env: &Env,
     until: Uptime,
-) -> Result<bool, Error> {
+) -> Result<Caught, Error> {
     let target = complete(entry, receipt, env);
     if !target.has_lease() {
         // The kernel has ended it with its holder.
-        return Ok(false);
+        return Ok(Caught::Nothing);
     }
     let lock = target.url();
     let store =
@@ -326,10 +340,14 @@ async fn catch(
             let grant = Grant { target, store, id, version, since, may_still_appear: false };
             shell.keep(Kept::new(grant, None));
             let outcomes = release::all(shell, None, true).await;
-            return Ok(outcomes.iter().all(|it| !matches!(it, ReleaseOutcome::Unconfirmed(_))));
+            return Ok(match outcomes.first() {
+                Some(ReleaseOutcome::Released) => Caught::Released,
+                Some(ReleaseOutcome::Unconfirmed(_)) => Caught::Stays,
+                _ => Caught::Nothing,
+            });
         }
         if uptime() >= until {
-            return Ok(false);
+            return Ok(Caught::Nothing);
         }
         let next = uptime().plus(LANDING_LOOK).min(until);
         while uptime() < next {

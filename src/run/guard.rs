@@ -1,17 +1,19 @@
 //! What outlives us: the receipt on the disk and the guardian. Both learn of every step before it
 //! is taken.
 
-use std::path::PathBuf;
-use std::time::Duration;
+mod case;
 
-use serde::{Deserialize, Serialize};
+pub(crate) use case::{Case, CaseTenure};
+
+use case::millis;
 
 use super::fail_point;
 use super::shell::Kept;
-use crate::clock::uptime;
+use nix::sys::signal::Signal;
+
 use crate::env::Env;
+use crate::lock::LockId;
 use crate::lock::lease::LeaseTerm;
-use crate::lock::{LockId, Uptime};
 use crate::receipt::{Beginning, Entry, Receipt, ReceiptFile};
 use crate::report::Notice;
 use crate::state_dir;
@@ -22,65 +24,6 @@ use crate::target::LockTarget;
 
 /// How often a guardian that ended is replaced.
 const MOST_GUARDIANS: u32 = 5;
-
-/// What whoever takes over must know besides what the guardian itself needs.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Case {
-    /// The receipt's file; none where there is no place for one.
-    pub(crate) file: Option<PathBuf>,
-    pub(crate) receipt: Receipt,
-    pub(crate) tenures: Vec<CaseTenure>,
-}
-
-/// How things stand with one lock of the receipt.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct CaseTenure {
-    pub(crate) id: LockId,
-    /// Whether it is ours; otherwise a request that would make it ours may be out.
-    pub(crate) granted: bool,
-    /// The start of the last request that renewed the lease, in milliseconds of the boot-time
-    /// clock.
-    pub(crate) renewed: u64,
-    /// What that declared, in milliseconds; none: never expires.
-    pub(crate) ttl: Option<u64>,
-    /// The number of the last beat that was sent.
-    pub(crate) beat: u64,
-}
-
-impl Case {
-    /// What is known of a run when neither it nor its guardian is left: that it may hold what it
-    /// asked for, and that nobody beats for it.
-    pub(crate) fn of_the_dead(file: &ReceiptFile, receipt: &Receipt, wait: Duration) -> Self {
-        let tenure = |entry: &Entry| CaseTenure {
-            granted: true,
-            renewed: millis(uptime().0),
-            ..CaseTenure::asked(&entry.id)
-        };
-        let tenures = receipt.locks.iter().map(tenure).collect();
-        let mut receipt = receipt.clone();
-        // Within the wait of whoever gives it back, where that is shorter.
-        receipt.orphan_grace = receipt.orphan_grace.min(millis(wait));
-        Self { file: Some(file.path().to_owned()), receipt, tenures }
-    }
-}
-
-impl CaseTenure {
-    fn asked(id: &LockId) -> Self {
-        Self { id: id.clone(), granted: false, renewed: 0, ttl: None, beat: 0 }
-    }
-
-    pub(crate) fn renewed(&self) -> Uptime {
-        Uptime(Duration::from_millis(self.renewed))
-    }
-
-    pub(crate) fn term(&self) -> LeaseTerm {
-        self.ttl.map_or(LeaseTerm::Never, |ttl| LeaseTerm::After(Duration::from_millis(ttl)))
-    }
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
 
 /// Keeps the receipt and the guardian up to date. Without either it does what is left.
 pub(crate) struct Guard {
@@ -93,8 +36,10 @@ pub(crate) struct Guard {
     head: Head,
     tenures: Vec<CaseTenure>,
     lent: Vec<(LockId, HeldFile)>,
-    /// With `--on-lock-lost warn`, the fence of a lock that is lost protects nothing.
-    spares_the_lost: bool,
+    /// Whether the receipt stays at the end.
+    leaves_word: bool,
+    /// Whether the child has leave to go on without its lock.
+    pub(super) outlives_loss: bool,
 }
 
 impl Guard {
@@ -109,13 +54,9 @@ impl Guard {
             head: Head::default(),
             tenures: Vec::new(),
             lent: Vec::new(),
-            spares_the_lost: false,
+            leaves_word: false,
+            outlives_loss: false,
         }
-    }
-
-    /// From here on a lock that is lost has no fence.
-    pub(crate) fn spare_the_lost(&mut self) {
-        self.spares_the_lost = true;
     }
 
     /// Begins, in the runtime, with a guardian that was started before it; and says what is
@@ -237,7 +178,8 @@ impl Guard {
                 if let LeaseTerm::After(ttl) = term {
                     tenure.ttl = Some(millis(ttl));
                 }
-                let is_spared = self.spares_the_lost && keeper.is_lost();
+                // With the lock gone and leave to go on, the fence protects nothing.
+                let is_spared = self.outlives_loss && keeper.is_lost();
                 let at = keeper.kill_at().filter(|_| !is_spared).map(|at| millis(at.0));
                 kill_at = kill_at.into_iter().chain(at).min();
             }
@@ -280,13 +222,26 @@ impl Guard {
         }
     }
 
+    /// The receipt stays when all is given back, with what was said and nobody heard.
+    pub(crate) fn leave_word(&mut self) {
+        self.leaves_word = true;
+        if let Some(receipt) = &mut self.receipt {
+            receipt.locks.retain(|entry| !entry.inherited);
+            receipt.is_over = receipt.locks.is_empty();
+        }
+        if let (Some(file), Some(receipt)) = (&self.file, &self.receipt) {
+            // Then nobody is told; nothing else depends on it.
+            drop(file.write(receipt));
+        }
+    }
+
     /// All is over. What is still in the receipt could not be given back; `may_land`: a request
     /// that was never answered may still make a lock ours, and the guardian looks on.
     pub(crate) fn finish(&mut self, may_land: bool) -> Vec<Notice> {
         let mut notices = Vec::new();
         // What was inherited is given back by whoever has it.
-        let is_done =
-            self.receipt.as_ref().is_none_or(|it| it.locks.iter().all(|entry| entry.inherited));
+        let is_done = !self.leaves_word
+            && self.receipt.as_ref().is_none_or(|it| it.locks.iter().all(|entry| entry.inherited));
         if is_done
             && let Some(file) = self.file.as_ref().filter(|_| self.written)
             && let Err(error) = file.remove()
@@ -342,8 +297,14 @@ impl Guard {
         let file = self.file.as_ref().map(|file| file.path().to_owned());
         let case = Case { file, receipt: receipt.clone(), tenures: self.tenures.clone() };
         let rest = serde_json::to_vec(&case).unwrap_or_default();
-        // One that is gone is replaced when that is heard, and then told all.
-        drop(guardian.tell(&self.head, &rest));
+        // One that is gone is replaced when that is heard, and then told all. So is one that does
+        // not read: what it knows would be wrong by the time it goes on.
+        if let Err(error) = guardian.tell(&self.head, &rest)
+            && error.kind() == std::io::ErrorKind::WouldBlock
+            && let Some(process) = guardian.process()
+        {
+            drop(process.signal(Signal::SIGKILL));
+        }
         fail_point::crash();
     }
 

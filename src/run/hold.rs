@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
 use super::acquire::Wait;
 use super::shell::{Happening, Shell};
-use super::{Acquired, Context, acquire_all, release, supervise};
+use super::{Acquired, Context, acquire_all, dependents, release, supervise};
 use crate::clock::uptime;
 use crate::duration;
 use crate::error::Error;
@@ -59,12 +60,16 @@ pub(crate) async fn hold(
         acquire_all(shell, &mut job, context, wait.give_up_at, wait.limit, &mut acquired).await?;
         supervise::confirm(shell).await?;
         hand_over(&handed(shell, &job, context)).map_err(Error::Internal)?;
-        Ok(keep(shell, limits).await)
+        Ok(keep(shell, limits, context).await)
     });
     // Whatever happens, what was taken is given back.
     let ended = kept.catch_unwind().await;
     shell.abandon();
     let releases = release::all(shell, Some(&context.state_dir), true).await;
+    // Nobody was there to hear why it ended by itself: whoever comes for it is to be told.
+    if matches!(ended, Ok(Ok(End::Lost | End::ByItself))) {
+        shell.guard.leave_word();
+    }
     let may_land = shell.guard.may_land();
     for notice in shell.guard.finish(may_land) {
         shell.say(notice);
@@ -78,19 +83,22 @@ pub(crate) async fn hold(
             code
         }
         Ok(Ok(End::Lost)) => exit_code::LOST,
-        Ok(Ok(End::Over))
+        Ok(Ok(End::Told | End::ByItself))
             if releases.iter().any(|it| matches!(it, ReleaseOutcome::Unconfirmed(_))) =>
         {
             exit_code::NOT_RELEASED
         }
-        Ok(Ok(End::Over)) => 0,
+        Ok(Ok(End::Told | End::ByItself)) => 0,
     }
 }
 
 fn handed(shell: &Shell, job: &LockedJob, context: &Context) -> Handed {
     let mut held = context.held.clone();
     let mut locks = Vec::new();
-    for kept in shell.kept.iter().filter(|kept| !kept.inherited) {
+    let own = || shell.kept.iter().filter(|kept| !kept.inherited);
+    // What an earlier hold had under the same name is over.
+    held.forget(own().map(|kept| kept.grant.target.url()));
+    for kept in own() {
         held.add(kept.grant.target.url(), kept.grant.id.clone());
         locks.push((kept.grant.target.url(), kept.grant.id.0.clone()));
     }
@@ -102,34 +110,46 @@ fn handed(shell: &Shell, job: &LockedJob, context: &Context) -> Handed {
     Handed { env, path: job.shim.clone().unwrap_or_default(), locks }
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
-    Over,
+    /// Somebody said so.
+    Told,
+    /// The job is over, or its time.
+    ByItself,
+    /// The lock is somebody else's, or gone.
     Lost,
 }
 
 /// Beats until there is a reason not to.
-async fn keep(shell: &mut Shell, limits: Limits) -> End {
+async fn keep(shell: &mut Shell, limits: Limits, context: &Context) -> End {
     let until = uptime().plus(limits.max_hold);
     let say = |shell: &Shell, message: String| shell.say(Notice::Note { message });
     loop {
         let happening = shell.next(Some(uptime().plus(LOOK).min(until)), None).await;
         if let Happening::Lease(index, News::Lost(current)) = &happening {
-            // Said; whoever runs under it finds out by its own beats.
             let _ = super::lost(shell, *index, current.as_ref());
+            let id = shell.kept[*index].grant.id.clone();
+            // Whoever runs under it finds out by its own beats, but has none where the lease never
+            // expires.
+            if context.lost_is_fatal {
+                for receipt in dependents::living(&context.state_dir, &[id]) {
+                    drop(receipt.runner.signal(Signal::SIGTERM));
+                }
+            }
             return End::Lost;
         }
         if let Some(signal) = happening.stop() {
             say(shell, format!("{}: the hold ends", signal.signal().as_str()));
-            return End::Over;
+            return End::Told;
         }
         if limits.anchor.is_some_and(|anchor| !anchor.is_alive()) {
             say(shell, "the job is over, and with it the hold".to_owned());
-            return End::Over;
+            return End::ByItself;
         }
         if uptime() >= until {
             let limit = duration::format(limits.max_hold);
             say(shell, format!("held for {limit}, which is the longest that `--max-hold` allows"));
-            return End::Over;
+            return End::ByItself;
         }
     }
 }

@@ -84,6 +84,7 @@ struct RunReport {
 /// Runs the child under its locks and returns the exit code. Everything that was taken is given
 /// back before this returns.
 pub(crate) async fn locked(shell: &mut Shell, mut job: LockedJob, context: &Context) -> u8 {
+    shell.guard.outlives_loss = !context.lost_is_fatal;
     let (started, asked) = (uptime(), wall());
     let limit = job.lock_timeout.value;
     let give_up_at = started.plus(limit);

@@ -30,6 +30,9 @@ const LAST_RESORT: Duration = Duration::from_mins(3);
 /// How long a lock whose request was not answered may take to be confirmed by a beat.
 const CONFIRM: Duration = Duration::from_secs(40);
 
+const FENCED: &str = "tfwrap stood still for so long that its guardian killed the child before \
+                      anyone may take its lock over";
+
 const CONFIRM_POLL: Duration = Duration::from_millis(100);
 
 /// The most that is read of what a quiet child says.
@@ -196,11 +199,7 @@ async fn drive(shell: &mut Shell, child: &mut Child, context: &Context) -> Resul
                 }
                 Happening::Fenced => {
                     lost = true;
-                    shell.say(Notice::Warning {
-                        message: "tfwrap stood still for so long that its guardian killed the                                   child before anyone may take its lock over"
-                            .to_owned(),
-                        hint: None,
-                    });
+                    shell.say(Notice::Warning { message: FENCED.to_owned(), hint: None });
                     continue;
                 }
                 Happening::Child(Ok(event)) => event.into(),

@@ -46,8 +46,6 @@ pub struct Sourced<T> {
     pub origin: Origin,
 }
 
-impl<T> Sourced<T> {}
-
 /// A setting that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]

@@ -139,9 +139,6 @@ fn begin(
         state_dir: state_dir::path(env),
         terminal_use: if ci.in_ci { TerminalUse::LeaveAlone } else { TerminalUse::HandOver },
     };
-    if !context.lost_is_fatal {
-        shell.guard.spare_the_lost();
-    }
     Ok((runtime, shell, context))
 }
 

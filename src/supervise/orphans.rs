@@ -7,7 +7,7 @@ use nix::unistd::{Pid, getsid};
 use serde::{Deserialize, Serialize};
 
 use super::child::members;
-use super::process::ProcessId;
+use super::process::{ProcessId, Stat};
 
 /// A child and, where it has a group of its own, everything in that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +34,11 @@ impl Orphans {
         if !self.own_group {
             return !self.leader.is_alive();
         }
+        // A group keeps its number from being given anew. So once another process has it, nothing
+        // of this group is left, even if that one leads a group in the same session.
+        if Stat::of(self.leader.pid()).is_some_and(|stat| stat.born != self.leader.born) {
+            return true;
+        }
         match members(self.leader.pid()) {
             Some(members) => !members.iter().any(|(_, stat)| self.is_one(stat)),
             // Zombies count then, which errs on the side of waiting.
@@ -59,7 +64,7 @@ impl Orphans {
         }
     }
 
-    fn is_one(&self, stat: &super::process::Stat) -> bool {
+    fn is_one(&self, stat: &Stat) -> bool {
         !stat.zombie && stat.session == self.session
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
+use tfwrap::supervise::ProcessId;
 
 use crate::servers;
 
@@ -147,6 +148,11 @@ impl Running {
         eventually(&format!("stderr says {text:?}; it said: {}", self.stderr()), || {
             self.stderr().contains(text)
         });
+    }
+
+    /// Whether it has ended, waited for or not.
+    pub(crate) fn is_over(&self) -> bool {
+        ProcessId::of(self.pid()).is_none_or(|process| !process.is_alive())
     }
 
     /// Waits for its end, within the limit.

@@ -200,9 +200,9 @@ async fn a_dead_holders_lock_is_taken_over_after_its_lease_and_one_without_a_lea
         item.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
     dynamodb().put_raw(&lock.table, item.clone()).await;
 
-    // Its guardian would give it back at once.
-    let alone = lock.scene(&dynamodb().url, LOGS_ALL).env("TFWRAP_TEST_OFF", "guardian");
-    let mut holder = alone.start().ready();
+    // Its guardian would give the lock back: the whole machine is gone.
+    let holder = lock.scene(&dynamodb().url, LOGS_ALL).env("TFWRAP_TEST_OFF", "guardian");
+    let mut holder = holder.start().ready();
     holder.signal(Signal::SIGKILL);
     kill(holder.scene.pid_in("ready"), Signal::SIGKILL).expect("the child is there");
     assert_eq!(holder.bare_code(), None);

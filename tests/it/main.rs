@@ -1,6 +1,8 @@
 //! Integration tests: real servers, real files, real `terraform`.
 
+mod aftermath;
 mod aws_settings;
+mod canary;
 mod cli;
 mod contention;
 mod contract;
@@ -8,7 +10,9 @@ mod credentials;
 mod emulators;
 mod faults;
 mod file_store;
+mod guardian;
 mod harness;
+mod hold;
 mod interop;
 mod leases;
 mod line;
@@ -17,7 +21,9 @@ mod local_state;
 mod nesting;
 mod proxy;
 mod pty;
+mod receipts;
 mod recorder;
+mod recover;
 mod redrawn;
 mod s3_example;
 mod saved_plan;

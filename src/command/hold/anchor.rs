@@ -25,10 +25,19 @@ pub(crate) fn anchor(ci: &Ci, env: &Env) -> Option<ProcessId> {
     match ci.system? {
         // The runner's worker, one for each job, tells its steps what it does not know itself.
         System::GitHub | System::Azure => ancestors.get(topmost + 1).and_then(|pid| lasting(*pid)),
-        // The shell of `script`, or the agent's own process for the job.
-        System::GitLab | System::Buildkite => ProcessId::of(ancestors[topmost]),
+        // The agent's own process for the job.
+        System::Buildkite if topmost > 0 => ProcessId::of(ancestors[topmost]),
+        System::GitLab => of_group(&ancestors),
         _ => None,
     }
+}
+
+/// The shell of `script`. It exports the job's variables, so it does not have them where they can
+/// be seen from outside; but the runner starts it as the leader of a process group.
+fn of_group(ancestors: &[Pid]) -> Option<ProcessId> {
+    let leader = Pid::from_raw(Stat::of(getppid())?.group);
+    // The first is the `hold` itself, whose end is near and means nothing.
+    ancestors[1..].contains(&leader).then(|| ProcessId::of(leader)).flatten()
 }
 
 /// The leader of the session that the `hold` was typed in. The keeper itself leads one of its own.

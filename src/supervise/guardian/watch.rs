@@ -55,8 +55,10 @@ pub fn watch(clock: impl Fn() -> Uptime) -> io::Result<()> {
     };
     loop {
         guardian.wait()?;
+        let heard = guardian.hear()?;
+        // After what was said: they may have hit a child that was just announced.
         guardian.hear_signals()?;
-        match guardian.hear()? {
+        match heard {
             Heard::Done => return Ok(()),
             Heard::Gone => return Err(guardian.take_over()),
             Heard::Nothing => {}

@@ -1,0 +1,80 @@
+//! What whoever ends a run for a tfwrap that cannot must know of it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::uptime;
+use crate::lock::lease::{Lease, LeaseTerm};
+use crate::lock::{LockId, Uptime};
+use crate::receipt::{Entry, Receipt, ReceiptFile};
+
+/// What whoever takes over must know besides what the guardian itself needs.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Case {
+    /// The receipt's file; none where there is no place for one.
+    pub(crate) file: Option<PathBuf>,
+    pub(crate) receipt: Receipt,
+    pub(crate) tenures: Vec<CaseTenure>,
+}
+
+/// How things stand with one lock of the receipt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CaseTenure {
+    pub(crate) id: LockId,
+    /// Whether it is ours; otherwise a request that would make it ours may be out.
+    pub(crate) granted: bool,
+    /// The start of the last request that renewed the lease, in milliseconds of the boot-time
+    /// clock.
+    pub(crate) renewed: u64,
+    /// What that declared, in milliseconds; none: never expires.
+    pub(crate) ttl: Option<u64>,
+    /// The number of the last beat that was sent.
+    pub(crate) beat: u64,
+}
+
+impl Case {
+    /// What is known of a run when neither it nor its guardian is left: that it may hold what it
+    /// asked for, and that nobody beats for it.
+    pub(crate) fn of_the_dead(file: &ReceiptFile, receipt: &Receipt, wait: Duration) -> Self {
+        let tenure = |entry: &Entry| CaseTenure {
+            granted: true,
+            renewed: millis(uptime().0),
+            ..CaseTenure::asked(&entry.id)
+        };
+        let tenures = receipt.locks.iter().map(tenure).collect();
+        let mut receipt = receipt.clone();
+        // Within the wait of whoever gives it back, where that is shorter.
+        receipt.orphan_grace = receipt.orphan_grace.min(millis(wait));
+        Self { file: Some(file.path().to_owned()), receipt, tenures }
+    }
+
+    /// What they have declared last.
+    pub(crate) fn declared(&mut self, id: &LockId, lease: Lease) {
+        for tenure in self.tenures.iter_mut().filter(|tenure| tenure.id == *id) {
+            tenure.beat = lease.beat;
+            if let LeaseTerm::After(ttl) = lease.term {
+                tenure.ttl = Some(millis(ttl));
+            }
+        }
+    }
+}
+
+impl CaseTenure {
+    pub(super) fn asked(id: &LockId) -> Self {
+        Self { id: id.clone(), granted: false, renewed: 0, ttl: None, beat: 0 }
+    }
+
+    pub(crate) fn renewed(&self) -> Uptime {
+        Uptime(Duration::from_millis(self.renewed))
+    }
+
+    pub(crate) fn term(&self) -> LeaseTerm {
+        self.ttl.map_or(LeaseTerm::Never, |ttl| LeaseTerm::After(Duration::from_millis(ttl)))
+    }
+}
+
+pub(super) fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,112 @@
+//! The canary: a signal that went to every process of the job reached the child, too, and it gets
+//! none besides.
+
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::aftermath::{Lock, Receipt};
+use crate::harness::pause;
+use crate::wrapped::{LOGS_ALL, Running, Scene, is_gone, uptime, wait_until};
+
+/// How long tfwrap waits for word from its guardian, and time for what comes of it.
+const PATIENCE: Duration = Duration::from_millis(150 + 350);
+
+fn started(scene: Scene) -> (Running, Pid, Pid) {
+    let running = scene.in_ci().start().ready();
+    let guardian = Receipt::of(&running.scene).guardian().expect("a guardian");
+    let child = running.scene.pid_in("ready");
+    (running, guardian, child)
+}
+
+fn send(pid: Pid, signal: Signal) {
+    kill(pid, signal).expect("the process is there");
+}
+
+/// What the child has got, once everything is decided.
+fn stops(running: &mut Running) -> [usize; 3] {
+    pause(PATIENCE);
+    let stops = ["SIGINT", "SIGTERM", "SIGHUP"].map(|name| running.scene.count(name));
+    running.signal(Signal::SIGUSR1);
+    assert_eq!(running.code(), Some(5), "{}", running.stderr());
+    stops
+}
+
+#[test]
+fn a_signal_to_every_process_is_the_childs_only_one() {
+    // From the highest number down, as GitLab's docker executor goes, and the other way round.
+    for tfwrap_first in [false, true] {
+        for signal in [Signal::SIGTERM, Signal::SIGINT] {
+            let (mut running, guardian, child) = started(Scene::new(LOGS_ALL));
+            let mut pids = [child, guardian, running.pid()];
+            if tfwrap_first {
+                // It hears of it when its guardian has, however long this takes here.
+                send(running.pid(), Signal::SIGSTOP);
+                pids.reverse();
+            }
+            for pid in pids {
+                send(pid, signal);
+            }
+            if tfwrap_first {
+                send(running.pid(), Signal::SIGCONT);
+            }
+            running.scene.wait_for_log(signal.as_str());
+            let expected = if signal == Signal::SIGTERM { [0, 1, 0] } else { [1, 0, 0] };
+            assert_eq!(stops(&mut running), expected, "{signal}, tfwrap first: {tfwrap_first}");
+        }
+    }
+}
+
+/// GitLab's docker executor waits up to 6 s for each process before it goes to the next.
+#[test]
+fn what_comes_seconds_later_is_still_the_same_one() {
+    let (mut running, guardian, child) = started(Scene::new(LOGS_ALL));
+    send(child, Signal::SIGTERM);
+    send(guardian, Signal::SIGTERM);
+    pause(Duration::from_secs(6));
+    running.signal(Signal::SIGTERM);
+    assert_eq!(stops(&mut running), [0, 1, 0], "{}", running.stderr());
+}
+
+/// The negative control.
+#[test]
+fn without_the_canary_a_signal_to_every_process_is_two_for_the_child() {
+    let scene = Scene::new(LOGS_ALL).env("TFWRAP_TEST_OFF", "canary");
+    let (mut running, guardian, child) = started(scene);
+    for pid in [child, guardian, running.pid()] {
+        send(pid, Signal::SIGTERM);
+    }
+    running.scene.wait_for_log("SIGINT 1");
+    assert_eq!(stops(&mut running), [1, 1, 0]);
+}
+
+#[test]
+fn a_signal_to_tfwrap_alone_is_passed_on_once_and_soon() {
+    let (mut running, ..) = started(Scene::new(LOGS_ALL));
+    let since = uptime();
+    running.signal(Signal::SIGTERM);
+    running.scene.wait_for_log("SIGINT 1");
+    let took = uptime().since(since);
+    assert!(took < Duration::from_millis(1500), "{took:?}");
+    assert_eq!(stops(&mut running), [1, 0, 0]);
+}
+
+/// Whoever goes round with SIGTERM and then with SIGKILL: the guardian, which is not found the
+/// second time, sees that the child was asked already.
+#[tokio::test]
+async fn a_child_that_was_swept_is_not_interrupted_again_by_the_guardian() {
+    let lock = Lock::new("swept").await;
+    let script = "log @/log; on SIGTERM exit 0 after 1200; on SIGINT log; ready @/ready; wait";
+    let (mut running, guardian, child) = started(lock.scene(script));
+    send(running.pid(), Signal::SIGSTOP);
+    for pid in [child, guardian, running.pid()] {
+        send(pid, Signal::SIGTERM);
+    }
+    running.scene.wait_for_log("SIGTERM 1");
+    running.signal(Signal::SIGKILL);
+    assert_eq!(running.bare_code(), None);
+    lock.freed_after(child).await;
+    wait_until("the guardian's end", || is_gone(guardian).then_some(()));
+    assert_eq!(running.scene.count("SIGINT"), 0, "{:?}", running.scene.log());
+}

@@ -1,0 +1,159 @@
+//! Ends that nobody meant: whoever is killed, a lock of a hold is free when nobody runs under it,
+//! and not before.
+
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+
+use super::{Holding, holds, in_scene, release};
+use crate::aftermath::{EndsHolds, Lock, Receipt, STATE_DIR, kill_dead, ours};
+use crate::harness::{Running, pause, run};
+use crate::wrapped::{LOGS_ALL, Scene, is_gone, only_child, uptime, wait_until, wrapper};
+
+#[tokio::test]
+async fn a_killed_keepers_lock_is_given_back() {
+    let lock = Lock::new("keeper").await;
+    let scene = lock.scene(LOGS_ALL);
+    let hold = Holding::begin(&scene, &[]);
+    kill_dead(hold.keeper);
+    lock.freed().await;
+    hold.is_over();
+    run(&mut ours(&scene, &["recover"])).expect_code(0);
+
+    // With its guardian: by whoever looks.
+    let hold = Holding::begin(&scene, &[]);
+    kill(hold.keeper, Signal::SIGSTOP).expect("it is there");
+    kill_dead(hold.guardian);
+    kill_dead(hold.keeper);
+    assert!(lock.is_held().await);
+    run(&mut ours(&scene, &["recover"])).expect_code(0);
+    assert!(!lock.is_held().await);
+}
+
+/// The kernel's lock, by the descriptor that the keeper has lent.
+#[test]
+fn a_killed_keepers_local_lock_stays_while_somebody_runs_under_it() {
+    let scene = Scene::new(LOGS_ALL);
+    let hold = Holding::begin(&scene, &[]);
+    let apply = hold.apply(&scene);
+    let child = scene.pid_in("ready");
+    kill_dead(hold.keeper);
+    pause(Duration::from_secs(1));
+    assert!(!is_gone(hold.guardian) && scene.log().is_empty(), "{:?}", scene.log());
+    kill(child, Signal::SIGUSR1).expect("the child is there");
+    apply.finish().expect_code(5);
+    hold.is_over();
+    scene.expect_free();
+}
+
+/// A free lock with a Terraform that lives is worse than a stuck lock.
+#[tokio::test]
+async fn a_killed_keepers_lock_stays_while_somebody_runs_under_it() {
+    let lock = Lock::new("keeper-used").await;
+    let scene = lock.scene(LOGS_ALL);
+    let hold = Holding::begin(&scene, &[]);
+    let id = lock.id().await;
+    let apply = hold.apply(&scene);
+    let child = scene.pid_in("ready");
+    kill_dead(hold.keeper);
+    pause(Duration::from_secs(1));
+    assert_eq!(lock.id().await, id, "given back under a child");
+    assert!(scene.log().is_empty(), "{:?}", scene.log());
+    kill(child, Signal::SIGUSR1).expect("the child is there");
+    apply.finish().expect_code(5);
+    lock.freed_after(child).await;
+    hold.is_over();
+}
+
+/// What runs under a hold has a guardian of its own; the lock stays the keeper's.
+#[tokio::test]
+async fn a_killed_run_under_a_hold_is_ended_and_the_hold_goes_on() {
+    let lock = Lock::new("run-used").await;
+    let scene = lock.scene("log @/log; on SIGINT exit 0 after 500; ready @/ready; wait");
+    let hold = Holding::begin(&scene, &[]);
+    let id = lock.id().await;
+    let apply = hold.apply(&scene);
+    let child = scene.pid_in("ready");
+    apply.signal(Signal::SIGKILL);
+    drop(apply.finish());
+    scene.wait_for_log("SIGINT 1");
+    // It waits for that guardian and that child, too.
+    run(&mut release(&scene, &hold.env, &[])).expect_code(0);
+    assert!(is_gone(child) && !lock.is_held().await);
+    assert_eq!(scene.log().len(), 1, "{:?}", scene.log());
+    assert!(id.is_some());
+    hold.is_over();
+}
+
+/// However the foreground of a `hold` that waits is ended, nothing of it is left.
+#[test]
+fn a_hold_that_waits_ends_with_its_foreground() {
+    let holder = Scene::new(LOGS_ALL).start().ready();
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGKILL] {
+        let _ends = EndsHolds(holder.scene.path(STATE_DIR));
+        let wrapper = wrapper().display().to_string();
+        let waiting = Running::start(&mut in_scene(&holder.scene, &[], &[&wrapper, "hold"]));
+        waiting.says("waiting");
+        let hold = holds(&holder.scene).remove(0);
+        waiting.signal(signal);
+        let done = waiting.finish();
+        let code = (signal != Signal::SIGKILL).then_some(128 + signal as i32);
+        assert_eq!((done.status.code(), &*done.stdout), (code, ""), "{}", done.stderr);
+        for pid in [Some(hold.runner()), hold.guardian()].into_iter().flatten() {
+            wait_until("its end", || is_gone(pid).then_some(()));
+        }
+        assert_eq!(holds(&holder.scene).len(), 0, "{signal}");
+        assert!(holder.scene.log().is_empty(), "the holder's child heard of it");
+    }
+}
+
+/// Also when it is killed before the keeper can know.
+#[test]
+fn a_hold_whose_foreground_is_killed_at_once_leaves_nothing_that_waits() {
+    let holder = Scene::new(LOGS_ALL).start().ready();
+    let _ends = EndsHolds(holder.scene.path(STATE_DIR));
+    for _ in 0..8 {
+        let wrapper = wrapper().display().to_string();
+        let waiting = Running::start(&mut in_scene(&holder.scene, &[], &[&wrapper, "hold"]));
+        let keeper = wait_until("the keeper", || only_child(waiting.pid()));
+        waiting.signal(Signal::SIGKILL);
+        wait_until("the keeper's end", || is_gone(keeper).then_some(()));
+        drop(waiting.finish());
+    }
+    wait_until("no receipt", || holds(&holder.scene).is_empty().then_some(()));
+}
+
+/// A lock that nobody knows of helps nobody.
+#[tokio::test]
+async fn a_hold_that_cannot_say_what_it_holds_gives_it_back() {
+    let lock = Lock::new("unsaid").await;
+    let scene = lock.scene("");
+    let _ends = EndsHolds(scene.path(STATE_DIR));
+    for words in ["$TFWRAP hold > /dev/full", "$TFWRAP hold --format github"] {
+        let done = run(&mut in_scene(&scene, &[], &["sh", "-c", words])).expect_code(78);
+        assert!(done.stderr.contains("the lock is given back"), "{}", done.stderr);
+        assert!(!lock.is_held().await && holds(&scene).is_empty(), "{words}");
+    }
+}
+
+/// What runs under a hold is ended before it, and each is told in time.
+#[tokio::test]
+async fn a_recovery_ends_holds_and_whoever_runs_under_them() {
+    let lock = Lock::new("all-ended").await;
+    let script = "log @/log; on SIGINT exit 0 after 300; ready @/ready; wait";
+    let scene = lock.scene(script).env("CI_JOB_ID", "7");
+    let hold = Holding::begin(&scene, &[]);
+    let wrapper = wrapper().display().to_string();
+    run(&mut in_scene(&scene, &hold.env, &[&wrapper, "hold"])).expect_code(0);
+    let apply = hold.apply(&scene);
+    let child = scene.pid_in("ready");
+    let recover = [&wrapper, "recover", "--wait", "60s"];
+    let since = uptime();
+    run(&mut in_scene(&scene, &[], &recover)).expect_code(0);
+    let took = uptime().since(since);
+    assert!(took < Duration::from_secs(20), "{took:?}");
+    assert!(is_gone(child) && !lock.is_held().await);
+    assert_eq!(scene.log().len(), 1, "{:?}", scene.log());
+    apply.finish().expect_code(0);
+    assert_eq!(Receipt::all(&scene.path(STATE_DIR)).len(), 0);
+}

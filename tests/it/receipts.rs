@@ -1,0 +1,141 @@
+//! Receipts that cannot be kept, and what is in those that can.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::Path;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use crate::aftermath::{Lock, Receipt, STATE_DIR, kill_dead, ours};
+use crate::harness::{pause, run};
+use crate::proxy::{Fault, Proxy, Rule};
+use crate::servers::{SECRET, dynamodb};
+use crate::wrapped::{LOGS_ALL, Scene, is_gone, wait_until};
+
+#[tokio::test]
+async fn without_a_place_for_receipts_the_run_goes_on_with_a_warning() {
+    let lock = Lock::new("no-place").await;
+    // A file in its place, and where nobody can make a directory, root neither.
+    for dir in ["@/file", "@/file/below", "/proc/tfwrap"] {
+        let scene = lock.scene("exit 3").env("TFWRAP_STATE_DIR", dir);
+        fs::write(scene.path("file"), "").expect("a file");
+        let mut running = scene.start();
+        assert_eq!(running.bare_code(), Some(3), "{dir}: {}", running.stderr());
+        let said = running.stderr();
+        assert!(said.contains("no receipt of this run can be kept"), "{dir}: {said}");
+        assert!(!lock.is_held().await, "{dir}");
+    }
+}
+
+/// The guardian needs no receipt.
+#[tokio::test]
+async fn without_a_place_for_receipts_a_killed_run_is_still_ended() {
+    let lock = Lock::new("no-receipt").await;
+    let script = "log @/log; on SIGINT exit 0; ready @/ready; wait";
+    let scene = lock.scene(script).env("TFWRAP_STATE_DIR", "/proc/tfwrap");
+    let mut running = scene.start().ready();
+    let child = running.scene.pid_in("ready");
+    running.signal(Signal::SIGKILL);
+    assert_eq!(running.bare_code(), None);
+    lock.freed_after(child).await;
+    assert_eq!(running.scene.count("SIGINT"), 1);
+}
+
+#[test]
+fn recover_says_where_it_could_not_look() {
+    let scene = Scene::unguarded("");
+    fs::write(scene.path(STATE_DIR), "").expect("a file");
+    let done = run(&mut ours(&scene, &["recover"])).expect_code(78);
+    assert!(done.stderr.contains(STATE_DIR), "{}", done.stderr);
+}
+
+#[tokio::test]
+async fn a_directory_that_vanishes_meanwhile_costs_only_the_receipt() {
+    let lock = Lock::new("vanishing").await;
+    let mut running = lock.scene(LOGS_ALL).start().ready();
+    let guardian = Receipt::of(&running.scene).guardian().expect("a guardian");
+    fs::remove_dir_all(running.scene.path(STATE_DIR)).expect("it is there");
+    // Another one cannot be written into the receipt, but works.
+    kill_dead(guardian);
+    pause(Duration::from_millis(300));
+    running.signal(Signal::SIGUSR1);
+    assert_eq!(running.bare_code(), Some(5), "{}", running.stderr());
+    assert!(!lock.is_held().await);
+}
+
+fn is_private(path: &Path, mode: u32) {
+    let found = path.symlink_metadata().expect("it is there");
+    assert_eq!(found.permissions().mode() & 0o777, mode, "{}", path.display());
+    assert_eq!(found.uid(), nix::unistd::geteuid().as_raw());
+}
+
+#[tokio::test]
+async fn a_receipt_is_private_and_holds_no_secret() {
+    let lock = Lock::new("private").await;
+    let scene = lock.scene(LOGS_ALL).env("CI_JOB_ID", "the-jobs-own-value");
+    let scene = scene.env("AWS_SECRET_ACCESS_KEY", SECRET).env("TF_VAR_password", "hunter2");
+    let mut running = scene.command(&["apply", "-var", "token=hunter2"]).start().ready();
+    let receipt = Receipt::of(&running.scene);
+    is_private(&running.scene.path(STATE_DIR), 0o700);
+    is_private(&receipt.path, 0o600);
+    let text = fs::read_to_string(&receipt.path).expect("it is there");
+    for secret in ["hunter2", "the-jobs-own-value", &format!("\"{SECRET}\"")] {
+        assert!(!text.contains(secret), "{secret}: {text}");
+    }
+    assert_eq!(receipt.runner(), running.pid());
+    running.signal(Signal::SIGUSR1);
+    assert_eq!(running.bare_code(), Some(5));
+    assert_eq!(fs::read_dir(running.scene.path(STATE_DIR)).expect("it is there").count(), 0);
+}
+
+/// Written before the lock is asked for: whatever the store made of that request, it is known.
+#[tokio::test]
+async fn the_receipt_is_there_before_the_first_write() {
+    let lock = Lock::new("before").await;
+    let proxy = Proxy::before(&dynamodb().url);
+    proxy.plan([Rule::on("PutItem", Fault::Hold).key(&lock.key)]);
+    let scene = lock.scene_at(proxy.url(), "exit 0").env("TFWRAP_TEST_OFF", "guardian");
+    let mut running = scene.start();
+    proxy.arrived(&format!("PutItem {}", lock.key), 1).await;
+    let left = Receipt::all(&running.scene.path(STATE_DIR));
+    assert_eq!((left.len(), left[0].locks()), (1, 1), "{left:?}");
+    running.signal(Signal::SIGKILL);
+    assert_eq!(running.bare_code(), None);
+    // It lands when nobody waits for it any more.
+    proxy.release();
+    let landed = async || {
+        for _ in 0..500 {
+            if lock.is_held().await {
+                return true;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        false
+    };
+    assert!(landed().await);
+    proxy.plan([]);
+    run(&mut ours(&running.scene, &["recover"])).expect_code(0);
+    assert!(!lock.is_held().await);
+}
+
+/// A lock that could not be given back stays in the receipt, for `recover`.
+#[tokio::test]
+async fn what_could_not_be_given_back_is_recovered() {
+    let lock = Lock::new("not-given-back").await;
+    let proxy = Proxy::before(&dynamodb().url);
+    let scene = lock.scene_at(proxy.url(), LOGS_ALL).env("TFWRAP_RELEASE_PATIENCE", "300ms");
+    let mut running = scene.start().ready();
+    let guardian = Receipt::of(&running.scene).guardian().expect("a guardian");
+    proxy.plan([Rule::on("DeleteItem", Fault::SERVER_ERROR)]);
+    running.signal(Signal::SIGUSR1);
+    assert_eq!(running.bare_code(), Some(5), "{}", running.stderr());
+    wait_until("the guardian's end", || is_gone(guardian).then_some(()));
+    let mut recover = ours(&running.scene, &["recover"]);
+    recover.env("TFWRAP_RELEASE_PATIENCE", "300ms");
+    run(&mut recover).expect_code(74);
+    assert!(lock.is_held().await);
+    proxy.plan([]);
+    run(&mut recover).expect_code(0);
+    assert!(!lock.is_held().await);
+}

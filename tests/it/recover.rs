@@ -1,0 +1,365 @@
+//! `recover`: what dead runs left is given back, and nothing else.
+
+use std::fs;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use serde_json::json;
+use tfwrap::lock::lease::LeaseTerm;
+
+use crate::aftermath::{Lock, Receipt, STATE_DIR, TTL, kill_dead, ours};
+use crate::harness::{self, Finished, pause, run};
+use crate::wrapped::{LOGS_ALL, Running, Scene, is_gone};
+
+type Env<'a> = &'a [(&'a str, &'a str)];
+
+/// A child that ends soon when it is asked to.
+const WILLING: &str = "log @/log; on SIGTERM log; on SIGINT exit 0 after 300; ready @/ready; wait";
+
+/// A run as it is left when the runner has killed it and its guardian.
+fn left(scene: Scene) -> (Running, Pid) {
+    let mut running = scene.start().ready();
+    let child = running.scene.pid_in("ready");
+    let guardian = Receipt::of(&running.scene).guardian().expect("a guardian");
+    // Stopped, it starts no other guardian.
+    running.signal(Signal::SIGSTOP);
+    kill_dead(guardian);
+    running.signal(Signal::SIGKILL);
+    assert_eq!(running.bare_code(), None);
+    (running, child)
+}
+
+fn recover(scene: &Scene, words: &[&str], env: Env<'_>) -> Finished {
+    let words: Vec<_> = ["recover"].into_iter().chain(words.iter().copied()).collect();
+    run(ours(scene, &words).envs(env.iter().copied()))
+}
+
+fn receipts(scene: &Scene) -> usize {
+    Receipt::all(&scene.path(STATE_DIR)).len()
+}
+
+#[test]
+fn where_there_is_nothing_there_is_nothing_to_do() {
+    let scene = Scene::unguarded("");
+    let done = recover(&scene, &[], &[]).expect_code(0);
+    assert!(done.stderr.contains("nothing to recover"), "{}", done.stderr);
+    fs::create_dir(scene.path(STATE_DIR)).expect("a directory");
+    recover(&scene, &["--wait", "5m"], &[("CI_JOB_ID", "1")]).expect_code(0);
+}
+
+#[tokio::test]
+async fn what_a_dead_run_left_is_given_back_once() {
+    let lock = Lock::new("dead").await;
+    let (left, child) = left(lock.scene(LOGS_ALL));
+    kill_dead(child);
+    assert!(lock.is_held().await);
+    let done = recover(&left.scene, &[], &[]).expect_code(0);
+    assert!(done.stderr.contains("1 given back"), "{}", done.stderr);
+    assert!(!lock.is_held().await);
+    assert_eq!(receipts(&left.scene), 0);
+    let again = recover(&left.scene, &[], &[]).expect_code(0);
+    assert!(again.stderr.contains("nothing to recover"), "{}", again.stderr);
+}
+
+/// The negative control: without receipts nobody knows.
+#[tokio::test]
+async fn without_a_receipt_what_a_dead_run_left_stays() {
+    let lock = Lock::new("unknown").await;
+    let scene = lock.scene(LOGS_ALL).env("TFWRAP_TEST_OFF", "receipts,guardian");
+    let mut running = scene.start().ready();
+    let child = running.scene.pid_in("ready");
+    running.signal(Signal::SIGKILL);
+    assert_eq!(running.bare_code(), None);
+    kill_dead(child);
+    recover(&running.scene, &["--wait", "1s"], &[]).expect_code(0);
+    assert!(lock.is_held().await);
+}
+
+#[tokio::test]
+async fn a_terraform_that_still_runs_keeps_the_lock_unless_it_may_be_ended() {
+    let lock = Lock::new("alive").await;
+    let job = [("CI_JOB_ID", "7")];
+    let (left, child) = left(lock.scene(WILLING).env("CI_JOB_ID", "7"));
+    // Without time, and for others at any time.
+    let others: [(&[&str], Env<'_>); 4] = [
+        (&[], &job),
+        (&["--wait", "2s"], &[]),
+        (&["--wait", "2s"], &[("CI_JOB_ID", "8")]),
+        (&[], &[]),
+    ];
+    for (words, env) in others {
+        let done = recover(&left.scene, words, env).expect_code(74);
+        assert!(done.stderr.contains(&child.to_string()), "{}", done.stderr);
+    }
+    assert!(lock.is_held().await && !is_gone(child));
+    assert!(left.scene.log().is_empty(), "{:?}", left.scene.log());
+    let done = recover(&left.scene, &["--wait", "3s"], &job).expect_code(0);
+    assert!(is_gone(child) && !lock.is_held().await, "{}", done.stderr);
+    assert_eq!(left.scene.count("SIGINT"), 1, "{:?}", left.scene.log());
+    assert_eq!(receipts(&left.scene), 0);
+}
+
+#[tokio::test]
+async fn a_terraform_that_does_not_end_within_the_wait_is_killed() {
+    let lock = Lock::new("deaf").await;
+    let scene = lock.scene("ignore SIGINT; ready @/ready; wait").env("CI_JOB_ID", "7");
+    let (left, child) = left(scene);
+    let done = recover(&left.scene, &["--wait", "1s"], &[("CI_JOB_ID", "7")]).expect_code(0);
+    assert!(done.stderr.contains("killed the child"), "{}", done.stderr);
+    assert!(is_gone(child) && !lock.is_held().await);
+}
+
+/// Whoever ends a run for the dead may be killed, too: what it declares must still expire.
+#[tokio::test]
+async fn the_lease_of_the_dead_is_kept_as_they_declared_it() {
+    let lock = Lock::new("declared").await;
+    let scene = lock.scene(WILLING).options(&["--lease", "15s"]).env("CI_JOB_ID", "7");
+    let (left, child) = left(scene);
+    let before = lock.lease().await.expect("a lease");
+    let mut recovering = ours(&left.scene, &["recover", "--wait", "4s"]);
+    let recovering = harness::Running::start(recovering.env("CI_JOB_ID", "7"));
+    let mut renewed = before;
+    while renewed == before {
+        assert!(!recovering.is_over(), "{}", recovering.stderr());
+        renewed = lock.lease().await.expect("a lease");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(renewed.term, LeaseTerm::After(TTL));
+    assert!(renewed.beat > before.beat);
+    recovering.finish().expect_code(0);
+    assert!(is_gone(child) && !lock.is_held().await);
+}
+
+/// One store that does not answer is no reason to leave the rest.
+#[tokio::test]
+async fn a_run_that_cannot_be_looked_at_does_not_keep_others_from_being_settled() {
+    let lock = Lock::new("beside").await;
+    let (left, child) = left(lock.scene(LOGS_ALL).env("CI_JOB_ID", "7"));
+    kill_dead(child);
+    let real = Receipt::all(&left.scene.path(STATE_DIR)).remove(0);
+    let mut other = Receipt { path: left.scene.path(STATE_DIR).join("run-0.json"), ..real.clone() };
+    other.text["world"]["host"] = json!("another-host");
+    other.text["world"]["boot"] = json!("00000000-0000-0000-0000-000000000000");
+    other.text["locks"][0]["target"]["store"]["dynamo-db"]["table"] = json!("no-such-table");
+    // The oldest comes first.
+    fs::remove_file(&real.path).expect("it is there");
+    other.write();
+    pause(Duration::from_millis(20));
+    real.write();
+    let done = recover(&left.scene, &[], &[("CI_JOB_ID", "7")]).expect_code(74);
+    assert!(done.stderr.contains("no-such-table"), "{}", done.stderr);
+    assert!(!lock.is_held().await, "{}", done.stderr);
+    assert_eq!(receipts(&left.scene), 1);
+}
+
+#[tokio::test]
+async fn a_live_run_ends_for_its_own_job_only() {
+    let lock = Lock::new("live").await;
+    let scene = lock.scene(WILLING).env("CI_JOB_ID", "7");
+    let mut running = scene.start().ready();
+    let child = running.scene.pid_in("ready");
+    for env in [&[("CI_JOB_ID", "8")][..], &[]] {
+        recover(&running.scene, &["--wait", "1s"], env).expect_code(0);
+    }
+    // Without leave to wait, nobody is told anything.
+    recover(&running.scene, &[], &[("CI_JOB_ID", "7")]).expect_code(74);
+    pause(Duration::from_millis(300));
+    assert!(running.is_running() && lock.is_held().await && running.scene.log().is_empty());
+    recover(&running.scene, &["--wait", "20s"], &[("CI_JOB_ID", "7")]).expect_code(0);
+    assert!(is_gone(child) && !lock.is_held().await);
+    assert_eq!(running.bare_code(), Some(0), "{}", running.stderr());
+    assert_eq!(running.scene.count("SIGINT"), 1, "{:?}", running.scene.log());
+}
+
+#[tokio::test]
+async fn a_guardian_at_work_is_waited_for() {
+    let lock = Lock::new("at-work").await;
+    let slow = WILLING.replace("after 300", "after 1500");
+    let mut running = lock.scene(&slow).env("CI_JOB_ID", "7").start().ready();
+    let child = running.scene.pid_in("ready");
+    running.signal(Signal::SIGKILL);
+    assert_eq!(running.bare_code(), None);
+    running.scene.wait_for_log("SIGINT 1");
+    let job = [("CI_JOB_ID", "7")];
+    recover(&running.scene, &[], &job).expect_code(74);
+    assert!(lock.is_held().await && !is_gone(child));
+    let done = recover(&running.scene, &["--wait", "30s"], &job).expect_code(0);
+    assert!(done.stderr.contains("before: interrupted the child"), "{}", done.stderr);
+    assert!(is_gone(child) && !lock.is_held().await);
+    assert_eq!(running.scene.log().len(), 1, "{:?}", running.scene.log());
+    assert_eq!(receipts(&running.scene), 0);
+}
+
+#[tokio::test]
+async fn whoever_has_the_lock_by_now_keeps_it() {
+    let lock = Lock::new("robbed").await;
+    let (left, child) = left(lock.scene(LOGS_ALL));
+    kill_dead(child);
+    lock.remove().await;
+    lock.hold_as("theirs", 1).await;
+    let done = recover(&left.scene, &[], &[]).expect_code(0);
+    assert!(done.stderr.contains("nothing any more"), "{}", done.stderr);
+    assert_eq!(lock.id().await.as_deref(), Some("theirs"));
+    assert_eq!(receipts(&left.scene), 0);
+}
+
+/// Each is a receipt that somebody could have put there, or that means nothing here.
+#[tokio::test]
+async fn a_forged_receipt_gives_nothing_back() {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    let lock = Lock::new("forged").await;
+    let (left, child) = left(lock.scene(LOGS_ALL));
+    kill_dead(child);
+    let real = Receipt::all(&left.scene.path(STATE_DIR)).remove(0);
+    let scene = &left.scene;
+
+    let mut other = real.clone();
+    other.path = scene.path(STATE_DIR).join("run-other.json");
+    other.text["locks"][0]["id"] = json!("11111111-2222-3333-4444-555555555555");
+    fs::remove_file(&real.path).expect("it is there");
+    other.write();
+    recover(scene, &[], &[]).expect_code(0);
+    assert!(lock.is_held().await, "another ID");
+    assert_eq!(receipts(scene), 0);
+
+    fs::write(&real.path, "{\"format\": 1").expect("a file");
+    fs::set_permissions(&real.path, fs::Permissions::from_mode(0o600)).expect("a mode");
+    let done = recover(scene, &[], &[]).expect_code(0);
+    assert!(done.stderr.contains("is left alone"), "{}", done.stderr);
+    assert!(lock.is_held().await, "broken JSON");
+
+    fs::remove_file(&real.path).expect("it is there");
+    let elsewhere = Receipt { path: scene.path("elsewhere"), ..real.clone() };
+    elsewhere.write();
+    symlink(&elsewhere.path, &real.path).expect("a link");
+    let done = recover(scene, &[], &[]).expect_code(0);
+    assert!(done.stderr.contains("is left alone"), "{}", done.stderr);
+    assert!(lock.is_held().await, "a link");
+
+    fs::remove_file(&real.path).expect("it is there");
+    real.write();
+    fs::set_permissions(&real.path, fs::Permissions::from_mode(0o620)).expect("a mode");
+    let done = recover(scene, &[], &[]).expect_code(0);
+    assert!(done.stderr.contains("is left alone"), "{}", done.stderr);
+    assert!(lock.is_held().await, "others may write it");
+
+    // The control: as it was, it does give back.
+    fs::set_permissions(&real.path, fs::Permissions::from_mode(0o600)).expect("a mode");
+    recover(scene, &[], &[]).expect_code(0);
+    assert!(!lock.is_held().await);
+}
+
+#[tokio::test]
+async fn a_number_that_another_process_has_by_now_is_no_sign_of_life() {
+    let lock = Lock::new("reused").await;
+    let (left, child) = left(lock.scene(LOGS_ALL).env("CI_JOB_ID", "7"));
+    kill_dead(child);
+    // Somebody who must not be signalled, under the numbers of the dead.
+    let stranger = Scene::unguarded(LOGS_ALL).start_bare().ready();
+    let mut receipt = Receipt::all(&left.scene.path(STATE_DIR)).remove(0);
+    for process in ["/runner", "/guardian", "/child/leader"] {
+        let process = receipt.text.pointer_mut(process).expect("a process");
+        process["pid"] = json!(stranger.pid().as_raw());
+    }
+    receipt.write();
+    recover(&left.scene, &["--wait", "2s"], &[("CI_JOB_ID", "7")]).expect_code(0);
+    assert!(!lock.is_held().await);
+    assert!(stranger.scene.log().is_empty(), "{:?}", stranger.scene.log());
+}
+
+#[tokio::test]
+async fn another_world_is_dead_by_a_boot_and_else_unknown() {
+    let lock = Lock::new("worlds").await;
+    let (left, child) = left(lock.scene(LOGS_ALL).env("CI_JOB_ID", "7"));
+    kill_dead(child);
+    let scene = &left.scene;
+    let real = Receipt::all(&scene.path(STATE_DIR)).remove(0);
+    let id = lock.id().await.expect("it is held");
+    let job = [("CI_JOB_ID", "7")];
+
+    let mut elsewhere = real.clone();
+    elsewhere.text["world"]["host"] = json!("another-host");
+    elsewhere.text["world"]["boot"] = json!("00000000-0000-0000-0000-000000000000");
+    elsewhere.write();
+    recover(scene, &["--wait", "1s"], &[("CI_JOB_ID", "8")]).expect_code(0);
+    recover(scene, &[], &[]).expect_code(0);
+    assert_eq!((lock.id().await.as_ref(), receipts(scene)), (Some(&id), 1), "another machine's");
+
+    // For its own job it is left alone while it beats.
+    lock.hold_as(&id, 100).await;
+    let mut looking = ours(scene, &["recover"]);
+    let looking = harness::Running::start(looking.envs(job));
+    let mut beat = 101;
+    while !looking.is_over() {
+        lock.hold_as(&id, beat).await;
+        beat += 1;
+        pause(Duration::from_millis(500));
+        assert!(beat < 200, "it does not end: {}", looking.stderr());
+    }
+    let done = looking.finish().expect_code(74);
+    assert!(done.stderr.contains("still beats"), "{}", done.stderr);
+    assert_eq!((lock.id().await.as_ref(), receipts(scene)), (Some(&id), 1));
+    // And given back when it does not.
+    recover(scene, &[], &job).expect_code(0);
+    assert_eq!((lock.id().await, receipts(scene)), (None, 0));
+
+    lock.hold_as(&id, 1).await;
+    let mut booted = real;
+    booted.text["world"]["boot"] = json!("00000000-0000-0000-0000-000000000000");
+    // Its numbers mean other processes now.
+    let me = std::process::id();
+    booted.text["runner"]["pid"] = json!(me);
+    booted.write();
+    recover(scene, &[], &[]).expect_code(0);
+    assert_eq!((lock.id().await, receipts(scene)), (None, 0), "before the boot");
+}
+
+#[tokio::test]
+async fn a_receipt_that_came_with_the_checkout_is_not_read() {
+    let lock = Lock::new("checkout").await;
+    let (left, child) = left(lock.scene(LOGS_ALL));
+    kill_dead(child);
+    let real = Receipt::all(&left.scene.path(STATE_DIR)).remove(0);
+    let top = tempfile::tempdir().expect("a directory");
+    let checkout = top.path().join("checkout");
+    fs::create_dir(&checkout).expect("a directory");
+    for dir in [STATE_DIR, "tfwrap", ".local/state/tfwrap", "."] {
+        let dir = checkout.join(dir);
+        fs::create_dir_all(&dir).expect("a directory");
+        Receipt { path: dir.join("run-1.json"), text: real.text.clone() }.write();
+    }
+    let mut command = harness::tfwrap(&checkout);
+    command.env_remove("TFWRAP_STATE_DIR").env("HOME", top.path()).arg("recover");
+    run(command.env("CI_PROJECT_DIR", &checkout)).expect_code(0);
+    assert!(lock.is_held().await);
+    // The control: beside it, where a checkout cannot bring anything, the same is read.
+    let beside = top.path().join("checkout.tmp/tfwrap");
+    fs::create_dir_all(&beside).expect("a directory");
+    Receipt { path: beside.join("run-1.json"), text: real.text }.write();
+    run(command.env("CI_PROJECT_DIR", &checkout)).expect_code(0);
+    assert!(!lock.is_held().await);
+}
+
+/// Two legs of one matrix on one machine: the same run, the same job's name.
+#[tokio::test]
+async fn the_legs_of_a_matrix_leave_each_other_alone() {
+    let (mine, other) = (Lock::new("leg-a").await, Lock::new("leg-b").await);
+    let dir = tempfile::tempdir().expect("a directory");
+    let leg = |lock: &Lock, tracking: &str| {
+        let scene = lock.scene(WILLING).env("GITHUB_ACTIONS", "true");
+        let scene = scene.env("GITHUB_RUN_ID", "1").env("GITHUB_JOB", "plan");
+        let scene = scene.env("RUNNER_TRACKING_ID", tracking);
+        scene.env("TFWRAP_STATE_DIR", &dir.path().display().to_string())
+    };
+    let mut a = leg(&mine, "github_a").start().ready();
+    let mut b = leg(&other, "github_b").start().ready();
+    let mut recover = ours(&a.scene, &["recover", "--wait", "20s"]);
+    recover.env("TFWRAP_STATE_DIR", dir.path()).env("GITHUB_ACTIONS", "true");
+    recover.env("GITHUB_RUN_ID", "1").env("GITHUB_JOB", "plan");
+    run(recover.env("RUNNER_TRACKING_ID", "github_a")).expect_code(0);
+    assert!(!a.is_running() && !mine.is_held().await);
+    assert!(b.is_running() && other.is_held().await && b.scene.log().is_empty());
+    run(recover.env("RUNNER_TRACKING_ID", "github_b")).expect_code(0);
+    assert!(!b.is_running() && !other.is_held().await);
+}
