@@ -101,6 +101,7 @@ impl Lane {
             work: self.wrapped.path().join(format!("work-{round}")),
             round,
             lane: self,
+            line: plan.line,
             lock,
         };
         self.proxy.plan(plan.faults.clone());
@@ -140,6 +141,7 @@ struct Place<'a> {
     marker: String,
     /// Where the children note their begin and end.
     work: PathBuf,
+    line: bool,
     lock: Lock,
 }
 
@@ -153,9 +155,11 @@ impl Place<'_> {
         command
     }
 
-    fn options(wait: &str) -> Vec<String> {
+    fn options(&self, wait: &str) -> Vec<String> {
         let options = ["--lease", "15s", "--orphan-grace", "2s", "--max-hold", "4s"];
-        options.into_iter().chain(["--lock-timeout", wait]).map(str::to_owned).collect()
+        let line = (!self.line).then_some("--no-line");
+        let options = options.into_iter().chain(["--lock-timeout", wait]).chain(line);
+        options.map(str::to_owned).collect()
     }
 
     fn of_contender(&self, index: usize, one: &Contender) -> Command {
@@ -179,18 +183,18 @@ impl Place<'_> {
             }
             Kind::Scripted => {
                 let mut command = self.command(&tfwrap(), wrapped);
-                command.args(Self::options(WAIT)).arg("--terraform").arg(&fake).args(apply);
+                command.args(self.options(WAIT)).arg("--terraform").arg(&fake).args(apply);
                 command
             }
             Kind::Terraform => {
                 let mut command = self.command(&tfwrap(), wrapped);
-                command.args(Self::options(WAIT)).args(apply);
+                command.args(self.options(WAIT)).args(apply);
                 command.env("TF_VAR_command", in_terraform("begin"));
                 command
             }
             Kind::Hold => {
                 let mut command = self.command(Path::new("sh"), wrapped);
-                command.args(["-c", &Self::holding(&fake)]);
+                command.args(["-c", &self.holding(&fake)]);
                 command
             }
         };
@@ -201,9 +205,9 @@ impl Place<'_> {
     }
 
     /// A job in three steps.
-    fn holding(fake: &Path) -> String {
+    fn holding(&self, fake: &Path) -> String {
         let tfwrap_with = |more: &[&str]| {
-            let ours = [tfwrap().display().to_string()].into_iter().chain(Self::options(WAIT));
+            let ours = [tfwrap().display().to_string()].into_iter().chain(self.options(WAIT));
             shell_words::join(ours.chain(more.iter().map(|&word| word.to_owned())))
         };
         let fake = fake.display().to_string();
@@ -295,7 +299,7 @@ impl Place<'_> {
             command.arg("recover");
         } else {
             let wait = format!("{}s", (LEASE + Duration::from_secs(8)).as_secs());
-            command.args(Self::options(&wait)).args(["run", "--", "true"]);
+            command.args(self.options(&wait)).args(["run", "--", "true"]);
         }
         let finished = harness::run(&mut command);
         if finished.status.code() == Some(0) && self.lane.look.holder().is_none() {

@@ -62,6 +62,8 @@ pub(crate) struct Plan {
     pub(crate) contenders: Vec<Contender>,
     /// What the store does to the requests of all but stock Terraform.
     pub(crate) faults: Vec<Rule>,
+    /// Whether they stand in line, where the dead cost those behind them up to 20 s; or compete.
+    pub(crate) line: bool,
     /// Whether what is left is cleared by `recover`, or by the next one's wait for the lease.
     pub(crate) recover: bool,
 }
@@ -77,7 +79,7 @@ impl Plan {
         let contenders = (0..count).map(|_| contender(&mut dice)).collect();
         let faults = dice.between(0, 6);
         let faults = (0..faults).map(|_| rule(&mut dice)).collect();
-        Self { contenders, faults, recover: dice.percent(70) }
+        Self { contenders, faults, line: dice.percent(40), recover: dice.percent(70) }
     }
 }
 
