@@ -15,16 +15,16 @@ use super::look::{self, Register};
 use super::release;
 use super::shell::{Happening, Kept, Shell};
 use crate::backend::{self, Backend, Request, aws_from_env};
-use crate::clock::uptime;
+use crate::clock::{uptime, wall};
 use crate::env::Env;
 use crate::error::Error;
 use crate::lock::keeper::{Keeper, News, Tenure};
 use crate::lock::lease::Lease;
 use crate::lock::release::ReleaseOutcome;
-use crate::lock::{LockId, Uptime};
+use crate::lock::{Holder, LockId, Uptime};
 use crate::receipt::{Entry, Receipt};
 use crate::report::Notice;
-use crate::store::{HeldFile, LocalState, RecordVersion, Registers as _};
+use crate::store::{HeldFile, LocalState, RecordVersion, Registers as _, Stored};
 use crate::supervise::guardian::{Head, Interrupts, LentFile};
 use crate::supervise::{Orphans, SETTLE, lent_descriptor};
 use crate::target::{LockTarget, StoreSpec};
@@ -354,9 +354,9 @@ async fn catch(
     let register = Register { lock, store: store.clone(), key: target.key.clone() };
     let mut caught = Caught::Nothing;
     loop {
-        let since = uptime();
         let stored = look::read(shell, &register, look::PATIENCE).await?;
         if let Some(stored) = stored.filter(|it| it.record.is_held_by(&entry.id)) {
+            let since = uptime().minus(age(&stored));
             let (id, version) = (entry.id.clone(), Some(stored.version));
             let (target, store) = (target.clone(), store.clone());
             let grant = Grant { target, store, id, version, since, may_still_appear: false };
@@ -379,4 +379,12 @@ async fn catch(
             let _ = shell.next(Some(next), None).await;
         }
     }
+}
+
+/// How long ago the lock was taken, as its record says; for people only.
+fn age(stored: &Stored) -> Duration {
+    let holder = Holder::of(&stored.record);
+    let created = holder.info().and_then(|info| info.created.parse::<jiff::Timestamp>().ok());
+    let age = created.map(|created| wall().duration_since(created));
+    age.and_then(|age| Duration::try_from(age).ok()).unwrap_or_default()
 }

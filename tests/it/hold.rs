@@ -160,6 +160,10 @@ async fn a_hold_ends_by_itself_and_then_terraform_locks_for_itself() {
         kill(child, Signal::SIGUSR1).expect("the child is there");
         apply.finish().expect_code(5);
         lock.freed().await;
+        // Nobody was there to hear why.
+        let told = run(&mut release(&scene, &hold.env, &[])).expect_code(0).stderr;
+        let why = if options[0] == "--lease" { "was lost" } else { "`--max-hold` allows" };
+        assert!(told.contains(why), "{told}");
         assert_eq!(Receipt::all(&scene.path(STATE_DIR)).len(), 0);
     }
 }
