@@ -197,7 +197,8 @@ async fn drive(shell: &mut Shell, child: &mut Child, context: &Context) -> Resul
                 Happening::Fenced => {
                     lost = true;
                     shell.say(Notice::Warning {
-                        message: "tfwrap stood still for so long that its guardian killed the                                   child before anyone may take its lock over"
+                        message: "tfwrap stood still for so long that its guardian killed the \
+                                  child before anyone may take its lock over"
                             .to_owned(),
                         hint: None,
                     });
