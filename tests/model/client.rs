@@ -1,20 +1,24 @@
-//! One tfwrap of the world: the shipped machines, driven as the shell in `run` drives them, and
-//! the child between them.
+//! One tfwrap of the world: the shipped machines, driven as the shell in `run` drives them, the
+//! child between them, and the guardian beside them.
+
+mod drive;
+mod guarded;
+mod views;
 
 use std::time::Duration;
 
-use tfwrap::lock::acquire::{self, Acquire, Outcome, Won};
+use tfwrap::lock::acquire::{self, Acquire};
 use tfwrap::lock::jitter::Jitter;
-use tfwrap::lock::keeper::{self, Keeper, News, Tenure};
-use tfwrap::lock::lease::{Lease, LeaseTerm, SHORTEST};
-use tfwrap::lock::release::{self, Release, ReleaseOutcome};
+use tfwrap::lock::keeper::{self, Keeper};
+use tfwrap::lock::release::{self, Release};
 use tfwrap::lock::{LockId, Uptime};
-use tfwrap::store::{Expect, Record, RecordVersion, RemoveReply, StoreError, Stored, WriteReply};
-use tfwrap::supervise::{
-    Action, ChildStatus, Event, Policy, Reach, SecondSignal, StopSignal, Supervisor,
-};
+use tfwrap::store::WriteReply;
+use tfwrap::supervise::{ChildStatus, Event, Supervisor};
 
+use crate::child::Body;
 use crate::config::{Config, Millis, Mutation};
+use crate::request::{Pending, Reply, Request, Way};
+use guarded::{Case, Catch, Ward};
 
 /// The store's own time-out of a request that has none by the keeper (`Timeouts::read`).
 const TIME_OUT: Millis = 5_000;
@@ -22,79 +26,15 @@ const TIME_OUT: Millis = 5_000;
 /// A keeper sleeps no longer than it wants, or only by a little.
 const KEEPERS_WAKE: Millis = 100;
 
-/// How long an unconfirmed lock may be in the way (`run::supervise::CONFIRM`).
-const CONFIRM: Millis = 40_000;
-
-/// What a child takes that nobody stops.
-const SHORT: Millis = 2_000;
-const LONG: Millis = 18_000;
-
-/// What a child takes that heeds its interrupt. The long one does not.
-const ENDING: Millis = 1_000;
-
-/// What is sent to the store.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) enum Request {
-    Write(Record, Expect),
-    Read,
-    Remove(RecordVersion),
-}
-
-/// What came of it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) enum Reply {
-    Wrote(Result<WriteReply, StoreError>),
-    Read(Result<Option<Stored>, StoreError>),
-    Removed(Result<RemoveReply, StoreError>),
-}
-
-impl Request {
-    pub(crate) fn failed(&self, error: StoreError) -> Reply {
-        match self {
-            Self::Write(..) => Reply::Wrote(Err(error)),
-            Self::Read => Reply::Read(Err(error)),
-            Self::Remove(_) => Reply::Removed(Err(error)),
-        }
-    }
-
-    /// No answer came.
-    pub(crate) fn unknown(&self) -> Reply {
-        self.failed(StoreError::Unavailable { detail: String::new(), sent: true })
-    }
-}
-
-/// Where a request is on its way.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) enum Way {
-    /// Sent; what becomes of it is open.
-    Fresh,
-    /// Slow: it reaches the store then.
-    Arrives(Millis),
-    /// It reaches the store now.
-    Arrived,
-    /// This is what the client will see.
-    Answered(Millis, Reply),
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Pending {
-    pub(crate) request: Request,
-    pub(crate) sent: Millis,
-    /// When whoever waits gives it up.
-    pub(crate) limit: Millis,
-    pub(crate) way: Way,
-    /// Only under [`Mutation::RenewedByReadBack`]: this read stands for an unanswered beat.
-    for_beat: bool,
-}
-
 /// A child, and what supervises it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Child {
     supervisor: Supervisor,
-    alive: bool,
-    frozen: bool,
-    long: bool,
-    ends_at: Millis,
+    body: Body,
+    /// Whether tfwrap knows that it ended, which it may not while it is stopped.
+    reaped: bool,
+    /// Whether the guardian killed it; nothing else tells tfwrap how it ended.
+    killed: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -122,7 +62,11 @@ pub(crate) enum Phase {
     Held(Held),
     Releasing(Release),
     Over(End),
-    /// `orphan`: its child lives on, which is what the guardian will be for.
+    /// Its guardian ends its child and keeps its lock meanwhile.
+    Ending(Ward),
+    /// Its guardian looks for a lock that nothing runs under.
+    Catching(Catch),
+    /// `orphan`: its child lives on, and nobody is left to look after it.
     Crashed {
         orphan: bool,
     },
@@ -130,9 +74,11 @@ pub(crate) enum Phase {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Pause {
-    pub(crate) until: Millis,
+    until: Millis,
+    /// Tfwrap alone was stopped: its child and its guardian go on.
+    alone: bool,
     /// Of a reply and a tick that have both become due, which is seen first.
-    pub(crate) reply_first: bool,
+    reply_first: bool,
 }
 
 /// How the store looks from one client.
@@ -151,12 +97,18 @@ pub(crate) struct Client {
     pub(crate) run: u8,
     pub(crate) phase: Phase,
     pub(crate) pending: Option<Pending>,
-    pub(crate) paused: Option<Pause>,
+    paused: Option<Pause>,
     pub(crate) outage: Option<(Outage, Millis)>,
     /// Requests since time last went on.
     pub(crate) asked: u8,
     /// The runs whose user was told that the record may still appear or is still there.
     told: u8,
+    /// What the guardian knows.
+    case: Case,
+    /// Until when the guardian looks for a second create that was never answered.
+    landing: Option<Uptime>,
+    /// Whether tfwrap is gone: from then on its guardian acts for it, if anybody.
+    crashed: bool,
     /// What the acquire said about that when it ended.
     may_appear: bool,
     /// Whether it was hit by something that costs it its turn.
@@ -186,6 +138,9 @@ impl Client {
             outage: None,
             asked: 0,
             told: 0,
+            case: Case::Nothing,
+            landing: None,
+            crashed: false,
             may_appear: false,
             hit: false,
             ended: End::Ran,
@@ -229,87 +184,8 @@ impl Client {
         let mut machine = Acquire::new(self.id(moment), now, give_up_at, jitter);
         let action = machine.step(now, acquire::Event::Start);
         self.phase = Phase::Acquiring(machine);
-        self.may_appear = false;
+        (self.may_appear, self.case) = (false, Case::Nothing);
         self.acquiring(moment, action)
-    }
-
-    pub(crate) fn is_over(&self) -> bool {
-        matches!(self.phase, Phase::Over(_) | Phase::Crashed { .. })
-    }
-
-    pub(crate) fn holds(&self) -> bool {
-        matches!(self.phase, Phase::Held(_) | Phase::Releasing(_))
-    }
-
-    /// Whether its child does something.
-    pub(crate) fn child_acts(&self) -> bool {
-        match &self.phase {
-            Phase::Held(Held { child: Some(child), .. }) => {
-                child.alive && !child.frozen && self.paused.is_none()
-            }
-            Phase::Crashed { orphan } => *orphan,
-            _ => false,
-        }
-    }
-
-    /// Whether its child could do something, if only later.
-    pub(crate) fn child_lives(&self) -> bool {
-        matches!(&self.phase, Phase::Held(Held { child: Some(child), .. }) if child.alive)
-    }
-
-    /// Whether its child was told to end, or need not be.
-    pub(crate) fn is_stopping(&self) -> bool {
-        match &self.phase {
-            Phase::Held(held) => held.over || held.keeper.is_lost(),
-            _ => true,
-        }
-    }
-
-    /// Whether asking it to end changes anything.
-    pub(crate) fn can_stop(&self) -> bool {
-        match &self.phase {
-            Phase::Acquiring(_) => true,
-            Phase::Held(held) => !held.over,
-            _ => false,
-        }
-    }
-
-    /// Whether the run that took this ID is over, and if so, whether its user was told that it
-    /// may still be there.
-    pub(crate) fn left(&self, run: u8) -> Option<bool> {
-        (self.run > run || self.is_over()).then_some(self.told & (1 << run) != 0)
-    }
-
-    /// When it wants to be woken.
-    pub(crate) fn wake(&self, config: &Config) -> Option<Millis> {
-        if let Some(pause) = &self.paused {
-            return Some(pause.until);
-        }
-        let machine = match &self.phase {
-            Phase::Acquiring(machine) => {
-                machine.deadline().map(|at| self.when(config, at, config.oversleep))
-            }
-            Phase::Releasing(machine) => {
-                machine.deadline().map(|at| self.when(config, at, config.oversleep))
-            }
-            Phase::Held(held) => {
-                let keeper = self.when(config, held.keeper.deadline(), KEEPERS_WAKE);
-                let other = match &held.child {
-                    None => Some(held.confirm_by),
-                    Some(child) if child.alive && !child.frozen => Some(child.ends_at),
-                    Some(child) => {
-                        child.supervisor.deadline().map(|at| self.when(config, at, KEEPERS_WAKE))
-                    }
-                };
-                Some(other.map_or(keeper, |other| other.min(keeper)))
-            }
-            Phase::Over(_) | Phase::Crashed { .. } => None,
-        };
-        let pending = self.pending.as_ref().and_then(|pending| match &pending.way {
-            Way::Arrives(at) | Way::Answered(at, _) => Some(*at),
-            Way::Fresh | Way::Arrived => None,
-        });
-        machine.into_iter().chain(pending).min()
     }
 
     fn send(&mut self, moment: Moment, request: Request) -> Checked {
@@ -321,12 +197,13 @@ impl Client {
             return Err(format!("{} asks again and again without a pause", self.letter()));
         }
         let patience = match &self.phase {
-            Phase::Held(held) => {
-                let patience = u64::try_from(held.keeper.patience().as_millis()).expect("short");
+            Phase::Held(Held { keeper, .. }) | Phase::Ending(Ward { keeper, .. }) => {
+                let patience = u64::try_from(keeper.patience().as_millis()).expect("short");
                 patience * 100 / moment.config.rates[self.index]
             }
             _ => TIME_OUT,
         };
+        self.note_request(moment, &request);
         self.pending = Some(Pending {
             request,
             sent: moment.now,
@@ -343,14 +220,20 @@ impl Client {
         if self.outage.is_some_and(|(_, until)| until <= moment.now) {
             self.outage = None;
         }
-        let mut reply_first = true;
-        if let Some(pause) = &self.paused {
-            if pause.until > moment.now {
-                return Ok(());
-            }
-            reply_first = pause.reply_first;
-            self.paused = None;
+        if self.paused.as_ref().is_none_or(|pause| pause.alone || pause.until <= moment.now)
+            && let Some(body) = self.body_mut()
+        {
+            body.passed(moment.now);
         }
+        if self.paused.as_ref().is_none_or(|pause| pause.until <= moment.now) {
+            let reply_first = self.paused.take().is_none_or(|pause| pause.reply_first);
+            self.run(moment, reply_first)?;
+        }
+        self.fence(moment)
+    }
+
+    /// What tfwrap does at this time, or its guardian in its place.
+    fn run(&mut self, moment: Moment, reply_first: bool) -> Checked {
         if !reply_first {
             self.tick(moment)?;
         }
@@ -383,6 +266,13 @@ impl Client {
                 }
                 self.tick_child(moment)
             }
+            Phase::Ending(ward) => {
+                if ward.keeper.deadline() <= now {
+                    self.keep(moment, keeper::Event::Tick)?;
+                }
+                self.end_child(moment)
+            }
+            Phase::Catching(Catch { next: Some(next), .. }) if *next <= now => self.look(moment),
             _ => Ok(()),
         }
     }
@@ -396,9 +286,10 @@ impl Client {
                 self.ended = End::Failed;
                 self.give_back(moment)
             }
-            Some(child) if child.alive && !child.frozen && child.ends_at <= moment.now => {
-                child.alive = false;
-                let status = ChildStatus::Exited(0);
+            Some(child) if !child.body.alive && !child.reaped => {
+                child.reaped = true;
+                let status =
+                    if child.killed { ChildStatus::Signaled(9) } else { ChildStatus::Exited(0) };
                 self.supervise(moment, Event::ChildExited { status, group_gone: true })
             }
             Some(child) if child.supervisor.deadline().is_some_and(|at| at <= now) => {
@@ -449,10 +340,13 @@ impl Client {
                 };
                 self.keep(moment, keeper::Event::Beaten(reply))
             }
-            (Phase::Held(_), Reply::Wrote(reply)) => {
+            (Phase::Held(_) | Phase::Ending(_), Reply::Wrote(reply)) => {
                 self.keep(moment, keeper::Event::Beaten(reply))
             }
-            (Phase::Held(_), Reply::Read(reply)) => self.keep(moment, keeper::Event::Looked(reply)),
+            (Phase::Held(_) | Phase::Ending(_), Reply::Read(reply)) => {
+                self.keep(moment, keeper::Event::Looked(reply))
+            }
+            (Phase::Catching(_), Reply::Read(reply)) => self.looked(moment, reply),
             (Phase::Releasing(machine), Reply::Removed(reply)) => {
                 let action = machine.step(now, release::Event::Removed(reply));
                 self.releasing(moment, action)
@@ -463,222 +357,5 @@ impl Client {
             }
             (_, reply) => Err(format!("{} got {reply:?} out of place", self.letter())),
         }
-    }
-
-    fn acquiring(&mut self, moment: Moment, action: acquire::Action) -> Checked {
-        let lease = Lease { term: LeaseTerm::After(SHORTEST).first(), beat: 0 };
-        let record = Record { info: Some(self.info(moment)), lease: Some(lease.to_text()) };
-        let outcome = match action {
-            acquire::Action::Wait => return Ok(()),
-            acquire::Action::Take => {
-                return self.send(moment, Request::Write(record, Expect::Absent));
-            }
-            acquire::Action::TakeOver(version) => {
-                return self.send(moment, Request::Write(record, Expect::Version(version)));
-            }
-            acquire::Action::Look => return self.send(moment, Request::Read),
-            acquire::Action::Done(outcome) => outcome,
-        };
-        if let Phase::Acquiring(machine) = &self.phase {
-            self.may_appear = machine.may_still_appear();
-        }
-        let (won, end) = match outcome {
-            Outcome::Granted(won) => (Some(won), End::Ran),
-            Outcome::Stopped { held } => (held, End::Stopped),
-            Outcome::TimedOut => (None, End::TimedOut),
-            Outcome::Failed(_) => (None, End::Failed),
-        };
-        self.ended = end;
-        let Some(mut won) = won else { return self.run_is_over(moment, false) };
-        if won.since > self.clock(moment.config, moment.stored_at) {
-            return Err(format!(
-                "{} dates its lock from after it was stored: {won:?}",
-                self.letter()
-            ));
-        }
-        let now = self.clock(moment.config, moment.now);
-        Self::mutate(moment.config, now, &mut won);
-        let Won { version, since, answered } = won;
-        let (id, info) = (self.id(moment), Some(self.info(moment)));
-        let tenure = Tenure { id, info, version, lease, since, answered };
-        let keeper = Keeper::new(tenure, LeaseTerm::After(SHORTEST), now);
-        let (over, confirm_by) = (end == End::Stopped, moment.now + CONFIRM);
-        self.phase = Phase::Held(Held { keeper, child: None, confirm_by, over });
-        self.tick(moment)?;
-        self.give_back(moment)
-    }
-
-    fn mutate(config: &Config, now: Uptime, won: &mut Won) {
-        match config.mutation {
-            Some(Mutation::FoundCountedFromNow) if !won.answered => {
-                (won.since, won.answered) = (now, true);
-            }
-            Some(Mutation::HolderFromReply) => won.since = now,
-            _ => {}
-        }
-    }
-
-    /// Whether nothing but a decision keeps the child from starting.
-    pub(crate) fn can_start(&self, moment: Moment) -> bool {
-        let now = self.clock(moment.config, moment.now);
-        self.paused.is_none()
-            && matches!(&self.phase, Phase::Held(Held { keeper, child: None, over: false, .. })
-                if keeper.may_start(now))
-    }
-
-    pub(crate) fn start(&mut self, moment: Moment, long: bool) {
-        let Phase::Held(held) = &mut self.phase else { return };
-        held.child = Some(Child {
-            supervisor: Supervisor::new(Policy { second_signal: SecondSignal::Hold, grace: None }),
-            alive: true,
-            frozen: false,
-            long,
-            ends_at: moment.now + if long { LONG } else { SHORT },
-        });
-    }
-
-    fn keep(&mut self, moment: Moment, event: keeper::Event) -> Checked {
-        let now = self.clock(moment.config, moment.now);
-        let Phase::Held(held) = &mut self.phase else { return Ok(()) };
-        let mut orders = Vec::new();
-        for action in held.keeper.step(now, event) {
-            match action {
-                keeper::Action::Beat(record, version) => {
-                    self.send(moment, Request::Write(record, Expect::Version(version)))?;
-                }
-                keeper::Action::Look => self.send(moment, Request::Read)?,
-                keeper::Action::Say(news) => orders.push(match news {
-                    News::Lost(_) => {
-                        self.ended = End::Lost;
-                        Event::MustStop
-                    }
-                    News::Interrupt => Event::MustStop,
-                    News::Kill => Event::MustKill,
-                    News::Freeze => Event::Freeze,
-                    News::Thaw => Event::Thaw,
-                    News::Refused { .. } | News::LastBeat { .. } => continue,
-                }),
-            }
-        }
-        for order in orders {
-            self.supervise(moment, order)?;
-        }
-        self.give_back(moment)
-    }
-
-    fn supervise(&mut self, moment: Moment, event: Event) -> Checked {
-        let now = self.clock(moment.config, moment.now);
-        let Phase::Held(held) = &mut self.phase else { return Ok(()) };
-        let Some(child) = &mut held.child else {
-            held.over |= held.keeper.is_lost();
-            return Ok(());
-        };
-        for action in child.supervisor.step(now, event) {
-            match action {
-                Action::Interrupt if !child.long => {
-                    child.ends_at = child.ends_at.min(moment.now + ENDING);
-                }
-                Action::Freeze => child.frozen = true,
-                Action::Thaw => child.frozen = false,
-                Action::Kill if child.alive => {
-                    child.alive = false;
-                    let status = ChildStatus::Signaled(9);
-                    return self.supervise(moment, Event::ChildExited { status, group_gone: true });
-                }
-                Action::Finished { .. } => {
-                    if child.alive {
-                        return Err(format!("{} is done with a live child", self.letter()));
-                    }
-                    held.over = true;
-                }
-                _ => {}
-            }
-        }
-        self.give_back(moment)
-    }
-
-    /// Gives the lock back once nothing runs under it and no beat is out.
-    fn give_back(&mut self, moment: Moment) -> Checked {
-        let now = self.clock(moment.config, moment.now);
-        let Phase::Held(held) = &self.phase else { return Ok(()) };
-        if !held.over || self.pending.is_some() {
-            return Ok(());
-        }
-        if held.keeper.lost_to().is_some() {
-            return self.run_is_over(moment, false);
-        }
-        let (id, version) = (held.keeper.id().clone(), held.keeper.version().cloned());
-        let mut machine = Release::new(id, version, now, Jitter(moment.config.seed));
-        let action = machine.step(now, release::Event::Start);
-        self.phase = Phase::Releasing(machine);
-        self.releasing(moment, action)
-    }
-
-    fn releasing(&mut self, moment: Moment, action: release::Action) -> Checked {
-        match action {
-            release::Action::Wait => Ok(()),
-            release::Action::Remove(version) => self.send(moment, Request::Remove(version)),
-            release::Action::Look => self.send(moment, Request::Read),
-            release::Action::Done(outcome) => {
-                self.run_is_over(moment, matches!(outcome, ReleaseOutcome::Unconfirmed(_)))
-            }
-        }
-    }
-
-    fn run_is_over(&mut self, moment: Moment, unconfirmed: bool) -> Checked {
-        if unconfirmed || self.may_appear {
-            self.told |= 1 << self.run;
-        }
-        if !self.hit && matches!(self.ended, End::TimedOut | End::Failed | End::Lost) {
-            let end = self.ended;
-            return Err(format!("{} was let down ({end:?}) though nothing hit it", self.letter()));
-        }
-        if self.run + 1 < moment.config.runs[self.index] {
-            self.run += 1;
-            return self.begin(moment);
-        }
-        self.phase = Phase::Over(self.ended);
-        Ok(())
-    }
-
-    /// The user wants it to end.
-    pub(crate) fn stop(&mut self, moment: Moment) -> Checked {
-        let now = self.clock(moment.config, moment.now);
-        match &mut self.phase {
-            Phase::Acquiring(machine) => {
-                let action = machine.step(now, acquire::Event::Stop);
-                self.acquiring(moment, action)
-            }
-            Phase::Held(held) if held.child.is_none() => {
-                held.over = true;
-                self.ended = End::Stopped;
-                self.give_back(moment)
-            }
-            Phase::Held(_) => {
-                self.supervise(moment, Event::Stop(StopSignal::Interrupt, Reach::UsOnly))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// It stands still, and its child with it.
-    pub(crate) fn pause(&mut self, moment: Moment, lasts: Millis, reply_first: bool) {
-        self.paused = Some(Pause { until: moment.now + lasts, reply_first });
-        if let Phase::Held(Held { child: Some(child), .. }) = &mut self.phase
-            && child.alive
-        {
-            child.ends_at += lasts;
-        }
-    }
-
-    /// It is gone. What it sent is not; that is returned.
-    pub(crate) fn crash(&mut self, orphan: bool) -> Option<Request> {
-        self.told |= 1 << self.run;
-        let orphan = orphan && self.child_lives();
-        self.phase = Phase::Crashed { orphan };
-        (self.paused, self.outage) = (None, None);
-        let pending = self.pending.take()?;
-        let on_its_way = !matches!(pending.way, Way::Answered(..));
-        (on_its_way && pending.request != Request::Read).then_some(pending.request)
     }
 }

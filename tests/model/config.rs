@@ -24,6 +24,21 @@ pub(crate) enum Mutation {
     /// Whoever claimed a number by a `next` that was stale keeps it: it does not hear that `next`
     /// is above its number already.
     StaleNext,
+    /// The guardian counts the lease from when it takes over.
+    GuardianAfresh,
+    /// The guardian leaves the child alone for as long as tfwrap is there, if only stopped.
+    NoGuardiansFence,
+}
+
+/// What the end of tfwrap alone leaves behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Crash {
+    /// Nothing: its machine is gone, or whoever ended it ended all.
+    EndsAll,
+    /// Its child, with nobody to look after it.
+    LeavesAnOrphan,
+    /// Its child and its guardian, which takes over, and may crash in its turn.
+    IsFollowed,
 }
 
 /// One world.
@@ -41,6 +56,8 @@ pub(crate) struct Config {
     pub(crate) faults: u8,
     /// Until when, so that the search ends in its time.
     pub(crate) faults_until: Millis,
+    /// Until when the first must happen.
+    pub(crate) first_until: Millis,
     /// Which ones.
     pub(crate) kinds: Kinds,
     /// How many children may take long, and not heed their interrupt.
@@ -49,8 +66,7 @@ pub(crate) struct Config {
     pub(crate) stock: bool,
     /// How often a person may force-unlock.
     pub(crate) unlocks: u8,
-    /// A crash leaves the child alive.
-    pub(crate) orphans: bool,
+    pub(crate) crash: Crash,
     /// Whether a refusal shows what is there.
     pub(crate) shows: bool,
     /// Of the pauses between requests; 0 does not spread them.
@@ -93,11 +109,12 @@ impl Default for Config {
             oversleep: 1_000,
             faults: 1,
             faults_until: Millis::MAX,
+            first_until: Millis::MAX,
             kinds: Kinds::ALL,
             long_children: 1,
             stock: false,
             unlocks: 0,
-            orphans: false,
+            crash: Crash::EndsAll,
             shows: true,
             seed: 0,
             mutation: None,

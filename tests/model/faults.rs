@@ -12,8 +12,8 @@ use proptest::test_runner::{RngAlgorithm, TestCaseError, TestRng, TestRunner};
 use tfwrap::lock::LockKey;
 use tfwrap::store::{MemoryStore, Registers, Stored};
 
-use crate::client::{Reply, Request};
-use crate::config::{Config, Kinds};
+use crate::config::{Config, Crash, Kinds};
+use crate::request::{Reply, Request};
 use crate::world::World;
 
 /// A store of the product in place of the world's own register.
@@ -118,9 +118,12 @@ proptest! {
     fn what_must_hold_holds_under_any_schedule_and_faults_on_the_memory_store(
         rates in prop::collection::vec(95..=105_u64, 3),
         seed in any::<u32>(),
+        guarded in any::<bool>(),
         schedule in schedules(),
     ) {
-        play(&config(rates, u64::from(seed)), &schedule).map_err(TestCaseError::fail)?;
+        let crash = if guarded { Crash::IsFollowed } else { Crash::EndsAll };
+        let config = Config { crash, ..config(rates, u64::from(seed)) };
+        play(&config, &schedule).map_err(TestCaseError::fail)?;
     }
 
     #[test]

@@ -1,13 +1,16 @@
 //! The world: one register, the clients, whatever is on its way, and time. What must hold is
 //! checked after every step.
 
+mod checks;
+mod choices;
+
 use tfwrap::lock::LockId;
-use tfwrap::lock::lease::SHORTEST;
 use tfwrap::store::{Expect, Record, RecordVersion, RemoveReply, StoreError, Stored, WriteReply};
 
-use crate::client::{Checked, Client, Moment, Outage, Reply, Request, Way};
+use crate::client::{Checked, Client, Moment, Outage};
 use crate::config::{Config, Millis, Mutation};
 use crate::faults::Real;
+use crate::request::{Reply, Request, Way};
 use crate::search::Explored;
 use crate::stock::Stock;
 
@@ -16,13 +19,6 @@ const WANDERS: Millis = 300_000;
 
 /// No run takes longer.
 const NEVER: Millis = 1_200_000;
-
-/// Pauses: shorter than it matters, between the fences, beyond the second, beyond the lease. And
-/// what is seen first afterwards.
-const PAUSES: [(Millis, bool); 3] = [(4_000, true), (11_400, false), (20_000, true)];
-
-const OUTAGES: [(Outage, Millis); 3] =
-    [(Outage::Full, 9_000), (Outage::Full, 30_000), (Outage::Writes, 30_000)];
 
 /// A request that its client gave up and the store did not.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -63,7 +59,10 @@ pub(crate) enum Action {
         long: bool,
     },
     Crash(usize),
+    /// The whole machine stands still.
     Pause(usize, Millis, bool),
+    /// Tfwrap alone does, stopped by a signal of its own.
+    Stuck(usize, Millis, bool),
     Outage(usize, Outage, Millis),
     Stop(usize),
     Stock,
@@ -130,92 +129,6 @@ impl World {
         })
     }
 
-    /// All that may happen now. Nothing: it is over.
-    pub(crate) fn actions(&self, config: &Config) -> Vec<Action> {
-        let mut actions = Vec::new();
-        let moment = self.moment(config);
-        for (index, wanderer) in self.wanderers.iter().enumerate() {
-            if wanderer.until > self.now && self.would_apply(&wanderer.request) {
-                actions.push(Action::Land(index));
-            }
-        }
-        if self.is_over() {
-            return actions;
-        }
-        // Requests of different clients that only read give the same in any order; so do starts.
-        let starts = self.clients.iter().find(|client| client.can_start(moment));
-        let quiet = self.quiet_reader();
-        let may_fail = self.faults > 0 && self.now <= config.faults_until;
-        let mut urgent = false;
-        if let Some(client) = starts {
-            urgent = true;
-            actions.push(Action::Start { client: client.index, long: false });
-            if self.long_children > 0 {
-                actions.push(Action::Start { client: client.index, long: true });
-            }
-        }
-        for client in self.clients.iter().filter(|it| quiet.is_none_or(|quiet| quiet == it.index)) {
-            let index = client.index;
-            let Some(pending) = &client.pending else { continue };
-            let fresh = pending.way == Way::Fresh;
-            if fresh || pending.way == Way::Arrived {
-                urgent = true;
-                actions.push(Action::Deliver(index));
-            }
-            if fresh && may_fail {
-                if config.kinds.requests && client.outage.is_none() {
-                    faults_of(&pending.request, index, &mut actions);
-                }
-                // Only its requests show it.
-                if config.kinds.outages && client.outage.is_none() {
-                    actions.extend(OUTAGES.map(|(kind, lasts)| Action::Outage(index, kind, lasts)));
-                }
-                troubles_of(client, config, &mut actions);
-            }
-        }
-        if !urgent && may_fail {
-            // What befalls a waiter between two requests it meets at the next, too.
-            for client in self.clients.iter().filter(|client| client.holds()) {
-                troubles_of(client, config, &mut actions);
-            }
-        }
-        if let Some(stock) = &self.stock {
-            if stock.is_due(self.now) {
-                urgent = true;
-                actions.push(Action::Stock);
-            }
-            if may_fail && config.kinds.stock_crashes && !stock.is_over() {
-                actions.push(Action::StockCrash);
-            }
-        }
-        if self.unlocks > 0 && self.register.is_some() {
-            actions.push(Action::Unlock);
-        }
-        if !urgent && self.next(config).is_some() {
-            actions.push(Action::Time);
-        }
-        actions
-    }
-
-    /// The first of the clients that read, where all that have sent something do.
-    fn quiet_reader(&self) -> Option<usize> {
-        let mut first = None;
-        for client in &self.clients {
-            let Some(pending) = &client.pending else { continue };
-            if matches!(pending.way, Way::Answered(..) | Way::Arrives(_)) {
-                continue;
-            }
-            if pending.request != Request::Read {
-                return None;
-            }
-            first = first.or(Some(client.index));
-        }
-        let alone = self.wanderers.is_empty()
-            && self.unlocks == 0
-            && self.stock.as_ref().is_none_or(|stock| !stock.is_due(self.now));
-        first.filter(|_| alone)
-    }
-
     /// What the action is about, for people.
     pub(crate) fn asked(&self, action: Action) -> String {
         let (Action::Deliver(index) | Action::Fault(index, _)) = action else {
@@ -280,15 +193,17 @@ impl World {
             }
             Action::Crash(index) => {
                 self.faults -= 1;
-                if let Some(request) = self.clients[index].crash(config.orphans) {
+                let moment = self.moment(config);
+                if let Some(request) = self.clients[index].crash(moment)? {
                     self.wander(index, request);
                 }
             }
-            Action::Pause(index, lasts, reply_first) => {
+            Action::Pause(index, lasts, first) | Action::Stuck(index, lasts, first) => {
                 self.faults -= 1;
                 let moment = self.moment(config);
+                let alone = matches!(action, Action::Stuck(..));
                 self.clients[index].hit = true;
-                self.clients[index].pause(moment, lasts, reply_first);
+                self.clients[index].pause(moment, (lasts, first), alone);
             }
             Action::Outage(index, kind, lasts) => {
                 self.faults -= 1;
@@ -447,76 +362,6 @@ impl World {
         }
         self.register = real.read();
     }
-
-    /// I2: a record that is not ours is never changed, but for a lease that its holder let expire.
-    /// And whoever takes it over finds its holder's child gone.
-    fn check_change(&self, config: &Config, index: usize, request: &Request) -> Checked {
-        let Some(current) = &self.register else { return Ok(()) };
-        let (id, whose, run) = self.owner(config, current);
-        let by = self.clients[index].letter();
-        if whose == index {
-            return Ok(());
-        }
-        if matches!(request, Request::Remove(_)) {
-            return Err(format!("I2: {by} removes the record {id}"));
-        }
-        if current.record.lease.is_none() {
-            return Err(format!("I2: {by} takes over the record {id}, which has no lease"));
-        }
-        let holder = &self.clients[whose];
-        if holder.left(run).is_some() {
-            // Nobody lives under that ID.
-            return Ok(());
-        }
-        if holder.child_lives() && holder.paused.is_none() {
-            return Err(format!("{by} takes over the record {id}, whose child lives"));
-        }
-        let stood = u128::from(self.now - self.stored_at) * 105;
-        if stood < SHORTEST.as_millis() * 100 {
-            return Err(format!("I2: {by} takes over the record {id}, which was not expired"));
-        }
-        Ok(())
-    }
-
-    fn check(&self, config: &Config) -> Checked {
-        let clients = self.clients.iter().filter(|client| client.child_acts()).map(Client::letter);
-        let stock = self.stock.iter().filter(|stock| stock.acts()).map(|_| 's');
-        let acting: Vec<char> = clients.chain(stock).collect();
-        // A person who unlocks takes the leave to do so.
-        if acting.len() > 1 && self.unlocked.is_none() {
-            return Err(format!("I1: the children of {acting:?} act at once"));
-        }
-        self.check_rest(config)?;
-        self.check_unlocked(config)
-    }
-
-    /// I3: nothing stays behind that nobody was told of.
-    fn check_rest(&self, config: &Config) -> Checked {
-        let Some(current) = &self.register else { return Ok(()) };
-        let (id, whose, run) = self.owner(config, current);
-        match self.clients.get(whose).and_then(|client| client.left(run)) {
-            Some(false) if config.mutation != Some(Mutation::SameBytes) => {
-                Err(format!("I3: {id} is left behind, and its user was not told"))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Whoever lost its lock to a person notices within a beat, if the store answers.
-    fn check_unlocked(&self, config: &Config) -> Checked {
-        let Some((id, at)) = &self.unlocked else { return Ok(()) };
-        let Some(client) = self.clients.iter().find(|it| id.0.starts_with(it.letter())) else {
-            return Ok(());
-        };
-        let run = id.0.as_bytes()[1] - b'0';
-        let back = self.register.as_ref().is_some_and(|stored| stored.record.is_held_by(id));
-        let beat = u64::try_from(SHORTEST.as_millis() / 10).expect("short") * 100 / 95;
-        let excused = back || config.faults > 0 || client.left(run).is_some();
-        if self.now > at + beat + 100 && !excused && client.child_lives() && !client.is_stopping() {
-            return Err(format!("the loss of {id} goes unnoticed"));
-        }
-        Ok(())
-    }
 }
 
 impl Explored for World {
@@ -547,33 +392,5 @@ impl Explored for World {
         let now = after.register.as_ref().map(|stored| &stored.version.0);
         let change = if moved { format!(" -> {now:?}") } else { String::new() };
         Some(format!("{:>7} ms {action:?} {}{change}", after.now, self.asked(action)))
-    }
-}
-
-fn faults_of(request: &Request, index: usize, actions: &mut Vec<Action>) {
-    let faults: &[Fault] = match request {
-        Request::Read => &[Fault::Dropped, Fault::Slow, Fault::SlowReply],
-        _ => &[
-            Fault::Lost,
-            Fault::Dropped,
-            Fault::Refused,
-            Fault::Late,
-            Fault::Slow,
-            Fault::SlowReply,
-        ],
-    };
-    actions.extend(faults.iter().map(|fault| Action::Fault(index, *fault)));
-}
-
-fn troubles_of(client: &Client, config: &Config, actions: &mut Vec<Action>) {
-    let index = client.index;
-    if config.kinds.crashes {
-        actions.push(Action::Crash(index));
-    }
-    if config.kinds.pauses && client.paused.is_none() {
-        actions.extend(PAUSES.map(|(lasts, first)| Action::Pause(index, lasts, first)));
-    }
-    if config.kinds.stops && client.paused.is_none() && client.can_stop() {
-        actions.push(Action::Stop(index));
     }
 }

@@ -1,0 +1,276 @@
+//! What a client does with what its machines decide, as the shell in `run` does it.
+
+use tfwrap::lock::Uptime;
+use tfwrap::lock::acquire::{self, Outcome, Won};
+use tfwrap::lock::jitter::Jitter;
+use tfwrap::lock::keeper::{self, Keeper, News, Tenure};
+use tfwrap::lock::lease::{Lease, LeaseTerm, SHORTEST};
+use tfwrap::lock::release::{self, Release, ReleaseOutcome};
+use tfwrap::store::{Expect, Record};
+use tfwrap::supervise::{
+    Action, ChildStatus, Event, Policy, Reach, SecondSignal, StopSignal, Supervisor,
+};
+
+use super::guarded::Ward;
+use super::{Checked, Child, Client, End, Held, Moment, Pause, Phase};
+use crate::child::Body;
+use crate::config::{Config, Crash, Millis, Mutation};
+use crate::request::{Request, Way};
+
+/// How long an unconfirmed lock may be in the way (`run::supervise::CONFIRM`).
+const CONFIRM: Millis = 40_000;
+
+impl Client {
+    pub(super) fn acquiring(&mut self, moment: Moment, action: acquire::Action) -> Checked {
+        let lease = Lease { term: LeaseTerm::After(SHORTEST).first(), beat: 0 };
+        let record = Record { info: Some(self.info(moment)), lease: Some(lease.to_text()) };
+        let outcome = match action {
+            acquire::Action::Wait => return Ok(()),
+            acquire::Action::Take => {
+                return self.send(moment, Request::Write(record, Expect::Absent));
+            }
+            acquire::Action::TakeOver(version) => {
+                return self.send(moment, Request::Write(record, Expect::Version(version)));
+            }
+            acquire::Action::Look => return self.send(moment, Request::Read),
+            acquire::Action::Done(outcome) => outcome,
+        };
+        if let Phase::Acquiring(machine) = &self.phase {
+            self.may_appear = machine.may_still_appear();
+        }
+        let (won, end) = match outcome {
+            Outcome::Granted(won) => (Some(won), End::Ran),
+            Outcome::Stopped { held } => (held, End::Stopped),
+            Outcome::TimedOut => (None, End::TimedOut),
+            Outcome::Failed(_) => (None, End::Failed),
+        };
+        self.ended = end;
+        let Some(mut won) = won else { return self.run_is_over(moment, false) };
+        if won.since > self.clock(moment.config, moment.stored_at) {
+            return Err(format!(
+                "{} dates its lock from after it was stored: {won:?}",
+                self.letter()
+            ));
+        }
+        let now = self.clock(moment.config, moment.now);
+        Self::mutate(moment.config, now, &mut won);
+        let Won { version, since, answered } = won;
+        let (id, info) = (self.id(moment), Some(self.info(moment)));
+        let tenure = Tenure { id, info, version, lease, since, answered };
+        let keeper = Keeper::new(tenure, LeaseTerm::After(SHORTEST), now);
+        let (over, confirm_by) = (end == End::Stopped, moment.now + CONFIRM);
+        self.phase = Phase::Held(Held { keeper, child: None, confirm_by, over });
+        self.tell(moment);
+        self.tick(moment)?;
+        self.give_back(moment)
+    }
+
+    fn mutate(config: &Config, now: Uptime, won: &mut Won) {
+        match config.mutation {
+            Some(Mutation::FoundCountedFromNow) if !won.answered => {
+                (won.since, won.answered) = (now, true);
+            }
+            Some(Mutation::HolderFromReply) => won.since = now,
+            _ => {}
+        }
+    }
+
+    /// Whether nothing but a decision keeps the child from starting.
+    pub(crate) fn can_start(&self, moment: Moment) -> bool {
+        let now = self.clock(moment.config, moment.now);
+        self.paused.is_none()
+            && matches!(&self.phase, Phase::Held(Held { keeper, child: None, over: false, .. })
+                if keeper.may_start(now))
+    }
+
+    pub(crate) fn start(&mut self, moment: Moment, long: bool) {
+        let Phase::Held(held) = &mut self.phase else { return };
+        held.child = Some(Child {
+            supervisor: Supervisor::new(Policy { second_signal: SecondSignal::Hold, grace: None }),
+            body: Body::new(moment.now, long),
+            reaped: false,
+            killed: false,
+        });
+    }
+
+    /// Lets the keeper decide, and tells the guardian before anything else happens.
+    pub(super) fn keep(&mut self, moment: Moment, event: keeper::Event) -> Checked {
+        let now = self.clock(moment.config, moment.now);
+        let (Phase::Held(Held { keeper, .. }) | Phase::Ending(Ward { keeper, .. })) =
+            &mut self.phase
+        else {
+            return Ok(());
+        };
+        let is_tick = event == keeper::Event::Tick;
+        let actions = keeper.step(now, event);
+        if !is_tick {
+            self.tell(moment);
+        }
+        let mut told = Vec::new();
+        for action in actions {
+            match action {
+                keeper::Action::Beat(record, version) => {
+                    self.send(moment, Request::Write(record, Expect::Version(version)))?;
+                }
+                keeper::Action::Look => self.send(moment, Request::Read)?,
+                keeper::Action::Say(news) => told.push(news),
+            }
+        }
+        for news in told {
+            self.heed(moment, &news)?;
+        }
+        if self.crashed { self.end_child(moment) } else { self.give_back(moment) }
+    }
+
+    /// What news of the lease means for the child.
+    fn heed(&mut self, moment: Moment, news: &News) -> Checked {
+        if self.crashed {
+            return self.heed_for_orphan(moment, news);
+        }
+        let order = match news {
+            News::Lost(_) => {
+                self.ended = End::Lost;
+                Event::MustStop
+            }
+            News::Interrupt => Event::MustStop,
+            News::Kill => Event::MustKill,
+            News::Freeze => Event::Freeze,
+            News::Thaw => Event::Thaw,
+            News::Refused { .. } | News::LastBeat { .. } => return Ok(()),
+        };
+        self.supervise(moment, order)
+    }
+
+    pub(super) fn supervise(&mut self, moment: Moment, event: Event) -> Checked {
+        let now = self.clock(moment.config, moment.now);
+        let Phase::Held(held) = &mut self.phase else { return Ok(()) };
+        let Some(child) = &mut held.child else {
+            held.over |= held.keeper.is_lost();
+            return Ok(());
+        };
+        for action in child.supervisor.step(now, event) {
+            match action {
+                Action::Interrupt => child.body.interrupt(moment.now)?,
+                Action::Freeze => child.body.frozen = true,
+                Action::Thaw => child.body.frozen = false,
+                Action::Kill if child.body.alive => {
+                    (child.body.alive, child.reaped) = (false, true);
+                    let status = ChildStatus::Signaled(9);
+                    return self.supervise(moment, Event::ChildExited { status, group_gone: true });
+                }
+                Action::Finished { .. } => {
+                    if child.body.alive {
+                        return Err(format!("{} is done with a live child", self.letter()));
+                    }
+                    held.over = true;
+                }
+                _ => {}
+            }
+        }
+        self.give_back(moment)
+    }
+
+    /// Gives the lock back once nothing runs under it and no beat is out.
+    pub(super) fn give_back(&mut self, moment: Moment) -> Checked {
+        let now = self.clock(moment.config, moment.now);
+        let Phase::Held(held) = &self.phase else { return Ok(()) };
+        if !held.over || self.pending.is_some() {
+            return Ok(());
+        }
+        if held.keeper.lost_to().is_some() {
+            return self.run_is_over(moment, false);
+        }
+        let (id, version) = (held.keeper.id().clone(), held.keeper.version().cloned());
+        let mut machine = Release::new(id, version, now, Jitter(moment.config.seed));
+        let action = machine.step(now, release::Event::Start);
+        self.phase = Phase::Releasing(machine);
+        self.releasing(moment, action)
+    }
+
+    pub(super) fn releasing(&mut self, moment: Moment, action: release::Action) -> Checked {
+        match action {
+            release::Action::Wait => Ok(()),
+            release::Action::Remove(version) => self.send(moment, Request::Remove(version)),
+            release::Action::Look => self.send(moment, Request::Read),
+            release::Action::Done(outcome) => {
+                self.run_is_over(moment, matches!(outcome, ReleaseOutcome::Unconfirmed(_)))
+            }
+        }
+    }
+
+    pub(super) fn run_is_over(&mut self, moment: Moment, unconfirmed: bool) -> Checked {
+        if unconfirmed || self.may_appear {
+            self.told |= 1 << self.run;
+        }
+        if self.crashed {
+            let now = self.clock(moment.config, moment.now);
+            if let Some(until) = self.landing.filter(|until| now < *until && !unconfirmed) {
+                return self.catch(moment, until);
+            }
+            // What comes later goes by its first lease, which is short.
+            self.told |= u8::from(self.landing.is_some()) << self.run;
+            self.phase = Phase::Crashed { orphan: false };
+            return Ok(());
+        }
+        if !self.hit && matches!(self.ended, End::TimedOut | End::Failed | End::Lost) {
+            let end = self.ended;
+            return Err(format!("{} was let down ({end:?}) though nothing hit it", self.letter()));
+        }
+        if self.run + 1 < moment.config.runs[self.index] {
+            self.run += 1;
+            return self.begin(moment);
+        }
+        self.phase = Phase::Over(self.ended);
+        Ok(())
+    }
+
+    /// The user wants it to end.
+    pub(crate) fn stop(&mut self, moment: Moment) -> Checked {
+        let now = self.clock(moment.config, moment.now);
+        match &mut self.phase {
+            Phase::Acquiring(machine) => {
+                let action = machine.step(now, acquire::Event::Stop);
+                self.acquiring(moment, action)
+            }
+            Phase::Held(held) if held.child.is_none() => {
+                held.over = true;
+                self.ended = End::Stopped;
+                self.give_back(moment)
+            }
+            Phase::Held(_) => {
+                self.supervise(moment, Event::Stop(StopSignal::Interrupt, Reach::UsOnly))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// It stands still, and its child with it. Or alone, as by a SIGSTOP of its own.
+    pub(crate) fn pause(
+        &mut self,
+        moment: Moment,
+        (lasts, reply_first): (Millis, bool),
+        alone: bool,
+    ) {
+        self.paused = Some(Pause { until: moment.now + lasts, alone, reply_first });
+        if let Some(body) = self.body_mut().filter(|_| !alone) {
+            body.stands_still(lasts);
+        }
+    }
+
+    /// It is gone. What it sent is not; that is returned.
+    pub(crate) fn crash(&mut self, moment: Moment) -> Result<Option<Request>, String> {
+        let on_its_way = self.pending.take().filter(|it| !matches!(it.way, Way::Answered(..)));
+        let wanders = on_its_way.map(|it| it.request).filter(|it| *it != Request::Read);
+        if moment.config.crash == Crash::IsFollowed && !self.crashed {
+            self.crashed = true;
+            self.take_over(moment)?;
+            return Ok(wanders);
+        }
+        self.told |= 1 << self.run;
+        // Of one whose guardian is gone, too, nothing is promised but what the lease gives.
+        let orphan = moment.config.crash == Crash::LeavesAnOrphan && self.child_lives();
+        self.phase = Phase::Crashed { orphan };
+        (self.paused, self.outage) = (None, None);
+        Ok(wanders)
+    }
+}

@@ -1,0 +1,292 @@
+//! The guardian: what it is told, its fence while tfwrap lives, and what it does when tfwrap is
+//! gone, as `supervise::guardian` and `run::adopt` do it. What it decides it decides by the shipped
+//! [`Keeper`] and [`Release`].
+
+use std::time::Duration;
+
+use tfwrap::lock::Uptime;
+use tfwrap::lock::acquire::FIRST_CONTACT;
+use tfwrap::lock::jitter::Jitter;
+use tfwrap::lock::keeper::{Keeper, News, Tenure};
+use tfwrap::lock::lease::{Lease, LeaseTerm, SHORTEST};
+use tfwrap::lock::release::{self, Release};
+use tfwrap::store::{RecordVersion, StoreError, Stored};
+use tfwrap::supervise::SETTLE;
+
+use super::{Checked, Client, Held, Moment, Phase};
+use crate::child::Body;
+use crate::config::{Config, Crash, Millis, Mutation};
+use crate::request::Request;
+
+/// The guardian's clock is looked at this often (`guardian::watch::TICK_MS`). It is as late as that
+/// allows.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How long an orphan may take to end: longer than some need, shorter than others.
+const ORPHAN_GRACE: Duration = Duration::from_secs(12);
+
+/// How far the guardian's beats are above tfwrap's (`run::adopt::BEAT_STRIDE`).
+const BEAT_STRIDE: u64 = 1_000_000;
+
+/// How long a create that was never answered is looked for, and how often (`run::adopt`).
+const LANDING: Duration = Duration::from_mins(1);
+const LANDING_LOOK: Duration = Duration::from_secs(3);
+
+/// Between two reads while the store does not answer (`run::look::RETRY`).
+const RETRY: Duration = Duration::from_millis(500);
+
+/// What the guardian was told of the lock: after every reply, before anything else happened.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Case {
+    /// Nothing was sent that could make it ours.
+    Nothing,
+    /// Something was. `unanswered`: an earlier one still wanders.
+    Asked { unanswered: bool },
+    Granted {
+        renewed: Uptime,
+        term: LeaseTerm,
+        beat: u64,
+        kill_at: Option<Uptime>,
+        unanswered: bool,
+    },
+}
+
+/// A child whose tfwrap is gone, and its lock.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Ward {
+    pub(super) keeper: Keeper,
+    pub(super) body: Body,
+    /// None: it had its one interrupt.
+    interrupt_at: Option<Uptime>,
+    kill_at: Uptime,
+    killed: bool,
+    /// When no request of one that was killed can be in flight any more.
+    settled_at: Option<Uptime>,
+}
+
+/// A look for a lock without a child.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Catch {
+    until: Uptime,
+    /// None while a read is out.
+    pub(super) next: Option<Uptime>,
+    /// When this look is given up, if it is not answered.
+    patience: Option<Uptime>,
+}
+
+/// What is told is told in whole milliseconds.
+fn told(at: Uptime) -> Uptime {
+    Uptime(Duration::from_millis(u64::try_from(at.0.as_millis()).expect("early")))
+}
+
+impl Ward {
+    pub(super) fn deadlines(&self) -> impl Iterator<Item = Uptime> {
+        let kill_at = Some(self.kill_at).filter(|_| !self.killed);
+        let ends = [self.interrupt_at, kill_at].into_iter().filter(|_| self.body.alive);
+        ends.chain([self.settled_at, Some(self.keeper.deadline())]).flatten()
+    }
+
+    fn interrupt(&mut self, now: Millis) -> Checked {
+        self.interrupt_at = None;
+        // One that was stopped could not end.
+        self.body.frozen = false;
+        self.body.interrupt(now)
+    }
+
+    fn kill(&mut self) {
+        (self.killed, self.body.alive) = (true, false);
+    }
+}
+
+impl Client {
+    /// Before a request that may make the lock ours.
+    pub(super) fn note_request(&mut self, moment: Moment, request: &Request) {
+        if moment.config.crash == Crash::IsFollowed
+            && let (Phase::Acquiring(machine), Request::Write(..)) = (&self.phase, request)
+        {
+            self.case = Case::Asked { unanswered: machine.may_still_appear() };
+        }
+    }
+
+    /// Tells the guardian what the keeper knows.
+    pub(super) fn tell(&mut self, moment: Moment) {
+        let Phase::Held(Held { keeper, .. }) = &self.phase else { return };
+        if moment.config.crash != Crash::IsFollowed {
+            return;
+        }
+        let (renewed, term) = keeper.renewed();
+        self.case = Case::Granted {
+            renewed: told(renewed),
+            term,
+            beat: keeper.sent_beat(),
+            kill_at: keeper.kill_at().map(told),
+            unanswered: self.may_appear,
+        };
+    }
+
+    /// When the guardian of a tfwrap that lives kills its child.
+    fn fence_at(&self) -> Option<Uptime> {
+        match (&self.phase, &self.case) {
+            (Phase::Held(_), Case::Granted { kill_at: Some(at), .. }) if self.child_lives() => {
+                Some(at.plus(TICK))
+            }
+            _ => None,
+        }
+    }
+
+    pub(super) fn wake_of_fence(&self, config: &Config) -> Option<Millis> {
+        let is_fenced = config.mutation != Some(Mutation::NoGuardiansFence);
+        self.fence_at().filter(|_| is_fenced).map(|at| self.when(config, at, 1))
+    }
+
+    /// The guardian counts while tfwrap lives, whether that does anything or not.
+    pub(super) fn fence(&mut self, moment: Moment) -> Checked {
+        let due = self.wake_of_fence(moment.config).is_some_and(|at| at <= moment.now);
+        if !due || self.stands_still() {
+            return Ok(());
+        }
+        if let Phase::Held(Held { child: Some(child), .. }) = &mut self.phase {
+            (child.body.alive, child.killed) = (false, true);
+        }
+        if self.is_paused() { Ok(()) } else { self.tick_child(moment) }
+    }
+
+    /// Tfwrap is gone; its guardian ends what it began.
+    pub(super) fn take_over(&mut self, moment: Moment) -> Checked {
+        let now = self.clock(moment.config, moment.now);
+        self.hit = true;
+        self.paused = None;
+        let child = match &mut self.phase {
+            Phase::Held(Held { child, over: false, .. }) => child.take(),
+            _ => None,
+        };
+        let soon = now.plus(LANDING);
+        let (renewed, term, beat) = match self.case {
+            Case::Nothing => return self.run_is_over(moment, false),
+            Case::Asked { unanswered } => {
+                self.landing = unanswered.then_some(soon);
+                return self.catch(moment, soon);
+            }
+            Case::Granted { renewed, term, beat, unanswered, .. } => {
+                self.landing = unanswered.then_some(soon);
+                (renewed, term, beat)
+            }
+        };
+        let Some(child) = child else { return self.catch(moment, self.landing.unwrap_or(now)) };
+        // The mutation: it forgets what it was told.
+        let afresh = moment.config.mutation == Some(Mutation::GuardianAfresh);
+        let tenure = Tenure {
+            id: self.id(moment),
+            info: None,
+            version: RecordVersion(String::new()),
+            lease: Lease { term, beat: beat + BEAT_STRIDE },
+            since: if afresh { now } else { renewed },
+            answered: true,
+        };
+        self.phase = Phase::Ending(Ward {
+            keeper: Keeper::adopt(tenure, LeaseTerm::After(SHORTEST), now),
+            interrupt_at: (!child.body.interrupted).then_some(now),
+            kill_at: now.plus(ORPHAN_GRACE),
+            killed: child.killed,
+            settled_at: None,
+            body: child.body,
+        });
+        self.end_child(moment)?;
+        self.tick(moment)
+    }
+
+    pub(super) fn heed_for_orphan(&mut self, moment: Moment, news: &News) -> Checked {
+        let Phase::Ending(ward) = &mut self.phase else { return Ok(()) };
+        match news {
+            News::Kill if !ward.killed => ward.kill(),
+            // Whoever has it now must not wait for us.
+            News::Lost(_) if ward.interrupt_at.is_some() => ward.interrupt(moment.now)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Sees the orphan to its end, and gives its lock back only then.
+    pub(super) fn end_child(&mut self, moment: Moment) -> Checked {
+        let now = self.clock(moment.config, moment.now);
+        let Phase::Ending(ward) = &mut self.phase else { return Ok(()) };
+        if ward.body.alive && ward.interrupt_at.is_some_and(|at| now >= at) {
+            ward.interrupt(moment.now)?;
+        }
+        if ward.body.alive && !ward.killed && now >= ward.kill_at {
+            ward.kill();
+        }
+        if ward.body.alive {
+            return Ok(());
+        }
+        if ward.killed {
+            if *ward.settled_at.get_or_insert(now.plus(SETTLE)) > now {
+                return Ok(());
+            }
+            (ward.killed, ward.settled_at) = (false, None);
+        }
+        if self.pending.is_some() {
+            return Ok(());
+        }
+        if ward.keeper.lost_to().is_some() {
+            return self.run_is_over(moment, false);
+        }
+        let version = ward.keeper.version().cloned();
+        self.release(moment, version)
+    }
+
+    fn release(&mut self, moment: Moment, version: Option<RecordVersion>) -> Checked {
+        let now = self.clock(moment.config, moment.now);
+        let mut machine = Release::new(self.id(moment), version, now, Jitter(moment.config.seed));
+        let action = machine.step(now, release::Event::Start);
+        self.phase = Phase::Releasing(machine);
+        self.releasing(moment, action)
+    }
+
+    /// Looks for a lock that may be there, or may still come.
+    pub(super) fn catch(&mut self, moment: Moment, until: Uptime) -> Checked {
+        self.phase = Phase::Catching(Catch { until, next: None, patience: None });
+        self.look(moment)
+    }
+
+    pub(super) fn look(&mut self, moment: Moment) -> Checked {
+        let now = self.clock(moment.config, moment.now);
+        let Phase::Catching(catch) = &mut self.phase else { return Ok(()) };
+        catch.next = None;
+        catch.patience.get_or_insert(now.plus(FIRST_CONTACT));
+        self.send(moment, Request::Read)
+    }
+
+    pub(super) fn looked(
+        &mut self,
+        moment: Moment,
+        reply: Result<Option<Stored>, StoreError>,
+    ) -> Checked {
+        let now = self.clock(moment.config, moment.now);
+        let id = self.id(moment);
+        let Phase::Catching(catch) = &mut self.phase else { return Ok(()) };
+        match reply {
+            Ok(Some(stored)) if stored.record.is_held_by(&id) => {
+                self.release(moment, Some(stored.version))
+            }
+            Ok(_) if now < catch.until => {
+                catch.next = Some(now.plus(LANDING_LOOK).min(catch.until));
+                catch.patience = None;
+                Ok(())
+            }
+            Ok(_) => {
+                // What comes so late goes by its first lease, which is short.
+                let late = matches!(self.case, Case::Asked { .. });
+                self.run_is_over(moment, late)
+            }
+            Err(_) => match catch.patience.filter(|at| now < *at) {
+                Some(at) => {
+                    catch.next = Some(now.plus(RETRY).min(at));
+                    Ok(())
+                }
+                // The receipt stays.
+                None => self.run_is_over(moment, true),
+            },
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! What can be seen of a client: for the world, which chooses what happens to it, and for what
+//! must hold.
+
+use tfwrap::lock::Uptime;
+
+use super::{Client, KEEPERS_WAKE, Phase};
+use crate::child::Body;
+use crate::config::{Config, Millis};
+use crate::request::Way;
+
+impl Client {
+    pub(crate) fn is_over(&self) -> bool {
+        matches!(self.phase, Phase::Over(_) | Phase::Crashed { .. })
+    }
+
+    pub(crate) fn holds(&self) -> bool {
+        matches!(self.phase, Phase::Held(_) | Phase::Ending(_) | Phase::Releasing(_))
+    }
+
+    /// Whether there is a process that a fault could end.
+    pub(crate) fn tfwrap_lives(&self) -> bool {
+        !self.crashed
+    }
+
+    pub(crate) fn is_paused(&self) -> bool {
+        self.paused.is_some()
+    }
+
+    /// Whether its whole machine stands still.
+    pub(crate) fn stands_still(&self) -> bool {
+        self.paused.as_ref().is_some_and(|pause| !pause.alone)
+    }
+
+    fn body(&self) -> Option<&Body> {
+        match &self.phase {
+            Phase::Held(held) => held.child.as_ref().map(|child| &child.body),
+            Phase::Ending(ward) => Some(&ward.body),
+            _ => None,
+        }
+    }
+
+    pub(super) fn body_mut(&mut self) -> Option<&mut Body> {
+        match &mut self.phase {
+            Phase::Held(held) => held.child.as_mut().map(|child| &mut child.body),
+            Phase::Ending(ward) => Some(&mut ward.body),
+            _ => None,
+        }
+    }
+
+    /// Whether its child does something.
+    pub(crate) fn child_acts(&self) -> bool {
+        match &self.phase {
+            Phase::Crashed { orphan } => *orphan,
+            _ => !self.stands_still() && self.body().is_some_and(Body::acts),
+        }
+    }
+
+    /// Whether its child could do something, if only later.
+    pub(crate) fn child_lives(&self) -> bool {
+        self.body().is_some_and(|body| body.alive)
+    }
+
+    /// Whether its child was told to end, or need not be.
+    pub(crate) fn is_stopping(&self) -> bool {
+        match &self.phase {
+            Phase::Held(held) => held.over || held.keeper.is_lost(),
+            _ => true,
+        }
+    }
+
+    /// Whether asking it to end changes anything.
+    pub(crate) fn can_stop(&self) -> bool {
+        match &self.phase {
+            Phase::Acquiring(_) => true,
+            Phase::Held(held) => !held.over,
+            _ => false,
+        }
+    }
+
+    /// Whether the run that took this ID is over, and if so, whether its user was told that it
+    /// may still be there.
+    pub(crate) fn left(&self, run: u8) -> Option<bool> {
+        (self.run > run || self.is_over()).then_some(self.told & (1 << run) != 0)
+    }
+
+    /// When it wants to be woken.
+    pub(crate) fn wake(&self, config: &Config) -> Option<Millis> {
+        let Some(pause) = &self.paused else { return self.wake_of_all(config) };
+        let others = [self.body().and_then(Body::wake), self.wake_of_fence(config)];
+        let others = others.into_iter().flatten().filter(|_| pause.alone);
+        others.chain([pause.until]).min()
+    }
+
+    fn wake_of_all(&self, config: &Config) -> Option<Millis> {
+        let idle = |at: Option<Uptime>| at.map(|at| self.when(config, at, config.oversleep));
+        let soon = |at: Uptime| self.when(config, at, KEEPERS_WAKE);
+        let machine = match &self.phase {
+            Phase::Acquiring(machine) => idle(machine.deadline()),
+            Phase::Releasing(machine) => idle(machine.deadline()),
+            Phase::Held(held) => {
+                let other = match &held.child {
+                    None => Some(held.confirm_by),
+                    Some(child) if child.body.acts() => child.body.wake(),
+                    Some(child) => child.supervisor.deadline().map(soon),
+                };
+                other.into_iter().chain([soon(held.keeper.deadline())]).min()
+            }
+            Phase::Ending(ward) => {
+                let deadlines = ward.deadlines().map(soon);
+                deadlines.chain(ward.body.wake()).min()
+            }
+            Phase::Catching(catch) => catch.next.map(soon),
+            Phase::Over(_) | Phase::Crashed { .. } => None,
+        };
+        let pending = self.pending.as_ref().and_then(|pending| match &pending.way {
+            Way::Arrives(at) | Way::Answered(at, _) => Some(*at),
+            Way::Fresh | Way::Arrived => None,
+        });
+        machine.into_iter().chain(pending).chain(self.wake_of_fence(config)).min()
+    }
+}

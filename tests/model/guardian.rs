@@ -1,0 +1,64 @@
+//! Tfwrap alone is killed or stopped, while its child goes on: what its guardian does about it.
+
+use crate::config::{Config, Crash, Kinds, Mutation};
+use crate::{OVERLAP, deep, holds, is_caught, two, until};
+
+/// Tfwrap may be killed or stopped alone; and its guardian killed, once it has taken over.
+fn followed() -> Config {
+    Config { crash: Crash::IsFollowed, ..two() }
+}
+
+/// Nothing but what ends or stops processes, and what hides the store.
+const PROCESSES: Kinds =
+    Kinds { requests: false, stock_crashes: false, stops: false, ..Kinds::ALL };
+
+/// The control: it is the guardian that closes this hole.
+#[test]
+fn a_child_that_outlives_its_tfwrap_without_a_guardian_is_caught() {
+    let config = Config { crash: Crash::LeavesAnOrphan, ..two() };
+    is_caught("an orphan without a guardian", &config, &["I1:"]);
+}
+
+#[test]
+fn a_child_that_outlives_its_tfwrap_is_ended_by_its_guardian() {
+    let faults = if deep() { 2 } else { 1 };
+    holds("a guardian, faults at any time", &Config { faults, ..followed() });
+}
+
+#[test]
+fn a_guardian_that_meets_a_fault_too() {
+    let (faults, faults_until) = if deep() { (3, 400) } else { (2, 1_800) };
+    holds("a guardian, more faults", &Config { faults, faults_until, ..followed() });
+}
+
+/// The store is out of sight, and then something ends or stops a process, at any time.
+#[test]
+fn a_guardian_after_an_outage() {
+    let kinds = Kinds { pauses: deep(), ..PROCESSES };
+    let config = Config { faults: 2, first_until: 1_600, kinds, ..followed() };
+    holds("a guardian after an outage", &config);
+}
+
+/// What it leaves behind, and whether it says so.
+#[test]
+fn a_guardian_and_requests_that_go_astray() {
+    let kinds = Kinds { outages: false, pauses: false, stops: false, ..Kinds::ALL };
+    let one = Config { rates: vec![100], runs: vec![1], ..followed() };
+    let config = Config { faults: 3, faults_until: until(8_000), kinds, ..one };
+    holds("a guardian and requests that go astray", &config);
+}
+
+#[test]
+fn a_guardian_that_counts_afresh_is_caught() {
+    let mutation = Some(Mutation::GuardianAfresh);
+    let kinds = Kinds { pauses: false, ..PROCESSES };
+    let config = Config { faults: 2, first_until: 1_600, kinds, mutation, ..followed() };
+    is_caught("mutation: the guardian counts afresh", &config, &OVERLAP);
+}
+
+#[test]
+fn a_tfwrap_that_is_stopped_alone_without_the_guardians_fence_is_caught() {
+    let mutation = Some(Mutation::NoGuardiansFence);
+    let config = Config { kinds: PROCESSES, mutation, ..followed() };
+    is_caught("mutation: stopped without the guardian's fence", &config, &OVERLAP);
+}
