@@ -242,10 +242,16 @@ async fn drive(shell: &mut Shell, child: &mut Child, context: &Context) -> Resul
             }
             if let Action::Finished { status, stopped_by } = action {
                 shell.guard.child_is_gone();
-                if let Some(StopCause::Signal(signal)) = stopped_by {
+                // One that the child was too quick for is not lost for what would come next.
+                let asked = match stopped_by {
+                    Some(StopCause::Signal(signal)) => Some(signal),
+                    _ => canary.undecided(),
+                };
+                if let Some(signal) = asked {
                     shell.note_stop(signal);
                 }
-                return Ok(Ended { status, stopped: stopped_by.is_some(), lost });
+                let stopped = stopped_by.is_some() || asked.is_some();
+                return Ok(Ended { status, stopped, lost });
             }
             resume |= matches!(action, Action::SuspendSelf(_));
         }
