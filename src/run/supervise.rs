@@ -239,15 +239,15 @@ async fn drive(shell: &mut Shell, child: &mut Child, context: &Context) -> Resul
             }
             if let Action::Finished { status, stopped_by } = action {
                 shell.guard.child_is_gone();
-                let stop = match stopped_by {
+                // One that the child was too quick for is not lost for what would come next.
+                let asked = match stopped_by {
                     Some(StopCause::Signal(signal)) => Some(signal),
-                    // It ended before it was to be told.
-                    _ => canary.pending(),
+                    _ => canary.undecided(),
                 };
-                if let Some(signal) = stop {
+                if let Some(signal) = asked {
                     shell.note_stop(signal);
                 }
-                let stopped = stopped_by.is_some() || stop.is_some();
+                let stopped = stopped_by.is_some() || asked.is_some();
                 return Ok(Ended { status, stopped, lost });
             }
             resume |= matches!(action, Action::SuspendSelf(_));

@@ -42,7 +42,7 @@ pub(super) fn run(env: &Env) -> io::Result<()> {
         let mut shell = Shell::new(Signals::none()?, Arc::clone(&reporter), Guard::none());
         shell.reporter.say(Notice::Note {
             message: format!(
-                "tfwrap (process {}) was killed: its guardian (process {}) ends its run",
+                "tfwrap (process {}) is gone: its guardian (process {}) ends what it left",
                 case.receipt.runner.pid,
                 std::process::id()
             ),

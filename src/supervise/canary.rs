@@ -63,6 +63,16 @@ impl Canary {
         None
     }
 
+    /// The first signal of ours that still waits. Where the child ends before its time is up, it
+    /// has been asked for all the same.
+    #[must_use]
+    pub fn undecided(&self) -> Option<StopSignal> {
+        self.waiting.iter().find_map(|(_, received)| match received.word {
+            Word::Stop(signal) => Some(signal),
+            _ => None,
+        })
+    }
+
     /// Takes a signal of the guardian's.
     #[must_use]
     pub fn its(&mut self, now: Uptime, signal: StopSignal) -> Option<Judged> {
@@ -73,15 +83,6 @@ impl Canary {
         }
         self.heard.push((now, signal));
         None
-    }
-
-    /// A stop of ours about which nothing is known yet.
-    #[must_use]
-    pub fn pending(&self) -> Option<StopSignal> {
-        self.waiting.iter().find_map(|(_, received)| match received.word {
-            Word::Stop(signal) => Some(signal),
-            _ => None,
-        })
     }
 
     /// A signal of ours that the guardian has not got, once that is sure enough.
@@ -115,7 +116,7 @@ mod tests {
         let mut canary = Canary::default();
         assert_eq!(canary.ours(at(0), TERM, true), None);
         assert_eq!(canary.its(at(100), StopSignal::Terminate), too);
-        assert_eq!(canary.deadline(), None);
+        assert_eq!((canary.deadline(), canary.undecided()), (None, None));
         let mut canary = Canary::default();
         assert_eq!(canary.its(at(0), StopSignal::Terminate), None);
         assert_eq!(canary.ours(at(6_000), TERM, true), too);
@@ -128,6 +129,7 @@ mod tests {
         assert_eq!(canary.ours(at(0), TERM, true), None);
         assert_eq!(canary.ours(at(50), INT, true), None);
         assert_eq!(canary.due(at(149)), None);
+        assert_eq!(canary.undecided(), Some(StopSignal::Terminate));
         assert_eq!(canary.due(at(150)), Some(Judged { received: TERM, child_too: false }));
         assert_eq!(canary.due(at(150)), None);
         assert_eq!(canary.its(at(160), StopSignal::Interrupt).map(|it| it.child_too), Some(true));

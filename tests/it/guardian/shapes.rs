@@ -98,6 +98,28 @@ async fn with_the_store_out_of_reach_the_child_ends_and_the_receipt_stays() {
     }
 }
 
+/// Nobody was killed here, but a write was never answered: tfwrap warns, and its guardian stays.
+#[tokio::test]
+async fn what_lands_after_a_run_is_removed_by_its_guardian() {
+    let lock = Lock::new("lands-later").await;
+    let proxy = Proxy::before(&dynamodb().url);
+    proxy.plan([Rule::on("PutItem", Fault::Hold).key(&lock.key).times(1)]);
+    let mut running = lock.scene_at(proxy.url(), "exit 0").start();
+    assert_eq!(running.bare_code(), Some(0), "{}", running.stderr());
+    assert!(running.stderr().contains("may still appear"), "{}", running.stderr());
+    let left = Receipt::all(&running.scene.path(STATE_DIR));
+    let guardian = left[0].guardian().expect("a guardian");
+    assert!(!lock.is_held().await && !is_gone(guardian));
+    let removes = format!("DeleteItem {}", lock.key);
+    let before = proxy.count(&removes);
+    proxy.release();
+    proxy.arrived(&removes, before + 1).await;
+    lock.freed().await;
+    gone("the guardian", guardian);
+    run(&mut ours(&running.scene, &["recover"])).expect_code(0);
+    assert_eq!(Receipt::all(&running.scene.path(STATE_DIR)).len(), 0);
+}
+
 /// Whoever asks it to end wants what it is about to do.
 #[tokio::test]
 async fn a_guardian_at_work_heeds_no_signal() {
