@@ -52,8 +52,11 @@ pub fn watch(clock: impl Fn() -> Uptime) -> io::Result<()> {
     };
     loop {
         guardian.wait()?;
+        // First what tfwrap says: a child whose start is still unread was there when we were
+        // signalled, for all that can be known.
+        let heard = guardian.hear()?;
         guardian.hear_signals()?;
-        match guardian.hear()? {
+        match heard {
             Heard::Done => return Ok(()),
             Heard::Gone => return Err(guardian.take_over()),
             Heard::Nothing => {}
