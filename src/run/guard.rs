@@ -287,8 +287,9 @@ impl Guard {
                     let _noticed_when_it_is_gone = guardian.lend(&id.0, file);
                 }
                 self.guardian = Some(guardian);
-                let _said_before = self.write();
+                // At once: until it knows all, nobody would end the run.
                 self.tell();
+                let _said_before = self.write();
                 None
             }
             Err(error) => Some(no_guardian(&error.to_string())),

@@ -55,8 +55,9 @@ pub fn watch(clock: impl Fn() -> Uptime) -> io::Result<()> {
     };
     loop {
         guardian.wait()?;
+        // First what tfwrap says: a child whose start is still unread was there when we were
+        // signalled, for all that can be known.
         let heard = guardian.hear()?;
-        // After what was said: they may have hit a child that was just announced.
         guardian.hear_signals()?;
         match heard {
             Heard::Done => return Ok(()),
