@@ -20,8 +20,8 @@ use crate::start;
 use crate::store::StoreError;
 use crate::supervise::guardian::Interrupts;
 use crate::supervise::{
-    Action, Canary, Child, ChildEvent, ChildStatus, Event, Orphans, Reach, Received, SpawnError,
-    StopCause, Supervisor, Word, suspend_self,
+    Action, Canary, Child, ChildEvent, ChildStatus, Event, Judged, Orphans, Reach, Received,
+    SpawnError, StopCause, Supervisor, Word, suspend_self,
 };
 
 /// How long a child may take to end after a bug of ours, before it is killed.
@@ -214,7 +214,12 @@ async fn drive(shell: &mut Shell, child: &mut Child, context: &Context) -> Resul
                     event
                 }
                 Happening::Due => match canary.due(uptime()) {
-                    Some(judged) => child.event(judged),
+                    Some(Judged { received, .. }) => {
+                        let stop = Happening::Signal(received).stop();
+                        let child_too =
+                            stop.is_some_and(|stop| shell.guard.is_about_to_tell(stop.signal()));
+                        child.event(Judged { received, child_too })
+                    }
                     None => Event::Tick,
                 },
                 Happening::Reply(_) | Happening::Canary(_) => continue,

@@ -38,6 +38,16 @@ impl ProcessId {
         Pid::from_raw(self.pid)
     }
 
+    /// Whether this signal was sent to it and waits to be taken, which is where signals go that it
+    /// blocks (`ShdPnd` of `proc_pid_status(5)`).
+    #[must_use]
+    pub fn has_pending(self, signal: Signal) -> bool {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap_or_default();
+        let pending = status.lines().find_map(|line| line.strip_prefix("ShdPnd:"));
+        let pending = pending.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
+        pending.is_some_and(|set| set >> (signal as i32 - 1) & 1 == 1) && self.is_alive()
+    }
+
     /// Whether it lives. A zombie does not: it runs no code.
     #[must_use]
     pub fn is_alive(self) -> bool {
@@ -192,6 +202,22 @@ mod tests {
         assert!(!id.is_alive(), "a zombie");
         child.wait().unwrap();
         assert!(!id.signal(Signal::SIGTERM).unwrap());
+    }
+
+    #[test]
+    fn a_blocked_signal_is_seen_to_wait() {
+        let script = "trap '' TERM; exec sleep 60";
+        let mut child = std::process::Command::new("sh").args(["-c", script]).spawn().unwrap();
+        let id = ProcessId::of(Pid::from_raw(child.id().cast_signed())).unwrap();
+        assert!(!id.has_pending(Signal::SIGTSTP));
+        assert!(id.signal(Signal::SIGSTOP).unwrap());
+        // A stopped process takes none but SIGKILL and SIGCONT.
+        assert!(id.signal(Signal::SIGINT).unwrap());
+        assert!(id.has_pending(Signal::SIGINT));
+        assert!(!id.has_pending(Signal::SIGHUP));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!id.has_pending(Signal::SIGINT));
     }
 
     #[test]
