@@ -1,6 +1,8 @@
 //! What waiting costs: eight applies of three seconds that arrive 0.3 s apart on one state, under
 //! tfwrap and under `terraform apply -lock-timeout=300s`. The ideal is eight times what one
-//! `tfwrap apply` takes with nobody there.
+//! `tfwrap apply` takes with nobody there. A gap is the time from the end of one's work to the
+//! begin of the next's, Terraform's own start included; a hand-off is the time in which the lock
+//! was free, as tfwrap's log has it.
 //!
 //! `cargo bench --bench contended -- --rounds 3 --stock-rounds 1`
 
@@ -50,8 +52,15 @@ fn main() {
     let args = Args::parse();
     let place = Place::new(args.backend, "contended");
     say_where(&place);
-    let work = |number: u8| format!("echo {number} >> {GRANTS}; sleep {}", args.work);
-    let tfwrap = |number| apply(place.tfwrap(), &[], &work(number));
+    let now = "$(date +%s.%N)";
+    let work = |number: u8| {
+        format!("echo {number} {now} >> {GRANTS}; sleep {}; echo - {now} >> {GRANTS}", args.work)
+    };
+    let tfwrap = |number| {
+        let mut command = place.tfwrap();
+        command.args(["--log-format", "json"]);
+        apply(command, &[], &work(number))
+    };
     let stock = |number| apply(place.terraform(), &["-lock-timeout=300s"], &work(number));
 
     timed(&mut apply(place.tfwrap(), &[], "true"));
@@ -67,18 +76,47 @@ fn main() {
     );
     println!("| round | wall | over the ideal | overtakings | order of grants | failed |");
     println!("| --- | --- | --- | --- | --- | --- |");
+    let (mut ours, mut theirs) = (Times::default(), Times::default());
     for index in 0..args.rounds.max(args.stock_rounds) {
         if index < args.rounds {
-            round(&format!("tfwrap {}", index + 1), &args, place.path(), ideal, tfwrap);
+            let name = format!("tfwrap {}", index + 1);
+            round(&name, &args, place.path(), ideal, tfwrap, &mut ours);
         }
         if index < args.stock_rounds {
-            round(&format!("terraform {}", index + 1), &args, place.path(), ideal, stock);
+            let name = format!("terraform {}", index + 1);
+            round(&name, &args, place.path(), ideal, stock, &mut theirs);
+        }
+    }
+    println!("\n| between two | | p50 | most | of |");
+    println!("| --- | --- | --- | --- | --- |");
+    for (name, what, times) in [
+        ("tfwrap", "hand-off", &ours.handoffs),
+        ("tfwrap", "gap", &ours.gaps),
+        ("terraform", "gap", &theirs.gaps),
+    ] {
+        if !times.is_empty() {
+            let (half, most) = (quartile(times, 2), quartile(times, 4));
+            println!("| {name} | {what} | {half:.2} s | {most:.2} s | {} |", times.len());
         }
     }
 }
 
+/// What lay between one apply and the next, in seconds.
+#[derive(Debug, Default)]
+struct Times {
+    handoffs: Vec<f64>,
+    gaps: Vec<f64>,
+}
+
 /// Lets all of them arrive, and says how it went.
-fn round(name: &str, args: &Args, dir: &Path, ideal: f64, command: impl Fn(u8) -> Command) {
+fn round(
+    name: &str,
+    args: &Args,
+    dir: &Path,
+    ideal: f64,
+    command: impl Fn(u8) -> Command,
+    times: &mut Times,
+) {
     let grants = dir.join(GRANTS);
     drop(std::fs::remove_file(&grants));
     let from = now();
@@ -90,22 +128,44 @@ fn round(name: &str, args: &Args, dir: &Path, ideal: f64, command: impl Fn(u8) -
         })
         .collect();
     let mut failed = 0;
+    let mut said = String::new();
     for one in all {
         let (output, _) = one.end();
         if !output.status.success() {
             failed += 1;
             eprintln!("{}", String::from_utf8_lossy(&output.stderr));
         }
+        said += &String::from_utf8_lossy(&output.stderr);
     }
     let wall = from.elapsed().as_secs_f64();
     let text = std::fs::read_to_string(grants).unwrap_or_default();
-    let order: Vec<u8> = text.lines().map(|line| line.parse().unwrap()).collect();
+    let lines: Vec<_> = text.lines().map(|line| line.split_once(' ').unwrap()).collect();
+    let order: Vec<u8> = lines.iter().filter_map(|(number, _)| number.parse().ok()).collect();
+    let at = |line: &(&str, &str)| line.1.parse::<f64>().unwrap();
+    // Ends and begins take turns.
+    times.gaps.extend(lines[1..].chunks_exact(2).map(|pair| at(&pair[1]) - at(&pair[0])));
+    let (taken, given) = (events(&said, "acquired"), events(&said, "released"));
+    times.handoffs.extend(given.iter().zip(taken.iter().skip(1)).map(|(given, taken)| {
+        // Whoever is next may be quicker than the line about the release.
+        taken.duration_since(*given).as_secs_f64().max(0.0)
+    }));
     println!(
         "| {name} | {wall:.2} s | **{:.3}** | {} | {} | {failed} |",
         wall / ideal,
         overtakings(&order),
         order.iter().map(u8::to_string).collect::<Vec<_>>().join(" "),
     );
+}
+
+/// When this was said, in order.
+fn events(said: &str, event: &str) -> Vec<jiff::Timestamp> {
+    let lines =
+        said.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let of_event = lines.filter(|line| line["event"] == event);
+    let mut times: Vec<jiff::Timestamp> =
+        of_event.map(|line| line["ts"].as_str().unwrap().parse().unwrap()).collect();
+    times.sort_unstable();
+    times
 }
 
 /// How many pairs were served in the wrong order.
