@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::future::{pending, poll_fn};
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -279,8 +280,11 @@ impl Shell {
             let keepers = self.kept.iter().filter_map(|kept| kept.keeper.as_ref());
             let wake = keepers.map(Keeper::deadline).chain(deadline).min();
             let due = async {
-                match wake {
-                    Some(at) => tokio::time::sleep(at.since(uptime())).await,
+                match wake.map(|at| at.since(uptime())) {
+                    // What has come in already comes first, and no timer is waited for: the
+                    // shortest takes a millisecond or two.
+                    Some(Duration::ZERO) => tokio::task::yield_now().await,
+                    Some(rest) => tokio::time::sleep(rest).await,
                     None => pending().await,
                 }
             };
