@@ -4,6 +4,7 @@ mod aftermath;
 mod aws_settings;
 mod canary;
 mod cli;
+mod clocks;
 mod contention;
 mod contract;
 mod credentials;
