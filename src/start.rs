@@ -19,7 +19,7 @@ use crate::env::Env;
 use crate::error::Error;
 use crate::exit_code;
 use crate::job::{self, ChildCommand, Found, Job, Place};
-use crate::program::FileId;
+use crate::program::{self, FileId};
 use crate::receipt::job_hash;
 use crate::report::github::{self};
 use crate::report::{self, Notice, Reporter, use_color};
@@ -96,8 +96,7 @@ fn prepare(
             ),
         });
     }
-    let this_path = std::env::current_exe()
-        .map_err(|error| Error::Internal(format!("cannot find tfwrap's own binary: {error}")))?;
+    let this_path = own_path(program, env)?;
     let mut options = line.options.clone();
     if let Some(dir) = line.options.chdir.clone() {
         // What was typed is relative to where it was typed.
@@ -141,6 +140,25 @@ fn terraforms_dir(line: &CommandLine, dir: &std::path::Path) -> PathBuf {
         Some(chdir) => dir.join(chdir),
         None => dir.to_owned(),
     }
+}
+
+/// tfwrap's own binary: as the kernel has it, else (without `/proc`) as it was called.
+fn own_path(program: &OsStr, env: &Env) -> Result<PathBuf, Error> {
+    if let Ok(path) = std::env::current_exe() {
+        return Ok(path);
+    }
+    let called = PathBuf::from(program);
+    let found = if called.components().count() > 1 {
+        std::path::absolute(&called).ok()
+    } else {
+        program::search(program, env, None).ok()
+    };
+    found.filter(|path| path.exists()).ok_or_else(|| Error::Config {
+        message: "tfwrap's own binary cannot be found: there is no `/proc`, and it was not called \
+                  by its path"
+            .to_owned(),
+        hint: Some("mount `/proc`, or call tfwrap by its path".to_owned()),
+    })
 }
 
 fn depth(env: &Env) -> u32 {
@@ -191,10 +209,7 @@ fn exec(
                 }
                 reporter.flush(LAST_WORDS);
             }
-            Err(error) => {
-                let error = Error::Internal(format!("stderr cannot be used: {error}"));
-                return fail(&error, options);
-            }
+            Err(error) => return fail(&session::no_reporter(&error), options),
         }
     }
     let error = supervise::exec(command(child, env));
@@ -228,10 +243,13 @@ fn provisional_options(options: &Options, env: &Env) -> report::Options {
 fn fail(error: &Error, options: report::Options) -> u8 {
     let code = exit_code::of_error(error);
     let notice = Notice::Error { message: error.to_string(), hint: error.hint(), code };
-    // Without a thread for the reporter there is nobody left to tell.
-    if let Ok(reporter) = Reporter::to_stderr(options) {
-        reporter.say(notice);
-        reporter.flush(LAST_WORDS);
+    match Reporter::to_stderr(options) {
+        Ok(reporter) => {
+            reporter.say(notice);
+            reporter.flush(LAST_WORDS);
+        }
+        // Without a thread of its own it may be late, but it is said.
+        Err(_) => report::say_at_once(&notice),
     }
     code
 }

@@ -2,6 +2,9 @@
 
 use std::io::{self, Write as _};
 
+use super::{Notice, Text};
+use crate::clock::wall;
+
 /// Writes it.
 ///
 /// # Errors
@@ -29,4 +32,11 @@ pub(crate) fn ask(question: &str) -> io::Result<()> {
     let mut out = io::stderr().lock();
     out.write_all(format!("tfwrap: {question} ").as_bytes())?;
     out.flush()
+}
+
+/// Says it without a reporter, for want of a thread.
+pub(crate) fn say_at_once(notice: &Notice) {
+    let text = Text { color: false }.render(notice, wall());
+    // A closed stderr leaves nobody to tell.
+    drop(io::stderr().lock().write_all(text.as_bytes()));
 }

@@ -24,7 +24,7 @@ mod hostile;
 #[cfg(test)]
 pub(crate) use hostile::any_text as hostile_text;
 
-pub(crate) use answer::{answer, ask, redraw};
+pub(crate) use answer::{answer, ask, redraw, say_at_once};
 pub use cadence::Cadence;
 pub use clean::{MAX_LINE, MAX_VALUE, clean, clean_line, clean_to, shell_command, shell_quote};
 pub use json::Json;

@@ -43,9 +43,8 @@ fn set_up(
         .enable_all()
         .build()
         .map_err(|error| internal("the runtime cannot be started", &error))?;
-    let reporter = Reporter::to_stderr(options)
-        .map(Arc::new)
-        .map_err(|error| internal("stderr cannot be used", &error))?;
+    let reporter =
+        Reporter::to_stderr(options).map(Arc::new).map_err(|error| no_reporter(&error))?;
     say_panics(&reporter);
     let signals = {
         let _runtime = runtime.enter();
@@ -201,6 +200,18 @@ fn say_panics(reporter: &Arc<Reporter>) {
         let message = format!("panicked{place}: {what}");
         reporter.say(Notice::Error { message, hint: None, code: exit_code::BUG });
     }));
+}
+
+/// The error of a reporter that cannot be started.
+pub(super) fn no_reporter(error: &std::io::Error) -> Error {
+    Error::Config {
+        message: format!("no thread can be started for messages: {error}"),
+        hint: Some(
+            "nothing was run and no lock was asked for; raise the limit of processes (`ulimit -u`, \
+             or that of the container)"
+                .to_owned(),
+        ),
+    }
 }
 
 fn internal(what: &str, error: &std::io::Error) -> Error {

@@ -64,6 +64,7 @@ const BORDERS: [Border; 9] = [
             ("command/", "looks again after a while; ages for people"),
             ("clock.rs", "defines them"),
             ("report/reporter.rs", "stamps what is said; decides nothing by it"),
+            ("report/answer.rs", "the same, for want of a reporter"),
         ],
     },
     Border {
