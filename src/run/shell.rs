@@ -254,6 +254,8 @@ impl Shell {
             Reply::Read(reply) => keeper::Event::Looked(reply),
             Reply::Removed(_) | Reply::State(_) | Reply::Answer(_) => return,
         };
+        // Time first: after a pause the reply may be as old as that, and the keeper must know.
+        self.tick(uptime());
         let kept = &mut self.kept[index];
         let said = kept.step(uptime(), event);
         hear(&self.reporter, &mut self.news, (index, kept), said);

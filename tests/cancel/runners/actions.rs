@@ -110,19 +110,25 @@ fn github(stage: &mut Stage, exec: &str, cleanup: bool) -> Played {
     played
 }
 
-/// The task's node turns INT into TERM for bash, and is not prepared for a TERM of its own.
+/// What the task's node does: turns INT into TERM for the bash of the script, and is not prepared
+/// for a TERM of its own. Job control, because a shell without it lets its background ignore INT.
 const TASK: &str = "
-const { spawn } = require('child_process');
-const bash = spawn('bash', [process.argv[2]], { stdio: 'inherit' });
-process.on('SIGINT', () => bash.kill('SIGTERM'));
-bash.on('exit', (code, signal) => process.exit(signal ? 1 : code));
+set -m
+bash \"$1\" &
+child=$!
+trap 'kill -TERM \"$child\"' INT
+while :; do
+  wait \"$child\"
+  code=$?
+  kill -0 \"$child\" 2>/dev/null || exit \"$code\"
+done
 ";
 
 pub(super) fn azure(stage: &mut Stage) -> Played {
     let mut worker = Worker::start(stage);
     let script = stage.file("step.sh", &format!("exec {}\n", stage.shell_words()));
-    let task = stage.file("task.js", TASK);
-    let mut step = stage.start(stage.command("node").arg(task).arg(script), worker.group());
+    let task = stage.file("task.sh", TASK);
+    let mut step = stage.start(stage.command("bash").arg(task).arg(script), worker.group());
     let mut played = Played::new(stage.at_work());
     invoke(&mut step);
     played.code = step.code();
