@@ -63,13 +63,18 @@ enum Fate {
     Left(String),
 }
 
+/// The receipts of this machine.
+pub(super) fn receipts(recovery: &Recovery<'_>, whose: &str) -> Result<Vec<ReceiptFile>, Error> {
+    let dir = state_dir::path(recovery.env);
+    ReceiptFile::all_in(&dir).map_err(|error| Error::Config {
+        message: format!("receipts cannot be looked for in `{}`: {error}", dir.display()),
+        hint: Some(format!("name the directory of the {whose} with `TFWRAP_STATE_DIR`")),
+    })
+}
+
 /// Looks at every receipt of this machine.
 pub(crate) async fn run(shell: &mut Shell, recovery: &Recovery<'_>) -> Result<(), Error> {
-    let dir = state_dir::path(recovery.env);
-    let mut files = ReceiptFile::all_in(&dir).map_err(|error| Error::Config {
-        message: format!("receipts cannot be looked for in `{}`: {error}", dir.display()),
-        hint: Some("name the directory of the run with `TFWRAP_STATE_DIR`".to_owned()),
-    })?;
+    let mut files = receipts(recovery, "run")?;
     let until = uptime().plus(recovery.wait);
     let mut left = Vec::new();
     let mut done = 0;

@@ -11,7 +11,6 @@ use crate::lock::LockId;
 use crate::receipt::{Receipt, ReceiptFile};
 use crate::report::{Notice, clean};
 use crate::run::{Shell, look};
-use crate::state_dir;
 use crate::supervise::{ProcessId, Sight, World};
 
 const LOOK: Duration = Duration::from_millis(100);
@@ -22,12 +21,7 @@ pub(crate) async fn run(
     recovery: &Recovery<'_>,
     id: Option<&str>,
 ) -> Result<(), Error> {
-    let dir = state_dir::path(recovery.env);
-    let files = ReceiptFile::all_in(&dir).map_err(|error| Error::Config {
-        message: format!("receipts cannot be looked for in `{}`: {error}", dir.display()),
-        hint: Some("name the directory of the hold with `TFWRAP_STATE_DIR`".to_owned()),
-    })?;
-    let holds: Vec<_> = files
+    let holds: Vec<_> = recover::receipts(recovery, "hold")?
         .into_iter()
         .filter_map(|file| file.read().ok().map(|receipt| (file, receipt)))
         .filter(|(_, receipt)| receipt.is_hold)

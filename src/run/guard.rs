@@ -156,7 +156,7 @@ impl Guard {
     }
 
     /// Whether a lock may still become ours by a request that was never answered.
-    pub(crate) fn may_land(&self) -> bool {
+    fn may_land(&self) -> bool {
         self.tenures.iter().any(|tenure| !tenure.granted)
     }
 
@@ -244,9 +244,9 @@ impl Guard {
         }
     }
 
-    /// All is over. What is still in the receipt could not be given back; `may_land`: a request
-    /// that was never answered may still make a lock ours, and the guardian looks on.
-    pub(crate) fn finish(&mut self, may_land: bool) -> Vec<Notice> {
+    /// All is over. What is still in the receipt could not be given back. Where a request that was
+    /// never answered may still make a lock ours, the guardian looks on.
+    pub(crate) fn finish(&mut self) -> Vec<Notice> {
         let mut notices = Vec::new();
         // What was inherited is given back by whoever has it.
         let is_done = !self.leaves_word
@@ -261,7 +261,9 @@ impl Guard {
                 hint: Some("it does no harm: it allows nothing any more".to_owned()),
             });
         }
-        if !may_land && let Some(guardian) = self.guardian.take() {
+        if !self.may_land()
+            && let Some(guardian) = self.guardian.take()
+        {
             // One that is gone needs no dismissal.
             drop(guardian.dismiss());
         }

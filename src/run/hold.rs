@@ -70,8 +70,7 @@ pub(crate) async fn hold(
     if matches!(ended, Ok(Ok(End::Lost | End::ByItself))) {
         shell.guard.leave_word();
     }
-    let may_land = shell.guard.may_land();
-    for notice in shell.guard.finish(may_land) {
+    for notice in shell.guard.finish() {
         shell.say(notice);
     }
     match ended {

@@ -141,8 +141,7 @@ pub(crate) async fn locked(shell: &mut Shell, mut job: LockedJob, context: &Cont
     {
         "; a lock is left behind, as said above".clone_into(leftover);
     }
-    let may_land = shell.guard.may_land();
-    for notice in shell.guard.finish(may_land) {
+    for notice in shell.guard.finish() {
         shell.say(notice);
     }
     report.held = report.id.as_ref().map_or(Duration::ZERO, |_| uptime().since(since));

@@ -9,8 +9,9 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tfwrap::clock::uptime;
 
+use crate::harness::fake_terraform;
 use crate::procs::Process;
-use crate::stage::{PATIENCE, Stage, Work, fake_terraform};
+use crate::stage::{PATIENCE, Stage, Work};
 use crate::step::{Group, Step, within};
 
 /// The number of the point, or `count`.

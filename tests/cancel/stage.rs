@@ -1,6 +1,6 @@
 //! What a case needs: a state and its lock, a child, the environment of a job, and eyes.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 use tfwrap::clock::uptime;
 
-use crate::harness::{self, pause};
+use crate::harness::{self, fake_terraform, pause, wrapper as tfwrap};
 use crate::lock::{self, Lock, TABLE, Watch};
 use crate::procs::{self, Process};
 use crate::proxy::{Fault, Proxy, Rule};
@@ -301,17 +301,4 @@ fn terraform_dir(state: &str, slow: &Proxy) -> TempDir {
     std::fs::write(file, backend).expect("the backend");
     harness::run(servers::terraform(dir.path()).args(["init", "-no-color"])).expect_code(0);
     dir
-}
-
-/// The program under test.
-pub(crate) fn tfwrap() -> PathBuf {
-    PathBuf::from(env!("CARGO_BIN_EXE_tfwrap"))
-}
-
-/// The scripted child.
-pub(crate) fn fake_terraform() -> PathBuf {
-    let binaries = Path::new(env!("CARGO_BIN_EXE_tfwrap")).parent().expect("a directory");
-    let path = binaries.join("examples/fake-terraform");
-    assert!(path.exists(), "{} is missing: run `cargo build --examples`", path.display());
-    path
 }

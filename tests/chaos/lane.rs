@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 use tfwrap::clock::uptime;
 
-use crate::harness::{self, pause};
+use crate::harness::{self, fake_terraform, pause, wrapper as tfwrap};
 use crate::look::{Look, Outcome};
 use crate::plan::{Blow, Contender, Kind, Plan, Shape};
 use crate::procs::{self, Process};
@@ -366,17 +366,6 @@ impl Entry {
             }
         }
     }
-}
-
-fn tfwrap() -> PathBuf {
-    PathBuf::from(env!("CARGO_BIN_EXE_tfwrap"))
-}
-
-fn fake_terraform() -> PathBuf {
-    let binaries = Path::new(env!("CARGO_BIN_EXE_tfwrap")).parent().expect("a directory");
-    let path = binaries.join("examples/fake-terraform");
-    assert!(path.exists(), "{} is missing: run `cargo build --examples`", path.display());
-    path
 }
 
 /// Where the state is, for [`Look`].

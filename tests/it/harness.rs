@@ -19,6 +19,19 @@ pub(crate) const LIMIT: Duration = Duration::from_mins(2);
 
 const STEP: Duration = Duration::from_millis(20);
 
+/// The program under test.
+pub(crate) fn wrapper() -> PathBuf {
+    PathBuf::from(env!("CARGO_BIN_EXE_tfwrap"))
+}
+
+/// The scripted child.
+pub(crate) fn fake_terraform() -> PathBuf {
+    let binaries = Path::new(env!("CARGO_BIN_EXE_tfwrap")).parent().expect("a directory");
+    let path = binaries.join("examples/fake-terraform");
+    assert!(path.exists(), "{} is missing: run `cargo build --examples`", path.display());
+    path
+}
+
 /// `tfwrap` in `dir`, with nothing of the tests' own environment but the `PATH`.
 pub(crate) fn tfwrap(dir: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tfwrap"));

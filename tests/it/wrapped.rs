@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use tfwrap::lock::Uptime;
 use tfwrap::store::{Expect, LocalState, Record, Registers as _, WriteReply};
 
+pub(crate) use crate::harness::{fake_terraform, wrapper};
 use crate::{harness, servers};
 
 /// The longest any single wait of a test takes; reached only when the test fails.
@@ -24,19 +25,6 @@ const LOOK: Duration = Duration::from_millis(5);
 /// The script of a child that logs whatever comes, and ends by SIGUSR1 only.
 pub(crate) const LOGS_ALL: &str = "log @/log; on SIGINT log; on SIGTERM log; on SIGHUP log; \
                                    on SIGWINCH log; on SIGUSR1 exit 5; ready @/ready; wait";
-
-/// The program under test.
-pub(crate) fn wrapper() -> PathBuf {
-    PathBuf::from(env!("CARGO_BIN_EXE_tfwrap"))
-}
-
-/// The scripted child.
-pub(crate) fn fake_terraform() -> PathBuf {
-    let binaries = Path::new(env!("CARGO_BIN_EXE_tfwrap")).parent().expect("a directory");
-    let path = binaries.join("examples/fake-terraform");
-    assert!(path.exists(), "{} is missing: run `cargo build --examples`", path.display());
-    path
-}
 
 /// A directory for Terraform with its state beside it, and a child's script.
 pub(crate) struct Scene {
