@@ -80,9 +80,12 @@ impl Orphans {
         if targets.is_empty() {
             return self.signal(interrupt_for(leader));
         }
-        // One that refuses keeps nobody else from being told.
-        let told = targets.iter().map(|target| target.signal(interrupt_for(target.pid())));
-        told.fold(Ok(()), |so_far, told| so_far.and(told.map(|_| ())))
+        let mut refused = Ok(());
+        for target in targets {
+            // One that refuses keeps nobody else from being told.
+            refused = refused.and(target.signal(interrupt_for(target.pid())).map(|_| ()));
+        }
+        refused
     }
 
     fn is_one(&self, stat: &Stat) -> bool {

@@ -151,6 +151,7 @@ mod tests {
     }
 
     /// Looks until so many are there.
+    #[expect(clippy::disallowed_methods, reason = "other processes are waited for, and no loop")]
     fn wait_for(child: &Child, count: usize) -> Vec<ProcessId> {
         let leader = Pid::from_raw(child.id().cast_signed());
         let session = nix::unistd::getsid(Some(leader)).expect("its session").as_raw();
