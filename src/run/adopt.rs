@@ -10,8 +10,8 @@ use nix::sys::signal::Signal;
 
 use super::acquire::Grant;
 use super::dependents;
-use super::door::{self, Door};
-use super::guard::{Case, CaseTenure, Use};
+use super::door;
+use super::guard::{Case, CaseTenure};
 use super::look::{self, Register};
 use super::release;
 use super::shell::{Happening, Kept, Shell};
@@ -60,12 +60,7 @@ pub(crate) async fn adopt(shell: &mut Shell, head: &Head, case: &Case, env: &Env
     let (landed, mut landing) = (uptime().plus(LANDING), Vec::new());
     let mut fence = None;
     let dir = case.file.as_deref().and_then(Path::parent).map(Path::to_owned);
-    for lent in head.files.iter().filter(|file| file.door) {
-        let id = LockId(lent.id.clone());
-        let is_ours = case.receipt.locks.iter().any(|entry| entry.id == id && !entry.inherited);
-        let door = Door::of(lent_descriptor(lent.fd));
-        shell.guard.lend(&id, if is_ours { Use::Door(door) } else { Use::Inside(door) });
-    }
+    dependents::go_on(shell, head, &case.receipt);
     let own: Vec<_> = case.receipt.locks.iter().filter(|entry| !entry.inherited).collect();
     let mut ids: Vec<_> = own.iter().map(|entry| entry.id.clone()).collect();
     // A hold has no child of its own, but others may run under its locks.

@@ -19,6 +19,8 @@ use crate::report::Notice;
 use crate::report::shell_quote;
 use crate::state_dir;
 use crate::supervise::Orphans;
+use crate::supervise::guardian::Head;
+use crate::supervise::lent_descriptor;
 use crate::supervise::{ProcessId, Sight, World};
 
 const LOOK: Duration = Duration::from_millis(200);
@@ -37,6 +39,16 @@ pub(super) fn let_in(shell: &mut Shell, dir: &Path) {
             ),
             hint: state_dir::hint(false),
         }),
+    }
+}
+
+/// Goes on with what a tfwrap that is gone has lent: its doors, and its places under others' locks.
+pub(super) fn go_on(shell: &mut Shell, head: &Head, receipt: &Receipt) {
+    for lent in head.files.iter().filter(|file| file.door) {
+        let id = LockId(lent.id.clone());
+        let is_own = receipt.locks.iter().any(|entry| entry.id == id && !entry.inherited);
+        let door = Door::of(lent_descriptor(lent.fd));
+        shell.guard.lend(&id, if is_own { Use::Door(door) } else { Use::Inside(door) });
     }
 }
 
