@@ -9,12 +9,10 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use super::acquire::Grant;
-use super::dependents;
-use super::door;
 use super::guard::{Case, CaseTenure};
 use super::look::{self, Register};
-use super::release;
 use super::shell::{Happening, Kept, Shell};
+use super::{dependents, door, release};
 use crate::backend::{self, Backend, Request, aws_from_env};
 use crate::clock::{uptime, wall};
 use crate::env::Env;
