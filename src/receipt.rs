@@ -57,6 +57,10 @@ pub struct Receipt {
     pub guardian: Option<ProcessId>,
     /// What runs under the locks.
     pub child: Option<Orphans>,
+    /// Whether something is about to be started that is not in `child` yet: then that there is
+    /// none there proves nothing.
+    #[serde(default)]
+    pub is_starting: bool,
     /// Whether this is what `hold` left behind.
     pub is_hold: bool,
     /// Whether all is given back, and the receipt is kept for what was said meanwhile.
@@ -111,6 +115,7 @@ impl Receipt {
             runner: ProcessId::me()?,
             guardian: None,
             child: None,
+            is_starting: false,
             is_hold,
             is_over: false,
             orphan_grace: u64::try_from(orphan_grace.as_millis()).unwrap_or(u64::MAX),

@@ -36,6 +36,8 @@ pub(crate) struct Guard {
     file: Option<ReceiptFile>,
     /// Whether the receipt lies on the disk.
     written: bool,
+    /// Whether what lies there is out of date, since a write failed (a full disk). That was said.
+    is_stale: bool,
     receipt: Option<Receipt>,
     head: Head,
     tenures: Vec<CaseTenure>,
@@ -56,6 +58,7 @@ impl Guard {
             guardians: 0,
             file: None,
             written: false,
+            is_stale: false,
             receipt: None,
             head: Head::default(),
             tenures: Vec::new(),
@@ -82,6 +85,7 @@ impl Guard {
             }
         }
         guard.guardians = 1;
+        guard.head.grace = millis(beginning.orphan_grace);
         guard.receipt = Receipt::begin(beginning);
         guard.hint = state_dir::hint(!Held::from_env(env).is_empty());
         if guard.receipt.is_none() {
@@ -222,6 +226,9 @@ impl Guard {
         let asked = |it: &&CaseTenure| !it.granted && !tenures.iter().any(|new| new.id == it.id);
         let asked: Vec<_> = self.tenures.iter().filter(asked).cloned().collect();
         tenures.extend(asked);
+        if self.is_stale {
+            let _said_before = self.write();
+        }
         if (kill_at, &tenures) != (self.head.kill_at, &self.tenures) {
             self.head.kill_at = kill_at;
             self.tenures = tenures;
@@ -229,22 +236,33 @@ impl Guard {
         }
     }
 
+    /// A child is about to be started: from here on nobody may believe that there is none because
+    /// the receipt names none. The guardian hears of it from the child itself.
+    pub(crate) fn child_starts(&mut self) -> Vec<Notice> {
+        if let Some(receipt) = &mut self.receipt {
+            (receipt.child, receipt.is_starting) = (None, true);
+        }
+        self.write()
+    }
+
     /// The child runs.
-    pub(crate) fn child_runs(&mut self, child: Option<Orphans>) {
+    pub(crate) fn child_runs(&mut self, child: Option<Orphans>) -> Vec<Notice> {
         self.head.child = child;
         self.head.interrupts = Interrupts::None;
         if let Some(receipt) = &mut self.receipt {
-            receipt.child = child;
+            (receipt.child, receipt.is_starting) = (child, false);
         }
-        let _said_before = self.write();
+        let notices = self.write();
         self.tell();
+        notices
     }
 
-    /// Nothing of the child lives any more. Whoever takes over sees that, so nobody is told.
+    /// Nothing of the child lives any more, or it could not be started. Whoever takes over sees
+    /// that, so nobody is told.
     pub(crate) fn child_is_gone(&mut self) {
         self.head.child = None;
         if let Some(receipt) = &mut self.receipt {
-            receipt.child = None;
+            (receipt.child, receipt.is_starting) = (None, false);
         }
     }
 
@@ -364,11 +382,13 @@ impl Guard {
         fail_point::crash();
         match written {
             Ok(()) => {
-                self.written = true;
+                (self.written, self.is_stale) = (true, false);
                 Vec::new()
             }
+            Err(_) if std::mem::replace(&mut self.is_stale, true) => Vec::new(),
             Err(error) => {
-                vec![self.no_receipt(&format!("`{}`: {error}", file.path().display()))]
+                let why = format!("`{}`: {error}", file.path().display());
+                vec![if self.written { stale_receipt(&why) } else { self.no_receipt(&why) }]
             }
         }
     }
@@ -380,6 +400,17 @@ impl Guard {
             ),
             hint: self.hint.clone(),
         }
+    }
+}
+
+fn stale_receipt(why: &str) -> Notice {
+    Notice::Warning {
+        message: format!(
+            "the receipt of this run is out of date and cannot be written ({why}): it is tried \
+             again; if tfwrap and its guardian are killed before, `tfwrap recover` leaves the lock \
+             alone"
+        ),
+        hint: None,
     }
 }
 

@@ -149,15 +149,21 @@ async fn gone(child: &mut Child) {
 }
 
 fn spawn(shell: &mut Shell, command: Command, context: &Context) -> Result<Child, Error> {
+    for notice in shell.guard.child_starts() {
+        shell.say(notice);
+    }
     fail_point::crash();
     let announce = shell.guard.announce();
     shell.guard.pass_on(true);
     let child = Child::spawn(command, context.terminal_use, announce);
     shell.guard.pass_on(false);
-    let child = child.map_err(|error| of_spawn(&error))?;
     fail_point::crash();
-    shell.guard.child_runs(Orphans::of(child.pid(), !child.is_in_our_group()));
-    Ok(child)
+    let started = child.as_ref().ok();
+    let process = started.and_then(|it| Orphans::of(it.pid(), !it.is_in_our_group()));
+    for notice in shell.guard.child_runs(process) {
+        shell.say(notice);
+    }
+    child.map_err(|error| of_spawn(&error))
 }
 
 /// The error of a program that cannot be started.

@@ -50,6 +50,12 @@ pub struct Head {
     /// Whether the child was killed.
     #[serde(default)]
     pub killed: bool,
+    /// How long the child may take to end once tfwrap is gone, in milliseconds.
+    #[serde(default)]
+    pub grace: u64,
+    /// How much of that is over, in milliseconds.
+    #[serde(default)]
+    pub waited: u64,
     /// Descriptors that were lent, open in this process.
     #[serde(default)]
     pub files: Vec<LentFile>,
