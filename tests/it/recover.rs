@@ -103,7 +103,8 @@ async fn a_terraform_that_still_runs_keeps_the_lock_unless_it_may_be_ended() {
 #[tokio::test]
 async fn a_terraform_that_does_not_end_within_the_wait_is_killed() {
     let lock = Lock::new("deaf").await;
-    let scene = lock.scene("ignore SIGINT; ready @/ready; wait").env("CI_JOB_ID", "7");
+    let script = "ignore SIGINT; log @/log; on SIGTERM log; ready @/ready; wait";
+    let scene = lock.scene(script).env("CI_JOB_ID", "7");
     let (left, child) = left(scene);
     let done = recover(&left.scene, &["--wait", "1s"], &[("CI_JOB_ID", "7")]).expect_code(0);
     assert!(done.stderr.contains("killed the child"), "{}", done.stderr);
