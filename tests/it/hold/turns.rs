@@ -345,11 +345,18 @@ fn a_state_directory_that_is_removed_parts_nobody_from_the_hold() {
             entries.any(|it| it.is_ok_and(|it| it.file_name().to_string_lossy().contains("turn-")))
         })
     });
-    let next = applying(held.command(&[&wrapper().display().to_string()]), "true");
-    let mut next = next;
+    let mut next = applying(held.command(&[&wrapper().display().to_string()]), "true");
     let done = run(&mut next).expect_code(0);
     assert!(!done.stderr.contains("waiting"), "{}", done.stderr);
     assert!(held.is_held());
+    // While it cannot, nobody says that nothing is held.
+    let keeper = Receipt::all(&state).remove(0).runner();
+    kill(keeper, Signal::SIGSTOP).expect("it is there");
+    fs::remove_dir_all(&state).expect("it is there");
+    let gone = run(&mut held.release()).expect_code(74).stderr;
+    assert!(gone.contains("is gone"), "{gone}");
+    kill(keeper, Signal::SIGCONT).expect("it is there");
+    eventually("a receipt", || Receipt::all(&state).iter().any(Receipt::is_hold));
     run(&mut held.release()).expect_code(0);
     assert!(!held.is_held());
 }
