@@ -45,10 +45,8 @@ pub fn dialect(program: &Path, matters: impl FnOnce() -> bool) -> Dialect {
         Some((known, dialect)) if known == program => *dialect,
         _ => {
             let answer = supervise::first_words(program, "version").unwrap_or_default();
-            let dialect = match answer.contains("OpenTofu") {
-                true => Dialect::OpenTofu,
-                false => Dialect::Terraform,
-            };
+            let dialect =
+                if answer.contains("OpenTofu") { Dialect::OpenTofu } else { Dialect::Terraform };
             *asked = Some((program.to_owned(), dialect));
             dialect
         }
