@@ -20,6 +20,8 @@ mod line;
 mod local_line;
 mod local_state;
 mod nesting;
+mod paths;
+mod program;
 mod proxy;
 mod pty;
 mod receipts;
