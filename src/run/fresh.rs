@@ -37,13 +37,19 @@ pub(super) fn change(
 
 /// Gives all back, to begin anew: nothing is left that would claim a lock of the plan that is no
 /// more.
-pub(super) async fn give_back(shell: &mut Shell, acquired: &mut Acquired) -> Result<(), Error> {
-    let releases = release::all(shell, None, false).await;
+pub(super) async fn give_back(
+    shell: &mut Shell,
+    job: &LockedJob,
+    context: &Context,
+    acquired: &mut Acquired,
+) -> Result<(), Error> {
+    acquired.inherited.clear();
+    shell.guard.leave_all();
+    let dependents_in = job.around_command.then_some(context.state_dir.as_path());
+    let releases = release::all(shell, dependents_in, false).await;
     // What went wrong was said; the end of the run must know only of what may still be ours.
     let left = |outcome: &ReleaseOutcome| matches!(outcome, ReleaseOutcome::Unconfirmed(_));
     acquired.left.extend(releases.into_iter().filter(left));
-    acquired.inherited.clear();
-    acquired.turns.clear();
     shell.guard.forget_inherited();
     shell.last_stop().map_or(Ok(()), |signal| Err(super::interrupted(signal)))
 }

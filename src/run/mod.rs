@@ -5,10 +5,12 @@ mod acquire;
 pub(crate) mod adopt;
 mod conclude;
 pub(crate) mod dependents;
+mod door;
 mod fail_point;
 mod fresh;
 pub(crate) mod guard;
 pub(crate) mod hold;
+mod inherit;
 pub(crate) mod look;
 mod release;
 mod shell;
@@ -28,7 +30,6 @@ use futures_util::FutureExt;
 pub(crate) use shell::Shell;
 use shell::{Happening, Kept};
 pub(crate) use supervise::of_spawn;
-use turn::Turn;
 use workspace::Ready;
 
 use crate::clock::{uptime, wall};
@@ -38,13 +39,12 @@ use crate::held::{self, Held};
 use crate::job::{ChildCommand, LockedJob};
 use crate::lock::keeper::News;
 use crate::lock::release::ReleaseOutcome;
-use crate::lock::{Holder, Uptime};
+use crate::lock::{Holder, LockId, Uptime};
 use crate::report::Notice;
 use crate::report::github::Files;
 use crate::start::Planner;
 use crate::store::{StateObject, Stored};
 use crate::supervise::{ChildStatus, Policy, StopSignal, TerminalUse};
-use crate::target::LockTarget;
 
 /// How often the wait may begin anew because what was resolved before it is no longer so.
 const RESTARTS: u32 = 3;
@@ -99,8 +99,7 @@ pub(crate) async fn locked(shell: &mut Shell, mut job: LockedJob, context: &Cont
         Ok(result) => (result.err(), false),
         Err(_) => (None, true),
     };
-    // The turns last until the end of this function, so longer than the child.
-    let Acquired { inherited, turns: _turns, contended, holder, left } = acquired;
+    let Acquired { inherited, contended, holder, left } = acquired;
     let mut report = RunReport {
         child: None,
         error: failure,
@@ -157,10 +156,8 @@ pub(crate) async fn locked(shell: &mut Shell, mut job: LockedJob, context: &Cont
 /// What is known after the locks were taken, besides the locks themselves ([`Shell::kept`]).
 #[derive(Default)]
 struct Acquired {
-    /// Held by an outer tfwrap, checked in the store.
-    inherited: Vec<LockTarget>,
-    /// With those who inherited the same.
-    turns: Vec<Turn>,
+    /// Held by an outer tfwrap, under these IDs.
+    inherited: Vec<LockId>,
     contended: bool,
     /// Who held a lock when we last looked and it was not ours.
     holder: Option<Holder>,
@@ -182,20 +179,11 @@ async fn acquire_all(
         beware_of_the_trap(shell, job, context, wait).await?;
         let mut waited_here = false;
         for target in &job.targets {
-            // First the turn, then the question whether the lock is still held for us.
-            let turn = match context.held.id_of(&target.url()) {
-                Some(id) if !job.around_command => {
-                    Some(turn::take(shell, &target.url(), id, &context.env, wait).await?)
-                }
-                _ => None,
-            };
-            let term = context.introduction.term;
-            if acquire::inherit(shell, target, &context.held, term).await? {
-                acquired.inherited.push(target.clone());
-                acquired.turns.extend(turn);
+            let around = job.around_command;
+            if let Some(id) = inherit::inherit(shell, target, context, around, wait).await? {
+                acquired.inherited.push(id);
                 continue;
             }
-            drop(turn);
             if fresh::is_ours(shell, target).await? {
                 continue;
             }
@@ -206,6 +194,9 @@ async fn acquire_all(
                 acquired.holder = Some(holder);
             }
             taken.result?;
+            if job.around_command {
+                dependents::let_in(shell, &context.state_dir);
+            }
             fail_point::panic_at("acquired");
         }
         // Whoever held the lock before us may have deleted the workspace.
@@ -224,7 +215,7 @@ async fn acquire_all(
                 None => return Ok(()),
             }
         };
-        fresh::give_back(shell, acquired).await?;
+        fresh::give_back(shell, job, context, acquired).await?;
         restarts += 1;
         if restarts > RESTARTS {
             return Err(fresh::never_at_rest(&change));
@@ -318,7 +309,7 @@ fn announce(shell: &Shell, context: &Context) {
 fn child_command(
     shell: &Shell,
     job: &LockedJob,
-    inherited: &[LockTarget],
+    inherited: &[LockId],
     context: &Context,
     give_up_at: Uptime,
 ) -> ChildCommand {
@@ -333,8 +324,8 @@ fn child_command(
     if !job.around_command {
         // A Terraform started by this Terraform (a provisioner) must not take our lock for leave
         // to write the same state beside it.
-        let ours = shell.kept.iter().map(|kept| &kept.grant.target).chain(inherited);
-        held.forget(ours.map(LockTarget::url));
+        let ours = shell.kept.iter().map(|kept| &kept.grant.id);
+        ours.chain(inherited).for_each(|id| held.forget_id(id));
     }
     child.env.push((held::VARIABLE, held.to_value().into()));
     child
