@@ -8,10 +8,11 @@ use super::basis::Basis;
 use super::handed_down::handed_down;
 use super::locks::{further_locks, resolve};
 use super::{
-    ChildCommand, Job, LockedJob, Place, Trap, create_workspace_in, dialect, find_terraform, finish,
+    ChildCommand, Job, LockedJob, Place, Trap, create_workspace_in, find_terraform, finish,
 };
 use crate::backend::{Backend, Request, Resolved};
 use crate::error::Error;
+use crate::program::dialect;
 use crate::settings::Settings;
 use crate::shim;
 use crate::state_dir;

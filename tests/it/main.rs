@@ -22,6 +22,7 @@ mod line;
 mod local_line;
 mod local_state;
 mod nesting;
+mod paths;
 mod proxy;
 mod pty;
 mod receipts;
