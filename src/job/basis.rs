@@ -39,8 +39,12 @@ struct Spot {
 
 impl Basis {
     pub(super) fn of(job: &LockedJob, resolved: Option<&Resolved>) -> Self {
-        // Where Terraform locks for itself, it finds for itself.
-        let resolved = resolved.filter(|_| job.targets.iter().any(|target| target.of_backend));
+        // Of a backend that Terraform locks for itself, it finds what to lock for itself.
+        let resolved = resolved.filter(|resolved| match &resolved.backend {
+            Backend::Local { .. } => true,
+            Backend::S3(backend) => backend.dynamodb_table.is_some() && !backend.use_lockfile,
+            Backend::Other(_) => false,
+        });
         let located = |target: &LockTarget| (target.clone(), target.real_path());
         Self {
             dir: Spot { path: real_path(&job.dir), id: FileId::of(&job.dir) },
@@ -63,6 +67,13 @@ impl Basis {
         if self.program != later.program {
             let (before, now) = (self.program.display(), later.program.display());
             return Some(format!("the program to run changed from `{before}` to `{now}`"));
+        }
+        if self.locks != later.locks {
+            let words = |basis: &Self| {
+                let urls: Vec<_> = basis.locks.iter().map(|(lock, _)| lock.url()).collect();
+                if urls.is_empty() { "none of ours".to_owned() } else { urls.join(" ") }
+            };
+            return Some(format!("the lock changed from `{}` to `{}`", words(self), words(later)));
         }
         (self.args != later.args).then(|| "the arguments for Terraform changed".to_owned())
     }
@@ -108,23 +119,16 @@ impl Basis {
             }
             (_, None) => return Some("there is no saved plan any more".to_owned()),
         }
-        for (before, now) in self.locks.iter().zip(&later.locks) {
-            if let ((_, Some(before)), (lock, Some(now))) = (before, now)
+        for (lock, before) in &self.locks {
+            let same = later.locks.iter().find(|(other, _)| other == lock);
+            if let (Some(before), Some((_, Some(now)))) = (before, same)
                 && before != now
             {
                 let what = format!("where `{}` leads", lock.url());
                 return from_to(&what, before.display().to_string(), now.display().to_string());
             }
         }
-        let words = |basis: &Self| {
-            let urls: Vec<_> = basis.locks.iter().map(|(lock, _)| lock.url()).collect();
-            if urls.is_empty() { "none".to_owned() } else { urls.join(" ") }
-        };
-        if self.locks == later.locks {
-            None
-        } else {
-            from_to("the lock", words(self), words(later))
-        }
+        None
     }
 }
 

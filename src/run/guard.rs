@@ -1,6 +1,7 @@
 //! What outlives us: the receipt on the disk and the guardian. Both learn of every step before it
 //! is taken.
 
+mod anew;
 mod case;
 mod lent;
 
@@ -14,8 +15,6 @@ use super::door::Door;
 use super::fail_point;
 use super::shell::Kept;
 use nix::sys::signal::Signal;
-
-use std::path::Path;
 
 use crate::env::Env;
 use crate::held::Held;
@@ -162,31 +161,6 @@ impl Guard {
         if self.receipt.is_some() {
             self.tenures.push(CaseTenure::asked(id));
             self.tell();
-        }
-    }
-
-    /// Where Terraform works, from here on.
-    pub(crate) fn works_in(&mut self, dir: &Path) {
-        if let Some(receipt) = &mut self.receipt {
-            dir.clone_into(&mut receipt.dir);
-        }
-    }
-
-    /// What an outer run or a `hold` has is no longer relied on.
-    pub(crate) fn forget_inherited(&mut self) {
-        let Some(receipt) = &mut self.receipt else { return };
-        let inherited = receipt.locks.iter().filter(|entry| entry.inherited);
-        let ids: Vec<_> = inherited.map(|entry| entry.id.clone()).collect();
-        for id in &ids {
-            self.forget(id);
-        }
-        // Nor is it by what others read: they would wait for us.
-        let is_empty = self.receipt.as_ref().is_some_and(|receipt| receipt.locks.is_empty());
-        if is_empty
-            && self.written
-            && let Some(file) = &self.file
-        {
-            self.written = file.remove().is_err();
         }
     }
 
