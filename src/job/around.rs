@@ -6,13 +6,12 @@ use std::path::PathBuf;
 use super::backend_lock::{BackendLock, lock_of};
 use super::basis::Basis;
 use super::handed_down::handed_down;
-use super::locks::{further_locks, resolve};
+use super::locks::{dialect_in, further_locks, resolve};
 use super::{
     ChildCommand, Job, LockedJob, Place, Trap, create_workspace_in, find_terraform, finish,
 };
 use crate::backend::{Backend, Request, Resolved};
 use crate::error::Error;
-use crate::program::dialect;
 use crate::settings::Settings;
 use crate::shim;
 use crate::state_dir;
@@ -57,7 +56,7 @@ fn around(
 ) -> Result<Job, Error> {
     let terraform = find_terraform(settings, place).ok();
     let request = Request {
-        dialect: terraform.as_deref().map(dialect).unwrap_or_default(),
+        dialect: dialect_in(&place.dir, terraform.as_deref()),
         allow_hcl_fallback: true,
         ..Request::new(&place.dir, place.env)
     };
