@@ -4,12 +4,14 @@
 mod anew;
 mod case;
 mod lent;
+mod on_disk;
 
 pub(crate) use case::{Case, CaseTenure};
 pub(crate) use lent::Use;
 
 use case::millis;
 use lent::Lent;
+use on_disk::OnDisk;
 
 use super::door::Door;
 use super::fail_point;
@@ -35,10 +37,7 @@ pub(crate) struct Guard {
     guardian: Option<Guardian>,
     guardians: u32,
     file: Option<ReceiptFile>,
-    /// Whether the receipt lies on the disk.
-    written: bool,
-    /// Whether what lies there is out of date, since a write failed (a full disk). That was said.
-    is_stale: bool,
+    on_disk: OnDisk,
     receipt: Option<Receipt>,
     head: Head,
     tenures: Vec<CaseTenure>,
@@ -58,8 +57,7 @@ impl Guard {
             guardian: None,
             guardians: 0,
             file: None,
-            written: false,
-            is_stale: false,
+            on_disk: OnDisk::Nothing,
             receipt: None,
             head: Head::default(),
             tenures: Vec::new(),
@@ -195,7 +193,7 @@ impl Guard {
 
     /// Whether the receipt lies on the disk.
     pub(super) fn is_written(&self) -> bool {
-        self.written
+        self.on_disk == OnDisk::Receipt
     }
 
     /// Takes what the keepers know.
@@ -227,7 +225,7 @@ impl Guard {
         let asked = |it: &&CaseTenure| !it.granted && !tenures.iter().any(|new| new.id == it.id);
         let asked: Vec<_> = self.tenures.iter().filter(asked).cloned().collect();
         tenures.extend(asked);
-        if self.is_stale {
+        if matches!(self.on_disk, OnDisk::Stale | OnDisk::Refused) {
             let _said_before = self.write();
         }
         if (kill_at, &tenures) != (self.head.kill_at, &self.tenures) {
@@ -297,7 +295,7 @@ impl Guard {
         let is_done = !self.leaves_word
             && self.receipt.as_ref().is_none_or(|it| it.locks.iter().all(|entry| entry.inherited));
         if is_done
-            && let Some(file) = self.file.as_ref().filter(|_| self.written)
+            && let Some(file) = self.file.as_ref().filter(|_| self.on_disk.is_there())
             && let Err(error) = file.remove()
         {
             let path = file.path().display();
@@ -361,57 +359,6 @@ impl Guard {
             drop(process.signal(Signal::SIGKILL));
         }
         fail_point::crash();
-    }
-
-    /// Writes the receipt again if somebody removed it; whether that was so.
-    pub(super) fn mend(&mut self) -> bool {
-        let lost = match &self.file {
-            Some(file) if self.written => !file.path().exists(),
-            _ => return false,
-        };
-        let dir = self.file.as_ref().and_then(|file| file.path().parent());
-        lost && dir.is_some_and(|dir| state_dir::secure(dir).is_ok()) && self.write().is_empty()
-    }
-
-    /// Writes the receipt where there is something in it.
-    fn write(&mut self) -> Vec<Notice> {
-        let (Some(file), Some(receipt)) = (&self.file, &self.receipt) else { return Vec::new() };
-        if receipt.locks.is_empty() {
-            return Vec::new();
-        }
-        let written = file.write(receipt);
-        fail_point::crash();
-        match written {
-            Ok(()) => {
-                (self.written, self.is_stale) = (true, false);
-                Vec::new()
-            }
-            Err(_) if std::mem::replace(&mut self.is_stale, true) => Vec::new(),
-            Err(error) => {
-                let why = format!("`{}`: {error}", file.path().display());
-                vec![if self.written { stale_receipt(&why) } else { self.no_receipt(&why) }]
-            }
-        }
-    }
-
-    fn no_receipt(&self, why: &str) -> Notice {
-        Notice::Warning {
-            message: format!(
-                "no receipt of this run can be kept ({why}): `tfwrap recover` will not know of it"
-            ),
-            hint: self.hint.clone(),
-        }
-    }
-}
-
-fn stale_receipt(why: &str) -> Notice {
-    Notice::Warning {
-        message: format!(
-            "the receipt of this run is out of date and cannot be written ({why}): it is tried \
-             again; if tfwrap and its guardian are killed before, `tfwrap recover` leaves the lock \
-             alone"
-        ),
-        hint: None,
     }
 }
 
