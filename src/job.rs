@@ -228,6 +228,8 @@ fn of_terraform(args: &[OsString], settings: &Settings, place: &Place<'_>) -> Re
                 job.trap = Some(Trap {
                     backend: (**backend).clone(),
                     create: create_workspace(&program, &backend.workspace, &invocation),
+                    probe: Some(trap::probe(&program, args)),
+                    is_refused: trap::has_unusable_variables(&invocation, &dir),
                     native: Some(invocation),
                     // The plan's backend need not be the one that `state pull` would use.
                     cannot_create: job.saved_plan.then_some(
@@ -307,6 +309,8 @@ fn around(
                     job.trap = Some(Trap {
                         backend: (**backend).clone(),
                         create: create_workspace_in(&program, &backend.workspace, &[]),
+                        probe: None,
+                        is_refused: false,
                         native: None,
                         cannot_create: (!initialised).then_some(
                             "this directory is not initialised, so each Terraform below takes the \
