@@ -269,7 +269,7 @@ impl Ending {
 
     fn interrupt(&mut self, shell: &Shell) {
         self.interrupt_at = None;
-        signal(shell, &self.child, Signal::SIGINT);
+        complain(shell, self.child.interrupt());
         // One that was stopped could not end.
         signal(shell, &self.child, Signal::SIGCONT);
         let pid = self.child.leader.pid;
@@ -288,7 +288,11 @@ impl Ending {
 }
 
 fn signal(shell: &Shell, child: &Orphans, signal: Signal) {
-    if let Err(error) = child.signal(signal) {
+    complain(shell, child.signal(signal));
+}
+
+fn complain(shell: &Shell, signalled: std::io::Result<()>) {
+    if let Err(error) = signalled {
         shell.say(Notice::Warning {
             message: format!("the child could not be signalled: {error}"),
             hint: None,
