@@ -168,8 +168,13 @@ impl Arena {
         found.retain(|path, what| {
             !path.starts_with("s3:") || !(path.contains(".json") || what == "directory")
         });
+        // The line's own record stays where anybody ever waited.
+        found.retain(|path, _| !path.split('/').any(|name| name.ends_with(".tfwrap")));
         for item in self.items() {
             let key = item["LockID"].as_s().expect("text");
+            if key.ends_with("tfwrap/line") {
+                continue;
+            }
             let what = if key.ends_with("-md5") { "digest" } else { "lock" };
             found.insert(format!("dynamodb:{key}"), what.to_owned());
         }
@@ -198,7 +203,7 @@ fn list(dir: &Path, prefix: &str, found: &mut Snapshot) {
     for entry in fs::read_dir(dir).expect("it can be read") {
         let entry = entry.expect("an entry");
         let (path, kind) = (entry.path(), entry.file_type().expect("a kind"));
-        let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
+        let name = format!("{prefix}{}", untimed(&entry.file_name().to_string_lossy()));
         if kind.is_dir() {
             found.insert(name.clone(), "directory".to_owned());
             list(&path, &format!("{name}/"), found);
@@ -211,6 +216,12 @@ fn list(dir: &Path, prefix: &str, found: &mut Snapshot) {
     }
 }
 
+/// `terraform.tfstate.1795874902.backup` without the time.
+fn untimed(name: &str) -> String {
+    let is_time = |part: &&str| part.len() == 10 && part.bytes().all(|byte| byte.is_ascii_digit());
+    name.split('.').map(|part| if is_time(&part) { "TIME" } else { part }).collect::<Vec<_>>().join(".")
+}
+
 /// A file's content without what differs between two runs of the same Terraform.
 fn content(bytes: &[u8]) -> String {
     if bytes.starts_with(b"PK") {
@@ -220,7 +231,9 @@ fn content(bytes: &[u8]) -> String {
         return String::from_utf8_lossy(bytes).into_owned();
     };
     let Some(whole) = value.as_object_mut() else { return value.to_string() };
+    // How often a state is written on the way is a matter of time.
     whole.remove("lineage");
+    whole.remove("serial");
     let resources = whole.get_mut("resources").and_then(Value::as_array_mut);
     for resource in resources.into_iter().flatten() {
         let instances = resource.get_mut("instances").and_then(Value::as_array_mut);

@@ -153,23 +153,25 @@ fn flags(dice: &mut Dice, name: &str, is_planned: bool) -> Vec<String> {
             "-backup=-",
             "-backup=saved",
         ];
-        add(dice, 14, &states);
+        add(dice, 9, &states);
     }
     flags
 }
 
 fn operands(dice: &mut Dice, name: &str, arena: &Path) -> Vec<String> {
     let one = |dice: &mut Dice| {
-        dice.one(&["terraform_data.a", "terraform_data.a", "terraform_data.b", "terraform_data.no"])
+        let some = ["terraform_data.a", "terraform_data.b"];
+        if dice.percent(92) { dice.one(&some) } else { "terraform_data.no" }
     };
     let words = match name {
-        "import" => vec![dice.one(&["terraform_data.c", "terraform_data.c", "nope"]), "an id"],
+        "import" if dice.percent(92) => vec!["terraform_data.c", "an id"],
+        "import" => vec!["nope", "an id"],
         "taint" | "untaint" | "state rm" => vec![one(dice)],
         "state mv" => {
             vec![one(dice), dice.one(&["terraform_data.z", "terraform_data.z", "terraform_data.b"])]
         }
         "state push" => {
-            let file = dice.one(&["push.json", "seed.json", "nope.json"]);
+            let file = dice.one(&["push.json", "push.json", "seed.json", "nope.json"]);
             return vec![arena.join(file).display().to_string()];
         }
         "state replace-provider" => {
@@ -194,7 +196,7 @@ fn environment(dice: &mut Dice, scene: &Scene, name: &str) -> Vec<(String, Strin
     if dice.percent(16) {
         set("TF_WORKSPACE", dice.one(&WORKSPACES));
     }
-    if dice.percent(15) {
+    if dice.percent(11) {
         let values = [
             "-lock=false", "-lock-timeout=1ms", "-no-color", "-var 'x=a b'", "-var x=2",
             "-lock=true -no-color", "\"-lock=false\"", "-no-such-flag", "-state=../seed.json", "",

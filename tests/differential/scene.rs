@@ -118,10 +118,10 @@ impl Scene {
             dir,
             backend,
             workspaces,
-            seeded: dice.percent(75),
+            seeded: dice.percent(90),
             selected,
             data_dir,
-            is_initialised: dice.percent(94),
+            is_initialised: dice.percent(96),
             plan,
         }
     }
