@@ -16,6 +16,7 @@ use crate::error::Error;
 use crate::program::{self, FileId};
 use crate::settings::{Origin, Settings, Sourced};
 use crate::shim;
+use crate::state_dir;
 use crate::target::LockTarget;
 use crate::terraform::{Invocation, LockUse};
 use backend_lock::{BackendLock, lock_of};
@@ -274,10 +275,10 @@ fn around(
     let shim = shim::prepare(place.env, &place.this_path, terraform_is_set).map_err(|what| {
         Error::Config {
             message: format!("cannot put `terraform` on PATH for the command: {what}"),
-            hint: Some("name a directory of your own with `TFWRAP_STATE_DIR`".to_owned()),
+            hint: state_dir::hint(place.env.get(crate::held::VARIABLE).is_some()),
         }
     })?;
-    child.env = handed_down(settings);
+    child.env = handed_down(settings, place.env);
     child.env.push(("PATH", shim::path_with(&shim, place.env)));
     let mut job = LockedJob {
         dir: place.dir.clone(),
