@@ -219,7 +219,10 @@ fn list(dir: &Path, prefix: &str, found: &mut Snapshot) {
 /// `terraform.tfstate.1795874902.backup` without the time.
 fn untimed(name: &str) -> String {
     let is_time = |part: &&str| part.len() == 10 && part.bytes().all(|byte| byte.is_ascii_digit());
-    name.split('.').map(|part| if is_time(&part) { "TIME" } else { part }).collect::<Vec<_>>().join(".")
+    name.split('.')
+        .map(|part| if is_time(&part) { "TIME" } else { part })
+        .collect::<Vec<_>>()
+        .join(".")
 }
 
 /// A file's content without what differs between two runs of the same Terraform.

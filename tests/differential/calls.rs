@@ -14,27 +14,91 @@ pub(crate) struct Call {
 }
 
 /// The commands, the likelier ones more often.
-const COMMANDS: [&str; 48] = [
-    "plan", "plan", "plan", "plan", "apply", "apply", "apply", "apply", "apply", "apply",
-    "destroy", "destroy", "refresh", "refresh", "import", "import", "import", "taint", "taint",
-    "untaint", "untaint", "state mv", "state mv", "state mv", "state rm", "state rm", "state rm",
-    "state push", "state push", "state pull", "state list", "state replace-provider",
-    "workspace new", "workspace new", "workspace select", "workspace delete", "workspace delete",
-    "workspace delete", "workspace list", "output", "show", "validate", "init", "version", "fmt",
-    "force-unlock", "console", "providers",
+const COMMANDS: [&str; 56] = [
+    "plan",
+    "plan",
+    "plan",
+    "plan",
+    "apply",
+    "apply",
+    "apply",
+    "apply",
+    "apply",
+    "apply",
+    "apply",
+    "apply",
+    "apply",
+    "apply",
+    "destroy",
+    "refresh",
+    "import",
+    "state rm",
+    "destroy",
+    "destroy",
+    "refresh",
+    "refresh",
+    "import",
+    "import",
+    "import",
+    "taint",
+    "taint",
+    "untaint",
+    "untaint",
+    "state mv",
+    "state mv",
+    "state mv",
+    "state rm",
+    "state rm",
+    "state rm",
+    "state push",
+    "state push",
+    "state pull",
+    "state list",
+    "state replace-provider",
+    "workspace new",
+    "workspace new",
+    "workspace select",
+    "workspace delete",
+    "workspace delete",
+    "workspace delete",
+    "workspace list",
+    "output",
+    "show",
+    "validate",
+    "init",
+    "version",
+    "fmt",
+    "force-unlock",
+    "console",
+    "providers",
 ];
 
 const LOCK_FLAGS: [&str; 18] = [
-    "-lock=true", "-lock", "--lock=true", "-lock=false", "--lock=false", "-lock=0", "-lock=F",
-    "-lock=maybe", "-lock-timeout=0s", "-lock-timeout=1ms", "--lock-timeout=0s", "-lock-timeout=0",
-    "-lock-timeout=-1s", "-lock-timeout=1", "-lock-timeout=x", "-lock-timeout 0s", "-lock false",
+    "-lock=true",
+    "-lock",
+    "--lock=true",
+    "-lock=false",
+    "--lock=false",
+    "-lock=0",
+    "-lock=F",
+    "-lock=maybe",
+    "-lock-timeout=0s",
+    "-lock-timeout=1ms",
+    "--lock-timeout=0s",
+    "-lock-timeout=0",
+    "-lock-timeout=-1s",
+    "-lock-timeout=1",
+    "-lock-timeout=x",
+    "-lock-timeout 0s",
+    "-lock false",
     "-lock=true -lock=false",
 ];
 
 const WRONG: [&str; 6] = ["extra", "-no-such-flag", "-var", "--", "-", ""];
 
-const WORKSPACES: [&str; 12] = [
-    "dev", "dev", "dev", "default", "typo", "typo", "", "..", "a/b", " dev", "w1", "ünï",
+const WORKSPACES: [&str; 14] = [
+    "dev", "dev", "dev", "dev", "default", "default", "typo", "typo", "", "..", "a/b", " dev",
+    "w1", "pro-d",
 ];
 
 impl Call {
@@ -82,19 +146,19 @@ impl Call {
 fn place(dice: &mut Dice, scene: &Scene, arena: &Path) -> (String, Option<String>) {
     let (dir, here) = (&scene.dir, arena.display());
     let place = |cwd: &str, chdir: &str| (cwd.to_owned(), Some(format!("-chdir={chdir}")));
-    match dice.between(0, 20) {
-        0..8 => (dir.clone(), None),
-        8 | 9 => ("link".to_owned(), None),
-        10 => ("other/deep/up".to_owned(), None),
-        11 => place(dir, "."),
-        12 => place("", dir),
-        13 => place("", &format!("./{dir}/")),
-        14 => place(&format!("{dir}/scripts"), ".."),
-        15 => place("other", "../link"),
-        16 => place("other/deep", &format!("{here}/{dir}")),
+    match dice.between(0, 40) {
+        0..22 => (dir.clone(), None),
+        22..24 => ("link".to_owned(), None),
+        24..26 => ("other/deep/up".to_owned(), None),
+        26..28 => place(dir, "."),
+        28..30 => place("", dir),
+        30..32 => place("", &format!("./{dir}/")),
+        32..34 => place(&format!("{dir}/scripts"), ".."),
+        34 => place("other", "../link"),
+        35 => place("other/deep", &format!("{here}/{dir}")),
         // Through a link and up again: the kernel's `..`, not the text's.
-        17 => place(dir, "lnk/../../link"),
-        18 => place("", &format!("no-such/../{dir}")),
+        36 | 37 => place(dir, "lnk/../../link"),
+        38 => place("", &format!("no-such/../{dir}")),
         _ => place(dir, "nope"),
     }
 }
@@ -108,7 +172,11 @@ fn flags(dice: &mut Dice, name: &str, is_planned: bool) -> Vec<String> {
     };
     match name {
         "plan" => {
-            add(dice, 30, &["-out=new.bin", "-out new.bin", "--out=../other/new plan", "-out=no/p"]);
+            add(
+                dice,
+                30,
+                &["-out=new.bin", "-out new.bin", "--out=../other/new plan", "-out=no/p"],
+            );
             add(dice, 20, &["-destroy", "-refresh-only", "-refresh=false", "-detailed-exitcode"]);
             add(dice, 15, &["-var=x=2", "-var x=2", "-target=terraform_data.a", "-json"]);
         }
@@ -137,7 +205,14 @@ fn flags(dice: &mut Dice, name: &str, is_planned: bool) -> Vec<String> {
     }
     let takes_a_state = matches!(
         name,
-        "plan" | "apply" | "destroy" | "refresh" | "import" | "taint" | "untaint" | "state mv"
+        "plan"
+            | "apply"
+            | "destroy"
+            | "refresh"
+            | "import"
+            | "taint"
+            | "untaint"
+            | "state mv"
             | "state rm"
     );
     if takes_a_state && !is_planned {
@@ -166,6 +241,7 @@ fn operands(dice: &mut Dice, name: &str, arena: &Path) -> Vec<String> {
     let words = match name {
         "import" if dice.percent(92) => vec!["terraform_data.c", "an id"],
         "import" => vec!["nope", "an id"],
+        "untaint" if dice.percent(80) => vec!["terraform_data.b"],
         "taint" | "untaint" | "state rm" => vec![one(dice)],
         "state mv" => {
             vec![one(dice), dice.one(&["terraform_data.z", "terraform_data.z", "terraform_data.b"])]
@@ -198,8 +274,16 @@ fn environment(dice: &mut Dice, scene: &Scene, name: &str) -> Vec<(String, Strin
     }
     if dice.percent(11) {
         let values = [
-            "-lock=false", "-lock-timeout=1ms", "-no-color", "-var 'x=a b'", "-var x=2",
-            "-lock=true -no-color", "\"-lock=false\"", "-no-such-flag", "-state=../seed.json", "",
+            "-lock=false",
+            "-lock-timeout=1ms",
+            "-no-color",
+            "-var 'x=a b'",
+            "-var x=2",
+            "-lock=true -no-color",
+            "\"-lock=false\"",
+            "-no-such-flag",
+            "-state=../seed.json",
+            "",
             "-var 'x=a\nb'",
         ];
         let of = format!("TF_CLI_ARGS_{}", name.replace([' ', '-'], "_"));

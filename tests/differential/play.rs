@@ -117,8 +117,7 @@ impl Case {
             command.env("TF_CLI_ARGS_apply", "-lock=false");
             return command;
         }
-        let program =
-            if self.by_name { arena.tfwrap_as_terraform() } else { harness::wrapper() };
+        let program = if self.by_name { arena.tfwrap_as_terraform() } else { harness::wrapper() };
         let mut command = self.command(arena, &program);
         command.env("TFWRAP_LOCK_TIMEOUT", wait);
         command
@@ -238,7 +237,7 @@ fn compare(played: &mut Played, how: &str, stock: &End, ours: &End, is_held: boo
         let Finished { stdout, stderr, .. } = &stock.done;
         played.said += &format!("--- stock said\n{stdout}{stderr}\n");
     }
-    let differences = differences(&stock.after, &ours.after);
+    let differences = differences(&stock.after, &ours.after, &|_| true);
     if !differences.is_empty() {
         played.fault("other files", &format!("{how}: {}", differences.join("; ")), &ours.done);
     }
@@ -247,15 +246,20 @@ fn compare(played: &mut Played, how: &str, stock: &End, ours: &End, is_held: boo
     }
 }
 
-fn differences(stock: &Snapshot, ours: &Snapshot) -> Vec<String> {
-    let all: BTreeSet<_> = stock.keys().chain(ours.keys()).collect();
+/// The differences in what counts.
+fn differences(stock: &Snapshot, ours: &Snapshot, counts: &dyn Fn(&String) -> bool) -> Vec<String> {
+    let all: BTreeSet<_> = stock.keys().chain(ours.keys()).filter(|path| counts(path)).collect();
     let differs = all.into_iter().filter(|path| stock.get(*path) != ours.get(*path));
     let show = |what: Option<&String>| {
         what.map_or("nothing".to_owned(), |what| what.chars().take(600).collect())
     };
     differs
         .map(|path| {
-            format!("`{path}` is\n    {}\n  of stock's\n    {}", show(ours.get(path)), show(stock.get(path)))
+            format!(
+                "`{path}` is\n    {}\n  of stock's\n    {}",
+                show(ours.get(path)),
+                show(stock.get(path))
+            )
         })
         .collect()
 }
@@ -308,21 +312,27 @@ fn wait(
             played.fault(BESIDE, &format!("after {change:?}: {state}"), &ours.done);
         }
     }
-    for write in ours.unlocked.iter().filter(|write| !stock.unlocked.contains(write)) {
-        played.fault(JOURNAL, &format!("after {change:?}: {write}"), &ours.done);
-    }
     if !played.waited {
         return;
     }
-    match ours.code {
-        76 | 78 if !matches!(change, Change::Nothing) => {
-            // Given up, aloud; then nothing may be changed.
-            if !unchanged(states, before, &ours.after) {
-                played.fault(BESIDE, &format!("after {change:?}, and given up"), &ours.done);
-            }
-        }
-        75 => {}
-        _ => compare(played, &format!("after {change:?}"), &stock, &ours, false),
+    let how = format!("after {change:?}");
+    if matches!(change, Change::Nothing) {
+        compare(played, &how, &stock, &ours, false);
+        return;
+    }
+    // A workspace that was not there stock makes before it waits, too: only the states count.
+    for write in ours.unlocked.iter().filter(|write| !stock.unlocked.contains(write)) {
+        played.fault(JOURNAL, &format!("{how}: {write}"), &ours.done);
+    }
+    let counts = |path: &String| {
+        let is_locked = |after: &Snapshot| after.get(path).is_some_and(|what| what == "lock");
+        let was_there = states.0.contains(path) && before.contains_key(path);
+        then.0.contains(path) || was_there || is_locked(&ours.after)
+    };
+    let different = differences(&stock.after, &ours.after, &counts);
+    let given_up = matches!(ours.code, 75 | 76 | 78) && unchanged(states, before, &ours.after);
+    if !different.is_empty() && !given_up {
+        played.fault("other files", &format!("{how}: {}", different.join("; ")), &ours.done);
     }
 }
 

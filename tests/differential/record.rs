@@ -104,9 +104,7 @@ pub(crate) fn unlocked(bucket: &str, all: &[Exchange]) -> Vec<String> {
 /// Whose lock must be held for this, if it is a write of a state or of its digest.
 fn lock_of(bucket: &str, write: &Exchange) -> Option<String> {
     match write.operation.as_str() {
-        "PutItem" | "DeleteItem" => {
-            write.key.strip_suffix("-md5").map(str::to_owned)
-        }
+        "PutItem" | "DeleteItem" => write.key.strip_suffix("-md5").map(str::to_owned),
         "PUT" | "DELETE" => {
             let path = write.key.split('?').next().unwrap_or_default();
             let path = percent_encoding::percent_decode_str(path).decode_utf8_lossy().into_owned();

@@ -108,12 +108,10 @@ impl Scene {
         };
         let data_dirs =
             ["dd", "./d d", "no-such/../.terraform", "lnk/../dd", "ABS/dd", "lnk/dd", ""];
-        let data_dir = dice
-            .percent(25)
-            .then(|| dice.one(&data_dirs).replace("ABS", &here.to_string()));
+        let data_dir =
+            dice.percent(25).then(|| dice.one(&data_dirs).replace("ABS", &here.to_string()));
         let plans = ["p.bin", "./p.bin", "plan word", "ABS/p.bin", "../other/p"];
-        let plan =
-            dice.percent(25).then(|| dice.one(&plans).replace("ABS", &here.to_string()));
+        let plan = dice.percent(25).then(|| dice.one(&plans).replace("ABS", &here.to_string()));
         Self {
             dir,
             backend,
@@ -227,14 +225,16 @@ impl Scene {
         link(&dir, top.join("link"));
         link(Path::new("../../link"), top.join("other/deep/up"));
         fs::write(dir.join("main.tf"), CONFIG).expect("it can be written");
-        let resource = |name: &str, number: &str| {
-            RESOURCE.replace("NAME", name).replace("NUMBER", number)
-        };
-        let both = [resource("a", "1"), resource("b", "2")].join(",");
+        let resource =
+            |name: &str, number: &str| RESOURCE.replace("NAME", name).replace("NUMBER", number);
+        let tainted = resource("b", "2")
+            .replace("{\"schema_version", "{\"status\":\"tainted\",\"schema_version");
+        let both = [resource("a", "1"), tainted].join(",");
         for (name, resources, serial) in
             [("seed.json", both, "3"), ("push.json", resource("a", "1"), "9")]
         {
-            let state = STATE.replace("RESOURCES", &resources).replace(":3,", &format!(":{serial},"));
+            let state =
+                STATE.replace("RESOURCES", &resources).replace(":3,", &format!(":{serial},"));
             fs::write(top.join(name), state).expect("it can be written");
         }
         self.write_backend(arena, &self.backend);

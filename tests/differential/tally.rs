@@ -50,7 +50,13 @@ impl fmt::Display for Tally {
             to,
             "{} cases, {} differ; stock ended with {:?}; a state was changed in {}, a stranger's lock \
              kept stock out in {}, tfwrap waited for one in {}; seen: {:?}",
-            self.cases, self.differ, self.codes, self.changed, self.kept_out, self.waited, self.seen
+            self.cases,
+            self.differ,
+            self.codes,
+            self.changed,
+            self.kept_out,
+            self.waited,
+            self.seen
         )
     }
 }

@@ -264,7 +264,8 @@ fn strike(blow: &Blow, marker: &str, work: &Path) -> Option<String> {
     let member = blow.member.checked_rem(count)?;
     let member = &members[usize::try_from(member).expect("not so many")];
     let what = member.describe();
-    let hit = if blow.to_group { signal_group(member, blow.signal) } else { member.signal(blow.signal) };
+    let hit =
+        if blow.to_group { signal_group(member, blow.signal) } else { member.signal(blow.signal) };
     let to = if blow.to_group { "the group of " } else { "" };
     hit.then(|| format!("{:?} to {to}{what}", blow.signal))
 }

@@ -40,9 +40,17 @@ pub(crate) enum Ends {
 #[derive(Debug, Clone)]
 pub(crate) enum Node {
     /// A scripted Terraform: works so long, and takes so long to heed an interrupt.
-    Apply { number: usize, works: u64, heeds: u64, plainly: bool },
+    Apply {
+        number: usize,
+        works: u64,
+        heeds: u64,
+        plainly: bool,
+    },
     /// A real one around a scripted child.
-    Terraform { number: usize, works: u64 },
+    Terraform {
+        number: usize,
+        works: u64,
+    },
     Run(Box<Self>),
     Hold(Vec<Self>, Ends),
     Steps(Vec<Self>),
@@ -51,7 +59,9 @@ pub(crate) enum Node {
     Make(Vec<Self>),
     Timeout(u64, Box<Self>),
     Wrapped(Wrap, Box<Self>),
-    Recover { waits: bool },
+    Recover {
+        waits: bool,
+    },
     Release,
 }
 
@@ -87,9 +97,7 @@ impl Grower<'_> {
             36..44 => Node::Jobs(self.some(depth)),
             44..52 => Node::Make(self.some(depth)),
             52..58 => Node::Steps(self.some(depth)),
-            58..62 if !self.calm => {
-                Node::Timeout(self.dice.between(300, 2500), self.below(depth))
-            }
+            58..62 if !self.calm => Node::Timeout(self.dice.between(300, 2500), self.below(depth)),
             58..78 => {
                 use Wrap as W;
                 let all = [W::Shell, W::Trap, W::Exec, W::Python, W::Node, W::Pipe, W::Setsid];
@@ -167,10 +175,10 @@ impl Writer {
             }
             Node::Terraform { number, works } => {
                 let fake = fake_terraform();
-                let script = format!("begin {work} {}-{number}; sleep {works}; end {work}", self.job);
+                let script =
+                    format!("begin {work} {}-{number}; sleep {works}; end {work}", self.job);
                 let script = shell_words::quote(&script).into_owned();
-                let inner =
-                    format!("exec env FAKE_TERRAFORM_SCRIPT={script} {}", fake.display());
+                let inner = format!("exec env FAKE_TERRAFORM_SCRIPT={script} {}", fake.display());
                 if !is_locked {
                     return own(&["sh", "-c", &inner]);
                 }
@@ -184,9 +192,7 @@ impl Writer {
             Node::Run(below) => self.words(below),
             Node::Hold(steps, ends) => own(&["sh", "-c", &self.hold(steps, *ends)]),
             Node::Steps(steps) => own(&["sh", "-c", &self.lines(steps, "\n")]),
-            Node::Jobs(jobs) => {
-                own(&["sh", "-c", &format!("{}wait", self.lines(jobs, " &\n"))])
-            }
+            Node::Jobs(jobs) => own(&["sh", "-c", &format!("{}wait", self.lines(jobs, " &\n"))]),
             Node::Make(targets) => self.make(targets),
             Node::Timeout(millis, below) => {
                 before(&["timeout", &format!("{}.{:03}", millis / 1000, millis % 1000)], below)
@@ -220,7 +226,9 @@ impl Writer {
         let (trap, end) = match ends {
             Ends::Released => (String::new(), format!("{release} || exit\n")),
             Ends::Twice => (String::new(), format!("timeout 0.3 {release}; {release}\n")),
-            Ends::ByTrap => (format!("trap {} EXIT\n", shell_words::quote(&release)), String::new()),
+            Ends::ByTrap => {
+                (format!("trap {} EXIT\n", shell_words::quote(&release)), String::new())
+            }
             Ends::Never => (String::new(), String::new()),
         };
         let hold = tfwrap(&["hold", "--format", "shell"]);
@@ -246,9 +254,7 @@ impl Writer {
 
     /// A new one beside the others.
     fn file(&self, kind: &str) -> String {
-        let name = |index: usize| {
-            format!("{}.{}-{index}.{kind}", self.work.display(), self.job)
-        };
+        let name = |index: usize| format!("{}.{}-{index}.{kind}", self.work.display(), self.job);
         let free = (0..1000).map(name).find(|name| !std::path::Path::new(name).exists());
         let free = free.expect("not so many");
         std::fs::write(&free, "").expect("it can be written");
@@ -261,14 +267,13 @@ impl Writer {
         match wrap {
             Wrap::Shell => own(&["bash", "-c", &format!("{line}\nexit $?")]),
             Wrap::Trap => {
-                let script =
-                    format!("trap 'kill -TERM $child; wait $child' TERM INT\n{line} &\nchild=$!\nwait $child");
+                let script = format!(
+                    "trap 'kill -TERM $child; wait $child' TERM INT\n{line} &\nchild=$!\nwait $child"
+                );
                 own(&["bash", "-c", &script])
             }
             Wrap::Exec => own(&["sh", "-c", &format!("exec {line}")]),
-            Wrap::Python => {
-                [own(&["python3", "-c", PYTHON]), self.words(below)].concat()
-            }
+            Wrap::Python => [own(&["python3", "-c", PYTHON]), self.words(below)].concat(),
             Wrap::Node => [own(&["node", "-e", NODE, "--"]), self.words(below)].concat(),
             Wrap::Pipe => own(&["sh", "-c", &format!("{line} | cat")]),
             Wrap::Setsid => [own(&["setsid", "-w"]), self.words(below)].concat(),
