@@ -33,10 +33,6 @@ pub(crate) const JOURNAL: &str = "written without its own lock";
 #[derive(Debug, Clone)]
 enum Change {
     Nothing,
-    /// `terraform workspace select`.
-    Select(String),
-    /// Another backend, and `terraform init -reconfigure`.
-    Reconfigure,
     /// The saved plan is made anew.
     PlanAnew,
 }
@@ -85,8 +81,6 @@ impl Stage {
         let call = Call::new(&mut dice, &scene, &arena.path(), by_name);
         let change = match dice.between(0, 12) {
             0 => Some(Change::Nothing),
-            1 | 2 => Some(Change::Select(dice.one(&["default", "dev", "w1"]).to_owned())),
-            3 => Some(Change::Reconfigure),
             4 if scene.plan.is_some() => Some(Change::PlanAnew),
             _ => None,
         };
@@ -157,8 +151,15 @@ impl Played {
     fn fault(&mut self, look: &'static str, what: &str, done: &Finished) {
         self.looks.push(look);
         self.faults.push(format!("{look}: {what}"));
-        let Finished { stdout, stderr, .. } = done;
-        self.said += &format!("--- {look}\n{stdout}{stderr}\n");
+        self.say(look, done);
+    }
+}
+
+impl Played {
+    fn say(&mut self, what: &str, done: &Finished) {
+        for text in ["--- ", what, "\n", &done.stdout, &done.stderr, "\n"] {
+            self.said.push_str(text);
+        }
     }
 }
 
@@ -180,14 +181,14 @@ fn perform(arena: &Arena, command: &mut Command) -> End {
     end(arena, harness::run(command))
 }
 
-pub(crate) fn play(arena: &Arena, stage: &Stage, case: &Case, player: Player) -> Played {
+pub(crate) fn play(arena: &Arena, stage: &Stage, case: &Case, other: Player) -> Played {
     let mut played = Played::default();
     let Stage { template, before, .. } = stage;
     arena.restore(template);
     let stock = perform(arena, &mut case.stock(arena));
     played.stock_code = stock.code;
     arena.restore(template);
-    let ours = perform(arena, &mut case.other(arena, player, "3s"));
+    let ours = perform(arena, &mut case.other(arena, other, "3s"));
     compare(&mut played, "alone", &stock, &ours, false);
     let states = Locks::of_changed(before, &stock.after);
     played.changed = !states.is_empty();
@@ -203,7 +204,7 @@ pub(crate) fn play(arena: &Arena, stage: &Stage, case: &Case, player: Player) ->
         end
     };
     let stock_beside = beside(&mut case.stock(arena));
-    let ours_beside = beside(&mut case.other(arena, player, "0s"));
+    let ours_beside = beside(&mut case.other(arena, other, "0s"));
     compare(&mut played, "beside a stranger", &stock_beside, &ours_beside, true);
     played.kept_out = stock_beside.code == 1 && unchanged(&states, before, &stock_beside.after);
     for state in states.paths() {
@@ -212,7 +213,7 @@ pub(crate) fn play(arena: &Arena, stage: &Stage, case: &Case, player: Player) ->
             played.fault(BESIDE, state, &ours_beside.done);
         }
     }
-    if let (Player::Tfwrap, true, Some(change)) = (player, played.kept_out, &case.change) {
+    if let (Player::Tfwrap, true, Some(change)) = (other, played.kept_out, &case.change) {
         wait(&mut played, arena, case, stage, &states, change);
     }
     played
@@ -234,8 +235,7 @@ fn compare(played: &mut Played, how: &str, stock: &End, ours: &End, is_held: boo
     if !agree {
         let what = format!("{how}: stock ended with {}, we with {}", stock.code, ours.code);
         played.fault("another code", &what, &ours.done);
-        let Finished { stdout, stderr, .. } = &stock.done;
-        played.said += &format!("--- stock said\n{stdout}{stderr}\n");
+        played.say("stock said", &stock.done);
     }
     let differences = differences(&stock.after, &ours.after, &|_| true);
     if !differences.is_empty() {
@@ -343,11 +343,6 @@ impl Case {
         let stock = |args: &[&str]| drop(harness::run(&mut scene.stock(arena, args)));
         match change {
             Change::Nothing => {}
-            Change::Select(name) => stock(&["workspace", "select", name]),
-            Change::Reconfigure => {
-                scene.write_backend(arena, &scene.turned());
-                stock(&["init", "-reconfigure", "-input=false"]);
-            }
             Change::PlanAnew => {
                 let name = scene.plan.as_deref().unwrap_or("p.bin");
                 stock(&["plan", "-lock=false", &format!("-out={name}"), "-var=x=anew"]);

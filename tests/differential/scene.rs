@@ -147,7 +147,7 @@ impl Scene {
         arena.path().join(&self.dir)
     }
 
-    fn block(&self, arena: &Arena, backend: &Backend) -> String {
+    fn block(arena: &Arena, backend: &Backend) -> String {
         let line = |name: &str, value: &Option<String>| {
             value.as_ref().map_or(String::new(), |value| format!("    {name} = {value:?}\n"))
         };
@@ -186,19 +186,9 @@ impl Scene {
         format!("terraform {{\n{block}}}\n")
     }
 
-    /// Another state for the same directory.
-    pub(crate) fn turned(&self) -> Backend {
-        match &self.backend {
-            Backend::S3 { prefix, .. } => {
-                Backend::S3 { key: "turned/k".to_owned(), prefix: prefix.clone() }
-            }
-            _ => Backend::Local { path: Some("turned.tfstate".to_owned()), workspace_dir: None },
-        }
-    }
-
-    pub(crate) fn write_backend(&self, arena: &Arena, backend: &Backend) {
+    fn write_backend(&self, arena: &Arena, backend: &Backend) {
         let file = self.dir_in(arena).join("backend.tf");
-        fs::write(file, self.block(arena, backend)).expect("it can be written");
+        fs::write(file, Self::block(arena, backend)).expect("it can be written");
     }
 
     /// Stock Terraform in the configuration's directory.

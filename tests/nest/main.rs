@@ -43,7 +43,7 @@ use tree::Lock;
 
 /// So many states are played on side by side.
 const LANES: usize = 4;
-const ROUNDS: usize = 24;
+const ROUNDS: usize = 20;
 /// The default run plays the same rounds every time.
 const SEED: u64 = 1;
 

@@ -43,6 +43,8 @@ pub(crate) struct Blow {
     after: Duration,
     signal: Signal,
     to_group: bool,
+    /// Only to a tfwrap, where there is one; else to any member.
+    to_tfwrap: bool,
     /// Which of those that run, by a number to be taken modulo their count.
     member: u64,
 }
@@ -109,6 +111,7 @@ fn blow(dice: &mut Dice) -> Blow {
         after: Duration::from_millis(dice.between(0, 1200)),
         signal: dice.one(&[S::INT, S::INT, S::TERM, S::TERM, S::HUP, S::KILL, S::KILL]),
         to_group: dice.percent(30),
+        to_tfwrap: dice.percent(50),
         member: dice.between(0, 1 << 32),
     }
 }
@@ -259,7 +262,10 @@ fn strike(blow: &Blow, marker: &str, work: &Path) -> Option<String> {
         }
     }
     pause(blow.after);
-    let members = procs::with_variable(MARKER, marker);
+    let mut members = procs::with_variable(MARKER, marker);
+    if blow.to_tfwrap && members.iter().any(is_tfwrap) {
+        members.retain(is_tfwrap);
+    }
     let count = u64::try_from(members.len()).expect("not so many");
     let member = blow.member.checked_rem(count)?;
     let member = &members[usize::try_from(member).expect("not so many")];
@@ -268,6 +274,11 @@ fn strike(blow: &Blow, marker: &str, work: &Path) -> Option<String> {
         if blow.to_group { signal_group(member, blow.signal) } else { member.signal(blow.signal) };
     let to = if blow.to_group { "the group of " } else { "" };
     hit.then(|| format!("{:?} to {to}{what}", blow.signal))
+}
+
+/// Not a guardian or a keeper: they have other names.
+fn is_tfwrap(member: &Process) -> bool {
+    member.program() == wrapper().display().to_string() && !member.describe().contains("lock-")
 }
 
 fn signal_group(member: &Process, signal: Signal) -> bool {

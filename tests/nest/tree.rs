@@ -84,7 +84,7 @@ impl Grower<'_> {
         let chance = self.dice.between(0, 100);
         // A job is not just one command.
         match if depth == 0 { chance * 3 / 4 } else { chance } {
-            0..18 => Node::Run(self.below(depth)),
+            0..18 => Node::Run(self.below(depth).into()),
             18..36 => {
                 let ends = match self.dice.between(0, 10) {
                     0..6 => Ends::Released,
@@ -97,18 +97,20 @@ impl Grower<'_> {
             36..44 => Node::Jobs(self.some(depth)),
             44..52 => Node::Make(self.some(depth)),
             52..58 => Node::Steps(self.some(depth)),
-            58..62 if !self.calm => Node::Timeout(self.dice.between(300, 2500), self.below(depth)),
+            58..62 if !self.calm => {
+                Node::Timeout(self.dice.between(300, 2500), self.below(depth).into())
+            }
             58..78 => {
                 use Wrap as W;
                 let all = [W::Shell, W::Trap, W::Exec, W::Python, W::Node, W::Pipe, W::Setsid];
-                Node::Wrapped(self.dice.one(&all), self.below(depth))
+                Node::Wrapped(self.dice.one(&all), self.below(depth).into())
             }
             _ => self.leaf(),
         }
     }
 
-    fn below(&mut self, depth: usize) -> Box<Node> {
-        Box::new(self.tree(depth + 1))
+    fn below(&mut self, depth: usize) -> Node {
+        self.tree(depth + 1)
     }
 
     fn some(&mut self, depth: usize) -> Vec<Node> {
@@ -142,11 +144,6 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    fn tfwrap(&self, words: &[&str]) -> Vec<String> {
-        let program = wrapper().display().to_string();
-        [&[program.as_str()], words].concat().iter().map(|&word| word.to_owned()).collect()
-    }
-
     /// The command of a node, in words.
     pub(crate) fn words(&self, node: &Node) -> Vec<String> {
         let own = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
@@ -169,7 +166,7 @@ impl Writer {
                     (false, _) => own(&[fake.as_str()]),
                     // Under `run` and `hold` that is tfwrap, elsewhere not: there it is called so.
                     (true, true) => own(&["sh", "-c", PLAINLY, &wrapper().display().to_string()]),
-                    (true, false) => self.tfwrap(&apply),
+                    (true, false) => tfwrap(&apply),
                 };
                 [env, command].concat()
             }
@@ -184,11 +181,9 @@ impl Writer {
                 }
                 let terraform = format!("TFWRAP_TERRAFORM={}", self.terraform.display());
                 let env = own(&["env", &terraform, &format!("TF_VAR_command={inner}")]);
-                [env, self.tfwrap(&apply)].concat()
+                [env, tfwrap(&apply)].concat()
             }
-            Node::Run(below) if is_locked => {
-                [self.tfwrap(&["run", "--"]), self.words(below)].concat()
-            }
+            Node::Run(below) if is_locked => [tfwrap(&["run", "--"]), self.words(below)].concat(),
             Node::Run(below) => self.words(below),
             Node::Hold(steps, ends) => own(&["sh", "-c", &self.hold(steps, *ends)]),
             Node::Steps(steps) => own(&["sh", "-c", &self.lines(steps, "\n")]),
@@ -199,9 +194,9 @@ impl Writer {
             }
             Node::Wrapped(wrap, below) => self.wrap(*wrap, below),
             Node::Recover { .. } | Node::Release if !is_locked => own(&["true"]),
-            Node::Recover { waits: false } => self.tfwrap(&["recover"]),
-            Node::Recover { waits: true } => self.tfwrap(&["recover", "--wait", "4s"]),
-            Node::Release => self.tfwrap(&["release"]),
+            Node::Recover { waits: false } => tfwrap(&["recover"]),
+            Node::Recover { waits: true } => tfwrap(&["recover", "--wait", "4s"]),
+            Node::Release => tfwrap(&["release"]),
         }
     }
 
@@ -221,8 +216,7 @@ impl Writer {
         if self.lock == Lock::None {
             return steps;
         }
-        let tfwrap = |words: &[&str]| shell_words::join(self.tfwrap(words));
-        let release = tfwrap(&["release"]);
+        let release = shell_words::join(tfwrap(&["release"]));
         let (trap, end) = match ends {
             Ends::Released => (String::new(), format!("{release} || exit\n")),
             Ends::Twice => (String::new(), format!("timeout 0.3 {release}; {release}\n")),
@@ -231,7 +225,7 @@ impl Writer {
             }
             Ends::Never => (String::new(), String::new()),
         };
-        let hold = tfwrap(&["hold", "--format", "shell"]);
+        let hold = shell_words::join(tfwrap(&["hold", "--format", "shell"]));
         format!("held=$({hold}) || exit\neval \"$held\"\n{trap}{steps}code=$?\n{end}exit $code\n")
     }
 
@@ -279,6 +273,11 @@ impl Writer {
             Wrap::Setsid => [own(&["setsid", "-w"]), self.words(below)].concat(),
         }
     }
+}
+
+fn tfwrap(words: &[&str]) -> Vec<String> {
+    let program = wrapper().display().to_string();
+    [&[program.as_str()], words].concat().iter().map(|&word| word.to_owned()).collect()
 }
 
 const PLAINLY: &str = "test -n \"${TFWRAP_HELD-}\" && exec terraform apply -auto-approve; \
