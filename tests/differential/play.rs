@@ -33,6 +33,10 @@ pub(crate) const JOURNAL: &str = "written without its own lock";
 #[derive(Debug, Clone)]
 enum Change {
     Nothing,
+    /// `terraform workspace select`.
+    Select(String),
+    /// Another backend, and `terraform init -reconfigure`.
+    Reconfigure,
     /// The saved plan is made anew.
     PlanAnew,
 }
@@ -81,6 +85,8 @@ impl Stage {
         let call = Call::new(&mut dice, &scene, &arena.path(), by_name);
         let change = match dice.between(0, 12) {
             0 => Some(Change::Nothing),
+            1 | 2 => Some(Change::Select(dice.one(&["default", "dev", "w1"]).to_owned())),
+            3 => Some(Change::Reconfigure),
             4 if scene.plan.is_some() => Some(Change::PlanAnew),
             _ => None,
         };
@@ -343,6 +349,11 @@ impl Case {
         let stock = |args: &[&str]| drop(harness::run(&mut scene.stock(arena, args)));
         match change {
             Change::Nothing => {}
+            Change::Select(name) => stock(&["workspace", "select", name]),
+            Change::Reconfigure => {
+                scene.write_backend(arena, &scene.turned());
+                stock(&["init", "-reconfigure", "-input=false"]);
+            }
             Change::PlanAnew => {
                 let name = scene.plan.as_deref().unwrap_or("p.bin");
                 stock(&["plan", "-lock=false", &format!("-out={name}"), "-var=x=anew"]);

@@ -186,7 +186,17 @@ impl Scene {
         format!("terraform {{\n{block}}}\n")
     }
 
-    fn write_backend(&self, arena: &Arena, backend: &Backend) {
+    /// Another state for the same directory.
+    pub(crate) fn turned(&self) -> Backend {
+        match &self.backend {
+            Backend::S3 { prefix, .. } => {
+                Backend::S3 { key: "turned/k".to_owned(), prefix: prefix.clone() }
+            }
+            _ => Backend::Local { path: Some("turned.tfstate".to_owned()), workspace_dir: None },
+        }
+    }
+
+    pub(crate) fn write_backend(&self, arena: &Arena, backend: &Backend) {
         let file = self.dir_in(arena).join("backend.tf");
         fs::write(file, Self::block(arena, backend)).expect("it can be written");
     }

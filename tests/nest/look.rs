@@ -55,6 +55,10 @@ impl Outcome {
             }
         }
         for said in &self.said {
+            // What a real one says, which logs no signals.
+            if said.contains("Two interrupts received") && self.stops < 2 {
+                self.faults.push("Terraform was interrupted twice by one stop".to_owned());
+            }
             if said.contains("panicked") || said.contains("a bug in tfwrap") {
                 self.faults.push("tfwrap panicked".to_owned());
             }

@@ -107,8 +107,8 @@ fn stops(node: &Node) -> usize {
 fn blow(dice: &mut Dice) -> Blow {
     use Signal as S;
     Blow {
-        at_work: dice.percent(65),
-        after: Duration::from_millis(dice.between(0, 1200)),
+        at_work: dice.percent(85),
+        after: Duration::from_millis(dice.between(0, 800)),
         signal: dice.one(&[S::INT, S::INT, S::TERM, S::TERM, S::HUP, S::KILL, S::KILL]),
         to_group: dice.percent(30),
         to_tfwrap: dice.percent(50),
