@@ -362,13 +362,29 @@ fn a_state_directory_that_is_removed_parts_nobody_from_the_hold() {
 }
 
 #[test]
-fn a_command_with_another_state_directory_is_refused() {
+fn a_command_that_its_holder_would_not_see_is_refused() {
     let held = Held::begin(&[]);
-    let mut other = held.apply("touch other");
+    let mut other = held.apply("touch written");
     let done = run(other.env("TFWRAP_STATE_DIR", held.path().join("other"))).expect_code(78);
     assert!(done.stderr.contains("cannot join"), "{}", done.stderr);
     assert!(!done.stderr.contains("directory of your own"), "{}", done.stderr);
-    assert!(!held.path().join("other/turns").exists() && held.is_held());
+    // Nor does one come in that can leave no word of itself.
+    let mut silent = held.apply("touch written");
+    run(silent.env("TFWRAP_TEST_OFF", "receipts")).expect_code(78);
+    let words = ["unshare", "-Urpf", "terraform"];
+    if !cannot_be_apart() {
+        let blind = run(&mut applying(held.command(&words), "touch written")).expect_code(78);
+        assert!(blind.stderr.contains("no receipt of it can be kept"), "{}", blind.stderr);
+    }
+    assert!(!held.path().join("written").exists() && held.is_held());
+    // The directory moved away and back is the same again.
+    let (state, aside) = (held.path().join(STATE_DIR), held.path().join("aside"));
+    fs::rename(&state, &aside).expect("it is there");
+    fs::write(&state, "").expect("a file in its place");
+    pause(Duration::from_millis(1500));
+    run(&mut applying(held.command(&[&wrapper().display().to_string()]), "true")).expect_code(78);
+    fs::remove_file(&state).expect("it is there");
+    fs::rename(&aside, &state).expect("it is there");
     // The control.
     run(&mut held.apply("true")).expect_code(0);
     run(&mut held.release()).expect_code(0);
