@@ -2,6 +2,7 @@
 
 use super::Context;
 use super::acquire::{Grant, Wait};
+use super::fail_point;
 use super::guard::Use;
 use super::look::{self, Register};
 use super::shell::{Kept, Shell};
@@ -44,7 +45,9 @@ pub(super) async fn inherit(
     let door = turn::take(shell, under, !around_command, wait).await?;
     let inside = door.is_some();
     if let Some(door) = door {
+        fail_point::crash();
         shell.guard.lend(&id, Use::Inside(door));
+        fail_point::crash();
         leave_word(shell, target, under)?;
     }
     let since = uptime();

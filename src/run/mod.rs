@@ -198,8 +198,9 @@ async fn acquire_all(
         if !vanished {
             return Ok(());
         }
-        acquired.inherited.clear();
-        shell.guard.leave_all();
+        for id in acquired.inherited.drain(..) {
+            shell.guard.forget(&id);
+        }
         let dependents_in = job.around_command.then_some(context.state_dir.as_path());
         let _ = release::all(shell, dependents_in, false).await;
     }

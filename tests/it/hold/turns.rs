@@ -179,6 +179,36 @@ async fn a_command_waits_for_what_a_guardian_ends() {
     run(&mut release(&scene, &hold.env, &[])).expect_code(0);
 }
 
+#[tokio::test]
+async fn a_command_killed_at_any_point_leaves_its_turn_to_the_next() {
+    let lock = Lock::new("turn-crash").await;
+    let work = "on SIGINT exit 0 after 200; begin @/works; sleep 150; end @/works; exit 0";
+    let scene = lock.scene(work);
+    let hold = Holding::begin(&scene, &[]);
+    let id = lock.id().await;
+    let terraform = hold.path.join("terraform").display().to_string();
+    let apply = |name: &str, value: &str| {
+        let mut env = hold.env.clone();
+        env.push((name.to_owned(), value.to_owned()));
+        super::in_scene(&scene, &env, &[&terraform, "apply"])
+    };
+    let count = scene.path("points").display().to_string();
+    run(&mut apply("TFWRAP_CRASH_COUNT_FILE", &count)).expect_code(0);
+    let points = fs::read_to_string(&count).expect("a count");
+    let points: u32 = points.parse().expect("a number");
+    assert!(points > 10, "{points}");
+    for point in 1..=points {
+        drop(run(&mut apply("TFWRAP_CRASH_POINT", &point.to_string())));
+        let next = run(&mut apply("NEXT", "")).expect_code(0);
+        let works = fs::read_to_string(scene.path("works")).expect("notes");
+        assert!(!works.contains("overlap"), "point {point}: {works}\n{}", next.stderr);
+        assert_eq!(lock.id().await, id, "point {point}");
+    }
+    run(&mut release(&scene, &hold.env, &[])).expect_code(0);
+    assert!(!lock.is_held().await);
+    hold.is_over();
+}
+
 #[test]
 fn one_of_two_below_a_run_that_is_killed_keeps_the_other_waiting() {
     let dir = local_backend_dir();
