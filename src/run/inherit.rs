@@ -27,6 +27,7 @@ pub(super) async fn inherit(
     context: &Context,
     around_command: bool,
     wait: Wait,
+    had: &[LockId],
 ) -> Result<Option<LockId>, Error> {
     if context.held.is_empty() {
         return Ok(None);
@@ -41,6 +42,14 @@ pub(super) async fn inherit(
     let Some(id) = look::read(shell, &register, look::PATIENCE).await?.and_then(told) else {
         return Ok(None);
     };
+    // Under another name, or reached with other settings: one is inside only once.
+    if shell.guard.door(&id).is_some() {
+        return Ok(Some(id));
+    }
+    // By another name; the place under it is taken once.
+    if had.contains(&id) {
+        return Ok(Some(id));
+    }
     let under = Under { lock: &lock, id: &id, dir: &context.state_dir };
     let door = turn::take(shell, under, !around_command, wait).await?;
     let inside = door.is_some();
