@@ -498,6 +498,24 @@ fn the_lock_around_is_known_by_whatever_name() {
     stock.finish().expect_code(0);
 }
 
+/// By two ways to one table, too, which nobody can tell to be one from their names.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_names_of_a_lock_that_is_held_are_one_place_under_it() {
+    let (proxy, lock) = (Proxy::before(&dynamodb().url), Lock::new("two-names").await);
+    let scene = lock.scene("exit 5");
+    let hold = Holding::begin(&scene, &[]);
+    let (one, other) = (lock.url_at(&dynamodb().url), lock.url_at(proxy.url()));
+    let wrapper = wrapper().display().to_string();
+    let words = [&*wrapper, "--lock", &one, "--lock", &other, "--lock-timeout=0s", "apply"];
+    run(&mut super::in_scene(&scene, &hold.env, &words)).expect_code(5);
+    run(&mut super::in_scene(&scene, &hold.env, &[&words[..1], &words[3..]].concat()))
+        .expect_code(5);
+    // The control: who is told of nothing is shut out.
+    run(&mut super::in_scene(&scene, &[], &words)).expect_code(75);
+    run(&mut release(&scene, &hold.env, &[])).expect_code(0);
+    assert!(!lock.is_held().await);
+}
+
 /// The lock is the kernel's, and Terraform itself has it open.
 #[test]
 fn a_local_lock_lasts_as_long_as_its_terraform_when_all_else_is_killed() {
