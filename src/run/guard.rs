@@ -1,6 +1,7 @@
 //! What outlives us: the receipt on the disk and the guardian. Both learn of every step before it
 //! is taken.
 
+mod anew;
 mod case;
 mod lent;
 
