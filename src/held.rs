@@ -37,6 +37,11 @@ impl Held {
         self.0.is_empty()
     }
 
+    /// All names.
+    pub fn urls(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(url, _)| url.as_str())
+    }
+
     /// All IDs.
     pub fn ids(&self) -> impl Iterator<Item = &LockId> {
         self.0.iter().map(|(_, id)| id)

@@ -5,9 +5,11 @@ mod around;
 mod backend_lock;
 mod basis;
 mod handed_down;
+mod handed_over;
 mod locks;
 mod trap;
 
+use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -24,6 +26,7 @@ pub use around::nothing_to_hold;
 use around::{of_hold, of_run};
 use backend_lock::{BackendLock, lock_of};
 pub use basis::Basis;
+use handed_over::hand_over;
 pub use locks::Found;
 use locks::{further_locks, in_order, resolve};
 pub use trap::Trap;
@@ -52,7 +55,7 @@ pub struct ChildCommand {
     /// Its arguments.
     pub args: Vec<OsString>,
     /// What its environment has beside ours.
-    pub env: Vec<(&'static str, OsString)>,
+    pub env: Vec<(Cow<'static, str>, OsString)>,
 }
 
 impl ChildCommand {
@@ -158,12 +161,7 @@ fn of_terraform(args: &[OsString], settings: &Settings, place: &Place<'_>) -> Re
         .map_err(|error| Error::Usage { message: error.to_string(), hint: Some(error.hint()) })?;
     let command = match invocation.command() {
         Some(command) if invocation.lock_use() == LockUse::Locks => command,
-        _ => {
-            let detail = invocation
-                .hand_over_reason()
-                .map(|reason| format!("handed over to `{}`: {reason}", program.display()));
-            return Ok(Job::Exec { child: child(args.to_vec()), warning: None, detail });
-        }
+        _ => return Ok(hand_over(&invocation, child(args.to_vec()), dialect, settings, place)),
     };
     let name = command.name();
     let timeout = lock_timeout(&invocation, settings);

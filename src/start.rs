@@ -184,7 +184,7 @@ pub(crate) fn command(child: &ChildCommand, env: &Env) -> Command {
     let mut command = Command::new(&child.program);
     command.args(&child.args).env(DEPTH, (depth(env) + 1).to_string());
     for (name, value) in &child.env {
-        command.env(name, value);
+        command.env(&**name, value);
     }
     command
 }

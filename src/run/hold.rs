@@ -105,9 +105,9 @@ fn handed(shell: &Shell, job: &LockedJob, context: &Context) -> Handed {
         locks.push((kept.grant.target.url(), kept.grant.id.0.clone()));
     }
     let mut env = vec![(held::VARIABLE.to_owned(), held.to_value())];
-    let others = job.child.env.iter().filter(|(name, _)| *name != "PATH");
+    let others = job.child.env.iter().filter(|(name, _)| name != "PATH");
     env.extend(
-        others.map(|(name, value)| ((*name).to_owned(), value.to_string_lossy().into_owned())),
+        others.map(|(name, value)| (name.to_string(), value.to_string_lossy().into_owned())),
     );
     Handed { env, path: job.shim.clone().unwrap_or_default(), locks }
 }

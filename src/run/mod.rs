@@ -327,6 +327,6 @@ fn child_command(
         let ours = shell.kept.iter().map(|kept| &kept.grant.id);
         ours.chain(inherited).for_each(|id| held.forget_id(id));
     }
-    child.env.push((held::VARIABLE, held.to_value().into()));
+    child.env.push((held::VARIABLE.into(), held.to_value().into()));
     child
 }
