@@ -292,6 +292,28 @@ mod tests {
     use super::*;
     use crate::store::{Expect, Record};
 
+    #[test]
+    fn a_path_is_real_before_and_after_it_is_made() {
+        use std::os::unix::fs::symlink;
+        let top = tempfile::tempdir().unwrap();
+        let top = top.path().canonicalize().unwrap();
+        std::fs::create_dir(top.join("dir")).unwrap();
+        symlink("dir", top.join("link")).unwrap();
+        symlink("dir/to-come", top.join("dangling")).unwrap();
+        symlink("loop", top.join("loop")).unwrap();
+        for (path, real) in [
+            ("link", "dir"),
+            ("link/x/y", "dir/x/y"),
+            ("link/../z", "z"),
+            ("dangling", "dir/to-come"),
+            ("loop/x", "loop/x"),
+        ] {
+            assert_eq!(real_path(&top.join(path)), top.join(real), "{path}");
+        }
+        std::fs::write(top.join("dir/to-come"), "").unwrap();
+        assert_eq!(real_path(&top.join("dangling")), top.join("dir/to-come"));
+    }
+
     #[tokio::test]
     async fn the_printed_command_removes_the_file_lock_of_that_id_only() {
         let dir = tempfile::tempdir().unwrap();

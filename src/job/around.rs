@@ -9,12 +9,14 @@ use super::handed_down::handed_down;
 use super::locks::{dialect_in, further_locks, resolve};
 use super::{
     ChildCommand, Job, LockedJob, Place, Trap, create_workspace_in, find_terraform, finish,
+    has_directory,
 };
 use crate::backend::{Backend, Request, Resolved};
 use crate::error::Error;
 use crate::settings::Settings;
 use crate::shim;
 use crate::state_dir;
+use crate::target::{LockTarget, StoreSpec};
 
 pub(super) fn of_run(
     command: &[OsString],
@@ -101,6 +103,16 @@ fn around(
         basis: Basis::default(),
     };
     match lock {
+        // The lock would make it, and with it a workspace that nobody asked for.
+        BackendLock::Take(LockTarget { store: StoreSpec::LocalState { path }, .. })
+            if operation != HOLD && !has_directory(&path) =>
+        {
+            job.notes.push(format!(
+                "the directory of the state `{}` does not exist yet: each Terraform below locks for \
+                 itself",
+                path.display()
+            ));
+        }
         BackendLock::Take(target) => {
             if let Some(Resolved { backend: Backend::S3(backend), initialised, .. }) = &resolved
                 && !backend.is_default_workspace()

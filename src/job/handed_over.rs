@@ -10,7 +10,7 @@ use crate::backend::{Dialect, Request};
 use crate::held::Held;
 use crate::settings::Settings;
 use crate::target::real_path;
-use crate::terraform::{Invocation, OwnLock, StateFlag};
+use crate::terraform::{Command, Invocation, OwnLock, StateFlag};
 
 /// Hands over. What locks for itself waits for so long as we would, if it can; if not, and where it
 /// will meet a lock that is held around it, that is said.
@@ -28,7 +28,7 @@ pub(super) fn hand_over(
     let Some(own_lock) = &it.own_lock else {
         return Job::Exec { child, warning: None, detail };
     };
-    let name = invocation.command().map(|command| command.name()).unwrap_or_default();
+    let name = invocation.command().map(Command::name).unwrap_or_default();
     if let Some(lock) = held_around(own_lock, invocation, dialect, settings, place) {
         // To wait for what this very run or hold has would be in vain.
         let warning = own_lock.certain.then(|| {
