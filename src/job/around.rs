@@ -16,7 +16,6 @@ use crate::error::Error;
 use crate::settings::Settings;
 use crate::shim;
 use crate::state_dir;
-use crate::target::{LockTarget, StoreSpec};
 
 pub(super) fn of_run(
     command: &[OsString],
@@ -103,16 +102,6 @@ fn around(
         basis: Basis::default(),
     };
     match lock {
-        // The lock would make it, and with it a workspace that nobody asked for.
-        BackendLock::Take(LockTarget { store: StoreSpec::LocalState { path }, .. })
-            if operation != HOLD && !has_directory(&path) =>
-        {
-            job.notes.push(format!(
-                "the directory of the state `{}` does not exist yet: each Terraform below locks for \
-                 itself",
-                path.display()
-            ));
-        }
         BackendLock::Take(target) => {
             if let Some(Resolved { backend: Backend::S3(backend), initialised, .. }) = &resolved
                 && !backend.is_default_workspace()
@@ -123,6 +112,8 @@ fn around(
                     job.trap = Some(Trap {
                         backend: (**backend).clone(),
                         create: create_workspace_in(&program, &backend.workspace, &[]),
+                        probe: None,
+                        is_refused: false,
                         native: None,
                         cannot_create: (!initialised).then_some(
                             "this directory is not initialised, so each Terraform below takes the \

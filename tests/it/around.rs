@@ -68,31 +68,6 @@ fn what_needs_no_lock_runs_below_a_run_whatever_the_backend() {
     assert!(done.stderr.contains("`not valid`"), "{}", done.stderr);
 }
 
-#[test]
-fn a_run_makes_no_workspace_of_its_own() {
-    let dir = local_backend_dir();
-    let in_typo = |words: &[&str]| {
-        let mut command = below_run(dir.path(), words);
-        command.env("TF_WORKSPACE", "typo");
-        run(&mut command)
-    };
-    let done = in_typo(&["terraform", "workspace", "list"]).expect_code(0);
-    assert!(!done.stdout.contains("typo") && done.stderr.contains(NOT_HELD), "{}", done.stderr);
-    assert!(!dir.path().join("terraform.tfstate.d").exists());
-    // What makes it locks it.
-    let gate = Gate::new(dir.path(), "ours");
-    let apply = format!("terraform apply -auto-approve -var 'command={}'", gate.command());
-    let mut command = below_run(dir.path(), &["sh", "-c", &apply]);
-    let ours = Running::start(command.env("TF_WORKSPACE", "typo"));
-    gate.reached();
-    run(terraform(dir.path()).arg("plan").env("TF_WORKSPACE", "typo")).expect_code(1);
-    gate.open();
-    ours.finish().expect_code(0);
-    // The control: now it is there, and held.
-    let done = in_typo(&["terraform", "workspace", "list"]).expect_code(0);
-    assert!(!done.stderr.contains(NOT_HELD), "{}", done.stderr);
-}
-
 fn with_locks(dir: &Path, locks: &[&str]) -> Finished {
     let mut command = tfwrap(dir);
     command.args(["--lock-timeout", "1s", "--no-backend-lock"]);

@@ -22,6 +22,7 @@ mod leases;
 mod line;
 mod local_line;
 mod local_state;
+mod mistyped;
 mod nesting;
 mod paths;
 mod program;
