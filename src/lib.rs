@@ -48,6 +48,9 @@ pub mod program;
 pub mod receipt;
 pub mod report;
 mod run;
+#[cfg(test)]
+#[path = "../tests/support/seeded.rs"]
+mod seeded;
 pub mod settings;
 pub mod shim;
 mod start;

@@ -72,6 +72,8 @@ mod guardian;
 mod line;
 mod request;
 mod search;
+#[path = "../support/seeded.rs"]
+mod seeded;
 mod stock;
 mod world;
 
@@ -242,14 +244,46 @@ fn a_delete_without_a_condition_is_caught() {
 /// Two come together, and one more while they are at it.
 fn joining(mutation: Option<Mutation>) -> line::Config {
     let come = if deep() { vec![0, 0, 0] } else { vec![0, 0, 300] };
-    line::Config { come, slow: 1, arrive: if deep() { 8_000 } else { 2_500 }, mutation }
+    let arrive = if deep() { 8_000 } else { 2_500 };
+    line::Config { come, slow: 1, arrive, stops: 0, faults: 0, faults_until: 0, mutation }
+}
+
+/// One waits in line, and one comes after it; either may be told to stop, at any time.
+fn stopping() -> line::Config {
+    line::Config { come: vec![0, 300], slow: 0, stops: 2, ..joining(None) }
+}
+
+#[track_caller]
+fn holds_in_line(name: &str, config: &line::Config) {
+    if let Some(counterexample) = explore::<line::Line>(name, config) {
+        panic!("{counterexample}");
+    }
+}
+
+#[test]
+fn whoever_stops_in_line_or_with_the_lock_in_hand_starts_nothing_and_leaves_nothing() {
+    let come = if deep() { vec![0, 0, 300] } else { vec![0, 300, 900] };
+    holds_in_line("stops in line", &line::Config { come, ..stopping() });
+}
+
+#[test]
+fn a_stop_among_faults_ends_in_its_time() {
+    let faults_until = until(1_300);
+    let config = line::Config { stops: 1, faults: 2, faults_until, ..stopping() };
+    holds_in_line("stops and faults in line", &config);
+}
+
+#[test]
+fn a_stop_after_the_grant_that_is_ignored_is_caught() {
+    let config = line::Config { mutation: Some(Mutation::DeafAfterGrant), ..stopping() };
+    let counterexample = explore::<line::Line>("mutation: deaf after the grant", &config);
+    let counterexample = counterexample.expect("it is caught");
+    assert!(counterexample.contains("starts after a stop"), "{counterexample}");
 }
 
 #[test]
 fn who_joins_the_line_with_a_slow_request_stays_behind_whom_it_finds() {
-    if let Some(counterexample) = explore::<line::Line>("three join the line", &joining(None)) {
-        panic!("{counterexample}");
-    }
+    holds_in_line("three join the line", &joining(None));
 }
 
 /// It claims the number of one that has come and gone since it read the line.

@@ -1,6 +1,9 @@
 //! The line in virtual time: order, cost, and the dead.
 
 mod random;
+#[path = "../support/seeded.rs"]
+mod seeded;
+mod stops;
 mod world;
 
 use std::time::Duration;
