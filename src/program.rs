@@ -8,6 +8,7 @@ use nix::unistd::{AccessFlags, access};
 
 use crate::env::Env;
 use crate::error::Error;
+use crate::terraform::Dialect;
 
 /// A file by device and inode: tfwrap itself, under whatever name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +24,24 @@ impl FileId {
         let metadata = std::fs::metadata(path).ok()?;
         Some(Self { dev: metadata.dev(), ino: metadata.ino() })
     }
+}
+
+/// Whose flags and files count: told by the name of what the path leads to, else by its own.
+#[must_use]
+pub fn dialect(program: &Path) -> Dialect {
+    named_dialect(program).unwrap_or_default()
+}
+
+/// Nothing where no name tells.
+fn named_dialect(program: &Path) -> Option<Dialect> {
+    let target = program.canonicalize().ok();
+    target.iter().map(PathBuf::as_path).chain([program]).find_map(|path| {
+        let name = path.file_name()?.to_string_lossy();
+        if name.starts_with("tofu") || name.starts_with("opentofu") {
+            return Some(Dialect::OpenTofu);
+        }
+        name.starts_with("terraform").then_some(Dialect::Terraform)
+    })
 }
 
 /// Searches `PATH` for a command, passing over tfwrap itself and relative entries.

@@ -10,7 +10,8 @@ mod aws_settings;
 mod config;
 mod data_dir;
 mod error;
-mod go_path;
+mod go_json;
+pub(crate) mod go_path;
 mod hcl;
 mod local;
 mod plan_file;
@@ -30,6 +31,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use crate::env::Env;
+pub use crate::terraform::Dialect;
 use crate::terraform::StateFlag;
 
 /// Where Terraform keeps the state of one directory and workspace.
@@ -44,16 +46,6 @@ pub enum Backend {
     S3(Box<S3Backend>),
     /// One that tfwrap has no lock for, by Terraform's name (`gcs`, `http`, `cloud`, …).
     Other(String),
-}
-
-/// Which of the two programs is to run: they read different files.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Dialect {
-    /// `.tf` and `.tf.json`.
-    #[default]
-    Terraform,
-    /// Also `.tofu` and `.tofu.json`.
-    OpenTofu,
 }
 
 /// What is asked of [`resolve`]. Not printable: the environment holds keys and tokens.
@@ -106,6 +98,9 @@ pub struct Resolved {
     pub origin: String,
     /// Whether Terraform can use it as it is; otherwise `terraform init` comes first.
     pub initialised: bool,
+    /// Whether its lock is Terraform's alone to take: the empty file that a lock makes would be
+    /// read as a record of another kind.
+    pub locks_alone: bool,
     /// What the user should be told, if anything.
     pub notes: Vec<String>,
 }

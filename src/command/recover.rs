@@ -279,9 +279,9 @@ async fn give_back(
     // What it had inherited is not given back here.
     let own = receipt.locks.iter().filter(|entry| !entry.inherited);
     let own: Vec<_> = own.map(|entry| entry.id.clone()).collect();
-    let living = dependents::living(file.path().parent().unwrap_or(Path::new("/")), &own);
-    if let Some(first) = living.first() {
-        return Ok(Fate::Left(format!("{} runs under a lock of it", run_of(first))));
+    let dir = file.path().parent().unwrap_or(Path::new("/"));
+    if let Some(who) = dependents::anybody(dir, &own) {
+        return Ok(Fate::Left(format!("{who} runs under a lock of {}", run_of(receipt))));
     }
     // Whether the child got its interrupt nobody knows any more.
     let head = Head { child, interrupts: Interrupts::Maybe, ..Head::default() };

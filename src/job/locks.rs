@@ -1,9 +1,10 @@
 //! Which locks there are: the backend's, as a run would find it, and those of `--lock`.
 
 use super::backend_lock::{BackendLock, lock_of};
-use super::{Place, dialect, find_terraform};
+use super::{Place, find_terraform};
 use crate::backend::{self, BackendError, Request, Resolved};
 use crate::error::Error;
+use crate::program::dialect;
 use crate::settings::Settings;
 use crate::target::LockTarget;
 

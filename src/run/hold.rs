@@ -140,6 +140,7 @@ async fn keep(shell: &mut Shell, limits: Limits, context: &Context) -> End {
             say(shell, format!("{}: the hold ends", signal.signal().as_str()));
             return End::Told;
         }
+        dependents::mend(shell, &context.state_dir);
         if limits.anchor.is_some_and(|anchor| !anchor.is_alive()) {
             say(shell, "the job is over, and with it the hold".to_owned());
             return End::ByItself;

@@ -4,9 +4,11 @@
 mod acquire;
 pub(crate) mod adopt;
 pub(crate) mod dependents;
+mod door;
 mod fail_point;
 pub(crate) mod guard;
 pub(crate) mod hold;
+mod inherit;
 pub(crate) mod look;
 mod release;
 mod shell;
@@ -25,7 +27,6 @@ use futures_util::FutureExt;
 pub(crate) use shell::Shell;
 use shell::{Happening, Kept};
 pub(crate) use supervise::of_spawn;
-use turn::Turn;
 use workspace::Ready;
 
 use crate::clock::{uptime, wall};
@@ -36,7 +37,7 @@ use crate::held::{self, Held};
 use crate::job::{ChildCommand, LockedJob};
 use crate::lock::keeper::News;
 use crate::lock::release::ReleaseOutcome;
-use crate::lock::{Holder, Uptime};
+use crate::lock::{Holder, LockId, Uptime};
 use crate::report::github::Files;
 use crate::report::{Notice, Outcome, Summary};
 use crate::store::StateObject;
@@ -94,8 +95,7 @@ pub(crate) async fn locked(shell: &mut Shell, mut job: LockedJob, context: &Cont
         Ok(result) => (result.err(), false),
         Err(_) => (None, true),
     };
-    // The turns last until the end of this function, so longer than the child.
-    let Acquired { inherited, turns: _turns, contended, holder } = acquired;
+    let Acquired { inherited, contended, holder } = acquired;
     let mut report = RunReport {
         child: None,
         error: failure,
@@ -151,10 +151,8 @@ pub(crate) async fn locked(shell: &mut Shell, mut job: LockedJob, context: &Cont
 /// What is known after the locks were taken, besides the locks themselves ([`Shell::kept`]).
 #[derive(Default)]
 struct Acquired {
-    /// Held by an outer tfwrap, checked in the store.
-    inherited: Vec<LockTarget>,
-    /// With those who inherited the same.
-    turns: Vec<Turn>,
+    /// Held by an outer tfwrap, under these IDs.
+    inherited: Vec<LockId>,
     contended: bool,
     /// Who held a lock when we last looked and it was not ours.
     holder: Option<Holder>,
@@ -173,20 +171,11 @@ async fn acquire_all(
         let mut waited_here = false;
         for target in &job.targets {
             let wait = Wait { give_up_at, limit };
-            // First the turn, then the question whether the lock is still held for us.
-            let turn = match context.held.id_of(&target.url()) {
-                Some(id) if !job.around_command => {
-                    Some(turn::take(shell, &target.url(), id, &context.env, wait).await?)
-                }
-                _ => None,
-            };
-            let term = context.introduction.term;
-            if acquire::inherit(shell, target, &context.held, term).await? {
-                acquired.inherited.push(target.clone());
-                acquired.turns.extend(turn);
+            let around = job.around_command;
+            if let Some(id) = inherit::inherit(shell, target, context, around, wait).await? {
+                acquired.inherited.push(id);
                 continue;
             }
-            drop(turn);
             let taken = acquire::take(shell, target, &context.introduction, wait).await;
             if let Some(holder) = taken.seen {
                 waited_here = true;
@@ -194,6 +183,9 @@ async fn acquire_all(
                 acquired.holder = Some(holder);
             }
             taken.result?;
+            if job.around_command {
+                dependents::let_in(shell, &context.state_dir);
+            }
             fail_point::panic_at("acquired");
         }
         // Whoever held the lock before us may have deleted the workspace.
@@ -207,8 +199,9 @@ async fn acquire_all(
             return Ok(());
         }
         acquired.inherited.clear();
-        acquired.turns.clear();
-        let _ = release::all(shell, None, false).await;
+        shell.guard.leave_all();
+        let dependents_in = job.around_command.then_some(context.state_dir.as_path());
+        let _ = release::all(shell, dependents_in, false).await;
     }
     let message = "the workspace is deleted again and again while its lock is waited for";
     Err(Error::Config { message: message.to_owned(), hint: None })
@@ -291,7 +284,7 @@ fn announce(shell: &Shell, context: &Context) {
 fn child_command(
     shell: &Shell,
     job: &LockedJob,
-    inherited: &[LockTarget],
+    inherited: &[LockId],
     context: &Context,
     give_up_at: Uptime,
 ) -> ChildCommand {
@@ -306,8 +299,8 @@ fn child_command(
     if !job.around_command {
         // A Terraform started by this Terraform (a provisioner) must not take our lock for leave
         // to write the same state beside it.
-        let ours = shell.kept.iter().map(|kept| &kept.grant.target).chain(inherited);
-        held.forget(ours.map(LockTarget::url));
+        let ours = shell.kept.iter().map(|kept| &kept.grant.id);
+        ours.chain(inherited).for_each(|id| held.forget_id(id));
     }
     child.env.push((held::VARIABLE, held.to_value().into()));
     child

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::acquire::Grant;
 use super::dependents;
+use super::door;
 use super::shell::{Happening, Kept, Reply, Request, Shell};
 use super::voice::{describe, late};
 use crate::clock::uptime;
@@ -50,6 +51,9 @@ pub(super) async fn all(
         if let Some(keeper) = keeper {
             // Said when it was found; nothing of whoever has it now is touched.
             if let Some(current) = keeper.lost_to() {
+                if let Some(dir) = dependents_in {
+                    door::remove(dir, &grant.id);
+                }
                 outcomes.push(match current {
                     Some(stored) => ReleaseOutcome::TakenOver(stored.clone()),
                     None => ReleaseOutcome::AlreadyGone,
@@ -61,6 +65,11 @@ pub(super) async fn all(
         }
         let outcome = one(shell, &grant).await;
         tell(shell, &grant, &outcome, worth_saying);
+        if let (Some(dir), false) =
+            (dependents_in, matches!(outcome, ReleaseOutcome::Unconfirmed(_)))
+        {
+            door::remove(dir, &grant.id);
+        }
         if grant.may_still_appear {
             shell.guard.may_return(&grant.id);
         } else if !matches!(outcome, ReleaseOutcome::Unconfirmed(_)) {

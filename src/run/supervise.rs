@@ -158,8 +158,10 @@ async fn gone(child: &mut Child) {
 fn spawn(shell: &mut Shell, command: Command, context: &Context) -> Result<Child, Error> {
     fail_point::crash();
     let announce = shell.guard.announce();
-    let child =
-        Child::spawn(command, context.terminal_use, announce).map_err(|error| of_spawn(&error))?;
+    shell.guard.pass_on(true);
+    let child = Child::spawn(command, context.terminal_use, announce);
+    shell.guard.pass_on(false);
+    let child = child.map_err(|error| of_spawn(&error))?;
     fail_point::crash();
     shell.guard.child_runs(Orphans::of(child.pid(), !child.is_in_our_group()));
     Ok(child)

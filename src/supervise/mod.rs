@@ -20,6 +20,7 @@ mod machine;
 mod orphans;
 mod process;
 mod signal;
+mod targets;
 
 pub use canary::{Canary, Judged};
 pub(crate) use child::lent_descriptor;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::child::members;
 use super::process::{ProcessId, Stat};
+use super::targets::{interrupt_for, targets};
 
 /// A child and, where it has a group of its own, everything in that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +63,29 @@ impl Orphans {
             Ok(()) | Err(nix::Error::ESRCH) => Ok(()),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Asks all of it to end: each Terraform and each tfwrap of it once, and the whole group only
+    /// where there is none.
+    ///
+    /// # Errors
+    /// When a signal is refused.
+    pub fn interrupt(&self) -> io::Result<()> {
+        let leader = self.leader.pid();
+        // As in `signal`: its number may be somebody else's by now.
+        if self.are_gone() {
+            return Ok(());
+        }
+        let targets = targets(leader, self.session, self.own_group);
+        if targets.is_empty() {
+            return self.signal(interrupt_for(leader));
+        }
+        let mut refused = Ok(());
+        for target in targets {
+            // One that refuses keeps nobody else from being told.
+            refused = refused.and(target.signal(interrupt_for(target.pid())).map(|_| ()));
+        }
+        refused
     }
 
     fn is_one(&self, stat: &Stat) -> bool {

@@ -42,10 +42,7 @@ impl ProcessId {
     /// blocks (`ShdPnd` of `proc_pid_status(5)`).
     #[must_use]
     pub fn has_pending(self, signal: Signal) -> bool {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap_or_default();
-        let pending = status.lines().find_map(|line| line.strip_prefix("ShdPnd:"));
-        let pending = pending.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
-        pending.is_some_and(|set| set >> (signal as i32 - 1) & 1 == 1) && self.is_alive()
+        Waiting::of(self.pid()).has("ShdPnd:", signal) && self.is_alive()
     }
 
     /// Whether it lives. A zombie does not: it runs no code.
@@ -80,6 +77,43 @@ impl ProcessId {
             sent => sent.map(|()| true),
         }
     }
+}
+
+/// How a process stands to signals (`proc_pid_status(5)`); to none in any way once it is gone.
+pub(super) struct Waiting(String);
+
+impl Waiting {
+    pub(super) fn of(pid: Pid) -> Self {
+        Self(fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default())
+    }
+
+    pub(super) fn ignores(&self, signal: Signal) -> bool {
+        self.has("SigIgn:", signal)
+    }
+
+    pub(super) fn blocks(&self, signal: Signal) -> bool {
+        self.has("SigBlk:", signal)
+    }
+
+    fn has(&self, set: &str, signal: Signal) -> bool {
+        let set = self.0.lines().find_map(|line| line.strip_prefix(set));
+        let set = set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
+        set.is_some_and(|set| set >> (signal as i32 - 1) & 1 == 1)
+    }
+}
+
+/// All processes; `None` without a `/proc` that shows ours.
+pub(super) fn processes() -> Option<Vec<(Pid, Stat)>> {
+    // In a PID namespace without a `/proc` of its own, the numbers there mean other processes.
+    if !proc_is_ours() {
+        return None;
+    }
+    let entries = fs::read_dir("/proc").ok()?;
+    let process = |entry: fs::DirEntry| {
+        let pid = entry.file_name().to_str()?.parse().ok()?;
+        Some((Pid::from_raw(pid), Stat::read(&entry.path())?))
+    };
+    Some(entries.flatten().filter_map(process).collect())
 }
 
 /// What is read of a process.
@@ -212,12 +246,13 @@ mod tests {
         assert!(!id.has_pending(Signal::SIGTSTP));
         assert!(id.signal(Signal::SIGSTOP).unwrap());
         // A stopped process takes none but SIGKILL and SIGCONT.
-        assert!(id.signal(Signal::SIGINT).unwrap());
-        assert!(id.has_pending(Signal::SIGINT));
+        // Not SIGINT, which a background job of a script is started to ignore.
+        assert!(id.signal(Signal::SIGUSR1).unwrap());
+        assert!(id.has_pending(Signal::SIGUSR1));
         assert!(!id.has_pending(Signal::SIGHUP));
         child.kill().unwrap();
         child.wait().unwrap();
-        assert!(!id.has_pending(Signal::SIGINT));
+        assert!(!id.has_pending(Signal::SIGUSR1));
     }
 
     #[test]

@@ -39,7 +39,6 @@ fn wrong_usage_is_64_and_names_the_flag() {
         (&["--color", "pink", "plan"], &["`--color`", "auto"]),
         (&["run"], &["run", "--"]),
         (&["--chdir", "missing", "plan"], &["missing"]),
-        (&["plan", "-lock-timeout=90"], &["-lock-timeout", "`90`"]),
         (&["--no-backend-lock", "plan"], &["--no-backend-lock", "-lock=false"]),
         (&["--lock", "file:///tmp/x", "--lock", "file:///tmp/x", "plan"], &["twice"]),
     ];

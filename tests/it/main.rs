@@ -20,6 +20,7 @@ mod line;
 mod local_line;
 mod local_state;
 mod nesting;
+mod paths;
 mod proxy;
 mod pty;
 mod receipts;

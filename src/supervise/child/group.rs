@@ -1,11 +1,9 @@
 //! Who is in a process group, read from `/proc`.
 
-use std::fs;
-
 use nix::sys::signal::killpg;
 use nix::unistd::{Pid, getpgrp, getpid};
 
-use crate::supervise::process::{Stat, proc_is_ours};
+use crate::supervise::process::{Stat, processes};
 
 /// Whether nobody but us and our own children is in our process group; `None` without a `/proc`
 /// that shows our processes.
@@ -29,15 +27,7 @@ pub(super) fn is_empty(group: Pid) -> bool {
 
 /// The members of a group; `None` without a `/proc` that shows our processes.
 pub(crate) fn members(group: Pid) -> Option<Vec<(Pid, Stat)>> {
-    // In a PID namespace without a `/proc` of its own, the numbers there mean other processes.
-    if !proc_is_ours() {
-        return None;
-    }
-    let processes = fs::read_dir("/proc").ok()?;
-    let member = |entry: fs::DirEntry| {
-        let pid = entry.file_name().to_str()?.parse().ok()?;
-        let stat = Stat::read(&entry.path())?;
-        (stat.group == group.as_raw()).then_some((Pid::from_raw(pid), stat))
-    };
-    Some(processes.flatten().filter_map(member).collect())
+    let mut members = processes()?;
+    members.retain(|(_, stat)| stat.group == group.as_raw());
+    Some(members)
 }

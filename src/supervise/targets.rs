@@ -1,0 +1,207 @@
+//! Whom an interrupt goes to: every Terraform of a command, once, whatever stands in between.
+//!
+//! A SIGINT to the whole group ends a wrapper without handlers (setup-terraform's default) where it
+//! stands, is the second one behind a wrapper that passes it on (tenv's kind), and beside an inner
+//! tfwrap that does. So the processes below the command are looked through, down to the first that
+//! is a Terraform or a tfwrap: that one is told, nobody above it, and what is below it is its own
+//! business. Where there is none, the group is all that can be told.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+
+use nix::unistd::Pid;
+
+use super::process::{ProcessId, Stat, Waiting, processes};
+use crate::program::FileId;
+use nix::sys::signal::Signal;
+
+/// What a process is, as far as interrupts go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Terraform, OpenTofu, or a tfwrap that has one.
+    Target,
+    /// A shell, a wrapper, anything.
+    Other,
+}
+
+/// Every Terraform and every tfwrap that is the first of its kind below this leader or below an
+/// orphan of its group. Nobody, also without a `/proc` that shows our processes.
+pub(crate) fn targets(leader: Pid, session: i32, own_group: bool) -> Vec<ProcessId> {
+    let Some(all) = processes() else { return Vec::new() };
+    let stats: HashMap<Pid, Stat> = all.iter().copied().collect();
+    let mut below: HashMap<Pid, Vec<Pid>> = HashMap::new();
+    for (pid, stat) in &all {
+        below.entry(stat.parent).or_default().push(*pid);
+    }
+    let is_member =
+        |stat: &Stat| own_group && stat.group == leader.as_raw() && stat.session == session;
+    // Its parent has ended: nothing leads to it from above any more.
+    let is_orphan = |stat: &Stat| {
+        let mut above = stat.parent;
+        for _ in 0..stats.len() {
+            let Some(parent) = stats.get(&above) else { return true };
+            if above == leader || is_member(parent) {
+                return false;
+            }
+            above = parent.parent;
+        }
+        true
+    };
+    let mut open: Vec<Pid> = stats.contains_key(&leader).then_some(leader).into_iter().collect();
+    let orphans = all.iter().filter(|(pid, stat)| *pid != leader && is_member(stat));
+    open.extend(orphans.filter(|(_, stat)| is_orphan(stat)).map(|(pid, _)| *pid));
+    let this = FileId::of(Path::new("/proc/self/exe"));
+    let mut found = Vec::new();
+    while let Some(pid) = open.pop() {
+        let Some(stat) = stats.get(&pid).filter(|stat| !stat.zombie) else { continue };
+        match kind(pid, this) {
+            Kind::Target => found.push(ProcessId { pid: pid.as_raw(), born: stat.born }),
+            Kind::Other => open.extend(below.remove(&pid).unwrap_or_default()),
+        }
+    }
+    found
+}
+
+/// What hears no interrupt, because it was started with SIGINT ignored (a background job of a
+/// script), is told to end by SIGTERM.
+pub(crate) fn interrupt_for(pid: Pid) -> Signal {
+    let waiting = Waiting::of(pid);
+    if waiting.ignores(Signal::SIGINT) && !waiting.ignores(Signal::SIGTERM) {
+        Signal::SIGTERM
+    } else {
+        Signal::SIGINT
+    }
+}
+
+fn kind(pid: Pid, this: Option<FileId>) -> Kind {
+    let exe = format!("/proc/{pid}/exe");
+    let exe = Path::new(&exe);
+    let link = match fs::read_link(exe) {
+        Ok(link) => link,
+        // Somebody else's, or one that hides its memory: its name has to do.
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim_end().into()
+        }
+        Err(_) => return Kind::Other,
+    };
+    let name = link.file_name().unwrap_or_default().to_string_lossy();
+    let name = name.strip_suffix(" (deleted)").unwrap_or(&name);
+    if is_terraform(name) {
+        return Kind::Target;
+    }
+    let is_tfwrap = name == "tfwrap" || (this.is_some() && FileId::of(exe) == this);
+    // Guardians, keepers and canaries block all signals, and none of them has a child.
+    if is_tfwrap && !Waiting::of(pid).blocks(Signal::SIGINT) { Kind::Target } else { Kind::Other }
+}
+
+/// Whether a program of this file name is Terraform or OpenTofu: `terraform`, `terraform-bin`,
+/// `terraform_1.9`, `tofu1.10.0`. A script shows its interpreter instead.
+fn is_terraform(name: &str) -> bool {
+    let rest = ["terraform", "tofu"].into_iter().find_map(|word| name.strip_prefix(word));
+    let Some(rest) = rest else { return false };
+    let is_plugin = ["-provider-", "-provisioner-"].into_iter().any(|it| rest.starts_with(it));
+    !is_plugin && !rest.starts_with(|first: char| first.is_alphabetic())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::CommandExt as _;
+    use std::path::PathBuf;
+    use std::process::{Child, Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn terraforms_are_told_from_what_is_only_called_so() {
+        for name in ["terraform", "terraform-bin", "terraform_1.9", "tofu", "tofu1.10.0"] {
+            assert!(is_terraform(name), "{name}");
+        }
+        let others = ["terraform-provider-aws_v5.1.0_x5", "terraform-provisioner-x", "node"];
+        for name in others.into_iter().chain(["terraformer", "tofuu", "tfwrap", "", "sh"]) {
+            assert!(!is_terraform(name), "{name}");
+        }
+    }
+
+    /// A shell in a group of its own that says when its processes are there.
+    fn group(dir: &Path, script: &str) -> Child {
+        let mut sh = Command::new("sh");
+        sh.args(["-c", script]).current_dir(dir).process_group(0);
+        sh.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("a sh")
+    }
+
+    fn copy_of(program: &str, path: PathBuf) -> PathBuf {
+        let found = ["/bin", "/usr/bin"].map(|dir| Path::new(dir).join(program));
+        let found = found.into_iter().find(|path| path.exists()).expect("a program");
+        fs::copy(found, &path).expect("a copy");
+        path
+    }
+
+    fn names(found: &[ProcessId]) -> Vec<String> {
+        let name = |id: &ProcessId| {
+            fs::read_link(format!("/proc/{}/exe", id.pid))
+                .ok()
+                .and_then(|exe| Some(exe.file_name()?.to_string_lossy().into_owned()))
+                .unwrap_or_default()
+        };
+        let mut names: Vec<_> = found.iter().map(name).collect();
+        names.sort();
+        names
+    }
+
+    /// Looks until so many are there.
+    #[expect(clippy::disallowed_methods, reason = "other processes are waited for, and no loop")]
+    fn wait_for(child: &Child, count: usize) -> Vec<ProcessId> {
+        let leader = Pid::from_raw(child.id().cast_signed());
+        let session = nix::unistd::getsid(Some(leader)).expect("its session").as_raw();
+        for _ in 0..1000 {
+            let found = targets(leader, session, true);
+            if found.len() == count {
+                return found;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        panic!("{count} do not come: {:?}", names(&targets(leader, session, true)));
+    }
+
+    fn end(mut child: Child) {
+        let leader = Pid::from_raw(child.id().cast_signed());
+        nix::sys::signal::killpg(leader, Signal::SIGKILL).expect("a group");
+        child.wait().expect("its end");
+    }
+
+    #[test]
+    fn the_first_below_scripts_is_found_and_nothing_below_or_above_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        // A static or dynamic program does: what counts is what the kernel says it executes.
+        copy_of("sh", dir.path().join("terraform-bin"));
+        copy_of("sleep", dir.path().join("tofu"));
+        copy_of("sleep", dir.path().join("terraform-provider-x"));
+        let inner = "./tofu 60 & ./terraform-provider-x 60 & wait";
+        let script = format!("sh -c \"./terraform-bin -c '{inner}'; true\" & ./tofu 61 & wait");
+        let child = group(dir.path(), &script);
+        assert_eq!(names(&wait_for(&child, 2)), ["terraform-bin", "tofu"]);
+        end(child);
+    }
+
+    #[test]
+    fn an_orphan_of_the_group_is_found_and_nobody_elses() {
+        let dir = tempfile::tempdir().expect("a directory");
+        copy_of("sleep", dir.path().join("terraform"));
+        let child = group(dir.path(), "(./terraform 60 & setsid ./terraform 3 &); sleep 60");
+        let found = wait_for(&child, 1);
+        let leader = Pid::from_raw(child.id().cast_signed());
+        let group = nix::unistd::getpgid(Some(found[0].pid())).expect("its group");
+        assert_eq!(group, leader);
+        end(child);
+    }
+
+    #[test]
+    fn without_any_nobody_is_found() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let child = group(dir.path(), "sleep 60; true");
+        assert_eq!(wait_for(&child, 0), []);
+        end(child);
+    }
+}
