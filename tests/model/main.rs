@@ -12,6 +12,7 @@
 //! | `world` | the register, requests on their way, time, faults, and the properties |
 //! | `search` | visits every world that can be reached, each once |
 //! | `line` | another world, of waiters that join the line: [`Queue`] |
+//! | `nest` | another world, of the commands below a `run` or a `hold`: turns, and who outlives whom |
 //! | `faults` | random schedules with more faults, on the `MemoryStore` of the product |
 //! | `config` | what a search explores, and the mutations |
 //!
@@ -70,6 +71,7 @@ mod config;
 mod faults;
 mod guardian;
 mod line;
+mod nest;
 mod request;
 mod search;
 #[path = "../support/seeded.rs"]
@@ -268,7 +270,7 @@ fn whoever_stops_in_line_or_with_the_lock_in_hand_starts_nothing_and_leaves_noth
 
 #[test]
 fn a_stop_among_faults_ends_in_its_time() {
-    let faults_until = until(1_300);
+    let faults_until = until(900);
     let config = line::Config { stops: 1, faults: 2, faults_until, ..stopping() };
     holds_in_line("stops and faults in line", &config);
 }
@@ -293,4 +295,42 @@ fn a_next_that_is_stale_at_the_claim_is_caught() {
     let counterexample = explore::<line::Line>("mutation: stale next", &config);
     let counterexample = counterexample.expect("it is caught");
     assert!(counterexample.contains("I4:"), "{counterexample}");
+}
+
+/// A `run` below the holder, and two commands that take turns.
+fn nested(mutation: Option<nest::Mutation>) -> nest::Config {
+    let kills = if deep() { 6 } else { 3 };
+    nest::Config { commands: vec![true, false, false], kills, stops: 2, mutation }
+}
+
+#[test]
+fn commands_below_a_hold_take_turns_and_run_under_its_lock_whoever_is_killed() {
+    if let Some(counterexample) = explore::<nest::Nest>("commands below a hold", &nested(None)) {
+        panic!("{counterexample}");
+    }
+}
+
+#[track_caller]
+fn is_caught_below_a_hold(name: &str, mutation: nest::Mutation, expected: &str) {
+    let counterexample = explore::<nest::Nest>(name, &nested(Some(mutation)));
+    let counterexample = counterexample.expect("it is caught");
+    assert!(counterexample.contains(expected), "{counterexample}");
+}
+
+#[test]
+fn a_turn_that_ends_with_its_runner_is_caught() {
+    let mutation = nest::Mutation::TurnEndsWithRunner;
+    is_caught_below_a_hold("mutation: the turn ends with the runner", mutation, "work");
+}
+
+#[test]
+fn a_receipt_after_the_look_is_caught() {
+    let mutation = nest::Mutation::ReceiptAfterLook;
+    is_caught_below_a_hold("mutation: the receipt after the look", mutation, "under no lock");
+}
+
+#[test]
+fn a_guardian_that_does_not_know_of_the_interrupt_is_caught() {
+    let mutation = nest::Mutation::GuardianForgets;
+    is_caught_below_a_hold("mutation: the guardian forgets the interrupt", mutation, "twice");
 }

@@ -1,5 +1,6 @@
 //! The line in virtual time: order, cost, and the dead.
 
+mod machines;
 mod random;
 #[path = "../support/seeded.rs"]
 mod seeded;
