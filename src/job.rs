@@ -10,7 +10,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::backend::{Backend, Request, Resolved};
+use crate::backend::{Backend, Request, Resolved, has_tofu_files};
 use crate::cli::{HoldArgs, RecoverArgs, ReleaseArgs, StatusArgs, UnlockArgs, Words};
 use crate::env::Env;
 use crate::error::Error;
@@ -19,7 +19,7 @@ use crate::settings::{Origin, Settings, Sourced};
 use crate::shim;
 use crate::state_dir;
 use crate::target::{LockTarget, StoreSpec};
-use crate::terraform::{Invocation, LockUse};
+use crate::terraform::{ArgsError, Dialect, Invocation, LockUse};
 use backend_lock::{BackendLock, lock_of};
 use handed_down::handed_down;
 pub use locks::Found;
@@ -156,8 +156,7 @@ fn find_terraform(settings: &Settings, place: &Place<'_>) -> Result<PathBuf, Err
 fn of_terraform(args: &[OsString], settings: &Settings, place: &Place<'_>) -> Result<Job, Error> {
     let program = find_terraform(settings, place)?;
     let child = |args| ChildCommand { program: program.clone(), args, env: Vec::new() };
-    let dialect = dialect(&program);
-    let invocation = Invocation::parse(args, place.env, dialect)
+    let (dialect, invocation) = read(args, &program, place)
         .map_err(|error| Error::Usage { message: error.to_string(), hint: Some(error.hint()) })?;
     let command = match invocation.command() {
         Some(command) if invocation.lock_use() == LockUse::Locks => command,
@@ -267,7 +266,7 @@ fn around(
 ) -> Result<Job, Error> {
     let terraform = find_terraform(settings, place).ok();
     let request = Request {
-        dialect: terraform.as_deref().map(dialect).unwrap_or_default(),
+        dialect: locks::dialect_in(&place.dir, terraform.as_deref()),
         allow_hcl_fallback: true,
         ..Request::new(&place.dir, place.env)
     };
@@ -338,6 +337,22 @@ fn finish(mut job: LockedJob, resolved: Option<Resolved>) -> Result<Job, Error> 
         return Ok(Job::Exec { child, warning, detail });
     }
     Ok(Job::Locked(Box::new(job)))
+}
+
+/// Reads the arguments as the program will.
+fn read(
+    args: &[OsString],
+    program: &Path,
+    place: &Place<'_>,
+) -> Result<(Dialect, Invocation), ArgsError> {
+    let as_terraform = Invocation::parse(args, place.env, Dialect::Terraform)?;
+    let as_tofu = Invocation::parse(args, place.env, Dialect::OpenTofu)?;
+    let dialect = dialect(program, || {
+        as_tofu != as_terraform
+            || as_tofu.lock_use() == LockUse::Locks
+                && terraforms_dir(&as_tofu, place).is_some_and(|dir| has_tofu_files(&dir))
+    });
+    Ok((dialect, if dialect == Dialect::OpenTofu { as_tofu } else { as_terraform }))
 }
 
 /// A `-lock-timeout` of Terraform's own means the same as ours and wins.

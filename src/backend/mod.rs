@@ -23,6 +23,7 @@ mod workspace;
 pub use aws::{AssumeRole, AwsEndpoints, AwsSettings, WebIdentity};
 pub use aws_settings::aws_from_env;
 pub use error::BackendError;
+pub use hcl::has_tofu_files;
 pub use resolve::resolve;
 pub use s3::{Encryption, ObjectSettings, S3Backend};
 pub use workspace::Workspace;

@@ -1,8 +1,10 @@
 //! Which locks there are: the backend's, as a run would find it, and those of `--lock`.
 
+use std::path::Path;
+
 use super::backend_lock::{BackendLock, lock_of};
 use super::{Place, find_terraform};
-use crate::backend::{self, BackendError, Request, Resolved};
+use crate::backend::{self, BackendError, Dialect, Request, Resolved};
 use crate::error::Error;
 use crate::program::dialect;
 use crate::settings::Settings;
@@ -31,7 +33,7 @@ impl Found {
 pub(super) fn find(settings: &Settings, place: &Place<'_>) -> Result<Found, Error> {
     let terraform = find_terraform(settings, place).ok();
     let request = Request {
-        dialect: terraform.as_deref().map(dialect).unwrap_or_default(),
+        dialect: dialect_in(&place.dir, terraform.as_deref()),
         allow_hcl_fallback: true,
         ..Request::new(&place.dir, place.env)
     };
@@ -50,6 +52,11 @@ pub(super) fn find(settings: &Settings, place: &Place<'_>) -> Result<Found, Erro
     }
     in_order(&mut found.targets)?;
     Ok(found)
+}
+
+/// Whose configuration files count in `dir`.
+pub(super) fn dialect_in(dir: &Path, terraform: Option<&Path>) -> Dialect {
+    terraform.map_or_else(Dialect::default, |it| dialect(it, || backend::has_tofu_files(dir)))
 }
 
 pub(super) fn further_locks(

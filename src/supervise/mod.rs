@@ -12,6 +12,7 @@
 //! TERM and HUP, and it goes to the whole group: provider plugins swallow INT but die of TERM,
 //! Terraform has no handler for HUP, and a wrapper script named `terraform` passes nothing on.
 
+mod answer;
 mod canary;
 mod child;
 pub(crate) mod detached;
@@ -22,6 +23,7 @@ mod process;
 mod signal;
 mod targets;
 
+pub use answer::first_words;
 pub use canary::{Canary, Judged};
 pub(crate) use child::lent_descriptor;
 pub use child::{Announce, Child, ChildEvent, SpawnError, TerminalUse, exec, suspend_self};

@@ -64,23 +64,18 @@ pub(super) struct NotUnderstood;
 
 /// Whether an argument is taken out before flags are read, wherever it stands.
 fn is_stripped(arg: &OsString, dialect: Dialect) -> bool {
-    let arg = arg.as_bytes();
-    matches!(arg, b"-no-color" | b"-compact-warnings")
-        || dialect == Dialect::OpenTofu && is_stripped_by_tofu(arg)
-}
-
-/// What `OpenTofu` takes out beside that; for Terraform one behind a `--` may be a file's name.
-pub(super) fn is_stripped_by_tofu(arg: &[u8]) -> bool {
-    matches!(
-        arg,
+    match arg.as_bytes() {
+        b"-no-color" | b"-compact-warnings" => true,
+        // For Terraform, one of these behind a `--` may be a file's name.
         b"-consolidate-warnings"
-            | b"-consolidate-warnings=true"
-            | b"-consolidate-warnings=false"
-            | b"-consolidate-errors"
-            | b"-consolidate-errors=true"
-            | b"-consolidate-errors=false"
-            | b"-concise"
-    )
+        | b"-consolidate-warnings=true"
+        | b"-consolidate-warnings=false"
+        | b"-consolidate-errors"
+        | b"-consolidate-errors=true"
+        | b"-consolidate-errors=false"
+        | b"-concise" => dialect == Dialect::OpenTofu,
+        _ => false,
+    }
 }
 
 /// Reads `args` as a binary of this dialect does, with the flags that the groups of `known` name.

@@ -10,8 +10,6 @@
 //! know costs no more than its own error message under the lock, as long as it is known here
 //! whether it takes a value.
 
-use std::ffi::OsString;
-
 mod command;
 mod flags;
 mod invocation;
@@ -28,11 +26,4 @@ pub enum Dialect {
     Terraform,
     /// Also `.tofu` and `.tofu.json`.
     OpenTofu,
-}
-
-/// Whether the two read these arguments differently in a way that counts.
-#[must_use]
-pub fn depends_on_dialect(args: &[OsString]) -> bool {
-    use std::os::unix::ffi::OsStrExt as _;
-    args.iter().any(|arg| flags::is_stripped_by_tofu(arg.as_bytes()))
 }

@@ -21,6 +21,7 @@ mod local_line;
 mod local_state;
 mod nesting;
 mod paths;
+mod program;
 mod proxy;
 mod pty;
 mod receipts;
