@@ -217,7 +217,7 @@ async fn drive(shell: &mut Shell, child: &mut Child, context: &Context) -> Resul
                     return Err(Error::Internal(format!("the child cannot be watched: {error}")));
                 }
                 Happening::Lease(index, news) => {
-                    let Some(event) = heed_lease(shell, index, news, context) else { continue };
+                    let Some(event) = heed_lease(shell, index, &news, context) else { continue };
                     // Then the child's own code counts for nothing.
                     lost |= matches!(event, Event::MustStop | Event::MustKill);
                     event
@@ -263,7 +263,7 @@ async fn drive(shell: &mut Shell, child: &mut Child, context: &Context) -> Resul
 }
 
 /// Tells the user what became of a lock, and the supervisor what it means for the child.
-fn heed_lease(shell: &Shell, index: usize, news: News, context: &Context) -> Option<Event> {
+fn heed_lease(shell: &Shell, index: usize, news: &News, context: &Context) -> Option<Event> {
     let lock = shell.kept[index].grant.target.url();
     let say = |message: String| {
         shell.say(Notice::Warning { message, hint: None });

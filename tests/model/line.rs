@@ -135,6 +135,11 @@ impl Client {
     fn waits(&self) -> bool {
         !self.over && self.holds.is_none()
     }
+
+    /// Whether a stop now is worth a look: before its child runs.
+    fn may_stop(&self) -> bool {
+        !self.over && (self.holds.is_none() || self.granted)
+    }
 }
 
 impl Line {
@@ -346,11 +351,6 @@ impl Line {
         }
     }
 
-    /// Whether a stop now is worth a look: before its child runs.
-    fn may_stop(&self, client: &Client) -> bool {
-        !client.over && (client.holds.is_none() || client.granted)
-    }
-
     fn check(&self) -> Checked {
         for (index, client) in self.clients.iter().enumerate() {
             let late = client.stopped.is_some_and(|at| self.now > at + STOP + OVERSLEEP);
@@ -437,7 +437,7 @@ impl Explored for Line {
                 actions.push(Action::Start(index));
             }
             let came = index + self.to_come.len() < self.clients.len();
-            if self.stops > 0 && came && client.stopped.is_none() && self.may_stop(client) {
+            if self.stops > 0 && came && client.stopped.is_none() && client.may_stop() {
                 actions.push(Action::Stop(index));
             }
             let Some(asked) = client.asked.as_ref().filter(|_| client.fails_at.is_none()) else {

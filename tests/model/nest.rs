@@ -133,13 +133,9 @@ impl Command {
     }
 
     fn interrupt(&mut self) -> Checked {
-        match &mut self.child {
-            Some(child) if child.lives => {
-                if std::mem::replace(&mut child.interrupted, true) {
-                    return Err("a child is interrupted twice".to_owned());
-                }
-            }
-            _ => {}
+        let Some(child) = self.child.as_mut().filter(|child| child.lives) else { return Ok(()) };
+        if std::mem::replace(&mut child.interrupted, true) {
+            return Err("a child is interrupted twice".to_owned());
         }
         Ok(())
     }
@@ -176,7 +172,7 @@ impl Nest {
         !in_use && (is_open || config.mutation == Some(Mutation::ReceiptAfterLook))
     }
 
-    fn runner(&mut self, config: &Config, index: usize) -> Checked {
+    fn runner(&mut self, config: &Config, index: usize) {
         let late = config.mutation == Some(Mutation::ReceiptAfterLook);
         let may_enter = self.may_enter(&self.commands[index], config);
         let held = self.register == Register::Holders;
@@ -184,7 +180,7 @@ impl Nest {
         if command.stopped && command.child.is_none() {
             (command.step, command.guardian) = (Step::Over, false);
             command.leave();
-            return Ok(());
+            return;
         }
         let enter = |command: &mut Command, next| {
             // Without a door it is on its own.
@@ -212,7 +208,6 @@ impl Nest {
         if command.step == Step::Over {
             command.guardian = false;
         }
-        Ok(())
     }
 
     fn guardian(&mut self, config: &Config, index: usize) -> Checked {
@@ -321,7 +316,7 @@ impl Explored for Nest {
 
     fn step(&mut self, config: &Config, action: Action) -> Checked {
         match action {
-            Action::Runner(index) => self.runner(config, index)?,
+            Action::Runner(index) => self.runner(config, index),
             Action::Guardian(index) => self.guardian(config, index)?,
             Action::Ends(index) => {
                 if let Some(child) = &mut self.commands[index].child {
@@ -346,10 +341,11 @@ impl Explored for Nest {
             }
             Action::Release => self.holder = Holder::Leaves,
             Action::Holder => self.step_of_holder(),
-            Action::Stranger => match self.register {
-                Register::Free => self.register = Register::Strangers,
-                _ => (self.register, self.stranger_is_over) = (Register::Free, true),
-            },
+            Action::Stranger => {
+                let is_over = self.register == Register::Strangers;
+                self.register = if is_over { Register::Free } else { Register::Strangers };
+                self.stranger_is_over |= is_over;
+            }
         }
         self.check()
     }

@@ -120,29 +120,27 @@ fn keep(schedule: &[u16], trouble: u64, strikes: Option<(usize, Blow)>) -> Resul
     let mut renewed = now;
     let mut heard = Heard::default();
     let mut out: Option<(keeper::Action, Duration)> = None;
-    let mut end = now + Duration::from_secs(60);
+    let mut end = now + Duration::from_mins(1);
     for number in 0..2_000 {
         if let Some((_, blow)) = strikes.filter(|(at, _)| *at == number) {
             strike(&mut register, &mut now, blow);
-            end = now + Duration::from_secs(60);
+            end = now + Duration::from_mins(1);
         }
         let choice = choices.next();
         let reply_at = out.as_ref().map(|(_, sent)| *sent + Duration::from_millis(choice % 700));
         let tick_at = keeper.deadline().0;
-        let event = match out.take_if(|_| reply_at.is_some_and(|at| at <= tick_at)) {
-            Some((action, sent)) => {
-                now = now.max(reply_at.expect("it is out"));
-                let fate = fate(choices.next(), trouble);
-                let (event, applied) = answer(&mut register, &action, fate);
-                if applied {
-                    renewed = sent;
-                }
-                event
+        let due = out.take_if(|_| reply_at.is_some_and(|at| at <= tick_at));
+        let event = if let Some((action, sent)) = due {
+            now = now.max(reply_at.expect("it is out"));
+            let fate = fate(choices.next(), trouble);
+            let (event, applied) = answer(&mut register, &action, fate);
+            if applied {
+                renewed = sent;
             }
-            None => {
-                now = now.max(tick_at) + Duration::from_millis(choice % 3 * 40);
-                keeper::Event::Tick
-            }
+            event
+        } else {
+            now = now.max(tick_at) + Duration::from_millis(choice % 3 * 40);
+            keeper::Event::Tick
         };
         let is_tick = event == keeper::Event::Tick;
         for action in keeper.step(Uptime(now), event) {
@@ -245,7 +243,7 @@ fn give_back(
             release::Action::Done(outcome) => {
                 let late = now > started + PATIENCE + 2 * TIME_OUT;
                 if late {
-                    return Err(format!("it takes {:?}", now - started));
+                    return Err(format!("it takes {:?}", now.saturating_sub(started)));
                 }
                 let right = match &outcome {
                     ReleaseOutcome::Released => removed,

@@ -35,6 +35,7 @@ const MOST: usize = 3_000;
 
 /// What the world is like.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each can be so without the others")]
 struct Setting {
     /// Places that were given out, and how many of those are through.
     next: u64,
@@ -179,7 +180,7 @@ impl<'a> Play<'a> {
             }
             6 | 7 => {
                 let n = choice / 12 % self.setting.next.max(1);
-                self.other(n, |it, slot| it.remove(slot));
+                self.other(n, Self::remove);
             }
             8 | 9 => {
                 let n = choice / 12 % self.setting.next.max(1);
@@ -347,11 +348,9 @@ impl<'a> Play<'a> {
                 Action::Done(outcome) => return self.end(outcome).map(|()| number),
                 request => self.send(request)?,
             }
-            if self.stopped.is_some_and(|at| self.now > at + STOP + Duration::from_millis(200)) {
-                return Err(format!(
-                    "still there {:?} after a stop",
-                    self.now - self.stopped.unwrap()
-                ));
+            let since = self.stopped.map(|at| self.now.saturating_sub(at));
+            if let Some(since) = since.filter(|it| *it > STOP + Duration::from_millis(200)) {
+                return Err(format!("still there {since:?} after a stop"));
             }
             event = self.next()?;
         }

@@ -364,8 +364,10 @@ impl Queue {
     /// After a stop nothing is granted, and nothing else is the reason why not.
     fn end(&mut self, outcome: Outcome) -> Action {
         self.phase = Phase::Ended;
+        if self.stopped.is_none() {
+            return Action::Done(outcome);
+        }
         Action::Done(match outcome {
-            outcome if self.stopped.is_none() => outcome,
             Outcome::Granted(won) => Outcome::Stopped { held: Some(won) },
             Outcome::TimedOut | Outcome::Failed(_) => Outcome::Stopped { held: None },
             outcome @ Outcome::Stopped { .. } => outcome,
