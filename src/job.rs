@@ -1,7 +1,9 @@
 //! What there is to do, decided before anything remote is touched: from the words, the settings
 //! and what Terraform's own files say.
 
+mod around;
 mod backend_lock;
+mod basis;
 mod handed_down;
 mod locks;
 mod trap;
@@ -16,12 +18,12 @@ use crate::env::Env;
 use crate::error::Error;
 use crate::program::{self, FileId, dialect};
 use crate::settings::{Origin, Settings, Sourced};
-use crate::shim;
-use crate::state_dir;
 use crate::target::{LockTarget, StoreSpec};
 use crate::terraform::{ArgsError, Dialect, Invocation, LockUse};
+pub use around::nothing_to_hold;
+use around::{of_hold, of_run};
 use backend_lock::{BackendLock, lock_of};
-use handed_down::handed_down;
+pub use basis::Basis;
 pub use locks::Found;
 use locks::{further_locks, in_order, resolve};
 pub use trap::Trap;
@@ -105,8 +107,8 @@ pub struct LockedJob {
     pub notes: Vec<String>,
     /// Things to say with `-v`.
     pub details: Vec<String>,
-    /// `apply` of a saved plan: it may go stale during the wait.
-    pub saved_plan: bool,
+    /// What `apply` was given: a saved plan may go stale during the wait.
+    pub saved_plan: Option<PathBuf>,
     /// Exit code 2 means success.
     pub two_is_success: bool,
     /// `run`: the child is not Terraform itself.
@@ -116,6 +118,8 @@ pub struct LockedJob {
     /// Terraform locks its state for itself (`--no-backend-lock`): its arguments are completed
     /// with what is left of the wait.
     pub native: Option<Invocation>,
+    /// What all this was resolved from.
+    pub basis: Basis,
 }
 
 impl LockedJob {
@@ -133,18 +137,12 @@ impl LockedJob {
 pub fn plan(words: &Words, settings: &Settings, place: &Place<'_>) -> Result<Job, Error> {
     match words {
         Words::Terraform(args) => of_terraform(args, settings, place),
-        Words::Run(command) => of_command(command, settings, place),
+        Words::Run(command) => of_run(command, settings, place),
         Words::Status(args) => Ok(Job::Status(*args, locks::find(settings, place)?)),
         Words::Unlock(args) => Ok(Job::Unlock(args.clone(), locks::find(settings, place)?)),
         Words::Recover(args) => Ok(Job::Recover(args.clone())),
         Words::Release(args) => Ok(Job::Release(args.clone())),
-        Words::Hold(args) => match around("hold", ChildCommand::none(), settings, place)? {
-            Job::Locked(job) => Ok(Job::Hold(job, *args)),
-            _ => Err(Error::Config {
-                message: "there is no lock here to hold".to_owned(),
-                hint: Some("name one with `--lock`".to_owned()),
-            }),
-        },
+        Words::Hold(args) => Ok(Job::Hold(of_hold(settings, place)?, *args)),
     }
 }
 
@@ -202,11 +200,12 @@ fn of_terraform(args: &[OsString], settings: &Settings, place: &Place<'_>) -> Re
         trap: None,
         notes: Vec::new(),
         details: Vec::new(),
-        saved_plan: request.plan_file.is_some(),
+        saved_plan: request.plan_file.as_ref().map(|file| dir.join(file)),
         two_is_success: has_detailed_exit_code(args),
         around_command: false,
         shim: None,
         native: None,
+        basis: Basis::default(),
     };
     match lock_of(resolved.as_ref(), settings, &job.targets, place)? {
         BackendLock::Take(LockTarget { store: StoreSpec::LocalState { path }, .. })
@@ -230,7 +229,7 @@ fn of_terraform(args: &[OsString], settings: &Settings, place: &Place<'_>) -> Re
                     create: create_workspace(&program, &backend.workspace, &invocation),
                     native: Some(invocation),
                     // The plan's backend need not be the one that `state pull` would use.
-                    cannot_create: job.saved_plan.then_some(
+                    cannot_create: job.saved_plan.is_some().then_some(
                         "only the saved plan knows its backend for certain, so Terraform creates \
                          it and locks for that",
                     ),
@@ -249,86 +248,13 @@ fn of_terraform(args: &[OsString], settings: &Settings, place: &Place<'_>) -> Re
     finish(job, resolved)
 }
 
-fn of_command(command: &[OsString], settings: &Settings, place: &Place<'_>) -> Result<Job, Error> {
-    let Some((program, args)) = command.split_first() else {
-        return Err(Error::Usage { message: "`run` needs a command".to_owned(), hint: None });
-    };
-    let (program, args) = (PathBuf::from(program), args.to_vec());
-    around("run", ChildCommand { program, args, env: Vec::new() }, settings, place)
-}
-
-/// Holds the locks around whatever finds the environment that is in the child's.
-fn around(
-    operation: &str,
-    mut child: ChildCommand,
-    settings: &Settings,
-    place: &Place<'_>,
-) -> Result<Job, Error> {
-    let terraform = find_terraform(settings, place).ok();
-    let request = Request {
-        dialect: locks::dialect_in(&place.dir, terraform.as_deref()),
-        allow_hcl_fallback: true,
-        ..Request::new(&place.dir, place.env)
-    };
-    let further = further_locks(settings, place)?;
-    let resolved = resolve(&request, &further, settings)?;
-    let terraform_is_set = settings.terraform.is_some();
-    let shim = shim::prepare(place.env, &place.this_path, terraform_is_set).map_err(|what| {
-        Error::Config {
-            message: format!("cannot put `terraform` on PATH for the command: {what}"),
-            hint: state_dir::hint(place.env.get(crate::held::VARIABLE).is_some()),
-        }
-    })?;
-    child.env = handed_down(settings, place.env);
-    child.env.push(("PATH", shim::path_with(&shim, place.env)));
-    let mut job = LockedJob {
-        dir: place.dir.clone(),
-        targets: further,
-        child,
-        operation: operation.to_owned(),
-        lock_timeout: settings.lock_timeout.clone(),
-        trap: None,
-        notes: Vec::new(),
-        details: Vec::new(),
-        saved_plan: false,
-        two_is_success: false,
-        around_command: true,
-        shim: Some(shim),
-        native: None,
-    };
-    match lock_of(resolved.as_ref(), settings, &job.targets, place)? {
-        BackendLock::Take(target) => {
-            if let Some(Resolved { backend: Backend::S3(backend), initialised, .. }) = &resolved
-                && !backend.is_default_workspace()
-            {
-                // Without Terraform there is nobody who could create the workspace, and nobody
-                // who could fall into the trap.
-                if let Some(program) = terraform {
-                    job.trap = Some(Trap {
-                        backend: (**backend).clone(),
-                        create: create_workspace_in(&program, &backend.workspace, &[]),
-                        native: None,
-                        cannot_create: (!initialised).then_some(
-                            "this directory is not initialised, so each Terraform below takes the \
-                             lock for itself",
-                        ),
-                    });
-                }
-            }
-            job.targets.push(target);
-        }
-        BackendLock::Native => {}
-        BackendLock::None { why } => job.notes.push(why),
-    }
-    finish(job, resolved)
-}
-
 fn finish(mut job: LockedJob, resolved: Option<Resolved>) -> Result<Job, Error> {
+    in_order(&mut job.targets)?;
+    job.basis = Basis::of(&job, resolved.as_ref());
     if let Some(resolved) = resolved {
         job.details.push(resolved.in_words());
         job.notes.extend(resolved.notes);
     }
-    in_order(&mut job.targets)?;
     // One that locks for itself is our child all the same, for the signals.
     if job.targets.is_empty() && job.native.is_none() {
         let child = job.child;

@@ -93,12 +93,17 @@ pub(super) fn resolve(
 
 /// Puts the locks into the order in which they are taken.
 pub(super) fn in_order(targets: &mut [LockTarget]) -> Result<(), Error> {
-    targets.sort_by_key(LockTarget::order);
-    match targets.windows(2).find(|pair| pair[0].url() == pair[1].url()) {
+    targets.sort_by_cached_key(|target| {
+        let register = target.register();
+        let (rank, place, way) = register.order();
+        (rank, place.to_owned(), way.map(|part| part.map(ToOwned::to_owned)))
+    });
+    match targets.windows(2).find(|pair| pair[0].register() == pair[1].register()) {
         None => Ok(()),
         Some(twice) => Err(Error::Usage {
-            message: format!("the lock `{}` is given twice", twice[0].url()),
-            hint: None,
+            message: format!("the lock `{}` is given twice", twice[1].url()),
+            hint: (twice[0].url() != twice[1].url())
+                .then(|| format!("`{}` is another name of it", twice[0].url())),
         }),
     }
 }

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use nix::unistd::dup2_stderr;
 
 use super::door::{self, Door};
 use super::guard::Use;
@@ -107,10 +108,15 @@ pub(super) fn close(shell: &mut Shell, dir: &Path, ids: &[LockId]) -> bool {
 }
 
 /// Puts back what was removed under the hands of a holder (`git clean -xfd`, a `RUNNER_TEMP` that
-/// was emptied): its receipt, and the door when nobody is inside by the old one any more. Until then
+/// was emptied): its receipt and log, and the door when nobody is inside by the old one any more. Until then
 /// the commands below are refused.
 pub(super) fn mend(shell: &mut Shell, dir: &Path) {
-    shell.guard.mend();
+    if shell.guard.mend()
+        && let Some(Ok(log)) = shell.guard.file().map(|file| file.open_log())
+    {
+        // Where a release reads what we say.
+        let _said_in_vain = dup2_stderr(&log);
+    }
     let own: Vec<_> = shell.kept.iter().filter(|kept| !kept.inherited).collect();
     let ids: Vec<_> = own.iter().map(|kept| kept.grant.id.clone()).collect();
     for id in &ids {

@@ -1,6 +1,7 @@
 //! What outlives us: the receipt on the disk and the guardian. Both learn of every step before it
 //! is taken.
 
+mod anew;
 mod case;
 mod lent;
 
@@ -344,14 +345,14 @@ impl Guard {
         fail_point::crash();
     }
 
-    /// Writes the receipt again if somebody removed it.
-    pub(super) fn mend(&mut self) {
-        if let (true, Some(file)) = (self.written, &self.file)
-            && !file.path().exists()
-            && file.path().parent().is_some_and(|dir| state_dir::secure(dir).is_ok())
-        {
-            let _tried_again = self.write();
-        }
+    /// Writes the receipt again if somebody removed it; whether that was so.
+    pub(super) fn mend(&mut self) -> bool {
+        let lost = match &self.file {
+            Some(file) if self.written => !file.path().exists(),
+            _ => return false,
+        };
+        let dir = self.file.as_ref().and_then(|file| file.path().parent());
+        lost && dir.is_some_and(|dir| state_dir::secure(dir).is_ok()) && self.write().is_empty()
     }
 
     /// Writes the receipt where there is something in it.

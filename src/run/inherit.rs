@@ -40,6 +40,10 @@ pub(super) async fn inherit(
     let Some(id) = look::read(shell, &register, look::PATIENCE).await?.and_then(told) else {
         return Ok(None);
     };
+    // Under another name, or reached with other settings: one is inside only once.
+    if shell.guard.door(&id).is_some() {
+        return Ok(Some(id));
+    }
     let under = Under { lock: &lock, id: &id, dir: &context.state_dir };
     let door = turn::take(shell, under, !around_command, wait).await?;
     let inside = door.is_some();

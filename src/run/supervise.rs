@@ -9,6 +9,7 @@ use nix::sys::signal::Signal;
 
 use super::Context;
 use super::fail_point;
+use super::fresh::{self, Watch};
 use super::shell::{Happening, Shell};
 use super::voice::whole;
 use crate::clock::uptime;
@@ -53,13 +54,14 @@ pub(super) async fn run(
     shell: &mut Shell,
     child: &ChildCommand,
     context: &Context,
+    watch: Option<Watch<'_>>,
     slot: &mut Option<Child>,
 ) -> Result<Ended, Error> {
     confirm(shell).await?;
     fail_point::panic_at("before-spawn");
     let command = start::command(child, &context.env);
     let child = slot.insert(spawn(shell, command, context)?);
-    drive(shell, child, context).await
+    drive(shell, child, context, watch).await
 }
 
 /// Waits until every lock is confirmed. A signal or a loss of before counts, too, whoever has
@@ -109,7 +111,7 @@ pub(super) async fn quietly(
     let mut command = start::command(child, &context.env);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(said.try_clone().map_err(internal)?);
     let mut child = spawn(shell, command, context)?;
-    let ended = drive(shell, &mut child, context).await?;
+    let ended = drive(shell, &mut child, context, None).await?;
     if let (true, Some(signal)) = (ended.stopped, shell.asked_to_stop()) {
         return Err(super::interrupted(signal));
     }
@@ -177,7 +179,12 @@ pub(crate) fn of_spawn(error: &SpawnError) -> Error {
     }
 }
 
-async fn drive(shell: &mut Shell, child: &mut Child, context: &Context) -> Result<Ended, Error> {
+async fn drive(
+    shell: &mut Shell,
+    child: &mut Child,
+    context: &Context,
+    mut watch: Option<Watch<'_>>,
+) -> Result<Ended, Error> {
     let mut machine = Supervisor::new(context.policy);
     let mut canary = Canary::default();
     let mut lost = false;
@@ -190,7 +197,8 @@ async fn drive(shell: &mut Shell, child: &mut Child, context: &Context) -> Resul
         } else {
             // A lease that becomes good again is no news.
             let poll = resume.then(|| uptime().plus(CONFIRM_POLL));
-            let deadlines = [machine.deadline(), canary.deadline(), poll];
+            let look = watch.as_ref().and_then(Watch::deadline);
+            let deadlines = [machine.deadline(), canary.deadline(), poll, look];
             match shell.next(deadlines.into_iter().flatten().min(), Some(child)).await {
                 // Only under a lease that is known to be good.
                 Happening::Signal(Received { word: Word::Resume, .. }) => {
@@ -221,6 +229,13 @@ async fn drive(shell: &mut Shell, child: &mut Child, context: &Context) -> Resul
                     // Then the child's own code counts for nothing.
                     lost |= matches!(event, Event::MustStop | Event::MustKill);
                     event
+                }
+                Happening::Due if watch.as_ref().is_some_and(Watch::is_due) => {
+                    let change = watch.as_mut().and_then(|watch| watch.look(false));
+                    let Some(change) = change else { continue };
+                    lost = true;
+                    shell.say(fresh::too_late(&change, false));
+                    Event::MustStop
                 }
                 Happening::Due => match canary.due(uptime()) {
                     Some(Judged { received, .. }) => {
@@ -255,6 +270,10 @@ async fn drive(shell: &mut Shell, child: &mut Child, context: &Context) -> Resul
                 shell.guard.child_is_gone();
                 // One that the child was too quick for counts for what would come next.
                 let stopped = stopped_by.is_some() || canary.undecided().is_some();
+                if let Some(change) = watch.as_mut().and_then(|watch| watch.look(true)) {
+                    lost = true;
+                    shell.say(fresh::too_late(&change, true));
+                }
                 return Ok(Ended { status, stopped, lost });
             }
             resume |= matches!(action, Action::SuspendSelf(_));

@@ -1,8 +1,10 @@
 //! Integration tests: real servers, real files, real `terraform`.
 
 mod aftermath;
+mod around;
 mod aws_settings;
 mod canary;
+mod changes;
 mod cli;
 mod clocks;
 mod contention;

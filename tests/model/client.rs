@@ -188,6 +188,7 @@ impl Client {
         let action = machine.step(now, acquire::Event::Start);
         self.phase = Phase::Acquiring(machine);
         (self.may_appear, self.case) = (false, Case::Nothing);
+        self.asked = 0;
         self.acquiring(moment, action)
     }
 

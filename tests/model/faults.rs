@@ -150,6 +150,20 @@ proptest! {
     }
 }
 
+/// Found after two million schedules: one run is over and the next begins in the instant in which
+/// the first had found its lock, beaten twice in vain and lost it. Each has its own requests.
+#[test]
+fn a_run_that_begins_when_another_ends_asks_afresh() {
+    const FOUND: [u16; 72] = [
+        23265, 6344, 4593, 35288, 53704, 1369, 1, 2145, 1, 17, 321, 2921, 1, 1, 1, 1, 5105, 8609,
+        1289, 33, 1633, 23712, 4712, 1, 14633, 1, 3312, 97, 1, 35225, 1, 2449, 30961, 865, 145, 1,
+        1, 1, 33, 5249, 1, 1, 2625, 1, 19608, 9, 809, 1, 2889, 14025, 4585, 209, 105, 3633, 393,
+        20345, 9809, 1, 27729, 1, 1, 56488, 39728, 9, 193, 30057, 26768, 25, 19545, 1, 1, 24560,
+    ];
+    let config = Config { unlocks: 2, ..config(vec![95, 105, 100], 2_530_027_600) };
+    play(&config, &FOUND).unwrap_or_else(|wrong| panic!("{wrong}"));
+}
+
 /// The control: the same schedules find what is there to find.
 #[test]
 fn a_clock_that_is_too_slow_for_the_fence_is_found_by_random_schedules() {
