@@ -244,11 +244,8 @@ async fn beware_of_the_trap(
     let ready = workspace::ensure(shell, trap, context, wait);
     match ready.await? {
         Ready::Go => {}
-        Ready::Native(why) => {
-            shell.say(Notice::Warning {
-                message: format!("Terraform locks for itself: {why}"),
-                hint: None,
-            });
+        Ready::Native(said) => {
+            shell.say(said);
             job.native = job.trap.take().and_then(|trap| trap.native);
             job.targets.retain(|target| !target.of_backend);
         }
