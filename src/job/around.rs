@@ -9,7 +9,6 @@ use super::handed_down::handed_down;
 use super::locks::{dialect_in, further_locks, resolve};
 use super::{
     ChildCommand, Job, LockedJob, Place, Trap, create_workspace_in, find_terraform, finish,
-    has_directory,
 };
 use crate::backend::{Backend, Request, Resolved};
 use crate::error::Error;
