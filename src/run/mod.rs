@@ -179,8 +179,9 @@ async fn acquire_all(
         beware_of_the_trap(shell, job, context, wait).await?;
         let mut waited_here = false;
         for target in &job.targets {
-            let around = job.around_command;
-            if let Some(id) = inherit::inherit(shell, target, context, around, wait).await? {
+            let (around, had) = (job.around_command, &acquired.inherited);
+            let id = inherit::inherit(shell, target, context, around, wait, had).await?;
+            if let Some(id) = id {
                 acquired.inherited.push(id);
                 continue;
             }

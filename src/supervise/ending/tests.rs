@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const GRACE: Duration = Duration::from_secs(60);
+const GRACE: Duration = Duration::from_mins(1);
 
 fn at(seconds: u64) -> Uptime {
     Uptime(Duration::from_secs(seconds))
