@@ -68,11 +68,6 @@ pub(super) async fn end(
         let next = ending.deadline().into_iter().chain([uptime().plus(LOOK)]).min();
         event = match shell.next(next, None).await {
             Happening::Lease(_, News::Kill) => Event::LeaseEnds,
-            Happening::Lease(index, News::Lost(current)) => {
-                // Said; its child ends as it is.
-                let _ = crate::run::lost(shell, index, current.as_ref());
-                Event::Tick
-            }
             other => match other.stop() {
                 Some(signal) => {
                     stopped_by = Some(signal);
