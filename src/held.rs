@@ -47,6 +47,11 @@ impl Held {
         self.0.iter().map(|(_, id)| id)
     }
 
+    /// All, with the names of their locks.
+    pub fn locks(&self) -> impl Iterator<Item = (&str, &LockId)> {
+        self.0.iter().map(|(name, id)| (name.as_str(), id))
+    }
+
     /// Adds a lock.
     pub fn add(&mut self, url: String, id: LockId) {
         self.0.push((url, id));

@@ -90,7 +90,7 @@ pub enum Job {
     /// Take the locks and leave a keeper behind.
     Hold(Box<LockedJob>, HoldArgs),
     /// End a hold.
-    Release(ReleaseArgs),
+    Release(ReleaseArgs, Found),
 }
 
 /// A child and the locks it runs under.
@@ -146,7 +146,7 @@ pub fn plan(words: &Words, settings: &Settings, place: &Place<'_>) -> Result<Job
         Words::Status(args) => Ok(Job::Status(*args, locks::find(settings, place)?)),
         Words::Unlock(args) => Ok(Job::Unlock(args.clone(), locks::find(settings, place)?)),
         Words::Recover(args) => Ok(Job::Recover(args.clone())),
-        Words::Release(args) => Ok(Job::Release(args.clone())),
+        Words::Release(args) => Ok(Job::Release(args.clone(), locks::if_any(settings, place))),
         Words::Hold(args) => Ok(Job::Hold(of_hold(settings, place)?, *args)),
     }
 }

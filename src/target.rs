@@ -148,6 +148,23 @@ impl LockTarget {
         Ok(Self { store, key, of_backend: false })
     }
 
+    /// The lock that has this name ([`Self::url`]), where the environment tells the rest.
+    #[must_use]
+    pub fn of_name(name: &str, env: &Env, dir: &Path) -> Option<Self> {
+        let (scheme, rest) = name.split_once("://")?;
+        let place = match scheme {
+            "local" => return Some(Self::of_state_file(Path::new(rest))),
+            "file" => LockPlace::File(rest.into()),
+            "dynamodb" => {
+                let (table, lock_id) = rest.split_once('/')?;
+                LockPlace::DynamoDb { table: table.to_owned(), lock_id: lock_id.to_owned() }
+            }
+            _ => return None,
+        };
+        let url = LockUrl { place, region: None, endpoint: None, profile: None };
+        Self::of_url(&url, env, dir).ok()
+    }
+
     /// The name of the lock for messages and for [`crate::held::Held`].
     #[must_use]
     pub fn url(&self) -> String {
