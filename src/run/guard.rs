@@ -5,6 +5,7 @@ mod anew;
 mod case;
 mod lent;
 mod on_disk;
+mod words;
 
 pub(crate) use case::{Case, CaseTenure};
 pub(crate) use lent::Use;
@@ -250,6 +251,7 @@ impl Guard {
         self.head.interrupts = Interrupts::None;
         if let Some(receipt) = &mut self.receipt {
             (receipt.child, receipt.is_starting) = (child, false);
+            receipt.interrupts = Interrupts::None;
         }
         let notices = self.write();
         self.tell();
@@ -262,14 +264,6 @@ impl Guard {
         self.head.child = None;
         if let Some(receipt) = &mut self.receipt {
             (receipt.child, receipt.is_starting) = (None, false);
-        }
-    }
-
-    /// The child is about to be interrupted, or was.
-    pub(crate) fn interrupts(&mut self, interrupts: Interrupts) {
-        if self.head.interrupts != interrupts {
-            self.head.interrupts = interrupts;
-            self.tell();
         }
     }
 

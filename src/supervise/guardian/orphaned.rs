@@ -1,10 +1,10 @@
-//! What the guardian does when tfwrap is gone: it interrupts the child, sees to it that its locks
-//! are kept until it has ended, and that they are released then.
+//! What the guardian does when tfwrap is gone: it sees to it that the child is ended, that its
+//! locks are kept until then, and that they are released.
 //!
-//! What needs a store, a runtime and threads is done by a worker, which is this program started
-//! anew. It may fail just when it is needed: no process, no thread, no descriptor, no memory to be
-//! had. So what others' exclusion rests on is done here, in a plain loop: the descriptors stay open
-//! in this process, the child is interrupted once and killed when its time is over, and a worker
+//! All that is done by a worker, which is this program started anew, with a runtime and a store. It
+//! may fail just when it is needed: no process, no thread, no descriptor to be had. So what others'
+//! exclusion rests on needs none: the descriptors stay open in this process, and while there is no
+//! worker, the child is interrupted (once in all) and killed from here, in a plain loop. A worker
 //! that could not be started, or failed, is followed by another.
 
 use std::io::{self, Write as _};
@@ -43,7 +43,6 @@ pub(super) struct Orphaned {
     /// Open for as long as this process lives.
     lent: Vec<(LentFile, OwnedFd)>,
     since: Uptime,
-    interrupt_at: Option<Uptime>,
 }
 
 impl Orphaned {
@@ -53,14 +52,7 @@ impl Orphaned {
         lent: Vec<(LentFile, OwnedFd)>,
         since: Uptime,
     ) -> Self {
-        let interrupt_at = match head.interrupts {
-            Interrupts::None => Some(since),
-            // Whether it got one is not known. A second one costs it its state; so does none. By
-            // then a child that got one has had its time.
-            Interrupts::Maybe => Some(since.plus(grace(&head) / 2)),
-            Interrupts::Sent => None,
-        };
-        Self { head, rest, lent, since, interrupt_at }
+        Self { head, rest, lent, since }
     }
 
     /// Returns when all is done.
@@ -72,7 +64,6 @@ impl Orphaned {
         let (mut retry_at, mut pause) = (self.since, RETRY);
         loop {
             let now = clock();
-            self.interrupt(now);
             if let Some(running) = &mut worker {
                 match running.try_wait() {
                     Ok(None) => {}
@@ -84,8 +75,10 @@ impl Orphaned {
                     }
                 }
             } else {
-                // A worker does that itself, by what it knows of the lease since.
-                self.kill(now);
+                if failures > 0 {
+                    self.interrupt(now);
+                    self.kill(now);
+                }
                 if now >= retry_at {
                     worker = self.start_worker(now).ok();
                     if worker.is_none() {
@@ -106,15 +99,36 @@ impl Orphaned {
         self.head.child.is_none_or(|child| child.are_gone())
     }
 
-    /// Asks the child to end, once. Without a descriptor to look for Terraform with, its group is
-    /// told.
+    /// Asks the child to end, unless it was asked. Without a descriptor to look for Terraform with,
+    /// its group is told.
     fn interrupt(&mut self, now: Uptime) {
-        let Some(child) = self.head.child else { return };
-        if self.interrupt_at.is_none_or(|at| now < at) || child.are_gone() {
+        let Some(child) = self.head.child.filter(|child| !child.are_gone()) else { return };
+        let receipt = self.head.receipt.clone().map(ReceiptFile::at);
+        let mut written = receipt.as_ref().and_then(|file| file.read().ok());
+        // What a worker did before it failed.
+        let known =
+            self.head.interrupts.max(written.as_ref().map_or(Interrupts::None, |it| it.interrupts));
+        let is_due = match known {
+            Interrupts::None => true,
+            // Whether it got one is not known. A second one costs it its state; so does none. By
+            // then a child that got one has had its time.
+            Interrupts::Maybe => now >= self.since.plus(grace(&self.head) / 2),
+            Interrupts::Sent => false,
+        };
+        if !is_due {
             return;
         }
-        self.interrupt_at = None;
+        let mut note = |interrupts| {
+            if let (Some(file), Some(receipt)) = (&receipt, &mut written) {
+                receipt.interrupts = interrupts;
+                // A disk that is full keeps nobody from being told.
+                drop(file.write(receipt));
+            }
+        };
+        note(Interrupts::Maybe);
         let told = child.interrupt();
+        self.head.interrupts = Interrupts::Sent;
+        note(Interrupts::Sent);
         // One that was stopped could not end. What it has been sent already stays.
         let _refused_alike = child.signal(Signal::SIGCONT);
         let pid = child.leader.pid;
@@ -154,8 +168,6 @@ impl Orphaned {
     /// Starts the program that keeps the locks until the child is gone and releases them then.
     fn start_worker(&self, now: Uptime) -> io::Result<Child> {
         let mut head = self.head.clone();
-        // That is done here.
-        head.interrupts = Interrupts::Sent;
         head.waited = u64::try_from(now.since(self.since).as_millis()).unwrap_or(u64::MAX);
         for (lent, file) in &self.lent {
             fcntl(file.as_fd(), FcntlArg::F_SETFD(FdFlag::empty()))?;
