@@ -224,7 +224,7 @@ async fn inherit(
     let state = LocalState::new(path)?;
     let record = state.read(&state.key()).await?.map(|stored| stored.record);
     let record = record.filter(|record| record.is_held_by(id)).unwrap_or_default();
-    let held = HeldFile { fd: lent_descriptor(lent.fd), created: lent.created };
+    let held = HeldFile { fd: lent_descriptor(lent.fd), created: lent.created.clone() };
     let state = LocalState::inherit(path, held, record)?;
     let stored = state.read(&state.key()).await?;
     let version = stored.map_or(RecordVersion(String::new()), |stored| stored.version);
@@ -316,12 +316,9 @@ async fn end_child(shell: &mut Shell, head: &Head, receipt: &Receipt, fence: Opt
             Happening::Lease(_, News::Kill) if !ending.killed => {
                 ending.kill(shell, LEASE_ENDS);
             }
-            Happening::Lease(index, News::Lost(current)) => {
-                // Said; whoever has it now must not wait for us.
-                let _ = super::lost(shell, index, current.as_ref());
-                if ending.interrupt_at.is_some() {
-                    ending.interrupt(shell);
-                }
+            // Whoever has it now must not wait for us.
+            Happening::Lease(_, News::Lost(_)) if ending.interrupt_at.is_some() => {
+                ending.interrupt(shell);
             }
             _ => {}
         }

@@ -22,7 +22,7 @@ use crate::store::StoreError;
 use crate::supervise::guardian::Interrupts;
 use crate::supervise::{
     Action, Canary, Child, ChildEvent, ChildStatus, Event, Judged, Orphans, Reach, Received,
-    SpawnError, StopCause, Supervisor, Word, suspend_self,
+    SpawnError, Supervisor, Word, suspend_self,
 };
 
 /// How long a child may take to end after a bug of ours, before it is killed.
@@ -37,7 +37,7 @@ const FENCED: &str = "tfwrap stood still for so long that its guardian killed th
 const CONFIRM_POLL: Duration = Duration::from_millis(100);
 
 /// The most that is read of what a quiet child says.
-const MOST_STDERR: u64 = 64 * 1024;
+const MOST_SAID: u64 = 64 * 1024;
 
 /// How a child ended.
 pub(super) struct Ended {
@@ -64,7 +64,8 @@ pub(super) async fn run(
     drive(shell, child, context, watch).await
 }
 
-/// Waits until every lock is confirmed; hears a signal that came in meanwhile.
+/// Waits until every lock is confirmed. A signal or a loss of before counts, too, whoever has
+/// heard of it.
 pub(super) async fn confirm(shell: &mut Shell) -> Result<(), Error> {
     let started = uptime();
     loop {
@@ -72,6 +73,12 @@ pub(super) async fn confirm(shell: &mut Shell) -> Result<(), Error> {
         let wake = if ready { uptime() } else { uptime().plus(CONFIRM_POLL) };
         let happening = shell.next(Some(wake), None).await;
         super::heed(shell, &happening)?;
+        if let Some(grant) = shell.lost() {
+            return Err(super::lost(grant));
+        }
+        if let Some(signal) = shell.asked_to_stop() {
+            return Err(super::interrupted(signal));
+        }
         if ready && matches!(happening, Happening::Due) {
             return Ok(());
         }
@@ -89,32 +96,31 @@ pub(super) async fn confirm(shell: &mut Shell) -> Result<(), Error> {
 /// What came of a child that is none of the user's business unless it fails.
 pub(super) struct Attempt {
     pub(super) succeeded: bool,
-    pub(super) stderr: String,
+    pub(super) said: String,
 }
 
-/// Runs a child without streams and keeps what it says on stderr.
+/// Runs a child without streams and keeps what it says.
 pub(super) async fn quietly(
     shell: &mut Shell,
     child: &ChildCommand,
     context: &Context,
 ) -> Result<Attempt, Error> {
     let internal = |error: std::io::Error| Error::Internal(format!("no memory file: {error}"));
-    let said = memfd_create(c"stderr", MFdFlags::MFD_CLOEXEC).map_err(|e| internal(e.into()))?;
+    let said = memfd_create(c"said", MFdFlags::MFD_CLOEXEC).map_err(|e| internal(e.into()))?;
     let mut said = std::fs::File::from(said);
     let mut command = start::command(child, &context.env);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(said.try_clone().map_err(internal)?);
+    let stream = || said.try_clone().map_err(internal);
+    command.stdin(Stdio::null()).stdout(stream()?).stderr(stream()?);
     let mut child = spawn(shell, command, context)?;
     let ended = drive(shell, &mut child, context, None).await?;
-    if let (true, Some(signal)) = (ended.stopped, shell.last_stop()) {
+    if let (true, Some(signal)) = (ended.stopped, shell.asked_to_stop()) {
         return Err(super::interrupted(signal));
     }
     let mut bytes = Vec::new();
-    said.rewind()
-        .and_then(|()| said.take(MOST_STDERR).read_to_end(&mut bytes))
-        .map_err(internal)?;
+    said.rewind().and_then(|()| said.take(MOST_SAID).read_to_end(&mut bytes)).map_err(internal)?;
     Ok(Attempt {
         succeeded: ended.status == ChildStatus::Exited(0),
-        stderr: String::from_utf8_lossy(&bytes).into_owned(),
+        said: String::from_utf8_lossy(&bytes).into_owned(),
     })
 }
 
@@ -218,7 +224,7 @@ async fn drive(
                     return Err(Error::Internal(format!("the child cannot be watched: {error}")));
                 }
                 Happening::Lease(index, news) => {
-                    let Some(event) = heed_lease(shell, index, news, context) else { continue };
+                    let Some(event) = heed_lease(shell, index, &news, context) else { continue };
                     // Then the child's own code counts for nothing.
                     lost |= matches!(event, Event::MustStop | Event::MustKill);
                     event
@@ -261,15 +267,8 @@ async fn drive(
             }
             if let Action::Finished { status, stopped_by } = action {
                 shell.guard.child_is_gone();
-                // One that the child was too quick for is not lost for what would come next.
-                let asked = match stopped_by {
-                    Some(StopCause::Signal(signal)) => Some(signal),
-                    _ => canary.undecided(),
-                };
-                if let Some(signal) = asked {
-                    shell.note_stop(signal);
-                }
-                let stopped = stopped_by.is_some() || asked.is_some();
+                // One that the child was too quick for counts for what would come next.
+                let stopped = stopped_by.is_some() || canary.undecided().is_some();
                 if let Some(change) = watch.as_mut().and_then(|watch| watch.look(true)) {
                     lost = true;
                     shell.say(fresh::too_late(&change, true));
@@ -282,18 +281,14 @@ async fn drive(
 }
 
 /// Tells the user what became of a lock, and the supervisor what it means for the child.
-fn heed_lease(shell: &Shell, index: usize, news: News, context: &Context) -> Option<Event> {
+fn heed_lease(shell: &Shell, index: usize, news: &News, context: &Context) -> Option<Event> {
     let lock = shell.kept[index].grant.target.url();
     let say = |message: String| {
         shell.say(Notice::Warning { message, hint: None });
     };
     match news {
-        News::Lost(current) => {
-            // Its text says all; the error is for a run that did not begin.
-            let _ = super::lost(shell, index, current.as_ref());
-            // A child with leave to go on must not stand still for a lease that is no more.
-            Some(if context.lost_is_fatal { Event::MustStop } else { Event::Thaw })
-        }
+        // A child with leave to go on must not stand still for a lease that is no more.
+        News::Lost(_) => Some(if context.lost_is_fatal { Event::MustStop } else { Event::Thaw }),
         // With the lock gone already, and leave to go on, the fence protects nothing.
         _ if shell.is_lost(index) && !context.lost_is_fatal => None,
         News::Interrupt => {
