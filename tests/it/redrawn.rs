@@ -39,7 +39,7 @@ impl Held {
         command
     }
 
-    /// The directory stays for those that wait in it.
+    /// Those that waited still need the directory.
     fn end(self) -> TempDir {
         self.theirs.open();
         self.stock.finish().expect_code(0);
