@@ -19,9 +19,10 @@ use crate::report::Notice;
 use crate::start;
 use crate::store::StoreError;
 use crate::supervise::guardian::Interrupts;
+use crate::supervise::stand_in::Overheard;
 use crate::supervise::{
-    Action, Canary, Child, ChildEvent, ChildStatus, Event, Judged, Orphans, Reach, Received,
-    SpawnError, StopCause, Supervisor, Word, suspend_self,
+    Action, Canary, Child, ChildEvent, ChildStatus, Event, Orphans, Reach, Received, Rest,
+    SpawnError, StopCause, StopSignal, Supervisor, Whom, Word, suspend_self,
 };
 
 /// How long a child may take to end after a bug of ours, before it is killed.
@@ -118,7 +119,7 @@ pub(super) async fn quietly(
 
 /// Stops us, as Ctrl-Z means it, until we are continued.
 pub(super) fn suspend(shell: &Shell) {
-    if let Err(error) = suspend_self(Signal::SIGTSTP) {
+    if let Err(error) = suspend_self(Signal::SIGTSTP, false) {
         shell.say(Notice::Warning {
             message: format!("tfwrap could not be suspended: {error}"),
             hint: None,
@@ -140,7 +141,7 @@ pub(super) async fn last_resort(child: &mut Child) {
 async fn gone(child: &mut Child) {
     loop {
         match child.changed().await {
-            Ok(ChildEvent::GroupGone | ChildEvent::Exited { group_gone: true, .. }) => return,
+            Ok(ChildEvent::GroupGone | ChildEvent::Exited { rest: Rest::Gone, .. }) => return,
             Ok(_) => {}
             Err(_) if child.group_is_empty() => return,
             Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
@@ -151,10 +152,11 @@ async fn gone(child: &mut Child) {
 fn spawn(shell: &mut Shell, command: Command, context: &Context) -> Result<Child, Error> {
     fail_point::crash();
     let announce = shell.guard.announce();
-    let child =
-        Child::spawn(command, context.terminal_use, announce).map_err(|error| of_spawn(&error))?;
+    let has_canary = !fail_point::is_off("canary");
+    let child = Child::spawn(command, context.terminal_use, announce, has_canary)
+        .map_err(|error| of_spawn(&error))?;
     fail_point::crash();
-    shell.guard.child_runs(Orphans::of(child.pid(), !child.is_in_our_group()));
+    shell.guard.child_runs(Orphans::of(child.pid()));
     Ok(child)
 }
 
@@ -189,12 +191,8 @@ async fn drive(shell: &mut Shell, child: &mut Child, context: &Context) -> Resul
                     continue;
                 }
                 Happening::Signal(received) => {
-                    let judged = canary.ours(uptime(), received, shell.guard.has_canary());
+                    let judged = canary.ours(uptime(), received, child.has_stand_in());
                     let Some(judged) = judged else { continue };
-                    child.event(judged)
-                }
-                Happening::Canary(signal) if shell.guard.has_canary() => {
-                    let Some(judged) = canary.its(uptime(), signal) else { continue };
                     child.event(judged)
                 }
                 Happening::Fenced => {
@@ -202,7 +200,13 @@ async fn drive(shell: &mut Shell, child: &mut Child, context: &Context) -> Resul
                     shell.say(Notice::Warning { message: FENCED.to_owned(), hint: None });
                     continue;
                 }
-                Happening::Child(Ok(event)) => event.into(),
+                Happening::Child(Ok(ChildEvent::Overheard(overheard))) => {
+                    match heed_stand_in(shell, child, &mut canary, overheard) {
+                        Some(event) => event,
+                        None => continue,
+                    }
+                }
+                Happening::Child(Ok(event)) => of_child(event),
                 Happening::Child(Err(error)) => {
                     last_resort(child).await;
                     return Err(Error::Internal(format!("the child cannot be watched: {error}")));
@@ -214,15 +218,15 @@ async fn drive(shell: &mut Shell, child: &mut Child, context: &Context) -> Resul
                     event
                 }
                 Happening::Due => match canary.due(uptime()) {
-                    Some(Judged { received, .. }) => {
-                        let stop = Happening::Signal(received).stop();
-                        let child_too =
-                            stop.is_some_and(|stop| shell.guard.is_about_to_tell(stop.signal()));
-                        child.event(Judged { received, child_too })
+                    Some(mut judged) => {
+                        let stop = Happening::Signal(judged.received).stop();
+                        judged.child_too |=
+                            stop.is_some_and(|stop| child.is_about_to_tell(stop.signal()));
+                        child.event(judged)
                     }
                     None => Event::Tick,
                 },
-                Happening::Reply(_) | Happening::Canary(_) => continue,
+                Happening::Reply(_) => continue,
             }
         };
         fail_point::panic_at("running");
@@ -230,13 +234,15 @@ async fn drive(shell: &mut Shell, child: &mut Child, context: &Context) -> Resul
             shell.guard.interrupts(Interrupts::Sent);
         }
         for action in machine.step(uptime(), event) {
-            tell(shell, action, event, child);
             let interrupts = matches!(action, Action::Interrupt | Action::Quit);
             if interrupts {
                 shell.guard.interrupts(Interrupts::Maybe);
             }
-            if let Err(error) = child.apply(action) {
-                shell.say(Notice::Warning { message: could_not(action, &error), hint: None });
+            match child.apply(action) {
+                Ok(()) => tell(shell, action, event, child),
+                Err(error) => {
+                    shell.say(Notice::Warning { message: could_not(action, &error), hint: None });
+                }
             }
             if interrupts {
                 fail_point::crash();
@@ -255,8 +261,40 @@ async fn drive(shell: &mut Shell, child: &mut Child, context: &Context) -> Resul
                 let stopped = stopped_by.is_some() || asked.is_some();
                 return Ok(Ended { status, stopped, lost });
             }
-            resume |= matches!(action, Action::SuspendSelf(_));
+            resume |= matches!(action, Action::SuspendSelf(_) | Action::SuspendJob(_));
         }
+    }
+}
+
+/// A stop came to where the child stands. What that means for us, if anything.
+fn heed_stand_in(
+    shell: &mut Shell,
+    child: &mut Child,
+    canary: &mut Canary,
+    Overheard { signal, from_terminal }: Overheard,
+) -> Option<Event> {
+    if child.is_deaf_to(signal) {
+        // The terminal is gone, and perhaps nobody else says so.
+        return from_terminal.then_some(Event::Stop(signal, Reach::UsOnly));
+    }
+    if signal != StopSignal::Quit && child.have_it_already() {
+        shell.guard.interrupts(Interrupts::Sent);
+    }
+    // A key went to the child's group alone; any other signal may be on its way to us, too.
+    if !from_terminal {
+        canary.its(uptime());
+    }
+    None
+}
+
+fn of_child(event: ChildEvent) -> Event {
+    match event {
+        ChildEvent::Stopped(signal, watch) => Event::ChildStopped(signal, watch),
+        ChildEvent::Continued => Event::ChildContinued,
+        ChildEvent::Exited { status, rest } => Event::ChildExited { status, rest },
+        ChildEvent::TerraformGone => Event::TerraformGone,
+        ChildEvent::GroupGone => Event::GroupGone,
+        ChildEvent::Overheard(Overheard { signal, .. }) => Event::Stop(signal, Reach::ChildToo),
     }
 }
 
@@ -315,12 +353,26 @@ fn could_not(action: Action, error: &std::io::Error) -> String {
 
 fn tell(shell: &Shell, action: Action, event: Event, child: &Child) {
     let Event::Stop(signal, _) = event else { return };
-    let whom = if child.is_in_our_group() { "the child" } else { "the child's process group" };
+    let whom = match child.whom() {
+        Whom::Each(told) => {
+            let pids: Vec<_> = told.iter().map(|process| process.pid.to_string()).collect();
+            let noun = if pids.len() == 1 { "process" } else { "processes" };
+            format!("Terraform ({noun} {})", pids.join(", "))
+        }
+        Whom::Group | Whom::Nobody => "the child's process group".to_owned(),
+    };
     let doing = match action {
+        Action::Interrupt if *child.whom() == Whom::Nobody => {
+            "the child has had its interrupt; the lock is given back when it has ended".to_owned()
+        }
         Action::Interrupt => {
             format!("SIGINT sent to {whom}; the lock is given back when it has ended")
         }
-        Action::Quit => format!("SIGQUIT sent to {whom}; the lock is given back when it has ended"),
+        Action::Quit => {
+            "SIGQUIT sent to the child's process group; the lock is given back when it \
+                         has ended"
+                .to_owned()
+        }
         Action::ForwardSecond => format!("a second SIGINT sent to {whom}: it will exit at once"),
         Action::Withhold(_) => "kept from the child, which is ending already".to_owned(),
         _ => return,

@@ -31,6 +31,7 @@ mod saved_plan;
 mod servers;
 mod siblings;
 mod status;
+mod stops;
 mod store_faults;
 mod supervision;
 mod tidy;

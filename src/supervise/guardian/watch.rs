@@ -17,9 +17,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recvmsg, send};
 
-use super::message::{
-    CHILD, DONE, FENCED, FILE, Head, Interrupts, LONGEST, LentFile, SIGNAL, STATE,
-};
+use super::message::{CHILD, DONE, FENCED, FILE, Head, Interrupts, LONGEST, LentFile, STATE};
 use super::{NAME, TAKE_OVER};
 use crate::lock::Uptime;
 use crate::receipt::ReceiptFile;
@@ -106,7 +104,6 @@ impl Watcher {
             let number = i32::try_from(info.ssi_signo).unwrap_or_default();
             if Signal::try_from(number).is_ok_and(|signal| STOPS.contains(&signal)) {
                 self.swept = true;
-                self.say(&[SIGNAL, u8::try_from(number).unwrap_or_default()]);
             }
         }
         Ok(())
@@ -160,11 +157,9 @@ impl Watcher {
     }
 
     fn note_child(&mut self, child: &[u8]) {
-        if let [own_group, number @ ..] = child
-            && let Ok(number) = number.try_into()
-        {
+        if let Ok(number) = child.try_into() {
             let pid = Pid::from_raw(i32::from_le_bytes(number));
-            self.head.child = Orphans::of(pid, *own_group == 1);
+            self.head.child = Orphans::of(pid);
             self.head.interrupts = Interrupts::None;
             self.head.killed = false;
             // It was not there when others were signalled.
