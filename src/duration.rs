@@ -74,6 +74,17 @@ pub fn parse(text: &str) -> Result<Duration, DurationError> {
     Ok(Duration::from_nanos(nanos))
 }
 
+/// Reads the value of a flag of Terraform's: all that Go takes, a negative one as none at all.
+///
+/// # Errors
+/// When Go refuses it.
+pub fn parse_flag(text: &str) -> Result<Duration, DurationError> {
+    match text.strip_prefix('-') {
+        Some(body) if !body.starts_with(['+', '-']) => parse(body).map(|_| Duration::ZERO),
+        _ => parse(text),
+    }
+}
+
 /// Writes a duration for Terraform's `-lock-timeout` and for people who will paste it back:
 /// whole milliseconds, in a form that [`parse`] and Go read.
 #[must_use]
@@ -123,6 +134,17 @@ mod tests {
     fn what_go_refuses_is_refused() {
         for text in ["", "90", "s", "1x", "1h 30m", "-1s", "1..5s", ".s", "9999999h", "never"] {
             assert!(parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_flag_may_be_negative() {
+        for text in ["-1s", "-0", "-1h30m", "-.5s"] {
+            assert_eq!(parse_flag(text), Ok(Duration::ZERO), "{text}");
+        }
+        assert_eq!(parse_flag("+1s"), Ok(Duration::from_secs(1)));
+        for text in ["-", "--1s", "-+1s", "-90", "-x"] {
+            assert!(parse_flag(text).is_err(), "{text}");
         }
     }
 

@@ -1,7 +1,7 @@
 //! `TFWRAP_HELD`: which locks an outer tfwrap holds for everything below it.
 //!
-//! It is a claim, not a proof: whoever relies on it looks in the store whether the lock still has
-//! that ID.
+//! It is a claim, not a proof: a lock is held for us if its register bears one of these IDs. By that
+//! it is known, too; its name may be written in many ways, and is here for people.
 
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 
@@ -31,10 +31,10 @@ impl Held {
         Self(pairs.collect())
     }
 
-    /// The ID under which the lock is said to be held.
+    /// Whether nothing is said to be held.
     #[must_use]
-    pub fn id_of(&self, url: &str) -> Option<&LockId> {
-        self.0.iter().rev().find(|(held, _)| held == url).map(|(_, id)| id)
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// All IDs.
@@ -47,11 +47,16 @@ impl Held {
         self.0.push((url, id));
     }
 
-    /// Takes locks out.
+    /// Takes the locks with these names out.
     pub fn forget(&mut self, urls: impl Iterator<Item = String>) {
         for url in urls {
             self.0.retain(|(held, _)| *held != url);
         }
+    }
+
+    /// Takes a lock out, by whatever names it is known.
+    pub fn forget_id(&mut self, id: &LockId) {
+        self.0.retain(|(_, held)| held != id);
     }
 
     /// The variable's value for the processes below.
@@ -77,8 +82,8 @@ mod tests {
         held.add("file:///a".to_owned(), LockId("3".to_owned()));
         let env: Env = [(VARIABLE, held.to_value())].into_iter().collect();
         assert_eq!(Held::from_env(&env), held);
-        assert_eq!(held.id_of("file:///a"), Some(&LockId("3".to_owned())));
-        assert_eq!(held.id_of("file:///b"), None);
+        held.forget_id(&LockId("3".to_owned()));
+        assert_eq!(held.ids().collect::<Vec<_>>(), [&LockId("1-2".to_owned())]);
     }
 
     #[test]

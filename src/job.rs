@@ -1,27 +1,33 @@
 //! What there is to do, decided before anything remote is touched: from the words, the settings
 //! and what Terraform's own files say.
 
+mod around;
 mod backend_lock;
+mod basis;
 mod handed_down;
 mod locks;
+mod trap;
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::backend::{Backend, Dialect, Request, Resolved, S3Backend};
+use crate::backend::{Backend, Request, Resolved, has_tofu_files};
 use crate::cli::{HoldArgs, RecoverArgs, ReleaseArgs, StatusArgs, UnlockArgs, Words};
 use crate::env::Env;
 use crate::error::Error;
-use crate::program::{self, FileId};
+use crate::program::{self, FileId, dialect};
 use crate::settings::{Origin, Settings, Sourced};
-use crate::shim;
-use crate::target::LockTarget;
-use crate::terraform::{Invocation, LockUse};
+use crate::target::{LockTarget, StoreSpec};
+use crate::terraform::{ArgsError, Dialect, Invocation, LockUse};
+pub use around::nothing_to_hold;
+use around::{of_hold, of_run};
 use backend_lock::{BackendLock, lock_of};
-use handed_down::handed_down;
+pub use basis::Basis;
 pub use locks::Found;
 use locks::{further_locks, in_order, resolve};
+pub use trap::Trap;
+use trap::{create_workspace, create_workspace_in};
 
 /// Where a run happens.
 #[derive(Debug)]
@@ -101,8 +107,8 @@ pub struct LockedJob {
     pub notes: Vec<String>,
     /// Things to say with `-v`.
     pub details: Vec<String>,
-    /// `apply` of a saved plan: it may go stale during the wait.
-    pub saved_plan: bool,
+    /// What `apply` was given: a saved plan may go stale during the wait.
+    pub saved_plan: Option<PathBuf>,
     /// Exit code 2 means success.
     pub two_is_success: bool,
     /// `run`: the child is not Terraform itself.
@@ -112,6 +118,8 @@ pub struct LockedJob {
     /// Terraform locks its state for itself (`--no-backend-lock`): its arguments are completed
     /// with what is left of the wait.
     pub native: Option<Invocation>,
+    /// What all this was resolved from.
+    pub basis: Basis,
 }
 
 impl LockedJob {
@@ -122,21 +130,6 @@ impl LockedJob {
     }
 }
 
-/// A workspace whose state does not exist yet is created by Terraform under the very lock that we
-/// would hold (hashicorp/terraform#36088); so it must be created before.
-#[derive(Debug)]
-pub struct Trap {
-    /// The state to look for.
-    pub backend: S3Backend,
-    /// Creates it when run: `terraform state pull`.
-    pub create: ChildCommand,
-    /// The call that locks for itself, where there is no way to hold the lock for it; `None`
-    /// under `run`, where each call below decides for itself.
-    pub native: Option<Invocation>,
-    /// Why the workspace cannot be created here, if so.
-    pub cannot_create: Option<&'static str>,
-}
-
 /// Decides.
 ///
 /// # Errors
@@ -144,18 +137,12 @@ pub struct Trap {
 pub fn plan(words: &Words, settings: &Settings, place: &Place<'_>) -> Result<Job, Error> {
     match words {
         Words::Terraform(args) => of_terraform(args, settings, place),
-        Words::Run(command) => of_command(command, settings, place),
+        Words::Run(command) => of_run(command, settings, place),
         Words::Status(args) => Ok(Job::Status(*args, locks::find(settings, place)?)),
         Words::Unlock(args) => Ok(Job::Unlock(args.clone(), locks::find(settings, place)?)),
         Words::Recover(args) => Ok(Job::Recover(args.clone())),
         Words::Release(args) => Ok(Job::Release(args.clone())),
-        Words::Hold(args) => match around("hold", ChildCommand::none(), settings, place)? {
-            Job::Locked(job) => Ok(Job::Hold(job, *args)),
-            _ => Err(Error::Config {
-                message: "there is no lock here to hold".to_owned(),
-                hint: Some("name one with `--lock`".to_owned()),
-            }),
-        },
+        Words::Hold(args) => Ok(Job::Hold(of_hold(settings, place)?, *args)),
     }
 }
 
@@ -167,7 +154,7 @@ fn find_terraform(settings: &Settings, place: &Place<'_>) -> Result<PathBuf, Err
 fn of_terraform(args: &[OsString], settings: &Settings, place: &Place<'_>) -> Result<Job, Error> {
     let program = find_terraform(settings, place)?;
     let child = |args| ChildCommand { program: program.clone(), args, env: Vec::new() };
-    let invocation = Invocation::parse(args, place.env)
+    let (dialect, invocation) = read(args, &program, place)
         .map_err(|error| Error::Usage { message: error.to_string(), hint: Some(error.hint()) })?;
     let command = match invocation.command() {
         Some(command) if invocation.lock_use() == LockUse::Locks => command,
@@ -179,7 +166,7 @@ fn of_terraform(args: &[OsString], settings: &Settings, place: &Place<'_>) -> Re
         }
     };
     let name = command.name();
-    let timeout = lock_timeout(&invocation, settings)?;
+    let timeout = lock_timeout(&invocation, settings);
     if let Some(said) = invocation.wants_no_lock() {
         let warning = Some(format!("`{name}` runs without a lock: `-lock=false` in {said}"));
         return Ok(Job::Exec { child: child(args.to_vec()), warning, detail: None });
@@ -190,10 +177,13 @@ fn of_terraform(args: &[OsString], settings: &Settings, place: &Place<'_>) -> Re
         return Ok(Job::Exec { child: child(invocation.locked_argv()), warning, detail: None });
     }
 
-    let dir = invocation.chdir().map_or_else(|| place.dir.clone(), |dir| place.dir.join(dir));
+    let Some(dir) = terraforms_dir(&invocation, place) else {
+        let detail = Some("handed over: the directory of `-chdir` cannot be entered".to_owned());
+        return Ok(Job::Exec { child: child(args.to_vec()), warning: None, detail });
+    };
     let request = Request {
         chdir: invocation.chdir().map(PathBuf::as_path),
-        dialect: dialect(&program),
+        dialect,
         state_flag: invocation.state_flag(),
         plan_file: invocation.plan_file(),
         workspace_override: invocation.workspace_argument().map(OsStr::to_os_string),
@@ -210,13 +200,24 @@ fn of_terraform(args: &[OsString], settings: &Settings, place: &Place<'_>) -> Re
         trap: None,
         notes: Vec::new(),
         details: Vec::new(),
-        saved_plan: request.plan_file.is_some(),
+        saved_plan: request.plan_file.as_ref().map(|file| dir.join(file)),
         two_is_success: has_detailed_exit_code(args),
         around_command: false,
         shim: None,
         native: None,
+        basis: Basis::default(),
     };
     match lock_of(resolved.as_ref(), settings, &job.targets, place)? {
+        BackendLock::Take(LockTarget { store: StoreSpec::LocalState { path }, .. })
+            if !has_directory(&path) =>
+        {
+            job.details.push(format!(
+                "the directory of `{}` does not exist: Terraform makes it or refuses, and locks for \
+                 itself",
+                path.display()
+            ));
+            job.native = Some(invocation);
+        }
         BackendLock::Take(target) => {
             job.child.args = invocation.locked_argv();
             if let Some(Resolved { backend: Backend::S3(backend), .. }) = &resolved
@@ -228,7 +229,7 @@ fn of_terraform(args: &[OsString], settings: &Settings, place: &Place<'_>) -> Re
                     create: create_workspace(&program, &backend.workspace, &invocation),
                     native: Some(invocation),
                     // The plan's backend need not be the one that `state pull` would use.
-                    cannot_create: job.saved_plan.then_some(
+                    cannot_create: job.saved_plan.is_some().then_some(
                         "only the saved plan knows its backend for certain, so Terraform creates \
                          it and locks for that",
                     ),
@@ -247,91 +248,16 @@ fn of_terraform(args: &[OsString], settings: &Settings, place: &Place<'_>) -> Re
     finish(job, resolved)
 }
 
-fn of_command(command: &[OsString], settings: &Settings, place: &Place<'_>) -> Result<Job, Error> {
-    let Some((program, args)) = command.split_first() else {
-        return Err(Error::Usage { message: "`run` needs a command".to_owned(), hint: None });
-    };
-    let (program, args) = (PathBuf::from(program), args.to_vec());
-    around("run", ChildCommand { program, args, env: Vec::new() }, settings, place)
-}
-
-/// Holds the locks around whatever finds the environment that is in the child's.
-fn around(
-    operation: &str,
-    mut child: ChildCommand,
-    settings: &Settings,
-    place: &Place<'_>,
-) -> Result<Job, Error> {
-    let terraform = find_terraform(settings, place).ok();
-    let request = Request {
-        dialect: terraform.as_deref().map(dialect).unwrap_or_default(),
-        allow_hcl_fallback: true,
-        ..Request::new(&place.dir, place.env)
-    };
-    let further = further_locks(settings, place)?;
-    let resolved = resolve(&request, &further, settings)?;
-    let terraform_is_set = settings.terraform.is_some();
-    let shim = shim::prepare(place.env, &place.this_path, terraform_is_set).map_err(|what| {
-        Error::Config {
-            message: format!("cannot put `terraform` on PATH for the command: {what}"),
-            hint: Some("name a directory of your own with `TFWRAP_STATE_DIR`".to_owned()),
-        }
-    })?;
-    child.env = handed_down(settings);
-    child.env.push(("PATH", shim::path_with(&shim, place.env)));
-    let mut job = LockedJob {
-        dir: place.dir.clone(),
-        targets: further,
-        child,
-        operation: operation.to_owned(),
-        lock_timeout: settings.lock_timeout.clone(),
-        trap: None,
-        notes: Vec::new(),
-        details: Vec::new(),
-        saved_plan: false,
-        two_is_success: false,
-        around_command: true,
-        shim: Some(shim),
-        native: None,
-    };
-    match lock_of(resolved.as_ref(), settings, &job.targets, place)? {
-        BackendLock::Take(target) => {
-            if let Some(Resolved { backend: Backend::S3(backend), initialised, .. }) = &resolved
-                && !backend.is_default_workspace()
-            {
-                // Without Terraform there is nobody who could create the workspace, and nobody
-                // who could fall into the trap.
-                if let Some(program) = terraform {
-                    job.trap = Some(Trap {
-                        backend: (**backend).clone(),
-                        create: create_workspace_in(&program, &backend.workspace, &[]),
-                        native: None,
-                        cannot_create: (!initialised).then_some(
-                            "this directory is not initialised, so each Terraform below takes the \
-                             lock for itself",
-                        ),
-                    });
-                }
-            }
-            job.targets.push(target);
-        }
-        BackendLock::Native => {}
-        BackendLock::None { why } => job.notes.push(why),
-    }
-    finish(job, resolved)
-}
-
 fn finish(mut job: LockedJob, resolved: Option<Resolved>) -> Result<Job, Error> {
+    in_order(&mut job.targets)?;
+    job.basis = Basis::of(&job, resolved.as_ref());
     if let Some(resolved) = resolved {
         job.details.push(resolved.in_words());
         job.notes.extend(resolved.notes);
     }
-    in_order(&mut job.targets)?;
-    if job.targets.is_empty() {
-        let mut child = job.child;
-        if let Some(native) = &job.native {
-            child.args = native.argv_with_lock_timeout(job.lock_timeout.value);
-        }
+    // One that locks for itself is our child all the same, for the signals.
+    if job.targets.is_empty() && job.native.is_none() {
+        let child = job.child;
         let warning = (!job.notes.is_empty()).then(|| job.notes.join("; "));
         let detail = Some("no lock of ours to take".to_owned());
         return Ok(Job::Exec { child, warning, detail });
@@ -339,22 +265,46 @@ fn finish(mut job: LockedJob, resolved: Option<Resolved>) -> Result<Job, Error> 
     Ok(Job::Locked(Box::new(job)))
 }
 
+/// Reads the arguments as the program will.
+fn read(
+    args: &[OsString],
+    program: &Path,
+    place: &Place<'_>,
+) -> Result<(Dialect, Invocation), ArgsError> {
+    let as_terraform = Invocation::parse(args, place.env, Dialect::Terraform)?;
+    let as_tofu = Invocation::parse(args, place.env, Dialect::OpenTofu)?;
+    let dialect = dialect(program, || {
+        as_tofu != as_terraform
+            || as_tofu.lock_use() == LockUse::Locks
+                && terraforms_dir(&as_tofu, place).is_some_and(|dir| has_tofu_files(&dir))
+    });
+    Ok((dialect, if dialect == Dialect::OpenTofu { as_tofu } else { as_terraform }))
+}
+
 /// A `-lock-timeout` of Terraform's own means the same as ours and wins.
-fn lock_timeout(invocation: &Invocation, settings: &Settings) -> Result<Sourced<Duration>, Error> {
+fn lock_timeout(invocation: &Invocation, settings: &Settings) -> Sourced<Duration> {
     match invocation.lock_timeout() {
-        Ok(Some((value, said))) => {
-            let origin = Origin::Argument(format!("-lock-timeout in {said}"));
-            Ok(Sourced { value, origin })
+        Some((value, said)) => {
+            Sourced { value, origin: Origin::Argument(format!("-lock-timeout in {said}")) }
         }
-        Ok(None) => Ok(settings.lock_timeout.clone()),
-        Err(error) => Err(Error::Usage { message: error.to_string(), hint: Some(error.hint()) }),
+        None => settings.lock_timeout.clone(),
     }
 }
 
-/// Whose files count, by the name of the binary.
-fn dialect(program: &Path) -> Dialect {
-    let name = program.file_name().unwrap_or_default();
-    if name == "tofu" { Dialect::OpenTofu } else { Dialect::Terraform }
+/// Whether the lock of this state would make no directory: what stock Terraform does where there is
+/// none depends on the command, and on how the path is written.
+fn has_directory(state: &Path) -> bool {
+    state.parent().is_some_and(Path::is_dir)
+}
+
+/// Where Terraform will work, without a link in it: what it joins is then the same as text and for
+/// the kernel. Nothing where it cannot go there.
+fn terraforms_dir(invocation: &Invocation, place: &Place<'_>) -> Option<PathBuf> {
+    let dir = match invocation.chdir() {
+        Some(chdir) => place.dir.join(chdir),
+        None => place.dir.clone(),
+    };
+    dir.canonicalize().ok().filter(|dir| dir.is_dir())
 }
 
 fn has_detailed_exit_code(args: &[OsString]) -> bool {
@@ -363,30 +313,6 @@ fn has_detailed_exit_code(args: &[OsString]) -> bool {
         let flag = text.trim_start_matches('-');
         text.starts_with('-') && (flag == "detailed-exitcode" || flag == "detailed-exitcode=true")
     })
-}
-
-/// `state pull` creates a workspace that is missing, and changes nothing of one that is there.
-fn create_workspace(program: &Path, workspace: &str, invocation: &Invocation) -> ChildCommand {
-    let chdir = invocation.chdir().map(|dir| {
-        let mut flag = OsString::from("-chdir=");
-        flag.push(dir);
-        flag
-    });
-    create_workspace_in(program, workspace, chdir.as_slice())
-}
-
-fn create_workspace_in(program: &Path, workspace: &str, before: &[OsString]) -> ChildCommand {
-    let words = ["state", "pull"].map(OsString::from);
-    ChildCommand {
-        program: program.to_owned(),
-        args: before.iter().cloned().chain(words).collect(),
-        env: vec![
-            ("TF_WORKSPACE", OsString::from(workspace)),
-            // Flags meant for the user's own command.
-            ("TF_CLI_ARGS", OsString::new()),
-            ("TF_CLI_ARGS_state_pull", OsString::new()),
-        ],
-    }
 }
 
 /// The name by which tfwrap was called, where that is Terraform's.

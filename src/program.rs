@@ -1,13 +1,18 @@
-//! Which binary a name means: the search along `PATH` that never finds tfwrap itself.
+//! Which binary a name means: the search along `PATH` that never finds tfwrap itself; and which of
+//! the two programs it is.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use nix::unistd::{AccessFlags, access};
 
 use crate::env::Env;
 use crate::error::Error;
+use crate::report::shell_command;
+use crate::supervise;
+use crate::terraform::Dialect;
 
 /// A file by device and inode: tfwrap itself, under whatever name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,32 +30,118 @@ impl FileId {
     }
 }
 
-/// Searches `PATH` for a command, passing over tfwrap itself and relative entries.
+/// Whose flags and files count: told by the name of what the path leads to, else by its own; where
+/// neither tells and it `matters`, by what the binary says of itself.
+pub fn dialect(program: &Path, matters: impl FnOnce() -> bool) -> Dialect {
+    static ASKED: Mutex<Option<(PathBuf, Dialect)>> = Mutex::new(None);
+    if let Some(dialect) = dialect_of_name(program) {
+        return dialect;
+    }
+    if !matters() {
+        return Dialect::default();
+    }
+    let mut asked = ASKED.lock().unwrap_or_else(PoisonError::into_inner);
+    match &*asked {
+        Some((known, dialect)) if known == program => *dialect,
+        _ => {
+            let answer = supervise::first_words(program, "version").unwrap_or_default();
+            let dialect =
+                if answer.contains("OpenTofu") { Dialect::OpenTofu } else { Dialect::Terraform };
+            *asked = Some((program.to_owned(), dialect));
+            dialect
+        }
+    }
+}
+
+/// Nothing where no name tells.
+fn dialect_of_name(program: &Path) -> Option<Dialect> {
+    let target = program.canonicalize().ok();
+    target.iter().map(PathBuf::as_path).chain([program]).find_map(|path| {
+        let name = path.file_name()?.to_string_lossy();
+        if name.starts_with("tofu") || name.starts_with("opentofu") {
+            return Some(Dialect::OpenTofu);
+        }
+        name.starts_with("terraform").then_some(Dialect::Terraform)
+    })
+}
+
+/// Searches `PATH` for a command, passing over tfwrap itself.
+///
+/// A relative entry is not searched: what stands there depends on where one is, and a Terraform
+/// starts others elsewhere. A shell does search it, so whatever the shell would find there is not
+/// passed over in silence.
 ///
 /// # Errors
-/// Not found, or found only where it cannot be executed.
+/// Not found, found only where it cannot be executed, or another one is first for the shell.
 pub fn search(name: &OsStr, env: &Env, this: Option<FileId>) -> Result<PathBuf, Error> {
     let path = env.get_os("PATH").map(OsStr::to_os_string).unwrap_or_default();
-    let mut refused = None;
-    for dir in std::env::split_paths(&path).filter(|dir| dir.is_absolute()) {
-        let candidate = dir.join(name);
+    let (mut refused, mut relative) = (None, None);
+    for dir in std::env::split_paths(&path) {
+        // An empty entry is the working directory.
+        let candidate =
+            if dir.as_os_str().is_empty() { Path::new(".").join(name) } else { dir.join(name) };
         let Some(id) = FileId::of(&candidate) else { continue };
         if Some(id) == this || !candidate.is_file() {
             continue;
         }
-        match access(&candidate, AccessFlags::X_OK) {
-            Ok(()) => return Ok(candidate),
-            Err(_) => refused = refused.or(Some(candidate)),
+        match (access(&candidate, AccessFlags::X_OK), dir.is_absolute()) {
+            (Ok(()), true) => return not_before(relative, candidate),
+            (Ok(()), false) => relative = relative.or(Some(candidate)),
+            (Err(_), true) => refused = refused.or(Some(candidate)),
+            (Err(_), false) => {}
         }
     }
-    match refused {
-        Some(path) => {
+    match (relative, refused) {
+        (Some(relative), _) => {
+            let relative = relative.display().to_string();
+            let quoted = shell_command(&[&relative]);
+            Err(Error::NotFound {
+                message: format!(
+                    "`{}` was not found on PATH: `{relative}` is there by a relative entry, which \
+                     tfwrap does not follow",
+                    name.display()
+                ),
+                hint: Some(format!(
+                    "name it with `--terraform {quoted}` or `TFWRAP_TERRAFORM`, or make the entry \
+                     of PATH absolute"
+                )),
+            })
+        }
+        (None, Some(path)) => {
             Err(Error::NotExecutable { message: format!("`{}` is not executable", path.display()) })
         }
-        None => Err(Error::NotFound {
+        (None, None) => Err(Error::NotFound {
             message: format!("`{}` was not found on PATH", name.display()),
             hint: None,
         }),
+    }
+}
+
+/// What was found, unless a shell runs another one.
+fn not_before(relative: Option<PathBuf>, found: PathBuf) -> Result<PathBuf, Error> {
+    let Some(relative) = relative else { return Ok(found) };
+    let (relative, found) = (relative.display().to_string(), found.display().to_string());
+    Err(Error::Config {
+        message: format!(
+            "a shell runs `{relative}`, which is on PATH by a relative entry; tfwrap does not \
+             follow those and would run `{found}`"
+        ),
+        hint: Some(format!(
+            "say which one with `--terraform {}` or `--terraform {}` (or `TFWRAP_TERRAFORM`), or \
+             make the entry of PATH absolute",
+            shell_command(&[&relative]),
+            shell_command(&[&found])
+        )),
+    })
+}
+
+/// Whether a shell finds the command on `PATH`, where `search` will, or will say why not.
+#[must_use]
+pub fn is_on_path(name: &OsStr, env: &Env, this: Option<FileId>) -> bool {
+    match search(name, env, this) {
+        Ok(_) | Err(Error::Config { .. }) => true,
+        Err(Error::NotFound { hint, .. }) => hint.is_some(),
+        Err(_) => false,
     }
 }
 
@@ -75,7 +166,7 @@ pub fn find_terraform(
     let mut last = None;
     for name in names {
         match search(name, env, this) {
-            Err(error @ Error::NotFound { .. }) => last = last.or(Some(error)),
+            Err(error @ Error::NotFound { hint: None, .. }) => last = last.or(Some(error)),
             found => return found,
         }
     }
@@ -135,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn tfwrap_itself_and_relative_entries_are_passed_over() {
+    fn tfwrap_itself_is_passed_over() {
         let top = tempfile::tempdir().unwrap();
         let me = file(&top.path().join("me/tfwrap"), 0o755);
         std::fs::create_dir(top.path().join("shim")).unwrap();
@@ -145,9 +236,11 @@ mod tests {
         std::fs::create_dir_all(top.path().join("dir/terraform")).unwrap();
         let real = file(&top.path().join("real/terraform"), 0o755);
         let dirs = ["shim", "me", "data", "dir", "real"].map(|name| top.path().join(name));
-        let path =
-            std::env::join_paths(std::iter::once(PathBuf::from(".")).chain(dirs.iter().cloned()))
-                .unwrap();
+        // A relative entry with nothing in it changes nothing.
+        let path = std::env::join_paths(
+            [PathBuf::new(), PathBuf::from("no-such")].into_iter().chain(dirs.iter().cloned()),
+        )
+        .unwrap();
         let env: Env = [(OsString::from("PATH"), path)].into_iter().collect();
         let this = FileId::of(&me);
         assert_eq!(find_terraform(None, None, &env, this), Ok(real.clone()));
@@ -156,6 +249,23 @@ mod tests {
         assert!(matches!(error, Error::Config { .. }), "{error}");
         let named = real.clone().into_os_string();
         assert_eq!(find_terraform(Some(&named), None, &env, this), Ok(real));
+    }
+
+    #[test]
+    fn the_name_of_what_a_link_leads_to_tells_the_dialect() {
+        let top = tempfile::tempdir().unwrap();
+        for (file_name, link, expected) in [
+            ("tofu1.9.0", "terraform", Some(Dialect::OpenTofu)),
+            ("terraform-bin", "tofu", Some(Dialect::Terraform)),
+            ("opentofu", "tf", Some(Dialect::OpenTofu)),
+            ("tenv", "tofu", Some(Dialect::OpenTofu)),
+            ("tenv", "tf", None),
+        ] {
+            let dir = top.path().join(format!("{file_name}-{link}"));
+            let target = file(&dir.join(file_name), 0o755);
+            symlink(&target, dir.join(link)).unwrap();
+            assert_eq!(dialect_of_name(&dir.join(link)), expected, "{link} -> {file_name}");
+        }
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub fn prepare(env: &Env, this_path: &Path, terraform_is_set: bool) -> Result<Pa
         .into_iter()
         .filter(|name| {
             (*name == "terraform" && terraform_is_set)
-                || program::search(name.as_ref(), env, id).is_ok()
+                || program::is_on_path(name.as_ref(), env, id)
         })
         .collect();
     // One directory per binary and set of names, so that runs side by side never undo each

@@ -1,8 +1,11 @@
 //! From the arguments to the run: everything before the first remote request.
 
+mod planner;
 mod session;
 mod take_over;
 
+pub(crate) use planner::Planner;
+use planner::working_dir;
 use session::{LAST_WORDS, keeper, locked, ours};
 use std::ffi::{OsStr, OsString};
 use std::io::{IsTerminal, Write};
@@ -18,8 +21,8 @@ use crate::command::recover::Recovery;
 use crate::env::Env;
 use crate::error::Error;
 use crate::exit_code;
-use crate::job::{self, ChildCommand, Found, Job, Place};
-use crate::program::{self, FileId};
+use crate::job::{self, ChildCommand, Found, Job};
+use crate::program;
 use crate::receipt::job_hash;
 use crate::report::github::{self};
 use crate::report::{self, Notice, Reporter, use_color};
@@ -50,11 +53,11 @@ pub(crate) fn start(args: &[OsString], env: &Env) -> u8 {
     };
     let ci = Ci::from_env(env);
     match prepare(&line, program, env, &ci) {
-        Ok((settings, job)) => {
-            let options = report_options(&settings, env, &ci);
+        Ok((planner, job)) => {
+            let options = report_options(&planner.settings, env, &ci);
             match job {
                 Job::Exec { child, warning, detail } => exec(&child, warning, detail, options, env),
-                Job::Locked(job) => locked(*job, &settings, &ci, options, env),
+                Job::Locked(job) => locked(*job, planner, &ci, options),
                 Job::Status(args, found) => ours(options, &found, async |shell, targets| {
                     let on_terminal = std::io::stdout().is_terminal();
                     command::status::run(shell, targets, args, on_terminal).await
@@ -77,7 +80,7 @@ pub(crate) fn start(args: &[OsString], env: &Env) -> u8 {
                     })
                 }
                 Job::Hold(job, _) if command::hold::is_keeper(program) => {
-                    keeper(*job, &settings, &ci, options, env)
+                    keeper(*job, planner, &ci, options)
                 }
                 Job::Hold(_, hold) => command::hold::run(args, hold, env)
                     .unwrap_or_else(|error| fail(&error, options)),
@@ -92,7 +95,7 @@ fn prepare(
     program: &OsStr,
     env: &Env,
     ci: &Ci,
-) -> Result<(Settings, Job), Error> {
+) -> Result<(Planner, Job), Error> {
     if depth(env) > MOST_NESTINGS {
         return Err(Error::Config {
             message: format!("tfwrap is called by itself more than {MOST_NESTINGS} times"),
@@ -117,22 +120,18 @@ fn prepare(
             hint: None,
         })?;
     }
-    let dir = std::env::current_dir().map_err(|error| Error::Config {
-        message: format!("the working directory cannot be used: {error}"),
-        hint: None,
-    })?;
-    let file = settings::read_file(&options, env, &terraforms_dir(line, &dir))?;
+    let file = settings::read_file(&options, env, &terraforms_dir(line, &working_dir()?))?;
     let inputs = Inputs { options: &options, env, file: file.as_ref(), in_ci: ci.in_ci };
     let settings = Settings::resolve(&inputs)?;
-    let place = Place {
-        env,
-        dir,
-        this: FileId::of(&this_path),
+    let planner = Planner {
+        words: line.words.clone(),
+        settings,
+        env: env.clone(),
         this_path,
         called_as: job::called_as(program),
     };
-    let job = job::plan(&line.words, &settings, &place)?;
-    Ok((settings, job))
+    let job = planner.plan()?;
+    Ok((planner, job))
 }
 
 /// The directory in which Terraform will work: a leading `-chdir=` counts for the search of our

@@ -61,6 +61,26 @@ pub fn secure(dir: &Path) -> Result<(), String> {
     Ok(())
 }
 
+/// Whose the directory is; nothing where there is none.
+#[must_use]
+pub fn owner(dir: &Path) -> Option<u32> {
+    dir.symlink_metadata().ok().map(|metadata| metadata.uid())
+}
+
+/// What to do about one that cannot be used; `is_below`: by a command below a `run` or a `hold`.
+/// That must find the files of the latter, and another directory would part the two.
+#[must_use]
+pub fn hint(is_below: bool) -> Option<String> {
+    let text = if is_below {
+        "call it as the user of the `run` or `hold` (without `sudo`), with the `TFWRAP_STATE_DIR` that \
+         it gives; in a container, with that directory mounted there; if the directory was removed \
+         meanwhile, end the `run` or `hold` and begin it anew"
+    } else {
+        "name a directory of your own with `TFWRAP_STATE_DIR`"
+    };
+    Some(text.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

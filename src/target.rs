@@ -49,6 +49,56 @@ pub enum StoreSpec {
     },
 }
 
+/// What a lock is known by, whatever it is called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Register {
+    rank: u8,
+    place: String,
+    aws: Option<Box<AwsSettings>>,
+}
+
+impl Register {
+    /// The one global order in which several locks are taken, so that no two runs wait for each
+    /// other: DynamoDB, then file, each by name.
+    #[must_use]
+    pub fn order(&self) -> (u8, &str, [Option<&str>; 3]) {
+        let aws = self.aws.as_deref();
+        let way = [
+            aws.and_then(|aws| aws.region.as_deref()),
+            aws.and_then(|aws| aws.endpoints.dynamodb.as_deref()),
+            aws.and_then(|aws| aws.profile.as_deref()),
+        ];
+        (self.rank, &self.place, way)
+    }
+
+    /// Whether both may be one, reached with other settings: only a look in the register tells.
+    #[must_use]
+    pub fn may_be(&self, other: &Self) -> bool {
+        (self.rank, &self.place) == (other.rank, &other.place)
+    }
+}
+
+/// How many links may follow each other, as for the kernel.
+const MOST_LINKS: usize = 40;
+
+/// A path with all links followed, or where it would be if it were made.
+#[must_use]
+pub fn real_path(path: &Path) -> PathBuf {
+    let mut path = path.to_owned();
+    for _ in 0..MOST_LINKS {
+        if let Ok(real) = std::fs::canonicalize(&path) {
+            return real;
+        }
+        // A link that leads to what is not there yet.
+        let Ok(target) = std::fs::read_link(&path) else { break };
+        path = path.parent().unwrap_or(Path::new("/")).join(target);
+    }
+    match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) => real_path(parent).join(name),
+        _ => path,
+    }
+}
+
 impl LockTarget {
     /// The DynamoDB lock of an S3 backend.
     #[must_use]
@@ -126,16 +176,27 @@ impl LockTarget {
         }
     }
 
-    /// The one global order in which several locks are taken, so that no two runs wait for each
-    /// other: DynamoDB, then file, each by name.
+    /// What the lock is known by: two names of one register are one lock.
     #[must_use]
-    pub fn order(&self) -> (u8, String) {
-        let rank = match self.store {
-            StoreSpec::DynamoDb { .. } => 1,
-            StoreSpec::File { .. } => 2,
-            StoreSpec::LocalState { .. } => 3,
+    pub fn register(&self) -> Register {
+        let (rank, aws) = match &self.store {
+            StoreSpec::DynamoDb { aws, .. } => (1, Some(aws.clone())),
+            StoreSpec::File { .. } => (2, None),
+            StoreSpec::LocalState { .. } => (3, None),
         };
-        (rank, self.url())
+        let place = self.real_path().map_or_else(|| self.url(), |path| path.display().to_string());
+        Register { rank, place, aws }
+    }
+
+    /// Where the register is a file: which it is, once all links are followed.
+    #[must_use]
+    pub fn real_path(&self) -> Option<PathBuf> {
+        match &self.store {
+            StoreSpec::DynamoDb { .. } => None,
+            // The file itself is made anew for each record; a link in its place is not followed.
+            StoreSpec::File { dir } => Some(real_path(dir).join(&self.key.0)),
+            StoreSpec::LocalState { path } => Some(real_path(path)),
+        }
     }
 
     /// Opens the store. Nothing remote is touched before the first request.

@@ -8,11 +8,12 @@
 //!
 //! Relative files are made absolute here: Terraform opens them after `-chdir`, we before.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::config::{BackendConfig, Section};
-use super::{AssumeRole, AwsEndpoints, AwsSettings, BackendError, WebIdentity};
+use super::{AssumeRole, AwsEndpoints, AwsSettings, BackendError, WebIdentity, go_path};
 use crate::duration;
 use crate::env::Env;
 
@@ -37,7 +38,7 @@ impl Surroundings<'_> {
         match (text.strip_prefix('~'), home) {
             (Some(""), Some(home)) => home.to_owned(),
             (Some(rest), Some(home)) if rest.starts_with('/') => {
-                home.join(rest.trim_start_matches('/'))
+                go_path::join([home.as_os_str(), OsStr::new(rest)])
             }
             _ => self.dir.join(text),
         }

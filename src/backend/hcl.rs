@@ -25,6 +25,13 @@ pub(super) struct Declared {
     pub(super) attributes: Result<Map<String, Value>, BackendError>,
 }
 
+/// Whether there are files here that only `OpenTofu` reads.
+#[must_use]
+pub fn has_tofu_files(dir: &Path) -> bool {
+    let names = |dialect| configuration_files(dir, dialect).unwrap_or_default();
+    names(Dialect::OpenTofu) != names(Dialect::Terraform)
+}
+
 /// Finds the backend that the configuration in `dir` declares. Override files win, as with
 /// Terraform.
 pub(super) fn find(dir: &Path, dialect: Dialect) -> Result<Option<Declared>, BackendError> {

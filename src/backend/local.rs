@@ -1,15 +1,16 @@
 //! The local backend: the very file that Terraform locks.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use super::BackendError;
 use super::config::BackendConfig;
 use super::workspace::DEFAULT;
+use super::{BackendError, go_path};
 
 const FILE: &str = "terraform.tfstate";
 
-/// Finds the state file, absolute. Not resolved further: `..` and links are the kernel's, as they
-/// are for Terraform.
+/// Finds the state file, absolute. A `flag` and the backend's `path` are opened as they are, so
+/// their `..` and links are the kernel's; the path in a workspace is joined as text.
 ///
 /// A `flag` (`-state-out`, else `-state`) counts in every workspace. The backend's `path` counts in
 /// the default one only, its `workspace_dir` in all the others.
@@ -37,7 +38,7 @@ pub(super) fn state_path(
         return Ok(dir.join(path.as_deref().unwrap_or(FILE)));
     }
     let workspaces = workspace_dir.as_deref().unwrap_or("terraform.tfstate.d");
-    Ok(dir.join(workspaces).join(workspace).join(FILE))
+    Ok(dir.join(go_path::join([workspaces, workspace, FILE].map(OsStr::new))))
 }
 
 #[cfg(test)]
@@ -62,6 +63,9 @@ mod tests {
         let path = json!({"path": "p/x.tfstate", "workspace_dir": null});
         let dir = json!({"path": null, "workspace_dir": "wsd"});
         let both = json!({"path": "p/x.tfstate", "workspace_dir": "wsd"});
+        let linked = json!({"workspace_dir": "lnk/../wsd"});
+        let absolute = json!({"workspace_dir": "/lnk/../wsd"});
+        let through = json!({"path": "lnk/../x.tfstate"});
         for (attributes, workspace, flag, expected) in [
             (&none, "default", None, "/w/terraform.tfstate"),
             (&none, "default", Some("other.tfstate"), "/w/other.tfstate"),
@@ -79,6 +83,12 @@ mod tests {
             (&dir, "w1", None, "/w/wsd/w1/terraform.tfstate"),
             (&both, "default", None, "/w/p/x.tfstate"),
             (&both, "w1", None, "/w/wsd/w1/terraform.tfstate"),
+            (&none, "..", None, "/w/terraform.tfstate"),
+            (&none, "/abs", None, "/w/terraform.tfstate.d/abs/terraform.tfstate"),
+            (&none, "a/../../b", None, "/w/b/terraform.tfstate"),
+            (&linked, "w1", None, "/w/wsd/w1/terraform.tfstate"),
+            (&absolute, "w1", None, "/wsd/w1/terraform.tfstate"),
+            (&through, "default", None, "/w/lnk/../x.tfstate"),
         ] {
             let config = config(attributes);
             let found =

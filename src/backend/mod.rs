@@ -10,7 +10,8 @@ mod aws_settings;
 mod config;
 mod data_dir;
 mod error;
-mod go_path;
+mod go_json;
+pub(crate) mod go_path;
 mod hcl;
 mod local;
 mod plan_file;
@@ -22,6 +23,7 @@ mod workspace;
 pub use aws::{AssumeRole, AwsEndpoints, AwsSettings, WebIdentity};
 pub use aws_settings::aws_from_env;
 pub use error::BackendError;
+pub use hcl::has_tofu_files;
 pub use resolve::resolve;
 pub use s3::{Encryption, ObjectSettings, S3Backend};
 pub use workspace::Workspace;
@@ -30,6 +32,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use crate::env::Env;
+pub use crate::terraform::Dialect;
 use crate::terraform::StateFlag;
 
 /// Where Terraform keeps the state of one directory and workspace.
@@ -44,16 +47,6 @@ pub enum Backend {
     S3(Box<S3Backend>),
     /// One that tfwrap has no lock for, by Terraform's name (`gcs`, `http`, `cloud`, …).
     Other(String),
-}
-
-/// Which of the two programs is to run: they read different files.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Dialect {
-    /// `.tf` and `.tf.json`.
-    #[default]
-    Terraform,
-    /// Also `.tofu` and `.tofu.json`.
-    OpenTofu,
 }
 
 /// What is asked of [`resolve`]. Not printable: the environment holds keys and tokens.
@@ -106,6 +99,9 @@ pub struct Resolved {
     pub origin: String,
     /// Whether Terraform can use it as it is; otherwise `terraform init` comes first.
     pub initialised: bool,
+    /// Whether its lock is Terraform's alone to take: the empty file that a lock makes would be
+    /// read as a record of another kind.
+    pub locks_alone: bool,
     /// What the user should be told, if anything.
     pub notes: Vec<String>,
 }

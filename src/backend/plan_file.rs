@@ -1,7 +1,7 @@
 //! A saved plan: a zip archive whose entry `tfplan` names the backend that it is to be applied to.
 
 use std::fs::File;
-use std::io::{self, Cursor, Read as _, Seek as _};
+use std::io::{self, BufReader, Cursor, Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 
 use prost::Message as _;
@@ -12,6 +12,8 @@ use super::{BackendError, read};
 
 /// Plans of thousands of resources stay far below; a guard against an archive made to burst.
 const LIMIT: u64 = 256 << 20;
+/// Where the plan is in the archive.
+const ENTRY: &str = "tfplan";
 /// A backend's attributes nest two deep.
 const MAX_DEPTH: usize = 32;
 
@@ -101,13 +103,20 @@ fn read_archive(
     path: &Path,
     limit: u64,
 ) -> Result<SavedPlan, String> {
-    let entry = archive.by_name("tfplan").map_err(|error| match error {
-        zip::result::ZipError::FileNotFound => "it has no entry `tfplan`".to_owned(),
+    let entry = archive.by_name(ENTRY).map_err(|error| match error {
+        zip::result::ZipError::FileNotFound => format!("it has no entry `{ENTRY}`"),
         error => error.to_string(),
     })?;
     let bytes = read::limited(entry, limit)
         .map_err(|error| error.to_string())?
         .ok_or_else(|| format!("its entry `tfplan` is larger than {limit} bytes"))?;
+    // Terraform takes the first one of that name, the archive's reader here the last one.
+    let directory = archive.central_directory_start();
+    match entries(archive.into_inner(), directory) {
+        Ok(1) => {}
+        Ok(count) => return Err(format!("it has {count} entries `{ENTRY}`, and a plan has one")),
+        Err(error) => return Err(error.to_string()),
+    }
     let plan = PlanMessage::decode(bytes.as_slice()).map_err(|error| error.to_string())?;
     if plan.version != 3 {
         return Err(format!("its format version is {}, not 3", plan.version));
@@ -123,6 +132,28 @@ fn read_archive(
         workspace: backend.workspace,
         terraform_version: plan.terraform_version,
     })
+}
+
+/// Counts the plans in the directory that begins at `start`, by the names as they stand there.
+fn entries(mut archive: impl io::Read + io::Seek, start: u64) -> io::Result<usize> {
+    const FIXED: usize = 46;
+    archive.seek(SeekFrom::Start(start))?;
+    let mut directory = BufReader::new(archive);
+    let mut count = 0;
+    loop {
+        let mut header = [0; FIXED];
+        // At least the record that ends the directory follows, and it is shorter.
+        directory.read_exact(&mut header[..4])?;
+        if header[..4] != *b"PK\x01\x02" {
+            return Ok(count);
+        }
+        directory.read_exact(&mut header[4..])?;
+        let length = |at: usize| u64::from(u16::from_le_bytes([header[at], header[at + 1]]));
+        let mut name = Vec::new();
+        directory.by_ref().take(length(28)).read_to_end(&mut name)?;
+        io::copy(&mut directory.by_ref().take(length(30) + length(32)), &mut io::sink())?;
+        count += usize::from(name == ENTRY.as_bytes());
+    }
 }
 
 fn attributes_of(msgpack: &[u8]) -> Result<Map<String, Value>, String> {

@@ -28,13 +28,14 @@ pub fn resolve(request: &Request<'_>) -> Result<Resolved, BackendError> {
             },
             origin: "`-state`".to_owned(),
             initialised: true,
+            locks_alone: false,
             notes: Vec::new(),
         });
     }
     let data_dir = data_dir::path(request.dir, request.env);
     let named = request.workspace_override.as_deref();
     let workspace = workspace::select(named, request.env, &data_dir)?;
-    let (Found { config, initialised }, notes) = match &request.plan_file {
+    let (Found { config, initialised }, mut notes) = match &request.plan_file {
         None => (directorys(request, &data_dir)?, Vec::new()),
         Some(file) => match plan_file::open(&request.dir.join(file))? {
             PlanFile::Plan(plan) => {
@@ -52,7 +53,28 @@ pub fn resolve(request: &Request<'_>) -> Result<Resolved, BackendError> {
     };
     let origin = config.as_ref().map_or(NO_BACKEND.to_owned(), |config| config.place.clone());
     let backend = backend_of(config.as_ref(), &workspace.name, request)?;
-    Ok(Resolved { backend, workspace, origin, initialised, notes })
+    let locks_alone = match &backend {
+        Backend::Local { state_path } => {
+            data_dir::files(&data_dir).iter().any(|own| is_same_file(own, state_path))
+        }
+        Backend::S3(_) | Backend::Other(_) => false,
+    };
+    if locks_alone {
+        notes.push(
+            "the state file is one of the files of the data directory: Terraform locks for itself"
+                .to_owned(),
+        );
+    }
+    Ok(Resolved { backend, workspace, origin, initialised, locks_alone, notes })
+}
+
+/// Whether both name one file, also one that does not exist yet.
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    let real = |path: &Path| {
+        let in_its_directory = || Some(path.parent()?.canonicalize().ok()?.join(path.file_name()?));
+        path.canonicalize().ok().or_else(in_its_directory)
+    };
+    real(one).is_some_and(|one| real(other) == Some(one))
 }
 
 /// A backend, and whether Terraform has recorded it.

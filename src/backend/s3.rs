@@ -93,7 +93,7 @@ impl S3Backend {
         if self.is_default_workspace() {
             return self.key.clone();
         }
-        go_path::join(&[&self.workspace_key_prefix, &self.workspace, &self.key])
+        go_path::join_text([&self.workspace_key_prefix, &self.workspace, &self.key])
     }
 
     /// Terraform's `LockID` in the lock table.

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::path::Path;
 
-use super::{BackendError, read};
+use super::{BackendError, data_dir, read};
 use crate::env::Env;
 
 /// The workspace that exists always.
@@ -31,7 +31,7 @@ pub(super) fn select(
     if let Some(name) = env.get_os("TF_WORKSPACE") {
         return checked(name, "`TF_WORKSPACE`");
     }
-    let path = data_dir.join("environment");
+    let path = data_dir::environment(data_dir);
     let origin = format!("`{}`", path.display());
     let Some(bytes) = read::optional(&path)? else { return Ok(fallback()) };
     let name = String::from_utf8(bytes).map_err(|error| BackendError::BadWorkspace {

@@ -95,32 +95,41 @@ impl Ci {
 }
 
 /// What tells this very job from all others, the legs of a matrix too: variables that every process
-/// of it has, all of a row together. The first row that is there counts.
-const JOB_KEYS: [&[&str]; 8] = [
-    &["RUNNER_TRACKING_ID"],
+/// of it has, all of a row together, and those after them where they are set. The first row that is
+/// there counts.
+const JOB_KEYS: [(&[&str], &[&str]); 8] = [
+    (&["RUNNER_TRACKING_ID"], &[]),
     // A job in a container of GitHub's has no other: a runner has one job at a time.
-    &["GITHUB_RUN_ID", "GITHUB_RUN_ATTEMPT", "GITHUB_JOB", "RUNNER_NAME"],
-    &["CI_JOB_ID"],
-    &["BUILDKITE_JOB_ID"],
-    &["VSTS_PROCESS_LOOKUP_ID"],
+    (&["GITHUB_RUN_ID", "GITHUB_RUN_ATTEMPT", "GITHUB_JOB", "RUNNER_NAME"], &[]),
+    // act, Gitea, Forgejo: legs and, with act, even runs share the first; but where they share a
+    // machine, each has directories of its own.
+    (
+        &["GITHUB_RUN_ID", "GITHUB_JOB"],
+        &["GITHUB_RUN_ATTEMPT", "GITHUB_REPOSITORY", "RUNNER_TEMP", "GITHUB_WORKSPACE"],
+    ),
+    (&["CI_JOB_ID"], &[]),
+    (&["BUILDKITE_JOB_ID"], &[]),
+    (&["VSTS_PROCESS_LOOKUP_ID"], &[]),
     // The ID of a job is the same in every run of its pipeline.
-    &["SYSTEM_JOBID", "BUILD_BUILDID"],
+    (&["SYSTEM_JOBID", "BUILD_BUILDID"], &[]),
     // The cookie is the server's, or a workspace's; the tag is a build's.
-    &["JENKINS_SERVER_COOKIE", "BUILD_TAG"],
-    &["JENKINS_SERVER_COOKIE"],
+    (&["JENKINS_SERVER_COOKIE"], &["BUILD_TAG"]),
 ];
 
 /// The first variable that tells this job from others, with its value.
 pub(crate) fn job_variable(env: &Env) -> Option<(&'static str, &str)> {
-    let row = JOB_KEYS.into_iter().find(|row| row.iter().all(|name| env.get(name).is_some()))?;
+    let is_here = |row: &&[&str]| row.iter().all(|name| env.get(name).is_some());
+    let row = JOB_KEYS.into_iter().map(|(row, _)| row).find(is_here)?;
     env.get(row[0]).map(|value| (row[0], value))
 }
 
 /// All of them together.
 fn job_key(env: &Env) -> Option<String> {
-    let values =
-        |row: &[&str]| -> Option<Vec<_>> { row.iter().map(|name| env.get(name)).collect() };
-    JOB_KEYS.into_iter().find_map(values).map(|values| values.join("\n"))
+    JOB_KEYS.into_iter().find_map(|(row, also)| {
+        let values: Option<Vec<_>> = row.iter().map(|name| env.get(name)).collect();
+        let also = also.iter().filter_map(|name| env.get(name));
+        Some(values?.into_iter().chain(also).collect::<Vec<_>>().join("\n"))
+    })
 }
 
 /// Whether a flag-like variable is set to something that does not mean no.

@@ -50,7 +50,7 @@ const ROWS: &[Row] = &[
             ("GITHUB_JOB", "apply"),
         ],
         info: "https://gitea.example/acme/infra/actions/runs/12 (apply by alice)",
-        job_key: None,
+        job_key: Some("9001\napply\nacme/infra"),
     },
     Row {
         system: Some(System::GitLab),
@@ -233,6 +233,25 @@ fn every_ci_is_recognised_and_says_who_runs_where() {
         assert_eq!(ci.info_text(), *info);
         assert_eq!(ci.job_key.as_deref(), *job_key, "{system:?}");
     }
+}
+
+/// `RUNNER_TRACKING_ID` is empty there, `RUNNER_NAME` unset, and every run of act's is number 1.
+#[test]
+fn the_legs_of_a_matrix_are_told_apart_where_no_runner_tracks_them() {
+    let leg = |temp: &str, attempt: &str| {
+        let fixed = [
+            ("GITHUB_ACTIONS", "true"),
+            ("ACT", "true"),
+            ("RUNNER_TRACKING_ID", ""),
+            ("GITHUB_RUN_ID", "1"),
+            ("GITHUB_JOB", "apply"),
+        ];
+        let own = [("RUNNER_TEMP", temp), ("GITHUB_RUN_ATTEMPT", attempt)];
+        ci(&fixed.into_iter().chain(own).collect::<Vec<_>>()).job_key.unwrap()
+    };
+    assert_eq!(leg("/tmp/act-1/tmp", "1"), leg("/tmp/act-1/tmp", "1"));
+    assert_ne!(leg("/tmp/act-1/tmp", "1"), leg("/tmp/act-2/tmp", "1"));
+    assert_ne!(leg("/tmp/act-1/tmp", "1"), leg("/tmp/act-1/tmp", "2"));
 }
 
 #[test]

@@ -1,34 +1,26 @@
 //! `tfwrap recover`: gives back what dead runs left behind, and nothing else.
 //!
-//! What is dead is seen in `/proc` or proved by a reboot; where it cannot be seen, the record itself
-//! is watched for a beat. A run of the same CI job may be asked to end; any other stays as it is.
+//! What is dead is seen in `/proc`; where it cannot be seen, the record itself is watched for a
+//! heartbeat. A run of the same CI job may be asked to end; any other stays as it is, and is named.
+
+mod look;
 
 use std::path::Path;
 use std::time::Duration;
-
-use nix::sys::signal::Signal;
 
 use crate::clock::uptime;
 use crate::env::Env;
 use crate::error::Error;
 use crate::lock::Uptime;
-use crate::lock::lease::Lease;
-use crate::receipt::{Entry, Receipt, ReceiptFile};
+use crate::receipt::{Receipt, ReceiptFile};
 use crate::report::{Notice, clean};
-use crate::run::adopt::{adopt, complete};
+use crate::run::adopt::adopt;
 use crate::run::guard::Case;
-use crate::run::{Shell, dependents, look};
+use crate::run::{Shell, dependents};
 use crate::state_dir;
 use crate::supervise::Orphans;
 use crate::supervise::guardian::{Head, Interrupts};
 use crate::supervise::{ProcessId, Sight, World};
-
-/// Between two looks at processes.
-const LOOK: Duration = Duration::from_millis(200);
-
-/// How much of the wait is kept for a child that does not end by itself: to kill it, to let its
-/// last request settle, and to give the lock back.
-const LAST_PART: Duration = Duration::from_secs(10);
 
 /// How long a release may take through network faults, with some room.
 const A_RELEASE: Duration = Duration::from_secs(75);
@@ -77,7 +69,7 @@ pub(crate) async fn run(shell: &mut Shell, recovery: &Recovery<'_>) -> Result<()
     let mut files = receipts(recovery, "run")?;
     let until = uptime().plus(recovery.wait);
     let mut left = Vec::new();
-    let mut done = 0;
+    let (mut done, mut theirs) = (0, 0);
     // A hold waits for those that run under it, so they come first; and for one that was begun
     // under it, so all are told before any is waited for.
     files.sort_by_cached_key(|file| file.read().is_ok_and(|receipt| receipt.is_hold));
@@ -85,11 +77,11 @@ pub(crate) async fn run(shell: &mut Shell, recovery: &Recovery<'_>) -> Result<()
     for file in &files {
         let is_hold = file.read().is_ok_and(|receipt| receipt.is_hold);
         if is_hold && !std::mem::replace(&mut told, true) {
-            tell_holds(shell, recovery, &files);
+            look::tell_holds(shell, recovery, &files);
         }
         match one(shell, recovery, file, until).await {
             Ok(Fate::Settled) => done += 1,
-            Ok(Fate::Theirs) => {}
+            Ok(Fate::Theirs) => theirs += 1,
             Ok(Fate::Left(why)) => left.push(why),
             Err(error @ Error::Interrupted { .. }) => return Err(error),
             // No reason to leave the others.
@@ -106,7 +98,7 @@ pub(crate) async fn run(shell: &mut Shell, recovery: &Recovery<'_>) -> Result<()
             ),
         });
     }
-    if done == 0 {
+    if done == 0 && theirs == 0 {
         shell.say(Notice::Note { message: "nothing to recover".to_owned() });
     }
     Ok(())
@@ -143,22 +135,29 @@ async fn one(
     };
     match receipt.world.seen_from(&here) {
         Sight::Here => {}
-        Sight::BeforeBoot => return give_back(shell, recovery, file, &receipt, None, until).await,
-        Sight::Elsewhere if is_of_this_job => {
-            if beats(shell, &receipt, recovery.env).await? {
-                return Ok(Fate::Left(format!(
-                    "{} still beats, where this machine cannot see it",
-                    run_of(&receipt)
-                )));
+        // Its name says little: cloned machines share one, and so does a directory on a server.
+        Sight::Elsewhere if is_of_this_job || receipt.world.may_be_before_boot(&here) => {
+            if !look::beats(shell, &receipt, recovery.env).await? {
+                return give_back(shell, recovery, file, &receipt, None, until).await;
             }
-            return give_back(shell, recovery, file, &receipt, None, until).await;
+            let what =
+                format!("{} still beats, where this machine cannot see it", run_of(&receipt));
+            if is_of_this_job {
+                return Ok(Fate::Left(what));
+            }
+            leave(shell, recovery, &receipt, &what);
+            return Ok(Fate::Theirs);
         }
-        Sight::Elsewhere => return Ok(Fate::Theirs),
+        Sight::Elsewhere => {
+            let what = format!("{} is another machine's or another container's", run_of(&receipt));
+            leave(shell, recovery, &receipt, &what);
+            return Ok(Fate::Theirs);
+        }
     }
     if recovery.may_end(&receipt) {
         // What a hold needs to give its locks back is always waited for.
         let until = if receipt.is_hold { until.max(uptime().plus(A_RELEASE)) } else { until };
-        wait_for(shell, &receipt, file, until).await?;
+        look::wait_for(shell, &receipt, file, until).await?;
     }
     // It, or its guardian, may have settled it meanwhile.
     let receipt = match file.read() {
@@ -175,7 +174,10 @@ async fn one(
         (true, _) if is_of_this_job => {
             Ok(Fate::Left(format!("{} has not ended", run_of(&receipt))))
         }
-        (true, _) => Ok(Fate::Theirs),
+        (true, _) => {
+            leave(shell, recovery, &receipt, &format!("{} still runs", run_of(&receipt)));
+            Ok(Fate::Theirs)
+        }
         (false, Some(child)) if !is_of_this_job => Ok(Fate::Left(format!(
             "{} was killed, but what it started still runs (process {}): end that first",
             run_of(&receipt),
@@ -191,79 +193,27 @@ async fn one(
 }
 
 fn run_of(receipt: &Receipt) -> String {
-    format!("the run of process {} (since {})", receipt.runner.pid, clean(&receipt.began))
+    let what = if receipt.is_hold { "hold" } else { "run" };
+    format!("the {what} of process {} (since {})", receipt.runner.pid, clean(&receipt.began))
 }
 
-/// Waits for a run of this job to end: the step is over, so nobody else does. One that nobody has
-/// told to end is told; a child that does not is killed while there is time to give the lock back.
-async fn wait_for(
-    shell: &mut Shell,
-    receipt: &Receipt,
-    file: &ReceiptFile,
-    until: Uptime,
-) -> Result<(), Error> {
-    let last_part = LAST_PART.min(until.since(uptime()) / 3);
-    let mut told = false;
-    let mut killed = false;
-    let mut child = receipt.child;
-    loop {
-        let runs = receipt.runner.is_alive();
-        let guarded = receipt.guardian.is_some_and(ProcessId::is_alive);
-        if !runs && !guarded {
-            return Ok(());
-        }
-        if !std::mem::replace(&mut told, true) {
-            shell.say(Notice::Note {
-                message: format!("waiting for the end of {}", run_of(receipt)),
-            });
-            // Holds were told already.
-            if runs && !receipt.is_hold {
-                ask_to_end(shell, receipt);
-            }
-        }
-        let now = uptime();
-        if now >= until {
-            return Ok(());
-        }
-        if let Ok(newer) = file.read() {
-            child = newer.child;
-        }
-        let is_late = now.plus(last_part) >= until;
-        if let (true, false, Some(child)) = (is_late, killed, child) {
-            killed = true;
-            shell.say(Notice::Warning {
-                message: format!(
-                    "killed the child, process {}: the wait is over",
-                    child.leader.pid
-                ),
-                hint: Some("check the state with `terraform plan`".to_owned()),
-            });
-            drop(child.signal(Signal::SIGKILL));
-        }
-        look::pause(shell, LOOK.min(until.since(now))).await?;
-    }
-}
-
-fn tell_holds(shell: &Shell, recovery: &Recovery<'_>, files: &[ReceiptFile]) {
-    let Some(here) = World::here() else { return };
-    for receipt in files.iter().filter_map(|file| file.read().ok()) {
-        let is_here = receipt.world.seen_from(&here) == Sight::Here;
-        if receipt.is_hold && is_here && recovery.may_end(&receipt) {
-            ask_to_end(shell, &receipt);
-        }
-    }
-}
-
-fn ask_to_end(shell: &Shell, receipt: &Receipt) {
-    match receipt.runner.signal(Signal::SIGTERM) {
-        Ok(true) => shell
-            .say(Notice::Note { message: format!("asked process {} to end", receipt.runner.pid) }),
-        Ok(false) => {}
-        Err(error) => shell.say(Notice::Warning {
-            message: format!("process {} could not be asked to end: {error}", receipt.runner.pid),
-            hint: None,
-        }),
-    }
+/// Says of a run that is none of our business whose it is.
+fn leave(shell: &Shell, recovery: &Recovery<'_>, receipt: &Receipt, what: &str) {
+    let whose = match (&receipt.job, &recovery.job) {
+        (Some(theirs), Some(ours)) if theirs == ours => "it is of this CI job",
+        (Some(_), Some(_)) => "it is of another CI job",
+        (Some(_), None) => "it is of a CI job, and this is none",
+        (None, Some(_)) => "it is of no CI job, and this is one",
+        (None, None) => "only a run of the same CI job is asked to end",
+    };
+    let own = receipt.locks.iter().filter(|entry| !entry.inherited);
+    let locks: Vec<_> = own.map(|it| format!("`{}` (ID {})", it.target.url(), it.id)).collect();
+    let holds = if locks.is_empty() {
+        "holds no lock of its own".to_owned()
+    } else {
+        format!("holds or waits for {}", locks.join(", "))
+    };
+    shell.say(Notice::Note { message: format!("left alone: {what}, and {holds}; {whose}") });
 }
 
 /// Gives back what a dead run held, after ending what still runs of it.
@@ -279,9 +229,9 @@ async fn give_back(
     // What it had inherited is not given back here.
     let own = receipt.locks.iter().filter(|entry| !entry.inherited);
     let own: Vec<_> = own.map(|entry| entry.id.clone()).collect();
-    let living = dependents::living(file.path().parent().unwrap_or(Path::new("/")), &own);
-    if let Some(first) = living.first() {
-        return Ok(Fate::Left(format!("{} runs under a lock of it", run_of(first))));
+    let dir = file.path().parent().unwrap_or(Path::new("/"));
+    if let Some(who) = dependents::anybody(dir, &own) {
+        return Ok(Fate::Left(format!("{who} runs under a lock of {}", run_of(receipt))));
     }
     // Whether the child got its interrupt nobody knows any more.
     let head = Head { child, interrupts: Interrupts::Maybe, ..Head::default() };
@@ -289,7 +239,7 @@ async fn give_back(
     if child.is_some() {
         for entry in &receipt.locks {
             // Without an answer the lock is kept all the same; the store is asked again.
-            if let Ok(Some(lease)) = lease_of(shell, entry, receipt, recovery.env).await {
+            if let Ok(Some(lease)) = look::lease_of(shell, entry, receipt, recovery.env).await {
                 case.declared(&entry.id, lease);
             }
         }
@@ -344,53 +294,4 @@ pub(super) async fn finish(
         }),
         Fate::Left(message) => Err(Error::LeftBehind { message, hint: None }),
     }
-}
-
-/// What the dead declared for a lock that is still theirs. While their child is ended, it is kept
-/// just so: whoever does that may be killed, too, and then it must expire.
-async fn lease_of(
-    shell: &mut Shell,
-    entry: &Entry,
-    receipt: &Receipt,
-    env: &Env,
-) -> Result<Option<Lease>, Error> {
-    let target = complete(entry, receipt, env);
-    if entry.inherited || !target.has_lease() {
-        return Ok(None);
-    }
-    let lock = target.url();
-    let store =
-        target.open().await.map_err(|source| Error::Store { lock: lock.clone(), source })?;
-    let register = look::Register { lock, store, key: target.key.clone() };
-    let stored = look::read(shell, &register, look::PATIENCE).await?;
-    let record = stored.map(|stored| stored.record).filter(|it| it.is_held_by(&entry.id));
-    Ok(record.and_then(|record| Lease::parse(record.lease.as_deref()?)))
-}
-
-/// Whether any lock of the receipt shows a sign of life within two beats.
-async fn beats(shell: &mut Shell, receipt: &Receipt, env: &Env) -> Result<bool, Error> {
-    for entry in receipt.locks.iter().filter(|entry| !entry.inherited) {
-        let target = complete(entry, receipt, env);
-        if !target.has_lease() {
-            continue;
-        }
-        let lock = target.url();
-        let store =
-            target.open().await.map_err(|source| Error::Store { lock: lock.clone(), source })?;
-        let register = look::Register { lock, store, key: target.key.clone() };
-        let Some(first) = look::read(shell, &register, look::PATIENCE).await? else { continue };
-        let lease = first.record.lease.as_deref().and_then(Lease::parse);
-        let (true, Some(lease)) = (first.record.is_held_by(&entry.id), lease) else { continue };
-        let until = uptime().plus(lease.term.period() * 2 + Duration::from_secs(2));
-        while uptime() < until {
-            look::pause(shell, Duration::from_secs(1)).await?;
-            match look::read(shell, &register, look::PATIENCE).await? {
-                Some(now) if !now.record.is_held_by(&entry.id) => break,
-                Some(now) if now.version != first.version => return Ok(true),
-                Some(_) => {}
-                None => break,
-            }
-        }
-    }
-    Ok(false)
 }

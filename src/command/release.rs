@@ -11,6 +11,7 @@ use crate::lock::LockId;
 use crate::receipt::{Receipt, ReceiptFile};
 use crate::report::{Notice, clean};
 use crate::run::{Shell, look};
+use crate::state_dir;
 use crate::supervise::{ProcessId, Sight, World};
 
 const LOOK: Duration = Duration::from_millis(100);
@@ -32,6 +33,7 @@ pub(crate) async fn run(
         recover::finish(shell, recovery, file).await?;
     }
     if chosen.is_empty() {
+        is_whole(recovery)?;
         shell.say(Notice::Note { message: "nothing is held".to_owned() });
     }
     // All before any is waited for: one that was begun under another holds that one up.
@@ -42,6 +44,25 @@ pub(crate) async fn run(
         one(shell, recovery, file, receipt).await?;
     }
     Ok(())
+}
+
+/// Whether the receipt of a hold that we were told of can have been where it was looked for.
+fn is_whole(recovery: &Recovery<'_>) -> Result<(), Error> {
+    let dir = state_dir::path(recovery.env);
+    if dir.exists() || Held::from_env(recovery.env).is_empty() {
+        return Ok(());
+    }
+    Err(Error::LeftBehind {
+        message: format!(
+            "a lock was held for this command, and `{}`, where its holder keeps its files, is gone",
+            dir.display()
+        ),
+        hint: Some(
+            "try again in a second: a holder that lives puts them back; `tfwrap status` shows the \
+             lock"
+                .to_owned(),
+        ),
+    })
 }
 
 fn is_here(receipt: &Receipt) -> bool {

@@ -23,6 +23,9 @@ pub(super) fn lock_of(
     place: &Place<'_>,
 ) -> Result<BackendLock, Error> {
     let Some(resolved) = resolved else { return Ok(BackendLock::Native) };
+    if resolved.locks_alone {
+        return Ok(BackendLock::Native);
+    }
     let leave_it = settings.no_backend_lock.value;
     let target = match &resolved.backend {
         Backend::Local { state_path } => LockTarget::of_state_file(state_path),

@@ -4,12 +4,14 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::env::Env;
 use crate::lock::lease::LeaseTerm;
 use crate::settings::{OnLockLost, Origin, Settings};
+use crate::state_dir;
 use crate::supervise::SecondSignal;
 
 /// What was typed for `run` holds for the calls below it, too: they see only the environment.
-pub(super) fn handed_down(settings: &Settings) -> Vec<(&'static str, OsString)> {
+pub(super) fn handed_down(settings: &Settings, outer: &Env) -> Vec<(&'static str, OsString)> {
     let mut env: Vec<(&'static str, OsString)> = Vec::new();
     let mut typed = |name: &'static str, origin: &Origin, value: &dyn Fn() -> OsString| {
         if matches!(origin, Origin::Flag(_)) {
@@ -56,5 +58,7 @@ pub(super) fn handed_down(settings: &Settings) -> Vec<(&'static str, OsString)> 
         LeaseTerm::After(ttl) => duration(ttl),
     };
     env.push(("TFWRAP_LEASE", lease));
+    // Wherever they run: by it they find us, and we them.
+    env.push(("TFWRAP_STATE_DIR", state_dir::path(outer).into_os_string()));
     env
 }

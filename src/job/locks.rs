@@ -1,9 +1,12 @@
 //! Which locks there are: the backend's, as a run would find it, and those of `--lock`.
 
+use std::path::Path;
+
 use super::backend_lock::{BackendLock, lock_of};
-use super::{Place, dialect, find_terraform};
-use crate::backend::{self, BackendError, Request, Resolved};
+use super::{Place, find_terraform};
+use crate::backend::{self, BackendError, Dialect, Request, Resolved};
 use crate::error::Error;
+use crate::program::dialect;
 use crate::settings::Settings;
 use crate::target::LockTarget;
 
@@ -30,7 +33,7 @@ impl Found {
 pub(super) fn find(settings: &Settings, place: &Place<'_>) -> Result<Found, Error> {
     let terraform = find_terraform(settings, place).ok();
     let request = Request {
-        dialect: terraform.as_deref().map(dialect).unwrap_or_default(),
+        dialect: dialect_in(&place.dir, terraform.as_deref()),
         allow_hcl_fallback: true,
         ..Request::new(&place.dir, place.env)
     };
@@ -49,6 +52,11 @@ pub(super) fn find(settings: &Settings, place: &Place<'_>) -> Result<Found, Erro
     }
     in_order(&mut found.targets)?;
     Ok(found)
+}
+
+/// Whose configuration files count in `dir`.
+pub(super) fn dialect_in(dir: &Path, terraform: Option<&Path>) -> Dialect {
+    terraform.map_or_else(Dialect::default, |it| dialect(it, || backend::has_tofu_files(dir)))
 }
 
 pub(super) fn further_locks(
@@ -85,12 +93,17 @@ pub(super) fn resolve(
 
 /// Puts the locks into the order in which they are taken.
 pub(super) fn in_order(targets: &mut [LockTarget]) -> Result<(), Error> {
-    targets.sort_by_key(LockTarget::order);
-    match targets.windows(2).find(|pair| pair[0].url() == pair[1].url()) {
+    targets.sort_by_cached_key(|target| {
+        let register = target.register();
+        let (rank, place, way) = register.order();
+        (rank, place.to_owned(), way.map(|part| part.map(ToOwned::to_owned)))
+    });
+    match targets.windows(2).find(|pair| pair[0].register() == pair[1].register()) {
         None => Ok(()),
         Some(twice) => Err(Error::Usage {
-            message: format!("the lock `{}` is given twice", twice[0].url()),
-            hint: None,
+            message: format!("the lock `{}` is given twice", twice[1].url()),
+            hint: (twice[0].url() != twice[1].url())
+                .then(|| format!("`{}` is another name of it", twice[0].url())),
         }),
     }
 }

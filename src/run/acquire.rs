@@ -3,13 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::look::{self, Register};
+use super::guard::Use;
 use super::shell::{Happening, Kept, Reply, Request, Shell};
 use super::supervise;
 use super::voice::{Voice, late, no_line, timed_out, took_over};
 use crate::clock::{uptime, wall};
 use crate::error::Error;
-use crate::held::Held;
 use crate::identity::{new_lock_id, new_seed};
 use crate::lock::acquire::{Acquire, Outcome, Won};
 use crate::lock::jitter::Jitter;
@@ -19,7 +18,7 @@ use crate::lock::line::{Slot, Waiter};
 use crate::lock::queue::{Action, Event, Queue};
 use crate::lock::{Holder, LockId, LockInfo, LockKey, Uptime};
 use crate::report::Notice;
-use crate::store::{Record, RecordVersion, Registers, Stored};
+use crate::store::{Record, RecordVersion, Registers};
 use crate::supervise::StopSignal;
 use crate::target::LockTarget;
 
@@ -68,52 +67,6 @@ pub(super) struct Taken {
     pub(super) result: Result<(), Error>,
     /// Who else was seen to hold it.
     pub(super) seen: Option<Holder>,
-}
-
-/// Whether an outer tfwrap holds this lock for us: it says so, and the store agrees. Then the lock
-/// is kept here, too, if its lease can end: whoever started the child beats for it and fences it,
-/// whatever becomes of the outer one.
-pub(super) async fn inherit(
-    shell: &mut Shell,
-    target: &LockTarget,
-    held: &Held,
-    term: LeaseTerm,
-) -> Result<bool, Error> {
-    let Some(id) = held.id_of(&target.url()) else { return Ok(false) };
-    let lock = target.url();
-    let store = match target.open().await {
-        Ok(store) => store,
-        Err(source) => return Err(Error::Store { lock, source }),
-    };
-    let register = Register { lock, store: store.clone(), key: target.key.clone() };
-    let since = uptime();
-    let Some(stored) = look::read(shell, &register, look::PATIENCE).await? else {
-        return Ok(false);
-    };
-    if !stored.record.is_held_by(id) {
-        return Ok(false);
-    }
-    for notice in shell.guard.ask(target, id, true) {
-        shell.say(notice);
-    }
-    if let Some(lease) = stored.record.lease.as_deref().and_then(Lease::parse)
-        && term != LeaseTerm::Never
-    {
-        let Stored { record, version } = stored;
-        let grant = Grant {
-            target: target.clone(),
-            store,
-            id: id.clone(),
-            version: Some(version.clone()),
-            since,
-            may_still_appear: false,
-        };
-        // Found by reading, the lease is of unknown age: no child before an answered beat.
-        let tenure =
-            Tenure { id: id.clone(), info: record.info, version, lease, since, answered: false };
-        shell.keep(Kept::inherited(grant, Keeper::new(tenure, term, uptime())));
-    }
-    Ok(true)
 }
 
 /// Takes one lock, or says why not.
@@ -358,7 +311,7 @@ impl<'a> Attempt<'a> {
             keeper
         });
         if let Ok(Some(file)) = self.store.lend() {
-            shell.guard.lend(&self.id, file);
+            shell.guard.lend(&self.id, Use::Lock(file));
         }
         shell.keep(Kept::new(grant, keeper));
     }

@@ -3,17 +3,16 @@
 //! The locks beat on, the child gets its one interrupt if it had none, is waited for, and killed
 //! when its time is up; then the locks are given back.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
 use super::acquire::Grant;
-use super::dependents;
 use super::guard::{Case, CaseTenure};
 use super::look::{self, Register};
-use super::release;
 use super::shell::{Happening, Kept, Shell};
+use super::{dependents, door, release};
 use crate::backend::{self, Backend, Request, aws_from_env};
 use crate::clock::{uptime, wall};
 use crate::env::Env;
@@ -59,21 +58,20 @@ pub(crate) async fn adopt(shell: &mut Shell, head: &Head, case: &Case, env: &Env
     let (landed, mut landing) = (uptime().plus(LANDING), Vec::new());
     let mut fence = None;
     let dir = case.file.as_deref().and_then(Path::parent).map(Path::to_owned);
+    dependents::go_on(shell, head, &case.receipt);
+    let own: Vec<_> = case.receipt.locks.iter().filter(|entry| !entry.inherited).collect();
+    let mut ids: Vec<_> = own.iter().map(|entry| entry.id.clone()).collect();
     // A hold has no child of its own, but others may run under its locks.
-    let is_used = |id: &LockId| {
-        let of_this = std::slice::from_ref(id);
-        dir.as_deref().is_some_and(|dir| !dependents::living(dir, of_this).is_empty())
-    };
-    for entry in case.receipt.locks.iter().filter(|entry| !entry.inherited) {
+    let is_used = head.child.is_some()
+        || dir.as_deref().is_some_and(|dir| !dependents::close(shell, dir, &ids));
+    for entry in own {
         let tenure = case.tenures.iter().find(|tenure| tenure.id == entry.id);
-        let is_lent = head.files.iter().any(|file| file.id == entry.id.0);
+        let is_lent = head.files.iter().any(|file| file.id == entry.id.0 && !file.door);
         match tenure {
             // Never asked for.
             None => {}
             // Nobody needs it while it is given back.
-            Some(tenure)
-                if tenure.granted && head.child.is_none() && !is_lent && !is_used(&entry.id) =>
-            {
+            Some(tenure) if tenure.granted && !is_lent && !is_used => {
                 let until = if tenure.unanswered { landed } else { uptime() };
                 landing.push((entry, tenure, until));
             }
@@ -92,7 +90,8 @@ pub(crate) async fn adopt(shell: &mut Shell, head: &Head, case: &Case, env: &Env
         }
     }
     end_child(shell, head, &case.receipt, fence).await;
-    give_back(shell, dir, &case.receipt, &mut adopted).await;
+    shell.guard.leave_all();
+    give_back(shell, dir.as_deref(), &case.receipt, &mut adopted).await;
     for (entry, tenure, until) in landing {
         // It stays in the receipt, whatever lands.
         if adopted.left.iter().any(|left| left.id == entry.id) {
@@ -109,18 +108,24 @@ pub(crate) async fn adopt(shell: &mut Shell, head: &Head, case: &Case, env: &Env
             }
         }
     }
+    if let Some(dir) = &dir {
+        ids.retain(|id| !adopted.left.iter().any(|left| left.id == *id));
+        for id in &ids {
+            door::remove(dir, id);
+        }
+    }
     adopted
 }
 
 /// Gives back what is kept and notes what was not.
 async fn give_back(
     shell: &mut Shell,
-    dir: Option<PathBuf>,
+    dir: Option<&Path>,
     receipt: &Receipt,
     adopted: &mut Adopted,
 ) {
     let kept: Vec<_> = shell.kept.iter().map(|kept| kept.grant.id.clone()).collect();
-    let outcomes = release::all(shell, dir.as_deref(), true).await;
+    let outcomes = release::all(shell, dir, true).await;
     // The last taken is given back first.
     for (id, outcome) in kept.iter().rev().zip(outcomes) {
         match outcome {
@@ -187,7 +192,7 @@ async fn keep(
         may_still_appear: false,
     };
     if let StoreSpec::LocalState { path } = &grant.target.store {
-        let lent = head.files.iter().find(|file| file.id == id.0);
+        let lent = head.files.iter().find(|file| file.id == id.0 && !file.door);
         // Without its descriptor the kernel has ended this lock with its holder.
         let Some(lent) = lent else { return Ok(()) };
         let (store, version) = inherit(path, &id, lent).await.map_err(failed)?;

@@ -1,23 +1,61 @@
 //! Who runs under a lock of ours without being our child: a tfwrap below a `run`, or in another
-//! step of a `hold`. Its receipt names our lock as inherited.
+//! step of a `hold`. It came in by the [`Door`] of the lock, and its receipt names our lock as
+//! inherited. The door tells for certain whether anybody is inside; the receipts tell who, and what
+//! is left of those whose descriptors were all closed (a wrapper between tfwrap and Terraform may
+//! do that).
 
 use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use nix::unistd::dup2_stderr;
 
-use super::shell::Shell;
+use super::door::{self, Door};
+use super::guard::Use;
+use super::shell::{Kept, Shell};
 use crate::clock::uptime;
 use crate::lock::LockId;
 use crate::receipt::{Receipt, ReceiptFile};
 use crate::report::Notice;
+use crate::report::shell_quote;
+use crate::state_dir;
 use crate::supervise::Orphans;
+use crate::supervise::guardian::Head;
+use crate::supervise::lent_descriptor;
 use crate::supervise::{ProcessId, Sight, World};
 
 const LOOK: Duration = Duration::from_millis(200);
 
-/// Waits until nobody runs under a lock that is ours to give back: a free lock with a Terraform
-/// that lives is worse than a stuck lock. Whoever asks us to end asks them, too.
+/// Opens the door of the lock that was taken last.
+pub(super) fn let_in(shell: &mut Shell, dir: &Path) {
+    let Some(Kept { grant, .. }) = shell.kept.last() else { return };
+    let (lock, id) = (grant.target.url(), grant.id.clone());
+    let path = door::path(dir, &id);
+    match Door::create(&path) {
+        Ok(door) => shell.guard.lend(&id, Use::Door(door)),
+        Err(error) => shell.say(Notice::Warning {
+            message: format!(
+                "no command below can use the lock `{lock}`: `{}`: {error}",
+                path.display()
+            ),
+            hint: state_dir::hint(false),
+        }),
+    }
+}
+
+/// Goes on with what a tfwrap that is gone has lent: its doors, and its places under others' locks.
+pub(super) fn go_on(shell: &mut Shell, head: &Head, receipt: &Receipt) {
+    for lent in head.files.iter().filter(|file| file.door) {
+        let id = LockId(lent.id.clone());
+        let is_own = receipt.locks.iter().any(|entry| entry.id == id && !entry.inherited);
+        let door = Door::of(lent_descriptor(lent.fd));
+        shell.guard.lend(&id, if is_own { Use::Door(door) } else { Use::Inside(door) });
+    }
+}
+
+/// Waits until nobody runs under a lock that is ours to give back, and lets nobody in any more: a
+/// free lock with a Terraform that lives is worse than a stuck lock. Whoever asks us to end asks
+/// them, too.
 pub(super) async fn wait(shell: &mut Shell, dir: &Path) {
     let ids: Vec<_> = shell
         .kept
@@ -28,15 +66,22 @@ pub(super) async fn wait(shell: &mut Shell, dir: &Path) {
     let mut said = false;
     let mut asked = false;
     loop {
+        if close(shell, dir, &ids) {
+            return;
+        }
         let living = living(dir, &ids);
-        let Some(first) = living.first() else { return };
         if !std::mem::replace(&mut said, true) {
-            shell.say(Notice::Note {
-                message: format!(
-                    "process {} still runs under the lock, which is given back when it has ended",
-                    first.runner.pid
-                ),
-            });
+            let who = name(living.first());
+            let door = ids.first().map(|id| door::path(dir, id).display().to_string());
+            let hint = door.filter(|_| living.is_empty());
+            let hint =
+                hint.map(|door| format!("to see what it is: fuser -v {}", shell_quote(&door)));
+            let message =
+                format!("{who} still runs under the lock, which is given back when it has ended");
+            match hint {
+                None => shell.say(Notice::Note { message }),
+                Some(_) => shell.say(Notice::Warning { message, hint }),
+            }
         }
         let stop = shell.next(Some(uptime().plus(LOOK)), None).await.stop().is_some();
         if stop && !std::mem::replace(&mut asked, true) {
@@ -48,16 +93,95 @@ pub(super) async fn wait(shell: &mut Shell, dir: &Path) {
     }
 }
 
+/// Lets nobody come under these locks any more; not while anybody is.
+pub(super) fn close(shell: &mut Shell, dir: &Path, ids: &[LockId]) -> bool {
+    for id in ids {
+        // That of a holder that is gone is not open here.
+        if shell.guard.door(id).is_none()
+            && let Ok(Some(door)) = Door::open(&door::path(dir, id))
+        {
+            shell.guard.lend(id, Use::Door(door));
+        }
+    }
+    let doors = ids.iter().filter_map(|id| shell.guard.door(id));
+    living(dir, ids).is_empty() && close_all(doors)
+}
+
+/// Puts back what was removed under the hands of a holder (`git clean -xfd`, a `RUNNER_TEMP` that
+/// was emptied): its receipt and log, and the door when nobody is inside by the old one any more. Until then
+/// the commands below are refused.
+pub(super) fn mend(shell: &mut Shell, dir: &Path) {
+    if shell.guard.mend()
+        && let Some(Ok(log)) = shell.guard.file().map(|file| file.open_log())
+    {
+        // Where a release reads what we say.
+        let _said_in_vain = dup2_stderr(&log);
+    }
+    let own: Vec<_> = shell.kept.iter().filter(|kept| !kept.inherited).collect();
+    let ids: Vec<_> = own.iter().map(|kept| kept.grant.id.clone()).collect();
+    for id in &ids {
+        let path = door::path(dir, id);
+        let lost = shell.guard.door(id).is_some_and(|door| !door.is_at(&path) && door.close());
+        if lost && let Ok(door) = Door::create(&path) {
+            shell.guard.lend(id, Use::Door(door));
+        }
+    }
+}
+
+/// Closes all or none: who is inside by one of them may need another yet.
+fn close_all<'a>(doors: impl Iterator<Item = &'a Door>) -> bool {
+    let mut closed = Vec::new();
+    for door in doors {
+        if !door.close() {
+            closed.into_iter().for_each(Door::leave);
+            return false;
+        }
+        closed.push(door);
+    }
+    true
+}
+
+fn name(receipt: Option<&Receipt>) -> String {
+    match receipt {
+        Some(receipt) => format!("process {}", receipt.runner.pid),
+        None => "a process that cannot be seen from here".to_owned(),
+    }
+}
+
+/// Who runs under one of these locks, whose holder is gone; in words.
+pub(crate) fn anybody(dir: &Path, ids: &[LockId]) -> Option<String> {
+    let living = living(dir, ids);
+    let doors = ids.iter().filter_map(|id| Door::open(&door::path(dir, id)).ok().flatten());
+    let doors: Vec<_> = doors.collect();
+    let any = !living.is_empty() || !close_all(doors.iter());
+    any.then(|| name(living.first()))
+}
+
 /// The runs of this machine that inherited one of these locks and are not over.
 pub(crate) fn living(dir: &Path, ids: &[LockId]) -> Vec<Receipt> {
     let Some(here) = World::here() else { return Vec::new() };
+    inheriting(dir, ids).filter(|receipt| is_living(receipt, &here)).collect()
+}
+
+/// What lives on of commands that were at work under this lock and are dead. Those of a `run` are
+/// not meant: whatever works with the state below it has a receipt of its own.
+pub(super) fn left_by_the_dead(dir: &Path, id: &LockId) -> Vec<Orphans> {
+    let Some(here) = World::here() else { return Vec::new() };
+    let is_run = |receipt: &Receipt| receipt.is_hold || receipt.operation == "run";
+    inheriting(dir, std::slice::from_ref(id))
+        .filter(|it| !is_run(it) && it.world.seen_from(&here) == Sight::Here)
+        .filter(|it| !it.runner.is_alive())
+        .filter_map(|it| it.child.filter(|child| !Orphans::are_gone(child)))
+        .collect()
+}
+
+fn inheriting(dir: &Path, ids: &[LockId]) -> impl Iterator<Item = Receipt> {
     // Without the directory there are no receipts; with a broken one they say nothing.
-    let files = ReceiptFile::all_in(dir).unwrap_or_default();
-    let receipts = files.iter().filter_map(|file| file.read().ok());
-    let inherits = |receipt: &Receipt| {
+    let files = ReceiptFile::all_in(dir).unwrap_or_default().into_iter();
+    let receipts = files.filter_map(|file| file.read().ok());
+    receipts.filter(|receipt| {
         receipt.locks.iter().any(|entry| entry.inherited && ids.contains(&entry.id))
-    };
-    receipts.filter(inherits).filter(|receipt| is_living(receipt, &here)).collect()
+    })
 }
 
 /// Whether any process of the run is known to live.

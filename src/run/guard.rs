@@ -1,23 +1,28 @@
 //! What outlives us: the receipt on the disk and the guardian. Both learn of every step before it
 //! is taken.
 
+mod anew;
 mod case;
+mod lent;
 
 pub(crate) use case::{Case, CaseTenure};
+pub(crate) use lent::Use;
 
 use case::millis;
+use lent::Lent;
 
+use super::door::Door;
 use super::fail_point;
 use super::shell::Kept;
 use nix::sys::signal::Signal;
 
 use crate::env::Env;
+use crate::held::Held;
 use crate::lock::LockId;
 use crate::lock::lease::LeaseTerm;
 use crate::receipt::{Beginning, Entry, Receipt, ReceiptFile};
 use crate::report::Notice;
 use crate::state_dir;
-use crate::store::HeldFile;
 use crate::supervise::guardian::{self, Guardian, Head, Heard, Interrupts};
 use crate::supervise::{Announce, Orphans};
 use crate::target::LockTarget;
@@ -35,7 +40,9 @@ pub(crate) struct Guard {
     receipt: Option<Receipt>,
     head: Head,
     tenures: Vec<CaseTenure>,
-    lent: Vec<(LockId, HeldFile)>,
+    lent: Lent,
+    /// What to do where there is no place for the receipt.
+    hint: Option<String>,
     /// Whether the receipt stays at the end.
     leaves_word: bool,
     /// Whether the child has leave to go on without its lock.
@@ -53,7 +60,8 @@ impl Guard {
             receipt: None,
             head: Head::default(),
             tenures: Vec::new(),
-            lent: Vec::new(),
+            lent: Lent::default(),
+            hint: None,
             leaves_word: false,
             outlives_loss: false,
         }
@@ -76,14 +84,15 @@ impl Guard {
         }
         guard.guardians = 1;
         guard.receipt = Receipt::begin(beginning);
+        guard.hint = state_dir::hint(!Held::from_env(env).is_empty());
         if guard.receipt.is_none() {
-            notices.push(no_receipt("there is no `/proc` that shows this process"));
+            notices.push(guard.no_receipt("there is no `/proc` that shows this process"));
         }
         let dir = state_dir::path(env);
         match state_dir::secure(&dir) {
             _ if fail_point::is_off("receipts") => {}
             Ok(()) => guard.file = Some(ReceiptFile::new_in(&dir)),
-            Err(what) => notices.push(no_receipt(&what)),
+            Err(what) => notices.push(guard.no_receipt(&what)),
         }
         guard.head.receipt = guard.file.as_ref().map(|file| file.path().to_owned());
         if let (Some(receipt), Some(guardian)) = (&mut guard.receipt, &guard.guardian) {
@@ -123,11 +132,11 @@ impl Guard {
 
     /// The lock with this ID is given back, or never became ours and will not.
     pub(crate) fn forget(&mut self, id: &LockId) {
+        self.lent.forget(id);
         let Some(receipt) = &mut self.receipt else { return };
         receipt.locks.retain(|entry| entry.id != *id);
         let is_last = receipt.locks.is_empty();
         self.tenures.retain(|tenure| tenure.id != *id);
-        self.lent.retain(|(lent, _)| lent != id);
         // The last goes with the file, and the guardian with it: until then it finds nothing.
         if !is_last {
             let _said_before = self.write();
@@ -149,12 +158,29 @@ impl Guard {
         self.tenures.iter().any(|tenure| !tenure.granted)
     }
 
-    /// Holds on to the descriptor of a local lock.
-    pub(crate) fn lend(&mut self, id: &LockId, file: HeldFile) {
-        if let Some(guardian) = &self.guardian {
-            let _noticed_when_it_is_gone = guardian.lend(&id.0, &file);
-        }
-        self.lent.push((id.clone(), file));
+    /// Holds on to a descriptor.
+    pub(crate) fn lend(&mut self, id: &LockId, held: Use) {
+        self.lent.add(self.guardian.as_ref(), id, held);
+    }
+
+    /// The door of a lock of ours.
+    pub(super) fn door(&self, id: &LockId) -> Option<&Door> {
+        self.lent.door(id)
+    }
+
+    /// Lets the child that is about to start inherit what it works under; ends with it.
+    pub(super) fn pass_on(&self, inherited: bool) {
+        self.lent.pass_on(inherited);
+    }
+
+    /// Nothing of ours works under a lock of somebody else's any more.
+    pub(super) fn leave_all(&mut self) {
+        self.lent.leave_all();
+    }
+
+    /// Whether the receipt lies on the disk.
+    pub(super) fn is_written(&self) -> bool {
+        self.written
     }
 
     /// Takes what the keepers know.
@@ -237,6 +263,7 @@ impl Guard {
     /// never answered may still make a lock ours, the guardian looks on.
     pub(crate) fn finish(&mut self) -> Vec<Notice> {
         let mut notices = Vec::new();
+        self.lent.leave_all();
         // What was inherited is given back by whoever has it.
         let is_done = !self.leaves_word
             && self.receipt.as_ref().is_none_or(|it| it.locks.iter().all(|entry| entry.inherited));
@@ -280,9 +307,7 @@ impl Guard {
                 if let Some(receipt) = &mut self.receipt {
                     receipt.guardian = guardian.process();
                 }
-                for (id, file) in &self.lent {
-                    let _noticed_when_it_is_gone = guardian.lend(&id.0, file);
-                }
+                self.lent.again(&guardian);
                 self.guardian = Some(guardian);
                 // At once: until it knows all, nobody would end the run.
                 self.tell();
@@ -309,6 +334,16 @@ impl Guard {
         fail_point::crash();
     }
 
+    /// Writes the receipt again if somebody removed it; whether that was so.
+    pub(super) fn mend(&mut self) -> bool {
+        let lost = match &self.file {
+            Some(file) if self.written => !file.path().exists(),
+            _ => return false,
+        };
+        let dir = self.file.as_ref().and_then(|file| file.path().parent());
+        lost && dir.is_some_and(|dir| state_dir::secure(dir).is_ok()) && self.write().is_empty()
+    }
+
     /// Writes the receipt where there is something in it.
     fn write(&mut self) -> Vec<Notice> {
         let (Some(file), Some(receipt)) = (&self.file, &self.receipt) else { return Vec::new() };
@@ -322,7 +357,18 @@ impl Guard {
                 self.written = true;
                 Vec::new()
             }
-            Err(error) => vec![no_receipt(&format!("`{}`: {error}", file.path().display()))],
+            Err(error) => {
+                vec![self.no_receipt(&format!("`{}`: {error}", file.path().display()))]
+            }
+        }
+    }
+
+    fn no_receipt(&self, why: &str) -> Notice {
+        Notice::Warning {
+            message: format!(
+                "no receipt of this run can be kept ({why}): `tfwrap recover` will not know of it"
+            ),
+            hint: self.hint.clone(),
         }
     }
 }
@@ -334,14 +380,5 @@ fn no_guardian(why: &str) -> Notice {
              and the lock stays until its lease ends"
         ),
         hint: Some("after such an end: `tfwrap recover`".to_owned()),
-    }
-}
-
-fn no_receipt(why: &str) -> Notice {
-    Notice::Warning {
-        message: format!(
-            "no receipt of this run can be kept ({why}): `tfwrap recover` will not know of it"
-        ),
-        hint: Some("name a directory of your own with `TFWRAP_STATE_DIR`".to_owned()),
     }
 }

@@ -11,13 +11,13 @@ use serde::{Deserialize, Serialize};
 
 use super::acquire::Wait;
 use super::shell::{Happening, Shell};
-use super::{Acquired, Context, acquire_all, dependents, release, supervise};
+use super::{Acquired, Context, acquire_all, dependents, release};
 use crate::clock::uptime;
 use crate::duration;
 use crate::error::Error;
 use crate::exit_code;
 use crate::held;
-use crate::job::LockedJob;
+use crate::job::{LockedJob, nothing_to_hold};
 use crate::lock::keeper::News;
 use crate::lock::release::ReleaseOutcome;
 use crate::report::Notice;
@@ -57,8 +57,11 @@ pub(crate) async fn hold(
     let wait = Wait { give_up_at: uptime().plus(limit), limit };
     let mut acquired = Acquired::default();
     let kept = AssertUnwindSafe(async {
-        acquire_all(shell, &mut job, context, wait.give_up_at, wait.limit, &mut acquired).await?;
-        supervise::confirm(shell).await?;
+        acquire_all(shell, &mut job, context, wait, &mut acquired).await?;
+        // Where each Terraform has to lock for itself, a keeper would keep nothing.
+        if shell.kept.is_empty() && acquired.inherited.is_empty() {
+            return Err(nothing_to_hold());
+        }
         hand_over(&handed(shell, &job, context)).map_err(Error::Internal)?;
         Ok(keep(shell, limits, context).await)
     });
@@ -141,6 +144,7 @@ async fn keep(shell: &mut Shell, limits: Limits, context: &Context) -> End {
             say(shell, format!("{}: the hold ends", signal.signal().as_str()));
             return End::Told;
         }
+        dependents::mend(shell, &context.state_dir);
         if limits.anchor.is_some_and(|anchor| !anchor.is_alive()) {
             say(shell, "the job is over, and with it the hold".to_owned());
             return End::ByItself;

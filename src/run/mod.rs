@@ -3,10 +3,14 @@
 
 mod acquire;
 pub(crate) mod adopt;
+mod conclude;
 pub(crate) mod dependents;
+mod door;
 mod fail_point;
+mod fresh;
 pub(crate) mod guard;
 pub(crate) mod hold;
+mod inherit;
 pub(crate) mod look;
 mod release;
 mod shell;
@@ -21,29 +25,28 @@ use std::time::Duration;
 
 pub(crate) use acquire::Introduction;
 use acquire::Wait;
+use fresh::Watch;
 use futures_util::FutureExt;
 pub(crate) use shell::Shell;
 use shell::{Happening, Kept};
 pub(crate) use supervise::of_spawn;
-use turn::Turn;
 use workspace::Ready;
 
 use crate::clock::{uptime, wall};
 use crate::env::Env;
 use crate::error::Error;
-use crate::exit_code::{self, RunRules};
 use crate::held::{self, Held};
 use crate::job::{ChildCommand, LockedJob};
 use crate::lock::keeper::News;
 use crate::lock::release::ReleaseOutcome;
-use crate::lock::{Holder, Uptime};
+use crate::lock::{Holder, LockId, Uptime};
+use crate::report::Notice;
 use crate::report::github::Files;
-use crate::report::{Notice, Outcome, Summary};
+use crate::start::Planner;
 use crate::store::{StateObject, Stored};
 use crate::supervise::{ChildStatus, Policy, StopSignal, TerminalUse};
-use crate::target::LockTarget;
 
-/// How often the wait may have to begin anew because the workspace vanished meanwhile.
+/// How often the wait may begin anew because what was resolved before it is no longer so.
 const RESTARTS: u32 = 3;
 
 /// What a locked run needs besides the job.
@@ -59,6 +62,8 @@ pub(crate) struct Context {
     pub(crate) lost_is_fatal: bool,
     /// GitHub's files.
     pub(crate) files: Option<Files>,
+    /// Resolves all anew.
+    pub(crate) planner: Planner,
 }
 
 /// How a run ended.
@@ -87,19 +92,18 @@ pub(crate) async fn locked(shell: &mut Shell, mut job: LockedJob, context: &Cont
     shell.guard.outlives_loss = !context.lost_is_fatal;
     let (started, asked) = (uptime(), wall());
     let limit = job.lock_timeout.value;
-    let give_up_at = started.plus(limit);
+    let wait = Wait { give_up_at: started.plus(limit), limit };
     let mut acquired = Acquired::default();
-    let acquiring = acquire_all(shell, &mut job, context, give_up_at, limit, &mut acquired);
+    let acquiring = acquire_all(shell, &mut job, context, wait, &mut acquired);
     let (failure, panicked) = match AssertUnwindSafe(acquiring).catch_unwind().await {
         Ok(result) => (result.err(), false),
         Err(_) => (None, true),
     };
-    // The turns last until the end of this function, so longer than the child.
-    let Acquired { inherited, turns: _turns, contended, holder } = acquired;
+    let Acquired { inherited, contended, holder, left } = acquired;
     let mut report = RunReport {
         child: None,
         error: failure,
-        releases: Vec::new(),
+        releases: left,
         asked,
         waited: uptime().since(started),
         held: Duration::ZERO,
@@ -113,10 +117,11 @@ pub(crate) async fn locked(shell: &mut Shell, mut job: LockedJob, context: &Cont
     let since = uptime();
     if report.error.is_none() && !report.panicked {
         announce(shell, context);
-        let child = child_command(shell, &job, &inherited, context, give_up_at);
+        let child = child_command(shell, &job, &inherited, context, wait.give_up_at);
         // The child's handle lives out here: after a panic it is still there to be ended.
         let mut slot = None;
-        let ran = supervise::run(shell, &child, context, &mut slot);
+        let watch = Watch::over(&job, context);
+        let ran = supervise::run(shell, &child, context, watch, &mut slot);
         match AssertUnwindSafe(ran).catch_unwind().await {
             Ok(Ok(ended)) => {
                 report.child = Some(ended.status);
@@ -135,7 +140,7 @@ pub(crate) async fn locked(shell: &mut Shell, mut job: LockedJob, context: &Cont
     shell.abandon();
     let dependents_in = job.around_command.then_some(context.state_dir.as_path());
     let worth_saying = report.stopped || report.panicked || report.error.is_some();
-    report.releases = release::all(shell, dependents_in, worth_saying).await;
+    report.releases.extend(release::all(shell, dependents_in, worth_saying).await);
     if let Some(Error::Interrupted { leftover, .. }) = &mut report.error
         && report.releases.iter().any(|it| matches!(it, ReleaseOutcome::Unconfirmed(_)))
     {
@@ -145,48 +150,43 @@ pub(crate) async fn locked(shell: &mut Shell, mut job: LockedJob, context: &Cont
         shell.say(notice);
     }
     report.held = report.id.as_ref().map_or(Duration::ZERO, |_| uptime().since(since));
-    conclude(shell, &job, context, &report)
+    conclude::conclude(shell, &job, context, &report)
 }
 
 /// What is known after the locks were taken, besides the locks themselves ([`Shell::kept`]).
 #[derive(Default)]
 struct Acquired {
-    /// Held by an outer tfwrap, checked in the store.
-    inherited: Vec<LockTarget>,
-    /// With those who inherited the same.
-    turns: Vec<Turn>,
+    /// Held by an outer tfwrap, under these IDs.
+    inherited: Vec<LockId>,
     contended: bool,
     /// Who held a lock when we last looked and it was not ours.
     holder: Option<Holder>,
+    /// Of locks that could not be given back before all began anew.
+    left: Vec<ReleaseOutcome>,
 }
 
+/// Takes what the job needs; what changed meanwhile makes it another job. When this returns, the
+/// locks are confirmed and right for what Terraform would read now.
 async fn acquire_all(
     shell: &mut Shell,
     job: &mut LockedJob,
     context: &Context,
-    give_up_at: Uptime,
-    limit: Duration,
+    wait: Wait,
     acquired: &mut Acquired,
 ) -> Result<(), Error> {
-    for _ in 0..RESTARTS {
-        beware_of_the_trap(shell, job, context, give_up_at, limit).await?;
+    let mut restarts = 0;
+    loop {
+        beware_of_the_trap(shell, job, context, wait).await?;
         let mut waited_here = false;
         for target in &job.targets {
-            let wait = Wait { give_up_at, limit };
-            // First the turn, then the question whether the lock is still held for us.
-            let turn = match context.held.id_of(&target.url()) {
-                Some(id) if !job.around_command => {
-                    Some(turn::take(shell, &target.url(), id, &context.env, wait).await?)
-                }
-                _ => None,
-            };
-            let term = context.introduction.term;
-            if acquire::inherit(shell, target, &context.held, term).await? {
-                acquired.inherited.push(target.clone());
-                acquired.turns.extend(turn);
+            let around = job.around_command;
+            if let Some(id) = inherit::inherit(shell, target, context, around, wait).await? {
+                acquired.inherited.push(id);
                 continue;
             }
-            drop(turn);
+            if fresh::is_ours(shell, target).await? {
+                continue;
+            }
             let taken = acquire::take(shell, target, &context.introduction, wait).await;
             if let Some(holder) = taken.seen {
                 waited_here = true;
@@ -194,6 +194,9 @@ async fn acquire_all(
                 acquired.holder = Some(holder);
             }
             taken.result?;
+            if job.around_command {
+                dependents::let_in(shell, &context.state_dir);
+            }
             fail_point::panic_at("acquired");
         }
         // Whoever held the lock before us may have deleted the workspace.
@@ -203,15 +206,29 @@ async fn acquire_all(
             }
             _ => false,
         };
-        if !vanished {
-            return Ok(());
+        let (change, now) = if vanished {
+            ("the workspace was deleted".to_owned(), context.planner.again()?)
+        } else {
+            supervise::confirm(shell).await?;
+            match fresh::change(job, context)? {
+                Some(change) => change,
+                None => return Ok(()),
+            }
+        };
+        fresh::give_back(shell, job, context, acquired).await?;
+        restarts += 1;
+        if restarts > RESTARTS {
+            return Err(fresh::never_at_rest(&change));
         }
-        acquired.inherited.clear();
-        acquired.turns.clear();
-        let _ = release::all(shell, None, false).await;
+        shell.say(Notice::Warning {
+            message: format!(
+                "while the lock was waited for, {change}: all is given back and begun anew"
+            ),
+            hint: None,
+        });
+        *job = now;
+        shell.guard.works_in(&job.dir);
     }
-    let message = "the workspace is deleted again and again while its lock is waited for";
-    Err(Error::Config { message: message.to_owned(), hint: None })
 }
 
 /// Creates the workspace if it is missing; where the lock cannot be held for Terraform, leaves it
@@ -220,11 +237,10 @@ async fn beware_of_the_trap(
     shell: &mut Shell,
     job: &mut LockedJob,
     context: &Context,
-    give_up_at: Uptime,
-    limit: Duration,
+    wait: Wait,
 ) -> Result<(), Error> {
     let Some(trap) = &job.trap else { return Ok(()) };
-    let ready = workspace::ensure(shell, trap, context, Wait { give_up_at, limit });
+    let ready = workspace::ensure(shell, trap, context, wait);
     match ready.await? {
         Ready::Go => {}
         Ready::Native(why) => {
@@ -293,7 +309,7 @@ fn announce(shell: &Shell, context: &Context) {
 fn child_command(
     shell: &Shell,
     job: &LockedJob,
-    inherited: &[LockTarget],
+    inherited: &[LockId],
     context: &Context,
     give_up_at: Uptime,
 ) -> ChildCommand {
@@ -308,90 +324,9 @@ fn child_command(
     if !job.around_command {
         // A Terraform started by this Terraform (a provisioner) must not take our lock for leave
         // to write the same state beside it.
-        let ours = shell.kept.iter().map(|kept| &kept.grant.target).chain(inherited);
-        held.forget(ours.map(LockTarget::url));
+        let ours = shell.kept.iter().map(|kept| &kept.grant.id);
+        ours.chain(inherited).for_each(|id| held.forget_id(id));
     }
     child.env.push((held::VARIABLE, held.to_value().into()));
     child
-}
-
-fn conclude(shell: &Shell, job: &LockedJob, context: &Context, report: &RunReport) -> u8 {
-    let rules =
-        RunRules { lost_is_fatal: context.lost_is_fatal, two_is_success: job.two_is_success };
-    let code = match (&report.error, report.child) {
-        (Some(error), _) => exit_code::of_error(error),
-        (None, Some(_)) if report.lost => exit_code::LOST,
-        (None, Some(child)) => exit_code::of_run(child, &report.releases, rules),
-        (None, None) => exit_code::BUG,
-    };
-    if let Some(error) = &report.error {
-        shell.say(Notice::Error { message: error.to_string(), hint: error.hint(), code });
-    }
-    if report.panicked {
-        let message = "a bug in tfwrap ended the run; a child that was started was ended first";
-        shell.say(Notice::Error {
-            message: message.to_owned(),
-            hint: Error::Internal(String::new()).hint(),
-            code,
-        });
-    }
-    if report.child.is_some_and(|child| exit_code::of_child(child) == 1) {
-        hint_at_failure(shell, job, report);
-    }
-    let summary = summary(job, report, code);
-    if let Some(files) = &context.files {
-        for error in files.write_end(&summary) {
-            shell.say(Notice::Warning { message: error.to_string(), hint: None });
-        }
-    }
-    shell.say(Notice::Finished(Box::new(summary)));
-    code
-}
-
-/// What the user may have met, where Terraform's own message does not know of us.
-fn hint_at_failure(shell: &Shell, job: &LockedJob, report: &RunReport) {
-    if job.saved_plan && report.contended {
-        shell.say(Notice::Warning {
-            message: "the lock was waited for after the plan was made: if Terraform says that the \
-                      saved plan is stale, another run changed the state meanwhile"
-                .to_owned(),
-            hint: Some("plan again, or hold the lock over both: `tfwrap run -- sh -c 'terraform plan -out=p && terraform apply p'`".to_owned()),
-        });
-    }
-    if job.around_command {
-        shell.say(Notice::Warning {
-            message: "if Terraform says that it cannot acquire the state lock with our ID, it was \
-                      called by its path"
-                .to_owned(),
-            hint: Some("call it as `terraform`, so that it goes through tfwrap".to_owned()),
-        });
-    }
-}
-
-fn summary(job: &LockedJob, report: &RunReport, code: u8) -> Summary {
-    let outcome = match (&report.error, report.child) {
-        (Some(Error::NotAcquired { .. }), _) => Outcome::TimedOut,
-        (Some(Error::Interrupted { .. }), _) => Outcome::Interrupted,
-        (Some(Error::NotFound { .. } | Error::NotExecutable { .. }), _) => Outcome::Failure,
-        (Some(_), _) | (None, None) => Outcome::Error,
-        (None, Some(_)) => match code {
-            exit_code::LOST => Outcome::Lost,
-            exit_code::NOT_RELEASED => Outcome::NotReleased,
-            _ if report.stopped => Outcome::Interrupted,
-            0 => Outcome::Success,
-            2 if job.two_is_success => Outcome::Success,
-            _ => Outcome::Failure,
-        },
-    };
-    let lock = job.targets.first().map(LockTarget::url).unwrap_or_default();
-    Summary {
-        lock,
-        id: report.id.clone(),
-        outcome,
-        exit_code: code,
-        asked: report.asked,
-        waited: report.waited,
-        held: report.held,
-        holder: report.holder.as_ref().and_then(Holder::info).cloned().map(Box::new),
-    }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::acquire::Grant;
 use super::dependents;
+use super::door;
 use super::shell::{Happening, Kept, Reply, Request, Shell};
 use super::voice::{describe, late};
 use crate::clock::uptime;
@@ -36,7 +37,10 @@ pub(super) async fn all(
         // Bounded by the beat's own patience.
         while shell.kept.last().is_some_and(Kept::is_busy) {
             // An answered beat alone is nothing that happens.
-            let _ = shell.next(Some(uptime().plus(BUSY_POLL)), None).await;
+            let happening = shell.next(Some(uptime().plus(BUSY_POLL)), None).await;
+            if let Some(signal) = happening.stop() {
+                shell.note_stop(signal);
+            }
         }
         let Some(Kept { mut grant, keeper, inherited, .. }) = shell.kept.pop() else {
             // News of locks that were kept is no news of locks to come.
@@ -50,6 +54,9 @@ pub(super) async fn all(
         if let Some(keeper) = keeper {
             // Said when it was found; nothing of whoever has it now is touched.
             if let Some(current) = keeper.lost_to() {
+                if let Some(dir) = dependents_in {
+                    door::remove(dir, &grant.id);
+                }
                 outcomes.push(match current {
                     Some(stored) => ReleaseOutcome::TakenOver(stored.clone()),
                     None => ReleaseOutcome::AlreadyGone,
@@ -61,6 +68,11 @@ pub(super) async fn all(
         }
         let outcome = one(shell, &grant).await;
         tell(shell, &grant, &outcome, worth_saying);
+        if let (Some(dir), false) =
+            (dependents_in, matches!(outcome, ReleaseOutcome::Unconfirmed(_)))
+        {
+            door::remove(dir, &grant.id);
+        }
         if grant.may_still_appear {
             shell.guard.may_return(&grant.id);
         } else if !matches!(outcome, ReleaseOutcome::Unconfirmed(_)) {
@@ -95,6 +107,7 @@ async fn one(shell: &mut Shell, grant: &Grant) -> ReleaseOutcome {
             Happening::Reply(Reply::Read(reply)) => Event::Looked(reply),
             other => {
                 if let Some(signal) = other.stop() {
+                    shell.note_stop(signal);
                     shell.say(Notice::Stopping {
                         signal: signal.signal().as_str().to_owned(),
                         doing: format!("the lock `{}` is given back first", grant.target.url()),

@@ -190,12 +190,12 @@ impl Shell {
         self.guard.sync(&self.kept);
     }
 
-    /// Remembers the signal that ended a child.
+    /// Remembers a signal that ended a child, or came while a lock was given back.
     pub(super) fn note_stop(&mut self, signal: StopSignal) {
         self.last_stop = Some(signal);
     }
 
-    /// The signal that ended the last child, if one did.
+    /// The last of these.
     pub(super) fn last_stop(&self) -> Option<StopSignal> {
         self.last_stop
     }

@@ -7,8 +7,13 @@ use std::time::Duration;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::Signal;
 
+mod stops;
+
+use stops::{carry_out, heed_stand_in, of_child};
+
 use super::Context;
 use super::fail_point;
+use super::fresh::{self, Watch};
 use super::shell::{Happening, Shell};
 use super::voice::whole;
 use crate::clock::uptime;
@@ -19,10 +24,9 @@ use crate::report::Notice;
 use crate::start;
 use crate::store::StoreError;
 use crate::supervise::guardian::Interrupts;
-use crate::supervise::stand_in::Overheard;
 use crate::supervise::{
     Action, Canary, Child, ChildEvent, ChildStatus, Event, Orphans, Reach, Received, Rest,
-    SpawnError, StopCause, StopSignal, Supervisor, Whom, Word, suspend_self,
+    SpawnError, StopCause, Supervisor, Word, suspend_self,
 };
 
 /// How long a child may take to end after a bug of ours, before it is killed.
@@ -54,13 +58,14 @@ pub(super) async fn run(
     shell: &mut Shell,
     child: &ChildCommand,
     context: &Context,
+    watch: Option<Watch<'_>>,
     slot: &mut Option<Child>,
 ) -> Result<Ended, Error> {
     confirm(shell).await?;
     fail_point::panic_at("before-spawn");
     let command = start::command(child, &context.env);
     let child = slot.insert(spawn(shell, command, context)?);
-    drive(shell, child, context).await
+    drive(shell, child, context, watch).await
 }
 
 /// Waits until every lock is confirmed; hears a signal that came in meanwhile.
@@ -103,7 +108,7 @@ pub(super) async fn quietly(
     let mut command = start::command(child, &context.env);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(said.try_clone().map_err(internal)?);
     let mut child = spawn(shell, command, context)?;
-    let ended = drive(shell, &mut child, context).await?;
+    let ended = drive(shell, &mut child, context, None).await?;
     if let (true, Some(signal)) = (ended.stopped, shell.last_stop()) {
         return Err(super::interrupted(signal));
     }
@@ -153,8 +158,11 @@ fn spawn(shell: &mut Shell, command: Command, context: &Context) -> Result<Child
     fail_point::crash();
     let announce = shell.guard.announce();
     let has_canary = !fail_point::is_off("canary");
-    let child = Child::spawn(command, context.terminal_use, announce, has_canary)
-        .map_err(|error| of_spawn(&error))?;
+    shell.guard.pass_on(true);
+    // The stand-in closes what is passed on with the child.
+    let child = Child::spawn(command, context.terminal_use, announce, has_canary);
+    shell.guard.pass_on(false);
+    let child = child.map_err(|error| of_spawn(&error))?;
     fail_point::crash();
     shell.guard.child_runs(Orphans::of(child.pid()));
     Ok(child)
@@ -170,7 +178,12 @@ pub(crate) fn of_spawn(error: &SpawnError) -> Error {
     }
 }
 
-async fn drive(shell: &mut Shell, child: &mut Child, context: &Context) -> Result<Ended, Error> {
+async fn drive(
+    shell: &mut Shell,
+    child: &mut Child,
+    context: &Context,
+    mut watch: Option<Watch<'_>>,
+) -> Result<Ended, Error> {
     let mut machine = Supervisor::new(context.policy);
     let mut canary = Canary::default();
     let mut lost = false;
@@ -183,7 +196,8 @@ async fn drive(shell: &mut Shell, child: &mut Child, context: &Context) -> Resul
         } else {
             // A lease that becomes good again is no news.
             let poll = resume.then(|| uptime().plus(CONFIRM_POLL));
-            let deadlines = [machine.deadline(), canary.deadline(), poll];
+            let look = watch.as_ref().and_then(Watch::deadline);
+            let deadlines = [machine.deadline(), canary.deadline(), poll, look];
             match shell.next(deadlines.into_iter().flatten().min(), Some(child)).await {
                 // Only under a lease that is known to be good.
                 Happening::Signal(Received { word: Word::Resume, .. }) => {
@@ -217,6 +231,13 @@ async fn drive(shell: &mut Shell, child: &mut Child, context: &Context) -> Resul
                     lost |= matches!(event, Event::MustStop | Event::MustKill);
                     event
                 }
+                Happening::Due if watch.as_ref().is_some_and(Watch::is_due) => {
+                    let change = watch.as_mut().and_then(|watch| watch.look(false));
+                    let Some(change) = change else { continue };
+                    lost = true;
+                    shell.say(fresh::too_late(&change, false));
+                    Event::MustStop
+                }
                 Happening::Due => match canary.due(uptime()) {
                     Some(mut judged) => {
                         let stop = Happening::Signal(judged.received).stop();
@@ -238,12 +259,7 @@ async fn drive(shell: &mut Shell, child: &mut Child, context: &Context) -> Resul
             if interrupts {
                 shell.guard.interrupts(Interrupts::Maybe);
             }
-            match child.apply(action) {
-                Ok(()) => tell(shell, action, event, child),
-                Err(error) => {
-                    shell.say(Notice::Warning { message: could_not(action, &error), hint: None });
-                }
-            }
+            carry_out(shell, child, action, event);
             if interrupts {
                 fail_point::crash();
                 shell.guard.interrupts(Interrupts::Sent);
@@ -259,42 +275,14 @@ async fn drive(shell: &mut Shell, child: &mut Child, context: &Context) -> Resul
                     shell.note_stop(signal);
                 }
                 let stopped = stopped_by.is_some() || asked.is_some();
+                if let Some(change) = watch.as_mut().and_then(|watch| watch.look(true)) {
+                    lost = true;
+                    shell.say(fresh::too_late(&change, true));
+                }
                 return Ok(Ended { status, stopped, lost });
             }
             resume |= matches!(action, Action::SuspendSelf(_) | Action::SuspendJob(_));
         }
-    }
-}
-
-/// A stop came to where the child stands. What that means for us, if anything.
-fn heed_stand_in(
-    shell: &mut Shell,
-    child: &mut Child,
-    canary: &mut Canary,
-    Overheard { signal, from_terminal }: Overheard,
-) -> Option<Event> {
-    if child.is_deaf_to(signal) {
-        // The terminal is gone, and perhaps nobody else says so.
-        return from_terminal.then_some(Event::Stop(signal, Reach::UsOnly));
-    }
-    if signal != StopSignal::Quit && child.have_it_already() {
-        shell.guard.interrupts(Interrupts::Sent);
-    }
-    // A key went to the child's group alone; any other signal may be on its way to us, too.
-    if !from_terminal {
-        canary.its(uptime());
-    }
-    None
-}
-
-fn of_child(event: ChildEvent) -> Event {
-    match event {
-        ChildEvent::Stopped(signal, watch) => Event::ChildStopped(signal, watch),
-        ChildEvent::Continued => Event::ChildContinued,
-        ChildEvent::Exited { status, rest } => Event::ChildExited { status, rest },
-        ChildEvent::TerraformGone => Event::TerraformGone,
-        ChildEvent::GroupGone => Event::GroupGone,
-        ChildEvent::Overheard(Overheard { signal, .. }) => Event::Stop(signal, Reach::ChildToo),
     }
 }
 
@@ -342,40 +330,4 @@ fn heed_lease(shell: &Shell, index: usize, news: News, context: &Context) -> Opt
         // Said already.
         News::Refused { .. } | News::LastBeat { .. } => None,
     }
-}
-
-fn could_not(action: Action, error: &std::io::Error) -> String {
-    match action {
-        Action::Finished { .. } => format!("the terminal could not be taken back: {error}"),
-        _ => format!("the child could not be signalled: {error}"),
-    }
-}
-
-fn tell(shell: &Shell, action: Action, event: Event, child: &Child) {
-    let Event::Stop(signal, _) = event else { return };
-    let whom = match child.whom() {
-        Whom::Each(told) => {
-            let pids: Vec<_> = told.iter().map(|process| process.pid.to_string()).collect();
-            let noun = if pids.len() == 1 { "process" } else { "processes" };
-            format!("Terraform ({noun} {})", pids.join(", "))
-        }
-        Whom::Group | Whom::Nobody => "the child's process group".to_owned(),
-    };
-    let doing = match action {
-        Action::Interrupt if *child.whom() == Whom::Nobody => {
-            "the child has had its interrupt; the lock is given back when it has ended".to_owned()
-        }
-        Action::Interrupt => {
-            format!("SIGINT sent to {whom}; the lock is given back when it has ended")
-        }
-        Action::Quit => {
-            "SIGQUIT sent to the child's process group; the lock is given back when it \
-                         has ended"
-                .to_owned()
-        }
-        Action::ForwardSecond => format!("a second SIGINT sent to {whom}: it will exit at once"),
-        Action::Withhold(_) => "kept from the child, which is ending already".to_owned(),
-        _ => return,
-    };
-    shell.say(Notice::Stopping { signal: signal.signal().as_str().to_owned(), doing });
 }

@@ -7,11 +7,10 @@ use std::time::Duration;
 
 use tokio::runtime::Runtime;
 
-use super::fail;
+use super::{Planner, fail};
 use crate::ci::Ci;
 use crate::clock::wall;
 use crate::command;
-use crate::env::Env;
 use crate::error::Error;
 use crate::exit_code;
 use crate::held::Held;
@@ -24,7 +23,7 @@ use crate::report::{self, Notice, Reporter};
 use crate::run::guard::Guard;
 use crate::run::hold::{Handed, Limits};
 use crate::run::{self, Context, Introduction, Shell};
-use crate::settings::{OnLockLost, Settings};
+use crate::settings::OnLockLost;
 use crate::state_dir;
 use crate::supervise::guardian;
 use crate::supervise::{Policy, Signals, TerminalUse};
@@ -97,11 +96,11 @@ pub(super) fn ours(
 /// All that a run under locks needs.
 fn begin(
     job: &LockedJob,
-    settings: &Settings,
+    planner: Planner,
     ci: &Ci,
     options: report::Options,
-    env: &Env,
 ) -> Result<(Runtime, Shell, Context), Error> {
+    let (settings, env) = (&planner.settings, &planner.env);
     // First, so that it is ready when the runtime is.
     let guardian = guardian::Started::new();
     let (runtime, mut shell) = set_up(options, &job.notes, &job.details)?;
@@ -137,18 +136,13 @@ fn begin(
         env: env.clone(),
         state_dir: state_dir::path(env),
         terminal_use: if ci.in_ci { TerminalUse::LeaveAlone } else { TerminalUse::HandOver },
+        planner,
     };
     Ok((runtime, shell, context))
 }
 
-pub(super) fn locked(
-    job: LockedJob,
-    settings: &Settings,
-    ci: &Ci,
-    options: report::Options,
-    env: &Env,
-) -> u8 {
-    let (runtime, mut shell, context) = match begin(&job, settings, ci, options, env) {
+pub(super) fn locked(job: LockedJob, planner: Planner, ci: &Ci, options: report::Options) -> u8 {
+    let (runtime, mut shell, context) = match begin(&job, planner, ci, options) {
         Ok(ready) => ready,
         Err(error) => return fail(&error, options),
     };
@@ -160,19 +154,13 @@ pub(super) fn locked(
 }
 
 /// The process that a `hold` leaves behind.
-pub(super) fn keeper(
-    job: LockedJob,
-    settings: &Settings,
-    ci: &Ci,
-    options: report::Options,
-    env: &Env,
-) -> u8 {
+pub(super) fn keeper(job: LockedJob, planner: Planner, ci: &Ci, options: report::Options) -> u8 {
     command::hold::begin_keeper();
-    let anchor = command::hold::anchor(ci, env);
+    let anchor = command::hold::anchor(ci, &planner.env);
     // A line that is redrawn needs the terminal, which is the foreground's.
     let options = report::Options { redraw: false, ..options };
-    let limits = Limits { max_hold: settings.max_hold.value, anchor };
-    let (runtime, mut shell, context) = match begin(&job, settings, ci, options, env) {
+    let limits = Limits { max_hold: planner.settings.max_hold.value, anchor };
+    let (runtime, mut shell, context) = match begin(&job, planner, ci, options) {
         Ok(ready) => ready,
         Err(error) => return fail(&error, options),
     };

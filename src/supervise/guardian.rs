@@ -19,7 +19,7 @@ pub use watch::watch;
 
 use std::ffi::{CStr, OsStr};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use nix::unistd::Pid;
 use rustix::io::Errno;
@@ -31,7 +31,6 @@ use tokio::io::unix::AsyncFd;
 use super::child::{Announce, watch as register};
 use super::detached::Start;
 use super::process::ProcessId;
-use crate::store::HeldFile;
 
 /// What it is called: its first argument. Everything in it is [`SHORT_NAME`] where the kernel cuts.
 pub const NAME: &str = "lock-guardian";
@@ -123,15 +122,14 @@ impl Guardian {
         self.send(&words)
     }
 
-    /// Lends the descriptor of a local lock: for as long as it is open, the kernel keeps the lock.
+    /// Lends a descriptor: for as long as it is open, the kernel keeps the lock that it has.
     ///
     /// # Errors
     /// When it is gone, or does not read.
-    pub fn lend(&self, id: &str, file: &HeldFile) -> io::Result<()> {
-        let lent = LentFile { id: id.to_owned(), created: file.created, fd: -1 };
+    pub fn lend(&self, lent: &LentFile, fd: BorrowedFd<'_>) -> io::Result<()> {
         let mut words = vec![message::FILE];
-        serde_json::to_writer(&mut words, &lent)?;
-        let files = [file.fd.as_fd()];
+        serde_json::to_writer(&mut words, lent)?;
+        let files = [fd];
         let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         control.push(SendAncillaryMessage::ScmRights(&files));

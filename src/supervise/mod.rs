@@ -12,6 +12,7 @@
 //! HUP, for which Terraform has no handler; and it goes to Terraform itself, wherever it stands
 //! below the child ([`targets`]), for what stands between may pass it on, or die of it.
 
+mod answer;
 mod canary;
 mod child;
 pub(crate) mod detached;
@@ -23,6 +24,7 @@ mod signal;
 pub mod stand_in;
 mod targets;
 
+pub use answer::first_words;
 pub use canary::{Canary, Judged};
 pub(crate) use child::lent_descriptor;
 pub use child::{Announce, Child, ChildEvent, SpawnError, TerminalUse, Whom, exec, suspend_self};

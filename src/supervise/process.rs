@@ -173,8 +173,6 @@ pub struct World {
 pub enum Sight {
     /// They can be seen.
     Here,
-    /// This machine was booted since: they are gone.
-    BeforeBoot,
     /// Another machine or another container: nothing is known of them.
     Elsewhere,
 }
@@ -200,14 +198,17 @@ impl World {
     #[must_use]
     pub fn seen_from(&self, here: &Self) -> Sight {
         if self.boot == here.boot && self.namespace == here.namespace {
-            return Sight::Here;
-        }
-        // A container has the boot ID of its machine, and a name of its own.
-        if self.boot != here.boot && self.host == here.host {
-            Sight::BeforeBoot
+            Sight::Here
         } else {
             Sight::Elsewhere
         }
+    }
+
+    /// Whether it may be `here` before the last boot, so that all of it is gone; or it is another
+    /// machine of the same name.
+    #[must_use]
+    pub fn may_be_before_boot(&self, here: &Self) -> bool {
+        self.boot != here.boot && self.host == here.host
     }
 }
 
@@ -266,7 +267,10 @@ mod tests {
         };
         let here = world("a", "1", "x");
         assert_eq!(world("b", "1", "x").seen_from(&here), Sight::Here, "only renamed");
-        assert_eq!(world("a", "0", "x").seen_from(&here), Sight::BeforeBoot);
+        assert_eq!(world("a", "0", "x").seen_from(&here), Sight::Elsewhere);
+        assert!(world("a", "0", "x").may_be_before_boot(&here));
+        assert!(!world("b", "0", "x").may_be_before_boot(&here));
+        assert!(!world("a", "1", "y").may_be_before_boot(&here));
         assert_eq!(world("a", "1", "y").seen_from(&here), Sight::Elsewhere, "a container");
         assert_eq!(world("b", "0", "x").seen_from(&here), Sight::Elsewhere);
     }

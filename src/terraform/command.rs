@@ -2,7 +2,8 @@
 
 use std::ffi::{OsStr, OsString};
 
-use super::flags::Flag::{self, Bool, Value};
+use super::Dialect;
+use super::flags::Flag::{self, Bool, Duration, Value};
 
 /// Whether a command can run under a lock that we hold for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -32,7 +33,7 @@ pub struct Command {
     operation: Option<&'static str>,
     lock_use: LockUse,
     pub(super) state_use: StateUse,
-    pub(super) flags: &'static [&'static [(&'static str, Flag)]],
+    flags: &'static [Group],
 }
 
 impl Command {
@@ -61,6 +62,15 @@ impl Command {
         self.lock_use
     }
 
+    /// The flags that a binary of this dialect knows for it.
+    pub(super) fn flags(&self, dialect: Dialect) -> Vec<Group> {
+        let own = match dialect {
+            Dialect::Terraform => None,
+            Dialect::OpenTofu => Some(TOFU),
+        };
+        self.flags.iter().copied().chain(own).collect()
+    }
+
     /// The variable whose words Terraform puts behind this command's: `TF_CLI_ARGS_state_mv`.
     pub(super) fn args_variable(&self) -> String {
         format!("TF_CLI_ARGS_{}", self.words.join("_").replace('-', "_"))
@@ -70,7 +80,7 @@ impl Command {
         words: &'static [&'static str],
         operation: &'static str,
         state_use: StateUse,
-        flags: &'static [&'static [(&'static str, Flag)]],
+        flags: &'static [Group],
     ) -> Self {
         Self { words, operation: Some(operation), lock_use: LockUse::Locks, state_use, flags }
     }
@@ -86,13 +96,13 @@ impl Command {
     }
 }
 
-type Group = &'static [(&'static str, Flag)];
+/// Flags that go together.
+pub(super) type Group = &'static [(&'static str, Flag)];
 
-const LOCK: Group = &[("lock", Bool), ("lock-timeout", Value)];
+const LOCK: Group = &[("lock", Bool), ("lock-timeout", Duration)];
 const STATE: Group = &[("state", Value), ("state-out", Value), ("backup", Value)];
 const VARS: Group = &[("var", Value), ("var-file", Value)];
-// What the help of `plan` calls planning options; `exclude` and the files are `OpenTofu`'s, `invoke`
-// is Terraform's from 1.14 on.
+// What the help of `plan` calls planning options; `invoke` is Terraform's from 1.14 on.
 const OPERATION: Group = &[
     ("destroy", Bool),
     ("refresh", Bool),
@@ -101,16 +111,16 @@ const OPERATION: Group = &[
     ("parallelism", Value),
     ("replace", Value),
     ("target", Value),
+    ("invoke", Value),
+];
+const VIEW: Group = &[("input", Bool), ("json", Bool)];
+// `OpenTofu`'s alone, whichever the command. Terraform refuses them, or takes them out before it
+// looks at flags (see `flags::is_stripped`).
+const TOFU: Group = &[
     ("target-file", Value),
     ("exclude", Value),
     ("exclude-file", Value),
-    ("invoke", Value),
-];
-// All but `input` and `json` are `OpenTofu`'s as flags; Terraform takes the bare `-no-color` and
-// `-compact-warnings` out before it looks at flags (see `flags::is_stripped`).
-const VIEW: Group = &[
-    ("input", Bool),
-    ("json", Bool),
+    ("suppress-forget-errors", Bool),
     ("json-into", Value),
     ("no-color", Bool),
     ("compact-warnings", Bool),
@@ -121,7 +131,7 @@ const VIEW: Group = &[
     ("deprecation", Value),
 ];
 const PLAN: Group = &[("detailed-exitcode", Bool), ("generate-config-out", Value), ("out", Value)];
-const APPLY: Group = &[("auto-approve", Bool), ("suppress-forget-errors", Bool)];
+const APPLY: Group = &[("auto-approve", Bool)];
 const IMPORT: Group = &[
     ("config", Value),
     ("parallelism", Value),
@@ -314,7 +324,7 @@ mod tests {
         for command in COMMANDS.iter().filter(|command| command.lock_use == LockUse::Locks) {
             let names: Vec<_> = command.flags.iter().copied().flatten().collect();
             assert!(names.contains(&&("lock", Bool)), "{}", command.name());
-            assert!(names.contains(&&("lock-timeout", Value)), "{}", command.name());
+            assert!(names.contains(&&("lock-timeout", Duration)), "{}", command.name());
             assert!(command.operation.is_some(), "{}", command.name());
             let has_state = names.contains(&&("state", Value));
             assert_eq!(has_state, command.state_use != StateUse::None, "{}", command.name());
@@ -324,7 +334,7 @@ mod tests {
     #[test]
     fn no_command_says_two_things_about_one_flag() {
         for command in COMMANDS {
-            let all: Vec<_> = command.flags.iter().copied().flatten().collect();
+            let all: Vec<_> = command.flags(Dialect::OpenTofu).into_iter().flatten().collect();
             for (name, kind) in &all {
                 let clash =
                     all.iter().any(|(other, other_kind)| other == name && other_kind != kind);

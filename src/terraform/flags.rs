@@ -5,6 +5,10 @@ use std::ffi::OsString;
 use std::ops::Range;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
+use super::Dialect;
+use super::command::Group;
+use crate::duration;
+
 /// Whether a flag takes a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Flag {
@@ -12,6 +16,8 @@ pub(super) enum Flag {
     Bool,
     /// `-x=v` or `-x v`.
     Value,
+    /// The same, and the value must be a duration of Go's.
+    Duration,
 }
 
 /// A flag as it was given.
@@ -30,7 +36,7 @@ pub(super) struct Found {
 pub(super) enum FoundValue {
     /// Of a [`Flag::Bool`].
     Bool(bool),
-    /// Of a [`Flag::Value`].
+    /// Of the others.
     Text(OsString),
 }
 
@@ -56,28 +62,29 @@ impl Parsed {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct NotUnderstood;
 
-/// Whether an argument is taken out before flags are read. Terraform does so with the first two,
-/// `OpenTofu` with all.
-fn is_stripped(arg: &OsString) -> bool {
-    matches!(
-        arg.as_bytes(),
-        b"-no-color"
-            | b"-compact-warnings"
-            | b"-consolidate-warnings"
-            | b"-consolidate-warnings=true"
-            | b"-consolidate-warnings=false"
-            | b"-consolidate-errors"
-            | b"-consolidate-errors=true"
-            | b"-consolidate-errors=false"
-            | b"-concise"
-    )
+/// Whether an argument is taken out before flags are read, wherever it stands.
+fn is_stripped(arg: &OsString, dialect: Dialect) -> bool {
+    match arg.as_bytes() {
+        b"-no-color" | b"-compact-warnings" => true,
+        // For Terraform, one of these behind a `--` may be a file's name.
+        b"-consolidate-warnings"
+        | b"-consolidate-warnings=true"
+        | b"-consolidate-warnings=false"
+        | b"-consolidate-errors"
+        | b"-consolidate-errors=true"
+        | b"-consolidate-errors=false"
+        | b"-concise" => dialect == Dialect::OpenTofu,
+        _ => false,
+    }
 }
 
-/// Reads `args` with the flags that the groups of `known` name.
+/// Reads `args` as a binary of this dialect does, with the flags that the groups of `known` name.
 pub(super) fn parse(
     args: &[OsString],
-    known: &[&[(&'static str, Flag)]],
+    known: &[Group],
+    dialect: Dialect,
 ) -> Result<Parsed, NotUnderstood> {
+    let is_stripped = |arg: &OsString| is_stripped(arg, dialect);
     let mut parsed = Parsed::default();
     let mut at = 0;
     while let Some(arg) = args.get(at) {
@@ -114,15 +121,22 @@ pub(super) fn parse(
         let value = match (kind, value) {
             (Flag::Bool, None) => FoundValue::Bool(true),
             (Flag::Bool, Some(value)) => FoundValue::Bool(go_bool(value).ok_or(NotUnderstood)?),
-            (Flag::Value, Some(value)) => FoundValue::Text(OsString::from_vec(value.to_vec())),
-            (Flag::Value, None) => {
+            (Flag::Value | Flag::Duration, Some(value)) => {
+                FoundValue::Text(OsString::from_vec(value.to_vec()))
+            }
+            (Flag::Value | Flag::Duration, None) => {
                 at += 1;
-                // A flag that is taken out between a name and its value makes a third word the
-                // value in one binary and not in the other.
+                // One that is taken out makes a third word the value: that is left to Terraform.
                 let value = args.get(at).filter(|next| !is_stripped(next)).ok_or(NotUnderstood)?;
                 FoundValue::Text(value.clone())
             }
         };
+        // Every one must do, also one that a later one overrides.
+        if let (Flag::Duration, FoundValue::Text(text)) = (kind, &value)
+            && duration::parse_flag(&text.to_string_lossy()).is_err()
+        {
+            return Err(NotUnderstood);
+        }
         at += 1;
         parsed.flags.push(Found { name, value, at: start..at });
     }
@@ -143,11 +157,17 @@ fn go_bool(text: &[u8]) -> Option<bool> {
 mod tests {
     use super::*;
 
-    const KNOWN: &[&[(&str, Flag)]] =
-        &[&[("lock", Flag::Bool), ("input", Flag::Bool)], &[("state", Flag::Value)]];
+    const KNOWN: &[Group] = &[
+        &[("lock", Flag::Bool), ("input", Flag::Bool)],
+        &[("state", Flag::Value), ("lock-timeout", Flag::Duration)],
+    ];
+
+    fn read_as(dialect: Dialect, args: &[&str]) -> Result<Parsed, NotUnderstood> {
+        parse(&args.iter().map(OsString::from).collect::<Vec<_>>(), KNOWN, dialect)
+    }
 
     fn read(args: &[&str]) -> Result<Parsed, NotUnderstood> {
-        parse(&args.iter().map(OsString::from).collect::<Vec<_>>(), KNOWN)
+        read_as(Dialect::Terraform, args)
     }
 
     fn lock_of(arg: &str) -> Option<bool> {
@@ -218,9 +238,29 @@ mod tests {
     }
 
     #[test]
+    fn what_one_binary_takes_out_is_a_file_for_the_other() {
+        for arg in ["-concise", "-consolidate-errors", "-consolidate-warnings=true"] {
+            assert_eq!(read(&["-lock", "--", arg]).unwrap().positionals, [2], "{arg}");
+            let tofu = read_as(Dialect::OpenTofu, &["-lock", "--", arg]).unwrap();
+            assert_eq!(tofu.positionals, [0; 0], "{arg}");
+        }
+    }
+
+    #[test]
+    fn every_duration_must_be_one() {
+        for value in ["5s", "-1s", "-0", "+1h30m", "0"] {
+            assert!(read(&["-lock-timeout", value]).is_ok(), "{value}");
+        }
+        for value in ["90", "", "x", "--1s", "-", "+-1s", "1 s"] {
+            let flag = format!("-lock-timeout={value}");
+            assert_eq!(read(&[&flag, "-lock-timeout=1s"]), Err(NotUnderstood), "{value}");
+        }
+    }
+
+    #[test]
     fn values_need_not_be_text() {
         let raw = OsString::from_vec(b"-state=\xff\xfe".to_vec());
-        let parsed = parse(&[raw], KNOWN).unwrap();
+        let parsed = parse(&[raw], KNOWN, Dialect::Terraform).unwrap();
         let value = OsString::from_vec(vec![0xff, 0xfe]);
         assert_eq!(parsed.last("state").unwrap().value, FoundValue::Text(value));
     }

@@ -8,10 +8,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::Dialect;
 use super::command::{self, Command, LockUse, StateUse};
 use super::flags::{self, Found, FoundValue, Parsed};
 use super::words::{self, WordsError};
-use crate::duration::{self, DurationError};
+use crate::duration;
 use crate::env::Env;
 
 const LOCK: &str = "lock";
@@ -57,14 +58,6 @@ pub enum ArgsError {
         /// What is wrong.
         reason: &'static str,
     },
-    /// A `-lock-timeout` is no duration.
-    #[error("`-lock-timeout` in {said}: {source}")]
-    LockTimeout {
-        /// Where it was given.
-        said: Said,
-        /// What is wrong with it.
-        source: DurationError,
-    },
 }
 
 impl ArgsError {
@@ -74,9 +67,6 @@ impl ArgsError {
         match self {
             Self::Variable { variable, .. } => {
                 format!("close every quote in `{variable}`, or `unset {variable}`")
-            }
-            Self::LockTimeout { .. } => {
-                "write it with a unit, such as `-lock-timeout=90s`".to_owned()
             }
         }
     }
@@ -126,18 +116,18 @@ impl Reading {
 }
 
 impl Invocation {
-    /// Reads the arguments of a call (without the program's name) as Terraform will.
+    /// Reads the arguments of a call (without the program's name) as a binary of this dialect will.
     ///
     /// # Errors
     /// When a variable with further arguments is malformed. Whatever is wrong with the arguments
     /// themselves makes the call one to hand over, and Terraform says so in its own words.
-    pub fn parse(args: &[OsString], env: &Env) -> Result<Self, ArgsError> {
+    pub fn parse(args: &[OsString], env: &Env, dialect: Dialect) -> Result<Self, ArgsError> {
         let chdir = args.first().and_then(chdir_of);
         let first = usize::from(chdir.is_some());
         let command = command::find(&args[first..]);
         let reading = match command {
             None => Err("it is not known to take the state lock"),
-            Some(command) => read(command, args, first + command.words().len(), env)?,
+            Some(command) => read(command, args, first + command.words().len(), env, dialect)?,
         };
         Ok(Self { args: args.to_vec(), chdir, command, reading })
     }
@@ -174,21 +164,14 @@ impl Invocation {
     }
 
     /// The `-lock-timeout` that counts, and where it was given.
-    ///
-    /// # Errors
-    /// When it is no duration.
-    pub fn lock_timeout(&self) -> Result<Option<(Duration, &Said)>, ArgsError> {
-        let Some((found, said)) = self.reading.as_ref().ok().and_then(|it| it.last(LOCK_TIMEOUT))
-        else {
-            return Ok(None);
-        };
-        let text = match &found.value {
-            FoundValue::Text(text) => text.to_string_lossy(),
-            FoundValue::Bool(_) => return Ok(None),
-        };
-        match duration::parse(&text) {
-            Ok(timeout) => Ok(Some((timeout, said))),
-            Err(source) => Err(ArgsError::LockTimeout { said: said.clone(), source }),
+    #[must_use]
+    pub fn lock_timeout(&self) -> Option<(Duration, &Said)> {
+        let (found, said) = self.reading.as_ref().ok()?.last(LOCK_TIMEOUT)?;
+        match &found.value {
+            FoundValue::Text(text) => {
+                Some((duration::parse_flag(&text.to_string_lossy()).ok()?, said))
+            }
+            FoundValue::Bool(_) => None,
         }
     }
 
@@ -276,6 +259,7 @@ fn read(
     args: &[OsString],
     words_end: usize,
     env: &Env,
+    dialect: Dialect,
 ) -> Result<Result<Reading, &'static str>, ArgsError> {
     const OWN_ERROR: &str = "Terraform will refuse its arguments, or reads them differently";
     if command.lock_use() == LockUse::HandsOver {
@@ -285,7 +269,8 @@ fn read(
     if asks_for_version(args) || asks_for_help(own) {
         return Ok(Err("it only prints its help or version"));
     }
-    let Ok(parsed) = flags::parse(own, command.flags) else { return Ok(Err(OWN_ERROR)) };
+    let known = command.flags(dialect);
+    let Ok(parsed) = flags::parse(own, &known, dialect) else { return Ok(Err(OWN_ERROR)) };
     let mut sources = vec![(Said::Argument, parsed)];
     for variable in ["TF_CLI_ARGS".to_owned(), command.args_variable()] {
         let Some(extra) = words_of(&variable, env)? else {
@@ -298,7 +283,7 @@ fn read(
             return Ok(Err("it only prints its help or version"));
         }
         // Where flags end inside the variable, whatever is put behind it would be no flag any more.
-        match flags::parse(&extra, command.flags) {
+        match flags::parse(&extra, &known, dialect) {
             Ok(parsed) if !parsed.stopped => sources.push((Said::Variable(variable), parsed)),
             Ok(_) | Err(_) => return Ok(Err(OWN_ERROR)),
         }

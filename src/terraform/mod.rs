@@ -5,10 +5,10 @@
 //! understood to the last flag runs under our lock; everything else is handed over, and Terraform
 //! locks for itself, or prints its own error.
 //!
-//! Everything here was checked against Terraform 1.11.4; the flags of later versions and of
-//! `OpenTofu` are known beside its own. A flag that the binary in use does not know costs no more
-//! than Terraform's own error message under the lock, as long as it is known here whether it takes
-//! a value.
+//! Everything here was checked against Terraform 1.11.4; the flags of later versions are known
+//! beside its own, and `OpenTofu` has a table of its own. A flag that the binary in use does not
+//! know costs no more than its own error message under the lock, as long as it is known here
+//! whether it takes a value.
 
 mod command;
 mod flags;
@@ -17,3 +17,13 @@ mod words;
 
 pub use command::{Command, LockUse, is_known_word};
 pub use invocation::{ArgsError, Invocation, Said, StateFlag};
+
+/// Which of the two programs is to run: they know different flags and read different files.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Dialect {
+    /// `.tf` and `.tf.json`.
+    #[default]
+    Terraform,
+    /// Also `.tofu` and `.tofu.json`.
+    OpenTofu,
+}

@@ -1,8 +1,10 @@
 //! Integration tests: real servers, real files, real `terraform`.
 
 mod aftermath;
+mod around;
 mod aws_settings;
 mod canary;
+mod changes;
 mod cli;
 mod clocks;
 mod contention;
@@ -20,6 +22,8 @@ mod line;
 mod local_line;
 mod local_state;
 mod nesting;
+mod paths;
+mod program;
 mod proxy;
 mod pty;
 mod receipts;

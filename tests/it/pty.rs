@@ -277,6 +277,30 @@ fn ctrl_z_and_fg_suspend_and_resume_the_whole_job() {
     }
 }
 
+/// It does not die of the hang-up that the kernel sends to a group that nobody can continue.
+#[test]
+fn a_suspended_job_whose_tfwrap_is_killed_ends_in_order() {
+    let scene = Scene::new("log @/log; on SIGINT exit 0 after 300; ready @/ready; wait");
+    let mut shell = Shell::start();
+    shell.send(&scene.shell_words());
+    let child = scene.pid_in("ready");
+    let wrapper = wrapper_of(child);
+    shell.key('z');
+    shell.sees("Stopped");
+    shell.prompt();
+    assert_eq!((state(child), state(wrapper)), (Some('T'), Some('T')));
+    kill(wrapper, Signal::SIGKILL).expect("it is there");
+    scene.wait_for_log("SIGINT 1");
+    wait_until("the child's end", || is_gone(child).then_some(()));
+    assert_eq!(scene.log().len(), 1, "{:?}", scene.log());
+    wait_until("a free lock", || {
+        let mut next = crate::harness::tfwrap(&scene.path("."));
+        let next = next.args(["--lock-timeout=0s", "run", "--", "true"]);
+        (crate::harness::run(next).status.code() == Some(0)).then_some(())
+    });
+    scene.expect_takeable();
+}
+
 #[test]
 fn ctrl_z_and_bg_let_the_job_run_on_without_the_terminal() {
     let scene = Scene::new("log @/log; on SIGUSR1 log; on SIGINT exit 4; ready @/ready; wait");

@@ -103,7 +103,8 @@ async fn a_terraform_that_still_runs_keeps_the_lock_unless_it_may_be_ended() {
 #[tokio::test]
 async fn a_terraform_that_does_not_end_within_the_wait_is_killed() {
     let lock = Lock::new("deaf").await;
-    let scene = lock.scene("ignore SIGINT; ready @/ready; wait").env("CI_JOB_ID", "7");
+    let script = "ignore SIGINT; log @/log; on SIGTERM log; ready @/ready; wait";
+    let scene = lock.scene(script).env("CI_JOB_ID", "7");
     let (left, child) = left(scene);
     let done = recover(&left.scene, &["--wait", "1s"], &[("CI_JOB_ID", "7")]).expect_code(0);
     assert!(done.stderr.contains("killed the child"), "{}", done.stderr);
@@ -159,8 +160,12 @@ async fn a_live_run_ends_for_its_own_job_only() {
     let scene = lock.scene(WILLING).env("CI_JOB_ID", "7");
     let mut running = scene.start().ready();
     let child = running.scene.pid_in("ready");
+    let id = lock.id().await.expect("it is held");
     for env in [&[("CI_JOB_ID", "8")][..], &[]] {
-        recover(&running.scene, &["--wait", "1s"], env).expect_code(0);
+        let done = recover(&running.scene, &["--wait", "1s"], env).expect_code(0);
+        // Whose it is, and why it is left alone.
+        assert!(done.stderr.contains("left alone") && done.stderr.contains(&id), "{}", done.stderr);
+        assert!(!done.stderr.contains("nothing to recover"), "{}", done.stderr);
     }
     // Without leave to wait, nobody is told anything.
     recover(&running.scene, &[], &[("CI_JOB_ID", "7")]).expect_code(74);
@@ -268,8 +273,24 @@ async fn a_number_that_another_process_has_by_now_is_no_sign_of_life() {
     assert!(stranger.scene.log().is_empty(), "{:?}", stranger.scene.log());
 }
 
+/// Somebody else beats for the lock meanwhile.
+async fn recover_while_it_beats(scene: &Scene, lock: &Lock, env: Env<'_>) -> Finished {
+    let id = lock.id().await.expect("it is held");
+    lock.hold_as(&id, 100).await;
+    let mut looking = ours(scene, &["recover"]);
+    let looking = harness::Running::start(looking.envs(env.iter().copied()));
+    let mut beat = 101;
+    while !looking.is_over() {
+        lock.hold_as(&id, beat).await;
+        beat += 1;
+        pause(Duration::from_millis(200));
+        assert!(beat < 300, "it does not end: {}", looking.stderr());
+    }
+    looking.finish()
+}
+
 #[tokio::test]
-async fn another_world_is_dead_by_a_boot_and_else_unknown() {
+async fn another_world_is_dead_only_if_its_locks_do_not_beat() {
     let lock = Lock::new("worlds").await;
     let (left, child) = left(lock.scene(LOGS_ALL).env("CI_JOB_ID", "7"));
     kill_dead(child);
@@ -282,28 +303,23 @@ async fn another_world_is_dead_by_a_boot_and_else_unknown() {
     elsewhere.text["world"]["host"] = json!("another-host");
     elsewhere.text["world"]["boot"] = json!("00000000-0000-0000-0000-000000000000");
     elsewhere.write();
-    recover(scene, &["--wait", "1s"], &[("CI_JOB_ID", "8")]).expect_code(0);
-    recover(scene, &[], &[]).expect_code(0);
+    for env in [&[("CI_JOB_ID", "8")][..], &[]] {
+        let done = recover(scene, &["--wait", "1s"], env).expect_code(0);
+        assert!(done.stderr.contains("left alone"), "{}", done.stderr);
+        assert!(done.stderr.contains(&id), "{}", done.stderr);
+        assert!(!done.stderr.contains("nothing to recover"), "{}", done.stderr);
+    }
     assert_eq!((lock.id().await.as_ref(), receipts(scene)), (Some(&id), 1), "another machine's");
 
     // For its own job it is left alone while it beats.
-    lock.hold_as(&id, 100).await;
-    let mut looking = ours(scene, &["recover"]);
-    let looking = harness::Running::start(looking.envs(job));
-    let mut beat = 101;
-    while !looking.is_over() {
-        lock.hold_as(&id, beat).await;
-        beat += 1;
-        pause(Duration::from_millis(500));
-        assert!(beat < 200, "it does not end: {}", looking.stderr());
-    }
-    let done = looking.finish().expect_code(74);
+    let done = recover_while_it_beats(scene, &lock, &job).await.expect_code(74);
     assert!(done.stderr.contains("still beats"), "{}", done.stderr);
     assert_eq!((lock.id().await.as_ref(), receipts(scene)), (Some(&id), 1));
     // And given back when it does not.
     recover(scene, &[], &job).expect_code(0);
     assert_eq!((lock.id().await, receipts(scene)), (None, 0));
 
+    // The same name: the same machine before its last boot, or a clone of it.
     lock.hold_as(&id, 1).await;
     let mut booted = real;
     booted.text["world"]["boot"] = json!("00000000-0000-0000-0000-000000000000");
@@ -311,6 +327,12 @@ async fn another_world_is_dead_by_a_boot_and_else_unknown() {
     let me = std::process::id();
     booted.text["runner"]["pid"] = json!(me);
     booted.write();
+    for env in [&job[..], &[("CI_JOB_ID", "8")], &[]] {
+        let code = if env == job { 74 } else { 0 };
+        let done = recover_while_it_beats(scene, &lock, env).await.expect_code(code);
+        assert!(done.stderr.contains("still beats"), "{}", done.stderr);
+        assert_eq!((lock.id().await.as_ref(), receipts(scene)), (Some(&id), 1));
+    }
     recover(scene, &[], &[]).expect_code(0);
     assert_eq!((lock.id().await, receipts(scene)), (None, 0), "before the boot");
 }

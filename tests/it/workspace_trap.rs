@@ -9,6 +9,7 @@ use std::process::Command;
 use aws_sdk_dynamodb::types::AttributeValue;
 use nix::sys::signal::Signal;
 
+use crate::aftermath::{EndsHolds, Receipt, STATE_DIR};
 use crate::faults::Stage;
 use crate::harness::{Finished, Running, applying, run, tfwrap};
 use crate::proxy::{Fault, Proxy, Rule};
@@ -195,6 +196,24 @@ async fn a_workspace_of_a_directory_that_is_not_initialised_is_created_below_a_r
     let done = run(&mut trap.script(script));
     trap.all_well(&done).await;
     assert!(!done.stderr.contains("tfwrap: "), "{}", done.stderr);
+}
+
+/// A keeper that keeps nothing would have nothing to give back, and nobody to end it.
+#[tokio::test]
+async fn a_hold_that_can_hold_nothing_is_78_and_leaves_no_keeper() {
+    let trap = Trap::new("hold", "fresh").await;
+    let mut command = trap.tfwrap();
+    let done = run(command.arg("hold")).expect_code(78);
+    assert!(done.stderr.contains("no lock here to hold"), "{}", done.stderr);
+    assert_eq!(done.stdout, "");
+    assert_eq!(Receipt::all(&trap.stage.path().join(STATE_DIR)).len(), 0);
+    // The control: with the workspace there is something to hold.
+    run(&mut trap.script("terraform init -no-color; terraform workspace list")).expect_code(0);
+    let _ends = EndsHolds(trap.stage.path().join(STATE_DIR));
+    run(trap.tfwrap().args(["-chdir=.", "apply", "-auto-approve"])).expect_code(0);
+    run(trap.tfwrap().arg("hold")).expect_code(0);
+    assert_eq!(Receipt::all(&trap.stage.path().join(STATE_DIR)).len(), 1);
+    run(trap.tfwrap().arg("release")).expect_code(0);
 }
 
 #[tokio::test]

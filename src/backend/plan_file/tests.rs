@@ -97,6 +97,22 @@ fn text_before_the_archive_does_not_hide_the_plan() {
 }
 
 #[test]
+fn two_plans_in_one_archive_are_refused() {
+    let mut writer = zip::ZipWriter::new(Cursor::new(Vec::new()));
+    for entry in ["tfplan", "tfplaM"] {
+        writer.start_file(entry, zip::write::SimpleFileOptions::default()).unwrap();
+        writer.write_all(&message(3, b"\x81\xa6bucket\xa1b")).unwrap();
+    }
+    let mut bytes = writer.finish().unwrap().into_inner();
+    assert!(matches!(open_bytes(&bytes), Ok(PlanFile::Plan(_))), "the control");
+    while let Some(at) = bytes.windows(6).position(|name| name == b"tfplaM") {
+        bytes[at + 5] = b'n';
+    }
+    let error = open_bytes(&bytes).unwrap_err().to_string();
+    assert!(error.contains("2 entries `tfplan`"), "{error}");
+}
+
+#[test]
 fn what_is_no_archive_is_no_plan() {
     for bytes in [&b""[..], b"PK", b"{\"remote_plan_format\": 1}", b"PK\x05\x06"] {
         let file = open_bytes(bytes).unwrap();

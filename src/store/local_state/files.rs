@@ -1,17 +1,22 @@
 //! What Terraform does with the files of a local state's lock, done as it does it (version 1.11.4,
 //! seen by strace).
 
+use std::ffi::OsString;
+use std::fmt::Write as _;
 use std::fs::{DirBuilder, File, Metadata, OpenOptions};
 use std::io::{self, Write as _};
+use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
+use sha2::{Digest as _, Sha256};
 
 use super::super::blocking::io_error;
 use super::super::{Record, RecordVersion, StoreError, Stored, WriteReply};
+use crate::backend::go_path;
 use crate::lock::LockInfo;
 
 /// How often a state file may be replaced under us before we say so. Terraform removes an empty
@@ -22,6 +27,8 @@ const RACES: u32 = 20;
 #[derive(Debug)]
 pub(super) struct Files {
     pub(super) state: PathBuf,
+    /// The directory that Terraform makes for it.
+    dir: PathBuf,
     info: PathBuf,
     /// The next info; renamed over the info, because Terraform does not wait for a holder whose
     /// half-written info it cannot read.
@@ -54,13 +61,16 @@ impl Files {
         // Terraform's rule: one leading dot is dropped, then `.<name>.lock.info`.
         let bytes = name.as_encoded_bytes();
         let bare = bytes.strip_prefix(b".").unwrap_or(bytes);
-        let named = |suffix: &str| {
-            use std::os::unix::ffi::OsStringExt as _;
-            let name = [b".", bare, suffix.as_bytes()].concat();
-            state.with_file_name(std::ffi::OsString::from_vec(name))
-        };
-        let (info, info_aside) = (named(".lock.info"), named(".lock.info.next"));
-        Ok(Self { state, info, info_aside })
+        let info = OsString::from_vec([b".", bare, b".lock.info"].concat());
+        // Terraform cleans the path of these two as text, and not that of the state.
+        let dir = go_path::dir(&state);
+        // Of one length, since a name that leaves room for Terraform's info need not leave more.
+        let mut aside = String::from(".tfwrap-");
+        for byte in &Sha256::digest(bytes)[..8] {
+            let _ = write!(aside, "{byte:02x}");
+        }
+        let (info, info_aside) = (dir.join(info), dir.join(aside));
+        Ok(Self { state, dir, info, info_aside })
     }
 
     /// Who has the state's lock.
@@ -135,8 +145,8 @@ impl Files {
             Err(error) if error.kind() == io::ErrorKind::NotFound => true,
             Err(error) => return Err(error),
         };
-        if created && let Some(dir) = self.state.parent() {
-            DirBuilder::new().recursive(true).mode(0o755).create(dir)?;
+        if created {
+            DirBuilder::new().recursive(true).mode(0o755).create(&self.dir)?;
         }
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o666);
@@ -168,7 +178,10 @@ impl Files {
             file.write_all(info.as_bytes())?;
             std::fs::rename(&self.info_aside, &self.info)
         };
-        write().map_err(|e| fail(&e))
+        write().map_err(|error| {
+            drop(remove_if_there(&self.info_aside));
+            fail(&error)
+        })
     }
 
     /// Gives the lock back, the files of its own first, as Terraform does; returns whether it
@@ -185,6 +198,8 @@ impl Files {
             // The lock must go even where its files cannot: without the lock a left-over info is
             // harmless, and an empty state is no state.
             drop(remove_if_there(&self.info));
+            // A killed process may have left it.
+            drop(remove_if_there(&self.info_aside));
             if ours.created && empty {
                 drop(remove_if_there(&self.state));
             }

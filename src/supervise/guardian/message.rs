@@ -11,7 +11,7 @@ use crate::supervise::orphans::Orphans;
 pub(super) const CHILD: u8 = b'c';
 /// From tfwrap: how things stand, a [`Head`] and after a line feed what the guardian only keeps.
 pub(super) const STATE: u8 = b's';
-/// From tfwrap: the descriptor of a local lock, and whose.
+/// From tfwrap: a descriptor that holds something while it is open, a [`LentFile`].
 pub(super) const FILE: u8 = b'f';
 /// From tfwrap: all is given back.
 pub(super) const DONE: u8 = b'd';
@@ -48,18 +48,21 @@ pub struct Head {
     /// Whether the child was killed.
     #[serde(default)]
     pub killed: bool,
-    /// Descriptors of local locks that are open in this process.
+    /// Descriptors that were lent, open in this process.
     #[serde(default)]
     pub files: Vec<LentFile>,
 }
 
-/// The descriptor of a local lock.
+/// A descriptor of a local lock, or of the door of a lock that others use, too.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LentFile {
     /// The ID of the lock.
     pub id: String,
     /// Whether the state file came into being with the lock.
     pub created: bool,
+    /// Whether it is of a door.
+    #[serde(default)]
+    pub door: bool,
     /// Its number in the process that reads this.
     pub fd: i32,
 }

@@ -12,7 +12,7 @@ fn os(args: &[&str]) -> Vec<OsString> {
 
 fn parse_in(args: &[&str], env: &[(&str, &str)]) -> Invocation {
     let env: Env = env.iter().copied().collect();
-    Invocation::parse(&os(args), &env).unwrap()
+    Invocation::parse(&os(args), &env, Dialect::Terraform).unwrap()
 }
 
 fn parse(args: &[&str]) -> Invocation {
@@ -41,7 +41,6 @@ fn commands_with_a_lock_flag_run_under_the_lock() {
         &["workspace", "delete", "-force", "w"],
         &["env", "delete", "w"],
         &["-chdir=a", "plan", "-out=x"],
-        &["plan", "-exclude", "a.b", "-json-into=x", "-concise"],
         &["plan", "--", "-help"],
         &["apply", ""],
     ] {
@@ -76,6 +75,9 @@ fn everything_else_is_handed_over() {
         &["plan", "-unknown"],
         &["plan", "-lock=no"],
         &["plan", "-lock-timeout"],
+        &["plan", "-lock-timeout=90", "-lock-timeout=1s"],
+        &["plan", "-concise"],
+        &["plan", "-exclude", "a.b"],
         &["plan", "---lock"],
         &["state", "rm", "-out=x", "a"],
         &["state", "mv", "-state-out=b", "x", "y"],
@@ -135,10 +137,11 @@ fn variables_that_end_or_break_the_flags_hand_the_call_over() {
     for variable in ["TF_CLI_ARGS", "TF_CLI_ARGS_state_replace_provider"] {
         let env = Env::from_iter([(variable, "-lock='false")]);
         let args = os(&["state", "replace-provider", "a", "b"]);
-        let error = Invocation::parse(&args, &env).unwrap_err();
+        let error = Invocation::parse(&args, &env, Dialect::Terraform).unwrap_err();
         assert!(error.to_string().contains(variable), "{error}");
         assert!(error.hint().contains(variable), "{error}");
-        assert!(Invocation::parse(&os(&["output"]), &env).is_ok(), "handed over, never judged");
+        let output = Invocation::parse(&os(&["output"]), &env, Dialect::Terraform);
+        assert!(output.is_ok(), "handed over, never judged");
     }
 }
 
@@ -151,20 +154,19 @@ fn the_lock_timeout_that_counts_is_the_last_one() {
         (&["plan", "--lock-timeout", "5s"], &[], Some((5, Said::Argument))),
         (&["plan", "-lock-timeout=5s", "-lock-timeout=7s"], &[], Some((7, Said::Argument))),
         (&["plan"], &all, Some((3, variable("TF_CLI_ARGS")))),
+        (&["plan", "-lock-timeout=-1s"], &all, Some((0, Said::Argument))),
+        (&["plan", "-lock-timeout=-0"], &[], Some((0, Said::Argument))),
         (&["plan", "-lock-timeout=5s"], &all, Some((5, Said::Argument))),
     ] {
         let invocation = parse_in(args, env);
-        let timeout = invocation.lock_timeout().unwrap();
+        let timeout = invocation.lock_timeout();
         let timeout = timeout.map(|(time, said)| (time.as_secs(), said.clone()));
         assert_eq!(timeout, expected, "{args:?}");
     }
-    let invocation = parse(&["plan", "-lock-timeout=90"]);
-    let message = invocation.lock_timeout().unwrap_err().to_string();
-    assert_eq!(
-        message,
-        "`-lock-timeout` in the arguments: `90` is not a duration: a unit is missing, such as \
-         `90s` or `1h30m`"
-    );
+    for env in [("TF_CLI_ARGS", "-lock-timeout=90"), ("TF_CLI_ARGS_plan", "-lock-timeout=x")] {
+        let invocation = parse_in(&["plan", "-lock-timeout=1s"], &[env]);
+        assert_eq!(invocation.lock_use(), LockUse::HandsOver, "Terraform refuses it: {env:?}");
+    }
 }
 
 #[test]
@@ -208,11 +210,12 @@ fn words_of_variables_never_reach_the_arguments() {
 fn arguments_that_are_no_text_pass_through() {
     let raw = OsString::from_vec(b"-var=x=\xff".to_vec());
     let args = ["apply".into(), "-lock".into(), raw.clone()];
-    let invocation = Invocation::parse(&args, &Env::default()).unwrap();
+    let invocation = Invocation::parse(&args, &Env::default(), Dialect::Terraform).unwrap();
     assert_eq!(invocation.locked_argv(), ["apply".into(), "-lock=false".into(), raw]);
     let timeout = OsString::from_vec(b"-lock-timeout=\xff".to_vec());
-    let invocation = Invocation::parse(&["plan".into(), timeout], &Env::default()).unwrap();
-    assert!(invocation.lock_timeout().is_err());
+    let args = ["plan".into(), timeout];
+    let invocation = Invocation::parse(&args, &Env::default(), Dialect::Terraform).unwrap();
+    assert_eq!(invocation.lock_use(), LockUse::HandsOver);
 }
 
 #[test]
@@ -221,6 +224,7 @@ fn a_saved_plan_is_the_first_positional_of_apply() {
         (&["apply", "p.bin"][..], Some("p.bin")),
         (&["apply", "-auto-approve", "-var", "a=b", "p.bin"], Some("p.bin")),
         (&["apply", "-no-color", "--", "-p"], Some("-p")),
+        (&["apply", "--", "-concise"], Some("-concise")),
         (&["apply"], None),
         (&["apply", ""], None),
         (&["destroy", "p.bin"], None),
@@ -266,7 +270,7 @@ fn workspace_delete_names_its_workspace() {
 fn arguments_are_never_printed() {
     let env: Env = [("TF_CLI_ARGS", "-var=b=hunter2")].into_iter().collect();
     for args in [["apply", "-var=a=hunter2"], ["output", "hunter2"]] {
-        let invocation = Invocation::parse(&os(&args), &env).unwrap();
+        let invocation = Invocation::parse(&os(&args), &env, Dialect::Terraform).unwrap();
         assert!(!format!("{invocation:?}").contains("hunter2"));
     }
 }
@@ -287,7 +291,8 @@ proptest! {
         let args: Vec<OsString> =
             command.split(' ').chain(own.iter().copied()).map(OsString::from).collect();
         let env: Env = [("TF_CLI_ARGS", variable)].into_iter().collect();
-        let before = Invocation::parse(&args, &env).unwrap();
+        let read = |args: &[OsString]| Invocation::parse(args, &env, Dialect::Terraform).unwrap();
+        let before = read(&args);
         let locked = before.locked_argv();
         let waiting = before.argv_with_lock_timeout(Duration::from_secs(7));
         if before.lock_use() == LockUse::HandsOver {
@@ -295,13 +300,13 @@ proptest! {
             prop_assert_eq!(&waiting, &args);
             return Ok(());
         }
-        let after = Invocation::parse(&locked, &env).unwrap();
+        let after = read(&locked);
         prop_assert_eq!(after.wants_no_lock(), Some(&Said::Argument));
-        let after_waiting = Invocation::parse(&waiting, &env).unwrap();
+        let after_waiting = read(&waiting);
         prop_assert_eq!(after_waiting.wants_no_lock(), before.wants_no_lock());
         prop_assert_eq!(
             after_waiting.lock_timeout(),
-            Ok(Some((Duration::from_secs(7), &Said::Argument)))
+            Some((Duration::from_secs(7), &Said::Argument))
         );
         for after in [&after, &after_waiting] {
             prop_assert_eq!(after.lock_use(), LockUse::Locks);

@@ -157,3 +157,21 @@ async fn a_recovery_ends_holds_and_whoever_runs_under_them() {
     apply.finish().expect_code(0);
     assert_eq!(Receipt::all(&scene.path(STATE_DIR)).len(), 0);
 }
+
+/// As act, Gitea and Forgejo set a job up: no runner tracks it, and every run is number 1.
+#[tokio::test]
+async fn the_post_step_of_a_job_that_no_runner_tracks_ends_its_hold() {
+    let lock = Lock::new("untracked").await;
+    let scene = lock.scene("").env("GITHUB_ACTIONS", "true").env("ACT", "true");
+    let scene = scene.env("GITHUB_RUN_ID", "1").env("GITHUB_JOB", "apply");
+    let hold = Holding::begin(&scene, &[]);
+    let wrapper = wrapper().display().to_string();
+    let recover = ["env", "RUNNER_TRACKING_ID=", &wrapper, "recover", "--wait", "30s"];
+    let leg = |dir: &str| vec![("GITHUB_WORKSPACE".to_owned(), dir.to_owned())];
+    let other = run(&mut in_scene(&scene, &leg("/other"), &recover)).expect_code(0);
+    assert!(other.stderr.contains("it is of another CI job"), "{}", other.stderr);
+    assert!(lock.is_held().await && !is_gone(hold.keeper));
+    run(&mut in_scene(&scene, &[], &recover)).expect_code(0);
+    assert!(!lock.is_held().await);
+    hold.is_over();
+}

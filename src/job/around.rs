@@ -1,0 +1,128 @@
+//! `run` and `hold`: locks around whatever finds the environment that is in the child's.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use super::backend_lock::{BackendLock, lock_of};
+use super::basis::Basis;
+use super::handed_down::handed_down;
+use super::locks::{dialect_in, further_locks, resolve};
+use super::{
+    ChildCommand, Job, LockedJob, Place, Trap, create_workspace_in, find_terraform, finish,
+};
+use crate::backend::{Backend, Request, Resolved};
+use crate::error::Error;
+use crate::settings::Settings;
+use crate::shim;
+use crate::state_dir;
+
+pub(super) fn of_run(
+    command: &[OsString],
+    settings: &Settings,
+    place: &Place<'_>,
+) -> Result<Job, Error> {
+    let Some((program, args)) = command.split_first() else {
+        return Err(Error::Usage { message: "`run` needs a command".to_owned(), hint: None });
+    };
+    let (program, args) = (PathBuf::from(program), args.to_vec());
+    around("run", ChildCommand { program, args, env: Vec::new() }, settings, place)
+}
+
+pub(super) fn of_hold(settings: &Settings, place: &Place<'_>) -> Result<Box<LockedJob>, Error> {
+    match around(HOLD, ChildCommand::none(), settings, place)? {
+        Job::Locked(job) => Ok(job),
+        _ => Err(nothing_to_hold()),
+    }
+}
+
+/// A `hold` is for its locks and nothing else.
+#[must_use]
+pub fn nothing_to_hold() -> Error {
+    Error::Config {
+        message: "there is no lock here to hold".to_owned(),
+        hint: Some("name one with `--lock`".to_owned()),
+    }
+}
+
+const HOLD: &str = "hold";
+
+/// Holds what can be known. Of what cannot, `run` says so: each Terraform below it takes its own
+/// lock, or refuses, by what it finds then.
+fn around(
+    operation: &str,
+    mut child: ChildCommand,
+    settings: &Settings,
+    place: &Place<'_>,
+) -> Result<Job, Error> {
+    let terraform = find_terraform(settings, place).ok();
+    let request = Request {
+        dialect: dialect_in(&place.dir, terraform.as_deref()),
+        allow_hcl_fallback: true,
+        ..Request::new(&place.dir, place.env)
+    };
+    let further = further_locks(settings, place)?;
+    let mut notes = Vec::new();
+    let known = resolve(&request, &further, settings).and_then(|resolved| {
+        Ok((lock_of(resolved.as_ref(), settings, &further, place)?, resolved))
+    });
+    let (lock, resolved) = match known {
+        Err(Error::Config { message, .. }) if operation != HOLD => {
+            notes.push(format!(
+                "no lock of a backend is held for the whole command ({message}): each Terraform \
+                 below locks for itself"
+            ));
+            (BackendLock::Native, None)
+        }
+        known => known?,
+    };
+    let terraform_is_set = settings.terraform.is_some();
+    let shim = shim::prepare(place.env, &place.this_path, terraform_is_set).map_err(|what| {
+        Error::Config {
+            message: format!("cannot put `terraform` on PATH for the command: {what}"),
+            hint: state_dir::hint(place.env.get(crate::held::VARIABLE).is_some()),
+        }
+    })?;
+    child.env = handed_down(settings, place.env);
+    child.env.push(("PATH", shim::path_with(&shim, place.env)));
+    let mut job = LockedJob {
+        dir: place.dir.clone(),
+        targets: further,
+        child,
+        operation: operation.to_owned(),
+        lock_timeout: settings.lock_timeout.clone(),
+        trap: None,
+        notes,
+        details: Vec::new(),
+        saved_plan: None,
+        two_is_success: false,
+        around_command: true,
+        shim: Some(shim),
+        native: None,
+        basis: Basis::default(),
+    };
+    match lock {
+        BackendLock::Take(target) => {
+            if let Some(Resolved { backend: Backend::S3(backend), initialised, .. }) = &resolved
+                && !backend.is_default_workspace()
+            {
+                // Without Terraform there is nobody who could create the workspace, and nobody
+                // who could fall into the trap.
+                if let Some(program) = terraform {
+                    job.trap = Some(Trap {
+                        backend: (**backend).clone(),
+                        create: create_workspace_in(&program, &backend.workspace, &[]),
+                        native: None,
+                        cannot_create: (!initialised).then_some(
+                            "this directory is not initialised, so each Terraform below takes the \
+                             lock for itself",
+                        ),
+                    });
+                }
+            }
+            job.targets.push(target);
+        }
+        BackendLock::Native => {}
+        BackendLock::None { why } => job.notes.push(why),
+    }
+    finish(job, resolved)
+}

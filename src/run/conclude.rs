@@ -1,0 +1,96 @@
+//! What is said and written at the end of a run, and its exit code.
+
+use super::shell::Shell;
+use super::{Context, RunReport};
+use crate::error::Error;
+use crate::exit_code::{self, RunRules};
+use crate::job::LockedJob;
+use crate::lock::Holder;
+use crate::report::{Notice, Outcome, Summary};
+use crate::target::LockTarget;
+
+pub(super) fn conclude(
+    shell: &Shell,
+    job: &LockedJob,
+    context: &Context,
+    report: &RunReport,
+) -> u8 {
+    let rules =
+        RunRules { lost_is_fatal: context.lost_is_fatal, two_is_success: job.two_is_success };
+    let code = match (&report.error, report.child) {
+        (Some(error), _) => exit_code::of_error(error),
+        (None, Some(_)) if report.lost => exit_code::LOST,
+        (None, Some(child)) => exit_code::of_run(child, &report.releases, rules),
+        (None, None) => exit_code::BUG,
+    };
+    if let Some(error) = &report.error {
+        shell.say(Notice::Error { message: error.to_string(), hint: error.hint(), code });
+    }
+    if report.panicked {
+        let message = "a bug in tfwrap ended the run; a child that was started was ended first";
+        shell.say(Notice::Error {
+            message: message.to_owned(),
+            hint: Error::Internal(String::new()).hint(),
+            code,
+        });
+    }
+    if report.child.is_some_and(|child| exit_code::of_child(child) == 1) {
+        hint_at_failure(shell, job, report);
+    }
+    let summary = summary(job, report, code);
+    if let Some(files) = &context.files {
+        for error in files.write_end(&summary) {
+            shell.say(Notice::Warning { message: error.to_string(), hint: None });
+        }
+    }
+    shell.say(Notice::Finished(Box::new(summary)));
+    code
+}
+
+/// What the user may have met, where Terraform's own message does not know of us.
+fn hint_at_failure(shell: &Shell, job: &LockedJob, report: &RunReport) {
+    if job.saved_plan.is_some() && report.contended {
+        shell.say(Notice::Warning {
+            message: "the lock was waited for after the plan was made: if Terraform says that the \
+                      saved plan is stale, another run changed the state meanwhile"
+                .to_owned(),
+            hint: Some("plan again, or hold the lock over both: `tfwrap run -- sh -c 'terraform plan -out=p && terraform apply p'`".to_owned()),
+        });
+    }
+    if job.around_command {
+        shell.say(Notice::Warning {
+            message: "if Terraform says that it cannot acquire the state lock with our ID, it was \
+                      called by its path"
+                .to_owned(),
+            hint: Some("call it as `terraform`, so that it goes through tfwrap".to_owned()),
+        });
+    }
+}
+
+fn summary(job: &LockedJob, report: &RunReport, code: u8) -> Summary {
+    let outcome = match (&report.error, report.child) {
+        (Some(Error::NotAcquired { .. }), _) => Outcome::TimedOut,
+        (Some(Error::Interrupted { .. }), _) => Outcome::Interrupted,
+        (Some(Error::NotFound { .. } | Error::NotExecutable { .. }), _) => Outcome::Failure,
+        (Some(_), _) | (None, None) => Outcome::Error,
+        (None, Some(_)) => match code {
+            exit_code::LOST => Outcome::Lost,
+            exit_code::NOT_RELEASED => Outcome::NotReleased,
+            _ if report.stopped => Outcome::Interrupted,
+            0 => Outcome::Success,
+            2 if job.two_is_success => Outcome::Success,
+            _ => Outcome::Failure,
+        },
+    };
+    let lock = job.targets.first().map(LockTarget::url).unwrap_or_default();
+    Summary {
+        lock,
+        id: report.id.clone(),
+        outcome,
+        exit_code: code,
+        asked: report.asked,
+        waited: report.waited,
+        held: report.held,
+        holder: report.holder.as_ref().and_then(Holder::info).cloned().map(Box::new),
+    }
+}

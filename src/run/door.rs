@@ -1,0 +1,259 @@
+//! The door of a lock that a `run` or a `hold` has: a small file in its holder's directory, through
+//! which the commands below come under the lock.
+//!
+//! Two of its bytes are locked, each for an open file description (`F_OFD_SETLK`):
+//!
+//! - the *turn*, by the one command that uses the state;
+//! - the *threshold*, shared by all that are inside. Before the lock is given back, its holder has
+//!   it for itself alone, and with that the door is closed.
+//!
+//! The kernel keeps such a lock while any process has the description open, seen or unseen: our
+//! child inherits it and our guardian is lent it, so it outlives us. It ends at a word of any of
+//! them, however many still have it open, so that what a provisioner leaves on purpose does not keep
+//! it. And where `/proc` shows nothing, in another PID namespace or as another user, it still holds.
+//!
+//! Only the holder makes the file. Who does not find it (another directory, another machine's) or
+//! may not use it (another user's) could neither take turns nor be waited for.
+
+use std::fmt::Write as _;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc;
+use sha2::{Digest as _, Sha256};
+
+use crate::lock::LockId;
+
+/// The bytes, which need not exist to be locked.
+const TURN: libc::off_t = 0;
+const THRESHOLD: libc::off_t = 1;
+
+/// One open file description of a door, with whatever locks it has.
+#[derive(Debug)]
+pub(crate) struct Door(File);
+
+/// What came of an attempt to get in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Entry {
+    Inside,
+    /// Another command uses the state.
+    InUse,
+    /// The holder gives the lock back, or looks whether it can.
+    Closing,
+}
+
+/// Where the door of the lock with this ID is.
+pub(super) fn path(dir: &Path, id: &LockId) -> PathBuf {
+    let mut name = "turn-".to_owned();
+    for byte in Sha256::digest(id.0.as_bytes()) {
+        let _infallible = write!(name, "{byte:02x}");
+    }
+    dir.join(name)
+}
+
+/// Takes the door away, after the lock is given back.
+pub(super) fn remove(dir: &Path, id: &LockId) {
+    // One that stays lets nobody in: the lock has another ID by then.
+    drop(std::fs::remove_file(path(dir, id)));
+}
+
+impl Door {
+    /// Makes the door of a lock that is ours.
+    pub(super) fn create(path: &Path) -> io::Result<Self> {
+        options().create_new(true).mode(0o600).open(path).map(Self)
+    }
+
+    /// Opens the door of somebody's lock; none where there is no such file.
+    ///
+    /// # Errors
+    /// It is another user's, or cannot be opened.
+    pub(super) fn open(path: &Path) -> io::Result<Option<Self>> {
+        let file = match options().open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let metadata = file.metadata()?;
+        if !metadata.is_file() || metadata.uid() != nix::unistd::geteuid().as_raw() {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        Ok(Some(Self(file)))
+    }
+
+    /// One that was lent to this process.
+    pub(super) fn of(fd: OwnedFd) -> Self {
+        Self(fd.into())
+    }
+
+    /// Whether the path still names it.
+    pub(super) fn is_at(&self, path: &Path) -> bool {
+        let same =
+            |a: std::fs::Metadata, b: std::fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
+        match (self.0.metadata(), std::fs::symlink_metadata(path)) {
+            (Ok(ours), Ok(named)) => same(ours, named),
+            _ => false,
+        }
+    }
+
+    /// Comes in; with the turn or, for what only has others below it, without.
+    pub(super) fn enter(&self, with_turn: bool) -> io::Result<Entry> {
+        if with_turn && !self.lock(libc::F_WRLCK, TURN)? {
+            return Ok(Entry::InUse);
+        }
+        if self.lock(libc::F_RDLCK, THRESHOLD)? {
+            return Ok(Entry::Inside);
+        }
+        self.leave();
+        Ok(Entry::Closing)
+    }
+
+    /// Closes it; not while anybody is inside.
+    pub(super) fn close(&self) -> bool {
+        // Where the kernel has no locks for this file, nobody can be inside.
+        self.lock(libc::F_WRLCK, THRESHOLD).unwrap_or(true)
+    }
+
+    /// Ends whatever lock this description has, for all processes that have it open.
+    pub(super) fn leave(&self) {
+        for byte in [TURN, THRESHOLD] {
+            // Nothing that a lock on a byte needs can be missing to end it.
+            let _ended = self.lock(libc::F_UNLCK, byte);
+        }
+    }
+
+    fn lock(&self, kind: libc::c_int, byte: libc::off_t) -> io::Result<bool> {
+        let short = |n: libc::c_int| libc::c_short::try_from(n).map_err(io::Error::other);
+        let lock = libc::flock {
+            l_type: short(kind)?,
+            l_whence: short(libc::SEEK_SET)?,
+            l_start: byte,
+            l_len: 1,
+            // Must be zero for the description's locks.
+            l_pid: 0,
+        };
+        match fcntl(&self.0, FcntlArg::F_OFD_SETLK(&lock)) {
+            Ok(_) => Ok(true),
+            Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl AsFd for Door {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+fn options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    options
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    fn place() -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = path(dir.path(), &LockId("1-2".to_owned()));
+        (dir, path)
+    }
+
+    fn open(path: &Path) -> Door {
+        Door::open(path).unwrap().unwrap()
+    }
+
+    #[test]
+    fn one_at_a_time_has_the_turn_and_the_door_closes_behind_the_last() {
+        let (_dir, path) = place();
+        let holder = Door::create(&path).unwrap();
+        let (inside, had) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..500 {
+                        let door = open(&path);
+                        if door.enter(true).unwrap() != Entry::Inside {
+                            continue;
+                        }
+                        assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0, "two at once");
+                        assert!(!holder.close(), "closed under somebody");
+                        std::thread::yield_now();
+                        inside.fetch_sub(1, Ordering::SeqCst);
+                        had.fetch_add(1, Ordering::SeqCst);
+                        door.leave();
+                    }
+                });
+            }
+        });
+        assert!(had.into_inner() > 0, "nobody had it");
+        assert!(holder.close());
+        assert_eq!(open(&path).enter(true).unwrap(), Entry::Closing);
+        holder.leave();
+        assert_eq!(open(&path).enter(true).unwrap(), Entry::Inside);
+    }
+
+    #[test]
+    fn runs_are_inside_together_and_keep_nobody_from_a_turn() {
+        let (_dir, path) = place();
+        let holder = Door::create(&path).unwrap();
+        let (one, two, command) = (open(&path), open(&path), open(&path));
+        for run in [&one, &two] {
+            assert_eq!(run.enter(false).unwrap(), Entry::Inside);
+        }
+        assert_eq!(command.enter(true).unwrap(), Entry::Inside);
+        assert_eq!(open(&path).enter(true).unwrap(), Entry::InUse);
+        for door in [one, two, command] {
+            assert!(!holder.close());
+            drop(door);
+        }
+        assert!(holder.close());
+    }
+
+    /// As a child or a guardian has it, which ends after us or never.
+    #[test]
+    fn a_place_inside_lasts_while_anybody_has_it_open_or_until_a_word() {
+        let (_dir, path) = place();
+        let holder = Door::create(&path).unwrap();
+        let ours = open(&path);
+        assert_eq!(ours.enter(true).unwrap(), Entry::Inside);
+        let theirs = ours.as_fd().try_clone_to_owned().unwrap();
+        drop(ours);
+        assert!(!holder.close(), "it died with the first");
+        let guardians = Door::of(theirs.try_clone().unwrap());
+        guardians.leave();
+        assert!(holder.close(), "a word is not heard");
+        drop(theirs);
+    }
+
+    #[test]
+    fn only_its_holder_makes_it_and_a_link_is_not_followed() {
+        let (dir, path) = place();
+        assert!(Door::open(&path).unwrap().is_none());
+        let victim = dir.path().join("victim");
+        std::fs::write(&victim, "").unwrap();
+        std::os::unix::fs::symlink(&victim, &path).unwrap();
+        assert!(Door::open(&path).is_err());
+        assert!(Door::create(&path).is_err());
+    }
+
+    #[test]
+    fn one_that_was_removed_is_known_as_such() {
+        let (_dir, path) = place();
+        let door = Door::create(&path).unwrap();
+        assert!(door.is_at(&path));
+        std::fs::remove_file(&path).unwrap();
+        assert!(!door.is_at(&path));
+        let other = Door::create(&path).unwrap();
+        assert!(!door.is_at(&path) && other.is_at(&path));
+    }
+}

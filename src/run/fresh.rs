@@ -1,0 +1,146 @@
+//! What was resolved before a wait, looked at again after it: the lock that is held must be the
+//! one that is used.
+
+use std::time::Duration;
+
+use super::look::{self, Register};
+use super::shell::Shell;
+use super::{Acquired, Context, release};
+use crate::clock::uptime;
+use crate::error::Error;
+use crate::job::{Basis, LockedJob};
+use crate::lock::Uptime;
+use crate::lock::release::ReleaseOutcome;
+use crate::report::Notice;
+use crate::start::Planner;
+use crate::target::LockTarget;
+
+/// When Terraform's files are compared again after its start. Until the last of these it has read
+/// them, on the slowest of machines.
+const LOOKS: [Duration; 6] = [
+    Duration::from_millis(150),
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_millis(3500),
+    Duration::from_secs(5),
+];
+
+/// What changed while the locks were waited for, and what there is to do now.
+pub(super) fn change(
+    job: &LockedJob,
+    context: &Context,
+) -> Result<Option<(String, LockedJob)>, Error> {
+    let now = context.planner.again()?;
+    Ok(job.basis.change_to(&now.basis).map(|change| (change, now)))
+}
+
+/// Gives all back, to begin anew: nothing is left that would claim a lock of the plan that is no
+/// more.
+pub(super) async fn give_back(
+    shell: &mut Shell,
+    job: &LockedJob,
+    context: &Context,
+    acquired: &mut Acquired,
+) -> Result<(), Error> {
+    acquired.inherited.clear();
+    shell.guard.leave_all();
+    let dependents_in = job.around_command.then_some(context.state_dir.as_path());
+    let releases = release::all(shell, dependents_in, false).await;
+    // What went wrong was said; the end of the run must know only of what may still be ours.
+    let left = |outcome: &ReleaseOutcome| matches!(outcome, ReleaseOutcome::Unconfirmed(_));
+    acquired.left.extend(releases.into_iter().filter(left));
+    shell.guard.forget_inherited();
+    shell.last_stop().map_or(Ok(()), |signal| Err(super::interrupted(signal)))
+}
+
+/// The error of a run that began anew too often.
+pub(super) fn never_at_rest(change: &str) -> Error {
+    Error::Config {
+        message: format!(
+            "what Terraform would use changes again and again while its lock is waited for; now \
+             {change}"
+        ),
+        hint: Some(
+            "give each run a working directory of its own, or a `TF_DATA_DIR` of its own and the \
+             workspace by `TF_WORKSPACE`"
+                .to_owned(),
+        ),
+    }
+}
+
+/// Whether a lock is already ours under another name, or reached with other settings.
+pub(super) async fn is_ours(shell: &mut Shell, target: &LockTarget) -> Result<bool, Error> {
+    let register = target.register();
+    let own = shell.kept.iter().map(|kept| &kept.grant);
+    let ids: Vec<_> = own
+        .filter(|grant| grant.target.register().may_be(&register))
+        .map(|grant| grant.id.clone())
+        .collect();
+    if ids.is_empty() {
+        return Ok(false);
+    }
+    let lock = target.url();
+    let store = match target.open().await {
+        Ok(store) => store,
+        Err(source) => return Err(Error::Store { lock, source }),
+    };
+    let register = Register { lock, store, key: target.key.clone() };
+    let stored = look::read(shell, &register, look::PATIENCE).await?;
+    Ok(stored.is_some_and(|stored| ids.iter().any(|id| stored.record.is_held_by(id))))
+}
+
+/// Looks whether anything changed before Terraform has read it.
+pub(super) struct Watch<'a> {
+    planner: &'a Planner,
+    basis: &'a Basis,
+    started: Uptime,
+    looks: &'static [Duration],
+}
+
+impl<'a> Watch<'a> {
+    /// From the child's start on. None where Terraform locks for itself, or the child is not
+    /// Terraform: what `init` changes below a `run` is its business.
+    pub(super) fn over(job: &'a LockedJob, context: &'a Context) -> Option<Self> {
+        let is_direct = !job.around_command && job.native.is_none();
+        is_direct.then(|| Self {
+            planner: &context.planner,
+            basis: &job.basis,
+            started: uptime(),
+            looks: &LOOKS,
+        })
+    }
+
+    /// When to look next.
+    pub(super) fn deadline(&self) -> Option<Uptime> {
+        self.looks.first().map(|after| self.started.plus(*after))
+    }
+
+    /// Whether it is time to look.
+    pub(super) fn is_due(&self) -> bool {
+        self.deadline().is_some_and(|at| uptime() >= at)
+    }
+
+    /// Looks, unless it is too late for that: what changed. The last time once the child has ended.
+    pub(super) fn look(&mut self, ended: bool) -> Option<String> {
+        let (_, later) = self.looks.split_first()?;
+        self.looks = if ended { &[] } else { later };
+        // Where nothing can be resolved any more, Terraform refuses by itself.
+        let now = self.planner.again().ok()?;
+        let change = self.basis.read_change_to(&now.basis)?;
+        self.looks = &[];
+        Some(change)
+    }
+}
+
+/// That the child is interrupted for a change, or ended with it.
+pub(super) fn too_late(change: &str, ended: bool) -> Notice {
+    let doing = if ended { "" } else { ": it is interrupted" };
+    Notice::Warning {
+        message: format!(
+            "while Terraform was starting, {change}; it may have read either, and only the lock of \
+             the former is held{doing}"
+        ),
+        hint: Some("check both states with `terraform plan`".to_owned()),
+    }
+}

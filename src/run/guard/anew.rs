@@ -1,0 +1,32 @@
+//! When all begins anew: nothing may claim what the first plan had.
+
+use std::path::Path;
+
+use super::Guard;
+
+impl Guard {
+    /// Where Terraform works, from here on.
+    pub(crate) fn works_in(&mut self, dir: &Path) {
+        if let Some(receipt) = &mut self.receipt {
+            dir.clone_into(&mut receipt.dir);
+        }
+    }
+
+    /// What an outer run or a `hold` has is no longer relied on.
+    pub(crate) fn forget_inherited(&mut self) {
+        let Some(receipt) = &mut self.receipt else { return };
+        let inherited = receipt.locks.iter().filter(|entry| entry.inherited);
+        let ids: Vec<_> = inherited.map(|entry| entry.id.clone()).collect();
+        for id in &ids {
+            self.forget(id);
+        }
+        // Nor is it by what others read: they would wait for us.
+        let is_empty = self.receipt.as_ref().is_some_and(|receipt| receipt.locks.is_empty());
+        if is_empty
+            && self.written
+            && let Some(file) = &self.file
+        {
+            self.written = file.remove().is_err();
+        }
+    }
+}

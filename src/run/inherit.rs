@@ -1,0 +1,94 @@
+//! Locks that an outer tfwrap holds for us.
+
+use super::Context;
+use super::acquire::{Grant, Wait};
+use super::guard::Use;
+use super::look::{self, Register};
+use super::shell::{Kept, Shell};
+use super::turn::{self, Under};
+use crate::clock::uptime;
+use crate::error::Error;
+use crate::lock::LockId;
+use crate::lock::keeper::{Keeper, Tenure};
+use crate::lock::lease::{Lease, LeaseTerm};
+use crate::store::Stored;
+use crate::target::LockTarget;
+
+/// Whether an outer tfwrap holds this lock for us, and under which ID: its register bears one that
+/// we were told. Then the lock is kept here, too, if its lease can end: whoever started the child
+/// beats for it and fences it, whatever becomes of the outer one.
+///
+/// First the place under the lock, then the receipt, and only then the look that counts: from
+/// there on nobody gives the lock back before we are done.
+pub(super) async fn inherit(
+    shell: &mut Shell,
+    target: &LockTarget,
+    context: &Context,
+    around_command: bool,
+    wait: Wait,
+) -> Result<Option<LockId>, Error> {
+    if context.held.is_empty() {
+        return Ok(None);
+    }
+    let lock = target.url();
+    let store = match target.open().await {
+        Ok(store) => store,
+        Err(source) => return Err(Error::Store { lock, source }),
+    };
+    let register = Register { lock: lock.clone(), store: store.clone(), key: target.key.clone() };
+    let told = |stored: Stored| context.held.ids().find(|id| stored.record.is_held_by(id)).cloned();
+    let Some(id) = look::read(shell, &register, look::PATIENCE).await?.and_then(told) else {
+        return Ok(None);
+    };
+    // Under another name, or reached with other settings: one is inside only once.
+    if shell.guard.door(&id).is_some() {
+        return Ok(Some(id));
+    }
+    let under = Under { lock: &lock, id: &id, dir: &context.state_dir };
+    let door = turn::take(shell, under, !around_command, wait).await?;
+    let inside = door.is_some();
+    if let Some(door) = door {
+        shell.guard.lend(&id, Use::Inside(door));
+        leave_word(shell, target, under)?;
+    }
+    let since = uptime();
+    let stored = look::read(shell, &register, look::PATIENCE).await?;
+    let Some(stored) = stored.filter(|stored| stored.record.is_held_by(&id)) else {
+        shell.guard.forget(&id);
+        return Ok(None);
+    };
+    if !inside {
+        let dir = context.state_dir.display();
+        let why = format!("nothing of it is in `{dir}`, the state directory of this one");
+        return Err(turn::refused(under, &why));
+    }
+    if let Some(lease) = stored.record.lease.as_deref().and_then(Lease::parse)
+        && context.introduction.term != LeaseTerm::Never
+    {
+        let Stored { record, version } = stored;
+        let grant = Grant {
+            target: target.clone(),
+            store,
+            id: id.clone(),
+            version: Some(version.clone()),
+            since,
+            may_still_appear: false,
+        };
+        // Found by reading, the lease is of unknown age: no child before an answered beat.
+        let tenure =
+            Tenure { id: id.clone(), info: record.info, version, lease, since, answered: false };
+        let keeper = Keeper::new(tenure, context.introduction.term, uptime());
+        shell.keep(Kept::inherited(grant, keeper));
+    }
+    Ok(Some(id))
+}
+
+/// The receipt, by which whoever gives the lock back finds us, and what we leave if we are killed.
+fn leave_word(shell: &mut Shell, target: &LockTarget, under: Under<'_>) -> Result<(), Error> {
+    let failed = shell.guard.ask(target, under.id, true);
+    if failed.is_empty() && shell.guard.is_written() {
+        return Ok(());
+    }
+    let dir = under.dir.display();
+    Err(turn::refused(under, &format!("no receipt of it can be kept in `{dir}`")))
+}
