@@ -31,7 +31,7 @@ use super::process::{ProcessId, proc_is_ours};
 use super::targets::runs_terraform;
 
 /// The variable that makes this program one; its value is the name that the kernel shows.
-pub const VARIABLE: &str = "TFWRAP_STAND_IN";
+pub const VARIABLE: &str = "LOCK_STAND_IN";
 
 /// What one is called beside anything but a Terraform: whoever names a script does not mean what
 /// that started.

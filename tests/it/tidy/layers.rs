@@ -24,6 +24,7 @@ const BORDERS: [Border; 9] = [
             CHILD,
             ("supervise/signal.rs", "awaits signals"),
             ("supervise/guardian.rs", "awaits what the guardian tells"),
+            ("supervise/stand_in.rs", "awaits what the stand-in tells"),
         ],
     },
     Border {
