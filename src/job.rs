@@ -6,26 +6,28 @@ mod backend_lock;
 mod basis;
 mod handed_down;
 mod locks;
+mod reading;
 mod trap;
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::backend::{Backend, Request, Resolved, has_tofu_files};
+use crate::backend::{Backend, Request, Resolved};
 use crate::cli::{HoldArgs, RecoverArgs, ReleaseArgs, StatusArgs, UnlockArgs, Words};
 use crate::env::Env;
 use crate::error::Error;
-use crate::program::{self, FileId, dialect};
+use crate::program::{self, FileId};
 use crate::settings::{Origin, Settings, Sourced};
 use crate::target::{LockTarget, StoreSpec};
-use crate::terraform::{ArgsError, Dialect, Invocation, LockUse};
+use crate::terraform::{Invocation, LockUse};
 pub use around::nothing_to_hold;
 use around::{of_hold, of_run};
 use backend_lock::{BackendLock, lock_of};
 pub use basis::Basis;
 pub use locks::Found;
 use locks::{further_locks, in_order, resolve};
+use reading::{has_directory, read, terraforms_dir};
 pub use trap::Trap;
 use trap::{create_workspace, create_workspace_in};
 
@@ -227,6 +229,8 @@ fn of_terraform(args: &[OsString], settings: &Settings, place: &Place<'_>) -> Re
                 job.trap = Some(Trap {
                     backend: (**backend).clone(),
                     create: create_workspace(&program, &backend.workspace, &invocation),
+                    probe: Some(trap::probe(&program, args)),
+                    is_refused: trap::has_unusable_variables(&invocation, &dir),
                     native: Some(invocation),
                     // The plan's backend need not be the one that `state pull` would use.
                     cannot_create: job.saved_plan.is_some().then_some(
@@ -265,22 +269,6 @@ fn finish(mut job: LockedJob, resolved: Option<Resolved>) -> Result<Job, Error> 
     Ok(Job::Locked(Box::new(job)))
 }
 
-/// Reads the arguments as the program will.
-fn read(
-    args: &[OsString],
-    program: &Path,
-    place: &Place<'_>,
-) -> Result<(Dialect, Invocation), ArgsError> {
-    let as_terraform = Invocation::parse(args, place.env, Dialect::Terraform)?;
-    let as_tofu = Invocation::parse(args, place.env, Dialect::OpenTofu)?;
-    let dialect = dialect(program, || {
-        as_tofu != as_terraform
-            || as_tofu.lock_use() == LockUse::Locks
-                && terraforms_dir(&as_tofu, place).is_some_and(|dir| has_tofu_files(&dir))
-    });
-    Ok((dialect, if dialect == Dialect::OpenTofu { as_tofu } else { as_terraform }))
-}
-
 /// A `-lock-timeout` of Terraform's own means the same as ours and wins.
 fn lock_timeout(invocation: &Invocation, settings: &Settings) -> Sourced<Duration> {
     match invocation.lock_timeout() {
@@ -289,22 +277,6 @@ fn lock_timeout(invocation: &Invocation, settings: &Settings) -> Sourced<Duratio
         }
         None => settings.lock_timeout.clone(),
     }
-}
-
-/// Whether the lock of this state would make no directory: what stock Terraform does where there is
-/// none depends on the command, and on how the path is written.
-fn has_directory(state: &Path) -> bool {
-    state.parent().is_some_and(Path::is_dir)
-}
-
-/// Where Terraform will work, without a link in it: what it joins is then the same as text and for
-/// the kernel. Nothing where it cannot go there.
-fn terraforms_dir(invocation: &Invocation, place: &Place<'_>) -> Option<PathBuf> {
-    let dir = match invocation.chdir() {
-        Some(chdir) => place.dir.join(chdir),
-        None => place.dir.clone(),
-    };
-    dir.canonicalize().ok().filter(|dir| dir.is_dir())
 }
 
 fn has_detailed_exit_code(args: &[OsString]) -> bool {

@@ -228,11 +228,7 @@ impl LockTarget {
                 Ok((lock.clone(), self.key.clone()))
             }
             StoreSpec::LocalState { path } => {
-                let name = path.file_name().ok_or_else(|| {
-                    StoreError::Misconfigured(format!("`{}` has no name", path.display()))
-                })?;
-                let name = name.to_string_lossy();
-                let dir = path.with_file_name(format!(".{}.tfwrap", name.trim_start_matches('.')));
+                let dir = LocalState::new(path)?.line_dir();
                 Ok((Arc::new(FileStore::new(dir)), LockKey("state".to_owned())))
             }
         }

@@ -111,6 +111,8 @@ fn around(
                     job.trap = Some(Trap {
                         backend: (**backend).clone(),
                         create: create_workspace_in(&program, &backend.workspace, &[]),
+                        probe: None,
+                        is_refused: false,
                         native: None,
                         cannot_create: (!initialised).then_some(
                             "this directory is not initialised, so each Terraform below takes the \

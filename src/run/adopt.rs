@@ -224,7 +224,7 @@ async fn inherit(
     let state = LocalState::new(path)?;
     let record = state.read(&state.key()).await?.map(|stored| stored.record);
     let record = record.filter(|record| record.is_held_by(id)).unwrap_or_default();
-    let held = HeldFile { fd: lent_descriptor(lent.fd), created: lent.created };
+    let held = HeldFile { fd: lent_descriptor(lent.fd), created: lent.created.clone() };
     let state = LocalState::inherit(path, held, record)?;
     let stored = state.read(&state.key()).await?;
     let version = stored.map_or(RecordVersion(String::new()), |stored| stored.version);

@@ -121,9 +121,14 @@ pub(super) fn mend(shell: &mut Shell, dir: &Path) {
     let ids: Vec<_> = own.iter().map(|kept| kept.grant.id.clone()).collect();
     for id in &ids {
         let path = door::path(dir, id);
-        let lost = shell.guard.door(id).is_some_and(|door| !door.is_at(&path) && door.close());
-        if lost && let Ok(door) = Door::create(&path) {
-            shell.guard.lend(id, Use::Door(door));
+        let Some(old) = shell.guard.door(id).filter(|it| !it.is_at(&path) && it.close()) else {
+            continue;
+        };
+        door::remove(dir, id);
+        match Door::create(&path) {
+            Ok(door) => shell.guard.lend(id, Use::Door(door)),
+            // The directory may come back as it was, and the old one with it.
+            Err(_) => old.leave(),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::Context;
 use super::acquire::{Grant, Wait};
+use super::fail_point;
 use super::guard::Use;
 use super::look::{self, Register};
 use super::shell::{Kept, Shell};
@@ -26,6 +27,7 @@ pub(super) async fn inherit(
     context: &Context,
     around_command: bool,
     wait: Wait,
+    had: &[LockId],
 ) -> Result<Option<LockId>, Error> {
     if context.held.is_empty() {
         return Ok(None);
@@ -44,11 +46,17 @@ pub(super) async fn inherit(
     if shell.guard.door(&id).is_some() {
         return Ok(Some(id));
     }
+    // By another name; the place under it is taken once.
+    if had.contains(&id) {
+        return Ok(Some(id));
+    }
     let under = Under { lock: &lock, id: &id, dir: &context.state_dir };
     let door = turn::take(shell, under, !around_command, wait).await?;
     let inside = door.is_some();
     if let Some(door) = door {
+        fail_point::crash();
         shell.guard.lend(&id, Use::Inside(door));
+        fail_point::crash();
         leave_word(shell, target, under)?;
     }
     let since = uptime();

@@ -179,8 +179,9 @@ async fn acquire_all(
         beware_of_the_trap(shell, job, context, wait).await?;
         let mut waited_here = false;
         for target in &job.targets {
-            let around = job.around_command;
-            if let Some(id) = inherit::inherit(shell, target, context, around, wait).await? {
+            let (around, had) = (job.around_command, &acquired.inherited);
+            let id = inherit::inherit(shell, target, context, around, wait, had).await?;
+            if let Some(id) = id {
                 acquired.inherited.push(id);
                 continue;
             }
@@ -243,11 +244,8 @@ async fn beware_of_the_trap(
     let ready = workspace::ensure(shell, trap, context, wait);
     match ready.await? {
         Ready::Go => {}
-        Ready::Native(why) => {
-            shell.say(Notice::Warning {
-                message: format!("Terraform locks for itself: {why}"),
-                hint: None,
-            });
+        Ready::Native(said) => {
+            shell.say(said);
             job.native = job.trap.take().and_then(|trap| trap.native);
             job.targets.retain(|target| !target.of_backend);
         }

@@ -41,7 +41,7 @@ const FENCED: &str = "tfwrap stood still for so long that its guardian killed th
 const CONFIRM_POLL: Duration = Duration::from_millis(100);
 
 /// The most that is read of what a quiet child says.
-const MOST_STDERR: u64 = 64 * 1024;
+const MOST_SAID: u64 = 64 * 1024;
 
 /// How a child ended.
 pub(super) struct Ended {
@@ -93,32 +93,31 @@ pub(super) async fn confirm(shell: &mut Shell) -> Result<(), Error> {
 /// What came of a child that is none of the user's business unless it fails.
 pub(super) struct Attempt {
     pub(super) succeeded: bool,
-    pub(super) stderr: String,
+    pub(super) said: String,
 }
 
-/// Runs a child without streams and keeps what it says on stderr.
+/// Runs a child without streams and keeps what it says.
 pub(super) async fn quietly(
     shell: &mut Shell,
     child: &ChildCommand,
     context: &Context,
 ) -> Result<Attempt, Error> {
     let internal = |error: std::io::Error| Error::Internal(format!("no memory file: {error}"));
-    let said = memfd_create(c"stderr", MFdFlags::MFD_CLOEXEC).map_err(|e| internal(e.into()))?;
+    let said = memfd_create(c"said", MFdFlags::MFD_CLOEXEC).map_err(|e| internal(e.into()))?;
     let mut said = std::fs::File::from(said);
     let mut command = start::command(child, &context.env);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(said.try_clone().map_err(internal)?);
+    let stream = || said.try_clone().map_err(internal);
+    command.stdin(Stdio::null()).stdout(stream()?).stderr(stream()?);
     let mut child = spawn(shell, command, context)?;
     let ended = drive(shell, &mut child, context, None).await?;
     if let (true, Some(signal)) = (ended.stopped, shell.last_stop()) {
         return Err(super::interrupted(signal));
     }
     let mut bytes = Vec::new();
-    said.rewind()
-        .and_then(|()| said.take(MOST_STDERR).read_to_end(&mut bytes))
-        .map_err(internal)?;
+    said.rewind().and_then(|()| said.take(MOST_SAID).read_to_end(&mut bytes)).map_err(internal)?;
     Ok(Attempt {
         succeeded: ended.status == ChildStatus::Exited(0),
-        stderr: String::from_utf8_lossy(&bytes).into_owned(),
+        said: String::from_utf8_lossy(&bytes).into_owned(),
     })
 }
 

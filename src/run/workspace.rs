@@ -20,12 +20,20 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// How often a creation that succeeded may leave the workspace unseen.
 const TRIES: u32 = 3;
 
+/// Terraform's words for a workspace that cannot be one, on whichever stream.
+const UNNAMED: &str = "Invalid workspace name";
+
 /// Whether the lock can be held for Terraform.
 pub(super) enum Ready {
     /// It can: the workspace is there.
     Go,
     /// It cannot: Terraform has to lock for itself. Says why.
-    Native(String),
+    Native(Notice),
+}
+
+fn native(why: &str) -> Ready {
+    let message = format!("Terraform locks for itself: {why}");
+    Ready::Native(Notice::Warning { message, hint: None })
 }
 
 /// Sees to it that the workspace is there.
@@ -37,29 +45,29 @@ pub(super) async fn ensure(
 ) -> Result<Ready, Error> {
     let workspace = &trap.backend.workspace;
     if !trap.backend.listing_can_match() {
-        return Ok(Ready::Native(format!(
+        return Ok(native(&format!(
             "Terraform never finds the workspace `{workspace}` in its listing, because the key \
              `{}` is not in its shortest form, and locks by itself in every command",
             trap.backend.key
         )));
     }
-    let mut created = 0;
+    let (mut asked, mut created) = (false, 0);
     loop {
         match state(shell, trap).await? {
             Ok(StateObject::Exists) => return Ok(Ready::Go),
             Ok(StateObject::Missing) if let Some(why) = trap.cannot_create => {
-                return Ok(Ready::Native(format!(
+                return Ok(native(&format!(
                     "the workspace `{workspace}` does not exist yet, and {why}"
                 )));
             }
             Ok(StateObject::Missing) if created == TRIES => {
-                return Ok(Ready::Native(format!(
+                return Ok(native(&format!(
                     "the workspace `{workspace}` was created and is still not listed"
                 )));
             }
             Ok(StateObject::Missing) => {}
             Err(StoreError::Denied(what)) => {
-                return Ok(Ready::Native(format!(
+                return Ok(native(&format!(
                     "access denied: {what}; without it Terraform takes the lock by itself in every \
                      command outside the workspace `default`"
                 )));
@@ -69,6 +77,15 @@ pub(super) async fn ensure(
                 return Err(Error::Store { lock, source });
             }
         }
+        if !asked && is_refused(shell, trap, context).await? {
+            return Ok(Ready::Native(Notice::Detail {
+                message: format!(
+                    "the workspace `{workspace}` does not exist, and Terraform refuses the command \
+                     before it would create it"
+                ),
+            }));
+        }
+        asked = true;
         shell.say(Notice::Detail {
             message: format!("the workspace `{workspace}` does not exist yet: creating it"),
         });
@@ -77,10 +94,10 @@ pub(super) async fn ensure(
             created += 1;
             continue;
         }
-        if !is_about_the_lock(&attempt.stderr) {
-            return Ok(Ready::Native(format!(
+        if !is_about_the_lock(&attempt.said) {
+            return Ok(native(&format!(
                 "the workspace `{workspace}` could not be created: {}",
-                first_line(&attempt.stderr)
+                first_line(&attempt.said)
             )));
         }
         if uptime() >= give_up_at {
@@ -89,12 +106,22 @@ pub(super) async fn ensure(
                 holder: format!(
                     "the workspace `{workspace}` does not exist yet, and someone else holds its \
                      lock: {}",
-                    first_line(&attempt.stderr)
+                    first_line(&attempt.said)
                 ),
                 hint: Some("wait longer with `--lock-timeout`".to_owned()),
             });
         }
         super::pause(shell, uptime().plus(PAUSE).min(give_up_at)).await?;
+    }
+}
+
+/// Whether Terraform ends before it would come to the workspace, for its arguments or the like: a
+/// name that was mistyped must not make a workspace where the command fails anyway.
+async fn is_refused(shell: &mut Shell, trap: &Trap, context: &Context) -> Result<bool, Error> {
+    match &trap.probe {
+        _ if trap.is_refused => Ok(true),
+        Some(probe) => Ok(!supervise::quietly(shell, probe, context).await?.said.contains(UNNAMED)),
+        None => Ok(false),
     }
 }
 
@@ -112,12 +139,12 @@ pub(super) async fn state(
 }
 
 /// Terraform's words (1.x and OpenTofu) for a lock that someone else has.
-fn is_about_the_lock(stderr: &str) -> bool {
-    ["state lock", "failed to lock", "lock s3 state"].iter().any(|words| stderr.contains(words))
+fn is_about_the_lock(said: &str) -> bool {
+    ["state lock", "failed to lock", "lock s3 state"].iter().any(|words| said.contains(words))
 }
 
-fn first_line(stderr: &str) -> String {
-    let line = stderr
+fn first_line(said: &str) -> String {
+    let line = said
         .lines()
         .map(|line| line.trim_matches(|c: char| c.is_whitespace() || "╷│╵".contains(c)))
         .find(|line| line.contains("Error"))

@@ -26,8 +26,8 @@ use super::{
 };
 use crate::lock::LockKey;
 
-/// Whoever changes a register holds a `flock` on this file for that time. It stays for ever:
-/// removing it would part those who hold the old file from those who open a new one.
+/// Whoever changes a register holds a `flock` on this file for that time, and looks whether it is
+/// still there: it goes with a directory that is of no more use.
 const LOCK_FILE: &str = ".lock";
 /// The next content of a register. One name is enough, for there is one writer at a time; what a
 /// crash left in it is thrown away by the next writer.
@@ -76,6 +76,16 @@ impl FileStore {
     #[must_use]
     pub fn lock_file(&self) -> PathBuf {
         self.dir.join(LOCK_FILE)
+    }
+
+    /// Removes the directory, if every register in it `is_idle` and nobody is at work there. What
+    /// fails leaves it, which does no harm.
+    pub(super) fn remove_if_idle(&self, is_idle: impl Fn(&Record) -> bool) {
+        if let Ok(Some(dir)) = Directory::open(&self.dir)
+            && let Ok(Some(_lock)) = dir.lock()
+        {
+            drop(dir.clear(is_idle));
+        }
     }
 
     /// Runs `change` as the only one who changes registers of this directory.
@@ -194,14 +204,51 @@ impl Directory {
         let mode = Mode::RUSR | Mode::WUSR;
         let fail =
             |error: std::io::Error| io_error("lock", &self.path.join(LOCK_FILE), &error, false);
-        let file = File::from(
-            rustix::fs::openat(&self.fd, LOCK_FILE, flags, mode).map_err(|e| fail(e.into()))?,
-        );
+        let file = match rustix::fs::openat(&self.fd, LOCK_FILE, flags, mode) {
+            Ok(file) => File::from(file),
+            // The directory was removed since it was opened.
+            Err(Errno::NOENT) => return Ok(None),
+            Err(error) => return Err(fail(error.into())),
+        };
         match file.try_lock() {
-            Ok(()) => Ok(Some(file)),
-            Err(TryLockError::WouldBlock) => Ok(None),
+            Ok(()) if self.has(&file).map_err(|e| fail(e.into()))? => Ok(Some(file)),
+            // It was removed with the directory, or another one stands in its place.
+            Ok(()) | Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(fail(error)),
         }
+    }
+
+    /// Whether this is the file on which whoever comes now takes the lock.
+    fn has(&self, file: &File) -> Result<bool, Errno> {
+        let ours = rustix::fs::fstat(file)?;
+        match rustix::fs::statat(&self.fd, LOCK_FILE, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(named) => Ok((named.st_dev, named.st_ino) == (ours.st_dev, ours.st_ino)),
+            Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Removes all registers and the directory, if every register `is_idle`.
+    fn clear(&self, is_idle: impl Fn(&Record) -> bool) -> std::io::Result<()> {
+        let mut names = vec![LOCK_FILE.to_owned(), ASIDE.to_owned()];
+        for entry in rustix::fs::Dir::read_from(&self.fd)? {
+            let Ok(name) = entry?.file_name().to_str().map(str::to_owned) else { return Ok(()) };
+            if [".", "..", LOCK_FILE, ASIDE].contains(&name.as_str()) {
+                continue;
+            }
+            match self.read(&name) {
+                Ok(Some(stored)) if is_idle(&stored.record) => names.push(name),
+                _ => return Ok(()),
+            }
+        }
+        // The file of the lock last: until then nobody can come between.
+        for name in names.iter().rev() {
+            match rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        std::fs::remove_dir(&self.path)
     }
 
     fn read(&self, name: &str) -> Result<Option<Stored>, StoreError> {

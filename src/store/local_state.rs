@@ -37,9 +37,9 @@ pub struct LocalState {
 pub struct HeldFile {
     /// Shares the open file description, and so the lock, with the register it came from.
     pub fd: OwnedFd,
-    /// Whether the state file came into being with the lock; it then goes with it if it is still
-    /// empty.
-    pub created: bool,
+    /// What came into being with the lock: the state file, or the first directory that was made for
+    /// it. It then goes with it if it is still empty.
+    pub created: Option<PathBuf>,
 }
 
 impl LocalState {
@@ -65,6 +65,12 @@ impl LocalState {
         let HeldFile { fd, created } = held;
         *this.held() = Some(Held { file: File::from(fd), created, record });
         Ok(this)
+    }
+
+    /// The directory in which the line for this lock stands.
+    #[must_use]
+    pub fn line_dir(&self) -> PathBuf {
+        self.files.line.clone()
     }
 
     /// The one key of this store: the path.
@@ -104,7 +110,7 @@ impl Registers for LocalState {
             .file
             .try_clone()
             .map_err(|e| io_error("share the lock on", &self.files.state, &e, false))?;
-        Ok(Some(HeldFile { fd: fd.into(), created: held.created }))
+        Ok(Some(HeldFile { fd: fd.into(), created: held.created.clone() }))
     }
 
     async fn read(&self, key: &LockKey) -> Result<Option<Stored>, StoreError> {

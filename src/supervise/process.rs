@@ -230,7 +230,7 @@ mod tests {
         let mut child =
             std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
         let id = ProcessId::of(Pid::from_raw(child.id().cast_signed())).unwrap();
-        assert!(id.signal(Signal::SIGTERM).unwrap());
+        assert!(id.signal(Signal::SIGKILL).unwrap());
         rustix::process::waitid(
             rustix::process::WaitId::Pid(rustix::process::Pid::from_raw(id.pid).unwrap()),
             rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT,

@@ -175,6 +175,15 @@ impl Invocation {
         }
     }
 
+    /// All that a flag with a value says, wherever it was given.
+    pub fn values(&self, name: &str) -> impl Iterator<Item = &OsStr> {
+        let sources = self.reading.iter().flat_map(|reading| &reading.sources);
+        sources.flat_map(|(_, parsed)| &parsed.flags).filter_map(move |found| match &found.value {
+            FoundValue::Text(text) if found.name == name => Some(text.as_os_str()),
+            FoundValue::Text(_) | FoundValue::Bool(_) => None,
+        })
+    }
+
     /// The positional argument of `apply`, which names a saved plan (or, before Terraform 0.15, a
     /// directory), relative to the directory after `-chdir`.
     #[must_use]

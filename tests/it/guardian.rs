@@ -129,7 +129,7 @@ fn the_kernels_lock_is_never_free_while_a_killed_runs_child_lives() {
 #[tokio::test]
 async fn a_child_that_does_not_end_is_killed_after_the_orphan_grace() {
     let lock = Lock::new("grace").await;
-    let script = "log @/log; ignore SIGINT; ready @/ready; wait";
+    let script = "log @/log; ignore SIGINT; ignore SIGTERM; ready @/ready; wait";
     let scene = lock.scene(script).options(&["--orphan-grace", "2s"]);
     let (mut running, guardian, child) = started(scene.env("RUNNER_TRACKING_ID", "github_1"));
     let since = uptime();

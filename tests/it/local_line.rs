@@ -113,6 +113,14 @@ async fn six_waiters_for_a_local_state_have_it_in_the_order_in_which_they_came()
         waiter.finish().expect_code(0);
     }
     assert_eq!(stage.order(), [0, 1, 2, 3, 4, 5]);
+    let mut left: Vec<_> = fs::read_dir(stage.dir.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| !name.starts_with("terraform.tfstate"))
+        .collect();
+    left.sort();
+    let gate = ["holder.go", "holder.ready", "log", "main.tf"];
+    assert_eq!(left, [&[".tfwrap-state"][..], &gate].concat(), "the line goes with the last one");
 }
 
 #[tokio::test]

@@ -21,6 +21,7 @@ mod leases;
 mod line;
 mod local_line;
 mod local_state;
+mod mistyped;
 mod nesting;
 mod paths;
 mod program;

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use crate::harness::{Finished, run, tfwrap};
+use crate::harness::{Finished, eventually, run, tfwrap};
 use crate::servers::terraform;
 
 /// Notes whose locks are held while it is applied.
@@ -183,4 +183,27 @@ fn the_lock_makes_nothing_that_terraform_would_not_make() {
     let dir = case.directory();
     assert_ne!(case.run(&mut tfwrap(dir.path())).status.code(), Some(0));
     assert_eq!(tree(dir.path()).into_keys().collect::<Vec<_>>(), ["./main.tf"]);
+}
+
+/// A `run` has to hold the lock over all that comes, so it makes the directory; what stays empty
+/// goes with the lock, also where tfwrap is killed.
+#[test]
+fn a_run_takes_away_what_its_lock_made() {
+    let below = |command: &str| {
+        let dir = case("", &[], &[]).directory();
+        let mut run_it = tfwrap(dir.path());
+        run_it.env("TF_WORKSPACE", "dev").args(["run", "--", "sh", "-c", command]);
+        let done = run(&mut run_it);
+        (dir, done)
+    };
+    let all = |dir: &TempDir| tree(dir.path()).into_keys().collect::<Vec<_>>();
+    let (dir, done) = below("ls -A terraform.tfstate.d/dev");
+    assert!(done.expect_code(0).stdout.contains(".terraform.tfstate.lock.info"));
+    assert_eq!(all(&dir), ["./main.tf"]);
+    // The control: what is not empty stays.
+    let (dir, done) = below("touch terraform.tfstate.d/kept");
+    done.expect_code(0);
+    assert_eq!(all(&dir), ["./main.tf", "./terraform.tfstate.d", "./terraform.tfstate.d/kept"]);
+    let (dir, _) = below("kill -9 $PPID");
+    eventually("the guardian has given the lock back", || all(&dir) == ["./main.tf"]);
 }

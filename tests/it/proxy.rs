@@ -314,7 +314,8 @@ fn reset(client: &TcpStream) -> std::io::Result<()> {
     client.set_zero_linger()
 }
 
-async fn forward(upstream: &str, request: &Request) -> std::io::Result<Vec<u8>> {
+/// What the server at `upstream` answers.
+pub(crate) async fn forward(upstream: &str, request: &Request) -> std::io::Result<Vec<u8>> {
     let mut server = TcpStream::connect(upstream).await?;
     server.write_all(request.head.as_bytes()).await?;
     server.write_all(&request.body).await?;
@@ -324,11 +325,11 @@ async fn forward(upstream: &str, request: &Request) -> std::io::Result<Vec<u8>> 
 }
 
 /// A request as it came, but for its `connection` header.
-struct Request {
+pub(crate) struct Request {
     head: String,
     body: Vec<u8>,
-    operation: String,
-    key: String,
+    pub(crate) operation: String,
+    pub(crate) key: String,
     /// Of S3, which speaks XML.
     is_s3: bool,
 }
@@ -363,7 +364,7 @@ impl Request {
     }
 
     /// `None`: the client closed the connection without one.
-    async fn read(client: &mut TcpStream) -> std::io::Result<Option<Self>> {
+    pub(crate) async fn read(client: &mut TcpStream) -> std::io::Result<Option<Self>> {
         let mut bytes = Vec::new();
         let end = loop {
             if let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {

@@ -12,7 +12,7 @@ use nix::unistd::{Pid, getpgid};
 use rexpect::session::{PtySession, spawn_command};
 
 use crate::proxy::{Fault, Proxy, Rule};
-use crate::servers::{REGION, dynamodb};
+use crate::servers::{REGION, dynamodb, heed_signals};
 use crate::wrapped::{
     LOGS_ALL, Scene, born, is_gone, only_child, state, wait_for_end, wait_until, wrapper,
 };
@@ -28,6 +28,7 @@ pub(crate) struct Shell {
 
 impl Shell {
     pub(crate) fn start() -> Self {
+        heed_signals();
         let mut bash = Command::new("bash");
         bash.args(["--norc", "--noprofile", "-i"]);
         // In two parts, so that the echo of a command can never look like the prompt.
@@ -268,6 +269,10 @@ fn ctrl_z_and_fg_suspend_and_resume_the_whole_job() {
             assert_eq!((state(child), state(wrapper)), (Some('T'), Some('T')), "{shape}");
             shell.send("fg");
             wait_until("a running child", || (state(child) == Some('S')).then_some(()));
+            // The wrapper may still be on its way to continue it, and would undo another stop.
+            let before = scene.count("SIGWINCH");
+            kill(wrapper, Signal::SIGWINCH).expect("the wrapper is there");
+            wait_until("an awake wrapper", || (scene.count("SIGWINCH") > before).then_some(()));
         }
         shell.send("the answer");
         let output = shell.prompt();

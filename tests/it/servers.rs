@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Arc, Once, OnceLock};
 
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType,
@@ -15,6 +15,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use s3s::auth::SimpleAuth;
 use s3s::service::S3ServiceBuilder;
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGUSR1, SIGUSR2};
 use tempfile::TempDir;
 use tfwrap::backend::{AwsEndpoints, AwsSettings};
 
@@ -302,9 +303,27 @@ fn need_terraform() {
     assert!(found, "the tests need Terraform: `terraform` is not on PATH");
 }
 
+/// Lets whatever the tests start hear all signals, however the tests were started: a script's
+/// background job ignores SIGINT, one under `nohup` SIGHUP, and children inherit that, but no handler.
+pub(crate) fn heed_signals() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+        let ignored = u64::from_str_radix(ignored.trim(), 16).unwrap();
+        for signal in [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGCHLD, SIGTSTP] {
+            if ignored & (1 << (signal - 1)) != 0 {
+                // Ignored as before: nobody looks at the flag.
+                signal_hook::flag::register(signal, Arc::default()).unwrap();
+            }
+        }
+    });
+}
+
 /// Gives `command` the environment of the tests: credentials of the emulators, no configuration
 /// of the machine's.
 pub(crate) fn clean(command: &mut Command, dir: &Path) {
+    heed_signals();
     #[expect(clippy::disallowed_methods, reason = "terraform and its shell must be found")]
     let path = std::env::var_os("PATH").unwrap();
     command

@@ -142,6 +142,7 @@ impl Scene {
 
     /// `env` with the directory and the environment of the scene; it becomes what follows.
     fn environment_words(&self) -> Vec<String> {
+        servers::heed_signals();
         let here = self.directory.path().display().to_string();
         #[expect(clippy::disallowed_methods, reason = "terraform and its shell must be found")]
         let path = std::env::var("PATH").expect("a PATH");

@@ -105,8 +105,8 @@ impl Use {
 
     fn lend(&self, guardian: &Guardian, id: &LockId) {
         let (created, door) = match self {
-            Self::Lock(file) => (file.created, false),
-            Self::Inside(_) | Self::Door(_) => (false, true),
+            Self::Lock(file) => (file.created.clone(), false),
+            Self::Inside(_) | Self::Door(_) => (None, true),
         };
         let lent = LentFile { id: id.0.clone(), created, door, fd: -1 };
         let _noticed_when_it_is_gone = guardian.lend(&lent, self.fd());

@@ -15,9 +15,11 @@ use nix::libc;
 use sha2::{Digest as _, Sha256};
 
 use super::super::blocking::io_error;
+use super::super::file::FileStore;
 use super::super::{Record, RecordVersion, StoreError, Stored, WriteReply};
 use crate::backend::go_path;
 use crate::lock::LockInfo;
+use crate::lock::line::Line;
 
 /// How often a state file may be replaced under us before we say so. Terraform removes an empty
 /// one each time it unlocks.
@@ -29,6 +31,8 @@ pub(super) struct Files {
     pub(super) state: PathBuf,
     /// The directory that Terraform makes for it.
     dir: PathBuf,
+    /// Where the line for it is.
+    pub(super) line: PathBuf,
     info: PathBuf,
     /// The next info; renamed over the info, because Terraform does not wait for a holder whose
     /// half-written info it cannot read.
@@ -39,7 +43,7 @@ pub(super) struct Files {
 #[derive(Debug)]
 pub(super) struct Held {
     pub(super) file: File,
-    pub(super) created: bool,
+    pub(super) created: Option<PathBuf>,
     pub(super) record: Record,
 }
 
@@ -70,7 +74,9 @@ impl Files {
             let _ = write!(aside, "{byte:02x}");
         }
         let (info, info_aside) = (dir.join(info), dir.join(aside));
-        Ok(Self { state, dir, info, info_aside })
+        let line = OsString::from_vec([b".", bare, b".tfwrap"].concat());
+        let line = state.with_file_name(line);
+        Ok(Self { state, dir, line, info, info_aside })
     }
 
     /// Who has the state's lock.
@@ -139,13 +145,16 @@ impl Files {
     }
 
     /// Opens the state file as Terraform does, directories and file made if need be.
-    fn open(&self) -> io::Result<(File, bool)> {
+    fn open(&self) -> io::Result<(File, Option<PathBuf>)> {
         let created = match std::fs::metadata(&self.state) {
-            Ok(_) => false,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => true,
+            Ok(_) => None,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let missing = self.dir.ancestors().take_while(|dir| !dir.exists());
+                Some(missing.last().unwrap_or(&self.state).to_owned())
+            }
             Err(error) => return Err(error),
         };
-        if created {
+        if created.is_some() {
             DirBuilder::new().recursive(true).mode(0o755).create(&self.dir)?;
         }
         let mut options = OpenOptions::new();
@@ -200,8 +209,17 @@ impl Files {
             drop(remove_if_there(&self.info));
             // A killed process may have left it.
             drop(remove_if_there(&self.info_aside));
-            if ours.created && empty {
+            // Whoever waits stands in it; without it, what the lock made is not empty.
+            FileStore::new(&self.line)
+                .remove_if_idle(|record| Line::of(record).is_some_and(|line| line.is_empty()));
+            if let (Some(first), true) = (&ours.created, empty) {
                 drop(remove_if_there(&self.state));
+                let made = self.dir.ancestors().take_while(|dir| dir.starts_with(first));
+                for dir in made {
+                    if std::fs::remove_dir(dir).is_err() {
+                        break;
+                    }
+                }
             }
         }
         // Said to the description and not left to the close: a guardian may have a descriptor too.
@@ -256,14 +274,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let files = Files::beside(dir.path().join("terraform.tfstate")).unwrap();
         let (early, created) = files.open().unwrap();
-        assert!(created);
+        assert_eq!(created.as_deref(), Some(&*files.state));
         std::fs::remove_file(&files.state).unwrap();
         assert_eq!(files.lock(&early).unwrap(), Locked::NotTheState);
         let (now, _) = files.open().unwrap();
         assert_eq!(files.lock(&early).unwrap(), Locked::NotTheState);
         assert_eq!(files.lock(&now).unwrap(), Locked::Ours);
         let (late, created) = files.open().unwrap();
-        assert!(!created);
+        assert_eq!(created, None);
         assert_eq!(files.lock(&late).unwrap(), Locked::Taken);
     }
 }

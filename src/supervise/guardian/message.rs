@@ -58,8 +58,9 @@ pub struct Head {
 pub struct LentFile {
     /// The ID of the lock.
     pub id: String,
-    /// Whether the state file came into being with the lock.
-    pub created: bool,
+    /// What came into being with the lock.
+    #[serde(default)]
+    pub created: Option<PathBuf>,
     /// Whether it is of a door.
     #[serde(default)]
     pub door: bool,

@@ -179,6 +179,36 @@ async fn a_command_waits_for_what_a_guardian_ends() {
     run(&mut release(&scene, &hold.env, &[])).expect_code(0);
 }
 
+#[tokio::test]
+async fn a_command_killed_at_any_point_leaves_its_turn_to_the_next() {
+    let lock = Lock::new("turn-crash").await;
+    let work = "on SIGINT exit 0 after 200; begin @/works; sleep 150; end @/works; exit 0";
+    let scene = lock.scene(work);
+    let hold = Holding::begin(&scene, &[]);
+    let id = lock.id().await;
+    let terraform = hold.path.join("terraform").display().to_string();
+    let apply = |name: &str, value: &str| {
+        let mut env = hold.env.clone();
+        env.push((name.to_owned(), value.to_owned()));
+        super::in_scene(&scene, &env, &[&terraform, "apply"])
+    };
+    let count = scene.path("points").display().to_string();
+    run(&mut apply("TFWRAP_CRASH_COUNT_FILE", &count)).expect_code(0);
+    let points = fs::read_to_string(&count).expect("a count");
+    let points: u32 = points.parse().expect("a number");
+    assert!(points > 10, "{points}");
+    for point in 1..=points {
+        drop(run(&mut apply("TFWRAP_CRASH_POINT", &point.to_string())));
+        let next = run(&mut apply("NEXT", "")).expect_code(0);
+        let works = fs::read_to_string(scene.path("works")).expect("notes");
+        assert!(!works.contains("overlap"), "point {point}: {works}\n{}", next.stderr);
+        assert_eq!(lock.id().await, id, "point {point}");
+    }
+    run(&mut release(&scene, &hold.env, &[])).expect_code(0);
+    assert!(!lock.is_held().await);
+    hold.is_over();
+}
+
 #[test]
 fn one_of_two_below_a_run_that_is_killed_keeps_the_other_waiting() {
     let dir = local_backend_dir();
@@ -362,13 +392,29 @@ fn a_state_directory_that_is_removed_parts_nobody_from_the_hold() {
 }
 
 #[test]
-fn a_command_with_another_state_directory_is_refused() {
+fn a_command_that_its_holder_would_not_see_is_refused() {
     let held = Held::begin(&[]);
-    let mut other = held.apply("touch other");
+    let mut other = held.apply("touch written");
     let done = run(other.env("TFWRAP_STATE_DIR", held.path().join("other"))).expect_code(78);
     assert!(done.stderr.contains("cannot join"), "{}", done.stderr);
     assert!(!done.stderr.contains("directory of your own"), "{}", done.stderr);
-    assert!(!held.path().join("other/turns").exists() && held.is_held());
+    // Nor does one come in that can leave no word of itself.
+    let mut silent = held.apply("touch written");
+    run(silent.env("TFWRAP_TEST_OFF", "receipts")).expect_code(78);
+    let words = ["unshare", "-Urpf", "terraform"];
+    if !cannot_be_apart() {
+        let blind = run(&mut applying(held.command(&words), "touch written")).expect_code(78);
+        assert!(blind.stderr.contains("no receipt of it can be kept"), "{}", blind.stderr);
+    }
+    assert!(!held.path().join("written").exists() && held.is_held());
+    // The directory moved away and back is the same again.
+    let (state, aside) = (held.path().join(STATE_DIR), held.path().join("aside"));
+    fs::rename(&state, &aside).expect("it is there");
+    fs::write(&state, "").expect("a file in its place");
+    pause(Duration::from_millis(1500));
+    run(&mut applying(held.command(&[&wrapper().display().to_string()]), "true")).expect_code(78);
+    fs::remove_file(&state).expect("it is there");
+    fs::rename(&aside, &state).expect("it is there");
     // The control.
     run(&mut held.apply("true")).expect_code(0);
     run(&mut held.release()).expect_code(0);
@@ -450,6 +496,24 @@ fn the_lock_around_is_known_by_whatever_name() {
     run(command.arg("terraform -chdir=.. plan")).expect_code(75);
     gate.open();
     stock.finish().expect_code(0);
+}
+
+/// By two ways to one table, too, which nobody can tell to be one from their names.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_names_of_a_lock_that_is_held_are_one_place_under_it() {
+    let (proxy, lock) = (Proxy::before(&dynamodb().url), Lock::new("two-names").await);
+    let scene = lock.scene("exit 5");
+    let hold = Holding::begin(&scene, &[]);
+    let (one, other) = (lock.url_at(&dynamodb().url), lock.url_at(proxy.url()));
+    let wrapper = wrapper().display().to_string();
+    let words = [&*wrapper, "--lock", &one, "--lock", &other, "--lock-timeout=0s", "apply"];
+    run(&mut super::in_scene(&scene, &hold.env, &words)).expect_code(5);
+    run(&mut super::in_scene(&scene, &hold.env, &[&words[..1], &words[3..]].concat()))
+        .expect_code(5);
+    // The control: who is told of nothing is shut out.
+    run(&mut super::in_scene(&scene, &[], &words)).expect_code(75);
+    run(&mut release(&scene, &hold.env, &[])).expect_code(0);
+    assert!(!lock.is_held().await);
 }
 
 /// The lock is the kernel's, and Terraform itself has it open.

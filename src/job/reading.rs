@@ -1,0 +1,41 @@
+//! What a call of Terraform says, and where it will work.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use super::Place;
+use crate::backend::has_tofu_files;
+use crate::program::dialect;
+use crate::terraform::{ArgsError, Dialect, Invocation, LockUse};
+
+/// Reads the arguments as the program will.
+pub(super) fn read(
+    args: &[OsString],
+    program: &Path,
+    place: &Place<'_>,
+) -> Result<(Dialect, Invocation), ArgsError> {
+    let as_terraform = Invocation::parse(args, place.env, Dialect::Terraform)?;
+    let as_tofu = Invocation::parse(args, place.env, Dialect::OpenTofu)?;
+    let dialect = dialect(program, || {
+        as_tofu != as_terraform
+            || as_tofu.lock_use() == LockUse::Locks
+                && terraforms_dir(&as_tofu, place).is_some_and(|dir| has_tofu_files(&dir))
+    });
+    Ok((dialect, if dialect == Dialect::OpenTofu { as_tofu } else { as_terraform }))
+}
+
+/// Whether the lock of this state would make no directory: what stock Terraform does where there is
+/// none depends on the command, and on how the path is written.
+pub(super) fn has_directory(state: &Path) -> bool {
+    state.parent().is_some_and(Path::is_dir)
+}
+
+/// Where Terraform will work, without a link in it: what it joins is then the same as text and for
+/// the kernel. Nothing where it cannot go there.
+pub(super) fn terraforms_dir(invocation: &Invocation, place: &Place<'_>) -> Option<PathBuf> {
+    let dir = match invocation.chdir() {
+        Some(chdir) => place.dir.join(chdir),
+        None => place.dir.clone(),
+    };
+    dir.canonicalize().ok().filter(|dir| dir.is_dir())
+}
