@@ -63,3 +63,7 @@ pub fn main() -> std::process::ExitCode {
     let args: Vec<_> = std::env::args_os().collect();
     std::process::ExitCode::from(start::start(&args, &env::Env::of_process()))
 }
+
+#[cfg(test)]
+#[path = "../tests/support/seeded.rs"]
+mod seeded;

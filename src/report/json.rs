@@ -231,6 +231,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::seeded::seeded(256))]
+
         #[test]
         fn the_lock_comes_back_exactly(lock in hostile::any_text()) {
             let line = Json::default().render(&acquired(&lock), now());

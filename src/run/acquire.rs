@@ -185,6 +185,8 @@ impl<'a> Attempt<'a> {
             let event = self.event(shell, happening);
             action = self.machine.step(uptime(), event);
         };
+        // A stop does not wait for what is still out.
+        shell.abandon();
         // Before a child starts, and before an error is said.
         shell.reporter.settle(SETTLING);
         let result = self.conclude(shell, outcome);
@@ -207,9 +209,8 @@ impl<'a> Attempt<'a> {
             Happening::Reply(Reply::Wrote(reply)) => Event::Wrote(reply),
             Happening::Reply(Reply::Read(reply)) => Event::Read(reply),
             Happening::Reply(Reply::Removed(reply)) => Event::Removed(reply),
-            Happening::Lease(index, News::Lost(current)) => {
-                let error = super::lost(shell, index, current.as_ref());
-                self.lost.get_or_insert(error);
+            Happening::Lease(index, News::Lost(_)) => {
+                self.lost.get_or_insert_with(|| super::lost(&shell.kept[index].grant));
                 Event::Stop
             }
             other => {

@@ -316,12 +316,9 @@ async fn end_child(shell: &mut Shell, head: &Head, receipt: &Receipt, fence: Opt
             Happening::Lease(_, News::Kill) if !ending.killed => {
                 ending.kill(shell, LEASE_ENDS);
             }
-            Happening::Lease(index, News::Lost(current)) => {
-                // Said; whoever has it now must not wait for us.
-                let _ = super::lost(shell, index, current.as_ref());
-                if ending.interrupt_at.is_some() {
-                    ending.interrupt(shell);
-                }
+            // Whoever has it now must not wait for us.
+            Happening::Lease(_, News::Lost(_)) if ending.interrupt_at.is_some() => {
+                ending.interrupt(shell);
             }
             _ => {}
         }

@@ -51,7 +51,7 @@ pub(super) async fn give_back(
     let left = |outcome: &ReleaseOutcome| matches!(outcome, ReleaseOutcome::Unconfirmed(_));
     acquired.left.extend(releases.into_iter().filter(left));
     shell.guard.forget_inherited();
-    shell.last_stop().map_or(Ok(()), |signal| Err(super::interrupted(signal)))
+    shell.asked_to_stop().map_or(Ok(()), |signal| Err(super::interrupted(signal)))
 }
 
 /// The error of a run that began anew too often.

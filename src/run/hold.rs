@@ -128,8 +128,7 @@ async fn keep(shell: &mut Shell, limits: Limits, context: &Context) -> End {
     let say = |shell: &Shell, message: String| shell.say(Notice::Note { message });
     loop {
         let happening = shell.next(Some(uptime().plus(LOOK).min(until)), None).await;
-        if let Happening::Lease(index, News::Lost(current)) = &happening {
-            let _ = super::lost(shell, *index, current.as_ref());
+        if let Happening::Lease(index, News::Lost(_)) = &happening {
             let id = shell.kept[*index].grant.id.clone();
             // Whoever runs under it finds out by its own beats, but has none where the lease never
             // expires.

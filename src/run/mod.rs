@@ -24,7 +24,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub(crate) use acquire::Introduction;
-use acquire::Wait;
+use acquire::{Grant, Wait};
 use fresh::Watch;
 use futures_util::FutureExt;
 pub(crate) use shell::Shell;
@@ -43,7 +43,7 @@ use crate::lock::{Holder, LockId, Uptime};
 use crate::report::Notice;
 use crate::report::github::Files;
 use crate::start::Planner;
-use crate::store::{StateObject, Stored};
+use crate::store::StateObject;
 use crate::supervise::{ChildStatus, Policy, StopSignal, TerminalUse};
 
 /// How often the wait may begin anew because what was resolved before it is no longer so.
@@ -256,8 +256,8 @@ async fn beware_of_the_trap(
 /// Heeds what happens while nothing runs: a stop or a lost lock ends the wait, a suspension
 /// suspends.
 fn heed(shell: &mut Shell, happening: &Happening) -> Result<(), Error> {
-    if let Happening::Lease(index, News::Lost(current)) = happening {
-        return Err(lost(shell, *index, current.as_ref()));
+    if let Happening::Lease(index, News::Lost(_)) = happening {
+        return Err(lost(&shell.kept[*index].grant));
     }
     if let Some(signal) = happening.stop() {
         return Err(interrupted(signal));
@@ -268,10 +268,8 @@ fn heed(shell: &mut Shell, happening: &Happening) -> Result<(), Error> {
     Ok(())
 }
 
-/// Says that a lock was lost, and returns the error of a run that did not begin for it.
-fn lost(shell: &Shell, index: usize, current: Option<&Stored>) -> Error {
-    let grant = &shell.kept[index].grant;
-    shell.say(release::loss(&grant.target.url(), &grant.id, current));
+/// The error of a run that did not begin, for the loss of a lock.
+fn lost(grant: &Grant) -> Error {
     Error::Lost { lock: grant.target.url() }
 }
 

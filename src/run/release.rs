@@ -37,10 +37,7 @@ pub(super) async fn all(
         // Bounded by the beat's own patience.
         while shell.kept.last().is_some_and(Kept::is_busy) {
             // An answered beat alone is nothing that happens.
-            let happening = shell.next(Some(uptime().plus(BUSY_POLL)), None).await;
-            if let Some(signal) = happening.stop() {
-                shell.note_stop(signal);
-            }
+            let _ = shell.next(Some(uptime().plus(BUSY_POLL)), None).await;
         }
         let Some(Kept { mut grant, keeper, inherited, .. }) = shell.kept.pop() else {
             // News of locks that were kept is no news of locks to come.
@@ -107,7 +104,6 @@ async fn one(shell: &mut Shell, grant: &Grant) -> ReleaseOutcome {
             Happening::Reply(Reply::Read(reply)) => Event::Looked(reply),
             other => {
                 if let Some(signal) = other.stop() {
-                    shell.note_stop(signal);
                     shell.say(Notice::Stopping {
                         signal: signal.signal().as_str().to_owned(),
                         doing: format!("the lock `{}` is given back first", grant.target.url()),

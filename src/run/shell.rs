@@ -14,7 +14,7 @@ use futures_util::future::BoxFuture;
 use super::acquire::Grant;
 use super::fail_point;
 use super::guard::Guard;
-use super::voice;
+use super::{release, voice};
 use crate::backend::S3Backend;
 use crate::clock::uptime;
 use crate::lock::keeper::{self, Keeper, News};
@@ -175,13 +175,13 @@ pub(crate) struct Shell {
     in_flight: Option<BoxFuture<'static, Reply>>,
     pub(super) kept: Vec<Kept>,
     news: VecDeque<(usize, News)>,
-    last_stop: Option<StopSignal>,
+    asked_to_stop: Option<StopSignal>,
 }
 
 impl Shell {
     pub(crate) fn new(signals: Signals, reporter: Arc<Reporter>, guard: Guard) -> Self {
         let (kept, news) = (Vec::new(), VecDeque::new());
-        Self { signals, reporter, guard, in_flight: None, kept, news, last_stop: None }
+        Self { signals, reporter, guard, in_flight: None, kept, news, asked_to_stop: None }
     }
 
     /// From here on the lock is kept until it is given back.
@@ -190,22 +190,12 @@ impl Shell {
         self.guard.sync(&self.kept);
     }
 
-    /// Remembers a signal that ended a child, or came while a lock was given back.
-    pub(super) fn note_stop(&mut self, signal: StopSignal) {
-        self.last_stop = Some(signal);
-    }
-
-    /// The last of these.
-    pub(super) fn last_stop(&self) -> Option<StopSignal> {
-        self.last_stop
-    }
-
     pub(crate) fn say(&self, notice: Notice) {
         self.reporter.say(notice);
     }
 
     /// Sends a request; its reply comes as a [`Happening`]. A read that nobody waits for any more
-    /// is dropped for it; writes are always waited for.
+    /// is dropped for it; writes are always waited for, but for so long only after a stop.
     pub(super) fn send(&mut self, request: Request) {
         fail_point::crash();
         self.in_flight = Some(request.send());
@@ -226,9 +216,19 @@ impl Shell {
         self.kept.iter().all(|kept| kept.is_lost() || kept.may_start(now))
     }
 
-    /// Whether this lock is somebody else's by now, or gone.
+    /// Whether this lock is somebody else's by now, or gone. That was said when it was found.
     pub(super) fn is_lost(&self, index: usize) -> bool {
         self.kept[index].is_lost()
+    }
+
+    /// The first lock of ours that is somebody else's by now, or gone, whoever has heard of it.
+    pub(super) fn lost(&self) -> Option<&Grant> {
+        self.kept.iter().find(|kept| kept.is_lost()).map(|kept| &kept.grant)
+    }
+
+    /// The first signal that asked us to end, whoever has heard it.
+    pub(super) fn asked_to_stop(&self) -> Option<StopSignal> {
+        self.asked_to_stop
     }
 
     /// Drops what keepers said and nobody has heard.
@@ -260,7 +260,7 @@ impl Shell {
         self.guard.sync(&self.kept);
     }
 
-    /// Forgets a read that a stop or a bug left unanswered. Writes are always waited for.
+    /// Forgets what a stop or a bug left unanswered.
     pub(super) fn abandon(&mut self) {
         self.in_flight = None;
     }
@@ -303,7 +303,11 @@ impl Shell {
             };
             tokio::select! {
                 biased;
-                received = self.signals.next() => return Happening::Signal(received),
+                received = self.signals.next() => {
+                    let signal = Happening::Signal(received);
+                    self.asked_to_stop = self.asked_to_stop.or(signal.stop());
+                    return signal;
+                }
                 heard = self.guard.heard() => match heard {
                     Heard::Fenced => return Happening::Fenced,
                     Heard::Gone => {
@@ -328,8 +332,8 @@ impl Shell {
     }
 }
 
-/// What a keeper has to say of its credentials the user must hear, whatever goes on; the rest the
-/// run does.
+/// What a keeper has to say of its credentials and of a loss the user must hear, whatever goes on;
+/// the rest the run does.
 fn hear(
     reporter: &Reporter,
     heard: &mut VecDeque<(usize, News)>,
@@ -342,7 +346,13 @@ fn hear(
                 reporter.say(voice::refused(&kept.grant, &error, after, fence));
             }
             News::LastBeat { left } => reporter.say(voice::last_beat(&kept.grant, left)),
-            news => heard.push_back((index, news)),
+            news => {
+                if let News::Lost(current) = &news {
+                    let Grant { target, id, .. } = &kept.grant;
+                    reporter.say(release::loss(&target.url(), id, current.as_ref()));
+                }
+                heard.push_back((index, news));
+            }
         }
     }
 }

@@ -26,7 +26,7 @@ use crate::store::StoreError;
 use crate::supervise::guardian::Interrupts;
 use crate::supervise::{
     Action, Canary, Child, ChildEvent, ChildStatus, Event, Orphans, Reach, Received, Rest,
-    SpawnError, StopCause, Supervisor, Word, suspend_self,
+    SpawnError, Supervisor, Word, suspend_self,
 };
 
 /// How long a child may take to end after a bug of ours, before it is killed.
@@ -68,7 +68,8 @@ pub(super) async fn run(
     drive(shell, child, context, watch).await
 }
 
-/// Waits until every lock is confirmed; hears a signal that came in meanwhile.
+/// Waits until every lock is confirmed. A signal or a loss of before counts, too, whoever has
+/// heard of it.
 pub(super) async fn confirm(shell: &mut Shell) -> Result<(), Error> {
     let started = uptime();
     loop {
@@ -76,6 +77,12 @@ pub(super) async fn confirm(shell: &mut Shell) -> Result<(), Error> {
         let wake = if ready { uptime() } else { uptime().plus(CONFIRM_POLL) };
         let happening = shell.next(Some(wake), None).await;
         super::heed(shell, &happening)?;
+        if let Some(grant) = shell.lost() {
+            return Err(super::lost(grant));
+        }
+        if let Some(signal) = shell.asked_to_stop() {
+            return Err(super::interrupted(signal));
+        }
         if ready && matches!(happening, Happening::Due) {
             return Ok(());
         }
@@ -110,7 +117,7 @@ pub(super) async fn quietly(
     command.stdin(Stdio::null()).stdout(stream()?).stderr(stream()?);
     let mut child = spawn(shell, command, context)?;
     let ended = drive(shell, &mut child, context, None).await?;
-    if let (true, Some(signal)) = (ended.stopped, shell.last_stop()) {
+    if let (true, Some(signal)) = (ended.stopped, shell.asked_to_stop()) {
         return Err(super::interrupted(signal));
     }
     let mut bytes = Vec::new();
@@ -225,7 +232,7 @@ async fn drive(
                     return Err(Error::Internal(format!("the child cannot be watched: {error}")));
                 }
                 Happening::Lease(index, news) => {
-                    let Some(event) = heed_lease(shell, index, news, context) else { continue };
+                    let Some(event) = heed_lease(shell, index, &news, context) else { continue };
                     // Then the child's own code counts for nothing.
                     lost |= matches!(event, Event::MustStop | Event::MustKill);
                     event
@@ -265,15 +272,8 @@ async fn drive(
             }
             if let Action::Finished { status, stopped_by } = action {
                 shell.guard.child_is_gone();
-                // One that the child was too quick for is not lost for what would come next.
-                let asked = match stopped_by {
-                    Some(StopCause::Signal(signal)) => Some(signal),
-                    _ => canary.undecided(),
-                };
-                if let Some(signal) = asked {
-                    shell.note_stop(signal);
-                }
-                let stopped = stopped_by.is_some() || asked.is_some();
+                // One that the child was too quick for counts for what would come next.
+                let stopped = stopped_by.is_some() || canary.undecided().is_some();
                 if let Some(change) = watch.as_mut().and_then(|watch| watch.look(true)) {
                     lost = true;
                     shell.say(fresh::too_late(&change, true));
@@ -286,18 +286,14 @@ async fn drive(
 }
 
 /// Tells the user what became of a lock, and the supervisor what it means for the child.
-fn heed_lease(shell: &Shell, index: usize, news: News, context: &Context) -> Option<Event> {
+fn heed_lease(shell: &Shell, index: usize, news: &News, context: &Context) -> Option<Event> {
     let lock = shell.kept[index].grant.target.url();
     let say = |message: String| {
         shell.say(Notice::Warning { message, hint: None });
     };
     match news {
-        News::Lost(current) => {
-            // Its text says all; the error is for a run that did not begin.
-            let _ = super::lost(shell, index, current.as_ref());
-            // A child with leave to go on must not stand still for a lease that is no more.
-            Some(if context.lost_is_fatal { Event::MustStop } else { Event::Thaw })
-        }
+        // A child with leave to go on must not stand still for a lease that is no more.
+        News::Lost(_) => Some(if context.lost_is_fatal { Event::MustStop } else { Event::Thaw }),
         // With the lock gone already, and leave to go on, the fence protects nothing.
         _ if shell.is_lost(index) && !context.lost_is_fatal => None,
         News::Interrupt => {

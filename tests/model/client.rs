@@ -97,6 +97,8 @@ pub(crate) struct Client {
     pub(crate) run: u8,
     pub(crate) phase: Phase,
     pub(crate) pending: Option<Pending>,
+    /// A write that a stop did not wait for, still on its way.
+    pub(crate) abandoned: Option<Request>,
     paused: Option<Pause>,
     pub(crate) outage: Option<(Outage, Millis)>,
     /// Requests since time last went on.
@@ -134,6 +136,7 @@ impl Client {
             run: 0,
             phase: Phase::Over(End::Ran),
             pending: None,
+            abandoned: None,
             paused: None,
             outage: None,
             asked: 0,
@@ -185,6 +188,7 @@ impl Client {
         let action = machine.step(now, acquire::Event::Start);
         self.phase = Phase::Acquiring(machine);
         (self.may_appear, self.case) = (false, Case::Nothing);
+        self.asked = 0;
         self.acquiring(moment, action)
     }
 

@@ -24,6 +24,8 @@ pub(crate) enum Mutation {
     /// Whoever claimed a number by a `next` that was stale keeps it: it does not hear that `next`
     /// is above its number already.
     StaleNext,
+    /// A stop after the grant is ignored.
+    DeafAfterGrant,
     /// The guardian counts the lease from when it takes over.
     GuardianAfresh,
     /// The guardian leaves the child alone for as long as tfwrap is there, if only stopped.

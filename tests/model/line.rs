@@ -1,8 +1,12 @@
 //! Waiters that join the line: the shipped [`Queue`] of each, all orders of their requests, and a
-//! few requests that are slow on their way, for as long as it takes.
+//! few requests that are slow on their way, for as long as it takes. Some may be told to stop, at
+//! any time up to the start of their child, and some requests may be lost, on their way there or
+//! back, or refused.
 //!
 //! What must hold: one at a time has the lock; whoever stood in line before another claimed its
-//! number gets the lock before it (I4); in the end everybody had it, and no ticket is left.
+//! number gets the lock before it (I4); in the end everybody had it that was not told to stop, and
+//! no ticket is left. After a stop no child starts, nothing is asked that could make the lock ours,
+//! and within 4 s it is over: the lock is free of us, or it is known that it may not be.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,7 +16,7 @@ use tfwrap::lock::jitter::Jitter;
 use tfwrap::lock::line::{self, Slot, Ticket, Waiter};
 use tfwrap::lock::queue::{self, Event, Queue};
 use tfwrap::lock::{LockId, LockKey, Uptime};
-use tfwrap::store::{Expect, Record, RecordVersion, RemoveReply, Stored, WriteReply};
+use tfwrap::store::{Expect, Record, RecordVersion, RemoveReply, StoreError, Stored, WriteReply};
 
 use crate::client::Checked;
 use crate::config::{Millis, Mutation};
@@ -28,6 +32,12 @@ const OVERSLEEP: Millis = 200;
 /// Nobody waits longer.
 const PATIENCE: Duration = Duration::from_mins(5);
 
+/// When a request that brought no answer is given up.
+const TIME_OUT: Millis = 5_000;
+
+/// What a stop may take.
+const STOP: Millis = 4_000;
+
 /// One world.
 #[derive(Debug, Clone)]
 pub(crate) struct Config {
@@ -37,6 +47,12 @@ pub(crate) struct Config {
     pub(crate) slow: u8,
     /// When these arrive, at the latest.
     pub(crate) arrive: Millis,
+    /// How many waiters may be told to stop.
+    pub(crate) stops: u8,
+    /// How many requests may be lost or refused.
+    pub(crate) faults: u8,
+    /// Until when.
+    pub(crate) faults_until: Millis,
     pub(crate) mutation: Option<Mutation>,
 }
 
@@ -48,13 +64,35 @@ pub(crate) enum Action {
     Deliver(usize),
     /// The request takes its time.
     Slow(usize),
+    /// The request meets this.
+    Fault(usize, Fault),
+    /// It is told to stop.
+    Stop(usize),
+    /// Its child starts.
+    Start(usize),
+}
+
+/// What may become of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// Done, not answered.
+    Unanswered,
+    /// Neither.
+    Dropped,
+    /// Not done, and the store says so.
+    Refused,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Client {
     queue: Queue,
     asked: Option<queue::Action>,
+    /// When it is known to have failed, and that it was not done: it is not on its way any more.
+    fails_at: Option<(Millis, bool)>,
     slow: bool,
+    stopped: Option<Millis>,
+    /// The lock is its own, and its child has not started yet.
+    granted: bool,
     /// Its number, and after how many steps of the line it claimed that.
     claimed: Option<(Ticket, u32)>,
     /// After how many of them it stood in line, seen by everybody.
@@ -74,6 +112,10 @@ pub(crate) struct Line {
     release: Option<Millis>,
     steps: u32,
     slow: u8,
+    stops: u8,
+    faults: u8,
+    /// Whether nothing keeps a waiter from looking in its time.
+    is_fair: bool,
 }
 
 fn key(slot: Slot) -> LockKey {
@@ -88,18 +130,31 @@ fn locked_by(id: &str) -> Record {
     Record { info: Some(format!(r#"{{"ID":"{id}"}}"#)), lease: None }
 }
 
+impl Client {
+    /// Whether its machine is at work.
+    fn waits(&self) -> bool {
+        !self.over && self.holds.is_none()
+    }
+
+    /// Whether a stop now is worth a look: before its child runs.
+    fn may_stop(&self) -> bool {
+        !self.over && (self.holds.is_none() || self.granted)
+    }
+}
+
 impl Line {
     fn clock(&self) -> Uptime {
         Uptime(Duration::from_millis(self.now))
     }
 
     fn next(&self) -> Option<Millis> {
-        let idle = self.clients.iter().filter(|client| client.asked.is_none() && !client.over);
-        let wakes = idle.filter_map(|client| {
+        let waiting = self.clients.iter().filter(|client| client.waits());
+        let wakes = waiting.filter_map(|client| {
             let millis = u64::try_from(client.queue.deadline()?.0.as_millis()).expect("soon");
             Some((millis + 1).div_ceil(OVERSLEEP) * OVERSLEEP)
         });
-        wakes.chain(self.release).chain(self.to_come.last().copied()).min()
+        let fails = self.clients.iter().filter_map(|it| it.fails_at.map(|(at, _)| at));
+        wakes.chain(fails).chain(self.release).chain(self.to_come.last().copied()).min()
     }
 
     fn arrive(&mut self) -> Checked {
@@ -120,9 +175,12 @@ impl Line {
             }
         }
         for index in 0..self.clients.len() {
+            let (now, clock) = (self.now, self.clock());
+            if let Some((_, refused)) = self.clients[index].fails_at.take_if(|it| it.0 <= now) {
+                self.fail(index, refused)?;
+            }
             let client = &self.clients[index];
-            let due = client.queue.deadline().is_some_and(|at| at <= self.clock());
-            if due && client.asked.is_none() && !client.over {
+            if client.waits() && client.queue.deadline().is_some_and(|at| at <= clock) {
                 self.advance(index, Event::Tick)?;
             }
         }
@@ -133,15 +191,43 @@ impl Line {
         let now = self.clock();
         match self.clients[index].queue.step(now, event) {
             queue::Action::Wait => Ok(()),
-            queue::Action::Done(Outcome::Granted(won)) => self.granted(index, won.version),
-            queue::Action::Done(outcome) => {
-                Err(format!("{} was let down: {outcome:?}", letter(index)))
-            }
+            queue::Action::Done(outcome) => self.done(index, outcome),
             request => {
-                self.clients[index].asked = Some(request);
+                let client = &mut self.clients[index];
+                let asks = matches!(request, queue::Action::Write(Slot::Lock, ..));
+                if asks && client.stopped.is_some() {
+                    return Err(format!("{} asks for the lock after a stop", letter(index)));
+                }
+                client.asked = Some(request);
                 Ok(())
             }
         }
+    }
+
+    fn done(&mut self, index: usize, outcome: Outcome) -> Checked {
+        let client = &mut self.clients[index];
+        client.fails_at = None;
+        let given_up = client.asked.take();
+        let held = match outcome {
+            Outcome::Granted(won) => return self.granted(index, won.version),
+            Outcome::Stopped { held } if client.stopped.is_some() => held,
+            outcome => return Err(format!("{} was let down: {outcome:?}", letter(index))),
+        };
+        client.over = true;
+        let known = client.queue.acquire().may_still_appear();
+        // What was given up may be done all the same.
+        if let Some(queue::Action::Write(slot @ Slot::Lock, record, expect)) = given_up {
+            let _ = self.write(slot, &record, &expect);
+        }
+        let lock = self.registers.get(&key(Slot::Lock));
+        let is_ours = lock.is_some_and(|it| it.record == locked_by(&letter(index).to_string()));
+        if is_ours && held.is_none() && !known {
+            return Err(format!("{} leaves the lock behind, and nobody knows", letter(index)));
+        }
+        if is_ours {
+            self.registers.remove(&key(Slot::Lock));
+        }
+        Ok(())
     }
 
     fn granted(&mut self, index: usize, version: RecordVersion) -> Checked {
@@ -152,14 +238,70 @@ impl Line {
         for (other, client) in self.clients.iter().enumerate() {
             let waits = other != index && !client.over;
             let before = came.zip(client.stands).filter(|((_, came), stood)| waits && stood < came);
-            if let Some(((Ticket(number), _), _)) = before {
+            // A fault may keep one from looking in its time.
+            if let Some(((Ticket(number), _), _)) = before.filter(|_| self.is_fair) {
                 let (by, other) = (letter(index), letter(other));
                 return Err(format!("I4: {by} with number {number} gets the lock before {other}"));
             }
         }
-        self.clients[index].holds = Some(version);
-        self.release = Some(self.now + HELD);
+        (self.clients[index].holds, self.clients[index].granted) = (Some(version), true);
         Ok(())
+    }
+
+    fn start(&mut self, index: usize) -> Checked {
+        let client = &mut self.clients[index];
+        client.granted = false;
+        self.release = Some(self.now + HELD);
+        if client.stopped.is_some() {
+            return Err(format!("a child of {} starts after a stop", letter(index)));
+        }
+        Ok(())
+    }
+
+    fn stop(&mut self, config: &Config, index: usize) -> Checked {
+        self.stops -= 1;
+        let lock = self.registers.get(&key(Slot::Lock));
+        let is_ours = lock.is_some_and(|it| it.record == locked_by(&letter(index).to_string()));
+        let client = &mut self.clients[index];
+        client.stopped = Some(self.now);
+        // The mutation: with the lock in hand it does not hear.
+        if is_ours && config.mutation == Some(Mutation::DeafAfterGrant) {
+            return Ok(());
+        }
+        if std::mem::take(&mut client.granted) {
+            (client.over, client.holds) = (true, None);
+            self.registers.remove(&key(Slot::Lock));
+            return Ok(());
+        }
+        self.advance(index, Event::Stop)
+    }
+
+    fn fault(&mut self, config: &Config, index: usize, fault: Fault) -> Checked {
+        self.faults -= 1;
+        self.clients[index].slow = false;
+        if fault == Fault::Refused {
+            return self.fail(index, true);
+        }
+        if fault == Fault::Unanswered {
+            let asked = self.clients[index].asked.clone().expect("it is out");
+            let _ = self.apply(config, index, asked);
+        }
+        self.clients[index].fails_at = Some((self.now + TIME_OUT, false));
+        Ok(())
+    }
+
+    fn fail(&mut self, index: usize, refused: bool) -> Checked {
+        let error = if refused {
+            StoreError::Throttled(String::new())
+        } else {
+            StoreError::Unavailable { detail: String::new(), sent: true }
+        };
+        let event = match self.clients[index].asked.take().expect("it is out") {
+            queue::Action::Read(_) => Event::Read(Err(error)),
+            queue::Action::Write(..) => Event::Wrote(Err(error)),
+            _ => Event::Removed(Err(error)),
+        };
+        self.advance(index, event)
     }
 
     /// What the store does, with the semantics of `Registers`.
@@ -180,7 +322,13 @@ impl Line {
 
     fn deliver(&mut self, config: &Config, index: usize) -> Checked {
         self.clients[index].slow = false;
-        let event = match self.clients[index].asked.take().expect("it is out") {
+        let asked = self.clients[index].asked.take().expect("it is out");
+        let event = self.apply(config, index, asked);
+        self.advance(index, event)
+    }
+
+    fn apply(&mut self, config: &Config, index: usize, asked: queue::Action) -> Event {
+        match asked {
             queue::Action::Read(slot) => Event::Read(Ok(self.registers.get(&key(slot)).cloned())),
             queue::Action::Write(slot, record, expect) => {
                 let reply = self.write(slot, &record, &expect);
@@ -200,8 +348,17 @@ impl Line {
                 }))
             }
             queue::Action::Wait | queue::Action::Done(_) => unreachable!("no request"),
-        };
-        self.advance(index, event)
+        }
+    }
+
+    fn check(&self) -> Checked {
+        for (index, client) in self.clients.iter().enumerate() {
+            let late = client.stopped.is_some_and(|at| self.now > at + STOP + OVERSLEEP);
+            if late && !client.over {
+                return Err(format!("{} is still there after a stop", letter(index)));
+            }
+        }
+        Ok(())
     }
 
     /// Keeps the books of who stands where; and the mutation: whoever finds `next` above its
@@ -245,7 +402,10 @@ impl Explored for Line {
             Client {
                 queue: Queue::new(acquire, waiter, record, give_up_at, Jitter(0), true),
                 asked: None,
+                fails_at: None,
                 slow: false,
+                stopped: None,
+                granted: false,
                 claimed: None,
                 stands: None,
                 holds: None,
@@ -260,6 +420,9 @@ impl Explored for Line {
             steps: 0,
             to_come: config.come.iter().copied().rev().collect(),
             slow: config.slow,
+            stops: config.stops,
+            faults: config.faults,
+            is_fair: config.faults == 0,
         };
         world.arrive()?;
         Ok(world)
@@ -269,13 +432,27 @@ impl Explored for Line {
         let mut actions = Vec::new();
         let mut urgent = false;
         for (index, client) in self.clients.iter().enumerate() {
-            let Some(asked) = &client.asked else { continue };
+            if client.granted {
+                urgent = true;
+                actions.push(Action::Start(index));
+            }
+            let came = index + self.to_come.len() < self.clients.len();
+            if self.stops > 0 && came && client.stopped.is_none() && client.may_stop() {
+                actions.push(Action::Stop(index));
+            }
+            let Some(asked) = client.asked.as_ref().filter(|_| client.fails_at.is_none()) else {
+                continue;
+            };
             actions.push(Action::Deliver(index));
             urgent |= !client.slow || self.now >= config.arrive;
             // A slow read is like one that is sent later.
             let writes = matches!(asked, queue::Action::Write(Slot::Ticket(_) | Slot::Line, ..));
             if writes && !client.slow && self.slow > 0 {
                 actions.push(Action::Slow(index));
+            }
+            if self.faults > 0 && self.now <= config.faults_until {
+                let faults = [Fault::Unanswered, Fault::Dropped, Fault::Refused];
+                actions.extend(faults.map(|fault| Action::Fault(index, fault)));
             }
         }
         if !urgent && self.next().is_some() {
@@ -292,9 +469,13 @@ impl Explored for Line {
                 self.slow -= 1;
                 self.clients[index].slow = true;
             }
+            Action::Fault(index, fault) => self.fault(config, index, fault)?,
+            Action::Stop(index) => self.stop(config, index)?,
+            Action::Start(index) => self.start(index)?,
         }
+        self.check()?;
         let tickets = self.registers.keys().any(|key| key.0.contains("/ticket/"));
-        if self.is_over() && tickets {
+        if self.is_over() && tickets && self.is_fair {
             return Err("a ticket is left behind".to_owned());
         }
         Ok(())
@@ -305,9 +486,18 @@ impl Explored for Line {
     }
 
     fn tell(&self, action: Action, after: &Self) -> Option<String> {
-        let (Action::Deliver(index) | Action::Slow(index)) = action else { return None };
+        let (index, what) = match action {
+            Action::Deliver(index) => (index, "sends"),
+            Action::Slow(index) => (index, "is slow"),
+            Action::Fault(index, Fault::Unanswered) => (index, "gets no answer"),
+            Action::Fault(index, Fault::Dropped) => (index, "sends in vain"),
+            Action::Fault(index, Fault::Refused) => (index, "is refused"),
+            Action::Time => return None,
+            Action::Stop(_) | Action::Start(_) => {
+                return Some(format!("{:>7} ms {action:?}", after.now));
+            }
+        };
         let asked = self.clients[index].asked.as_ref()?;
-        let what = if matches!(action, Action::Slow(_)) { "is slow" } else { "sends" };
         Some(format!("{:>7} ms {} {what} {asked:?}", after.now, letter(index)))
     }
 }

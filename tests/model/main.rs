@@ -12,6 +12,7 @@
 //! | `world` | the register, requests on their way, time, faults, and the properties |
 //! | `search` | visits every world that can be reached, each once |
 //! | `line` | another world, of waiters that join the line: [`Queue`] |
+//! | `nest` | another world, of the commands below a `run` or a `hold`: turns, and who outlives whom |
 //! | `faults` | random schedules with more faults, on the `MemoryStore` of the product |
 //! | `config` | what a search explores, and the mutations |
 //!
@@ -54,7 +55,9 @@
 //!
 //! - A guardian that is stopped by itself; one that is killed while its tfwrap lives, which is
 //!   replaced at once, and not while that is stopped; one that cannot open the store of a lock.
-//! - Of the line all but joining it, without faults of requests: see `tests/sim`.
+//! - Of the line all but joining it, and stops and faults meanwhile: see `tests/sim`. Two waiters,
+//!   with a stop and two faults in the first second, are 275,000 states.
+//! - Groups of more than one process, and a child that gets a second signal on purpose.
 //! - The instant between the end of a pause and the first tick after it, in which a child may act;
 //!   pauses that the machine's own clocks do not show; several locks; leases without expiry.
 //!
@@ -70,8 +73,11 @@ mod config;
 mod faults;
 mod guardian;
 mod line;
+mod nest;
 mod request;
 mod search;
+#[path = "../support/seeded.rs"]
+mod seeded;
 mod stock;
 mod world;
 
@@ -242,14 +248,46 @@ fn a_delete_without_a_condition_is_caught() {
 /// Two come together, and one more while they are at it.
 fn joining(mutation: Option<Mutation>) -> line::Config {
     let come = if deep() { vec![0, 0, 0] } else { vec![0, 0, 300] };
-    line::Config { come, slow: 1, arrive: if deep() { 8_000 } else { 2_500 }, mutation }
+    let arrive = if deep() { 8_000 } else { 2_500 };
+    line::Config { come, slow: 1, arrive, stops: 0, faults: 0, faults_until: 0, mutation }
+}
+
+/// One waits in line, and one comes after it; either may be told to stop, at any time.
+fn stopping() -> line::Config {
+    line::Config { come: vec![0, 300], slow: 0, stops: 2, ..joining(None) }
+}
+
+#[track_caller]
+fn holds_in_line(name: &str, config: &line::Config) {
+    if let Some(counterexample) = explore::<line::Line>(name, config) {
+        panic!("{counterexample}");
+    }
+}
+
+#[test]
+fn whoever_stops_in_line_or_with_the_lock_in_hand_starts_nothing_and_leaves_nothing() {
+    let come = if deep() { vec![0, 0, 300] } else { vec![0, 300, 900] };
+    holds_in_line("stops in line", &line::Config { come, ..stopping() });
+}
+
+#[test]
+fn a_stop_among_faults_ends_in_its_time() {
+    let faults_until = until(900);
+    let config = line::Config { stops: 1, faults: 2, faults_until, ..stopping() };
+    holds_in_line("stops and faults in line", &config);
+}
+
+#[test]
+fn a_stop_after_the_grant_that_is_ignored_is_caught() {
+    let config = line::Config { mutation: Some(Mutation::DeafAfterGrant), ..stopping() };
+    let counterexample = explore::<line::Line>("mutation: deaf after the grant", &config);
+    let counterexample = counterexample.expect("it is caught");
+    assert!(counterexample.contains("starts after a stop"), "{counterexample}");
 }
 
 #[test]
 fn who_joins_the_line_with_a_slow_request_stays_behind_whom_it_finds() {
-    if let Some(counterexample) = explore::<line::Line>("three join the line", &joining(None)) {
-        panic!("{counterexample}");
-    }
+    holds_in_line("three join the line", &joining(None));
 }
 
 /// It claims the number of one that has come and gone since it read the line.
@@ -259,4 +297,42 @@ fn a_next_that_is_stale_at_the_claim_is_caught() {
     let counterexample = explore::<line::Line>("mutation: stale next", &config);
     let counterexample = counterexample.expect("it is caught");
     assert!(counterexample.contains("I4:"), "{counterexample}");
+}
+
+/// A `run` below the holder, and two commands that take turns.
+fn nested(mutation: Option<nest::Mutation>) -> nest::Config {
+    let kills = if deep() { 6 } else { 3 };
+    nest::Config { commands: vec![true, false, false], kills, stops: 2, mutation }
+}
+
+#[test]
+fn commands_below_a_hold_take_turns_and_run_under_its_lock_whoever_is_killed() {
+    if let Some(counterexample) = explore::<nest::Nest>("commands below a hold", &nested(None)) {
+        panic!("{counterexample}");
+    }
+}
+
+#[track_caller]
+fn is_caught_below_a_hold(name: &str, mutation: nest::Mutation, expected: &str) {
+    let counterexample = explore::<nest::Nest>(name, &nested(Some(mutation)));
+    let counterexample = counterexample.expect("it is caught");
+    assert!(counterexample.contains(expected), "{counterexample}");
+}
+
+#[test]
+fn a_turn_that_ends_with_its_runner_is_caught() {
+    let mutation = nest::Mutation::TurnEndsWithRunner;
+    is_caught_below_a_hold("mutation: the turn ends with the runner", mutation, "work");
+}
+
+#[test]
+fn a_receipt_after_the_look_is_caught() {
+    let mutation = nest::Mutation::ReceiptAfterLook;
+    is_caught_below_a_hold("mutation: the receipt after the look", mutation, "under no lock");
+}
+
+#[test]
+fn a_guardian_that_does_not_know_of_the_interrupt_is_caught() {
+    let mutation = nest::Mutation::GuardianForgets;
+    is_caught_below_a_hold("mutation: the guardian forgets the interrupt", mutation, "twice");
 }

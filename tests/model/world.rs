@@ -233,6 +233,11 @@ impl World {
                 self.clients.iter_mut().for_each(|client| client.hit = true);
             }
         }
+        for index in 0..self.clients.len() {
+            if let Some(request) = self.clients[index].abandoned.take() {
+                self.wander(index, request);
+            }
+        }
         self.check(config)
     }
 

@@ -1,6 +1,10 @@
 //! The line in virtual time: order, cost, and the dead.
 
+mod machines;
 mod random;
+#[path = "../support/seeded.rs"]
+mod seeded;
+mod stops;
 mod world;
 
 use std::time::Duration;

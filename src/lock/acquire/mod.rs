@@ -20,9 +20,9 @@ use crate::store::{Record, RecordVersion, StoreError, Stored, WriteReply};
 /// How long a store that never answered is tried before that is an error of its own.
 pub const FIRST_CONTACT: Duration = Duration::from_secs(10);
 
-/// How long a stop waits for an unanswered write to be settled by reading. GitHub kills 10 s
-/// after the first signal.
-const SETTLE_AFTER_STOP: Duration = Duration::from_secs(4);
+/// How long a stop waits for what is out: an answer, or an unanswered write to be settled by
+/// reading. GitHub kills 10 s after the first signal.
+pub const STOP_PATIENCE: Duration = Duration::from_secs(4);
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,7 +51,7 @@ pub enum Action {
     Look,
     /// Nothing until an event; a request that is out stays out.
     Wait,
-    /// It is over.
+    /// It is over; after a stop even if a request is out.
     Done(Outcome),
 }
 
@@ -209,13 +209,26 @@ impl Acquire {
         }
     }
 
-    /// When the machine wants a [`Event::Tick`]; `None` while a request is out.
+    /// When the machine wants a [`Event::Tick`]; `None` while a request is out, unless we were
+    /// told to stop.
     #[must_use]
     pub fn deadline(&self) -> Option<Uptime> {
         match self.state {
             State::Waiting { next, .. } => Some(next),
-            _ => None,
+            State::Taking { .. } | State::Looking { .. } => self.leaves_at(),
+            State::New | State::Ended => None,
         }
+    }
+
+    /// When we leave, whatever is out by then.
+    pub(super) fn leaves_at(&self) -> Option<Uptime> {
+        self.stopping.map(|since| since.plus(STOP_PATIENCE))
+    }
+
+    /// From here on nothing is asked that could make the lock ours, and in the end it is not
+    /// granted: for whoever cannot send [`Event::Stop`] now, since a request of its own is out.
+    pub(super) fn stops(&mut self, now: Uptime) {
+        self.stopping.get_or_insert(now);
     }
 
     /// Whether anybody else was seen to hold the lock.
@@ -322,6 +335,9 @@ impl Acquire {
 
     /// Tries now, whatever the line says.
     pub fn attempt(&mut self, now: Uptime) -> Action {
+        if self.stopping.is_some() {
+            return self.way_out(now);
+        }
         if now >= self.give_up_at {
             self.last_try = true;
         }
@@ -330,11 +346,20 @@ impl Acquire {
 
     /// Begins to watch the lock, or goes on with it at once.
     pub fn watch(&mut self, now: Uptime) -> Action {
+        if self.stopping.is_some() {
+            return self.way_out(now);
+        }
         if now >= self.give_up_at { self.attempt(now) } else { self.look(now, false) }
     }
 
     /// Decides.
     pub fn step(&mut self, now: Uptime, event: Event) -> Action {
+        if event == Event::Stop {
+            self.stops(now);
+        }
+        if self.state != State::Ended && self.leaves_at().is_some_and(|at| now >= at) {
+            return self.break_off();
+        }
         match (self.state.clone(), event) {
             (State::New, Event::Start) => self.take(now),
             (State::Taking { sent }, Event::Took(reply)) => self.took(now, sent, reply),
@@ -342,20 +367,8 @@ impl Acquire {
                 self.looked(now, sent, reply, settling)
             }
             (State::Waiting { next, then }, Event::Tick) if now >= next => self.wake(now, then),
-            (State::Waiting { then, .. }, Event::Stop) => {
-                self.stopping.get_or_insert(now);
-                if matches!(then, Next::Settle) {
-                    self.look(now, true)
-                } else {
-                    self.end(Outcome::Stopped { held: None })
-                }
-            }
-            (State::New, Event::Stop) => self.end(Outcome::Stopped { held: None }),
-            (State::Taking { .. } | State::Looking { .. }, Event::Stop) => {
-                self.stopping.get_or_insert(now);
-                Action::Wait
-            }
-            // A tick that came early, or anything after the end.
+            (State::New | State::Waiting { .. }, Event::Stop) => self.way_out(now),
+            // A tick that came early, a stop while a request is out, or anything after the end.
             _ => Action::Wait,
         }
     }

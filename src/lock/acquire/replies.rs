@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use super::super::Uptime;
 use super::super::backoff::{HEAD, pause_after};
-use super::{
-    Acquire, Action, FIRST_CONTACT, Next, Outcome, SETTLE_AFTER_STOP, Seen, State, Won, is_of,
-};
+use super::{Acquire, Action, FIRST_CONTACT, Next, Outcome, Seen, State, Won, is_of};
 use crate::store::{StoreError, Stored, WriteReply};
 
 impl Acquire {
@@ -29,9 +27,28 @@ impl Acquire {
         Action::Done(outcome)
     }
 
+    /// Told to stop, with nothing out: one look for what was never answered.
+    pub(super) fn way_out(&mut self, now: Uptime) -> Action {
+        let settles = matches!(self.state, State::Waiting { then: Next::Settle, .. });
+        // Blind, the look is a create.
+        if settles || (self.unanswered > 0 && !self.blind) {
+            return self.look(now, true);
+        }
+        self.end(Outcome::Stopped { held: None })
+    }
+
+    /// Told to stop long enough ago: what is out now is not waited for.
+    pub(super) fn break_off(&mut self) -> Action {
+        if matches!(self.state, State::Taking { .. }) {
+            self.unanswered += 1;
+        }
+        self.end(Outcome::Stopped { held: None })
+    }
+
     pub(super) fn wake(&mut self, now: Uptime, then: Next) -> Action {
         match then {
             Next::Settle => self.look(now, true),
+            _ if self.stopping.is_some() => self.way_out(now),
             // Everyone tries once before giving up.
             _ if now >= self.give_up_at => {
                 self.last_try = true;
@@ -260,17 +277,12 @@ impl Acquire {
     pub(super) fn fault_or_fail(&mut self, now: Uptime, error: StoreError, then: Next) -> Action {
         let transient = error.is_transient();
         self.faulted(error.clone());
-        if let Some(since) = self.stopping {
-            let settling = self.unanswered > 0 && now.since(since) < SETTLE_AFTER_STOP;
-            if !settling || !transient {
+        if let Some(leaves_at) = self.leaves_at() {
+            if self.unanswered == 0 || !transient {
                 return self.end(Outcome::Stopped { held: None });
             }
-            self.state = State::Waiting {
-                next: now
-                    .plus(pause_after(self.faults, &mut self.jitter))
-                    .min(since.plus(SETTLE_AFTER_STOP)),
-                then: Next::Settle,
-            };
+            let next = now.plus(pause_after(self.faults, &mut self.jitter)).min(leaves_at);
+            self.state = State::Waiting { next, then: Next::Settle };
             return Action::Wait;
         }
         let patience = if self.reached {

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use super::super::Uptime;
-use super::super::acquire::Outcome;
 use super::super::line::{Line, Slot, TICKET_BEAT, Ticket, Waiter};
 use super::{Action, Back, Mine, Phase, Queue, TRIES};
 use crate::store::{Expect, RecordVersion, StoreError, Stored, WriteReply};
@@ -54,9 +53,6 @@ impl Queue {
             Err(_) if !self.tried() => return self.attempt(now, Back::Join),
             Err(error) => return self.falter(now, error),
         }
-        if self.stopping {
-            return self.leave(Outcome::Stopped { held: None });
-        }
         // With no time to wait there is nothing to stand in line for.
         if (self.line.is_empty() || now >= self.give_up_at) && !self.tried() {
             return self.attempt(now, Back::Join);
@@ -90,9 +86,6 @@ impl Queue {
             Ok(WriteReply::Conflict(Some(Some(stored)))) if self.is_mine(&stored) => {
                 self.have(now, ticket, stored.version)
             }
-            Ok(WriteReply::Conflict(_)) if self.stopping => {
-                self.leave(Outcome::Stopped { held: None })
-            }
             Ok(WriteReply::Conflict(_)) => {
                 self.tries += 1;
                 if self.tries > TRIES { self.open() } else { self.claim(Ticket(ticket.0 + 1)) }
@@ -100,7 +93,6 @@ impl Queue {
             Err(error) if error.outcome_is_unknown() => {
                 self.ask(Phase::SettlingClaim(ticket), Action::Read(Slot::Ticket(ticket)))
             }
-            Err(_) if self.stopping => self.leave(Outcome::Stopped { held: None }),
             Err(error) => self.falter(now, error),
         }
     }
@@ -113,7 +105,6 @@ impl Queue {
     ) -> Action {
         match reply {
             Ok(Some(stored)) if self.is_mine(&stored) => self.have(now, ticket, stored.version),
-            Ok(_) if self.stopping => self.leave(Outcome::Stopped { held: None }),
             // It may still land: then it is a dead ticket that somebody removes.
             Ok(_) => self.open(),
             // Without an answer a ticket of ours might stand there for nobody.
@@ -121,7 +112,6 @@ impl Queue {
                 self.tries += 1;
                 self.ask(Phase::SettlingClaim(ticket), Action::Read(Slot::Ticket(ticket)))
             }
-            Err(_) if self.stopping => self.leave(Outcome::Stopped { held: None }),
             Err(error) => self.falter(now, error),
         }
     }
@@ -134,9 +124,6 @@ impl Queue {
         let plans = self.line.plans.0;
         self.mine = Some(Mine { ticket, version, beat_due: now.plus(TICKET_BEAT), plans });
         self.acquire.reached();
-        if self.stopping {
-            return self.leave(Outcome::Stopped { held: None });
-        }
         self.tries = 0;
         self.raise(ticket)
     }

@@ -6,7 +6,7 @@
 //! first that has seen it goes before us, and if there is none it is our turn.
 
 use super::super::Uptime;
-use super::super::acquire::{Outcome, Sight};
+use super::super::acquire::Sight;
 use super::super::backoff::LOCK_LOOK;
 use super::super::line::{Slot, Ticket, Waiter};
 use super::{Action, Back, LEFT_LYING, LONGEST_WALK, Lying, Phase, Queue, RETRY};
@@ -112,9 +112,6 @@ impl Queue {
         ticket: Ticket,
         reply: Result<Option<Stored>, StoreError>,
     ) -> Action {
-        if self.stopping {
-            return self.leave(Outcome::Stopped { held: None });
-        }
         let had_it = |waiter: &Waiter| {
             let holder = self.acquire.holder();
             holder.is_some_and(|it| it.info().is_some_and(|info| info.id.0 == waiter.id))

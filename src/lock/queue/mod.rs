@@ -13,7 +13,7 @@ mod wait;
 
 use std::time::Duration;
 
-use super::acquire::{Acquire, Outcome};
+use super::acquire::{Acquire, Outcome, STOP_PATIENCE};
 use super::jitter::Jitter;
 use super::line::{Line, Slot, Ticket, Waiter};
 use super::{LockId, Uptime};
@@ -67,7 +67,7 @@ pub enum Action {
     Remove(Slot, RecordVersion),
     /// Nothing until an event; a request that is out stays out.
     Wait,
-    /// It is over.
+    /// It is over; after a stop even if a request is out.
     Done(Outcome),
 }
 
@@ -194,7 +194,8 @@ pub struct Queue {
     /// How many records were sent to the lock's register.
     attempts: u64,
     tries: u32,
-    stopping: bool,
+    /// Since when we are told to stop.
+    stopped: Option<Uptime>,
 }
 
 impl Queue {
@@ -231,7 +232,7 @@ impl Queue {
             in_turn: true,
             attempts: 0,
             tries: 0,
-            stopping: false,
+            stopped: None,
         }
     }
 
@@ -252,39 +253,20 @@ impl Queue {
         self.denied.take()
     }
 
-    /// How many places there are before ours, dead ones included; nothing outside the line.
-    #[must_use]
-    pub fn ahead(&self) -> Option<u64> {
-        self.mine.as_ref()?;
-        // Without anything to watch before us we are at the head.
-        let before = self.watched.as_ref().map_or(0, |watched| watched.ticket.0 + 1);
-        Some(before.saturating_sub(self.line.head))
-    }
-
-    /// How many of those before us wait for plans, as far as the line counts them.
-    #[must_use]
-    pub fn plans_ahead(&self) -> Option<u64> {
-        let (_, done) = self.line.plans;
-        let plans = self.mine.as_ref()?.plans.saturating_sub(done);
-        self.ahead().map(|ahead| plans.min(ahead))
-    }
-
-    /// How long it may still take until our turn, by the holds seen so far: one for each place
-    /// before ours and the present one, less what that has taken already. Nothing before `head` was
-    /// seen to move, and outside the line.
-    #[must_use]
-    pub fn estimate(&self, now: Uptime) -> Option<Duration> {
-        let holds = self.ahead()?.saturating_add(1);
-        if self.hold.is_zero() {
-            return None;
-        }
-        let all = self.hold.saturating_mul(u32::try_from(holds).unwrap_or(u32::MAX));
-        Some(all.saturating_sub(now.since(self.moved)))
-    }
-
-    /// When the machine wants a [`Event::Tick`]; `None` while a request is out.
+    /// When the machine wants a [`Event::Tick`]; `None` while a request is out, unless we were
+    /// told to stop.
     #[must_use]
     pub fn deadline(&self) -> Option<Uptime> {
+        let leaves_at = self.leaves_at().filter(|_| self.phase != Phase::Ended);
+        self.wakes_at().into_iter().chain(leaves_at).min()
+    }
+
+    /// When we leave, whatever is out by then.
+    fn leaves_at(&self) -> Option<Uptime> {
+        self.stopped.map(|since| since.plus(STOP_PATIENCE))
+    }
+
+    fn wakes_at(&self) -> Option<Uptime> {
         let beat = self.mine.as_ref().map(|mine| mine.beat_due);
         match &self.phase {
             Phase::Trying(_) => {
@@ -307,8 +289,17 @@ impl Queue {
     /// Decides.
     pub fn step(&mut self, now: Uptime, event: Event) -> Action {
         if event == Event::Stop {
-            return self.stop(now);
+            self.stopped.get_or_insert(now);
+            self.acquire.stops(now);
         }
+        if self.leaves_at().is_some_and(|at| now >= at) {
+            return self.break_off(now);
+        }
+        let action = self.decide(now, event);
+        if self.stopped.is_some() { self.way_out(now, action) } else { action }
+    }
+
+    fn decide(&mut self, now: Uptime, event: Event) -> Action {
         match (self.phase.clone(), event) {
             (Phase::New, Event::Start) if self.in_line => self.open(),
             (Phase::New, Event::Start) => self.attempt(now, Back::Head),
@@ -370,9 +361,17 @@ impl Queue {
         }
     }
 
+    /// After a stop nothing is granted, and nothing else is the reason why not.
     fn end(&mut self, outcome: Outcome) -> Action {
         self.phase = Phase::Ended;
-        Action::Done(outcome)
+        if self.stopped.is_none() {
+            return Action::Done(outcome);
+        }
+        Action::Done(match outcome {
+            Outcome::Granted(won) => Outcome::Stopped { held: Some(won) },
+            Outcome::TimedOut | Outcome::Failed(_) => Outcome::Stopped { held: None },
+            outcome @ Outcome::Stopped { .. } => outcome,
+        })
     }
 
     fn ask(&mut self, phase: Phase, action: Action) -> Action {

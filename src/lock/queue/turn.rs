@@ -34,12 +34,13 @@ impl Queue {
             Event::Read(reply) => acquire::Event::Looked(reply),
             Event::Tick => {
                 let beat_due = self.mine.as_ref().is_some_and(|mine| now >= mine.beat_due);
-                if beat_due && self.acquire.is_at_rest() {
+                if beat_due && self.acquire.is_at_rest() && self.stopped.is_none() {
                     return self.beat();
                 }
                 acquire::Event::Tick
             }
-            Event::Start | Event::Removed(_) | Event::Stop => return Action::Wait,
+            Event::Stop => acquire::Event::Stop,
+            Event::Start | Event::Removed(_) => return Action::Wait,
         };
         let action = self.acquire.step(now, event);
         self.tries_on(back, action)
@@ -86,20 +87,40 @@ impl Queue {
         if self.tried() { self.be_head(now) } else { self.attempt(now, Back::Head) }
     }
 
-    pub(super) fn stop(&mut self, now: Uptime) -> Action {
-        self.stopping = true;
-        match self.phase {
-            Phase::New => self.end(Outcome::Stopped { held: None }),
-            Phase::Queued => self.leave(Outcome::Stopped { held: None }),
-            Phase::Trying(back) => {
-                let action = self.acquire.step(now, acquire::Event::Stop);
-                match action {
-                    acquire::Action::Wait => Action::Wait,
-                    action => self.tries_on(back, action),
-                }
+    /// What is done in place of `action` after a stop: of the line, what gives our place back;
+    /// of the lock, what shows whether it became ours. [`Acquire`] knows of the stop, too.
+    ///
+    /// [`Acquire`]: acquire::Acquire
+    pub(super) fn way_out(&mut self, now: Uptime, action: Action) -> Action {
+        match (&self.phase, &action) {
+            (
+                Phase::Trying(_)
+                | Phase::SettlingClaim(_)
+                | Phase::GivingBack(..)
+                | Phase::Telling(_)
+                | Phase::Removing(..)
+                | Phase::Ended,
+                _,
+            ) => action,
+            // A request is out: its reply comes first.
+            (phase, Action::Wait) if !matches!(phase, Phase::New | Phase::Queued) => action,
+            _ => {
+                let action = self.acquire.attempt(now);
+                self.tries_on(Back::Barging, action)
             }
-            // A request of the line's own is out: its reply ends the wait.
-            _ => Action::Wait,
+        }
+    }
+
+    /// Told to stop long enough ago: what is out now is not waited for.
+    pub(super) fn break_off(&mut self, now: Uptime) -> Action {
+        match std::mem::replace(&mut self.phase, Phase::Ended) {
+            Phase::Ended => Action::Wait,
+            Phase::Telling(outcome) | Phase::Removing(outcome, ..) => self.end(outcome),
+            Phase::Trying(_) => match self.acquire.step(now, acquire::Event::Tick) {
+                acquire::Action::Done(outcome) => self.end(outcome),
+                _ => self.end(Outcome::Stopped { held: None }),
+            },
+            _ => self.end(Outcome::Stopped { held: None }),
         }
     }
 

@@ -3,13 +3,43 @@
 use std::time::Duration;
 
 use super::super::Uptime;
-use super::super::acquire::{self, Outcome};
+use super::super::acquire;
 use super::super::backoff::{BEHIND, FAR_LOOK, SURVEY_LEAST, SURVEY_MOST};
 use super::super::line::{Slot, TICKET_BEAT, TICKET_TTL, Ticket, Waiter};
 use super::{Action, Back, Phase, Queue, RETRY, Watched};
 use crate::store::{Expect, StoreError, Stored, WriteReply};
 
 impl Queue {
+    /// How many places there are before ours, dead ones included; nothing outside the line.
+    #[must_use]
+    pub fn ahead(&self) -> Option<u64> {
+        self.mine.as_ref()?;
+        // Without anything to watch before us we are at the head.
+        let before = self.watched.as_ref().map_or(0, |watched| watched.ticket.0 + 1);
+        Some(before.saturating_sub(self.line.head))
+    }
+
+    /// How many of those before us wait for plans, as far as the line counts them.
+    #[must_use]
+    pub fn plans_ahead(&self) -> Option<u64> {
+        let (_, done) = self.line.plans;
+        let plans = self.mine.as_ref()?.plans.saturating_sub(done);
+        self.ahead().map(|ahead| plans.min(ahead))
+    }
+
+    /// How long it may still take until our turn, by the holds seen so far: one for each place
+    /// before ours and the present one, less what that has taken already. Nothing before `head` was
+    /// seen to move, and outside the line.
+    #[must_use]
+    pub fn estimate(&self, now: Uptime) -> Option<Duration> {
+        let holds = self.ahead()?.saturating_add(1);
+        if self.hold.is_zero() {
+            return None;
+        }
+        let all = self.hold.saturating_mul(u32::try_from(holds).unwrap_or(u32::MAX));
+        Some(all.saturating_sub(now.since(self.moved)))
+    }
+
     pub(super) fn queue(&mut self, now: Uptime) -> Action {
         (self.lock_due, self.moved, self.hold) = (now, now, Duration::ZERO);
         (self.watched, self.lying) = (None, None);
@@ -49,9 +79,6 @@ impl Queue {
 
     /// Goes on from where the line is now.
     pub(super) fn place(&mut self, now: Uptime) -> Action {
-        if self.stopping {
-            return self.leave(Outcome::Stopped { held: None });
-        }
         let Some(ticket) = self.mine.as_ref().map(|mine| mine.ticket) else { return self.open() };
         let Some(watched) = &self.watched else { return self.look_before(now, ticket) };
         // There was nobody between that one and us.
@@ -67,9 +94,6 @@ impl Queue {
 
     /// Looks at the nearest place before `ticket`; with none left, we are at the head.
     pub(super) fn look_before(&mut self, now: Uptime, ticket: Ticket) -> Action {
-        if self.stopping {
-            return self.leave(Outcome::Stopped { held: None });
-        }
         if ticket.0 <= self.line.head {
             return self.be_head(now);
         }
@@ -82,9 +106,6 @@ impl Queue {
     }
 
     pub(super) fn sleep_on(&mut self, now: Uptime) -> Action {
-        if self.stopping {
-            return self.leave(Outcome::Stopped { held: None });
-        }
         self.phase = Phase::Queued;
         self.wake(now)
     }
@@ -170,19 +191,12 @@ impl Queue {
                 mine.beat_due = now.plus(TICKET_BEAT);
                 self.go_on(now)
             }
-            _ if self.stopping => {
-                self.mine = None;
-                self.leave(Outcome::Stopped { held: None })
-            }
             _ => self.open(),
         }
     }
 
     /// After a beat: on with the wait, at the head or behind.
     pub(super) fn go_on(&mut self, now: Uptime) -> Action {
-        if self.stopping {
-            return self.leave(Outcome::Stopped { held: None });
-        }
         if self.watched.is_some() {
             return self.sleep_on(now);
         }

@@ -35,6 +35,7 @@ impl Client {
             acquire::Action::Look => return self.send(moment, Request::Read),
             acquire::Action::Done(outcome) => outcome,
         };
+        self.abandoned = self.still_on_its_way();
         if let Phase::Acquiring(machine) = &self.phase {
             self.may_appear = machine.may_still_appear();
         }
@@ -257,10 +258,15 @@ impl Client {
         }
     }
 
+    /// Nobody waits for its answer any more: a write that may be done all the same.
+    fn still_on_its_way(&mut self) -> Option<Request> {
+        let on_its_way = self.pending.take().filter(|it| !matches!(it.way, Way::Answered(..)));
+        on_its_way.map(|it| it.request).filter(|it| *it != Request::Read)
+    }
+
     /// It is gone. What it sent is not; that is returned.
     pub(crate) fn crash(&mut self, moment: Moment) -> Result<Option<Request>, String> {
-        let on_its_way = self.pending.take().filter(|it| !matches!(it.way, Way::Answered(..)));
-        let wanders = on_its_way.map(|it| it.request).filter(|it| *it != Request::Read);
+        let wanders = self.still_on_its_way();
         if moment.config.crash == Crash::IsFollowed && !self.crashed {
             self.crashed = true;
             self.take_over(moment)?;

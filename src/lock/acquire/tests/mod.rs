@@ -212,18 +212,37 @@ fn a_stop_settles_an_unanswered_create_for_a_bounded_time() {
             Action::Wait => {
                 let action;
                 (now, action) = tick(&mut machine);
+                if action == stopped(None) {
+                    break;
+                }
                 assert_eq!(action, Action::Look);
                 now = now.plus(Duration::from_millis(10));
             }
-            action => {
-                assert_eq!(action, stopped(None));
-                assert!(machine.may_still_appear());
-                assert!(now <= at(4_100), "{now:?}");
-                return;
-            }
+            action => panic!("{action:?}"),
         }
     }
-    panic!("never ended");
+    assert!(machine.may_still_appear());
+    assert_eq!(now, at(4_001));
+}
+
+#[test]
+fn a_stop_does_not_wait_for_a_create_that_is_not_answered() {
+    let mut machine = taking(TEN_SECONDS);
+    assert_eq!(machine.step(at(1), Event::Stop), Action::Wait);
+    assert_eq!(tick(&mut machine), (at(4_001), stopped(None)));
+    assert!(machine.may_still_appear());
+}
+
+#[test]
+fn a_stop_looks_once_for_what_was_never_answered() {
+    let mut machine = taking(Duration::from_mins(10));
+    assert_eq!(machine.step(at(1), Event::Took(Err(lost()))), Action::Look);
+    assert_eq!(machine.step(at(2), Event::Looked(Ok(None))), Action::Take);
+    assert_eq!(machine.step(at(3), conflict("other")), Action::Wait);
+    assert_eq!(machine.step(at(4), Event::Stop), Action::Look);
+    let won = Won { version: version("me"), since: at(0), answered: false };
+    let action = Action::Done(Outcome::Stopped { held: Some(won) });
+    assert_eq!(machine.step(at(5), Event::Looked(Ok(Some(stored("me"))))), action);
 }
 
 #[test]
