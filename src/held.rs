@@ -37,9 +37,19 @@ impl Held {
         self.0.is_empty()
     }
 
+    /// All names.
+    pub fn urls(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(url, _)| url.as_str())
+    }
+
     /// All IDs.
     pub fn ids(&self) -> impl Iterator<Item = &LockId> {
         self.0.iter().map(|(_, id)| id)
+    }
+
+    /// All, with the names of their locks.
+    pub fn locks(&self) -> impl Iterator<Item = (&str, &LockId)> {
+        self.0.iter().map(|(name, id)| (name.as_str(), id))
     }
 
     /// Adds a lock.

@@ -5,10 +5,12 @@ mod around;
 mod backend_lock;
 mod basis;
 mod handed_down;
+mod handed_over;
 mod locks;
 mod reading;
 mod trap;
 
+use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -25,6 +27,7 @@ pub use around::nothing_to_hold;
 use around::{of_hold, of_run};
 use backend_lock::{BackendLock, lock_of};
 pub use basis::Basis;
+use handed_over::hand_over;
 pub use locks::Found;
 use locks::{further_locks, in_order, resolve};
 use reading::{has_directory, read, terraforms_dir};
@@ -54,7 +57,7 @@ pub struct ChildCommand {
     /// Its arguments.
     pub args: Vec<OsString>,
     /// What its environment has beside ours.
-    pub env: Vec<(&'static str, OsString)>,
+    pub env: Vec<(Cow<'static, str>, OsString)>,
 }
 
 impl ChildCommand {
@@ -87,7 +90,7 @@ pub enum Job {
     /// Take the locks and leave a keeper behind.
     Hold(Box<LockedJob>, HoldArgs),
     /// End a hold.
-    Release(ReleaseArgs),
+    Release(ReleaseArgs, Found),
 }
 
 /// A child and the locks it runs under.
@@ -143,7 +146,7 @@ pub fn plan(words: &Words, settings: &Settings, place: &Place<'_>) -> Result<Job
         Words::Status(args) => Ok(Job::Status(*args, locks::find(settings, place)?)),
         Words::Unlock(args) => Ok(Job::Unlock(args.clone(), locks::find(settings, place)?)),
         Words::Recover(args) => Ok(Job::Recover(args.clone())),
-        Words::Release(args) => Ok(Job::Release(args.clone())),
+        Words::Release(args) => Ok(Job::Release(args.clone(), locks::if_any(settings, place))),
         Words::Hold(args) => Ok(Job::Hold(of_hold(settings, place)?, *args)),
     }
 }
@@ -160,12 +163,7 @@ fn of_terraform(args: &[OsString], settings: &Settings, place: &Place<'_>) -> Re
         .map_err(|error| Error::Usage { message: error.to_string(), hint: Some(error.hint()) })?;
     let command = match invocation.command() {
         Some(command) if invocation.lock_use() == LockUse::Locks => command,
-        _ => {
-            let detail = invocation
-                .hand_over_reason()
-                .map(|reason| format!("handed over to `{}`: {reason}", program.display()));
-            return Ok(Job::Exec { child: child(args.to_vec()), warning: None, detail });
-        }
+        _ => return Ok(hand_over(&invocation, child(args.to_vec()), dialect, settings, place)),
     };
     let name = command.name();
     let timeout = lock_timeout(&invocation, settings);

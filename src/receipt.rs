@@ -9,6 +9,10 @@
 //! one. It is not forced to the disk: after a loss of power its processes are gone anyway, and the
 //! lock goes with its lease, or with `tfwrap unlock`.
 
+mod beside;
+
+pub use beside::Acting;
+
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -21,8 +25,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::lock::LockId;
-use crate::supervise::Orphans;
-use crate::supervise::{ProcessId, World};
+use crate::supervise::guardian::Interrupts;
+use crate::supervise::{Orphans, ProcessId, World};
 use crate::target::LockTarget;
 
 /// The form that this program writes, and the only one that it reads.
@@ -57,6 +61,9 @@ pub struct Receipt {
     pub guardian: Option<ProcessId>,
     /// What runs under the locks.
     pub child: Option<Orphans>,
+    /// Whether that was interrupted; written before it is.
+    #[serde(default = "not_known")]
+    pub interrupts: Interrupts,
     /// Whether this is what `hold` left behind.
     pub is_hold: bool,
     /// Whether all is given back, and the receipt is kept for what was said meanwhile.
@@ -111,12 +118,17 @@ impl Receipt {
             runner: ProcessId::me()?,
             guardian: None,
             child: None,
+            interrupts: Interrupts::None,
             is_hold,
             is_over: false,
             orphan_grace: u64::try_from(orphan_grace.as_millis()).unwrap_or(u64::MAX),
             locks: Vec::new(),
         })
     }
+}
+
+fn not_known() -> Interrupts {
+    Interrupts::Maybe
 }
 
 /// The form in which a job's own value is kept.
@@ -211,12 +223,15 @@ impl ReceiptFile {
         String::from_utf8_lossy(&text).into_owned()
     }
 
-    /// Removes it, and what was said with it.
+    /// Removes it, and what lies beside it.
     ///
     /// # Errors
     /// When it cannot be removed; that it is gone already is none.
     pub fn remove(&self) -> io::Result<()> {
         drop(fs::remove_file(self.log()));
+        for beside in beside::ALL {
+            drop(fs::remove_file(self.0.with_extension(beside)));
+        }
         match fs::remove_file(&self.0) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
@@ -297,102 +312,4 @@ fn open_ours(path: &Path) -> Result<File, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::backend::AwsSettings;
-    use crate::lock::LockKey;
-    use crate::target::StoreSpec;
-    use std::os::unix::fs::{PermissionsExt as _, symlink};
-
-    fn receipt() -> Receipt {
-        let aws = AwsSettings {
-            region: Some("eu-central-1".to_owned()),
-            access_key: Some("AKIA-not-to-be-seen".to_owned()),
-            secret_key: Some("secret-not-to-be-seen".to_owned()),
-            token: Some("token-not-to-be-seen".to_owned()),
-            https_proxy: Some("http://me:password-not-to-be-seen@proxy".to_owned()),
-            ..AwsSettings::default()
-        };
-        let mut receipt = Receipt::begin(Beginning {
-            job: Some("cookie-not-to-be-seen".to_owned()),
-            dir: PathBuf::from("/work"),
-            began: "2026-01-01T00:00:00Z".to_owned(),
-            operation: "OperationTypeApply".to_owned(),
-            is_hold: false,
-            orphan_grace: Duration::from_mins(3),
-        })
-        .unwrap();
-        receipt.locks.push(Entry {
-            target: LockTarget {
-                store: StoreSpec::DynamoDb { table: "locks".to_owned(), aws: Box::new(aws) },
-                key: LockKey("b/k".to_owned()),
-                of_backend: true,
-            },
-            id: LockId("1-2".to_owned()),
-            inherited: false,
-        });
-        receipt
-    }
-
-    #[test]
-    fn what_is_written_is_read_back_without_secrets() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = ReceiptFile::new_in(dir.path());
-        file.write(&receipt()).unwrap();
-        file.write(&receipt()).unwrap();
-        let text = fs::read_to_string(file.path()).unwrap();
-        assert!(!text.contains("not-to-be-seen"), "{text}");
-        let read = file.read().unwrap();
-        assert_eq!(read.locks[0].id, receipt().locks[0].id);
-        assert_eq!(read.locks[0].target.url(), receipt().locks[0].target.url());
-        assert_eq!(read.runner, receipt().runner);
-        assert_eq!(ReceiptFile::all_in(dir.path()).unwrap(), std::slice::from_ref(&file));
-        file.remove().unwrap();
-        file.remove().unwrap();
-        assert_eq!(ReceiptFile::all_in(&dir.path().join("none")).unwrap(), []);
-    }
-
-    #[test]
-    fn what_others_could_have_written_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = ReceiptFile::new_in(dir.path());
-        file.write(&receipt()).unwrap();
-        let link = ReceiptFile::new_in(dir.path());
-        symlink(file.path(), link.path()).unwrap();
-        assert!(link.read().is_err(), "a link");
-        fs::set_permissions(file.path(), fs::Permissions::from_mode(0o644)).unwrap();
-        assert!(file.read().unwrap_err().contains("others"));
-        let pipe = ReceiptFile::new_in(dir.path());
-        nix::unistd::mkfifo(pipe.path(), nix::sys::stat::Mode::S_IRWXU).unwrap();
-        assert!(pipe.read().unwrap_err().contains("regular"), "and nobody waits for a writer");
-    }
-
-    #[test]
-    fn nonsense_and_other_forms_are_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = ReceiptFile::new_in(dir.path());
-        let write = |text: &str| {
-            drop(fs::remove_file(file.path()));
-            fresh(file.path()).unwrap().write_all(text.as_bytes()).unwrap();
-        };
-        write("");
-        assert!(file.read().is_err());
-        write(&"x".repeat(300_000));
-        assert!(file.read().unwrap_err().contains("too long"));
-        let mut later = receipt();
-        later.format = 2;
-        write(&serde_json::to_string(&later).unwrap());
-        assert!(file.read().unwrap_err().contains("form 2"));
-    }
-
-    #[test]
-    fn a_link_in_the_way_of_a_new_one_is_not_followed() {
-        let dir = tempfile::tempdir().unwrap();
-        let victim = dir.path().join("victim");
-        fs::write(&victim, "kept").unwrap();
-        let file = ReceiptFile::new_in(dir.path());
-        symlink(&victim, file.path().with_extension("next")).unwrap();
-        file.write(&receipt()).unwrap();
-        assert_eq!(fs::read_to_string(&victim).unwrap(), "kept");
-    }
-}
+mod tests;

@@ -18,6 +18,7 @@ use crate::cli::{self, CommandLine, Options};
 use crate::clock::uptime;
 use crate::command;
 use crate::command::recover::Recovery;
+use crate::command::release::Asked;
 use crate::env::Env;
 use crate::error::Error;
 use crate::exit_code;
@@ -73,10 +74,12 @@ pub(crate) fn start(args: &[OsString], env: &Env) -> u8 {
                         command::recover::run(shell, &recovery).await
                     })
                 }
-                Job::Release(args) => {
+                Job::Release(args, found) => {
                     let recovery = recovery(&ci, Duration::ZERO, env);
-                    ours(options, &Found::none(), async |shell, _| {
-                        command::release::run(shell, &recovery, args.id.as_deref()).await
+                    let limit = planner.settings.lock_timeout.value;
+                    ours(options, &found, async |shell, targets| {
+                        let asked = Asked { recovery: &recovery, targets, limit };
+                        command::release::run(shell, &asked, args.id.as_deref()).await
                     })
                 }
                 Job::Hold(job, _) if command::hold::is_keeper(program) => {
@@ -190,7 +193,7 @@ pub(crate) fn command(child: &ChildCommand, env: &Env) -> Command {
     let mut command = Command::new(&child.program);
     command.args(&child.args).env(DEPTH, (depth(env) + 1).to_string());
     for (name, value) in &child.env {
-        command.env(name, value);
+        command.env(&**name, value);
     }
     command
 }

@@ -148,6 +148,23 @@ impl LockTarget {
         Ok(Self { store, key, of_backend: false })
     }
 
+    /// The lock that has this name ([`Self::url`]), where the environment tells the rest.
+    #[must_use]
+    pub fn of_name(name: &str, env: &Env, dir: &Path) -> Option<Self> {
+        let (scheme, rest) = name.split_once("://")?;
+        let place = match scheme {
+            "local" => return Some(Self::of_state_file(Path::new(rest))),
+            "file" => LockPlace::File(rest.into()),
+            "dynamodb" => {
+                let (table, lock_id) = rest.split_once('/')?;
+                LockPlace::DynamoDb { table: table.to_owned(), lock_id: lock_id.to_owned() }
+            }
+            _ => return None,
+        };
+        let url = LockUrl { place, region: None, endpoint: None, profile: None };
+        Self::of_url(&url, env, dir).ok()
+    }
+
     /// The name of the lock for messages and for [`crate::held::Held`].
     #[must_use]
     pub fn url(&self) -> String {
@@ -287,6 +304,28 @@ mod tests {
 
     use super::*;
     use crate::store::{Expect, Record};
+
+    #[test]
+    fn a_path_is_real_before_and_after_it_is_made() {
+        use std::os::unix::fs::symlink;
+        let top = tempfile::tempdir().unwrap();
+        let top = top.path().canonicalize().unwrap();
+        std::fs::create_dir(top.join("dir")).unwrap();
+        symlink("dir", top.join("link")).unwrap();
+        symlink("dir/to-come", top.join("dangling")).unwrap();
+        symlink("loop", top.join("loop")).unwrap();
+        for (path, real) in [
+            ("link", "dir"),
+            ("link/x/y", "dir/x/y"),
+            ("link/../z", "z"),
+            ("dangling", "dir/to-come"),
+            ("loop/x", "loop/x"),
+        ] {
+            assert_eq!(real_path(&top.join(path)), top.join(real), "{path}");
+        }
+        std::fs::write(top.join("dir/to-come"), "").unwrap();
+        assert_eq!(real_path(&top.join("dangling")), top.join("dir/to-come"));
+    }
 
     #[tokio::test]
     async fn the_printed_command_removes_the_file_lock_of_that_id_only() {

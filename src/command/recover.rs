@@ -5,6 +5,8 @@
 
 mod look;
 
+pub(super) use look::ask_for_release;
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,13 +16,12 @@ use crate::error::Error;
 use crate::lock::Uptime;
 use crate::receipt::{Receipt, ReceiptFile};
 use crate::report::{Notice, clean};
-use crate::run::adopt::adopt;
+use crate::run::adopt::{Ended, Leave, adopt, take_leave};
 use crate::run::guard::Case;
 use crate::run::{Shell, dependents};
 use crate::state_dir;
-use crate::supervise::Orphans;
-use crate::supervise::guardian::{Head, Interrupts};
-use crate::supervise::{ProcessId, Sight, World};
+use crate::supervise::guardian::Head;
+use crate::supervise::{Orphans, ProcessId, Sight, StopSignal, World};
 
 /// How long a release may take through network faults, with some room.
 const A_RELEASE: Duration = Duration::from_secs(75);
@@ -138,7 +139,7 @@ async fn one(
         // Its name says little: cloned machines share one, and so does a directory on a server.
         Sight::Elsewhere if is_of_this_job || receipt.world.may_be_before_boot(&here) => {
             if !look::beats(shell, &receipt, recovery.env).await? {
-                return give_back(shell, recovery, file, &receipt, None, until).await;
+                return give_back(shell, recovery, file, (&receipt, false), until).await;
             }
             let what =
                 format!("{} still beats, where this machine cannot see it", run_of(&receipt));
@@ -162,6 +163,7 @@ async fn one(
     // It, or its guardian, may have settled it meanwhile.
     let receipt = match file.read() {
         Err(_) if !file.path().exists() => {
+            remove(shell, file);
             shell.say(Notice::Note { message: format!("{} has ended", run_of(&receipt)) });
             return Ok(Fate::Settled);
         }
@@ -188,23 +190,23 @@ async fn one(
             run_of(&receipt),
             child.leader.pid
         ))),
-        (false, child) => give_back(shell, recovery, file, &receipt, child, until).await,
+        (false, _) => give_back(shell, recovery, file, (&receipt, true), until).await,
     }
 }
 
-fn run_of(receipt: &Receipt) -> String {
+pub(super) fn run_of(receipt: &Receipt) -> String {
     let what = if receipt.is_hold { "hold" } else { "run" };
     format!("the {what} of process {} (since {})", receipt.runner.pid, clean(&receipt.began))
 }
 
 /// Says of a run that is none of our business whose it is.
-fn leave(shell: &Shell, recovery: &Recovery<'_>, receipt: &Receipt, what: &str) {
+pub(super) fn leave(shell: &Shell, recovery: &Recovery<'_>, receipt: &Receipt, what: &str) {
     let whose = match (&receipt.job, &recovery.job) {
         (Some(theirs), Some(ours)) if theirs == ours => "it is of this CI job",
         (Some(_), Some(_)) => "it is of another CI job",
         (Some(_), None) => "it is of a CI job, and this is none",
         (None, Some(_)) => "it is of no CI job, and this is one",
-        (None, None) => "only a run of the same CI job is asked to end",
+        (None, None) => "neither it nor this is of a CI job",
     };
     let own = receipt.locks.iter().filter(|entry| !entry.inherited);
     let locks: Vec<_> = own.map(|it| format!("`{}` (ID {})", it.target.url(), it.id)).collect();
@@ -213,18 +215,35 @@ fn leave(shell: &Shell, recovery: &Recovery<'_>, receipt: &Receipt, what: &str) 
     } else {
         format!("holds or waits for {}", locks.join(", "))
     };
-    shell.say(Notice::Note { message: format!("left alone: {what}, and {holds}; {whose}") });
+    shell.say(Notice::Note { message: format!("left alone: {what}; it {holds}; {whose}") });
 }
 
-/// Gives back what a dead run held, after ending what still runs of it.
+/// Gives back what a dead run held, after ending what still runs of it, where that is here.
 async fn give_back(
     shell: &mut Shell,
     recovery: &Recovery<'_>,
     file: &ReceiptFile,
-    receipt: &Receipt,
-    child: Option<Orphans>,
+    (receipt, is_here): (&Receipt, bool),
     until: Uptime,
 ) -> Result<Fate, Error> {
+    let leave = take_leave(shell, file, until).await?;
+    if matches!(leave, Leave::Theirs) {
+        return Ok(Fate::Left(format!("another process still ends {}", run_of(receipt))));
+    }
+    // Whoever had it before us may have changed it, or settled it.
+    let receipt = &match file.read() {
+        Err(_) if !file.path().exists() => {
+            remove(shell, file);
+            return Ok(Fate::Settled);
+        }
+        Ok(receipt) if receipt.is_over => {
+            show_log(shell, file, 0);
+            remove(shell, file);
+            return Ok(Fate::Settled);
+        }
+        read => read.unwrap_or_else(|_| receipt.clone()),
+    };
+    let child = receipt.child.filter(|child| is_here && !child.are_gone());
     show_log(shell, file, 0);
     // What it had inherited is not given back here.
     let own = receipt.locks.iter().filter(|entry| !entry.inherited);
@@ -233,8 +252,7 @@ async fn give_back(
     if let Some(who) = dependents::anybody(dir, &own) {
         return Ok(Fate::Left(format!("{who} runs under a lock of {}", run_of(receipt))));
     }
-    // Whether the child got its interrupt nobody knows any more.
-    let head = Head { child, interrupts: Interrupts::Maybe, ..Head::default() };
+    let head = Head { child, interrupts: receipt.interrupts, ..Head::default() };
     let mut case = Case::of_the_dead(file, receipt, until.since(uptime()));
     if child.is_some() {
         for entry in &receipt.locks {
@@ -244,7 +262,18 @@ async fn give_back(
             }
         }
     }
-    let adopted = adopt(shell, &head, &case, recovery.env).await;
+    let adopted = adopt(shell, &head, &case, recovery.env, true).await;
+    match (adopted.child, child) {
+        (Ended::LeftBy(signal), _) => return Err(interrupted(signal, receipt)),
+        (Ended::Stuck, Some(child)) => {
+            return Ok(Fate::Left(format!(
+                "process {} of {} does not end, not even killed",
+                child.leader.pid,
+                run_of(receipt)
+            )));
+        }
+        _ => {}
+    }
     if adopted.left.is_empty() {
         remove(shell, file);
         let what = match adopted.released {
@@ -259,7 +288,16 @@ async fn give_back(
     Ok(Fate::Left(format!("a lock of {} could not be given back", run_of(receipt))))
 }
 
-fn remove(shell: &Shell, file: &ReceiptFile) {
+fn interrupted(signal: StopSignal, receipt: &Receipt) -> Error {
+    let signal = signal.signal();
+    Error::Interrupted {
+        signal: signal as i32,
+        name: signal.as_str().to_owned(),
+        leftover: format!("; {} still runs and keeps its lock", run_of(receipt)),
+    }
+}
+
+pub(super) fn remove(shell: &Shell, file: &ReceiptFile) {
     if let Err(error) = file.remove() {
         shell.say(Notice::Warning {
             message: format!("the receipt `{}` cannot be removed: {error}", file.path().display()),

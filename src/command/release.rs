@@ -1,91 +1,151 @@
 //! `tfwrap release`: ends what `tfwrap hold` left behind.
 
+mod unknown;
+
+use std::path::Path;
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
-
-use super::recover::{self, Recovery};
+use super::hold::ancestors;
+use super::recover::{self, Recovery, ask_for_release, run_of};
+use crate::clock::uptime;
+use crate::duration;
 use crate::error::Error;
 use crate::held::Held;
-use crate::lock::LockId;
+use crate::lock::{LockId, Uptime};
 use crate::receipt::{Receipt, ReceiptFile};
 use crate::report::{Notice, clean};
-use crate::run::{Shell, look};
+use crate::run::{Shell, dependents, look};
 use crate::state_dir;
 use crate::supervise::{ProcessId, Sight, World};
+use crate::target::LockTarget;
 
 const LOOK: Duration = Duration::from_millis(100);
+
+/// When is first said what is waited for; then after twice as long, and so on.
+const FIRST_WORD: Duration = Duration::from_secs(5);
+
+/// What it goes by.
+pub(crate) struct Asked<'a> {
+    pub(crate) recovery: &'a Recovery<'a>,
+    /// The locks of this directory.
+    pub(crate) targets: &'a [LockTarget],
+    /// The longest wait for a keeper.
+    pub(crate) limit: Duration,
+}
 
 /// Finds the hold, asks its keeper to give the locks back, and waits until it has.
 pub(crate) async fn run(
     shell: &mut Shell,
-    recovery: &Recovery<'_>,
+    asked: &Asked<'_>,
     id: Option<&str>,
 ) -> Result<(), Error> {
-    let holds: Vec<_> = recover::receipts(recovery, "hold")?
-        .into_iter()
-        .filter_map(|file| file.read().ok().map(|receipt| (file, receipt)))
-        .filter(|(_, receipt)| receipt.is_hold)
-        .collect();
+    let recovery = asked.recovery;
+    // What is held, but has no receipt here any more: its keeper may be about to write it anew.
+    let unknown = unknown::look(shell, asked, id).await?;
+    let holds: Vec<_> = match recover::receipts(recovery, "hold") {
+        // What is in the way of a look has been said.
+        Err(_) if !unknown.is_empty() => Vec::new(),
+        files => files?.into_iter().filter_map(|file| Some((file.read().ok()?, file))).collect(),
+    };
+    let holds: Vec<_> = holds.into_iter().filter(|(receipt, _)| receipt.is_hold).collect();
     let chosen = choose(&holds, recovery, id)?;
-    let over = holds.iter().filter(|(_, receipt)| receipt.is_over && receipt.job == recovery.job);
-    for (file, _) in over.filter(|_| chosen.is_empty()) {
+    let over = holds.iter().filter(|(receipt, _)| receipt.is_over && receipt.job == recovery.job);
+    for (_, file) in over.filter(|_| chosen.is_empty()) {
         recover::finish(shell, recovery, file).await?;
     }
-    if chosen.is_empty() {
-        is_whole(recovery)?;
-        shell.say(Notice::Note { message: "nothing is held".to_owned() });
+    if chosen.is_empty() && unknown.is_empty() {
+        let others = holds.iter().map(|(receipt, _)| receipt);
+        let others: Vec<_> = others.filter(|it| id.is_none() && is_living(it)).collect();
+        for other in &others {
+            recover::leave(shell, recovery, other, &run_of(other));
+        }
+        let by_us = if others.is_empty() { "" } else { " by this job" };
+        shell.say(Notice::Note { message: format!("nothing is held{by_us}") });
+    }
+    for (receipt, _) in &chosen {
+        refuse_below(recovery, receipt)?;
     }
     // All before any is waited for: one that was begun under another holds that one up.
-    for (_, receipt) in &chosen {
-        tell(receipt)?;
+    for (receipt, file) in &chosen {
+        tell(shell, receipt, file)?;
     }
-    for (file, receipt) in chosen {
-        one(shell, recovery, file, receipt).await?;
+    let until = uptime().plus(asked.limit);
+    for (receipt, file) in chosen {
+        one(shell, asked, (receipt, file), until).await?;
     }
-    Ok(())
-}
-
-/// Whether the receipt of a hold that we were told of can have been where it was looked for.
-fn is_whole(recovery: &Recovery<'_>) -> Result<(), Error> {
-    let dir = state_dir::path(recovery.env);
-    if dir.exists() || Held::from_env(recovery.env).is_empty() {
-        return Ok(());
-    }
-    Err(Error::LeftBehind {
-        message: format!(
-            "a lock was held for this command, and `{}`, where its holder keeps its files, is gone",
-            dir.display()
-        ),
-        hint: Some(
-            "try again in a second: a holder that lives puts them back; `tfwrap status` shows the \
-             lock"
-                .to_owned(),
-        ),
-    })
+    if unknown.is_empty() { Ok(()) } else { Err(unknown::left(&unknown, recovery)) }
 }
 
 fn is_here(receipt: &Receipt) -> bool {
     World::here().is_some_and(|here| receipt.world.seen_from(&here) == Sight::Here)
 }
 
+/// Whether it still keeps something.
+fn is_living(receipt: &Receipt) -> bool {
+    World::here().is_some_and(|here| dependents::is_living(receipt, &here))
+}
+
+fn own(receipt: &Receipt) -> Vec<LockId> {
+    let own = receipt.locks.iter().filter(|entry| !entry.inherited);
+    own.map(|entry| entry.id.clone()).collect()
+}
+
+fn locks(receipt: &Receipt) -> String {
+    let own = receipt.locks.iter().filter(|entry| !entry.inherited);
+    let names: Vec<_> = own.map(|entry| format!("`{}`", entry.target.url())).collect();
+    if names.is_empty() { "what it has".to_owned() } else { names.join(", ") }
+}
+
+/// A command that works under the hold and calls this, through whatever shells, would be waited for
+/// by the keeper, and would itself wait for us.
+fn refuse_below(recovery: &Recovery<'_>, receipt: &Receipt) -> Result<(), Error> {
+    let above: Vec<_> = ancestors().into_iter().filter_map(ProcessId::of).collect();
+    let is_above = |process: ProcessId| above.contains(&process);
+    let living = dependents::living(&state_dir::path(recovery.env), &own(receipt));
+    let below = living
+        .into_iter()
+        .find(|it| is_above(it.runner) || it.child.is_some_and(|child| is_above(child.leader)));
+    let Some(below) = below else { return Ok(()) };
+    Err(Error::LeftBehind {
+        message: format!(
+            "this `release` is called by process {}, a command of tfwrap ({}) that still works \
+             under the lock {}: each would wait for the other",
+            below.runner.pid,
+            clean(&below.operation),
+            locks(receipt)
+        ),
+        hint: Some("call `tfwrap release` after that command has ended".to_owned()),
+    })
+}
+
 /// Asks the keeper to end.
-fn tell(receipt: &Receipt) -> Result<(), Error> {
-    if is_here(receipt) && receipt.runner.is_alive() {
-        let failed = |error| Error::Internal(format!("the keeper cannot be told: {error}"));
-        receipt.runner.signal(Signal::SIGTERM).map_err(failed)?;
+fn tell(shell: &Shell, receipt: &Receipt, file: &ReceiptFile) -> Result<(), Error> {
+    if !is_here(receipt) || !receipt.runner.is_alive() {
+        return Ok(());
+    }
+    let pid = receipt.runner.pid;
+    let is_first = ask_for_release(file, receipt).map_err(|error| Error::LeftBehind {
+        message: format!(
+            "process {pid}, which keeps {}, cannot be asked for the release: {error}",
+            locks(receipt)
+        ),
+        hint: Some(format!("ask it once with: kill -TERM {pid}")),
+    })?;
+    if !is_first {
+        let message = format!("{} is being released already: waiting for it, too", run_of(receipt));
+        shell.say(Notice::Note { message });
     }
     Ok(())
 }
 
-type Hold = (ReceiptFile, Receipt);
+type Hold = (Receipt, ReceiptFile);
 
 fn choose<'a>(
     holds: &'a [Hold],
     recovery: &Recovery<'_>,
     id: Option<&str>,
 ) -> Result<Vec<&'a Hold>, Error> {
-    let has = |hold: &Hold, ids: &[LockId]| hold.1.locks.iter().any(|it| ids.contains(&it.id));
+    let has = |hold: &Hold, ids: &[LockId]| hold.0.locks.iter().any(|it| ids.contains(&it.id));
     if let Some(id) = id {
         let ids = [LockId(id.to_owned())];
         return Ok(holds.iter().filter(|hold| has(hold, &ids)).collect());
@@ -97,10 +157,10 @@ fn choose<'a>(
         return Ok(of_env);
     }
     // Who is in no job does not end what a job holds.
-    let is_ours = |hold: &&Hold| hold.1.job == recovery.job && !hold.1.is_over;
+    let is_ours = |hold: &&Hold| hold.0.job == recovery.job && !hold.0.is_over;
     let ours: Vec<_> = holds.iter().filter(is_ours).collect();
     if recovery.job.is_none() && ours.len() > 1 {
-        let ids = ours.iter().flat_map(|(_, receipt)| &receipt.locks);
+        let ids = ours.iter().flat_map(|(receipt, _)| &receipt.locks);
         let ids: Vec<_> = ids.map(|entry| clean(&entry.id.0)).collect();
         return Err(Error::Usage {
             message: format!("more than one lock is held: {}", ids.join(", ")),
@@ -112,25 +172,75 @@ fn choose<'a>(
 
 async fn one(
     shell: &mut Shell,
-    recovery: &Recovery<'_>,
-    file: &ReceiptFile,
-    receipt: &Receipt,
+    asked: &Asked<'_>,
+    (receipt, file): (&Receipt, &ReceiptFile),
+    until: Uptime,
 ) -> Result<(), Error> {
     let lives = |receipt: &Receipt| {
         receipt.runner.is_alive() || receipt.guardian.is_some_and(ProcessId::is_alive)
     };
+    let since = uptime();
+    let mut word_after = FIRST_WORD;
     let mut shown = 0;
     loop {
         shown = recover::show_log(shell, file, shown);
         if !is_here(receipt) || !lives(receipt) {
             break;
         }
+        let now = uptime();
+        if now >= until {
+            return Err(Error::LeftBehind {
+                message: format!(
+                    "{} was asked for the release and has not given back {} within {}: {}",
+                    run_of(receipt),
+                    locks(receipt),
+                    duration::format(asked.limit),
+                    under(file, receipt)
+                ),
+                hint: Some(
+                    "it does so as soon as it can; `tfwrap release` waits for it again, longer \
+                     with `--lock-timeout`"
+                        .to_owned(),
+                ),
+            });
+        }
+        if now.since(since) >= word_after {
+            shell.say(Notice::Note {
+                message: format!(
+                    "waiting since {} for {} to give back {}, up to {}: {}",
+                    duration::format(word_after),
+                    run_of(receipt),
+                    locks(receipt),
+                    duration::format(asked.limit),
+                    under(file, receipt)
+                ),
+            });
+            word_after *= 2;
+            // One that was stopped meanwhile could not hear.
+            drop(ask_for_release(file, receipt));
+        }
         look::pause(shell, LOOK).await?;
     }
     recover::show_log(shell, file, shown);
     if !file.path().exists() {
+        // Our word may have come too late for it.
+        recover::remove(shell, file);
         shell.say(Notice::Note { message: "released".to_owned() });
         return Ok(());
     }
-    recover::finish(shell, recovery, file).await
+    recover::finish(shell, asked.recovery, file).await
+}
+
+/// What keeps a keeper, in words.
+fn under(file: &ReceiptFile, receipt: &Receipt) -> String {
+    let dir = file.path().parent().unwrap_or(Path::new("/"));
+    match dependents::living(dir, &own(receipt)).first() {
+        Some(below) => format!(
+            "process {} ({}, since {}) still runs under it",
+            below.runner.pid,
+            clean(&below.operation),
+            clean(&below.began)
+        ),
+        None => "nothing is seen to run under it".to_owned(),
+    }
 }

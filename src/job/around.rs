@@ -83,7 +83,7 @@ fn around(
         }
     })?;
     child.env = handed_down(settings, place.env);
-    child.env.push(("PATH", shim::path_with(&shim, place.env)));
+    child.env.push(("PATH".into(), shim::path_with(&shim, place.env)));
     let mut job = LockedJob {
         dir: place.dir.clone(),
         targets: further,

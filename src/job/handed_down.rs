@@ -1,5 +1,6 @@
 //! The settings that calls below a `run` inherit.
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,11 +12,11 @@ use crate::state_dir;
 use crate::supervise::SecondSignal;
 
 /// What was typed for `run` holds for the calls below it, too: they see only the environment.
-pub(super) fn handed_down(settings: &Settings, outer: &Env) -> Vec<(&'static str, OsString)> {
-    let mut env: Vec<(&'static str, OsString)> = Vec::new();
+pub(super) fn handed_down(settings: &Settings, outer: &Env) -> Vec<(Cow<'static, str>, OsString)> {
+    let mut env: Vec<(Cow<'static, str>, OsString)> = Vec::new();
     let mut typed = |name: &'static str, origin: &Origin, value: &dyn Fn() -> OsString| {
         if matches!(origin, Origin::Flag(_)) {
-            env.push((name, value()));
+            env.push((name.into(), value()));
         }
     };
     let duration = |value: Duration| OsString::from(crate::duration::format(value));
@@ -57,8 +58,8 @@ pub(super) fn handed_down(settings: &Settings, outer: &Env) -> Vec<(&'static str
         LeaseTerm::Never => OsString::from("never"),
         LeaseTerm::After(ttl) => duration(ttl),
     };
-    env.push(("TFWRAP_LEASE", lease));
+    env.push(("TFWRAP_LEASE".into(), lease));
     // Wherever they run: by it they find us, and we them.
-    env.push(("TFWRAP_STATE_DIR", state_dir::path(outer).into_os_string()));
+    env.push(("TFWRAP_STATE_DIR".into(), state_dir::path(outer).into_os_string()));
     env
 }

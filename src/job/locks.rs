@@ -29,6 +29,13 @@ impl Found {
     }
 }
 
+/// The same where nothing depends on it, and nothing need be said: for `release`, which looks at
+/// what no receipt tells of.
+pub(super) fn if_any(settings: &Settings, place: &Place<'_>) -> Found {
+    let targets = find(settings, place).map(|found| found.targets);
+    Found { targets: targets.unwrap_or_default(), ..Found::none() }
+}
+
 /// Finds what `run` would take.
 pub(super) fn find(settings: &Settings, place: &Place<'_>) -> Result<Found, Error> {
     let terraform = find_terraform(settings, place).ok();

@@ -33,7 +33,7 @@ pub(super) fn probe(program: &Path, args: &[OsString]) -> ChildCommand {
     ChildCommand {
         program: program.to_owned(),
         args: args.to_vec(),
-        env: vec![("TF_WORKSPACE", OsString::from("/")), ("TF_LOG", OsString::new())],
+        env: vec![("TF_WORKSPACE".into(), OsString::from("/")), ("TF_LOG".into(), OsString::new())],
     }
 }
 
@@ -68,10 +68,10 @@ pub(super) fn create_workspace_in(
         program: program.to_owned(),
         args: before.iter().cloned().chain(words).collect(),
         env: vec![
-            ("TF_WORKSPACE", OsString::from(workspace)),
+            ("TF_WORKSPACE".into(), OsString::from(workspace)),
             // Flags meant for the user's own command.
-            ("TF_CLI_ARGS", OsString::new()),
-            ("TF_CLI_ARGS_state_pull", OsString::new()),
+            ("TF_CLI_ARGS".into(), OsString::new()),
+            ("TF_CLI_ARGS_state_pull".into(), OsString::new()),
         ],
     }
 }

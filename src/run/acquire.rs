@@ -214,7 +214,7 @@ impl<'a> Attempt<'a> {
                 Event::Stop
             }
             other => {
-                if let Some(signal) = other.stop() {
+                if let Some(signal) = super::stop(shell, &other) {
                     self.stopped_by.get_or_insert(signal);
                     return Event::Stop;
                 }

@@ -3,41 +3,39 @@
 //! The locks beat on, the child gets its one interrupt if it had none, is waited for, and killed
 //! when its time is up; then the locks are given back.
 
+mod child;
+mod leave;
+
 use std::path::Path;
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
+pub(crate) use child::Ended;
+pub(crate) use leave::{Leave, take_leave};
 
 use super::acquire::Grant;
 use super::guard::{Case, CaseTenure};
 use super::look::{self, Register};
-use super::shell::{Happening, Kept, Shell};
+use super::shell::{Kept, Shell};
 use super::{dependents, door, release};
 use crate::backend::{self, Backend, Request, aws_from_env};
 use crate::clock::{uptime, wall};
 use crate::env::Env;
 use crate::error::Error;
-use crate::lock::keeper::{Keeper, News, Tenure};
+use crate::lock::keeper::{Keeper, Tenure};
 use crate::lock::lease::Lease;
 use crate::lock::release::ReleaseOutcome;
 use crate::lock::{Holder, LockId, Uptime};
 use crate::receipt::{Entry, Receipt};
 use crate::report::Notice;
 use crate::store::{HeldFile, LocalState, RecordVersion, Registers as _, Stored};
-use crate::supervise::guardian::{Head, Interrupts, LentFile};
-use crate::supervise::{Orphans, SETTLE, lent_descriptor};
+use crate::supervise::guardian::{Head, LentFile};
+use crate::supervise::lent_descriptor;
 use crate::target::{LockTarget, StoreSpec};
-
-/// How often a child that is not ours is looked at.
-const LOOK: Duration = Duration::from_millis(100);
 
 /// How long a create that was never answered may take to land (protocol, section 1), and how often
 /// is looked.
 const LANDING: Duration = Duration::from_mins(1);
 const LANDING_LOOK: Duration = Duration::from_secs(3);
-
-/// Why a child is killed before its time.
-const LEASE_ENDS: &str = "the lease of its lock is about to end";
 
 /// The numbers of our beats begin so far above those of whom we follow: a write of theirs that is
 /// still on its way must not have the bytes of one of ours.
@@ -50,10 +48,19 @@ pub(crate) struct Adopted {
     pub(crate) left: Vec<Entry>,
     /// How many locks were given back.
     pub(crate) released: usize,
+    /// What became of the child.
+    pub(crate) child: Ended,
 }
 
-/// Ends the run of this case; what the child was asked is in `head`.
-pub(crate) async fn adopt(shell: &mut Shell, head: &Head, case: &Case, env: &Env) -> Adopted {
+/// Ends the run of this case; what the child was asked is in `head`. With `is_left_at_last`, a
+/// child that survives even SIGKILL is not waited for without end.
+pub(crate) async fn adopt(
+    shell: &mut Shell,
+    head: &Head,
+    case: &Case,
+    env: &Env,
+    is_left_at_last: bool,
+) -> Adopted {
     let mut adopted = Adopted::default();
     let (landed, mut landing) = (uptime().plus(LANDING), Vec::new());
     let mut fence = None;
@@ -89,7 +96,14 @@ pub(crate) async fn adopt(shell: &mut Shell, head: &Head, case: &Case, env: &Env
             Some(tenure) => landing.push((entry, tenure, landed)),
         }
     }
-    end_child(shell, head, &case.receipt, fence).await;
+    adopted.child = child::end(shell, head, case, fence, is_left_at_last).await;
+    if adopted.child != Ended::Gone {
+        // Nobody beats for them any more, and nobody but whoever ends the child gives them back.
+        shell.kept.clear();
+        let own = case.receipt.locks.iter().filter(|entry| !entry.inherited);
+        adopted.left = own.cloned().collect();
+        return adopted;
+    }
     shell.guard.leave_all();
     give_back(shell, dir.as_deref(), &case.receipt, &mut adopted).await;
     for (entry, tenure, until) in landing {
@@ -229,107 +243,6 @@ async fn inherit(
     let stored = state.read(&state.key()).await?;
     let version = stored.map_or(RecordVersion(String::new()), |stored| stored.version);
     Ok((state, version))
-}
-
-/// Whom to end, and how far that is.
-struct Ending {
-    child: Orphans,
-    interrupt_at: Option<Uptime>,
-    kill_at: Uptime,
-    /// When the lease of a lock ends that nobody keeps any more.
-    fence: Option<Uptime>,
-    killed: bool,
-}
-
-impl Ending {
-    fn begin(child: Orphans, head: &Head, grace: Duration, fence: Option<Uptime>) -> Self {
-        let now = uptime();
-        let interrupt_at = match head.interrupts {
-            Interrupts::None => Some(now),
-            // Whether it got one is not known. A second one costs it its state; so does none. By
-            // then a child that got one has had its time.
-            Interrupts::Maybe => Some(now.plus(grace / 2)),
-            Interrupts::Sent => None,
-        };
-        Self { child, interrupt_at, kill_at: now.plus(grace), fence, killed: head.killed }
-    }
-
-    fn next(&self) -> Uptime {
-        let due = self.interrupt_at.into_iter().chain((!self.killed).then_some(self.kill_at));
-        due.chain([uptime().plus(LOOK)]).min().unwrap_or_default()
-    }
-
-    fn act(&mut self, shell: &Shell) {
-        let now = uptime();
-        if self.interrupt_at.is_some_and(|at| now >= at) {
-            self.interrupt(shell);
-        }
-        if !self.killed && self.fence.is_some_and(|at| now >= at) {
-            self.kill(shell, LEASE_ENDS);
-        }
-        if !self.killed && now >= self.kill_at {
-            self.kill(shell, "its time to end is over");
-        }
-    }
-
-    fn interrupt(&mut self, shell: &Shell) {
-        self.interrupt_at = None;
-        complain(shell, self.child.interrupt());
-        // One that was stopped could not end.
-        signal(shell, &self.child, Signal::SIGCONT);
-        let pid = self.child.leader.pid;
-        shell.say(Notice::Note { message: format!("interrupted the child, process {pid}") });
-    }
-
-    fn kill(&mut self, shell: &Shell, why: &str) {
-        self.killed = true;
-        signal(shell, &self.child, Signal::SIGKILL);
-        let pid = self.child.leader.pid;
-        shell.say(Notice::Warning {
-            message: format!("killed the child, process {pid}: {why}"),
-            hint: Some("check the state with `terraform plan`".to_owned()),
-        });
-    }
-}
-
-fn signal(shell: &Shell, child: &Orphans, signal: Signal) {
-    complain(shell, child.signal(signal));
-}
-
-fn complain(shell: &Shell, signalled: std::io::Result<()>) {
-    if let Err(error) = signalled {
-        shell.say(Notice::Warning {
-            message: format!("the child could not be signalled: {error}"),
-            hint: None,
-        });
-    }
-}
-
-/// Sees the child to its end; returns only when nothing of it lives.
-async fn end_child(shell: &mut Shell, head: &Head, receipt: &Receipt, fence: Option<Uptime>) {
-    let Some(child) = head.child else { return };
-    let grace = Duration::from_millis(receipt.orphan_grace);
-    let mut ending = Ending::begin(child, head, grace, fence);
-    while !child.are_gone() {
-        ending.act(shell);
-        match shell.next(Some(ending.next()), None).await {
-            Happening::Lease(_, News::Kill) if !ending.killed => {
-                ending.kill(shell, LEASE_ENDS);
-            }
-            // Whoever has it now must not wait for us.
-            Happening::Lease(_, News::Lost(_)) if ending.interrupt_at.is_some() => {
-                ending.interrupt(shell);
-            }
-            _ => {}
-        }
-    }
-    if ending.killed {
-        // A request of its own may still be in flight.
-        let until = uptime().plus(SETTLE);
-        while uptime() < until {
-            let _ = shell.next(Some(until), None).await;
-        }
-    }
 }
 
 /// What a look for a lock came to.

@@ -20,7 +20,7 @@ use crate::report::Notice;
 use crate::report::shell_quote;
 use crate::state_dir;
 use crate::supervise::Orphans;
-use crate::supervise::guardian::Head;
+use crate::supervise::guardian::{Head, Interrupts};
 use crate::supervise::lent_descriptor;
 use crate::supervise::{ProcessId, Sight, World};
 
@@ -85,7 +85,8 @@ pub(super) async fn wait(shell: &mut Shell, dir: &Path) {
         }
         let stop = shell.next(Some(uptime().plus(LOOK)), None).await.stop().is_some();
         if stop && !std::mem::replace(&mut asked, true) {
-            for receipt in living {
+            let untold = |receipt: &Receipt| receipt.interrupts == Interrupts::None;
+            for receipt in living.into_iter().filter(untold) {
                 // It ends its child, or its guardian does.
                 drop(receipt.runner.signal(Signal::SIGTERM));
             }

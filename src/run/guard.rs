@@ -4,6 +4,7 @@
 mod anew;
 mod case;
 mod lent;
+mod words;
 
 pub(crate) use case::{Case, CaseTenure};
 pub(crate) use lent::Use;
@@ -224,7 +225,7 @@ impl Guard {
         self.head.child = child;
         self.head.interrupts = Interrupts::None;
         if let Some(receipt) = &mut self.receipt {
-            receipt.child = child;
+            (receipt.child, receipt.interrupts) = (child, Interrupts::None);
         }
         let _said_before = self.write();
         self.tell();
@@ -235,14 +236,6 @@ impl Guard {
         self.head.child = None;
         if let Some(receipt) = &mut self.receipt {
             receipt.child = None;
-        }
-    }
-
-    /// The child is about to be interrupted, or was.
-    pub(crate) fn interrupts(&mut self, interrupts: Interrupts) {
-        if self.head.interrupts != interrupts {
-            self.head.interrupts = interrupts;
-            self.tell();
         }
     }
 

@@ -23,6 +23,9 @@ use crate::lock::release::ReleaseOutcome;
 use crate::report::Notice;
 use crate::supervise::ProcessId;
 
+/// What a hold is called in its lock.
+pub(crate) const OPERATION: &str = "hold";
+
 /// How often is looked whether the job is over.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -105,9 +108,9 @@ fn handed(shell: &Shell, job: &LockedJob, context: &Context) -> Handed {
         locks.push((kept.grant.target.url(), kept.grant.id.0.clone()));
     }
     let mut env = vec![(held::VARIABLE.to_owned(), held.to_value())];
-    let others = job.child.env.iter().filter(|(name, _)| *name != "PATH");
+    let others = job.child.env.iter().filter(|(name, _)| name != "PATH");
     env.extend(
-        others.map(|(name, value)| ((*name).to_owned(), value.to_string_lossy().into_owned())),
+        others.map(|(name, value)| (name.to_string(), value.to_string_lossy().into_owned())),
     );
     Handed { env, path: job.shim.clone().unwrap_or_default(), locks }
 }
@@ -138,6 +141,10 @@ async fn keep(shell: &mut Shell, limits: Limits, context: &Context) -> End {
                 }
             }
             return End::Lost;
+        }
+        if shell.guard.is_release_asked() {
+            say(shell, "asked for the release: the hold ends".to_owned());
+            return End::Told;
         }
         if let Some(signal) = happening.stop() {
             say(shell, format!("{}: the hold ends", signal.signal().as_str()));

@@ -259,13 +259,18 @@ fn heed(shell: &mut Shell, happening: &Happening) -> Result<(), Error> {
     if let Happening::Lease(index, News::Lost(_)) = happening {
         return Err(lost(&shell.kept[*index].grant));
     }
-    if let Some(signal) = happening.stop() {
+    if let Some(signal) = stop(shell, happening) {
         return Err(interrupted(signal));
     }
     if happening.is_suspend() {
         supervise::suspend(shell);
     }
     Ok(())
+}
+
+/// The signal that asks us to end; or, for a hold that is not yet one, the word for its release.
+fn stop(shell: &Shell, happening: &Happening) -> Option<StopSignal> {
+    happening.stop().or_else(|| shell.guard.is_release_asked().then_some(StopSignal::Terminate))
 }
 
 /// The error of a run that did not begin, for the loss of a lock.
@@ -323,6 +328,6 @@ fn child_command(
         let ours = shell.kept.iter().map(|kept| &kept.grant.id);
         ours.chain(inherited).for_each(|id| held.forget_id(id));
     }
-    child.env.push((held::VARIABLE, held.to_value().into()));
+    child.env.push((held::VARIABLE.into(), held.to_value().into()));
     child
 }

@@ -2,19 +2,24 @@
 
 use std::io::{self, Read as _};
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::sys::signal::{SigSet, Signal};
 
 use super::session::LAST_WORDS;
+use crate::clock::uptime;
 use crate::env::Env;
 use crate::receipt::ReceiptFile;
 use crate::report::{self, Notice, Reporter};
 use crate::run::Shell;
-use crate::run::adopt::{Adopted, adopt};
+use crate::run::adopt::{Adopted, adopt, take_leave};
 use crate::run::guard::{Case, Guard};
 use crate::settings::{LogFormat, Verbosity};
 use crate::supervise::Signals;
 use crate::supervise::guardian::{self, Head};
+
+/// How long somebody else who acts on the receipt is waited for.
+const OTHERS: Duration = Duration::from_secs(10);
 
 /// Ends the run whose case is on stdin; says what it does on stderr, which is a file.
 ///
@@ -38,7 +43,7 @@ pub(super) fn run(env: &Env) -> io::Result<()> {
         annotations: false,
         redraw: false,
     })?);
-    let adopted = runtime.block_on(async {
+    let (adopted, _leave) = runtime.block_on(async {
         let mut shell = Shell::new(Signals::none()?, Arc::clone(&reporter), Guard::none());
         shell.reporter.say(Notice::Note {
             message: format!(
@@ -47,7 +52,15 @@ pub(super) fn run(env: &Env) -> io::Result<()> {
                 std::process::id()
             ),
         });
-        Ok::<_, io::Error>(adopt(&mut shell, &head, &case, env).await)
+        // One at a time acts on a receipt. Whoever else does sees nothing of our child, so it is
+        // soon done, and the child must not wait for it for long.
+        let mut leave = None;
+        if let Some(path) = case.file.clone() {
+            let until = uptime().plus(OTHERS);
+            leave = take_leave(&mut shell, &ReceiptFile::at(path), until).await.ok();
+        }
+        let adopted = adopt(&mut shell, &head, &case, env, false).await;
+        Ok::<_, io::Error>((adopted, leave))
     })?;
     let kept = settle(&case, &adopted);
     if let Err(error) = kept {

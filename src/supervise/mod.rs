@@ -16,6 +16,7 @@ mod answer;
 mod canary;
 mod child;
 pub(crate) mod detached;
+pub mod ending;
 pub mod guardian;
 mod machine;
 mod orphans;

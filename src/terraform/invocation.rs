@@ -11,12 +11,13 @@ use std::time::Duration;
 use super::Dialect;
 use super::command::{self, Command, LockUse, StateUse};
 use super::flags::{self, Found, FoundValue, Parsed};
+use super::own_lock::HandedOver;
 use super::words::{self, WordsError};
 use crate::duration;
 use crate::env::Env;
 
 const LOCK: &str = "lock";
-const LOCK_TIMEOUT: &str = "lock-timeout";
+pub(super) const LOCK_TIMEOUT: &str = "lock-timeout";
 
 /// Where a flag was given.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,7 +79,7 @@ pub struct Invocation {
     args: Vec<OsString>,
     chdir: Option<PathBuf>,
     command: Option<&'static Command>,
-    reading: Result<Reading, &'static str>,
+    reading: Result<Reading, HandedOver>,
 }
 
 // Written by hand: arguments can hold secrets (`-var password=…`).
@@ -126,7 +127,7 @@ impl Invocation {
         let first = usize::from(chdir.is_some());
         let command = command::find(&args[first..]);
         let reading = match command {
-            None => Err("it is not known to take the state lock"),
+            None => Err(HandedOver::without_lock("it is not known to take the state lock")),
             Some(command) => read(command, args, first + command.words().len(), env, dialect)?,
         };
         Ok(Self { args: args.to_vec(), chdir, command, reading })
@@ -153,7 +154,13 @@ impl Invocation {
     /// Why it is handed over, as the end of a sentence that begins with "because".
     #[must_use]
     pub fn hand_over_reason(&self) -> Option<&'static str> {
-        self.reading.as_ref().err().copied()
+        self.handed_over().map(|it| it.why)
+    }
+
+    /// What is known of a call that is handed over.
+    #[must_use]
+    pub fn handed_over(&self) -> Option<&HandedOver> {
+        self.reading.as_ref().err()
     }
 
     /// Where `-lock=false` was given, if that is what counts.
@@ -269,37 +276,43 @@ fn read(
     words_end: usize,
     env: &Env,
     dialect: Dialect,
-) -> Result<Result<Reading, &'static str>, ArgsError> {
+) -> Result<Result<Reading, HandedOver>, ArgsError> {
     const OWN_ERROR: &str = "Terraform will refuse its arguments, or reads them differently";
-    if command.lock_use() == LockUse::HandsOver {
-        return Ok(Err("it has no flag that switches its locking off"));
-    }
+    const PRINTS: &str = "it only prints its help or version";
     let own = &args[words_end..];
+    let hand_over = |why| Ok(Err(HandedOver::of(why, command, args, words_end, env)));
     if asks_for_version(args) || asks_for_help(own) {
-        return Ok(Err("it only prints its help or version"));
+        return Ok(Err(HandedOver::without_lock(PRINTS)));
+    }
+    if command.lock_use() == LockUse::HandsOver {
+        return hand_over("it has no flag that switches its locking off");
     }
     let known = command.flags(dialect);
-    let Ok(parsed) = flags::parse(own, &known, dialect) else { return Ok(Err(OWN_ERROR)) };
+    let Ok(parsed) = flags::parse(own, &known, dialect) else { return hand_over(OWN_ERROR) };
     let mut sources = vec![(Said::Argument, parsed)];
     for variable in ["TF_CLI_ARGS".to_owned(), command.args_variable()] {
         let Some(extra) = words_of(&variable, env)? else {
-            return Ok(Err(
-                "a variable of the environment holds arguments that Terraform reads in \
-                           its own way",
-            ));
+            return hand_over(
+                "a variable of the environment holds arguments that Terraform reads in its own way",
+            );
         };
         if asks_for_version(&extra) || asks_for_help(&extra) {
-            return Ok(Err("it only prints its help or version"));
+            return Ok(Err(HandedOver::without_lock(PRINTS)));
         }
         // Where flags end inside the variable, whatever is put behind it would be no flag any more.
         match flags::parse(&extra, &known, dialect) {
             Ok(parsed) if !parsed.stopped => sources.push((Said::Variable(variable), parsed)),
-            Ok(_) | Err(_) => return Ok(Err(OWN_ERROR)),
+            Ok(_) | Err(_) => return hand_over(OWN_ERROR),
         }
     }
     let reading = Reading { words_end, sources };
     if command.state_use == StateUse::AnyBackend && reading.path("state-out").is_some() {
-        return Ok(Err("it locks two state files"));
+        let mut handed_over =
+            HandedOver::of("it locks two state files", command, args, words_end, env);
+        if let Some(own_lock) = &mut handed_over.own_lock {
+            own_lock.state = reading.path("state");
+        }
+        return Ok(Err(handed_over));
     }
     Ok(Ok(reading))
 }

@@ -13,10 +13,12 @@
 mod command;
 mod flags;
 mod invocation;
+mod own_lock;
 mod words;
 
 pub use command::{Command, LockUse, is_known_word};
 pub use invocation::{ArgsError, Invocation, Said, StateFlag};
+pub use own_lock::{HandedOver, OwnLock};
 
 /// Which of the two programs is to run: they know different flags and read different files.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]

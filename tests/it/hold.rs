@@ -1,5 +1,6 @@
 //! `hold` and `release`: one lock across several commands, whoever is killed in between.
 
+mod asked;
 mod ends;
 mod turns;
 
@@ -211,10 +212,11 @@ async fn a_later_step_on_github_finds_the_hold() {
     let terraform = format!("{}/terraform", shim.trim());
     let done = run(&mut in_scene(&scene, &pairs, &[&terraform, "apply"])).expect_code(0);
     assert!(done.stdout.contains("args=apply"), "{}", done.stdout);
-    assert_eq!(lock.id().await, Some(id), "it is still the same");
+    assert_eq!(lock.id().await.as_ref(), Some(&id), "it is still the same");
     // A step that was told nothing finds it by its job, and one of another job does not.
     let other = [("RUNNER_TRACKING_ID".to_owned(), "github_2".to_owned())];
-    run(&mut release(&scene, &other, &[])).expect_code(0);
+    let left = run(&mut release(&scene, &other, &[])).expect_code(0).stderr;
+    assert!(left.contains("it is of another CI job") && left.contains(&id), "{left}");
     // Nor does somebody who is in no job, on the same machine.
     run(&mut ours(&scene, &["release"])).expect_code(0);
     assert!(lock.is_held().await, "another job's");

@@ -14,6 +14,7 @@ mod emulators;
 mod faults;
 mod file_store;
 mod guardian;
+mod handed_over;
 mod harness;
 mod hold;
 mod interop;

@@ -1,5 +1,7 @@
 //! `recover`: what dead runs left is given back, and nothing else.
 
+mod together;
+
 use std::fs;
 use std::time::Duration;
 

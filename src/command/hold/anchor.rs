@@ -53,7 +53,7 @@ fn lasting(pid: Pid) -> Option<ProcessId> {
 }
 
 /// From the parent up.
-fn ancestors() -> Vec<Pid> {
+pub(crate) fn ancestors() -> Vec<Pid> {
     let mut pids = vec![getppid()];
     while pids.len() < MOST_ANCESTORS
         && let Some(last) = pids.last()

@@ -1,6 +1,7 @@
 //! Looking at the run of a receipt that may still be at work: at its processes, or, where they
 //! cannot be seen, at its locks.
 
+use std::io;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -16,6 +17,7 @@ use crate::receipt::{Entry, Receipt, ReceiptFile};
 use crate::report::Notice;
 use crate::run::adopt::complete;
 use crate::run::{Shell, look};
+use crate::supervise::guardian::Interrupts;
 use crate::supervise::{ProcessId, Sight, World};
 
 /// Between two looks at processes.
@@ -45,11 +47,15 @@ pub(super) async fn wait_for(
         }
         if !std::mem::replace(&mut told, true) {
             shell.say(Notice::Note {
-                message: format!("waiting for the end of {}", run_of(receipt)),
+                message: format!(
+                    "waiting for the end of {}, up to {}",
+                    run_of(receipt),
+                    duration::format(until.since(uptime()))
+                ),
             });
             // Holds were told already.
             if runs && !receipt.is_hold {
-                ask_to_end(shell, receipt);
+                ask_to_end(shell, file, receipt);
             }
         }
         let now = uptime();
@@ -77,24 +83,53 @@ pub(super) async fn wait_for(
 
 pub(super) fn tell_holds(shell: &Shell, recovery: &Recovery<'_>, files: &[ReceiptFile]) {
     let Some(here) = World::here() else { return };
-    for receipt in files.iter().filter_map(|file| file.read().ok()) {
+    for (file, receipt) in files.iter().filter_map(|file| Some((file, file.read().ok()?))) {
         let is_here = receipt.world.seen_from(&here) == Sight::Here;
         if receipt.is_hold && is_here && recovery.may_end(&receipt) {
-            ask_to_end(shell, &receipt);
+            ask_to_end(shell, file, &receipt);
         }
     }
 }
 
-fn ask_to_end(shell: &Shell, receipt: &Receipt) {
-    match receipt.runner.signal(Signal::SIGTERM) {
-        Ok(true) => shell
-            .say(Notice::Note { message: format!("asked process {} to end", receipt.runner.pid) }),
+/// Asks a run to end, once: what it was sent stands beside its receipt, or in it, before. A hold is
+/// asked for its release, which it can be any number of times.
+fn ask_to_end(shell: &Shell, file: &ReceiptFile, receipt: &Receipt) {
+    let pid = receipt.runner.pid;
+    let was_told =
+        || receipt.interrupts != Interrupts::None || matches!(file.note_told(), Ok(false));
+    let asked = if receipt.is_hold {
+        ask_for_release(file, receipt).map(|_| true)
+    } else if was_told() {
+        let message = format!("process {pid} was asked to end before: it is not asked again");
+        shell.say(Notice::Note { message });
+        return;
+    } else {
+        receipt.runner.signal(Signal::SIGTERM)
+    };
+    match asked {
+        Ok(true) => {
+            shell.say(Notice::Note { message: format!("asked process {pid} to end") });
+        }
         Ok(false) => {}
         Err(error) => shell.say(Notice::Warning {
-            message: format!("process {} could not be asked to end: {error}", receipt.runner.pid),
+            message: format!("process {pid} could not be asked to end: {error}"),
             hint: None,
         }),
     }
+}
+
+/// Asks a keeper to give back what it holds: a word of its own, since a second signal would be
+/// passed on to whoever runs under the hold. Returns whether nobody had asked before.
+pub(in crate::command) fn ask_for_release(
+    file: &ReceiptFile,
+    receipt: &Receipt,
+) -> io::Result<bool> {
+    let is_first = file.ask_for_release()?;
+    // Wakes it, and its guardian; one that was stopped could not hear.
+    for process in [Some(receipt.runner), receipt.guardian].into_iter().flatten() {
+        process.signal(Signal::SIGCONT)?;
+    }
+    Ok(is_first)
 }
 
 /// What the dead declared for a lock that is still theirs. While their child is ended, it is kept

@@ -22,7 +22,7 @@ pub(super) const FENCED: u8 = b'k';
 pub(super) const LONGEST: usize = 128 * 1024;
 
 /// What is known of the interrupt that the child is to get.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Interrupts {
     /// It got none.

@@ -19,7 +19,7 @@ use crate::servers::{clean, dynamodb, local_backend_dir, terraform};
 use crate::wrapped::{is_gone, wait_until, wrapper};
 
 /// A directory with a local state, held, and the environment that its hold gave.
-struct Held {
+pub(super) struct Held {
     dir: tempfile::TempDir,
     env: Vec<(String, String)>,
     _ends: EndsHolds,
@@ -27,7 +27,7 @@ struct Held {
 
 impl Held {
     #[track_caller]
-    fn begin(options: &[&str]) -> Self {
+    pub(super) fn begin(options: &[&str]) -> Self {
         let dir = local_backend_dir();
         let ends = EndsHolds(dir.path().join(STATE_DIR));
         let mut hold = tfwrap(dir.path());
@@ -35,29 +35,29 @@ impl Held {
         Self { env: given(&done.stdout, &hold), dir, _ends: ends }
     }
 
-    fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         self.dir.path()
     }
 
     /// A later command.
-    fn command(&self, words: &[&str]) -> Command {
+    pub(super) fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(words[0]);
         clean(&mut command, self.path());
         command.args(&words[1..]).envs(self.env.iter().cloned());
         command
     }
 
-    fn apply(&self, provisioner: &str) -> Command {
+    pub(super) fn apply(&self, provisioner: &str) -> Command {
         applying(self.command(&["terraform"]), provisioner)
     }
 
-    fn release(&self) -> Command {
+    pub(super) fn release(&self) -> Command {
         self.command(&[&wrapper().display().to_string(), "release"])
     }
 
     /// Whether stock Terraform is shut out.
     #[track_caller]
-    fn is_held(&self) -> bool {
+    pub(super) fn is_held(&self) -> bool {
         is_held(self.path())
     }
 
@@ -384,7 +384,7 @@ fn a_state_directory_that_is_removed_parts_nobody_from_the_hold() {
     kill(keeper, Signal::SIGSTOP).expect("it is there");
     fs::remove_dir_all(&state).expect("it is there");
     let gone = run(&mut held.release()).expect_code(74).stderr;
-    assert!(gone.contains("is gone"), "{gone}");
+    assert!(gone.contains("is still held by"), "{gone}");
     kill(keeper, Signal::SIGCONT).expect("it is there");
     eventually("a receipt", || Receipt::all(&state).iter().any(Receipt::is_hold));
     run(&mut held.release()).expect_code(0);

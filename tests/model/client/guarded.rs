@@ -1,6 +1,6 @@
 //! The guardian: what it is told, its fence while tfwrap lives, and what it does when tfwrap is
 //! gone, as `supervise::guardian` and `run::adopt` do it. What it decides it decides by the shipped
-//! [`Keeper`] and [`Release`].
+//! [`Keeper`], [`Ending`] and [`Release`].
 
 use std::time::Duration;
 
@@ -11,7 +11,8 @@ use tfwrap::lock::keeper::{Keeper, News, Tenure};
 use tfwrap::lock::lease::{Lease, LeaseTerm, SHORTEST};
 use tfwrap::lock::release::{self, Release};
 use tfwrap::store::{RecordVersion, StoreError, Stored};
-use tfwrap::supervise::SETTLE;
+use tfwrap::supervise::ending::{Action, Beginning, Ending, Event};
+use tfwrap::supervise::guardian::Interrupts;
 
 use super::{Checked, Client, Held, Moment, Phase};
 use crate::child::Body;
@@ -56,12 +57,9 @@ pub(crate) enum Case {
 pub(crate) struct Ward {
     pub(super) keeper: Keeper,
     pub(super) body: Body,
-    /// None: it had its one interrupt.
-    interrupt_at: Option<Uptime>,
-    kill_at: Uptime,
-    killed: bool,
-    /// When no request of one that was killed can be in flight any more.
-    settled_at: Option<Uptime>,
+    ending: Ending,
+    /// Whether the lock may be given back.
+    over: bool,
 }
 
 /// A look for a lock without a child.
@@ -81,20 +79,33 @@ fn told(at: Uptime) -> Uptime {
 
 impl Ward {
     pub(super) fn deadlines(&self) -> impl Iterator<Item = Uptime> {
-        let kill_at = Some(self.kill_at).filter(|_| !self.killed);
-        let ends = [self.interrupt_at, kill_at].into_iter().filter(|_| self.body.alive);
-        ends.chain([self.settled_at, Some(self.keeper.deadline())]).flatten()
+        self.ending.deadline().into_iter().chain([self.keeper.deadline()])
     }
 
-    fn interrupt(&mut self, now: Millis) -> Checked {
-        self.interrupt_at = None;
-        // One that was stopped could not end.
-        self.body.frozen = false;
-        self.body.interrupt(now)
-    }
-
-    fn kill(&mut self) {
-        (self.killed, self.body.alive) = (true, false);
+    /// Lets the shipped machine decide, and does it to the child.
+    fn step(&mut self, now: Uptime, time: Millis, event: Event) -> Checked {
+        let mut event = event;
+        loop {
+            if !self.body.alive {
+                event = Event::Gone;
+            }
+            for action in self.ending.step(now, event) {
+                match action {
+                    Action::Interrupt => {
+                        // One that was stopped could not end.
+                        self.body.frozen = false;
+                        self.body.interrupt(time)?;
+                    }
+                    Action::Kill(_) => self.body.alive = false,
+                    Action::Release => self.over = true,
+                    Action::Leave => return Err("a guardian leaves its child".to_owned()),
+                    Action::Note(_) => {}
+                }
+            }
+            if self.body.alive || event == Event::Gone {
+                return Ok(());
+            }
+        }
     }
 }
 
@@ -183,12 +194,17 @@ impl Client {
             since: if afresh { now } else { renewed },
             answered: true,
         };
+        let known = Beginning {
+            interrupts: if child.body.interrupted { Interrupts::Sent } else { Interrupts::None },
+            killed: child.killed,
+            grace: ORPHAN_GRACE,
+            fence: None,
+            is_left_at_last: false,
+        };
         self.phase = Phase::Ending(Ward {
             keeper: Keeper::adopt(tenure, LeaseTerm::After(SHORTEST), now),
-            interrupt_at: (!child.body.interrupted).then_some(now),
-            kill_at: now.plus(ORPHAN_GRACE),
-            killed: child.killed,
-            settled_at: None,
+            ending: Ending::begin(known, now),
+            over: false,
             body: child.body,
         });
         self.end_child(moment)?;
@@ -196,36 +212,18 @@ impl Client {
     }
 
     pub(super) fn heed_for_orphan(&mut self, moment: Moment, news: &News) -> Checked {
+        let now = self.clock(moment.config, moment.now);
         let Phase::Ending(ward) = &mut self.phase else { return Ok(()) };
-        match news {
-            News::Kill if !ward.killed => ward.kill(),
-            // Whoever has it now must not wait for us.
-            News::Lost(_) if ward.interrupt_at.is_some() => ward.interrupt(moment.now)?,
-            _ => {}
-        }
-        Ok(())
+        let event = if *news == News::Kill { Event::LeaseEnds } else { Event::Tick };
+        ward.step(now, moment.now, event)
     }
 
     /// Sees the orphan to its end, and gives its lock back only then.
     pub(super) fn end_child(&mut self, moment: Moment) -> Checked {
         let now = self.clock(moment.config, moment.now);
         let Phase::Ending(ward) = &mut self.phase else { return Ok(()) };
-        if ward.body.alive && ward.interrupt_at.is_some_and(|at| now >= at) {
-            ward.interrupt(moment.now)?;
-        }
-        if ward.body.alive && !ward.killed && now >= ward.kill_at {
-            ward.kill();
-        }
-        if ward.body.alive {
-            return Ok(());
-        }
-        if ward.killed {
-            if *ward.settled_at.get_or_insert(now.plus(SETTLE)) > now {
-                return Ok(());
-            }
-            (ward.killed, ward.settled_at) = (false, None);
-        }
-        if self.pending.is_some() {
+        ward.step(now, moment.now, Event::Tick)?;
+        if !ward.over || self.pending.is_some() {
             return Ok(());
         }
         if ward.keeper.lost_to().is_some() {

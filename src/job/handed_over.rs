@@ -1,0 +1,87 @@
+//! Calls of Terraform that are handed over, and those of them that lock for themselves: what they
+//! meet there.
+
+use std::path::PathBuf;
+
+use super::backend_lock::{BackendLock, lock_of};
+use super::locks::resolve;
+use super::{ChildCommand, Job, Place, terraforms_dir};
+use crate::backend::{Dialect, Request};
+use crate::held::Held;
+use crate::settings::Settings;
+use crate::target::real_path;
+use crate::terraform::{Command, Invocation, OwnLock, StateFlag};
+
+/// Hands over. What locks for itself waits for so long as we would, if it can; if not, and where it
+/// will meet a lock that is held around it, that is said.
+pub(super) fn hand_over(
+    invocation: &Invocation,
+    mut child: ChildCommand,
+    dialect: Dialect,
+    settings: &Settings,
+    place: &Place<'_>,
+) -> Job {
+    let Some(it) = invocation.handed_over() else {
+        return Job::Exec { child, warning: None, detail: None };
+    };
+    let detail = Some(format!("handed over to `{}`: {}", child.program.display(), it.why));
+    let Some(own_lock) = &it.own_lock else {
+        return Job::Exec { child, warning: None, detail };
+    };
+    let name = invocation.command().map(Command::name).unwrap_or_default();
+    if let Some(lock) = held_around(own_lock, invocation, dialect, settings, place) {
+        // To wait for what this very run or hold has would be in vain.
+        let warning = own_lock.certain.then(|| {
+            let way_out = own_lock.way_out.map(|way| format!(", or {way}")).unwrap_or_default();
+            format!(
+                "`{name}` takes the lock by itself ({}), and a `run` or `hold` around it has \
+                 `{lock}`: it will fail on that; call it outside of them{way_out}",
+                it.why
+            )
+        });
+        return Job::Exec { child, warning, detail };
+    }
+    if !own_lock.can_wait() {
+        let warning = Some(format!(
+            "`{name}` takes the lock by itself and cannot be told to wait: if somebody has it, it \
+             fails at once (it takes none from Terraform 1.15 on)"
+        ));
+        return Job::Exec { child, warning, detail };
+    }
+    let (args, variable) = own_lock.waiting(&child.args, settings.lock_timeout.value);
+    child.args = args;
+    child.env.extend(variable.map(|(name, value)| (name.into(), value)));
+    Job::Exec { child, warning: None, detail }
+}
+
+/// The lock that the call will meet, if whatever is around it has it. By its name: nobody is asked
+/// for a call that is handed over.
+fn held_around(
+    own_lock: &OwnLock,
+    invocation: &Invocation,
+    dialect: Dialect,
+    settings: &Settings,
+    place: &Place<'_>,
+) -> Option<String> {
+    let held = Held::from_env(place.env);
+    if held.is_empty() {
+        return None;
+    }
+    let dir = terraforms_dir(invocation, place)?;
+    let state = |path: &PathBuf| StateFlag { path: path.clone(), any_backend: true };
+    let request = Request {
+        dialect,
+        state_flag: own_lock.state.as_ref().map(state),
+        allow_hcl_fallback: true,
+        ..Request::new(&dir, place.env)
+    };
+    let resolved = resolve(&request, &[], settings).ok()?;
+    let BackendLock::Take(target) = lock_of(resolved.as_ref(), settings, &[], place).ok()? else {
+        return None;
+    };
+    let place_of = |url: &str| {
+        url.strip_prefix("local://").map_or_else(|| url.into(), |path| real_path(path.as_ref()))
+    };
+    let ours = place_of(&target.url());
+    held.urls().find(|url| place_of(url) == ours).map(ToOwned::to_owned)
+}

@@ -1,0 +1,99 @@
+//! What is written is read back, and what others could have written is not.
+
+use super::*;
+use crate::backend::AwsSettings;
+use crate::lock::LockKey;
+use crate::target::StoreSpec;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+fn receipt() -> Receipt {
+    let aws = AwsSettings {
+        region: Some("eu-central-1".to_owned()),
+        access_key: Some("AKIA-not-to-be-seen".to_owned()),
+        secret_key: Some("secret-not-to-be-seen".to_owned()),
+        token: Some("token-not-to-be-seen".to_owned()),
+        https_proxy: Some("http://me:password-not-to-be-seen@proxy".to_owned()),
+        ..AwsSettings::default()
+    };
+    let mut receipt = Receipt::begin(Beginning {
+        job: Some("cookie-not-to-be-seen".to_owned()),
+        dir: PathBuf::from("/work"),
+        began: "2026-01-01T00:00:00Z".to_owned(),
+        operation: "OperationTypeApply".to_owned(),
+        is_hold: false,
+        orphan_grace: Duration::from_mins(3),
+    })
+    .unwrap();
+    receipt.locks.push(Entry {
+        target: LockTarget {
+            store: StoreSpec::DynamoDb { table: "locks".to_owned(), aws: Box::new(aws) },
+            key: LockKey("b/k".to_owned()),
+            of_backend: true,
+        },
+        id: LockId("1-2".to_owned()),
+        inherited: false,
+    });
+    receipt
+}
+
+#[test]
+fn what_is_written_is_read_back_without_secrets() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = ReceiptFile::new_in(dir.path());
+    file.write(&receipt()).unwrap();
+    file.write(&receipt()).unwrap();
+    let text = fs::read_to_string(file.path()).unwrap();
+    assert!(!text.contains("not-to-be-seen"), "{text}");
+    let read = file.read().unwrap();
+    assert_eq!(read.locks[0].id, receipt().locks[0].id);
+    assert_eq!(read.locks[0].target.url(), receipt().locks[0].target.url());
+    assert_eq!(read.runner, receipt().runner);
+    assert_eq!(ReceiptFile::all_in(dir.path()).unwrap(), std::slice::from_ref(&file));
+    file.remove().unwrap();
+    file.remove().unwrap();
+    assert_eq!(ReceiptFile::all_in(&dir.path().join("none")).unwrap(), []);
+}
+
+#[test]
+fn what_others_could_have_written_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = ReceiptFile::new_in(dir.path());
+    file.write(&receipt()).unwrap();
+    let link = ReceiptFile::new_in(dir.path());
+    symlink(file.path(), link.path()).unwrap();
+    assert!(link.read().is_err(), "a link");
+    fs::set_permissions(file.path(), fs::Permissions::from_mode(0o644)).unwrap();
+    assert!(file.read().unwrap_err().contains("others"));
+    let pipe = ReceiptFile::new_in(dir.path());
+    nix::unistd::mkfifo(pipe.path(), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    assert!(pipe.read().unwrap_err().contains("regular"), "and nobody waits for a writer");
+}
+
+#[test]
+fn nonsense_and_other_forms_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = ReceiptFile::new_in(dir.path());
+    let write = |text: &str| {
+        drop(fs::remove_file(file.path()));
+        fresh(file.path()).unwrap().write_all(text.as_bytes()).unwrap();
+    };
+    write("");
+    assert!(file.read().is_err());
+    write(&"x".repeat(300_000));
+    assert!(file.read().unwrap_err().contains("too long"));
+    let mut later = receipt();
+    later.format = 2;
+    write(&serde_json::to_string(&later).unwrap());
+    assert!(file.read().unwrap_err().contains("form 2"));
+}
+
+#[test]
+fn a_link_in_the_way_of_a_new_one_is_not_followed() {
+    let dir = tempfile::tempdir().unwrap();
+    let victim = dir.path().join("victim");
+    fs::write(&victim, "kept").unwrap();
+    let file = ReceiptFile::new_in(dir.path());
+    symlink(&victim, file.path().with_extension("next")).unwrap();
+    file.write(&receipt()).unwrap();
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "kept");
+}

@@ -1,0 +1,123 @@
+//! The child of a run that is ended for a tfwrap that cannot: carries out what [`Ending`] decides.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use crate::clock::uptime;
+use crate::lock::Uptime;
+use crate::lock::keeper::News;
+use crate::receipt::ReceiptFile;
+use crate::report::Notice;
+use crate::run::guard::Case;
+use crate::run::shell::{Happening, Shell};
+use crate::supervise::ending::{Action, Beginning, Ending, Event, Why};
+use crate::supervise::guardian::{Head, Interrupts};
+use crate::supervise::{Orphans, StopSignal};
+
+/// How often a child that is not ours is looked at.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// What became of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// Nothing of it lives.
+    #[default]
+    Gone,
+    /// It lives on: whoever was to end it was told to end.
+    LeftBy(StopSignal),
+    /// It lives on: nothing ends it.
+    Stuck,
+}
+
+/// Sees the child to its end.
+pub(super) async fn end(
+    shell: &mut Shell,
+    head: &Head,
+    case: &Case,
+    fence: Option<Uptime>,
+    is_left_at_last: bool,
+) -> Ended {
+    let Some(child) = head.child else { return Ended::Gone };
+    let known = Beginning {
+        interrupts: head.interrupts,
+        killed: head.killed,
+        grace: Duration::from_millis(case.receipt.orphan_grace),
+        fence,
+        is_left_at_last,
+    };
+    let mut ending = Ending::begin(known, uptime());
+    if (case.receipt.child, case.receipt.interrupts) != (Some(child), head.interrupts) {
+        note(shell, case, child, head.interrupts);
+    }
+    let mut stopped_by = None;
+    let mut event = Event::Tick;
+    loop {
+        if child.are_gone() {
+            event = Event::Gone;
+        }
+        for action in ending.step(uptime(), event) {
+            match action {
+                Action::Note(interrupts) => note(shell, case, child, interrupts),
+                Action::Interrupt => interrupt(shell, &child),
+                Action::Kill(why) => kill(shell, &child, why),
+                Action::Release => return Ended::Gone,
+                Action::Leave => return stopped_by.map_or(Ended::Stuck, Ended::LeftBy),
+            }
+        }
+        let next = ending.deadline().into_iter().chain([uptime().plus(LOOK)]).min();
+        event = match shell.next(next, None).await {
+            Happening::Lease(_, News::Kill) => Event::LeaseEnds,
+            other => match other.stop() {
+                Some(signal) => {
+                    stopped_by = Some(signal);
+                    Event::Stop
+                }
+                None => Event::Tick,
+            },
+        };
+    }
+}
+
+/// Writes down what the child got: whoever goes on, if we are killed, goes by it.
+fn note(shell: &Shell, case: &Case, child: Orphans, interrupts: Interrupts) {
+    let Some(path) = &case.file else { return };
+    let mut receipt = case.receipt.clone();
+    (receipt.child, receipt.interrupts) = (Some(child), interrupts);
+    if let Err(error) = ReceiptFile::at(path.clone()).write(&receipt) {
+        shell.say(Notice::Warning {
+            message: format!("the receipt cannot be brought up to date: {error}"),
+            hint: None,
+        });
+    }
+}
+
+fn interrupt(shell: &Shell, child: &Orphans) {
+    complain(shell, child.interrupt());
+    // One that was stopped could not end.
+    complain(shell, child.signal(Signal::SIGCONT));
+    let pid = child.leader.pid;
+    shell.say(Notice::Note { message: format!("interrupted the child, process {pid}") });
+}
+
+fn kill(shell: &Shell, child: &Orphans, why: Why) {
+    complain(shell, child.signal(Signal::SIGKILL));
+    let pid = child.leader.pid;
+    let why = match why {
+        Why::Late => "its time to end is over",
+        Why::LeaseEnds => "the lease of its lock is about to end",
+    };
+    shell.say(Notice::Warning {
+        message: format!("killed the child, process {pid}: {why}"),
+        hint: Some("check the state with `terraform plan`".to_owned()),
+    });
+}
+
+fn complain(shell: &Shell, signalled: std::io::Result<()>) {
+    if let Err(error) = signalled {
+        shell.say(Notice::Warning {
+            message: format!("the child could not be signalled: {error}"),
+            hint: None,
+        });
+    }
+}

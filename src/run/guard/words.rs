@@ -1,0 +1,26 @@
+//! What others are told of the child, and what they ask of a hold.
+
+use super::Guard;
+use crate::receipt::ReceiptFile;
+use crate::supervise::guardian::Interrupts;
+
+impl Guard {
+    /// The child is about to be interrupted, or was.
+    pub(crate) fn interrupts(&mut self, interrupts: Interrupts) {
+        if self.head.interrupts == interrupts {
+            return;
+        }
+        self.head.interrupts = interrupts;
+        if let Some(receipt) = &mut self.receipt {
+            receipt.interrupts = interrupts;
+        }
+        let _said_before = self.write();
+        self.tell();
+    }
+
+    /// Whether this is a hold that is to be given back.
+    pub(in crate::run) fn is_release_asked(&self) -> bool {
+        self.receipt.as_ref().is_some_and(|receipt| receipt.is_hold)
+            && self.file.as_ref().is_some_and(ReceiptFile::is_release_asked)
+    }
+}

@@ -1,0 +1,137 @@
+//! `release` has a word of its own: however often it is called, nobody under the hold is interrupted.
+//! And it never says that nothing is held while something is.
+
+use std::fs;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::turns::Held;
+use super::{Holding, release};
+use crate::aftermath::{Lock, Receipt, STATE_DIR};
+use crate::harness::{Gate, Running, pause, run};
+use crate::wrapped::{LOGS_ALL, is_gone, state, wait_until, wrapper};
+
+fn keeper(held: &Held) -> Pid {
+    let all = Receipt::all(&held.path().join(STATE_DIR)).into_iter();
+    all.filter(Receipt::is_hold).map(|it| it.runner()).next().expect("a keeper")
+}
+
+/// `timeout 2 tfwrap release; tfwrap release`, and a trap beside a call.
+#[test]
+fn a_second_release_waits_too_and_interrupts_nobody() {
+    let held = Held::begin(&[]);
+    let gate = Gate::new(held.path(), "under-way");
+    let apply = Running::start(&mut held.apply(&gate.command()));
+    gate.reached();
+    let tfwrap = wrapper().display().to_string();
+    let limited = held.command(&["timeout", "2", &tfwrap, "release"]);
+    let limited = run(&mut { limited }).expect_code(124);
+    assert!(limited.stderr.contains("still runs under the lock"), "{}", limited.stderr);
+    let others = [Running::start(&mut held.release()), Running::start(&mut held.release())];
+    for other in &others {
+        other.says("is being released already");
+    }
+    pause(Duration::from_millis(500));
+    assert!(!apply.is_over() && held.is_held());
+    gate.open();
+    let applied = apply.finish().expect_code(0);
+    assert!(!applied.stdout.contains("nterrupt"), "{}", applied.stdout);
+    for other in others {
+        other.finish().expect_code(0);
+    }
+    assert!(!held.is_held());
+}
+
+/// The control: a signal to the keeper keeps its meaning.
+#[test]
+fn a_second_signal_to_the_keeper_ends_who_runs_under_the_hold() {
+    let held = Held::begin(&[]);
+    let gate = Gate::new(held.path(), "ended");
+    let apply = Running::start(&mut held.apply(&gate.command()));
+    gate.reached();
+    let releasing = Running::start(&mut held.release());
+    releasing.says("still runs under the lock");
+    kill(keeper(&held), Signal::SIGTERM).expect("it is there");
+    let applied = apply.finish();
+    assert!(applied.stdout.contains("nterrupt"), "{}", applied.stdout);
+    releasing.finish().expect_code(0);
+    assert!(!held.is_held());
+}
+
+#[test]
+fn a_keeper_that_was_stopped_hears_of_the_release() {
+    let held = Held::begin(&[]);
+    let keeper = keeper(&held);
+    kill(keeper, Signal::SIGSTOP).expect("it is there");
+    wait_until("its stop", || (state(keeper) == Some('T')).then_some(()));
+    run(&mut held.release()).expect_code(0);
+    assert!(is_gone(keeper) && !held.is_held());
+}
+
+/// `trap 'tfwrap release' EXIT` in a script that is run under the hold by `tfwrap run`.
+#[test]
+fn a_release_below_a_command_that_it_would_wait_for_refuses() {
+    let held = Held::begin(&[]);
+    let tfwrap = wrapper().display().to_string();
+    let script = format!("trap '{tfwrap} release; echo code $?' EXIT; terraform plan -no-color");
+    let mut command = held.command(&[&tfwrap, "run", "--", "sh", "-c", &script]);
+    let done = run(&mut command).expect_code(0);
+    assert!(done.stdout.contains("code 74"), "{}\n{}", done.stdout, done.stderr);
+    assert!(done.stderr.contains("each would wait for the other"), "{}", done.stderr);
+    assert!(held.is_held());
+    run(&mut held.release()).expect_code(0);
+    assert!(!held.is_held());
+}
+
+/// What no receipt tells of is looked for where it is held.
+#[tokio::test]
+async fn a_hold_without_a_receipt_is_still_held() {
+    let lock = Lock::new("lost-receipt").await;
+    let scene = lock.scene("");
+    let hold = Holding::begin(&scene, &[]);
+    let id = lock.id().await.expect("it is held");
+    let elsewhere = scene.path("elsewhere").display().to_string();
+    let mut env = hold.env.clone();
+    env.retain(|(name, _)| name != "TFWRAP_STATE_DIR");
+    env.push(("TFWRAP_STATE_DIR".to_owned(), elsewhere.clone()));
+    for there in [false, true] {
+        if there {
+            fs::create_dir(&elsewhere).expect("a directory");
+        }
+        let done = run(&mut release(&scene, &env, &[])).expect_code(74);
+        let says = done.stderr;
+        assert!(says.contains(&id) && says.contains("is still held by"), "{says}");
+        assert!(says.contains("lock-keeper") && !says.contains("nothing is held"), "{says}");
+    }
+    assert_eq!(lock.id().await, Some(id));
+    run(&mut release(&scene, &hold.env, &[])).expect_code(0);
+    hold.is_over();
+    // The control: when it is over, so it says.
+    let done = run(&mut release(&scene, &env, &[])).expect_code(0);
+    assert!(done.stderr.contains("nothing is held"), "{}", done.stderr);
+}
+
+/// A release does not wait for ever, and says what it waits for.
+#[tokio::test]
+async fn a_release_gives_up_with_a_word() {
+    let lock = Lock::new("never-ends").await;
+    let scene = lock.scene(LOGS_ALL);
+    let hold = Holding::begin(&scene, &[]);
+    let apply = hold.apply(&scene);
+    let child = scene.pid_in("ready");
+    let receipts = Receipt::all(&scene.path(STATE_DIR)).into_iter();
+    let below = receipts.filter(|it| !it.is_hold()).map(|it| it.runner()).next().expect("a run");
+    let mut env = hold.env.clone();
+    env.push(("TFWRAP_LOCK_TIMEOUT".to_owned(), "7s".to_owned()));
+    let done = run(&mut release(&scene, &env, &[])).expect_code(74);
+    assert!(done.stderr.contains("waiting since 5s"), "{}", done.stderr);
+    assert!(done.stderr.contains(&format!("process {below}")), "{}", done.stderr);
+    assert!(lock.is_held().await && scene.log().is_empty(), "{:?}", scene.log());
+    kill(child, Signal::SIGUSR1).expect("the child is there");
+    apply.finish().expect_code(5);
+    run(&mut release(&scene, &hold.env, &[])).expect_code(0);
+    assert!(!lock.is_held().await);
+    hold.is_over();
+}
