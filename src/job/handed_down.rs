@@ -52,7 +52,7 @@ pub(super) fn handed_down(settings: &Settings, outer: &Env) -> Vec<(Cow<'static,
         SecondSignal::Hold => "hold",
         SecondSignal::Forward => "forward",
     };
-    env.push(("TFWRAP_SECOND_SIGNAL", second_signal.into()));
+    env.push(("TFWRAP_SECOND_SIGNAL".into(), second_signal.into()));
     // Always, and the same for all: each beats for the lock, and takes its own fence from that.
     let lease = match settings.lease.value {
         LeaseTerm::Never => OsString::from("never"),
