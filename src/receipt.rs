@@ -61,6 +61,10 @@ pub struct Receipt {
     pub guardian: Option<ProcessId>,
     /// What runs under the locks.
     pub child: Option<Orphans>,
+    /// Whether something is about to be started that is not in `child` yet: then that there is
+    /// none there proves nothing.
+    #[serde(default)]
+    pub is_starting: bool,
     /// Whether that was interrupted; written before it is.
     #[serde(default = "not_known")]
     pub interrupts: Interrupts,
@@ -118,6 +122,7 @@ impl Receipt {
             runner: ProcessId::me()?,
             guardian: None,
             child: None,
+            is_starting: false,
             interrupts: Interrupts::None,
             is_hold,
             is_over: false,

@@ -180,7 +180,7 @@ fn recovery<'a>(ci: &Ci, wait: Duration, env: &'a Env) -> Recovery<'a> {
 /// What this program is when it is called by the guardian's name.
 fn guard(args: &[OsString], env: &Env) -> u8 {
     let ended = if args.get(1).is_some_and(|arg| arg == guardian::TAKE_OVER) {
-        take_over::run(env)
+        take_over::run(args.get(2), env)
     } else {
         guardian::watch(uptime)
     };

@@ -190,8 +190,20 @@ async fn one(
             run_of(&receipt),
             child.leader.pid
         ))),
+        (false, None) if receipt.is_starting => Ok(Fate::Left(format!(
+            "{} was killed while it started a command, and nobody knows whether that runs: look \
+             with `ps`, and when it does not, finish with: {}",
+            run_of(&receipt),
+            unlock_commands(&receipt)
+        ))),
         (false, _) => give_back(shell, recovery, file, (&receipt, true), until).await,
     }
+}
+
+fn unlock_commands(receipt: &Receipt) -> String {
+    let own = receipt.locks.iter().filter(|entry| !entry.inherited);
+    let commands: Vec<_> = own.map(|entry| entry.target.unlock_command(&entry.id)).collect();
+    commands.join("; ")
 }
 
 pub(super) fn run_of(receipt: &Receipt) -> String {

@@ -4,6 +4,7 @@
 mod anew;
 mod case;
 mod lent;
+mod on_disk;
 mod words;
 
 pub(crate) use case::{Case, CaseTenure};
@@ -11,6 +12,7 @@ pub(crate) use lent::Use;
 
 use case::millis;
 use lent::Lent;
+use on_disk::OnDisk;
 
 use super::door::Door;
 use super::fail_point;
@@ -36,8 +38,7 @@ pub(crate) struct Guard {
     guardian: Option<Guardian>,
     guardians: u32,
     file: Option<ReceiptFile>,
-    /// Whether the receipt lies on the disk.
-    written: bool,
+    on_disk: OnDisk,
     receipt: Option<Receipt>,
     head: Head,
     tenures: Vec<CaseTenure>,
@@ -57,7 +58,7 @@ impl Guard {
             guardian: None,
             guardians: 0,
             file: None,
-            written: false,
+            on_disk: OnDisk::Nothing,
             receipt: None,
             head: Head::default(),
             tenures: Vec::new(),
@@ -84,6 +85,7 @@ impl Guard {
             }
         }
         guard.guardians = 1;
+        guard.head.grace = millis(beginning.orphan_grace);
         guard.receipt = Receipt::begin(beginning);
         guard.hint = state_dir::hint(!Held::from_env(env).is_empty());
         if guard.receipt.is_none() {
@@ -181,7 +183,7 @@ impl Guard {
 
     /// Whether the receipt lies on the disk.
     pub(super) fn is_written(&self) -> bool {
-        self.written
+        self.on_disk == OnDisk::Receipt
     }
 
     /// Takes what the keepers know.
@@ -213,6 +215,9 @@ impl Guard {
         let asked = |it: &&CaseTenure| !it.granted && !tenures.iter().any(|new| new.id == it.id);
         let asked: Vec<_> = self.tenures.iter().filter(asked).cloned().collect();
         tenures.extend(asked);
+        if matches!(self.on_disk, OnDisk::Stale | OnDisk::Refused) {
+            let _said_before = self.write();
+        }
         if (kill_at, &tenures) != (self.head.kill_at, &self.tenures) {
             self.head.kill_at = kill_at;
             self.tenures = tenures;
@@ -220,22 +225,34 @@ impl Guard {
         }
     }
 
+    /// A child is about to be started: from here on nobody may believe that there is none because
+    /// the receipt names none. The guardian hears of it from the child itself.
+    pub(crate) fn child_starts(&mut self) -> Vec<Notice> {
+        if let Some(receipt) = &mut self.receipt {
+            (receipt.child, receipt.is_starting) = (None, true);
+        }
+        self.write()
+    }
+
     /// The child runs.
-    pub(crate) fn child_runs(&mut self, child: Option<Orphans>) {
+    pub(crate) fn child_runs(&mut self, child: Option<Orphans>) -> Vec<Notice> {
         self.head.child = child;
         self.head.interrupts = Interrupts::None;
         if let Some(receipt) = &mut self.receipt {
-            (receipt.child, receipt.interrupts) = (child, Interrupts::None);
+            (receipt.child, receipt.is_starting) = (child, false);
+            receipt.interrupts = Interrupts::None;
         }
-        let _said_before = self.write();
+        let notices = self.write();
         self.tell();
+        notices
     }
 
-    /// Nothing of the child lives any more. Whoever takes over sees that, so nobody is told.
+    /// Nothing of the child lives any more, or it could not be started. Whoever takes over sees
+    /// that, so nobody is told.
     pub(crate) fn child_is_gone(&mut self) {
         self.head.child = None;
         if let Some(receipt) = &mut self.receipt {
-            receipt.child = None;
+            (receipt.child, receipt.is_starting) = (None, false);
         }
     }
 
@@ -261,7 +278,7 @@ impl Guard {
         let is_done = !self.leaves_word
             && self.receipt.as_ref().is_none_or(|it| it.locks.iter().all(|entry| entry.inherited));
         if is_done
-            && let Some(file) = self.file.as_ref().filter(|_| self.written)
+            && let Some(file) = self.file.as_ref().filter(|_| self.on_disk.is_there())
             && let Err(error) = file.remove()
         {
             let path = file.path().display();
@@ -325,44 +342,6 @@ impl Guard {
             drop(process.signal(Signal::SIGKILL));
         }
         fail_point::crash();
-    }
-
-    /// Writes the receipt again if somebody removed it; whether that was so.
-    pub(super) fn mend(&mut self) -> bool {
-        let lost = match &self.file {
-            Some(file) if self.written => !file.path().exists(),
-            _ => return false,
-        };
-        let dir = self.file.as_ref().and_then(|file| file.path().parent());
-        lost && dir.is_some_and(|dir| state_dir::secure(dir).is_ok()) && self.write().is_empty()
-    }
-
-    /// Writes the receipt where there is something in it.
-    fn write(&mut self) -> Vec<Notice> {
-        let (Some(file), Some(receipt)) = (&self.file, &self.receipt) else { return Vec::new() };
-        if receipt.locks.is_empty() {
-            return Vec::new();
-        }
-        let written = file.write(receipt);
-        fail_point::crash();
-        match written {
-            Ok(()) => {
-                self.written = true;
-                Vec::new()
-            }
-            Err(error) => {
-                vec![self.no_receipt(&format!("`{}`: {error}", file.path().display()))]
-            }
-        }
-    }
-
-    fn no_receipt(&self, why: &str) -> Notice {
-        Notice::Warning {
-            message: format!(
-                "no receipt of this run can be kept ({why}): `tfwrap recover` will not know of it"
-            ),
-            hint: self.hint.clone(),
-        }
     }
 }
 

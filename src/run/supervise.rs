@@ -161,6 +161,9 @@ async fn gone(child: &mut Child) {
 }
 
 fn spawn(shell: &mut Shell, command: Command, context: &Context) -> Result<Child, Error> {
+    for notice in shell.guard.child_starts() {
+        shell.say(notice);
+    }
     fail_point::crash();
     let announce = shell.guard.announce();
     let has_canary = !fail_point::is_off("canary");
@@ -168,10 +171,13 @@ fn spawn(shell: &mut Shell, command: Command, context: &Context) -> Result<Child
     // The stand-in closes what is passed on with the child.
     let child = Child::spawn(command, context.terminal_use, announce, has_canary);
     shell.guard.pass_on(false);
-    let child = child.map_err(|error| of_spawn(&error))?;
     fail_point::crash();
-    shell.guard.child_runs(Orphans::of(child.pid()));
-    Ok(child)
+    let started = child.as_ref().ok();
+    let process = started.and_then(|it| Orphans::of(it.pid()));
+    for notice in shell.guard.child_runs(process) {
+        shell.say(notice);
+    }
+    child.map_err(|error| of_spawn(&error))
 }
 
 /// The error of a program that cannot be started.

@@ -1,9 +1,11 @@
-//! What the guardian becomes when tfwrap is gone: this ends what that began.
+//! The guardian's worker when tfwrap is gone: this keeps the locks until the child has ended.
 
+use std::ffi::OsString;
 use std::io::{self, Read as _};
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{SigSet, Signal};
 
 use super::session::LAST_WORDS;
@@ -25,14 +27,22 @@ const OTHERS: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// When that cannot be begun.
-pub(super) fn run(env: &Env) -> io::Result<()> {
+pub(super) fn run(guardian: Option<&OsString>, env: &Env) -> io::Result<()> {
     guardian::take_name();
+    // Whoever finds a guardian gone (`recover`) does what is left, and must be alone with it.
+    set_pdeathsig(Signal::SIGKILL)?;
+    let parent = std::os::unix::process::parent_id().to_string();
+    if guardian.is_none_or(|guardian| *guardian != *parent) {
+        return Ok(());
+    }
     let mut text = String::new();
     io::stdin().read_to_string(&mut text)?;
     let (head, case) = text.split_once('\n').ok_or(io::ErrorKind::InvalidData)?;
     let head: Head = serde_json::from_str(head)?;
     // Tfwrap was killed before it had a receipt, so before it asked for anything.
     let Ok(case) = serde_json::from_str::<Case>(case) else { return Ok(()) };
+    let mut ending = case.clone();
+    ending.receipt.orphan_grace = ending.receipt.orphan_grace.saturating_sub(head.waited);
     // All others stay blocked: whoever asks us to end wants what we are about to do.
     SigSet::from(Signal::SIGCHLD).thread_unblock()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -49,7 +59,7 @@ pub(super) fn run(env: &Env) -> io::Result<()> {
             message: format!(
                 "tfwrap (process {}) is gone: its guardian (process {}) ends what it left",
                 case.receipt.runner.pid,
-                std::process::id()
+                std::os::unix::process::parent_id()
             ),
         });
         // One at a time acts on a receipt. Whoever else does sees nothing of our child, so it is
@@ -59,7 +69,7 @@ pub(super) fn run(env: &Env) -> io::Result<()> {
             let until = uptime().plus(OTHERS);
             leave = take_leave(&mut shell, &ReceiptFile::at(path), until).await.ok();
         }
-        let adopted = adopt(&mut shell, &head, &case, env, false).await;
+        let adopted = adopt(&mut shell, &head, &ending, env, false).await;
         Ok::<_, io::Error>((adopted, leave))
     })?;
     let kept = settle(&case, &adopted);

@@ -5,13 +5,15 @@
 //! is started. It has a session of its own, `/dev/null` for its streams and nothing else open, a
 //! name that `pkill tfwrap` does not match, and none of the variables by which runners find what a
 //! job has left. It hears on a socket how things stand. When that is closed without a word, it
-//! becomes (by exec) the program that interrupts the child once, waits for it, and releases.
+//! interrupts the child once, and starts the program that keeps the locks until the child has ended
+//! and releases them then.
 //!
 //! It is also the fence of a tfwrap that is stopped or stuck: it kills the child before its lease
 //! ends. And where it was signalled itself, so probably was every process: then the child that
 //! outlives tfwrap needs no interrupt of its own.
 
 mod message;
+mod orphaned;
 mod watch;
 
 pub use message::{Head, Interrupts, LentFile};

@@ -37,14 +37,16 @@ impl Orphans {
         }
         // A group keeps its number from being given anew. So once another process has it, nothing
         // of this group is left, even if that one leads a group in the same session.
-        if Stat::of(self.leader.pid()).is_some_and(|stat| stat.born != self.leader.born) {
+        if Stat::of(self.leader.pid()).is_some_and(|stat| self.leader.was_before(stat)) {
             return true;
         }
-        match members(self.leader.pid()) {
-            Some(members) => !members.iter().any(|(_, stat)| self.is_one(stat)),
-            // Zombies count then, which errs on the side of waiting.
-            None => killpg(self.leader.pid(), None) == Err(nix::Error::ESRCH),
+        // EPERM: there is one, and it is not ours to signal.
+        if killpg(self.leader.pid(), None) == Err(nix::Error::ESRCH) {
+            return true;
         }
+        // Where not all can be seen, zombies count, which errs on the side of waiting.
+        members(self.leader.pid())
+            .is_some_and(|members| !members.iter().any(|(_, stat)| self.is_one(stat)))
     }
 
     /// Signals all of it. That nothing is left is no error.

@@ -15,15 +15,18 @@ use serde::{Deserialize, Serialize};
 pub struct ProcessId {
     /// Its number.
     pub pid: i32,
-    /// When it started, in clock ticks since boot (`starttime` of `proc_pid_stat(5)`).
-    pub born: u64,
+    /// When it started, in clock ticks since boot (`starttime` of `proc_pid_stat(5)`); nothing where
+    /// that is hidden (`hidepid` of `proc(5)`: a `sudo`, for all but root).
+    pub born: Option<u64>,
 }
 
 impl ProcessId {
     /// The process that has this number now; nothing if none has, or without `/proc`.
     #[must_use]
     pub fn of(pid: Pid) -> Option<Self> {
-        Stat::of(pid).map(|stat| Self { pid: pid.as_raw(), born: stat.born })
+        let born = Stat::of(pid).map(|stat| stat.born);
+        let is_there = born.is_some() || (proc_is_ours() && exists(pid));
+        is_there.then_some(Self { pid: pid.as_raw(), born })
     }
 
     /// This process.
@@ -45,10 +48,19 @@ impl ProcessId {
         Waiting::of(self.pid()).has("ShdPnd:", signal) && self.is_alive()
     }
 
-    /// Whether it lives. A zombie does not: it runs no code.
+    /// Whether it lives. A zombie does not: it runs no code. One that cannot be seen does, for as
+    /// long as the kernel knows its number.
     #[must_use]
     pub fn is_alive(self) -> bool {
-        Stat::of(self.pid()).is_some_and(|stat| stat.born == self.born && !stat.zombie)
+        match Stat::of(self.pid()) {
+            Some(stat) => !stat.zombie && !self.was_before(stat),
+            None => exists(self.pid()),
+        }
+    }
+
+    /// Whether the process that has its number now came after it.
+    pub(super) fn was_before(self, now: Stat) -> bool {
+        self.born.is_some_and(|born| born != now.born)
     }
 
     /// Signals it, and nobody who got its number since; returns whether it was there.
@@ -77,6 +89,12 @@ impl ProcessId {
             sent => sent.map(|()| true),
         }
     }
+}
+
+/// Whether any process has this number, a zombie included. The kernel tells that of processes, too,
+/// that are not ours to signal or that `/proc` hides.
+fn exists(pid: Pid) -> bool {
+    kill(pid, None) != Err(nix::Error::ESRCH)
 }
 
 /// How a process stands to signals (`proc_pid_status(5)`); to none in any way once it is gone.
@@ -152,6 +170,11 @@ impl Stat {
     }
 }
 
+/// Whether `/proc` shows other users' processes, too (no `hidepid`); every PID namespace has a first.
+pub(super) fn proc_shows_all() -> bool {
+    Stat::of(Pid::from_raw(1)).is_some()
+}
+
 /// Whether `/proc` shows the processes of our own PID namespace.
 pub(crate) fn proc_is_ours() -> bool {
     fs::read_link("/proc/self").is_ok_and(|link| link == Path::new(&getpid().to_string()))
@@ -166,6 +189,10 @@ pub struct World {
     pub boot: String,
     /// Which PID namespace; the inode of its handle.
     pub namespace: String,
+    /// Which time namespace, by which `/proc` shifts when processes began (`time_namespaces(7)`);
+    /// empty before Linux 5.6.
+    #[serde(default)]
+    pub time: String,
 }
 
 /// What another world means for the processes in it.
@@ -186,22 +213,21 @@ impl World {
         }
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
         let namespace = fs::read_link("/proc/self/ns/pid").ok()?;
+        let time = fs::read_link("/proc/self/ns/time").unwrap_or_default();
         let host = nix::unistd::gethostname().ok()?;
         Some(Self {
             host: host.to_string_lossy().into_owned(),
             boot: boot.trim().to_owned(),
             namespace: namespace.to_string_lossy().into_owned(),
+            time: time.to_string_lossy().into_owned(),
         })
     }
 
     /// What can be said from `here` about the processes of this world.
     #[must_use]
     pub fn seen_from(&self, here: &Self) -> Sight {
-        if self.boot == here.boot && self.namespace == here.namespace {
-            Sight::Here
-        } else {
-            Sight::Elsewhere
-        }
+        let of_one = self.namespace == here.namespace && self.time == here.time;
+        if self.boot == here.boot && of_one { Sight::Here } else { Sight::Elsewhere }
     }
 
     /// Whether it may be `here` before the last boot, so that all of it is gone; or it is another
@@ -220,9 +246,20 @@ mod tests {
     fn a_process_is_told_from_a_later_one_with_its_number() {
         let me = ProcessId::me().unwrap();
         assert!(me.is_alive());
-        let reused = ProcessId { born: me.born + 1, ..me };
+        let reused = ProcessId { born: me.born.map(|born| born + 1), ..me };
         assert!(!reused.is_alive());
         assert!(!reused.signal(Signal::SIGKILL).unwrap(), "nobody was signalled");
+    }
+
+    #[test]
+    fn what_cannot_be_seen_lives_for_as_long_as_the_kernel_knows_it() {
+        let mut child =
+            std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let hidden = ProcessId { pid: child.id().cast_signed(), born: None };
+        assert!(hidden.is_alive());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!hidden.is_alive());
     }
 
     #[test]
@@ -264,6 +301,7 @@ mod tests {
             host: host.to_owned(),
             boot: boot.to_owned(),
             namespace: namespace.to_owned(),
+            time: "t".to_owned(),
         };
         let here = world("a", "1", "x");
         assert_eq!(world("b", "1", "x").seen_from(&here), Sight::Here, "only renamed");
@@ -273,5 +311,8 @@ mod tests {
         assert!(!world("a", "1", "y").may_be_before_boot(&here));
         assert_eq!(world("a", "1", "y").seen_from(&here), Sight::Elsewhere, "a container");
         assert_eq!(world("b", "0", "x").seen_from(&here), Sight::Elsewhere);
+        // There `/proc` tells other times of birth: every process would count as gone.
+        let elsewhen = World { time: "u".to_owned(), ..here.clone() };
+        assert_eq!(elsewhen.seen_from(&here), Sight::Elsewhere);
     }
 }

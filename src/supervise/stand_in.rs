@@ -27,7 +27,7 @@ use tokio::io::unix::AsyncFd;
 use super::StopSignal;
 use super::child::{close_all_else, watch};
 use super::detached::THIS_PROGRAM;
-use super::process::{ProcessId, proc_is_ours};
+use super::process::{ProcessId, proc_is_ours, proc_shows_all};
 use super::targets::runs_terraform;
 
 /// The variable that makes this program one; its value is the name that the kernel shows.
@@ -84,7 +84,7 @@ impl StandIn {
     /// Starts one beside the leader of a group; nothing where that cannot be.
     pub(crate) fn start(leader: Pid, model: &Model) -> Option<Self> {
         // Where processes cannot be seen, it could not be told from what the child leaves behind.
-        if !proc_is_ours() {
+        if !proc_is_ours() || !proc_shows_all() {
             return None;
         }
         let (ours, its) =

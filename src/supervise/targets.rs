@@ -58,7 +58,7 @@ pub(crate) fn targets(leader: Pid, session: i32, own_group: bool) -> Vec<Process
     while let Some(pid) = open.pop() {
         let Some(stat) = stats.get(&pid).filter(|stat| !stat.zombie) else { continue };
         match kind(pid, this) {
-            Kind::Target => found.push(ProcessId { pid: pid.as_raw(), born: stat.born }),
+            Kind::Target => found.push(ProcessId { pid: pid.as_raw(), born: Some(stat.born) }),
             Kind::Other => open.extend(below.remove(&pid).unwrap_or_default()),
         }
     }

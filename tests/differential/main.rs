@@ -50,7 +50,7 @@ use tally::Tally;
 
 /// Side by side.
 const ARENAS: usize = 3;
-const CASES: usize = 400;
+const CASES: usize = 300;
 /// So many cases are played in one place before another one is put up.
 const AT_ONE_STAGE: usize = 8;
 /// The default run plays the same cases every time.

@@ -1,6 +1,7 @@
 //! The guardian: whatever becomes of tfwrap, the child gets one interrupt, ends, and then the lock
 //! goes.
 
+mod limits;
 mod shapes;
 
 use std::fs;
@@ -45,7 +46,7 @@ async fn after_a_kill_the_child_gets_one_interrupt_and_the_lock_goes_with_it() {
     gone("the guardian", guardian);
     let log = running.scene.log();
     assert_eq!(log.len(), 1, "{log:?}");
-    assert!(log[0].starts_with(&format!("SIGINT 1 from={guardian} ")), "{log:?}");
+    assert!(log[0].starts_with("SIGINT 1 "), "{log:?}");
     // What it did is still to be told, and there is nothing left to give back.
     let left = Receipt::all(&running.scene.path(STATE_DIR));
     assert_eq!((left.len(), left[0].locks()), (1, 0), "{left:?}");
@@ -278,15 +279,22 @@ async fn nothing_by_which_runners_find_what_a_job_left_is_in_the_guardian() {
         let (mut running, guardian, _) = started(scene);
         looks_like_no_tfwrap(guardian);
         assert!(variables(guardian).contains(&"JENKINS_SERVER_COOKIE=cookie".to_owned()));
-        let fds = fs::read_dir(format!("/proc/{guardian}/fd")).expect("it is there");
-        let open: Vec<_> = fds
-            .map(|fd| fs::read_link(fd.expect("a descriptor").path()).expect("what it is"))
-            .map(|link| link.display().to_string())
-            .filter(|link| link != "/dev/null" && link != "anon_inode:[signalfd]")
-            .filter(|link| !link.starts_with("socket:"))
-            .collect();
-        assert_eq!(open.len(), lent, "{open:?}");
-        assert!(open.iter().all(|link| link.ends_with("/terraform.tfstate")), "{open:?}");
+        let open = || {
+            let fds = fs::read_dir(format!("/proc/{guardian}/fd")).expect("it is there");
+            // One of them may be closed meanwhile.
+            let links = fds.filter_map(|fd| fs::read_link(fd.ok()?.path()).ok());
+            let links = links.map(|link| link.display().to_string());
+            let own = ["/dev/null", "anon_inode:[signalfd]"];
+            links
+                .filter(|link| !own.contains(&link.as_str()) && !link.starts_with("socket:"))
+                .collect::<Vec<_>>()
+        };
+        // What it was started through goes; what it is lent comes.
+        wait_until("what it keeps open", || {
+            let open = open();
+            let is_lent = open.iter().all(|link| link.ends_with("/terraform.tfstate"));
+            (open.len() == lent && is_lent).then_some(())
+        });
         running.signal(Signal::SIGUSR1);
         assert_eq!(running.bare_code(), Some(5), "{}", running.stderr());
         let since = uptime();

@@ -43,5 +43,6 @@ mod store_faults;
 mod supervision;
 mod tidy;
 mod unlock;
+mod visibility;
 mod workspace_trap;
 mod wrapped;

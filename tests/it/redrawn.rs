@@ -39,9 +39,11 @@ impl Held {
         command
     }
 
-    fn end(self) {
+    /// Those that waited still need the directory.
+    fn end(self) -> TempDir {
         self.theirs.open();
         self.stock.finish().expect_code(0);
+        self.dir
     }
 }
 
@@ -72,7 +74,7 @@ fn on_a_terminal_the_time_goes_on_in_place_and_the_line_is_gone_when_the_child_s
     }
     assert!(written.contains(ANEW) && !written.contains("waiting for the lock"), "{written:?}");
     assert!(!written.split_once('\n').unwrap_or_default().1.contains('\n'), "{written:?}");
-    held.end();
+    let _dir = held.end();
     let before = sees(&mut terminal, "tfwrap: got the lock");
     assert_eq!(last_line(&before), "", "it is gone: {before:?}");
     let between = sees(&mut terminal, "child started");
@@ -90,7 +92,7 @@ fn an_interrupted_wait_leaves_no_line() {
     assert!(last_line(&before).starts_with("tfwrap: error: interrupted by SIGINT"), "{before:?}");
     let after = terminal.exp_eof().expect("its end");
     assert!(!after.contains('\u{1b}'), "{after:?}");
-    held.end();
+    let _dir = held.end();
 }
 
 #[test]
@@ -134,7 +136,7 @@ fn a_pipe_a_dumb_terminal_a_ci_and_json_see_no_escapes() {
         let written = sees(&mut terminal, words);
         waiting.push((terminal, written));
     }
-    held.end();
+    let _dir = held.end();
     for (mut terminal, written) in waiting {
         ended.push(written + &terminal.exp_eof().expect("its end"));
     }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::Guard;
+use super::on_disk::OnDisk;
 
 impl Guard {
     /// Where Terraform works, from here on.
@@ -23,10 +24,10 @@ impl Guard {
         // Nor is it by what others read: they would wait for us.
         let is_empty = self.receipt.as_ref().is_some_and(|receipt| receipt.locks.is_empty());
         if is_empty
-            && self.written
+            && self.on_disk.is_there()
             && let Some(file) = &self.file
         {
-            self.written = file.remove().is_err();
+            self.on_disk = file.remove().map_or(OnDisk::Stale, |()| OnDisk::Nothing);
         }
     }
 }

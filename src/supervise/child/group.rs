@@ -3,7 +3,7 @@
 use nix::sys::signal::killpg;
 use nix::unistd::{Pid, getpgrp, getpid};
 
-use crate::supervise::process::{Stat, processes};
+use crate::supervise::process::{Stat, proc_shows_all, processes};
 use crate::supervise::targets::runs_tfwrap;
 
 /// Whether nobody but us and our own children is in our process group; `None` without a `/proc`
@@ -48,8 +48,11 @@ pub(super) fn is_empty(group: Pid, stand_in: Option<Pid>) -> bool {
     members(group).is_some_and(|members| !members.iter().any(counts))
 }
 
-/// The members of a group; `None` without a `/proc` that shows our processes.
+/// The members of a group; `None` without a `/proc` that shows all of our PID namespace.
 pub(crate) fn members(group: Pid) -> Option<Vec<(Pid, Stat)>> {
+    if !proc_shows_all() {
+        return None;
+    }
     let mut members = processes()?;
     members.retain(|(_, stat)| stat.group == group.as_raw());
     Some(members)

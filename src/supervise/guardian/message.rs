@@ -22,7 +22,9 @@ pub(super) const FENCED: u8 = b'k';
 pub(super) const LONGEST: usize = 128 * 1024;
 
 /// What is known of the interrupt that the child is to get.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, PartialOrd, Ord,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Interrupts {
     /// It got none.
@@ -48,6 +50,12 @@ pub struct Head {
     /// Whether the child was killed.
     #[serde(default)]
     pub killed: bool,
+    /// How long the child may take to end once tfwrap is gone, in milliseconds.
+    #[serde(default)]
+    pub grace: u64,
+    /// How much of that is over, in milliseconds.
+    #[serde(default)]
+    pub waited: u64,
     /// Descriptors that were lent, open in this process.
     #[serde(default)]
     pub files: Vec<LentFile>,

@@ -1,28 +1,22 @@
 //! The guardian's own side: a loop without runtime, threads or store.
 //!
 //! It lives for as long as tfwrap does, and costs little: what is needed to beat and to release
-//! comes with the program that it becomes when tfwrap is gone without a word.
+//! comes with the program that it starts when tfwrap is gone without a word.
 
-use std::io::{self, IoSliceMut, Write as _};
+use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd as _, IntoRawFd as _, OwnedFd};
-use std::os::unix::process::CommandExt as _;
-use std::process::Command;
+use std::os::fd::{AsFd as _, OwnedFd};
 
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recvmsg, send};
 
 use super::message::{CHILD, DONE, FENCED, FILE, Head, Interrupts, LONGEST, LentFile, STATE};
-use super::{NAME, TAKE_OVER};
+use super::orphaned::Orphaned;
 use crate::lock::Uptime;
-use crate::receipt::ReceiptFile;
 use crate::supervise::child::stand_apart;
-use crate::supervise::detached::THIS_PROGRAM;
 use crate::supervise::orphans::Orphans;
 
 /// How often the clock is looked at while a fence is set: timers do not count suspend.
@@ -31,11 +25,13 @@ const TICK_MS: u16 = 1000;
 /// The signals by which somebody asks processes to end.
 const STOPS: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
 
-/// Watches until tfwrap is done (then it returns) or gone (then this process becomes the one that
-/// ends what tfwrap began, and this does not return).
+/// How long nothing is done where nothing can be waited for, in milliseconds.
+const WITHOUT_WAIT_MS: u8 = 50;
+
+/// Watches until tfwrap is done, or gone and what it began is ended.
 ///
 /// # Errors
-/// When that cannot be begun.
+/// When that cannot be begun, or what was lent did not arrive: then tfwrap starts another.
 pub fn watch(clock: impl Fn() -> Uptime) -> io::Result<()> {
     stand_apart()?;
     super::take_name();
@@ -50,16 +46,17 @@ pub fn watch(clock: impl Fn() -> Uptime) -> io::Result<()> {
         rest: Vec::new(),
         lent: Vec::new(),
         swept: false,
+        buffer: vec![0; LONGEST],
     };
     loop {
-        guardian.wait()?;
+        guardian.wait();
         // First what tfwrap says: a child whose start is still unread was there when we were
         // signalled, for all that can be known.
         let heard = guardian.hear()?;
-        guardian.hear_signals()?;
+        guardian.hear_signals();
         match heard {
             Heard::Done => return Ok(()),
-            Heard::Gone => return Err(guardian.take_over()),
+            Heard::Gone => return guardian.take_over(clock()).end(&clock),
             Heard::Nothing => {}
         }
         guardian.fence(&clock);
@@ -83,30 +80,31 @@ struct Watcher {
     lent: Vec<(LentFile, OwnedFd)>,
     /// Whether somebody signalled us, and so probably every process there is.
     swept: bool,
+    /// For what tfwrap says: had now, when there is memory.
+    buffer: Vec<u8>,
 }
 
 impl Watcher {
-    fn wait(&self) -> io::Result<()> {
+    fn wait(&self) {
         let armed = self.head.kill_at.is_some() && self.head.child.is_some() && !self.head.killed;
         let timeout = if armed { PollTimeout::from(TICK_MS) } else { PollTimeout::NONE };
         let mut ready = [
             PollFd::new(self.socket.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
         ];
-        match poll(&mut ready, timeout) {
-            Ok(_) | Err(nix::Error::EINTR) => Ok(()),
-            Err(error) => Err(error.into()),
+        if poll(&mut ready, timeout).is_err() {
+            // Interrupted; or no memory, or fewer descriptors allowed than these two.
+            let _slept = poll(&mut [], WITHOUT_WAIT_MS);
         }
     }
 
-    fn hear_signals(&mut self) -> io::Result<()> {
-        while let Some(info) = self.signals.read_signal()? {
+    fn hear_signals(&mut self) {
+        while let Ok(Some(info)) = self.signals.read_signal() {
             let number = i32::try_from(info.ssi_signo).unwrap_or_default();
             if Signal::try_from(number).is_ok_and(|signal| STOPS.contains(&signal)) {
                 self.swept = true;
             }
         }
-        Ok(())
     }
 
     /// Nobody is waited for: who does not read is stuck or gone.
@@ -116,15 +114,16 @@ impl Watcher {
 
     /// Takes all that was said.
     fn hear(&mut self) -> io::Result<Heard> {
-        let mut buffer = vec![0; LONGEST];
         loop {
-            let mut parts = [IoSliceMut::new(&mut buffer)];
+            let mut parts = [IoSliceMut::new(&mut self.buffer)];
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
             let mut control = RecvAncillaryBuffer::new(&mut space);
             let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
             let length = match recvmsg(&self.socket, &mut parts, &mut control, flags) {
                 Ok(message) => message.bytes,
-                Err(rustix::io::Errno::AGAIN) => return Ok(Heard::Nothing),
+                Err(rustix::io::Errno::AGAIN | rustix::io::Errno::NOMEM) => {
+                    return Ok(Heard::Nothing);
+                }
                 Err(rustix::io::Errno::INTR) => continue,
                 Err(rustix::io::Errno::CONNRESET) => return Ok(Heard::Gone),
                 Err(error) => return Err(error.into()),
@@ -133,43 +132,19 @@ impl Watcher {
                 RecvAncillaryMessage::ScmRights(mut files) => files.next(),
                 _ => None,
             });
-            match buffer[..length].split_first() {
+            match self.buffer[..length].split_first() {
                 None => return Ok(Heard::Gone),
                 Some((&DONE, _)) => return Ok(Heard::Done),
-                Some((&STATE, state)) => self.note_state(state),
-                Some((&CHILD, child)) => self.note_child(child),
-                Some((&FILE, lent)) => self.note_file(lent, file),
+                Some((&STATE, state)) => note_state(&mut self.head, &mut self.rest, state),
+                Some((&CHILD, child)) => {
+                    if note_child(&mut self.head, child) {
+                        // It was not there when others were signalled.
+                        self.swept = false;
+                    }
+                }
+                Some((&FILE, lent)) => self.lent.push(lent_file(lent, file)?),
                 Some(_) => {}
             }
-        }
-    }
-
-    fn note_state(&mut self, state: &[u8]) {
-        let (head, rest) = match state.iter().position(|byte| *byte == b'\n') {
-            Some(end) => (&state[..end], &state[end + 1..]),
-            None => (state, &[][..]),
-        };
-        if let Ok(head) = serde_json::from_slice::<Head>(head) {
-            let killed = self.head.killed;
-            self.head = Head { killed, ..head };
-            rest.clone_into(&mut self.rest);
-        }
-    }
-
-    fn note_child(&mut self, child: &[u8]) {
-        if let Ok(number) = child.try_into() {
-            let pid = Pid::from_raw(i32::from_le_bytes(number));
-            self.head.child = Orphans::of(pid);
-            self.head.interrupts = Interrupts::None;
-            self.head.killed = false;
-            // It was not there when others were signalled.
-            self.swept = false;
-        }
-    }
-
-    fn note_file(&mut self, lent: &[u8], file: Option<OwnedFd>) {
-        if let (Ok(lent), Some(file)) = (serde_json::from_slice(lent), file) {
-            self.lent.push((lent, file));
         }
     }
 
@@ -186,36 +161,38 @@ impl Watcher {
         }
     }
 
-    /// Becomes the program that ends what tfwrap began. Returns only if that fails.
-    fn take_over(mut self) -> io::Error {
+    /// From here on the run is this process' own.
+    fn take_over(mut self, now: Uptime) -> Orphaned {
         if self.swept && self.head.interrupts == Interrupts::None {
             self.head.interrupts = Interrupts::Maybe;
         }
-        match self.prepare() {
-            // Both streams and the program are ours since our start; a file that was deleted since
-            // can still be executed so.
-            Ok(mut command) => command.exec(),
-            Err(error) => error,
-        }
+        Orphaned::new(self.head, self.rest, self.lent, now)
     }
+}
 
-    fn prepare(&mut self) -> io::Result<Command> {
-        for (mut lent, file) in self.lent.drain(..) {
-            fcntl(&file, FcntlArg::F_SETFD(FdFlag::empty()))?;
-            lent.fd = file.into_raw_fd();
-            self.head.files.push(lent);
-        }
-        let mut case = std::fs::File::from(memfd_create(c"case", MFdFlags::MFD_CLOEXEC)?);
-        serde_json::to_writer(&mut case, &self.head)?;
-        case.write_all(b"\n")?;
-        case.write_all(&self.rest)?;
-        io::Seek::rewind(&mut case)?;
-        let mut command = Command::new(THIS_PROGRAM);
-        command.arg0(NAME).arg(TAKE_OVER).stdin(case);
-        let receipt = self.head.receipt.clone().map(ReceiptFile::at);
-        if let Some(Ok(log)) = receipt.map(|file| file.open_log()) {
-            command.stderr(log);
-        }
-        Ok(command)
+fn note_state(known: &mut Head, known_rest: &mut Vec<u8>, state: &[u8]) {
+    let (head, rest) = match state.iter().position(|byte| *byte == b'\n') {
+        Some(end) => (&state[..end], &state[end + 1..]),
+        None => (state, &[][..]),
+    };
+    if let Ok(head) = serde_json::from_slice::<Head>(head) {
+        *known = Head { killed: known.killed, ..head };
+        rest.clone_into(known_rest);
     }
+}
+
+fn note_child(head: &mut Head, child: &[u8]) -> bool {
+    let Ok(number) = child.try_into() else { return false };
+    let pid = Pid::from_raw(i32::from_le_bytes(number));
+    head.child = Orphans::of(pid);
+    head.interrupts = Interrupts::None;
+    head.killed = false;
+    true
+}
+
+/// # Errors
+/// When the descriptor did not come along, because this process may have no more of them.
+fn lent_file(lent: &[u8], file: Option<OwnedFd>) -> io::Result<(LentFile, OwnedFd)> {
+    let file = file.ok_or_else(|| io::Error::other("a descriptor was not received"))?;
+    Ok((serde_json::from_slice(lent)?, file))
 }

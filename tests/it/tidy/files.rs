@@ -2,7 +2,7 @@
 
 use super::{File, NONE, files_below, read, root, rust_files};
 
-const MOST_LINES: usize = 400;
+const MOST_LINES: usize = 500;
 
 /// Put together here, so that this file does not hold them itself.
 const UNFINISHED: [&str; 6] = [
@@ -54,7 +54,8 @@ fn no_file_knows_the_machine_it_was_written_on() {
 #[test]
 fn no_file_of_the_program_is_too_long() {
     let long = |file: &File| {
-        let lines = file.text.lines().count();
+        let tests = file.text.find("\n#[cfg(test)]\nmod tests {").unwrap_or(file.text.len());
+        let lines = file.text[..tests].lines().count();
         (lines > MOST_LINES).then(|| format!("{}: {lines} lines", file.path))
     };
     assert_eq!(rust_files("src").iter().filter_map(long).collect::<Vec<_>>(), NONE);

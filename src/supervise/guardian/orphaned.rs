@@ -1,0 +1,195 @@
+//! What the guardian does when tfwrap is gone: it sees to it that the child is ended, that its
+//! locks are kept until then, and that they are released.
+//!
+//! All that is done by a worker, which is this program started anew, with a runtime and a store. It
+//! may fail just when it is needed: no process, no thread, no descriptor to be had. So what others'
+//! exclusion rests on needs none: the descriptors stay open in this process, and while there is no
+//! worker, the child is interrupted (once in all) and killed from here, in a plain loop. A worker
+//! that could not be started, or failed, is followed by another.
+
+use std::io::{self, Write as _};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command};
+use std::time::Duration;
+
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::poll::poll;
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::signal::Signal;
+use nix::unistd::getpid;
+
+use super::message::{Head, Interrupts, LentFile};
+use super::{NAME, TAKE_OVER};
+use crate::lock::Uptime;
+use crate::receipt::ReceiptFile;
+use crate::supervise::detached::THIS_PROGRAM;
+
+/// How often the child and the worker are looked at, in milliseconds.
+const LOOK_MS: u8 = 50;
+
+/// Between two workers: at first, and at most.
+const RETRY: Duration = Duration::from_millis(250);
+const LONGEST_RETRY: Duration = Duration::from_secs(30);
+
+/// How many workers may fail once the child is gone: by then, some eight hours.
+const MOST_FAILURES: u32 = 1000;
+
+/// A run whose tfwrap is gone.
+pub(super) struct Orphaned {
+    head: Head,
+    /// What the worker must know besides.
+    rest: Vec<u8>,
+    /// Open for as long as this process lives.
+    lent: Vec<(LentFile, OwnedFd)>,
+    since: Uptime,
+}
+
+impl Orphaned {
+    pub(super) fn new(
+        head: Head,
+        rest: Vec<u8>,
+        lent: Vec<(LentFile, OwnedFd)>,
+        since: Uptime,
+    ) -> Self {
+        Self { head, rest, lent, since }
+    }
+
+    /// Returns when all is done.
+    ///
+    /// # Errors
+    /// When worker after worker failed, and nothing is left that a descriptor here would protect.
+    pub(super) fn end(mut self, clock: &impl Fn() -> Uptime) -> io::Result<()> {
+        let (mut worker, mut failures): (Option<Child>, u32) = (None, 0);
+        let (mut retry_at, mut pause) = (self.since, RETRY);
+        loop {
+            let now = clock();
+            if let Some(running) = &mut worker {
+                match running.try_wait() {
+                    Ok(None) => {}
+                    Ok(Some(status)) if status.success() => return Ok(()),
+                    Ok(Some(_)) | Err(_) => {
+                        worker = None;
+                        (failures, retry_at) = (failures + 1, now.plus(pause));
+                        pause = (pause * 2).min(LONGEST_RETRY);
+                    }
+                }
+            } else {
+                if failures > 0 {
+                    self.interrupt(now);
+                    self.kill(now);
+                }
+                if now >= retry_at {
+                    worker = self.start_worker(now).ok();
+                    if worker.is_none() {
+                        (failures, retry_at) = (failures + 1, now.plus(pause));
+                        pause = (pause * 2).min(LONGEST_RETRY);
+                    }
+                }
+                if failures >= MOST_FAILURES && self.child_is_gone() {
+                    return Err(io::Error::other("no worker could do it"));
+                }
+            }
+            // Nothing is waited for but time; that a signal cuts it short does no harm.
+            let _slept = poll(&mut [], LOOK_MS);
+        }
+    }
+
+    fn child_is_gone(&self) -> bool {
+        self.head.child.is_none_or(|child| child.are_gone())
+    }
+
+    /// Asks the child to end, unless it was asked. Without a descriptor to look for Terraform with,
+    /// its group is told.
+    fn interrupt(&mut self, now: Uptime) {
+        let Some(child) = self.head.child.filter(|child| !child.are_gone()) else { return };
+        let receipt = self.head.receipt.clone().map(ReceiptFile::at);
+        let mut written = receipt.as_ref().and_then(|file| file.read().ok());
+        // What a worker did before it failed.
+        let known =
+            self.head.interrupts.max(written.as_ref().map_or(Interrupts::None, |it| it.interrupts));
+        let is_due = match known {
+            Interrupts::None => true,
+            // Whether it got one is not known. A second one costs it its state; so does none. By
+            // then a child that got one has had its time.
+            Interrupts::Maybe => now >= self.since.plus(grace(&self.head) / 2),
+            Interrupts::Sent => false,
+        };
+        if !is_due {
+            return;
+        }
+        let mut note = |interrupts| {
+            if let (Some(file), Some(receipt)) = (&receipt, &mut written) {
+                receipt.interrupts = interrupts;
+                // A disk that is full keeps nobody from being told.
+                drop(file.write(receipt));
+            }
+        };
+        note(Interrupts::Maybe);
+        let told = child.interrupt();
+        self.head.interrupts = Interrupts::Sent;
+        note(Interrupts::Sent);
+        // One that was stopped could not end. What it has been sent already stays.
+        let _refused_alike = child.signal(Signal::SIGCONT);
+        let pid = child.leader.pid;
+        self.note(&match told {
+            Ok(()) => format!("interrupted the child, process {pid}"),
+            Err(error) => format!("the child, process {pid}, could not be interrupted: {error}"),
+        });
+    }
+
+    fn kill(&mut self, now: Uptime) {
+        let Some(child) = self.head.child else { return };
+        let is_fenced = self.head.kill_at.is_some_and(|at| now.0.as_millis() >= u128::from(at));
+        let is_late = now >= self.since.plus(grace(&self.head));
+        if self.head.killed || !(is_fenced || is_late) || child.are_gone() {
+            return;
+        }
+        if child.signal(Signal::SIGKILL).is_ok() {
+            self.head.killed = true;
+            let why = if is_fenced {
+                "the lease of its lock is about to end"
+            } else {
+                "its time is over"
+            };
+            self.note(&format!("killed the child, process {}: {why}", child.leader.pid));
+        }
+    }
+
+    /// Leaves a line for whoever comes for the receipt. Where that cannot be, nobody is told.
+    fn note(&self, what: &str) {
+        if let Some(path) = &self.head.receipt
+            && let Ok(mut log) = ReceiptFile::at(path.clone()).open_log()
+        {
+            let _untold = writeln!(log, "tfwrap: {what}");
+        }
+    }
+
+    /// Starts the program that keeps the locks until the child is gone and releases them then.
+    fn start_worker(&self, now: Uptime) -> io::Result<Child> {
+        let mut head = self.head.clone();
+        head.waited = u64::try_from(now.since(self.since).as_millis()).unwrap_or(u64::MAX);
+        for (lent, file) in &self.lent {
+            fcntl(file.as_fd(), FcntlArg::F_SETFD(FdFlag::empty()))?;
+            head.files.push(LentFile { fd: file.as_raw_fd(), ..lent.clone() });
+        }
+        let mut case = std::fs::File::from(memfd_create(c"case", MFdFlags::MFD_CLOEXEC)?);
+        serde_json::to_writer(&mut case, &head)?;
+        case.write_all(b"\n")?;
+        case.write_all(&self.rest)?;
+        io::Seek::rewind(&mut case)?;
+        // The program is ours since our start; a file that was deleted since can still be executed
+        // so.
+        let mut command = Command::new(THIS_PROGRAM);
+        command.arg0(NAME).arg(TAKE_OVER).arg(getpid().to_string()).stdin(case);
+        let receipt = self.head.receipt.clone().map(ReceiptFile::at);
+        if let Some(Ok(log)) = receipt.map(|file| file.open_log()) {
+            command.stderr(log);
+        }
+        command.spawn()
+    }
+}
+
+fn grace(head: &Head) -> Duration {
+    Duration::from_millis(head.grace)
+}

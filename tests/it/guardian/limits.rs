@@ -1,0 +1,89 @@
+//! A guardian that can have nothing any more, just when it is needed: what others' exclusion rests
+//! on needs nothing, and the rest is done when it can be.
+
+use nix::unistd::Pid;
+use rustix::process::{Resource, Rlimit, prlimit};
+use std::time::Duration;
+
+use super::{SLOW, gone, kill_tfwrap, started};
+use crate::aftermath::{Lock, kill_dead};
+use crate::harness::{self, Gate, applying, eventually, pause};
+use crate::servers::{local_backend_dir, terraform};
+use crate::wrapped::{is_gone, wait_until};
+
+/// Sets a limit of a process and returns the one before.
+fn limit(pid: Pid, resource: Resource, current: Option<u64>) -> Rlimit {
+    let pid = rustix::process::Pid::from_raw(pid.as_raw());
+    let hard = rustix::process::getrlimit(resource).maximum;
+    prlimit(pid, resource, Rlimit { current, maximum: hard }).expect("it is ours")
+}
+
+#[tokio::test]
+async fn without_descriptors_or_files_it_interrupts_waits_and_releases_when_it_can() {
+    // Fewer than it has; and no file may have a byte, not even one in memory.
+    for (name, resource, few) in [("nofile", Resource::Nofile, 1), ("fsize", Resource::Fsize, 0)] {
+        let lock = Lock::new(&format!("limit-{name}")).await;
+        let (mut running, guardian, child) = started(lock.scene(SLOW));
+        let before = limit(guardian, resource, Some(few));
+        kill_tfwrap(&mut running);
+        gone("the child", child);
+        assert_eq!(running.scene.count("SIGINT"), 1, "{name}: {:?}", running.scene.log());
+        // It could have released several times.
+        pause(Duration::from_millis(800));
+        assert!(!is_gone(guardian), "{name}: the guardian has ended");
+        assert!(lock.is_held().await, "{name}: with what?");
+        limit(guardian, resource, before.current);
+        lock.freed().await;
+        gone("the guardian", guardian);
+        assert_eq!(running.scene.log().len(), 1, "{name}: {:?}", running.scene.log());
+    }
+}
+
+/// A worker that is killed, for want of memory or by whom you will, is followed by another.
+#[tokio::test]
+async fn a_worker_that_is_killed_is_followed_by_another() {
+    let lock = Lock::new("limit-worker").await;
+    let script = "log @/log; on SIGINT exit 0 after 2500; ready @/ready; wait";
+    let (mut running, guardian, child) = started(lock.scene(script));
+    kill_tfwrap(&mut running);
+    let first = wait_until("a worker", || crate::wrapped::only_child(guardian));
+    kill_dead(first);
+    wait_until("another", || crate::wrapped::only_child(guardian).filter(|next| *next != first));
+    assert!(!is_gone(child) && lock.is_held().await);
+    lock.freed_after(child).await;
+    gone("the guardian", guardian);
+    assert_eq!(running.scene.log().len(), 1, "{:?}", running.scene.log());
+}
+
+#[test]
+fn a_local_lock_stays_shut_while_it_can_start_nothing() {
+    let dir = local_backend_dir();
+    let working = Gate::new(dir.path(), "working");
+    let command = format!("( trap \"\" INT TERM; {} ) & wait", working.command());
+    let ours = harness::Running::start(&mut applying(harness::tfwrap(dir.path()), &command));
+    working.reached();
+    let guardian = wait_until("a guardian", || guardian_of(ours.pid()));
+    limit(guardian, Resource::Nofile, Some(1));
+    ours.signal(nix::sys::signal::Signal::SIGKILL);
+    pause(Duration::from_millis(500));
+    let plan = || harness::run(terraform(dir.path()).args(["plan", "-no-color"]));
+    let stock = plan().expect_code(1);
+    assert!(stock.stderr.contains("acquiring the state lock"), "{}", stock.stderr);
+    assert!(!is_gone(guardian));
+    limit(guardian, Resource::Nofile, Some(256));
+    working.open();
+    drop(ours.finish());
+    eventually("stock Terraform gets in", || plan().status.success());
+    gone("the guardian", guardian);
+}
+
+/// The child of this process that has a guardian's name.
+fn guardian_of(pid: Pid) -> Option<Pid> {
+    let children = format!("/proc/{pid}/task/{pid}/children");
+    let children = std::fs::read_to_string(children).ok()?;
+    children.split_ascii_whitespace().find_map(|child| {
+        let name = std::fs::read_to_string(format!("/proc/{child}/comm")).ok()?;
+        let pid = child.parse().ok().map(Pid::from_raw)?;
+        (name.trim() == "lock-guardian").then_some(pid)
+    })
+}

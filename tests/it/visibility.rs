@@ -1,0 +1,68 @@
+//! What cannot be seen is not gone: processes that `/proc` hides, and another time namespace, in
+//! which it tells other times of birth.
+
+use std::process::Command;
+
+use nix::sys::signal::Signal;
+
+use crate::aftermath::{Lock, Receipt, STATE_DIR, kill_dead, ours};
+use crate::harness;
+use crate::wrapped::{LOGS_ALL, Scene};
+
+/// Our own command in another time namespace, by that of util-linux.
+fn elsewhen(scene: &Scene, words: &[&str]) -> Command {
+    let ours = ours(scene, words);
+    let mut command = Command::new("unshare");
+    command.args(["-Ur", "-T", "--boottime", "86400", "--"]);
+    command.arg(ours.get_program()).args(ours.get_args());
+    command.current_dir(ours.get_current_dir().expect("it has one"));
+    command.env_clear();
+    for (name, value) in ours.get_envs() {
+        if let Some(value) = value {
+            command.env(name, value);
+        }
+    }
+    command
+}
+
+#[tokio::test]
+async fn a_living_run_is_not_recovered_from_another_time_namespace() {
+    let lock = Lock::new("elsewhen").await;
+    let mut running = lock.scene(LOGS_ALL).start().ready();
+    harness::run(&mut elsewhen(&running.scene, &["recover"])).expect_code(0);
+    assert!(lock.is_held().await && running.is_running());
+    assert_eq!(running.scene.log(), Vec::<String>::new());
+    running.signal(Signal::SIGUSR1);
+    assert_eq!(running.bare_code(), Some(5), "{}", running.stderr());
+    lock.freed().await;
+}
+
+/// A receipt that was written before the child was started, and could not be after it: the disk
+/// was full. Then all were killed but the child.
+#[tokio::test]
+async fn a_receipt_that_names_no_child_yet_is_no_proof_that_there_is_none() {
+    let lock = Lock::new("starting").await;
+    let mut running = lock.scene(LOGS_ALL).start().ready();
+    let child = running.scene.pid_in("ready");
+    let mut receipt = Receipt::of(&running.scene);
+    let guardian = receipt.guardian().expect("a guardian");
+    // Both at once: neither may end what the other began.
+    running.signal(Signal::SIGSTOP);
+    kill_dead(guardian);
+    running.signal(Signal::SIGKILL);
+    assert_eq!(running.bare_code(), None);
+    receipt.text["child"] = serde_json::Value::Null;
+    receipt.text["is_starting"] = true.into();
+    receipt.write();
+    let said = harness::run(&mut ours(&running.scene, &["recover"])).expect_code(74);
+    assert!(said.stderr.contains("started a command"), "{}", said.stderr);
+    assert!(said.stderr.contains("finish with: "), "{}", said.stderr);
+    assert!(lock.is_held().await, "its child lives");
+    assert_eq!(Receipt::all(&running.scene.path(STATE_DIR)).len(), 1);
+    // The control: one that is done with starting, and has none.
+    kill_dead(child);
+    receipt.text["is_starting"] = false.into();
+    receipt.write();
+    harness::run(&mut ours(&running.scene, &["recover"])).expect_code(0);
+    lock.freed().await;
+}
