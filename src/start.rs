@@ -30,6 +30,7 @@ use crate::report::{self, Notice, Reporter, use_color};
 use crate::run::{self};
 use crate::settings::{self, ColorChoice, Inputs, LogFormat, Settings, Verbosity};
 use crate::supervise::guardian;
+use crate::supervise::stand_in;
 use crate::supervise::{self, SpawnError};
 
 /// How deep tfwrap may call itself: a loop of scripts would never end otherwise.
@@ -42,6 +43,11 @@ pub(crate) fn start(args: &[OsString], env: &Env) -> u8 {
     if guardian::is_name(program) {
         return guard(args, env);
     }
+    if let Some(name) = env.get(stand_in::VARIABLE).filter(|_| stand_in::is_one()) {
+        return stand_in::run(name).map_or(exit_code::BUG, |()| 0);
+    }
+    // Whoever signals all that is called `terraform` does not mean us, who may be called so, too.
+    supervise::take_own_name();
     let line = match cli::parse(args) {
         Ok(line) => line,
         Err(error) => return answer(&error, env),

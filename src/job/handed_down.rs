@@ -36,12 +36,6 @@ pub(super) fn handed_down(settings: &Settings, outer: &Env) -> Vec<(Cow<'static,
             OnLockLost::Warn => "warn",
         })
     });
-    typed("TFWRAP_SECOND_SIGNAL", &settings.second_signal.origin, &|| {
-        OsString::from(match settings.second_signal.value {
-            SecondSignal::Hold => "hold",
-            SecondSignal::Forward => "forward",
-        })
-    });
     typed("TFWRAP_NO_BACKEND_LOCK", &settings.no_backend_lock.origin, &|| "true".into());
     if let Some(set) = &settings.terraform {
         // Resolved now: the calls below may run elsewhere.
@@ -53,6 +47,12 @@ pub(super) fn handed_down(settings: &Settings, outer: &Env) -> Vec<(Cow<'static,
         };
         typed("TFWRAP_TERRAFORM", &set.origin, &|| path.clone());
     }
+    // Always: what is one stop here must be one stop below, too.
+    let second_signal = match settings.second_signal.value {
+        SecondSignal::Hold => "hold",
+        SecondSignal::Forward => "forward",
+    };
+    env.push(("TFWRAP_SECOND_SIGNAL".into(), second_signal.into()));
     // Always, and the same for all: each beats for the lock, and takes its own fence from that.
     let lease = match settings.lease.value {
         LeaseTerm::Never => OsString::from("never"),

@@ -109,17 +109,6 @@ impl Guard {
         self.file.clone()
     }
 
-    /// Whether a guardian is there to tell of signals.
-    pub(crate) fn has_canary(&self) -> bool {
-        self.guardian.is_some() && !fail_point::is_off("canary")
-    }
-
-    /// Whether the guardian got this signal, too, and had no time yet to say so.
-    pub(crate) fn is_about_to_tell(&self, signal: Signal) -> bool {
-        let guardian = self.guardian.as_ref().and_then(Guardian::process);
-        self.has_canary() && guardian.is_some_and(|guardian| guardian.has_pending(signal))
-    }
-
     /// What a child that is about to start tells the guardian.
     pub(crate) fn announce(&self) -> Option<Announce> {
         self.guardian.as_ref().map(Guardian::announce)

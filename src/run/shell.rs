@@ -77,8 +77,6 @@ pub(super) enum Happening {
     Signal(Received),
     Child(std::io::Result<ChildEvent>),
     Reply(Reply),
-    /// The guardian, too, got this signal.
-    Canary(StopSignal),
     /// The guardian killed the child before its lease could end.
     Fenced,
     /// Something about a lock that is held; which, by its place in [`Shell::kept`].
@@ -311,11 +309,6 @@ impl Shell {
                     return signal;
                 }
                 heard = self.guard.heard() => match heard {
-                    Heard::Signal(signal) => {
-                        if let Some(signal) = StopSignal::of(signal) {
-                            return Happening::Canary(signal);
-                        }
-                    }
                     Heard::Fenced => return Happening::Fenced,
                     Heard::Gone => {
                         if let Some(notice) = self.guard.replace() {

@@ -7,6 +7,10 @@ use std::time::Duration;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::Signal;
 
+mod stops;
+
+use stops::{carry_out, heed_stand_in, of_child};
+
 use super::Context;
 use super::fail_point;
 use super::fresh::{self, Watch};
@@ -21,7 +25,7 @@ use crate::start;
 use crate::store::StoreError;
 use crate::supervise::guardian::Interrupts;
 use crate::supervise::{
-    Action, Canary, Child, ChildEvent, ChildStatus, Event, Judged, Orphans, Reach, Received,
+    Action, Canary, Child, ChildEvent, ChildStatus, Event, Orphans, Reach, Received, Rest,
     SpawnError, Supervisor, Word, suspend_self,
 };
 
@@ -126,7 +130,7 @@ pub(super) async fn quietly(
 
 /// Stops us, as Ctrl-Z means it, until we are continued.
 pub(super) fn suspend(shell: &Shell) {
-    if let Err(error) = suspend_self(Signal::SIGTSTP) {
+    if let Err(error) = suspend_self(Signal::SIGTSTP, false) {
         shell.say(Notice::Warning {
             message: format!("tfwrap could not be suspended: {error}"),
             hint: None,
@@ -148,7 +152,7 @@ pub(super) async fn last_resort(child: &mut Child) {
 async fn gone(child: &mut Child) {
     loop {
         match child.changed().await {
-            Ok(ChildEvent::GroupGone | ChildEvent::Exited { group_gone: true, .. }) => return,
+            Ok(ChildEvent::GroupGone | ChildEvent::Exited { rest: Rest::Gone, .. }) => return,
             Ok(_) => {}
             Err(_) if child.group_is_empty() => return,
             Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
@@ -162,12 +166,14 @@ fn spawn(shell: &mut Shell, command: Command, context: &Context) -> Result<Child
     }
     fail_point::crash();
     let announce = shell.guard.announce();
+    let has_canary = !fail_point::is_off("canary");
     shell.guard.pass_on(true);
-    let child = Child::spawn(command, context.terminal_use, announce);
+    // The stand-in closes what is passed on with the child.
+    let child = Child::spawn(command, context.terminal_use, announce, has_canary);
     shell.guard.pass_on(false);
     fail_point::crash();
     let started = child.as_ref().ok();
-    let process = started.and_then(|it| Orphans::of(it.pid(), !it.is_in_our_group()));
+    let process = started.and_then(|it| Orphans::of(it.pid()));
     for notice in shell.guard.child_runs(process) {
         shell.say(notice);
     }
@@ -211,12 +217,8 @@ async fn drive(
                     continue;
                 }
                 Happening::Signal(received) => {
-                    let judged = canary.ours(uptime(), received, shell.guard.has_canary());
+                    let judged = canary.ours(uptime(), received, child.has_stand_in());
                     let Some(judged) = judged else { continue };
-                    child.event(judged)
-                }
-                Happening::Canary(signal) if shell.guard.has_canary() => {
-                    let Some(judged) = canary.its(uptime(), signal) else { continue };
                     child.event(judged)
                 }
                 Happening::Fenced => {
@@ -224,7 +226,13 @@ async fn drive(
                     shell.say(Notice::Warning { message: FENCED.to_owned(), hint: None });
                     continue;
                 }
-                Happening::Child(Ok(event)) => event.into(),
+                Happening::Child(Ok(ChildEvent::Overheard(overheard))) => {
+                    match heed_stand_in(shell, child, &mut canary, overheard) {
+                        Some(event) => event,
+                        None => continue,
+                    }
+                }
+                Happening::Child(Ok(event)) => of_child(event),
                 Happening::Child(Err(error)) => {
                     last_resort(child).await;
                     return Err(Error::Internal(format!("the child cannot be watched: {error}")));
@@ -243,15 +251,15 @@ async fn drive(
                     Event::MustStop
                 }
                 Happening::Due => match canary.due(uptime()) {
-                    Some(Judged { received, .. }) => {
-                        let stop = Happening::Signal(received).stop();
-                        let child_too =
-                            stop.is_some_and(|stop| shell.guard.is_about_to_tell(stop.signal()));
-                        child.event(Judged { received, child_too })
+                    Some(mut judged) => {
+                        let stop = Happening::Signal(judged.received).stop();
+                        judged.child_too |=
+                            stop.is_some_and(|stop| child.is_about_to_tell(stop.signal()));
+                        child.event(judged)
                     }
                     None => Event::Tick,
                 },
-                Happening::Reply(_) | Happening::Canary(_) => continue,
+                Happening::Reply(_) => continue,
             }
         };
         fail_point::panic_at("running");
@@ -259,14 +267,11 @@ async fn drive(
             shell.guard.interrupts(Interrupts::Sent);
         }
         for action in machine.step(uptime(), event) {
-            tell(shell, action, event, child);
             let interrupts = matches!(action, Action::Interrupt | Action::Quit);
             if interrupts {
                 shell.guard.interrupts(Interrupts::Maybe);
             }
-            if let Err(error) = child.apply(action) {
-                shell.say(Notice::Warning { message: could_not(action, &error), hint: None });
-            }
+            carry_out(shell, child, action, event);
             if interrupts {
                 fail_point::crash();
                 shell.guard.interrupts(Interrupts::Sent);
@@ -281,7 +286,7 @@ async fn drive(
                 }
                 return Ok(Ended { status, stopped, lost });
             }
-            resume |= matches!(action, Action::SuspendSelf(_));
+            resume |= matches!(action, Action::SuspendSelf(_) | Action::SuspendJob(_));
         }
     }
 }
@@ -326,26 +331,4 @@ fn heed_lease(shell: &Shell, index: usize, news: &News, context: &Context) -> Op
         // Said already.
         News::Refused { .. } | News::LastBeat { .. } => None,
     }
-}
-
-fn could_not(action: Action, error: &std::io::Error) -> String {
-    match action {
-        Action::Finished { .. } => format!("the terminal could not be taken back: {error}"),
-        _ => format!("the child could not be signalled: {error}"),
-    }
-}
-
-fn tell(shell: &Shell, action: Action, event: Event, child: &Child) {
-    let Event::Stop(signal, _) = event else { return };
-    let whom = if child.is_in_our_group() { "the child" } else { "the child's process group" };
-    let doing = match action {
-        Action::Interrupt => {
-            format!("SIGINT sent to {whom}; the lock is given back when it has ended")
-        }
-        Action::Quit => format!("SIGQUIT sent to {whom}; the lock is given back when it has ended"),
-        Action::ForwardSecond => format!("a second SIGINT sent to {whom}: it will exit at once"),
-        Action::Withhold(_) => "kept from the child, which is ending already".to_owned(),
-        _ => return,
-    };
-    shell.say(Notice::Stopping { signal: signal.signal().as_str().to_owned(), doing });
 }

@@ -1,7 +1,8 @@
 //! One interrupt, whoever sent how many: whether a signal that reached us reached the child, too.
 //!
-//! Some runners signal every process that they find (GitLab's docker executor, Jenkins). The
-//! guardian stands where the child stands. If it too got the signal, so did the child.
+//! Some signal every process that they find (GitLab's docker executor, Jenkins), or all of a name
+//! or a session (`pkill`). The stand-in stands where the child stands ([`super::stand_in`]). If it
+//! too got a signal, so did the child.
 
 use std::time::Duration;
 
@@ -9,12 +10,12 @@ use super::{Origin, StopSignal, Word};
 use crate::lock::Uptime;
 use crate::supervise::Received;
 
-/// How long a signal of ours waits for word from the guardian: whoever signals every process takes
+/// How long a signal of ours waits for word from the stand-in: whoever signals every process takes
 /// a while to go round.
 const PATIENCE: Duration = Duration::from_millis(150);
 
-/// How long what the guardian told is good for. GitLab's docker executor goes from the highest
-/// process number down, waits up to 6 s for each to end, and takes 10 s in all; the guardian is
+/// How long what the stand-in told is good for. GitLab's docker executor goes from the highest
+/// process number down, waits up to 6 s for each to end, and takes 10 s in all; the stand-in is
 /// before us.
 const MEMORY: Duration = Duration::from_secs(15);
 
@@ -27,39 +28,39 @@ pub struct Judged {
     pub child_too: bool,
 }
 
-/// Puts together what we got and what the guardian got.
+/// Puts together what we got and what the stand-in got.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Canary {
-    /// Ours, in the order in which they came.
-    waiting: Vec<(Uptime, Received)>,
-    /// The guardian's that were not ours yet.
-    heard: Vec<(Uptime, StopSignal)>,
+    /// Ours, in the order in which they came, and until when each waits.
+    waiting: Vec<(Uptime, Judged)>,
+    /// When the stand-in got one that was not ours yet.
+    heard: Option<Uptime>,
 }
 
 impl Canary {
     /// When [`Canary::due`] has something to say.
     #[must_use]
     pub fn deadline(&self) -> Option<Uptime> {
-        self.waiting.first().map(|(since, _)| since.plus(PATIENCE))
+        self.waiting.first().map(|(until, _)| *until)
     }
 
     /// Takes a signal of ours. Returns it at once where nothing is to be waited for; without a
-    /// guardian (`sings`), that is always so.
+    /// stand-in (`sings`), that is always so.
     #[must_use]
     pub fn ours(&mut self, now: Uptime, received: Received, sings: bool) -> Option<Judged> {
-        let from_terminal = received.origin == Origin::Terminal;
-        let Word::Stop(signal) = received.word else {
-            return Some(Judged { received, child_too: false });
-        };
-        if from_terminal || !sings {
-            return Some(Judged { received, child_too: false });
+        let judged = Judged { received, child_too: false };
+        // A key is for our group alone.
+        if !matches!(received.word, Word::Stop(_)) || received.origin == Origin::Terminal {
+            return Some(judged);
         }
-        self.heard.retain(|(at, _)| now.since(*at) <= MEMORY);
-        if let Some(index) = self.heard.iter().position(|(_, heard)| *heard == signal) {
-            self.heard.remove(index);
-            return Some(Judged { received, child_too: true });
+        // Whichever it was: an outer tfwrap makes an INT of it.
+        if self.heard.take().is_some_and(|at| now.since(at) <= MEMORY) {
+            return Some(Judged { child_too: true, ..judged });
         }
-        self.waiting.push((now, received));
+        if !sings {
+            return Some(judged);
+        }
+        self.waiting.push((now.plus(PATIENCE), judged));
         None
     }
 
@@ -67,32 +68,32 @@ impl Canary {
     /// has been asked for all the same.
     #[must_use]
     pub fn undecided(&self) -> Option<StopSignal> {
-        self.waiting.iter().find_map(|(_, received)| match received.word {
+        self.waiting.iter().find_map(|(_, judged)| match judged.received.word {
             Word::Stop(signal) => Some(signal),
             _ => None,
         })
     }
 
-    /// Takes a signal of the guardian's.
-    #[must_use]
-    pub fn its(&mut self, now: Uptime, signal: StopSignal) -> Option<Judged> {
-        let same = |(_, received): &(Uptime, Received)| received.word == Word::Stop(signal);
-        if let Some(index) = self.waiting.iter().position(same) {
-            let (_, received) = self.waiting.remove(index);
-            return Some(Judged { received, child_too: true });
+    /// The stand-in got a signal. What of ours waits for that has waited long enough.
+    pub fn its(&mut self, now: Uptime) {
+        if self.waiting.is_empty() {
+            self.heard = Some(now);
         }
-        self.heard.push((now, signal));
-        None
+        for (until, judged) in &mut self.waiting {
+            *until = now;
+            judged.child_too = true;
+        }
     }
 
-    /// A signal of ours that the guardian has not got, once that is sure enough.
+    /// A signal of ours that is decided on: the stand-in has got it, or has not, once that is sure
+    /// enough.
     #[must_use]
     pub fn due(&mut self, now: Uptime) -> Option<Judged> {
         if self.deadline().is_none_or(|at| now < at) {
             return None;
         }
-        let (_, received) = self.waiting.remove(0);
-        Some(Judged { received, child_too: false })
+        let (_, judged) = self.waiting.remove(0);
+        Some(judged)
     }
 }
 
@@ -111,28 +112,42 @@ mod tests {
     }
 
     #[test]
-    fn what_the_guardian_got_the_child_got_whoever_was_first() {
+    fn what_the_stand_in_got_the_child_got_whoever_was_first() {
         let too = Some(Judged { received: TERM, child_too: true });
         let mut canary = Canary::default();
         assert_eq!(canary.ours(at(0), TERM, true), None);
-        assert_eq!(canary.its(at(100), StopSignal::Terminate), too);
+        canary.its(at(100));
+        assert_eq!(canary.deadline(), Some(at(100)));
+        assert_eq!(canary.due(at(100)), too);
         assert_eq!((canary.deadline(), canary.undecided()), (None, None));
+        // By then the stand-in has ended; and an outer tfwrap sends an INT for whatever came.
+        for ours in [TERM, INT] {
+            let mut canary = Canary::default();
+            canary.its(at(0));
+            assert_eq!(canary.ours(at(6_000), ours, false).map(|it| it.child_too), Some(true));
+            assert_eq!(canary.ours(at(6_001), ours, true), None, "a second one is another one");
+        }
+    }
+
+    #[test]
+    fn all_that_waits_was_meant() {
         let mut canary = Canary::default();
-        assert_eq!(canary.its(at(0), StopSignal::Terminate), None);
-        assert_eq!(canary.ours(at(6_000), TERM, true), too);
-        assert_eq!(canary.ours(at(6_001), TERM, true), None, "a second one is another one");
+        assert_eq!(canary.ours(at(0), TERM, true), None);
+        assert_eq!(canary.ours(at(1), INT, true), None);
+        canary.its(at(2));
+        assert_eq!(canary.due(at(2)).map(|it| it.child_too), Some(true));
+        assert_eq!(canary.due(at(2)).map(|it| it.child_too), Some(true));
+        assert_eq!(canary.ours(at(3), TERM, true), None);
     }
 
     #[test]
     fn a_signal_to_us_alone_waits_and_is_then_ours_alone() {
         let mut canary = Canary::default();
         assert_eq!(canary.ours(at(0), TERM, true), None);
-        assert_eq!(canary.ours(at(50), INT, true), None);
         assert_eq!(canary.due(at(149)), None);
         assert_eq!(canary.undecided(), Some(StopSignal::Terminate));
         assert_eq!(canary.due(at(150)), Some(Judged { received: TERM, child_too: false }));
         assert_eq!(canary.due(at(150)), None);
-        assert_eq!(canary.its(at(160), StopSignal::Interrupt).map(|it| it.child_too), Some(true));
     }
 
     #[test]
@@ -148,7 +163,7 @@ mod tests {
     #[test]
     fn what_was_heard_long_ago_means_nothing() {
         let mut canary = Canary::default();
-        assert_eq!(canary.its(at(0), StopSignal::Terminate), None);
+        canary.its(at(0));
         assert_eq!(canary.ours(at(15_001), TERM, true), None);
     }
 }

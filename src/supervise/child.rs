@@ -11,27 +11,25 @@
 //! are the foreground job, we do what a shell does for its jobs: the child's group becomes the
 //! foreground, and comes back to us when the child ends or is stopped.
 //!
-//! That is right only where we are *alone* in our group. In `tfwrap plan | less`, `less` is in it
-//! too and would lose the keyboard (a background reader is stopped); in `./deploy.sh`, the script's
-//! shell is, and would no longer be suspended with us or see the interrupt that ends its loop. There
-//! the child stays in the group with all of us. The terminal's keys then reach it without us, and
-//! are not forwarded; what is sent to us alone is forwarded to the child alone, since the group has
-//! others in it. The price: a signal sent by hand to that whole group (`kill -INT -PGID`) reaches
-//! the child twice, and what the child leaves behind cannot be ended as a group. No CI is in this
-//! case ([`TerminalUse::LeaveAlone`]).
+//! At once only where we are *alone* in our group. In `tfwrap plan | less`, `less` is in it too and
+//! would lose the keyboard; in `./deploy.sh`, the script's shell is, and would no longer be suspended
+//! with us or see the interrupt that ends its loop. There, and in CI ([`TerminalUse::LeaveAlone`]),
+//! the child gets the terminal when it reads it, which stops it; what its keys and its hang-up do to
+//! our group meanwhile, we pass on.
 //!
 //! To be alone cannot be seen from the group's number: a shell makes the first process of any
 //! pipeline the leader of its group. So the other members are looked for in `/proc`; where that is
 //! missing, others are assumed.
 //!
-//! In the background the terminal is never taken. When the child reads it there, it is stopped,
-//! and so are we, as the shell expects; it is given the terminal when the job is brought to the
-//! foreground.
+//! In the background the terminal is never taken. When the child reads it there, it is stopped, and
+//! so is our whole group, as the kernel would have done it; the child is given the terminal when the
+//! job is brought to the foreground. Where no shell would do that, the child stands alone, and is
+//! continued when it is to end.
 //!
-//! When the terminal is closed, the kernel hangs up on the foreground group, which is the child's:
-//! Terraform would die where it stands, its state unsaved. So on a terminal the child ignores
-//! SIGHUP, as under `nohup`; we hear of it from the shell, which tells its jobs, and the child gets
-//! our SIGINT.
+//! When the terminal is closed, the kernel hangs up on the foreground group, which may be the
+//! child's: Terraform would die where it stands, its state unsaved. So on a terminal the child
+//! ignores SIGHUP, as under `nohup`; we hear of it from the shell, which tells its jobs, or from the
+//! stand-in, and the child gets our SIGINT.
 //!
 //! # Streams
 //!
@@ -45,17 +43,20 @@
 //! subreaper instead, so that whatever the child leaves behind becomes our child, also as PID 1
 //! of a container, and its end is noticed and reaped.
 
+mod changes;
 mod group;
 mod spawn;
 mod sys;
 mod terminal;
+mod told;
 
 pub(super) use group::members;
 pub use spawn::{SpawnError, TerminalUse};
 pub(super) use sys::ignored_at_start;
 pub(crate) use sys::lent_descriptor;
 pub use sys::{Announce, exec, suspend_self};
-pub(super) use sys::{detach, stand_apart, watch};
+pub(super) use sys::{close_all_else, detach, stand_apart, watch};
+pub use told::Whom;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -63,14 +64,17 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use nix::sys::signal::{Signal, kill, killpg};
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus};
-use nix::unistd::{Pid, getpgid, getpgrp};
-use rustix::process::{WaitId, WaitIdOptions, WaitIdStatus, WaitOptions};
+use nix::unistd::Pid;
 use tokio::io::unix::AsyncFd;
 
-use super::{Action, ChildStatus, Event, Judged, Origin, PassSignal, Reach, StopSignal, Word};
+use super::stand_in::{Overheard, StandIn};
+use super::targets::runs_tfwrap;
+use super::{
+    Action, ChildStatus, Event, Judged, Origin, PassSignal, Reach, Rest, StopSignal, Watch, Word,
+};
 use sys::Hangup;
 use terminal::Terminal;
+use told::Told;
 
 /// How often a group is looked at whose last members are not our children, so that nobody tells us
 /// of their end.
@@ -80,38 +84,22 @@ const GROUP_POLL: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ChildEvent {
     /// A signal stopped it.
-    Stopped(Signal),
+    Stopped(Signal, Watch),
     /// It goes on.
     Continued,
     /// It ended.
     Exited {
         /// How.
         status: ChildStatus,
-        /// Whether nothing else of its group is left. If not, [`ChildEvent::GroupGone`] follows.
-        group_gone: bool,
+        /// What is left of its group. If anything, [`ChildEvent::GroupGone`] follows.
+        rest: Rest,
     },
+    /// Those who were interrupted have ended, or no Terraform is left of the rest.
+    TerraformGone,
     /// Now nothing of its group is left.
     GroupGone,
-}
-
-impl From<ChildEvent> for Event {
-    fn from(event: ChildEvent) -> Self {
-        match event {
-            ChildEvent::Stopped(signal) => Self::ChildStopped(signal),
-            ChildEvent::Continued => Self::ChildContinued,
-            ChildEvent::Exited { status, group_gone } => Self::ChildExited { status, group_gone },
-            ChildEvent::GroupGone => Self::GroupGone,
-        }
-    }
-}
-
-/// Where the child was put.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Seat {
-    /// In a group of its own.
-    OwnGroup,
-    /// In ours, with others.
-    OurGroup,
+    /// A stop came to where the child stands.
+    Overheard(Overheard),
 }
 
 /// What still lives.
@@ -129,11 +117,18 @@ enum Alive {
 /// Dropping it does nothing to the process.
 pub struct Child {
     leader: Pid,
-    seat: Seat,
     terminal: Option<Terminal>,
     /// Whether the terminal is handed over when we are the foreground, or only when asked for.
     terminal_use: TerminalUse,
+    /// Whether it stands still because it asked for the terminal.
+    wants_terminal: bool,
+    frozen: bool,
     hangup: Hangup,
+    told: Told,
+    last_whom: Whom,
+    /// Whether what is left after its end has a Terraform, as far as was told.
+    rest_has_terraform: bool,
+    stand_in: Option<StandIn>,
     /// Readable when the child has ended; nothing on kernels before 5.3 and where a sandbox
     /// refuses it, where SIGCHLD alone must do.
     pidfd: Option<AsyncFd<OwnedFd>>,
@@ -143,31 +138,57 @@ pub struct Child {
 }
 
 impl Child {
-    /// The child's process ID; also its group's, unless [`Child::is_in_our_group`].
+    /// The child's process ID; also its group's.
     #[must_use]
     pub fn pid(&self) -> Pid {
         self.leader
     }
 
-    /// Whether the child shares our group.
+    /// To whom the last interrupt went.
     #[must_use]
-    pub fn is_in_our_group(&self) -> bool {
-        self.seat == Seat::OurGroup
+    pub fn whom(&self) -> &Whom {
+        &self.last_whom
+    }
+
+    /// Whether somebody stands where the child stands, and tells of what comes there.
+    #[must_use]
+    pub fn has_stand_in(&self) -> bool {
+        self.stand_in.is_some()
+    }
+
+    /// Whether this signal came to where the child stands, too, and that is about to be told.
+    #[must_use]
+    pub fn is_about_to_tell(&self, signal: Signal) -> bool {
+        self.stand_in.as_ref().is_some_and(|it| it.is_about_to_tell(signal))
+    }
+
+    /// Whether the child does not heed this stop.
+    #[must_use]
+    pub fn is_deaf_to(&self, signal: StopSignal) -> bool {
+        self.hangup == Hangup::Ignored && signal == StopSignal::Hangup
+    }
+
+    /// Whoever could be interrupted has it from somebody else, and gets none from us; whether that
+    /// is anybody.
+    pub fn have_it_already(&mut self) -> bool {
+        self.told.have_it_already()
     }
 
     /// What a signal means while this child runs.
     #[must_use]
     pub fn event(&self, Judged { received, child_too }: Judged) -> Event {
-        let unheard =
-            self.hangup == Hangup::Ignored && received.word == Word::Stop(StopSignal::Hangup);
-        let shared = self.is_in_our_group() && received.origin == Origin::Terminal;
-        let reached = (shared || child_too) && !unheard;
-        let reach = if reached { Reach::ChildToo } else { Reach::UsOnly };
         match received.word {
-            Word::Stop(signal) => Event::Stop(signal, reach),
-            Word::Suspend => Event::Suspend(reach),
+            Word::Stop(signal) => {
+                let reach = match received.origin {
+                    _ if child_too && !self.is_deaf_to(signal) => Reach::ChildToo,
+                    Origin::Sent { pid, .. } if runs_tfwrap(Pid::from_raw(pid)) => Reach::Relayed,
+                    _ => Reach::UsOnly,
+                };
+                Event::Stop(signal, reach)
+            }
+            Word::Suspend => Event::Suspend,
             Word::Resume => Event::Resume,
-            Word::Pass(signal) => Event::Pass(signal, reach),
+            Word::Pass(signal) => Event::Pass(signal),
         }
     }
 
@@ -181,17 +202,35 @@ impl Child {
             if let Some(event) = self.look()? {
                 return Ok(event);
             }
-            // What is taken here is only the hint to look, never the event itself.
-            match self.alive {
-                Alive::Leader => tokio::select! {
-                    ended = ended(self.pidfd.as_ref()) => ended?,
-                    _ = self.sigchld.next() => {}
+            // What is taken here is only the hint to look, but for what the stand-in says.
+            let must_look = self.alive == Alive::Others || self.told.must_look();
+            let look = async {
+                if must_look {
+                    tokio::time::sleep(GROUP_POLL).await;
+                } else {
+                    std::future::pending::<()>().await;
+                }
+            };
+            let stand_in = self.stand_in.as_mut();
+            let overheard = async {
+                match stand_in {
+                    Some(stand_in) => stand_in.heard().await,
+                    None => std::future::pending().await,
+                }
+            };
+            if self.alive == Alive::Nobody {
+                std::future::pending::<()>().await;
+            }
+            tokio::select! {
+                ended = ended(self.pidfd.as_ref()), if self.alive == Alive::Leader => ended?,
+                () = self.told.ended() => {}
+                _ = self.sigchld.next() => {}
+                () = look => {}
+                overheard = overheard => match overheard {
+                    Some(overheard) => return Ok(ChildEvent::Overheard(overheard)),
+                    // It has said what it had to say.
+                    None => self.stand_in = None,
                 },
-                Alive::Others => tokio::select! {
-                    _ = self.sigchld.next() => {}
-                    () = tokio::time::sleep(GROUP_POLL) => {}
-                },
-                Alive::Nobody => std::future::pending().await,
             }
         }
     }
@@ -206,22 +245,29 @@ impl Child {
     /// cannot be moved. That the target is gone is no error.
     pub fn apply(&mut self, action: Action) -> io::Result<()> {
         match action {
-            Action::Interrupt | Action::ForwardSecond => self.send(Signal::SIGINT),
+            Action::Interrupt | Action::ForwardSecond => self.interrupt(action),
             Action::Quit => self.send(Signal::SIGQUIT),
-            Action::Kill => self.send(Signal::SIGKILL),
+            // Whatever takes this long to save its state is let.
+            Action::KillRest if self.told.has_terraform() => Ok(()),
+            Action::Kill | Action::KillRest => self.send(Signal::SIGKILL),
             Action::StopGroup => self.send(Signal::SIGTSTP),
-            Action::Freeze => self.send(Signal::SIGSTOP),
-            Action::Thaw => self.send(Signal::SIGCONT),
-            Action::SuspendSelf(signal) => {
-                if let Some(terminal) = &mut self.terminal {
-                    terminal.take_back_for_now()?;
-                }
-                suspend_self(signal)
+            Action::Freeze => {
+                self.frozen = true;
+                self.send(Signal::SIGSTOP)
+            }
+            Action::Thaw => {
+                self.frozen = false;
+                self.send(Signal::SIGCONT)
+            }
+            Action::SuspendSelf(signal) => self.suspend(signal, false),
+            Action::SuspendJob(signal) => {
+                self.suspend(signal, group::alone_in_our_group() != Some(true))
             }
             Action::ContinueGroup => {
                 // Also when the terminal could not be given: it must not stay stopped for that.
                 let given =
                     if self.may_have_the_terminal() { self.give_terminal() } else { Ok(()) };
+                self.wants_terminal = false;
                 self.send(Signal::SIGCONT)?;
                 given
             }
@@ -237,25 +283,50 @@ impl Child {
         }
     }
 
-    /// Whether nothing of the child's group lives any more, the child included. In our own group
-    /// the child alone counts.
+    /// Whether nothing of the child's group lives any more, the child included.
     #[must_use]
     pub fn group_is_empty(&mut self) -> bool {
-        if self.alive == Alive::Others && (self.is_in_our_group() || group::is_empty(self.leader)) {
+        let stand_in = self.stand_in.as_ref().map(StandIn::pid);
+        if self.alive == Alive::Others && group::is_empty(self.leader, stand_in) {
             self.alive = Alive::Nobody;
+            self.stand_in = None;
         }
         self.alive == Alive::Nobody
     }
 
-    fn send(&self, signal: Signal) -> io::Result<()> {
-        match (self.seat, self.alive) {
-            (_, Alive::Nobody) => Ok(()),
-            (Seat::OwnGroup, Alive::Leader | Alive::Others) => {
-                sent(signal, "process group", self.leader, killpg(self.leader, signal))
-            }
-            // Never our own group: on GitHub even the runner is in it.
-            (Seat::OurGroup, _) => self.send_to_leader(signal),
+    fn rest(&mut self) -> Rest {
+        if self.group_is_empty() {
+            return Rest::Gone;
         }
+        self.rest_has_terraform = self.told.has_terraform();
+        if self.rest_has_terraform { Rest::Terraform } else { Rest::Others }
+    }
+
+    fn interrupt(&mut self, action: Action) -> io::Result<()> {
+        // Its number may be another group's.
+        self.last_whom = Whom::Nobody;
+        if self.alive != Alive::Nobody {
+            self.last_whom = if action == Action::ForwardSecond {
+                self.told.interrupt_again(self.frozen)?
+            } else {
+                self.told.interrupt(self.frozen)?
+            };
+        }
+        Ok(())
+    }
+
+    fn suspend(&mut self, signal: Signal, all_of_our_group: bool) -> io::Result<()> {
+        if let Some(terminal) = &mut self.terminal {
+            terminal.take_back_for_now()?;
+        }
+        suspend_self(signal, all_of_our_group)
+    }
+
+    fn send(&self, signal: Signal) -> io::Result<()> {
+        if self.alive == Alive::Nobody {
+            return Ok(());
+        }
+        sent(signal, "process group", self.leader, killpg(self.leader, signal))
     }
 
     fn send_to_leader(&self, signal: Signal) -> io::Result<()> {
@@ -267,93 +338,26 @@ impl Child {
         }
     }
 
-    /// Whether the child's group is to be the foreground, now that we are.
+    /// Whether the child's group is to be the foreground: now that we are, or because it stands
+    /// still for want of it where nobody types.
     fn may_have_the_terminal(&self) -> bool {
-        self.terminal_use == TerminalUse::HandOver
-            && self.terminal_is_ours()
-            && group::alone_in_our_group() == Some(true)
+        let in_ci = self.terminal_use == TerminalUse::LeaveAlone;
+        let asks = self.wants_terminal && (in_ci || self.terminal_is_ours());
+        asks || (!in_ci && self.terminal_is_ours() && group::alone_in_our_group() == Some(true))
     }
 
     fn terminal_is_ours(&self) -> bool {
-        self.seat == Seat::OwnGroup && self.terminal.as_ref().is_some_and(Terminal::is_ours)
+        self.terminal.as_ref().is_some_and(Terminal::is_ours)
+    }
+
+    /// Whether we are to stop with the child.
+    fn watch(&self) -> Watch {
+        let on_terminal = self.terminal_use == TerminalUse::HandOver && self.terminal.is_some();
+        if on_terminal && group::is_job_of_a_shell() { Watch::Shell } else { Watch::Nobody }
     }
 
     fn give_terminal(&mut self) -> io::Result<()> {
         self.terminal.as_mut().map_or(Ok(()), |terminal| terminal.lend_again(self.leader))
-    }
-
-    /// Takes what has happened since, without waiting.
-    fn look(&mut self) -> io::Result<Option<ChildEvent>> {
-        match self.alive {
-            Alive::Leader => {
-                let options = WaitIdOptions::EXITED
-                    | WaitIdOptions::STOPPED
-                    | WaitIdOptions::CONTINUED
-                    | WaitIdOptions::NOHANG;
-                let change = rustix::process::waitid(WaitId::Pid(id(self.leader)), options)?;
-                self.reap_adopted();
-                change.map_or(Ok(None), |change| self.leader_changed(&change))
-            }
-            Alive::Others => {
-                self.reap_adopted();
-                Ok(self.group_is_empty().then_some(ChildEvent::GroupGone))
-            }
-            Alive::Nobody => Ok(None),
-        }
-    }
-
-    fn leader_changed(&mut self, change: &WaitIdStatus) -> io::Result<Option<ChildEvent>> {
-        if change.continued() {
-            return Ok(Some(ChildEvent::Continued));
-        }
-        if let Some(signal) = change.stopping_signal() {
-            let signal = Signal::try_from(signal)?;
-            let wants_terminal = matches!(signal, Signal::SIGTTIN | Signal::SIGTTOU);
-            // In CI, or with others who do not use it: nobody else could give it the terminal,
-            // since to the shell we are its foreground job already.
-            // If that fails, it is a stopped child like any other.
-            if wants_terminal
-                && self.terminal_is_ours()
-                && self.give_terminal().and_then(|()| self.send(Signal::SIGCONT)).is_ok()
-            {
-                return Ok(None);
-            }
-            return Ok(Some(ChildEvent::Stopped(signal)));
-        }
-        let status = if let Some(signal) = change.terminating_signal() {
-            ChildStatus::Signaled(signal)
-        } else if let Some(code) = change.exit_status().and_then(|code| u8::try_from(code).ok()) {
-            ChildStatus::Exited(code)
-        } else {
-            return Err(io::Error::other(format!("waitid(2) answered {change:?}")));
-        };
-        self.alive = Alive::Others;
-        self.reap_adopted();
-        Ok(Some(ChildEvent::Exited { status, group_gone: self.group_is_empty() }))
-    }
-
-    /// Reaps what has ended and became our child only because its own parent did.
-    ///
-    /// Never what we started ourselves (the helper of a credentials process): that is somebody
-    /// else's to wait for. It can be told by its group, which is ours.
-    /// This is housekeeping: what cannot be reaped stays a zombie until we end, and zombies do not
-    /// count as alive.
-    fn reap_adopted(&self) {
-        if self.seat == Seat::OwnGroup && self.alive == Alive::Others {
-            while let Ok(Some(_)) = rustix::process::waitpgid(id(self.leader), WaitOptions::NOHANG)
-            {
-            }
-        }
-        let peek = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-        // Ends with ECHILD or StillAlive; or with EINVAL at one that a real-time signal ended.
-        while let Ok(WaitStatus::Exited(ended, _) | WaitStatus::Signaled(ended, ..)) =
-            nix::sys::wait::waitid(Id::All, peek)
-        {
-            let is_ours = ended == self.leader || getpgid(Some(ended)) == Ok(getpgrp());
-            if is_ours || rustix::process::waitpid(Some(id(ended)), WaitOptions::NOHANG).is_err() {
-                return;
-            }
-        }
     }
 }
 

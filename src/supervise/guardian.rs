@@ -8,11 +8,9 @@
 //! interrupts the child once, and starts the program that keeps the locks until the child has ended
 //! and releases them then.
 //!
-//! It is also
-//!
-//! - the fence of a tfwrap that is stopped or stuck: it kills the child before its lease ends;
-//! - the canary: it stands where the child stands. A runner that signals every process reaches it,
-//!   too, and then the child needs no interrupt of ours ([`super::canary`]).
+//! It is also the fence of a tfwrap that is stopped or stuck: it kills the child before its lease
+//! ends. And where it was signalled itself, so probably was every process: then the child that
+//! outlives tfwrap needs no interrupt of its own.
 
 mod message;
 mod orphaned;
@@ -25,7 +23,6 @@ use std::ffi::{CStr, OsStr};
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use rustix::io::Errno;
 use rustix::net::{
@@ -58,8 +55,6 @@ const WITHHELD: [&str; 4] = [
 /// What the guardian told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Heard {
-    /// It got this signal.
-    Signal(Signal),
     /// It killed the child before the end of its lease.
     Fenced,
     /// It has ended.
@@ -175,15 +170,11 @@ impl Guardian {
             let mut words = [0; 16];
             match recv(self.socket.get_ref(), &mut words[..], RecvFlags::DONTWAIT) {
                 Ok((_, 0)) => return Heard::Gone,
-                Ok(_) => match words {
-                    [message::SIGNAL, number, ..] => {
-                        if let Ok(signal) = Signal::try_from(i32::from(number)) {
-                            return Heard::Signal(signal);
-                        }
+                Ok(_) => {
+                    if words[0] == message::FENCED {
+                        return Heard::Fenced;
                     }
-                    [message::FENCED, ..] => return Heard::Fenced,
-                    _ => {}
-                },
+                }
                 Err(Errno::AGAIN) => ready.clear_ready(),
                 Err(Errno::INTR) => {}
                 Err(_) => return Heard::Gone,

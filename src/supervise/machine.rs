@@ -2,12 +2,15 @@
 
 #[cfg(test)]
 mod tests;
+mod words;
+
+pub use words::{Action, Event, Rest, StopCause, Watch};
 
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use super::{ChildStatus, PassSignal, Policy, Reach, SecondSignal, StopSignal};
+use super::{ChildStatus, Policy, Reach, SecondSignal, StopSignal};
 use crate::lock::Uptime;
 
 /// How long what is left of the group after a stopped child's end may take to end by itself.
@@ -16,89 +19,21 @@ use crate::lock::Uptime;
 /// whenever the child itself is quick.
 pub const GROUP_GRACE: Duration = Duration::from_secs(3);
 
+/// For how long after the first stop an equal one is the same: `timeout` signals the process and
+/// then its group, a shell and the kernel both tell of a terminal that is closed, and an outer
+/// tfwrap makes an INT of the TERM that everybody got.
+pub const ECHO: Duration = Duration::from_secs(1);
+
+/// How long a wrapper may take to end by itself, after the Terraform that was interrupted below it.
+const REST_AFTER: Duration = Duration::from_millis(500);
+
+/// How often a child that stops again and again while it is to end is continued at once; then every
+/// [`CONTINUE`], which leaves the processor to others.
+const CONTINUES: u16 = 1000;
+const CONTINUE: Duration = Duration::from_millis(20);
+
 /// How long a request of a child that was ended by force may still be in flight.
 pub const SETTLE: Duration = Duration::from_secs(2);
-
-/// What happened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Event {
-    /// We were asked to end.
-    Stop(StopSignal, Reach),
-    /// We were asked to stop for a while.
-    Suspend(Reach),
-    /// We go on. Fed after a SIGCONT, and whenever [`Action::SuspendSelf`] has returned; whoever
-    /// feeds it has checked before that the child may go on (the lease).
-    Resume,
-    /// A signal that is not for us.
-    Pass(PassSignal, Reach),
-    /// The child was stopped by this signal.
-    ChildStopped(Signal),
-    /// The child goes on.
-    ChildContinued,
-    /// The child ended.
-    ChildExited {
-        /// How.
-        status: ChildStatus,
-        /// Whether nothing else of its group is left.
-        group_gone: bool,
-    },
-    /// Nothing is left of the group, the child included.
-    GroupGone,
-    /// The child must end, gracefully: its lock is lost, or will be soon.
-    MustStop,
-    /// The child must stand still until [`Event::Thaw`]: it is not known whether its lock is ours.
-    Freeze,
-    /// The lock is ours.
-    Thaw,
-    /// The child must be gone now.
-    MustKill,
-    /// Time passed.
-    Tick,
-}
-
-/// What is to be done; [`super::Child::apply`] does it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Action {
-    /// SIGINT to the group.
-    Interrupt,
-    /// A second SIGINT to the group: Terraform then exits at once.
-    ForwardSecond,
-    /// SIGQUIT to the group.
-    Quit,
-    /// SIGKILL to the group. Repeated until nothing is left.
-    Kill,
-    /// SIGTSTP to the group.
-    StopGroup,
-    /// Take the terminal back and stop ourselves by this signal, so that the shell sees its job
-    /// stopped. Returns when we go on; then feed [`Event::Resume`].
-    SuspendSelf(Signal),
-    /// Give the terminal to the group if it is ours to give, and SIGCONT.
-    ContinueGroup,
-    /// SIGSTOP to the group.
-    Freeze,
-    /// SIGCONT to the group.
-    Thaw,
-    /// This signal, as it is.
-    PassOn(PassSignal),
-    /// Nothing, but the user should hear that this stop was not passed on.
-    Withhold(StopSignal),
-    /// It is over; the lock may go.
-    Finished {
-        /// How the child ended.
-        status: ChildStatus,
-        /// What ended it, unless it was of its own accord.
-        stopped_by: Option<StopCause>,
-    },
-}
-
-/// Why a child was asked to end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum StopCause {
-    /// The first signal that came in.
-    Signal(StopSignal),
-    /// [`Event::MustStop`] or [`Event::MustKill`].
-    Order,
-}
 
 /// Where the child is on its way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -131,8 +66,17 @@ pub struct Supervisor {
     stopped_by: Option<StopCause>,
     /// Stops from outside: none, one, two, more.
     stops: u8,
+    /// The first of them, and when it came.
+    first: Option<(StopSignal, Uptime)>,
     /// When the group is killed.
     kill_at: Option<Uptime>,
+    /// When what is left of it is killed.
+    kill_rest_at: Option<Uptime>,
+    /// When those hear of the stop who go on after their Terraform has ended.
+    interrupt_rest_at: Option<Uptime>,
+    /// When a child that stops again and again is continued, and how often it was.
+    continue_at: Option<Uptime>,
+    continues: u16,
     force: Force,
     child_is_stopped: bool,
     frozen: bool,
@@ -148,7 +92,12 @@ impl Supervisor {
             phase: Phase::Running,
             stopped_by: None,
             stops: 0,
+            first: None,
             kill_at: None,
+            kill_rest_at: None,
+            interrupt_rest_at: None,
+            continue_at: None,
+            continues: 0,
             force: Force::None,
             child_is_stopped: false,
             frozen: false,
@@ -160,7 +109,10 @@ impl Supervisor {
     #[must_use]
     pub fn deadline(&self) -> Option<Uptime> {
         match self.phase {
-            Phase::Running | Phase::Ending(_) => self.kill_at,
+            Phase::Running => {
+                [self.kill_at, self.continue_at, self.interrupt_rest_at].into_iter().flatten().min()
+            }
+            Phase::Ending(_) => self.kill_at.into_iter().chain(self.kill_rest_at).min(),
             Phase::Settling(_, until) => Some(until),
             Phase::Finished => None,
         }
@@ -192,10 +144,24 @@ impl Supervisor {
                 if was_frozen && !self.child_is_stopped { vec![Action::Thaw] } else { Vec::new() }
             }
             (_, Event::Tick) if self.kill_at.is_some_and(|at| now >= at) => self.kill(now),
+            (Phase::Ending(_), Event::Tick) if self.kill_rest_at.is_some_and(|at| now >= at) => {
+                self.force = Force::Killed;
+                self.kill_rest_at = Some(now.plus(GROUP_GRACE));
+                vec![Action::KillRest]
+            }
+            (Phase::Running, Event::Tick) if self.interrupt_rest_at.is_some_and(|at| now >= at) => {
+                self.interrupt_rest_at = None;
+                if self.force < Force::Killed { vec![Action::Interrupt] } else { Vec::new() }
+            }
+            (Phase::Running, Event::Tick) if self.continue_at.is_some_and(|at| now >= at) => {
+                self.continue_at = None;
+                vec![Action::ContinueGroup]
+            }
             (_, Event::MustStop | Event::Tick) => Vec::new(),
 
             (Phase::Running, event) => self.while_running(now, event),
             (Phase::Ending(status), Event::GroupGone) => self.group_gone(now, status),
+            (Phase::Ending(_), Event::TerraformGone) => self.end_the_rest(now),
             // The rest of the group is on its way out: only its end is of interest.
             (Phase::Ending(_), _) => Vec::new(),
         }
@@ -203,27 +169,32 @@ impl Supervisor {
 
     fn while_running(&mut self, now: Uptime, event: Event) -> Vec<Action> {
         match event {
-            Event::ChildExited { status, group_gone } => self.child_exited(now, status, group_gone),
-            Event::ChildStopped(signal) => self.suspended(signal),
+            Event::ChildExited { status, rest } => self.child_exited(now, status, rest),
+            Event::ChildStopped(signal, watch) => self.suspended(now, signal, watch),
             Event::ChildContinued => {
                 self.child_is_stopped = false;
                 Vec::new()
             }
-            Event::Suspend(reach) => {
+            Event::Suspend => {
                 self.suspend_asked = true;
-                match reach {
-                    _ if self.child_is_stopped => self.suspended(Signal::SIGTSTP),
-                    Reach::UsOnly => vec![Action::StopGroup],
-                    Reach::ChildToo => Vec::new(),
+                if self.child_is_stopped {
+                    self.suspended(now, Signal::SIGTSTP, Watch::Shell)
+                } else {
+                    vec![Action::StopGroup]
                 }
             }
             Event::Resume => {
                 self.suspend_asked = false;
                 if self.frozen { Vec::new() } else { vec![Action::ContinueGroup] }
             }
-            Event::Pass(signal, Reach::UsOnly) => vec![Action::PassOn(signal)],
+            Event::Pass(signal) => vec![Action::PassOn(signal)],
+            // A script goes on with its next command: it has not heard of the stop yet.
+            Event::TerraformGone if self.stopped_by.is_some() => {
+                self.interrupt_rest_at = Some(now.plus(REST_AFTER));
+                Vec::new()
+            }
             // Told before; or by a child that has not ended.
-            Event::Pass(_, Reach::ChildToo)
+            Event::TerraformGone
             | Event::Stop(..)
             | Event::MustStop
             | Event::MustKill
@@ -235,7 +206,14 @@ impl Supervisor {
     }
 
     fn stop(&mut self, now: Uptime, signal: StopSignal, reach: Reach) -> Vec<Action> {
+        let is_equal = |first: StopSignal| signal == first || reach == Reach::Relayed;
+        let is_echo =
+            |(first, at)| signal == StopSignal::Hangup || (is_equal(first) && now.since(at) < ECHO);
+        if self.first.is_some_and(is_echo) {
+            return Vec::new();
+        }
         self.stops = self.stops.saturating_add(1);
+        self.first.get_or_insert((signal, now));
         let reached = reach == Reach::ChildToo;
         if self.stopped_by.is_none() {
             // Go ends a program on SIGQUIT where it stands.
@@ -287,23 +265,35 @@ impl Supervisor {
         self.force = self.force.max(Force::Hurried);
     }
 
-    fn suspended(&mut self, signal: Signal) -> Vec<Action> {
+    fn suspended(&mut self, now: Uptime, signal: Signal, watch: Watch) -> Vec<Action> {
         if self.frozen && signal == Signal::SIGSTOP {
             return Vec::new();
         }
         self.child_is_stopped = true;
         let by_job_control = matches!(signal, Signal::SIGTSTP | Signal::SIGTTIN | Signal::SIGTTOU);
-        // Somebody else's SIGSTOP is between them and the child: nobody would wake us again.
-        if by_job_control {
-            vec![Action::SuspendSelf(signal)]
-        } else if self.suspend_asked {
-            vec![Action::SuspendSelf(Signal::SIGTSTP)]
+        if self.suspend_asked {
+            vec![Action::SuspendSelf(if by_job_control { signal } else { Signal::SIGTSTP })]
+        } else if self.stopped_by.is_some() && !self.frozen {
+            // It is to end, and must hear of it, though it reads a terminal that is not its own.
+            self.go_on(now)
+        } else if by_job_control && watch == Watch::Shell {
+            vec![Action::SuspendJob(signal)]
         } else {
+            // Whoever stopped it, it is between them and the child: nobody would wake us again.
             Vec::new()
         }
     }
 
-    fn child_exited(&mut self, now: Uptime, status: ChildStatus, group_gone: bool) -> Vec<Action> {
+    fn go_on(&mut self, now: Uptime) -> Vec<Action> {
+        if self.continues == CONTINUES {
+            self.continue_at = Some(now.plus(CONTINUE));
+            return Vec::new();
+        }
+        self.continues += 1;
+        vec![Action::ContinueGroup]
+    }
+
+    fn child_exited(&mut self, now: Uptime, status: ChildStatus, rest: Rest) -> Vec<Action> {
         // Killed by whomever, for instance for want of memory.
         if status == ChildStatus::Signaled(Signal::SIGKILL as i32) {
             self.hurried();
@@ -313,12 +303,27 @@ impl Supervisor {
             // What a provisioner left running it left on purpose, as with bare Terraform.
             return self.finish(status);
         }
-        if group_gone {
+        if rest == Rest::Gone {
             return self.group_gone(now, status);
         }
         self.phase = Phase::Ending(status);
-        let due = now.plus(GROUP_GRACE);
-        self.kill_at = Some(self.kill_at.map_or(due, |at| at.min(due)));
+        match (rest, self.stopped_by) {
+            // A wrapper that a signal ended: whoever sent that has told its Terraform, or has not
+            // meant it.
+            (Rest::Terraform, None) => Vec::new(),
+            (Rest::Terraform, Some(_)) => {
+                if self.force < Force::Killed {
+                    vec![Action::Interrupt]
+                } else {
+                    Vec::new()
+                }
+            }
+            _ => self.end_the_rest(now),
+        }
+    }
+
+    fn end_the_rest(&mut self, now: Uptime) -> Vec<Action> {
+        self.kill_rest_at.get_or_insert(now.plus(GROUP_GRACE));
         if self.force == Force::Killed { Vec::new() } else { vec![Action::Interrupt] }
     }
 

@@ -8,9 +8,9 @@
 //! - [`Supervisor`] decides. It has no clock and does no I/O.
 //!
 //! Why so few signals go out: Terraform counts INT and TERM alike and takes the second as "exit at
-//! once"; CI runners send several as a matter of course. What goes to the child is SIGINT, also for
-//! TERM and HUP, and it goes to the whole group: provider plugins swallow INT but die of TERM,
-//! Terraform has no handler for HUP, and a wrapper script named `terraform` passes nothing on.
+//! once"; CI runners send several as a matter of course. What goes out is SIGINT, also for TERM and
+//! HUP, for which Terraform has no handler; and it goes to Terraform itself, wherever it stands
+//! below the child ([`targets`]), for what stands between may pass it on, or die of it.
 
 mod answer;
 mod canary;
@@ -22,13 +22,14 @@ mod machine;
 mod orphans;
 mod process;
 mod signal;
+pub mod stand_in;
 mod targets;
 
 pub use answer::first_words;
 pub use canary::{Canary, Judged};
 pub(crate) use child::lent_descriptor;
-pub use child::{Announce, Child, ChildEvent, SpawnError, TerminalUse, exec, suspend_self};
-pub use machine::{Action, Event, GROUP_GRACE, SETTLE, StopCause, Supervisor};
+pub use child::{Announce, Child, ChildEvent, SpawnError, TerminalUse, Whom, exec, suspend_self};
+pub use machine::{Action, ECHO, Event, GROUP_GRACE, Rest, SETTLE, StopCause, Supervisor, Watch};
 pub use orphans::Orphans;
 pub(crate) use process::Stat;
 pub use process::{ProcessId, Sight, World};
@@ -37,6 +38,12 @@ pub use signal::{Received, Signals};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+
+/// Takes the name that the kernel shows (`ps`, `pkill`), however we were called.
+pub fn take_own_name() {
+    // Another name is no reason not to work.
+    let _unnamed = nix::sys::prctl::set_name(c"tfwrap");
+}
 
 /// How the child ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -159,4 +166,6 @@ pub enum Reach {
     UsOnly,
     /// The child too, from whoever sent it: it must not get it again.
     ChildToo,
+    /// Only we, from an outer tfwrap, which makes an interrupt of whatever stop it got.
+    Relayed,
 }

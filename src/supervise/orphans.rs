@@ -17,16 +17,16 @@ pub struct Orphans {
     pub leader: ProcessId,
     /// Its session: a group that got the same number later is in another one.
     pub session: i32,
-    /// Whether it leads a group of its own; otherwise it alone counts.
+    /// Whether it leads a group of its own; otherwise it alone counts. Those of today's runs do.
     pub own_group: bool,
 }
 
 impl Orphans {
     /// A child that lives now; nothing if it does not, or without `/proc`.
     #[must_use]
-    pub fn of(leader: Pid, own_group: bool) -> Option<Self> {
+    pub fn of(leader: Pid) -> Option<Self> {
         let session = getsid(Some(leader)).ok()?.as_raw();
-        ProcessId::of(leader).map(|leader| Self { leader, session, own_group })
+        ProcessId::of(leader).map(|leader| Self { leader, session, own_group: true })
     }
 
     /// Whether nothing of it lives any more.
@@ -86,6 +86,8 @@ impl Orphans {
         for target in targets {
             // One that refuses keeps nobody else from being told.
             refused = refused.and(target.signal(interrupt_for(target.pid())).map(|_| ()));
+            // One that was stopped could not end.
+            drop(target.signal(Signal::SIGCONT));
         }
         refused
     }

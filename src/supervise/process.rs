@@ -143,6 +143,8 @@ pub(crate) struct Stat {
     pub(crate) born: u64,
     /// It has ended, and only its parent has not noticed yet.
     pub(crate) zombie: bool,
+    /// It stands still until it is continued.
+    pub(crate) stopped: bool,
 }
 
 impl Stat {
@@ -163,8 +165,8 @@ impl Stat {
         let session = fields.next()?.parse().ok()?;
         // `starttime` is field 22, and `session` was field 6.
         let born = fields.nth(15)?.parse().ok()?;
-        let zombie = matches!(state, "Z" | "X");
-        Some(Self { parent: Pid::from_raw(parent), group, session, born, zombie })
+        let (zombie, stopped) = (matches!(state, "Z" | "X"), state == "T");
+        Some(Self { parent: Pid::from_raw(parent), group, session, born, zombie, stopped })
     }
 }
 

@@ -13,6 +13,7 @@ use std::path::Path;
 
 use nix::unistd::Pid;
 
+use super::child::ignored_at_start;
 use super::process::{ProcessId, Stat, Waiting, processes};
 use crate::program::FileId;
 use nix::sys::signal::Signal;
@@ -64,36 +65,50 @@ pub(crate) fn targets(leader: Pid, session: i32, own_group: bool) -> Vec<Process
     found
 }
 
-/// What hears no interrupt, because it was started with SIGINT ignored (a background job of a
-/// script), is told to end by SIGTERM.
+/// What hears no interrupt, because we were started with SIGINT ignored (a background job of a
+/// script) and it with us, is told to end by SIGTERM.
 pub(crate) fn interrupt_for(pid: Pid) -> Signal {
-    let waiting = Waiting::of(pid);
-    if waiting.ignores(Signal::SIGINT) && !waiting.ignores(Signal::SIGTERM) {
+    if ignored_at_start(Signal::SIGINT) && Waiting::of(pid).ignores(Signal::SIGINT) {
         Signal::SIGTERM
     } else {
         Signal::SIGINT
     }
 }
 
+/// Whether what runs in this process is a Terraform or an OpenTofu.
+pub(super) fn runs_terraform(pid: Pid) -> bool {
+    is_terraform(&program_name(pid))
+}
+
+/// Whether what runs in this process is a tfwrap, in whatever part.
+pub(super) fn runs_tfwrap(pid: Pid) -> bool {
+    is_tfwrap(pid, &program_name(pid), FileId::of(Path::new("/proc/self/exe")))
+}
+
 fn kind(pid: Pid, this: Option<FileId>) -> Kind {
-    let exe = format!("/proc/{pid}/exe");
-    let exe = Path::new(&exe);
-    let link = match fs::read_link(exe) {
+    let name = program_name(pid);
+    // Guardians and stand-ins block all signals, and none of them has a child.
+    let is_tfwrap = is_tfwrap(pid, &name, this) && !Waiting::of(pid).blocks(Signal::SIGINT);
+    if is_terraform(&name) || is_tfwrap { Kind::Target } else { Kind::Other }
+}
+
+/// The file name of the program that runs in a process.
+fn program_name(pid: Pid) -> String {
+    let link = match fs::read_link(format!("/proc/{pid}/exe")) {
         Ok(link) => link,
         // Somebody else's, or one that hides its memory: its name has to do.
         Err(error) if error.kind() == ErrorKind::PermissionDenied => {
             fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim_end().into()
         }
-        Err(_) => return Kind::Other,
+        Err(_) => return String::new(),
     };
     let name = link.file_name().unwrap_or_default().to_string_lossy();
-    let name = name.strip_suffix(" (deleted)").unwrap_or(&name);
-    if is_terraform(name) {
-        return Kind::Target;
-    }
-    let is_tfwrap = name == "tfwrap" || (this.is_some() && FileId::of(exe) == this);
-    // Guardians, keepers and canaries block all signals, and none of them has a child.
-    if is_tfwrap && !Waiting::of(pid).blocks(Signal::SIGINT) { Kind::Target } else { Kind::Other }
+    name.strip_suffix(" (deleted)").unwrap_or(&name).to_owned()
+}
+
+fn is_tfwrap(pid: Pid, name: &str, this: Option<FileId>) -> bool {
+    name == "tfwrap"
+        || (this.is_some() && FileId::of(Path::new(&format!("/proc/{pid}/exe"))) == this)
 }
 
 /// Whether a program of this file name is Terraform or OpenTofu: `terraform`, `terraform-bin`,
@@ -134,7 +149,9 @@ mod tests {
     fn copy_of(program: &str, path: PathBuf) -> PathBuf {
         let found = ["/bin", "/usr/bin"].map(|dir| Path::new(dir).join(program));
         let found = found.into_iter().find(|path| path.exists()).expect("a program");
-        fs::copy(found, &path).expect("a copy");
+        // By another process: a file that is open for writing in a fork of ours cannot be executed.
+        let copied = Command::new("cp").arg(found).arg(&path).status().expect("cp");
+        assert!(copied.success());
         path
     }
 

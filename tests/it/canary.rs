@@ -5,33 +5,53 @@ use std::fs;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getpgid};
 
 use crate::aftermath::{Lock, Receipt};
 use crate::harness::pause;
 use crate::wrapped::{LOGS_ALL, Running, Scene, is_gone, uptime, wait_until};
 
-/// How long tfwrap waits for word from its guardian, and time for what comes of it.
+/// How long tfwrap waits for word from its stand-in, and time for what comes of it.
 const PATIENCE: Duration = Duration::from_millis(150 + 350);
 
 fn started(scene: Scene) -> (Running, Pid, Pid) {
     let running = scene.in_ci().start().ready();
-    let guardian = Receipt::of(&running.scene).guardian().expect("a guardian");
     let child = running.scene.pid_in("ready");
-    (running, guardian, child)
+    let stand_in = wait_until("the stand-in", || stand_in(running.pid(), child));
+    (running, stand_in, child)
+}
+
+/// The process beside a child.
+fn stand_in(tfwrap: Pid, child: Pid) -> Option<Pid> {
+    let children = fs::read_to_string(format!("/proc/{tfwrap}/task/{tfwrap}/children")).ok()?;
+    let mut children = children.split_whitespace().filter_map(|pid| pid.parse().ok());
+    let pid = children
+        .find(|pid| *pid != child.as_raw() && getpgid(Some(Pid::from_raw(*pid))) == Ok(child))?;
+    // What comes while it starts ends it, which tells as much.
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let blocked = status.lines().find_map(|line| line.strip_prefix("SigBlk:"))?.trim();
+    (!blocked.trim_start_matches('0').is_empty()).then_some(Pid::from_raw(pid))
 }
 
 fn send(pid: Pid, signal: Signal) {
     kill(pid, signal).expect("the process is there");
 }
 
-/// Signals the guardian, and waits until it has noticed: on a busy machine that may take longer
+/// Signals the stand-in, and waits until it has noticed: on a busy machine that may take longer
 /// than the patience of tfwrap.
-fn tell(guardian: Pid, signal: Signal) {
-    send(guardian, signal);
-    wait_until("the guardian's notice", || {
-        let status = fs::read_to_string(format!("/proc/{guardian}/status")).ok()?;
-        let pending = status.lines().find_map(|line| line.strip_prefix("ShdPnd:"))?;
+fn tell(stand_in: Pid, signal: Signal) {
+    send(stand_in, signal);
+    wait_until("the stand-in's notice", || {
+        if is_gone(stand_in) {
+            return Some(());
+        }
+        let Ok(status) = fs::read_to_string(format!("/proc/{stand_in}/status")) else {
+            return Some(());
+        };
+        // It has ended, as it does when it has told.
+        let Some(pending) = status.lines().find_map(|line| line.strip_prefix("ShdPnd:")) else {
+            return Some(());
+        };
         let pending = u64::from_str_radix(pending.trim(), 16).ok()?;
         (pending & (1 << (signal as i32 - 1)) == 0).then_some(())
     });
@@ -51,17 +71,17 @@ fn a_signal_to_every_process_is_the_childs_only_one() {
     // From the highest number down, as GitLab's docker executor goes, and the other way round.
     for tfwrap_first in [false, true] {
         for signal in [Signal::SIGTERM, Signal::SIGINT] {
-            let (mut running, guardian, child) = started(Scene::new(LOGS_ALL));
+            let (mut running, stand_in, child) = started(Scene::new(LOGS_ALL));
             if tfwrap_first {
-                // It hears of it when its guardian has, however long this takes here.
+                // It hears of it when its stand-in has, however long this takes here.
                 send(running.pid(), Signal::SIGSTOP);
                 send(running.pid(), signal);
-                tell(guardian, signal);
+                tell(stand_in, signal);
                 send(child, signal);
                 send(running.pid(), Signal::SIGCONT);
             } else {
                 send(child, signal);
-                tell(guardian, signal);
+                tell(stand_in, signal);
                 send(running.pid(), signal);
             }
             running.scene.wait_for_log(signal.as_str());
@@ -74,9 +94,9 @@ fn a_signal_to_every_process_is_the_childs_only_one() {
 /// GitLab's docker executor waits up to 6 s for each process before it goes to the next.
 #[test]
 fn what_comes_seconds_later_is_still_the_same_one() {
-    let (mut running, guardian, child) = started(Scene::new(LOGS_ALL));
+    let (mut running, stand_in, child) = started(Scene::new(LOGS_ALL));
     send(child, Signal::SIGTERM);
-    send(guardian, Signal::SIGTERM);
+    send(stand_in, Signal::SIGTERM);
     pause(Duration::from_secs(6));
     running.signal(Signal::SIGTERM);
     assert_eq!(stops(&mut running), [0, 1, 0], "{}", running.stderr());
@@ -86,8 +106,9 @@ fn what_comes_seconds_later_is_still_the_same_one() {
 #[test]
 fn without_the_canary_a_signal_to_every_process_is_two_for_the_child() {
     let scene = Scene::new(LOGS_ALL).env("TFWRAP_TEST_OFF", "canary");
-    let (mut running, guardian, child) = started(scene);
-    for pid in [child, guardian, running.pid()] {
+    let mut running = scene.in_ci().start().ready();
+    let child = running.scene.pid_in("ready");
+    for pid in [child, running.pid()] {
         send(pid, Signal::SIGTERM);
     }
     running.scene.wait_for_log("SIGINT 1");
@@ -111,7 +132,8 @@ fn a_signal_to_tfwrap_alone_is_passed_on_once_and_soon() {
 async fn a_child_that_was_swept_is_not_interrupted_again_by_the_guardian() {
     let lock = Lock::new("swept").await;
     let script = "log @/log; on SIGTERM exit 0 after 1200; on SIGINT log; ready @/ready; wait";
-    let (mut running, guardian, child) = started(lock.scene(script));
+    let (mut running, _, child) = started(lock.scene(script));
+    let guardian = Receipt::of(&running.scene).guardian().expect("a guardian");
     send(running.pid(), Signal::SIGSTOP);
     for pid in [child, guardian, running.pid()] {
         send(pid, Signal::SIGTERM);

@@ -24,6 +24,7 @@ mod local_line;
 mod local_state;
 mod mistyped;
 mod nesting;
+mod one_stop;
 mod paths;
 mod program;
 mod proxy;

@@ -128,15 +128,26 @@ fn alone_in_the_foreground_the_childs_group_gets_the_terminal() {
 }
 
 #[test]
-fn in_a_pipeline_the_child_stays_in_the_foreground_group() {
+fn in_a_pipeline_the_others_keep_the_terminal_until_the_child_reads_it() {
     for pipeline in ["{} | cat", "yes | {}", "{} | tee /dev/null", "({}) | cat"] {
         let scene = Scene::new("describe; exit 7");
         let mut shell = Shell::start();
         let output = shell.run(&pipeline.replace("{}", &scene.shell_words()));
-        assert_ne!(field(&output, "pgid"), pid(&output), "{pipeline}: {output}");
-        assert_eq!(field(&output, "pgid"), field(&output, "foreground"), "{pipeline}: {output}");
+        assert_eq!(field(&output, "pgid"), pid(&output), "{pipeline}: {output}");
+        assert_ne!(field(&output, "foreground"), pid(&output), "{pipeline}: {output}");
         scene.expect_free();
     }
+    let scene = Scene::new("describe; read; describe");
+    let mut shell = Shell::start();
+    shell.send(&format!("{} | cat", scene.shell_words()));
+    let before = shell.sees("args=apply");
+    assert_ne!(field(&before, "foreground"), pid(&before), "{before}");
+    shell.send("some answer");
+    let output = shell.prompt();
+    assert!(output.contains("read: some answer"), "{output}");
+    assert_eq!(field(&output, "foreground"), pid(&output), "{output}");
+    assert_eq!(shell.run("echo back").trim(), "back", "the shell has it again");
+    scene.expect_free();
 }
 
 #[test]
@@ -152,14 +163,14 @@ fn less_keeps_the_keyboard() {
 }
 
 #[test]
-fn under_a_script_the_child_stays_in_its_group() {
+fn under_a_script_the_script_keeps_the_terminal() {
     let scene = Scene::new("describe");
     let script = scene.path("script.sh");
     fs::write(&script, format!("{}\ntrue\n", scene.shell_words())).expect("a script");
     let mut shell = Shell::start();
     let output = shell.run(&format!("bash {}", script.display()));
-    assert_ne!(field(&output, "pgid"), pid(&output), "{output}");
-    assert_eq!(field(&output, "pgid"), field(&output, "foreground"), "{output}");
+    assert_eq!(field(&output, "pgid"), pid(&output), "{output}");
+    assert_ne!(field(&output, "foreground"), pid(&output), "{output}");
     scene.expect_free();
 }
 
@@ -236,7 +247,7 @@ fn a_signal_to_the_wrapper_in_a_pipeline_reaches_the_child_and_nobody_else() {
     scene.wait_for_log("SIGINT 1");
     assert_eq!(scene.count("SIGTERM"), 0);
     let group = getpgid(Some(child)).expect("its group");
-    assert_ne!(group, child);
+    assert_eq!(group, child);
     kill(child, Signal::SIGUSR1).expect("the child is there");
     let output = shell.prompt();
     assert!(!output.contains("Terminated"), "cat lived: {output}");

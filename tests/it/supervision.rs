@@ -96,6 +96,10 @@ fn a_second_stop_is_forwarded_when_asked_for_and_a_third_is_not() {
     let mut running = Scene::new(LOGS_ALL).options(&options).start().ready();
     running.signal(Signal::SIGTERM);
     running.scene.wait_for_log("SIGINT 1");
+    // An equal one within a second is the same.
+    running.signal(Signal::SIGTERM);
+    pause(Duration::from_millis(1200));
+    assert_eq!(running.scene.count("SIGINT"), 1, "{:?}", running.scene.log());
     running.signal(Signal::SIGTERM);
     running.scene.wait_for_log("SIGINT 2");
     running.signal(Signal::SIGTERM);
@@ -387,7 +391,9 @@ fn a_run_around_a_wrapper_of_the_same_state_passes_one_interrupt_and_keeps_one_l
     running.scene.wait_for_log("SIGINT 1");
     running.signal_group(second);
     kill(first, Signal::SIGUSR1).expect("the child is there");
-    assert_eq!(running.code(), Some(130), "the shell dies of it: {}", running.stderr());
+    // The shell is told when its Terraform has ended, and may be quicker.
+    let code = running.code();
+    assert!(matches!(code, Some(130 | 9)), "{code:?}: {}", running.stderr());
     let stops: Vec<_> =
         ["SIGINT", "SIGTERM", "SIGHUP"].map(|name| running.scene.count(name)).into();
     assert_eq!(stops, [1, 0, 0], "{:?}", running.scene.log());

@@ -13,7 +13,7 @@ use tfwrap::lock::keeper::{self, Keeper};
 use tfwrap::lock::release::{self, Release};
 use tfwrap::lock::{LockId, Uptime};
 use tfwrap::store::WriteReply;
-use tfwrap::supervise::{ChildStatus, Event, Supervisor};
+use tfwrap::supervise::{ChildStatus, Event, Rest, Supervisor};
 
 use crate::child::Body;
 use crate::config::{Config, Millis, Mutation};
@@ -294,7 +294,7 @@ impl Client {
                 child.reaped = true;
                 let status =
                     if child.killed { ChildStatus::Signaled(9) } else { ChildStatus::Exited(0) };
-                self.supervise(moment, Event::ChildExited { status, group_gone: true })
+                self.supervise(moment, Event::ChildExited { status, rest: Rest::Gone })
             }
             Some(child) if child.supervisor.deadline().is_some_and(|at| at <= now) => {
                 self.supervise(moment, Event::Tick)

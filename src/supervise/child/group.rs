@@ -4,6 +4,7 @@ use nix::sys::signal::killpg;
 use nix::unistd::{Pid, getpgrp, getpid};
 
 use crate::supervise::process::{Stat, proc_shows_all, processes};
+use crate::supervise::targets::runs_tfwrap;
 
 /// Whether nobody but us and our own children is in our process group; `None` without a `/proc`
 /// that shows our processes.
@@ -13,16 +14,38 @@ pub(super) fn alone_in_our_group() -> Option<bool> {
     Some(others.iter().all(|(pid, other)| *pid == me || other.parent == me || other.zombie))
 }
 
-/// Whether no process of this group lives any more.
+/// Whether our group is the job of a shell, which would resume us if we stopped. The one that
+/// started it stands outside, in our session; and is no tfwrap, unless that one is such a job
+/// itself.
+pub(super) fn is_job_of_a_shell() -> bool {
+    let Some(me) = Stat::of(getpid()) else { return false };
+    let (mut group, mut above) = (me.group, me.parent);
+    while let Some(stat) = Stat::of(above) {
+        if stat.session != me.session {
+            return false;
+        }
+        if stat.group != group {
+            if !runs_tfwrap(above) {
+                return true;
+            }
+            group = stat.group;
+        }
+        above = stat.parent;
+    }
+    false
+}
+
+/// Whether no process of this group lives any more, but for our stand-in.
 ///
 /// Zombies do not count: whoever their parent is, they run no code. Without `/proc` they cannot be
 /// told from the living and do count, which errs on the side of waiting.
-pub(super) fn is_empty(group: Pid) -> bool {
+pub(super) fn is_empty(group: Pid, stand_in: Option<Pid>) -> bool {
     // EPERM: there is one, and it is not ours.
     if killpg(group, None) == Err(nix::Error::ESRCH) {
         return true;
     }
-    members(group).is_some_and(|members| members.iter().all(|(_, member)| member.zombie))
+    let counts = |(pid, member): &(Pid, Stat)| !member.zombie && Some(*pid) != stand_in;
+    members(group).is_some_and(|members| !members.iter().any(counts))
 }
 
 /// The members of a group; `None` without a `/proc` that shows all of our PID namespace.

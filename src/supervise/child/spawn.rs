@@ -13,9 +13,11 @@ use nix::unistd::Pid;
 use rustix::process::{PidfdFlags, pidfd_open};
 use tokio::io::unix::AsyncFd;
 
-use super::sys::{Announce, Hangup, ignore_background_output, restore_before_exec, watch};
+use super::sys::{Announce, Hangup, ignore_the_background, restore_before_exec, watch};
 use super::terminal::Terminal;
-use super::{Alive, Child, Seat, group, id};
+use super::told::Told;
+use super::{Alive, Child, Whom, group, id};
+use crate::supervise::stand_in::{Model, StandIn};
 
 /// Whether the child may be made the terminal's foreground.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -24,7 +26,7 @@ pub enum TerminalUse {
     HandOver,
     /// In CI: also where it has a terminal (Buildkite), nobody types there, and a group that is
     /// signalled as a whole must never be the child's. The child gets the terminal only if it
-    /// reads it.
+    /// reads it, and we are never suspended.
     LeaveAlone,
 }
 
@@ -92,10 +94,12 @@ impl Child {
     /// as if it had been started in our place.
     ///
     /// With a guardian, it is told of the child by the child itself, before the program runs.
+    /// Beside the child goes a stand-in, if it `may_have_stand_in`.
     pub fn spawn(
         mut command: Command,
         terminal_use: TerminalUse,
         announce: Option<Announce>,
+        may_have_stand_in: bool,
     ) -> Result<Self, SpawnError> {
         let program = PathBuf::from(command.get_program());
         let failed = |source| SpawnError::Failed { program: program.clone(), source };
@@ -108,30 +112,21 @@ impl Child {
         let mut terminal = Terminal::open();
         let foreground = terminal.as_ref().is_some_and(Terminal::is_ours);
         let hand_over = terminal_use == TerminalUse::HandOver && foreground;
-        let seat = if hand_over && group::alone_in_our_group() != Some(true) {
-            Seat::OurGroup
-        } else {
-            Seat::OwnGroup
-        };
+        // Others in our group keep the keyboard, until the child asks for it.
+        let lending = hand_over && group::alone_in_our_group() == Some(true);
         let mut lent = None;
-        if let (true, Seat::OwnGroup, Some(terminal)) = (hand_over, seat, &mut terminal) {
+        if let (true, Some(terminal)) = (lending, &mut terminal) {
             lent = Some(terminal.handle_to_lend().map_err(failed)?);
         }
         if terminal.is_some() {
-            ignore_background_output().map_err(failed)?;
+            ignore_the_background().map_err(failed)?;
         }
-        if seat == Seat::OwnGroup {
-            // The child does it itself, before the hook. There is no need to repeat it here as
-            // shells do: `spawn` returns only when the program runs.
-            command.process_group(0);
-        }
-        let lending = lent.is_some();
-        let hangup = if terminal_use == TerminalUse::HandOver && terminal.is_some() {
-            Hangup::Ignored
-        } else {
-            Hangup::AsInherited
-        };
-        let announce = announce.map(|it| it.with_group(seat == Seat::OwnGroup));
+        // The child does it itself, before the hook. There is no need to repeat it here as shells
+        // do: `spawn` returns only when the program runs.
+        command.process_group(0);
+        // The terminal may become its own, and then its hang-up does.
+        let hangup = if terminal.is_some() { Hangup::Ignored } else { Hangup::AsInherited };
+        let model = may_have_stand_in.then(|| Model::of(&command));
         restore_before_exec(&mut command, lent, hangup, announce);
 
         let started = command.spawn();
@@ -145,10 +140,15 @@ impl Child {
         let leader = pid(&started.map_err(|source| SpawnError::new(&program, source))?);
         Ok(Self {
             leader,
-            seat,
             terminal,
             terminal_use,
+            wants_terminal: false,
+            frozen: false,
             hangup,
+            told: Told::new(leader),
+            last_whom: Whom::Nobody,
+            rest_has_terraform: false,
+            stand_in: model.and_then(|model| StandIn::start(leader, &model)),
             pidfd: pidfd(leader),
             sigchld,
             alive: Alive::Leader,
@@ -160,7 +160,7 @@ fn pid(child: &std::process::Child) -> Pid {
     Pid::from_raw(child.id().cast_signed())
 }
 
-/// A handle that tells of the child's end; nothing where the kernel or a sandbox has none.
-fn pidfd(leader: Pid) -> Option<AsyncFd<OwnedFd>> {
+/// A handle that tells of a process' end; nothing where the kernel or a sandbox has none.
+pub(super) fn pidfd(leader: Pid) -> Option<AsyncFd<OwnedFd>> {
     pidfd_open(id(leader), PidfdFlags::empty()).ok().and_then(|pidfd| watch(pidfd).ok())
 }

@@ -19,9 +19,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::libc;
 use nix::sys::signal::{
-    SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, raise, sigaction,
+    SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, kill, raise, sigaction,
 };
-use nix::unistd::{getpid, setsid, tcsetpgrp};
+use nix::unistd::{Pid, getpid, setsid, tcsetpgrp};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -123,21 +123,16 @@ pub(super) fn restore_before_exec(
 pub struct Announce {
     socket: RawFd,
     tag: u8,
-    own_group: bool,
 }
 
 impl Announce {
     pub(crate) fn new(socket: &impl AsRawFd, tag: u8) -> Self {
-        Self { socket: socket.as_raw_fd(), tag, own_group: true }
-    }
-
-    pub(super) fn with_group(self, own_group: bool) -> Self {
-        Self { own_group, ..self }
+        Self { socket: socket.as_raw_fd(), tag }
     }
 
     fn send(self) {
         let [a, b, c, d] = getpid().as_raw().to_le_bytes();
-        let words = [self.tag, u8::from(self.own_group), a, b, c, d];
+        let words = [self.tag, a, b, c, d];
         let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
         // SAFETY: the buffer is ours and as long as said; a socket that is closed is an error that
         // changes nothing. A guardian that is gone is started anew by whoever starts this child.
@@ -166,6 +161,13 @@ pub(crate) fn detach(command: &mut Command) {
 pub(crate) fn stand_apart() -> io::Result<()> {
     SigSet::all().thread_set_mask()?;
     setsid()?;
+    close_all_else();
+    Ok(())
+}
+
+/// Closes all but the three streams. To be called first of all: whatever else is open is somebody
+/// else's.
+pub(crate) fn close_all_else() {
     // SAFETY: nothing in this process has opened anything yet, so nothing of ours is closed.
     unsafe {
         if libc::syscall(libc::SYS_close_range, FIRST_OTHER, libc::c_uint::MAX, 0) != 0 {
@@ -175,7 +177,6 @@ pub(crate) fn stand_apart() -> io::Result<()> {
             }
         }
     }
-    Ok(())
 }
 
 /// The first descriptor that is no standard stream.
@@ -226,17 +227,18 @@ pub fn exec(mut command: Command) -> io::Error {
     command.exec()
 }
 
-/// Stops this process by the signal's default action, until somebody continues it.
+/// Stops this process by the signal's default action, until somebody continues it; with
+/// `all_of_our_group`, everybody in that, as the terminal does it.
 ///
 /// A real SIGTSTP and not SIGSTOP: where nobody could ever continue us (an orphaned process group,
 /// as in a container or under `setsid`; or PID 1) the kernel drops the first, and this returns at
 /// once.
-pub fn suspend_self(signal: Signal) -> io::Result<()> {
+pub fn suspend_self(signal: Signal, all_of_our_group: bool) -> io::Result<()> {
     let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
     let mask = SigSet::from(signal).thread_swap_mask(SigmaskHow::SIG_UNBLOCK)?;
     // SAFETY: the default action runs no code of ours.
     let handler = unsafe { sigaction(signal, &default) }?;
-    let raised = raise(signal);
+    let raised = if all_of_our_group { kill(Pid::from_raw(0), signal) } else { raise(signal) };
     // SAFETY: what was in place before is valid still: handlers are never removed.
     let restored = unsafe { sigaction(signal, &handler) };
     mask.thread_set_mask()?;
@@ -245,12 +247,15 @@ pub fn suspend_self(signal: Signal) -> io::Result<()> {
     Ok(())
 }
 
-/// Ignores SIGTTOU from here on: while the child has the terminal we are in its background, and
-/// with `stty tostop` our first line about a slow release would stop us.
-pub(super) fn ignore_background_output() -> io::Result<()> {
+/// Ignores SIGTTOU and SIGTTIN from here on. While the child has the terminal we are in its
+/// background, and with `stty tostop` our first line about a slow release would stop us; and what
+/// others of our group do to the terminal would, for the kernel stops all of it.
+pub(super) fn ignore_the_background() -> io::Result<()> {
     let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
-    // SAFETY: ignoring a signal runs no code of ours.
-    unsafe { sigaction(Signal::SIGTTOU, &ignore) }?;
+    for signal in [Signal::SIGTTOU, Signal::SIGTTIN] {
+        // SAFETY: ignoring a signal runs no code of ours.
+        unsafe { sigaction(signal, &ignore) }?;
+    }
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 
 use nix::libc;
-use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, killpg};
 use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
 use nix::unistd::{Pid, getpgrp, tcgetpgrp, tcsetpgrp};
 
@@ -16,6 +16,8 @@ pub(super) struct Terminal {
     tty: File,
     /// To whom it is lent.
     lent_to: Option<Pid>,
+    /// Whose it was before: ours, but where nobody else uses it.
+    owner: Option<Pid>,
     /// How it was set when we lent it.
     our_modes: Option<Termios>,
     /// How the child had set it when it was stopped.
@@ -30,7 +32,7 @@ impl Terminal {
         let flags = libc::O_NOCTTY | libc::O_NONBLOCK;
         let tty =
             OpenOptions::new().read(true).write(true).custom_flags(flags).open("/dev/tty").ok()?;
-        Some(Self { tty, lent_to: None, our_modes: None, child_modes: None })
+        Some(Self { tty, lent_to: None, owner: None, our_modes: None, child_modes: None })
     }
 
     /// Whether we are its foreground group: what a shell made of us, not what we made of the child.
@@ -40,6 +42,7 @@ impl Terminal {
 
     /// A handle for the child, which takes the terminal itself before it becomes the command.
     pub(super) fn handle_to_lend(&mut self) -> io::Result<OwnedFd> {
+        self.owner = None;
         self.our_modes = tcgetattr(&self.tty).ok();
         self.tty.as_fd().try_clone_to_owned()
     }
@@ -51,7 +54,12 @@ impl Terminal {
 
     /// Lends it to the group again, as the group had set it.
     pub(super) fn lend_again(&mut self, group: Pid) -> io::Result<()> {
+        if tcgetpgrp(&self.tty) == Ok(group) {
+            self.lent_to = Some(group);
+            return Ok(());
+        }
         without_stopping(|| {
+            self.owner = tcgetpgrp(&self.tty).ok();
             self.our_modes = tcgetattr(&self.tty).ok();
             if let Some(modes) = &self.child_modes {
                 tcsetattr(&self.tty, SetArg::TCSANOW, modes)?;
@@ -65,12 +73,12 @@ impl Terminal {
     /// Takes it back from a child that was stopped. Its modes are kept for when it goes on, and
     /// the shell gets its own.
     pub(super) fn take_back_for_now(&mut self) -> io::Result<()> {
-        if self.lent_to.take().is_none() {
+        if !self.is_still_lent() {
             return Ok(());
         }
         without_stopping(|| {
             self.child_modes = tcgetattr(&self.tty).ok();
-            tcsetpgrp(&self.tty, getpgrp())?;
+            tcsetpgrp(&self.tty, self.owner())?;
             self.restore_modes()
         })
     }
@@ -78,11 +86,11 @@ impl Terminal {
     /// Takes it back from a child that has ended. What a command set on purpose (`stty -echo`)
     /// stays, as a shell has it; a command that was `cut_off` cannot have meant it.
     pub(super) fn take_back(&mut self, cut_off: bool) -> io::Result<()> {
-        if self.lent_to.take().is_none() {
+        if !self.is_still_lent() {
             return Ok(());
         }
         without_stopping(|| {
-            tcsetpgrp(&self.tty, getpgrp())?;
+            tcsetpgrp(&self.tty, self.owner())?;
             if cut_off { self.restore_modes() } else { Ok(()) }
         })
     }
@@ -91,6 +99,18 @@ impl Terminal {
     /// have died before it took it; then the terminal is still ours, and this changes nothing.
     pub(super) fn take_from_the_dead(&mut self) -> io::Result<()> {
         without_stopping(|| tcsetpgrp(&self.tty, getpgrp()))
+    }
+
+    /// Whether it is to be taken back; from then on it is not lent. A shell that has taken it since
+    /// keeps it.
+    fn is_still_lent(&mut self) -> bool {
+        let Some(group) = self.lent_to.take() else { return false };
+        let now = tcgetpgrp(&self.tty);
+        now == Ok(group) || now.is_ok_and(|now| killpg(now, None) == Err(nix::Error::ESRCH))
+    }
+
+    fn owner(&self) -> Pid {
+        self.owner.unwrap_or_else(getpgrp)
     }
 
     fn restore_modes(&self) -> nix::Result<()> {

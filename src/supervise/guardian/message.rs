@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::supervise::orphans::Orphans;
 
-/// From the child, before its program runs: whether it has a group of its own, then its number.
+/// From the child, before its program runs: its number.
 /// See [`super::super::child::Announce`].
 pub(super) const CHILD: u8 = b'c';
 /// From tfwrap: how things stand, a [`Head`] and after a line feed what the guardian only keeps.
@@ -15,8 +15,6 @@ pub(super) const STATE: u8 = b's';
 pub(super) const FILE: u8 = b'f';
 /// From tfwrap: all is given back.
 pub(super) const DONE: u8 = b'd';
-/// From the guardian: it got this signal.
-pub(super) const SIGNAL: u8 = b'g';
 /// From the guardian: it killed the child, whose lease was about to end.
 pub(super) const FENCED: u8 = b'k';
 

@@ -13,9 +13,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recvmsg, send};
 
-use super::message::{
-    CHILD, DONE, FENCED, FILE, Head, Interrupts, LONGEST, LentFile, SIGNAL, STATE,
-};
+use super::message::{CHILD, DONE, FENCED, FILE, Head, Interrupts, LONGEST, LentFile, STATE};
 use super::orphaned::Orphaned;
 use crate::lock::Uptime;
 use crate::supervise::child::stand_apart;
@@ -105,7 +103,6 @@ impl Watcher {
             let number = i32::try_from(info.ssi_signo).unwrap_or_default();
             if Signal::try_from(number).is_ok_and(|signal| STOPS.contains(&signal)) {
                 self.swept = true;
-                self.say(&[SIGNAL, u8::try_from(number).unwrap_or_default()]);
             }
         }
     }
@@ -185,10 +182,9 @@ fn note_state(known: &mut Head, known_rest: &mut Vec<u8>, state: &[u8]) {
 }
 
 fn note_child(head: &mut Head, child: &[u8]) -> bool {
-    let [own_group, number @ ..] = child else { return false };
-    let Ok(number) = number.try_into() else { return false };
+    let Ok(number) = child.try_into() else { return false };
     let pid = Pid::from_raw(i32::from_le_bytes(number));
-    head.child = Orphans::of(pid, *own_group == 1);
+    head.child = Orphans::of(pid);
     head.interrupts = Interrupts::None;
     head.killed = false;
     true

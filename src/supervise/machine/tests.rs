@@ -1,6 +1,12 @@
+use super::super::PassSignal;
+mod suspension;
+
 use super::*;
-use Action::{ContinueGroup, ForwardSecond, Interrupt, Kill, PassOn, StopGroup, SuspendSelf};
-use Event::{ChildContinued, ChildStopped, GroupGone, MustKill, MustStop, Resume, Suspend, Tick};
+use Action::{
+    ContinueGroup, ForwardSecond, Interrupt, Kill, KillRest, PassOn, StopGroup, SuspendJob,
+    SuspendSelf,
+};
+use Event::{ChildContinued, GroupGone, MustKill, MustStop, Resume, Suspend, Tick};
 use Reach::{ChildToo, UsOnly};
 use StopSignal::{Hangup, Quit, Terminate};
 
@@ -15,15 +21,27 @@ const BY_INT: Option<StopCause> = Some(StopCause::Signal(StopSignal::Interrupt))
 const BY_ORDER: Option<StopCause> = Some(StopCause::Order);
 
 fn exited(code: u8) -> Event {
-    Event::ChildExited { status: ChildStatus::Exited(code), group_gone: true }
+    Event::ChildExited { status: ChildStatus::Exited(code), rest: Rest::Gone }
 }
 
 fn exited_leaving_others(code: u8) -> Event {
-    Event::ChildExited { status: ChildStatus::Exited(code), group_gone: false }
+    Event::ChildExited { status: ChildStatus::Exited(code), rest: Rest::Others }
 }
 
 fn died(signal: Signal) -> Event {
-    Event::ChildExited { status: ChildStatus::Signaled(signal as i32), group_gone: true }
+    Event::ChildExited { status: ChildStatus::Signaled(signal as i32), rest: Rest::Gone }
+}
+
+fn exited_leaving_terraform(code: u8) -> Event {
+    Event::ChildExited { status: ChildStatus::Exited(code), rest: Rest::Terraform }
+}
+
+fn stopped(signal: Signal) -> Event {
+    Event::ChildStopped(signal, Watch::Shell)
+}
+
+fn stopped_for_ever(signal: Signal) -> Event {
+    Event::ChildStopped(signal, Watch::Nobody)
 }
 
 fn finished(code: u8, stopped_by: Option<StopCause>) -> Action {
@@ -59,9 +77,7 @@ fn quit_goes_on_as_it_is() {
 
 #[test]
 fn second_stop_does_not_repeat_the_interrupt() {
-    for (second, word) in
-        [(INT, StopSignal::Interrupt), (TERM, Terminate), (HUP, Hangup), (QUIT, Quit)]
-    {
+    for (second, word) in [(INT, StopSignal::Interrupt), (TERM, Terminate), (QUIT, Quit)] {
         play(HOLD, &[(INT, &[Interrupt]), (second, &[Action::Withhold(word)])]);
     }
 }
@@ -86,34 +102,52 @@ fn second_stop_is_forwarded_once_when_asked_for() {
             (INT, &[Interrupt]),
             (TERM, &[ForwardSecond]),
             (INT, &[Action::Withhold(StopSignal::Interrupt)]),
-            (HUP, &[Action::Withhold(Hangup)]),
+            (HUP, &[]),
         ],
     );
 }
 
 #[test]
+fn what_comes_with_the_first_stop_is_the_same_one() {
+    let relayed = Event::Stop(StopSignal::Interrupt, Reach::Relayed);
+    for (first, second) in [(TERM, TERM), (INT, INT), (TERM, relayed), (HUP, HUP), (INT, HUP)] {
+        let mut supervisor = play(FORWARD, &[(first, &[Interrupt])]);
+        assert_eq!(supervisor.step(at(0).plus(Duration::from_millis(999)), second), []);
+        assert_eq!(supervisor.step(at(60), HUP), [], "a hang-up is never a second one");
+        assert_eq!(supervisor.step(at(60), TERM), [ForwardSecond]);
+    }
+    // Whoever wants it gone at once.
+    for (second, sent) in [(QUIT, Action::Quit), (TERM, ForwardSecond)] {
+        let mut supervisor = play(FORWARD, &[(INT, &[Interrupt])]);
+        assert_eq!(supervisor.step(at(0), second), [sent]);
+    }
+    // What is not the first any more is the second also when it comes at once.
+    play(FORWARD, &[(relayed, &[Interrupt]), (TERM, &[ForwardSecond])]);
+}
+
+#[test]
 fn three_hundred_stops_are_still_one_interrupt_and_one_second() {
     let mut supervisor = Supervisor::new(FORWARD);
-    let sent: Vec<_> = (0..300).flat_map(|_| supervisor.step(at(0), INT)).collect();
+    let sent: Vec<_> = (0..300).flat_map(|n| supervisor.step(at(n / 100), INT)).collect();
     assert_eq!(sent.iter().filter(|action| **action == Interrupt).count(), 1);
     assert_eq!(sent.iter().filter(|action| **action == ForwardSecond).count(), 1);
 }
 
 #[test]
-fn what_the_terminal_gave_to_both_is_not_forwarded() {
+fn what_reached_both_is_not_forwarded() {
     play(HOLD, &[(CTRL_C, &[]), (CTRL_C, &[])]);
     let after = play(HOLD, &[(CTRL_C, &[]), (exited(1), &[finished(1, BY_INT)])]);
     assert_eq!(after.deadline(), None);
 }
 
 #[test]
-fn a_sent_signal_after_the_terminals_is_the_second() {
+fn another_signal_after_one_that_reached_both_is_the_second() {
     play(HOLD, &[(CTRL_C, &[]), (TERM, &[Action::Withhold(Terminate)])]);
     play(FORWARD, &[(CTRL_C, &[]), (TERM, &[ForwardSecond])]);
 }
 
 #[test]
-fn two_interrupts_from_the_terminal_are_a_forced_end() {
+fn two_interrupts_that_reached_both_are_a_forced_end() {
     let after = play(HOLD, &[(CTRL_C, &[]), (CTRL_C, &[]), (exited(1), &[])]);
     assert_eq!(after.deadline(), Some(at(2).plus(SETTLE)));
 }
@@ -143,14 +177,46 @@ fn what_outlives_the_group_grace_is_killed_until_gone() {
         play(HOLD, &[(INT, &[Interrupt]), (exited_leaving_others(1), &[Interrupt])]);
     let first = supervisor.deadline().expect("a stubborn rest is killed");
     assert_eq!(first, at(1).plus(GROUP_GRACE));
-    assert_eq!(supervisor.step(first, Tick), [Kill]);
+    assert_eq!(supervisor.step(first, Tick), [KillRest]);
     let again = supervisor.deadline().expect("and again");
     assert!(again > first);
-    assert_eq!(supervisor.step(again, Tick), [Kill]);
+    assert_eq!(supervisor.step(again, Tick), [KillRest]);
     assert_eq!(supervisor.step(again, GroupGone), []);
     let settled = supervisor.deadline().expect("a kill is followed by a settle");
     assert_eq!(settled, again.plus(SETTLE));
     assert_eq!(supervisor.step(settled, Tick), [finished(1, BY_INT)]);
+    assert_eq!(supervisor.deadline(), None);
+}
+
+#[test]
+fn a_terraform_that_outlives_its_wrapper_is_waited_for_however_long_it_takes() {
+    let stop = (INT, &[Interrupt][..]);
+    let mut supervisor = play(HOLD, &[stop, (exited_leaving_terraform(1), &[Interrupt])]);
+    assert_eq!(supervisor.deadline(), None, "it is not killed");
+    assert_eq!(supervisor.step(at(500), Event::TerraformGone), [Interrupt]);
+    assert_eq!(supervisor.deadline(), Some(at(500).plus(GROUP_GRACE)));
+    assert_eq!(supervisor.step(at(501), GroupGone), [finished(1, BY_INT)]);
+    // A wrapper that the terminal's key ended: its Terraform had that key, too.
+    let status = ChildStatus::Signaled(Signal::SIGINT as i32);
+    let died = Event::ChildExited { status, rest: Rest::Terraform };
+    let mut supervisor = play(HOLD, &[(died, &[])]);
+    assert_eq!(supervisor.deadline(), None);
+    assert_eq!(supervisor.step(at(9), TERM), [Interrupt], "who had it is not told again");
+    assert_eq!(supervisor.step(at(10), Event::TerraformGone), [Interrupt]);
+    // Whoever sets a grace means it.
+    let policy = Policy { second_signal: SecondSignal::Hold, grace: Some(Duration::from_secs(9)) };
+    let mut supervisor = play(policy, &[stop, (exited_leaving_terraform(1), &[Interrupt])]);
+    assert_eq!(supervisor.step(at(9), Tick), [Kill]);
+}
+
+#[test]
+fn a_script_that_would_go_on_after_its_terraform_hears_of_the_stop_then() {
+    play(HOLD, &[(Event::TerraformGone, &[])]);
+    let mut supervisor = play(HOLD, &[(TERM, &[Interrupt]), (Event::TerraformGone, &[])]);
+    // A wrapper that only passes the code on is quicker.
+    let due = supervisor.deadline().expect("a time");
+    assert_eq!(due, at(1).plus(REST_AFTER));
+    assert_eq!(supervisor.step(due, Tick), [Interrupt]);
     assert_eq!(supervisor.deadline(), None);
 }
 
@@ -160,7 +226,7 @@ fn a_child_that_a_signal_ended_did_not_end_of_its_own_accord() {
     play(
         HOLD,
         &[
-            (Event::ChildExited { status, group_gone: false }, &[Interrupt]),
+            (Event::ChildExited { status, rest: Rest::Others }, &[Interrupt]),
             (GroupGone, &[Action::Finished { status, stopped_by: None }]),
         ],
     );
@@ -206,7 +272,7 @@ fn the_grace_runs_from_the_first_signal_and_ends_in_a_kill() {
     assert_eq!(supervisor.deadline(), Some(at(10)));
     assert_eq!(supervisor.step(at(9), Tick), []);
     assert_eq!(supervisor.step(at(10), Tick), [Kill]);
-    let died = Event::ChildExited { status: ChildStatus::Signaled(9), group_gone: false };
+    let died = Event::ChildExited { status: ChildStatus::Signaled(9), rest: Rest::Others };
     assert_eq!(supervisor.step(at(10), died), [], "no interrupt after a kill");
     assert_eq!(supervisor.step(at(10), GroupGone), []);
     let status = ChildStatus::Signaled(9);
@@ -255,62 +321,12 @@ fn an_order_to_kill_kills_however_gracefully_it_was_asked() {
 }
 
 #[test]
-fn a_suspend_stops_the_group_first_and_us_when_it_stands() {
+fn other_signals_pass() {
     play(
         HOLD,
         &[
-            (Suspend(UsOnly), &[StopGroup]),
-            (ChildStopped(Signal::SIGTSTP), &[SuspendSelf(Signal::SIGTSTP)]),
-            (Resume, &[ContinueGroup]),
-            (ChildContinued, &[]),
-            (exited(0), &[finished(0, None)]),
-        ],
-    );
-}
-
-#[test]
-fn ctrl_z_on_the_childs_terminal_suspends_us_too() {
-    for signal in [Signal::SIGTSTP, Signal::SIGTTIN, Signal::SIGTTOU] {
-        play(HOLD, &[(ChildStopped(signal), &[SuspendSelf(signal)])]);
-    }
-}
-
-#[test]
-fn ctrl_z_in_a_pipeline_is_not_repeated() {
-    play(
-        HOLD,
-        &[
-            (Suspend(ChildToo), &[]),
-            (ChildStopped(Signal::SIGTSTP), &[SuspendSelf(Signal::SIGTSTP)]),
-        ],
-    );
-    play(
-        HOLD,
-        &[
-            (ChildStopped(Signal::SIGTSTP), &[SuspendSelf(Signal::SIGTSTP)]),
-            (Resume, &[ContinueGroup]),
-        ],
-    );
-}
-
-#[test]
-fn somebody_elses_sigstop_does_not_suspend_us() {
-    play(HOLD, &[(ChildStopped(Signal::SIGSTOP), &[]), (ChildContinued, &[])]);
-}
-
-#[test]
-fn a_stopped_child_is_continued_so_that_it_can_end() {
-    play(HOLD, &[(ChildStopped(Signal::SIGSTOP), &[]), (TERM, &[Interrupt, ContinueGroup])]);
-    play(HOLD, &[(ChildStopped(Signal::SIGSTOP), &[]), (MustStop, &[Interrupt, ContinueGroup])]);
-}
-
-#[test]
-fn other_signals_pass_unless_the_child_has_them() {
-    play(
-        HOLD,
-        &[
-            (Event::Pass(PassSignal::User1, UsOnly), &[PassOn(PassSignal::User1)]),
-            (Event::Pass(PassSignal::WindowChange, ChildToo), &[]),
+            (Event::Pass(PassSignal::User1), &[PassOn(PassSignal::User1)]),
+            (Event::Pass(PassSignal::WindowChange), &[PassOn(PassSignal::WindowChange)]),
         ],
     );
 }
@@ -329,10 +345,10 @@ fn nothing_moves_a_finished_supervisor() {
         GroupGone,
         Resume,
         ChildContinued,
-        Suspend(UsOnly),
-        ChildStopped(Signal::SIGTSTP),
-        Event::Pass(PassSignal::User2, UsOnly),
-        Event::ChildExited { status, group_gone: false },
+        Suspend,
+        stopped(Signal::SIGTSTP),
+        Event::Pass(PassSignal::User2),
+        Event::ChildExited { status, rest: Rest::Others },
     ] {
         assert_eq!(supervisor.step(at(9), event), [], "{event:?}");
     }
@@ -341,13 +357,13 @@ fn nothing_moves_a_finished_supervisor() {
 /// Every order of the events that matter, four deep: what can never happen does not.
 #[test]
 fn no_order_of_events_sends_more_than_one_interrupt_to_a_living_child() {
-    let events =
-        [INT, TERM, CTRL_C, MustStop, Tick, Suspend(UsOnly), ChildStopped(Signal::SIGSTOP)];
+    let events = [INT, TERM, CTRL_C, MustStop, Tick, Suspend, stopped(Signal::SIGSTOP)];
     for (a, b, c, d) in (0..events.len().pow(4)).map(|n| {
         let pick = |k: u32| events[n / events.len().pow(k) % events.len()];
         (pick(0), pick(1), pick(2), pick(3))
     }) {
         let mut supervisor = Supervisor::new(HOLD);
+        // The machine repeats it where somebody may not have had it; here all had.
         let all = [a, b, c, d];
         let sent: Vec<_> = all.iter().flat_map(|event| supervisor.step(at(0), *event)).collect();
         let interrupts = sent.iter().filter(|action| **action == Interrupt).count();

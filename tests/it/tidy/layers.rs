@@ -24,6 +24,7 @@ const BORDERS: [Border; 9] = [
             CHILD,
             ("supervise/signal.rs", "awaits signals"),
             ("supervise/guardian.rs", "awaits what the guardian tells"),
+            ("supervise/stand_in.rs", "awaits what the stand-in tells"),
         ],
     },
     Border {
@@ -195,8 +196,8 @@ fn one_select_decides() {
     let expected = [
         // The loop's.
         ("run/shell.rs".to_owned(), 1),
-        // Inside `changed`, which the loop awaits: the leader's end or a tick, and the group's.
-        ("supervise/child.rs".to_owned(), 2),
+        // Inside `changed`, which the loop awaits: ends, ticks, and the stand-in.
+        ("supervise/child.rs".to_owned(), 1),
     ];
     assert_eq!(found, expected);
 }

@@ -8,7 +8,7 @@ use tfwrap::lock::lease::{Lease, LeaseTerm, SHORTEST};
 use tfwrap::lock::release::{self, Release, ReleaseOutcome};
 use tfwrap::store::{Expect, Record};
 use tfwrap::supervise::{
-    Action, ChildStatus, Event, Policy, Reach, SecondSignal, StopSignal, Supervisor,
+    Action, ChildStatus, Event, Policy, Reach, Rest, SecondSignal, StopSignal, Supervisor,
 };
 
 use super::guarded::Ward;
@@ -157,7 +157,7 @@ impl Client {
                 Action::Kill if child.body.alive => {
                     (child.body.alive, child.reaped) = (false, true);
                     let status = ChildStatus::Signaled(9);
-                    return self.supervise(moment, Event::ChildExited { status, group_gone: true });
+                    return self.supervise(moment, Event::ChildExited { status, rest: Rest::Gone });
                 }
                 Action::Finished { .. } => {
                     if child.body.alive {

@@ -1,0 +1,86 @@
+//! What a stop means for the child, and what is said of it.
+
+use super::super::shell::Shell;
+use crate::clock::uptime;
+use crate::report::Notice;
+use crate::supervise::guardian::Interrupts;
+use crate::supervise::stand_in::Overheard;
+use crate::supervise::{Action, Canary, Child, ChildEvent, Event, Reach, StopSignal, Whom};
+
+/// Does what was decided, and says what the user should hear of it.
+pub(super) fn carry_out(shell: &Shell, child: &mut Child, action: Action, event: Event) {
+    match child.apply(action) {
+        Ok(()) => tell(shell, action, event, child),
+        Err(error) => {
+            shell.say(Notice::Warning { message: could_not(action, &error), hint: None });
+        }
+    }
+}
+
+/// A stop came to where the child stands. What that means for us, if anything.
+pub(super) fn heed_stand_in(
+    shell: &mut Shell,
+    child: &mut Child,
+    canary: &mut Canary,
+    Overheard { signal, from_terminal }: Overheard,
+) -> Option<Event> {
+    if child.is_deaf_to(signal) {
+        // The terminal is gone, and perhaps nobody else says so.
+        return from_terminal.then_some(Event::Stop(signal, Reach::UsOnly));
+    }
+    if signal != StopSignal::Quit && child.have_it_already() {
+        shell.guard.interrupts(Interrupts::Sent);
+    }
+    // A key went to the child's group alone; any other signal may be on its way to us, too.
+    if !from_terminal {
+        canary.its(uptime());
+    }
+    None
+}
+
+pub(super) fn of_child(event: ChildEvent) -> Event {
+    match event {
+        ChildEvent::Stopped(signal, watch) => Event::ChildStopped(signal, watch),
+        ChildEvent::Continued => Event::ChildContinued,
+        ChildEvent::Exited { status, rest } => Event::ChildExited { status, rest },
+        ChildEvent::TerraformGone => Event::TerraformGone,
+        ChildEvent::GroupGone => Event::GroupGone,
+        ChildEvent::Overheard(Overheard { signal, .. }) => Event::Stop(signal, Reach::ChildToo),
+    }
+}
+
+fn could_not(action: Action, error: &std::io::Error) -> String {
+    match action {
+        Action::Finished { .. } => format!("the terminal could not be taken back: {error}"),
+        _ => format!("the child could not be signalled: {error}"),
+    }
+}
+
+fn tell(shell: &Shell, action: Action, event: Event, child: &Child) {
+    let Event::Stop(signal, _) = event else { return };
+    let whom = match child.whom() {
+        Whom::Each(told) => {
+            let pids: Vec<_> = told.iter().map(|process| process.pid.to_string()).collect();
+            let noun = if pids.len() == 1 { "process" } else { "processes" };
+            format!("Terraform ({noun} {})", pids.join(", "))
+        }
+        Whom::Group | Whom::Nobody => "the child's process group".to_owned(),
+    };
+    let doing = match action {
+        Action::Interrupt if *child.whom() == Whom::Nobody => {
+            "the child has had its interrupt; the lock is given back when it has ended".to_owned()
+        }
+        Action::Interrupt => {
+            format!("SIGINT sent to {whom}; the lock is given back when it has ended")
+        }
+        Action::Quit => {
+            "SIGQUIT sent to the child's process group; the lock is given back when it \
+                         has ended"
+                .to_owned()
+        }
+        Action::ForwardSecond => format!("a second SIGINT sent to {whom}: it will exit at once"),
+        Action::Withhold(_) => "kept from the child, which is ending already".to_owned(),
+        _ => return,
+    };
+    shell.say(Notice::Stopping { signal: signal.signal().as_str().to_owned(), doing });
+}

@@ -1,0 +1,98 @@
+//! What has happened to the child since the last look.
+
+use std::io;
+
+use nix::sys::signal::Signal;
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus};
+use nix::unistd::{getpgid, getpgrp};
+use rustix::process::{WaitId, WaitIdOptions, WaitIdStatus, WaitOptions};
+
+use super::{Alive, Child, ChildEvent, id};
+use crate::supervise::stand_in::StandIn;
+use crate::supervise::{ChildStatus, Rest};
+
+impl Child {
+    /// Takes what has happened since, without waiting.
+    pub(super) fn look(&mut self) -> io::Result<Option<ChildEvent>> {
+        match self.alive {
+            Alive::Leader => {
+                let options = WaitIdOptions::EXITED
+                    | WaitIdOptions::STOPPED
+                    | WaitIdOptions::CONTINUED
+                    | WaitIdOptions::NOHANG;
+                let change = rustix::process::waitid(WaitId::Pid(id(self.leader)), options)?;
+                self.reap_adopted();
+                match change {
+                    Some(change) => self.leader_changed(&change),
+                    None => Ok(self.told.have_all_ended().then_some(ChildEvent::TerraformGone)),
+                }
+            }
+            Alive::Others => {
+                self.reap_adopted();
+                let had_terraform = self.rest_has_terraform;
+                Ok(match self.rest() {
+                    Rest::Gone => Some(ChildEvent::GroupGone),
+                    Rest::Others if had_terraform => Some(ChildEvent::TerraformGone),
+                    Rest::Others | Rest::Terraform => None,
+                })
+            }
+            Alive::Nobody => Ok(None),
+        }
+    }
+
+    fn leader_changed(&mut self, change: &WaitIdStatus) -> io::Result<Option<ChildEvent>> {
+        if change.continued() {
+            return Ok(Some(ChildEvent::Continued));
+        }
+        if let Some(signal) = change.stopping_signal() {
+            let signal = Signal::try_from(signal)?;
+            self.wants_terminal = matches!(signal, Signal::SIGTTIN | Signal::SIGTTOU);
+            // In CI, or with others who do not use it: nobody else could give it the terminal,
+            // since to the shell we are its foreground job already.
+            // If that fails, it is a stopped child like any other.
+            if self.wants_terminal
+                && self.terminal_is_ours()
+                && self.give_terminal().and_then(|()| self.send(Signal::SIGCONT)).is_ok()
+            {
+                return Ok(None);
+            }
+            return Ok(Some(ChildEvent::Stopped(signal, self.watch())));
+        }
+        let status = if let Some(signal) = change.terminating_signal() {
+            ChildStatus::Signaled(signal)
+        } else if let Some(code) = change.exit_status().and_then(|code| u8::try_from(code).ok()) {
+            ChildStatus::Exited(code)
+        } else {
+            return Err(io::Error::other(format!("waitid(2) answered {change:?}")));
+        };
+        self.alive = Alive::Others;
+        self.reap_adopted();
+        Ok(Some(ChildEvent::Exited { status, rest: self.rest() }))
+    }
+
+    /// Reaps what has ended and became our child only because its own parent did.
+    ///
+    /// Never what we started ourselves (the helper of a credentials process): that is somebody
+    /// else's to wait for. It can be told by its group, which is ours.
+    /// This is housekeeping: what cannot be reaped stays a zombie until we end, and zombies do not
+    /// count as alive.
+    fn reap_adopted(&self) {
+        let stand_in = self.stand_in.as_ref().map(StandIn::pid);
+        if self.alive == Alive::Others && stand_in.is_none() {
+            while let Ok(Some(_)) = rustix::process::waitpgid(id(self.leader), WaitOptions::NOHANG)
+            {
+            }
+        }
+        let peek = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        // Ends with ECHILD or StillAlive; or with EINVAL at one that a real-time signal ended.
+        while let Ok(WaitStatus::Exited(ended, _) | WaitStatus::Signaled(ended, ..)) =
+            nix::sys::wait::waitid(Id::All, peek)
+        {
+            let is_waited_for = ended == self.leader || Some(ended) == stand_in;
+            let is_ours = is_waited_for || getpgid(Some(ended)) == Ok(getpgrp());
+            if is_ours || rustix::process::waitpid(Some(id(ended)), WaitOptions::NOHANG).is_err() {
+                return;
+            }
+        }
+    }
+}

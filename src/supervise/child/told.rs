@@ -1,0 +1,152 @@
+//! Who has had the interrupt, so that nobody gets a second one, and how long they live.
+
+use std::future::{pending, poll_fn};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::task::Poll;
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::{Pid, getsid};
+use tokio::io::unix::AsyncFd;
+
+use super::spawn::pidfd;
+use crate::supervise::process::{ProcessId, Stat};
+use crate::supervise::targets::{interrupt_for, targets};
+
+/// To whom the last interrupt went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Whom {
+    /// To these.
+    Each(Vec<ProcessId>),
+    /// To the whole group: nobody in it could be told to be a Terraform.
+    Group,
+    /// All have had it.
+    Nobody,
+}
+
+/// Whom the interrupts of one child went to.
+pub(super) struct Told {
+    leader: Pid,
+    session: i32,
+    each: Vec<ProcessId>,
+    /// Whether its group as a whole has had one.
+    group: bool,
+    /// Those of `each` whose end nobody else tells us of.
+    living: Vec<(ProcessId, Option<AsyncFd<OwnedFd>>)>,
+}
+
+impl Told {
+    pub(super) fn new(leader: Pid) -> Self {
+        let session = getsid(Some(leader)).map_or(0, Pid::as_raw);
+        Self { leader, session, each: Vec::new(), group: false, living: Vec::new() }
+    }
+
+    /// Every Terraform and every tfwrap of the child that lives.
+    fn targets(&self) -> Vec<ProcessId> {
+        targets(self.leader, self.session, true)
+    }
+
+    /// Whether there is any.
+    pub(super) fn has_terraform(&self) -> bool {
+        !self.targets().is_empty()
+    }
+
+    /// Interrupts whoever has not had it: each target; where there is none, the group, once.
+    pub(super) fn interrupt(&mut self, frozen: bool) -> io::Result<Whom> {
+        let targets = self.targets();
+        if targets.is_empty() {
+            return if self.group { Ok(Whom::Nobody) } else { self.interrupt_group() };
+        }
+        let is_new = |target: &ProcessId| !self.each.contains(target);
+        let new = targets.into_iter().filter(is_new).collect();
+        self.tell(new, frozen)
+    }
+
+    /// The second one, which the user asked for.
+    pub(super) fn interrupt_again(&mut self, frozen: bool) -> io::Result<Whom> {
+        let targets = self.targets();
+        if targets.is_empty() { self.interrupt_group() } else { self.tell(targets, frozen) }
+    }
+
+    /// Whoever there is has it from somebody else; whether that is anybody who can be told.
+    pub(super) fn have_it_already(&mut self) -> bool {
+        let targets = self.targets();
+        let any = !targets.is_empty();
+        // Without a Terraform it was a key or a signal to a script, which may live on.
+        self.group |= any;
+        for target in targets {
+            self.note(target);
+        }
+        any
+    }
+
+    /// Whether all that could be watched have ended, since the last time that somebody had not.
+    pub(super) fn have_all_ended(&mut self) -> bool {
+        let any = !self.living.is_empty();
+        self.living.retain(|(process, _)| process.is_alive());
+        any && self.living.is_empty()
+    }
+
+    /// Waits until one of them ends. May return too early.
+    pub(super) async fn ended(&self) {
+        if self.living.is_empty() {
+            return pending().await;
+        }
+        poll_fn(|context| {
+            let mut ends = self.living.iter().filter_map(|(_, pidfd)| pidfd.as_ref());
+            if ends.any(|pidfd| pidfd.poll_read_ready(context).is_ready()) {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+        .await;
+    }
+
+    /// Whether there is somebody whose end can only be found by looking.
+    pub(super) fn must_look(&self) -> bool {
+        self.living.iter().any(|(_, pidfd)| pidfd.is_none())
+    }
+
+    fn tell(&mut self, targets: Vec<ProcessId>, frozen: bool) -> io::Result<Whom> {
+        let mut told = Vec::new();
+        let mut refused = Ok(());
+        for target in targets {
+            let sent = target.signal(interrupt_for(target.pid()));
+            self.note(target);
+            // A stopped one could not hear it; with the group only those in it are continued.
+            if !frozen && Stat::of(target.pid()).is_some_and(|stat| stat.stopped) {
+                drop(target.signal(Signal::SIGCONT));
+            }
+            match sent {
+                Ok(_) => told.push(target),
+                // One that refuses keeps nobody else from being told.
+                Err(error) => refused = Err(refusal(&error, target.pid())),
+            }
+        }
+        refused?;
+        Ok(if told.is_empty() { Whom::Nobody } else { Whom::Each(told) })
+    }
+
+    fn note(&mut self, target: ProcessId) {
+        if !self.each.contains(&target) {
+            self.each.push(target);
+            // The leader's end is waited for in any case.
+            if target.pid() != self.leader {
+                self.living.push((target, pidfd(target.pid())));
+            }
+        }
+    }
+
+    fn interrupt_group(&mut self) -> io::Result<Whom> {
+        self.group = true;
+        match killpg(self.leader, interrupt_for(self.leader)) {
+            Ok(()) | Err(nix::Error::ESRCH) => Ok(Whom::Group),
+            Err(error) => Err(refusal(&error.into(), self.leader)),
+        }
+    }
+}
+
+fn refusal(error: &io::Error, pid: Pid) -> io::Error {
+    io::Error::new(error.kind(), format!("SIGINT to process {pid}: {error}"))
+}

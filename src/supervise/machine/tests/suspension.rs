@@ -1,0 +1,61 @@
+//! Suspension: ours, and that of a child that is to end.
+
+use super::*;
+
+#[test]
+fn a_suspend_stops_the_group_first_and_us_when_it_stands() {
+    play(
+        HOLD,
+        &[
+            (Suspend, &[StopGroup]),
+            (stopped(Signal::SIGTSTP), &[SuspendSelf(Signal::SIGTSTP)]),
+            (Resume, &[ContinueGroup]),
+            (ChildContinued, &[]),
+            (exited(0), &[finished(0, None)]),
+        ],
+    );
+}
+
+#[test]
+fn ctrl_z_on_the_childs_terminal_suspends_the_whole_job() {
+    for signal in [Signal::SIGTSTP, Signal::SIGTTIN, Signal::SIGTTOU] {
+        play(HOLD, &[(stopped(signal), &[SuspendJob(signal)]), (Resume, &[ContinueGroup])]);
+    }
+}
+
+#[test]
+fn where_no_shell_would_resume_us_the_child_stands_alone() {
+    for signal in [Signal::SIGTSTP, Signal::SIGTTIN, Signal::SIGTTOU] {
+        play(HOLD, &[(stopped_for_ever(signal), &[]), (TERM, &[Interrupt, ContinueGroup])]);
+    }
+    // Whoever stops us by name resumes us, too.
+    let stands = stopped_for_ever(Signal::SIGTSTP);
+    play(HOLD, &[(Suspend, &[StopGroup]), (stands, &[SuspendSelf(Signal::SIGTSTP)])]);
+}
+
+#[test]
+fn a_child_that_is_to_end_is_continued_however_often_it_stops() {
+    let mut supervisor = play(HOLD, &[(TERM, &[Interrupt])]);
+    for watch in [stopped(Signal::SIGTTIN), stopped_for_ever(Signal::SIGTTIN)] {
+        for _ in 0..CONTINUES / 2 {
+            assert_eq!(supervisor.step(at(1), watch), [ContinueGroup]);
+        }
+    }
+    // From then on without haste.
+    assert_eq!(supervisor.step(at(2), stopped(Signal::SIGTTIN)), []);
+    let due = supervisor.deadline().expect("it goes on");
+    assert_eq!(due, at(2).plus(CONTINUE));
+    assert_eq!(supervisor.step(due, Tick), [ContinueGroup]);
+    assert_eq!(supervisor.deadline(), None);
+}
+
+#[test]
+fn somebody_elses_sigstop_does_not_suspend_us() {
+    play(HOLD, &[(stopped(Signal::SIGSTOP), &[]), (ChildContinued, &[])]);
+}
+
+#[test]
+fn a_stopped_child_is_continued_so_that_it_can_end() {
+    play(HOLD, &[(stopped(Signal::SIGSTOP), &[]), (TERM, &[Interrupt, ContinueGroup])]);
+    play(HOLD, &[(stopped(Signal::SIGSTOP), &[]), (MustStop, &[Interrupt, ContinueGroup])]);
+}

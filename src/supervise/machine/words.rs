@@ -1,0 +1,114 @@
+//! What the machine is told, and what it answers.
+
+use nix::sys::signal::Signal;
+
+use crate::supervise::{ChildStatus, PassSignal, Reach, StopSignal};
+
+/// What happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Event {
+    /// We were asked to end.
+    Stop(StopSignal, Reach),
+    /// We were asked to stop for a while.
+    Suspend,
+    /// We go on. Fed after a SIGCONT, and whenever [`Action::SuspendSelf`] has returned; whoever
+    /// feeds it has checked before that the child may go on (the lease).
+    Resume,
+    /// A signal that is not for us.
+    Pass(PassSignal),
+    /// The child was stopped by this signal.
+    ChildStopped(Signal, Watch),
+    /// The child goes on.
+    ChildContinued,
+    /// The child ended.
+    ChildExited {
+        /// How.
+        status: ChildStatus,
+        /// What is left of its group.
+        rest: Rest,
+    },
+    /// No Terraform and no tfwrap is left: those that were interrupted, or that outlived the
+    /// child, have ended. Others have not.
+    TerraformGone,
+    /// Nothing is left of the group, the child included.
+    GroupGone,
+    /// The child must end, gracefully: its lock is lost, or will be soon.
+    MustStop,
+    /// The child must stand still until [`Event::Thaw`]: it is not known whether its lock is ours.
+    Freeze,
+    /// The lock is ours.
+    Thaw,
+    /// The child must be gone now.
+    MustKill,
+    /// Time passed.
+    Tick,
+}
+
+/// What is to be done; [`Child::apply`](crate::supervise::Child::apply) does it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// SIGINT to each Terraform and each tfwrap, or to the group where there is none; to nobody who
+    /// had it.
+    Interrupt,
+    /// A second SIGINT: Terraform then exits at once.
+    ForwardSecond,
+    /// SIGQUIT to the group.
+    Quit,
+    /// SIGKILL to the group. Repeated until nothing is left.
+    Kill,
+    /// The same, unless a Terraform or a tfwrap is in it.
+    KillRest,
+    /// SIGTSTP to the group.
+    StopGroup,
+    /// Take the terminal back and stop ourselves by this signal, so that the shell sees its job
+    /// stopped. Returns when we go on; then feed [`Event::Resume`].
+    SuspendSelf(Signal),
+    /// The same for all of our group, as the terminal does it: the signal came to the child's alone.
+    SuspendJob(Signal),
+    /// Give the terminal to the group if it is ours to give, and SIGCONT.
+    ContinueGroup,
+    /// SIGSTOP to the group.
+    Freeze,
+    /// SIGCONT to the group.
+    Thaw,
+    /// This signal, as it is.
+    PassOn(PassSignal),
+    /// Nothing, but the user should hear that this stop was not passed on.
+    Withhold(StopSignal),
+    /// It is over; the lock may go.
+    Finished {
+        /// How the child ended.
+        status: ChildStatus,
+        /// What ended it, unless it was of its own accord.
+        stopped_by: Option<StopCause>,
+    },
+}
+
+/// Whether a stopped child's stop is for us, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Watch {
+    /// We are the job of a shell that would resume us.
+    Shell,
+    /// If we stopped, nobody would ever let us go on.
+    Nobody,
+}
+
+/// What is left of the group after the child's end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Rest {
+    /// Nothing.
+    Gone,
+    /// A Terraform or a tfwrap, perhaps among others.
+    Terraform,
+    /// Only others.
+    Others,
+}
+
+/// Why a child was asked to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum StopCause {
+    /// The first signal that came in.
+    Signal(StopSignal),
+    /// [`Event::MustStop`] or [`Event::MustKill`].
+    Order,
+}

@@ -1,0 +1,204 @@
+//! The stand-in: a process of ours where the child stands, in its session and group, with its
+//! environment and, beside a Terraform, under its name. Whoever signals the child by any of these,
+//! and perhaps tfwrap, too, reaches the stand-in, which tells tfwrap of it: the child has had that
+//! one and gets none besides.
+//!
+//! All signals are blocked in it, so none ends it. It ends when tfwrap does; and when it has told
+//! of a signal, for some runners wait for each process that they signalled.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::process::{Child, Command, Stdio};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl::set_name;
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::{Pid, getppid};
+use rustix::io::Errno;
+use rustix::net::sockopt::socket_type;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair,
+};
+use tokio::io::unix::AsyncFd;
+
+use super::StopSignal;
+use super::child::{close_all_else, watch};
+use super::detached::THIS_PROGRAM;
+use super::process::{ProcessId, proc_is_ours, proc_shows_all};
+use super::targets::runs_terraform;
+
+/// The variable that makes this program one; its value is the name that the kernel shows.
+pub const VARIABLE: &str = "LOCK_STAND_IN";
+
+/// What one is called beside anything but a Terraform: whoever names a script does not mean what
+/// that started.
+const NEUTRAL: &str = "lock-stand-in";
+
+/// What it heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Overheard {
+    /// Which stop.
+    pub signal: StopSignal,
+    /// From the terminal, so it went to the child's group and to nobody else.
+    pub from_terminal: bool,
+}
+
+/// One that runs. Dropping it ends it.
+pub(crate) struct StandIn {
+    socket: AsyncFd<OwnedFd>,
+    child: Child,
+    /// Whether it has ended, and that was told.
+    is_over: bool,
+    process: Option<ProcessId>,
+}
+
+impl Drop for StandIn {
+    fn drop(&mut self) {
+        // It may stand still with the child's group.
+        drop(self.process.map(|process| process.signal(Signal::SIGKILL)));
+    }
+}
+
+/// How the child was started.
+pub(crate) struct Model {
+    program: OsString,
+    args: Vec<OsString>,
+    env: Vec<(OsString, Option<OsString>)>,
+}
+
+impl Model {
+    pub(crate) fn of(command: &Command) -> Self {
+        let env = command.get_envs();
+        Self {
+            program: command.get_program().to_owned(),
+            args: command.get_args().map(OsString::from).collect(),
+            env: env.map(|(name, value)| (name.to_owned(), value.map(OsString::from))).collect(),
+        }
+    }
+}
+
+impl StandIn {
+    /// Starts one beside the leader of a group; nothing where that cannot be.
+    pub(crate) fn start(leader: Pid, model: &Model) -> Option<Self> {
+        // Where processes cannot be seen, it could not be told from what the child leaves behind.
+        if !proc_is_ours() || !proc_shows_all() {
+            return None;
+        }
+        let (ours, its) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+                .ok()?;
+        let mut command = Command::new(THIS_PROGRAM);
+        for (name, value) in &model.env {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        if runs_terraform(leader) {
+            let name = std::fs::read_to_string(format!("/proc/{leader}/comm")).unwrap_or_default();
+            command.arg0(&model.program).args(&model.args).env(VARIABLE, name.trim_end());
+        } else {
+            command.arg0(NEUTRAL).env(VARIABLE, NEUTRAL);
+        }
+        command.stdin(its).stdout(Stdio::null()).stderr(Stdio::null());
+        command.process_group(leader.as_raw());
+        let child = command.spawn().ok()?;
+        let process = ProcessId::of(Pid::from_raw(child.id().cast_signed()));
+        Some(Self { socket: watch(ours).ok()?, child, is_over: false, process })
+    }
+
+    /// Its number. Nobody else waits for it, so it is nobody else's.
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id().cast_signed())
+    }
+
+    /// Whether this signal has reached it, and it had no time yet to say so.
+    pub(crate) fn is_about_to_tell(&self, signal: Signal) -> bool {
+        self.process.is_some_and(|process| process.has_pending(signal))
+    }
+
+    /// What it heard next; nothing once it has ended. Dropping the future loses nothing.
+    pub(crate) async fn heard(&mut self) -> Option<Overheard> {
+        while !self.is_over {
+            let mut ready = self.socket.readable().await.ok()?;
+            let mut words = [0; 2];
+            match recv(self.socket.get_ref(), &mut words[..], RecvFlags::DONTWAIT) {
+                Ok((2, 2)) => {
+                    let signal = Signal::try_from(i32::from(words[0])).ok()?;
+                    let signal = StopSignal::of(signal)?;
+                    return Some(Overheard { signal, from_terminal: words[1] == 1 });
+                }
+                Err(Errno::AGAIN) => ready.clear_ready(),
+                Err(Errno::INTR) => {}
+                // Something came before it had its signals blocked.
+                Ok(_) => {
+                    self.is_over = true;
+                    let signal = Signal::try_from(self.child.wait().ok()?.signal()?).ok()?;
+                    let signal = StopSignal::of(signal)?;
+                    return Some(Overheard { signal, from_terminal: false });
+                }
+                Err(_) => return None,
+            }
+        }
+        None
+    }
+}
+
+/// Whether this process was started as one; the variable alone may be anybody's.
+#[must_use]
+pub fn is_one() -> bool {
+    socket_type(io::stdin()).is_ok_and(|kind| kind == SocketType::SEQPACKET)
+}
+
+/// The stand-in itself, under the name that it is to have. Returns when it is not needed any more.
+///
+/// # Errors
+/// When it cannot listen.
+pub fn run(name: &str) -> io::Result<()> {
+    SigSet::all().thread_set_mask()?;
+    if let Ok(name) = std::ffi::CString::new(name) {
+        // Another name is no reason not to listen.
+        let _unnamed = set_name(&name);
+    }
+    close_all_else();
+    // It keeps no directory from being unmounted.
+    let _as_it_is = nix::unistd::chdir("/");
+    let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
+    let signals = SignalFd::with_flags(&SigSet::all(), flags)?;
+    let socket = io::stdin();
+    loop {
+        let mut ready = [
+            PollFd::new(socket.as_fd(), PollFlags::POLLIN),
+            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+        ];
+        match poll(&mut ready, PollTimeout::NONE) {
+            Ok(_) | Err(nix::Error::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        while let Some(info) = signals.read_signal()? {
+            let number = i32::try_from(info.ssi_signo).unwrap_or_default();
+            let stop = Signal::try_from(number).ok().and_then(StopSignal::of);
+            let is_tfwraps = i64::from(info.ssi_pid) == i64::from(getppid().as_raw());
+            let from_terminal = info.ssi_code == nix::libc::SI_KERNEL;
+            if stop.is_none() || (is_tfwraps && !from_terminal) {
+                continue;
+            }
+            let words = [u8::try_from(number).unwrap_or_default(), u8::from(from_terminal)];
+            let _unheard = send(&socket, &words, SendFlags::NOSIGNAL);
+            if !from_terminal {
+                return Ok(());
+            }
+        }
+        // Nothing is ever said to it: tfwrap is gone, or done with it.
+        if ready_for_the_end(&ready[0]) {
+            return Ok(());
+        }
+    }
+}
+
+fn ready_for_the_end(socket: &PollFd<'_>) -> bool {
+    socket.revents().is_some_and(|events| !events.is_empty())
+}

@@ -1,0 +1,318 @@
+//! One stop, whoever sends it and through whatever, is one interrupt for Terraform, and its state is
+//! saved: real Terraforms that take seconds to end, counted by what they say themselves.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+
+use crate::harness::pause;
+use crate::wrapped::{Running, Scene, wait_for_end, wait_until, wrapper};
+
+/// Its provisioner leaves a process that keeps its streams open: for so long Terraform waits after
+/// its interrupt. A second one within that time costs it its state.
+const ENDS_AFTER: &str = "5";
+
+/// Where `terraform` really is.
+fn terraform() -> PathBuf {
+    #[expect(clippy::disallowed_methods, reason = "terraform must be found")]
+    let path = std::env::var("PATH").expect("a PATH");
+    let found = std::env::split_paths(&path).map(|dir| dir.join("terraform"));
+    found.into_iter().find(|path| path.exists()).expect("a terraform on the PATH")
+}
+
+fn has(program: &str) -> bool {
+    let there = Command::new(program).arg("--version").output().is_ok_and(|it| it.status.success());
+    if !there {
+        // Seen in the output of the test.
+        println!("skipped: there is no `{program}` here");
+    }
+    there
+}
+
+/// A directory with something to apply. `terraform` on its `PATH` is `wrapper`, a script that finds
+/// the real one in `$REAL`; without one, it is that.
+fn scene(wrapper: Option<&str>) -> Scene {
+    let scene = Scene::of_program("terraform");
+    let resource = format!(
+        r#"
+        resource "terraform_data" "first" {{}}
+        resource "terraform_data" "second" {{
+          provisioner "local-exec" {{
+            command = "(trap '' INT TERM; exec sleep {ENDS_AFTER}) & echo ready $$ > ready; wait; sleep 60"
+          }}
+          depends_on = [terraform_data.first]
+        }}
+        "#
+    );
+    fs::write(scene.path("main.tf"), resource).expect("a file");
+    let scene = scene.env("REAL", &terraform().display().to_string());
+    match wrapper {
+        Some(text) => {
+            script(&scene, "bin/terraform", text);
+            let path = format!("{}:{}", scene.path("bin").display(), path_of_tests());
+            scene.env("PATH", &path)
+        }
+        None => scene,
+    }
+}
+
+fn path_of_tests() -> String {
+    #[expect(clippy::disallowed_methods, reason = "what wrappers call must be found")]
+    std::env::var("PATH").expect("a PATH")
+}
+
+fn script(scene: &Scene, name: &str, text: &str) {
+    let path = scene.path(name);
+    fs::create_dir_all(path.parent().expect("a directory")).expect("a directory");
+    fs::write(&path, text).expect("a script");
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("a mode");
+}
+
+const APPLY: [&str; 3] = ["apply", "-auto-approve", "-no-color"];
+
+/// What setup-terraform puts in Terraform's place: it runs `terraform-bin`, hears nothing, and
+/// reads what that says.
+const NODE: &str = r"#!/usr/bin/env node
+const { spawn } = require('child_process');
+const child = spawn(process.env.REAL, process.argv.slice(2), { stdio: ['inherit', 'pipe', 'pipe'] });
+child.stdout.on('data', (data) => process.stdout.write(data));
+child.stderr.on('data', (data) => process.stderr.write(data));
+child.on('close', (code) => { process.exitCode = code; });
+";
+
+/// What tenv and others do: they pass on what they get.
+const FORWARDER: &str = r"#!/usr/bin/env python3
+import os, signal, subprocess, sys
+child = subprocess.Popen([os.environ['REAL']] + sys.argv[1:])
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda number, _: child.send_signal(number))
+while child.poll() is None:
+    try: child.wait()
+    except InterruptedError: pass
+sys.exit(child.returncode)
+";
+
+/// The same without a signal of its own: a script that calls Terraform and would go on.
+const PYTHON_SCRIPT: &str = r"#!/usr/bin/env python3
+import subprocess, sys
+code = subprocess.call(['terraform', 'apply', '-auto-approve', '-no-color'])
+open('went-on', 'w').write(str(code))
+import time; time.sleep(60)
+";
+
+const NODE_SCRIPT: &str = r"#!/usr/bin/env node
+const { spawnSync } = require('child_process');
+const { status } = spawnSync('terraform', ['apply', '-auto-approve', '-no-color'], { stdio: 'inherit' });
+require('fs').writeFileSync('went-on', String(status));
+setTimeout(() => {}, 60000);
+";
+
+/// Exactly one interrupt, and both resources in the state, the second one to be made anew.
+#[track_caller]
+fn expect_one(scene: &Scene, shape: &str) {
+    let said = ["stdout", "stderr"].map(|name| fs::read_to_string(scene.path(name)).unwrap());
+    let said = said.concat();
+    assert_eq!(said.matches("Interrupt received").count(), 1, "{shape}: {said}");
+    assert_eq!(said.matches("Two interrupts").count(), 0, "{shape}: {said}");
+    let state = fs::read_to_string(scene.path("terraform.tfstate")).unwrap_or_default();
+    assert!(state.contains("\"first\"") && state.contains("tainted"), "{shape}: {state}{said}");
+    scene.expect_free();
+}
+
+#[track_caller]
+fn end(running: &mut Running) -> Option<i32> {
+    let (pid, born_at) = (running.pid(), crate::wrapped::born(running.pid()));
+    let code = running.bare_code();
+    wait_for_end("the end of tfwrap", pid, born_at.as_ref());
+    code
+}
+
+#[test]
+fn a_wrapper_that_hears_nothing_and_one_that_passes_everything_on() {
+    for (program, text) in [("node", NODE), ("python3", FORWARDER)] {
+        if !has(program) {
+            continue;
+        }
+        for (in_ci, group) in [(true, true), (false, true), (false, false)] {
+            let scene = scene(Some(text)).command(&APPLY);
+            let scene = if in_ci { scene.in_ci() } else { scene };
+            let mut running = scene.start().ready();
+            if group {
+                running.signal_group(Signal::SIGTERM);
+            } else {
+                running.signal(Signal::SIGINT);
+            }
+            assert_eq!(end(&mut running), Some(1), "{}", running.stderr());
+            expect_one(&running.scene, program);
+        }
+    }
+}
+
+/// The negative control: without tfwrap the forwarder and the group make two.
+#[test]
+fn a_group_behind_a_wrapper_that_passes_everything_on_is_hit_twice() {
+    if !has("python3") {
+        return;
+    }
+    let scene = scene(Some(FORWARDER));
+    let bin = scene.path("bin/terraform");
+    let mut command = Command::new("env");
+    command.arg(format!("REAL={}", terraform().display())).arg(&bin).args(APPLY);
+    command.current_dir(scene.path("."));
+    let stream = |name| fs::File::create(scene.path(name)).expect("a file");
+    command.stdout(stream("stdout")).stderr(stream("stderr"));
+    std::os::unix::process::CommandExt::process_group(&mut command, 0);
+    let mut child = command.spawn().expect("it starts");
+    scene.wait_for("ready");
+    let group = Pid::from_raw(child.id().cast_signed());
+    nix::sys::signal::killpg(group, Signal::SIGINT).expect("its group");
+    wait_until("its end", || child.try_wait().expect("it can be waited for"));
+    let said = fs::read_to_string(scene.path("stderr")).unwrap();
+    assert!(said.contains("Two interrupts received"), "{said}");
+}
+
+#[test]
+fn a_script_below_run_ends_with_its_terraform() {
+    let scripts = [
+        ("python3", PYTHON_SCRIPT),
+        ("node", NODE_SCRIPT),
+        ("sh", "terraform apply -auto-approve -no-color; echo $? > went-on; sleep 60"),
+    ];
+    for (program, text) in scripts {
+        if program != "sh" && !has(program) {
+            continue;
+        }
+        let scene = scene(None);
+        let text = if program == "sh" { format!("#!/bin/sh\n{text}\n") } else { text.to_owned() };
+        script(&scene, "deploy", &text);
+        let mut running = scene.command(&["run", "--", "./deploy"]).start().ready();
+        running.signal(Signal::SIGTERM);
+        let code = end(&mut running);
+        assert!(code.is_some_and(|code| code != 0), "{program}: {code:?}");
+        expect_one(&running.scene, program);
+    }
+}
+
+#[test]
+fn timeout_signals_the_process_and_its_group() {
+    for _ in 0..3 {
+        let scene = scene(None).command(&APPLY).through(&["timeout", "600"]);
+        let mut running = scene.start().ready();
+        // As at the end of its time.
+        running.signal(Signal::SIGTERM);
+        assert_eq!(end(&mut running), Some(1), "{}", running.stderr());
+        expect_one(&running.scene, "timeout");
+    }
+}
+
+#[test]
+fn a_background_job_of_a_script_that_hears_no_interrupt_is_told_by_term() {
+    // SIGINT is ignored in it, and in all below it but Terraform, which installs its own handler.
+    for (command, code) in [("exec sleep 60", 143), ("sleep 60; true", 143)] {
+        let scene = Scene::of_program("terraform").command(&["run", "--", "sh", "-c", command]);
+        let words = shell_words::join(scene.words());
+        let outer = format!("{words} & echo ready $! > {}; wait $!", scene.path("ready").display());
+        let mut running =
+            scene.through(&["sh", "-c", &outer, "--"]).start_with(|command| command).ready();
+        let tfwrap = running.scene.pid_in("ready");
+        wait_until("its child", || children(tfwrap).into_iter().find(|pid| is_child(*pid)));
+        nix::sys::signal::kill(tfwrap, Signal::SIGTERM).expect("it is there");
+        assert_eq!(running.bare_code(), Some(code), "{command}: {}", running.stderr());
+        running.scene.expect_free();
+    }
+    let scene = scene(None);
+    let run = ["run", "--", "sh", "-c", "terraform apply -auto-approve -no-color; sleep 60"];
+    let scene = scene.command(&run);
+    let words = shell_words::join(scene.words());
+    let outer = format!("{words} & echo $! > {}; wait $!", scene.path("tfwrap").display());
+    let mut running = scene.through(&["sh", "-c", &outer, "--"]).start().ready();
+    let tfwrap = running.scene.wait_for("tfwrap").trim().parse().map(Pid::from_raw).unwrap();
+    nix::sys::signal::kill(tfwrap, Signal::SIGTERM).expect("it is there");
+    assert!(running.bare_code().is_some_and(|code| code != 0), "{}", running.stderr());
+    expect_one(&running.scene, "ignored");
+}
+
+fn children(parent: Pid) -> Vec<Pid> {
+    let path = format!("/proc/{parent}/task/{parent}/children");
+    let children = fs::read_to_string(path).unwrap_or_default();
+    children.split_whitespace().filter_map(|pid| pid.parse().ok()).map(Pid::from_raw).collect()
+}
+
+fn is_child(pid: Pid) -> bool {
+    let exe = fs::read_link(format!("/proc/{pid}/exe"));
+    exe.is_ok_and(|exe| exe != wrapper())
+}
+
+/// In a PID namespace of its own, where nobody else is hit by a name.
+fn swept(scene: &Scene, sweep: &str) {
+    let here = scene.path(".");
+    let script = format!(
+        "cd {}
+         {} > stdout 2> stderr & tfwrap=$!
+         until [ -e ready ]; do sleep 0.05; done
+         sleep 0.5
+         {sweep}
+         wait $tfwrap",
+        here.display(),
+        shell_words::join(scene.words()),
+    );
+    // From a file, so that no command line of the sweeper itself is hit.
+    fs::write(scene.path("sweep.sh"), script).expect("a script");
+    let mut sweeper = Command::new("unshare");
+    sweeper.args(["-Urpf", "--mount-proc", "setsid", "-w", "bash"]).arg(scene.path("sweep.sh"));
+    let mut sweeper = sweeper.spawn().expect("it starts");
+    wait_until("its end", || sweeper.try_wait().expect("it can be waited for"));
+}
+
+fn can_unshare() -> bool {
+    let unshare = Command::new("unshare").args(["-Urpf", "--mount-proc", "true"]).status();
+    let can = unshare.is_ok_and(|status| status.success());
+    if !can {
+        println!("skipped: no PID namespace can be made here");
+    }
+    can
+}
+
+#[test]
+fn whoever_signals_by_name_command_line_or_session_hits_terraform_once() {
+    if !can_unshare() {
+        return;
+    }
+    let run = ["run", "--", "./deploy"];
+    let cases = [
+        (&run as &[&str], "pkill terraform"),
+        (&run, "pkill -INT terraform"),
+        (&run, "killall terraform"),
+        (&run, "pkill -f 'terraform apply'"),
+        (&run, "pkill -f 'terraform apply'; kill $tfwrap"),
+        (&APPLY, "pkill -INT -f 'apply -'"),
+        (&APPLY, "pkill terraform; kill $tfwrap"),
+    ];
+    for (words, sweep) in cases {
+        let scene = scene(None);
+        script(&scene, "deploy", "#!/bin/sh\nterraform apply -auto-approve -no-color\n");
+        let scene = scene.command(words);
+        swept(&scene, sweep);
+        expect_one(&scene, sweep);
+    }
+}
+
+#[test]
+fn an_outer_tfwrap_and_what_reaches_the_inner_one_besides_are_one_stop() {
+    // The inner one forwards a second stop; both of them get this one.
+    for options in [&["--second-signal", "forward"] as &[&str], &[]] {
+        let scene = scene(None).options(options);
+        script(&scene, "deploy", "#!/bin/bash\nterraform apply -auto-approve -no-color\ntrue\n");
+        let mut running = scene.command(&["run", "--", "./deploy"]).start().ready();
+        running.signal(Signal::SIGTERM);
+        pause(Duration::from_millis(200));
+        running.signal(Signal::SIGHUP);
+        end(&mut running);
+        expect_one(&running.scene, "nested");
+    }
+}
