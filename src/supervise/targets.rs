@@ -15,6 +15,7 @@ use nix::unistd::Pid;
 
 use super::child::ignored_at_start;
 use super::process::{ProcessId, Stat, Waiting, processes};
+use super::stand_in;
 use crate::program::FileId;
 use nix::sys::signal::Signal;
 
@@ -87,9 +88,18 @@ pub(super) fn runs_tfwrap(pid: Pid) -> bool {
 
 fn kind(pid: Pid, this: Option<FileId>) -> Kind {
     let name = program_name(pid);
-    // Guardians and stand-ins block all signals, and none of them has a child.
-    let is_tfwrap = is_tfwrap(pid, &name, this) && !Waiting::of(pid).blocks(Signal::SIGINT);
-    if is_terraform(&name) || is_tfwrap { Kind::Target } else { Kind::Other }
+    let is_told = || is_tfwrap(pid, &name, this) && !is_deaf(pid);
+    if is_terraform(&name) || is_told() { Kind::Target } else { Kind::Other }
+}
+
+/// Whether this tfwrap is a guardian or a stand-in, which has no child and blocks all signals; a
+/// stand-in is told by its environment, too, from its first moment on.
+fn is_deaf(pid: Pid) -> bool {
+    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    let mut variables = environment.split(|byte| *byte == 0);
+    let name = stand_in::VARIABLE.as_bytes();
+    variables.any(|it| it.strip_prefix(name).is_some_and(|rest| rest.first() == Some(&b'=')))
+        || Waiting::of(pid).blocks(Signal::SIGINT)
 }
 
 /// The file name of the program that runs in a process.

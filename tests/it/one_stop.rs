@@ -87,10 +87,14 @@ child.on('close', (code) => { process.exitCode = code; });
 
 /// What tenv and others do: they pass on what they get.
 const FORWARDER: &str = r"#!/usr/bin/env python3
-import os, signal, subprocess, sys
+import os, signal, subprocess, sys, time
+def pass_on(number, _):
+    # Two at once would be one for the kernel.
+    time.sleep(0.3)
+    child.send_signal(number)
 child = subprocess.Popen([os.environ['REAL']] + sys.argv[1:])
 for number in (signal.SIGINT, signal.SIGTERM):
-    signal.signal(number, lambda number, _: child.send_signal(number))
+    signal.signal(number, pass_on)
 while child.poll() is None:
     try: child.wait()
     except InterruptedError: pass
