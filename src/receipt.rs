@@ -68,6 +68,10 @@ pub struct Receipt {
     /// Whether that was interrupted; written before it is.
     #[serde(default = "not_known")]
     pub interrupts: Interrupts,
+    /// Whether it was asked to end, and a script between it and its Terraform has not heard of that
+    /// yet: then nothing more is started below it.
+    #[serde(default)]
+    pub is_stopping: bool,
     /// Whether this is what `hold` left behind.
     pub is_hold: bool,
     /// Whether all is given back, and the receipt is kept for what was said meanwhile.
@@ -124,6 +128,7 @@ impl Receipt {
             child: None,
             is_starting: false,
             interrupts: Interrupts::None,
+            is_stopping: false,
             is_hold,
             is_over: false,
             orphan_grace: u64::try_from(orphan_grace.as_millis()).unwrap_or(u64::MAX),

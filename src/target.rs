@@ -205,6 +205,17 @@ impl LockTarget {
         Register { rank, place, aws }
     }
 
+    /// The same lock, of a local state by the name of the file that it really is.
+    #[must_use]
+    pub fn at_real_path(&self) -> Self {
+        let mut target = self.clone();
+        if let StoreSpec::LocalState { path } = &mut target.store {
+            *path = real_path(path);
+            target.key = LockKey(path.display().to_string());
+        }
+        target
+    }
+
     /// Where the register is a file: which it is, once all links are followed.
     #[must_use]
     pub fn real_path(&self) -> Option<PathBuf> {

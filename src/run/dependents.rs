@@ -190,6 +190,14 @@ fn inheriting(dir: &Path, ids: &[LockId]) -> impl Iterator<Item = Receipt> {
     })
 }
 
+/// The run above us that was asked to end, whose script goes on with its next command.
+pub(super) fn stopping_above(dir: &Path) -> Option<i32> {
+    let files = ReceiptFile::all_in(dir).unwrap_or_default();
+    let receipts = files.iter().filter_map(|file| file.read().ok());
+    let mut stopping = receipts.filter(|receipt| receipt.is_stopping);
+    stopping.find(|receipt| receipt.runner.is_above_us()).map(|receipt| receipt.runner.pid)
+}
+
 /// Whether any process of the run is known to live.
 pub(crate) fn is_living(receipt: &Receipt, here: &World) -> bool {
     receipt.world.seen_from(here) == Sight::Here

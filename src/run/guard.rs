@@ -241,6 +241,7 @@ impl Guard {
         if let Some(receipt) = &mut self.receipt {
             (receipt.child, receipt.is_starting) = (child, false);
             receipt.interrupts = Interrupts::None;
+            receipt.is_stopping = false;
         }
         let notices = self.write();
         self.tell();

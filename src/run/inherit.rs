@@ -32,6 +32,8 @@ pub(super) async fn inherit(
     if context.held.is_empty() {
         return Ok(None);
     }
+    // A state may be reached by a link; what is said of its lock lies beside the file itself.
+    let target = &target.at_real_path();
     let lock = target.url();
     let store = match target.open().await {
         Ok(store) => store,

@@ -175,6 +175,14 @@ async fn acquire_all(
     acquired: &mut Acquired,
 ) -> Result<(), Error> {
     let mut restarts = 0;
+    if !context.held.is_empty()
+        && let Some(above) = dependents::stopping_above(&context.state_dir)
+    {
+        shell.say(Notice::Note {
+            message: format!("process {above} was asked to end: nothing is started below it"),
+        });
+        return Err(interrupted(StopSignal::Interrupt));
+    }
     loop {
         beware_of_the_trap(shell, job, context, wait).await?;
         let mut waited_here = false;

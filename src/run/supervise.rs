@@ -26,7 +26,7 @@ use crate::store::StoreError;
 use crate::supervise::guardian::Interrupts;
 use crate::supervise::{
     Action, Canary, Child, ChildEvent, ChildStatus, Event, Orphans, Reach, Received, Rest,
-    SpawnError, Supervisor, Word, suspend_self,
+    SpawnError, Supervisor, Whom, Word, suspend_self,
 };
 
 /// How long a child may take to end after a bug of ours, before it is killed.
@@ -269,11 +269,13 @@ async fn drive(
         for action in machine.step(uptime(), event) {
             let interrupts = matches!(action, Action::Interrupt | Action::Quit);
             if interrupts {
+                shell.guard.passes_by(action == Action::Interrupt);
                 shell.guard.interrupts(Interrupts::Maybe);
             }
             carry_out(shell, child, action, event);
             if interrupts {
                 fail_point::crash();
+                shell.guard.passes_by(matches!(child.whom(), Whom::Each(_)));
                 shell.guard.interrupts(Interrupts::Sent);
             }
             if let Action::Finished { status, stopped_by } = action {

@@ -50,7 +50,8 @@ pub(super) async fn take(
             if !door.is_at(&path) {
                 continue;
             }
-            let what = "its holder has ended, or this is a copy of its directory";
+            let what = "its holder has ended, and `tfwrap recover` releases what it left; or this \
+                        is a copy of its directory";
             return Err(refused(under, &format!("nobody has `{}` open: {what}", path.display())));
         }
         match door.enter(with_turn).map_err(failed)? {

@@ -19,9 +19,10 @@ use crate::lock::Uptime;
 /// whenever the child itself is quick.
 pub const GROUP_GRACE: Duration = Duration::from_secs(3);
 
-/// For how long after the first stop an equal one is the same: `timeout` signals the process and
-/// then its group, a shell and the kernel both tell of a terminal that is closed, and an outer
-/// tfwrap makes an INT of the TERM that everybody got.
+/// For how long after the first stop another one may be the same: `timeout` signals the process and
+/// then its group, a shell and the kernel both tell of a terminal that is closed, the shell sends
+/// SIGTERM then to a job that stood still, and an outer tfwrap makes an INT of the TERM that
+/// everybody got.
 pub const ECHO: Duration = Duration::from_secs(1);
 
 /// How long a wrapper may take to end by itself, after the Terraform that was interrupted below it.
@@ -206,9 +207,11 @@ impl Supervisor {
     }
 
     fn stop(&mut self, now: Uptime, signal: StopSignal, reach: Reach) -> Vec<Action> {
-        let is_equal = |first: StopSignal| signal == first || reach == Reach::Relayed;
+        let is_same = |first: StopSignal| {
+            signal == first || reach == Reach::Relayed || first == StopSignal::Hangup
+        };
         let is_echo =
-            |(first, at)| signal == StopSignal::Hangup || (is_equal(first) && now.since(at) < ECHO);
+            |(first, at)| signal == StopSignal::Hangup || (is_same(first) && now.since(at) < ECHO);
         if self.first.is_some_and(is_echo) {
             return Vec::new();
         }

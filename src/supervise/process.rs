@@ -10,6 +10,9 @@ use nix::unistd::{Pid, getpid};
 use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
+/// How far up is looked.
+const MOST_ANCESTORS: usize = 64;
+
 /// A process of this boot and PID namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ProcessId {
@@ -56,6 +59,20 @@ impl ProcessId {
             Some(stat) => !stat.zombie && !self.was_before(stat),
             None => exists(self.pid()),
         }
+    }
+
+    /// Whether it is our parent, or one of that one's.
+    #[must_use]
+    pub fn is_above_us(self) -> bool {
+        let mut above = nix::unistd::getppid();
+        for _ in 0..MOST_ANCESTORS {
+            let Some(stat) = Stat::of(above) else { return false };
+            if above == self.pid() {
+                return !self.was_before(stat);
+            }
+            above = stat.parent;
+        }
+        false
     }
 
     /// Whether the process that has its number now came after it.

@@ -48,11 +48,15 @@ impl Signals {
     ///
     /// A signal that was ignored when we started stays ignored, for us and for the child, as if
     /// the child had been started in our place: `nohup tfwrap apply` survives the end of its
-    /// terminal, and `tfwrap apply &` in a script does not take the script's Ctrl-C. The same for
-    /// one that was blocked. SIGTTIN and SIGTTOU keep their meaning; see [`super::Child`].
+    /// terminal. The same for one that was blocked. But SIGINT and SIGTERM are heard, as Terraform
+    /// hears them (Go's `signal.Notify`): `tfwrap apply &` in a script is started with SIGINT
+    /// ignored. SIGTTIN and SIGTTOU keep their meaning; see [`super::Child`].
     pub fn install() -> io::Result<Self> {
         let ours = WORDS.iter().map(|(signal, _)| *signal);
-        let ours = ours.filter(|signal| !ignored_at_start(*signal)).map(|signal| signal as i32);
+        let is_heard = |signal: &Signal| {
+            matches!(signal, Signal::SIGINT | Signal::SIGTERM) || !ignored_at_start(*signal)
+        };
+        let ours = ours.filter(is_heard).map(|signal| signal as i32);
         Ok(Self { stream: SignalsInfo::new(ours)?, batch: VecDeque::new() })
     }
 

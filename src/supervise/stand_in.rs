@@ -1,5 +1,5 @@
-//! The stand-in: a process of ours where the child stands, in its session and group, with its
-//! environment and, beside a Terraform, under its name. Whoever signals the child by any of these,
+//! The stand-in: a process of ours where the child stands, in its session, group and directory, with
+//! its environment and, beside a Terraform, under its name. Whoever signals the child by any of these,
 //! and perhaps tfwrap, too, reaches the stand-in, which tells tfwrap of it: the child has had that
 //! one and gets none besides.
 //!
@@ -164,8 +164,6 @@ pub fn run(name: &str) -> io::Result<()> {
         let _unnamed = set_name(&name);
     }
     close_all_else();
-    // It keeps no directory from being unmounted.
-    let _as_it_is = nix::unistd::chdir("/");
     let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
     let signals = SignalFd::with_flags(&SigSet::all(), flags)?;
     let socket = io::stdin();

@@ -5,6 +5,13 @@ use crate::receipt::ReceiptFile;
 use crate::supervise::guardian::Interrupts;
 
 impl Guard {
+    /// Whether the next interrupt passes a script by, which goes on meanwhile.
+    pub(crate) fn passes_by(&mut self, is_stopping: bool) {
+        if let Some(receipt) = &mut self.receipt {
+            receipt.is_stopping = is_stopping;
+        }
+    }
+
     /// The child is about to be interrupted, or was.
     pub(crate) fn interrupts(&mut self, interrupts: Interrupts) {
         if self.head.interrupts == interrupts {

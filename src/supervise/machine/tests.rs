@@ -110,7 +110,8 @@ fn second_stop_is_forwarded_once_when_asked_for() {
 #[test]
 fn what_comes_with_the_first_stop_is_the_same_one() {
     let relayed = Event::Stop(StopSignal::Interrupt, Reach::Relayed);
-    for (first, second) in [(TERM, TERM), (INT, INT), (TERM, relayed), (HUP, HUP), (INT, HUP)] {
+    let pairs = [(TERM, TERM), (INT, INT), (TERM, relayed), (HUP, HUP), (INT, HUP), (HUP, TERM)];
+    for (first, second) in pairs {
         let mut supervisor = play(FORWARD, &[(first, &[Interrupt])]);
         assert_eq!(supervisor.step(at(0).plus(Duration::from_millis(999)), second), []);
         assert_eq!(supervisor.step(at(60), HUP), [], "a hang-up is never a second one");
