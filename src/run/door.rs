@@ -1,8 +1,11 @@
 //! The door of a lock that a `run` or a `hold` has: a small file in its holder's directory, through
 //! which the commands below come under the lock.
 //!
-//! Two of its bytes are locked, each for an open file description (`F_OFD_SETLK`):
+//! Three of its bytes are locked, each for an open file description (`F_OFD_SETLK`):
 //!
+//! - the *presence*, by the holder for as long as it or its guardian lives: by it the very file is
+//!   told from one in a copy of the directory, in an overlay or in an image, where nobody would see
+//!   who is inside;
 //! - the *turn*, by the one command that uses the state;
 //! - the *threshold*, shared by all that are inside. Before the lock is given back, its holder has
 //!   it for itself alone, and with that the door is closed.
@@ -32,6 +35,7 @@ use crate::lock::LockId;
 /// The bytes, which need not exist to be locked.
 const TURN: libc::off_t = 0;
 const THRESHOLD: libc::off_t = 1;
+const PRESENCE: libc::off_t = 2;
 
 /// One open file description of a door, with whatever locks it has.
 #[derive(Debug)]
@@ -65,7 +69,16 @@ pub(super) fn remove(dir: &Path, id: &LockId) {
 impl Door {
     /// Makes the door of a lock that is ours.
     pub(super) fn create(path: &Path) -> io::Result<Self> {
-        options().create_new(true).mode(0o600).open(path).map(Self)
+        let door = options().create_new(true).mode(0o600).open(path).map(Self)?;
+        door.lock(libc::F_WRLCK, PRESENCE)?;
+        Ok(door)
+    }
+
+    /// Whether its holder, or that one's guardian, has it open.
+    pub(super) fn has_holder(&self) -> io::Result<bool> {
+        let mut lock = lock_of(libc::F_WRLCK, PRESENCE)?;
+        fcntl(&self.0, FcntlArg::F_OFD_GETLK(&mut lock))?;
+        Ok(libc::c_int::from(lock.l_type) != libc::F_UNLCK)
     }
 
     /// Opens the door of somebody's lock; none where there is no such file.
@@ -127,15 +140,7 @@ impl Door {
     }
 
     fn lock(&self, kind: libc::c_int, byte: libc::off_t) -> io::Result<bool> {
-        let short = |n: libc::c_int| libc::c_short::try_from(n).map_err(io::Error::other);
-        let lock = libc::flock {
-            l_type: short(kind)?,
-            l_whence: short(libc::SEEK_SET)?,
-            l_start: byte,
-            l_len: 1,
-            // Must be zero for the description's locks.
-            l_pid: 0,
-        };
+        let lock = lock_of(kind, byte)?;
         match fcntl(&self.0, FcntlArg::F_OFD_SETLK(&lock)) {
             Ok(_) => Ok(true),
             Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
@@ -148,6 +153,18 @@ impl AsFd for Door {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
+}
+
+fn lock_of(kind: libc::c_int, byte: libc::off_t) -> io::Result<libc::flock> {
+    let short = |n: libc::c_int| libc::c_short::try_from(n).map_err(io::Error::other);
+    Ok(libc::flock {
+        l_type: short(kind)?,
+        l_whence: short(libc::SEEK_SET)?,
+        l_start: byte,
+        l_len: 1,
+        // Must be zero for the description's locks.
+        l_pid: 0,
+    })
 }
 
 fn options() -> OpenOptions {
@@ -200,6 +217,21 @@ mod tests {
         assert_eq!(open(&path).enter(true).unwrap(), Entry::Closing);
         holder.leave();
         assert_eq!(open(&path).enter(true).unwrap(), Entry::Inside);
+    }
+
+    #[test]
+    fn a_copy_has_no_holder() {
+        let (dir, path) = place();
+        let holder = Door::create(&path).unwrap();
+        assert!(open(&path).has_holder().unwrap());
+        let copy = dir.path().join("copy");
+        std::fs::copy(&path, &copy).unwrap();
+        assert!(!open(&copy).has_holder().unwrap());
+        let guardians = holder.as_fd().try_clone_to_owned().unwrap();
+        drop(holder);
+        assert!(open(&path).has_holder().unwrap());
+        drop(guardians);
+        assert!(!open(&path).has_holder().unwrap());
     }
 
     #[test]

@@ -44,8 +44,16 @@ pub(super) async fn take(
     let mut said = None;
     loop {
         let Some(door) = open(under, &path)? else { return Ok(None) };
-        let entered = door.enter(with_turn);
-        match entered.map_err(|error| refused(under, &format!("`{}`: {error}", path.display())))? {
+        let failed = |error| refused(under, &format!("`{}`: {error}", path.display()));
+        if !door.has_holder().map_err(failed)? {
+            // Removed or replaced since: by its holder, that gives the lock back.
+            if !door.is_at(&path) {
+                continue;
+            }
+            let what = "its holder has ended, or this is a copy of its directory";
+            return Err(refused(under, &format!("nobody has `{}` open: {what}", path.display())));
+        }
+        match door.enter(with_turn).map_err(failed)? {
             // Removed or replaced before we were in.
             Entry::Inside if !door.is_at(&path) => {}
             Entry::Inside => {

@@ -398,6 +398,13 @@ fn a_command_that_its_holder_would_not_see_is_refused() {
     let done = run(other.env("TFWRAP_STATE_DIR", held.path().join("other"))).expect_code(78);
     assert!(done.stderr.contains("cannot join"), "{}", done.stderr);
     assert!(!done.stderr.contains("directory of your own"), "{}", done.stderr);
+    // A copy has all the files of the directory, and nobody who would look into it.
+    let (state, copy) = (held.path().join(STATE_DIR), held.path().join("copy"));
+    let copied = std::process::Command::new("cp").arg("-a").args([&state, &copy]).status();
+    assert!(copied.expect("cp").success());
+    let mut other = held.apply("touch written");
+    let done = run(other.env("TFWRAP_STATE_DIR", &copy)).expect_code(78);
+    assert!(done.stderr.contains("copy of its directory"), "{}", done.stderr);
     // Nor does one come in that can leave no word of itself.
     let mut silent = held.apply("touch written");
     run(silent.env("TFWRAP_TEST_OFF", "receipts")).expect_code(78);
@@ -408,7 +415,7 @@ fn a_command_that_its_holder_would_not_see_is_refused() {
     }
     assert!(!held.path().join("written").exists() && held.is_held());
     // The directory moved away and back is the same again.
-    let (state, aside) = (held.path().join(STATE_DIR), held.path().join("aside"));
+    let aside = held.path().join("aside");
     fs::rename(&state, &aside).expect("it is there");
     fs::write(&state, "").expect("a file in its place");
     pause(Duration::from_millis(1500));
