@@ -43,6 +43,7 @@ const SUFFIX: &str = ".json";
 
 /// What a run holds, and who it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about the run")]
 pub struct Receipt {
     format: u32,
     /// Where its processes can be seen.

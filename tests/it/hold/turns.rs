@@ -476,6 +476,12 @@ fn the_lock_around_is_known_by_whatever_name() {
     fs::create_dir_all(infra.join("scripts")).expect("a directory");
     fs::copy(dir.path().join("main.tf"), infra.join("main.tf")).expect("a copy");
     std::os::unix::fs::symlink(&infra, dir.path().join("linked")).expect("a link");
+    // Another directory, and the same state.
+    let other = dir.path().join("other");
+    fs::create_dir(&other).expect("a directory");
+    fs::copy(infra.join("main.tf"), other.join("main.tf")).expect("a copy");
+    let state = "../infra/terraform.tfstate";
+    std::os::unix::fs::symlink(state, other.join("terraform.tfstate")).expect("a link");
     let ways = [
         "terraform plan",
         "terraform -chdir=. plan",
@@ -484,6 +490,7 @@ fn the_lock_around_is_known_by_whatever_name() {
         "cd ..; terraform -chdir=./infra plan",
         "cd ..; terraform -chdir=linked plan",
         "cd ../linked; terraform plan",
+        "cd ../other; terraform plan",
         "terraform plan -state=./terraform.tfstate",
         "terraform plan -state=scripts/../terraform.tfstate",
     ];
