@@ -141,8 +141,14 @@ impl Supervisor {
             }
             (_, Event::Thaw) => {
                 let was_frozen = std::mem::take(&mut self.frozen);
-                // What the user stopped stays so.
-                if was_frozen && !self.child_is_stopped { vec![Action::Thaw] } else { Vec::new() }
+                match (self.child_is_stopped, self.stopped_by) {
+                    _ if !was_frozen => Vec::new(),
+                    (false, _) => vec![Action::Thaw],
+                    // It was asked to end meanwhile, and is to hear of it.
+                    (true, Some(_)) => vec![Action::Thaw, Action::ContinueGroup],
+                    // What the user stopped stays so.
+                    (true, None) => Vec::new(),
+                }
             }
             (_, Event::Tick) if self.kill_at.is_some_and(|at| now >= at) => self.kill(now),
             (Phase::Ending(_), Event::Tick) if self.kill_rest_at.is_some_and(|at| now >= at) => {

@@ -13,6 +13,7 @@
 //! | `search` | visits every world that can be reached, each once |
 //! | `line` | another world, of waiters that join the line: [`Queue`] |
 //! | `nest` | another world, of the commands below a `run` or a `hold`: turns, and who outlives whom |
+//! | `group` | another world, of a child with others in its group: [`Supervisor`], [`Canary`] |
 //! | `faults` | random schedules with more faults, on the `MemoryStore` of the product |
 //! | `config` | what a search explores, and the mutations |
 //!
@@ -57,11 +58,13 @@
 //!   replaced at once, and not while that is stopped; one that cannot open the store of a lock.
 //! - Of the line all but joining it, and stops and faults meanwhile: see `tests/sim`. Two waiters,
 //!   with a stop and two faults in the first second, are 275,000 states.
-//! - Groups of more than one process, and a child that gets a second signal on purpose.
+//! - Of a group of more than one process what happens between two steps of `supervise::child`, and
+//!   who joins it later.
 //! - The instant between the end of a pause and the first tick after it, in which a child may act;
 //!   pauses that the machine's own clocks do not show; several locks; leases without expiry.
 //!
 //! [`Acquire`]: tfwrap::lock::acquire::Acquire
+//! [`Canary`]: tfwrap::supervise::Canary
 //! [`Keeper`]: tfwrap::lock::keeper::Keeper
 //! [`Queue`]: tfwrap::lock::queue::Queue
 //! [`Release`]: tfwrap::lock::release::Release
@@ -70,7 +73,10 @@
 mod child;
 mod client;
 mod config;
+#[path = "../support/family.rs"]
+mod family;
 mod faults;
+mod group;
 mod guardian;
 mod line;
 mod nest;
@@ -83,6 +89,7 @@ mod world;
 
 use config::{Config, Kinds, Millis, Mutation};
 use search::{Explored, search};
+use tfwrap::supervise::{Policy, SecondSignal};
 use world::World;
 
 #[expect(clippy::disallowed_methods, reason = "a test has no `Env`")]
@@ -335,4 +342,40 @@ fn a_receipt_after_the_look_is_caught() {
 fn a_guardian_that_does_not_know_of_the_interrupt_is_caught() {
     let mutation = nest::Mutation::GuardianForgets;
     is_caught_below_a_hold("mutation: the guardian forgets the interrupt", mutation, "twice");
+}
+
+/// A wrapper with a Terraform below it and something beside them, and smaller groups.
+fn groups(second_signal: SecondSignal, again: bool) -> Vec<group::Config> {
+    use family::Kind::{Other, Terraform};
+    let kinds: [&[_]; 4] =
+        [&[Other, Terraform], &[Terraform, Other], &[Other, Other], &[Other, Terraform, Other]];
+    let policy = Policy { second_signal, grace: None };
+    let config = |kinds: &[_]| group::Config {
+        kinds: kinds.to_vec(),
+        policy,
+        stops: if deep() || kinds.len() < 3 { 3 } else { 2 },
+        faults: 1,
+        again,
+    };
+    kinds.into_iter().map(config).collect()
+}
+
+#[test]
+fn whoever_is_in_a_group_one_stop_is_one_interrupt() {
+    for second_signal in [SecondSignal::Hold, SecondSignal::Forward] {
+        for config in groups(second_signal, false) {
+            let name = format!("{:?}, {second_signal:?}", config.kinds);
+            if let Some(counterexample) = explore::<group::Group>(&name, &config) {
+                panic!("{name}: {counterexample}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_left_of_a_group_and_is_interrupted_again_is_caught() {
+    let config = &groups(SecondSignal::Hold, true)[2];
+    let counterexample = explore::<group::Group>("mutation: the rest is interrupted again", config);
+    let counterexample = counterexample.expect("it is caught");
+    assert!(counterexample.contains("is interrupted again"), "{counterexample}");
 }

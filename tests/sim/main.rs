@@ -1,5 +1,8 @@
 //! The line in virtual time: order, cost, and the dead.
 
+mod children;
+#[path = "../support/family.rs"]
+mod family;
 mod machines;
 mod random;
 #[path = "../support/seeded.rs"]
