@@ -46,7 +46,7 @@
 //!
 //! # How deep
 //!
-//! By default about six million states in about a minute and a half on two cores, unoptimised.
+//! By default about ten million states in about two minutes on two cores, unoptimised.
 //! `TFWRAP_MODEL_DEPTH=deep` lets faults happen at any time and adds one to some searches: seventy
 //! million states, ten minutes on two busy cores and a gigabyte, if optimised:
 //! `TFWRAP_MODEL_DEPTH=deep cargo test --config 'profile.dev.package.tfwrap.opt-level=2' --test model

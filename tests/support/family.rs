@@ -255,7 +255,8 @@ impl Family {
         if !self.living().is_empty() {
             self.asked = true;
             let (first, at) = *self.first.get_or_insert((signal, self.now + ECHO));
-            let equal = (signal == first || reach == Reach::Relayed) && self.now < at;
+            let equal = (signal == first || reach == Reach::Relayed || first == StopSignal::Hangup)
+                && self.now < at;
             let is_first = at == self.now + ECHO && signal == first;
             self.second |= !is_first && !equal && signal != StopSignal::Hangup;
         }
@@ -312,9 +313,8 @@ impl Family {
                 self.interrupt(true)?;
             }
             Action::Quit => self.forced = true,
-            Action::Kill => self.kill(),
             Action::KillRest if self.has_terraform() => {}
-            Action::KillRest => self.kill(),
+            Action::Kill | Action::KillRest => self.kill(),
             Action::StopGroup if self.halted => {}
             Action::StopGroup => {
                 self.halted = true;
