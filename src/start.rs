@@ -61,7 +61,11 @@ pub(crate) fn start(args: &[OsString], env: &Env) -> u8 {
                     let first = going_on(&planner.settings);
                     let warning = warning.map(|message| Notice::Warning { message, hint: None });
                     let detail = detail.map(|message| Notice::Detail { message });
-                    let said = [first, warning, detail.filter(|_| is_verbose(&options))];
+                    let said = [
+                        first,
+                        warning,
+                        detail.filter(|_| options.verbosity == Verbosity::Verbose),
+                    ];
                     exec(&child, said.into_iter().flatten().collect(), options, env)
                 }
                 Job::Locked(job) => locked(*job, planner, &ci, options),
@@ -203,10 +207,6 @@ pub(crate) fn command(child: &ChildCommand, env: &Env) -> Command {
         command.env(&**name, value);
     }
     command
-}
-
-fn is_verbose(options: &report::Options) -> bool {
-    options.verbosity == Verbosity::Verbose
 }
 
 /// Said by what does not need the configuration file where that cannot be used.

@@ -1,13 +1,13 @@
 //! `.tfwrap.yaml`: where it is, whether to trust it, and its values with their lines.
 
 use std::io::{ErrorKind, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use serde_yaml::{Mapping, Value};
 
 use super::source::{Origin, SettingsError, Sourced};
-use super::trust::{self, Way};
+use super::trust::{Hands, Way};
 
 const NAME: &str = ".tfwrap.yaml";
 const MOST_BYTES: u64 = 64 * 1024;
@@ -73,6 +73,10 @@ pub(super) fn search(dir: &Path) -> Result<Option<PathBuf>, SettingsError> {
     Ok(None)
 }
 
+fn hands(metadata: &std::fs::Metadata) -> Hands {
+    Hands { owner: metadata.uid(), group: metadata.gid(), mode: metadata.mode() }
+}
+
 impl ConfigFile {
     /// Reads one that somebody named: regular, at most 64 KiB, known keys only.
     ///
@@ -108,10 +112,11 @@ impl ConfigFile {
         if !metadata.is_file() {
             return Err(fail("is not a regular file".to_owned()));
         }
+        let us = nix::unistd::geteuid().as_raw();
         if let Some(dir) = found_from
             // Without a directory to enter there is no Terraform to lead astray.
             && let Ok(dir) = dir.metadata()
-            && let Err(whose) = trust::check(&metadata, &dir)
+            && let Err(whose) = hands(&metadata).check(us, hands(&dir))
         {
             return Err(fail(format!("is not trusted: it {whose}")).with_hint(format!(
                 "change its owner or mode (`chown`, `chmod go-w`); or, once you have read it, name it: \

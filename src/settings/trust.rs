@@ -7,8 +7,6 @@
 //! those needs no file of ours.
 
 use std::ffi::OsStr;
-use std::fs::Metadata;
-use std::os::unix::fs::MetadataExt;
 
 use super::lock_url::LockUrl;
 
@@ -21,34 +19,50 @@ pub(super) enum Way {
     Found,
 }
 
-/// Whether a file that was found is in no more hands than `dir`, where Terraform's files are.
-///
-/// # Errors
-/// In whose hands it is.
-pub(super) fn check(file: &Metadata, dir: &Metadata) -> Result<(), String> {
-    let us = nix::unistd::geteuid().as_raw();
-    let is_ours = |uid: u32| uid == us || uid == 0;
-    let (owner, dirs_owner) = (file.uid(), dir.uid());
-    if !is_ours(owner) && owner != dirs_owner {
-        return Err(format!(
-            "belongs to user {owner}, who is neither you nor root nor the owner of the directory \
-             in which Terraform works (user {dirs_owner})"
-        ));
+/// In whose hands a file or a directory is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Hands {
+    pub(super) owner: u32,
+    pub(super) group: u32,
+    pub(super) mode: u32,
+}
+
+impl Hands {
+    fn all_may_write(self) -> bool {
+        self.mode & 0o002 != 0
     }
-    let all_may = |metadata: &Metadata| metadata.mode() & 0o002 != 0;
-    let group_may = |metadata: &Metadata| metadata.mode() & 0o020 != 0 && metadata.gid() != 0;
-    if all_may(file) && !all_may(dir) {
-        return Err(format!("can be written by everybody (mode {:04o})", file.mode() & 0o7777));
+
+    fn group_may_write(self) -> bool {
+        self.mode & 0o020 != 0 && self.group != 0
     }
-    if group_may(file) && !all_may(dir) && !(group_may(dir) && dir.gid() == file.gid()) {
-        return Err(format!(
-            "can be written by the group {} (mode {:04o}), and the directory in which Terraform \
-             works cannot",
-            file.gid(),
-            file.mode() & 0o7777
-        ));
+
+    /// Whether this file, which `us` has found, is in no more hands than `dir`, where Terraform's
+    /// files are.
+    ///
+    /// # Errors
+    /// In whose hands it is.
+    pub(super) fn check(self, us: u32, dir: Self) -> Result<(), String> {
+        let Self { owner, group, mode } = self;
+        if ![us, 0, dir.owner].contains(&owner) {
+            return Err(format!(
+                "belongs to user {owner}, who is neither you nor root nor the owner of the \
+                 directory in which Terraform works (user {})",
+                dir.owner
+            ));
+        }
+        let mode = mode & 0o7777;
+        if self.all_may_write() && !dir.all_may_write() {
+            return Err(format!("can be written by everybody (mode {mode:04o})"));
+        }
+        let is_dirs_group = dir.group_may_write() && dir.group == group;
+        if self.group_may_write() && !is_dirs_group && !dir.all_may_write() {
+            return Err(format!(
+                "can be written by the group {group} (mode {mode:04o}), and the directory in which \
+                 Terraform works cannot"
+            ));
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// What a file that was found may say for `terraform`: a name to be sought on `PATH`, and one of
