@@ -21,6 +21,7 @@ pub mod guardian;
 mod machine;
 mod orphans;
 mod process;
+mod readers;
 mod signal;
 pub mod stand_in;
 mod targets;

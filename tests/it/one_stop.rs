@@ -1,6 +1,8 @@
 //! One stop, whoever sends it and through whatever, is one interrupt for Terraform, and its state is
 //! saved: real Terraforms that take seconds to end, counted by what they say themselves.
 
+mod pipes;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;

@@ -42,7 +42,7 @@ impl Told {
     }
 
     /// Every Terraform and every tfwrap of the child that lives.
-    fn targets(&self) -> Vec<ProcessId> {
+    pub(super) fn targets(&self) -> Vec<ProcessId> {
         targets(self.leader, self.session, true)
     }
 
