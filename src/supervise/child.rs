@@ -395,6 +395,12 @@ impl Child {
         self.terminal.as_ref().is_some_and(Terminal::is_ours)
     }
 
+    fn terminal_is_of_an_outer_tfwrap(&self) -> bool {
+        let foreground = self.terminal.as_ref().and_then(Terminal::foreground);
+        self.terminal_use == TerminalUse::LeaveAlone
+            && foreground.is_some_and(group::is_of_an_outer_tfwrap)
+    }
+
     /// Whether we are to stop with the child.
     fn watch(&self) -> Watch {
         let on_terminal = self.terminal_use == TerminalUse::HandOver && self.terminal.is_some();

@@ -11,7 +11,7 @@ use crate::wrapped::is_gone;
 /// Waits for the end of the child and of the lock; returns what is in the state.
 #[track_caller]
 fn left(scene: &Scene, key: &str) -> String {
-    let mut next = || {
+    let next = || {
         let mut next = harness::tfwrap(&scene.path("."));
         harness::run(next.args(["--lock-timeout=0s", "run", "--", "true"]))
     };
