@@ -8,6 +8,8 @@
 //!
 //! Only pipes can be opened so. What is written to a socket whose other end is gone ends a program as
 //! before.
+//!
+//! Its rules: `docs/protocol.md#s12-the-other-end-of-its-pipes`.
 
 use std::fs::{File, OpenOptions, metadata};
 use std::os::fd::AsRawFd as _;

@@ -7,6 +7,8 @@
 //! business. Where there is none, it is the last that was given the command's own arguments, among
 //! them the flag of ours: a Terraform whose file is called otherwise (`v1`, `1.11.4`). Where there is
 //! none of these either, the group is all that can be told.
+//!
+//! Its rules: `docs/protocol.md#s3-whom-an-interrupt-goes-to`.
 
 use std::collections::HashMap;
 use std::fs;
