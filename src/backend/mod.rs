@@ -20,7 +20,7 @@ mod resolve;
 mod s3;
 mod workspace;
 
-pub use aws::{AssumeRole, AwsEndpoints, AwsSettings, WebIdentity};
+pub use aws::{AssumeRole, AwsEndpoints, AwsSettings, ProxySettings, WebIdentity};
 pub use aws_settings::aws_from_env;
 pub use error::BackendError;
 pub use hcl::has_tofu_files;

@@ -4,7 +4,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::backend::{AssumeRole, AwsEndpoints, WebIdentity};
+use crate::backend::{AssumeRole, AwsEndpoints, ProxySettings, WebIdentity};
 use crate::env::Env;
 
 const REGION: (&str, &str) = ("AWS_REGION", "eu-west-1");
@@ -190,8 +190,8 @@ fn switches_of_the_environment_are_on_with_any_value() {
 fn proxies_follow_terraforms_order() {
     let proxies = |attributes: &Value, env: &[(&str, &str)]| {
         let settings = aws(attributes, env);
-        [settings.http_proxy, settings.https_proxy, settings.no_proxy]
-            .map(Option::unwrap_or_default)
+        let ProxySettings { http, https, no_proxy, .. } = settings.proxies;
+        [http, https, no_proxy].map(Option::unwrap_or_default)
     };
     let upper = [("HTTP_PROXY", "h"), ("HTTPS_PROXY", "s"), ("NO_PROXY", "n")];
     let lower = [("http_proxy", "lh"), ("https_proxy", "ls"), ("no_proxy", "ln")];

@@ -8,6 +8,7 @@ mod credentials;
 mod error;
 mod http;
 mod profile;
+mod proxy;
 mod role;
 
 use std::sync::Arc;
