@@ -15,7 +15,7 @@ use nix::unistd::{Uid, User};
 
 use super::config::{BackendConfig, Section};
 use super::{
-    AssumeRole, AwsEndpoints, AwsSettings, BackendError, ProxySettings, WebIdentity, go_path,
+    AssumeRole, AwsEndpoints, AwsSettings, BackendError, ProxySettings, WebIdentity, go_path, proxy,
 };
 use crate::duration;
 use crate::env::Env;
@@ -232,8 +232,13 @@ fn proxies_of_environment(around: &Surroundings<'_>) -> ProxySettings {
 /// for http serves https too where that has none.
 fn proxies(section: Section<'_>, around: &Surroundings<'_>) -> Result<ProxySettings, BackendError> {
     let env = proxies_of_environment(around);
-    let plain = section.text_or_empty("http_proxy")?;
-    let tls = section.text_or_empty("https_proxy")?.or(env.https).or_else(|| plain.clone());
+    let attribute = |name: &str| match section.text_or_empty(name)? {
+        // The URL may hold a password: it is not repeated.
+        Some(url) if !proxy::is_url(&url) => Err(section.bad(name, "it is not a URL")),
+        url => Ok(url),
+    };
+    let (plain, tls) = (attribute("http_proxy")?, attribute("https_proxy")?);
+    let tls = tls.or(env.https).or_else(|| plain.clone());
     let set = |proxy: Option<String>| proxy.filter(|proxy| !proxy.is_empty());
     Ok(ProxySettings {
         http: set(plain.or(env.http)),

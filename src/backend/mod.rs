@@ -15,6 +15,7 @@ pub(crate) mod go_path;
 mod hcl;
 mod local;
 mod plan_file;
+pub(crate) mod proxy;
 mod read;
 mod resolve;
 mod s3;

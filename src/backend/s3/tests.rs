@@ -367,3 +367,15 @@ fn the_end_of_a_session_is_that_of_a_whole_one_in_the_environment() {
     }
     assert_eq!(ends(&[token], &[]), None);
 }
+
+#[test]
+fn a_proxy_attribute_that_go_cannot_read_is_refused_without_its_password() {
+    for url in [":::", "http://u:secret@h:port", "10.0.0.1:3128", "http://h\n"] {
+        let config = json!({"https_proxy": url});
+        let error = error(&config);
+        assert!(error.contains("`https_proxy`") && !error.contains("secret"), "{error}");
+    }
+    for url in ["h:3128", "http://u:p@h", "ftp://h", "h", "//h"] {
+        assert_eq!(aws(&json!({"https_proxy": url}), &[]).proxies.https.as_deref(), Some(url));
+    }
+}

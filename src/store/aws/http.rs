@@ -22,19 +22,12 @@ use rustls::pki_types::pem::PemObject as _;
 
 use super::super::StoreError;
 use super::super::blocking::reason;
-use super::proxy::{Proxies, Proxy, Way};
+use crate::backend::proxy::{Proxies, Proxy, Way};
 use crate::backend::{AwsSettings, ProxySettings};
 
 /// Builds the client of AWS' services.
 pub(super) fn client(settings: &AwsSettings) -> Result<SharedHttpClient, StoreError> {
     routed(settings, &settings.proxies)
-}
-
-/// Builds the client for credentials that no service of AWS' gives: it knows no attribute.
-pub(super) fn client_of_environment(
-    settings: &AwsSettings,
-) -> Result<SharedHttpClient, StoreError> {
-    routed(settings, &settings.environment_proxies)
 }
 
 fn routed(settings: &AwsSettings, proxies: &ProxySettings) -> Result<SharedHttpClient, StoreError> {
@@ -47,23 +40,36 @@ fn routed(settings: &AwsSettings, proxies: &ProxySettings) -> Result<SharedHttpC
         .build()
         .map_err(|e| StoreError::Misconfigured(format!("cannot set up TLS: {e}")))?;
     let proxies = Proxies::of(proxies);
-    let through = |proxy: &Option<Proxy>, is_secure: bool| match proxy {
-        // A proxy that is itself reached by TLS needs it for plain requests, too.
-        Some(proxy) => {
-            connecting(Some(proxy), (is_secure || proxy.scheme == "https").then_some(&tls))
-        }
-        None => connecting(None, is_secure.then_some(&tls)),
+    let routes = |proxy: &Option<Proxy>, is_secure: bool| Routes {
+        direct: connecting(ProxyConfig::disabled(), is_secure.then_some(&tls)),
+        through_proxy: proxy.as_ref().and_then(|proxy| {
+            // A proxy that is itself reached by TLS needs it for plain requests, too.
+            let is_secure = is_secure || proxy.scheme == "https";
+            let config = ProxyConfig::all(proxy.url()).ok().filter(|_| proxy.is_http());
+            Some(connecting(config?, is_secure.then_some(&tls)))
+        }),
     };
-    let [http, https] = [(&proxies.http, false), (&proxies.https, true)]
-        .map(|(proxy, is_secure)| [through(&None, is_secure), through(proxy, is_secure)]);
+    let (http, https) = (routes(&proxies.http, false), routes(&proxies.https, true));
     Ok(SharedHttpClient::new(ByRoute { proxies: Arc::new(proxies), http, https }))
 }
 
+/// The ways for one scheme: without a proxy, and through the proxy, if it is one that the library
+/// can use.
+#[derive(Debug)]
+struct Routes<T> {
+    direct: T,
+    through_proxy: Option<T>,
+}
+
+impl<T> Routes<T> {
+    fn map<U>(&self, to: impl Fn(&T) -> U) -> Routes<U> {
+        Routes { direct: to(&self.direct), through_proxy: self.through_proxy.as_ref().map(to) }
+    }
+}
+
 /// A client that goes one way for all requests.
-fn connecting(proxy: Option<&Proxy>, tls: Option<&TlsContext>) -> SharedHttpClient {
-    // One that the library cannot use is never asked: see `Unusable`.
-    let proxy = proxy.and_then(|proxy| ProxyConfig::all(proxy.url()).ok());
-    let (proxy, tls) = (proxy.unwrap_or_else(ProxyConfig::disabled), tls.cloned());
+fn connecting(proxy: ProxyConfig, tls: Option<&TlsContext>) -> SharedHttpClient {
+    let tls = tls.cloned();
     Builder::new().build_with_connector_fn(move |settings, components| {
         let mut builder = Connector::builder().proxy_config(proxy.clone());
         builder.set_connector_settings(settings.cloned());
@@ -154,8 +160,8 @@ fn trust_of(path: &Path) -> Result<TrustStore, StoreError> {
 #[derive(Debug)]
 struct ByRoute {
     proxies: Arc<Proxies>,
-    http: [SharedHttpClient; 2],
-    https: [SharedHttpClient; 2],
+    http: Routes<SharedHttpClient>,
+    https: Routes<SharedHttpClient>,
 }
 
 impl HttpClient for ByRoute {
@@ -170,7 +176,7 @@ impl HttpClient for ByRoute {
             components: components.clone(),
             connector: OnceLock::new(),
         };
-        let (http, https) = (self.http.each_ref().map(later), self.https.each_ref().map(later));
+        let (http, https) = (self.http.map(later), self.https.map(later));
         SharedHttpConnector::new(ConnectorByRoute { proxies: self.proxies.clone(), http, https })
     }
 }
@@ -178,32 +184,34 @@ impl HttpClient for ByRoute {
 #[derive(Debug)]
 struct ConnectorByRoute {
     proxies: Arc<Proxies>,
-    http: [Later; 2],
-    https: [Later; 2],
+    http: Routes<Later>,
+    https: Routes<Later>,
 }
 
 impl HttpConnector for ConnectorByRoute {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let scheme = request.uri().split_once(':').map_or("", |(scheme, _)| scheme);
         let is_plain = scheme.eq_ignore_ascii_case("http");
-        let [direct, through_proxy] = if is_plain { &self.http } else { &self.https };
+        let routes = if is_plain { &self.http } else { &self.https };
         let unusable = |why: String| {
             let error = ConnectorError::user(Box::new(Unusable(why)));
             HttpConnectorFuture::ready(Err(error))
         };
         match self.proxies.way(request.uri()) {
-            Way::Direct => direct.connector().call(request),
+            Way::Direct => routes.direct.connector().call(request),
             Way::Refused => unusable(
                 "`REQUEST_METHOD` is set, as below a CGI server, where `HTTP_PROXY` may come from \
                  a stranger: Terraform refuses to use it; unset one of them"
                     .to_owned(),
             ),
-            Way::Through(proxy) if !matches!(proxy.scheme.as_str(), "http" | "https") => {
-                unusable(format!("tfwrap cannot use `{}`: only HTTP proxies", proxy.shown()))
-            }
             Way::Through(proxy) => {
                 let shown = proxy.shown();
-                let answer = through_proxy.connector().call(request);
+                let Some(later) = &routes.through_proxy else {
+                    return unusable(format!(
+                        "tfwrap cannot use the proxy `{shown}`, which is no HTTP proxy"
+                    ));
+                };
+                let answer = later.connector().call(request);
                 HttpConnectorFuture::new(async move {
                     answer.await.map_err(|error| through(shown, error))
                 })

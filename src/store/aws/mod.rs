@@ -8,7 +8,6 @@ mod credentials;
 mod error;
 mod http;
 mod profile;
-mod proxy;
 mod role;
 
 use std::sync::Arc;

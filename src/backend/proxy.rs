@@ -3,32 +3,48 @@
 
 use std::net::IpAddr;
 
-use crate::backend::ProxySettings;
+use super::ProxySettings;
 
 /// A proxy that Go would use.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct Proxy {
+pub(crate) struct Proxy {
     /// In lower case.
-    pub(super) scheme: String,
+    pub(crate) scheme: String,
     /// Percent-encoded as it was given: `name` or `name:password`.
-    pub(super) user: Option<String>,
+    pub(crate) user: Option<String>,
     /// A name or an address, an IPv6 address in brackets.
-    pub(super) host: String,
-    pub(super) port: String,
+    pub(crate) host: String,
+    pub(crate) port: String,
 }
 
 impl Proxy {
     /// For messages: without the password.
-    pub(super) fn shown(&self) -> String {
+    pub(crate) fn shown(&self) -> String {
         let colon = if self.port.is_empty() { "" } else { ":" };
         format!("{}://{}{colon}{}", self.scheme, self.host, self.port)
     }
 
     /// With everything, for the client.
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
+        // Whatever is no TLS and no SOCKS is HTTP for Go, and no host is this one.
+        let scheme = if self.scheme == "https" { "https" } else { "http" };
         let user = self.user.as_ref().map_or_else(String::new, |user| format!("{user}@"));
+        let host = match self.host.as_str() {
+            "" => "127.0.0.1".to_owned(),
+            host if host.contains(':') && !host.starts_with('[') => format!("[{host}]"),
+            host => host.to_owned(),
+        };
         let colon = if self.port.is_empty() { "" } else { ":" };
-        format!("{}://{user}{}{colon}{}", self.scheme, self.host, self.port)
+        format!("{scheme}://{user}{host}{colon}{}", self.port)
+    }
+
+    fn host_and_port_are_empty(&self) -> bool {
+        self.host.is_empty() && self.port.is_empty()
+    }
+
+    /// Whether it is spoken to in HTTP.
+    pub(crate) fn is_http(&self) -> bool {
+        !matches!(self.scheme.as_str(), "" | "socks5" | "socks5h")
     }
 }
 
@@ -41,7 +57,7 @@ impl std::fmt::Debug for Proxy {
 
 /// How a request goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Way<'a> {
+pub(crate) enum Way<'a> {
     Direct,
     Through(&'a Proxy),
     /// `HTTP_PROXY` below a CGI server may come from a request header: Go refuses it.
@@ -50,16 +66,16 @@ pub(super) enum Way<'a> {
 
 /// The proxies and who is exempt from them.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Proxies {
-    pub(super) http: Option<Proxy>,
-    pub(super) https: Option<Proxy>,
+pub(crate) struct Proxies {
+    pub(crate) http: Option<Proxy>,
+    pub(crate) https: Option<Proxy>,
     exempt: Vec<Exempt>,
     is_cgi: bool,
 }
 
 impl Proxies {
     /// Reads the settings. What Go cannot read is ignored, as Go does.
-    pub(super) fn of(settings: &ProxySettings) -> Self {
+    pub(crate) fn of(settings: &ProxySettings) -> Self {
         let proxy = |url: &Option<String>| url.as_deref().and_then(proxy);
         let no_proxy = settings.no_proxy.as_deref().unwrap_or_default();
         Self {
@@ -71,7 +87,7 @@ impl Proxies {
     }
 
     /// How a request to this URL goes.
-    pub(super) fn way(&self, url: &str) -> Way<'_> {
+    pub(crate) fn way(&self, url: &str) -> Way<'_> {
         let Some(target) = parse(url) else { return Way::Direct };
         let (proxy, usual_port, may_be_forged) = match target.scheme.as_str() {
             "http" => (&self.http, "80", self.is_cgi),
@@ -210,13 +226,17 @@ fn ascii(name: &str) -> String {
     encoded.map_or_else(|_| name.to_owned(), |encoded| format!("{}{encoded}", &name[..dots]))
 }
 
-/// Reads a proxy as Go does: what is no URL with a scheme that it knows may be one after `http://`.
+/// Whether Go can read it as a URL at all. It need not have a scheme, nor a host.
+pub(crate) fn is_url(text: &str) -> bool {
+    parse(text).is_some()
+}
+
+/// Reads a proxy as Go does: what is no URL with a scheme and a host may be one after `http://`.
 fn proxy(text: &str) -> Option<Proxy> {
+    let is_whole = |proxy: &Proxy| !proxy.scheme.is_empty() && !proxy.host_and_port_are_empty();
     let parsed = parse(text);
     match parsed {
-        Some(proxy) if matches!(proxy.scheme.as_str(), "http" | "https" | "socks5" | "socks5h") => {
-            Some(proxy)
-        }
+        Some(proxy) if is_whole(&proxy) => Some(proxy),
         parsed => parse(&format!("http://{text}")).or(parsed),
     }
 }

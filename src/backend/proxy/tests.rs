@@ -95,21 +95,30 @@ fn a_proxy_is_read_as_go_reads_it() {
         ("http://[fd00::1]:3128", "http://[fd00::1]:3128"),
         ("http://jane:p%40ss@proxy.test:3128", "http://proxy.test:3128"),
         ("socks5://proxy.test:1080", "socks5://proxy.test:1080"),
+        ("ftp://proxy.test:3128", "ftp://proxy.test:3128"),
+        // What comes of a blank, of a bad port and the like: a host that nobody has.
+        ("http://proxy.test:3128 ", "http://http"),
+        ("http://proxy.test:port", "http://http"),
+        (":::", "http://::"),
+        (":3128", "http://:3128"),
         ("http://pr\u{f6}xy.test:3128", "http://xn--prxy-6qa.test:3128"),
     ] {
         assert_eq!(shown(text).as_deref(), Some(expected), "{text}");
     }
     for text in [
-        "http://proxy.test:3128 ",
         " http://proxy.test:3128",
-        ":::",
-        "http://proxy.test:port",
         "http://proxy.test:3128\n",
         "http://a%zz:b@proxy.test:3128",
-        "http://pro xy.test",
-        "http://[fd00::1",
     ] {
         assert_eq!(shown(text), None, "{text}");
+    }
+    let url = |text: &str| proxy(text).map(|proxy| proxy.url());
+    for (text, expected) in [
+        ("ftp://proxy.test:3128", "http://proxy.test:3128"),
+        (":3128", "http://127.0.0.1:3128"),
+        (":::", "http://[::]"),
+    ] {
+        assert_eq!(url(text).as_deref(), Some(expected), "{text}");
     }
     let jane = proxy("http://jane:p%40ss@proxy.test:3128").unwrap();
     assert_eq!(jane.url(), "http://jane:p%40ss@proxy.test:3128");
