@@ -275,10 +275,8 @@ fn parse(text: &str) -> Option<Proxy> {
     if user.is_some_and(|user| !is_user(user)) || !escapes_are_whole(path) {
         return None;
     }
-    let (host, port) = match host.starts_with('[') {
-        true => host.split_at(host.rfind(']')? + 1),
-        false => host.split_at(host.rfind(':').unwrap_or(host.len())),
-    };
+    let end = if host.starts_with('[') { Some(host.rfind(']')? + 1) } else { host.rfind(':') };
+    let (host, port) = host.split_at(end.unwrap_or(host.len()));
     let port = match port.strip_prefix(':') {
         Some(port) if port.bytes().all(|byte| byte.is_ascii_digit()) => port,
         None if port.is_empty() => port,
