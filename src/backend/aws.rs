@@ -57,14 +57,13 @@ pub struct AwsSettings {
     pub ca_bundle: Option<PathBuf>,
     /// `insecure = true`: certificates are not verified.
     pub insecure: bool,
-    /// Proxy for http, with where it comes from merged (`http_proxy`, `HTTP_PROXY`).
+    /// The proxies of requests to AWS: those of the environment, overridden by `http_proxy`,
+    /// `https_proxy` and `no_proxy`.
     #[serde(skip)]
-    pub http_proxy: Option<String>,
-    /// Proxy for https.
+    pub proxies: ProxySettings,
+    /// The proxies of requests for credentials that no service of AWS' gives.
     #[serde(skip)]
-    pub https_proxy: Option<String>,
-    /// Hosts without proxy.
-    pub no_proxy: Option<String>,
+    pub environment_proxies: ProxySettings,
     /// `true` switches the instance metadata service off, `false` on, `None` as the SDK has it.
     pub skip_metadata_api_check: Option<bool>,
     /// Where the instance metadata service is.
@@ -86,6 +85,19 @@ pub struct AwsSettings {
     /// What the environment says to AWS' SDKs: its variables whose names begin with `AWS_`.
     #[serde(skip)]
     pub env: Env,
+}
+
+/// Proxies as they were given, by `http_proxy` and the like.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct ProxySettings {
+    /// For `http`; may hold a password.
+    pub http: Option<String>,
+    /// For `https`; may hold a password.
+    pub https: Option<String>,
+    /// Hosts without proxy, as `NO_PROXY` has them.
+    pub no_proxy: Option<String>,
+    /// Whether `REQUEST_METHOD` is set, as below a CGI server.
+    pub is_cgi: bool,
 }
 
 /// Custom endpoints, each a URL.
@@ -149,10 +161,17 @@ impl AwsSettings {
     /// Takes what is not serialized from settings of the same origin that were read anew.
     pub fn complete(&mut self, fresh: Self) {
         let Self {
-            access_key, secret_key, token, http_proxy, https_proxy, session_ends, env, ..
+            access_key,
+            secret_key,
+            token,
+            proxies,
+            environment_proxies,
+            session_ends,
+            env,
+            ..
         } = fresh;
         (self.access_key, self.secret_key, self.token) = (access_key, secret_key, token);
-        (self.http_proxy, self.https_proxy) = (http_proxy, https_proxy);
+        (self.proxies, self.environment_proxies) = (proxies, environment_proxies);
         (self.session_ends, self.env) = (session_ends, env);
         // Receipts of a version that left the default files to the SDK have none.
         for (ours, fresh) in [

@@ -14,7 +14,9 @@ use std::time::Duration;
 use nix::unistd::{Uid, User};
 
 use super::config::{BackendConfig, Section};
-use super::{AssumeRole, AwsEndpoints, AwsSettings, BackendError, WebIdentity, go_path};
+use super::{
+    AssumeRole, AwsEndpoints, AwsSettings, BackendError, ProxySettings, WebIdentity, go_path, proxy,
+};
 use crate::duration;
 use crate::env::Env;
 
@@ -124,7 +126,6 @@ pub(super) fn from_config(
     let credentials_files = sorted(section.texts("shared_credentials_files")?)
         .or_else(|| Some(vec![around.var(&[credentials_var])?]))
         .or(old_file);
-    let proxies = proxies(section, around)?;
     let metadata_vars = ["AWS_EC2_METADATA_SERVICE_ENDPOINT", "AWS_METADATA_URL"];
     let path_style = section.bool("use_path_style")?.or(section.bool("force_path_style")?);
     Ok(AwsSettings {
@@ -155,9 +156,8 @@ pub(super) fn from_config(
         use_dualstack: switch("use_dualstack_endpoint", "AWS_USE_DUALSTACK_ENDPOINT")?,
         ca_bundle: or_var("custom_ca_bundle", &["AWS_CA_BUNDLE"])?.map(|file| around.path(&file)),
         insecure: section.bool("insecure")?.unwrap_or(false),
-        http_proxy: proxies.plain,
-        https_proxy: proxies.tls,
-        no_proxy: or_var("no_proxy", &["NO_PROXY", "no_proxy"])?,
+        proxies: proxies(section, around)?,
+        environment_proxies: proxies_of_environment(around),
         skip_metadata_api_check: section.bool("skip_metadata_api_check")?,
         metadata_endpoint: or_var("ec2_metadata_service_endpoint", &metadata_vars)?,
         metadata_endpoint_mode: or_var(
@@ -218,22 +218,34 @@ fn endpoints(
     })
 }
 
-struct Proxies {
-    plain: Option<String>,
-    tls: Option<String>,
+/// The proxies of the environment. An empty variable is none.
+fn proxies_of_environment(around: &Surroundings<'_>) -> ProxySettings {
+    ProxySettings {
+        http: around.var(&["HTTP_PROXY", "http_proxy"]),
+        https: around.var(&["HTTPS_PROXY", "https_proxy"]),
+        no_proxy: around.var(&["NO_PROXY", "no_proxy"]),
+        is_cgi: around.env.get_os("REQUEST_METHOD").is_some(),
+    }
 }
 
-/// The proxies for http and https. An attribute that is an empty string switches the
-/// environment's off; one for http serves https too where that has none.
-fn proxies(section: Section<'_>, around: &Surroundings<'_>) -> Result<Proxies, BackendError> {
-    let plain = section.text_or_empty("http_proxy")?;
-    let tls = section
-        .text_or_empty("https_proxy")?
-        .or_else(|| around.var(&["HTTPS_PROXY", "https_proxy"]))
-        .or_else(|| plain.clone());
-    let plain = plain.or_else(|| around.var(&["HTTP_PROXY", "http_proxy"]));
+/// The same with the attributes. One that is an empty string switches the environment's off; one
+/// for http serves https too where that has none.
+fn proxies(section: Section<'_>, around: &Surroundings<'_>) -> Result<ProxySettings, BackendError> {
+    let env = proxies_of_environment(around);
+    let attribute = |name: &str| match section.text_or_empty(name)? {
+        // The URL may hold a password: it is not repeated.
+        Some(url) if !proxy::is_url(&url) => Err(section.bad(name, "it is not a URL")),
+        url => Ok(url),
+    };
+    let (plain, tls) = (attribute("http_proxy")?, attribute("https_proxy")?);
+    let tls = tls.or(env.https).or_else(|| plain.clone());
     let set = |proxy: Option<String>| proxy.filter(|proxy| !proxy.is_empty());
-    Ok(Proxies { plain: set(plain), tls: set(tls) })
+    Ok(ProxySettings {
+        http: set(plain.or(env.http)),
+        https: set(tls),
+        no_proxy: section.text("no_proxy")?.or(env.no_proxy),
+        is_cgi: env.is_cgi,
+    })
 }
 
 /// The role to assume: the block, else the attributes that stood beside it up to Terraform 1.9 and

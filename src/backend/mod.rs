@@ -15,12 +15,13 @@ pub(crate) mod go_path;
 mod hcl;
 mod local;
 mod plan_file;
+pub(crate) mod proxy;
 mod read;
 mod resolve;
 mod s3;
 mod workspace;
 
-pub use aws::{AssumeRole, AwsEndpoints, AwsSettings, WebIdentity};
+pub use aws::{AssumeRole, AwsEndpoints, AwsSettings, ProxySettings, WebIdentity};
 pub use aws_settings::aws_from_env;
 pub use error::BackendError;
 pub use hcl::has_tofu_files;

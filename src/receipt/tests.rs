@@ -1,7 +1,7 @@
 //! What is written is read back, and what others could have written is not.
 
 use super::*;
-use crate::backend::AwsSettings;
+use crate::backend::{AwsSettings, ProxySettings};
 use crate::lock::LockKey;
 use crate::target::StoreSpec;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -12,7 +12,10 @@ fn receipt() -> Receipt {
         access_key: Some("AKIA-not-to-be-seen".to_owned()),
         secret_key: Some("secret-not-to-be-seen".to_owned()),
         token: Some("token-not-to-be-seen".to_owned()),
-        https_proxy: Some("http://me:password-not-to-be-seen@proxy".to_owned()),
+        proxies: ProxySettings {
+            https: Some("http://me:password-not-to-be-seen@proxy".to_owned()),
+            ..ProxySettings::default()
+        },
         ..AwsSettings::default()
     };
     let mut receipt = Receipt::begin(Beginning {

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use tfwrap::backend::{AssumeRole, AwsEndpoints, AwsSettings, WebIdentity, aws_from_env};
+use tfwrap::backend::{
+    AssumeRole, AwsEndpoints, AwsSettings, ProxySettings, WebIdentity, aws_from_env,
+};
 use tfwrap::env::Env;
 use tfwrap::lock::LockKey;
 use tfwrap::store::{AwsClients, DynamoTable, Registers as _, StoreError, Stored, Timeouts};
@@ -188,9 +190,12 @@ async fn a_proxy_is_used_for_its_scheme_and_left_out_where_told() {
     let elsewhere = "http://dynamodb.invalid:8000";
     let settings = AwsSettings {
         // A bare host and port, as Go takes it.
-        http_proxy: text(proxy.url.trim_start_matches("http://")),
-        https_proxy: text("http://127.0.0.1:1"),
-        no_proxy: text("direct.invalid"),
+        proxies: ProxySettings {
+            http: text(proxy.url.trim_start_matches("http://")),
+            https: text("http://127.0.0.1:1"),
+            no_proxy: text("direct.invalid"),
+            is_cgi: false,
+        },
         ..aws_settings(elsewhere)
     };
     assert_eq!(read(&settings).await, Ok(None));
@@ -213,7 +218,7 @@ async fn fips_and_dual_stack_change_the_host_that_is_asked_for() {
     ] {
         let proxy = Recorder::start();
         let settings = AwsSettings {
-            https_proxy: text(&proxy.url),
+            proxies: ProxySettings { https: text(&proxy.url), ..ProxySettings::default() },
             endpoints: AwsEndpoints::default(),
             use_fips,
             use_dualstack,

@@ -4,7 +4,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::backend::{AssumeRole, AwsEndpoints, WebIdentity};
+use crate::backend::{AssumeRole, AwsEndpoints, ProxySettings, WebIdentity};
 use crate::env::Env;
 
 const REGION: (&str, &str) = ("AWS_REGION", "eu-west-1");
@@ -190,8 +190,8 @@ fn switches_of_the_environment_are_on_with_any_value() {
 fn proxies_follow_terraforms_order() {
     let proxies = |attributes: &Value, env: &[(&str, &str)]| {
         let settings = aws(attributes, env);
-        [settings.http_proxy, settings.https_proxy, settings.no_proxy]
-            .map(Option::unwrap_or_default)
+        let ProxySettings { http, https, no_proxy, .. } = settings.proxies;
+        [http, https, no_proxy].map(Option::unwrap_or_default)
     };
     let upper = [("HTTP_PROXY", "h"), ("HTTPS_PROXY", "s"), ("NO_PROXY", "n")];
     let lower = [("http_proxy", "lh"), ("https_proxy", "ls"), ("no_proxy", "ln")];
@@ -366,4 +366,16 @@ fn the_end_of_a_session_is_that_of_a_whole_one_in_the_environment() {
         assert_eq!(ends(&[token], &[(name, "soon")]), None, "{name}");
     }
     assert_eq!(ends(&[token], &[]), None);
+}
+
+#[test]
+fn a_proxy_attribute_that_go_cannot_read_is_refused_without_its_password() {
+    for url in [":::", "http://u:secret@h:port", "10.0.0.1:3128", "http://h\n"] {
+        let config = json!({"https_proxy": url});
+        let error = error(&config);
+        assert!(error.contains("`https_proxy`") && !error.contains("secret"), "{error}");
+    }
+    for url in ["h:3128", "http://u:p@h", "ftp://h", "h", "//h"] {
+        assert_eq!(aws(&json!({"https_proxy": url}), &[]).proxies.https.as_deref(), Some(url));
+    }
 }

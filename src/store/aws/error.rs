@@ -11,6 +11,7 @@ use aws_smithy_runtime_api::client::result::{DispatchFailure, SdkError};
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
 use super::super::StoreError;
+use super::http::Unusable;
 
 /// A server's message is shown up to here; a signature error would bring the whole request.
 const MESSAGE_LEN: usize = 300;
@@ -64,6 +65,9 @@ where
 fn dispatch(asked: Asked<'_>, failure: &DispatchFailure) -> StoreError {
     let Asked { action, object, .. } = asked;
     let connector = failure.as_connector_error();
+    if let Some(unusable) = connector.and_then(|error| find::<Unusable>(error)) {
+        return StoreError::Misconfigured(unusable.to_string());
+    }
     let text = chain_text(connector.and_then(Error::source));
     if connector.is_some_and(|error| distrusts(error)) {
         return StoreError::Misconfigured(format!(

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
@@ -13,6 +13,7 @@ use aws_smithy_runtime_api::client::http::{
     SharedHttpConnector,
 };
 use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
+use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::base64;
 use rustls::RootCertStore;
@@ -21,10 +22,15 @@ use rustls::pki_types::pem::PemObject as _;
 
 use super::super::StoreError;
 use super::super::blocking::reason;
-use crate::backend::AwsSettings;
+use crate::backend::proxy::{Proxies, Proxy, Way};
+use crate::backend::{AwsSettings, ProxySettings};
 
-/// Builds the client.
+/// Builds the client of AWS' services.
 pub(super) fn client(settings: &AwsSettings) -> Result<SharedHttpClient, StoreError> {
+    routed(settings, &settings.proxies)
+}
+
+fn routed(settings: &AwsSettings, proxies: &ProxySettings) -> Result<SharedHttpClient, StoreError> {
     let trust = match &settings.ca_bundle {
         Some(path) => trust_of(path)?,
         None => TrustStore::default(),
@@ -33,55 +39,94 @@ pub(super) fn client(settings: &AwsSettings) -> Result<SharedHttpClient, StoreEr
         .with_trust_store(trust)
         .build()
         .map_err(|e| StoreError::Misconfigured(format!("cannot set up TLS: {e}")))?;
-    let proxy = |name: &str, url: &Option<String>| match url {
-        Some(url) => proxy(name, url, settings.no_proxy.as_deref()),
-        None => Ok(ProxyConfig::disabled()),
+    let proxies = Proxies::of(proxies);
+    let routes = |proxy: &Option<Proxy>, is_secure: bool| Routes {
+        direct: connecting(ProxyConfig::disabled(), is_secure.then_some(&tls)),
+        through_proxy: proxy.as_ref().and_then(|proxy| {
+            // A proxy that is itself reached by TLS needs it for plain requests, too.
+            let is_secure = is_secure || proxy.scheme == "https";
+            let config = ProxyConfig::all(proxy.url()).ok().filter(|_| proxy.is_http());
+            Some(connecting(config?, is_secure.then_some(&tls)))
+        }),
     };
-    let http = proxy("http_proxy", &settings.http_proxy)?;
-    let https = proxy("https_proxy", &settings.https_proxy)?;
-    // A proxy that is itself reached by TLS needs it for plain requests, too.
-    let secure_proxy =
-        settings.http_proxy.as_deref().is_some_and(|url| url.trim().starts_with("https:"));
-    let http = if secure_proxy { through(http, tls.clone()) } else { plainly_through(http) };
-    Ok(SharedHttpClient::new(ByScheme { http, https: through(https, tls) }))
+    let (http, https) = (routes(&proxies.http, false), routes(&proxies.https, true));
+    Ok(SharedHttpClient::new(ByRoute { proxies: Arc::new(proxies), http, https }))
 }
 
-fn plainly_through(proxy: ProxyConfig) -> SharedHttpClient {
+/// The ways for one scheme: without a proxy, and through the proxy, if it is one that the library
+/// can use.
+#[derive(Debug)]
+struct Routes<T> {
+    direct: T,
+    through_proxy: Option<T>,
+}
+
+impl<T> Routes<T> {
+    fn map<U>(&self, to: impl Fn(&T) -> U) -> Routes<U> {
+        Routes { direct: to(&self.direct), through_proxy: self.through_proxy.as_ref().map(to) }
+    }
+}
+
+/// A client that goes one way for all requests.
+fn connecting(proxy: ProxyConfig, tls: Option<&TlsContext>) -> SharedHttpClient {
+    let tls = tls.cloned();
     Builder::new().build_with_connector_fn(move |settings, components| {
         let mut builder = Connector::builder().proxy_config(proxy.clone());
         builder.set_connector_settings(settings.cloned());
         if let Some(components) = components {
             builder.set_sleep_impl(components.sleep_impl());
         }
-        builder.build_http()
-    })
-}
-
-fn through(proxy: ProxyConfig, tls: TlsContext) -> SharedHttpClient {
-    Builder::new().build_with_connector_fn(move |settings, components| {
-        let mut builder = Connector::builder()
-            .proxy_config(proxy.clone())
-            .tls_provider(Provider::rustls(CryptoMode::Ring))
-            .tls_context(tls.clone());
-        builder.set_connector_settings(settings.cloned());
-        if let Some(components) = components {
-            builder.set_sleep_impl(components.sleep_impl());
+        match &tls {
+            Some(tls) => builder
+                .tls_provider(Provider::rustls(CryptoMode::Ring))
+                .tls_context(tls.clone())
+                .build(),
+            None => builder.build_http(),
         }
-        builder.build()
     })
 }
 
-/// A proxy for all requests of a client that sees only one scheme.
-fn proxy(name: &str, url: &str, no_proxy: Option<&str>) -> Result<ProxyConfig, StoreError> {
-    // Go takes a bare `host:port` for http.
-    let full = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
-    // The URL may hold a password: it is not repeated.
-    let config = ProxyConfig::all(full)
-        .map_err(|_| StoreError::Misconfigured(format!("`{name}` is not a usable proxy URL")))?;
-    Ok(match no_proxy {
-        Some(rules) => config.no_proxy(rules),
-        None => config,
-    })
+/// Why a request was not even tried.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Unusable(String);
+
+impl std::fmt::Display for Unusable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Unusable {}
+
+/// Whom a request did not get through to.
+#[derive(Debug)]
+struct Through {
+    proxy: String,
+    source: ConnectorError,
+}
+
+impl std::fmt::Display for Through {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "through the proxy `{}`", self.proxy)
+    }
+}
+
+impl std::error::Error for Through {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.source()
+    }
+}
+
+/// The same kind of error, with the proxy in its text.
+fn through(proxy: String, source: ConnectorError) -> ConnectorError {
+    let (timeout, io, user) = (source.is_timeout(), source.is_io(), source.is_user());
+    let error = Box::new(Through { proxy, source });
+    match (timeout, io, user) {
+        (true, ..) => ConnectorError::timeout(error),
+        (_, true, _) => ConnectorError::io(error),
+        (.., true) => ConnectorError::user(error),
+        _ => ConnectorError::other(error, None),
+    }
 }
 
 /// Reads the certificates to trust. Those that cannot be used are left out, as Go does; the
@@ -110,14 +155,16 @@ fn trust_of(path: &Path) -> Result<TrustStore, StoreError> {
     Ok(trust)
 }
 
-/// The library's client knows one proxy; this chooses between two clients.
+/// The library's client goes one way; this chooses among four, two for each scheme: directly, and
+/// through the proxy.
 #[derive(Debug)]
-struct ByScheme {
-    http: SharedHttpClient,
-    https: SharedHttpClient,
+struct ByRoute {
+    proxies: Arc<Proxies>,
+    http: Routes<SharedHttpClient>,
+    https: Routes<SharedHttpClient>,
 }
 
-impl HttpClient for ByScheme {
+impl HttpClient for ByRoute {
     fn http_connector(
         &self,
         settings: &HttpConnectorSettings,
@@ -129,22 +176,47 @@ impl HttpClient for ByScheme {
             components: components.clone(),
             connector: OnceLock::new(),
         };
-        let (http, https) = (later(&self.http), later(&self.https));
-        SharedHttpConnector::new(ConnectorByScheme { http, https })
+        let (http, https) = (self.http.map(later), self.https.map(later));
+        SharedHttpConnector::new(ConnectorByRoute { proxies: self.proxies.clone(), http, https })
     }
 }
 
 #[derive(Debug)]
-struct ConnectorByScheme {
-    http: Later,
-    https: Later,
+struct ConnectorByRoute {
+    proxies: Arc<Proxies>,
+    http: Routes<Later>,
+    https: Routes<Later>,
 }
 
-impl HttpConnector for ConnectorByScheme {
+impl HttpConnector for ConnectorByRoute {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let scheme = request.uri().split_once(':').map_or("", |(scheme, _)| scheme);
-        let later = if scheme.eq_ignore_ascii_case("http") { &self.http } else { &self.https };
-        later.connector().call(request)
+        let is_plain = scheme.eq_ignore_ascii_case("http");
+        let routes = if is_plain { &self.http } else { &self.https };
+        let unusable = |why: String| {
+            let error = ConnectorError::user(Box::new(Unusable(why)));
+            HttpConnectorFuture::ready(Err(error))
+        };
+        match self.proxies.way(request.uri()) {
+            Way::Direct => routes.direct.connector().call(request),
+            Way::Refused => unusable(
+                "`REQUEST_METHOD` is set, as below a CGI server, where `HTTP_PROXY` may come from \
+                 a stranger: Terraform refuses to use it; unset one of them"
+                    .to_owned(),
+            ),
+            Way::Through(proxy) => {
+                let shown = proxy.shown();
+                let Some(later) = &routes.through_proxy else {
+                    return unusable(format!(
+                        "tfwrap cannot use the proxy `{shown}`, which is no HTTP proxy"
+                    ));
+                };
+                let answer = later.connector().call(request);
+                HttpConnectorFuture::new(async move {
+                    answer.await.map_err(|error| through(shown, error))
+                })
+            }
+        }
     }
 }
 
@@ -189,15 +261,5 @@ mod tests {
         refused("not in PEM form");
         fs::write(&path, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
         refused("no usable certificate");
-    }
-
-    #[test]
-    fn a_bad_proxy_is_refused_without_its_password() {
-        for url in ["ftp://u:secret@h", "http://u:secret@"] {
-            let settings =
-                AwsSettings { https_proxy: Some(url.to_owned()), ..AwsSettings::default() };
-            let text = client(&settings).unwrap_err().to_string();
-            assert!(text.contains("`https_proxy`") && !text.contains("secret"), "{text}");
-        }
     }
 }
