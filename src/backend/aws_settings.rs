@@ -15,7 +15,8 @@ use nix::unistd::{Uid, User};
 
 use super::config::{BackendConfig, Section};
 use super::{
-    AssumeRole, AwsEndpoints, AwsSettings, BackendError, ProxySettings, WebIdentity, go_path, proxy,
+    AssumeRole, AwsEndpoints, AwsSettings, BackendError, ProxySettings, WebIdentity,
+    aws_environment, go_path, proxy,
 };
 use crate::duration;
 use crate::env::Env;
@@ -99,6 +100,7 @@ pub(super) fn from_config(
     section: Section<'_>,
     around: &Surroundings<'_>,
 ) -> Result<AwsSettings, BackendError> {
+    aws_environment::check(section, around.env)?;
     let region =
         section.text("region")?.or_else(|| around.var(&["AWS_REGION", "AWS_DEFAULT_REGION"]));
     if region.is_none() {
