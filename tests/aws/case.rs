@@ -89,6 +89,26 @@ impl Case {
         Self { name, fields: parts.collect() }
     }
 
+    /// Without its part of this number: a field, or a line of a file.
+    pub(crate) fn without(&self, number: usize) -> Option<Self> {
+        let mut without = self.clone();
+        if number < self.fields.len() {
+            without.fields.remove(number);
+            return Some(without);
+        }
+        let mut number = number - self.fields.len();
+        for field in &mut without.fields {
+            let mut lines: Vec<&str> = field.split("; ").collect();
+            if number + 1 < lines.len() {
+                lines.remove(number + 1);
+                *field = lines.join("; ");
+                return Some(without);
+            }
+            number -= lines.len() - 1;
+        }
+        None
+    }
+
     /// Whether this stands in one of its fields.
     pub(crate) fn has(&self, text: &str) -> bool {
         self.fields.iter().any(|field| field.contains(text))

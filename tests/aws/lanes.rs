@@ -76,14 +76,12 @@ impl Lane {
         }
     }
 
-    /// The smallest case that differs in the same way: without each field that does not matter.
+    /// The smallest case that differs in the same way: without each field, and each line of a file, that does not matter.
     pub(crate) fn smallest(&mut self, case: &Case, kind: Kind) -> (Case, Played) {
         let mut smallest = case.clone();
         let mut played = self.play(&smallest);
         let mut at = 0;
-        while at < smallest.fields.len() {
-            let mut without = smallest.clone();
-            without.fields.remove(at);
+        while let Some(without) = smallest.without(at) {
             let next = self.play(&without);
             if next.kind == Some(kind) {
                 (smallest, played) = (without, next);

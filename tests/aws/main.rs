@@ -56,7 +56,7 @@ const DESIGNED: [&str; 6] = [
     include_str!("cases/agreed.txt"),
 ];
 
-const CASES: usize = 20;
+const CASES: usize = 60;
 /// The default run plays the same cases every time.
 const SEED: u64 = 1;
 
