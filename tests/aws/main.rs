@@ -22,6 +22,7 @@
 //! TFWRAP_AWS_SEED=7 TFWRAP_AWS_FIRST=41 TFWRAP_AWS_CASES=1 cargo test --test aws random
 //! TFWRAP_AWS_SEED=$RANDOM TFWRAP_AWS_CASES=1000 cargo test --test aws -- --nocapture
 //! TFWRAP_AWS_ONLY=C1- cargo test --test aws designed -- --nocapture
+//! TFWRAP_AWS_PROGRAM=/usr/local/bin/tfwrap cargo test --test aws designed # another tfwrap
 //! TFWRAP_AWS_LINE='x | AWS_PROFILE=p | cred [p]; @P' cargo test --test aws line -- --nocapture
 //! ```
 

@@ -40,6 +40,8 @@ pub(crate) struct Arena {
     dir: PathBuf,
     places: Places,
     desk: Arc<Desk>,
+    /// The tfwrap that plays.
+    program: String,
     /// Of the backend block, as `init` writes it down.
     hash: u64,
 }
@@ -53,7 +55,10 @@ impl Arena {
             ca: dir.join("private.pem"),
         };
         set_child_subreaper(true).unwrap();
-        let mut arena = Self { dir: dir.to_owned(), places, desk, hash: 0 };
+        #[expect(clippy::disallowed_methods, reason = "configures the tests, not the program")]
+        let program = std::env::var("TFWRAP_AWS_PROGRAM")
+            .unwrap_or_else(|_| env!("CARGO_BIN_EXE_tfwrap").to_owned());
+        let mut arena = Self { dir: dir.to_owned(), places, desk, program, hash: 0 };
         arena.hash = arena.learn_hash();
         arena
     }
@@ -98,7 +103,7 @@ impl Arena {
         }
         let program = match player {
             Player::Stock => "terraform",
-            Player::Tfwrap => env!("CARGO_BIN_EXE_tfwrap"),
+            Player::Tfwrap => &self.program,
         };
         let mut command = self.command(program, &setup);
         for (_, name, value) in setup.more.iter().filter(|(whose, ..)| *whose == player) {
