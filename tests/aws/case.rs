@@ -9,19 +9,25 @@
 //! | `sso session` or `sso legacy`, `valid`, `expired` or `refresh` | a login's token in its cache |
 //! | `net WORDS` | how the servers behave: see `services` |
 //! | `how WORDS` | how both are called: see `play` |
+//! | `says TEXT` | what tfwrap has to say |
 //! | `stock NAME=value`, `ours NAME=value` | a variable of the one alone, for a control |
 //!
+//! `keys X` and `keys X+t` are a pair of keys in the environment, `web` is a web identity there.
+//!
 //! A line of a file ends with `;`. `@X` stands for the lines of a pair of keys, `@X+t` for one with
-//! a token; `role:x` for a role's name; `{home}`, `{work}`, `{passwd}`, `{ca}` for paths. `\n`, `\t`,
+//! a token; `&sso`, `&session`, `&legacy`, `&web`, `&process X` for those of other sources; `role:x` for a role's name; `{home}`, `{work}`, `{passwd}`, `{ca}`, `{ca-dir}` for paths; `{ca-text}`
+//! for what is in that bundle. `\n`, `\t`,
 //! `\s` (a blank), `\;`, `\\` and `\xFF` are as usual.
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
 use crate::play::Player;
+use crate::seen::token_of;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Case {
@@ -54,6 +60,8 @@ pub(crate) struct Setup {
     pub(crate) backend: Map<String, Value>,
     pub(crate) manners: Vec<String>,
     pub(crate) how: Vec<String>,
+    /// What tfwrap has to say.
+    pub(crate) says: Vec<String>,
     /// Of the one player alone.
     pub(crate) more: Vec<(Player, String, Vec<u8>)>,
 }
@@ -79,6 +87,31 @@ impl Case {
         let name = parts.next().expect("a name");
         assert!(!name.contains(' '), "a name first: {line}");
         Self { name, fields: parts.collect() }
+    }
+
+    /// Without its part of this number: a field, or a line of a file.
+    pub(crate) fn without(&self, number: usize) -> Option<Self> {
+        let mut without = self.clone();
+        if number < self.fields.len() {
+            without.fields.remove(number);
+            return Some(without);
+        }
+        let mut number = number - self.fields.len();
+        for field in &mut without.fields {
+            let mut lines: Vec<&str> = field.split("; ").collect();
+            if number + 1 < lines.len() {
+                lines.remove(number + 1);
+                *field = lines.join("; ");
+                return Some(without);
+            }
+            number -= lines.len() - 1;
+        }
+        None
+    }
+
+    /// Whether this stands in one of its fields.
+    pub(crate) fn has(&self, text: &str) -> bool {
+        self.fields.iter().any(|field| field.contains(text))
     }
 
     pub(crate) fn set_up(&self, at: &Places) -> Setup {
@@ -107,6 +140,20 @@ impl Case {
                     setup.backend.insert(name.to_owned(), value);
                 }
                 "sso" => setup.files.push(login(rest, at)),
+                "says" => {
+                    let text = String::from_utf8(text(rest, at)).expect("UTF-8");
+                    setup.says.push(text);
+                }
+                "keys" => {
+                    for (name, value) in pair(rest) {
+                        setup.env.insert(name.to_ascii_uppercase(), value.into_bytes());
+                    }
+                }
+                "web" => {
+                    let token = text("{home}/token", at);
+                    setup.env.insert("AWS_WEB_IDENTITY_TOKEN_FILE".to_owned(), token);
+                    setup.env.insert("AWS_ROLE_ARN".to_owned(), text("role:env", at));
+                }
                 "net" => setup.manners.extend(rest.split(' ').map(str::to_owned)),
                 "how" => setup.how.extend(rest.split(' ').map(str::to_owned)),
                 "stock" | "ours" => {
@@ -195,21 +242,53 @@ fn lines(rest: &str, at: &Places) -> Vec<u8> {
             continue;
         }
         if let Some(keys) = line.strip_prefix('@') {
-            let (name, has_token) = match keys.split_once("+t") {
-                Some((name, _)) => (name, true),
-                None => (keys, false),
-            };
-            out.extend(format!("aws_access_key_id = AKIA{name}\n").bytes());
-            out.extend(format!("aws_secret_access_key = secret{name}\n").bytes());
-            if has_token {
-                out.extend(format!("aws_session_token = token-AKIA{name}\n").bytes());
+            for (name, value) in pair(keys) {
+                out.extend(format!("{name} = {value}\n").bytes());
             }
+            continue;
+        }
+        if let Some(source) = line.strip_prefix('&') {
+            out.extend(lines(&source_lines(source), at));
             continue;
         }
         out.extend(text(line, at));
         out.push(b'\n');
     }
     out
+}
+
+/// A pair of keys, with their token if `+t` follows.
+fn pair(words: &str) -> Vec<(&'static str, String)> {
+    let (name, has_token) = match words.split_once("+t") {
+        Some((name, _)) => (name, true),
+        None => (words, false),
+    };
+    let mut pair = vec![
+        ("aws_access_key_id", format!("AKIA{name}")),
+        ("aws_secret_access_key", format!("secret{name}")),
+    ];
+    if has_token {
+        pair.push(("aws_session_token", token_of(&format!("AKIA{name}"))));
+    }
+    pair
+}
+
+/// Sources of credentials, as a profile has them.
+fn source_lines(of: &str) -> String {
+    match of {
+        "sso" => "sso_session=s; sso_account_id=123456789012; sso_role_name=dev".to_owned(),
+        "session" => {
+            "[sso-session s]; sso_region=eu-west-1; sso_start_url=https://sso.test/start".to_owned()
+        }
+        "legacy" => "sso_start_url=https://sso.test/start; sso_region=eu-west-1; \
+                     sso_account_id=123456789012; sso_role_name=dev"
+            .to_owned(),
+        "web" => "role_arn=role:web; web_identity_token_file={home}/token".to_owned(),
+        _ => {
+            let program = of.strip_prefix("process ").unwrap_or_else(|| panic!("a source: {of}"));
+            format!("credential_process=sh {{home}}/proc-{program}")
+        }
+    }
 }
 
 /// With its abbreviations and escapes resolved.
@@ -220,7 +299,9 @@ fn text(text: &str, at: &Places) -> Vec<u8> {
         .replace("{home}", &show(&at.home))
         .replace("{work}", &show(&at.work))
         .replace("{passwd}", &show(&at.passwd))
-        .replace("{ca}", &show(&at.ca));
+        .replace("{ca}", &show(&at.ca))
+        .replace("{ca-dir}", &show(at.ca.parent().expect("a directory")))
+        .replace("{ca-text}", &fs::read_to_string(&at.ca).unwrap_or_default());
     let mut out = Vec::new();
     let mut bytes = text.bytes();
     while let Some(byte) = bytes.next() {

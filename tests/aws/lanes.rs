@@ -24,6 +24,8 @@ pub(crate) struct Played {
     pub(crate) kind: Option<Kind>,
     /// Whether Terraform took its lock.
     pub(crate) stock_works: bool,
+    /// How long Terraform took, and tfwrap.
+    pub(crate) seconds: [f64; 2],
     pub(crate) told: String,
 }
 
@@ -67,20 +69,19 @@ impl Lane {
                 return Played {
                     kind: result["kind"].as_str().and_then(Kind::of),
                     stock_works: result["stock_works"] == true,
+                    seconds: [0, 1].map(|at| result["seconds"][at].as_f64().unwrap_or_default()),
                     told: result["told"].as_str().unwrap_or_default().to_owned(),
                 };
             }
         }
     }
 
-    /// The smallest case that differs in the same way: without each field that does not matter.
+    /// The smallest case that differs in the same way: without each field, and each line of a file, that does not matter.
     pub(crate) fn smallest(&mut self, case: &Case, kind: Kind) -> (Case, Played) {
         let mut smallest = case.clone();
         let mut played = self.play(&smallest);
         let mut at = 0;
-        while at < smallest.fields.len() {
-            let mut without = smallest.clone();
-            without.fields.remove(at);
+        while let Some(without) = smallest.without(at) {
             let next = self.play(&without);
             if next.kind == Some(kind) {
                 (smallest, played) = (without, next);
@@ -104,6 +105,10 @@ pub(crate) fn play_all(cases: &[Case], done: &(impl Fn(&mut Lane, &Case, Played)
     if let Some(why) = world::missing() {
         panic!("{why}");
     }
+    // Who takes long comes first, so that no lane is left with it in the end.
+    let mut cases: Vec<&Case> = cases.iter().collect();
+    let is_quick = |case: &Case| !["slow", "&process S", "none"].iter().any(|it| case.has(it));
+    cases.sort_by_key(|case| is_quick(case));
     let next = Mutex::new(cases.iter());
     std::thread::scope(|scope| {
         for _ in 0..LANES.min(cases.len()) {
@@ -134,6 +139,7 @@ fn child_that_plays_what_it_is_told() {
         let result = json!({
             "kind": difference(&stock, &ours).map(|kind| kind.to_string()),
             "stock_works": stock.took_it,
+            "seconds": [stock.seconds, ours.seconds],
             "told": told(&stock, &ours),
         });
         println!("\n{RESULT}{result}");

@@ -22,6 +22,7 @@
 //! TFWRAP_AWS_SEED=7 TFWRAP_AWS_FIRST=41 TFWRAP_AWS_CASES=1 cargo test --test aws random
 //! TFWRAP_AWS_SEED=$RANDOM TFWRAP_AWS_CASES=1000 cargo test --test aws -- --nocapture
 //! TFWRAP_AWS_ONLY=C1- cargo test --test aws designed -- --nocapture
+//! TFWRAP_AWS_PROGRAM=/usr/local/bin/tfwrap cargo test --test aws designed # another tfwrap
 //! TFWRAP_AWS_LINE='x | AWS_PROFILE=p | cred [p]; @P' cargo test --test aws line -- --nocapture
 //! ```
 
@@ -47,9 +48,16 @@ use lanes::{Lane, play_all};
 use verdict::Kind;
 
 /// What was designed, by subject.
-const DESIGNED: [&str; 1] = [include_str!("cases/c.txt")];
+const DESIGNED: [&str; 6] = [
+    include_str!("cases/c.txt"),
+    include_str!("cases/f.txt"),
+    include_str!("cases/m.txt"),
+    include_str!("cases/r.txt"),
+    include_str!("cases/e.txt"),
+    include_str!("cases/agreed.txt"),
+];
 
-const CASES: usize = 20;
+const CASES: usize = 60;
 /// The default run plays the same cases every time.
 const SEED: u64 = 1;
 
@@ -70,7 +78,9 @@ fn count(value: u64) -> usize {
 /// Plays them; fails with each that differs and may not. Gives how many Terraform takes its lock in.
 fn play(cases: &[Case], exceptions: &Exceptions, replay: impl Fn(&Case) -> String + Sync) -> usize {
     let (failed, works, excepted) = (Mutex::new(Vec::new()), Mutex::new(0), Mutex::new(0));
+    let times = Mutex::new(Vec::new());
     play_all(cases, &|lane: &mut Lane, case, played| {
+        times.lock().unwrap().push((played.seconds, case.name.clone()));
         *works.lock().unwrap() += usize::from(played.stock_works);
         let Some(kind) = played.kind else { return };
         if exceptions.reason(case, kind).is_some() {
@@ -86,6 +96,13 @@ fn play(cases: &[Case], exceptions: &Exceptions, replay: impl Fn(&Case) -> Strin
         failed.lock().unwrap().push(what);
     });
     let (failed, works) = (failed.into_inner().unwrap(), works.into_inner().unwrap());
+    let mut times = times.into_inner().unwrap();
+    let sum = |at: usize| times.iter().map(|(seconds, _)| seconds[at]).sum::<f64>();
+    println!("Terraform took {:.0} s, tfwrap {:.0} s; longest:", sum(0), sum(1));
+    times.sort_by(|a, b| b.0.iter().sum::<f64>().total_cmp(&a.0.iter().sum()));
+    for ([stock, ours], name) in times.iter().take(12) {
+        println!("  {stock:.1} s, {ours:.1} s: {name}");
+    }
     println!(
         "{} cases; Terraform takes its lock in {works}; {} may differ; {} differ and may not",
         cases.len(),

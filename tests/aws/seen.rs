@@ -100,6 +100,7 @@ pub(crate) fn token_of(key: &str) -> String {
 /// A session's name, or that it is one that was made up.
 pub(crate) fn session_name(name: &str) -> &str {
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let of_go = name.strip_prefix("aws-go-sdk-").is_some_and(digits);
-    if of_go || digits(name) || name == "tfwrap" { "(made up)" } else { name }
+    let has_number = |made_up: &str| name.strip_prefix(made_up).is_some_and(digits);
+    let made_up = ["", "aws-go-sdk-", "assume-role-from-profile-", "web-identity-token-"];
+    if made_up.into_iter().any(has_number) || name == "tfwrap" { "(made up)" } else { name }
 }

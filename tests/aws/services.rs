@@ -197,7 +197,7 @@ impl Books {
             form.iter().find(|(it, _)| it == name).map(|(_, value)| value.clone())
         };
         let action = field(&form, "Action")?;
-        if action == "GetCallerIdentity" {
+        if action == "GetCallerIdentity" && !self.is("identity-denied") {
             return Some(ok(&format!(
                 "<GetCallerIdentityResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\">\
                  <GetCallerIdentityResult><Arn>arn:aws:iam::{ACCOUNT}:user/u</Arn>\
@@ -206,7 +206,7 @@ impl Books {
                  </GetCallerIdentityResponse>"
             )));
         }
-        if self.is("sts-denied") {
+        if self.is("sts-denied") || action == "GetCallerIdentity" || action.contains("User") {
             return Some(no(
                 403,
                 "<ErrorResponse><Error><Type>Sender</Type><Code>AccessDenied</Code>\
@@ -249,6 +249,7 @@ impl Books {
         if path == "api/token" {
             return Some(match () {
                 () if self.is("imds-v1") => no(404, "no"),
+                () if self.is("imds-v1-403") => no(403, "no"),
                 () if self.is("imds-403") => no(403, "no"),
                 () => Answer {
                     headers: vec![(
@@ -259,7 +260,8 @@ impl Books {
                 },
             });
         }
-        if !self.is("imds-v1") && request.header("x-aws-ec2-metadata-token").is_none() {
+        let is_v1 = self.is("imds-v1") || self.is("imds-v1-403");
+        if !is_v1 && request.header("x-aws-ec2-metadata-token").is_none() {
             return Some(no(401, "no"));
         }
         Some(match path {

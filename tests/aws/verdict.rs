@@ -17,6 +17,10 @@ pub(crate) struct Trace {
     pub(crate) roles: Vec<String>,
     pub(crate) requests: Vec<String>,
     pub(crate) said: String,
+    /// Of what it has to say.
+    pub(crate) unsaid: Vec<String>,
+    /// How often a program was asked for credentials.
+    pub(crate) runs: usize,
     pub(crate) seconds: f64,
 }
 
@@ -37,10 +41,14 @@ pub(crate) enum Kind {
     Alarms,
     /// It tells a secret.
     Leaks,
+    /// It does not say what it has to.
+    Mute,
+    /// It asks a program for credentials more often: somebody may have to touch a key each time.
+    Asks,
 }
 
 impl Kind {
-    const ALL: [(Self, &'static str); 7] = [
+    const ALL: [(Self, &'static str); 9] = [
         (Self::Other, "other"),
         (Self::Refuses, "refuses"),
         (Self::Fails, "fails"),
@@ -48,6 +56,8 @@ impl Kind {
         (Self::Breaks, "breaks"),
         (Self::Alarms, "alarms"),
         (Self::Leaks, "leaks"),
+        (Self::Mute, "mute"),
+        (Self::Asks, "asks"),
     ];
 
     pub(crate) fn of(word: &str) -> Option<Self> {
@@ -64,15 +74,29 @@ impl fmt::Display for Kind {
 
 /// How they differ, if they do.
 pub(crate) fn difference(stock: &Trace, ours: &Trace) -> Option<Kind> {
-    if ours.said.contains("secret") {
+    // Every secret of the cases is called so: `secretE`.
+    let is_secret = |rest: &str| rest.starts_with(|c: char| c.is_ascii_uppercase());
+    if ours.said.split("secret").skip(1).any(is_secret) {
         return Some(Kind::Leaks);
     }
     if matches!(ours.code, None | Some(70 | 101)) {
         return Some(Kind::Breaks);
     }
-    if ours.said.contains("may still appear") && ours.all.is_empty() {
-        return Some(Kind::Alarms);
-    }
+    let unlike = unlike(stock, ours);
+    let less = || {
+        if ours.said.contains("may still appear") && ours.all.is_empty() {
+            return Some(Kind::Alarms);
+        }
+        if ours.said.contains("already taken") {
+            return Some(Kind::Mute);
+        }
+        let asks = ours.runs > stock.runs.max(1);
+        (!ours.unsaid.is_empty()).then_some(Kind::Mute).or(asks.then_some(Kind::Asks))
+    };
+    unlike.or_else(less)
+}
+
+fn unlike(stock: &Trace, ours: &Trace) -> Option<Kind> {
     let Some(theirs) = stock.first.as_ref().filter(|_| stock.took_it) else {
         return ours.took_it.then_some(Kind::Takes);
     };
