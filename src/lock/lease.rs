@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 pub const SHORTEST: Duration = Duration::from_secs(15);
 
 /// The longest lease that a first write declares, whatever was asked for: a create that was never
-/// answered may land minutes later, and nobody would beat for it (protocol, section 1). The first
-/// beat declares the full one.
+/// answered may land minutes later, and nobody would beat for it
+/// (`docs/protocol.md#r4-a-create-may-be-applied-late`). The first beat declares the full one.
 pub const FIRST: Duration = Duration::from_mins(1);
 
 /// The longest time between two beats.
@@ -111,6 +111,15 @@ mod tests {
         }
         assert_eq!(Lease::parse("{\"ttl\":1}"), None, "no beat");
         assert_eq!(Lease::parse("x"), None);
+    }
+
+    #[test]
+    fn a_declared_term_that_is_too_short_counts_as_the_shortest() {
+        let term = |text| Lease::parse(text).map(|lease| lease.term);
+        for millis in [0, 1, 14_999, 15_000] {
+            let text = format!(r#"{{"beat":0,"ttl":{millis}}}"#);
+            assert_eq!(term(&text), Some(LeaseTerm::After(SHORTEST)), "{millis}");
+        }
     }
 
     #[test]

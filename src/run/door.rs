@@ -17,6 +17,8 @@
 //!
 //! Only the holder makes the file. Who does not find it (another directory, another machine's) or
 //! may not use it (another user's) could neither take turns nor be waited for.
+//!
+//! Its rules: `docs/protocol.md#t2-the-door`.
 
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
@@ -217,6 +219,15 @@ mod tests {
         assert_eq!(open(&path).enter(true).unwrap(), Entry::Closing);
         holder.leave();
         assert_eq!(open(&path).enter(true).unwrap(), Entry::Inside);
+    }
+
+    /// All versions on one machine meet at one door.
+    #[test]
+    fn name_and_bytes_of_a_door_are_those_of_the_protocol() {
+        let (dir, path) = place();
+        let digest = "412a4789b02cad19bacb029f5c8ec8e9b115375d82b97df1d6b15997a8e70e01";
+        assert_eq!(path, dir.path().join(format!("turn-{digest}")));
+        assert_eq!((TURN, THRESHOLD, PRESENCE), (0, 1, 2));
     }
 
     #[test]

@@ -9,6 +9,8 @@
 //! Who may write in the directory may share what lies there: a file can be read by its group, or by
 //! everybody, where these can write in the directory, and by nobody else. More is not needed: a
 //! register is replaced and never written, and reading is enough for the advisory lock.
+//!
+//! Its rules: `docs/protocol.md#f7-files`.
 
 mod directory;
 

@@ -2,7 +2,9 @@
 
 mod documents;
 mod files;
+mod forms;
 mod layers;
+mod links;
 
 use std::fs;
 use std::path::{Path, PathBuf};
