@@ -7,6 +7,7 @@ mod args;
 
 pub use args::{Format, HoldArgs, HoldFormat, RecoverArgs, ReleaseArgs, StatusArgs, UnlockArgs};
 
+use args::RunArgs;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
@@ -201,7 +202,7 @@ fn split<'a>(command: &clap::Command, args: &'a [OsString]) -> Split<'a> {
 }
 
 fn words(command: &mut clap::Command, split: &Split<'_>) -> Result<Words, clap::Error> {
-    use clap::error::ErrorKind::{DisplayHelp, InvalidSubcommand, MissingSubcommand};
+    use clap::error::ErrorKind::{InvalidSubcommand, MissingSubcommand};
     let Some((first, rest)) = split.rest.split_first() else {
         return Err(command.error(MissingSubcommand, "a command is missing"));
     };
@@ -226,7 +227,7 @@ fn words(command: &mut clap::Command, split: &Split<'_>) -> Result<Words, clap::
     }
     match rest.split_first() {
         Some((word, _)) if word == "--help" || word == "-h" || word == "-help" => {
-            Err(clap::Error::raw(DisplayHelp, command.render_help()).with_cmd(command))
+            RunArgs::try_parse_from(["tfwrap run", "--help"]).map(|_| Words::Run(rest.to_vec()))
         }
         Some((word, rest)) if word == "--" && !rest.is_empty() => Ok(Words::Run(rest.to_vec())),
         Some((word, _)) if word != "--" && word.to_string_lossy().starts_with('-') => Err(command

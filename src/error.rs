@@ -86,6 +86,14 @@ pub enum Error {
         /// Which, and why.
         message: String,
     },
+    /// The machine lacks what every run needs.
+    #[error("{message}")]
+    Machine {
+        /// What.
+        message: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
     /// A failure that is nobody's configuration: the operating system refused something, or a bug.
     #[error("{0}")]
     Internal(String),
@@ -101,10 +109,32 @@ impl Error {
             | Self::NotAcquired { hint, .. }
             | Self::Refused { hint, .. }
             | Self::LeftBehind { hint, .. }
+            | Self::Machine { hint, .. }
             | Self::NotFound { hint, .. } => hint.clone(),
-            Self::Store { source, .. } => Some(store_hint(source).to_owned()),
+            Self::Store { lock, source } => match lock.split_once("://") {
+                Some(("file" | "local", _)) => file_hint(source).map(ToOwned::to_owned),
+                _ => Some(store_hint(source).to_owned()),
+            },
             Self::Lost { .. } | Self::Interrupted { .. } | Self::NotExecutable { .. } => None,
             Self::Internal(_) => Some("please report this as a bug".to_owned()),
+        }
+    }
+}
+
+/// Of a lock that is a file.
+fn file_hint(error: &StoreError) -> Option<&'static str> {
+    match error {
+        StoreError::Unavailable { detail, .. } if detail.contains("no space left") => {
+            Some("free space on that disk, then try again")
+        }
+        StoreError::Unavailable { .. } => Some("look after that file system, then try again"),
+        StoreError::Denied(_) => {
+            Some("give this user the right to write in that directory, or name another path")
+        }
+        StoreError::Missing(_) => Some("make the directory, or name another path"),
+        // It says what is wrong with it; the others are of services.
+        StoreError::Misconfigured(_) | StoreError::Throttled(_) | StoreError::Credentials(_) => {
+            None
         }
     }
 }

@@ -13,7 +13,7 @@ pub const REFUSED: u8 = 1;
 pub const USAGE: u8 = 64;
 /// The lock store cannot be reached, or does not exist.
 pub const UNAVAILABLE: u8 = 69;
-/// A bug in tfwrap.
+/// A bug in tfwrap, or a machine that lacks what every run needs.
 pub const BUG: u8 = 70;
 /// The child succeeded, but the lock could not be given back.
 pub const NOT_RELEASED: u8 = 74;
@@ -44,7 +44,7 @@ pub fn of_error(error: &Error) -> u8 {
         Error::Interrupted { signal, .. } => of_signal(*signal),
         Error::NotFound { .. } => NOT_FOUND,
         Error::NotExecutable { .. } => NOT_EXECUTABLE,
-        Error::Internal(_) => BUG,
+        Error::Machine { .. } | Error::Internal(_) => BUG,
     }
 }
 

@@ -4,6 +4,7 @@
 mod around;
 mod backend_lock;
 mod basis;
+mod by_path;
 mod handed_down;
 mod handed_over;
 mod locks;
@@ -14,6 +15,8 @@ use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use sha2::{Digest as _, Sha256};
 
 use crate::backend::{Backend, Request, Resolved};
 use crate::cli::{HoldArgs, RecoverArgs, ReleaseArgs, StatusArgs, UnlockArgs, Words};
@@ -118,6 +121,8 @@ pub struct LockedJob {
     pub two_is_success: bool,
     /// `run`: the child is not Terraform itself.
     pub around_command: bool,
+    /// `run`: a Terraform that its command names by a path, past us.
+    pub by_path: Option<String>,
     /// The directory in which `terraform` is tfwrap, for what runs around commands.
     pub shim: Option<PathBuf>,
     /// Terraform locks its state for itself (`--no-backend-lock`): its arguments are completed
@@ -168,7 +173,9 @@ fn of_terraform(args: &[OsString], settings: &Settings, place: &Place<'_>) -> Re
     let name = command.name();
     let timeout = lock_timeout(&invocation, settings);
     if let Some(said) = invocation.wants_no_lock() {
-        let warning = Some(format!("`{name}` runs without a lock: `-lock=false` in {said}"));
+        let is_ours = place.env.get(PASSED_ON) == Some(&passed_on(args, place));
+        let warning =
+            (!is_ours).then(|| format!("`{name}` runs without a lock: `-lock=false` in {said}"));
         return Ok(Job::Exec { child: child(args.to_vec()), warning, detail: None });
     }
     let settings = settings.whole()?;
@@ -202,8 +209,9 @@ fn of_terraform(args: &[OsString], settings: &Settings, place: &Place<'_>) -> Re
         notes: Vec::new(),
         details: Vec::new(),
         saved_plan: request.plan_file.as_ref().map(|file| dir.join(file)),
-        two_is_success: has_detailed_exit_code(args),
+        two_is_success: invocation.has("detailed-exitcode"),
         around_command: false,
+        by_path: None,
         shim: None,
         native: None,
         basis: Basis::default(),
@@ -221,6 +229,7 @@ fn of_terraform(args: &[OsString], settings: &Settings, place: &Place<'_>) -> Re
         }
         BackendLock::Take(target) => {
             job.child.args = invocation.locked_argv();
+            job.child.env.push((PASSED_ON.into(), passed_on(&job.child.args, place).into()));
             if let Some(Resolved { backend: Backend::S3(backend), .. }) = &resolved
                 && !backend.is_default_workspace()
                 && request.workspace_override.is_none()
@@ -268,6 +277,20 @@ fn finish(mut job: LockedJob, resolved: Option<Resolved>) -> Result<Job, Error> 
     Ok(Job::Locked(Box::new(job)))
 }
 
+/// Set for a Terraform that is told not to lock, since we hold its lock. What is found under its name
+/// may be a shim that looks for it again, and finds us: then it is our own `-lock=false` that comes.
+const PASSED_ON: &str = "TFWRAP_PASSED_ON";
+
+/// What tells that call from others.
+fn passed_on(args: &[OsString], place: &Place<'_>) -> String {
+    let mut hash = Sha256::new();
+    for part in args.iter().map(OsString::as_os_str).chain([place.dir.as_os_str()]) {
+        hash.update(part.len().to_le_bytes());
+        hash.update(part.as_encoded_bytes());
+    }
+    hash.finalize().iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+}
+
 /// A `-lock-timeout` of Terraform's own means the same as ours and wins.
 fn lock_timeout(invocation: &Invocation, settings: &Settings) -> Sourced<Duration> {
     match invocation.lock_timeout() {
@@ -276,14 +299,6 @@ fn lock_timeout(invocation: &Invocation, settings: &Settings) -> Sourced<Duratio
         }
         None => settings.lock_timeout.clone(),
     }
-}
-
-fn has_detailed_exit_code(args: &[OsString]) -> bool {
-    args.iter().any(|arg| {
-        let text = arg.to_string_lossy();
-        let flag = text.trim_start_matches('-');
-        text.starts_with('-') && (flag == "detailed-exitcode" || flag == "detailed-exitcode=true")
-    })
 }
 
 /// The name by which tfwrap was called, where that is Terraform's.

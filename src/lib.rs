@@ -48,6 +48,7 @@ pub mod held;
 pub mod identity;
 pub mod job;
 pub mod lock;
+mod path_text;
 pub mod program;
 pub mod receipt;
 pub mod report;
@@ -65,7 +66,9 @@ pub mod terraform;
 #[must_use]
 pub fn main() -> std::process::ExitCode {
     let args: Vec<_> = std::env::args_os().collect();
-    std::process::ExitCode::from(start::start(&args, &env::Env::of_process()))
+    // What holds a lock has a border of its own inside of this, where it is given back.
+    let code = std::panic::catch_unwind(|| start::start(&args, &env::Env::of_process()));
+    std::process::ExitCode::from(code.unwrap_or(exit_code::BUG))
 }
 
 #[cfg(test)]

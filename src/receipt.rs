@@ -53,6 +53,7 @@ pub struct Receipt {
     /// A value that only processes of the same CI job have: hashed, since some of them are keys.
     pub job: Option<String>,
     /// The directory whose backend it is, from where what is secret is read anew.
+    #[serde(with = "crate::path_text")]
     pub dir: PathBuf,
     /// When it began, for people.
     pub began: String,

@@ -18,8 +18,7 @@ use crate::state_dir;
 pub fn prepare(env: &Env, this_path: &Path, terraform_is_set: bool) -> Result<PathBuf, String> {
     let this = std::fs::metadata(this_path)
         .map_err(|error| format!("`{}`: {error}", this_path.display()))?;
-    let top = state_dir::path(env);
-    state_dir::secure(&top)?;
+    let top = state_dir::secured(env)?;
     let id = FileId::of(this_path);
     let names: Vec<&str> = ["terraform", "tofu"]
         .into_iter()

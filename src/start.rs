@@ -46,6 +46,7 @@ pub(crate) fn start(args: &[OsString], env: &Env) -> u8 {
     if let Some(name) = env.get(stand_in::VARIABLE).filter(|_| stand_in::is_one()) {
         return stand_in::run(name).map_or(exit_code::BUG, |()| 0);
     }
+    say_panics_at_once();
     // Whoever signals all that is called `terraform` does not mean us, who may be called so, too.
     supervise::take_own_name();
     let line = match cli::parse(args) {
@@ -97,12 +98,20 @@ pub(crate) fn start(args: &[OsString], env: &Env) -> u8 {
                 Job::Hold(job, _) if command::hold::is_keeper(program) => {
                     keeper(*job, planner, &ci, options)
                 }
-                Job::Hold(_, hold) => command::hold::run(args, hold, env)
+                Job::Hold(_, hold) => session::expect_descriptors()
+                    .and_then(|()| command::hold::run(args, hold, env))
                     .unwrap_or_else(|error| fail(&error, options)),
             }
         }
         Err(error) => fail(&error, provisional_options(&line.options, env)),
     }
+}
+
+/// Until there is a reporter.
+fn say_panics_at_once() {
+    std::panic::set_hook(Box::new(|panic| {
+        report::say_at_once(&session::of_panic(panic));
+    }));
 }
 
 fn prepare(
@@ -195,7 +204,9 @@ fn guard(args: &[OsString], env: &Env) -> u8 {
     } else {
         guardian::watch(uptime)
     };
-    // Nobody reads what it could say.
+    if let Err(error) = &ended {
+        guardian::tell_why(error);
+    }
     ended.map_or(exit_code::BUG, |()| 0)
 }
 

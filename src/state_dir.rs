@@ -1,62 +1,88 @@
 //! Where tfwrap keeps files of its own on this machine: never inside a work tree, where a merge
 //! request could bring one.
 
-use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use crate::env::Env;
+
+const VARIABLE: &str = "TFWRAP_STATE_DIR";
 
 /// The directory: `TFWRAP_STATE_DIR`, else below `RUNNER_TEMP`, beside GitLab's project directory,
 /// XDG's state directory, or `/tmp/tfwrap-UID`.
 #[must_use]
 pub fn path(env: &Env) -> PathBuf {
-    if let Some(dir) = env.get_os("TFWRAP_STATE_DIR") {
-        return std::path::absolute(dir).unwrap_or_else(|_| PathBuf::from(dir));
+    place(env).0
+}
+
+/// The same, with the variable that says so.
+fn place(env: &Env) -> (PathBuf, Option<&'static str>) {
+    if let Some(dir) = env.get_os(VARIABLE) {
+        let path = std::path::absolute(dir).unwrap_or_else(|_| PathBuf::from(dir));
+        return (path, Some(VARIABLE));
     }
     let absolute = |name: &str| env.get_os(name).map(PathBuf::from).filter(|dir| dir.is_absolute());
     if let Some(dir) = absolute("RUNNER_TEMP") {
-        return dir.join("tfwrap");
+        return (dir.join("tfwrap"), Some("RUNNER_TEMP"));
     }
     if let Some(dir) = absolute("CI_PROJECT_DIR") {
         let mut beside = dir.into_os_string();
         beside.push(".tmp");
-        return PathBuf::from(beside).join("tfwrap");
+        return (PathBuf::from(beside).join("tfwrap"), Some("CI_PROJECT_DIR"));
     }
     if let Some(dir) = absolute("XDG_STATE_HOME") {
-        return dir.join("tfwrap");
+        return (dir.join("tfwrap"), Some("XDG_STATE_HOME"));
     }
     if let Some(home) = absolute("HOME") {
-        return home.join(".local/state/tfwrap");
+        return (home.join(".local/state/tfwrap"), Some("HOME"));
     }
-    PathBuf::from(format!("/tmp/tfwrap-{}", nix::unistd::geteuid()))
+    (PathBuf::from(format!("/tmp/tfwrap-{}", nix::unistd::geteuid())), None)
 }
 
-/// Makes sure that a directory is there and that nobody else can write in it: 0700 and ours, no
-/// link.
+/// Makes sure of the directory as [`secure`] does, and gives it.
+///
+/// # Errors
+/// In words, with the path and the variable that says so.
+pub fn secured(env: &Env) -> Result<PathBuf, String> {
+    let (dir, variable) = place(env);
+    let from = variable.map(|name| format!(" (from `{name}`)")).unwrap_or_default();
+    make(&dir).map_err(|what| format!("`{}`{from} {what}", dir.display()))?;
+    Ok(dir)
+}
+
+/// Makes sure that a directory is there and that nobody else can write in it. What is missing is
+/// made so; what is there is left as it is, whoever made it.
 ///
 /// # Errors
 /// In words, with the path.
 pub fn secure(dir: &Path) -> Result<(), String> {
-    let fail = |what: String| format!("`{}`: {what}", dir.display());
+    make(dir).map_err(|what| format!("`{}` {what}", dir.display()))
+}
+
+fn make(dir: &Path) -> Result<(), String> {
+    let fail = |error: io::Error| format!("cannot be used: {error}");
     if let Some(parent) = dir.parent() {
-        std::fs::create_dir_all(parent).map_err(|error| fail(error.to_string()))?;
+        std::fs::create_dir_all(parent).map_err(fail)?;
     }
     match std::fs::DirBuilder::new().mode(0o700).create(dir) {
         Ok(()) => {}
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(fail(error.to_string())),
+        Err(error) => return Err(fail(error)),
     }
-    let metadata = dir.symlink_metadata().map_err(|error| fail(error.to_string()))?;
+    let metadata = dir.symlink_metadata().map_err(fail)?;
+    if metadata.is_symlink() {
+        return Err("is a symbolic link; name the directory itself".to_owned());
+    }
     if !metadata.is_dir() {
-        return Err(fail("is not a directory".to_owned()));
+        return Err("is not a directory".to_owned());
     }
     if metadata.uid() != nix::unistd::geteuid().as_raw() {
-        return Err(fail(format!("belongs to user {}", metadata.uid())));
+        return Err(format!("belongs to user {}", metadata.uid()));
     }
-    if metadata.mode() & 0o077 != 0 {
-        std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))
-            .map_err(|error| fail(error.to_string()))?;
+    let mode = metadata.mode() & 0o7777;
+    if mode & 0o022 != 0 {
+        return Err(format!("can be written by others (mode {mode:04o})"));
     }
     Ok(())
 }
@@ -71,14 +97,16 @@ pub fn owner(dir: &Path) -> Option<u32> {
 /// That must find the files of the latter, and another directory would part the two.
 #[must_use]
 pub fn hint(is_below: bool) -> Option<String> {
+    let uid = nix::unistd::geteuid();
     let text = if is_below {
         "call it as the user of the `run` or `hold` (without `sudo`), with the `TFWRAP_STATE_DIR` that \
          it gives; in a container, with that directory mounted there; if the directory was removed \
          meanwhile, end the `run` or `hold` and begin it anew"
+            .to_owned()
     } else {
-        "name a directory of your own with `TFWRAP_STATE_DIR`"
+        format!("name a directory of your own with `TFWRAP_STATE_DIR`, such as `/tmp/tfwrap-{uid}`")
     };
-    Some(text.to_owned())
+    Some(text)
 }
 
 #[cfg(test)]
@@ -104,15 +132,25 @@ mod tests {
     }
 
     #[test]
-    fn a_link_or_a_file_is_refused_and_a_loose_directory_tightened() {
+    fn what_others_can_write_or_turn_is_refused_and_left_as_it_is() {
+        use std::fs::{Permissions, set_permissions};
+        use std::os::unix::fs::PermissionsExt as _;
         let top = tempfile::tempdir().unwrap();
         let dir = top.path().join("a/b");
+        let mode = |dir: &Path| dir.metadata().unwrap().mode() & 0o7777;
         secure(&dir).unwrap();
-        std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o755)).unwrap();
-        secure(&dir).unwrap();
-        assert_eq!(dir.metadata().unwrap().mode() & 0o777, 0o700);
+        assert_eq!(mode(&dir), 0o700, "what we make is ours alone");
+        for (given, works) in [(0o755, true), (0o1777, false), (0o770, false), (0o700, true)] {
+            set_permissions(&dir, Permissions::from_mode(given)).unwrap();
+            assert_eq!(secure(&dir).is_ok(), works, "{given:o}");
+            assert_eq!(mode(&dir), given, "never changed");
+        }
         let link = top.path().join("link");
         std::os::unix::fs::symlink(&dir, &link).unwrap();
-        assert!(secure(&link).unwrap_err().contains("not a directory"));
+        assert!(secure(&link).unwrap_err().contains("name the directory itself"));
+        std::fs::write(top.path().join("file"), "").unwrap();
+        let env: Env = [("TFWRAP_STATE_DIR", top.path().join("file"))].into_iter().collect();
+        let error = secured(&env).unwrap_err();
+        assert!(error.ends_with("/file` (from `TFWRAP_STATE_DIR`) is not a directory"), "{error}");
     }
 }

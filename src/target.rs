@@ -40,11 +40,13 @@ pub enum StoreSpec {
     /// A directory of registers.
     File {
         /// Which.
+        #[serde(with = "crate::path_text")]
         dir: PathBuf,
     },
     /// The state file of the local backend.
     LocalState {
         /// Which.
+        #[serde(with = "crate::path_text")]
         path: PathBuf,
     },
 }
@@ -238,7 +240,7 @@ impl LockTarget {
                 &AwsClients::new(aws, Timeouts::default()).await?,
                 table,
             )?),
-            StoreSpec::File { dir } => Arc::new(FileStore::new(dir)),
+            StoreSpec::File { dir } => Arc::new(FileStore::of_lock(dir, &self.key)),
             StoreSpec::LocalState { path } => Arc::new(LocalState::new(path)?),
         })
     }
@@ -296,7 +298,7 @@ impl LockTarget {
                 shell_command(&words)
             }
             StoreSpec::File { dir } => {
-                let store = FileStore::new(dir);
+                let store = FileStore::of_lock(dir, &self.key);
                 let turn = store.lock_file().display().to_string();
                 let file = store.file_of(&self.key).display().to_string();
                 let script = "grep -qF -- \"$1\" \"$2\" && rm -- \"$2\"";
@@ -348,7 +350,7 @@ mod tests {
                 key: LockKey(name.to_owned()),
                 of_backend: false,
             };
-            let store = FileStore::new(dir.path());
+            let store = FileStore::of_lock(dir.path(), &target.key);
             let info = r#"{"ID":"1-2-3","Operation":"run"}"#.to_owned();
             let record = Record { info: Some(info), lease: None };
             store.write(&target.key, &record, &Expect::Absent).await.unwrap();

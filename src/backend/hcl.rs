@@ -109,6 +109,13 @@ fn configuration_files(dir: &Path, dialect: Dialect) -> Result<Vec<String>, Back
     Ok(names)
 }
 
+/// Whether there is anything for Terraform or `OpenTofu` to do in the directory; also where that
+/// cannot be known.
+#[must_use]
+pub fn has_configuration(dir: &Path) -> bool {
+    configuration_files(dir, Dialect::OpenTofu).map_or(true, |names| !names.is_empty())
+}
+
 /// Whether it is a file after links are followed; a dangling link is none.
 fn is_file(path: &PathBuf) -> Result<bool, BackendError> {
     match fs::metadata(path) {

@@ -25,7 +25,7 @@ mod workspace;
 pub use aws::{AssumeRole, AwsEndpoints, AwsSettings, ProxySettings, WebIdentity};
 pub use aws_settings::aws_from_env;
 pub use error::BackendError;
-pub use hcl::has_tofu_files;
+pub use hcl::{has_configuration, has_tofu_files};
 pub use resolve::resolve;
 pub use s3::{Encryption, ObjectSettings, S3Backend};
 pub use workspace::Workspace;
@@ -104,6 +104,8 @@ pub struct Resolved {
     /// Whether its lock is Terraform's alone to take: the empty file that a lock makes would be
     /// read as a record of another kind.
     pub locks_alone: bool,
+    /// Whether it locks nothing, as it is configured, of those that tfwrap has no lock for.
+    pub is_lockless: bool,
     /// What the user should be told, if anything.
     pub notes: Vec<String>,
 }

@@ -25,6 +25,8 @@ pub(super) enum PlanFile {
     /// Something else; why, as the end of a sentence. Terraform takes the directory's backend (as
     /// for a plan of HCP Terraform, which is no archive), or refuses.
     NotAPlan(&'static str),
+    /// What `OpenTofu` has encrypted: only it can say which backend it is for.
+    Encrypted,
 }
 
 /// What a saved plan says about where it belongs.
@@ -88,8 +90,22 @@ pub(super) fn open(path: &Path) -> Result<PlanFile, BackendError> {
         Ok(archive) => read_archive(archive, path, LIMIT).map(PlanFile::Plan).map_err(corrupt),
         Err(zip::result::ZipError::Io(source)) if !is_end(&source) => Err(unreadable(source)),
         Err(error) if start == b"PK\x03\x04" => Err(corrupt(error.to_string())),
+        Err(_) if is_encrypted(path) => Ok(PlanFile::Encrypted),
         Err(_) => Ok(PlanFile::NotAPlan("it is not a zip archive")),
     }
+}
+
+/// `OpenTofu`'s form of what it has encrypted (its `internal/encryption`): a JSON object.
+fn is_encrypted(path: &Path) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Envelope {
+        #[serde(rename = "encrypted_data")]
+        _data: serde::de::IgnoredAny,
+        #[serde(rename = "encryption_version")]
+        _version: serde::de::IgnoredAny,
+    }
+    let file = File::open(path).map(|file| io::BufReader::new(file.take(LIMIT)));
+    file.is_ok_and(|file| serde_json::from_reader::<_, Envelope>(file).is_ok())
 }
 
 /// Whether the error is about what the file holds rather than about reading it.

@@ -10,6 +10,7 @@ use super::{
     Backend, BackendError, Dialect, Request, Resolved, data_dir, hcl, local, plan_file, s3,
     workspace,
 };
+use crate::env::Env;
 
 const NO_BACKEND: &str = "no backend is configured";
 
@@ -29,6 +30,7 @@ pub fn resolve(request: &Request<'_>) -> Result<Resolved, BackendError> {
             origin: "`-state`".to_owned(),
             initialised: true,
             locks_alone: false,
+            is_lockless: false,
             notes: Vec::new(),
         });
     }
@@ -42,6 +44,8 @@ pub fn resolve(request: &Request<'_>) -> Result<Resolved, BackendError> {
                 let notes = notes_on(&plan, file, &data_dir, &workspace);
                 (Found::ready(Some(plan.backend)), notes)
             }
+            // It says nothing by which it could be told from the directory's own.
+            PlanFile::Encrypted => (directorys(request, &data_dir)?, Vec::new()),
             PlanFile::NotAPlan(why) => {
                 let note = format!(
                     "`{}` is no saved plan ({why}): the directory's own backend counts",
@@ -65,7 +69,22 @@ pub fn resolve(request: &Request<'_>) -> Result<Resolved, BackendError> {
                 .to_owned(),
         );
     }
-    Ok(Resolved { backend, workspace, origin, initialised, locks_alone, notes })
+    let is_lockless = initialised && config.is_some_and(|it| locks_nothing(&it, request.env));
+    Ok(Resolved { backend, workspace, origin, initialised, locks_alone, is_lockless, notes })
+}
+
+/// Of the backends that lock only if they are told so.
+fn locks_nothing(config: &BackendConfig, env: &Env) -> bool {
+    let is_unset = |name: &str, variable: &str| {
+        config.attributes.get(name).is_none_or(|value| value.is_null() || value == "")
+            && env.get_os(variable).is_none()
+    };
+    match config.kind.as_str() {
+        "http" => is_unset("lock_address", "TF_HTTP_LOCK_ADDRESS"),
+        "oss" => is_unset("tablestore_table", "TABLESTORE_TABLE"),
+        "consul" => config.attributes.get("lock").is_some_and(|value| value == false),
+        _ => false,
+    }
 }
 
 /// Whether both name one file, also one that does not exist yet.

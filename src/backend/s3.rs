@@ -129,6 +129,20 @@ impl S3Backend {
                 .and_then(|rest| rest.split_once('/'))
                 .is_some_and(|(workspace, key)| workspace == self.workspace && key == self.key)
     }
+
+    /// What is in the way of that, in words.
+    #[must_use]
+    pub fn listing_fault(&self) -> String {
+        let is_shortest = |text: &str| go_path::join_text([text]) == text;
+        if self.workspace.contains('/') || !is_shortest(&self.workspace) || self.workspace == ".." {
+            "its name is no single part of a path, so it is not found again in one".to_owned()
+        } else if is_shortest(&self.key) {
+            let prefix = &self.workspace_key_prefix;
+            format!("the `workspace_key_prefix` `{prefix}` is not in its shortest form")
+        } else {
+            format!("the key `{}` is not in its shortest form", self.key)
+        }
+    }
 }
 
 /// Makes sense of a configuration of the S3 backend.

@@ -6,6 +6,21 @@ use clap::{Parser, ValueEnum};
 
 use crate::duration;
 
+/// What follows `run`; only for its help, since the command is not ours to parse.
+#[derive(Debug, Parser)]
+#[command(
+    name = "tfwrap run",
+    about = "Runs any command under the locks; `terraform` and `tofu` inside it go through tfwrap, and \
+             use what is held",
+    override_usage = "tfwrap [OPTIONS] run -- <COMMAND> [ARGS]..."
+)]
+pub(super) struct RunArgs {
+    /// The command and its arguments, such as `make deploy`, or `sh -c 'terraform plan -out=p &&
+    /// terraform apply p'`
+    #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
+    command: Vec<std::ffi::OsString>,
+}
+
 /// What follows `status`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Parser)]
 #[command(

@@ -53,13 +53,22 @@ pub(crate) async fn run(
         recover::finish(shell, recovery, file).await?;
     }
     if chosen.is_empty() && unknown.is_empty() {
+        if let Some(id) = id {
+            refuse_unknown(recovery, &holds, id)?;
+        }
         let others = holds.iter().map(|(receipt, _)| receipt);
         let others: Vec<_> = others.filter(|it| id.is_none() && is_living(it)).collect();
         for other in &others {
             recover::leave(shell, recovery, other, &run_of(other));
         }
-        let by_us = if others.is_empty() { "" } else { " by this job" };
-        shell.say(Notice::Note { message: format!("nothing is held{by_us}") });
+        let by_us = if others.is_empty() { "" } else { " of this job" };
+        let dir = state_dir::path(recovery.env);
+        shell.say(Notice::Note {
+            message: format!(
+                "nothing is held: no hold{by_us} is known in `{}`",
+                clean(&dir.to_string_lossy())
+            ),
+        });
     }
     for (receipt, _) in &chosen {
         refuse_below(recovery, receipt)?;
@@ -73,6 +82,32 @@ pub(crate) async fn run(
         one(shell, asked, (receipt, file), until).await?;
     }
     if unknown.is_empty() { Ok(()) } else { Err(unknown::left(&unknown, recovery)) }
+}
+
+/// An ID that nobody here has, nor told us: it may be mistyped, and what was meant still be held.
+fn refuse_unknown(recovery: &Recovery<'_>, holds: &[Hold], id: &str) -> Result<(), Error> {
+    if Held::from_env(recovery.env).ids().any(|held| held.0 == id) {
+        return Ok(());
+    }
+    let living = holds.iter().filter(|(receipt, _)| is_living(receipt));
+    let held: Vec<_> = living
+        .flat_map(|(receipt, _)| own(receipt))
+        .map(|id| format!("`{}`", clean(&id.0)))
+        .collect();
+    let held = if held.is_empty() { "nothing".to_owned() } else { held.join(", ") };
+    let dir = state_dir::path(recovery.env);
+    Err(Error::Usage {
+        message: format!(
+            "no hold that is known in `{}` has the lock ID `{}`; held there: {held}",
+            clean(&dir.to_string_lossy()),
+            clean(id)
+        ),
+        hint: Some(
+            "`tfwrap release` without an ID ends the hold that `TFWRAP_HELD` names, or the only one; \
+             one of another `TFWRAP_STATE_DIR` is found with that"
+                .to_owned(),
+        ),
+    })
 }
 
 fn is_here(receipt: &Receipt) -> bool {

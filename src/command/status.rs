@@ -1,6 +1,7 @@
 //! `tfwrap status`: who holds the locks, and who waits for them.
 
 use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use super::Opened;
@@ -37,9 +38,14 @@ pub(crate) async fn run(
             Format::Text => states_as_text(&states, wall()),
             Format::Json => states_as_json(&states),
         };
-        // A closed pipe is no failure.
-        let _closed = answer(&text);
-        return Ok(());
+        return match answer(&text) {
+            // Who has read enough (`tfwrap status | head -1`) closes the pipe.
+            Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Error::Config {
+                message: format!("the answer cannot be written to stdout: {error}"),
+                hint: None,
+            }),
+            _ => Ok(()),
+        };
     }
     match watch(shell, &locks, args.format, on_terminal).await {
         Err(Error::Interrupted { signal, .. }) if signal == nix::libc::SIGINT => Ok(()),

@@ -5,16 +5,19 @@ use std::path::PathBuf;
 
 use super::backend_lock::{BackendLock, lock_of};
 use super::basis::Basis;
+use super::by_path;
 use super::handed_down::handed_down;
 use super::locks::{dialect_in, further_locks, resolve};
 use super::{
     ChildCommand, Job, LockedJob, Place, Trap, create_workspace_in, find_terraform, finish,
 };
-use crate::backend::{Backend, Request, Resolved};
+use crate::backend::{Backend, Request, Resolved, has_configuration};
 use crate::error::Error;
 use crate::settings::Settings;
 use crate::shim;
 use crate::state_dir;
+use crate::target::LockTarget;
+use crate::terraform::{Dialect, Invocation};
 
 pub(super) fn of_run(
     command: &[OsString],
@@ -42,6 +45,31 @@ pub fn nothing_to_hold() -> Error {
         message: "there is no lock here to hold".to_owned(),
         hint: Some("name one with `--lock`".to_owned()),
     }
+}
+
+/// Where Terraform has nothing to do, so that its default state is nobody's.
+fn nothing_here(
+    resolved: Option<&Resolved>,
+    further: &[LockTarget],
+    place: &Place<'_>,
+) -> Option<String> {
+    let Backend::Local { state_path } = &resolved?.backend else { return None };
+    let is_used = !further.is_empty() || state_path.exists() || has_configuration(&place.dir);
+    (!is_used).then(|| {
+        format!(
+            "no Terraform configuration is in `{}`: what is held is the lock of `{}`, which keeps \
+             nobody from any other state",
+            place.dir.display(),
+            state_path.display()
+        )
+    })
+}
+
+/// Where the command is itself a call of Terraform.
+fn has_detailed_exit_code(child: &ChildCommand, place: &Place<'_>) -> bool {
+    crate::cli::is_terraforms_name(child.program.as_os_str())
+        && Invocation::parse(&child.args, place.env, Dialect::Terraform)
+            .is_ok_and(|invocation| invocation.has("detailed-exitcode"))
 }
 
 const HOLD: &str = "hold";
@@ -76,15 +104,18 @@ fn around(
         }
         known => known?,
     };
+    notes.extend(nothing_here(resolved.as_ref(), &further, place));
     let terraform_is_set = settings.terraform.is_some();
     let shim = shim::prepare(place.env, &place.this_path, terraform_is_set).map_err(|what| {
         Error::Config {
-            message: format!("cannot put `terraform` on PATH for the command: {what}"),
+            message: format!("{what}: `terraform` cannot be put on PATH from there"),
             hint: state_dir::hint(place.env.get(crate::held::VARIABLE).is_some()),
         }
     })?;
     child.env = handed_down(settings, place.env);
     child.env.push(("PATH".into(), shim::path_with(&shim, place.env)));
+    let (two_is_success, by_path) =
+        (has_detailed_exit_code(&child, place), by_path::find(&child, place));
     let mut job = LockedJob {
         dir: place.dir.clone(),
         targets: further,
@@ -95,8 +126,9 @@ fn around(
         notes,
         details: Vec::new(),
         saved_plan: None,
-        two_is_success: false,
+        two_is_success,
         around_command: true,
+        by_path,
         shim: Some(shim),
         native: None,
         basis: Basis::default(),

@@ -3,7 +3,7 @@
 use super::Place;
 use crate::backend::{Backend, Resolved};
 use crate::error::Error;
-use crate::settings::Settings;
+use crate::settings::{Origin, Settings};
 use crate::target::LockTarget;
 
 /// What is done about the lock of the backend.
@@ -31,13 +31,7 @@ pub(super) fn lock_of(
         Backend::Local { state_path } => LockTarget::of_state_file(state_path),
         Backend::S3(backend) => match (&backend.dynamodb_table, backend.use_lockfile) {
             (Some(table), false) => LockTarget::of_table(backend, table),
-            (None, false) if leave_it => {
-                return Ok(BackendLock::None {
-                    why: "the backend locks nothing, and `--no-backend-lock` says to go on: \
-                          nothing keeps another run from this state"
-                        .to_owned(),
-                });
-            }
+            (None, false) if leave_it => return Ok(nothing_to_take()),
             (None, false) => return Err(no_locking(&resolved.origin)),
             (_, true) if !further.is_empty() => return Ok(BackendLock::Native),
             (_, true) => {
@@ -56,6 +50,21 @@ pub(super) fn lock_of(
             }
         },
         Backend::Other(_) if !further.is_empty() => return Ok(BackendLock::Native),
+        Backend::Other(_) if resolved.is_lockless && leave_it => return Ok(nothing_to_take()),
+        Backend::Other(kind) if resolved.is_lockless => {
+            return Err(Error::Config {
+                message: format!(
+                    "the backend `{kind}` in {} has no locking configured",
+                    resolved.origin
+                ),
+                hint: Some(
+                    "configure it and run `terraform init -reconfigure`; or name a lock to take \
+                     instead: `--lock dynamodb://TABLE/NAME` or `--lock file:///PATH`; or run \
+                     unlocked with `--no-backend-lock`"
+                        .to_owned(),
+                ),
+            });
+        }
         Backend::Other(kind) => {
             return Err(Error::Config {
                 message: format!("the backend `{kind}` is not one that tfwrap can lock"),
@@ -74,23 +83,34 @@ pub(super) fn lock_of(
                 "{}: the backend has a lock, and there is no `--lock` in its place",
                 settings.no_backend_lock.origin
             ),
-            hint: Some(
-                "leave `--no-backend-lock` out, or say `-lock=false` to Terraform to run unlocked"
-                    .to_owned(),
-            ),
+            hint: Some(format!(
+                "{}, or say `-lock=false` to Terraform to run unlocked",
+                match &settings.no_backend_lock.origin {
+                    Origin::Env(name) => format!("unset `{name}`"),
+                    Origin::File { .. } => "take `no-backend-lock` out there".to_owned(),
+                    _ => "leave `--no-backend-lock` out".to_owned(),
+                }
+            )),
         });
     }
     Ok(if leave_it { BackendLock::Native } else { BackendLock::Take(target) })
+}
+
+fn nothing_to_take() -> BackendLock {
+    BackendLock::None {
+        why: "the backend locks nothing, and `--no-backend-lock` says to go on: nothing keeps \
+              another run from this state"
+            .to_owned(),
+    }
 }
 
 fn no_locking(origin: &str) -> Error {
     Error::Config {
         message: format!("the S3 backend in {origin} has no locking configured"),
         hint: Some(
-            "add one of these lines to the block `backend \"s3\"` and run \
+            "add this line to the block `backend \"s3\"` and run \
              `terraform init -reconfigure`, or run unlocked with `--no-backend-lock`:\n  \
-             dynamodb_table = \"NAME-OF-THE-LOCK-TABLE\"\n  \
-             use_lockfile   = true # not yet held by this version of tfwrap"
+             dynamodb_table = \"NAME-OF-THE-LOCK-TABLE\""
                 .to_owned(),
         ),
     }

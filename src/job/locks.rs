@@ -99,8 +99,33 @@ pub(super) fn resolve(
     })
 }
 
+/// How much the guardian and the receipt may have to say of the locks, in bytes of JSON: half of what
+/// is read again ([`crate::supervise::guardian`]), and several times that goes through its socket.
+const MOST_SAID: usize = 64 * 1024;
+
+/// What is said of each lock besides its name and the way to it.
+const SAID_OF_EACH: usize = 256;
+
+/// Refuses what could be held, but not be given back by anybody else.
+fn expect_tellable(targets: &[LockTarget]) -> Result<(), Error> {
+    let said = serde_json::to_vec(targets).map_or(usize::MAX, |text| text.len());
+    let said = said.saturating_add(targets.len() * SAID_OF_EACH);
+    if said <= MOST_SAID {
+        return Ok(());
+    }
+    Err(Error::Config {
+        message: format!(
+            "{} locks take {said} bytes to describe, and what gives them back after a kill keeps \
+             {MOST_SAID} at most",
+            targets.len()
+        ),
+        hint: Some("name fewer locks, or shorter ones".to_owned()),
+    })
+}
+
 /// Puts the locks into the order in which they are taken.
 pub(super) fn in_order(targets: &mut [LockTarget]) -> Result<(), Error> {
+    expect_tellable(targets)?;
     targets.sort_by_cached_key(|target| {
         let register = target.register();
         let (rank, place, way) = register.order();

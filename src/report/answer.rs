@@ -4,12 +4,16 @@ use std::io::{self, Write as _};
 
 use super::{Notice, Text};
 use crate::clock::wall;
+use crate::supervise::stdout_was_closed;
 
 /// Writes it.
 ///
 /// # Errors
-/// When stdout is closed.
+/// When stdout is full or closed, or its reader is gone.
 pub(crate) fn answer(text: &str) -> io::Result<()> {
+    if stdout_was_closed() {
+        return Err(io::Error::other("it is closed"));
+    }
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
     out.flush()

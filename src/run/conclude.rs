@@ -57,11 +57,12 @@ fn hint_at_failure(shell: &Shell, job: &LockedJob, report: &RunReport) {
             hint: Some("plan again, or hold the lock over both: `tfwrap run -- sh -c 'terraform plan -out=p && terraform apply p'`".to_owned()),
         });
     }
-    if job.around_command {
+    if let Some(path) = &job.by_path {
         shell.say(Notice::Warning {
-            message: "if Terraform says that it cannot acquire the state lock with our ID, it was \
-                      called by its path"
-                .to_owned(),
+            message: format!(
+                "if Terraform says that it cannot acquire the state lock with our ID: the command \
+                 calls `{path}` by its path",
+            ),
             hint: Some("call it as `terraform`, so that it goes through tfwrap".to_owned()),
         });
     }

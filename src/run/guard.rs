@@ -20,6 +20,7 @@ use super::shell::Kept;
 use nix::sys::signal::Signal;
 
 use crate::env::Env;
+use crate::error::Error;
 use crate::held::Held;
 use crate::lock::LockId;
 use crate::lock::lease::LeaseTerm;
@@ -45,6 +46,8 @@ pub(crate) struct Guard {
     lent: Lent,
     /// What to do where there is no place for the receipt.
     hint: Option<String>,
+    /// Why there is no receipt, where it was said.
+    no_receipt: Option<String>,
     /// Whether the receipt stays at the end.
     leaves_word: bool,
     /// Whether the child has leave to go on without its lock.
@@ -64,6 +67,7 @@ impl Guard {
             tenures: Vec::new(),
             lent: Lent::default(),
             hint: None,
+            no_receipt: None,
             leaves_word: false,
             outlives_loss: false,
         }
@@ -91,10 +95,9 @@ impl Guard {
         if guard.receipt.is_none() {
             notices.push(guard.no_receipt("there is no `/proc` that shows this process"));
         }
-        let dir = state_dir::path(env);
-        match state_dir::secure(&dir) {
+        match state_dir::secured(env) {
             _ if fail_point::is_off("receipts") => {}
-            Ok(()) => guard.file = Some(ReceiptFile::new_in(&dir)),
+            Ok(dir) => guard.file = Some(ReceiptFile::new_in(&dir)),
             Err(what) => notices.push(guard.no_receipt(&what)),
         }
         guard.head.receipt = guard.file.as_ref().map(|file| file.path().to_owned());
@@ -184,6 +187,21 @@ impl Guard {
     /// Whether the receipt lies on the disk.
     pub(super) fn is_written(&self) -> bool {
         self.on_disk == OnDisk::Receipt
+    }
+
+    /// For what nobody would find again without a receipt.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(super) fn expect_receipt(&self) -> Result<(), Error> {
+        if self.is_written() || fail_point::is_off("receipts") {
+            return Ok(());
+        }
+        let why = self.no_receipt.as_deref().unwrap_or("it was not written");
+        Err(Error::Config {
+            message: format!("a hold needs its receipt, or `tfwrap release` cannot find it: {why}"),
+            hint: self.hint.clone(),
+        })
     }
 
     /// Takes what the keepers know.
@@ -308,9 +326,10 @@ impl Guard {
 
     /// Starts another guardian in the place of one that ended.
     pub(crate) fn replace(&mut self) -> Option<Notice> {
-        self.guardian = None;
+        let gone = self.guardian.take();
         if self.guardians >= MOST_GUARDIANS {
-            return Some(no_guardian("it was ended again and again"));
+            let why = gone.as_ref().and_then(Guardian::why_gone);
+            return Some(no_guardian(why.unwrap_or("it was ended again and again")));
         }
         self.guardians += 1;
         match guardian::Started::new().and_then(guardian::Started::register) {

@@ -37,6 +37,7 @@ pub(crate) struct Handed {
     /// What goes into their environment, but for `PATH`.
     pub(crate) env: Vec<(String, String)>,
     /// What goes first in their `PATH`.
+    #[serde(with = "crate::path_text")]
     pub(crate) path: PathBuf,
     /// Lock and ID of each.
     pub(crate) locks: Vec<(String, String)>,
@@ -67,6 +68,7 @@ pub(crate) async fn hold(
         if shell.kept.is_empty() && acquired.inherited.is_empty() {
             return Err(nothing_to_hold());
         }
+        shell.guard.expect_receipt()?;
         hand_over(&handed(shell, &job, context)).map_err(Error::Internal)?;
         Ok(keep(shell, limits, context).await)
     });

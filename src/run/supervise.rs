@@ -1,7 +1,10 @@
 //! Running a child: drives [`Supervisor`] with what happens to us and to the child.
 
 use std::collections::VecDeque;
+use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -111,8 +114,7 @@ pub(super) async fn quietly(
     context: &Context,
 ) -> Result<Attempt, Error> {
     let internal = |error: std::io::Error| Error::Internal(format!("no memory file: {error}"));
-    let said = memfd_create(c"said", MFdFlags::MFD_CLOEXEC).map_err(|e| internal(e.into()))?;
-    let mut said = std::fs::File::from(said);
+    let mut said = nameless_file(&context.state_dir)?;
     let mut command = start::command(child, &context.env);
     let stream = || said.try_clone().map_err(internal);
     command.stdin(Stdio::null()).stdout(stream()?).stderr(stream()?);
@@ -126,6 +128,26 @@ pub(super) async fn quietly(
     Ok(Attempt {
         succeeded: ended.status == ChildStatus::Exited(0),
         said: String::from_utf8_lossy(&bytes).into_owned(),
+    })
+}
+
+/// A file without a name: in memory, or, where a sandbox refuses that, on a disk.
+fn nameless_file(dir: &Path) -> Result<File, Error> {
+    let refused = match memfd_create(c"said", MFdFlags::MFD_CLOEXEC) {
+        Ok(file) => return Ok(File::from(file)),
+        Err(error) => error.desc(),
+    };
+    let on_disk = |dir: &Path| {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).mode(0o600).custom_flags(nix::libc::O_TMPFILE).open(dir)
+    };
+    on_disk(dir).or_else(|_| on_disk(Path::new("/tmp"))).map_err(|error| Error::Machine {
+        message: format!(
+            "no file can be had for what Terraform says: memfd_create(2): {refused}; in `{}` and in \
+             `/tmp`: {error}",
+            dir.display()
+        ),
+        hint: Some("allow `memfd_create`, or make one of these directories writable".to_owned()),
     })
 }
 

@@ -48,9 +48,10 @@ pub(super) async fn ensure(
     let workspace = &trap.backend.workspace;
     if !trap.backend.listing_can_match() {
         return Ok(native(&format!(
-            "Terraform never finds the workspace `{workspace}` in its listing, because the key \
-             `{}` is not in its shortest form, and locks by itself in every command",
-            trap.backend.key
+            "Terraform never finds the workspace `{}` in its listing, and locks by itself in every \
+             command: {}",
+            clean(workspace),
+            clean(&trap.backend.listing_fault())
         )));
     }
     let (mut asked, mut created) = (false, 0);

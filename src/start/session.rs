@@ -5,6 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::errno::Errno;
+use rustix::process::{Resource, getrlimit};
 use tokio::runtime::Runtime;
 
 use super::{Planner, fail};
@@ -38,6 +40,7 @@ fn set_up(
     notes: &[String],
     details: &[String],
 ) -> Result<(Runtime, Shell), Error> {
+    expect_descriptors()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -56,6 +59,25 @@ fn set_up(
         reporter.say(Notice::Detail { message: message.clone() });
     }
     Ok((runtime, Shell::new(signals, reporter, Guard::none())))
+}
+
+/// How many descriptors a run opens, with some room.
+const DESCRIPTORS: usize = 24;
+
+/// The runtime panics for want of one, and what comes later would fail half-way.
+pub(super) fn expect_descriptors() -> Result<(), Error> {
+    let taken: Result<Vec<_>, _> =
+        (0..DESCRIPTORS).map(|_| nix::unistd::dup(std::io::stdin())).collect();
+    let Err(error) = taken else { return Ok(()) };
+    let limit = getrlimit(Resource::Nofile).current;
+    let limit = limit.map_or_else(|| "unlimited".to_owned(), |limit| limit.to_string());
+    Err(Error::Machine {
+        message: format!(
+            "too few file descriptors (`ulimit -n` is {limit}): {DESCRIPTORS} more are needed: {}",
+            error.desc().to_lowercase()
+        ),
+        hint: Some("nothing was run and no lock was asked for; raise the limit".to_owned()),
+    })
 }
 
 /// Ends what [`set_up`] began.
@@ -186,23 +208,30 @@ pub(super) fn keeper(job: LockedJob, planner: Planner, ci: &Ci, options: report:
 /// stalled the panic would never unwind to where the lock is given back.
 fn say_panics(reporter: &Arc<Reporter>) {
     let reporter = Arc::clone(reporter);
-    std::panic::set_hook(Box::new(move |panic| {
-        let what = panic.payload_as_str().unwrap_or("no message");
-        let place = panic.location().map(|place| format!(" at {place}")).unwrap_or_default();
-        let message = format!("panicked{place}: {what}");
-        reporter.say(Notice::Error { message, hint: None, code: exit_code::BUG });
-    }));
+    std::panic::set_hook(Box::new(move |panic| reporter.say(of_panic(panic))));
+}
+
+pub(super) fn of_panic(panic: &std::panic::PanicHookInfo<'_>) -> Notice {
+    let what = panic.payload_as_str().unwrap_or("no message");
+    let place = panic.location().map(|place| format!(" at {place}")).unwrap_or_default();
+    let message = format!("panicked{place}: {what}");
+    Notice::Error { message, hint: Error::Internal(String::new()).hint(), code: exit_code::BUG }
 }
 
 /// The error of a reporter that cannot be started.
 pub(super) fn no_reporter(error: &std::io::Error) -> Error {
+    let way = match error.raw_os_error().map(Errno::from_raw) {
+        // A limit is never EPERM (pthread_create(3)): a filter answers so that does not know clone3,
+        // and the C library takes no other answer than ENOSYS for leave to use clone.
+        Some(Errno::EPERM) => {
+            "the sandbox refuses `clone3`: let it answer with ENOSYS, as those of newer container \
+             runtimes do (Docker 20.10.10), or use a build for musl"
+        }
+        _ => "raise the limit of processes (`ulimit -u`, or that of the container)",
+    };
     Error::Config {
         message: format!("no thread can be started for messages: {error}"),
-        hint: Some(
-            "nothing was run and no lock was asked for; raise the limit of processes (`ulimit -u`, \
-             or that of the container)"
-                .to_owned(),
-        ),
+        hint: Some(format!("nothing was run and no lock was asked for; {way}")),
     }
 }
 

@@ -6,34 +6,36 @@
 //!
 //! All paths are resolved from a descriptor of the directory, never through a symbolic link.
 //!
+//! Who may write in the directory may share what lies there: a file can be read by its group, or by
+//! everybody, where these can write in the directory, and by nobody else. More is not needed: a
+//! register is replaced and never written, and reading is enough for the advisory lock.
+//!
 //! Its rules: `docs/protocol.md#f7-files`.
 
+mod directory;
+
 use std::fmt::Write as _;
-use std::fs::{File, TryLockError};
-use std::io::{Read as _, Write as _};
-use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode, utf8_percent_encode};
-use rustix::fs::{AtFlags, Mode, OFlags};
-use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::blocking::{io_error, run};
+use super::blocking::run;
 use super::{
     Expect, Record, RecordVersion, Registers, RemoveReply, StoreError, Stored, WriteReply,
 };
 use crate::lock::LockKey;
+use directory::Directory;
 
 /// Whoever changes a register holds a `flock` on this file for that time, and looks whether it is
 /// still there: it goes with a directory that is of no more use.
-const LOCK_FILE: &str = ".lock";
+const LOCK_FILE: &str = "lock";
 /// The next content of a register. One name is enough, for there is one writer at a time; what a
 /// crash left in it is thrown away by the next writer.
-const ASIDE: &str = ".next";
+const ASIDE: &str = "next";
 
 /// A holder of the advisory lock works for a few milliseconds; one that was stopped in between
 /// must not stop us for ever.
@@ -49,13 +51,16 @@ const NAME_LEN: usize = 200;
 #[derive(Debug, Clone)]
 pub struct FileStore {
     dir: PathBuf,
+    /// The one lock that is meant, of what may be somebody else's directory: the rest of it is not
+    /// ours.
+    lock: Option<LockKey>,
 }
 
 /// What a register's file holds.
 #[derive(Serialize, Deserialize)]
-struct Content<'a> {
-    /// For people: the file's name may be abridged.
-    key: &'a str,
+struct Content {
+    /// The file's name may be abridged; and a file without it is none of ours.
+    key: String,
     info: Option<String>,
     lease: Option<String>,
 }
@@ -65,7 +70,23 @@ impl FileStore {
     #[must_use]
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         // Put together anew, because a slash at the end would follow a symbolic link.
-        Self { dir: dir.into().components().collect() }
+        Self { dir: dir.into().components().collect(), lock: None }
+    }
+
+    /// Names one file of a directory that has others, too: all else of the lock lies beside it and
+    /// bears its name.
+    #[must_use]
+    pub fn of_lock(dir: impl Into<PathBuf>, lock: &LockKey) -> Self {
+        Self { lock: Some(lock.clone()), ..Self::new(dir) }
+    }
+
+    /// The name of a file that is no register: no register's has a leading dot, and no lock's the
+    /// end that this has.
+    fn beside(&self, what: &str) -> String {
+        match &self.lock {
+            Some(lock) => format!("{}.tfwrap.{what}", file_name(lock)),
+            None => format!(".{what}"),
+        }
     }
 
     /// The file of a register.
@@ -77,13 +98,13 @@ impl FileStore {
     /// The file on which whoever changes a register holds a `flock`.
     #[must_use]
     pub fn lock_file(&self) -> PathBuf {
-        self.dir.join(LOCK_FILE)
+        self.dir.join(self.beside(LOCK_FILE))
     }
 
     /// Removes the directory, if every register in it `is_idle` and nobody is at work there. What
     /// fails leaves it, which does no harm.
     pub(super) fn remove_if_idle(&self, is_idle: impl Fn(&Record) -> bool) {
-        if let Ok(Some(dir)) = Directory::open(&self.dir)
+        if let Ok(Some(dir)) = Directory::open(self)
             && let Ok(Some(_lock)) = dir.lock()
         {
             drop(dir.clear(is_idle));
@@ -97,9 +118,9 @@ impl FileStore {
     ) -> Result<T, StoreError> {
         let mut waited = Duration::ZERO;
         loop {
-            let (path, change) = (self.dir.clone(), change.clone());
+            let (store, change) = (self.clone(), change.clone());
             let done = run(move || {
-                let dir = Directory::open_or_make(&path)?;
+                let dir = Directory::open_or_make(&store)?;
                 match dir.lock()? {
                     // Given back when the descriptor closes.
                     Some(_lock) => change(&dir).map(Some),
@@ -111,7 +132,7 @@ impl FileStore {
                 return Ok(done);
             }
             if waited >= LOCK_PATIENCE {
-                let path = self.dir.join(LOCK_FILE);
+                let path = self.lock_file();
                 let detail = format!("another process does not give back `{}`", path.display());
                 return Err(StoreError::Unavailable { detail, sent: false });
             }
@@ -124,9 +145,9 @@ impl FileStore {
 #[async_trait]
 impl Registers for FileStore {
     async fn read(&self, key: &LockKey) -> Result<Option<Stored>, StoreError> {
-        let (path, name) = (self.dir.clone(), file_name(key));
-        run(move || match Directory::open(&path)? {
-            Some(dir) => dir.read(&name),
+        let (store, key) = (self.clone(), key.clone());
+        run(move || match Directory::open(&store)? {
+            Some(dir) => dir.read(&key),
             None => Ok(None),
         })
         .await
@@ -139,15 +160,15 @@ impl Registers for FileStore {
         expect: &Expect,
     ) -> Result<WriteReply, StoreError> {
         let Record { info, lease } = record.clone();
-        let content = serde_json::to_string(&Content { key: &key.0, info, lease })
+        let content = serde_json::to_string(&Content { key: key.0.clone(), info, lease })
             .map_err(|e| StoreError::Misconfigured(format!("cannot encode a record: {e}")))?;
-        let (name, expect) = (file_name(key), expect.clone());
+        let (key, expect) = (key.clone(), expect.clone());
         self.exclusively(move |dir| {
-            let current = dir.read(&name)?;
+            let current = dir.read(&key)?;
             if !expect.holds(current.as_ref()) {
                 return Ok(WriteReply::Conflict(Some(current)));
             }
-            dir.replace(&name, content.as_bytes())?;
+            dir.replace(&file_name(&key), content.as_bytes())?;
             Ok(WriteReply::Applied(RecordVersion(content.clone())))
         })
         .await
@@ -158,157 +179,16 @@ impl Registers for FileStore {
         key: &LockKey,
         expect: &RecordVersion,
     ) -> Result<RemoveReply, StoreError> {
-        let (name, expect) = (file_name(key), Expect::Version(expect.clone()));
+        let (key, expect) = (key.clone(), Expect::Version(expect.clone()));
         self.exclusively(move |dir| {
-            let current = dir.read(&name)?;
+            let current = dir.read(&key)?;
             if !expect.holds(current.as_ref()) {
                 return Ok(RemoveReply::Conflict(Some(current)));
             }
-            dir.remove(&name)?;
+            dir.remove(&file_name(&key))?;
             Ok(RemoveReply::Removed)
         })
         .await
-    }
-}
-
-/// The open directory.
-struct Directory {
-    fd: OwnedFd,
-    path: PathBuf,
-}
-
-impl Directory {
-    fn open(path: &Path) -> Result<Option<Self>, StoreError> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        match rustix::fs::open(path, flags, Mode::empty()) {
-            Ok(fd) => Ok(Some(Self { fd, path: path.to_owned() })),
-            Err(Errno::NOENT) => Ok(None),
-            Err(error) => Err(io_error("open the directory", path, &error.into(), false)),
-        }
-    }
-
-    fn open_or_make(path: &Path) -> Result<Self, StoreError> {
-        if let Some(dir) = Self::open(path)? {
-            return Ok(dir);
-        }
-        match rustix::fs::mkdir(path, Mode::RWXU) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(error) => return Err(io_error("make the directory", path, &error.into(), false)),
-        }
-        Self::open(path)?.ok_or_else(|| {
-            StoreError::Missing(format!("the directory `{}` disappeared", path.display()))
-        })
-    }
-
-    /// Takes the advisory lock, or says that it is taken.
-    fn lock(&self) -> Result<Option<File>, StoreError> {
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mode = Mode::RUSR | Mode::WUSR;
-        let fail =
-            |error: std::io::Error| io_error("lock", &self.path.join(LOCK_FILE), &error, false);
-        let file = match rustix::fs::openat(&self.fd, LOCK_FILE, flags, mode) {
-            Ok(file) => File::from(file),
-            // The directory was removed since it was opened.
-            Err(Errno::NOENT) => return Ok(None),
-            Err(error) => return Err(fail(error.into())),
-        };
-        match file.try_lock() {
-            Ok(()) if self.has(&file).map_err(|e| fail(e.into()))? => Ok(Some(file)),
-            // It was removed with the directory, or another one stands in its place.
-            Ok(()) | Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(error)) => Err(fail(error)),
-        }
-    }
-
-    /// Whether this is the file on which whoever comes now takes the lock.
-    fn has(&self, file: &File) -> Result<bool, Errno> {
-        let ours = rustix::fs::fstat(file)?;
-        match rustix::fs::statat(&self.fd, LOCK_FILE, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(named) => Ok((named.st_dev, named.st_ino) == (ours.st_dev, ours.st_ino)),
-            Err(Errno::NOENT) => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Removes all registers and the directory, if every register `is_idle`.
-    fn clear(&self, is_idle: impl Fn(&Record) -> bool) -> std::io::Result<()> {
-        let mut names = vec![LOCK_FILE.to_owned(), ASIDE.to_owned()];
-        for entry in rustix::fs::Dir::read_from(&self.fd)? {
-            let Ok(name) = entry?.file_name().to_str().map(str::to_owned) else { return Ok(()) };
-            if [".", "..", LOCK_FILE, ASIDE].contains(&name.as_str()) {
-                continue;
-            }
-            match self.read(&name) {
-                Ok(Some(stored)) if is_idle(&stored.record) => names.push(name),
-                _ => return Ok(()),
-            }
-        }
-        // The file of the lock last: until then nobody can come between.
-        for name in names.iter().rev() {
-            match rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()) {
-                Ok(()) | Err(Errno::NOENT) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        std::fs::remove_dir(&self.path)
-    }
-
-    fn read(&self, name: &str) -> Result<Option<Stored>, StoreError> {
-        let fail = |error: std::io::Error| io_error("read", &self.path.join(name), &error, false);
-        // A pipe put in its place must not hold us up.
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let mut file = match rustix::fs::openat(&self.fd, name, flags, Mode::empty()) {
-            Ok(fd) => File::from(fd),
-            Err(Errno::NOENT) => return Ok(None),
-            Err(error) => return Err(fail(error.into())),
-        };
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).map_err(fail)?;
-        Ok(Some(decode(bytes)))
-    }
-
-    /// Puts `content` in the place of the register's file. An error before the rename means that
-    /// nothing was applied.
-    fn replace(&self, name: &str, content: &[u8]) -> Result<(), StoreError> {
-        let fail = |error: std::io::Error| io_error("write", &self.path.join(name), &error, false);
-        let written = self
-            .write_aside(content)
-            .and_then(|()| Ok(rustix::fs::renameat(&self.fd, ASIDE, &self.fd, name)?));
-        if let Err(error) = written {
-            // For the space it takes; the next writer would remove it too.
-            self.remove_aside().map_err(fail)?;
-            return Err(fail(error));
-        }
-        self.sync(name)
-    }
-
-    fn write_aside(&self, content: &[u8]) -> std::io::Result<()> {
-        self.remove_aside()?;
-        let flags =
-            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mode = Mode::RUSR | Mode::WUSR;
-        let mut file = File::from(rustix::fs::openat(&self.fd, ASIDE, flags, mode)?);
-        file.write_all(content)?;
-        file.sync_all()
-    }
-
-    fn remove_aside(&self) -> std::io::Result<()> {
-        match rustix::fs::unlinkat(&self.fd, ASIDE, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    fn remove(&self, name: &str) -> Result<(), StoreError> {
-        rustix::fs::unlinkat(&self.fd, name, AtFlags::empty())
-            .map_err(|e| io_error("remove", &self.path.join(name), &e.into(), false))?;
-        self.sync(name)
-    }
-
-    /// Makes the change of a name last. Others see it already, whatever comes of this.
-    fn sync(&self, name: &str) -> Result<(), StoreError> {
-        rustix::fs::fsync(&self.fd)
-            .map_err(|e| io_error("make lasting", &self.path.join(name), &e.into(), true))
     }
 }
 

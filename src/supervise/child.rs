@@ -53,9 +53,9 @@ mod told;
 pub(super) use group::members;
 pub use spawn::{SpawnError, TerminalUse};
 pub(super) use sys::ignored_at_start;
-pub(crate) use sys::lent_descriptor;
 pub use sys::{Announce, exec, suspend_self};
 pub(super) use sys::{close_all_else, detach, stand_apart, watch};
+pub(crate) use sys::{lent_descriptor, stdout_was_closed};
 pub use told::Whom;
 
 use std::io;

@@ -67,6 +67,18 @@ pub enum Heard {
 pub struct Guardian {
     socket: AsyncFd<OwnedFd>,
     process: Option<ProcessId>,
+    why_gone: Option<String>,
+}
+
+/// How long what it says of its own failure may be.
+const LONGEST_WHY: usize = 256;
+
+/// Tells tfwrap why this guardian, whose socket is on stdin, cannot watch.
+pub fn tell_why(error: &io::Error) {
+    let mut words = vec![message::FAILED];
+    words.extend(error.to_string().bytes().take(LONGEST_WHY - 1));
+    // Then nobody is there to hear it.
+    let _unheard = send(io::stdin(), &words, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
 }
 
 /// One that was started before the runtime.
@@ -91,7 +103,8 @@ impl Started {
     /// # Errors
     /// When the runtime cannot watch its socket.
     pub fn register(self) -> io::Result<Guardian> {
-        Ok(Guardian { socket: register(self.socket)?, process: ProcessId::of(self.pid) })
+        let process = ProcessId::of(self.pid);
+        Ok(Guardian { socket: register(self.socket)?, process, why_gone: None })
     }
 }
 
@@ -165,20 +178,30 @@ impl Guardian {
         Ok(())
     }
 
+    /// Why it has ended, where it could tell.
+    #[must_use]
+    pub fn why_gone(&self) -> Option<&str> {
+        self.why_gone.as_deref()
+    }
+
     /// The next thing that it tells. Dropping the future loses nothing.
     pub async fn heard(&mut self) -> Heard {
         loop {
             let Ok(mut ready) = self.socket.readable().await else { return Heard::Gone };
-            let mut words = [0; 16];
+            let mut words = [0; LONGEST_WHY];
             match recv(self.socket.get_ref(), &mut words[..], RecvFlags::DONTWAIT) {
                 Ok((_, 0)) => return Heard::Gone,
-                Ok(_) => {
-                    if words[0] == message::FENCED {
-                        return Heard::Fenced;
+                Ok((_, length)) => match words[0] {
+                    message::FENCED => return Heard::Fenced,
+                    message::FAILED => {
+                        let why = String::from_utf8_lossy(&words[1..length.max(1)]).into_owned();
+                        self.why_gone = Some(why);
                     }
-                }
+                    _ => {}
+                },
                 Err(Errno::AGAIN) => ready.clear_ready(),
-                Err(Errno::INTR) => {}
+                // One that is gone and left something unread: what it said comes after that.
+                Err(Errno::INTR | Errno::CONNRESET) => {}
                 Err(_) => return Heard::Gone,
             }
         }

@@ -28,8 +28,8 @@ mod targets;
 
 pub use answer::first_words;
 pub use canary::{Canary, Judged};
-pub(crate) use child::lent_descriptor;
 pub use child::{Announce, Child, ChildEvent, SpawnError, TerminalUse, Whom, exec, suspend_self};
+pub(crate) use child::{lent_descriptor, stdout_was_closed};
 pub use machine::{Action, ECHO, Event, GROUP_GRACE, Rest, SETTLE, StopCause, Supervisor, Watch};
 pub use orphans::Orphans;
 pub use process::{ProcessId, Sight, World};

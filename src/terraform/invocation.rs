@@ -182,6 +182,13 @@ impl Invocation {
         }
     }
 
+    /// Whether a switch is on, wherever it was given.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        let last = self.reading.as_ref().ok().and_then(|reading| reading.last(name));
+        last.is_some_and(|(found, _)| matches!(found.value, FoundValue::Bool(true)))
+    }
+
     /// All that a flag with a value says, wherever it was given.
     pub fn values(&self, name: &str) -> impl Iterator<Item = &OsStr> {
         let sources = self.reading.iter().flat_map(|reading| &reading.sources);

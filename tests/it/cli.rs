@@ -113,7 +113,7 @@ async fn a_backend_without_locking_says_what_to_add() {
     mistake(
         tfwrap(dir.path()).arg("plan"),
         78,
-        &["no locking", "dynamodb_table", "use_lockfile", "--no-backend-lock"],
+        &["no locking", "dynamodb_table", "--no-backend-lock"],
     );
     let unlocked = run(tfwrap(dir.path()).args(["--no-backend-lock", "version"])).expect_code(0);
     assert_eq!(unlocked.stderr, "");

@@ -279,7 +279,8 @@ async fn only_the_hold_that_is_meant_is_released() {
     let vague = run(&mut release(&first, &[], &[])).expect_code(64);
     let id = other.id().await.expect("it is held");
     assert!(vague.stderr.contains(&id), "{}", vague.stderr);
-    run(&mut release(&first, &[], &["no-such-id"])).expect_code(0);
+    let mistyped = run(&mut release(&first, &[], &["no-such-id"])).expect_code(64);
+    assert!(mistyped.stderr.contains(&id), "{}", mistyped.stderr);
     run(&mut release(&first, &hold.env, &[])).expect_code(0);
     assert!(!one.is_held().await && other.is_held().await);
     // One that is over already is no reason to release whatever else there is.

@@ -2,6 +2,10 @@
 //! not bring. A row is a line of shell in a directory of its own.
 
 mod config;
+mod ends;
+mod files;
+mod sandbox;
+mod wrong;
 
 use std::process::Command;
 

@@ -19,6 +19,7 @@ fn plan_of(file: Result<PlanFile, BackendError>) -> SavedPlan {
     match file.unwrap() {
         PlanFile::Plan(plan) => plan,
         PlanFile::NotAPlan(why) => panic!("not a plan: {why}"),
+        PlanFile::Encrypted => panic!("encrypted"),
     }
 }
 

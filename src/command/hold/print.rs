@@ -20,7 +20,7 @@ pub(super) fn print(handed: &Handed, format: HoldFormat, env: &Env) -> Result<()
         HoldFormat::Json => as_json(handed),
         HoldFormat::Github => {
             let path = handed.path.to_string_lossy();
-            return append_environment(env, &handed.env, &path).map_err(|error| error.to_string());
+            return append_environment(env, &handed.env, &path);
         }
     };
     answer(&text).map_err(|error| format!("stdout: {error}"))

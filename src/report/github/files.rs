@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 
 use nix::libc;
 
-use super::{Summary, final_outputs, is_actions, lock_id_output, step_summary};
+use super::{
+    Summary, final_outputs, is_actions, lock_id_output, outputs_but_the_code, step_summary,
+};
 use crate::env::Env;
 
 /// The files of this step.
@@ -19,6 +21,8 @@ use crate::env::Env;
 pub struct Files {
     output: Option<PathBuf>,
     summary: Option<PathBuf>,
+    /// How long the file of the outputs was when we began.
+    before: u64,
 }
 
 /// Why something could not be handed to the runner; worth a warning, never a failure.
@@ -30,6 +34,9 @@ pub struct FilesError {
     source: io::Error,
 }
 
+/// How much of what others said is read.
+const MOST_SAID: u64 = 1024 * 1024;
+
 const OUTPUT: &str = "GITHUB_OUTPUT";
 const SUMMARY: &str = "GITHUB_STEP_SUMMARY";
 
@@ -38,7 +45,11 @@ impl Files {
     #[must_use]
     pub fn from_env(env: &Env) -> Option<Self> {
         let path = |name| env.get_os(name).map(PathBuf::from);
-        is_actions(env).then(|| Self { output: path(OUTPUT), summary: path(SUMMARY) })
+        is_actions(env).then(|| {
+            let output = path(OUTPUT);
+            let before = output.as_ref().and_then(|path| Some(path.metadata().ok()?.len()));
+            Self { output, summary: path(SUMMARY), before: before.unwrap_or_default() }
+        })
     }
 
     /// Sets `lock-id`; called before the child starts, so that a later step has it whatever
@@ -50,8 +61,15 @@ impl Files {
     /// Sets the other outputs and appends the step summary; tries both and returns what failed.
     #[must_use]
     pub fn write_end(&self, summary: &Summary) -> Vec<FilesError> {
+        // Of a code that is Terraform's own, a wrapper around that may know better: the one of
+        // `setup-terraform` ends with 0 where it says 2.
+        let outputs = if summary.exit_code <= 2 && self.wrapper_said() {
+            outputs_but_the_code(summary)
+        } else {
+            final_outputs(summary)
+        };
         [
-            write(OUTPUT, self.output.as_deref(), &final_outputs(summary)),
+            write(OUTPUT, self.output.as_deref(), &outputs),
             write(SUMMARY, self.summary.as_deref(), &step_summary(summary)),
         ]
         .into_iter()
@@ -60,31 +78,59 @@ impl Files {
     }
 }
 
+impl Files {
+    /// Whether a program of GitHub's toolkit has set `exitcode` since we began: it writes in the form
+    /// of many lines, as neither we nor an inner tfwrap do.
+    fn wrapper_said(&self) -> bool {
+        let Some(path) = &self.output else { return false };
+        let since = || {
+            let (mut file, mut said) = (open(path)?, Vec::new());
+            file.seek(SeekFrom::Start(self.before))?;
+            file.take(MOST_SAID).read_to_end(&mut said)?;
+            Ok::<_, io::Error>(said)
+        };
+        let said = since().unwrap_or_default();
+        let text = String::from_utf8_lossy(&said);
+        let mut lines = text.lines();
+        while let Some(line) = lines.next() {
+            let Some((name, delimiter)) = line.split_once("<<") else { continue };
+            if name == "exitcode" {
+                return true;
+            }
+            // What is said in between is a value.
+            lines.by_ref().find(|line| *line == delimiter);
+        }
+        false
+    }
+}
+
 /// Sets variables, and puts a directory first on `PATH`, for the later steps of the job.
 ///
 /// # Errors
-/// Outside GitHub Actions, or when one of the files cannot be written.
+/// In words: outside GitHub Actions, or when one of the files cannot be written.
 pub(crate) fn append_environment(
     env: &Env,
     variables: &[(String, String)],
     path: &str,
-) -> io::Result<()> {
-    let file = |name: &str| {
-        let unset =
-            || io::Error::other(format!("`{name}` is not set: this is no GitHub Actions step"));
-        env.get_os(name).map(PathBuf::from).ok_or_else(unset)
+) -> Result<(), String> {
+    let file = |variable: &'static str| {
+        let path = env.get_os(variable).map(PathBuf::from);
+        path.map(|path| (variable, path))
+            .ok_or_else(|| format!("`{variable}` is not set: this is no GitHub Actions step"))
     };
     let (to_env, to_path) = (file("GITHUB_ENV")?, file("GITHUB_PATH")?);
     let mut text = String::new();
     for (name, value) in variables {
         // None of ours has one; with one, the value would go on as a command to the runner.
         if value.contains(['\r', '\n']) || path.contains(['\r', '\n']) {
-            return Err(io::Error::other(format!("the value of `{name}` has a line end")));
+            return Err(format!("the value of `{name}` has a line end"));
         }
         let _infallible = writeln!(text, "{name}={value}");
     }
-    append(&to_env, &text)?;
-    append(&to_path, &format!("{path}\n"))
+    for ((variable, path), text) in [(to_env, text), (to_path, format!("{path}\n"))] {
+        write(variable, Some(&path), &text).map_err(|error| error.to_string())?;
+    }
+    Ok(())
 }
 
 fn write(variable: &'static str, path: Option<&Path>, text: &str) -> Result<(), FilesError> {
@@ -94,7 +140,14 @@ fn write(variable: &'static str, path: Option<&Path>, text: &str) -> Result<(), 
 
 /// Appends whole lines to an existing regular file.
 fn append(path: &Path, text: &str) -> io::Result<()> {
-    let mut file = OpenOptions::new()
+    let mut file = open(path)?;
+    // Something before us may have left a line open; ours must not become its end.
+    let separator = if ends_in_line_end(&mut file)? { "" } else { "\n" };
+    file.write_all(format!("{separator}{text}").as_bytes())
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new()
         .read(true)
         .append(true)
         // Non-blocking, or opening a pipe nobody reads would wait for ever.
@@ -103,9 +156,7 @@ fn append(path: &Path, text: &str) -> io::Result<()> {
     if !file.metadata()?.is_file() {
         return Err(io::Error::other("not a regular file"));
     }
-    // Something before us may have left a line open; ours must not become its end.
-    let separator = if ends_in_line_end(&mut file)? { "" } else { "\n" };
-    file.write_all(format!("{separator}{text}").as_bytes())
+    Ok(file)
 }
 
 fn ends_in_line_end(file: &mut File) -> io::Result<bool> {
@@ -146,6 +197,30 @@ mod tests {
         assert_eq!(output, format!("theirs=1\nlock-id=28e8a6c8\n{}", final_outputs(&summary())));
         let text = std::fs::read_to_string(dir.path().join("summary")).unwrap();
         assert_eq!(text, step_summary(&summary()));
+    }
+
+    #[test]
+    fn what_a_wrapper_around_terraform_says_of_its_code_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("output");
+        let wrapped = "exitcode<<ghadelimiter_1\n2\nghadelimiter_1\n";
+        let hostile = "stdout<<X\nexitcode<<Y\n2\nX\n";
+        for (before, meanwhile, code, ours) in [
+            ("", wrapped, 0, false),
+            ("", wrapped, 74, true),
+            (wrapped, "", 0, true),
+            ("", hostile, 0, true),
+            ("", "exitcode=2\n", 0, true),
+        ] {
+            std::fs::write(&path, before).unwrap();
+            let files = files(dir.path());
+            std::fs::write(&path, format!("{before}{meanwhile}")).unwrap();
+            let _summary = files.write_end(&Summary { exit_code: code, ..summary() });
+            let text = std::fs::read_to_string(&path).unwrap();
+            let said = text.contains(&format!("exitcode={code}\n"));
+            assert_eq!(said, ours, "{before:?} {meanwhile:?} {code}: {text}");
+            assert!(text.contains("outcome="), "{text}");
+        }
     }
 
     #[test]

@@ -57,9 +57,13 @@ pub fn lock_id_output(id: &str) -> String {
 /// The outputs of a finished run, `lock-id` apart.
 #[must_use]
 pub fn final_outputs(summary: &Summary) -> String {
+    output("exitcode", &summary.exit_code.to_string()) + &outputs_but_the_code(summary)
+}
+
+/// The same where another has set `exitcode`.
+fn outputs_but_the_code(summary: &Summary) -> String {
     let holder = summary.holder.as_deref().map(holder_output).unwrap_or_default();
     [
-        output("exitcode", &summary.exit_code.to_string()),
         output("outcome", summary.outcome.as_str()),
         output("waited-seconds", &whole_seconds(summary.waited)),
         output("held-seconds", &whole_seconds(summary.held)),

@@ -14,6 +14,7 @@ use crate::receipt::{Entry, Receipt, ReceiptFile};
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Case {
     /// The receipt's file; none where there is no place for one.
+    #[serde(with = "crate::path_text::option")]
     pub(crate) file: Option<PathBuf>,
     pub(crate) receipt: Receipt,
     pub(crate) tenures: Vec<CaseTenure>,

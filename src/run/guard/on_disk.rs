@@ -68,7 +68,8 @@ impl Guard {
         }
     }
 
-    pub(super) fn no_receipt(&self, why: &str) -> Notice {
+    pub(super) fn no_receipt(&mut self, why: &str) -> Notice {
+        self.no_receipt = Some(why.to_owned());
         Notice::Warning {
             message: format!(
                 "no receipt of this run can be kept ({why}): `tfwrap recover` will not know of it"

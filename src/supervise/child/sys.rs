@@ -15,7 +15,7 @@ use std::os::fd::{AsFd as _, AsRawFd, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::ptr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use nix::libc;
 use nix::sys::signal::{
@@ -33,6 +33,10 @@ static IGNORED: AtomicU64 = AtomicU64::new(0);
 
 /// Bit `n - 1`: signal `n` was blocked when this program was loaded.
 static BLOCKED: AtomicU64 = AtomicU64::new(0);
+
+/// Whether stdout was closed then. Rust's runtime opens `/dev/null` in its place, where every answer
+/// would be written and lost.
+static STDOUT_WAS_CLOSED: AtomicBool = AtomicBool::new(false);
 
 /// Makes the loader call [`note`] before Rust's runtime starts (gABI, "Initialization and
 /// Termination Functions"; glibc and musl both do).
@@ -62,6 +66,9 @@ extern "C" fn note() {
         blocked |=
             u64::from(unsafe { libc::sigismember(&raw const mask, signal) } == 1) << (signal - 1);
     }
+    // SAFETY: this looks at a number, whether it is a descriptor or not.
+    let stdout = unsafe { libc::fcntl(1, libc::F_GETFD) };
+    STDOUT_WAS_CLOSED.store(stdout == -1, Ordering::Relaxed);
     IGNORED.store(ignored, Ordering::Relaxed);
     BLOCKED.store(blocked, Ordering::Relaxed);
 }
@@ -73,6 +80,11 @@ fn has(set: &AtomicU64, signal: libc::c_int) -> bool {
 /// Whether this signal was ignored when we were started (`nohup`, a background job of a script).
 pub(crate) fn ignored_at_start(signal: Signal) -> bool {
     has(&IGNORED, signal as libc::c_int)
+}
+
+/// Whether stdout was closed when we were started.
+pub(crate) fn stdout_was_closed() -> bool {
+    STDOUT_WAS_CLOSED.load(Ordering::Relaxed)
 }
 
 /// Whether a hang-up reaches a command.

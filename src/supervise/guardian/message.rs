@@ -20,6 +20,9 @@ pub(super) const DONE: u8 = b'd';
 /// From the guardian: it killed the child, whose lease was about to end.
 pub(super) const FENCED: u8 = b'k';
 
+/// From the guardian: why it cannot watch; then it ends.
+pub(super) const FAILED: u8 = b'e';
+
 /// No datagram is longer.
 pub(super) const LONGEST: usize = 128 * 1024;
 
@@ -48,6 +51,7 @@ pub struct Head {
     /// Whether it was asked to end.
     pub interrupts: Interrupts,
     /// The receipt, beside which lines go, once the guardian has something to say.
+    #[serde(with = "crate::path_text::option")]
     pub receipt: Option<PathBuf>,
     /// Whether the child was killed.
     #[serde(default)]
@@ -69,7 +73,7 @@ pub struct LentFile {
     /// The ID of the lock.
     pub id: String,
     /// What came into being with the lock.
-    #[serde(default)]
+    #[serde(with = "crate::path_text::option", default)]
     pub created: Option<PathBuf>,
     /// Whether it is of a door.
     #[serde(default)]

@@ -13,9 +13,8 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command};
 use std::time::Duration;
 
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use nix::poll::poll;
-use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::signal::Signal;
 use nix::unistd::getpid;
 
@@ -27,6 +26,9 @@ use crate::supervise::detached::THIS_PROGRAM;
 
 /// How often the child and the worker are looked at, in milliseconds.
 const LOOK_MS: u8 = 50;
+
+/// How often a worker is waited for that does not read what it is told.
+const MOST_WAITS: u32 = 40;
 
 /// Between two workers: at first, and at most.
 const RETRY: Duration = Duration::from_millis(250);
@@ -80,7 +82,16 @@ impl Orphaned {
                     self.kill(now);
                 }
                 if now >= retry_at {
-                    worker = self.start_worker(now).ok();
+                    worker = self
+                        .start_worker(now)
+                        .inspect_err(|error| {
+                            if failures == 0 {
+                                self.note(&format!(
+                                    "cannot start what ends this run: {error}; it is tried again"
+                                ));
+                            }
+                        })
+                        .ok();
                     if worker.is_none() {
                         (failures, retry_at) = (failures + 1, now.plus(pause));
                         pause = (pause * 2).min(LONGEST_RETRY);
@@ -173,21 +184,47 @@ impl Orphaned {
             fcntl(file.as_fd(), FcntlArg::F_SETFD(FdFlag::empty()))?;
             head.files.push(LentFile { fd: file.as_raw_fd(), ..lent.clone() });
         }
-        let mut case = std::fs::File::from(memfd_create(c"case", MFdFlags::MFD_CLOEXEC)?);
-        serde_json::to_writer(&mut case, &head)?;
-        case.write_all(b"\n")?;
-        case.write_all(&self.rest)?;
-        io::Seek::rewind(&mut case)?;
+        let mut case = serde_json::to_vec(&head)?;
+        case.push(b'\n');
+        case.extend_from_slice(&self.rest);
+        let (reader, writer) = io::pipe()?;
         // The program is ours since our start; a file that was deleted since can still be executed
         // so.
         let mut command = Command::new(THIS_PROGRAM);
-        command.arg0(NAME).arg(TAKE_OVER).arg(getpid().to_string()).stdin(case);
+        command.arg0(NAME).arg(TAKE_OVER).arg(getpid().to_string()).stdin(reader);
         let receipt = self.head.receipt.clone().map(ReceiptFile::at);
         if let Some(Ok(log)) = receipt.map(|file| file.open_log()) {
             command.stderr(log);
         }
-        command.spawn()
+        let mut worker = command.spawn()?;
+        // With it goes our end for reading, so that a worker that is gone is noticed.
+        drop(command);
+        if let Err(error) = hand_over(writer, &case) {
+            worker.kill()?;
+            worker.wait()?;
+            return Err(error);
+        }
+        Ok(worker)
     }
+}
+
+/// Writes all of it. Most fits into the pipe; for the rest the worker is waited for, but not long.
+fn hand_over(mut pipe: io::PipeWriter, mut case: &[u8]) -> io::Result<()> {
+    fcntl(pipe.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    let mut waits = 0;
+    while !case.is_empty() {
+        match pipe.write(case) {
+            Ok(length) => case = &case[length..],
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && waits < MOST_WAITS => {
+                waits += 1;
+                let mut ready = [PollFd::new(pipe.as_fd(), PollFlags::POLLOUT)];
+                let _slept = poll(&mut ready, LOOK_MS);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 fn grace(head: &Head) -> Duration {

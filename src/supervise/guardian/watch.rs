@@ -41,7 +41,8 @@ pub fn watch(clock: impl Fn() -> Uptime) -> io::Result<()> {
         signals: SignalFd::with_flags(
             &SigSet::all(),
             SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC,
-        )?,
+        )
+        .map_err(|error| io::Error::other(format!("no signalfd(2): {}", error.desc())))?,
         head: Head::default(),
         rest: Vec::new(),
         lent: Vec::new(),

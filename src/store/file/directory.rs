@@ -1,0 +1,241 @@
+//! The open directory: what is done in it, relative to its descriptor.
+
+use std::fs::{File, TryLockError};
+use std::io::{Read as _, Write as _};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::{ASIDE, Content, FileStore, LOCK_FILE, decode, file_name};
+use crate::lock::LockKey;
+use crate::store::blocking::io_error;
+use crate::store::{Record, StoreError, Stored};
+
+/// Nothing that is longer is a register.
+const LONGEST: u64 = 1024 * 1024;
+
+/// The open directory.
+pub(super) struct Directory {
+    fd: OwnedFd,
+    store: FileStore,
+}
+
+impl Directory {
+    pub(super) fn open(store: &FileStore) -> Result<Option<Self>, StoreError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let path = &store.dir;
+        match rustix::fs::open(path, flags, Mode::empty()) {
+            Ok(fd) => Ok(Some(Self { fd, store: store.clone() })),
+            Err(Errno::NOENT) => Ok(None),
+            Err(Errno::LOOP | Errno::NOTDIR) if path.is_symlink() => Err(is_a_link(path)),
+            Err(error) => Err(io_error("open the directory", path, &error.into(), false)),
+        }
+    }
+
+    pub(super) fn open_or_make(store: &FileStore) -> Result<Self, StoreError> {
+        if let Some(dir) = Self::open(store)? {
+            return Ok(dir);
+        }
+        let path = &store.dir;
+        match rustix::fs::mkdir(path, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(io_error("make the directory", path, &error.into(), false)),
+        }
+        Self::open(store)?.ok_or_else(|| {
+            StoreError::Missing(format!("the directory `{}` disappeared", path.display()))
+        })
+    }
+
+    fn path_of(&self, name: &str) -> PathBuf {
+        self.store.dir.join(name)
+    }
+
+    /// Takes the advisory lock, or says that it is taken.
+    pub(super) fn lock(&self) -> Result<Option<File>, StoreError> {
+        let fail = |error: std::io::Error| io_error("lock", &self.store.lock_file(), &error, false);
+        let file = match self.open_lock_file() {
+            Ok(Some(file)) => file,
+            Ok(None) => return Ok(None),
+            // The directory was removed since it was opened.
+            Err(Errno::NOENT) if rustix::fs::fstat(&self.fd).is_ok_and(|it| it.st_nlink == 0) => {
+                return Ok(None);
+            }
+            Err(Errno::LOOP) => return Err(is_a_link(&self.store.lock_file())),
+            Err(error) => return Err(fail(error.into())),
+        };
+        match file.try_lock() {
+            Ok(()) if self.has(&file).map_err(|e| fail(e.into()))? => Ok(Some(file)),
+            // It was removed with the directory, or another one stands in its place.
+            Ok(()) | Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(fail(error)),
+        }
+    }
+
+    /// Opens the file for the advisory lock, another user's for reading; makes it if it is missing.
+    /// Nothing where somebody else does just that.
+    fn open_lock_file(&self) -> Result<Option<File>, Errno> {
+        let name = self.store.beside(LOCK_FILE);
+        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let open = |more| rustix::fs::openat(&self.fd, &name, flags | more, Mode::empty());
+        let opened = match open(OFlags::RDWR) {
+            Err(Errno::ACCESS) => open(OFlags::RDONLY),
+            opened => opened,
+        };
+        match opened {
+            Ok(file) => Ok(Some(File::from(file))),
+            // Never of a name that is there: in a sticky directory the kernel refuses that.
+            Err(Errno::NOENT) => match self.make(&name, OFlags::RDWR) {
+                Err(Errno::EXIST) => Ok(None),
+                made => made.map(Some),
+            },
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes a file that is not there, for all who may write in the directory.
+    fn make(&self, name: &str, access: OFlags) -> Result<File, Errno> {
+        let flags = access | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&self.fd, name, flags, Mode::RUSR | Mode::WUSR)?;
+        let (dir, made) = (rustix::fs::fstat(&self.fd)?, rustix::fs::fstat(&file)?);
+        let writers = Mode::from_raw_mode(dir.st_mode);
+        let mut readers = Mode::empty();
+        if writers.contains(Mode::WGRP) && dir.st_gid == made.st_gid {
+            readers |= Mode::RGRP;
+        }
+        if writers.contains(Mode::WOTH) {
+            readers |= Mode::RGRP | Mode::ROTH;
+        }
+        if !readers.is_empty() {
+            rustix::fs::fchmod(&file, Mode::RUSR | Mode::WUSR | readers)?;
+        }
+        Ok(File::from(file))
+    }
+
+    /// Whether this is the file on which whoever comes now takes the lock.
+    fn has(&self, file: &File) -> Result<bool, Errno> {
+        let ours = rustix::fs::fstat(file)?;
+        match rustix::fs::statat(&self.fd, self.store.beside(LOCK_FILE), AtFlags::SYMLINK_NOFOLLOW)
+        {
+            Ok(named) => Ok((named.st_dev, named.st_ino) == (ours.st_dev, ours.st_ino)),
+            Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Removes all registers and the directory, if every register `is_idle`.
+    pub(super) fn clear(&self, is_idle: impl Fn(&Record) -> bool) -> std::io::Result<()> {
+        let ours = [LOCK_FILE, ASIDE].map(|what| self.store.beside(what));
+        let mut names = ours.to_vec();
+        for entry in rustix::fs::Dir::read_from(&self.fd)? {
+            let Ok(name) = entry?.file_name().to_str().map(str::to_owned) else { return Ok(()) };
+            if [".", ".."].contains(&name.as_str()) || ours.contains(&name) {
+                continue;
+            }
+            match self.read_file(&name) {
+                Ok(Some(bytes)) => {
+                    if !is_idle(&decode(bytes).record) {
+                        return Ok(());
+                    }
+                    names.push(name);
+                }
+                _ => return Ok(()),
+            }
+        }
+        // The file of the lock last: until then nobody can come between.
+        for name in names.iter().rev() {
+            match rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        std::fs::remove_dir(&self.store.dir)
+    }
+
+    pub(super) fn read(&self, key: &LockKey) -> Result<Option<Stored>, StoreError> {
+        let name = file_name(key);
+        let Some(bytes) = self.read_file(&name)? else { return Ok(None) };
+        let is_ours = || serde_json::from_slice::<Content>(&bytes).is_ok_and(|it| it.key == key.0);
+        if self.store.lock.as_ref() == Some(key) && !is_ours() {
+            return Err(is_no_lock(&self.path_of(&name)));
+        }
+        Ok(Some(decode(bytes)))
+    }
+
+    fn read_file(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let path = self.path_of(name);
+        let fail = |error: std::io::Error| io_error("read", &path, &error, false);
+        // A pipe put in its place must not hold us up.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = match rustix::fs::openat(&self.fd, name, flags, Mode::empty()) {
+            Ok(fd) => File::from(fd),
+            Err(Errno::NOENT) => return Ok(None),
+            Err(Errno::LOOP) => return Err(is_a_link(&path)),
+            Err(error) => return Err(fail(error.into())),
+        };
+        let metadata = file.metadata().map_err(fail)?;
+        if !metadata.is_file() || metadata.len() > LONGEST {
+            return Err(is_no_lock(&path));
+        }
+        let mut bytes = Vec::new();
+        file.take(LONGEST).read_to_end(&mut bytes).map_err(fail)?;
+        Ok(Some(bytes))
+    }
+
+    /// Puts `content` in the place of the register's file. An error before the rename means that
+    /// nothing was applied.
+    pub(super) fn replace(&self, name: &str, content: &[u8]) -> Result<(), StoreError> {
+        let fail = |error: std::io::Error| io_error("write", &self.path_of(name), &error, false);
+        let aside = self.store.beside(ASIDE);
+        let written = self
+            .write_aside(&aside, content)
+            .and_then(|()| Ok(rustix::fs::renameat(&self.fd, &aside, &self.fd, name)?));
+        if let Err(error) = written {
+            // For the space it takes; the next writer would remove it too.
+            self.remove_aside(&aside).map_err(fail)?;
+            return Err(fail(error));
+        }
+        self.sync(name)
+    }
+
+    fn write_aside(&self, aside: &str, content: &[u8]) -> std::io::Result<()> {
+        self.remove_aside(aside)?;
+        let mut file = self.make(aside, OFlags::WRONLY)?;
+        file.write_all(content)?;
+        file.sync_all()
+    }
+
+    fn remove_aside(&self, aside: &str) -> std::io::Result<()> {
+        match rustix::fs::unlinkat(&self.fd, aside, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    pub(super) fn remove(&self, name: &str) -> Result<(), StoreError> {
+        rustix::fs::unlinkat(&self.fd, name, AtFlags::empty())
+            .map_err(|e| io_error("remove", &self.path_of(name), &e.into(), false))?;
+        self.sync(name)
+    }
+
+    /// Makes the change of a name last. Others see it already, whatever comes of this.
+    fn sync(&self, name: &str) -> Result<(), StoreError> {
+        rustix::fs::fsync(&self.fd)
+            .map_err(|e| io_error("make lasting", &self.path_of(name), &e.into(), true))
+    }
+}
+
+fn is_a_link(path: &Path) -> StoreError {
+    let path = path.display();
+    StoreError::Misconfigured(format!(
+        "`{path}` is a symbolic link, which is not followed: name what it leads to"
+    ))
+}
+
+fn is_no_lock(path: &Path) -> StoreError {
+    StoreError::Misconfigured(format!(
+        "`{}` is no lock file of tfwrap's: name one that does not exist yet",
+        path.display()
+    ))
+}

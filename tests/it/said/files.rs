@@ -1,0 +1,155 @@
+//! Directories, disks and locks that are files: what is in the way is named, with what helps there.
+
+use super::Row;
+
+const NO_AWS: &[&str] = &["dynamodb", "DynamoDB", "hash key", "region", "endpoint"];
+
+#[test]
+fn b1_b10_the_state_directory_is_left_as_it_is() {
+    let modes = "; stat -c %a odd > after; cmp before after";
+    let make = "mkdir odd; chmod 1777 odd; stat -c %a odd > before";
+    let odd = "export TFWRAP_STATE_DIR=HERE/odd; ";
+    let says = &[
+        "`HERE/odd` (from `TFWRAP_STATE_DIR`) can be written by others (mode 1777)",
+        "/tmp/tfwrap-",
+    ];
+    for (typed, code) in [("plan", 0), ("run -- true", 78), ("hold", 78)] {
+        let typed = format!("{odd}c=0; tfwrap {typed} || c=$?{modes}; exit $c");
+        Row { make, typed: &typed, code, says, never: NO_AWS }.play();
+    }
+    for (make, what) in [
+        ("mkdir real; ln -s real odd", "is a symbolic link; name the directory itself"),
+        ("touch odd", "is not a directory"),
+        ("mkdir odd; chmod 770 odd", "(mode 0770)"),
+    ] {
+        let says = &["`HERE/odd` (from `TFWRAP_STATE_DIR`)", what];
+        let typed = format!("{odd}tfwrap run -- true");
+        Row { make, typed: &typed, code: 78, says, ..Row::default() }.play();
+        let typed = format!("{odd}tfwrap plan");
+        Row { make, typed: &typed, code: 0, says, ..Row::default() }.play();
+    }
+    // The control: one that others may read is used.
+    let make = "mkdir odd; chmod 755 odd; stat -c %a odd > before";
+    let typed = format!("{odd}tfwrap run -- true{modes}");
+    Row { make, typed: &typed, ..Row::default() }.play();
+}
+
+#[test]
+fn b7_b8_b9_what_is_wrong_with_a_file_lock_is_said_of_the_file() {
+    let row = |make, typed, code, says| Row { make, typed, code, says, never: NO_AWS };
+    let mut rows = vec![
+        row(
+            "",
+            "tfwrap --lock file:///nope/dir/x.lock run -- true",
+            69,
+            &["`/nope/dir`", "make the directory"][..],
+        ),
+        row(
+            "",
+            "tfwrap --lock file:///proc/x run -- true",
+            69,
+            &["`/proc/x.tfwrap.lock`: no such"],
+        ),
+        row(
+            "echo precious > text",
+            "tfwrap --lock file://HERE/text run -- true",
+            78,
+            &["`HERE/text` is no lock file of tfwrap's: name one that does not exist yet"],
+        ),
+        row("", "tfwrap --lock file:///dev/null run -- true", 78, &["is no lock file of tfwrap's"]),
+        row("mkfifo pipe", "tfwrap --lock file://HERE/pipe run -- true", 78, &["no lock file"]),
+        row("mkdir dir", "tfwrap --lock file://HERE/dir run -- true", 78, &["no lock file"]),
+        row(
+            "ln -s main.tf ln",
+            "tfwrap --lock file://HERE/ln run -- true",
+            78,
+            &["`HERE/ln` is a symbolic link, which is not followed"],
+        ),
+        row(
+            "mkdir dir; ln -s dir ln",
+            "tfwrap --lock file://HERE/ln/x run -- true",
+            78,
+            &["`HERE/ln` is a symbolic link, which is not followed"],
+        ),
+        // What it leaves in somebody's directory bears the lock's name.
+        row(
+            "mkdir dir",
+            "tfwrap --lock file://HERE/dir/x run -- true; ls -A dir >&2; test \"$(ls -A dir)\" = x.tfwrap.lock",
+            0,
+            &["x.tfwrap.lock"],
+        ),
+    ];
+    if nix::unistd::geteuid().is_root() {
+        rows.push(row(
+            "cp \"$T\" tfwrap; chmod 755 . tfwrap; mkdir -m 700 own; mkdir -m 777 state",
+            "export TFWRAP_STATE_DIR=/tmp/tfwrap-said-65534 HOME=/; \
+             setpriv --reuid 65534 --regid 65534 --clear-groups ./tfwrap --no-backend-lock \
+             --lock file://HERE/own/x run -- true",
+            77,
+            &["give this user the right to write in that directory"],
+        ));
+    }
+    for row in rows {
+        row.play();
+    }
+}
+
+/// A directory that all may write in is for the locks of all.
+#[test]
+fn b8_two_users_share_the_locks_of_a_directory_that_both_can_write() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let make = "cp \"$T\" tfwrap; chmod 755 . tfwrap; mkdir -m 1777 shared; mkdir -m 755 own";
+    let nobody = "nobody() { TFWRAP_STATE_DIR=/tmp/tfwrap-said-65534 HOME=/ setpriv --reuid 65534 \
+                  --regid 65534 --clear-groups ./tfwrap --no-backend-lock \"$@\"; }; ";
+    let lock = "--lock file://HERE/shared/x";
+    // One after the other, each being the first once; and one that waits sees who has it.
+    for (typed, code, says) in [
+        ("tfwrap LOCK run -- true; nobody LOCK run -- true; tfwrap LOCK run -- true", 0, &[][..]),
+        ("nobody LOCK run -- true; tfwrap LOCK run -- true; nobody LOCK run -- true", 0, &[]),
+        (
+            "mkfifo go; tfwrap LOCK run -- sh -c 'echo > go; cat go > /dev/null' & read -r _ < go; c=0; \
+             nobody LOCK --lock-timeout 0s run -- true || c=$?; echo > go; wait; exit $c",
+            75,
+            &["held by root@"],
+        ),
+    ] {
+        let typed = format!("{nobody}{}", typed.replace("LOCK", lock));
+        Row { make, typed: &typed, code, says, never: NO_AWS }.play();
+    }
+    // The control: in a directory of one user's own, nobody else can so much as hold it up.
+    let typed = "tfwrap --lock file://HERE/own/x run -- true; stat -c %a own/x.tfwrap.lock >&2";
+    Row { make, typed, says: &["600\n"], ..Row::default() }.play();
+}
+
+#[test]
+fn b2_a_hold_without_a_receipt_is_none_and_release_knows_what_it_does_not_know() {
+    let hold = "held=$(tfwrap hold); eval \"$held\"; id=${TFWRAP_HELD#*#}; ";
+    let rows = [
+        (
+            "tfwrap release wrong-id || c=$?; tfwrap release; exit $c",
+            64,
+            &["has the lock ID `wrong-id`; held there: `", "released"][..],
+        ),
+        ("tfwrap release \"$id\"; tfwrap release \"$id\"", 0, &["released", "nothing is held"]),
+        (
+            "TFWRAP_STATE_DIR=HERE/other tfwrap release || c=$?; tfwrap release; exit $c",
+            74,
+            &["still held", "`HERE/other`", "TFWRAP_STATE_DIR", "released"],
+        ),
+        (
+            "env -u TFWRAP_HELD TFWRAP_STATE_DIR=HERE/other \"$T\" release; tfwrap release",
+            0,
+            &["no hold is known in `HERE/other`", "released"],
+        ),
+    ];
+    for (typed, code, says) in rows {
+        let typed = format!("{hold}c=0; {typed}");
+        Row { typed: &typed, code, says, never: NO_AWS, ..Row::default() }.play();
+    }
+    for typed in ["tfwrap release 1234", "tfwrap release ''"] {
+        let says = &["has the lock ID", "held there: nothing"];
+        Row { typed, code: 64, says, ..Row::default() }.play();
+    }
+}
