@@ -1,6 +1,6 @@
 //! The one error on top: what went wrong, with what lock, and what to do next.
 
-use crate::settings::SettingsError;
+use crate::settings::{Fault, SettingsError};
 use crate::store::StoreError;
 
 /// Why tfwrap itself did not get to the end. The child's own failure is not one of these.
@@ -132,11 +132,13 @@ fn store_hint(error: &StoreError) -> &'static str {
 
 impl From<SettingsError> for Error {
     fn from(error: SettingsError) -> Self {
-        let SettingsError { message, typed } = error;
-        if typed {
-            Self::Usage { message, hint: Some("`tfwrap --help` lists the options".to_owned()) }
-        } else {
-            Self::Config { message, hint: None }
+        let SettingsError { message, hint, fault } = error;
+        match fault {
+            Fault::Typed => {
+                let hint = hint.unwrap_or_else(|| "`tfwrap --help` lists the options".to_owned());
+                Self::Usage { message, hint: Some(hint) }
+            }
+            Fault::Env | Fault::File => Self::Config { message, hint },
         }
     }
 }

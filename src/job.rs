@@ -171,6 +171,7 @@ fn of_terraform(args: &[OsString], settings: &Settings, place: &Place<'_>) -> Re
         let warning = Some(format!("`{name}` runs without a lock: `-lock=false` in {said}"));
         return Ok(Job::Exec { child: child(args.to_vec()), warning, detail: None });
     }
+    let settings = settings.whole()?;
     if let Some(unlocked) = settings.unlocked.iter().find(|it| it.value == name) {
         let warning =
             Some(format!("`{name}` runs without a lock: `unlocked` in {}", unlocked.origin));

@@ -28,7 +28,7 @@ use crate::receipt::job_hash;
 use crate::report::github::{self};
 use crate::report::{self, Notice, Reporter, use_color};
 use crate::run::{self};
-use crate::settings::{self, ColorChoice, Inputs, LogFormat, Settings, Verbosity};
+use crate::settings::{ColorChoice, LogFormat, Settings, Verbosity};
 use crate::supervise::guardian;
 use crate::supervise::stand_in;
 use crate::supervise::{self, SpawnError};
@@ -57,27 +57,39 @@ pub(crate) fn start(args: &[OsString], env: &Env) -> u8 {
         Ok((planner, job)) => {
             let options = report_options(&planner.settings, env, &ci);
             match job {
-                Job::Exec { child, warning, detail } => exec(&child, warning, detail, options, env),
+                Job::Exec { child, warning, detail } => {
+                    let first = going_on(&planner.settings);
+                    let warning = warning.map(|message| Notice::Warning { message, hint: None });
+                    let detail = detail.map(|message| Notice::Detail { message });
+                    let said = [
+                        first,
+                        warning,
+                        detail.filter(|_| options.verbosity == Verbosity::Verbose),
+                    ];
+                    exec(&child, said.into_iter().flatten().collect(), options, env)
+                }
                 Job::Locked(job) => locked(*job, planner, &ci, options),
-                Job::Status(args, found) => ours(options, &found, async |shell, targets| {
+                Job::Status(args, found) => ours(options, None, &found, async |shell, targets| {
                     let on_terminal = std::io::stdout().is_terminal();
                     command::status::run(shell, targets, args, on_terminal).await
                 }),
-                Job::Unlock(args, found) => ours(options, &found, async |shell, targets| {
+                Job::Unlock(args, found) => ours(options, None, &found, async |shell, targets| {
                     let can_ask = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
                     command::unlock::run(shell, targets, &args, can_ask).await
                 }),
                 Job::Recover(args) => {
                     let wait = args.wait.unwrap_or_default();
                     let recovery = recovery(&ci, wait, env);
-                    ours(options, &Found::none(), async |shell, _| {
+                    let first = going_on(&planner.settings);
+                    ours(options, first, &Found::none(), async |shell, _| {
                         command::recover::run(shell, &recovery).await
                     })
                 }
                 Job::Release(args, found) => {
                     let recovery = recovery(&ci, Duration::ZERO, env);
                     let limit = planner.settings.lock_timeout.value;
-                    ours(options, &found, async |shell, targets| {
+                    let first = going_on(&planner.settings);
+                    ours(options, first, &found, async |shell, targets| {
                         let asked = Asked { recovery: &recovery, targets, limit };
                         command::release::run(shell, &asked, args.id.as_deref()).await
                     })
@@ -123,9 +135,8 @@ fn prepare(
             hint: None,
         })?;
     }
-    let file = settings::read_file(&options, env, &terraforms_dir(line, &working_dir()?))?;
-    let inputs = Inputs { options: &options, env, file: file.as_ref(), in_ci: ci.in_ci };
-    let settings = Settings::resolve(&inputs)?;
+    let dir = terraforms_dir(line, &working_dir()?);
+    let settings = Settings::load(&options, env, &dir, ci.in_ci)?;
     let planner = Planner {
         words: line.words.clone(),
         settings,
@@ -198,22 +209,21 @@ pub(crate) fn command(child: &ChildCommand, env: &Env) -> Command {
     command
 }
 
-fn exec(
-    child: &ChildCommand,
-    warning: Option<String>,
-    detail: Option<String>,
-    options: report::Options,
-    env: &Env,
-) -> u8 {
-    let said = detail.filter(|_| options.verbosity == Verbosity::Verbose);
-    if warning.is_some() || said.is_some() {
+/// Said by what does not need the configuration file where that cannot be used.
+fn going_on(settings: &Settings) -> Option<Notice> {
+    let error = settings.unusable_file.as_ref()?;
+    Some(Notice::Warning {
+        message: format!("{error}; going on without that file"),
+        hint: error.hint.clone(),
+    })
+}
+
+fn exec(child: &ChildCommand, said: Vec<Notice>, options: report::Options, env: &Env) -> u8 {
+    if !said.is_empty() {
         match Reporter::to_stderr(options) {
             Ok(reporter) => {
-                if let Some(message) = warning {
-                    reporter.say(Notice::Warning { message, hint: None });
-                }
-                if let Some(message) = said {
-                    reporter.say(Notice::Detail { message });
+                for notice in said {
+                    reporter.say(notice);
                 }
                 reporter.flush(LAST_WORDS);
             }

@@ -54,6 +54,7 @@ fn around(
     settings: &Settings,
     place: &Place<'_>,
 ) -> Result<Job, Error> {
+    let settings = settings.whole()?;
     let terraform = find_terraform(settings, place).ok();
     let request = Request {
         dialect: dialect_in(&place.dir, terraform.as_deref()),

@@ -38,6 +38,7 @@ pub(super) fn if_any(settings: &Settings, place: &Place<'_>) -> Found {
 
 /// Finds what `run` would take.
 pub(super) fn find(settings: &Settings, place: &Place<'_>) -> Result<Found, Error> {
+    let settings = settings.whole()?;
     let terraform = find_terraform(settings, place).ok();
     let request = Request {
         dialect: dialect_in(&place.dir, terraform.as_deref()),

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_yaml::{Mapping, Value};
 
 use super::source::{Origin, SettingsError, Sourced};
+use super::trust::{Hands, Way};
 
 const NAME: &str = ".tfwrap.yaml";
 const MOST_BYTES: u64 = 64 * 1024;
@@ -35,6 +36,7 @@ const KEYS: [&str; 16] = [
 #[derive(Debug, Clone)]
 pub struct ConfigFile {
     path: PathBuf,
+    way: Way,
     text: String,
     values: Mapping,
 }
@@ -48,7 +50,7 @@ pub(super) fn search(dir: &Path) -> Result<Option<PathBuf>, SettingsError> {
             Ok(false)
         }
         Err(error) => {
-            Err(SettingsError::config(format!("cannot look for `{}`: {error}", path.display())))
+            Err(SettingsError::of_file(format!("cannot look for `{}`: {error}", path.display())))
         }
     };
     let mut candidates = Vec::new();
@@ -71,13 +73,35 @@ pub(super) fn search(dir: &Path) -> Result<Option<PathBuf>, SettingsError> {
     Ok(None)
 }
 
+fn hands(metadata: &std::fs::Metadata) -> Hands {
+    Hands { owner: metadata.uid(), group: metadata.gid(), mode: metadata.mode() }
+}
+
 impl ConfigFile {
-    /// Reads and checks a file: regular, ours or root's, at most 64 KiB, known keys only.
+    /// Reads one that somebody named: regular, at most 64 KiB, known keys only.
     ///
     /// # Errors
     /// With the file, and the line where there is one.
-    pub fn read(path: &Path) -> Result<Self, SettingsError> {
-        let fail = |what: String| SettingsError::config(format!("`{}`: {what}", path.display()));
+    pub fn named(path: &Path) -> Result<Self, SettingsError> {
+        if path.as_os_str().is_empty() {
+            return Err(SettingsError::of_file(
+                "the name of the configuration file is empty".into(),
+            ));
+        }
+        Self::read(path, None)
+    }
+
+    /// Reads one that was found above `dir`, where Terraform works; also, it must be in no more
+    /// hands than that.
+    ///
+    /// # Errors
+    /// With the file, and the line where there is one.
+    pub fn found(path: &Path, dir: &Path) -> Result<Self, SettingsError> {
+        Self::read(path, Some(dir))
+    }
+
+    fn read(path: &Path, found_from: Option<&Path>) -> Result<Self, SettingsError> {
+        let fail = |what: String| SettingsError::of_file(format!("`{}`: {what}", path.display()));
         // Without blocking: a FIFO would hang the open.
         let mut file = std::fs::OpenOptions::new()
             .read(true)
@@ -89,10 +113,15 @@ impl ConfigFile {
             return Err(fail("is not a regular file".to_owned()));
         }
         let us = nix::unistd::geteuid().as_raw();
-        if metadata.uid() != us && metadata.uid() != 0 {
-            return Err(fail(format!(
-                "belongs to user {}, not to us or root, and is not trusted",
-                metadata.uid()
+        if let Some(dir) = found_from
+            // Without a directory to enter there is no Terraform to lead astray.
+            && let Ok(dir) = dir.metadata()
+            && let Err(whose) = hands(&metadata).check(us, hands(&dir))
+        {
+            return Err(fail(format!("is not trusted: it {whose}")).with_hint(format!(
+                "change its owner or mode (`chown`, `chmod go-w`); or, once you have read it, name it: \
+                 `TFWRAP_CONFIG={}`",
+                crate::report::shell_quote(&path.to_string_lossy())
             )));
         }
         if metadata.len() > MOST_BYTES {
@@ -103,11 +132,12 @@ impl ConfigFile {
             .take(MOST_BYTES)
             .read_to_string(&mut text)
             .map_err(|error| fail(format!("cannot be read: {error}")))?;
-        Self::parse(path.to_owned(), text)
+        let way = if found_from.is_some() { Way::Found } else { Way::Named };
+        Self::parse(path.to_owned(), text, way)
     }
 
-    fn parse(path: PathBuf, text: String) -> Result<Self, SettingsError> {
-        let fail = |what: String| SettingsError::config(format!("`{}`{what}", path.display()));
+    fn parse(path: PathBuf, text: String, way: Way) -> Result<Self, SettingsError> {
+        let fail = |what: String| SettingsError::of_file(format!("`{}`{what}", path.display()));
         let value: Value = serde_yaml::from_str(&text).map_err(|error| match error.location() {
             Some(at) => fail(format!(" line {}: {error}", at.line())),
             None => fail(format!(": {error}")),
@@ -117,7 +147,7 @@ impl ConfigFile {
             Value::Mapping(values) => values,
             _ => return Err(fail(" line 1: must be a mapping of keys and values".to_owned())),
         };
-        let file = Self { path, text, values };
+        let file = Self { path, way, text, values };
         for key in file.values.keys() {
             let Some(name) = key.as_str() else {
                 return Err(file.error_at_line(1, "keys must be words"));
@@ -143,7 +173,13 @@ impl ConfigFile {
         match self.values.get(name) {
             None | Some(Value::Null) => Ok(Vec::new()),
             Some(Value::Sequence(values)) => {
-                values.iter().map(|value| self.text(name, value)).collect()
+                let item = |value| {
+                    let mut text = self.text(name, value)?;
+                    let line = self.line_of_item(name, &text.value);
+                    text.origin = Origin::File { path: self.path.clone(), line };
+                    Ok(text)
+                };
+                values.iter().map(item).collect()
             }
             Some(value) => Ok(vec![self.text(name, value)?]),
         }
@@ -159,6 +195,25 @@ impl ConfigFile {
         Ok(Sourced { value, origin: self.origin(name) })
     }
 
+    /// Whether the value of `name` may stand here, if it does.
+    pub(super) fn check(
+        &self,
+        name: &str,
+        origin: &Origin,
+        allowed: impl FnOnce() -> Result<(), String>,
+    ) -> Result<(), SettingsError> {
+        if self.way == Way::Named || !matches!(origin, Origin::File { .. }) {
+            return Ok(());
+        }
+        allowed().map_err(|what| {
+            SettingsError::at(origin, what).with_hint(format!(
+                "such a file may come with a pull request: set `{}` instead, or name a file that none \
+                 can change with `TFWRAP_CONFIG`",
+                super::source::variable(name)
+            ))
+        })
+    }
+
     fn origin(&self, name: &str) -> Origin {
         Origin::File { path: self.path.clone(), line: self.line_of(name) }
     }
@@ -169,6 +224,13 @@ impl ConfigFile {
 
     fn error_at_line(&self, line: usize, what: impl std::fmt::Display) -> SettingsError {
         SettingsError::at(&Origin::File { path: self.path.clone(), line }, what)
+    }
+
+    /// The line of one of a key's values; that of the key where the item is written otherwise.
+    fn line_of_item(&self, name: &str, item: &str) -> usize {
+        let key = self.line_of(name);
+        let lines = self.text.lines().enumerate().skip(key - 1);
+        lines.into_iter().find(|(_, line)| line.contains(item)).map_or(key, |(index, _)| index + 1)
     }
 
     /// The line of a top-level key; the first where the file is written in flow style.
@@ -191,7 +253,7 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<ConfigFile, SettingsError> {
-        ConfigFile::parse(PathBuf::from(".tfwrap.yaml"), text.to_owned())
+        ConfigFile::parse(PathBuf::from(".tfwrap.yaml"), text.to_owned(), Way::Named)
     }
 
     #[test]
@@ -241,13 +303,13 @@ mod tests {
     #[test]
     fn what_is_no_regular_small_file_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(ConfigFile::read(dir.path()).unwrap_err().message.contains("regular"));
+        assert!(ConfigFile::named(dir.path()).unwrap_err().message.contains("regular"));
         let path = dir.path().join(NAME);
-        assert!(ConfigFile::read(&path).unwrap_err().message.contains("cannot be read"));
+        assert!(ConfigFile::named(&path).unwrap_err().message.contains("cannot be read"));
         std::fs::write(&path, "#".repeat(65_537)).unwrap();
-        assert!(ConfigFile::read(&path).unwrap_err().message.contains("65536"));
+        assert!(ConfigFile::named(&path).unwrap_err().message.contains("65536"));
         let fifo = dir.path().join("fifo");
         nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        assert!(ConfigFile::read(&fifo).unwrap_err().message.contains("regular"));
+        assert!(ConfigFile::named(&fifo).unwrap_err().message.contains("regular"));
     }
 }

@@ -97,6 +97,15 @@ impl LockUrl {
                 ("profile", LockPlace::DynamoDb { .. }) => &mut lock.profile,
                 _ => return Err(format!("`{text}`: unknown parameter `{name}`")),
             };
+            if slot.is_some() {
+                return Err(format!("`{text}`: `{name}` twice"));
+            }
+            // It becomes a part of the host's name: anything else would lead elsewhere.
+            let is_label =
+                |text: &str| text.bytes().all(|it| it.is_ascii_alphanumeric() || it == b'-');
+            if name == "region" && (value.is_empty() || !is_label(&value)) {
+                return Err(format!("`{text}`: `{value}` is no AWS region"));
+            }
             *slot = Some(value.into_owned());
         }
         Ok(lock)
@@ -141,6 +150,8 @@ mod tests {
             ("file://host/x", "file:///PATH"),
             ("file:///x/", "file:///PATH"),
             ("file:///x?region=y", "region"),
+            ("dynamodb://t/x?region=evil.example/", "no AWS region"),
+            ("dynamodb://t/x?region=a&region=b", "twice"),
             ("s3://b/k", "not supported"),
         ] {
             let error = LockUrl::parse(text).unwrap_err();

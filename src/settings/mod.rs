@@ -7,10 +7,11 @@
 mod file;
 mod lock_url;
 mod source;
+mod trust;
 
 pub use file::ConfigFile;
 pub use lock_url::{LockPlace, LockUrl};
-pub use source::{Origin, SettingsError, Sourced};
+pub use source::{Fault, Origin, SettingsError, Sourced};
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -83,6 +84,8 @@ pub struct Settings {
     pub color: ColorChoice,
     /// Commands of Terraform's that run without the lock (`unlocked:` of the file).
     pub unlocked: Vec<Sourced<String>>,
+    /// Why the configuration file counts for nothing, if so. See [`Settings::whole`].
+    pub unusable_file: Option<SettingsError>,
 }
 
 /// What the settings are resolved from.
@@ -118,7 +121,7 @@ impl Settings {
                 parse_duration,
                 30 * MINUTE,
             )?,
-            locks: from.pick_list("lock", &options.lock, LockUrl::parse)?,
+            locks: locks(&from, options)?,
             no_backend_lock: from.pick_flag("no-backend-lock", options.no_backend_lock)?,
             lease: from.pick("lease", text(&options.lease), parse_lease, lease)?,
             no_line: from.pick_flag("no-line", options.no_line)?,
@@ -149,7 +152,7 @@ impl Settings {
                 },
                 second,
             )?,
-            terraform: from.pick_path("terraform", options.terraform.as_ref())?,
+            terraform: terraform(&from, options)?,
             log_format: from.pick(
                 "log-format",
                 text(&options.log_format),
@@ -159,16 +162,66 @@ impl Settings {
             verbosity: verbosity(&from, options)?,
             color: color(&from, options)?,
             unlocked: from.list_of_file("unlocked")?,
+            unusable_file: None,
         })
     }
+
+    /// Reads the file that applies, and resolves. One that cannot be used counts for nothing, which
+    /// is an error only for who needs it.
+    ///
+    /// # Errors
+    /// Of what was typed and of the environment.
+    pub fn load(
+        options: &Options,
+        env: &Env,
+        dir: &Path,
+        in_ci: bool,
+    ) -> Result<Self, SettingsError> {
+        let with = |file: Option<&ConfigFile>| Self::resolve(&Inputs { options, env, file, in_ci });
+        let settings = read_file(options, env, dir).and_then(|file| with(file.as_ref()));
+        match settings {
+            Err(error) if error.fault == Fault::File => {
+                Ok(Self { unusable_file: Some(error), ..with(None)? })
+            }
+            settings => settings,
+        }
+    }
+
+    /// For whatever depends on them: what takes a lock, or says who has it. What is handed over to
+    /// Terraform as it is, and what gives back what was taken, must work without.
+    ///
+    /// # Errors
+    /// The file cannot be used.
+    pub fn whole(&self) -> Result<&Self, SettingsError> {
+        self.unusable_file.clone().map_or(Ok(self), Err)
+    }
+}
+
+fn locks(from: &Sources<'_>, options: &Options) -> Result<Vec<Sourced<LockUrl>>, SettingsError> {
+    let locks = from.pick_list("lock", &options.lock, LockUrl::parse)?;
+    for lock in &locks {
+        from.check("lock", &lock.origin, || trust::check_lock(&lock.value))?;
+    }
+    Ok(locks)
+}
+
+fn terraform(
+    from: &Sources<'_>,
+    options: &Options,
+) -> Result<Option<Sourced<OsString>>, SettingsError> {
+    let set = from.pick_path("terraform", options.terraform.as_ref())?;
+    if let Some(set) = &set {
+        from.check("terraform", &set.origin, || trust::check_program(&set.value))?;
+    }
+    Ok(set)
 }
 
 /// Reads the file that applies: `--config`, else `TFWRAP_CONFIG`, else the nearest `.tfwrap.yaml`
 /// from `dir` up to the first `.git`.
 ///
 /// # Errors
-/// When it cannot be read, is not ours to trust, or is not what it should be.
-pub fn read_file(
+/// When it cannot be read, is not to be trusted, or is not what it should be.
+fn read_file(
     options: &Options,
     env: &Env,
     dir: &Path,
@@ -179,8 +232,8 @@ pub fn read_file(
         .or_else(|| env.get_os("TFWRAP_CONFIG").map(std::ffi::OsStr::to_os_string));
     match named {
         // Relative to where the command was typed, not to `--chdir`.
-        Some(path) => ConfigFile::read(&PathBuf::from(path)).map(Some),
-        None => file::search(dir)?.map(|path| ConfigFile::read(&path)).transpose(),
+        Some(path) => ConfigFile::named(&PathBuf::from(path)).map(Some),
+        None => file::search(dir)?.map(|path| ConfigFile::found(&path, dir)).transpose(),
     }
 }
 

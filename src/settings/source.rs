@@ -52,20 +52,39 @@ pub struct Sourced<T> {
 pub struct SettingsError {
     /// What is wrong, and where.
     pub message: String,
-    /// Whether it was typed: a usage error; else the configuration is wrong.
-    pub typed: bool,
+    /// What to do about it, where the message does not say it.
+    pub hint: Option<String>,
+    /// Where it was set.
+    pub fault: Fault,
+}
+
+/// Whose fault a setting is that cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// It was typed: a usage error.
+    Typed,
+    /// The environment's.
+    Env,
+    /// The configuration file's.
+    File,
 }
 
 impl SettingsError {
     pub(super) fn at(origin: &Origin, what: impl fmt::Display) -> Self {
-        Self {
-            message: format!("{origin}: {what}"),
-            typed: matches!(origin, Origin::Flag(_) | Origin::Argument(_)),
-        }
+        let fault = match origin {
+            Origin::Flag(_) | Origin::Argument(_) => Fault::Typed,
+            Origin::Env(_) | Origin::Default => Fault::Env,
+            Origin::File { .. } => Fault::File,
+        };
+        Self { message: format!("{origin}: {what}"), hint: None, fault }
     }
 
-    pub(super) fn config(message: String) -> Self {
-        Self { message, typed: false }
+    pub(super) fn of_file(message: String) -> Self {
+        Self { message, hint: None, fault: Fault::File }
+    }
+
+    pub(super) fn with_hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
     }
 }
 
@@ -150,6 +169,16 @@ impl Sources<'_> {
 
     pub(super) fn list_of_file(&self, name: &str) -> Result<Vec<Sourced<String>>, SettingsError> {
         self.file.map_or(Ok(Vec::new()), |file| file.list(name))
+    }
+
+    /// Whether what was found there may stand there.
+    pub(super) fn check(
+        &self,
+        name: &str,
+        origin: &Origin,
+        allowed: impl FnOnce() -> Result<(), String>,
+    ) -> Result<(), SettingsError> {
+        self.file.map_or(Ok(()), |file| file.check(name, origin, allowed))
     }
 
     pub(super) fn flag_of_file(&self, name: &str) -> Result<bool, SettingsError> {

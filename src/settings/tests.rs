@@ -4,7 +4,7 @@ fn resolve(options: &Options, env: &[(&str, &str)], yaml: &str) -> Result<Settin
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(".tfwrap.yaml");
     std::fs::write(&path, yaml).unwrap();
-    let file = ConfigFile::read(&path)?;
+    let file = ConfigFile::named(&path)?;
     let env: Env = env.iter().copied().collect();
     Settings::resolve(&Inputs { options, env: &env, file: Some(&file), in_ci: false })
 }
@@ -31,11 +31,17 @@ fn a_flag_beats_the_environment_beats_the_file() {
 #[test]
 fn an_error_names_where_the_value_was_set() {
     let error = resolve(&options("90"), &[], "").unwrap_err();
-    assert!(error.typed && error.message.starts_with("`--lock-timeout`: `90` is not a duration"));
+    assert!(
+        error.fault == Fault::Typed
+            && error.message.starts_with("`--lock-timeout`: `90` is not a duration")
+    );
     let error = resolve(&Options::default(), &[("TFWRAP_LEASE", "5s")], "").unwrap_err();
-    assert!(!error.typed && error.message.starts_with("`TFWRAP_LEASE`: `5s` is too short"));
+    assert!(
+        error.fault != Fault::Typed
+            && error.message.starts_with("`TFWRAP_LEASE`: `5s` is too short")
+    );
     let error = resolve(&Options::default(), &[], "\ngrace: soon\n").unwrap_err();
-    assert!(!error.typed && error.message.contains(".tfwrap.yaml` line 2: `soon`"));
+    assert!(error.fault != Fault::Typed && error.message.contains(".tfwrap.yaml` line 2: `soon`"));
     let error = resolve(&Options::default(), &[("TFWRAP_NO_LINE", "perhaps")], "").unwrap_err();
     assert!(error.message.contains("neither `true` nor `false`"));
     let error = resolve(&Options::default(), &[], "lock-timeout: 90\n").unwrap_err();

@@ -70,6 +70,7 @@ fn wind_up(runtime: Runtime, shell: &Shell) {
 /// Runs a command that looks at the locks and starts nothing.
 pub(super) fn ours(
     options: report::Options,
+    first: Option<Notice>,
     found: &Found,
     command: impl AsyncFnOnce(&mut Shell, &[LockTarget]) -> Result<(), Error>,
 ) -> u8 {
@@ -77,6 +78,9 @@ pub(super) fn ours(
         Ok(ready) => ready,
         Err(error) => return fail(&error, options),
     };
+    if let Some(notice) = first {
+        shell.reporter.say(notice);
+    }
     let run =
         AssertUnwindSafe(|| runtime.block_on(async { command(&mut shell, &found.targets).await }));
     let code = match catch_unwind(run) {

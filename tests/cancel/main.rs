@@ -79,7 +79,8 @@ fn play(runner: &Runner, work: Work, name: &str) -> Record {
     }
     check(played.recover.is_some_and(|code| code != 0), format!("recover: {:?}", played.recover));
     let saved = stage.state_is_saved();
-    check(saved == Some(false), "the state is not saved".to_owned());
+    // Two interrupts are what makes Terraform give up its state, and these were not ours.
+    check(saved == Some(false) && direct < 2, "the state is not saved".to_owned());
     let said = stage.said();
     if !problems.is_empty() {
         println!("=== {}, {work:?}: {problems:#?}\n{said}", runner.name);

@@ -111,8 +111,7 @@ fn rows(records: &[Record]) -> Vec<Row> {
             let record = of.iter().find(|record| record.of_work() == *name);
             record.map_or_else(|| "–".to_owned(), |record| time(record))
         });
-        let state = of.iter().find_map(|record| record.state);
-        let state = state.map_or("–", |saved| if saved { "yes" } else { "no" });
+        let state = state(&of);
         let left =
             if of.iter().all(|record| record.left.is_empty()) { "nothing" } else { "processes" };
         let fixed = [runner, of[0].cancel, &interrupts(&of), state, left].map(str::to_owned);
@@ -131,6 +130,16 @@ fn interrupts(of: &[&Record]) -> String {
             "1; more by the runner itself".to_owned()
         }
         None => "1".to_owned(),
+    }
+}
+
+/// Whether it can be lost by what the runner itself sends depends on times.
+fn state(of: &[&Record]) -> &'static str {
+    let Some(record) = of.iter().find(|record| record.state.is_some()) else { return "–" };
+    match record.state {
+        _ if record.direct > 1 => "if it ends before the second",
+        Some(true) => "yes",
+        _ => "no",
     }
 }
 

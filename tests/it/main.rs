@@ -34,6 +34,7 @@ mod recorder;
 mod recover;
 mod redrawn;
 mod s3_example;
+mod said;
 mod saved_plan;
 mod servers;
 mod siblings;

@@ -140,7 +140,7 @@ fn keys() -> BTreeSet<String> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("file.yaml");
     std::fs::write(&path, "no-such-key: 1\n").unwrap();
-    let said = ConfigFile::read(&path).unwrap_err().message;
+    let said = ConfigFile::named(&path).unwrap_err().message;
     let (_, known) = said.split_once("known are ").unwrap();
     quoted(known).into_iter().map(str::to_owned).collect()
 }

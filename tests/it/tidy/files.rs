@@ -65,9 +65,15 @@ fn no_file_of_the_program_is_too_long() {
 #[test]
 fn every_file_is_a_module() {
     let mut forgotten = Vec::new();
-    for dir in
-        ["src", "tests/it", "tests/cancel", "tests/chaos", "tests/differential", "tests/nest"]
-    {
+    for dir in [
+        "src",
+        "tests/it",
+        "tests/cancel",
+        "tests/chaos",
+        "tests/differential",
+        "tests/nest",
+        "tests/aws",
+    ] {
         for File { path, .. } in rust_files(dir) {
             let top = |name: &str| path == format!("{dir}/{name}");
             if top("main.rs") || top("lib.rs") {
