@@ -15,6 +15,19 @@ impl Env {
         Self(std::env::vars_os().collect())
     }
 
+    /// Takes the variables whose names begin so.
+    #[must_use]
+    pub fn only(&self, prefix: &str) -> Self {
+        let named = |name: &OsStr| name.as_encoded_bytes().starts_with(prefix.as_bytes());
+        Self(
+            self.0
+                .iter()
+                .filter(|(name, _)| named(name))
+                .map(|(k, v)| (k.clone(), v.clone()))
+                .collect(),
+        )
+    }
+
     /// Returns the value, or nothing when it is unset, empty or not UTF-8. An empty value counts
     /// as unset, as Terraform and the AWS SDKs have it.
     #[must_use]

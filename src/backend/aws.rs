@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// Everything a client of DynamoDB, S3 or STS is built from. `None`: the SDK's own default chain
-/// decides.
+use crate::env::Env;
+
+/// Everything a client of DynamoDB, S3 or STS is built from. What is `None` here may still be said
+/// by the environment or a profile.
 ///
 /// What is secret, or may hold a secret (a proxy's password), is not serialized: it comes from
 /// where it came from, [`AwsSettings::complete`].
@@ -28,10 +30,17 @@ pub struct AwsSettings {
     pub token: Option<String>,
     /// The configuration's `profile`; it wins over keys in the environment.
     pub profile: Option<String>,
-    /// Replaces `~/.aws/config` when not empty.
+    /// All config files with profiles, each overriding those before it. One that does not exist is
+    /// passed over.
     pub shared_config_files: Vec<PathBuf>,
-    /// Replaces `~/.aws/credentials` when not empty.
+    /// All credentials files with profiles; they override the config files.
     pub shared_credentials_files: Vec<PathBuf>,
+    /// The user's home directory, below which a login by SSO lies.
+    #[serde(default)]
+    pub home: PathBuf,
+    /// The directory of the run, which the files that a profile names are relative to.
+    #[serde(default)]
+    pub dir: PathBuf,
     /// Per service, `None` where the SDK finds its own.
     pub endpoints: AwsEndpoints,
     /// Roles to assume with the credentials found.
@@ -62,12 +71,21 @@ pub struct AwsSettings {
     pub metadata_endpoint: Option<String>,
     /// `IPv4` or `IPv6`.
     pub metadata_endpoint_mode: Option<String>,
+    /// The accounts that may be used; all where it is empty.
+    #[serde(default)]
+    pub allowed_account_ids: Vec<String>,
+    /// The accounts that may not be used.
+    #[serde(default)]
+    pub forbidden_account_ids: Vec<String>,
     /// Path-style addressing of S3.
     pub use_path_style: bool,
     /// When the session in the environment ends, where there is one and its end is told. Means
     /// something only where nothing comes before the environment.
     #[serde(skip)]
     pub session_ends: Option<jiff::Timestamp>,
+    /// What the environment says to AWS' SDKs: its variables whose names begin with `AWS_`.
+    #[serde(skip)]
+    pub env: Env,
 }
 
 /// Custom endpoints, each a URL.
@@ -79,6 +97,9 @@ pub struct AwsEndpoints {
     pub s3: Option<String>,
     /// For roles.
     pub sts: Option<String>,
+    /// For logins by SSO.
+    #[serde(default)]
+    pub sso: Option<String>,
 }
 
 /// The `assume_role` block.
@@ -104,8 +125,7 @@ pub struct AssumeRole {
     pub transitive_tag_keys: Vec<String>,
 }
 
-/// The `assume_role_with_web_identity` block; values missing there come from `AWS_ROLE_ARN`,
-/// `AWS_ROLE_SESSION_NAME`, `AWS_WEB_IDENTITY_TOKEN_FILE`.
+/// The `assume_role_with_web_identity` block. Nothing that it lacks comes from the environment.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WebIdentity {
     /// Which role.
@@ -128,11 +148,21 @@ pub struct WebIdentity {
 impl AwsSettings {
     /// Takes what is not serialized from settings of the same origin that were read anew.
     pub fn complete(&mut self, fresh: Self) {
-        let Self { access_key, secret_key, token, http_proxy, https_proxy, session_ends, .. } =
-            fresh;
+        let Self {
+            access_key, secret_key, token, http_proxy, https_proxy, session_ends, env, ..
+        } = fresh;
         (self.access_key, self.secret_key, self.token) = (access_key, secret_key, token);
         (self.http_proxy, self.https_proxy) = (http_proxy, https_proxy);
-        self.session_ends = session_ends;
+        (self.session_ends, self.env) = (session_ends, env);
+        // Receipts of a version that left the default files to the SDK have none.
+        for (ours, fresh) in [
+            (&mut self.shared_config_files, fresh.shared_config_files),
+            (&mut self.shared_credentials_files, fresh.shared_credentials_files),
+        ] {
+            if ours.is_empty() {
+                *ours = fresh;
+            }
+        }
         if let (Some(ours), Some(fresh)) = (&mut self.web_identity, fresh.web_identity) {
             ours.token = fresh.token;
         }

@@ -1,16 +1,17 @@
 //! How to reach AWS, from the S3 backend's attributes and the environment, in Terraform's order: an
 //! attribute beats the environment.
 //!
-//! Left to the SDK's own chain, which has them in the same order as Terraform's: credentials in the
-//! environment (`AWS_ACCESS_KEY_ID` and its like, `AWS_PROFILE`, `AWS_WEB_IDENTITY_TOKEN_FILE`
-//! without a block of its own), `AWS_ENDPOINT_URL` for all services, and a profile's
-//! `endpoint_url`. A region in a profile alone is not accepted, as with Terraform.
+//! What Terraform leaves to Go's SDK goes along as it is, in [`AwsSettings::env`]: credentials in
+//! the environment, `AWS_PROFILE`, `AWS_ENDPOINT_URL` for all services; `store::aws` reads it in
+//! Go's order. A region in a profile alone is not accepted, as with Terraform.
 //!
 //! Relative files are made absolute here: Terraform opens them after `-chdir`, we before.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use nix::unistd::{Uid, User};
 
 use super::config::{BackendConfig, Section};
 use super::{AssumeRole, AwsEndpoints, AwsSettings, BackendError, WebIdentity, go_path};
@@ -34,14 +35,20 @@ impl Surroundings<'_> {
     /// Expands `$VAR`, `${VAR}` and a leading `~/`, as Terraform does with paths of AWS files.
     fn path(&self, text: &str) -> PathBuf {
         let text = self.with_variables(text);
-        let home = self.env.get_os("HOME").map(Path::new);
-        match (text.strip_prefix('~'), home) {
-            (Some(""), Some(home)) => home.to_owned(),
-            (Some(rest), Some(home)) if rest.starts_with('/') => {
-                go_path::join([home.as_os_str(), OsStr::new(rest)])
+        match text.strip_prefix('~') {
+            Some("") => self.home(),
+            Some(rest) if rest.starts_with('/') => {
+                go_path::join([self.home().as_os_str(), OsStr::new(rest)])
             }
             _ => self.dir.join(text),
         }
+    }
+
+    /// `HOME`, else what the system knows of the user, as Go has it; services have no `HOME`.
+    fn home(&self) -> PathBuf {
+        let known = || User::from_uid(Uid::current()).ok().flatten().map(|user| user.dir);
+        let home = self.env.get_os("HOME").map(PathBuf::from).or_else(known);
+        self.dir.join(home.unwrap_or_default())
     }
 
     fn with_variables(&self, text: &str) -> String {
@@ -102,18 +109,21 @@ pub(super) fn from_config(
     let switch = |name, var| -> Result<bool, BackendError> {
         Ok(section.bool(name)?.unwrap_or_else(|| around.env.get_os(var).is_some()))
     };
-    let files = |name, var| -> Result<Option<Vec<PathBuf>>, BackendError> {
-        let files = section.texts(name)?.or_else(|| Some(vec![around.var(&[var])?]));
-        Ok(files.map(|files| files.iter().map(|file| around.path(file)).collect()))
+    // Where Terraform has no file, Go's SDK looks for its own variable, which it does not expand.
+    let files = |set: Option<Vec<String>>, var: &str, sdk_var: &str, default: &str| {
+        let set = set.or_else(|| Some(vec![around.var(&[var])?])).unwrap_or_default();
+        if !set.is_empty() {
+            return set.iter().map(|file| around.path(file)).collect();
+        }
+        let default = || around.home().join(default);
+        vec![around.env.get_os(sdk_var).map_or_else(default, |file| around.dir.join(file))]
     };
-    let config_files = files("shared_config_files", "AWS_SHARED_CONFIG_FILE")?;
-    // The SDK's own variable, which it does not expand.
-    let config_files =
-        config_files.or_else(|| Some(vec![around.dir.join(around.env.get_os("AWS_CONFIG_FILE")?)]));
-    let credentials_files = files("shared_credentials_files", "AWS_SHARED_CREDENTIALS_FILE")?;
-    let old_credentials_file = section.text("shared_credentials_file")?;
-    let credentials_files =
-        credentials_files.or_else(|| Some(vec![around.path(&old_credentials_file?)]));
+    let config_files = sorted(section.texts("shared_config_files")?);
+    let old_file = section.text("shared_credentials_file")?.map(|file| vec![file]);
+    let credentials_var = "AWS_SHARED_CREDENTIALS_FILE";
+    let credentials_files = sorted(section.texts("shared_credentials_files")?)
+        .or_else(|| Some(vec![around.var(&[credentials_var])?]))
+        .or(old_file);
     let proxies = proxies(section, around)?;
     let metadata_vars = ["AWS_EC2_METADATA_SERVICE_ENDPOINT", "AWS_METADATA_URL"];
     let path_style = section.bool("use_path_style")?.or(section.bool("force_path_style")?);
@@ -123,8 +133,20 @@ pub(super) fn from_config(
         secret_key: section.text("secret_key")?,
         token: section.text("token")?,
         profile: section.text("profile")?,
-        shared_config_files: config_files.unwrap_or_default(),
-        shared_credentials_files: credentials_files.unwrap_or_default(),
+        shared_config_files: files(
+            config_files,
+            "AWS_SHARED_CONFIG_FILE",
+            "AWS_CONFIG_FILE",
+            ".aws/config",
+        ),
+        shared_credentials_files: files(
+            credentials_files,
+            credentials_var,
+            credentials_var,
+            ".aws/credentials",
+        ),
+        home: around.home(),
+        dir: around.dir.to_owned(),
         endpoints: endpoints(section, around)?,
         assume_role: assume_role(section)?,
         web_identity: web_identity(section, around)?,
@@ -142,8 +164,20 @@ pub(super) fn from_config(
             "ec2_metadata_service_endpoint_mode",
             &["AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE"],
         )?,
+        allowed_account_ids: section.texts("allowed_account_ids")?.unwrap_or_default(),
+        forbidden_account_ids: section.texts("forbidden_account_ids")?.unwrap_or_default(),
         use_path_style: path_style.unwrap_or(false),
         session_ends: session_ends(around.env),
+        env: around.env.only("AWS_"),
+    })
+}
+
+/// A set has no order of its own: Terraform takes it in that of its values.
+fn sorted(set: Option<Vec<String>>) -> Option<Vec<String>> {
+    set.map(|mut set| {
+        set.sort_unstable();
+        set.dedup();
+        set
     })
 }
 
@@ -175,6 +209,12 @@ fn endpoints(
         )?,
         s3: one("s3", "endpoint", ["AWS_ENDPOINT_URL_S3", "AWS_S3_ENDPOINT"])?,
         sts: one("sts", "sts_endpoint", ["AWS_ENDPOINT_URL_STS", "AWS_STS_ENDPOINT"])?,
+        // Terraform has this one in the block only, and its variable.
+        sso: block
+            .map(|block| block.text("sso"))
+            .transpose()?
+            .flatten()
+            .or_else(|| around.var(&["AWS_ENDPOINT_URL_SSO"])),
     })
 }
 
@@ -237,15 +277,12 @@ fn web_identity(
     let Some(block) = section.object("assume_role_with_web_identity")? else { return Ok(None) };
     let token = block.text("web_identity_token")?;
     let file = block.text("web_identity_token_file")?;
-    let file = file.or_else(|| around.var(&["AWS_WEB_IDENTITY_TOKEN_FILE"]));
     Ok(Some(WebIdentity {
-        role_arn: block.text("role_arn")?.or_else(|| around.var(&["AWS_ROLE_ARN"])),
+        role_arn: block.text("role_arn")?,
         duration: duration_of(block)?,
         policy: trimmed(block.text("policy")?),
         policy_arns: block.texts("policy_arns")?.unwrap_or_default(),
-        session_name: block
-            .text("session_name")?
-            .or_else(|| around.var(&["AWS_ROLE_SESSION_NAME"])),
+        session_name: block.text("session_name")?,
         token_file: if token.is_some() { None } else { file.map(|file| around.path(&file)) },
         token,
     }))

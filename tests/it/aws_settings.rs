@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use tfwrap::backend::{AssumeRole, AwsEndpoints, AwsSettings, WebIdentity};
+use tfwrap::backend::{AssumeRole, AwsEndpoints, AwsSettings, WebIdentity, aws_from_env};
+use tfwrap::env::Env;
 use tfwrap::lock::LockKey;
 use tfwrap::store::{AwsClients, DynamoTable, Registers as _, StoreError, Stored, Timeouts};
 use tokio_rustls::TlsAcceptor;
@@ -144,10 +145,10 @@ const CHILD_PROFILE: &str = "TFWRAP_TEST_AWS_PROFILE";
 async fn child_that_reads_with_its_environment() {
     #[expect(clippy::disallowed_methods, reason = "the parent's word to its child")]
     let Ok(profile) = std::env::var(CHILD_PROFILE) else { return };
+    let env = Env::of_process();
     let settings = AwsSettings {
-        region: text("eu-west-1"),
         profile: Some(profile).filter(|profile| profile != "-"),
-        ..AwsSettings::default()
+        ..aws_from_env(&env, Path::new("/"), Some("eu-west-1")).unwrap()
     };
     assert_eq!(read(&settings).await, Ok(None));
 }

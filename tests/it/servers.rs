@@ -133,6 +133,7 @@ pub(crate) fn aws_settings(url: &str) -> AwsSettings {
             dynamodb: Some(url.to_owned()),
             s3: Some(url.to_owned()),
             sts: Some(url.to_owned()),
+            sso: Some(url.to_owned()),
         },
         skip_metadata_api_check: Some(true),
         use_path_style: true,

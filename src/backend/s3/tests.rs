@@ -150,17 +150,24 @@ fn endpoints_are_found_in_terraforms_order() {
         dynamodb: Some("http://d".to_owned()),
         s3: None,
         sts: Some("http://t".to_owned()),
+        sso: None,
     };
     assert_eq!(aws(&legacy, &[]).endpoints, expected);
     let vars = [("AWS_ENDPOINT_URL_DYNAMODB", "http://d"), ("AWS_STS_ENDPOINT", "http://t")];
     assert_eq!(aws(&none, &vars).endpoints, expected);
+    let sso = |attributes: &Value, env: &[(&str, &str)]| aws(attributes, env).endpoints.sso;
+    let var = [("AWS_ENDPOINT_URL_SSO", "http://var")];
+    assert_eq!(sso(&json!({"endpoints": {"sso": "http://s"}}), &var).as_deref(), Some("http://s"));
+    assert_eq!(sso(&none, &var).as_deref(), Some("http://var"));
 }
 
 #[test]
-fn credentials_of_the_environment_are_left_to_the_sdk() {
+fn credentials_of_the_environment_go_along_as_they_are() {
     let vars = [("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", "b"), ("AWS_PROFILE", "p")];
     let settings = aws(&json!({}), &vars);
     assert_eq!((settings.access_key, settings.secret_key, settings.profile), (None, None, None));
+    assert_eq!(settings.env.get("AWS_PROFILE"), Some("p"));
+    assert_eq!(settings.env.get("HOME"), None);
     let own = json!({"access_key": "a", "secret_key": "b", "token": "c", "profile": "q"});
     let settings = aws(&own, &vars);
     assert_eq!(settings.access_key.as_deref(), Some("a"));
@@ -198,36 +205,57 @@ fn proxies_follow_terraforms_order() {
 
 #[test]
 fn files_are_expanded_and_stand_in_the_directory_of_the_run() {
-    let env = [("HOME", "/home/u"), ("DIR", "/d")];
+    let home = ("HOME", "/home/u");
+    let env = [home, ("DIR", "/d")];
     let all = json!({
         "shared_config_files": ["~/c", "rel/c"],
-        "shared_credentials_files": ["$DIR/c", "${DIR}/e", "/abs", "~other/x", "a$"],
+        "shared_credentials_files": ["a$", "$DIR/c", "${DIR}/e", "/abs", "~other/x", "a$"],
         "custom_ca_bundle": "ca.pem",
     });
     let settings = aws(&all, &env);
     let paths = |paths: &[&str]| paths.iter().map(PathBuf::from).collect::<Vec<_>>();
-    assert_eq!(settings.shared_config_files, paths(&["/home/u/c", "/w/rel/c"]));
+    // Sets: in the order of their values, each once.
+    assert_eq!(settings.shared_config_files, paths(&["/w/rel/c", "/home/u/c"]));
     assert_eq!(
         settings.shared_credentials_files,
-        paths(&["/d/c", "/d/e", "/abs", "/w/~other/x", "/w/a$"])
+        paths(&["/d/c", "/d/e", "/abs", "/w/a$", "/w/~other/x"])
     );
     assert_eq!(settings.ca_bundle, Some("/w/ca.pem".into()));
 
-    let vars = [
-        ("AWS_SHARED_CREDENTIALS_FILE", "cred"),
-        ("AWS_SHARED_CONFIG_FILE", "conf"),
-        ("AWS_CA_BUNDLE", "/ca"),
-    ];
-    let settings = aws(&json!({"shared_credentials_file": "old"}), &vars);
-    assert_eq!(settings.shared_credentials_files, paths(&["/w/cred"]));
-    assert_eq!(settings.shared_config_files, paths(&["/w/conf"]));
-    assert_eq!(settings.ca_bundle, Some("/ca".into()));
-    let settings = aws(&json!({"shared_config_files": null}), &[("AWS_CONFIG_FILE", "~/$c")]);
-    assert_eq!(settings.shared_config_files, paths(&["/w/~/$c"]));
-    let settings = aws(&json!({"shared_config_files": []}), &vars);
-    assert_eq!(settings.shared_config_files, paths(&[]));
-    let settings = aws(&json!({"shared_credentials_file": "old"}), &[]);
-    assert_eq!(settings.shared_credentials_files, paths(&["/w/old"]));
+    let (config, credentials) = ("/home/u/.aws/config", "/home/u/.aws/credentials");
+    let shared = ("AWS_SHARED_CONFIG_FILE", "~/conf");
+    let sdk = ("AWS_CONFIG_FILE", "~/$c");
+    let vars = [("AWS_SHARED_CREDENTIALS_FILE", "~/cred"), ("AWS_CA_BUNDLE", "/ca"), shared, sdk];
+    let unset = [("AWS_SHARED_CREDENTIALS_FILE", ""), ("AWS_CONFIG_FILE", "")];
+    let old = json!({"shared_credentials_file": "old"});
+    let empty = json!({"shared_config_files": [], "shared_credentials_files": []});
+    for (attributes, env, configs, credentials) in [
+        (&json!({}), &[][..], config, credentials),
+        (&json!({}), &unset, config, credentials),
+        (&json!({}), &vars, "/home/u/conf", "/home/u/cred"),
+        (&json!({}), &[sdk], "/w/~/$c", credentials),
+        (&old, &vars, "/home/u/conf", "/home/u/cred"),
+        (&old, &[], config, "/w/old"),
+        // The SDK's own variables, not expanded.
+        (&empty, &vars, "/w/~/$c", "/w/~/cred"),
+    ] {
+        let settings = aws(attributes, &[&[home][..], env].concat());
+        assert_eq!(settings.shared_config_files, paths(&[configs]), "{attributes} {env:?}");
+        assert_eq!(settings.shared_credentials_files, paths(&[credentials]), "{attributes}");
+    }
+    assert_eq!(aws(&json!({}), &vars).ca_bundle, Some("/ca".into()));
+    assert_eq!(aws(&json!({}), &[home]).home, Path::new("/home/u"));
+}
+
+#[test]
+fn without_a_home_that_of_the_user_is_used() {
+    let user = nix::unistd::User::from_uid(nix::unistd::Uid::current()).unwrap().unwrap();
+    for env in [&[][..], &[("HOME", "")]] {
+        let settings = aws(&json!({"custom_ca_bundle": "~/ca"}), env);
+        assert_eq!(settings.home, user.dir);
+        assert_eq!(settings.ca_bundle, Some(user.dir.join("ca")));
+        assert_eq!(settings.shared_config_files, [user.dir.join(".aws/config")]);
+    }
 }
 
 #[test]
@@ -261,25 +289,21 @@ fn a_role_is_read_from_the_block_or_the_old_attributes() {
 }
 
 #[test]
-fn a_web_identity_takes_what_it_lacks_from_the_environment() {
+fn a_web_identity_takes_nothing_from_the_environment() {
     let vars = [
         ("AWS_ROLE_ARN", "arn"),
         ("AWS_ROLE_SESSION_NAME", "s"),
         ("AWS_WEB_IDENTITY_TOKEN_FILE", "/token"),
     ];
-    let expected = WebIdentity {
-        role_arn: Some("arn".to_owned()),
-        session_name: Some("s".to_owned()),
-        token_file: Some("/token".into()),
-        ..WebIdentity::default()
-    };
     let unset = json!({"assume_role_with_web_identity": {"role_arn": null}});
-    assert_eq!(aws(&unset, &vars).web_identity, Some(expected));
+    assert_eq!(aws(&unset, &vars).web_identity, Some(WebIdentity::default()));
     let token = json!({"assume_role_with_web_identity": {"web_identity_token": "hunter2"}});
     let settings = aws(&token, &vars);
     let identity = settings.web_identity.as_ref().unwrap();
     assert_eq!((identity.token.as_deref(), &identity.token_file), (Some("hunter2"), &None));
-    assert_eq!(aws(&json!({}), &vars).web_identity, None, "the SDK's");
+    let file = json!({"assume_role_with_web_identity": {"web_identity_token_file": "t"}});
+    let settings = aws(&file, &vars).web_identity.unwrap();
+    assert_eq!(settings.token_file.as_deref(), Some(Path::new("/w/t")));
 }
 
 #[test]

@@ -7,17 +7,19 @@
 mod credentials;
 mod error;
 mod http;
+mod profile;
 mod role;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_smithy_types::retry::RetryConfig;
 use aws_smithy_types::timeout::TimeoutConfig;
-use aws_types::service_config::ServiceConfigKey;
 
 use super::StoreError;
 use crate::backend::AwsSettings;
+use profile::InUse;
 
 pub(super) use error::{Asked, classify};
 
@@ -47,6 +49,7 @@ impl Default for Timeouts {
 pub struct AwsClients {
     sdk: SdkConfig,
     settings: AwsSettings,
+    profile: Arc<InUse>,
     region: String,
 }
 
@@ -66,30 +69,25 @@ impl AwsClients {
             .read_timeout(timeouts.read)
             .operation_timeout(timeouts.operation)
             .build();
-        let mut loader = aws_config::defaults(BehaviorVersion::latest())
+        let profile = InUse::read(settings).await?;
+        // Only ever switched on here: off would overrule what the profile says.
+        let switch =
+            |on: bool, key: &str| Some(true).filter(|_| on).or_else(|| profile.switch(key));
+        // By hand, and not by the SDK's loader: that reads the process environment and `~/.aws`
+        // past us, and by other rules than Terraform's.
+        let mut sdk = SdkConfig::builder()
+            .behavior_version(BehaviorVersion::latest())
             .region(Region::new(region.clone()))
             .http_client(http.clone())
             .retry_config(RetryConfig::disabled())
-            .timeout_config(timeout_config.clone())
-            .no_credentials();
-        if let Some(files) = credentials::profile_files(settings) {
-            loader = loader.profile_files(files);
-        }
-        if let Some(profile) = &settings.profile {
-            loader = loader.profile_name(profile);
-        }
-        // Only ever switched on here: off would overrule what a profile says.
-        if settings.use_fips {
-            loader = loader.use_fips(true);
-        }
-        if settings.use_dualstack {
-            loader = loader.use_dual_stack(true);
-        }
-        let sdk = loader.load().await;
+            .timeout_config(timeout_config.clone());
+        sdk.set_use_fips(switch(settings.use_fips, "use_fips_endpoint"));
+        sdk.set_use_dual_stack(switch(settings.use_dualstack, "use_dualstack_endpoint"));
+        let sdk = sdk.build();
         let base = credentials::base(settings, &sdk, http, timeout_config)?;
         let provider = role::assumed(settings, &sdk, base)?;
         let sdk = sdk.into_builder().credentials_provider(provider).build();
-        Ok(Self { sdk, settings: settings.clone(), region })
+        Ok(Self { sdk, settings: settings.clone(), profile: Arc::new(profile), region })
     }
 
     /// The client of the lock table.
@@ -127,19 +125,23 @@ impl AwsClients {
         Ok(Place { region: self.region.clone(), endpoint })
     }
 
-    /// What the SDK would find by itself: `AWS_ENDPOINT_URL_…`, `AWS_ENDPOINT_URL`, the profile's
-    /// `endpoint_url`.
+    /// What Go's SDK finds by itself, in its order: `AWS_ENDPOINT_URL_…`, `AWS_ENDPOINT_URL`, the
+    /// profile's `services`, its `endpoint_url`.
     fn found_endpoint(&self, service: &str) -> Option<String> {
-        let key = ServiceConfigKey::builder()
-            .service_id(service)
-            .env("AWS_ENDPOINT_URL")
-            .profile("endpoint_url")
-            .build()
-            .ok()?;
-        self.sdk
-            .service_config()
-            .and_then(|config| config.load_config(key))
-            .or_else(|| self.sdk.endpoint_url().map(ToOwned::to_owned))
+        let env = &self.settings.env;
+        let profile = self.profile.profile();
+        let ignored = match env.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS") {
+            Some(value) => value.eq_ignore_ascii_case("true"),
+            None => self.profile.switch("ignore_configured_endpoint_urls").unwrap_or(false),
+        };
+        if ignored {
+            return None;
+        }
+        env.get(&format!("AWS_ENDPOINT_URL_{}", service.to_uppercase()))
+            .or_else(|| env.get("AWS_ENDPOINT_URL"))
+            .or_else(|| profile?.endpoint_of(&service.to_lowercase()))
+            .or_else(|| profile?.text("endpoint_url"))
+            .map(ToOwned::to_owned)
     }
 }
 

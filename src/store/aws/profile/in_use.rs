@@ -1,0 +1,110 @@
+//! The profile that Go's SDK loads, whatever the credentials come from: its endpoints and switches
+//! count also beside keys in the environment.
+
+use std::fs;
+use std::path::PathBuf;
+
+use super::super::super::{StoreError, blocking};
+use super::{Linked, Profile, Profiles};
+use crate::backend::AwsSettings;
+
+/// The profile in use, which need not exist.
+#[derive(Debug, Default)]
+pub(in super::super) struct InUse {
+    all: Profiles,
+    name: String,
+    linked: Option<Linked>,
+}
+
+impl InUse {
+    /// Reads the shared files. One that cannot be read is empty, as it is to Go.
+    ///
+    /// # Errors
+    /// When Go's SDK refuses the profile.
+    pub(in super::super) async fn read(settings: &AwsSettings) -> Result<Self, StoreError> {
+        let configs = settings.shared_config_files.clone();
+        let credentials = settings.shared_credentials_files.clone();
+        let all =
+            blocking::run(move || Ok(Profiles::new(texts(&configs), texts(&credentials)))).await?;
+        Self::of(settings, all)
+    }
+
+    /// Picks the profile.
+    pub(in super::super) fn of(settings: &AwsSettings, all: Profiles) -> Result<Self, StoreError> {
+        let var = |name| settings.env.get(name);
+        let named = settings.profile.as_deref().or_else(|| var("AWS_PROFILE"));
+        // One that only `AWS_DEFAULT_PROFILE` names may be missing.
+        let name = named.or_else(|| var("AWS_DEFAULT_PROFILE")).unwrap_or("default").to_owned();
+        let linked = if named.is_some() || all.get(&name).is_some() {
+            let linked = all.link(&name);
+            Some(linked.map_err(|error| StoreError::Misconfigured(error.to_string()))?)
+        } else {
+            None
+        };
+        Ok(Self { all, name, linked })
+    }
+
+    /// The profile itself.
+    pub(in super::super) fn profile(&self) -> Option<Profile<'_>> {
+        self.all.get(&self.name)
+    }
+
+    /// The profile with those that it takes its credentials from; an empty one where there is none.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the chain is still the SDK's"))]
+    pub(in super::super) fn linked(&self) -> Linked {
+        self.linked.clone().unwrap_or_default()
+    }
+
+    /// A switch of the profile.
+    pub(in super::super) fn switch(&self, key: &str) -> Option<bool> {
+        self.profile()?.switch(key)
+    }
+}
+
+fn texts(files: &[PathBuf]) -> Vec<String> {
+    let bytes = files.iter().filter_map(|file| fs::read(file).ok());
+    bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_profile_is_chosen_in_gos_order_and_must_be_there_where_go_wants_it() {
+        let text = "[default]\n[profile a]\n[profile d]\n[profile p]\n";
+        let error = "there is no profile `gone`";
+        for (profile, env, expected) in [
+            (None, &[][..], Ok("default")),
+            (None, &[("AWS_DEFAULT_PROFILE", "d")], Ok("d")),
+            (None, &[("AWS_PROFILE", "a"), ("AWS_DEFAULT_PROFILE", "d")], Ok("a")),
+            (None, &[("AWS_PROFILE", ""), ("AWS_DEFAULT_PROFILE", "d")], Ok("d")),
+            (Some("p"), &[("AWS_PROFILE", "gone")], Ok("p")),
+            (None, &[("AWS_DEFAULT_PROFILE", "gone")], Ok("")),
+            (None, &[("AWS_PROFILE", "gone")], Err(error)),
+            (Some("gone"), &[], Err(error)),
+        ] {
+            let settings = AwsSettings {
+                profile: profile.map(ToOwned::to_owned),
+                env: env.iter().copied().collect(),
+                ..AwsSettings::default()
+            };
+            let found = InUse::of(&settings, Profiles::new([text], [""]));
+            let found = found.map(|it| it.linked().name).map_err(|error| error.to_string());
+            assert_eq!(found.as_deref(), expected.map_err(str::to_owned).as_deref(), "{env:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn files_that_cannot_be_read_are_empty_and_other_alphabets_do_no_harm() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("latin");
+        fs::write(&file, b"# M\xfcller\n[default]\nregion = r\n").unwrap();
+        let settings = AwsSettings {
+            shared_config_files: vec![dir.path().to_owned(), dir.path().join("none"), file],
+            ..AwsSettings::default()
+        };
+        let found = InUse::read(&settings).await.unwrap();
+        assert_eq!(found.profile().and_then(|profile| profile.text("region")), Some("r"));
+    }
+}
