@@ -155,8 +155,8 @@ const LINES: [&str; 14] = [
     r#"{"next":-1,"head":0}"#,
     r#"{"next":1e30,"head":0}"#,
     r#"{"next":2,"head":1"#,
-    r#""#,
-    r#"[]"#,
+    "",
+    "[]",
 ];
 
 #[test]
