@@ -1,5 +1,6 @@
 //! Running a child: drives [`Supervisor`] with what happens to us and to the child.
 
+use std::collections::VecDeque;
 use std::io::{Read, Seek};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -9,7 +10,7 @@ use nix::sys::signal::Signal;
 
 mod stops;
 
-use stops::{carry_out, heed_stand_in, of_child};
+use stops::{at_the_end, carry_out, heed_stand_in, of_child};
 
 use super::Context;
 use super::fail_point;
@@ -26,7 +27,7 @@ use crate::store::StoreError;
 use crate::supervise::guardian::Interrupts;
 use crate::supervise::{
     Action, Canary, Child, ChildEvent, ChildStatus, Event, Orphans, Reach, Received, Rest,
-    SpawnError, Supervisor, Whom, Word, suspend_self,
+    SpawnError, StopSignal, Supervisor, Whom, Word, suspend_self,
 };
 
 /// How long a child may take to end after a bug of ours, before it is killed.
@@ -201,8 +202,11 @@ async fn drive(
     let mut lost = false;
     // We were suspended, and the lease is not known to be good since.
     let mut resume = false;
+    let mut next = VecDeque::new();
     loop {
-        let event = if resume && shell.may_go_on() {
+        let event = if let Some(event) = next.pop_front() {
+            event
+        } else if resume && shell.may_go_on() {
             resume = false;
             Event::Resume
         } else {
@@ -232,6 +236,10 @@ async fn drive(
                         None => continue,
                     }
                 }
+                Happening::Child(Ok(end @ ChildEvent::Exited { .. })) => {
+                    next.extend(at_the_end(child, &mut canary, end));
+                    continue;
+                }
                 Happening::Child(Ok(event)) => of_child(event),
                 Happening::Child(Err(error)) => {
                     last_resort(child).await;
@@ -250,15 +258,13 @@ async fn drive(
                     shell.say(fresh::too_late(&change, false));
                     Event::MustStop
                 }
-                Happening::Due => match canary.due(uptime()) {
-                    Some(mut judged) => {
-                        let stop = Happening::Signal(judged.received).stop();
-                        judged.child_too |=
-                            stop.is_some_and(|stop| child.is_about_to_tell(stop.signal()));
-                        child.event(judged)
+                Happening::Due => {
+                    let is_about_to_tell = |stop: StopSignal| child.is_about_to_tell(stop.signal());
+                    match canary.due(uptime(), is_about_to_tell) {
+                        Some(judged) => child.event(judged),
+                        None => Event::Tick,
                     }
-                    None => Event::Tick,
-                },
+                }
                 Happening::Reply(_) => continue,
             }
         };
@@ -280,8 +286,7 @@ async fn drive(
             }
             if let Action::Finished { status, stopped_by } = action {
                 shell.guard.child_is_gone();
-                // One that the child was too quick for counts for what would come next.
-                let stopped = stopped_by.is_some() || canary.undecided().is_some();
+                let stopped = stopped_by.is_some();
                 if let Some(change) = watch.as_mut().and_then(|watch| watch.look(true)) {
                     lost = true;
                     shell.say(fresh::too_late(&change, true));

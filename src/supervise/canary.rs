@@ -33,8 +33,10 @@ pub struct Judged {
 pub struct Canary {
     /// Ours, in the order in which they came, and until when each waits.
     waiting: Vec<(Uptime, Judged)>,
-    /// When the stand-in got one that was not ours yet.
-    heard: Option<Uptime>,
+    /// When the stand-in got those that were not ours yet.
+    heard: Vec<Uptime>,
+    /// How many it is still to tell of that have been counted already.
+    owed: u8,
 }
 
 impl Canary {
@@ -54,7 +56,9 @@ impl Canary {
             return Some(judged);
         }
         // Whichever it was: an outer tfwrap makes an INT of it.
-        if self.heard.take().is_some_and(|at| now.since(at) <= MEMORY) {
+        self.heard.retain(|at| now.since(*at) <= MEMORY);
+        if !self.heard.is_empty() {
+            self.heard.remove(0);
             return Some(Judged { child_too: true, ..judged });
         }
         if !sings {
@@ -64,20 +68,20 @@ impl Canary {
         None
     }
 
-    /// The first signal of ours that still waits. Where the child ends before its time is up, it
-    /// has been asked for all the same.
-    #[must_use]
-    pub fn undecided(&self) -> Option<StopSignal> {
-        self.waiting.iter().find_map(|(_, judged)| match judged.received.word {
-            Word::Stop(signal) => Some(signal),
-            _ => None,
-        })
+    /// The child has ended, and what of ours still waits has no more to wait for. It was asked for
+    /// all the same, and what there is now to be told is nothing to the child.
+    pub fn at_the_end(&mut self) -> impl Iterator<Item = Judged> {
+        self.waiting.drain(..).map(|(_, judged)| Judged { child_too: true, ..judged })
     }
 
     /// The stand-in got a signal. What of ours waits for that has waited long enough.
     pub fn its(&mut self, now: Uptime) {
+        if self.owed > 0 {
+            self.owed -= 1;
+            return;
+        }
         if self.waiting.is_empty() {
-            self.heard = Some(now);
+            self.heard.push(now);
         }
         for (until, judged) in &mut self.waiting {
             *until = now;
@@ -86,13 +90,23 @@ impl Canary {
     }
 
     /// A signal of ours that is decided on: the stand-in has got it, or has not, once that is sure
-    /// enough.
+    /// enough. One that it is about to tell of it has got.
     #[must_use]
-    pub fn due(&mut self, now: Uptime) -> Option<Judged> {
+    pub fn due(
+        &mut self,
+        now: Uptime,
+        is_about_to_tell: impl FnOnce(StopSignal) -> bool,
+    ) -> Option<Judged> {
         if self.deadline().is_none_or(|at| now < at) {
             return None;
         }
-        let (_, judged) = self.waiting.remove(0);
+        let (_, mut judged) = self.waiting.remove(0);
+        if let (Word::Stop(signal), false) = (judged.received.word, judged.child_too)
+            && is_about_to_tell(signal)
+        {
+            judged.child_too = true;
+            self.owed += 1;
+        }
         Some(judged)
     }
 }
@@ -118,8 +132,8 @@ mod tests {
         assert_eq!(canary.ours(at(0), TERM, true), None);
         canary.its(at(100));
         assert_eq!(canary.deadline(), Some(at(100)));
-        assert_eq!(canary.due(at(100)), too);
-        assert_eq!((canary.deadline(), canary.undecided()), (None, None));
+        assert_eq!(canary.due(at(100), |_| false), too);
+        assert_eq!(canary.deadline(), None);
         // By then the stand-in has ended; and an outer tfwrap sends an INT for whatever came.
         for ours in [TERM, INT] {
             let mut canary = Canary::default();
@@ -135,8 +149,9 @@ mod tests {
         assert_eq!(canary.ours(at(0), TERM, true), None);
         assert_eq!(canary.ours(at(1), INT, true), None);
         canary.its(at(2));
-        assert_eq!(canary.due(at(2)).map(|it| it.child_too), Some(true));
-        assert_eq!(canary.due(at(2)).map(|it| it.child_too), Some(true));
+        for _ in 0..2 {
+            assert_eq!(canary.due(at(2), |_| false).map(|it| it.child_too), Some(true));
+        }
         assert_eq!(canary.ours(at(3), TERM, true), None);
     }
 
@@ -144,10 +159,34 @@ mod tests {
     fn a_signal_to_us_alone_waits_and_is_then_ours_alone() {
         let mut canary = Canary::default();
         assert_eq!(canary.ours(at(0), TERM, true), None);
-        assert_eq!(canary.due(at(149)), None);
-        assert_eq!(canary.undecided(), Some(StopSignal::Terminate));
-        assert_eq!(canary.due(at(150)), Some(Judged { received: TERM, child_too: false }));
-        assert_eq!(canary.due(at(150)), None);
+        assert_eq!(canary.due(at(149), |_| false), None);
+        let alone = Some(Judged { received: TERM, child_too: false });
+        assert_eq!(canary.due(at(150), |_| false), alone);
+        assert_eq!(canary.due(at(150), |_| false), None);
+    }
+
+    #[test]
+    fn what_the_stand_in_is_about_to_tell_of_counts_once() {
+        let mut canary = Canary::default();
+        assert_eq!(canary.ours(at(0), TERM, true), None);
+        let judged = canary.due(at(150), |signal| signal == StopSignal::Terminate);
+        assert_eq!(judged.map(|it| it.child_too), Some(true));
+        canary.its(at(200));
+        assert_eq!(canary.ours(at(300), TERM, true), None, "a second one is another one");
+        canary.its(at(301));
+        assert_eq!(canary.due(at(301), |_| false).map(|it| it.child_too), Some(true));
+    }
+
+    #[test]
+    fn each_that_the_stand_ins_got_is_one_of_ours() {
+        let mut canary = Canary::default();
+        canary.its(at(0));
+        canary.its(at(5_000));
+        for _ in 0..2 {
+            assert_eq!(canary.ours(at(6_000), TERM, true).map(|it| it.child_too), Some(true));
+        }
+        assert_eq!(canary.ours(at(6_001), TERM, true), None);
+        assert_eq!(canary.at_the_end().map(|it| it.child_too).collect::<Vec<_>>(), [true]);
     }
 
     #[test]

@@ -67,7 +67,7 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use tokio::io::unix::AsyncFd;
 
-use super::stand_in::{Overheard, StandIn};
+use super::stand_in::{Model, Overheard, StandIn};
 use super::targets::runs_tfwrap;
 use super::{
     Action, ChildStatus, Event, Judged, Origin, PassSignal, Reach, Rest, StopSignal, Watch, Word,
@@ -79,6 +79,9 @@ use told::Told;
 /// How often a group is looked at whose last members are not our children, so that nobody tells us
 /// of their end.
 const GROUP_POLL: Duration = Duration::from_millis(100);
+
+/// How many stand-ins one child has, one after the other.
+const STAND_INS: u8 = 10;
 
 /// Something that happened to the child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -129,6 +132,10 @@ pub struct Child {
     /// Whether what is left after its end has a Terraform, as far as was told.
     rest_has_terraform: bool,
     stand_in: Option<StandIn>,
+    last_words: Vec<StopSignal>,
+    /// What the next ones are made like, and how many more there may be.
+    model: Option<Model>,
+    stand_ins: u8,
     /// Readable when the child has ended; nothing on kernels before 5.3 and where a sandbox
     /// refuses it, where SIGCHLD alone must do.
     pidfd: Option<AsyncFd<OwnedFd>>,
@@ -154,6 +161,18 @@ impl Child {
     #[must_use]
     pub fn has_stand_in(&self) -> bool {
         self.stand_in.is_some()
+    }
+
+    /// What came to where the child stood, of which nothing was told yet. For when it has ended.
+    pub fn overheard_at_last(&mut self) -> Vec<StopSignal> {
+        self.keep_last_words();
+        let mut told = std::mem::take(&mut self.last_words);
+        told.retain(|signal| !self.is_deaf_to(*signal));
+        told
+    }
+
+    fn keep_last_words(&mut self) {
+        self.last_words.extend(self.stand_in.as_ref().map(StandIn::last_words).unwrap_or_default());
     }
 
     /// Whether this signal came to where the child stands, too, and that is about to be told.
@@ -229,7 +248,7 @@ impl Child {
                 overheard = overheard => match overheard {
                     Some(overheard) => return Ok(ChildEvent::Overheard(overheard)),
                     // It has said what it had to say.
-                    None => self.stand_in = None,
+                    None => self.stand_in_again(),
                 },
             }
         }
@@ -237,15 +256,16 @@ impl Child {
 
     /// Carries out a decision.
     ///
-    /// [`Action::SuspendSelf`] returns when we go on; [`Action::Finished`] takes the terminal back;
-    /// [`Action::Withhold`] is not for the child and does nothing here.
+    /// [`Action::SuspendSelf`] returns when we go on; [`Action::Finished`] takes the terminal back.
     ///
     /// # Errors
     /// When a signal is refused (the child runs as another user, as `sudo` does) or the terminal
     /// cannot be moved. That the target is gone is no error.
     pub fn apply(&mut self, action: Action) -> io::Result<()> {
         match action {
-            Action::Interrupt | Action::ForwardSecond => self.interrupt(action),
+            Action::Interrupt | Action::ForwardSecond | Action::Withhold(_) => {
+                self.interrupt(action)
+            }
             Action::Quit => self.send(Signal::SIGQUIT),
             // Whatever takes this long to save its state is let.
             Action::KillRest if self.told.has_terraform() => Ok(()),
@@ -255,9 +275,9 @@ impl Child {
                 self.frozen = true;
                 self.send(Signal::SIGSTOP)
             }
-            Action::Thaw => {
+            Action::Thaw { goes_on } => {
                 self.frozen = false;
-                self.send(Signal::SIGCONT)
+                if goes_on { self.send(Signal::SIGCONT) } else { Ok(()) }
             }
             Action::SuspendSelf(signal) => self.suspend(signal, false),
             Action::SuspendJob(signal) => {
@@ -275,7 +295,6 @@ impl Child {
             Action::PassOn(signal @ (PassSignal::User1 | PassSignal::User2)) => {
                 self.send_to_leader(signal.signal())
             }
-            Action::Withhold(_) => Ok(()),
             Action::Finished { status, .. } => match &mut self.terminal {
                 Some(terminal) => terminal.take_back(matches!(status, ChildStatus::Signaled(_))),
                 None => Ok(()),
@@ -289,9 +308,18 @@ impl Child {
         let stand_in = self.stand_in.as_ref().map(StandIn::pid);
         if self.alive == Alive::Others && group::is_empty(self.leader, stand_in) {
             self.alive = Alive::Nobody;
+            self.keep_last_words();
             self.stand_in = None;
         }
         self.alive == Alive::Nobody
+    }
+
+    fn stand_in_again(&mut self) {
+        self.stand_in = None;
+        if let (Some(model), Alive::Leader, 1..) = (&self.model, self.alive, self.stand_ins) {
+            self.stand_ins -= 1;
+            self.stand_in = StandIn::start(self.leader, model);
+        }
     }
 
     fn rest(&mut self) -> Rest {
@@ -306,10 +334,10 @@ impl Child {
         // Its number may be another group's.
         self.last_whom = Whom::Nobody;
         if self.alive != Alive::Nobody {
-            self.last_whom = if action == Action::ForwardSecond {
-                self.told.interrupt_again(self.frozen)?
-            } else {
-                self.told.interrupt(self.frozen)?
+            self.last_whom = match action {
+                Action::ForwardSecond => self.told.interrupt_again(self.frozen)?,
+                Action::Withhold(_) => self.told.interrupt_new(self.frozen)?,
+                _ => self.told.interrupt(self.frozen)?,
             };
         }
         Ok(())

@@ -69,6 +69,8 @@ pub struct Supervisor {
     stops: u8,
     /// The first of them, and when it came.
     first: Option<(StopSignal, Uptime)>,
+    /// Whether the child has had an interrupt, from whomever: its next one is the second.
+    interrupted: bool,
     /// When the group is killed.
     kill_at: Option<Uptime>,
     /// When what is left of it is killed.
@@ -94,6 +96,7 @@ impl Supervisor {
             stopped_by: None,
             stops: 0,
             first: None,
+            interrupted: false,
             kill_at: None,
             kill_rest_at: None,
             interrupt_rest_at: None,
@@ -128,6 +131,15 @@ impl Supervisor {
             (Phase::Settling(..) | Phase::Finished, _) => Vec::new(),
 
             (_, Event::Stop(signal, reach)) => self.stop(now, signal, reach),
+            (_, Event::Overheard(signal)) => {
+                // Go ends a program on SIGQUIT where it stands, and Terraform itself at its second
+                // interrupt.
+                if signal == StopSignal::Quit || self.interrupted {
+                    self.hurried();
+                }
+                self.interrupted = true;
+                Vec::new()
+            }
             (_, Event::MustStop) if self.stopped_by.is_none() => {
                 self.first_stop(now, StopCause::Order, Some(Action::Interrupt))
             }
@@ -143,11 +155,11 @@ impl Supervisor {
                 let was_frozen = std::mem::take(&mut self.frozen);
                 match (self.child_is_stopped, self.stopped_by) {
                     _ if !was_frozen => Vec::new(),
-                    (false, _) => vec![Action::Thaw],
+                    (false, _) => vec![Action::Thaw { goes_on: true }],
                     // It was asked to end meanwhile, and is to hear of it.
-                    (true, Some(_)) => vec![Action::Thaw, Action::ContinueGroup],
+                    (true, Some(_)) => vec![Action::Thaw { goes_on: true }, Action::ContinueGroup],
                     // What the user stopped stays so.
-                    (true, None) => Vec::new(),
+                    (true, None) => vec![Action::Thaw { goes_on: false }],
                 }
             }
             (_, Event::Tick) if self.kill_at.is_some_and(|at| now >= at) => self.kill(now),
@@ -203,6 +215,7 @@ impl Supervisor {
             // Told before; or by a child that has not ended.
             Event::TerraformGone
             | Event::Stop(..)
+            | Event::Overheard(_)
             | Event::MustStop
             | Event::MustKill
             | Event::Freeze
@@ -240,9 +253,6 @@ impl Supervisor {
         // The first from outside is no second one even if the child was interrupted already, by
         // our own order: who sent it wants the child to end, and that it does.
         if reached {
-            if self.stops >= 2 {
-                self.hurried();
-            }
             return Vec::new();
         }
         if self.stops == 2 && self.policy.second_signal == SecondSignal::Forward {
@@ -256,6 +266,7 @@ impl Supervisor {
 
     fn first_stop(&mut self, now: Uptime, cause: StopCause, action: Option<Action>) -> Vec<Action> {
         self.stopped_by = Some(cause);
+        self.interrupted |= action.is_some();
         if self.force < Force::Killed {
             self.kill_at = self.policy.grace.map(|grace| now.plus(grace));
         }
@@ -310,7 +321,7 @@ impl Supervisor {
         let own_accord = self.stopped_by.is_none() && matches!(status, ChildStatus::Exited(_));
         if own_accord {
             // What a provisioner left running it left on purpose, as with bare Terraform.
-            return self.finish(status);
+            return self.group_gone(now, status);
         }
         if rest == Rest::Gone {
             return self.group_gone(now, status);

@@ -87,11 +87,13 @@ pub enum StopSignal {
 }
 
 impl StopSignal {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Interrupt, Self::Terminate, Self::Hangup, Self::Quit];
+
     /// The stop that this signal asks for, if it does.
     #[must_use]
     pub fn of(signal: Signal) -> Option<Self> {
-        let all = [Self::Interrupt, Self::Terminate, Self::Hangup, Self::Quit];
-        all.into_iter().find(|stop| stop.signal() == signal)
+        Self::ALL.into_iter().find(|stop| stop.signal() == signal)
     }
 
     /// The signal itself; its number plus 128 is the exit code when nothing was run.

@@ -4,17 +4,18 @@
 //! one and gets none besides.
 //!
 //! All signals are blocked in it, so none ends it. It ends when tfwrap does; and when it has told
-//! of a signal, for some runners wait for each process that they signalled.
+//! of a signal, for some runners wait for each process that they signalled. Then another takes its
+//! place, a few times: some runners go round more than once.
 
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl::set_name;
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Pid, getppid};
 use rustix::io::Errno;
@@ -50,15 +51,15 @@ pub struct Overheard {
 pub(crate) struct StandIn {
     socket: AsyncFd<OwnedFd>,
     child: Child,
-    /// Whether it has ended, and that was told.
-    is_over: bool,
     process: Option<ProcessId>,
 }
 
 impl Drop for StandIn {
     fn drop(&mut self) {
-        // It may stand still with the child's group.
+        // It may stand still with the child's group. Then it is waited for, so that it is no part of
+        // that any more.
         drop(self.process.map(|process| process.signal(Signal::SIGKILL)));
+        let _ended = self.child.wait();
     }
 }
 
@@ -105,9 +106,14 @@ impl StandIn {
         }
         command.stdin(its).stdout(Stdio::null()).stderr(Stdio::null());
         command.process_group(leader.as_raw());
-        let child = command.spawn().ok()?;
+        // It has our mask from its first moment on, so that no signal to the group ends it, or stops
+        // it before it runs, for which its start would have to wait.
+        let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK).ok()?;
+        let started = command.spawn();
+        mask.thread_set_mask().ok()?;
+        let child = started.ok()?;
         let process = ProcessId::of(Pid::from_raw(child.id().cast_signed()));
-        Some(Self { socket: watch(ours).ok()?, child, is_over: false, process })
+        Some(Self { socket: watch(ours).ok()?, child, process })
     }
 
     /// Its number. Nobody else waits for it, so it is nobody else's.
@@ -122,29 +128,35 @@ impl StandIn {
 
     /// What it heard next; nothing once it has ended. Dropping the future loses nothing.
     pub(crate) async fn heard(&mut self) -> Option<Overheard> {
-        while !self.is_over {
+        loop {
             let mut ready = self.socket.readable().await.ok()?;
-            let mut words = [0; 2];
-            match recv(self.socket.get_ref(), &mut words[..], RecvFlags::DONTWAIT) {
-                Ok((2, 2)) => {
-                    let signal = Signal::try_from(i32::from(words[0])).ok()?;
-                    let signal = StopSignal::of(signal)?;
-                    return Some(Overheard { signal, from_terminal: words[1] == 1 });
-                }
+            match read(self.socket.get_ref()) {
+                Ok(heard) => return heard,
                 Err(Errno::AGAIN) => ready.clear_ready(),
                 Err(Errno::INTR) => {}
-                // Something came before it had its signals blocked.
-                Ok(_) => {
-                    self.is_over = true;
-                    let signal = Signal::try_from(self.child.wait().ok()?.signal()?).ok()?;
-                    let signal = StopSignal::of(signal)?;
-                    return Some(Overheard { signal, from_terminal: false });
-                }
                 Err(_) => return None,
             }
         }
-        None
     }
+
+    /// The stops that it heard and that were not taken yet, and those that it is about to tell of.
+    pub(crate) fn last_words(&self) -> Vec<StopSignal> {
+        let told = std::iter::from_fn(|| read(self.socket.get_ref()).ok().flatten());
+        let told: Vec<_> = told.map(|heard| heard.signal).collect();
+        let pending = StopSignal::ALL.into_iter();
+        let pending = pending.filter(|signal| self.is_about_to_tell(signal.signal()));
+        told.iter().copied().chain(pending.filter(|signal| !told.contains(signal))).collect()
+    }
+}
+
+/// What one has told; nothing where it has ended.
+fn read(socket: &OwnedFd) -> Result<Option<Overheard>, Errno> {
+    let mut words = [0; 2];
+    if recv(socket, &mut words[..], RecvFlags::DONTWAIT)? != (2, 2) {
+        return Ok(None);
+    }
+    let signal = Signal::try_from(i32::from(words[0])).ok().and_then(StopSignal::of);
+    Ok(signal.map(|signal| Overheard { signal, from_terminal: words[1] == 1 }))
 }
 
 /// Whether this process was started as one; the variable alone may be anybody's.

@@ -25,8 +25,10 @@ fn started(scene: Scene) -> (Running, Pid, Pid) {
 fn stand_in(tfwrap: Pid, child: Pid) -> Option<Pid> {
     let children = fs::read_to_string(format!("/proc/{tfwrap}/task/{tfwrap}/children")).ok()?;
     let mut children = children.split_whitespace().filter_map(|pid| pid.parse().ok());
-    let pid = children
-        .find(|pid| *pid != child.as_raw() && getpgid(Some(Pid::from_raw(*pid))) == Ok(child))?;
+    let pid = children.find(|pid| {
+        let pid = Pid::from_raw(*pid);
+        pid != child && !is_gone(pid) && getpgid(Some(pid)) == Ok(child)
+    })?;
     // What comes while it starts ends it, which tells as much.
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let blocked = status.lines().find_map(|line| line.strip_prefix("SigBlk:"))?.trim();
@@ -100,6 +102,63 @@ fn what_comes_seconds_later_is_still_the_same_one() {
     pause(Duration::from_secs(6));
     running.signal(Signal::SIGTERM);
     assert_eq!(stops(&mut running), [0, 1, 0], "{}", running.stderr());
+}
+
+/// One sweep: from the child on, each once the one before has noticed.
+fn sweep(running: &Running, child: Pid, signal: Signal) {
+    let stand_in = wait_until("the stand-in", || stand_in(running.pid(), child));
+    send(child, signal);
+    tell(stand_in, signal);
+    wait_until("its end", || is_gone(stand_in).then_some(()));
+    send(running.pid(), signal);
+}
+
+/// Jenkins goes round until nothing is left, and others are told to end twice.
+#[test]
+fn a_second_sweep_is_heard_too_and_not_passed_on() {
+    let (mut running, _, child) =
+        started(Scene::new(LOGS_ALL).options(&["--second-signal", "forward"]));
+    for round in 1..=3 {
+        sweep(&running, child, Signal::SIGTERM);
+        running.scene.wait_for_log(&format!("SIGTERM {round}"));
+        // What is equal within a second is no second stop in any case.
+        pause(Duration::from_millis(1100));
+    }
+    assert_eq!(stops(&mut running), [0, 3, 0], "{}", running.stderr());
+}
+
+/// Two interrupts end Terraform where it stands, whoever has sent them: what it asked for last may
+/// still be done. One does not.
+#[test]
+fn what_was_swept_twice_is_given_time_for_what_is_in_flight() {
+    for (sweeps, end) in [(1, "at once"), (2, "later"), (2, "at once")] {
+        let script = "log @/log; on SIGTERM log; on SIGUSR1 exit 5; ready @/ready; wait";
+        let (mut running, _, child) = started(Scene::new(script));
+        for _ in 1..sweeps {
+            sweep(&running, child, Signal::SIGTERM);
+        }
+        if end == "later" {
+            sweep(&running, child, Signal::SIGTERM);
+            pause(PATIENCE);
+            send(child, Signal::SIGUSR1);
+        } else {
+            // tfwrap finds its own, its stand-in's and the end of the child together.
+            let stand_in = wait_until("the stand-in", || stand_in(running.pid(), child));
+            send(running.pid(), Signal::SIGSTOP);
+            send(running.pid(), Signal::SIGTERM);
+            tell(stand_in, Signal::SIGTERM);
+            send(child, Signal::SIGTERM);
+            send(child, Signal::SIGUSR1);
+            wait_until("the child's end", || is_gone(child).then_some(()));
+            send(running.pid(), Signal::SIGCONT);
+        }
+        wait_until("the child's end", || is_gone(child).then_some(()));
+        let since = uptime();
+        assert_eq!(running.bare_code(), Some(5), "{}", running.stderr());
+        let took = uptime().since(since);
+        assert_eq!(took > Duration::from_millis(1900), sweeps == 2, "{sweeps}, {end}: {took:?}");
+        assert_eq!(running.scene.count("SIGINT"), 0, "{sweeps}, {end}: {:?}", running.scene.log());
+    }
 }
 
 /// The negative control.

@@ -384,6 +384,34 @@ fn after_a_stop_nothing_more_is_started_below_a_run() {
     }
 }
 
+/// What a script starts after a stop has had none: it hears the next, which is kept from the rest.
+#[test]
+fn a_terraform_that_a_script_starts_after_a_stop_hears_the_next() {
+    let other = servers::local_backend_dir();
+    let text = r#"#!/bin/bash
+        trap 'touch heard' INT
+        echo ready $$ > ready
+        until [ -e heard ]; do sleep 0.05; done
+        cd "$OTHER"
+        "$REAL" apply -auto-approve -no-color -var "command=touch working; sleep 60"
+    "#;
+    let scene = Scene::of_program("terraform").in_ci().command(&["run", "--", "./deploy"]);
+    script(&scene, "deploy", text.trim_start());
+    let scene = scene.env("REAL", &terraform().display().to_string());
+    let scene = scene.env("OTHER", &other.path().display().to_string());
+    let mut running = scene.start().ready();
+    running.signal(Signal::SIGINT);
+    wait_until("its work", || other.path().join("working").exists().then_some(()));
+    running.signal(Signal::SIGTERM);
+    assert!(end(&mut running).is_some_and(|code| code != 0), "{}", running.stderr());
+    let said = fs::read_to_string(running.scene.path("stdout")).expect("its stdout");
+    assert_eq!(said.matches("Interrupt received").count(), 1, "{said}");
+    assert_eq!(said.matches("Two interrupts").count(), 0, "{said}");
+    assert!(running.stderr().contains("which began after the first"), "{}", running.stderr());
+    let state = fs::read_to_string(other.path().join("terraform.tfstate")).expect("a state");
+    assert!(state.contains("tainted"), "{state}");
+}
+
 /// Bash starts a background job of a script with SIGINT ignored; Terraform hears it all the same.
 #[test]
 fn what_was_ignored_at_the_start_is_heard_as_terraform_hears_it() {

@@ -505,13 +505,17 @@ async fn githubs_sequence_is_one_interrupt_whenever_the_child_ends() {
         let child = running.scene.pid_in("ready");
         running.signal(Signal::SIGINT);
         pause(Duration::from_millis(750));
+        let mut was_killed = false;
         for (signal, then) in [(Signal::SIGTERM, 250), (Signal::SIGKILL, 0)] {
             if !running.is_running() {
                 break;
             }
             running.signal(signal);
+            was_killed = signal == Signal::SIGKILL;
             pause(Duration::from_millis(then));
         }
+        // On a busy machine a quick one may be as slow as the last.
+        let code = code.filter(|_| !was_killed);
         assert_eq!(running.bare_code(), code, "{ends_after}: {}", running.stderr());
         // Killed, it leaves the lock for as long as the child lives, and to its guardian.
         while !is_gone(child) {
@@ -546,16 +550,16 @@ fn outside_ci_and_with_a_grace_githubs_sequence_is_harder() {
 
     let script = "log @/log; on SIGINT log; on SIGTERM log; ready @/ready; wait";
     let mut killing = Scene::new(script).in_ci().options(&["--grace", "900ms"]).start().ready();
+    let since = uptime();
     killing.signal(Signal::SIGINT);
     killing.scene.wait_for_log("SIGINT 1");
-    let since = uptime();
     pause(Duration::from_millis(750));
     killing.signal(Signal::SIGTERM);
     let child = killing.scene.pid_in("ready");
     wait_until("its end", || is_gone(child).then_some(()));
     let took = uptime().since(since);
     // Counted from the first signal, not from the second.
-    assert!(took >= Duration::from_millis(850) && took < Duration::from_millis(1600), "{took:?}");
+    assert!(took >= Duration::from_millis(900) && took < Duration::from_millis(1650), "{took:?}");
     assert_eq!(killing.code(), Some(137));
     assert_eq!((killing.scene.count("SIGINT"), killing.scene.count("SIGTERM")), (1, 0));
 }

@@ -214,16 +214,16 @@ impl Family {
         let received =
             Received { word: Word::Stop(signal), origin: Origin::Sent { pid: 1, uid: 1 } };
         if to_child && child_first {
-            self.overheard(signal);
+            self.overheard(signal)?;
         }
         let at_once = self.canary.ours(Uptime(self.now), received, true);
         if to_child && !child_first {
             self.now += Duration::from_millis(50);
-            self.overheard(signal);
+            self.overheard(signal)?;
         }
         let judged = at_once.or_else(|| {
             self.now = self.now.max(self.canary.deadline()?.0);
-            self.canary.due(Uptime(self.now))
+            self.canary.due(Uptime(self.now), |_| false)
         });
         let judged = judged.ok_or("a signal is lost in the canary")?;
         if judged.child_too != to_child {
@@ -232,11 +232,12 @@ impl Family {
         self.stop(signal, if to_child { Reach::ChildToo } else { Reach::UsOnly })
     }
 
-    fn overheard(&mut self, signal: StopSignal) {
+    fn overheard(&mut self, signal: StopSignal) -> Checked {
         if signal != StopSignal::Quit {
             self.have_it_already();
         }
         self.canary.its(Uptime(self.now));
+        self.feed(Event::Overheard(signal))
     }
 
     /// Somebody else has told all of them.
@@ -321,7 +322,8 @@ impl Family {
                 self.reports.push_back(Event::ChildStopped(Signal::SIGTSTP, Watch::Nobody));
             }
             Action::SuspendSelf(_) | Action::SuspendJob(_) => self.resume_is_due = true,
-            Action::ContinueGroup | Action::Thaw => {
+            Action::Thaw { goes_on: false } => {}
+            Action::ContinueGroup | Action::Thaw { goes_on: true } => {
                 if self.frozen {
                     return Err(format!("{action:?} while it must stand still"));
                 }

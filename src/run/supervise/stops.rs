@@ -35,7 +35,18 @@ pub(super) fn heed_stand_in(
     if !from_terminal {
         canary.its(uptime());
     }
-    None
+    Some(Event::Overheard(signal))
+}
+
+/// What is still to be decided on when the child has ended comes before its end.
+pub(super) fn at_the_end(
+    child: &mut Child,
+    canary: &mut Canary,
+    end: ChildEvent,
+) -> impl Iterator<Item = Event> {
+    let overheard = child.overheard_at_last().into_iter().map(Event::Overheard);
+    let stops = canary.at_the_end().map(|judged| child.event(judged));
+    stops.chain(overheard).chain([of_child(end)])
 }
 
 pub(super) fn of_child(event: ChildEvent) -> Event {
@@ -45,7 +56,7 @@ pub(super) fn of_child(event: ChildEvent) -> Event {
         ChildEvent::Exited { status, rest } => Event::ChildExited { status, rest },
         ChildEvent::TerraformGone => Event::TerraformGone,
         ChildEvent::GroupGone => Event::GroupGone,
-        ChildEvent::Overheard(Overheard { signal, .. }) => Event::Stop(signal, Reach::ChildToo),
+        ChildEvent::Overheard(Overheard { signal, .. }) => Event::Overheard(signal),
     }
 }
 
@@ -79,6 +90,9 @@ fn tell(shell: &Shell, action: Action, event: Event, child: &Child) {
                 .to_owned()
         }
         Action::ForwardSecond => format!("a second SIGINT sent to {whom}: it will exit at once"),
+        Action::Withhold(_) if *child.whom() != Whom::Nobody => {
+            format!("SIGINT sent to {whom}, which began after the first; kept from all else")
+        }
         Action::Withhold(_) => "kept from the child, which is ending already".to_owned(),
         _ => return,
     };

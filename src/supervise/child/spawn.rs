@@ -16,8 +16,8 @@ use tokio::io::unix::AsyncFd;
 use super::sys::{Announce, Hangup, ignore_the_background, restore_before_exec, watch};
 use super::terminal::Terminal;
 use super::told::Told;
-use super::{Alive, Child, Whom, group, id};
-use crate::supervise::stand_in::{Model, StandIn};
+use super::{Alive, Child, STAND_INS, Whom, group, id};
+use crate::supervise::stand_in::Model;
 
 /// Whether the child may be made the terminal's foreground.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -138,7 +138,7 @@ impl Child {
             }
         }
         let leader = pid(&started.map_err(|source| SpawnError::new(&program, source))?);
-        Ok(Self {
+        let mut child = Self {
             leader,
             terminal,
             terminal_use,
@@ -148,11 +148,16 @@ impl Child {
             told: Told::new(leader),
             last_whom: Whom::Nobody,
             rest_has_terraform: false,
-            stand_in: model.and_then(|model| StandIn::start(leader, &model)),
+            stand_in: None,
+            last_words: Vec::new(),
+            model,
+            stand_ins: STAND_INS,
             pidfd: pidfd(leader),
             sigchld,
             alive: Alive::Leader,
-        })
+        };
+        child.stand_in_again();
+        Ok(child)
     }
 }
 

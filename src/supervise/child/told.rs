@@ -54,12 +54,16 @@ impl Told {
     /// Interrupts whoever has not had it: each target; where there is none, the group, once.
     pub(super) fn interrupt(&mut self, frozen: bool) -> io::Result<Whom> {
         let targets = self.targets();
-        if targets.is_empty() {
-            return if self.group { Ok(Whom::Nobody) } else { self.interrupt_group() };
+        if targets.is_empty() && !self.group {
+            self.interrupt_group()
+        } else {
+            self.tell_new(targets, frozen)
         }
-        let is_new = |target: &ProcessId| !self.each.contains(target);
-        let new = targets.into_iter().filter(is_new).collect();
-        self.tell(new, frozen)
+    }
+
+    /// Interrupts each target that has not had it.
+    pub(super) fn interrupt_new(&mut self, frozen: bool) -> io::Result<Whom> {
+        self.tell_new(self.targets(), frozen)
     }
 
     /// The second one, which the user asked for.
@@ -106,6 +110,11 @@ impl Told {
     /// Whether there is somebody whose end can only be found by looking.
     pub(super) fn must_look(&self) -> bool {
         self.living.iter().any(|(_, pidfd)| pidfd.is_none())
+    }
+
+    fn tell_new(&mut self, mut targets: Vec<ProcessId>, frozen: bool) -> io::Result<Whom> {
+        targets.retain(|target| !self.each.contains(target));
+        self.tell(targets, frozen)
     }
 
     fn tell(&mut self, targets: Vec<ProcessId>, frozen: bool) -> io::Result<Whom> {

@@ -148,9 +148,21 @@ fn another_signal_after_one_that_reached_both_is_the_second() {
 }
 
 #[test]
-fn two_interrupts_that_reached_both_are_a_forced_end() {
-    let after = play(HOLD, &[(CTRL_C, &[]), (CTRL_C, &[]), (exited(1), &[])]);
-    assert_eq!(after.deadline(), Some(at(2).plus(SETTLE)));
+fn a_second_interrupt_by_whomever_is_a_forced_end() {
+    let theirs = Event::Overheard(Terminate);
+    // Ours and theirs; theirs, which we get, too; two of theirs, which we do not get.
+    for (first, second) in [(TERM, theirs), (theirs, theirs), (CTRL_C, theirs)] {
+        let mut supervisor = Supervisor::new(HOLD);
+        for (second, event) in (0..).zip([first, CTRL_C, second, CTRL_C]) {
+            let _told = supervisor.step(at(second), event);
+        }
+        let is_forced = first != CTRL_C;
+        assert_eq!(supervisor.step(at(4), exited(1)).is_empty(), is_forced, "{first:?}");
+        assert_eq!(supervisor.deadline(), is_forced.then_some(at(4).plus(SETTLE)));
+    }
+    let by_a_key = Event::Overheard(Quit);
+    let after = play(HOLD, &[(by_a_key, &[]), (exited(2), &[])]);
+    assert_eq!(after.deadline(), Some(at(1).plus(SETTLE)));
 }
 
 #[test]

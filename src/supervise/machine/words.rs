@@ -9,6 +9,8 @@ use crate::supervise::{ChildStatus, PassSignal, Reach, StopSignal};
 pub enum Event {
     /// We were asked to end.
     Stop(StopSignal, Reach),
+    /// The child got a stop from somebody else, whether or not we get it, too.
+    Overheard(StopSignal),
     /// We were asked to stop for a while.
     Suspend,
     /// We go on. Fed after a SIGCONT, and whenever [`Action::SuspendSelf`] has returned; whoever
@@ -69,11 +71,15 @@ pub enum Action {
     ContinueGroup,
     /// SIGSTOP to the group.
     Freeze,
-    /// SIGCONT to the group.
-    Thaw,
+    /// The freeze is over: SIGCONT to the group, unless it stands still for another reason.
+    Thaw {
+        /// Whether it goes on.
+        goes_on: bool,
+    },
     /// This signal, as it is.
     PassOn(PassSignal),
-    /// Nothing, but the user should hear that this stop was not passed on.
+    /// The child does not get this stop, of which the user should hear; but for each Terraform and
+    /// each tfwrap that began after the one before and has had none.
     Withhold(StopSignal),
     /// It is over; the lock may go.
     Finished {

@@ -153,7 +153,7 @@ impl Client {
             match action {
                 Action::Interrupt => child.body.interrupt(moment.now)?,
                 Action::Freeze => child.body.frozen = true,
-                Action::Thaw => child.body.frozen = false,
+                Action::Thaw { .. } => child.body.frozen = false,
                 Action::Kill if child.body.alive => {
                     (child.body.alive, child.reaped) = (false, true);
                     let status = ChildStatus::Signaled(9);

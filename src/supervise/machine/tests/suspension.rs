@@ -50,6 +50,17 @@ fn a_child_that_is_to_end_is_continued_however_often_it_stops() {
 }
 
 #[test]
+fn a_freeze_ends_also_where_the_child_does_not_go_on() {
+    let ends = |goes_on| Action::Thaw { goes_on };
+    let freeze: (Event, &[Action]) = (Event::Freeze, &[Action::Freeze]);
+    let stands = stopped_for_ever(Signal::SIGSTOP);
+    play(HOLD, &[freeze, (Event::Thaw, &[ends(true)])]);
+    play(HOLD, &[(stands, &[]), freeze, (Event::Thaw, &[ends(false)])]);
+    let both: &[Action] = &[ends(true), ContinueGroup];
+    play(HOLD, &[(stands, &[]), freeze, (TERM, &[Interrupt]), (Event::Thaw, both)]);
+}
+
+#[test]
 fn somebody_elses_sigstop_does_not_suspend_us() {
     play(HOLD, &[(stopped(Signal::SIGSTOP), &[]), (ChildContinued, &[])]);
 }
