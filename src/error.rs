@@ -115,6 +115,10 @@ fn store_hint(error: &StoreError) -> &'static str {
         StoreError::Unavailable { .. } => {
             "check the endpoint, the region and the network, then try again"
         }
+        StoreError::Failed(_) => "try again",
+        StoreError::NotTheStore { .. } => {
+            "check the endpoint, `HTTPS_PROXY` and `NO_PROXY`; what is between may want a login"
+        }
         StoreError::Denied(_) => {
             "allow `dynamodb:GetItem`, `dynamodb:PutItem` and `dynamodb:DeleteItem` on the lock \
              table (and `s3:ListBucket` on the state's bucket), as Terraform's S3 backend needs them"

@@ -17,6 +17,7 @@ use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
 use super::super::StoreError;
 use super::super::blocking::reason;
+use super::answer::OwnAnswers;
 use super::error::{Asked, classify};
 use crate::backend::{AssumeRole, AwsSettings, WebIdentity};
 
@@ -29,7 +30,7 @@ pub(super) fn sts(
     sdk: &SdkConfig,
     base: Option<SharedCredentialsProvider>,
 ) -> aws_sdk_sts::Client {
-    let mut config = aws_sdk_sts::config::Builder::from(sdk);
+    let mut config = aws_sdk_sts::config::Builder::from(sdk).interceptor(OwnAnswers::Sts);
     if let Some(region) = &settings.sts_region {
         config = config.region(Region::new(region.clone()));
     }
