@@ -2,6 +2,8 @@
 //!
 //! It is a claim, not a proof: a lock is held for us if its register bears one of these IDs. By that
 //! it is known, too; its name may be written in many ways, and is here for people.
+//!
+//! Its rules: `docs/protocol.md#h1-tfwrap_held`.
 
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 

@@ -19,15 +19,19 @@
 //! | what is said | [`report`], [`ci`], [`error`], [`exit_code`] |
 //! | `run` and nesting | [`held`], [`shim`], [`state_dir`] |
 //!
+//! `docs/architecture.md` has the whole map, `docs/protocol.md` the rules.
+//!
 //! # What always holds
 //!
-//! - Only `run`, `start` and `command` read the clock ([`clock`]); only [`store`] knows AWS; only
-//!   [`supervise`] makes processes.
+//! `docs/protocol.md#invariants`, and:
+//!
+//! - Only `run`, `start` and `command` read the clock ([`clock`]), and what stamps messages; only
+//!   [`store`] knows AWS; only [`supervise`] makes processes.
 //! - Nothing between acquire and release returns early.
 //! - The child is gone before the release, whoever gives the lock back.
 //! - The receipt and the guardian learn of a step before it is taken.
 //! - A record without a lease (stock Terraform's) is never taken over.
-//! - No wall-clock time decides anything.
+//! - No wall-clock time decides who holds; one tells when credentials end.
 //! - The reporter never blocks.
 //! - An unknown write is read back.
 

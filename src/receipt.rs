@@ -8,6 +8,8 @@
 //! It is replaced as a whole by a rename, so a crash of the program leaves the old one or the new
 //! one. It is not forced to the disk: after a loss of power its processes are gone anyway, and the
 //! lock goes with its lease, or with `tfwrap unlock`.
+//!
+//! Its rules: `docs/protocol.md#k2-the-file`.
 
 mod beside;
 

@@ -59,7 +59,8 @@ pub struct Register {
 
 impl Register {
     /// The one global order in which several locks are taken, so that no two runs wait for each
-    /// other: DynamoDB, then file, each by name.
+    /// other: DynamoDB, then file, then local state, each by name
+    /// (`docs/protocol.md#a6-several-locks`).
     #[must_use]
     pub fn order(&self) -> (u8, &str, [Option<&str>; 3]) {
         let aws = self.aws.as_deref();

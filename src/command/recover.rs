@@ -2,6 +2,8 @@
 //!
 //! What is dead is seen in `/proc`; where it cannot be seen, the record itself is watched for a
 //! heartbeat. A run of the same CI job may be asked to end; any other stays as it is, and is named.
+//!
+//! Its rules: `docs/protocol.md#k4-what-recover-does`.
 
 mod look;
 

@@ -2,6 +2,8 @@
 //!
 //! What is removed is exactly what was shown, by its version. Only with `--force` a holder that
 //! goes on beating in between is followed, and then only within the one tenure that was shown.
+//!
+//! Its rules: `docs/protocol.md#e6-unlock`.
 
 use std::time::Duration;
 

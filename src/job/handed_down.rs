@@ -1,4 +1,6 @@
 //! The settings that calls below a `run` inherit.
+//!
+//! Its rules: `docs/protocol.md#h2-other-variables`.
 
 use std::borrow::Cow;
 use std::ffi::OsString;

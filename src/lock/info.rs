@@ -4,6 +4,8 @@
 //! `tofu force-unlock` fails on the lock for ever. So the bytes are Go's: the seven fields in
 //! their order, no spaces, HTML-escaped (`encoding/json`), the time as RFC 3339 with nanoseconds
 //! and trailing zeros trimmed (`time.Time.MarshalJSON`).
+//!
+//! Its rules: `docs/protocol.md#f2-info`.
 
 use std::fmt::Write as _;
 

@@ -1,5 +1,5 @@
 //! The machine that keeps one lock: beats, and the fence that ends the child before anybody may
-//! take over (protocol, section 3).
+//! take over (`docs/protocol.md#the-lease`).
 //!
 //! Only an *applied* beat renews the lease, counted from before it was sent. A newer beat of our
 //! own found by reading or by a refusal gives us its version and nothing else.

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 pub const SHORTEST: Duration = Duration::from_secs(15);
 
 /// The longest lease that a first write declares, whatever was asked for: a create that was never
-/// answered may land minutes later, and nobody would beat for it (protocol, section 1). The first
-/// beat declares the full one.
+/// answered may land minutes later, and nobody would beat for it
+/// (`docs/protocol.md#r4-a-create-may-be-applied-late`). The first beat declares the full one.
 pub const FIRST: Duration = Duration::from_mins(1);
 
 /// The longest time between two beats.

@@ -1,7 +1,9 @@
-//! What stands in the registers of the waiting line, beside the lock (protocol, section 4).
+//! What stands in the registers of the waiting line, beside the lock
+//! (`docs/protocol.md#f4-the-line-register`, `docs/protocol.md#f5-tickets`).
 //!
 //! The line is advisory: it decides who may try, never who holds. A bug in it can cost order or
-//! time, never exclusion.
+//! time, never exclusion; but for what is handed on of a holder's silence ([`HandedOn`]), which is
+//! believed (`docs/protocol.md#i6-the-queue-is-advisory`).
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! The machine that gives one lock back: a conditional remove, retried for a minute.
 //!
 //! Whoever else's record is there stays untouched. The signal that ended the run does not end
-//! this (protocol, section 6).
+//! this (`docs/protocol.md#the-end-of-a-run`).
 
 use std::time::Duration;
 

@@ -32,8 +32,8 @@ use crate::supervise::guardian::{Head, LentFile};
 use crate::supervise::lent_descriptor;
 use crate::target::{LockTarget, StoreSpec};
 
-/// How long a create that was never answered may take to land (protocol, section 1), and how often
-/// is looked.
+/// How long a create that was never answered may take to land
+/// (`docs/protocol.md#r4-a-create-may-be-applied-late`), and how often is looked.
 const LANDING: Duration = Duration::from_mins(1);
 const LANDING_LOOK: Duration = Duration::from_secs(3);
 

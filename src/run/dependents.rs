@@ -3,6 +3,8 @@
 //! inherited. The door tells for certain whether anybody is inside; the receipts tell who, and what
 //! is left of those whose descriptors were all closed (a wrapper between tfwrap and Terraform may
 //! do that).
+//!
+//! Its rules: `docs/protocol.md#t6-the-holder-leaves-last`.
 
 use std::path::Path;
 use std::time::Duration;

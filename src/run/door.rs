@@ -17,6 +17,8 @@
 //!
 //! Only the holder makes the file. Who does not find it (another directory, another machine's) or
 //! may not use it (another user's) could neither take turns nor be waited for.
+//!
+//! Its rules: `docs/protocol.md#t2-the-door`.
 
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};

@@ -1,5 +1,7 @@
 //! What was resolved before a wait, looked at again after it: the lock that is held must be the
 //! one that is used.
+//!
+//! Its rules: `docs/protocol.md#what-may-change-while-we-wait`.
 
 use std::time::Duration;
 

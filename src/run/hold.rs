@@ -1,5 +1,7 @@
 //! The keeper of a `hold`: takes the locks as a run does, and keeps them until it is told to give
 //! them back, or nobody is left who could.
+//!
+//! Its rules: `docs/protocol.md#t7-hold-and-release`.
 
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;

@@ -1,4 +1,6 @@
 //! Locks that an outer tfwrap holds for us.
+//!
+//! Its rules: `docs/protocol.md#t3-coming-in`.
 
 use super::Context;
 use super::acquire::{Grant, Wait};

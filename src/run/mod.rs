@@ -1,4 +1,4 @@
-//! The shell: acquire, supervise, release. The only `select!` is in [`shell`]; nothing between
+//! The shell: acquire, supervise, release. The only `select!` that decides is in [`shell`]; nothing between
 //! acquire and release returns early.
 
 mod acquire;

@@ -51,7 +51,8 @@ pub(super) fn describe(holder: &Holder) -> String {
     }
 }
 
-/// A create that was not answered by the store may land long after (protocol, section 1).
+/// A create that was not answered by the store may land long after
+/// (`docs/protocol.md#r4-a-create-may-be-applied-late`).
 pub(super) fn late(target: &LockTarget, id: &LockId, how: LeftOpen) -> Notice {
     Notice::Warning {
         message: format!(

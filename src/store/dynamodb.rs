@@ -5,6 +5,8 @@
 //! compared in the condition of the write itself.
 //!
 //! Needs `dynamodb:GetItem`, `PutItem` and `DeleteItem`, as Terraform does, and nothing else.
+//!
+//! Its rules: `docs/protocol.md#f6-dynamodb`.
 
 use std::collections::HashMap;
 

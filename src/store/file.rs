@@ -5,6 +5,8 @@
 //! the new. The version is the content: no two writes to one key have the same bytes.
 //!
 //! All paths are resolved from a descriptor of the directory, never through a symbolic link.
+//!
+//! Its rules: `docs/protocol.md#f7-files`.
 
 use std::fmt::Write as _;
 use std::fs::{File, TryLockError};

@@ -8,6 +8,8 @@
 //!
 //! The kernel ends the lock with its last descriptor, hence it needs no lease and nobody can take
 //! it over: [`Record::lease`] stays in the holder's memory, others read `None`.
+//!
+//! Its rules: `docs/protocol.md#f8-local-state`.
 
 mod files;
 

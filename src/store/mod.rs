@@ -7,6 +7,8 @@
 //! (an error whose [`StoreError::outcome_is_unknown`] says so). An unknown write is answered by a
 //! read, never by hope. Stores do not retry by themselves: a retry after a lost reply would meet
 //! its own record and take it for a stranger's.
+//!
+//! Its rules: `docs/protocol.md#registers`.
 
 mod aws;
 mod blocking;

@@ -3,6 +3,8 @@
 //! Some signal every process that they find (GitLab's docker executor, Jenkins), or all of a name
 //! or a session (`pkill`). The stand-in stands where the child stands ([`super::stand_in`]). If it
 //! too got a signal, so did the child.
+//!
+//! Its rules: `docs/protocol.md#s6-the-stand-in`.
 
 use std::time::Duration;
 

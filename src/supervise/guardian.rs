@@ -2,15 +2,17 @@
 //!
 //! GitHub's runner on Linux kills the step's own process and nothing else: Terraform lives on,
 //! with nobody to beat for its lock or to give it back. So before the first write a second process
-//! is started. It has a session of its own, `/dev/null` for its streams and nothing else open, a
-//! name that `pkill tfwrap` does not match, and none of the variables by which runners find what a
-//! job has left. It hears on a socket how things stand. When that is closed without a word, it
+//! is started. It has a session of its own, `/dev/null` for its streams, nothing else open but what
+//! it is lent, a name that `pkill tfwrap` does not match, and none of the variables by which runners
+//! find what a job has left. It hears on a socket how things stand. When that is closed without a word, it
 //! interrupts the child once, and starts the program that keeps the locks until the child has ended
 //! and releases them then.
 //!
 //! It is also the fence of a tfwrap that is stopped or stuck: it kills the child before its lease
 //! ends. And where it was signalled itself, so probably was every process: then the child that
 //! outlives tfwrap needs no interrupt of its own.
+//!
+//! Its rules: `docs/protocol.md#the-guardian`.
 
 mod message;
 mod orphaned;

@@ -1,4 +1,6 @@
 //! The decisions: which signal the child gets, and when all of it is gone.
+//!
+//! Its rules: `docs/protocol.md#signals`.
 
 #[cfg(test)]
 mod tests;

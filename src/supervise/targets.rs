@@ -5,6 +5,8 @@
 //! tfwrap that does. So the processes below the command are looked through, down to the first that
 //! is a Terraform or a tfwrap: that one is told, nobody above it, and what is below it is its own
 //! business. Where there is none, the group is all that can be told.
+//!
+//! Its rules: `docs/protocol.md#s3-whom-an-interrupt-goes-to`.
 
 use std::collections::HashMap;
 use std::fs;

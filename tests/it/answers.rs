@@ -27,11 +27,24 @@ const PAGES: [(&str, &str); 9] = [
     (page!("200 OK", "content-type: text/html\r\n", "<html/>"), "HTTP 200 with text/html"),
     (page!("302 Found", "location: http://h/\r\n", ""), "HTTP 302 with nothing in it"),
     (page!("404 Not Found", "content-type: text/plain\r\n", "no"), "HTTP 404 with text/plain"),
-    (page!("407 Login", "content-type: text/html\r\n", "no"), "407 with text/html; the proxy wants"),
-    (page!("200 OK", "content-type: application/x-amz-json-1.0\r\n", "{\"Item\":{"), "is cut short"),
+    (
+        page!("407 Login", "content-type: text/html\r\n", "no"),
+        "407 with text/html; the proxy wants",
+    ),
+    (
+        page!("200 OK", "content-type: application/x-amz-json-1.0\r\n", "{\"Item\":{"),
+        "is cut short",
+    ),
     (page!("200 OK", "content-type: application/x-amz-json-1.0\r\n", ""), "200 with nothing in it"),
     (page!("200 OK", "x-amz-crc32: 1\r\n", "{}"), "its checksum `x-amz-crc32`"),
-    (page!("400 Bad", "x-amz-crc32: 1\r\n", "{\"__type\":\"a#ConditionalCheckFailedException\"}"), "its checksum"),
+    (
+        page!(
+            "400 Bad",
+            "x-amz-crc32: 1\r\n",
+            "{\"__type\":\"a#ConditionalCheckFailedException\"}"
+        ),
+        "its checksum",
+    ),
 ];
 
 fn key() -> LockKey {
@@ -52,7 +65,8 @@ async fn table(name: &str, proxy: &Proxy) -> DynamoTable {
 async fn what_is_not_dynamodb_is_not_believed() {
     let proxy = Proxy::before(&dynamodb().url);
     let store = table("answers-pages", &proxy).await;
-    let WriteReply::Applied(version) = store.write(&key(), &record(), &Expect::Absent).await.unwrap()
+    let WriteReply::Applied(version) =
+        store.write(&key(), &record(), &Expect::Absent).await.unwrap()
     else {
         panic!("the table was empty")
     };
@@ -130,7 +144,8 @@ async fn a_lock_whose_answers_come_without_a_body_is_found_and_given_back() {
         Rule::on("DeleteItem", Fault::EmptyReply).key("k").times(1),
     ]);
     let line = typed(&proxy, "answers-found", "");
-    Row { typed: &line, code: 0, says: &["HERE/ran"], never: &["warning"], ..Row::default() }.play();
+    Row { typed: &line, code: 0, says: &["HERE/ran"], never: &["warning"], ..Row::default() }
+        .play();
     assert_eq!(dynamodb().get_raw("answers-found", "k").await, None, "given back");
     assert_eq!(proxy.count_of("PutItem", "k"), 1, "found by a read, not written again");
 }

@@ -3,6 +3,7 @@
 mod documents;
 mod files;
 mod layers;
+mod links;
 
 use std::fs;
 use std::path::{Path, PathBuf};

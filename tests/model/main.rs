@@ -1,6 +1,6 @@
 //! A model check of the lock over the machines that the program runs: [`Acquire`], [`Keeper`],
-//! [`Release`], [`Supervisor`] and, in a world of its own, [`Queue`]. There is no second copy of the
-//! protocol here; what is modelled is the world around them.
+//! [`Release`], [`Supervisor`] and, in a world of its own, [`Queue`]. There is no second copy of
+//! `docs/protocol.md` here; what is modelled is the world around them.
 //!
 //! | module | is |
 //! | --- | --- |

@@ -3,9 +3,9 @@
 //! No clock, no I/O, no randomness of its own. The shell in [`crate::run`] sends what an
 //! [`Action`] asks for, one request at a time, and feeds back what came of it.
 //!
-//! The rules are those of the protocol: a reply is applied, refused or unknown; unknown is
-//! settled by a read; our own ID in the register means that it is ours; *refused, then absent*
-//! means that it has just come free.
+//! A reply is applied, refused or unknown (`docs/protocol.md#r2-applied-refused-unknown`); unknown is
+//! settled by a read; our own ID in the register means that it is ours; *refused, then absent* means
+//! that it has just come free (`docs/protocol.md#a2-what-an-answer-means`).
 
 mod replies;
 

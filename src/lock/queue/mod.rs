@@ -1,4 +1,5 @@
-//! The machine that waits for one lock in line: first come, first served (protocol, section 4).
+//! The machine that waits for one lock in line: first come, first served
+//! (`docs/protocol.md#the-queue`).
 //!
 //! It decides *when* [`Acquire`] may try; whether the lock becomes ours is decided by the lock
 //! register alone. One request at a time. Whatever goes wrong with the line's own registers, the

@@ -90,7 +90,9 @@ impl OwnAnswers {
         let sum = header("x-amz-crc32").and_then(|sum| sum.trim().parse::<u32>().ok());
         let why = if status == 407 {
             Why::Login
-        } else if matches!(self, Self::DynamoDb) && sum.is_some_and(|sum| sum != crc32fast::hash(body)) {
+        } else if matches!(self, Self::DynamoDb)
+            && sum.is_some_and(|sum| sum != crc32fast::hash(body))
+        {
             Why::Checksum
         } else {
             let is_own = match self {

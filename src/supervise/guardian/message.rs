@@ -1,4 +1,6 @@
 //! What tfwrap and its guardian tell each other, one datagram each.
+//!
+//! Its rules: `docs/protocol.md#g2-messages`.
 
 use std::path::PathBuf;
 
