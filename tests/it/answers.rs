@@ -106,7 +106,7 @@ async fn an_answer_without_its_body_leaves_the_outcome_unknown() {
 /// What is typed for a lock behind the proxy.
 fn typed(proxy: &Proxy, table: &str, more: &str) -> String {
     format!(
-        "tfwrap run --no-backend-lock {more} --lock 'dynamodb://{table}/k?region={REGION}&endpoint={}' -- touch HERE/ran; ls HERE/ran >&2",
+        "tfwrap --no-backend-lock {more} --lock 'dynamodb://{table}/k?region={REGION}&endpoint={}' run -- touch HERE/ran; ls HERE/ran >&2",
         proxy.url()
     )
 }

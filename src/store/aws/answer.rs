@@ -183,7 +183,7 @@ impl fmt::Display for NotTheService {
         }
         write!(f, "`{at}` is not {service}: it answered HTTP {status} with ")?;
         match &self.kind {
-            Some(kind) if kind.ends_with("json") && self.status < 300 => {
+            Some(kind) if kind.contains("json") && self.status < 300 => {
                 write!(f, "{kind} that is cut short or is no answer of {service}'s")?;
             }
             Some(kind) => f.write_str(kind)?,
