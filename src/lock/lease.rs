@@ -114,6 +114,14 @@ mod tests {
     }
 
     #[test]
+    fn a_declared_term_that_is_too_short_counts_as_the_shortest() {
+        for millis in [0, 1, 14_999, 15_000] {
+            let lease = Lease::parse(&format!(r#"{{"beat":0,"ttl":{millis}}}"#)).unwrap();
+            assert_eq!(lease.term, LeaseTerm::After(SHORTEST), "{millis}");
+        }
+    }
+
+    #[test]
     fn the_first_write_declares_a_minute_at_most() {
         let first = |term: LeaseTerm| term.first();
         assert_eq!(first(LeaseTerm::Never), LeaseTerm::After(FIRST));

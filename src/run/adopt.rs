@@ -22,7 +22,7 @@ use crate::clock::{uptime, wall};
 use crate::env::Env;
 use crate::error::Error;
 use crate::lock::keeper::{Keeper, Tenure};
-use crate::lock::lease::Lease;
+use crate::lock::lease::{FIRST, Lease};
 use crate::lock::release::ReleaseOutcome;
 use crate::lock::{Holder, LockId, Uptime};
 use crate::receipt::{Entry, Receipt};
@@ -32,9 +32,9 @@ use crate::supervise::guardian::{Head, LentFile};
 use crate::supervise::lent_descriptor;
 use crate::target::{LockTarget, StoreSpec};
 
-/// How long a create that was never answered may take to land
-/// (`docs/protocol.md#r4-a-create-may-be-applied-late`), and how often is looked.
-const LANDING: Duration = Duration::from_mins(1);
+/// How long a create that was never answered is looked for: what lands later is over as soon
+/// (`docs/protocol.md#r4-a-create-may-be-applied-late`). And how often.
+const LANDING: Duration = FIRST;
 const LANDING_LOOK: Duration = Duration::from_secs(3);
 
 /// The numbers of our beats begin so far above those of whom we follow: a write of theirs that is

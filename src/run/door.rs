@@ -221,6 +221,15 @@ mod tests {
         assert_eq!(open(&path).enter(true).unwrap(), Entry::Inside);
     }
 
+    /// All versions on one machine meet at one door.
+    #[test]
+    fn name_and_bytes_of_a_door_are_those_of_the_protocol() {
+        let (dir, path) = place();
+        let digest = "412a4789b02cad19bacb029f5c8ec8e9b115375d82b97df1d6b15997a8e70e01";
+        assert_eq!(path, dir.path().join(format!("turn-{digest}")));
+        assert_eq!((TURN, THRESHOLD, PRESENCE), (0, 1, 2));
+    }
+
     #[test]
     fn a_copy_has_no_holder() {
         let (dir, path) = place();

@@ -2,6 +2,7 @@
 
 mod documents;
 mod files;
+mod forms;
 mod layers;
 mod links;
 
