@@ -106,7 +106,8 @@ async fn an_answer_without_its_body_leaves_the_outcome_unknown() {
 /// What is typed for a lock behind the proxy.
 fn typed(proxy: &Proxy, table: &str, more: &str) -> String {
     format!(
-        "tfwrap --no-backend-lock {more} --lock 'dynamodb://{table}/k?region={REGION}&endpoint={}' run -- touch HERE/ran; ls HERE/ran >&2",
+        "tfwrap --no-backend-lock {more} --lock 'dynamodb://{table}/k?region={REGION}&endpoint={}' \
+         run -- touch HERE/ran; ls HERE/ran >&2",
         proxy.url()
     )
 }
@@ -147,7 +148,25 @@ async fn a_lock_whose_answers_come_without_a_body_is_found_and_given_back() {
     Row { typed: &line, code: 0, says: &["HERE/ran"], never: &["warning"], ..Row::default() }
         .play();
     assert_eq!(dynamodb().get_raw("answers-found", "k").await, None, "given back");
-    assert_eq!(proxy.count_of("PutItem", "k"), 1, "found by a read, not written again");
+}
+
+#[tokio::test]
+async fn a_page_is_no_release() {
+    let proxy = Proxy::before(&dynamodb().url);
+    dynamodb().create_lock_table("answers-kept").await;
+    let (page, _) = PAGES[6];
+    proxy.plan([Rule::on("DeleteItem", Fault::Page(page)).key("k")]);
+    let line = typed(&proxy, "answers-kept", "");
+    let line = format!("export TFWRAP_RELEASE_PATIENCE=1s; {line}");
+    Row {
+        typed: &line,
+        code: 74,
+        says: &["is not DynamoDB", "finish with: aws dynamodb delete-item"],
+        never: &["released the lock"],
+        ..Row::default()
+    }
+    .play();
+    assert!(dynamodb().get_raw("answers-kept", "k").await.is_some(), "it was not done");
 }
 
 #[tokio::test]
