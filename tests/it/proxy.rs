@@ -306,7 +306,8 @@ async fn exchange(mut client: TcpStream, shared: &Shared) -> std::io::Result<()>
         Fault::Page(page) => client.write_all(page.as_bytes()).await?,
         Fault::EmptyReply => {
             upstream().await?;
-            client.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await?;
+            let head = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+            client.write_all(head.as_bytes()).await?;
         }
         Fault::Status(status, code) => client.write_all(&request.error(status, code)).await?,
     }
