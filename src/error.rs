@@ -145,18 +145,38 @@ fn store_hint(error: &StoreError) -> &'static str {
         StoreError::Unavailable { .. } => {
             "check the endpoint, the region and the network, then try again"
         }
+        StoreError::Failed(_) => "try again",
+        StoreError::NotTheStore { .. } => {
+            "check the endpoint, `HTTPS_PROXY` and `NO_PROXY`; what is between may want a login"
+        }
+        StoreError::Denied(what) if what.contains("`sts:") => {
+            "the role's trust policy must name this identity, and this identity must be allowed to \
+             assume the role; `aws sts get-caller-identity` shows who you are"
+        }
         StoreError::Denied(_) => {
             "allow `dynamodb:GetItem`, `dynamodb:PutItem` and `dynamodb:DeleteItem` on the lock \
              table (and `s3:ListBucket` on the state's bucket), as Terraform's S3 backend needs them"
         }
-        StoreError::Credentials(_) => {
-            "log in again, or set `AWS_PROFILE` or `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`; \
-             `aws sts get-caller-identity` shows who you are"
-        }
+        StoreError::Credentials(why) => credentials_hint(why),
         StoreError::Missing(_) => {
             "check name and region; a lock table has a string hash key named `LockID`"
         }
         StoreError::Misconfigured(_) => "correct the configuration named above",
+    }
+}
+
+/// A login helps only where there was one, or none of anything; elsewhere the message names what is
+/// broken.
+fn credentials_hint(why: &str) -> &'static str {
+    if why.contains("aws sso login") {
+        "log in with that command, then try again"
+    } else if why.contains("expired") {
+        "log in again (`aws sso login`, where you use it), or renew the session's keys; `aws sts \
+         get-caller-identity` shows who you are"
+    } else if why.contains("no AWS credentials were found") {
+        "set `AWS_PROFILE`, or `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`, or log in"
+    } else {
+        "`aws sts get-caller-identity` shows whether the AWS CLI finds the same, and who you are"
     }
 }
 
@@ -170,5 +190,29 @@ impl From<SettingsError> for Error {
             }
             Fault::Env | Fault::File => Self::Config { message, hint },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_login_is_advised_only_where_it_helps() {
+        let hint = |source: StoreError| {
+            Error::Store { lock: "dynamodb://t/k".to_owned(), source }.hint().unwrap_or_default()
+        };
+        let credentials = |why: &str| hint(StoreError::Credentials(why.to_owned()));
+        assert!(credentials("the AWS credentials have expired (`X`)").contains("log in again"));
+        assert!(credentials("log in: `aws sso login --profile a`").contains("that command"));
+        assert!(credentials("no AWS credentials were found; looked in: x").contains("AWS_PROFILE"));
+        for why in ["`AWS_PROFILE` names `p`, which is in no file", "cannot parse `/config`"] {
+            assert!(!credentials(why).contains("log in"), "{why}");
+        }
+        let denied = |action: &str| hint(StoreError::Denied(format!("`{action}` on it")));
+        assert!(denied("sts:AssumeRole").contains("trust policy"));
+        assert!(denied("dynamodb:PutItem").contains("lock table"));
+        let page = StoreError::NotTheStore { detail: String::new(), sent: true };
+        assert!(hint(page).contains("NO_PROXY"));
     }
 }

@@ -50,9 +50,11 @@ pub fn of_error(error: &Error) -> u8 {
 
 fn of_store(error: &StoreError) -> u8 {
     match error {
-        StoreError::Throttled(_) | StoreError::Unavailable { .. } | StoreError::Missing(_) => {
-            UNAVAILABLE
-        }
+        StoreError::Throttled(_)
+        | StoreError::Unavailable { .. }
+        | StoreError::Failed(_)
+        | StoreError::NotTheStore { .. }
+        | StoreError::Missing(_) => UNAVAILABLE,
         StoreError::Denied(_) | StoreError::Credentials(_) => DENIED,
         StoreError::Misconfigured(_) => CONFIG,
     }

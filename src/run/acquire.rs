@@ -19,7 +19,7 @@ use crate::lock::line::{Slot, Waiter};
 use crate::lock::queue::{Action, Event, Queue};
 use crate::lock::{Holder, LockId, LockInfo, LockKey, Uptime};
 use crate::report::Notice;
-use crate::store::{Record, RecordVersion, Registers};
+use crate::store::{LeftOpen, Record, RecordVersion, Registers};
 use crate::supervise::StopSignal;
 use crate::target::LockTarget;
 
@@ -35,8 +35,8 @@ pub(super) struct Grant {
     /// None where it must be found out first.
     pub(super) version: Option<RecordVersion>,
     pub(super) since: Uptime,
-    /// A create of ours was never answered and may still land after the release.
-    pub(super) may_still_appear: bool,
+    /// How a create of ours was answered that may still land after the release.
+    pub(super) left_open: Option<LeftOpen>,
 }
 
 /// What goes into the lock info of every lock of a run.
@@ -267,18 +267,18 @@ impl<'a> Attempt<'a> {
     }
 
     fn warn_of_late_ones(&self, shell: &Shell) {
-        if self.machine.acquire().may_still_appear() {
-            shell.say(late(self.target, &self.id));
+        if let Some(how) = self.machine.acquire().left_open() {
+            shell.say(late(self.target, &self.id, how));
         }
     }
 
     /// What an interrupted wait may leave behind, in words.
     fn leftover(&self, held: bool) -> String {
-        if held || !self.machine.acquire().may_still_appear() {
+        let Some(how) = self.machine.acquire().left_open().filter(|_| !held) else {
             return ", nothing is left behind".to_owned();
-        }
+        };
         format!(
-            "; the lock `{}` with ID {} may still appear, since a request was never answered: if \
+            "; the lock `{}` with ID {} may still appear, since a request was {how}: if \
              it does, remove it with: {}",
             self.target.url(),
             self.id,
@@ -301,7 +301,7 @@ impl<'a> Attempt<'a> {
             id: self.id.clone(),
             version: Some(won.version.clone()),
             since: uptime(),
-            may_still_appear: self.machine.acquire().may_still_appear(),
+            left_open: self.machine.acquire().left_open(),
         };
         let keeper = self.lease.map(|(term, lease)| {
             let Won { version, since, answered } = won;

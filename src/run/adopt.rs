@@ -203,7 +203,7 @@ async fn keep(
         id: id.clone(),
         version: None,
         since: known.renewed(),
-        may_still_appear: false,
+        left_open: None,
     };
     if let StoreSpec::LocalState { path } = &grant.target.store {
         let lent = head.files.iter().find(|file| file.id == id.0 && !file.door);
@@ -278,7 +278,7 @@ async fn catch(
             let since = uptime().minus(age(&stored));
             let (id, version) = (entry.id.clone(), Some(stored.version));
             let (target, store) = (target.clone(), store.clone());
-            let grant = Grant { target, store, id, version, since, may_still_appear: false };
+            let grant = Grant { target, store, id, version, since, left_open: None };
             shell.keep(Kept::new(grant, None));
             let outcomes = release::all(shell, None, true).await;
             let is_left = outcomes.iter().any(|it| matches!(it, ReleaseOutcome::Unconfirmed(_)));

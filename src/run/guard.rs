@@ -214,7 +214,7 @@ impl Guard {
         for kept in kept {
             let mut tenure = CaseTenure::asked(&kept.grant.id);
             tenure.granted = true;
-            tenure.unanswered = kept.grant.may_still_appear;
+            tenure.unanswered = kept.grant.left_open.is_some();
             tenure.renewed = millis(kept.grant.since.0);
             if let Some(keeper) = &kept.keeper {
                 let (renewed, term) = keeper.renewed();

@@ -84,7 +84,7 @@ pub(super) async fn inherit(
             id: id.clone(),
             version: Some(version.clone()),
             since,
-            may_still_appear: false,
+            left_open: None,
         };
         // Found by reading, the lease is of unknown age: no child before an answered beat.
         let tenure =

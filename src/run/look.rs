@@ -62,7 +62,7 @@ pub(super) async fn ask<T>(
             }
         };
         match answered {
-            Err(error) if error.is_transient() && uptime() < until => {
+            Err(error) if error.is_worth_another_try() && uptime() < until => {
                 super::pause(shell, uptime().plus(RETRY).min(until)).await?;
             }
             answered => return Ok(answered),

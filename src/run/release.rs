@@ -70,7 +70,7 @@ pub(super) async fn all(
         {
             door::remove(dir, &grant.id);
         }
-        if grant.may_still_appear {
+        if grant.left_open.is_some() {
             shell.guard.may_return(&grant.id);
         } else if !matches!(outcome, ReleaseOutcome::Unconfirmed(_)) {
             shell.guard.forget(&grant.id);
@@ -140,8 +140,8 @@ fn tell(shell: &Shell, grant: &Grant, outcome: &ReleaseOutcome, worth_saying: bo
                 held: uptime().since(grant.since),
                 worth_saying,
             });
-            if grant.may_still_appear {
-                shell.say(late(&grant.target, id));
+            if let Some(how) = grant.left_open {
+                shell.say(late(&grant.target, id, how));
             }
         }
         ReleaseOutcome::AlreadyGone => shell.say(loss(&lock, id, None)),

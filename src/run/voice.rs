@@ -11,7 +11,7 @@ use crate::lock::acquire::Acquire;
 use crate::lock::queue::Queue;
 use crate::lock::{Holder, LockId, Uptime};
 use crate::report::{Cadence, Notice, clean, describe_holder};
-use crate::store::{Record, StoreError};
+use crate::store::{LeftOpen, Record, StoreError};
 use crate::target::LockTarget;
 
 pub(super) fn no_line(target: &LockTarget, error: &StoreError) -> Notice {
@@ -51,12 +51,12 @@ pub(super) fn describe(holder: &Holder) -> String {
     }
 }
 
-/// A create that was never answered may land long after
+/// A create that was not answered by the store may land long after
 /// (`docs/protocol.md#r4-a-create-may-be-applied-late`).
-pub(super) fn late(target: &LockTarget, id: &LockId) -> Notice {
+pub(super) fn late(target: &LockTarget, id: &LockId, how: LeftOpen) -> Notice {
     Notice::Warning {
         message: format!(
-            "a request for the lock `{}` was never answered: it may still appear with our ID {id}",
+            "a request for the lock `{}` was {how}: it may still appear with our ID {id}",
             target.url()
         ),
         hint: Some(format!("if it does, remove it with: {}", target.unlock_command(id))),

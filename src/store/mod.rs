@@ -110,13 +110,25 @@ pub enum StoreError {
     /// The store asks for fewer requests; nothing was applied.
     #[error("the store is throttling: {0}")]
     Throttled(String),
-    /// No usable answer: connection, time-out, 5xx. A write may or may not have been applied
+    /// No answer: connection, time-out. A write may or may not have been applied
     /// (`sent` is false where the request certainly never left, such as a refused connection).
     #[error("{detail}")]
     Unavailable {
         /// What went wrong.
         detail: String,
         /// Whether the request may have reached the store.
+        sent: bool,
+    },
+    /// The store answered that it failed (5xx). A write may have been applied.
+    #[error("{0}")]
+    Failed(String),
+    /// Something else answered (a proxy, a login page, a wrong address), or the answer was damaged
+    /// on its way.
+    #[error("{detail}")]
+    NotTheStore {
+        /// Who, and what it answered.
+        detail: String,
+        /// Whether the request may have been passed on to the store.
         sent: bool,
     },
     /// The identity lacks a permission; names the action where known, such as `dynamodb:PutItem`.
@@ -133,17 +145,62 @@ pub enum StoreError {
     Misconfigured(String),
 }
 
+/// How a write was answered that may have been applied, in words that follow "it was".
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LeftOpen {
+    /// By something that is not the store.
+    ByAnother,
+    /// With a failure.
+    Failed,
+    /// Not at all.
+    Unanswered,
+}
+
+impl std::fmt::Display for LeftOpen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::ByAnother => "answered by something else only",
+            Self::Failed => "answered with an error only",
+            Self::Unanswered => "never answered",
+        })
+    }
+}
+
 impl StoreError {
     /// Whether trying again may help without anyone doing something about it.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Throttled(_) | Self::Unavailable { .. })
+        matches!(
+            self,
+            Self::Throttled(_)
+                | Self::Unavailable { .. }
+                | Self::Failed(_)
+                | Self::NotTheStore { .. }
+        )
+    }
+
+    /// The same of a store that never answered before: no login page goes away by being asked
+    /// again.
+    #[must_use]
+    pub fn is_worth_another_try(&self) -> bool {
+        self.is_transient() && !matches!(self, Self::NotTheStore { .. })
     }
 
     /// Whether a write that ended so may have been applied nevertheless.
     #[must_use]
     pub fn outcome_is_unknown(&self) -> bool {
-        matches!(self, Self::Unavailable { sent: true, .. })
+        self.left_open().is_some()
+    }
+
+    /// How a write that may have been applied nevertheless was answered.
+    #[must_use]
+    pub fn left_open(&self) -> Option<LeftOpen> {
+        match self {
+            Self::Unavailable { sent: true, .. } => Some(LeftOpen::Unanswered),
+            Self::Failed(_) => Some(LeftOpen::Failed),
+            Self::NotTheStore { sent: true, .. } => Some(LeftOpen::ByAnother),
+            _ => None,
+        }
     }
 }
 

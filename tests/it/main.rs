@@ -1,6 +1,7 @@
 //! Integration tests: real servers, real files, real `terraform`.
 
 mod aftermath;
+mod answers;
 mod around;
 mod aws_settings;
 mod canary;

@@ -41,6 +41,10 @@ pub(crate) enum Fault {
     HoldThen(Box<Self>),
     /// It is done after this long.
     Delay(Duration),
+    /// It is not done; something else answers with this, head and all.
+    Page(&'static str),
+    /// It is done, but the reply has lost its body.
+    EmptyReply,
     /// It is not done; this status and error code come back.
     Status(u16, &'static str),
 }
@@ -298,6 +302,12 @@ async fn exchange(mut client: TcpStream, shared: &Shared) -> std::io::Result<()>
         Fault::Delay(time) => {
             tokio::time::sleep(time).await;
             client.write_all(&upstream().await?).await?;
+        }
+        Fault::Page(page) => client.write_all(page.as_bytes()).await?,
+        Fault::EmptyReply => {
+            upstream().await?;
+            let head = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+            client.write_all(head.as_bytes()).await?;
         }
         Fault::Status(status, code) => client.write_all(&request.error(status, code)).await?,
     }

@@ -105,11 +105,9 @@ fn a_proxy_is_read_as_go_reads_it() {
     ] {
         assert_eq!(shown(text).as_deref(), Some(expected), "{text}");
     }
-    for text in [
-        " http://proxy.test:3128",
-        "http://proxy.test:3128\n",
-        "http://a%zz:b@proxy.test:3128",
-    ] {
+    for text in
+        [" http://proxy.test:3128", "http://proxy.test:3128\n", "http://a%zz:b@proxy.test:3128"]
+    {
         assert_eq!(shown(text), None, "{text}");
     }
     let url = |text: &str| proxy(text).map(|proxy| proxy.url());

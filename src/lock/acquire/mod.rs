@@ -15,7 +15,7 @@ use super::jitter::Jitter;
 use super::lease::{Lease, LeaseTerm};
 use super::line::HandedOn;
 use super::{Holder, LockId, LockInfo, Uptime};
-use crate::store::{Record, RecordVersion, StoreError, Stored, WriteReply};
+use crate::store::{LeftOpen, Record, RecordVersion, StoreError, Stored, WriteReply};
 
 /// How long a store that never answered is tried before that is an error of its own.
 pub const FIRST_CONTACT: Duration = Duration::from_secs(10);
@@ -172,6 +172,8 @@ pub struct Acquire {
     blind: bool,
     /// How many creates were never answered nor found, so that they may still land.
     unanswered: u32,
+    /// How they were answered, at the worst.
+    left_open: Option<LeftOpen>,
     /// Before the first request was sent that may have stored our record.
     first_sent: Option<Uptime>,
     /// Whose expired lease was written over.
@@ -200,6 +202,7 @@ impl Acquire {
             reached: false,
             blind: false,
             unanswered: 0,
+            left_open: None,
             first_sent: None,
             taken_over: None,
             handed_on: None,
@@ -262,6 +265,12 @@ impl Acquire {
         self.unanswered > 0
     }
 
+    /// How that create was answered, of several at the worst.
+    #[must_use]
+    pub fn left_open(&self) -> Option<LeftOpen> {
+        self.left_open.filter(|_| self.may_still_appear())
+    }
+
     /// Counts what a waiter that left has seen, if the same record is still there: a duration, so
     /// no clock is compared.
     pub fn hand_on(&mut self, now: Uptime, before: HandedOn) {
@@ -276,6 +285,11 @@ impl Acquire {
     /// The store has answered a write beside the lock: from here on its faults are waited out.
     pub fn reached(&mut self) {
         self.reached = true;
+    }
+
+    /// Something else has answered a look beside the lock.
+    pub fn missed(&mut self, now: Uptime, error: StoreError) -> Action {
+        self.fault_or_fail(now, error, Next::Take)
     }
 
     /// When the record that was seen last may be taken over; never, without a lease.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::Uptime;
 use super::super::backoff::{HEAD, pause_after};
 use super::{Acquire, Action, FIRST_CONTACT, Next, Outcome, Seen, State, Won, is_of};
-use crate::store::{StoreError, Stored, WriteReply};
+use crate::store::{LeftOpen, StoreError, Stored, WriteReply};
 
 impl Acquire {
     pub(super) fn take(&mut self, now: Uptime) -> Action {
@@ -40,9 +40,14 @@ impl Acquire {
     /// Told to stop long enough ago: what is out now is not waited for.
     pub(super) fn break_off(&mut self) -> Action {
         if matches!(self.state, State::Taking { .. }) {
-            self.unanswered += 1;
+            self.leave_open(LeftOpen::Unanswered);
         }
         self.end(Outcome::Stopped { held: None })
+    }
+
+    fn leave_open(&mut self, how: LeftOpen) {
+        self.unanswered += 1;
+        self.left_open = self.left_open.max(Some(how));
     }
 
     pub(super) fn wake(&mut self, now: Uptime, then: Next) -> Action {
@@ -79,8 +84,11 @@ impl Acquire {
                     None => self.look(now, false),
                 }
             }
-            Err(error) if error.outcome_is_unknown() => {
-                self.unanswered += 1;
+            Err(error) => {
+                let Some(how) = error.left_open() else {
+                    return self.fault_or_fail(now, error, Next::Take);
+                };
+                self.leave_open(how);
                 if self.blind {
                     // The next create is the look; not without a pause.
                     return self.fault_or_fail(now, error, Next::Settle);
@@ -88,7 +96,6 @@ impl Acquire {
                 self.faulted(error);
                 self.look(now, true)
             }
-            Err(error) => self.fault_or_fail(now, error, Next::Take),
         }
     }
 
@@ -275,7 +282,8 @@ impl Acquire {
     }
 
     pub(super) fn fault_or_fail(&mut self, now: Uptime, error: StoreError, then: Next) -> Action {
-        let transient = error.is_transient();
+        let transient =
+            if self.reached { error.is_transient() } else { error.is_worth_another_try() };
         self.faulted(error.clone());
         if let Some(leaves_at) = self.leaves_at() {
             if self.unanswered == 0 || !transient {

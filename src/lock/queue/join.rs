@@ -49,6 +49,11 @@ impl Queue {
             Ok(current) => self.know(now, current),
             // A refused read is treated as absent: S3 answers so for what is not there.
             Err(StoreError::Denied(_)) => self.know(now, None),
+            // Nothing is written to what is not the store.
+            Err(error @ StoreError::NotTheStore { .. }) if !self.tried() => {
+                let action = self.acquire.missed(now, error);
+                return self.tries_on(Back::Join, action);
+            }
             // The lock itself will show what is wrong.
             Err(_) if !self.tried() => return self.attempt(now, Back::Join),
             Err(error) => return self.falter(now, error),

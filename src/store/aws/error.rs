@@ -7,10 +7,11 @@ use std::io;
 
 use aws_credential_types::provider::error::CredentialsError;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
-use aws_smithy_runtime_api::client::result::{DispatchFailure, SdkError};
+use aws_smithy_runtime_api::client::result::{ConnectorError, DispatchFailure, SdkError};
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
 use super::super::StoreError;
+use super::answer::NotTheService;
 use super::http::Unusable;
 
 /// A server's message is shown up to here; a signature error would bring the whole request.
@@ -40,6 +41,10 @@ where
         && let Some(error) = find::<StoreError>(error)
     {
         return unsent(error.clone());
+    }
+    if let Some(error) = find::<NotTheService>(error) {
+        let sent = error.may_have_passed_it_on();
+        return StoreError::NotTheStore { detail: error.to_string(), sent };
     }
     let Asked { action, object, .. } = asked;
     let unavailable = |what: &str, sent| StoreError::Unavailable {
@@ -78,10 +83,13 @@ fn dispatch(asked: Asked<'_>, failure: &DispatchFailure) -> StoreError {
              or `AWS_CA_BUNDLE`"
         ));
     }
+    let of_client = connector.and_then(|error| find::<hyper_util::client::legacy::Error>(error));
+    // The SDK found no endpoint, or none that is a URI: it never came to the client.
+    if of_client.is_none() && connector.is_some_and(ConnectorError::is_other) {
+        return StoreError::Misconfigured(format!("cannot ask {object} for `{action}`: {text}"));
+    }
     // Without a connection the request never left; after it, nobody knows.
-    let connected = connector
-        .and_then(|error| find::<hyper_util::client::legacy::Error>(error))
-        .is_none_or(|error| !error.is_connect());
+    let connected = of_client.is_none_or(|error| !error.is_connect());
     let detail = format!("no answer from {object} to `{action}`: {text}");
     StoreError::Unavailable { detail, sent: connected }
 }
@@ -152,10 +160,7 @@ fn service(asked: Asked<'_>, status: u16, code: Option<&str>, message: Option<&s
         _ => match status {
             429 => StoreError::Throttled(format!("{object}: {said}")),
             409 => not_applied(object, &said),
-            500.. => StoreError::Unavailable {
-                detail: format!("{object} failed to do `{action}`: {said}"),
-                sent: true,
-            },
+            500.. => StoreError::Failed(format!("{object} failed to do `{action}`: {said}")),
             401 | 403 => StoreError::Denied(format!("`{action}` on {object}: {said}")),
             301 | 307 | 308 => {
                 StoreError::Misconfigured(format!("{object} is in another region: {said}"))
@@ -175,9 +180,10 @@ fn not_applied(object: &str, said: &str) -> StoreError {
 /// The same where nothing was sent to a store: whose answer is missing is a source of credentials.
 pub(super) fn unsent(error: StoreError) -> StoreError {
     match error {
-        StoreError::Throttled(detail) | StoreError::Unavailable { detail, .. } => {
-            StoreError::Unavailable { detail, sent: false }
-        }
+        StoreError::Throttled(detail)
+        | StoreError::Failed(detail)
+        | StoreError::Unavailable { detail, .. } => StoreError::Unavailable { detail, sent: false },
+        StoreError::NotTheStore { detail, .. } => StoreError::NotTheStore { detail, sent: false },
         StoreError::Denied(_)
         | StoreError::Credentials(_)
         | StoreError::Missing(_)

@@ -4,6 +4,7 @@
 //! The clients never retry: a retry after a lost reply meets its own record and takes it for a
 //! stranger's. Every request has a time-out, for the SDK by itself waits for ever.
 
+mod answer;
 mod chain;
 mod container;
 mod credential_process;
@@ -28,6 +29,7 @@ use aws_smithy_types::timeout::TimeoutConfig;
 
 use super::StoreError;
 use crate::backend::AwsSettings;
+use answer::OwnAnswers;
 use profile::InUse;
 use wires::Wires;
 
@@ -124,7 +126,8 @@ impl AwsClients {
     pub(super) fn dynamodb(&self) -> Result<(aws_sdk_dynamodb::Client, Place), StoreError> {
         let explicit = self.settings.endpoints.dynamodb.as_deref();
         let place = self.place("DynamoDB", explicit)?;
-        let mut config = aws_sdk_dynamodb::config::Builder::from(&self.sdk);
+        let mut config =
+            aws_sdk_dynamodb::config::Builder::from(&self.sdk).interceptor(OwnAnswers::DynamoDb);
         config.set_endpoint_url(place.endpoint.clone());
         Ok((aws_sdk_dynamodb::Client::from_conf(config.build()), place))
     }
@@ -133,7 +136,8 @@ impl AwsClients {
     pub(super) fn s3(&self) -> Result<(aws_sdk_s3::Client, Place), StoreError> {
         let place = self.place("S3", self.settings.endpoints.s3.as_deref())?;
         let mut config = aws_sdk_s3::config::Builder::from(&self.sdk)
-            .force_path_style(self.settings.use_path_style);
+            .force_path_style(self.settings.use_path_style)
+            .interceptor(OwnAnswers::S3);
         config.set_endpoint_url(place.endpoint.clone());
         Ok((aws_sdk_s3::Client::from_conf(config.build()), place))
     }

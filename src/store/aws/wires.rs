@@ -10,6 +10,7 @@ use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_smithy_types::timeout::TimeoutConfig;
 
 use super::super::StoreError;
+use super::answer::OwnAnswers;
 use super::chain::{Place, Source};
 use super::profile::InUse;
 use super::session::Session;
@@ -71,7 +72,7 @@ impl Wires {
         } else {
             own
         };
-        let mut config = aws_sdk_sts::config::Builder::from(&self.sdk);
+        let mut config = aws_sdk_sts::config::Builder::from(&self.sdk).interceptor(OwnAnswers::Sts);
         if let Some(region) =
             settings.sts_region.clone().filter(|_| of_backend || endpoint.is_some())
         {

@@ -14,7 +14,7 @@ async fn credentials_that_do_not_work_are_77_with_a_hint() {
     ] {
         stage.plan(&[("PutItem", Fault::Status(400, code), usize::MAX)]);
         let done = run(&mut stage.around("true")).expect_code(77);
-        says(&done, &[word, "hint: log in again", "AWS_PROFILE"]);
+        says(&done, &[word, "hint: ", "`aws sts get-caller-identity`"]);
         assert_eq!((stage.runs(), stage.info().await), (0, None));
     }
 }

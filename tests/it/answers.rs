@@ -1,0 +1,198 @@
+//! What is not DynamoDB's answer is never taken for one: neither for a lock that is had, nor for
+//! one that was given back.
+
+use std::time::{Duration, Instant};
+
+use tfwrap::lock::LockKey;
+use tfwrap::store::{
+    AwsClients, DynamoTable, Expect, Record, Registers, RemoveReply, StoreError, Timeouts,
+    WriteReply,
+};
+
+use crate::proxy::{Fault, Proxy, Rule};
+use crate::said::Row;
+use crate::servers::{REGION, aws_settings, dynamodb};
+
+macro_rules! page {
+    ($status:literal, $head:literal, $body:literal) => {
+        concat!("HTTP/1.1 ", $status, "\r\nconnection: close\r\n", $head, "\r\n", $body)
+    };
+}
+
+const LOGIN: &str = page!("403 Forbidden", "content-type: text/html\r\n", "<html>Log in</html>");
+
+/// What answers, and what is said of it.
+const PAGES: [(&str, &str); 9] = [
+    (LOGIN, "HTTP 403 with text/html; is a proxy or a login page between?"),
+    (page!("200 OK", "content-type: text/html\r\n", "<html/>"), "HTTP 200 with text/html"),
+    (page!("302 Found", "location: http://h/\r\n", ""), "HTTP 302 with nothing in it"),
+    (page!("404 Not Found", "content-type: text/plain\r\n", "no"), "HTTP 404 with text/plain"),
+    (
+        page!("407 Login", "content-type: text/html\r\n", "no"),
+        "407 with text/html; the proxy wants",
+    ),
+    (
+        page!("200 OK", "content-type: application/x-amz-json-1.0\r\n", "{\"Item\":{"),
+        "is cut short",
+    ),
+    (page!("200 OK", "content-type: application/x-amz-json-1.0\r\n", ""), "200 with nothing in it"),
+    (page!("200 OK", "x-amz-crc32: 1\r\n", "{}"), "its checksum `x-amz-crc32`"),
+    (
+        page!(
+            "400 Bad",
+            "x-amz-crc32: 1\r\n",
+            "{\"__type\":\"a#ConditionalCheckFailedException\"}"
+        ),
+        "its checksum",
+    ),
+];
+
+fn key() -> LockKey {
+    LockKey("b/k".to_owned())
+}
+
+fn record() -> Record {
+    Record { info: Some("1".to_owned()), lease: None }
+}
+
+async fn table(name: &str, proxy: &Proxy) -> DynamoTable {
+    dynamodb().create_lock_table(name).await;
+    let clients = AwsClients::new(&aws_settings(proxy.url()), Timeouts::default()).await.unwrap();
+    DynamoTable::new(&clients, name).unwrap()
+}
+
+#[tokio::test]
+async fn what_is_not_dynamodb_is_not_believed() {
+    let proxy = Proxy::before(&dynamodb().url);
+    let store = table("answers-pages", &proxy).await;
+    let WriteReply::Applied(version) =
+        store.write(&key(), &record(), &Expect::Absent).await.unwrap()
+    else {
+        panic!("the table was empty")
+    };
+    for (page, says) in PAGES {
+        proxy.plan([Rule::all(Fault::Page(page))]);
+        let read = store.read(&key()).await.unwrap_err();
+        let write = store.write(&key(), &record(), &Expect::Absent).await.unwrap_err();
+        let remove = store.remove(&key(), &version).await.unwrap_err();
+        for error in [read, write, remove] {
+            assert!(matches!(error, StoreError::NotTheStore { .. }), "{page}: {error:?}");
+            let text = error.to_string();
+            assert!(text.contains(says) && text.contains(proxy.url()), "{page}: {text}");
+            // A proxy that wants a login has passed nothing on; of the others nobody knows.
+            assert_eq!(error.outcome_is_unknown(), !page.contains("407"), "{page}: {error:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_answer_without_its_body_leaves_the_outcome_unknown() {
+    let proxy = Proxy::before(&dynamodb().url);
+    let store = table("answers-empty", &proxy).await;
+    proxy.plan([Rule::all(Fault::EmptyReply)]);
+    let error = store.write(&key(), &record(), &Expect::Absent).await.unwrap_err();
+    assert!(error.outcome_is_unknown(), "{error:?}");
+    proxy.plan([]);
+    let found = store.read(&key()).await.unwrap().expect("it was done");
+    proxy.plan([Rule::on("DeleteItem", Fault::EmptyReply)]);
+    let error = store.remove(&key(), &found.version).await.unwrap_err();
+    assert!(error.outcome_is_unknown(), "{error:?}");
+    proxy.plan([]);
+    assert_eq!(store.read(&key()).await.unwrap(), None);
+    let gone = store.remove(&key(), &found.version).await.unwrap();
+    assert!(matches!(gone, RemoveReply::Conflict(_)), "{gone:?}");
+}
+
+/// What is typed for a lock behind the proxy.
+fn typed(proxy: &Proxy, table: &str, more: &str) -> String {
+    format!(
+        "tfwrap --no-backend-lock {more} --lock 'dynamodb://{table}/k?region={REGION}&endpoint={}' \
+         run -- touch HERE/ran; ls HERE/ran >&2",
+        proxy.url()
+    )
+}
+
+#[tokio::test]
+async fn a_login_page_is_named_at_once_and_nothing_is_run() {
+    let proxy = Proxy::before(&dynamodb().url);
+    proxy.plan([Rule::all(Fault::Page(LOGIN))]);
+    let says = format!(
+        "`{}` is not DynamoDB: it answered HTTP 403 with text/html; is a proxy or a login page \
+         between?",
+        proxy.url()
+    );
+    let before = Instant::now();
+    let line = typed(&proxy, "answers-login", "");
+    Row {
+        typed: &line,
+        code: 69,
+        says: &[&says],
+        never: &["may still appear", "allow `dynamodb", "hash key", "HERE/ran", "released"],
+        ..Row::default()
+    }
+    .play();
+    assert_eq!(proxy.count("PutItem"), 0, "nothing is written to what is not the store");
+    // The control would wait ten seconds for a first answer.
+    assert!(before.elapsed() < Duration::from_secs(9), "{:?}", before.elapsed());
+}
+
+#[tokio::test]
+async fn a_lock_whose_answers_come_without_a_body_is_found_and_given_back() {
+    let proxy = Proxy::before(&dynamodb().url);
+    dynamodb().create_lock_table("answers-found").await;
+    proxy.plan([
+        Rule::on("PutItem", Fault::EmptyReply).key("k").times(1),
+        Rule::on("DeleteItem", Fault::EmptyReply).key("k").times(1),
+    ]);
+    let line = typed(&proxy, "answers-found", "");
+    Row { typed: &line, code: 0, says: &["HERE/ran"], never: &["warning"], ..Row::default() }
+        .play();
+    assert_eq!(dynamodb().get_raw("answers-found", "k").await, None, "given back");
+}
+
+#[tokio::test]
+async fn a_page_is_no_release() {
+    let proxy = Proxy::before(&dynamodb().url);
+    dynamodb().create_lock_table("answers-kept").await;
+    let (page, _) = PAGES[6];
+    proxy.plan([Rule::on("DeleteItem", Fault::Page(page)).key("k")]);
+    let line = typed(&proxy, "answers-kept", "");
+    let line = format!("export TFWRAP_RELEASE_PATIENCE=1s; {line}");
+    Row {
+        typed: &line,
+        code: 74,
+        says: &["is not DynamoDB", "finish with: aws dynamodb delete-item"],
+        never: &["released the lock"],
+        ..Row::default()
+    }
+    .play();
+    assert!(dynamodb().get_raw("answers-kept", "k").await.is_some(), "it was not done");
+}
+
+#[tokio::test]
+async fn a_failure_of_the_server_is_an_answer() {
+    let proxy = Proxy::before(&dynamodb().url);
+    dynamodb().create_lock_table("answers-failed").await;
+    proxy.plan([Rule::on("PutItem", Fault::SERVER_ERROR)]);
+    let line = typed(&proxy, "answers-failed", "--no-line --lock-timeout 1s");
+    Row {
+        typed: &line,
+        code: 69,
+        says: &["was answered with an error only: it may still appear", "aws dynamodb delete-item"],
+        never: &["never answered"],
+        ..Row::default()
+    }
+    .play();
+}
+
+#[tokio::test]
+async fn what_cannot_be_asked_is_not_tried_again() {
+    // Not a URI: the SDK never comes to its client, and nothing was sent.
+    let settings = aws_settings("127.0.0.1:8000");
+    let asked = async {
+        let clients = AwsClients::new(&settings, Timeouts::default()).await?;
+        DynamoTable::new(&clients, "t")?.write(&key(), &record(), &Expect::Absent).await
+    };
+    let error = asked.await.unwrap_err();
+    assert!(matches!(error, StoreError::Misconfigured(_)), "{error:?}");
+}
