@@ -133,9 +133,11 @@ fn file_hint(error: &StoreError) -> Option<&'static str> {
         }
         StoreError::Missing(_) => Some("make the directory, or name another path"),
         // It says what is wrong with it; the others are of services.
-        StoreError::Misconfigured(_) | StoreError::Throttled(_) | StoreError::Credentials(_) => {
-            None
-        }
+        StoreError::Misconfigured(_)
+        | StoreError::Throttled(_)
+        | StoreError::Failed(_)
+        | StoreError::NotTheStore { .. }
+        | StoreError::Credentials(_) => None,
     }
 }
 
