@@ -116,7 +116,7 @@ impl OwnAnswers {
             Why::Other
         };
         let kind = if body.is_empty() { None } else { header("content-type") };
-        let kind = kind.map(|kind| essence(kind)).filter(|kind| !kind.is_empty());
+        let kind = kind.map(essence).filter(|kind| !kind.is_empty());
         Err(NotTheService {
             service: self,
             at: at.to_owned(),
