@@ -227,7 +227,8 @@ impl Keeper {
     }
 
     fn beat(&mut self, now: Uptime) -> Action {
-        self.sent_beat += 1;
+        // Never the same twice, also after a record that was damaged to the highest number.
+        self.sent_beat = self.sent_beat.wrapping_add(1);
         self.state = State::Beating { sent: now };
         if self.last_call().is_some_and(|last| now >= last) {
             self.term = LeaseTerm::Never;

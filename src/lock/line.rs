@@ -22,6 +22,24 @@ pub const TICKET_TTL: Duration = Duration::from_mins(1);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ticket(pub u64);
 
+/// No ticket bears a number as high as this: a line that says so is damaged. Far above what is ever
+/// counted to, far below where counting overflows, and exact for every reader of JSON.
+const NEVER_REACHED: u64 = 1 << 53;
+
+impl Ticket {
+    /// The one this far behind, if there can be one.
+    #[must_use]
+    pub fn behind(self, places: u64) -> Option<Self> {
+        self.0.checked_add(places).filter(|number| *number < NEVER_REACHED).map(Self)
+    }
+
+    /// The `next` or `head` of a line that ends or goes on behind it.
+    #[must_use]
+    pub fn passed(self) -> u64 {
+        self.0.saturating_add(1)
+    }
+}
+
 /// A register that takes part in taking one lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Slot {
@@ -113,17 +131,23 @@ impl Line {
         self.next <= self.head
     }
 
-    /// Reads the record; nothing for what is no line.
+    /// Reads the record; nothing for what is no line, or a damaged one: whoever joins writes it anew.
     #[must_use]
     pub fn of(record: &Record) -> Option<Self> {
-        parse(record)
+        parse(record).filter(|line: &Self| line.next.max(line.head) < NEVER_REACHED)
+    }
+
+    /// The ticket to be taken next.
+    #[must_use]
+    pub fn end(&self) -> Ticket {
+        Ticket(self.next.max(self.head))
     }
 
     /// The record to store: signed, and counted up.
     #[must_use]
     pub fn signed(mut self, writer: &LockId) -> Record {
         self.writer.clone_from(&writer.0);
-        self.count += 1;
+        self.count = self.count.wrapping_add(1);
         record(&self)
     }
 }

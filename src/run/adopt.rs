@@ -214,7 +214,7 @@ async fn keep(
         shell.keep(Kept::new(grant, None));
         return Ok(());
     }
-    let lease = Lease { term: known.term(), beat: known.beat + BEAT_STRIDE };
+    let lease = Lease { term: known.term(), beat: known.beat.wrapping_add(BEAT_STRIDE) };
     let tenure = Tenure {
         id,
         info: None,

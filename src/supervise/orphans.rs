@@ -35,6 +35,10 @@ impl Orphans {
         if !self.own_group {
             return !self.leader.is_alive();
         }
+        // No group of ours: by these numbers the kernel means our own group, or every process.
+        if self.leader.pid().as_raw() <= 1 {
+            return true;
+        }
         // A group keeps its number from being given anew. So once another process has it, nothing
         // of this group is left, even if that one leads a group in the same session.
         if Stat::of(self.leader.pid()).is_some_and(|stat| self.leader.was_before(stat)) {

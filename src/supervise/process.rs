@@ -85,7 +85,8 @@ impl ProcessId {
     /// # Errors
     /// When the signal is refused.
     pub fn signal(self, signal: Signal) -> io::Result<bool> {
-        let Some(pid) = rustix::process::Pid::from_raw(self.pid) else { return Ok(false) };
+        let pid = Some(self.pid).filter(|pid| *pid > 0).and_then(rustix::process::Pid::from_raw);
+        let Some(pid) = pid else { return Ok(false) };
         // The handle names one process for ever; which one is looked at after it was opened.
         let handle = pidfd_open(pid, PidfdFlags::empty());
         if !self.is_alive() {
@@ -109,9 +110,9 @@ impl ProcessId {
 }
 
 /// Whether any process has this number, a zombie included. The kernel tells that of processes, too,
-/// that are not ours to signal or that `/proc` hides.
+/// that are not ours to signal or that `/proc` hides. By a number below 1 it would mean many.
 fn exists(pid: Pid) -> bool {
-    kill(pid, None) != Err(nix::Error::ESRCH)
+    pid.as_raw() > 0 && kill(pid, None) != Err(nix::Error::ESRCH)
 }
 
 /// How a process stands to signals (`proc_pid_status(5)`); to none in any way once it is gone.
@@ -293,6 +294,21 @@ mod tests {
         assert!(!id.is_alive(), "a zombie");
         child.wait().unwrap();
         assert!(!id.signal(Signal::SIGTERM).unwrap());
+    }
+
+    /// The signal is one that nobody sees, if it were sent after all.
+    #[test]
+    fn a_number_that_means_many_processes_in_a_damaged_receipt_means_none() {
+        for pid in [0, -1, i32::MIN, -getpid().as_raw()] {
+            let id = ProcessId { pid, born: None };
+            assert!(!id.is_alive(), "{pid}");
+            assert!(!id.signal(Signal::SIGURG).unwrap(), "{pid}");
+        }
+        for pid in [1, 0, -1, i32::MIN] {
+            let leader = ProcessId { pid, born: None };
+            let orphans = crate::supervise::Orphans { leader, session: 0, own_group: true };
+            assert!(orphans.are_gone(), "{pid}");
+        }
     }
 
     #[test]

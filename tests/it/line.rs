@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
+use aws_sdk_dynamodb::types::AttributeValue;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
@@ -78,6 +79,13 @@ impl Stage {
             serde_json::from_str::<serde_json::Value>(value.as_s().ok()?).ok()?["next"].as_u64()
         });
         lines.max().unwrap_or(0)
+    }
+
+    /// Puts a register of the line there.
+    async fn put(&self, key: &str, text: &str) {
+        let item = [("LockID", key), ("Tfwrap", text)];
+        let item = item.map(|(name, value)| (name.to_owned(), AttributeValue::S(value.to_owned())));
+        dynamodb().put_raw(&self.table, item.into()).await;
     }
 
     async fn ticket(&self, n: u64) -> bool {
@@ -200,6 +208,31 @@ async fn who_times_out_or_is_interrupted_leaves_no_ticket_and_holds_up_nobody() 
     assert!(took <= DEAD, "it took {took:?}");
     patient.finish().expect_code(0);
     assert_eq!(stage.keys().await, ["state.tfwrap/line"]);
+}
+
+/// As damage leaves it, or a weekend of waiters that died.
+#[tokio::test]
+async fn a_damaged_line_is_passed_in_time_and_mended() {
+    let stage = Stage::new("damaged").await;
+    let line = "state.tfwrap/line".to_owned();
+    let ticket = |n: u64| format!("state.tfwrap/ticket/{n}");
+    for n in 999_400..1_000_000 {
+        stage.put(&ticket(n), r#"{"id":"gone","beat":1}"#).await;
+    }
+    for (next, reads) in [(1_000_000, 1_200), (2_000_000, 600), (u64::MAX, 40)] {
+        stage.put(&line, &format!(r#"{{"next":{next},"head":0}}"#)).await;
+        let (since, before) = (uptime(), stage.proxy.count("GetItem"));
+        let run = stage.run(&["--lock-timeout", "1m"], "exit 0").finish().expect_code(0);
+        assert_eq!(run.stderr.matches("error").count(), 0, "{}", run.stderr);
+        let took = uptime().since(since);
+        assert!(took <= DEAD + SLACK * 2, "{next}: it took {took:?}");
+        let asked = stage.proxy.count("GetItem") - before;
+        assert!(asked <= reads, "{next}: {asked} reads");
+        // The next one finds nobody before it.
+        let before = stage.proxy.count("GetItem");
+        stage.run(&[], "exit 0").finish().expect_code(0);
+        assert_eq!(stage.proxy.count("GetItem") - before, 1, "{next}: mended");
+    }
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::super::Uptime;
 use super::super::line::{Line, Slot, TICKET_BEAT, Ticket, Waiter};
-use super::{Action, Back, Mine, Phase, Queue, TRIES};
+use super::{Action, Back, JOINS, Mine, Phase, Queue, TRIES};
 use crate::store::{Expect, RecordVersion, StoreError, Stored, WriteReply};
 
 impl Queue {
@@ -54,11 +54,15 @@ impl Queue {
             Err(error) => return self.falter(now, error),
         }
         // With no time to wait there is nothing to stand in line for.
-        if (self.line.is_empty() || now >= self.give_up_at) && !self.tried() {
+        if now >= self.give_up_at || (self.line.is_empty() && !self.tried()) {
             return self.attempt(now, Back::Join);
         }
+        self.joins += 1;
+        if self.joins > JOINS {
+            return self.without_line(now, None);
+        }
         self.tries = 0;
-        self.claim(Ticket(self.line.next.max(self.line.head)))
+        self.claim(self.line.end())
     }
 
     /// The line does not work for now: compete by backoff.
@@ -87,8 +91,14 @@ impl Queue {
                 self.have(now, ticket, stored.version)
             }
             Ok(WriteReply::Conflict(_)) => {
+                // Those who join beside us took the next few; many more stand above a `next` that
+                // was lost, and are passed in growing strides.
+                let stride = 1 << self.joins.saturating_sub(2).min(52);
                 self.tries += 1;
-                if self.tries > TRIES { self.open() } else { self.claim(Ticket(ticket.0 + 1)) }
+                match ticket.behind(stride) {
+                    Some(further) if self.tries <= TRIES => self.claim(further),
+                    _ => self.open(),
+                }
             }
             Err(error) if error.outcome_is_unknown() => {
                 self.ask(Phase::SettlingClaim(ticket), Action::Read(Slot::Ticket(ticket)))
@@ -130,11 +140,11 @@ impl Queue {
 
     pub(super) fn raise(&mut self, ticket: Ticket) -> Action {
         let mut line = self.line.clone();
-        line.next = ticket.0 + 1;
+        line.next = ticket.passed();
         if let Some(mine) = &mut self.mine {
             mine.plans = line.plans.0;
         }
-        line.plans.0 += u64::from(self.waiter.is_plan());
+        line.plans.0 = line.plans.0.saturating_add(u64::from(self.waiter.is_plan()));
         self.write_line(Phase::Raising, line)
     }
 
@@ -148,9 +158,9 @@ impl Queue {
         let Some(mine) = &self.mine else { return self.open() };
         match reply {
             Ok(WriteReply::Applied(version)) => {
-                self.line.next = mine.ticket.0 + 1;
-                self.line.plans.0 = mine.plans + u64::from(self.waiter.is_plan());
-                self.line.count += 1;
+                self.line.next = mine.ticket.passed();
+                self.line.plans.0 = mine.plans.saturating_add(u64::from(self.waiter.is_plan()));
+                self.line.count = self.line.count.wrapping_add(1);
                 self.line.writer.clone_from(&self.id.0);
                 self.line_version = Some(version);
                 self.queue(now)
@@ -171,7 +181,7 @@ impl Queue {
     pub(super) fn reconsider_raise(&mut self, now: Uptime, current: Option<Stored>) -> Action {
         let Some(ticket) = self.mine.as_ref().map(|mine| mine.ticket) else { return self.open() };
         self.know(now, current);
-        let by_us = self.line.writer == self.id.0 && self.line.next == ticket.0 + 1;
+        let by_us = self.line.writer == self.id.0 && self.line.next == ticket.passed();
         if by_us {
             return self.queue(now);
         }

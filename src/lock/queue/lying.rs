@@ -146,12 +146,8 @@ impl Queue {
 
     /// Nobody between us and below `ticket` wants the lock.
     fn walk_on(&mut self, now: Uptime, ticket: Ticket) -> Action {
-        let ours = self.mine.as_ref().map_or(0, |mine| mine.ticket.0);
-        if ticket.0 <= self.line.head {
+        if ticket.0 <= self.line.head || self.have_passed(ticket) >= LONGEST_WALK {
             return self.attempt(now, Back::Passing);
-        }
-        if ours - ticket.0 >= LONGEST_WALK {
-            return self.attempt(now, Back::Barging);
         }
         if let Some(lying) = &mut self.lying {
             lying.walked = Some(ticket);

@@ -5,6 +5,8 @@
 //! register alone. One request at a time. Whatever goes wrong with the line's own registers, the
 //! lock is still competed for by backoff.
 
+#[cfg(test)]
+mod damaged_tests;
 mod join;
 mod lying;
 #[cfg(test)]
@@ -24,13 +26,21 @@ use crate::store::{Expect, Record, RecordVersion, RemoveReply, StoreError, Store
 /// ours, unless one of those waiters says that it sees it, too.
 const LEFT_LYING: Duration = Duration::from_secs(10);
 
-/// How far down the line is read before a lock left lying is tried: longer runs of the dead are
-/// not thought of, and each read takes its time.
+/// How far down the line is read, at the most, for somebody who lives: longer runs of the dead and
+/// of those that left are passed over unseen, for each read takes its time. Who lives further down
+/// loses its place before us, nothing else.
 const LONGEST_WALK: u64 = 500;
+
+/// How late the other looks may come for the sake of those reads.
+const LATE: Duration = Duration::from_secs(1);
 
 /// How often a register of the line may refuse or not answer before the line is left alone for
 /// this step.
 const TRIES: u32 = 8;
+
+/// How often joining may begin anew before the line is left alone: others were quicker, or the line
+/// is damaged.
+const JOINS: u32 = 32;
 
 /// How often the remove of our own ticket is tried: it stands in the way of those behind it, but a
 /// lock that is ours by now must not wait for it.
@@ -195,6 +205,8 @@ pub struct Queue {
     /// How many records were sent to the lock's register.
     attempts: u64,
     tries: u32,
+    /// How often joining the line had to begin anew.
+    joins: u32,
     /// Since when we are told to stop.
     stopped: Option<Uptime>,
 }
@@ -233,6 +245,7 @@ impl Queue {
             in_turn: true,
             attempts: 0,
             tries: 0,
+            joins: 0,
             stopped: None,
         }
     }

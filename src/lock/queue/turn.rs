@@ -132,12 +132,12 @@ impl Queue {
         let mut line = self.line.clone();
         if matches!(outcome, Outcome::Granted(_)) {
             if self.in_turn {
-                let plans = mine.plans + u64::from(self.waiter.is_plan());
-                line.head = line.head.max(mine.ticket.0 + 1);
+                let plans = mine.plans.saturating_add(u64::from(self.waiter.is_plan()));
+                line.head = line.head.max(mine.ticket.passed());
                 line.plans.1 = line.plans.1.max(plans);
             }
-            line.next = line.next.max(mine.ticket.0 + 1);
-            line.turns += 1;
+            line.next = line.next.max(mine.ticket.passed());
+            line.turns = line.turns.wrapping_add(1);
             line.seen = None;
         } else if let Some(seen) = self.acquire.observation() {
             line.seen = Some(seen);

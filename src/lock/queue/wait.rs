@@ -6,7 +6,7 @@ use super::super::Uptime;
 use super::super::acquire;
 use super::super::backoff::{BEHIND, FAR_LOOK, SURVEY_LEAST, SURVEY_MOST};
 use super::super::line::{Slot, TICKET_BEAT, TICKET_TTL, Ticket, Waiter};
-use super::{Action, Back, Phase, Queue, RETRY, Watched};
+use super::{Action, Back, LATE, LONGEST_WALK, Phase, Queue, RETRY, Watched};
 use crate::store::{Expect, StoreError, Stored, WriteReply};
 
 impl Queue {
@@ -15,7 +15,7 @@ impl Queue {
     pub fn ahead(&self) -> Option<u64> {
         self.mine.as_ref()?;
         // Without anything to watch before us we are at the head.
-        let before = self.watched.as_ref().map_or(0, |watched| watched.ticket.0 + 1);
+        let before = self.watched.as_ref().map_or(0, |watched| watched.ticket.passed());
         Some(before.saturating_sub(self.line.head))
     }
 
@@ -43,6 +43,7 @@ impl Queue {
     pub(super) fn queue(&mut self, now: Uptime) -> Action {
         (self.lock_due, self.moved, self.hold) = (now, now, Duration::ZERO);
         (self.watched, self.lying) = (None, None);
+        self.joins = 0;
         self.survey_later(now);
         self.place(now)
     }
@@ -92,9 +93,11 @@ impl Queue {
         self.sleep_on(now)
     }
 
-    /// Looks at the nearest place before `ticket`; with none left, we are at the head.
+    /// Looks at the nearest place before `ticket`, when nothing else is more urgent; with none left,
+    /// we are at the head. So we are behind many places that nobody stands on: such a line is
+    /// damaged, or was deserted long ago, and our turn moves its head past all of them.
     pub(super) fn look_before(&mut self, now: Uptime, ticket: Ticket) -> Action {
-        if ticket.0 <= self.line.head {
+        if ticket.0 <= self.line.head || self.have_passed(ticket) >= LONGEST_WALK {
             return self.be_head(now);
         }
         let before = Ticket(ticket.0 - 1);
@@ -102,7 +105,12 @@ impl Queue {
         let version =
             self.watched.take().filter(|it| it.ticket == before).and_then(|it| it.version);
         self.watched = Some(Watched { ticket: before, version, due: now });
-        self.ask(Phase::Watching(before), Action::Read(Slot::Ticket(before)))
+        self.sleep_on(now)
+    }
+
+    /// How many places from ours down to this one are known to be of no account.
+    pub(super) fn have_passed(&self, ticket: Ticket) -> u64 {
+        self.mine.as_ref().map_or(0, |mine| mine.ticket.0.saturating_sub(ticket.0))
     }
 
     pub(super) fn sleep_on(&mut self, now: Uptime) -> Action {
@@ -123,11 +131,15 @@ impl Queue {
         if let Some(action) = self.walk(now) {
             return action;
         }
-        if let Some(watched) = self.watched.as_ref().filter(|watched| now >= watched.due) {
-            let ticket = watched.ticket;
+        // A long way down the line puts nothing else off for long.
+        let survey_due = Some(self.line_due).filter(|_| self.is_far());
+        let is_late = |due: Uptime| now >= due.plus(LATE);
+        let other_is_late = survey_due.is_some_and(is_late) || is_late(self.lock_due);
+        let watched = self.watched.as_ref().filter(|watched| now >= watched.due && !other_is_late);
+        if let Some(ticket) = watched.map(|watched| watched.ticket) {
             return self.ask(Phase::Watching(ticket), Action::Read(Slot::Ticket(ticket)));
         }
-        if self.is_far() && now >= self.line_due {
+        if survey_due.is_some_and(|due| now >= due) {
             return self.ask(Phase::Surveying, Action::Read(Slot::Line));
         }
         if now >= self.lock_due {
@@ -139,7 +151,7 @@ impl Queue {
 
     pub(super) fn beat(&mut self) -> Action {
         let Some(mine) = &self.mine else { return self.open() };
-        self.waiter.beat += 1;
+        self.waiter.beat = self.waiter.beat.wrapping_add(1);
         self.waiter.free_after = self.lying.as_ref().map(|lying| lying.turns);
         let expect = Expect::Version(mine.version.clone());
         let slot = Slot::Ticket(mine.ticket);
