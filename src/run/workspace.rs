@@ -46,11 +46,10 @@ pub(super) async fn ensure(
     Wait { give_up_at, limit }: Wait,
 ) -> Result<Ready, Error> {
     let workspace = &trap.backend.workspace;
-    if !trap.backend.listing_can_match() {
+    if let Some(why) = trap.backend.never_listed() {
         return Ok(native(&format!(
-            "Terraform never finds the workspace `{workspace}` in its listing, because the key \
-             `{}` is not in its shortest form, and locks by itself in every command",
-            trap.backend.key
+            "Terraform never finds the workspace `{workspace}` in its listing, because {why}, and \
+             locks by itself in every command"
         )));
     }
     let (mut asked, mut created) = (false, 0);

@@ -35,6 +35,9 @@ const LOCK_FILE: &str = ".lock";
 /// crash left in it is thrown away by the next writer.
 const ASIDE: &str = ".next";
 
+/// No record of ours or Terraform's is longer, in bytes.
+const LONGEST: u64 = 1 << 20;
+
 /// A holder of the advisory lock works for a few milliseconds; one that was stopped in between
 /// must not stop us for ever.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
@@ -257,13 +260,18 @@ impl Directory {
         let fail = |error: std::io::Error| io_error("read", &self.path.join(name), &error, false);
         // A pipe put in its place must not hold us up.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let mut file = match rustix::fs::openat(&self.fd, name, flags, Mode::empty()) {
+        let file = match rustix::fs::openat(&self.fd, name, flags, Mode::empty()) {
             Ok(fd) => File::from(fd),
             Err(Errno::NOENT) => return Ok(None),
             Err(error) => return Err(fail(error.into())),
         };
         let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).map_err(fail)?;
+        let length = file.take(LONGEST + 1).read_to_end(&mut bytes).map_err(fail)?;
+        if length as u64 > LONGEST {
+            let path = self.path.join(name);
+            let what = format!("`{}` is longer than any lock: it is another file", path.display());
+            return Err(StoreError::Misconfigured(what));
+        }
         Ok(Some(decode(bytes)))
     }
 
