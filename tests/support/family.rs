@@ -331,7 +331,7 @@ impl Family {
                 }
             }
             Action::Freeze => self.halted = true,
-            Action::PassOn(_) | Action::Withhold(_) | Action::Thaw { goes_on: false } => {}
+            Action::Thaw { goes_on: false } | Action::PassOn(_) | Action::Withhold(_) => {}
             Action::Finished { .. } => {
                 self.finished = true;
                 let by_itself = !self.asked && matches!(self.status, Some(ChildStatus::Exited(_)));
