@@ -27,6 +27,12 @@ pub enum BackendError {
         /// Why.
         source: io::Error,
     },
+    /// A pipe, a device or a socket stands in the place of a file.
+    #[error("`{}` is not a regular file", path.display())]
+    NotRegular {
+        /// Which.
+        path: PathBuf,
+    },
     /// A file is larger than any of its kind is.
     #[error("`{}` is larger than {limit} MiB", path.display())]
     TooLarge {
@@ -107,7 +113,9 @@ impl BackendError {
             Self::PartialBackend { init, missing, .. } => {
                 format!("run `{init} -backend-config={missing}=…` first")
             }
-            Self::Unreadable { path, .. } => format!("check `ls -l {}`", quoted(path)),
+            Self::Unreadable { path, .. } | Self::NotRegular { path } => {
+                format!("check `ls -l {}`", quoted(path))
+            }
             Self::TooLarge { path, .. } => format!("see what `{}` is", path.display()),
             Self::BadRecord { .. } => {
                 "run `terraform init -reconfigure` to write it anew".to_owned()
@@ -153,6 +161,7 @@ mod tests {
         let errors = [
             BackendError::NotInitialised { place: place(), kind: "s3".to_owned(), init: init() },
             BackendError::Unreadable { path: path.clone(), source },
+            BackendError::NotRegular { path: path.clone() },
             BackendError::TooLarge { path: path.clone(), limit: 16 },
             BackendError::BadRecord { path: path.clone(), reason: reason() },
             BackendError::BadHcl { place: place(), reason: reason() },

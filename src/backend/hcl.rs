@@ -1,13 +1,16 @@
 //! The backend that a directory's configuration declares, for a directory that is not initialised.
 //!
 //! Read only where the data directory records no backend: what `terraform init` was told beside
-//! the files is not in them. Only files in which `backend` or `cloud` can begin a block are
-//! parsed, so that a file which Terraform reads and this parser does not hardly ever matters.
+//! the files is not in them. Of the files, only the blocks in question are read. Where one is missed
+//! that Terraform sees, it refuses to run before it asks for any lock.
 
 mod json;
 mod native;
+mod scan;
 
+use std::ffi::OsString;
 use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
@@ -40,7 +43,7 @@ pub(super) fn find(dir: &Path, dialect: Dialect) -> Result<Option<Declared>, Bac
     for name in configuration_files(dir, dialect)? {
         let path = dir.join(&name);
         for declared in declared_in(&path)? {
-            if is_override(&name) {
+            if is_override(name.as_bytes()) {
                 overridden = Some(declared);
             } else if let Some(first) = &found {
                 return Err(BackendError::BadHcl {
@@ -57,14 +60,7 @@ pub(super) fn find(dir: &Path, dialect: Dialect) -> Result<Option<Declared>, Bac
 
 fn declared_in(path: &Path) -> Result<Vec<Declared>, BackendError> {
     let Some(bytes) = read::optional(path)? else { return Ok(Vec::new()) };
-    if !may_begin_block(&bytes, b"backend") && !may_begin_block(&bytes, b"cloud") {
-        return Ok(Vec::new());
-    }
-    let text = String::from_utf8(bytes).map_err(|_| BackendError::BadHcl {
-        place: format!("`{}`", path.display()),
-        reason: "it is not UTF-8".to_owned(),
-    })?;
-    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
     if path.extension().is_some_and(|extension| extension == "json") {
         json::declared(path, text)
     } else {
@@ -72,38 +68,25 @@ fn declared_in(path: &Path) -> Result<Vec<Declared>, BackendError> {
     }
 }
 
-/// Whether `word` stands somewhere as a word of its own and before a label, a body or a comment;
-/// in JSON, before a closing quote.
-fn may_begin_block(text: &[u8], word: &[u8]) -> bool {
-    let in_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"_-".contains(byte);
-    text.windows(word.len()).enumerate().any(|(at, part)| {
-        let (before, after) = (&text[..at], &text[at + word.len()..]);
-        let next = after.iter().find(|byte| !byte.is_ascii_whitespace());
-        part == word
-            && !before.last().is_some_and(in_name)
-            && !after.first().is_some_and(in_name)
-            && next.is_some_and(|next| in_name(next) || !next.is_ascii() || b"\"{/#".contains(next))
-    })
-}
-
 /// The names of the files that make up the configuration, sorted.
-fn configuration_files(dir: &Path, dialect: Dialect) -> Result<Vec<String>, BackendError> {
+fn configuration_files(dir: &Path, dialect: Dialect) -> Result<Vec<OsString>, BackendError> {
     let unreadable = |source| BackendError::Unreadable { path: dir.to_owned(), source };
     let mut names = Vec::new();
     for entry in fs::read_dir(dir).map_err(unreadable)? {
-        let entry = entry.map_err(unreadable)?;
-        // A name that is no text is none of a configuration file that people write.
-        let Ok(name) = entry.file_name().into_string() else { continue };
-        if split(&name, dialect).is_some() && is_file(&dir.join(&name))? {
+        let name = entry.map_err(unreadable)?.file_name();
+        if split(name.as_bytes(), dialect).is_some() && is_file(&dir.join(&name))? {
             names.push(name);
         }
     }
     names.sort();
     // For `OpenTofu`, `x.tofu` stands in the place of `x.tf`.
     let all = names.clone();
-    names.retain(|name| match split(name, dialect) {
-        Some((stem, ".tf")) => !all.contains(&format!("{stem}.tofu")),
-        Some((stem, ".tf.json")) => !all.contains(&format!("{stem}.tofu.json")),
+    let has = |stem: &[u8], extension: &[u8]| {
+        all.iter().any(|name| name.as_bytes().strip_prefix(stem) == Some(extension))
+    };
+    names.retain(|name| match split(name.as_bytes(), dialect) {
+        Some((stem, ".tf")) => !has(stem, b".tofu"),
+        Some((stem, ".tf.json")) => !has(stem, b".tofu.json"),
         _ => true,
     });
     Ok(names)
@@ -127,10 +110,10 @@ fn is_file(path: &PathBuf) -> Result<bool, BackendError> {
 
 /// Splits the name of a configuration file into stem and extension; nothing for other files, and
 /// for those that editors leave behind.
-fn split(name: &str, dialect: Dialect) -> Option<(&str, &str)> {
-    let left_behind = name.starts_with('.')
-        || name.ends_with('~')
-        || (name.starts_with('#') && name.ends_with('#'));
+fn split(name: &[u8], dialect: Dialect) -> Option<(&[u8], &'static str)> {
+    let left_behind = name.starts_with(b".")
+        || name.ends_with(b"~")
+        || (name.starts_with(b"#") && name.ends_with(b"#"));
     if left_behind {
         return None;
     }
@@ -138,12 +121,13 @@ fn split(name: &str, dialect: Dialect) -> Option<(&str, &str)> {
         Dialect::Terraform => &[".tf", ".tf.json"],
         Dialect::OpenTofu => &[".tf", ".tf.json", ".tofu", ".tofu.json"],
     };
-    extensions.iter().find_map(|extension| Some((name.strip_suffix(extension)?, *extension)))
+    let stem_of = |extension: &str| name.strip_suffix(extension.as_bytes());
+    extensions.iter().find_map(|extension| Some((stem_of(extension)?, *extension)))
 }
 
-fn is_override(name: &str) -> bool {
+fn is_override(name: &[u8]) -> bool {
     split(name, Dialect::OpenTofu)
-        .is_some_and(|(stem, _)| stem == "override" || stem.ends_with("_override"))
+        .is_some_and(|(stem, _)| stem == b"override" || stem.ends_with(b"_override"))
 }
 
 #[cfg(test)]

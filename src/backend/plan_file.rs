@@ -1,6 +1,5 @@
 //! A saved plan: a zip archive whose entry `tfplan` names the backend that it is to be applied to.
 
-use std::fs::File;
 use std::io::{self, BufReader, Cursor, Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 
@@ -70,12 +69,8 @@ struct DynamicValue {
 /// Reads the file that `apply` was given.
 pub(super) fn open(path: &Path) -> Result<PlanFile, BackendError> {
     let unreadable = |source| BackendError::Unreadable { path: path.to_owned(), source };
-    let mut file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Ok(PlanFile::NotAPlan("it does not exist"));
-        }
-        Err(error) => return Err(unreadable(error)),
+    let Some(mut file) = read::open(path)? else {
+        return Ok(PlanFile::NotAPlan("it does not exist"));
     };
     if !file.metadata().map_err(unreadable)?.is_file() {
         return Ok(PlanFile::NotAPlan("it is not a file"));
@@ -89,7 +84,7 @@ pub(super) fn open(path: &Path) -> Result<PlanFile, BackendError> {
     match zip::ZipArchive::new(file) {
         Ok(archive) => read_archive(archive, path, LIMIT).map(PlanFile::Plan).map_err(corrupt),
         Err(zip::result::ZipError::Io(source)) if !is_end(&source) => Err(unreadable(source)),
-        Err(error) if start == b"PK\x03\x04" => Err(corrupt(error.to_string())),
+        Err(_) if start == b"PK\x03\x04" => Err(corrupt("it is cut short".to_owned())),
         Err(_) if is_encrypted(path) => Ok(PlanFile::Encrypted),
         Err(_) => Ok(PlanFile::NotAPlan("it is not a zip archive")),
     }
@@ -125,7 +120,7 @@ fn read_archive(
     })?;
     let bytes = read::limited(entry, limit)
         .map_err(|error| error.to_string())?
-        .ok_or_else(|| format!("its entry `tfplan` is larger than {limit} bytes"))?;
+        .ok_or_else(|| format!("its entry `{ENTRY}` is larger than {} MiB", limit >> 20))?;
     // Terraform takes the first one of that name, the archive's reader here the last one.
     let directory = archive.central_directory_start();
     match entries(archive.into_inner(), directory) {

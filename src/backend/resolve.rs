@@ -57,18 +57,26 @@ pub fn resolve(request: &Request<'_>) -> Result<Resolved, BackendError> {
     };
     let origin = config.as_ref().map_or(NO_BACKEND.to_owned(), |config| config.place.clone());
     let backend = backend_of(config.as_ref(), &workspace.name, request)?;
-    let locks_alone = match &backend {
+    let is_own_file = match &backend {
         Backend::Local { state_path } => {
             data_dir::files(&data_dir).iter().any(|own| is_same_file(own, state_path))
         }
         Backend::S3(_) | Backend::Other(_) => false,
     };
-    if locks_alone {
+    if is_own_file {
         notes.push(
             "the state file is one of the files of the data directory: Terraform locks for itself"
                 .to_owned(),
         );
     }
+    let is_plain = workspace::is_plain(&workspace.name);
+    if !is_plain {
+        notes.push(format!(
+            "the name of the workspace, from {}, is no text: Terraform locks for itself",
+            workspace.origin
+        ));
+    }
+    let locks_alone = is_own_file || !is_plain;
     let is_lockless = initialised && config.is_some_and(|it| locks_nothing(&it, request.env));
     Ok(Resolved { backend, workspace, origin, initialised, locks_alone, is_lockless, notes })
 }
@@ -132,9 +140,12 @@ fn directorys(request: &Request<'_>, data_dir: &Path) -> Result<Found, BackendEr
     if let Some(recorded) = data_dir::read_backend(data_dir)? {
         return Ok(Found::ready(Some(recorded)));
     }
-    let Some(declared) = hcl::find(request.dir, request.dialect)? else {
-        return Ok(Found::ready(None));
+    let declared = match hcl::find(request.dir, request.dialect) {
+        // Terraform says so in its own words, before it asks for any lock.
+        Err(BackendError::BadHcl { .. }) if !request.allow_hcl_fallback => None,
+        found => found?,
     };
+    let Some(declared) = declared else { return Ok(Found::ready(None)) };
     let init = init_command(request);
     if !request.allow_hcl_fallback {
         let hcl::Declared { kind, place, .. } = declared;

@@ -117,31 +117,27 @@ impl S3Backend {
         }
     }
 
-    /// Whether Terraform finds the workspace again in its listing once its state exists. Where it
-    /// cannot, every command takes a lock of its own first to create the workspace, and fails under
-    /// ours: a key that joining changes (`./k`), or a workspace with a slash in its name.
+    /// Why Terraform never finds the workspace in its listing, although its state exists, as the end
+    /// of a sentence that begins with "because"; nothing where it does. Where it cannot, every
+    /// command takes a lock of its own first to create the workspace, and fails under ours: a key or
+    /// a prefix that joining changes (`./k`), or a workspace with a slash in its name.
     #[must_use]
-    pub fn listing_can_match(&self) -> bool {
+    pub fn never_listed(&self) -> Option<String> {
         let listed = self.state_key();
-        self.is_default_workspace()
-            || listed
-                .strip_prefix(&self.listing_prefix())
-                .and_then(|rest| rest.split_once('/'))
-                .is_some_and(|(workspace, key)| workspace == self.workspace && key == self.key)
-    }
-
-    /// What is in the way of that, in words.
-    #[must_use]
-    pub fn listing_fault(&self) -> String {
-        let is_shortest = |text: &str| go_path::join_text([text]) == text;
-        if self.workspace.contains('/') || !is_shortest(&self.workspace) || self.workspace == ".." {
-            "its name is no single part of a path, so it is not found again in one".to_owned()
-        } else if is_shortest(&self.key) {
-            let prefix = &self.workspace_key_prefix;
-            format!("the `workspace_key_prefix` `{prefix}` is not in its shortest form")
-        } else {
-            format!("the key `{}` is not in its shortest form", self.key)
+        let found = listed.strip_prefix(&self.listing_prefix());
+        let found = found.and_then(|rest| rest.split_once('/'));
+        if self.is_default_workspace() || found == Some((&self.workspace, &self.key)) {
+            return None;
         }
+        let is_short = |path: &str| go_path::join_text([path]) == path;
+        let (what, text) = if !is_short(&self.key) {
+            ("the key", &self.key)
+        } else if !is_short(&self.workspace_key_prefix) {
+            ("the workspace_key_prefix", &self.workspace_key_prefix)
+        } else {
+            return Some("that is not one name in a path".to_owned());
+        };
+        Some(format!("{what} `{text}` is not in its shortest form"))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Which workspace Terraform will use.
 
 use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use super::{BackendError, data_dir, read};
@@ -19,34 +20,43 @@ pub struct Workspace {
 }
 
 /// Finds the workspace: `named` (what `workspace delete` was told), else `TF_WORKSPACE`, else the
-/// data directory's `environment`, else `default`.
+/// data directory's `environment`, else `default`. Of these, Terraform checks `TF_WORKSPACE` alone.
 pub(super) fn select(
     named: Option<&OsStr>,
     env: &Env,
     data_dir: &Path,
 ) -> Result<Workspace, BackendError> {
     if let Some(name) = named {
-        return checked(name, "the command");
+        return Ok(Workspace { name: text(name.as_bytes()), origin: "the command".to_owned() });
     }
     if let Some(name) = env.get_os("TF_WORKSPACE") {
         return checked(name, "`TF_WORKSPACE`");
     }
     let path = data_dir::environment(data_dir);
     let origin = format!("`{}`", path.display());
-    let Some(bytes) = read::optional(&path)? else { return Ok(fallback()) };
-    let name = String::from_utf8(bytes).map_err(|error| BackendError::BadWorkspace {
-        name: String::from_utf8_lossy(error.as_bytes()).trim().to_owned(),
-        origin: origin.clone(),
-    })?;
-    // Not checked further: Terraform takes what stands there as it is.
-    match name.trim() {
-        "" => Ok(fallback()),
-        name => Ok(Workspace { name: name.to_owned(), origin }),
-    }
+    let bytes = match read::optional(&path) {
+        Ok(bytes) => bytes.unwrap_or_default(),
+        // A directory, or not ours to read: for Terraform nothing is selected then.
+        Err(error @ BackendError::Unreadable { .. }) => {
+            return Ok(Workspace { name: DEFAULT.to_owned(), origin: error.to_string() });
+        }
+        Err(error) => return Err(error),
+    };
+    Ok(match text(&bytes).trim() {
+        "" => Workspace { name: DEFAULT.to_owned(), origin: "no other one is selected".to_owned() },
+        name => Workspace { name: name.to_owned(), origin },
+    })
 }
 
-fn fallback() -> Workspace {
-    Workspace { name: DEFAULT.to_owned(), origin: "no other one is selected".to_owned() }
+/// With a sign of its own for what is no text.
+fn text(name: &[u8]) -> String {
+    String::from_utf8_lossy(name).into_owned()
+}
+
+/// Whether the lock of a workspace of this name can be known: Terraform puts any bytes into the
+/// name of a file, and what it makes of them elsewhere is its own affair.
+pub(super) fn is_plain(name: &str) -> bool {
+    !name.is_empty() && !name.contains(['\0', char::REPLACEMENT_CHARACTER])
 }
 
 fn checked(name: &OsStr, origin: &str) -> Result<Workspace, BackendError> {
@@ -67,8 +77,6 @@ fn is_valid(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::ffi::OsStrExt;
-
     use super::*;
 
     fn selected(named: Option<&str>, variable: Option<&str>, file: Option<&[u8]>) -> String {
@@ -110,7 +118,7 @@ mod tests {
                 "error: `TF_WORKSPACE` names the workspace `{name}`, which is no valid name"
             );
             assert_eq!(selected(None, Some(name), None), error);
-            assert!(selected(Some(name), None, None).starts_with("error: the command names"));
+            assert_eq!(selected(Some(name), None, None), name, "it may be there to be deleted");
         }
         for name in ["..", "a$b&c+d=e:f@g", "A-Z_0.9~"] {
             assert_eq!(selected(None, Some(name), None), name);
@@ -118,8 +126,21 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_no_text_is_an_error_and_not_the_default() {
-        assert!(selected(None, None, Some(b"\xff")).starts_with("error: "));
+    fn a_file_that_terraform_cannot_read_selects_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("environment")).unwrap();
+        let workspace = select(None, &Env::default(), dir.path()).unwrap();
+        assert_eq!(workspace.name, DEFAULT);
+        assert!(workspace.origin.contains("environment` cannot be read: "), "{workspace:?}");
+    }
+
+    #[test]
+    fn a_name_that_is_no_text_is_known_for_one_and_not_the_default() {
+        for name in [&b"\xff"[..], b"a\0b", b"caf\xe9"] {
+            let name = selected(None, None, Some(name));
+            assert!(name != DEFAULT && !is_plain(&name), "{name:?}");
+        }
+        assert!(is_plain("a b") && is_plain("..") && !is_plain(""));
         let env = Env::from_iter([("TF_WORKSPACE", OsStr::from_bytes(b"\xff"))]);
         assert!(select(None, &env, Path::new("/nowhere")).is_err());
     }

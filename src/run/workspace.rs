@@ -46,12 +46,11 @@ pub(super) async fn ensure(
     Wait { give_up_at, limit }: Wait,
 ) -> Result<Ready, Error> {
     let workspace = &trap.backend.workspace;
-    if !trap.backend.listing_can_match() {
+    if let Some(why) = trap.backend.never_listed() {
         return Ok(native(&format!(
-            "Terraform never finds the workspace `{}` in its listing, and locks by itself in every \
-             command: {}",
-            clean(workspace),
-            clean(&trap.backend.listing_fault())
+            "Terraform never finds the workspace `{}` in its listing, because {why}, and locks by \
+             itself in every command",
+            clean(workspace)
         )));
     }
     let (mut asked, mut created) = (false, 0);

@@ -272,3 +272,45 @@ macro_rules! conditional {
 }
 
 conditional!(PutItemFluentBuilder, DeleteItemFluentBuilder);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whatever stands there, it is held by somebody, and exactly that can be named in a condition.
+    #[test]
+    fn an_attribute_of_another_type_is_no_record_and_still_has_a_version() {
+        let blob = aws_sdk_dynamodb::primitives::Blob::new(*b"\xff");
+        let text = || "x".to_owned();
+        let odd = [
+            None,
+            Some(AttributeValue::S(String::new())),
+            Some(AttributeValue::S("\0\u{10ffff}{".repeat(50_000))),
+            Some(AttributeValue::N("1e126".to_owned())),
+            Some(AttributeValue::B(blob.clone())),
+            Some(AttributeValue::Bool(true)),
+            Some(AttributeValue::Null(true)),
+            Some(AttributeValue::L(vec![AttributeValue::S(text())])),
+            Some(AttributeValue::M(Item::from([(text(), AttributeValue::S(text()))]))),
+            Some(AttributeValue::Ss(vec![text()])),
+            Some(AttributeValue::Ns(vec!["1".to_owned()])),
+            Some(AttributeValue::Bs(vec![blob])),
+        ];
+        let mut versions = std::collections::HashSet::new();
+        for info in &odd {
+            for lease in &odd {
+                let mut item = Item::from([(KEY.to_owned(), AttributeValue::S("k".to_owned()))]);
+                for (name, part) in [(INFO, info), (LEASE, lease)] {
+                    item.extend(part.clone().map(|part| (name.to_owned(), part)));
+                }
+                let Stored { record, version } = stored(&item);
+                let is_text = |part: &Option<_>| matches!(part, Some(AttributeValue::S(_)));
+                assert_eq!(record.info.is_some(), is_text(info), "{info:?}");
+                assert_eq!(record.lease.is_some(), is_text(lease), "{lease:?}");
+                let condition = Condition::version(&version).unwrap();
+                assert!(condition.expression.starts_with("attribute_exists(#key) AND "));
+                assert!(versions.insert(version), "{info:?} {lease:?}");
+            }
+        }
+    }
+}

@@ -328,7 +328,8 @@ fn read(
 fn words_of(variable: &str, env: &Env) -> Result<Option<Vec<OsString>>, ArgsError> {
     let Some(value) = env.get_os(variable) else { return Ok(Some(Vec::new())) };
     let fail = |reason| ArgsError::Variable { variable: variable.to_owned(), reason };
-    let text = value.to_str().ok_or_else(|| fail("it is not UTF-8"))?;
+    // Terraform puts signs of its own in the place of what is no text.
+    let Some(text) = value.to_str() else { return Ok(None) };
     match words::split(text) {
         Ok(words) => Ok(Some(words.into_iter().map(OsString::from).collect())),
         Err(WordsError::Unsettled) => Ok(None),

@@ -26,6 +26,7 @@ mod local_line;
 mod local_state;
 mod mistyped;
 mod nesting;
+mod odd_files;
 mod one_stop;
 mod paths;
 mod program;

@@ -1,51 +1,143 @@
 //! The native syntax.
+//!
+//! Only the blocks in question are parsed. What stands around them is passed over by `scan`, which
+//! refuses nothing: no expression that Terraform takes and a parser does not keeps anybody out.
 
 use std::ops::Range;
 use std::path::Path;
 
 use hcl_edit::Span as _;
 use hcl_edit::expr::{Expression, ObjectKey};
-use hcl_edit::structure::{Block, Body, Structure};
+use hcl_edit::structure::{Body, Structure};
 use serde_json::{Map, Number, Value};
 
 use super::Declared;
+use super::scan::{Token, Tokens};
 use crate::backend::BackendError;
 
+/// More words than any header of a block of Terraform's own has.
+const LONGEST_HEADER: usize = 8;
+
 /// Finds the backends that a file declares.
-pub(super) fn declared(path: &Path, text: &str) -> Result<Vec<Declared>, BackendError> {
+pub(super) fn declared(path: &Path, text: &[u8]) -> Result<Vec<Declared>, BackendError> {
     let file = File { path, text };
-    // The error's own display quotes the line, which may hold a secret; its message does not.
-    let body = hcl_edit::parser::parse_body(text).map_err(|error| BackendError::BadHcl {
-        place: file.place_at_line(error.location().line()),
-        reason: error.message().to_owned(),
-    })?;
-    body.get_blocks("terraform")
-        .flat_map(|block| block.body.blocks())
-        .filter_map(|block| file.declaration(block).transpose())
-        .collect()
+    blocks(text).into_iter().map(|block| file.declaration(block)).collect()
+}
+
+/// Where a block is.
+struct Found {
+    /// Its words.
+    header: Range<usize>,
+    /// What is between its braces.
+    body: Range<usize>,
+}
+
+/// All `backend` and `cloud` blocks right in a `terraform` block.
+fn blocks(text: &[u8]) -> Vec<Found> {
+    let mut found: Vec<Found> = Vec::new();
+    let mut header: Vec<(Token, Range<usize>)> = Vec::new();
+    let (mut depth, mut in_terraform, mut is_open) = (0_usize, false, false);
+    for (token, at) in Tokens::new(text) {
+        match token {
+            Token::Open => {
+                let words =
+                    header.iter().all(|(token, _)| matches!(token, Token::Word | Token::Text));
+                let first = header.first().filter(|(token, _)| *token == Token::Word && words);
+                let name = first.map(|(_, range)| &text[range.clone()]);
+                match (depth, name) {
+                    (0, name) => in_terraform = name == Some(b"terraform") && header.len() == 1,
+                    (1, Some(b"backend" | b"cloud")) if in_terraform => {
+                        let header = header[0].1.start..at.start;
+                        found.push(Found { header, body: at.end..text.len() });
+                        is_open = true;
+                    }
+                    _ => {}
+                }
+                depth += 1;
+            }
+            Token::Close => {
+                depth = depth.saturating_sub(1);
+                if depth == 1
+                    && std::mem::take(&mut is_open)
+                    && let Some(last) = found.last_mut()
+                {
+                    last.body.end = at.start;
+                }
+            }
+            Token::Newline => {}
+            Token::Word | Token::Text | Token::Other => {
+                if header.len() < LONGEST_HEADER {
+                    header.push((token, at));
+                }
+                continue;
+            }
+        }
+        header.clear();
+    }
+    found
 }
 
 #[derive(Clone, Copy)]
 struct File<'a> {
     path: &'a Path,
-    text: &'a str,
+    text: &'a [u8],
 }
 
 impl File<'_> {
-    fn declaration(self, block: &Block) -> Result<Option<Declared>, BackendError> {
-        let place = self.place(block.ident.span());
+    fn declaration(self, Found { header, body }: Found) -> Result<Declared, BackendError> {
+        let place = self.place_at(header.start);
+        let bad =
+            |reason: &str| BackendError::BadHcl { place: place.clone(), reason: reason.to_owned() };
+        let empty = format!("{}{{}}", String::from_utf8_lossy(&self.text[header]));
+        let block = hcl_edit::parser::parse_body(&empty).ok();
+        let block = block.as_ref().and_then(|body| body.blocks().next());
+        let block = block.ok_or_else(|| bad("the name of the block cannot be read"))?;
         let kind = match (block.ident.as_str(), block.labels.as_slice()) {
             ("cloud", []) => "cloud".to_owned(),
-            ("backend", [label]) => label.as_str().to_owned(),
-            ("backend", _) => {
-                let reason = "a backend has one label, its type".to_owned();
-                return Err(BackendError::BadHcl { place, reason });
-            }
-            _ => return Ok(None),
+            ("cloud", _) => return Err(bad("a `cloud` block has no label")),
+            (_, [label]) => label.as_str().to_owned(),
+            _ => return Err(bad("a backend has one label, its type")),
         };
-        Ok(Some(Declared { kind, place, attributes: self.attributes(&block.body) }))
+        Ok(Declared { kind, place, attributes: self.body(body) })
     }
 
+    fn body(self, body: Range<usize>) -> Result<Map<String, Value>, BackendError> {
+        let first_line = self.line(body.start);
+        // A byte that is no text can stand in a comment only.
+        let text = String::from_utf8_lossy(&self.text[body]);
+        // The error's own display quotes the line, which may hold a secret; its message does not.
+        let body = hcl_edit::parser::parse_body(&text).map_err(|error| {
+            let further = error.location().line().saturating_sub(1);
+            BackendError::BadHcl {
+                place: self.place_at_line(first_line + further),
+                reason: error.message().to_owned(),
+            }
+        })?;
+        Block { file: self, first_line, text: &text }.attributes(&body)
+    }
+
+    fn line(self, at: usize) -> usize {
+        self.text[..at].split(|byte| *byte == b'\n').count()
+    }
+
+    fn place_at(self, at: usize) -> String {
+        self.place_at_line(self.line(at))
+    }
+
+    fn place_at_line(self, line: usize) -> String {
+        format!("`{}:{line}`", self.path.display())
+    }
+}
+
+/// The inside of a block.
+#[derive(Clone, Copy)]
+struct Block<'a> {
+    file: File<'a>,
+    first_line: usize,
+    text: &'a str,
+}
+
+impl Block<'_> {
     fn attributes(self, body: &Body) -> Result<Map<String, Value>, BackendError> {
         body.iter()
             .map(|structure| match structure {
@@ -66,15 +158,8 @@ impl File<'_> {
     }
 
     fn place(self, span: Option<Range<usize>>) -> String {
-        let before = span.and_then(|span| self.text.get(..span.start));
-        match before {
-            Some(before) => self.place_at_line(before.matches('\n').count() + 1),
-            None => format!("`{}`", self.path.display()),
-        }
-    }
-
-    fn place_at_line(self, line: usize) -> String {
-        format!("`{}:{line}`", self.path.display())
+        let before = span.and_then(|span| self.text.get(..span.start)).unwrap_or_default();
+        self.file.place_at_line(self.first_line + before.matches('\n').count())
     }
 }
 

@@ -2,7 +2,10 @@ use serde_json::json;
 
 use super::*;
 
-fn find_in(files: &[(&str, &str)], dialect: Dialect) -> Result<Option<Declared>, String> {
+fn find_in<T: AsRef<[u8]>>(
+    files: &[(&str, T)],
+    dialect: Dialect,
+) -> Result<Option<Declared>, String> {
     let dir = tempfile::tempdir().unwrap();
     for (name, text) in files {
         fs::write(dir.path().join(name), text).unwrap();
@@ -54,6 +57,8 @@ fn the_block_is_found_however_it_is_written() {
         "terraform {\n backend\t\"s3\"{}\n}",
         "terraform {\n backend /* of */ \"s3\" {}\n}",
         "\u{feff}terraform {\r\n backend \"s3\" {}\r\n}\r\n",
+        "terraform /* {\n */ {\n backend \"\\u00733\" /* } */ { # {\n }\n}",
+        "terraform {\n required_version = \">= 1\"\n required_providers {\n }\n backend \"s3\" {}\n}",
         "locals {\n a = 1\n}\nterraform {\n}\nterraform {\n backend \"s3\" {}\n}",
     ] {
         assert_eq!(one(&[("main.tf", text)]).kind, "s3", "{text:?}");
@@ -100,11 +105,65 @@ moved {
     assert_eq!(one(&[("main.tf", &format!("{beside}{S3}"))]).kind, "s3");
 }
 
+/// Each was seen to be taken by Terraform 1.11.4, which then found the block.
+#[test]
+fn what_no_parser_takes_but_terraforms_hides_no_block() {
+    let deep = format!("a = {}1{}", "[".repeat(300), "]".repeat(300));
+    let chained = format!("a = 1{}", " + 1".repeat(3000));
+    let beside: [&[u8]; 24] = [
+        b"# caf\xe9\n// \xff {\n/* \xfe { \" */",
+        deep.as_bytes(),
+        chained.as_bytes(),
+        b"a = 1e1000",
+        b"a = <<EOT\nterraform {\n backend \"gcs\" {}\n}\nEOT",
+        b"a = <<EOT\n } \" ${x} \nEOT",
+        b"a = <<EOT\nx$\nEOT",
+        b"a = <<EOT\nx %\nEOT",
+        b"a = <<EOT\nx $$\nEOT",
+        b"a = <<EOT\n$\nEOT",
+        b"a = <<EOT\n$${ %%{ $$${\nEOT",
+        b"a = <<-EOT\r\n }\r\n EOT\r",
+        b"a = <<-EOT\n  ${\"x\"}EOT\n EOT",
+        b"a = <<-EOT\n  ${x}\n \xc2\xa0EOT\t",
+        b"a = <<EOT\nEOT }\nEOT",
+        b"a = <<EOT\n%{ if x }${<<IN\n}\nEOT\nIN\n}%{ endif ~}\nEOT",
+        b"a = \"$\"\n b = \"%\"",
+        b"a = \"$$${ } %%{ \\\" { \"",
+        b"a = \"${ # c \"}\n \"x\"}\"",
+        b"a = \"${<<EOT\n}\"\nEOT\n}\"",
+        b"a = \"${ { b = \"}\" }[\"b\"] }\"",
+        b"a = \"%{ if true ~} } %{~ endif }\"",
+        b"a = terraform.workspace",
+        b"a = {\n terraform = { backend = 1 }\n}",
+    ];
+    for beside in beside {
+        let control = [b"locals {\n ", beside, b"\n}\n"].concat();
+        let shown = String::from_utf8_lossy(&control).into_owned();
+        assert!(find_in(&[("a.tf", &control)], Dialect::Terraform).unwrap().is_none(), "{shown}");
+        let found = find_in(&[("a.tf", [control, S3.into()].concat())], Dialect::Terraform);
+        assert_eq!(found.unwrap().map(|found| found.kind).as_deref(), Some("s3"), "{shown}");
+    }
+    let deep = format!("{}{}", "[".repeat(300), "]".repeat(300));
+    let beside = [r#""\ud800""#, "1e1000", "\"caf\u{e9}\"", r#"{"\udfff": 1, "\udfff": 2}"#, &deep];
+    for beside in beside {
+        let text = format!(
+            r#"{{"locals": {{"a": {beside}}}, "terraform": {{"backend": {{"s3": {{}}}}}}}}"#
+        );
+        // As one byte, it is no text.
+        let text: Vec<u8> = text.chars().map(|c| u8::try_from(u32::from(c)).unwrap()).collect();
+        let found = find_in(&[("a.tf.json", text)], Dialect::Terraform).unwrap();
+        assert_eq!(found.map(|found| found.kind).as_deref(), Some("s3"), "{beside}");
+    }
+}
+
 #[test]
 fn json_is_read_with_objects_or_lists_at_each_level() {
     for text in [
         r#"{"terraform": {"backend": {"s3": {"bucket": "b", "//": "${x}"}}}}"#,
         r#"[{"terraform": [{"required_version": "1"}, {"backend": [{"s3": [{"bucket": "b"}]}]}]}]"#,
+        r#"{"terraform": [[{"backend": [[{"s3": {"bucket": "b"}}]]}]]}"#,
+        r#"{"terraform": {"backend": {"s3": {"bucket": "b"}}}, "terraform": {}}"#,
+        r#"{"terraform": {}, "terr\u0061form": {"cloud": [], "backend": {"s3": {"bucket": "b"}}}}"#,
     ] {
         let found = one(&[("main.tf.json", text)]);
         assert_eq!((found.kind.as_str(), found.place.as_str()), ("s3", "`main.tf.json`"));
@@ -127,9 +186,17 @@ fn a_configuration_without_a_backend_declares_none() {
     for (name, text) in [
         ("a.tf", "resource \"x\" \"y\" {\n backend \"s3\" {}\n}"),
         ("a.tf", "terraform {}"),
-        ("a.tf", "this is } no HCL, and without that word it does not matter"),
-        ("a.tf", "nor } here: my_backend \"s3\", backend_x {, backend-y {, backend = {, cloud.x"),
+        ("a.tf", "this is } no HCL, which Terraform says in its own words"),
+        (
+            "a.tf",
+            "terraform {\n my_backend \"s3\" {\n}\n backend-y {\n}\n backend = {\n}\n cloud.x",
+        ),
+        ("a.tf", "terraform\n{\n backend \"s3\" {}\n}"),
+        ("a.tf", "terraform {\n x \"y\" {\n backend \"s3\" {}\n}\n}\nx {\n backend \"s3\" {}\n}"),
+        ("a.tf", "backend {\u{0}"),
+        ("a.tf", "terraform {\n a = \"\n backend \"s3\" {}\n}\n"),
         ("a.tf.json", r#"{"terraform": {"backend": null, "cloud": null}}"#),
+        ("a.tf.json", r#"{"terraform": {"backend": {"s3": null}, "cloud": []}}"#),
         ("a.txt", S3),
         (".a.tf", S3),
         ("a.tf~", S3),
@@ -142,6 +209,18 @@ fn a_configuration_without_a_backend_declares_none() {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("module.tf")).unwrap();
     assert!(find(dir.path(), Dialect::Terraform).unwrap().is_none(), "a directory is no file");
+}
+
+#[test]
+fn a_file_is_found_by_any_name_that_terraform_reads() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let odd = std::ffi::OsStr::from_bytes(b"\xff.tf");
+    fs::write(dir.path().join("elsewhere"), S3).unwrap();
+    std::os::unix::fs::symlink("elsewhere", dir.path().join(odd)).unwrap();
+    std::os::unix::fs::symlink("nowhere", dir.path().join("dangling.tf")).unwrap();
+    nix::unistd::mkfifo(&dir.path().join("pipe.tf"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    assert_eq!(find(dir.path(), Dialect::Terraform).unwrap().unwrap().kind, "s3");
 }
 
 #[test]
@@ -174,7 +253,6 @@ fn for_opentofu_its_own_files_stand_beside_or_in_place_of_the_others() {
 fn what_cannot_be_read_names_file_and_line() {
     let two = format!("{S3}{S3}");
     for (name, text, message) in [
-        ("a.tf", "terraform {\n  backend \"s3\" {\n    key = = \"hunter2\"\n", "`a.tf:3`: "),
         ("a.tf", "terraform {\n\n backend {}\n}", "`a.tf:3`: a backend has one label, its type"),
         (
             "a.tf.json",
@@ -182,7 +260,7 @@ fn what_cannot_be_read_names_file_and_line() {
             "`a.tf.json`: expected value at line 2",
         ),
         ("a.tf", two.as_str(), "`a.tf:18`: a second backend; the first one is in `"),
-        ("a.tf", "backend {\u{0}", "`a.tf:1`: "),
+        ("a.tf", "terraform {\n cloud \"x\" {}\n}", "`a.tf:2`: a `cloud` block has no label"),
     ] {
         let error = find_in(&[(name, text)], Dialect::Terraform).map(|_| ()).unwrap_err();
         assert!(error.starts_with(message), "{error}");
@@ -200,7 +278,7 @@ fn a_value_that_is_not_literal_names_its_line() {
         ),
         (
             "a.tf",
-            "terraform {\nbackend \"s3\" {\nkey = \"${x}\"\n}\n}",
+            "terraform {\nbackend \"s3\" { # caf\u{fffd}\nkey = \"${x}\"\n}\n}",
             "`a.tf:3`: the value of `key`",
         ),
         (
@@ -220,5 +298,20 @@ fn a_value_that_is_not_literal_names_its_line() {
         let error = found.attributes.unwrap_err().to_string();
         let error = error.replace(&format!("{}/", dir.path().display()), "");
         assert_eq!(error, format!("{message} is not a literal one"));
+    }
+}
+
+#[test]
+fn a_block_that_cannot_be_read_has_its_type_all_the_same() {
+    for (name, text, place) in [
+        ("a.tf", "terraform {\n  backend \"s3\" {\n    key = = \"hunter2\"\n", "`a.tf:3`: "),
+        ("a.tf", "terraform {\n backend \"s3\" {\n\n key = 1e1000\n}\n}", "`a.tf:4`: "),
+        ("a.tf.json", r#"{"terraform": {"backend": {"s3": {"key": 1e1000}}}}"#, "`a.tf.json`: "),
+    ] {
+        let found = one(&[(name, text)]);
+        assert_eq!(found.kind, "s3");
+        let Err(error) = found.attributes else { continue };
+        let error = error.to_string();
+        assert!(error.contains(&place[1..]) && !error.contains("hunter2"), "{error}");
     }
 }

@@ -60,21 +60,29 @@ fn keys_are_those_of_terraform() {
 
 #[test]
 fn a_workspace_that_the_listing_cannot_show_is_known() {
-    for (attributes, workspace, prefix, can_match) in [
-        (json!({}), "default", "env:/", true),
-        (json!({}), "dev", "env:/", true),
-        (json!({"workspace_key_prefix": ""}), "dev", "", true),
-        (json!({"workspace_key_prefix": "p"}), "dev", "p/", true),
-        (json!({"key": "./k"}), "default", "env:/", true),
-        (json!({"key": "./k"}), "dev", "env:/", false),
-        (json!({"key": "a/../k"}), "dev", "env:/", false),
-        (json!({"workspace_key_prefix": "./p"}), "dev", "./p/", false),
-        (json!({}), "a/b", "env:/", false),
-        (json!({}), "..", "env:/", false),
+    let key = |key: &str| Some(format!("the key `{key}` is not in its shortest form"));
+    let name = || Some("that is not one name in a path".to_owned());
+    for (attributes, workspace, prefix, why) in [
+        (json!({}), "default", "env:/", None),
+        (json!({}), "dev", "env:/", None),
+        (json!({"workspace_key_prefix": ""}), "dev", "", None),
+        (json!({"workspace_key_prefix": "p"}), "dev", "p/", None),
+        (json!({"key": "./k"}), "default", "env:/", None),
+        (json!({"key": "./k"}), "dev", "env:/", key("./k")),
+        (json!({"key": "a/../k"}), "dev", "env:/", key("a/../k")),
+        (
+            json!({"workspace_key_prefix": "./p"}),
+            "dev",
+            "./p/",
+            Some("the workspace_key_prefix `./p` is not in its shortest form".to_owned()),
+        ),
+        (json!({}), "a/b", "env:/", name()),
+        (json!({}), "..", "env:/", name()),
+        (json!({}), "ev il/..", "env:/", name()),
     ] {
         let backend = read_in(&attributes, workspace, &[REGION]).unwrap();
         assert_eq!(backend.listing_prefix(), prefix, "{attributes} {workspace}");
-        assert_eq!(backend.listing_can_match(), can_match, "{attributes} {workspace}");
+        assert_eq!(backend.never_listed(), why, "{attributes} {workspace}");
         assert_eq!(backend.is_default_workspace(), workspace == "default");
     }
 }

@@ -6,7 +6,7 @@
 //! lock is still competed for by backoff.
 
 #[cfg(test)]
-mod damaged;
+mod damaged_tests;
 mod join;
 mod lying;
 #[cfg(test)]

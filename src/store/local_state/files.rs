@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs::{DirBuilder, File, Metadata, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -24,6 +24,9 @@ use crate::lock::line::Line;
 /// How often a state file may be replaced under us before we say so. Terraform removes an empty
 /// one each time it unlocks.
 const RACES: u32 = 20;
+
+/// No info of Terraform's is longer, in bytes.
+const LONGEST_INFO: u64 = 64 * 1024;
 
 /// The state file and what lies beside it.
 #[derive(Debug)]
@@ -102,8 +105,7 @@ impl Files {
         }
         // The lock is the file's; the info only tells whose. It is written after the lock was
         // taken and may be absent, half written or unreadable: held it is all the same.
-        let info = std::fs::read_to_string(&self.info).ok();
-        let info = info.filter(|text| LockInfo::parse(text).is_ok());
+        let info = read_info(&self.info).filter(|text| LockInfo::parse(text).is_ok());
         Ok(Some(stored(Record { info, lease: None })))
     }
 
@@ -227,6 +229,15 @@ impl Files {
             .map_err(|e| fail(&e.into()))?;
         Ok(current || !self.state.exists())
     }
+}
+
+/// What lies there as the info: anybody who can write into the directory may have put it there.
+fn read_info(path: &Path) -> Option<String> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).ok()?;
+    let mut text = String::new();
+    let is_file = file.metadata().is_ok_and(|metadata| metadata.is_file());
+    is_file.then(|| file.take(LONGEST_INFO).read_to_string(&mut text).ok()).flatten()?;
+    Some(text)
 }
 
 fn whole_file(kind: libc::c_int) -> libc::flock {
