@@ -206,8 +206,13 @@ impl Supervisor {
                 }
             }
             Event::Resume => {
-                self.suspend_asked = false;
-                if self.frozen { Vec::new() } else { vec![Action::ContinueGroup] }
+                let was_asked = std::mem::take(&mut self.suspend_asked);
+                // Told twice of one, it must not undo what has stopped the child since.
+                if self.frozen || !(was_asked || self.child_is_stopped) {
+                    return Vec::new();
+                }
+                self.child_is_stopped = false;
+                vec![Action::ContinueGroup]
             }
             Event::Pass(signal) => vec![Action::PassOn(signal)],
             // A script goes on with its next command: it has not heard of the stop yet.
