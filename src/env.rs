@@ -28,6 +28,11 @@ impl Env {
         )
     }
 
+    /// The variables whose values are not UTF-8, as far as their names are.
+    pub fn not_text(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().filter(|(_, value)| value.to_str().is_none()).filter_map(|it| it.0.to_str())
+    }
+
     /// Returns the value, or nothing when it is unset, empty or not UTF-8. An empty value counts
     /// as unset, as Terraform and the AWS SDKs have it.
     #[must_use]

@@ -36,10 +36,10 @@ pub struct AwsSettings {
     /// All credentials files with profiles; they override the config files.
     pub shared_credentials_files: Vec<PathBuf>,
     /// The user's home directory, below which a login by SSO lies.
-    #[serde(default)]
+    #[serde(skip)]
     pub home: PathBuf,
     /// The directory of the run, which the files that a profile names are relative to.
-    #[serde(default)]
+    #[serde(skip)]
     pub dir: PathBuf,
     /// Per service, `None` where the SDK finds its own.
     pub endpoints: AwsEndpoints,
@@ -154,6 +154,7 @@ impl AwsSettings {
         (self.access_key, self.secret_key, self.token) = (access_key, secret_key, token);
         (self.http_proxy, self.https_proxy) = (http_proxy, https_proxy);
         (self.session_ends, self.env) = (session_ends, env);
+        (self.home, self.dir) = (fresh.home, fresh.dir);
         // Receipts of a version that left the default files to the SDK have none.
         for (ours, fresh) in [
             (&mut self.shared_config_files, fresh.shared_config_files),

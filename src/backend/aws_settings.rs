@@ -14,7 +14,9 @@ use std::time::Duration;
 use nix::unistd::{Uid, User};
 
 use super::config::{BackendConfig, Section};
-use super::{AssumeRole, AwsEndpoints, AwsSettings, BackendError, WebIdentity, go_path};
+use super::{
+    AssumeRole, AwsEndpoints, AwsSettings, BackendError, WebIdentity, aws_environment, go_path,
+};
 use crate::duration;
 use crate::env::Env;
 
@@ -97,6 +99,7 @@ pub(super) fn from_config(
     section: Section<'_>,
     around: &Surroundings<'_>,
 ) -> Result<AwsSettings, BackendError> {
+    aws_environment::check(section, around.env)?;
     let region =
         section.text("region")?.or_else(|| around.var(&["AWS_REGION", "AWS_DEFAULT_REGION"]));
     if region.is_none() {

@@ -6,6 +6,7 @@
 //! refuses to run with it, in its own words.
 
 mod aws;
+mod aws_environment;
 mod aws_settings;
 mod config;
 mod data_dir;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::guard::Use;
+use super::prepare::prepare;
 use super::shell::{Happening, Kept, Reply, Request, Shell};
 use super::supervise;
 use super::voice::{Voice, late, no_line, timed_out, took_over};
@@ -79,6 +80,9 @@ pub(super) async fn take(
     match target.open().await {
         Ok(store) => match target.open_line(&store) {
             Ok(line) => {
+                if let Err(error) = prepare(shell, target, &store).await {
+                    return Taken { result: Err(error), seen: None };
+                }
                 let attempt = Attempt::new(target, store, line, introduction, wait);
                 for notice in shell.guard.ask(target, &attempt.id, false) {
                     shell.say(notice);

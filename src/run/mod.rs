@@ -12,6 +12,7 @@ pub(crate) mod guard;
 pub(crate) mod hold;
 mod inherit;
 pub(crate) mod look;
+mod prepare;
 mod release;
 mod shell;
 mod supervise;

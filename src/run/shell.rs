@@ -33,6 +33,8 @@ pub(super) enum Request {
     Read(Arc<dyn Registers>, LockKey),
     Remove(Arc<dyn Registers>, LockKey, RecordVersion),
     State(Box<S3Backend>),
+    /// What the other requests need first.
+    Prepare(Arc<dyn Registers>),
     /// A line of stdin.
     Answer,
 }
@@ -43,6 +45,7 @@ pub(super) enum Reply {
     Read(Result<Option<Stored>, StoreError>),
     Removed(Result<RemoveReply, StoreError>),
     State(Result<StateObject, StoreError>),
+    Prepared(Result<Option<String>, StoreError>),
     Answer(std::io::Result<String>),
 }
 
@@ -59,6 +62,7 @@ impl Request {
             Self::State(backend) => {
                 async move { Reply::State(state_object(&backend).await) }.boxed()
             }
+            Self::Prepare(store) => async move { Reply::Prepared(store.prepare().await) }.boxed(),
             Self::Answer => async move {
                 // A thread of its own: nobody can be made to answer. It does not keep the process.
                 let asked = tokio::task::spawn_blocking(|| {
@@ -250,7 +254,9 @@ impl Shell {
         let event = match reply {
             Reply::Wrote(reply) => keeper::Event::Beaten(reply),
             Reply::Read(reply) => keeper::Event::Looked(reply),
-            Reply::Removed(_) | Reply::State(_) | Reply::Answer(_) => return,
+            Reply::Removed(_) | Reply::State(_) | Reply::Prepared(_) | Reply::Answer(_) => {
+                return;
+            }
         };
         // Time first: after a pause the reply may be as old as that, and the keeper must know.
         self.tick(uptime());

@@ -19,7 +19,7 @@ use aws_sdk_dynamodb::operation::put_item::builders::PutItemFluentBuilder;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailure as OnFailure};
 use serde::{Deserialize, Serialize};
 
-use super::aws::{Asked, AwsClients, classify};
+use super::aws::{Asked, AwsClients, Identity, classify};
 use super::{
     Expect, Record, RecordVersion, Registers, RemoveReply, StoreError, Stored, WriteReply,
 };
@@ -41,6 +41,7 @@ pub struct DynamoTable {
     table: String,
     /// The table and where it is, for messages.
     object: String,
+    identity: Identity,
     credentials_end: Option<jiff::Timestamp>,
 }
 
@@ -53,7 +54,8 @@ impl DynamoTable {
         let (client, place) = clients.dynamodb()?;
         let table = table.into();
         let object = format!("DynamoDB table `{table}` {place}");
-        Ok(Self { client, table, object, credentials_end: clients.credentials_end() })
+        let (identity, credentials_end) = (clients.identity(), clients.credentials_end());
+        Ok(Self { client, table, object, identity, credentials_end })
     }
 
     fn asked<'a>(&'a self, action: &'a str) -> Asked<'a> {
@@ -67,7 +69,12 @@ impl Registers for DynamoTable {
         self.credentials_end
     }
 
+    async fn prepare(&self) -> Result<Option<String>, StoreError> {
+        self.identity.ready().await.map(Some)
+    }
+
     async fn read(&self, key: &LockKey) -> Result<Option<Stored>, StoreError> {
+        self.identity.ready().await?;
         let answer = self
             .client
             .get_item()
@@ -92,6 +99,7 @@ impl Registers for DynamoTable {
         };
         let item = item(key, record);
         let version = stored(&item).version;
+        self.identity.ready().await?;
         let sent = self
             .client
             .put_item()
@@ -117,6 +125,7 @@ impl Registers for DynamoTable {
         expect: &RecordVersion,
     ) -> Result<RemoveReply, StoreError> {
         let condition = Condition::version(expect)?;
+        self.identity.ready().await?;
         let sent = self
             .client
             .delete_item()

@@ -156,6 +156,15 @@ pub trait Registers: std::fmt::Debug + Send + Sync {
         None
     }
 
+    /// Gets what every request needs first, as far as it is not there yet, and says whose
+    /// credentials they are, where there are any. It may take as long as a person needs to log in.
+    ///
+    /// # Errors
+    /// When there are none; nothing was sent.
+    async fn prepare(&self) -> Result<Option<String>, StoreError> {
+        Ok(None)
+    }
+
     /// A descriptor by which another process holds the lock on, where the kernel keeps it.
     ///
     /// # Errors

@@ -27,6 +27,7 @@ pub async fn workspace_state(
     key: &str,
 ) -> Result<StateObject, StoreError> {
     let (client, place) = clients.s3()?;
+    let identity = clients.identity();
     let object = format!("bucket `{bucket}` {place}");
     let asked = Asked { action: "s3:ListBucket", object: &object, must: None };
     // The last name before the key that a listing can start after.
@@ -34,6 +35,7 @@ pub async fn workspace_state(
     before.pop();
     let mut token = None;
     for _ in 0..PAGES {
+        identity.ready().await?;
         let page = client
             .list_objects_v2()
             .bucket(bucket)

@@ -81,7 +81,7 @@ async fn the_bearer_of_a_token_needs_no_keys() {
     std::fs::write(&file, "from-a-file\n").unwrap();
     for (identity, token) in [
         (WebIdentity { token: text("given"), ..WebIdentity::default() }, "given"),
-        (WebIdentity { token_file: Some(file), ..WebIdentity::default() }, "from-a-file"),
+        (WebIdentity { token_file: Some(file), ..WebIdentity::default() }, "from-a-file%0A"),
     ] {
         let server = Recorder::start();
         let role_arn = text("arn:aws:iam::1:role/r");

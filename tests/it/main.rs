@@ -17,6 +17,7 @@ mod guardian;
 mod handed_over;
 mod harness;
 mod hold;
+mod identity;
 mod interop;
 mod leases;
 mod line;

@@ -92,6 +92,10 @@ const STS_ANSWER: &str = "<Answer><Result><Credentials>\
     <SessionToken>session</SessionToken><Expiration>END</Expiration>\
     </Credentials></Result></Answer>";
 
+/// Whoever asks is of account 1.
+const CALLER: &str = "<GetCallerIdentityResponse><GetCallerIdentityResult><Account>1</Account>\
+    </GetCallerIdentityResult></GetCallerIdentityResponse>";
+
 async fn answer(
     mut connection: impl AsyncRead + AsyncWrite + Unpin,
     kept: &Mutex<Vec<String>>,
@@ -115,7 +119,9 @@ async fn answer(
         }
     };
     let body = if request.contains("x-amz-target") { "{}" } else { STS_ANSWER };
-    let body = if request.contains("AssumeRoleWithWebIdentity") {
+    let body = if request.contains("Action=GetCallerIdentity") {
+        CALLER.to_owned()
+    } else if request.contains("AssumeRoleWithWebIdentity") {
         body.replace("Answer>", "AssumeRoleWithWebIdentityResponse>")
             .replace("Result>", "AssumeRoleWithWebIdentityResult>")
     } else {

@@ -1,3 +1,4 @@
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -177,13 +178,44 @@ fn credentials_of_the_environment_go_along_as_they_are() {
 
 #[test]
 fn switches_of_the_environment_are_on_with_any_value() {
-    for (value, on) in [("true", true), ("false", true), ("", false)] {
+    for (value, on) in [("true", true), ("false", true), ("TRUE", true), ("", false)] {
         let vars = [("AWS_USE_FIPS_ENDPOINT", value), ("AWS_USE_DUALSTACK_ENDPOINT", value)];
         let settings = aws(&json!({}), &vars);
         assert_eq!((settings.use_fips, settings.use_dualstack), (on, on), "{value}");
         let off = json!({"use_fips_endpoint": false, "use_dualstack_endpoint": false});
         assert!(!aws(&off, &vars).use_fips, "the attribute wins");
     }
+}
+
+#[test]
+fn values_of_the_environment_that_go_does_not_know_are_refused() {
+    let refused = |name: &str, value: &str| {
+        let error = read_in(&json!({}), "default", &[REGION, (name, value)]).unwrap_err();
+        assert!(error.to_string().contains(&format!("`{name}`: `{value}` is no")), "{error}");
+    };
+    for value in ["1", "0", "yes"] {
+        for name in [
+            "AWS_USE_FIPS_ENDPOINT",
+            "AWS_USE_DUALSTACK_ENDPOINT",
+            "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
+        ] {
+            refused(name, value);
+        }
+    }
+    refused("AWS_RETRY_MODE", "Standard");
+    refused("AWS_RETRY_MODE", "legacy");
+    refused("AWS_MAX_ATTEMPTS", "many");
+    refused("AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE", "v6");
+    aws(&json!({}), &[("AWS_RETRY_MODE", ""), ("AWS_MAX_ATTEMPTS", "3")]);
+
+    let odd = std::ffi::OsString::from_vec(b"p\xff".to_vec());
+    let env: Env = [("AWS_REGION".into(), "r".into()), ("AWS_PROFILE".into(), odd)]
+        .into_iter()
+        .collect::<Vec<(std::ffi::OsString, std::ffi::OsString)>>()
+        .into_iter()
+        .collect();
+    let error = crate::backend::aws_from_env(&env, Path::new("/"), None).unwrap_err();
+    assert!(error.to_string().ends_with("`AWS_PROFILE`: it is not UTF-8"), "{error}");
 }
 
 #[test]

@@ -34,8 +34,11 @@ pub(in super::super) fn classify<E>(
 where
     E: ProvideErrorMetadata + Error + 'static,
 {
-    if let Some(error) = find::<CredentialsError>(error) {
-        return credentials(error);
+    // The credentials ended just before the request: what our own provider says of it.
+    if find::<CredentialsError>(error).is_some()
+        && let Some(error) = find::<StoreError>(error)
+    {
+        return unsent(error.clone());
     }
     let Asked { action, object, .. } = asked;
     let unavailable = |what: &str, sent| StoreError::Unavailable {
@@ -165,34 +168,16 @@ fn not_applied(object: &str, said: &str) -> StoreError {
     StoreError::Unavailable { detail: format!("{object} is busy: {said}"), sent: false }
 }
 
-/// Without credentials nothing was sent.
-fn credentials(error: &CredentialsError) -> StoreError {
-    let text = chain_text(error.source());
-    // A role that could not be assumed: STS' answer, read by this very module.
-    if let Some(error) = find::<StoreError>(error) {
-        return match error {
-            StoreError::Throttled(detail) | StoreError::Unavailable { detail, .. } => {
-                StoreError::Unavailable { detail: detail.clone(), sent: false }
-            }
-            StoreError::Denied(_)
-            | StoreError::Credentials(_)
-            | StoreError::Missing(_)
-            | StoreError::Misconfigured(_) => error.clone(),
-        };
-    }
+/// The same where nothing was sent to a store: whose answer is missing is a source of credentials.
+pub(super) fn unsent(error: StoreError) -> StoreError {
     match error {
-        CredentialsError::CredentialsNotLoaded(_) => {
-            StoreError::Credentials(format!("no AWS credentials were found; {text}"))
-        }
-        CredentialsError::ProviderTimedOut(_) => StoreError::Unavailable {
-            detail: format!("the AWS credentials did not come in time: {error}"),
-            sent: false,
-        },
-        _ if find::<hyper_util::client::legacy::Error>(error).is_some() => {
-            let detail = format!("the source of the AWS credentials cannot be reached: {text}");
+        StoreError::Throttled(detail) | StoreError::Unavailable { detail, .. } => {
             StoreError::Unavailable { detail, sent: false }
         }
-        _ => StoreError::Credentials(format!("the AWS credentials cannot be had: {text}")),
+        StoreError::Denied(_)
+        | StoreError::Credentials(_)
+        | StoreError::Missing(_)
+        | StoreError::Misconfigured(_) => error,
     }
 }
 
@@ -216,7 +201,7 @@ fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn 
 }
 
 /// The error and its sources, each said once: the reason is often the last of five.
-fn chain_text(error: Option<&(dyn Error + 'static)>) -> String {
+pub(super) fn chain_text(error: Option<&(dyn Error + 'static)>) -> String {
     let mut text = String::new();
     for error in error.into_iter().flat_map(chain) {
         let part = error.to_string();

@@ -4,24 +4,35 @@
 //! The clients never retry: a retry after a lost reply meets its own record and takes it for a
 //! stranger's. Every request has a time-out, for the SDK by itself waits for ever.
 
-mod credentials;
+mod chain;
+mod container;
+mod credential_process;
 mod error;
 mod http;
+mod identity;
+mod instance;
 mod profile;
 mod role;
+mod session;
+mod sso;
+mod wires;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_config::identity::IdentityCache;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_smithy_types::retry::RetryConfig;
 use aws_smithy_types::timeout::TimeoutConfig;
 
 use super::StoreError;
 use crate::backend::AwsSettings;
 use profile::InUse;
+use wires::Wires;
 
 pub(super) use error::{Asked, classify};
+pub(super) use identity::Identity;
 
 /// How long a request may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +41,7 @@ pub struct Timeouts {
     pub connect: Duration,
     /// From the request to the first byte of the answer.
     pub read: Duration,
-    /// The whole operation, credentials included.
+    /// The whole operation. Credentials are got before it.
     pub operation: Duration,
 }
 
@@ -50,6 +61,7 @@ pub struct AwsClients {
     sdk: SdkConfig,
     settings: AwsSettings,
     profile: Arc<InUse>,
+    identity: Identity,
     region: String,
 }
 
@@ -79,15 +91,33 @@ impl AwsClients {
             .behavior_version(BehaviorVersion::latest())
             .region(Region::new(region.clone()))
             .http_client(http.clone())
+            .identity_cache(IdentityCache::no_cache())
             .retry_config(RetryConfig::disabled())
-            .timeout_config(timeout_config.clone());
+            .timeout_config(timeout_config);
         sdk.set_use_fips(switch(settings.use_fips, "use_fips_endpoint"));
         sdk.set_use_dual_stack(switch(settings.use_dualstack, "use_dualstack_endpoint"));
         let sdk = sdk.build();
-        let base = credentials::base(settings, &sdk, http, timeout_config)?;
-        let provider = role::assumed(settings, &sdk, base)?;
-        let sdk = sdk.into_builder().credentials_provider(provider).build();
-        Ok(Self { sdk, settings: settings.clone(), profile: Arc::new(profile), region })
+        let chain = chain::decide(settings, &profile.linked());
+        let metadata = instance::endpoint(settings, &profile)?;
+        let profile = Arc::new(profile);
+        let wires = Wires {
+            settings: settings.clone(),
+            profile: Arc::clone(&profile),
+            metadata,
+            sdk: sdk.clone(),
+            http,
+        };
+        let identity = Identity::new(chain, wires, settings);
+        let sdk = sdk
+            .into_builder()
+            .credentials_provider(SharedCredentialsProvider::new(identity.clone()))
+            .build();
+        Ok(Self { sdk, settings: settings.clone(), profile, identity, region })
+    }
+
+    /// Whose credentials the requests are signed with. To be made ready before each.
+    pub(super) fn identity(&self) -> Identity {
+        self.identity.clone()
     }
 
     /// The client of the lock table.
@@ -111,11 +141,13 @@ impl AwsClients {
     /// When the credentials end, if they are a session that cannot be renewed. A role assumed with
     /// it may last a little longer, but is not renewed after it either.
     pub(super) fn credentials_end(&self) -> Option<jiff::Timestamp> {
-        self.settings.session_ends.filter(|_| credentials::may_be_of_environment(&self.settings))
+        self.settings.session_ends.filter(|_| self.identity.is_of_environment())
     }
 
     fn place(&self, service: &str, explicit: Option<&str>) -> Result<Place, StoreError> {
-        let endpoint = explicit.map(ToOwned::to_owned).or_else(|| self.found_endpoint(service));
+        let endpoint = explicit
+            .map(ToOwned::to_owned)
+            .or_else(|| found_endpoint(&self.settings, &self.profile, service));
         let encrypted = endpoint.as_deref().is_none_or(|url| !url.starts_with("http://"));
         if self.settings.insecure && encrypted {
             let message = "`insecure = true` is not supported: tfwrap always verifies \
@@ -124,25 +156,25 @@ impl AwsClients {
         }
         Ok(Place { region: self.region.clone(), endpoint })
     }
+}
 
-    /// What Go's SDK finds by itself, in its order: `AWS_ENDPOINT_URL_…`, `AWS_ENDPOINT_URL`, the
-    /// profile's `services`, its `endpoint_url`.
-    fn found_endpoint(&self, service: &str) -> Option<String> {
-        let env = &self.settings.env;
-        let profile = self.profile.profile();
-        let ignored = match env.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS") {
-            Some(value) => value.eq_ignore_ascii_case("true"),
-            None => self.profile.switch("ignore_configured_endpoint_urls").unwrap_or(false),
-        };
-        if ignored {
-            return None;
-        }
-        env.get(&format!("AWS_ENDPOINT_URL_{}", service.to_uppercase()))
-            .or_else(|| env.get("AWS_ENDPOINT_URL"))
-            .or_else(|| profile?.endpoint_of(&service.to_lowercase()))
-            .or_else(|| profile?.text("endpoint_url"))
-            .map(ToOwned::to_owned)
+/// Where Go's SDK finds a service by itself, in its order: `AWS_ENDPOINT_URL_…`,
+/// `AWS_ENDPOINT_URL`, the profile's `services`, its `endpoint_url`.
+fn found_endpoint(settings: &AwsSettings, profile: &InUse, service: &str) -> Option<String> {
+    let env = &settings.env;
+    let ignored = match env.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS") {
+        Some(value) => value.eq_ignore_ascii_case("true"),
+        None => profile.switch("ignore_configured_endpoint_urls").unwrap_or(false),
+    };
+    if ignored {
+        return None;
     }
+    let profile = profile.profile();
+    env.get(&format!("AWS_ENDPOINT_URL_{}", service.to_uppercase()))
+        .or_else(|| env.get("AWS_ENDPOINT_URL"))
+        .or_else(|| profile?.endpoint_of(&service.to_lowercase()))
+        .or_else(|| profile?.text("endpoint_url"))
+        .map(ToOwned::to_owned)
 }
 
 /// Where a service is, for messages.

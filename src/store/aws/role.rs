@@ -1,229 +1,125 @@
-//! Roles: `assume_role` and `assume_role_with_web_identity` of the backend.
+//! Roles, asked of STS: those of the backend and those of profiles.
 //!
-//! Asked of STS directly, because aws-config's providers have no source identity, no transitive
-//! tags and no web identity token in the configuration itself.
+//! Asked directly, because aws-config's providers have no source identity, no transitive tags and
+//! no web identity token in the configuration itself, and send no `DurationSeconds` where Go's SDK
+//! does.
 
-use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use aws_config::{Region, SdkConfig};
-use aws_credential_types::Credentials;
-use aws_credential_types::provider::error::CredentialsError;
-use aws_credential_types::provider::{self, ProvideCredentials, SharedCredentialsProvider, future};
+use aws_sdk_sts::Client;
 use aws_sdk_sts::types::{PolicyDescriptorType, Tag};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+use jiff::Timestamp;
 
 use super::super::StoreError;
-use super::super::blocking::reason;
-use super::error::{Asked, classify};
-use crate::backend::{AssumeRole, AwsSettings, WebIdentity};
+use super::super::blocking::{self, reason};
+use super::error::{Asked, classify, unsent};
+use super::profile::StaticKeys;
+use super::session::Session;
+use crate::backend::{AssumeRole, WebIdentity};
 
 /// Shown in AWS' logs where the configuration gives no name.
 const SESSION_NAME: &str = "tfwrap";
 
-/// The client of STS, in its own region where one is configured.
-pub(super) fn sts(
-    settings: &AwsSettings,
-    sdk: &SdkConfig,
-    base: Option<SharedCredentialsProvider>,
-) -> aws_sdk_sts::Client {
-    let mut config = aws_sdk_sts::config::Builder::from(sdk);
-    if let Some(region) = &settings.sts_region {
-        config = config.region(Region::new(region.clone()));
-    }
-    if let Some(url) = &settings.endpoints.sts {
-        config = config.endpoint_url(url);
-    }
-    config.set_credentials_provider(base);
-    aws_sdk_sts::Client::from_conf(config.build())
+/// What Go's SDK asks for where the configuration says nothing. AWS' own default is an hour.
+const DURATION: Duration = Duration::from_mins(15);
+
+/// Assumes a role with the credentials of the client.
+pub(super) async fn assume(sts: &Client, role: &AssumeRole) -> Result<Session, StoreError> {
+    let tags: Vec<_> =
+        role.tags.iter().map(|(key, value)| tag(key, value)).collect::<Result<_, _>>()?;
+    let answer = sts
+        .assume_role()
+        .role_arn(&role.role_arn)
+        .role_session_name(role.session_name.as_deref().unwrap_or(SESSION_NAME))
+        .duration_seconds(seconds(role.duration.unwrap_or(DURATION))?)
+        .set_external_id(role.external_id.clone())
+        .set_policy(role.policy.clone())
+        .set_policy_arns(policies(&role.policy_arns))
+        .set_source_identity(role.source_identity.clone())
+        .set_tags(some(tags))
+        .set_transitive_tag_keys(some(role.transitive_tag_keys.clone()))
+        .send()
+        .await
+        .map_err(|error| refused("sts:AssumeRole", &role.role_arn, &error))?;
+    session(answer.credentials)
 }
 
-/// The credentials of the configured role, or `base` where none is.
-pub(super) fn assumed(
-    settings: &AwsSettings,
-    sdk: &SdkConfig,
-    base: SharedCredentialsProvider,
-) -> Result<SharedCredentialsProvider, StoreError> {
-    let Some(role) = &settings.assume_role else { return Ok(base) };
-    if role.role_arn.is_empty() {
-        let message = "`assume_role` of the backend has no `role_arn`";
-        return Err(StoreError::Misconfigured(message.to_owned()));
+/// Gets the role of the bearer of a token, which is sent as it is, newline and all.
+pub(super) async fn bear(sts: &Client, identity: &WebIdentity) -> Result<Session, StoreError> {
+    let role_arn = identity.role_arn.as_deref().unwrap_or_default();
+    let duration = identity.duration.map(seconds).transpose()?;
+    let answer = sts
+        .assume_role_with_web_identity()
+        .role_arn(role_arn)
+        .role_session_name(identity.session_name.as_deref().unwrap_or(SESSION_NAME))
+        .web_identity_token(token(identity).await?)
+        .set_duration_seconds(duration)
+        .set_policy(identity.policy.clone())
+        .set_policy_arns(policies(&identity.policy_arns))
+        .send()
+        .await
+        .map_err(|error| refused("sts:AssumeRoleWithWebIdentity", role_arn, &error))?;
+    session(answer.credentials)
+}
+
+/// The account of the client's credentials.
+pub(super) async fn account(sts: &Client) -> Result<String, StoreError> {
+    let asked = Asked { action: "sts:GetCallerIdentity", object: "STS", must: None };
+    let answer = sts.get_caller_identity().send().await;
+    let answer = answer.map_err(|error| unsent(classify(asked, &error)))?;
+    Ok(answer.account.unwrap_or_default())
+}
+
+/// Read each time: whoever writes the file renews it.
+async fn token(identity: &WebIdentity) -> Result<String, StoreError> {
+    if let Some(token) = &identity.token {
+        return Ok(token.clone());
     }
-    let (role, duration) = (role.clone(), seconds(role.duration)?);
-    let sts = sts(settings, sdk, Some(base));
-    Ok(SharedCredentialsProvider::new(AssumedRole { role, duration, sts }))
-}
-
-#[derive(Debug)]
-struct AssumedRole {
-    role: AssumeRole,
-    duration: Option<i32>,
-    sts: aws_sdk_sts::Client,
-}
-
-impl ProvideCredentials for AssumedRole {
-    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
-    where
-        Self: 'a,
-    {
-        future::ProvideCredentials::new(async move {
-            let role = &self.role;
-            let tags: Vec<_> =
-                role.tags.iter().map(|(key, value)| tag(key, value)).collect::<Result<_, _>>()?;
-            let answer = self
-                .sts
-                .assume_role()
-                .role_arn(&role.role_arn)
-                .role_session_name(role.session_name.as_deref().unwrap_or(SESSION_NAME))
-                .set_duration_seconds(self.duration)
-                .set_external_id(role.external_id.clone())
-                .set_policy(role.policy.clone())
-                .set_policy_arns(policies(&role.policy_arns))
-                .set_source_identity(role.source_identity.clone())
-                .set_tags(some(tags))
-                .set_transitive_tag_keys(some(role.transitive_tag_keys.clone()))
-                .send()
-                .await
-                .map_err(|error| refused("sts:AssumeRole", &role.role_arn, &error))?;
-            session(answer.credentials, "AssumeRole")
+    let path = identity.token_file.clone().unwrap_or_default();
+    blocking::run(move || {
+        std::fs::read_to_string(&path).map_err(|error| {
+            StoreError::Credentials(format!(
+                "cannot read the web identity token `{}`: {}",
+                path.display(),
+                reason(&error)
+            ))
         })
-    }
+    })
+    .await
 }
 
-/// A role for the bearer of a token.
-#[derive(Debug)]
-pub(super) struct WebIdentityRole {
-    role_arn: String,
-    session_name: String,
-    duration: Option<i32>,
-    policy: Option<String>,
-    policy_arns: Vec<String>,
-    token: Token,
-    sts: aws_sdk_sts::Client,
-}
-
-enum Token {
-    Given(String),
-    /// Read each time: whoever writes it renews it.
-    File(PathBuf),
-}
-
-// Written by hand: a derived form would print the token.
-impl std::fmt::Debug for Token {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Given(_) => f.write_str("Given"),
-            Self::File(path) => f.debug_tuple("File").field(path).finish(),
-        }
-    }
-}
-
-impl WebIdentityRole {
-    pub(super) fn new(
-        identity: &WebIdentity,
-        sts: aws_sdk_sts::Client,
-    ) -> Result<Self, StoreError> {
-        let missing = |what: &str| {
-            StoreError::Misconfigured(format!("`assume_role_with_web_identity` has no {what}"))
-        };
-        let token = match (&identity.token, &identity.token_file) {
-            (Some(token), _) => Token::Given(token.clone()),
-            (None, Some(path)) => Token::File(path.clone()),
-            (None, None) => return Err(missing("token")),
-        };
-        Ok(Self {
-            role_arn: identity.role_arn.clone().ok_or_else(|| missing("`role_arn`"))?,
-            session_name: identity.session_name.clone().unwrap_or_else(|| SESSION_NAME.to_owned()),
-            duration: seconds(identity.duration)?,
-            policy: identity.policy.clone(),
-            policy_arns: identity.policy_arns.clone(),
-            token,
-            sts,
-        })
-    }
-
-    async fn token(&self) -> Result<String, CredentialsError> {
-        match &self.token {
-            Token::Given(token) => Ok(token.clone()),
-            Token::File(path) => {
-                let read = tokio::task::spawn_blocking({
-                    let path = path.clone();
-                    move || std::fs::read_to_string(path)
-                });
-                let text = read.await.map_err(CredentialsError::unhandled)?.map_err(|e| {
-                    CredentialsError::invalid_configuration(format!(
-                        "cannot read the web identity token `{}`: {}",
-                        path.display(),
-                        reason(&e)
-                    ))
-                })?;
-                Ok(text.trim_end().to_owned())
-            }
-        }
-    }
-}
-
-impl ProvideCredentials for WebIdentityRole {
-    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
-    where
-        Self: 'a,
-    {
-        future::ProvideCredentials::new(async move {
-            let answer = self
-                .sts
-                .assume_role_with_web_identity()
-                .role_arn(&self.role_arn)
-                .role_session_name(&self.session_name)
-                .web_identity_token(self.token().await?)
-                .set_duration_seconds(self.duration)
-                .set_policy(self.policy.clone())
-                .set_policy_arns(policies(&self.policy_arns))
-                .send()
-                .await
-                .map_err(|error| {
-                    refused("sts:AssumeRoleWithWebIdentity", &self.role_arn, &error)
-                })?;
-            session(answer.credentials, "AssumeRoleWithWebIdentity")
-        })
-    }
-}
-
-/// Carries the meaning of STS' answer through the credentials machinery.
-fn refused<E>(action: &str, role: &str, error: &SdkError<E, HttpResponse>) -> CredentialsError
+fn refused<E>(action: &str, role: &str, error: &SdkError<E, HttpResponse>) -> StoreError
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
-    let asked = Asked { action, object: &format!("role `{role}`"), must: None };
-    CredentialsError::provider_error(classify(asked, error))
+    unsent(classify(Asked { action, object: &format!("role `{role}`"), must: None }, error))
 }
 
-fn session(
-    credentials: Option<aws_sdk_sts::types::Credentials>,
-    name: &'static str,
-) -> provider::Result {
-    let found = credentials
-        .ok_or_else(|| CredentialsError::unhandled("STS answered without credentials"))?;
-    let expiry = SystemTime::try_from(found.expiration).map_err(CredentialsError::unhandled)?;
-    Ok(Credentials::new(
-        found.access_key_id,
-        found.secret_access_key,
-        Some(found.session_token),
-        Some(expiry),
-        name,
-    ))
+fn session(found: Option<aws_sdk_sts::types::Credentials>) -> Result<Session, StoreError> {
+    let odd = |what: &str| StoreError::Credentials(format!("STS answered {what}"));
+    let found = found.ok_or_else(|| odd("without credentials"))?;
+    let ends = Timestamp::from_second(found.expiration.secs());
+    let ends = ends.map_err(|_| odd("with an expiration that is no time"))?;
+    let keys = StaticKeys {
+        id: found.access_key_id,
+        secret: found.secret_access_key,
+        token: Some(found.session_token),
+    };
+    Ok(Session { keys, ends: Some(ends) })
 }
 
-fn seconds(duration: Option<Duration>) -> Result<Option<i32>, StoreError> {
-    duration
-        .map(|duration| i32::try_from(duration.as_secs()))
-        .transpose()
+fn seconds(duration: Duration) -> Result<i32, StoreError> {
+    i32::try_from(duration.as_secs())
         .map_err(|_| StoreError::Misconfigured("the duration of the role is too long".to_owned()))
 }
 
-fn tag(key: &str, value: &str) -> Result<Tag, CredentialsError> {
-    Tag::builder().key(key).value(value).build().map_err(CredentialsError::invalid_configuration)
+fn tag(key: &str, value: &str) -> Result<Tag, StoreError> {
+    Tag::builder().key(key).value(value).build().map_err(|error| {
+        StoreError::Misconfigured(format!("the tag `{key}` of the role cannot be sent: {error}"))
+    })
 }
 
 fn policies(arns: &[String]) -> Option<Vec<PolicyDescriptorType>> {

@@ -49,10 +49,7 @@ const BORDERS: [Border; 9] = [
             ("run/release.rs", "the patience of test builds"),
         ],
     },
-    Border {
-        words: &["Instant", "SystemTime"],
-        places: &[("store/aws/role.rs", "hands the SDK an expiry that STS named")],
-    },
+    Border { words: &["Instant", "SystemTime"], places: &[] },
     Border {
         words: &["clock_gettime", "Timestamp::now", "Zoned::now"],
         places: &[("clock.rs", "reads the clocks for all others")],
@@ -64,6 +61,8 @@ const BORDERS: [Border; 9] = [
             START,
             ("command/", "looks again after a while; ages for people"),
             ("clock.rs", "defines them"),
+            ("store/aws/identity.rs", "credentials end by the wall clock"),
+            ("store/aws/sso.rs", "so do logins"),
             ("report/reporter.rs", "stamps what is said; decides nothing by it"),
             ("report/answer.rs", "the same, for want of a reporter"),
         ],
@@ -76,12 +75,17 @@ const BORDERS: [Border; 9] = [
             ("start", "describes the process to make"),
             ("lib.rs", "the exit code"),
             ("main.rs", "the exit code"),
+            ("store/aws/credential_process.rs", "runs the program that a profile names"),
             ("ci/mod.rs", "our own PID, for people"),
         ],
     },
     Border {
         words: &[".spawn()", "::spawn(", ".output()", ".exec()", "fork("],
-        places: &[("supervise/", "makes processes"), ("run/supervise.rs", "lets them be made")],
+        places: &[
+            ("supervise/", "makes processes"),
+            ("run/supervise.rs", "lets them be made"),
+            ("store/aws/credential_process.rs", "runs the program that a profile names"),
+        ],
     },
     Border {
         words: &["println!", "eprintln!", "print!", "stdout()", "stderr()"],

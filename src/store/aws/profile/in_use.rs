@@ -5,6 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::super::super::{StoreError, blocking};
+use super::linked::ProfileError;
 use super::{Linked, Profile, Profiles};
 use crate::backend::AwsSettings;
 
@@ -36,8 +37,12 @@ impl InUse {
         // One that only `AWS_DEFAULT_PROFILE` names may be missing.
         let name = named.or_else(|| var("AWS_DEFAULT_PROFILE")).unwrap_or("default").to_owned();
         let linked = if named.is_some() || all.get(&name).is_some() {
-            let linked = all.link(&name);
-            Some(linked.map_err(|error| StoreError::Misconfigured(error.to_string()))?)
+            let by = if settings.profile.is_some() { "the configuration" } else { "`AWS_PROFILE`" };
+            let linked = all.link(&name).map_err(|error| match error {
+                ProfileError::Missing(_) => format!("{error}, which {by} names"),
+                _ => error.to_string(),
+            });
+            Some(linked.map_err(StoreError::Misconfigured)?)
         } else {
             None
         };
@@ -50,7 +55,6 @@ impl InUse {
     }
 
     /// The profile with those that it takes its credentials from; an empty one where there is none.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the chain is still the SDK's"))]
     pub(in super::super) fn linked(&self) -> Linked {
         self.linked.clone().unwrap_or_default()
     }
@@ -73,7 +77,7 @@ mod tests {
     #[test]
     fn a_profile_is_chosen_in_gos_order_and_must_be_there_where_go_wants_it() {
         let text = "[default]\n[profile a]\n[profile d]\n[profile p]\n";
-        let error = "there is no profile `gone`";
+        let error = "there is no profile `gone`, which `AWS_PROFILE` names";
         for (profile, env, expected) in [
             (None, &[][..], Ok("default")),
             (None, &[("AWS_DEFAULT_PROFILE", "d")], Ok("d")),
@@ -82,7 +86,7 @@ mod tests {
             (Some("p"), &[("AWS_PROFILE", "gone")], Ok("p")),
             (None, &[("AWS_DEFAULT_PROFILE", "gone")], Ok("")),
             (None, &[("AWS_PROFILE", "gone")], Err(error)),
-            (Some("gone"), &[], Err(error)),
+            (Some("gone"), &[], Err("there is no profile `gone`, which the configuration names")),
         ] {
             let settings = AwsSettings {
                 profile: profile.map(ToOwned::to_owned),

@@ -13,7 +13,7 @@ mod linked;
 use ini::{Section, Sections, Value};
 
 pub(super) use in_use::InUse;
-use linked::Linked;
+pub(super) use linked::{Linked, Sso, StaticKeys};
 
 const KEY_ID: &str = "aws_access_key_id";
 const SECRET: &str = "aws_secret_access_key";

@@ -1,0 +1,132 @@
+//! The HTTP endpoint that gives credentials to a container: ECS, EKS, and whoever speaks like them.
+//!
+//! Not the SDK's own provider: that reads the process environment past us, prefers the other of the
+//! two variables, and gives up after 5 s.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use aws_smithy_runtime::client::orchestrator::operation::Operation;
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse, OrchestratorError};
+use aws_smithy_runtime_api::client::result::SdkError;
+use aws_smithy_types::timeout::TimeoutConfig;
+use url::{Host, Url};
+
+use super::super::StoreError;
+use super::super::blocking::{self, reason};
+use super::chain::Token;
+use super::error::chain_text;
+use super::session::Session;
+
+/// It is on this machine.
+const CONNECT: Duration = Duration::from_secs(2);
+/// It may have to ask others; Go's SDK waits without a limit.
+const ANSWER: Duration = Duration::from_mins(1);
+
+/// Asks for the container's role.
+pub(super) async fn session(
+    url: &str,
+    token: Option<&Token>,
+    http: SharedHttpClient,
+) -> Result<Session, StoreError> {
+    let url = Url::parse(url).map_err(|_| not_allowed(url))?;
+    if url.scheme() != "https" && !is_near(&url).await {
+        return Err(not_allowed(url.as_str()));
+    }
+    let token = match token {
+        Some(token) => Some(read(token).await?),
+        None => None,
+    };
+    let operation = Operation::builder()
+        .service_name("ContainerCredentials")
+        .operation_name("Get")
+        .endpoint_url(&url.origin().ascii_serialization())
+        .no_auth()
+        .no_retry()
+        .http_client(http)
+        .timeout_config(
+            TimeoutConfig::builder().connect_timeout(CONNECT).read_timeout(ANSWER).build(),
+        )
+        .serializer(|(path, token): (String, Option<String>)| {
+            let mut request = HttpRequest::empty();
+            request.set_uri(path)?;
+            request.headers_mut().try_insert("accept", "application/json")?;
+            if let Some(token) = token {
+                request.headers_mut().try_insert("authorization", token)?;
+            }
+            Ok(request)
+        })
+        .deserializer(|response: &HttpResponse| {
+            let bytes = response.body().bytes().unwrap_or_default();
+            if !response.status().is_success() {
+                let status = response.status().as_u16();
+                return Err(OrchestratorError::operation(Refusal(format!("HTTP status {status}"))));
+            }
+            Session::parse(bytes, "Token").map_err(|why| OrchestratorError::operation(Refusal(why)))
+        })
+        .build();
+    let path = url[url::Position::BeforePath..].to_owned();
+    let failed =
+        |why: &str| format!("the container's credentials endpoint `{}` {why}", shown(&url));
+    operation.invoke((path, token)).await.map_err(|error| match &error {
+        SdkError::ServiceError(refusal) => {
+            StoreError::Credentials(failed(&format!("gives none: {}", refusal.err().0)))
+        }
+        SdkError::ConstructionFailure(_) => {
+            StoreError::Misconfigured(failed("cannot be asked: its token has a line break in it"))
+        }
+        error => {
+            let detail = failed(&format!("does not answer: {}", chain_text(Some(error))));
+            StoreError::Unavailable { detail, sent: false }
+        }
+    })
+}
+
+/// What was answered instead of credentials.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Refusal(String);
+
+async fn read(token: &Token) -> Result<String, StoreError> {
+    let path = match token {
+        Token::Given(token) => return Ok(token.clone()),
+        Token::File(path) => path.clone(),
+    };
+    blocking::run(move || {
+        std::fs::read_to_string(&path).map_err(|error| {
+            StoreError::Credentials(format!(
+                "cannot read the container's token `{}`: {}",
+                path.display(),
+                reason(&error)
+            ))
+        })
+    })
+    .await
+}
+
+/// Without TLS, only what is on this machine, or where ECS and EKS have theirs.
+async fn is_near(url: &Url) -> bool {
+    let found = match url.host() {
+        None => return false,
+        Some(Host::Ipv4(ip)) => vec![IpAddr::V4(ip)],
+        Some(Host::Ipv6(ip)) => vec![IpAddr::V6(ip)],
+        Some(Host::Domain(name)) => match tokio::net::lookup_host((name, 80)).await {
+            Ok(found) => found.map(|address| address.ip()).collect(),
+            Err(_) => return false,
+        },
+    };
+    let known = ["169.254.170.2", "169.254.170.23", "fd00:ec2::23"];
+    !found.is_empty()
+        && found.iter().all(|ip| ip.is_loopback() || known.contains(&ip.to_string().as_str()))
+}
+
+fn not_allowed(url: &str) -> StoreError {
+    StoreError::Misconfigured(format!(
+        "the container's credentials endpoint `{url}` is neither on this machine nor reached by TLS"
+    ))
+}
+
+fn shown(url: &Url) -> String {
+    url.origin().ascii_serialization()
+}

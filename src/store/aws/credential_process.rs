@@ -1,0 +1,89 @@
+//! `credential_process`: a program that a profile names, which prints credentials.
+//!
+//! Not the SDK's own provider: that keeps the program's standard error from whoever is to type a
+//! one-time password, leaves it running when we end, and reads a number as no expiry.
+
+use std::io::IsTerminal as _;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use super::super::StoreError;
+use super::super::blocking::reason;
+use super::chain::Place;
+use super::session::Session;
+
+/// As long as Go's SDK waits.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Runs the program as Terraform would: by the shell, in the directory of the run, with our standard
+/// error, and with our input where that is a terminal. A pipe's input is the command's own.
+pub(super) async fn session(
+    command: &str,
+    place: &Place,
+    dir: &Path,
+) -> Result<Session, StoreError> {
+    let failed =
+        |why: String| StoreError::Credentials(format!("the `credential_process` of {place} {why}"));
+    let input = if std::io::stdin().is_terminal() { Stdio::inherit() } else { Stdio::null() };
+    let mut program = Command::new("sh");
+    program.arg("-c").arg(command).stdin(input).stderr(Stdio::inherit()).kill_on_drop(true);
+    if !dir.as_os_str().is_empty() {
+        program.current_dir(dir);
+    }
+    let answer = match timeout(PATIENCE, program.output()).await {
+        Err(_) => return Err(failed("did not answer within a minute".to_owned())),
+        Ok(Err(error)) => return Err(failed(format!("cannot be run: {}", reason(&error)))),
+        Ok(Ok(answer)) => answer,
+    };
+    if !answer.status.success() {
+        return Err(failed(format!("failed: {}", answer.status)));
+    }
+    read(&answer.stdout).map_err(|why| failed(format!("gives no credentials: {why}")))
+}
+
+fn read(answer: &[u8]) -> Result<Session, String> {
+    let session = Session::parse(answer, "SessionToken")?;
+    let fields: Value = serde_json::from_slice(answer).unwrap_or_default();
+    let fields = fields.as_object().into_iter().flatten();
+    let mut version = fields.filter(|(key, _)| key.eq_ignore_ascii_case("version")).map(|it| it.1);
+    if version.next_back().and_then(Value::as_i64) != Some(1) {
+        return Err("the answer's `Version` is not 1".to_owned());
+    }
+    Ok(session)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place() -> Place {
+        Place::Profile("p".to_owned())
+    }
+
+    async fn run(command: &str) -> Result<Session, String> {
+        session(command, &place(), Path::new("/")).await.map_err(|error| error.to_string())
+    }
+
+    #[tokio::test]
+    async fn a_program_gives_credentials_or_says_why_not() {
+        let whole = r#"{"Version": 1, "AccessKeyId": "AKIA", "SecretAccessKey": "hunter2"}"#;
+        assert_eq!(run(&format!("echo '{whole}'")).await.unwrap().keys.id, "AKIA");
+        assert_eq!(run(r#"[ "$PWD" = / ] && exit 3"#).await.unwrap_err(), {
+            "the `credential_process` of profile `p` failed: exit status: 3"
+        });
+        for (answer, expected) in [
+            (whole.replace('1', "2"), "the answer's `Version` is not 1"),
+            (whole.replace("\"Version\": 1, ", ""), "the answer's `Version` is not 1"),
+            (whole.replace("AccessKeyId", "Id"), "the answer has no `AccessKeyId`"),
+            (String::new(), "the answer is no JSON object"),
+        ] {
+            let error = run(&format!("echo '{answer}'")).await.unwrap_err();
+            assert!(error.ends_with(expected) && !error.contains("hunter2"), "{error}");
+        }
+    }
+}

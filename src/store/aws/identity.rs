@@ -1,0 +1,259 @@
+//! The credentials of one configuration: asked for once, kept, and renewed before they end.
+//!
+//! They are got before a request, and not within it: a program that asks for a one-time password
+//! may take longer than any request may. What asks is a task of its own, so that nobody who stops
+//! waiting stops it, too; it ends with the process.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::error::CredentialsError;
+use aws_credential_types::provider::{ProvideCredentials, future};
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, Shared};
+use jiff::Timestamp;
+
+use super::super::StoreError;
+use super::chain::{Chain, Place, Source};
+use super::role;
+use super::session::Session;
+use super::wires::Wires;
+use crate::backend::AwsSettings;
+use crate::clock::wall;
+
+/// How long before their end credentials are renewed beside the requests that still use them; a
+/// quarter of their time where that is less.
+const EARLY: Duration = Duration::from_mins(5);
+/// How long before it they are not used any more; a tenth where that is less.
+const LAST: Duration = Duration::from_secs(10);
+/// For how long nobody is asked again who has just refused, or given what was over already.
+const PAUSE: Duration = Duration::from_secs(10);
+
+/// Whose credentials are used.
+#[derive(Clone)]
+pub(in super::super) struct Identity(Arc<Inner>);
+
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Identity").field(&self.0.chain).finish()
+    }
+}
+
+struct Inner {
+    /// None where there is no way to any; why is told to whoever asks.
+    chain: Result<Chain, StoreError>,
+    wires: Wires,
+    memory: Arc<Mutex<Memory>>,
+}
+
+/// What is known of one configuration, whichever client asks.
+#[derive(Default)]
+struct Memory {
+    /// Of the source and of each role after it.
+    stages: Vec<Option<Stage>>,
+    refused: Option<(Timestamp, StoreError)>,
+    asking: Option<Asking>,
+}
+
+type Asking = Shared<BoxFuture<'static, Result<Session, StoreError>>>;
+
+#[derive(Clone)]
+struct Stage {
+    session: Session,
+    since: Timestamp,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Age {
+    Fresh,
+    /// Still good, and to be renewed.
+    Old,
+    Over,
+}
+
+/// Credentials of an end that is past when they come are good for a moment: the clock may be off,
+/// and whoever gave them is not asked again at once.
+fn age(ends: Option<Timestamp>, since: Timestamp, now: Timestamp) -> Age {
+    let Some(ends) = ends else { return Age::Fresh };
+    let life = Duration::try_from(ends.duration_since(since)).unwrap_or_default();
+    let good_for_now = life.is_zero() && now < since + PAUSE;
+    if good_for_now || now < ends - EARLY.min(life / 4) {
+        Age::Fresh
+    } else if now < ends - LAST.min(life / 10) {
+        Age::Old
+    } else {
+        Age::Over
+    }
+}
+
+impl Identity {
+    pub(super) fn new(
+        chain: Result<Chain, StoreError>,
+        wires: Wires,
+        settings: &AwsSettings,
+    ) -> Self {
+        let memory = memory_of(settings);
+        Self(Arc::new(Inner { chain, wires, memory }))
+    }
+
+    /// Whether the credentials are keys of the environment, before any role.
+    pub(super) fn is_of_environment(&self) -> bool {
+        let source = self.0.chain.as_ref().map(|chain| &chain.source);
+        matches!(source, Ok(Source::Keys(_, Place::Environment)))
+    }
+
+    /// Gets the credentials, unless they are known, and says whose they are.
+    ///
+    /// # Errors
+    /// When there are none; nothing was sent to a store.
+    pub(in super::super) async fn ready(&self) -> Result<String, StoreError> {
+        self.session().await?;
+        Ok(self.chain()?.to_string())
+    }
+
+    fn chain(&self) -> Result<&Chain, StoreError> {
+        self.0.chain.as_ref().map_err(Clone::clone)
+    }
+
+    async fn session(&self) -> Result<Session, StoreError> {
+        let chain = self.chain()?;
+        let asking = {
+            let mut memory = self.memory();
+            let now = wall();
+            let last = memory.stages.get(chain.roles.len()).cloned().flatten();
+            let known = last.map(|it| (age(it.session.ends, it.since, now), it.session));
+            let refused = memory.refused.clone().filter(|(at, _)| now < *at + PAUSE);
+            match (known, refused) {
+                (Some((Age::Fresh, session)), _) | (Some((Age::Old, session)), Some(_)) => {
+                    return Ok(session);
+                }
+                (Some((Age::Old, session)), None) => {
+                    // The task goes on by itself.
+                    drop(self.ask(&mut memory));
+                    return Ok(session);
+                }
+                (_, Some((_, error))) => return Err(error),
+                (_, None) => self.ask(&mut memory),
+            }
+        };
+        asking.await
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.0.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins to ask, unless that is under way.
+    fn ask(&self, memory: &mut Memory) -> Asking {
+        if let Some(asking) = memory.asking.clone().filter(|asking| asking.peek().is_none()) {
+            return asking;
+        }
+        let this = self.clone();
+        let task = tokio::runtime::Handle::current().spawn(async move { this.renew().await });
+        let ended = || {
+            let detail = "the AWS credentials could not be had: the program is ending".to_owned();
+            Err(StoreError::Unavailable { detail, sent: false })
+        };
+        let asking = async move { task.await.unwrap_or_else(|_| ended()) }.boxed().shared();
+        memory.asking = Some(asking.clone());
+        asking
+    }
+
+    async fn renew(&self) -> Result<Session, StoreError> {
+        let result = self.get().await;
+        self.memory().asking = None;
+        result
+    }
+
+    /// From the last stage before the end that is still good.
+    async fn get(&self) -> Result<Session, StoreError> {
+        let (chain, wires) = (self.chain()?, &self.0.wires);
+        let told = chain.to_string();
+        let (at, mut session) = if let Some(known) = self.last_good(chain.roles.len()) {
+            known
+        } else {
+            let answer = wires.ask(&chain.source).await.and_then(|it| it.checked(&told));
+            // What may pass by itself is tried again by whoever asked, and so is a role.
+            let refusal = answer.as_ref().err().filter(|error| !error.is_transient());
+            self.memory().refused = refusal.map(|error| (wall(), error.clone()));
+            (0, self.keep(0, answer?).await?)
+        };
+        for (at, next) in chain.roles.iter().enumerate().skip(at) {
+            let sts = wires.sts(&next.place, Some(&session));
+            let assumed = role::assume(&sts, &next.role).await?.checked(&told)?;
+            session = self.keep(at + 1, assumed).await?;
+        }
+        Ok(session)
+    }
+
+    fn last_good(&self, before: usize) -> Option<(usize, Session)> {
+        let (memory, now) = (self.memory(), wall());
+        let stages = memory.stages.iter().take(before).enumerate().rev();
+        let good = |stage: &Stage| age(stage.session.ends, stage.since, now) == Age::Fresh;
+        let found = stages.filter_map(|(at, stage)| Some((at, stage.as_ref()?)));
+        let (at, stage) = found.into_iter().find(|(_, stage)| good(stage))?;
+        Some((at, stage.session.clone()))
+    }
+
+    /// Keeps what a stage gave; the last one only if its account may be used.
+    async fn keep(&self, at: usize, session: Session) -> Result<Session, StoreError> {
+        if at == self.chain()?.roles.len() {
+            self.0.wires.allow(&session).await?;
+        }
+        let mut memory = self.memory();
+        if memory.stages.len() <= at {
+            memory.stages.resize(at + 1, None);
+        }
+        memory.stages[at] = Some(Stage { session: session.clone(), since: wall() });
+        Ok(session)
+    }
+}
+
+impl ProvideCredentials for Identity {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        future::ProvideCredentials::new(async {
+            let session = self.session().await.map_err(CredentialsError::provider_error)?;
+            Ok::<Credentials, _>(session.credentials())
+        })
+    }
+}
+
+/// Clients of one configuration share what they know: nobody types a one-time password twice.
+fn memory_of(settings: &AwsSettings) -> Arc<Mutex<Memory>> {
+    static KNOWN: Mutex<Vec<(AwsSettings, Arc<Mutex<Memory>>)>> = Mutex::new(Vec::new());
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, memory)) = known.iter().find(|(other, _)| other == settings) {
+        return memory.clone();
+    }
+    let memory = Arc::default();
+    known.push((settings.clone(), Arc::clone(&memory)));
+    memory
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_are_renewed_before_their_end_and_not_used_up_to_it() {
+        let at = |seconds: i64| Timestamp::from_second(seconds).unwrap();
+        for (ends, expected) in [
+            // An hour: five minutes and ten seconds before.
+            (3600, [(0, Age::Fresh), (3299, Age::Fresh), (3301, Age::Old), (3591, Age::Over)]),
+            // Six seconds: their last quarter, their last tenth.
+            (6, [(0, Age::Fresh), (4, Age::Fresh), (5, Age::Old), (6, Age::Over)]),
+            // Over when they came.
+            (0, [(0, Age::Fresh), (9, Age::Fresh), (10, Age::Over), (3600, Age::Over)]),
+            (-60, [(0, Age::Fresh), (9, Age::Fresh), (10, Age::Over), (3600, Age::Over)]),
+        ] {
+            for (now, expected) in expected {
+                assert_eq!(age(Some(at(ends)), at(0), at(now)), expected, "{ends} {now}");
+            }
+        }
+        assert_eq!(age(None, at(0), at(1 << 33)), Age::Fresh);
+    }
+}

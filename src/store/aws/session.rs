@@ -1,0 +1,142 @@
+//! Credentials as sources give them: keys, and when they end.
+
+use std::fmt;
+
+use aws_credential_types::Credentials;
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::super::StoreError;
+use super::profile::StaticKeys;
+
+/// Credentials of which it is known when they end.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Session {
+    /// What requests are signed with.
+    pub(super) keys: StaticKeys,
+    /// None where they do not end.
+    pub(super) ends: Option<Timestamp>,
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("ends", &self.ends).finish_non_exhaustive()
+    }
+}
+
+impl Session {
+    /// Credentials without an end.
+    pub(super) fn lasting(keys: StaticKeys) -> Self {
+        Self { keys, ends: None }
+    }
+
+    /// Reads what a program or an HTTP endpoint answers: an object whose keys' case does not count,
+    /// the session's token under `token`.
+    ///
+    /// # Errors
+    /// In words, without any of the values.
+    pub(super) fn parse(text: &[u8], token: &str) -> Result<Self, String> {
+        let Ok(Value::Object(fields)) = serde_json::from_slice(text) else {
+            return Err("the answer is no JSON object".to_owned());
+        };
+        let field = |name: &str| {
+            let value = fields.iter().find(|(key, _)| key.eq_ignore_ascii_case(name))?.1;
+            Some(value).filter(|value| !value.is_null())
+        };
+        let text = |name: &str| match field(name) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text.clone()).filter(|text| !text.is_empty())),
+            Some(_) => Err(format!("the answer's `{name}` is no string")),
+        };
+        let needed = |name: &str| text(name)?.ok_or(format!("the answer has no `{name}`"));
+        let ends = text("Expiration")?.map(|text| text.parse());
+        Ok(Self {
+            keys: StaticKeys {
+                id: needed("AccessKeyId")?,
+                secret: needed("SecretAccessKey")?,
+                token: text(token)?,
+            },
+            ends: ends.transpose().map_err(|_| "the answer's `Expiration` is no time")?,
+        })
+    }
+
+    /// Refuses keys that cannot stand in a request: the SDK would panic on them.
+    ///
+    /// # Errors
+    /// When there is a control character in them, as of a secret that was pasted with its newline.
+    pub(super) fn checked(self, of: &str) -> Result<Self, StoreError> {
+        let StaticKeys { id, token, .. } = &self.keys;
+        for (what, text) in [("access key ID", Some(id)), ("session token", token.as_ref())] {
+            let odd = |c: char| !matches!(c, ' '..='~');
+            let Some(odd) = text.and_then(|text| text.chars().find(|c| odd(*c))) else { continue };
+            let kind = match odd {
+                '\n' | '\r' => "a line break",
+                _ => "a character that no key has",
+            };
+            let message = format!("the {what} has {kind} in it (credentials: {of})");
+            return Err(StoreError::Credentials(message));
+        }
+        Ok(self)
+    }
+
+    /// As the SDK has it. It is not told of the end: the renewing is ours.
+    pub(super) fn credentials(&self) -> Credentials {
+        let StaticKeys { id, secret, token } = &self.keys;
+        Credentials::new(id, secret, token.clone(), None, "tfwrap")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_read_whatever_the_case_of_their_keys() {
+        let parse = |text: &str| Session::parse(text.as_bytes(), "Token");
+        let whole = r#"{"accesskeyid": "a", "SecretAccessKey": "s", "TOKEN": "t", "More": [],
+            "Expiration": "2026-01-02T03:04:05+01:00"}"#;
+        let session = parse(whole).unwrap();
+        assert_eq!((session.keys.id.as_str(), session.keys.token.as_deref()), ("a", Some("t")));
+        assert_eq!(session.ends, "2026-01-02T02:04:05Z".parse().ok());
+        let lasting = r#"{"AccessKeyId": "a", "SecretAccessKey": "s", "Expiration": null}"#;
+        assert_eq!(parse(lasting).unwrap().ends, None);
+        for (text, expected) in [
+            ("", "the answer is no JSON object"),
+            ("[]", "the answer is no JSON object"),
+            (r#"{"AccessKeyId": "hunter2"}"#, "the answer has no `SecretAccessKey`"),
+            (r#"{"AccessKeyId": 7}"#, "the answer's `AccessKeyId` is no string"),
+            (
+                r#"{"AccessKeyId": "a", "SecretAccessKey": "s", "Expiration": 7}"#,
+                "the answer's `Expiration` is no string",
+            ),
+            (
+                r#"{"AccessKeyId": "a", "SecretAccessKey": "s", "Expiration": "soon"}"#,
+                "the answer's `Expiration` is no time",
+            ),
+        ] {
+            assert_eq!(parse(text).unwrap_err(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn keys_that_cannot_be_sent_are_refused_without_being_shown() {
+        let keys = |id: &str, token: Option<&str>| StaticKeys {
+            id: id.to_owned(),
+            secret: "s\n".to_owned(),
+            token: token.map(ToOwned::to_owned),
+        };
+        assert!(Session::lasting(keys("AKIA", Some("t+/="))).checked("x").is_ok());
+        for (keys, expected) in [
+            (keys("hunter2\n", None), "the access key ID has a line break in it"),
+            (keys("hunter2\u{1}", None), "the access key ID has a character that no key has in it"),
+            (keys("a", Some("hunter2\r\n")), "the session token has a line break in it"),
+            (keys("hünter2", None), "the access key ID has a character that no key has in it"),
+        ] {
+            let error = Session::lasting(keys).checked("keys of the environment").unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                format!("{expected} (credentials: keys of the environment)")
+            );
+        }
+    }
+}

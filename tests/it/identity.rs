@@ -1,0 +1,165 @@
+//! Whose credentials a lock is asked for with: sources that take long, that fail, that are odd. Which
+//! of them it is, is held beside stock Terraform in `tests/aws`.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use tfwrap::backend::AwsSettings;
+use tfwrap::lock::LockKey;
+use tfwrap::store::{AwsClients, DynamoTable, Registers as _, StoreError, Timeouts};
+
+use crate::recorder::Recorder;
+use crate::servers::{REGION, aws_settings, dynamodb};
+use crate::wrapped::{Scene, is_gone, wait_for_end};
+
+/// A request may take so long; what gives credentials takes longer.
+const REQUEST: Duration = Duration::from_secs(1);
+
+/// The settings of a profile with a program that does this.
+fn of_process(dir: &Path, url: &str, script: &str) -> AwsSettings {
+    let (program, config) = (dir.join("provider"), dir.join("config"));
+    fs::write(&program, script).expect("a script");
+    let profile = format!("[profile p]\ncredential_process = sh {}\n", program.display());
+    fs::write(&config, profile).expect("a profile");
+    AwsSettings {
+        access_key: None,
+        secret_key: None,
+        profile: Some("p".to_owned()),
+        shared_config_files: vec![config],
+        dir: dir.to_owned(),
+        ..aws_settings(url)
+    }
+}
+
+async fn table(settings: &AwsSettings) -> Result<DynamoTable, StoreError> {
+    let timeouts = Timeouts { connect: REQUEST, read: REQUEST, operation: REQUEST };
+    DynamoTable::new(&AwsClients::new(settings, timeouts).await?, "t")
+}
+
+fn key() -> LockKey {
+    LockKey("b/k".to_owned())
+}
+
+#[tokio::test]
+async fn a_program_may_take_longer_than_a_request_and_is_asked_once_for_all_clients() {
+    let (dir, server) = (tempfile::tempdir().unwrap(), Recorder::start());
+    let script = "echo >> calls; sleep 2\n\
+                  echo '{\"Version\": 1, \"AccessKeyId\": \"AKIAP\", \"SecretAccessKey\": \"s\"}'";
+    let settings = of_process(dir.path(), &server.url, script);
+    for _ in 0..2 {
+        let table = table(&settings).await.unwrap();
+        let whose = table.prepare().await;
+        assert_eq!(whose, Ok(Some("`credential_process` of profile `p`".to_owned())));
+        assert_eq!(table.read(&key()).await, Ok(None));
+    }
+    assert!(server.requests().iter().all(|it| it.contains("Credential=AKIAP/")));
+    let calls = fs::read_to_string(dir.path().join("calls")).unwrap();
+    assert_eq!(calls.lines().count(), 1);
+}
+
+#[tokio::test]
+async fn a_program_that_fails_is_not_run_again_at_once_and_its_error_is_kept() {
+    let (dir, server) = (tempfile::tempdir().unwrap(), Recorder::start());
+    let settings = of_process(dir.path(), &server.url, "echo >> calls; exit 7");
+    for _ in 0..2 {
+        let table = table(&settings).await.unwrap();
+        for error in [table.prepare().await.unwrap_err(), table.read(&key()).await.unwrap_err()] {
+            let text = "the `credential_process` of profile `p` failed: exit status: 7";
+            assert_eq!(error, StoreError::Credentials(text.to_owned()));
+        }
+    }
+    assert_eq!(server.requests(), [] as [&str; 0]);
+    let calls = fs::read_to_string(dir.path().join("calls")).unwrap();
+    assert_eq!(calls.lines().count(), 1);
+}
+
+#[tokio::test]
+async fn credentials_of_an_account_that_is_not_allowed_are_not_used() {
+    let ids = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>();
+    for (allowed, forbidden, refused_by) in [
+        (&[][..], &[][..], None),
+        (&["2", "1"], &["3"], None),
+        (&["2"], &[], Some("`allowed_account_ids`")),
+        (&["1"], &["1"], Some("`forbidden_account_ids`")),
+    ] {
+        let server = Recorder::start();
+        let settings = AwsSettings {
+            allowed_account_ids: ids(allowed),
+            forbidden_account_ids: ids(forbidden),
+            ..aws_settings(&server.url)
+        };
+        let read = table(&settings).await.unwrap().read(&key()).await;
+        let expected = refused_by.map_or(Ok(None), |by| {
+            let text = format!("the AWS account `1` is not allowed by {by} of the backend");
+            Err(StoreError::Credentials(text))
+        });
+        assert_eq!(read, expected);
+        let asked = server.requests();
+        assert_eq!(asked.iter().any(|it| it.contains("GetItem")), expected.is_ok(), "{asked:?}");
+    }
+}
+
+/// A command under a lock in DynamoDB, with this profile `p` and further options.
+async fn scene(name: &str, profile: &str, options: &[&str]) -> Scene {
+    let table = format!("identity-{name}");
+    dynamodb().create_lock_table(&table).await;
+    let endpoint = &dynamodb().url;
+    let url = format!("dynamodb://{table}/state?region={REGION}&endpoint={endpoint}&profile=p");
+    let scene = Scene::unguarded("exit 0");
+    fs::create_dir(scene.path(".aws")).expect("a directory");
+    fs::write(scene.path(".aws/config"), format!("[profile p]\n{profile}\n")).expect("a profile");
+    scene.options(&[&["--no-backend-lock", "--lock", &url], options].concat())
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_a_program_and_takes_it_along() {
+    let provider = "credential_process = echo ready $$ > pid; mv pid started; exec sleep 60";
+    let mut run = scene("stop", provider, &[]).await.start();
+    let program = run.scene.pid_in("started");
+    run.signal(Signal::SIGTERM);
+    assert_eq!(run.bare_code(), Some(143), "{}", run.stderr());
+    assert!(run.stderr().contains("nothing was run"), "{}", run.stderr());
+    wait_for_end("the program", program, None);
+    assert!(is_gone(program));
+}
+
+#[tokio::test]
+async fn it_is_said_whose_credentials_are_used_and_never_what_they_are() {
+    let keys = "aws_access_key_id = AKIAHUNTER2\naws_secret_access_key = hunter2";
+    for (options, expected) in [(&["-v"][..], true), (&[], false)] {
+        let name = format!("said-{expected}");
+        let mut run = scene(&name, keys, options).await.start();
+        assert_eq!(run.bare_code(), Some(0), "{}", run.stderr());
+        let said = run.stderr();
+        assert_eq!(said.contains("credentials: keys of profile `p`"), expected, "{said}");
+        assert!(!said.to_lowercase().contains("hunter2"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_used_is_named_at_once() {
+    for (name, profile, code, expected) in [
+        ("gone", "[profile other]", 78, "there is no profile `p`, which the configuration names"),
+        ("mfa", "role_arn = r\nmfa_serial = m", 78, "asks for a one-time password"),
+        ("loop", "role_arn = r\nsource_profile = p", 78, "which has no credentials"),
+        (
+            "newline",
+            "aws_access_key_id = AKIAHUNTER2\n  next\naws_secret_access_key = s",
+            77,
+            "the access key ID has a line break in it (credentials: keys of profile `p`)",
+        ),
+    ] {
+        let scene = scene(name, profile, &[]).await;
+        if name == "gone" {
+            fs::write(scene.path(".aws/config"), profile).expect("a profile");
+        }
+        let mut run = scene.start();
+        assert_eq!(run.bare_code(), Some(code), "{name}: {}", run.stderr());
+        let said = run.stderr();
+        assert!(said.contains(expected), "{name}: {said}");
+        assert_eq!(said.matches("tfwrap: ").count(), said.lines().count(), "{said}");
+        assert!(!said.contains("HUNTER2") && !said.contains("may still appear"), "{said}");
+    }
+}
