@@ -75,8 +75,12 @@ fn count(value: u64) -> usize {
     usize::try_from(value).expect("not so many")
 }
 
-/// Plays them; fails with each that differs and may not. Gives how many Terraform takes its lock in.
-fn play(cases: &[Case], exceptions: &Exceptions, replay: impl Fn(&Case) -> String + Sync) -> usize {
+/// Plays them, and tells of each that differs and may not.
+fn play(
+    cases: &[Case],
+    exceptions: &Exceptions,
+    replay: impl Fn(&Case) -> String + Sync,
+) -> Vec<String> {
     let (failed, works, excepted) = (Mutex::new(Vec::new()), Mutex::new(0), Mutex::new(0));
     let times = Mutex::new(Vec::new());
     play_all(cases, &|lane: &mut Lane, case, played| {
@@ -109,14 +113,7 @@ fn play(cases: &[Case], exceptions: &Exceptions, replay: impl Fn(&Case) -> Strin
         excepted.into_inner().unwrap(),
         failed.len()
     );
-    assert!(
-        failed.is_empty(),
-        "{} of {} differ:\n{}",
-        failed.len(),
-        cases.len(),
-        failed.join("\n")
-    );
-    works
+    failed
 }
 
 #[test]
@@ -127,11 +124,18 @@ fn designed_cases_find_aws_as_terraform_does() {
         cases.retain(|case| case.name.starts_with(only.as_str()));
     }
     let exceptions = Exceptions::read();
-    play(&cases, &exceptions, |case| {
+    let failed = play(&cases, &exceptions, |case| {
         format!("again: TFWRAP_AWS_ONLY={} cargo test --test aws designed", case.name)
     });
-    let idle = exceptions.idle();
-    assert!(only.is_some() || idle.is_empty(), "no longer needed: {idle:?}");
+    let idle = if only.is_none() { exceptions.idle() } else { Vec::new() };
+    assert!(
+        failed.is_empty() && idle.is_empty(),
+        "{} of {} differ and may not:\n{}\nexceptions that nobody needs any more:\n{}",
+        failed.len(),
+        cases.len(),
+        failed.join("\n"),
+        idle.join("\n")
+    );
 }
 
 #[test]
@@ -141,13 +145,14 @@ fn random_cases_find_aws_as_terraform_does() {
     let first = number("TFWRAP_AWS_FIRST").map_or(0, count);
     println!("seed {seed}, cases {first} to {}", first + cases - 1);
     let cases: Vec<Case> = (first..first + cases).map(|it| random::case(seed, it)).collect();
-    play(&cases, &Exceptions::read(), |case| {
+    let failed = play(&cases, &Exceptions::read(), |case| {
         let number = case.name.rsplit('-').next().unwrap_or_default();
         format!(
             "again: TFWRAP_AWS_SEED={seed} TFWRAP_AWS_FIRST={number} TFWRAP_AWS_CASES=1 cargo \
              test --test aws random"
         )
     });
+    assert!(failed.is_empty(), "{} differ and may not:\n{}", failed.len(), failed.join("\n"));
 }
 
 /// Plays what the environment says; nothing by itself.

@@ -129,7 +129,22 @@ impl AwsClients {
         let mut config =
             aws_sdk_dynamodb::config::Builder::from(&self.sdk).interceptor(OwnAnswers::DynamoDb);
         config.set_endpoint_url(place.endpoint.clone());
+        config.set_account_id_endpoint_mode(self.account_mode().parse().ok());
         Ok((aws_sdk_dynamodb::Client::from_conf(config.build()), place))
+    }
+
+    /// Whether the account's own host is asked. This SDK knows such hosts also where Terraform's does
+    /// not: beside dual-stack, and in other partitions.
+    fn account_mode(&self) -> &str {
+        let of_profile = || self.profile.profile()?.text("account_id_endpoint_mode");
+        let mode = self.settings.env.get("AWS_ACCOUNT_ID_ENDPOINT_MODE").or_else(of_profile);
+        let elsewhere = ["cn-", "us-gov-", "us-iso", "eu-iso"];
+        let has_none = self.sdk.use_dual_stack() == Some(true)
+            || elsewhere.iter().any(|region| self.region.starts_with(region));
+        match mode.unwrap_or("preferred") {
+            "preferred" if has_none => "disabled",
+            mode => mode,
+        }
     }
 
     /// The client of the state's bucket.

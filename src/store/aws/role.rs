@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use aws_sdk_sts::Client;
-use aws_sdk_sts::types::{PolicyDescriptorType, Tag};
+use aws_sdk_sts::types::{AssumedRoleUser, PolicyDescriptorType, Tag};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
@@ -44,7 +44,7 @@ pub(super) async fn assume(sts: &Client, role: &AssumeRole) -> Result<Session, S
         .send()
         .await
         .map_err(|error| refused("sts:AssumeRole", &role.role_arn, &error))?;
-    session(answer.credentials)
+    session(answer.credentials, answer.assumed_role_user)
 }
 
 /// Gets the role of the bearer of a token, which is sent as it is, newline and all.
@@ -62,7 +62,7 @@ pub(super) async fn bear(sts: &Client, identity: &WebIdentity) -> Result<Session
         .send()
         .await
         .map_err(|error| refused("sts:AssumeRoleWithWebIdentity", role_arn, &error))?;
-    session(answer.credentials)
+    session(answer.credentials, answer.assumed_role_user)
 }
 
 /// The account of the client's credentials.
@@ -98,7 +98,10 @@ where
     unsent(classify(Asked { action, object: &format!("role `{role}`"), must: None }, error))
 }
 
-fn session(found: Option<aws_sdk_sts::types::Credentials>) -> Result<Session, StoreError> {
+fn session(
+    found: Option<aws_sdk_sts::types::Credentials>,
+    user: Option<AssumedRoleUser>,
+) -> Result<Session, StoreError> {
     let odd = |what: &str| StoreError::Credentials(format!("STS answered {what}"));
     let found = found.ok_or_else(|| odd("without credentials"))?;
     let ends = Timestamp::from_second(found.expiration.secs());
@@ -108,7 +111,10 @@ fn session(found: Option<aws_sdk_sts::types::Credentials>) -> Result<Session, St
         secret: found.secret_access_key,
         token: Some(found.session_token),
     };
-    Ok(Session { keys, ends: Some(ends) })
+    // As Go's SDK finds it.
+    let account = user.and_then(|user| user.arn.split(':').nth(4).map(ToOwned::to_owned));
+    let account = account.filter(|account| !account.is_empty());
+    Ok(Session { keys, ends: Some(ends), account })
 }
 
 fn seconds(duration: Duration) -> Result<i32, StoreError> {

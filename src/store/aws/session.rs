@@ -16,6 +16,8 @@ pub(super) struct Session {
     pub(super) keys: StaticKeys,
     /// None where they do not end.
     pub(super) ends: Option<Timestamp>,
+    /// Whose they are, where whoever gave them said so: DynamoDB has a host for each account.
+    pub(super) account: Option<String>,
 }
 
 impl fmt::Debug for Session {
@@ -26,8 +28,8 @@ impl fmt::Debug for Session {
 
 impl Session {
     /// Credentials without an end.
-    pub(super) fn lasting(keys: StaticKeys) -> Self {
-        Self { keys, ends: None }
+    pub(super) fn lasting(keys: StaticKeys, account: Option<String>) -> Self {
+        Self { keys, ends: None, account }
     }
 
     /// Reads what a program or an HTTP endpoint answers: an object whose keys' case does not count,
@@ -57,6 +59,7 @@ impl Session {
                 token: text(token)?,
             },
             ends: ends.transpose().map_err(|_| "the answer's `Expiration` is no time")?,
+            account: text("AccountId")?,
         })
     }
 
@@ -82,7 +85,15 @@ impl Session {
     /// As the SDK has it. It is not told of the end: the renewing is ours.
     pub(super) fn credentials(&self) -> Credentials {
         let StaticKeys { id, secret, token } = &self.keys;
-        Credentials::new(id, secret, token.clone(), None, "tfwrap")
+        let mut credentials = Credentials::builder()
+            .access_key_id(id)
+            .secret_access_key(secret)
+            .provider_name("tfwrap");
+        credentials.set_session_token(token.clone());
+        if let Some(account) = &self.account {
+            credentials = credentials.account_id(account.as_str());
+        }
+        credentials.build()
     }
 }
 
@@ -93,10 +104,11 @@ mod tests {
     #[test]
     fn answers_are_read_whatever_the_case_of_their_keys() {
         let parse = |text: &str| Session::parse(text.as_bytes(), "Token");
-        let whole = r#"{"accesskeyid": "a", "SecretAccessKey": "s", "TOKEN": "t", "More": [],
+        let whole = r#"{"accesskeyid": "a", "SecretAccessKey": "s", "TOKEN": "t", "More": [], "AccountId": "7",
             "Expiration": "2026-01-02T03:04:05+01:00"}"#;
         let session = parse(whole).unwrap();
         assert_eq!((session.keys.id.as_str(), session.keys.token.as_deref()), ("a", Some("t")));
+        assert_eq!(session.account.as_deref(), Some("7"));
         assert_eq!(session.ends, "2026-01-02T02:04:05Z".parse().ok());
         let lasting = r#"{"AccessKeyId": "a", "SecretAccessKey": "s", "Expiration": null}"#;
         assert_eq!(parse(lasting).unwrap().ends, None);
@@ -125,14 +137,15 @@ mod tests {
             secret: "s\n".to_owned(),
             token: token.map(ToOwned::to_owned),
         };
-        assert!(Session::lasting(keys("AKIA", Some("t+/="))).checked("x").is_ok());
+        assert!(Session::lasting(keys("AKIA", Some("t+/=")), None).checked("x").is_ok());
         for (keys, expected) in [
             (keys("hunter2\n", None), "the access key ID has a line break in it"),
             (keys("hunter2\u{1}", None), "the access key ID has a character that no key has in it"),
             (keys("a", Some("hunter2\r\n")), "the session token has a line break in it"),
             (keys("hünter2", None), "the access key ID has a character that no key has in it"),
         ] {
-            let error = Session::lasting(keys).checked("keys of the environment").unwrap_err();
+            let error =
+                Session::lasting(keys, None).checked("keys of the environment").unwrap_err();
             assert_eq!(
                 error.to_string(),
                 format!("{expected} (credentials: keys of the environment)")

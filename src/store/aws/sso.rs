@@ -63,7 +63,8 @@ pub(super) async fn session(
             secret: it.secret_access_key?,
             token: it.session_token,
         };
-        Some(Session { keys, ends })
+        let account = Some(sso.account_id.clone()).filter(|account| !account.is_empty());
+        Some(Session { keys, ends, account })
     });
     keys.ok_or_else(|| login.failed("brought an answer without credentials"))
 }

@@ -37,7 +37,14 @@ impl Wires {
     pub(super) async fn ask(&self, source: &Source) -> Result<Session, StoreError> {
         let settings = &self.settings;
         match source {
-            Source::Keys(keys, _) => Ok(Session::lasting(keys.clone())),
+            Source::Keys(keys, place) => {
+                let account = match place {
+                    Place::Backend => None,
+                    Place::Environment => settings.env.get("AWS_ACCOUNT_ID").map(ToOwned::to_owned),
+                    Place::Profile(name) => self.profile.account_of(name),
+                };
+                Ok(Session::lasting(keys.clone(), account))
+            }
             Source::WebIdentity(identity, place) => {
                 role::bear(&self.sts(place, None), identity).await
             }

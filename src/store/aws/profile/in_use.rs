@@ -59,6 +59,11 @@ impl InUse {
         self.linked.clone().unwrap_or_default()
     }
 
+    /// The account that a profile, this or another, says its keys are of.
+    pub(in super::super) fn account_of(&self, profile: &str) -> Option<String> {
+        self.all.get(profile)?.text("aws_account_id").map(ToOwned::to_owned)
+    }
+
     /// A switch of the profile.
     pub(in super::super) fn switch(&self, key: &str) -> Option<bool> {
         self.profile()?.switch(key)
