@@ -4,7 +4,7 @@
 mod anchor;
 mod print;
 
-pub(crate) use anchor::{ancestors, anchor};
+pub(crate) use anchor::anchor;
 
 use std::ffi::{CStr, OsStr, OsString};
 use std::io;

@@ -5,7 +5,6 @@ mod unknown;
 use std::path::Path;
 use std::time::Duration;
 
-use super::hold::ancestors;
 use super::recover::{self, Recovery, ask_for_release, run_of};
 use crate::clock::uptime;
 use crate::duration;
@@ -16,7 +15,7 @@ use crate::receipt::{Receipt, ReceiptFile};
 use crate::report::{Notice, clean};
 use crate::run::{Shell, dependents, look};
 use crate::state_dir;
-use crate::supervise::{ProcessId, Sight, World};
+use crate::supervise::{ProcessId, Sight, World, ancestors};
 use crate::target::LockTarget;
 
 const LOOK: Duration = Duration::from_millis(100);

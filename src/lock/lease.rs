@@ -115,10 +115,9 @@ mod tests {
 
     #[test]
     fn a_declared_term_that_is_too_short_counts_as_the_shortest() {
-        let term = |text| Lease::parse(text).map(|lease| lease.term);
         for millis in [0, 1, 14_999, 15_000] {
-            let text = format!(r#"{{"beat":0,"ttl":{millis}}}"#);
-            assert_eq!(term(&text), Some(LeaseTerm::After(SHORTEST)), "{millis}");
+            let lease = Lease::parse(&format!(r#"{{"beat":0,"ttl":{millis}}}"#)).unwrap();
+            assert_eq!(lease.term, LeaseTerm::After(SHORTEST), "{millis}");
         }
     }
 

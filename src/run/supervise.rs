@@ -243,6 +243,9 @@ async fn drive(
                     continue;
                 }
                 Happening::Signal(received) => {
+                    if matches!(received.word, Word::Stop(_)) {
+                        child.let_it_speak();
+                    }
                     let judged = canary.ours(uptime(), received, child.has_stand_in());
                     let Some(judged) = judged else { continue };
                     child.event(judged)

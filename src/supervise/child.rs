@@ -66,11 +66,14 @@ use futures_util::StreamExt as _;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use tokio::io::unix::AsyncFd;
+use tokio::time::Interval;
 
+use super::readers::Readers;
 use super::stand_in::{Model, Overheard, StandIn};
 use super::targets::runs_tfwrap;
 use super::{
-    Action, ChildStatus, Event, Judged, Origin, PassSignal, Reach, Rest, StopSignal, Watch, Word,
+    Action, ChildStatus, Event, Judged, Origin, PassSignal, ProcessId, Reach, Rest, StopSignal,
+    Watch, Word,
 };
 use sys::Hangup;
 use terminal::Terminal;
@@ -136,6 +139,10 @@ pub struct Child {
     /// What the next ones are made like, and how many more there may be.
     model: Option<Model>,
     stand_ins: u8,
+    /// From the first stop on.
+    readers: Readers,
+    /// When they are looked at.
+    look_at_readers: Interval,
     /// Readable when the child has ended; nothing on kernels before 5.3 and where a sandbox
     /// refuses it, where SIGCHLD alone must do.
     pidfd: Option<AsyncFd<OwnedFd>>,
@@ -179,6 +186,12 @@ impl Child {
     #[must_use]
     pub fn is_about_to_tell(&self, signal: Signal) -> bool {
         self.stand_in.as_ref().is_some_and(|it| it.is_about_to_tell(signal))
+    }
+
+    /// It is asked to end, by whomever, and must not die of what it has still to say.
+    pub fn let_it_speak(&mut self) {
+        self.readers.hold([self.leader]);
+        self.readers.hold(self.told.targets().into_iter().map(ProcessId::pid));
     }
 
     /// Whether the child does not heed this stop.
@@ -244,6 +257,9 @@ impl Child {
                 ended = ended(self.pidfd.as_ref()), if self.alive == Alive::Leader => ended?,
                 () = self.told.ended() => {}
                 _ = self.sigchld.next() => {}
+                _ = self.look_at_readers.tick(), if self.readers.are_any() => {
+                    self.readers.let_go_of_the_full();
+                }
                 () = look => {}
                 overheard = overheard => match overheard {
                     Some(overheard) => return Ok(ChildEvent::Overheard(overheard)),
@@ -333,6 +349,7 @@ impl Child {
     fn interrupt(&mut self, action: Action) -> io::Result<()> {
         // Its number may be another group's.
         self.last_whom = Whom::Nobody;
+        self.let_it_speak();
         if self.alive != Alive::Nobody {
             self.last_whom = match action {
                 Action::ForwardSecond => self.told.interrupt_again(self.frozen)?,
@@ -376,6 +393,12 @@ impl Child {
 
     fn terminal_is_ours(&self) -> bool {
         self.terminal.as_ref().is_some_and(Terminal::is_ours)
+    }
+
+    fn terminal_is_of_an_outer_tfwrap(&self) -> bool {
+        let foreground = self.terminal.as_ref().and_then(Terminal::foreground);
+        self.terminal_use == TerminalUse::LeaveAlone
+            && foreground.is_some_and(group::is_of_an_outer_tfwrap)
     }
 
     /// Whether we are to stop with the child.

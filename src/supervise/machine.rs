@@ -62,6 +62,7 @@ enum Force {
 
 /// Decides what the child gets. Pure: the same events at the same times give the same actions.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[expect(clippy::struct_excessive_bools, reason = "each can be so without the others")]
 pub struct Supervisor {
     policy: Policy,
     phase: Phase,
@@ -205,8 +206,13 @@ impl Supervisor {
                 }
             }
             Event::Resume => {
-                self.suspend_asked = false;
-                if self.frozen { Vec::new() } else { vec![Action::ContinueGroup] }
+                let was_asked = std::mem::take(&mut self.suspend_asked);
+                // Told twice of one, it must not undo what has stopped the child since.
+                if self.frozen || !(was_asked || self.child_is_stopped) {
+                    return Vec::new();
+                }
+                self.child_is_stopped = false;
+                vec![Action::ContinueGroup]
             }
             Event::Pass(signal) => vec![Action::PassOn(signal)],
             // A script goes on with its next command: it has not heard of the stop yet.

@@ -21,6 +21,7 @@ pub mod guardian;
 mod machine;
 mod orphans;
 mod process;
+mod readers;
 mod signal;
 pub mod stand_in;
 mod targets;
@@ -31,8 +32,8 @@ pub use child::{Announce, Child, ChildEvent, SpawnError, TerminalUse, Whom, exec
 pub(crate) use child::{lent_descriptor, stdout_was_closed};
 pub use machine::{Action, ECHO, Event, GROUP_GRACE, Rest, SETTLE, StopCause, Supervisor, Watch};
 pub use orphans::Orphans;
-pub(crate) use process::Stat;
 pub use process::{ProcessId, Sight, World};
+pub(crate) use process::{Stat, ancestors};
 pub use signal::{Received, Signals};
 
 use std::time::Duration;

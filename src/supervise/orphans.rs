@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::child::members;
 use super::process::{ProcessId, Stat};
+use super::readers::Readers;
 use super::targets::{interrupt_for, targets};
 
 /// A child and, where it has a group of its own, everything in that.
@@ -90,6 +91,19 @@ impl Orphans {
             drop(target.signal(Signal::SIGCONT));
         }
         refused
+    }
+
+    /// Becomes a reader of what it writes to, so that it does not die of its next word before it has
+    /// saved its state.
+    pub(crate) fn let_it_speak(&self) -> Readers {
+        let mut readers = Readers::default();
+        let leader = self.leader.pid();
+        if !self.are_gone() {
+            readers.hold([leader]);
+            let targets = targets(leader, self.session, self.own_group);
+            readers.hold(targets.into_iter().map(ProcessId::pid));
+        }
+        readers
     }
 
     fn is_one(&self, stat: &Stat) -> bool {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use nix::libc;
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, getpid};
+use nix::unistd::{Pid, getpid, getppid};
 use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
@@ -64,15 +64,8 @@ impl ProcessId {
     /// Whether it is our parent, or one of that one's.
     #[must_use]
     pub fn is_above_us(self) -> bool {
-        let mut above = nix::unistd::getppid();
-        for _ in 0..MOST_ANCESTORS {
-            let Some(stat) = Stat::of(above) else { return false };
-            if above == self.pid() {
-                return !self.was_before(stat);
-            }
-            above = stat.parent;
-        }
-        false
+        ancestors().contains(&self.pid())
+            && Stat::of(self.pid()).is_some_and(|stat| !self.was_before(stat))
     }
 
     /// Whether the process that has its number now came after it.
@@ -106,6 +99,19 @@ impl ProcessId {
             sent => sent.map(|()| true),
         }
     }
+}
+
+/// Our parent, its parent, and so on.
+pub(crate) fn ancestors() -> Vec<Pid> {
+    let mut pids = vec![getppid()];
+    while pids.len() < MOST_ANCESTORS
+        && let Some(last) = pids.last()
+        && let Some(stat) = Stat::of(*last)
+        && stat.parent.as_raw() > 0
+    {
+        pids.push(stat.parent);
+    }
+    pids
 }
 
 /// Whether any process has this number, a zombie included. The kernel tells that of processes, too,

@@ -2,9 +2,12 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::{FutureExt as _, StreamExt as _};
 use nix::sys::signal::Signal;
+use signal_hook::flag::register_usize;
 use signal_hook::iterator::exfiltrator::WithOrigin;
 use signal_hook::iterator::exfiltrator::origin::Origin as RawOrigin;
 use signal_hook::low_level::siginfo::Cause;
@@ -40,6 +43,8 @@ pub struct Signals {
     stream: SignalsInfo<WithOrigin>,
     /// Taken from the stream together, not handed out yet.
     batch: VecDeque<Received>,
+    /// The last of SIGTSTP and SIGCONT that came.
+    last: Arc<AtomicUsize>,
 }
 
 impl Signals {
@@ -56,19 +61,26 @@ impl Signals {
         let is_heard = |signal: &Signal| {
             matches!(signal, Signal::SIGINT | Signal::SIGTERM) || !ignored_at_start(*signal)
         };
-        let ours = ours.filter(is_heard).map(|signal| signal as i32);
-        Ok(Self { stream: SignalsInfo::new(ours)?, batch: VecDeque::new() })
+        let ours: Vec<_> = ours.filter(is_heard).map(|signal| signal as i32).collect();
+        let last = Arc::new(AtomicUsize::new(0));
+        for signal in [Signal::SIGTSTP, Signal::SIGCONT].map(|signal| signal as i32) {
+            if ours.contains(&signal) {
+                register_usize(signal, last.clone(), signal.unsigned_abs() as usize)?;
+            }
+        }
+        Ok(Self { stream: SignalsInfo::new(ours)?, batch: VecDeque::new(), last })
     }
 
     /// No signals: for a process that is ending others' work and blocks them all.
     pub fn none() -> io::Result<Self> {
-        Ok(Self { stream: SignalsInfo::new([] as [i32; 0])?, batch: VecDeque::new() })
+        let stream = SignalsInfo::new([] as [i32; 0])?;
+        Ok(Self { stream, batch: VecDeque::new(), last: Arc::default() })
     }
 
     /// The next signal. Dropping the future loses nothing.
     ///
-    /// Signals that arrive together have no order of their own. So a suspend that comes with a
-    /// resume is dropped: were it the earlier one, it would stop us for ever.
+    /// Signals that arrive together have no order of their own. So of a suspend and a resume only
+    /// the last counts: an earlier suspend would stop us for ever, and a later one be lost.
     pub async fn next(&mut self) -> Received {
         loop {
             if let Some(received) = self.batch.pop_front() {
@@ -83,7 +95,11 @@ impl Signals {
                 self.batch.extend(received(&raw));
             }
             if self.batch.iter().any(|received| received.word == Word::Resume) {
-                self.batch.retain(|received| received.word != Word::Suspend);
+                let last = self.last.load(Ordering::Relaxed);
+                let is_suspended = last == Signal::SIGTSTP as usize
+                    && self.batch.iter().any(|received| received.word == Word::Suspend);
+                let undone = if is_suspended { Word::Resume } else { Word::Suspend };
+                self.batch.retain(|received| received.word != undone);
             }
         }
     }

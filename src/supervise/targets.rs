@@ -4,7 +4,9 @@
 //! stands, is the second one behind a wrapper that passes it on (tenv's kind), and beside an inner
 //! tfwrap that does. So the processes below the command are looked through, down to the first that
 //! is a Terraform or a tfwrap: that one is told, nobody above it, and what is below it is its own
-//! business. Where there is none, the group is all that can be told.
+//! business. Where there is none, it is the last that was given the command's own arguments, among
+//! them the flag of ours: a Terraform whose file is called otherwise (`v1`, `1.11.4`). Where there is
+//! none of these either, the group is all that can be told.
 //!
 //! Its rules: `docs/protocol.md#s3-whom-an-interrupt-goes-to`.
 
@@ -20,6 +22,9 @@ use super::process::{ProcessId, Stat, Waiting, processes};
 use super::stand_in;
 use crate::program::FileId;
 use nix::sys::signal::Signal;
+
+/// The argument that no Terraform but one of tfwrap's is given.
+const OURS: &[u8] = b"-lock=false";
 
 /// What a process is, as far as interrupts go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,15 +62,43 @@ pub(crate) fn targets(leader: Pid, session: i32, own_group: bool) -> Vec<Process
     let orphans = all.iter().filter(|(pid, stat)| *pid != leader && is_member(stat));
     open.extend(orphans.filter(|(_, stat)| is_orphan(stat)).map(|(pid, _)| *pid));
     let this = FileId::of(Path::new("/proc/self/exe"));
-    let mut found = Vec::new();
+    let (mut found, mut others) = (Vec::new(), Vec::new());
     while let Some(pid) = open.pop() {
         let Some(stat) = stats.get(&pid).filter(|stat| !stat.zombie) else { continue };
+        let process = ProcessId { pid: pid.as_raw(), born: Some(stat.born) };
         match kind(pid, this) {
-            Kind::Target => found.push(ProcessId { pid: pid.as_raw(), born: Some(stat.born) }),
-            Kind::Other => open.extend(below.remove(&pid).unwrap_or_default()),
+            Kind::Target => found.push(process),
+            Kind::Other => {
+                others.push(process);
+                open.extend(below.remove(&pid).unwrap_or_default());
+            }
         }
     }
+    if found.is_empty() {
+        let command = words(leader);
+        // Whoever is below another comes after it.
+        let is_it = |it: &ProcessId| is_given(&words(it.pid()), &command) && !runs_tfwrap(it.pid());
+        found.extend(others.into_iter().rfind(is_it));
+    }
     found
+}
+
+/// The words by which a process was started; none where they cannot be seen.
+fn words(pid: Pid) -> Vec<Vec<u8>> {
+    let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    words
+        .strip_suffix(b"\0")
+        .unwrap_or(&words)
+        .split(|byte| *byte == 0)
+        .map(<[u8]>::to_vec)
+        .collect()
+}
+
+/// Whether a program was given what a command was given that tfwrap has started as Terraform. Before
+/// its arguments a command may have the name of a script and that of its interpreter.
+fn is_given(program: &[Vec<u8>], command: &[Vec<u8>]) -> bool {
+    let args = program.get(1..).unwrap_or_default();
+    args.iter().any(|arg| arg == OURS) && command.ends_with(args)
 }
 
 /// What hears no interrupt, because we were started with SIGINT ignored (a background job of a
@@ -224,6 +257,22 @@ mod tests {
         let group = nix::unistd::getpgid(Some(found[0].pid())).expect("its group");
         assert_eq!(group, leader);
         end(child);
+    }
+
+    #[test]
+    fn without_a_name_the_last_with_the_same_arguments_is_found() {
+        let words = |text: &str| -> Vec<Vec<u8>> {
+            text.split(' ').map(|word| word.as_bytes().to_vec()).collect()
+        };
+        let is = |program: &str, command: &str| is_given(&words(program), &words(command));
+        let script = "python3 bin/terraform apply -lock=false";
+        assert!(is("/v/1.11.4 apply -lock=false", script));
+        assert!(is("/v/1.11.4 apply -lock=false", "/v/1.11.4 apply -lock=false"));
+        for other in ["sh bin/terraform apply -lock=false", "sh -c x", "sh", "v1 -lock=false apply"]
+        {
+            assert!(!is(other, script), "{other}");
+        }
+        assert!(!is("make deploy", "retry make deploy"), "a command of `run`");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A stand-in for Terraform that does what a script says.
 //!
-//! The script comes from `FAKE_TERRAFORM_SCRIPT`, steps separated by `;` or a new line; the
-//! arguments are ignored, so that `apply -lock=false` runs it. Without a script it exits 0.
+//! The script comes from `FAKE_TERRAFORM_SCRIPT`, steps separated by `;` or a new line, in words as a
+//! shell's; the arguments are ignored, so that `apply -lock=false` runs it. Without a script it exits 0.
 //!
 //! | step | does |
 //! | --- | --- |
@@ -57,7 +57,8 @@ fn main() -> ExitCode {
     let script = variable("FAKE_TERRAFORM_SCRIPT").unwrap_or_default();
     let log = Log::default();
     for step in script.split([';', '\n']).map(str::trim).filter(|step| !step.is_empty()) {
-        let words: Vec<&str> = step.split_whitespace().collect();
+        let words = shell_words::split(step).unwrap_or_default();
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
         match run(&words, step, &log) {
             Ok(None) => {}
             Ok(Some(code)) => return ExitCode::from(code),

@@ -1,6 +1,6 @@
 //! Processes of the tests: started in a clean environment, watched with bounds, ended by PID.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -208,6 +208,23 @@ impl Drop for Running {
     }
 }
 
+/// A path for a shell.
+pub(crate) fn quoted(path: &Path) -> String {
+    shell_words::quote(path.to_str().expect("UTF-8")).into_owned()
+}
+
+/// Makes a program of this text. By another process: a file that is open for writing cannot be
+/// executed, and for a moment every program that another test starts has open what we have.
+pub(crate) fn program(path: &Path, text: &str) {
+    let mut sh = Command::new("sh");
+    sh.args(["-c", "mkdir -p \"${1%/*}\" && cat > \"$1\" && chmod 755 \"$1\"", "sh"]).arg(path);
+    let mut sh = sh.stdin(Stdio::piped()).spawn().expect("a shell");
+    let mut stdin = sh.stdin.take().expect("a pipe");
+    stdin.write_all(text.as_bytes()).expect("it is read");
+    drop(stdin);
+    assert!(sh.wait().expect("its end").success(), "{}", path.display());
+}
+
 /// Runs a command to its end.
 #[track_caller]
 pub(crate) fn run(command: &mut Command) -> Finished {
@@ -246,11 +263,9 @@ impl Gate {
 
     /// The shell command of the other side; gives up by itself after a minute.
     pub(crate) fn command(&self) -> String {
-        let (ready, go) = (self.file("ready"), self.file("go"));
+        let [ready, go] = ["ready", "go"].map(|what| quoted(&self.file(what)));
         format!(
-            "touch {}; for i in $(seq 600); do test -e {} && exit 0; sleep 0.1; done; exit 9",
-            ready.display(),
-            go.display()
+            "touch {ready}; for i in $(seq 600); do test -e {go} && exit 0; sleep 0.1; done; exit 9"
         )
     }
 

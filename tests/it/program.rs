@@ -1,15 +1,13 @@
 //! Which program is run, and which of the two it is.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use crate::harness::{run, tfwrap};
+use crate::harness::{program, run, tfwrap};
 
 fn script(path: &Path, text: &str) {
-    fs::create_dir_all(path.parent().unwrap()).unwrap();
-    fs::write(path, format!("#!/bin/sh\n{text}\n")).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    program(path, &format!("#!/bin/sh\n{text}\n"));
 }
 
 /// `PATH` with another entry first.

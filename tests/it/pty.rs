@@ -201,6 +201,32 @@ fn in_ci_the_terminal_stays_until_the_child_reads_it() {
 }
 
 #[test]
+fn in_ci_a_child_below_a_run_gets_the_terminal_when_it_reads_it() {
+    let scene = Scene::new("ready @/ready; read; describe; exit 7").in_ci();
+    let scene = scene.command(&["run", "--", "sh", "-c", "terraform apply; echo code=$?"]);
+    let mut shell = Shell::start();
+    shell.send(&scene.shell_words());
+    let child = scene.pid_in("ready");
+    shell.send("some answer");
+    let output = shell.prompt();
+    assert!(output.contains("read: some answer") && output.contains("code=7"), "{output}");
+    assert_eq!(field(&output, "foreground"), child.to_string(), "{output}");
+    assert_eq!(shell.run("echo back").trim(), "back", "the shell has it again");
+    // In the background the terminal stays whose it is.
+    let scene = Scene::new(&LOGS_ALL.replace("wait", "read; exit 7")).in_ci();
+    let scene = scene.command(&["run", "--", "sh", "-c", "terraform apply; true"]);
+    shell.run(&format!("{} &", scene.shell_words()));
+    let child = scene.pid_in("ready");
+    wait_until("its stop", || (state(child) == Some('T')).then_some(()));
+    assert_eq!(shell.run("echo mine").trim(), "mine", "the shell keeps the keyboard");
+    kill(wrapper_of(child), Signal::SIGTERM).expect("the wrapper is there");
+    scene.wait_for_log("SIGINT 1");
+    kill(child, Signal::SIGUSR1).expect("the child is there");
+    shell.run("wait");
+    scene.expect_free();
+}
+
+#[test]
 fn ctrl_c_is_one_interrupt_for_the_child() {
     // Alone, in a pipeline, in a script, and in CI, where it comes through the wrapper.
     for (shape, in_ci) in

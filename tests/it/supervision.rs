@@ -308,7 +308,11 @@ fn a_child_whose_reader_is_gone_dies_as_it_would_alone() {
 fn a_suspended_wrapper_and_its_child_stop_and_go_on_together() {
     let mut running = Scene::new(LOGS_ALL).start().ready();
     let child = running.scene.pid_in("ready");
-    for _ in 0..2 {
+    for fg_before in [false, true, true, false, true, true] {
+        // Ctrl-Z just after `fg`: both are heard together.
+        if fg_before {
+            running.signal(Signal::SIGCONT);
+        }
         running.signal(Signal::SIGTSTP);
         for pid in [child, running.pid()] {
             wait_until("a stopped process", || (state(pid) == Some('T')).then_some(()));

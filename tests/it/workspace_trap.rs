@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
 use aws_sdk_dynamodb::types::AttributeValue;
@@ -73,8 +72,7 @@ impl Trap {
         // By its path: under `run` the name would lead back to tfwrap.
         let path = run(Command::new("sh").args(["-c", "command -v terraform"])).stdout;
         let script = format!("#!/bin/sh\necho \"$*\" >> calls\nexec {} \"$@\"\n", path.trim());
-        fs::write(&file, script).unwrap();
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+        crate::harness::program(&file, &script);
         command.env("TFWRAP_TERRAFORM", file);
         command
     }

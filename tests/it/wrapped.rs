@@ -2,7 +2,6 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command};
@@ -60,7 +59,7 @@ impl Scene {
             command: vec!["apply".to_owned()],
             through: Vec::new(),
         };
-        scene.script = scene.filled_in(script);
+        scene.script = scene.filled_in_quoted(script);
         scene
     }
 
@@ -68,8 +67,7 @@ impl Scene {
     pub(crate) fn of_shell(script: &str) -> Self {
         let mut scene = Self::unguarded("");
         scene.program = scene.path("terraform");
-        fs::write(&scene.program, format!("#!/bin/sh\n{script}\n")).expect("a script");
-        fs::set_permissions(&scene.program, fs::Permissions::from_mode(0o755)).expect("a mode");
+        harness::program(&scene.program, &format!("#!/bin/sh\n{script}\n"));
         scene
     }
 
@@ -84,9 +82,14 @@ impl Scene {
         text.replace('@', &self.directory.path().display().to_string())
     }
 
+    /// In the child's script a path is quoted as for a shell.
+    fn filled_in_quoted(&self, script: &str) -> String {
+        script.replace('@', &harness::quoted(self.directory.path()))
+    }
+
     /// What `spawn BACKGROUND` runs.
     pub(crate) fn background(self, script: &str) -> Self {
-        let script = self.filled_in(script);
+        let script = self.filled_in_quoted(script);
         self.env("FAKE_TERRAFORM_BACKGROUND", &script)
     }
 

@@ -322,7 +322,6 @@ impl Family {
                 self.reports.push_back(Event::ChildStopped(Signal::SIGTSTP, Watch::Nobody));
             }
             Action::SuspendSelf(_) | Action::SuspendJob(_) => self.resume_is_due = true,
-            Action::Thaw { goes_on: false } => {}
             Action::ContinueGroup | Action::Thaw { goes_on: true } => {
                 if self.frozen {
                     return Err(format!("{action:?} while it must stand still"));
@@ -332,7 +331,7 @@ impl Family {
                 }
             }
             Action::Freeze => self.halted = true,
-            Action::PassOn(_) | Action::Withhold(_) => {}
+            Action::Thaw { goes_on: false } | Action::PassOn(_) | Action::Withhold(_) => {}
             Action::Finished { .. } => {
                 self.finished = true;
                 let by_itself = !self.asked && matches!(self.status, Some(ChildStatus::Exited(_)));

@@ -6,10 +6,7 @@ use nix::unistd::{Pid, getppid};
 
 use crate::ci::{Ci, System, job_variable};
 use crate::env::Env;
-use crate::supervise::{ProcessId, Stat};
-
-/// How far up is looked.
-const MOST_ANCESTORS: usize = 64;
+use crate::supervise::{ProcessId, Stat, ancestors};
 
 /// The process whose end is the job's; nothing where there is none to go by, as with a `sh` step
 /// of Jenkins, each of which has processes of its own. Then `--max-hold` ends the hold.
@@ -50,19 +47,6 @@ fn of_session() -> Option<ProcessId> {
 /// The first process of a machine or a container ends with everything else anyway.
 fn lasting(pid: Pid) -> Option<ProcessId> {
     (pid.as_raw() > 1).then(|| ProcessId::of(pid)).flatten()
-}
-
-/// From the parent up.
-pub(crate) fn ancestors() -> Vec<Pid> {
-    let mut pids = vec![getppid()];
-    while pids.len() < MOST_ANCESTORS
-        && let Some(last) = pids.last()
-        && let Some(stat) = Stat::of(*last)
-        && stat.parent.as_raw() > 0
-    {
-        pids.push(stat.parent);
-    }
-    pids
 }
 
 /// Whether the environment with which it was started holds this entry.

@@ -47,6 +47,8 @@ pub(super) async fn end(
         is_left_at_last,
     };
     let mut ending = Ending::begin(known, uptime());
+    // Whoever read what it says may be gone, too.
+    let _until_its_end = child.let_it_speak();
     if (case.receipt.child, case.receipt.interrupts) != (Some(child), head.interrupts) {
         note(shell, case, child, head.interrupts);
     }

@@ -24,6 +24,7 @@ pub(super) fn heed_stand_in(
     canary: &mut Canary,
     Overheard { signal, from_terminal }: Overheard,
 ) -> Option<Event> {
+    child.let_it_speak();
     if child.is_deaf_to(signal) {
         // The terminal is gone, and perhaps nobody else says so.
         return from_terminal.then_some(Event::Stop(signal, Reach::UsOnly));

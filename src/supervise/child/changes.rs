@@ -48,10 +48,11 @@ impl Child {
             let signal = Signal::try_from(signal)?;
             self.wants_terminal = matches!(signal, Signal::SIGTTIN | Signal::SIGTTOU);
             // In CI, or with others who do not use it: nobody else could give it the terminal,
-            // since to the shell we are its foreground job already.
+            // since to the shell we are its foreground job already. Nor below a tfwrap in CI that has
+            // it and knows nothing of this child.
             // If that fails, it is a stopped child like any other.
             if self.wants_terminal
-                && self.terminal_is_ours()
+                && (self.terminal_is_ours() || self.terminal_is_of_an_outer_tfwrap())
                 && self.give_terminal().and_then(|()| self.send(Signal::SIGCONT)).is_ok()
             {
                 return Ok(None);

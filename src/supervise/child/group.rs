@@ -3,7 +3,7 @@
 use nix::sys::signal::killpg;
 use nix::unistd::{Pid, getpgrp, getpid};
 
-use crate::supervise::process::{Stat, proc_shows_all, processes};
+use crate::supervise::process::{Stat, ancestors, proc_shows_all, processes};
 use crate::supervise::targets::runs_tfwrap;
 
 /// Whether nobody but us and our own children is in our process group; `None` without a `/proc`
@@ -33,6 +33,12 @@ pub(super) fn is_job_of_a_shell() -> bool {
         above = stat.parent;
     }
     false
+}
+
+/// Whether a tfwrap that we run under is in this group.
+pub(super) fn is_of_an_outer_tfwrap(group: Pid) -> bool {
+    let is_one = |pid: &Pid| Stat::of(*pid).is_some_and(|stat| stat.group == group.as_raw());
+    ancestors().iter().any(|pid| is_one(pid) && runs_tfwrap(*pid))
 }
 
 /// Whether no process of this group lives any more, but for our stand-in.

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use nix::libc;
 use nix::sys::prctl::set_child_subreaper;
@@ -12,12 +13,17 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::Pid;
 use rustix::process::{PidfdFlags, pidfd_open};
 use tokio::io::unix::AsyncFd;
+use tokio::time::interval;
 
 use super::sys::{Announce, Hangup, ignore_the_background, restore_before_exec, watch};
 use super::terminal::Terminal;
 use super::told::Told;
 use super::{Alive, Child, STAND_INS, Whom, group, id};
+use crate::supervise::readers::Readers;
 use crate::supervise::stand_in::Model;
+
+/// Between two looks at the pipes of a child that is to end.
+const READERS_LOOK: Duration = Duration::from_secs(1);
 
 /// Whether the child may be made the terminal's foreground.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -152,6 +158,8 @@ impl Child {
             last_words: Vec::new(),
             model,
             stand_ins: STAND_INS,
+            readers: Readers::default(),
+            look_at_readers: interval(READERS_LOOK),
             pidfd: pidfd(leader),
             sigchld,
             alive: Alive::Leader,

@@ -35,9 +35,14 @@ impl Terminal {
         Some(Self { tty, lent_to: None, owner: None, our_modes: None, child_modes: None })
     }
 
-    /// Whether we are its foreground group: what a shell made of us, not what we made of the child.
+    /// Its foreground group.
+    pub(super) fn foreground(&self) -> Option<Pid> {
+        tcgetpgrp(&self.tty).ok()
+    }
+
+    /// Whether we are that: what a shell made of us, not what we made of the child.
     pub(super) fn is_ours(&self) -> bool {
-        tcgetpgrp(&self.tty) == Ok(getpgrp())
+        self.foreground() == Some(getpgrp())
     }
 
     /// A handle for the child, which takes the terminal itself before it becomes the command.

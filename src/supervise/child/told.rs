@@ -41,9 +41,14 @@ impl Told {
         Self { leader, session, each: Vec::new(), group: false, living: Vec::new() }
     }
 
-    /// Every Terraform and every tfwrap of the child that lives.
-    fn targets(&self) -> Vec<ProcessId> {
-        targets(self.leader, self.session, true)
+    /// Every Terraform and every tfwrap of the child that lives. What was one stays one, also where
+    /// that cannot be told any more.
+    pub(super) fn targets(&self) -> Vec<ProcessId> {
+        let mut all = targets(self.leader, self.session, true);
+        let known = self.each.iter().filter(|it| it.is_alive() && !all.contains(it));
+        let known: Vec<_> = known.copied().collect();
+        all.extend(known);
+        all
     }
 
     /// Whether there is any.

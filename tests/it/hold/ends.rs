@@ -65,6 +65,34 @@ async fn a_killed_keepers_lock_stays_while_somebody_runs_under_it() {
     hold.is_over();
 }
 
+/// Its own heartbeats keep the lock of a hold of which nobody is left, and tell it of the loss.
+#[tokio::test]
+async fn a_command_keeps_the_lock_above_it_when_the_keeper_and_its_guardian_are_killed() {
+    let lock = Lock::new("keeper-gone").await;
+    let scene = lock.scene(LOGS_ALL);
+    let hold = Holding::begin(&scene, &["--lease", "15s"]);
+    let apply = hold.apply(&scene);
+    let child = scene.pid_in("ready");
+    // Both at once: neither may end what the other began.
+    kill(hold.keeper, Signal::SIGSTOP).expect("it is there");
+    kill_dead(hold.guardian);
+    kill_dead(hold.keeper);
+    let first = lock.lease().await.expect("a lease").beat;
+    let mut beat = first;
+    for _ in 0..500 {
+        beat = lock.lease().await.expect("a lease").beat;
+        if beat > first + 1 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(beat > first + 1, "nobody beats");
+    lock.remove().await;
+    scene.wait_for_log("SIGINT 1");
+    kill(child, Signal::SIGUSR1).expect("the child is there");
+    apply.finish().expect_code(76);
+}
+
 /// What runs under a hold has a guardian of its own; the lock stays the keeper's.
 #[tokio::test]
 async fn a_killed_run_under_a_hold_is_ended_and_the_hold_goes_on() {

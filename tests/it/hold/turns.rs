@@ -2,7 +2,6 @@
 //! removed, or out of sight.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -112,8 +111,7 @@ fn a_killed_command_keeps_its_turn_until_its_terraform_has_ended() {
     let real = run(Command::new("sh").args(["-c", "command -v terraform"])).stdout;
     let script = "for n in {100..140}; do eval \"exec $n>&-\"; done";
     let text = format!("#!/usr/bin/env bash\n{script}\nexec {} \"$@\"\n", real.trim());
-    fs::write(&path, text).expect("a script");
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("a mode");
+    crate::harness::program(&path, &text);
 
     for program in [None, Some(path)] {
         let held = Held::begin(&[]);
