@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -21,14 +20,6 @@ use crate::wrapped::{Running, Scene, wait_for_end, wait_until, wrapper};
 const WRITES_FOR: Duration = Duration::from_secs(7);
 
 const TABLE: &str = "one-stop";
-
-/// Where `terraform` really is.
-fn terraform() -> PathBuf {
-    #[expect(clippy::disallowed_methods, reason = "terraform must be found")]
-    let path = std::env::var("PATH").expect("a PATH");
-    let found = std::env::split_paths(&path).map(|dir| dir.join("terraform"));
-    found.into_iter().find(|path| path.exists()).expect("a terraform on the PATH")
-}
 
 fn has(program: &str) -> bool {
     let there = Command::new(program).arg("--version").output().is_ok_and(|it| it.status.success());
@@ -79,7 +70,7 @@ fn stage(wrapper: Option<&str>) -> Stage {
     s3().put(BUCKET, &key, empty.as_bytes());
     harness::run(servers::terraform(&scene.path(".")).args(["init", "-no-color"])).expect_code(0);
     slow.plan([Rule::on("PUT", Fault::Delay(WRITES_FOR)).times(1)]);
-    let scene = scene.env("REAL", &terraform().display().to_string());
+    let scene = scene.env("REAL", &harness::real_terraform().display().to_string());
     let scene = match wrapper {
         Some(text) => {
             script(&scene, "bin/terraform", text);
@@ -208,7 +199,7 @@ fn said_behind_a_forwarder(delay: &str) -> String {
     let bin = scene.path("bin/terraform");
     let mut command = Command::new("env");
     command.arg(format!("DELAY={delay}"));
-    command.arg(format!("REAL={}", terraform().display())).arg(&bin).args(APPLY);
+    command.arg(format!("REAL={}", harness::real_terraform().display())).arg(&bin).args(APPLY);
     command.env("AWS_ACCESS_KEY_ID", SECRET).env("AWS_SECRET_ACCESS_KEY", SECRET);
     command.current_dir(scene.path("."));
     let stream = |name| fs::File::create(scene.path(name)).expect("a file");
