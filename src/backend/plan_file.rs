@@ -99,8 +99,8 @@ fn is_encrypted(path: &Path) -> bool {
         #[serde(rename = "encryption_version")]
         _version: serde::de::IgnoredAny,
     }
-    let file = File::open(path).map(|file| io::BufReader::new(file.take(LIMIT)));
-    file.is_ok_and(|file| serde_json::from_reader::<_, Envelope>(file).is_ok())
+    let Ok(Some(file)) = read::open(path) else { return false };
+    serde_json::from_reader::<_, Envelope>(BufReader::new(file.take(LIMIT))).is_ok()
 }
 
 /// Whether the error is about what the file holds rather than about reading it.

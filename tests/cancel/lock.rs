@@ -8,7 +8,7 @@ use std::time::Duration;
 use aws_sdk_dynamodb::types::AttributeValue;
 use tfwrap::clock::uptime;
 
-use crate::procs::Process;
+use crate::procs::{DEEPEST, Process};
 use crate::servers::{REGION, dynamodb};
 use crate::step::within;
 
@@ -74,7 +74,7 @@ pub(crate) struct Freed {
     pub(crate) after: Duration,
     /// What of the child lived then.
     pub(crate) under: Vec<String>,
-    /// Whether the child's own tfwrap lived at the look before: then it was that which gave it back.
+    /// Whether the tfwrap above the child lived at the look before: then it was that which gave it back.
     pub(crate) by_tfwrap: bool,
 }
 
@@ -83,7 +83,9 @@ impl Watch {
         let since = uptime();
         let enough = Arc::<AtomicBool>::default();
         let (theirs, watched) = (enough.clone(), child.clone());
-        let wrapper = child.first().and_then(Process::parent);
+        // A `run` holds the lock for the tfwrap below it.
+        let above = std::iter::successors(child.first().cloned(), Process::parent).take(DEEPEST);
+        let wrapper = above.filter(|process| process.program().ends_with("/tfwrap")).last();
         let watching = async move {
             let client = dynamodb().client();
             // As of the look before.

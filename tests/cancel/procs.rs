@@ -81,7 +81,7 @@ impl Process {
 }
 
 /// Trees are not deep; a number that came back could make a ring of one.
-const DEEPEST: usize = 64;
+pub(crate) const DEEPEST: usize = 64;
 
 fn below(parent: i32, all: &[(Process, Stat)], depth: usize, found: &mut Vec<Process>) {
     if depth > DEEPEST {

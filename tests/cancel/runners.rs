@@ -6,9 +6,11 @@
 //! | `gitlab` | GitLab's executors |
 //! | `groups` | Buildkite, Jenkins, a pod, a kill without warning |
 //! | `terminal` | Ctrl-C, and a terminal that is closed |
+//! | `between` | `timeout`, a program in Terraform's place, a script below `run` |
 //! | `container` | a PID namespace, whose processes die with its first |
 
 mod actions;
+mod between;
 mod container;
 mod gitlab;
 mod groups;
@@ -168,5 +170,33 @@ pub(crate) const RUNNERS: &[Runner] = &[
         job: &[],
         ends_all: false,
         play: terminal::closed,
+    },
+    Runner {
+        name: "`timeout 600 tfwrap`",
+        cancel: "TERM to tfwrap, and at once to the group of both",
+        job: groups::POD,
+        ends_all: false,
+        play: between::timeout,
+    },
+    Runner {
+        name: "`terraform` is a wrapper without handlers",
+        cancel: "TERM to the process group",
+        job: groups::POD,
+        ends_all: false,
+        play: between::deaf,
+    },
+    Runner {
+        name: "`terraform` is a program that passes signals on",
+        cancel: "INT to the process group",
+        job: groups::POD,
+        ends_all: false,
+        play: between::forwarder,
+    },
+    Runner {
+        name: "`tfwrap run -- ./deploy`, a script that calls `terraform`",
+        cancel: "TERM to tfwrap",
+        job: groups::POD,
+        ends_all: false,
+        play: between::script,
     },
 ];

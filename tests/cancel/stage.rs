@@ -1,6 +1,7 @@
 //! What a case needs: a state and its lock, a child, the environment of a job, and eyes.
 
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -68,6 +69,8 @@ pub(crate) struct Stage {
     /// Delays the writes of the state.
     _slow: Option<Proxy>,
     options: Vec<String>,
+    /// What tfwrap takes for Terraform, if not what is found on the `PATH`.
+    terraform: Option<PathBuf>,
 }
 
 impl Stage {
@@ -75,15 +78,16 @@ impl Stage {
     pub(crate) fn new(name: &str, work: Work, job: &[(&'static str, &str)]) -> Self {
         lock::make_table();
         let state = format!("{name}/terraform.tfstate");
-        let (dir, slow, key) = match work {
+        let (dir, slow, key, terraform) = match work {
             Work::Terraform(stop) => {
                 let slow = Proxy::before(&servers::s3().url);
                 let dir = terraform_dir(&state, &slow);
                 slow.plan([Rule::on("PUT", Fault::Delay(scaled(stop))).times(1)]);
-                (dir, Some(slow), format!("{BUCKET}/{state}"))
+                (dir, Some(slow), format!("{BUCKET}/{state}"), None)
             }
             Work::Ends(_) | Work::Never => {
-                (tempfile::tempdir().expect("a directory"), None, format!("fake/{name}"))
+                let dir = tempfile::tempdir().expect("a directory");
+                (dir, None, format!("fake/{name}"), Some(fake_terraform()))
             }
         };
         let marker = format!("{}-{name}", uptime().0.as_nanos());
@@ -92,7 +96,8 @@ impl Stage {
         let grace = format!("{}ms", orphan_grace().as_millis());
         let options = ["--lease", "15s", "--orphan-grace", &grace].map(str::to_owned).into();
         let lock = Lock::of(key);
-        Self { dir, marker, work, lock, output: Output::default(), job, _slow: slow, options }
+        let output = Output::default();
+        Self { dir, marker, work, lock, output, job, _slow: slow, options, terraform }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -141,10 +146,11 @@ impl Stage {
         let mut words = vec![tfwrap().display().to_string()];
         words.extend(self.options.iter().cloned());
         if !matches!(self.work, Work::Terraform(_)) {
-            let fake = fake_terraform().display().to_string();
             let url = self.lock.url();
-            let fixed = ["--no-backend-lock", "--lock", &url, "--terraform", &fake];
-            words.extend(fixed.map(str::to_owned));
+            words.extend(["--no-backend-lock", "--lock", &url].map(str::to_owned));
+        }
+        if let Some(program) = &self.terraform {
+            words.extend(["--terraform".to_owned(), program.display().to_string()]);
         }
         words
     }
@@ -156,6 +162,13 @@ impl Stage {
             Work::Ends(_) | Work::Never => &["apply"],
         };
         self.locking().into_iter().chain(child.iter().map(|&word| word.to_owned())).collect()
+    }
+
+    /// The words that run a program of the user's under the lock.
+    pub(crate) fn words_of_run(&self, program: &Path) -> Vec<String> {
+        let run = ["run", "--"].map(str::to_owned);
+        let program = program.display().to_string();
+        self.locking().into_iter().chain(run).chain([program]).collect()
     }
 
     /// The next run, which does nothing under the lock. Returns its code, if it gets that far.
@@ -182,6 +195,21 @@ impl Stage {
         let path = self.path(name);
         std::fs::write(&path, text).expect("a file");
         path
+    }
+
+    /// The same for one that can be run.
+    pub(crate) fn program(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.file(name, text);
+        let mode = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(&path, mode).expect("a mode");
+        path
+    }
+
+    /// Puts a program where tfwrap looks for Terraform. It finds the real one in `$REAL`.
+    pub(crate) fn put_before_terraform(&mut self, text: &str) {
+        let real = self.terraform.take().unwrap_or_else(harness::real_terraform);
+        self.set("REAL", &real.display().to_string());
+        self.terraform = Some(self.program("terraform-before", text));
     }
 
     /// Starts tfwrap with the child by itself.

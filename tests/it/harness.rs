@@ -24,6 +24,14 @@ pub(crate) fn wrapper() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_tfwrap"))
 }
 
+/// Where `terraform` really is.
+pub(crate) fn real_terraform() -> PathBuf {
+    #[expect(clippy::disallowed_methods, reason = "terraform must be found")]
+    let path = std::env::var("PATH").expect("a PATH");
+    let found = std::env::split_paths(&path).map(|dir| dir.join("terraform"));
+    found.into_iter().find(|path| path.exists()).expect("a terraform on the PATH")
+}
+
 /// The scripted child.
 pub(crate) fn fake_terraform() -> PathBuf {
     let binaries = Path::new(env!("CARGO_BIN_EXE_tfwrap")).parent().expect("a directory");

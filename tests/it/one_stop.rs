@@ -4,7 +4,6 @@
 mod pipes;
 
 use std::fs;
-use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -22,14 +21,6 @@ use crate::wrapped::{Running, Scene, wait_for_end, wait_until, wrapper};
 const WRITES_FOR: Duration = Duration::from_secs(7);
 
 const TABLE: &str = "one-stop";
-
-/// Where `terraform` really is.
-fn terraform() -> PathBuf {
-    #[expect(clippy::disallowed_methods, reason = "terraform must be found")]
-    let path = std::env::var("PATH").expect("a PATH");
-    let found = std::env::split_paths(&path).map(|dir| dir.join("terraform"));
-    found.into_iter().find(|path| path.exists()).expect("a terraform on the PATH")
-}
 
 fn has(program: &str) -> bool {
     let there = Command::new(program).arg("--version").output().is_ok_and(|it| it.status.success());
@@ -80,7 +71,7 @@ fn stage(wrapper: Option<&str>) -> Stage {
     s3().put(BUCKET, &key, empty.as_bytes());
     harness::run(servers::terraform(&scene.path(".")).args(["init", "-no-color"])).expect_code(0);
     slow.plan([Rule::on("PUT", Fault::Delay(WRITES_FOR)).times(1)]);
-    let scene = scene.env("REAL", &terraform().display().to_string());
+    let scene = scene.env("REAL", &harness::real_terraform().display().to_string());
     let scene = match wrapper {
         Some(text) => {
             script(&scene, "bin/terraform", text);
@@ -184,7 +175,7 @@ fn a_wrapper_that_hears_nothing_and_one_that_passes_everything_on() {
             let scene = match name {
                 Some(name) => {
                     let real = scene.path(name);
-                    let copied = Command::new("cp").arg(terraform()).arg(&real).status();
+                    let copied = Command::new("cp").arg(harness::real_terraform()).arg(&real).status();
                     assert!(copied.expect("cp").success());
                     scene.env("REAL", &real.display().to_string())
                 }
@@ -222,7 +213,7 @@ fn said_behind_a_forwarder(delay: &str) -> String {
     let bin = scene.path("bin/terraform");
     let mut command = Command::new("env");
     command.arg(format!("DELAY={delay}"));
-    command.arg(format!("REAL={}", terraform().display())).arg(&bin).args(APPLY);
+    command.arg(format!("REAL={}", harness::real_terraform().display())).arg(&bin).args(APPLY);
     command.env("AWS_ACCESS_KEY_ID", SECRET).env("AWS_SECRET_ACCESS_KEY", SECRET);
     command.current_dir(scene.path("."));
     let stream = |name| fs::File::create(scene.path(name)).expect("a file");
@@ -411,7 +402,7 @@ fn a_terraform_that_a_script_starts_after_a_stop_hears_the_next() {
     "#;
     let scene = Scene::of_program("terraform").in_ci().command(&["run", "--", "./deploy"]);
     script(&scene, "deploy", text.trim_start());
-    let scene = scene.env("REAL", &terraform().display().to_string());
+    let scene = scene.env("REAL", &harness::real_terraform().display().to_string());
     let scene = scene.env("OTHER", &other.path().display().to_string());
     let mut running = scene.start().ready();
     running.signal(Signal::SIGINT);
