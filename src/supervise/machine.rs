@@ -62,6 +62,7 @@ enum Force {
 
 /// Decides what the child gets. Pure: the same events at the same times give the same actions.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[expect(clippy::struct_excessive_bools, reason = "each can be so without the others")]
 pub struct Supervisor {
     policy: Policy,
     phase: Phase,

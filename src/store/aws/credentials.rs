@@ -21,6 +21,8 @@ use aws_smithy_types::retry::RetryConfig;
 use aws_smithy_types::timeout::TimeoutConfig;
 
 use super::super::StoreError;
+use super::endpoint::{self, Asker, Service};
+use super::profile::InUse;
 use super::role::WebIdentityRole;
 use crate::backend::AwsSettings;
 
@@ -32,6 +34,7 @@ const IMDS_ATTEMPTS: u32 = 2;
 /// Builds the provider of the credentials before any `assume_role`.
 pub(super) fn base(
     settings: &AwsSettings,
+    in_use: &InUse,
     sdk: &SdkConfig,
     http: SharedHttpClient,
     timeouts: TimeoutConfig,
@@ -49,9 +52,10 @@ pub(super) fn base(
         }
     }
     if let Some(identity) = &settings.web_identity {
-        let role = WebIdentityRole::new(identity, super::role::sts(settings, sdk, None))?;
+        let role = WebIdentityRole::new(identity, super::role::sts(settings, in_use, sdk, None)?)?;
         return Ok(SharedCredentialsProvider::new(role));
     }
+    let sdk = &endpoint::find(settings, in_use, Service::Sts, Asker::Chain, None)?.put_into(sdk);
     let config = ProviderConfig::default()
         .with_region(sdk.region().cloned())
         .with_http_client(http)

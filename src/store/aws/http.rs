@@ -1,12 +1,10 @@
 //! The HTTP client of all AWS requests: whom it trusts and through which proxy it goes.
 
-use std::fs;
-use std::path::Path;
 use std::sync::OnceLock;
 
 use aws_smithy_http_client::proxy::ProxyConfig;
+use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
-use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 use aws_smithy_http_client::{Builder, Connector};
 use aws_smithy_runtime_api::client::http::{
     HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
@@ -14,25 +12,16 @@ use aws_smithy_runtime_api::client::http::{
 };
 use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
-use aws_smithy_types::base64;
-use rustls::RootCertStore;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
 
 use super::super::StoreError;
-use super::super::blocking::reason;
+use super::trust::Trust;
 use crate::backend::AwsSettings;
 
 /// Builds the client.
-pub(super) fn client(settings: &AwsSettings) -> Result<SharedHttpClient, StoreError> {
-    let trust = match &settings.ca_bundle {
-        Some(path) => trust_of(path)?,
-        None => TrustStore::default(),
-    };
-    let tls = TlsContext::builder()
-        .with_trust_store(trust)
-        .build()
-        .map_err(|e| StoreError::Misconfigured(format!("cannot set up TLS: {e}")))?;
+pub(super) fn client(
+    settings: &AwsSettings,
+    trust: &Trust,
+) -> Result<SharedHttpClient, StoreError> {
     let proxy = |name: &str, url: &Option<String>| match url {
         Some(url) => proxy(name, url, settings.no_proxy.as_deref()),
         None => Ok(ProxyConfig::disabled()),
@@ -42,8 +31,8 @@ pub(super) fn client(settings: &AwsSettings) -> Result<SharedHttpClient, StoreEr
     // A proxy that is itself reached by TLS needs it for plain requests, too.
     let secure_proxy =
         settings.http_proxy.as_deref().is_some_and(|url| url.trim().starts_with("https:"));
-    let http = if secure_proxy { through(http, tls.clone()) } else { plainly_through(http) };
-    Ok(SharedHttpClient::new(ByScheme { http, https: through(https, tls) }))
+    let http = if secure_proxy { through(http, trust.clone()) } else { plainly_through(http) };
+    Ok(SharedHttpClient::new(ByScheme { http, https: through(https, trust.clone()) }))
 }
 
 fn plainly_through(proxy: ProxyConfig) -> SharedHttpClient {
@@ -57,12 +46,12 @@ fn plainly_through(proxy: ProxyConfig) -> SharedHttpClient {
     })
 }
 
-fn through(proxy: ProxyConfig, tls: TlsContext) -> SharedHttpClient {
+fn through(proxy: ProxyConfig, trust: Trust) -> SharedHttpClient {
     Builder::new().build_with_connector_fn(move |settings, components| {
         let mut builder = Connector::builder()
             .proxy_config(proxy.clone())
             .tls_provider(Provider::rustls(CryptoMode::Ring))
-            .tls_context(tls.clone());
+            .tls_context(trust.context());
         builder.set_connector_settings(settings.cloned());
         if let Some(components) = components {
             builder.set_sleep_impl(components.sleep_impl());
@@ -82,32 +71,6 @@ fn proxy(name: &str, url: &str, no_proxy: Option<&str>) -> Result<ProxyConfig, S
         Some(rules) => config.no_proxy(rules),
         None => config,
     })
-}
-
-/// Reads the certificates to trust. Those that cannot be used are left out, as Go does; the
-/// client would panic on them.
-fn trust_of(path: &Path) -> Result<TrustStore, StoreError> {
-    let name = path.display();
-    let bytes = fs::read(path).map_err(|e| {
-        StoreError::Misconfigured(format!("cannot read the CA bundle `{name}`: {}", reason(&e)))
-    })?;
-    let mut trust = TrustStore::empty();
-    let mut usable = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&bytes) {
-        let certificate = certificate.map_err(|e| {
-            StoreError::Misconfigured(format!("the CA bundle `{name}` is not in PEM form: {e}"))
-        })?;
-        if usable.add(certificate.clone()).is_ok() {
-            let body = base64::encode(&certificate);
-            let pem = format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n");
-            trust.add_pem_certificate(pem);
-        }
-    }
-    if usable.is_empty() {
-        let message = format!("the CA bundle `{name}` has no usable certificate in PEM form");
-        return Err(StoreError::Misconfigured(message));
-    }
-    Ok(trust)
 }
 
 /// The library's client knows one proxy; this chooses between two clients.
@@ -165,38 +128,16 @@ impl Later {
 
 #[cfg(test)]
 mod tests {
+    use super::super::profile::InUse;
     use super::*;
-
-    fn with_bundle(path: &Path) -> Result<SharedHttpClient, StoreError> {
-        let settings = AwsSettings { ca_bundle: Some(path.to_owned()), ..AwsSettings::default() };
-        client(&settings)
-    }
-
-    #[test]
-    fn a_bad_ca_bundle_is_named() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("ca.pem");
-        let refused = |why: &str| {
-            let error = with_bundle(&path).unwrap_err();
-            assert!(matches!(error, StoreError::Misconfigured(_)), "{error:?}");
-            let text = error.to_string();
-            assert!(text.contains(&path.display().to_string()) && text.contains(why), "{text}");
-        };
-        refused("no such file");
-        fs::write(&path, "garbage").unwrap();
-        refused("no usable certificate");
-        fs::write(&path, "-----BEGIN CERTIFICATE-----\n!!\n-----END CERTIFICATE-----\n").unwrap();
-        refused("not in PEM form");
-        fs::write(&path, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
-        refused("no usable certificate");
-    }
 
     #[test]
     fn a_bad_proxy_is_refused_without_its_password() {
+        let trust = Trust::of(&AwsSettings::default(), &InUse::default()).unwrap();
         for url in ["ftp://u:secret@h", "http://u:secret@"] {
             let settings =
                 AwsSettings { https_proxy: Some(url.to_owned()), ..AwsSettings::default() };
-            let text = client(&settings).unwrap_err().to_string();
+            let text = client(&settings, &trust).unwrap_err().to_string();
             assert!(text.contains("`https_proxy`") && !text.contains("secret"), "{text}");
         }
     }

@@ -4,11 +4,14 @@
 //! The clients never retry: a retry after a lost reply meets its own record and takes it for a
 //! stranger's. Every request has a time-out, for the SDK by itself waits for ever.
 
+mod as_go;
 mod credentials;
+mod endpoint;
 mod error;
 mod http;
 mod profile;
 mod role;
+mod trust;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,8 +22,11 @@ use aws_smithy_types::timeout::TimeoutConfig;
 
 use super::StoreError;
 use crate::backend::AwsSettings;
+use endpoint::{Asker, Service};
 use profile::InUse;
+use trust::Trust;
 
+pub(super) use endpoint::Endpoint;
 pub(super) use error::{Asked, classify};
 
 /// How long a request may take.
@@ -50,7 +56,6 @@ pub struct AwsClients {
     sdk: SdkConfig,
     settings: AwsSettings,
     profile: Arc<InUse>,
-    region: String,
 }
 
 impl AwsClients {
@@ -63,48 +68,42 @@ impl AwsClients {
             let message = "no AWS region: neither `region` in the backend nor `AWS_REGION` is set";
             return Err(StoreError::Misconfigured(message.to_owned()));
         };
-        let http = http::client(settings)?;
         let timeout_config = TimeoutConfig::builder()
             .connect_timeout(timeouts.connect)
             .read_timeout(timeouts.read)
             .operation_timeout(timeouts.operation)
             .build();
         let profile = InUse::read(settings).await?;
-        // Only ever switched on here: off would overrule what the profile says.
-        let switch =
-            |on: bool, key: &str| Some(true).filter(|_| on).or_else(|| profile.switch(key));
+        let http = http::client(settings, &Trust::of(settings, &profile)?)?;
         // By hand, and not by the SDK's loader: that reads the process environment and `~/.aws`
         // past us, and by other rules than Terraform's.
-        let mut sdk = SdkConfig::builder()
+        let sdk = SdkConfig::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(Region::new(region.clone()))
             .http_client(http.clone())
             .retry_config(RetryConfig::disabled())
-            .timeout_config(timeout_config.clone());
-        sdk.set_use_fips(switch(settings.use_fips, "use_fips_endpoint"));
-        sdk.set_use_dual_stack(switch(settings.use_dualstack, "use_dualstack_endpoint"));
-        let sdk = sdk.build();
-        let base = credentials::base(settings, &sdk, http, timeout_config)?;
-        let provider = role::assumed(settings, &sdk, base)?;
+            .timeout_config(timeout_config.clone())
+            .build();
+        let base = credentials::base(settings, &profile, &sdk, http, timeout_config)?;
+        let provider = role::assumed(settings, &profile, &sdk, base)?;
         let sdk = sdk.into_builder().credentials_provider(provider).build();
-        Ok(Self { sdk, settings: settings.clone(), profile: Arc::new(profile), region })
+        Ok(Self { sdk, settings: settings.clone(), profile: Arc::new(profile) })
     }
 
     /// The client of the lock table.
-    pub(super) fn dynamodb(&self) -> Result<(aws_sdk_dynamodb::Client, Place), StoreError> {
-        let explicit = self.settings.endpoints.dynamodb.as_deref();
-        let place = self.place("DynamoDB", explicit)?;
-        let mut config = aws_sdk_dynamodb::config::Builder::from(&self.sdk);
-        config.set_endpoint_url(place.endpoint.clone());
+    pub(super) fn dynamodb(&self) -> Result<(aws_sdk_dynamodb::Client, Endpoint), StoreError> {
+        let place = self.place(Service::DynamoDb)?;
+        let config = aws_sdk_dynamodb::config::Builder::from(&place.put_into(&self.sdk))
+            .interceptor(place.as_go());
         Ok((aws_sdk_dynamodb::Client::from_conf(config.build()), place))
     }
 
     /// The client of the state's bucket.
-    pub(super) fn s3(&self) -> Result<(aws_sdk_s3::Client, Place), StoreError> {
-        let place = self.place("S3", self.settings.endpoints.s3.as_deref())?;
-        let mut config = aws_sdk_s3::config::Builder::from(&self.sdk)
-            .force_path_style(self.settings.use_path_style);
-        config.set_endpoint_url(place.endpoint.clone());
+    pub(super) fn s3(&self) -> Result<(aws_sdk_s3::Client, Endpoint), StoreError> {
+        let place = self.place(Service::S3)?;
+        let config = aws_sdk_s3::config::Builder::from(&place.put_into(&self.sdk))
+            .force_path_style(self.settings.use_path_style)
+            .interceptor(place.as_go());
         Ok((aws_sdk_s3::Client::from_conf(config.build()), place))
     }
 
@@ -114,77 +113,14 @@ impl AwsClients {
         self.settings.session_ends.filter(|_| credentials::may_be_of_environment(&self.settings))
     }
 
-    fn place(&self, service: &str, explicit: Option<&str>) -> Result<Place, StoreError> {
-        let endpoint = explicit.map(ToOwned::to_owned).or_else(|| self.found_endpoint(service));
-        let encrypted = endpoint.as_deref().is_none_or(|url| !url.starts_with("http://"));
-        if self.settings.insecure && encrypted {
+    fn place(&self, service: Service) -> Result<Endpoint, StoreError> {
+        let endpoint =
+            endpoint::find(&self.settings, &self.profile, service, Asker::Backend, None)?;
+        if self.settings.insecure && endpoint.is_encrypted() {
             let message = "`insecure = true` is not supported: tfwrap always verifies \
                            certificates; name the authority in `custom_ca_bundle` or `AWS_CA_BUNDLE`";
             return Err(StoreError::Misconfigured(message.to_owned()));
         }
-        Ok(Place { region: self.region.clone(), endpoint })
-    }
-
-    /// What Go's SDK finds by itself, in its order: `AWS_ENDPOINT_URL_…`, `AWS_ENDPOINT_URL`, the
-    /// profile's `services`, its `endpoint_url`.
-    fn found_endpoint(&self, service: &str) -> Option<String> {
-        let env = &self.settings.env;
-        let profile = self.profile.profile();
-        let ignored = match env.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS") {
-            Some(value) => value.eq_ignore_ascii_case("true"),
-            None => self.profile.switch("ignore_configured_endpoint_urls").unwrap_or(false),
-        };
-        if ignored {
-            return None;
-        }
-        env.get(&format!("AWS_ENDPOINT_URL_{}", service.to_uppercase()))
-            .or_else(|| env.get("AWS_ENDPOINT_URL"))
-            .or_else(|| profile?.endpoint_of(&service.to_lowercase()))
-            .or_else(|| profile?.text("endpoint_url"))
-            .map(ToOwned::to_owned)
-    }
-}
-
-/// Where a service is, for messages.
-#[derive(Debug, Clone)]
-pub(super) struct Place {
-    region: String,
-    endpoint: Option<String>,
-}
-
-impl std::fmt::Display for Place {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "in `{}`", self.region)?;
-        match &self.endpoint {
-            Some(url) => write!(f, " at `{}`", without_password(url)),
-            None => Ok(()),
-        }
-    }
-}
-
-/// For messages: an endpoint is a URL and may have credentials in it.
-fn without_password(text: &str) -> String {
-    match url::Url::parse(text) {
-        Ok(mut url) if url.password().is_some() || !url.username().is_empty() => {
-            // Fails only for URLs that cannot have any.
-            let cleaned = url.set_password(None).and_then(|()| url.set_username(""));
-            if cleaned.is_ok() { url.to_string() } else { "(hidden)".to_owned() }
-        }
-        _ => text.to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_place_is_told_without_its_password() {
-        let at = |url: &str| {
-            let place = Place { region: "r".to_owned(), endpoint: Some(url.to_owned()) };
-            place.to_string()
-        };
-        assert_eq!(at("https://u:secret@h:1/x"), "in `r` at `https://h:1/x`");
-        assert_eq!(at("http://127.0.0.1:8000"), "in `r` at `http://127.0.0.1:8000`");
+        Ok(endpoint)
     }
 }

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use aws_config::{Region, SdkConfig};
+use aws_config::SdkConfig;
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{self, ProvideCredentials, SharedCredentialsProvider, future};
@@ -17,32 +17,32 @@ use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
 use super::super::StoreError;
 use super::super::blocking::reason;
+use super::endpoint::{self, Asker, Service};
 use super::error::{Asked, classify};
+use super::profile::InUse;
 use crate::backend::{AssumeRole, AwsSettings, WebIdentity};
 
 /// Shown in AWS' logs where the configuration gives no name.
 const SESSION_NAME: &str = "tfwrap";
 
-/// The client of STS, in its own region where one is configured.
+/// The client of STS for the backend's own roles.
 pub(super) fn sts(
     settings: &AwsSettings,
+    profile: &InUse,
     sdk: &SdkConfig,
     base: Option<SharedCredentialsProvider>,
-) -> aws_sdk_sts::Client {
-    let mut config = aws_sdk_sts::config::Builder::from(sdk);
-    if let Some(region) = &settings.sts_region {
-        config = config.region(Region::new(region.clone()));
-    }
-    if let Some(url) = &settings.endpoints.sts {
-        config = config.endpoint_url(url);
-    }
+) -> Result<aws_sdk_sts::Client, StoreError> {
+    let place = endpoint::find(settings, profile, Service::Sts, Asker::Backend, None)?;
+    let mut config =
+        aws_sdk_sts::config::Builder::from(&place.put_into(sdk)).interceptor(place.as_go());
     config.set_credentials_provider(base);
-    aws_sdk_sts::Client::from_conf(config.build())
+    Ok(aws_sdk_sts::Client::from_conf(config.build()))
 }
 
 /// The credentials of the configured role, or `base` where none is.
 pub(super) fn assumed(
     settings: &AwsSettings,
+    profile: &InUse,
     sdk: &SdkConfig,
     base: SharedCredentialsProvider,
 ) -> Result<SharedCredentialsProvider, StoreError> {
@@ -52,7 +52,7 @@ pub(super) fn assumed(
         return Err(StoreError::Misconfigured(message.to_owned()));
     }
     let (role, duration) = (role.clone(), seconds(role.duration)?);
-    let sts = sts(settings, sdk, Some(base));
+    let sts = sts(settings, profile, sdk, Some(base))?;
     Ok(SharedCredentialsProvider::new(AssumedRole { role, duration, sts }))
 }
 

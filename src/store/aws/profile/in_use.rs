@@ -55,6 +55,11 @@ impl InUse {
         self.linked.clone().unwrap_or_default()
     }
 
+    /// The profile, for messages.
+    pub(in super::super) fn shown(&self) -> String {
+        format!("profile `{}`", self.name)
+    }
+
     /// A switch of the profile.
     pub(in super::super) fn switch(&self, key: &str) -> Option<bool> {
         self.profile()?.switch(key)
