@@ -252,15 +252,16 @@ mod tests {
     #[test]
     fn a_program_is_asked_whether_it_takes_false_for_true() {
         let top = tempfile::tempdir().unwrap();
-        for (said, expected) in [
+        let answers = [
             ("Terraform v1.11.4", true),
             ("Terraform v1.14.9\non linux_amd64", true),
             ("Terraform v1.15.0-beta1", false),
             ("Terraform v2.0.0", false),
             ("OpenTofu v1.20.0", true),
             ("", true),
-        ] {
-            let program = file(&top.path().join(format!("p{}", said.len())), 0o755);
+        ];
+        for (number, (said, expected)) in answers.into_iter().enumerate() {
+            let program = file(&top.path().join(number.to_string()), 0o755);
             std::fs::write(&program, format!("#!/bin/sh\necho '{said}'\n")).unwrap();
             assert_eq!(takes_false_for_true(&program), expected, "{said}");
         }
