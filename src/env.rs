@@ -15,10 +15,12 @@ impl Env {
         Self(std::env::vars_os().collect())
     }
 
-    /// Takes the variables whose names begin so.
+    /// Takes the variables whose names begin with any of these.
     #[must_use]
-    pub fn only(&self, prefix: &str) -> Self {
-        let named = |name: &OsStr| name.as_encoded_bytes().starts_with(prefix.as_bytes());
+    pub fn only(&self, prefixes: &[&str]) -> Self {
+        let named = |name: &OsStr| {
+            prefixes.iter().any(|it| name.as_encoded_bytes().starts_with(it.as_bytes()))
+        };
         Self(
             self.0
                 .iter()
@@ -38,6 +40,12 @@ impl Env {
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.get_os(name).and_then(OsStr::to_str)
+    }
+
+    /// Whether it is there, be it empty.
+    #[must_use]
+    pub fn is_there(&self, name: &str) -> bool {
+        self.0.contains_key(OsStr::new(name))
     }
 
     /// Returns the raw value, or nothing when it is unset or empty.

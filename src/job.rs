@@ -192,6 +192,7 @@ fn of_terraform(args: &[OsString], settings: &Settings, place: &Place<'_>) -> Re
     let request = Request {
         chdir: invocation.chdir().map(PathBuf::as_path),
         dialect,
+        program: Some(&program),
         state_flag: invocation.state_flag(),
         plan_file: invocation.plan_file(),
         workspace_override: invocation.workspace_argument().map(OsStr::to_os_string),

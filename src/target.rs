@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::backend::{AwsSettings, S3Backend, aws_from_env};
+use crate::backend::{AwsSettings, BackendError, S3Backend, aws_from_env};
 use crate::env::Env;
 use crate::lock::{LockId, LockKey};
 use crate::report::shell_command;
@@ -129,11 +129,14 @@ impl LockTarget {
     pub fn of_url(url: &LockUrl, env: &Env, dir: &Path) -> Result<Self, String> {
         let (store, key) = match &url.place {
             LockPlace::DynamoDb { table, lock_id } => {
-                let mut aws = aws_from_env(env, dir, url.region.as_deref()).map_err(|_| {
-                    format!(
-                        "`{}` has no region: add `?region=REGION`, or set `AWS_REGION`",
-                        url.place
-                    )
+                let mut aws = aws_from_env(env, dir, url.region.as_deref()).map_err(|error| {
+                    let place = &url.place;
+                    match error {
+                        BackendError::MissingRegion { .. } => format!(
+                            "`{place}` has no region: add `?region=REGION`, or set `AWS_REGION`"
+                        ),
+                        error => format!("`{place}`: {error}"),
+                    }
                 })?;
                 if url.endpoint.is_some() {
                     aws.endpoints.dynamodb.clone_from(&url.endpoint);

@@ -14,7 +14,6 @@ use crate::env::Env;
 /// What is secret, or may hold a secret (a proxy's password), is not serialized: it comes from
 /// where it came from, [`AwsSettings::complete`].
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[expect(clippy::struct_excessive_bools, reason = "each is an attribute of the backend's own")]
 pub struct AwsSettings {
     /// From the configuration, else `AWS_REGION`, else `AWS_DEFAULT_REGION`; a region in a profile
     /// alone is not accepted, as with Terraform.
@@ -49,10 +48,10 @@ pub struct AwsSettings {
     pub web_identity: Option<WebIdentity>,
     /// The region of STS, where it is not `region`.
     pub sts_region: Option<String>,
-    /// Whether to use FIPS endpoints.
-    pub use_fips: bool,
-    /// Whether to use dual-stack endpoints.
-    pub use_dualstack: bool,
+    /// Whether to use FIPS endpoints, where that is not for the profile to say.
+    pub use_fips: Option<bool>,
+    /// The same of dual-stack endpoints.
+    pub use_dualstack: Option<bool>,
     /// A PEM file to trust instead of the system's roots (`custom_ca_bundle`, `AWS_CA_BUNDLE`).
     pub ca_bundle: Option<PathBuf>,
     /// `insecure = true`: certificates are not verified.
@@ -82,7 +81,8 @@ pub struct AwsSettings {
     /// something only where nothing comes before the environment.
     #[serde(skip)]
     pub session_ends: Option<jiff::Timestamp>,
-    /// What the environment says to AWS' SDKs: its variables whose names begin with `AWS_`.
+    /// What the environment says to AWS' SDKs: its variables whose names begin with `AWS_`, or with
+    /// `SSL_CERT_`.
     #[serde(skip)]
     pub env: Env,
 }

@@ -13,10 +13,11 @@ use std::time::Duration;
 
 use nix::unistd::{Uid, User};
 
+use super::aws_endpoints::{endpoints, region, sts_region, switch};
 use super::config::{BackendConfig, Section};
 use super::{
-    AssumeRole, AwsEndpoints, AwsSettings, BackendError, ProxySettings, WebIdentity,
-    aws_environment, go_path, proxy,
+    AssumeRole, AwsSettings, BackendError, ProxySettings, WebIdentity, aws_variables, go_path,
+    proxy,
 };
 use crate::duration;
 use crate::env::Env;
@@ -28,10 +29,13 @@ pub(super) struct Surroundings<'a> {
     pub(super) env: &'a Env,
     /// What relative paths are relative to: the directory after `-chdir`.
     pub(super) dir: &'a Path,
+    /// Whose rules count, where they differ from version to version; none are as for AWS' own
+    /// command line.
+    pub(super) program: Option<&'a Path>,
 }
 
 impl Surroundings<'_> {
-    fn var(&self, names: &[&str]) -> Option<String> {
+    pub(super) fn var(&self, names: &[&str]) -> Option<String> {
         names.iter().find_map(|name| self.env.get(name)).map(str::to_owned)
     }
 
@@ -80,19 +84,21 @@ impl Surroundings<'_> {
 /// given beside it.
 ///
 /// # Errors
-/// When there is no region.
+/// When there is no region, or a variable that Go's SDK refuses.
 pub fn aws_from_env(
     env: &Env,
     dir: &Path,
     region: Option<&str>,
 ) -> Result<AwsSettings, BackendError> {
     let mut attributes = serde_json::Map::new();
+    // There is no list of regions but Terraform's.
+    attributes.insert("skip_region_validation".to_owned(), true.into());
     if let Some(region) = region {
         attributes.insert("region".to_owned(), region.into());
     }
     let place = "the environment".to_owned();
     let config = BackendConfig { kind: "s3".to_owned(), attributes, place };
-    from_config(config.section(), &Surroundings { env, dir })
+    from_config(config.section(), &Surroundings { env, dir, program: None })
 }
 
 /// Reads the settings.
@@ -100,18 +106,9 @@ pub(super) fn from_config(
     section: Section<'_>,
     around: &Surroundings<'_>,
 ) -> Result<AwsSettings, BackendError> {
-    aws_environment::check(section, around.env)?;
-    let region =
-        section.text("region")?.or_else(|| around.var(&["AWS_REGION", "AWS_DEFAULT_REGION"]));
-    if region.is_none() {
-        return Err(BackendError::MissingRegion { place: section.place().to_owned() });
-    }
+    aws_variables::check(around.env)?;
     let or_var = |name, vars: &[&str]| -> Result<Option<String>, BackendError> {
         Ok(section.text(name)?.or_else(|| around.var(vars)))
-    };
-    // Any value switches it on, also `false`: so does Terraform up to 1.11.
-    let switch = |name, var| -> Result<bool, BackendError> {
-        Ok(section.bool(name)?.unwrap_or_else(|| around.env.get_os(var).is_some()))
     };
     // Where Terraform has no file, Go's SDK looks for its own variable, which it does not expand.
     let files = |set: Option<Vec<String>>, var: &str, sdk_var: &str, default: &str| {
@@ -131,7 +128,7 @@ pub(super) fn from_config(
     let metadata_vars = ["AWS_EC2_METADATA_SERVICE_ENDPOINT", "AWS_METADATA_URL"];
     let path_style = section.bool("use_path_style")?.or(section.bool("force_path_style")?);
     Ok(AwsSettings {
-        region,
+        region: Some(region(section, around)?),
         access_key: section.text("access_key")?,
         secret_key: section.text("secret_key")?,
         token: section.text("token")?,
@@ -153,9 +150,14 @@ pub(super) fn from_config(
         endpoints: endpoints(section, around)?,
         assume_role: assume_role(section)?,
         web_identity: web_identity(section, around)?,
-        sts_region: section.text("sts_region")?,
-        use_fips: switch("use_fips_endpoint", "AWS_USE_FIPS_ENDPOINT")?,
-        use_dualstack: switch("use_dualstack_endpoint", "AWS_USE_DUALSTACK_ENDPOINT")?,
+        sts_region: sts_region(section)?,
+        use_fips: switch(section, around, "use_fips_endpoint", "AWS_USE_FIPS_ENDPOINT")?,
+        use_dualstack: switch(
+            section,
+            around,
+            "use_dualstack_endpoint",
+            "AWS_USE_DUALSTACK_ENDPOINT",
+        )?,
         ca_bundle: or_var("custom_ca_bundle", &["AWS_CA_BUNDLE"])?.map(|file| around.path(&file)),
         insecure: section.bool("insecure")?.unwrap_or(false),
         proxies: proxies(section, around)?,
@@ -170,7 +172,7 @@ pub(super) fn from_config(
         forbidden_account_ids: section.texts("forbidden_account_ids")?.unwrap_or_default(),
         use_path_style: path_style.unwrap_or(false),
         session_ends: session_ends(around.env),
-        env: around.env.only("AWS_"),
+        env: around.env.only(&["AWS_", "SSL_CERT_"]),
     })
 }
 
@@ -192,32 +194,6 @@ fn session_ends(env: &Env) -> Option<jiff::Timestamp> {
     }
     let names = ["AWS_CREDENTIAL_EXPIRATION", "AWS_SESSION_EXPIRATION"];
     names.iter().find_map(|name| env.get(name)?.trim().parse().ok())
-}
-
-fn endpoints(
-    section: Section<'_>,
-    around: &Surroundings<'_>,
-) -> Result<AwsEndpoints, BackendError> {
-    let block = section.object("endpoints")?;
-    let one = |name, legacy, vars: [&str; 2]| -> Result<Option<String>, BackendError> {
-        let new = block.map(|block| block.text(name)).transpose()?.flatten();
-        Ok(new.or(section.text(legacy)?).or_else(|| around.var(&vars)))
-    };
-    Ok(AwsEndpoints {
-        dynamodb: one(
-            "dynamodb",
-            "dynamodb_endpoint",
-            ["AWS_ENDPOINT_URL_DYNAMODB", "AWS_DYNAMODB_ENDPOINT"],
-        )?,
-        s3: one("s3", "endpoint", ["AWS_ENDPOINT_URL_S3", "AWS_S3_ENDPOINT"])?,
-        sts: one("sts", "sts_endpoint", ["AWS_ENDPOINT_URL_STS", "AWS_STS_ENDPOINT"])?,
-        // Terraform has this one in the block only, and its variable.
-        sso: block
-            .map(|block| block.text("sso"))
-            .transpose()?
-            .flatten()
-            .or_else(|| around.var(&["AWS_ENDPOINT_URL_SSO"])),
-    })
 }
 
 /// The proxies of the environment. An empty variable is none.

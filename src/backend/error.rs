@@ -77,6 +77,14 @@ pub enum BackendError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A variable of AWS' is one that Terraform does not run with.
+    #[error("`{name}` has no use as it is: {reason}")]
+    BadVariable {
+        /// Which.
+        name: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// Neither the backend nor the environment names a region.
     #[error(
         "missing region value: the backend in {place} has no `region`, and neither `AWS_REGION` \
@@ -128,6 +136,7 @@ impl BackendError {
             Self::BadAttribute { attribute, .. } => {
                 format!("correct `{attribute}` and run `terraform init -reconfigure`")
             }
+            Self::BadVariable { name, .. } => format!("correct or unset `{name}`"),
             Self::MissingRegion { .. } => "set `AWS_REGION` to the region of the bucket, or \
                                            `region` in the backend; a profile's region does not \
                                            count for Terraform either"

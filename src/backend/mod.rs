@@ -6,8 +6,9 @@
 //! refuses to run with it, in its own words.
 
 mod aws;
-mod aws_environment;
+mod aws_endpoints;
 mod aws_settings;
+mod aws_variables;
 mod config;
 mod data_dir;
 mod error;
@@ -23,6 +24,7 @@ mod s3;
 mod workspace;
 
 pub use aws::{AssumeRole, AwsEndpoints, AwsSettings, ProxySettings, WebIdentity};
+pub use aws_endpoints::{is_url, without_password};
 pub use aws_settings::aws_from_env;
 pub use error::BackendError;
 pub use hcl::{has_configuration, has_tofu_files};
@@ -60,8 +62,10 @@ pub struct Request<'a> {
     pub env: &'a Env,
     /// `-chdir` as it was given, for the commands in hints.
     pub chdir: Option<&'a Path>,
-    /// Which program is to run.
+    /// Which of the two programs is to run.
     pub dialect: Dialect,
+    /// Where it is, asked for its version where a rule depends on that.
+    pub program: Option<&'a Path>,
     /// The file of `-state` or `-state-out` ([`crate::terraform::Invocation::state_flag`]).
     pub state_flag: Option<StateFlag>,
     /// The argument of `apply` ([`crate::terraform::Invocation::plan_file`]), relative to `dir`.
@@ -82,6 +86,7 @@ impl<'a> Request<'a> {
             env,
             chdir: None,
             dialect: Dialect::default(),
+            program: None,
             state_flag: None,
             plan_file: None,
             workspace_override: None,

@@ -123,7 +123,8 @@ fn backend_of(
 ) -> Result<Backend, BackendError> {
     match config {
         Some(config) if config.kind == "s3" => {
-            let around = Surroundings { env: request.env, dir: request.dir };
+            let around =
+                Surroundings { env: request.env, dir: request.dir, program: request.program };
             Ok(Backend::S3(Box::new(s3::from_config(config, workspace, &around)?)))
         }
         Some(config) if config.kind != "local" => Ok(Backend::Other(config.kind.clone())),

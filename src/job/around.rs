@@ -86,6 +86,7 @@ fn around(
     let terraform = find_terraform(settings, place).ok();
     let request = Request {
         dialect: dialect_in(&place.dir, terraform.as_deref()),
+        program: terraform.as_deref(),
         allow_hcl_fallback: true,
         ..Request::new(&place.dir, place.env)
     };

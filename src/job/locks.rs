@@ -42,6 +42,7 @@ pub(super) fn find(settings: &Settings, place: &Place<'_>) -> Result<Found, Erro
     let terraform = find_terraform(settings, place).ok();
     let request = Request {
         dialect: dialect_in(&place.dir, terraform.as_deref()),
+        program: terraform.as_deref(),
         allow_hcl_fallback: true,
         ..Request::new(&place.dir, place.env)
     };

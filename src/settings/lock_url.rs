@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use percent_encoding::percent_decode_str;
 use url::Url;
 
+use crate::backend::{is_url, without_password};
+
 /// A lock beside the backend's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LockUrl {
@@ -105,6 +107,13 @@ impl LockUrl {
                 |text: &str| text.bytes().all(|it| it.is_ascii_alphanumeric() || it == b'-');
             if name == "region" && (value.is_empty() || !is_label(&value)) {
                 return Err(format!("`{text}`: `{value}` is no AWS region"));
+            }
+            if name == "endpoint" && !is_url(&value) {
+                let shown = without_password(&value);
+                return Err(format!(
+                    "`{}`: the DynamoDB endpoint `{shown}` is no http(s) URL",
+                    lock.place
+                ));
             }
             *slot = Some(value.into_owned());
         }

@@ -220,8 +220,8 @@ async fn fips_and_dual_stack_change_the_host_that_is_asked_for() {
         let settings = AwsSettings {
             proxies: ProxySettings { https: text(&proxy.url), ..ProxySettings::default() },
             endpoints: AwsEndpoints::default(),
-            use_fips,
-            use_dualstack,
+            use_fips: Some(use_fips),
+            use_dualstack: Some(use_dualstack),
             ..aws_settings("")
         };
         // The recorder is no tunnel.

@@ -175,7 +175,8 @@ fn a_wrapper_that_hears_nothing_and_one_that_passes_everything_on() {
             let scene = match name {
                 Some(name) => {
                     let real = scene.path(name);
-                    let copied = Command::new("cp").arg(harness::real_terraform()).arg(&real).status();
+                    let copied =
+                        Command::new("cp").arg(harness::real_terraform()).arg(&real).status();
                     assert!(copied.expect("cp").success());
                     scene.env("REAL", &real.display().to_string())
                 }

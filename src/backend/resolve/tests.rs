@@ -11,7 +11,7 @@ const BLOCK: &str = r#"terraform {
   backend "s3" {
     bucket = "b"
     key    = "k"
-    region = "r"
+    region = "eu-west-1"
   }
 }
 "#;

@@ -24,7 +24,11 @@ fn read_in(
         place: "`x`".to_owned(),
     };
     let env: Env = env.iter().copied().collect();
-    from_config(&config, workspace, &Surroundings { env: &env, dir: Path::new("/w") })
+    from_config(
+        &config,
+        workspace,
+        &Surroundings { env: &env, dir: Path::new("/w"), program: None },
+    )
 }
 
 fn read(attributes: &Value) -> S3Backend {
@@ -131,14 +135,34 @@ fn a_region_comes_from_the_backend_or_the_environment_only() {
         read_in(attributes, "default", env).map(|backend| backend.aws.region.unwrap())
     };
     let (first, second) = (("AWS_REGION", "r1"), ("AWS_DEFAULT_REGION", "r2"));
-    let set = json!({"region": "r0"});
+    let set = json!({"region": "eu-west-1"});
     let unset = json!({"region": ""});
-    assert_eq!(region(&set, &[first, second]).unwrap(), "r0");
+    assert_eq!(region(&set, &[first, second]).unwrap(), "eu-west-1");
     assert_eq!(region(&unset, &[first, second]).unwrap(), "r1");
     assert_eq!(region(&unset, &[second]).unwrap(), "r2");
     let error = region(&unset, &[("AWS_PROFILE", "p")]).unwrap_err();
     assert!(error.to_string().starts_with("missing region value: the backend in `x`"), "{error}");
     assert!(error.hint().contains("AWS_REGION"), "{}", error.hint());
+    for (attributes, env, said) in &[
+        (json!({"region": "mars-1"}), "", "has no usable `region`: `mars-1` is no AWS region"),
+        (json!({"region": "eu-west-1\n"}), "", "`eu-west-1\\n` is no AWS region"),
+        (
+            json!({"region": "eu west 1", "skip_region_validation": true}),
+            "",
+            "`eu west 1` is no AWS region",
+        ),
+        (
+            json!({}),
+            "eu-west-1 ",
+            "`AWS_REGION` has no use as it is: `eu-west-1 ` is no AWS region",
+        ),
+    ] {
+        let env = [("AWS_REGION", *env)];
+        let error = read_in(attributes, "default", &env).unwrap_err();
+        assert!(error.to_string().ends_with(said), "{error}");
+    }
+    let any = json!({"region": "mars-1", "skip_region_validation": true});
+    assert_eq!(region(&any, &[]).unwrap(), "mars-1");
 }
 
 #[test]
@@ -185,37 +209,53 @@ fn credentials_of_the_environment_go_along_as_they_are() {
 }
 
 #[test]
-fn switches_of_the_environment_are_on_with_any_value() {
-    for (value, on) in [("true", true), ("false", true), ("TRUE", true), ("", false)] {
+fn a_switch_is_its_attributes_or_its_variables_or_left_to_the_profile() {
+    for (attribute, value, on) in [
+        (None, "", None),
+        (None, "true", Some(true)),
+        (None, "TRUE", Some(true)),
+        // Without a program; Terraform up to 1.14 takes it for `true`.
+        (None, "false", Some(false)),
+        (Some(true), "false", Some(true)),
+        (Some(false), "", None),
+        (Some(false), "true", Some(true)),
+        (Some(false), "False", Some(false)),
+    ] {
         let vars = [("AWS_USE_FIPS_ENDPOINT", value), ("AWS_USE_DUALSTACK_ENDPOINT", value)];
-        let settings = aws(&json!({}), &vars);
-        assert_eq!((settings.use_fips, settings.use_dualstack), (on, on), "{value}");
-        let off = json!({"use_fips_endpoint": false, "use_dualstack_endpoint": false});
-        assert!(!aws(&off, &vars).use_fips, "the attribute wins");
+        let own = json!({"use_fips_endpoint": attribute, "use_dualstack_endpoint": attribute});
+        let settings = aws(&own, &vars);
+        assert_eq!([settings.use_fips, settings.use_dualstack], [on; 2], "{attribute:?} {value}");
     }
+    let vars = [("AWS_USE_DUALSTACK_ENDPOINT", "yes")];
+    let error = read_in(&json!({"region": "eu-west-1"}), "default", &vars).unwrap_err();
+    let said =
+        "`AWS_USE_DUALSTACK_ENDPOINT` has no use as it is: `yes` is neither `true` nor `false`";
+    assert_eq!(error.to_string(), said);
 }
 
 #[test]
-fn values_of_the_environment_that_go_does_not_know_are_refused() {
-    let refused = |name: &str, value: &str| {
-        let error = read_in(&json!({}), "default", &[REGION, (name, value)]).unwrap_err();
-        assert!(error.to_string().contains(&format!("`{name}`: `{value}` is no")), "{error}");
-    };
-    for value in ["1", "0", "yes"] {
-        for name in [
-            "AWS_USE_FIPS_ENDPOINT",
-            "AWS_USE_DUALSTACK_ENDPOINT",
-            "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
-        ] {
-            refused(name, value);
-        }
+fn an_endpoint_of_the_backend_is_a_url_and_stands_there_once() {
+    for (attributes, said) in [
+        (
+            json!({"endpoints": {"dynamodb": "foo"}}),
+            "`endpoints.dynamodb`: `foo` is no http(s) URL",
+        ),
+        (json!({"endpoints": {"s3": ""}}), "`endpoints.s3`: `` is no http(s) URL"),
+        (json!({"sts_endpoint": "u:secret@h:1"}), "`sts_endpoint`: `h:1` is no http(s) URL"),
+        (
+            json!({"endpoints": {"dynamodb": "http://h"}, "dynamodb_endpoint": "http://h"}),
+            "`dynamodb_endpoint`: `endpoints.dynamodb` is set, too",
+        ),
+    ] {
+        let error = read_in(&attributes, "default", &[("AWS_REGION", "r")]).unwrap_err();
+        assert!(error.to_string().ends_with(said), "{error}");
     }
-    refused("AWS_RETRY_MODE", "Standard");
-    refused("AWS_RETRY_MODE", "legacy");
-    refused("AWS_MAX_ATTEMPTS", "many");
-    refused("AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE", "v6");
-    aws(&json!({}), &[("AWS_RETRY_MODE", ""), ("AWS_MAX_ATTEMPTS", "3")]);
+    let empty = json!({"endpoints": {"sts": ""}});
+    assert_eq!(aws(&empty, &[("AWS_STS_ENDPOINT", "http://old")]).endpoints.sts, None);
+}
 
+#[test]
+fn a_variable_that_is_not_utf_8_is_refused_by_its_name() {
     let odd = std::ffi::OsString::from_vec(b"p\xff".to_vec());
     let env: Env = [("AWS_REGION".into(), "r".into()), ("AWS_PROFILE".into(), odd)]
         .into_iter()
@@ -223,7 +263,8 @@ fn values_of_the_environment_that_go_does_not_know_are_refused() {
         .into_iter()
         .collect();
     let error = crate::backend::aws_from_env(&env, Path::new("/"), None).unwrap_err();
-    assert!(error.to_string().ends_with("`AWS_PROFILE`: it is not UTF-8"), "{error}");
+    assert!(error.to_string().contains("`AWS_PROFILE`"), "{error}");
+    assert!(error.to_string().ends_with("it is not UTF-8"), "{error}");
 }
 
 #[test]

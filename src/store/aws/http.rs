@@ -1,12 +1,10 @@
 //! The HTTP client of all AWS requests: whom it trusts and through which proxy it goes.
 
-use std::fs;
-use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use aws_smithy_http_client::proxy::ProxyConfig;
+use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
-use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 use aws_smithy_http_client::{Builder, Connector};
 use aws_smithy_runtime_api::client::http::{
     HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
@@ -15,42 +13,25 @@ use aws_smithy_runtime_api::client::http::{
 use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
-use aws_smithy_types::base64;
-use rustls::RootCertStore;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
 
-use super::super::StoreError;
-use super::super::blocking::reason;
+use super::trust::Trust;
+use crate::backend::ProxySettings;
 use crate::backend::proxy::{Proxies, Proxy, Way};
-use crate::backend::{AwsSettings, ProxySettings};
 
-/// Builds the client of AWS' services.
-pub(super) fn client(settings: &AwsSettings) -> Result<SharedHttpClient, StoreError> {
-    routed(settings, &settings.proxies)
-}
-
-fn routed(settings: &AwsSettings, proxies: &ProxySettings) -> Result<SharedHttpClient, StoreError> {
-    let trust = match &settings.ca_bundle {
-        Some(path) => trust_of(path)?,
-        None => TrustStore::default(),
-    };
-    let tls = TlsContext::builder()
-        .with_trust_store(trust)
-        .build()
-        .map_err(|e| StoreError::Misconfigured(format!("cannot set up TLS: {e}")))?;
+/// Builds the client that goes through these proxies.
+pub(super) fn client(proxies: &ProxySettings, trust: &Trust) -> SharedHttpClient {
     let proxies = Proxies::of(proxies);
     let routes = |proxy: &Option<Proxy>, is_secure: bool| Routes {
-        direct: connecting(ProxyConfig::disabled(), is_secure.then_some(&tls)),
+        direct: connecting(ProxyConfig::disabled(), is_secure.then_some(trust)),
         through_proxy: proxy.as_ref().and_then(|proxy| {
             // A proxy that is itself reached by TLS needs it for plain requests, too.
             let is_secure = is_secure || proxy.scheme == "https";
             let config = ProxyConfig::all(proxy.url()).ok().filter(|_| proxy.is_http());
-            Some(connecting(config?, is_secure.then_some(&tls)))
+            Some(connecting(config?, is_secure.then_some(trust)))
         }),
     };
     let (http, https) = (routes(&proxies.http, false), routes(&proxies.https, true));
-    Ok(SharedHttpClient::new(ByRoute { proxies: Arc::new(proxies), http, https }))
+    SharedHttpClient::new(ByRoute { proxies: Arc::new(proxies), http, https })
 }
 
 /// The ways for one scheme: without a proxy, and through the proxy, if it is one that the library
@@ -68,18 +49,18 @@ impl<T> Routes<T> {
 }
 
 /// A client that goes one way for all requests.
-fn connecting(proxy: ProxyConfig, tls: Option<&TlsContext>) -> SharedHttpClient {
-    let tls = tls.cloned();
+fn connecting(proxy: ProxyConfig, trust: Option<&Trust>) -> SharedHttpClient {
+    let trust = trust.cloned();
     Builder::new().build_with_connector_fn(move |settings, components| {
         let mut builder = Connector::builder().proxy_config(proxy.clone());
         builder.set_connector_settings(settings.cloned());
         if let Some(components) = components {
             builder.set_sleep_impl(components.sleep_impl());
         }
-        match &tls {
-            Some(tls) => builder
+        match &trust {
+            Some(trust) => builder
                 .tls_provider(Provider::rustls(CryptoMode::Ring))
-                .tls_context(tls.clone())
+                .tls_context(trust.context())
                 .build(),
             None => builder.build_http(),
         }
@@ -127,32 +108,6 @@ fn through(proxy: String, source: ConnectorError) -> ConnectorError {
         (.., true) => ConnectorError::user(error),
         _ => ConnectorError::other(error, None),
     }
-}
-
-/// Reads the certificates to trust. Those that cannot be used are left out, as Go does; the
-/// client would panic on them.
-fn trust_of(path: &Path) -> Result<TrustStore, StoreError> {
-    let name = path.display();
-    let bytes = fs::read(path).map_err(|e| {
-        StoreError::Misconfigured(format!("cannot read the CA bundle `{name}`: {}", reason(&e)))
-    })?;
-    let mut trust = TrustStore::empty();
-    let mut usable = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&bytes) {
-        let certificate = certificate.map_err(|e| {
-            StoreError::Misconfigured(format!("the CA bundle `{name}` is not in PEM form: {e}"))
-        })?;
-        if usable.add(certificate.clone()).is_ok() {
-            let body = base64::encode(&certificate);
-            let pem = format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n");
-            trust.add_pem_certificate(pem);
-        }
-    }
-    if usable.is_empty() {
-        let message = format!("the CA bundle `{name}` has no usable certificate in PEM form");
-        return Err(StoreError::Misconfigured(message));
-    }
-    Ok(trust)
 }
 
 /// The library's client goes one way; this chooses among four, two for each scheme: directly, and
@@ -232,34 +187,5 @@ struct Later {
 impl Later {
     fn connector(&self) -> &SharedHttpConnector {
         self.connector.get_or_init(|| self.client.http_connector(&self.settings, &self.components))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn with_bundle(path: &Path) -> Result<SharedHttpClient, StoreError> {
-        let settings = AwsSettings { ca_bundle: Some(path.to_owned()), ..AwsSettings::default() };
-        client(&settings)
-    }
-
-    #[test]
-    fn a_bad_ca_bundle_is_named() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("ca.pem");
-        let refused = |why: &str| {
-            let error = with_bundle(&path).unwrap_err();
-            assert!(matches!(error, StoreError::Misconfigured(_)), "{error:?}");
-            let text = error.to_string();
-            assert!(text.contains(&path.display().to_string()) && text.contains(why), "{text}");
-        };
-        refused("no such file");
-        fs::write(&path, "garbage").unwrap();
-        refused("no usable certificate");
-        fs::write(&path, "-----BEGIN CERTIFICATE-----\n!!\n-----END CERTIFICATE-----\n").unwrap();
-        refused("not in PEM form");
-        fs::write(&path, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
-        refused("no usable certificate");
     }
 }

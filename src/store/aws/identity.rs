@@ -180,7 +180,7 @@ impl Identity {
             (0, self.keep(0, answer?).await?)
         };
         for (at, next) in chain.roles.iter().enumerate().skip(at) {
-            let sts = wires.sts(&next.place, Some(&session));
+            let sts = wires.sts(&next.place, Some(&session))?;
             let assumed = role::assume(&sts, &next.role).await?.checked(&told)?;
             session = self.keep(at + 1, assumed).await?;
         }

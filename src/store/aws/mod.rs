@@ -5,9 +5,11 @@
 //! stranger's. Every request has a time-out, for the SDK by itself waits for ever.
 
 mod answer;
+mod as_go;
 mod chain;
 mod container;
 mod credential_process;
+mod endpoint;
 mod error;
 mod http;
 mod identity;
@@ -16,6 +18,7 @@ mod profile;
 mod role;
 mod session;
 mod sso;
+mod trust;
 mod wires;
 
 use std::sync::Arc;
@@ -30,9 +33,12 @@ use aws_smithy_types::timeout::TimeoutConfig;
 use super::StoreError;
 use crate::backend::AwsSettings;
 use answer::OwnAnswers;
+use endpoint::{Asker, Service};
 use profile::InUse;
+use trust::Trust;
 use wires::Wires;
 
+pub(super) use endpoint::Endpoint;
 pub(super) use error::{Asked, classify};
 pub(super) use identity::Identity;
 
@@ -64,7 +70,6 @@ pub struct AwsClients {
     settings: AwsSettings,
     profile: Arc<InUse>,
     identity: Identity,
-    region: String,
 }
 
 impl AwsClients {
@@ -77,28 +82,24 @@ impl AwsClients {
             let message = "no AWS region: neither `region` in the backend nor `AWS_REGION` is set";
             return Err(StoreError::Misconfigured(message.to_owned()));
         };
-        let http = http::client(settings)?;
         let timeout_config = TimeoutConfig::builder()
             .connect_timeout(timeouts.connect)
             .read_timeout(timeouts.read)
             .operation_timeout(timeouts.operation)
             .build();
         let profile = InUse::read(settings).await?;
-        // Only ever switched on here: off would overrule what the profile says.
-        let switch =
-            |on: bool, key: &str| Some(true).filter(|_| on).or_else(|| profile.switch(key));
+        let trust = Trust::of(settings, &profile)?;
+        let http = http::client(&settings.proxies, &trust);
         // By hand, and not by the SDK's loader: that reads the process environment and `~/.aws`
         // past us, and by other rules than Terraform's.
-        let mut sdk = SdkConfig::builder()
+        let sdk = SdkConfig::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(Region::new(region.clone()))
-            .http_client(http.clone())
+            .http_client(http)
             .identity_cache(IdentityCache::no_cache())
             .retry_config(RetryConfig::disabled())
-            .timeout_config(timeout_config);
-        sdk.set_use_fips(switch(settings.use_fips, "use_fips_endpoint"));
-        sdk.set_use_dual_stack(switch(settings.use_dualstack, "use_dualstack_endpoint"));
-        let sdk = sdk.build();
+            .timeout_config(timeout_config)
+            .build();
         let chain = chain::decide(settings, &profile.linked());
         let metadata = instance::endpoint(settings, &profile)?;
         let profile = Arc::new(profile);
@@ -107,14 +108,14 @@ impl AwsClients {
             profile: Arc::clone(&profile),
             metadata,
             sdk: sdk.clone(),
-            http,
+            outside: http::client(&settings.environment_proxies, &trust),
         };
         let identity = Identity::new(chain, wires, settings);
         let sdk = sdk
             .into_builder()
             .credentials_provider(SharedCredentialsProvider::new(identity.clone()))
             .build();
-        Ok(Self { sdk, settings: settings.clone(), profile, identity, region })
+        Ok(Self { sdk, settings: settings.clone(), profile, identity })
     }
 
     /// Whose credentials the requests are signed with. To be made ready before each.
@@ -123,37 +124,21 @@ impl AwsClients {
     }
 
     /// The client of the lock table.
-    pub(super) fn dynamodb(&self) -> Result<(aws_sdk_dynamodb::Client, Place), StoreError> {
-        let explicit = self.settings.endpoints.dynamodb.as_deref();
-        let place = self.place("DynamoDB", explicit)?;
-        let mut config =
-            aws_sdk_dynamodb::config::Builder::from(&self.sdk).interceptor(OwnAnswers::DynamoDb);
-        config.set_endpoint_url(place.endpoint.clone());
-        config.set_account_id_endpoint_mode(self.account_mode().parse().ok());
+    pub(super) fn dynamodb(&self) -> Result<(aws_sdk_dynamodb::Client, Endpoint), StoreError> {
+        let place = self.place(Service::DynamoDb)?;
+        let config = aws_sdk_dynamodb::config::Builder::from(&place.put_into(&self.sdk))
+            .interceptor(place.as_go())
+            .interceptor(OwnAnswers::DynamoDb);
         Ok((aws_sdk_dynamodb::Client::from_conf(config.build()), place))
     }
 
-    /// Whether the account's own host is asked. This SDK knows such hosts also where Terraform's does
-    /// not: beside dual-stack, and in other partitions.
-    fn account_mode(&self) -> &str {
-        let of_profile = || self.profile.profile()?.text("account_id_endpoint_mode");
-        let mode = self.settings.env.get("AWS_ACCOUNT_ID_ENDPOINT_MODE").or_else(of_profile);
-        let elsewhere = ["cn-", "us-gov-", "us-iso", "eu-iso"];
-        let has_none = self.sdk.use_dual_stack() == Some(true)
-            || elsewhere.iter().any(|region| self.region.starts_with(region));
-        match mode.unwrap_or("preferred") {
-            "preferred" if has_none => "disabled",
-            mode => mode,
-        }
-    }
-
     /// The client of the state's bucket.
-    pub(super) fn s3(&self) -> Result<(aws_sdk_s3::Client, Place), StoreError> {
-        let place = self.place("S3", self.settings.endpoints.s3.as_deref())?;
-        let mut config = aws_sdk_s3::config::Builder::from(&self.sdk)
+    pub(super) fn s3(&self) -> Result<(aws_sdk_s3::Client, Endpoint), StoreError> {
+        let place = self.place(Service::S3)?;
+        let config = aws_sdk_s3::config::Builder::from(&place.put_into(&self.sdk))
             .force_path_style(self.settings.use_path_style)
+            .interceptor(place.as_go())
             .interceptor(OwnAnswers::S3);
-        config.set_endpoint_url(place.endpoint.clone());
         Ok((aws_sdk_s3::Client::from_conf(config.build()), place))
     }
 
@@ -163,79 +148,14 @@ impl AwsClients {
         self.settings.session_ends.filter(|_| self.identity.is_of_environment())
     }
 
-    fn place(&self, service: &str, explicit: Option<&str>) -> Result<Place, StoreError> {
-        let endpoint = explicit
-            .map(ToOwned::to_owned)
-            .or_else(|| found_endpoint(&self.settings, &self.profile, service));
-        let encrypted = endpoint.as_deref().is_none_or(|url| !url.starts_with("http://"));
-        if self.settings.insecure && encrypted {
+    fn place(&self, service: Service) -> Result<Endpoint, StoreError> {
+        let endpoint =
+            endpoint::find(&self.settings, &self.profile, service, Asker::Backend, None)?;
+        if self.settings.insecure && endpoint.is_encrypted() {
             let message = "`insecure = true` is not supported: tfwrap always verifies \
                            certificates; name the authority in `custom_ca_bundle` or `AWS_CA_BUNDLE`";
             return Err(StoreError::Misconfigured(message.to_owned()));
         }
-        Ok(Place { region: self.region.clone(), endpoint })
-    }
-}
-
-/// Where Go's SDK finds a service by itself, in its order: `AWS_ENDPOINT_URL_…`,
-/// `AWS_ENDPOINT_URL`, the profile's `services`, its `endpoint_url`.
-fn found_endpoint(settings: &AwsSettings, profile: &InUse, service: &str) -> Option<String> {
-    let env = &settings.env;
-    let ignored = match env.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS") {
-        Some(value) => value.eq_ignore_ascii_case("true"),
-        None => profile.switch("ignore_configured_endpoint_urls").unwrap_or(false),
-    };
-    if ignored {
-        return None;
-    }
-    let profile = profile.profile();
-    env.get(&format!("AWS_ENDPOINT_URL_{}", service.to_uppercase()))
-        .or_else(|| env.get("AWS_ENDPOINT_URL"))
-        .or_else(|| profile?.endpoint_of(&service.to_lowercase()))
-        .or_else(|| profile?.text("endpoint_url"))
-        .map(ToOwned::to_owned)
-}
-
-/// Where a service is, for messages.
-#[derive(Debug, Clone)]
-pub(super) struct Place {
-    region: String,
-    endpoint: Option<String>,
-}
-
-impl std::fmt::Display for Place {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "in `{}`", self.region)?;
-        match &self.endpoint {
-            Some(url) => write!(f, " at `{}`", without_password(url)),
-            None => Ok(()),
-        }
-    }
-}
-
-/// For messages: an endpoint is a URL and may have credentials in it.
-fn without_password(text: &str) -> String {
-    match url::Url::parse(text) {
-        Ok(mut url) if url.password().is_some() || !url.username().is_empty() => {
-            // Fails only for URLs that cannot have any.
-            let cleaned = url.set_password(None).and_then(|()| url.set_username(""));
-            if cleaned.is_ok() { url.to_string() } else { "(hidden)".to_owned() }
-        }
-        _ => text.to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_place_is_told_without_its_password() {
-        let at = |url: &str| {
-            let place = Place { region: "r".to_owned(), endpoint: Some(url.to_owned()) };
-            place.to_string()
-        };
-        assert_eq!(at("https://u:secret@h:1/x"), "in `r` at `https://h:1/x`");
-        assert_eq!(at("http://127.0.0.1:8000"), "in `r` at `http://127.0.0.1:8000`");
+        Ok(endpoint)
     }
 }

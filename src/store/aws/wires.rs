@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_config::{Region, SdkConfig};
+use aws_config::SdkConfig;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_smithy_types::timeout::TimeoutConfig;
@@ -12,9 +12,10 @@ use aws_smithy_types::timeout::TimeoutConfig;
 use super::super::StoreError;
 use super::answer::OwnAnswers;
 use super::chain::{Place, Source};
+use super::endpoint::{self, Asker, Service};
 use super::profile::InUse;
 use super::session::Session;
-use super::{container, credential_process, found_endpoint, instance, role, sso};
+use super::{container, credential_process, instance, role, sso};
 use crate::backend::AwsSettings;
 
 /// What Identity Center may take for its answer; Terraform waits without a limit.
@@ -29,7 +30,8 @@ pub(super) struct Wires {
     pub(super) metadata: String,
     /// Without credentials.
     pub(super) sdk: SdkConfig,
-    pub(super) http: SharedHttpClient,
+    /// For sources that are no service of AWS': `http_proxy` and the like do not count for them.
+    pub(super) outside: SharedHttpClient,
 }
 
 impl Wires {
@@ -46,69 +48,65 @@ impl Wires {
                 Ok(Session::lasting(keys.clone(), account))
             }
             Source::WebIdentity(identity, place) => {
-                role::bear(&self.sts(place, None), identity).await
+                role::bear(&self.sts(place, None)?, identity).await
             }
             Source::Sso(login, place) => {
-                let clients = self.sso(&login.region);
+                let clients = self.sso(&login.region)?;
                 sso::session(login, place, &settings.home, &clients).await
             }
             Source::Process(command, place) => {
                 credential_process::session(command, place, &settings.dir).await
             }
             Source::Container { url, token } => {
-                container::session(url, token.as_ref(), self.http.clone()).await
+                container::session(url, token.as_ref(), self.outside.clone()).await
             }
             Source::Nothing(why) => Err(StoreError::Credentials(why.clone())),
             Source::Instance { tried } => {
-                let client = instance::client(&self.metadata, self.http.clone())?;
+                let client = instance::client(&self.metadata, self.outside.clone())?;
                 instance::session(&client, tried).await
             }
         }
     }
 
-    /// The client of STS. For the backend's own roles it is where Go's SDK finds any service. For
-    /// those of profiles and the environment aws-sdk-go-base puts a resolver of the old form in its
-    /// way, which knows the backend's endpoint and else AWS' own alone; and there `sts_region` is
-    /// but the region to sign for at that endpoint.
-    pub(super) fn sts(&self, place: &Place, session: Option<&Session>) -> aws_sdk_sts::Client {
-        let settings = &self.settings;
-        let own = settings.endpoints.sts.clone();
-        let of_backend = *place == Place::Backend;
-        let endpoint = if of_backend {
-            own.or_else(|| found_endpoint(settings, &self.profile, "STS"))
-        } else {
-            own
-        };
-        let mut config = aws_sdk_sts::config::Builder::from(&self.sdk).interceptor(OwnAnswers::Sts);
-        if let Some(region) =
-            settings.sts_region.clone().filter(|_| of_backend || endpoint.is_some())
-        {
-            config = config.region(Region::new(region));
-        }
-        config.set_endpoint_url(endpoint);
+    /// The client of STS, as who asks has it.
+    ///
+    /// # Errors
+    /// When it cannot be asked where it is said to be.
+    pub(super) fn sts(
+        &self,
+        place: &Place,
+        session: Option<&Session>,
+    ) -> Result<aws_sdk_sts::Client, StoreError> {
+        let asker = if *place == Place::Backend { Asker::Backend } else { Asker::Chain };
+        let endpoint = endpoint::find(&self.settings, &self.profile, Service::Sts, asker, None)?;
+        let mut config = aws_sdk_sts::config::Builder::from(&endpoint.put_into(&self.sdk))
+            .interceptor(endpoint.as_go())
+            .interceptor(OwnAnswers::Sts);
         let credentials = session.map(|it| SharedCredentialsProvider::new(it.credentials()));
         config.set_credentials_provider(credentials);
-        aws_sdk_sts::Client::from_conf(config.build())
+        Ok(aws_sdk_sts::Client::from_conf(config.build()))
     }
 
-    /// The clients of Identity Center, by the same rule.
-    fn sso(&self, region: &str) -> sso::Clients {
-        let region = Region::new(region.to_owned());
+    /// The clients of Identity Center.
+    fn sso(&self, region: &str) -> Result<sso::Clients, StoreError> {
+        let find = |service| {
+            endpoint::find(&self.settings, &self.profile, service, Asker::Chain, Some(region))
+        };
         let patient = || {
             let config = self.sdk.timeout_config().cloned().unwrap_or(TimeoutConfig::disabled());
             config.to_builder().read_timeout(SSO).operation_timeout(SSO).build()
         };
-        let mut portal = aws_sdk_sso::config::Builder::from(&self.sdk)
-            .region(region.clone())
+        let (portal, oidc) = (find(Service::Sso)?, find(Service::SsoOidc)?);
+        let portal = aws_sdk_sso::config::Builder::from(&portal.put_into(&self.sdk))
+            .interceptor(portal.as_go())
             .timeout_config(patient());
-        portal.set_endpoint_url(self.settings.endpoints.sso.clone());
-        let oidc = aws_sdk_ssooidc::config::Builder::from(&self.sdk)
-            .region(region)
+        let oidc = aws_sdk_ssooidc::config::Builder::from(&oidc.put_into(&self.sdk))
+            .interceptor(oidc.as_go())
             .timeout_config(patient());
-        sso::Clients {
+        Ok(sso::Clients {
             portal: aws_sdk_sso::Client::from_conf(portal.build()),
             oidc: aws_sdk_ssooidc::Client::from_conf(oidc.build()),
-        }
+        })
     }
 
     /// Refuses credentials of an account that the backend does not allow.
@@ -117,7 +115,7 @@ impl Wires {
         if allowed_account_ids.is_empty() && forbidden_account_ids.is_empty() {
             return Ok(());
         }
-        let account = role::account(&self.sts(&Place::Backend, Some(session))).await?;
+        let account = role::account(&self.sts(&Place::Backend, Some(session))?).await?;
         let by = if forbidden_account_ids.contains(&account) {
             "`forbidden_account_ids`"
         } else if !allowed_account_ids.is_empty() && !allowed_account_ids.contains(&account) {

@@ -64,6 +64,11 @@ impl InUse {
         self.all.get(profile)?.text("aws_account_id").map(ToOwned::to_owned)
     }
 
+    /// The profile, for messages.
+    pub(in super::super) fn shown(&self) -> String {
+        format!("profile `{}`", self.name)
+    }
+
     /// A switch of the profile.
     pub(in super::super) fn switch(&self, key: &str) -> Option<bool> {
         self.profile()?.switch(key)

@@ -1,0 +1,227 @@
+//! Where the backend and the environment send requests: regions, endpoints, and the switches for
+//! FIPS and dual-stack, as Terraform's S3 backend takes them from its attributes and its variables.
+//! What Go's SDK finds beyond them is for `store::aws`.
+
+use super::aws_settings::Surroundings;
+use super::config::Section;
+use super::{AwsEndpoints, BackendError};
+use crate::program;
+
+/// The variables of a region, in their order.
+const REGION: [&str; 2] = ["AWS_REGION", "AWS_DEFAULT_REGION"];
+
+/// The region. One in the backend has to look like one of AWS', unless it is told not to look;
+/// Terraform compares it with a list, which grows with its versions.
+pub(super) fn region(
+    section: Section<'_>,
+    around: &Surroundings<'_>,
+) -> Result<String, BackendError> {
+    if let Some(region) = section.text("region")? {
+        let any = section.bool("skip_region_validation")?.unwrap_or(false);
+        if !is_host_label(&region) || !any && !looks_like_aws(&region) {
+            return Err(section.bad("region", format!("`{}` is no AWS region", printed(&region))));
+        }
+        return Ok(region);
+    }
+    for name in REGION {
+        match around.env.get(name) {
+            Some(region) if is_host_label(region) => return Ok(region.to_owned()),
+            Some(region) => {
+                return Err(BackendError::BadVariable {
+                    name: name.to_owned(),
+                    reason: format!("`{}` is no AWS region", printed(region)),
+                });
+            }
+            None => {}
+        }
+    }
+    Err(BackendError::MissingRegion { place: section.place().to_owned() })
+}
+
+/// The region of STS.
+pub(super) fn sts_region(section: Section<'_>) -> Result<Option<String>, BackendError> {
+    match section.text("sts_region")? {
+        Some(region) if !is_host_label(&region) => {
+            Err(section.bad("sts_region", format!("`{}` is no AWS region", printed(&region))))
+        }
+        region => Ok(region),
+    }
+}
+
+fn is_host_label(region: &str) -> bool {
+    !region.starts_with('-') && region.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
+}
+
+/// `eu-west-1`, `us-gov-east-1`: words and a number.
+fn looks_like_aws(region: &str) -> bool {
+    let parts: Vec<_> = region.split('-').collect();
+    let Some((number, words)) = parts.split_last() else { return false };
+    let is_word = |word: &&str| !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase());
+    words.len() > 1
+        && words.iter().all(is_word)
+        && !number.is_empty()
+        && number.chars().all(|c| c.is_ascii_digit())
+}
+
+/// A line break would break the message.
+fn printed(text: &str) -> String {
+    text.escape_debug().to_string()
+}
+
+/// The endpoints of services. An attribute wins also where it is empty, and then nothing can be
+/// reached by it; but for STS it is then as if there were none.
+pub(super) fn endpoints(
+    section: Section<'_>,
+    around: &Surroundings<'_>,
+) -> Result<AwsEndpoints, BackendError> {
+    let block = section.object("endpoints")?;
+    let one = |name, legacy: Option<&str>, vars: &[&str]| -> Result<Option<String>, BackendError> {
+        let in_block = match block {
+            Some(block) => block.text_or_empty(name)?.map(|url| (block, name, url)),
+            None => None,
+        };
+        let flat = match legacy {
+            Some(legacy) => section.text_or_empty(legacy)?.map(|url| (section, legacy, url)),
+            None => None,
+        };
+        if let (Some(_), Some((section, legacy, _))) = (&in_block, &flat) {
+            return Err(section.bad(legacy, format!("`endpoints.{name}` is set, too")));
+        }
+        match in_block.or(flat) {
+            None => Ok(around.var(vars)),
+            Some((_, "sts" | "sts_endpoint", url)) if url.is_empty() => Ok(None),
+            Some((_, _, url)) if is_url(&url) => Ok(Some(url)),
+            Some((section, name, url)) => {
+                let reason = format!("`{}` is no http(s) URL", without_password(&url));
+                Err(section.bad(name, reason))
+            }
+        }
+    };
+    Ok(AwsEndpoints {
+        dynamodb: one(
+            "dynamodb",
+            Some("dynamodb_endpoint"),
+            &["AWS_ENDPOINT_URL_DYNAMODB", "AWS_DYNAMODB_ENDPOINT"],
+        )?,
+        s3: one("s3", Some("endpoint"), &["AWS_ENDPOINT_URL_S3", "AWS_S3_ENDPOINT"])?,
+        sts: one("sts", Some("sts_endpoint"), &["AWS_ENDPOINT_URL_STS", "AWS_STS_ENDPOINT"])?,
+        // Terraform has this one in the block only, and its variable.
+        sso: one("sso", None, &["AWS_ENDPOINT_URL_SSO"])?,
+    })
+}
+
+/// Whether a client can use it as an endpoint: with its scheme, a host, and a port that there is.
+#[must_use]
+pub fn is_url(text: &str) -> bool {
+    let Some((scheme, rest)) = text.split_once("://") else { return false };
+    // The parser mends more than Go's does.
+    let is_plain = text.chars().all(|c| c.is_ascii_graphic()) && !rest.starts_with(['/', '\\']);
+    let is_http = ["http", "https"].iter().any(|it| scheme.eq_ignore_ascii_case(it));
+    is_http && is_plain && url::Url::parse(text).is_ok_and(|url| url.has_host())
+}
+
+/// For messages: an endpoint may have credentials in it.
+#[must_use]
+pub fn without_password(text: &str) -> String {
+    let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let shown = match authority.rsplit_once('@') {
+        Some((user, _)) if scheme.is_empty() => rest[user.len() + 1..].to_owned(),
+        Some((user, _)) => format!("{scheme}://{}", &rest[user.len() + 1..]),
+        None => text.to_owned(),
+    };
+    printed(&shown)
+}
+
+/// A switch of an attribute and a variable; `None` leaves it to the profile.
+///
+/// An attribute that is `false` does not overrule the variable, which Go's SDK reads, too. And up to
+/// 1.14, and in `OpenTofu`, the variable is on whatever it says, so long as it may be said.
+pub(super) fn switch(
+    section: Section<'_>,
+    around: &Surroundings<'_>,
+    attribute: &str,
+    variable: &'static str,
+) -> Result<Option<bool>, BackendError> {
+    let said = match around.env.get(variable) {
+        None => None,
+        Some(value) if value.eq_ignore_ascii_case("true") => Some(true),
+        Some(value) if value.eq_ignore_ascii_case("false") => Some(false),
+        Some(value) => {
+            return Err(BackendError::BadVariable {
+                name: variable.to_owned(),
+                reason: format!("`{}` is neither `true` nor `false`", printed(value)),
+            });
+        }
+    };
+    Ok(match (section.bool(attribute)?, said) {
+        (Some(true), _) | (_, Some(true)) => Some(true),
+        (None, Some(false)) => Some(around.program.is_some_and(program::takes_false_for_true)),
+        (Some(false), Some(false)) => Some(false),
+        (_, None) => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_is_a_url_with_a_host() {
+        for (text, expected) in [
+            ("http://127.0.0.1:8000", true),
+            ("HTTPS://h/base?a=b", true),
+            ("http://[::1]:8000/", true),
+            ("http://my_host", true),
+            ("http://u:p@h", true),
+            ("", false),
+            ("foo", false),
+            ("localhost:8000", false),
+            ("127.0.0.1:8000", false),
+            ("http:h", false),
+            ("http:///h", false),
+            ("http://", false),
+            ("http://:8000", false),
+            ("ftp://h", false),
+            ("http://h:99999", false),
+            ("http://h:http", false),
+            ("http://h:8000 ", false),
+            ("http://h\n", false),
+        ] {
+            assert_eq!(is_url(text), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn an_endpoint_is_shown_without_its_password() {
+        for (text, shown) in [
+            ("https://u:secret@h:1/x", "https://h:1/x"),
+            ("u:secret@h:8000", "h:8000"),
+            ("http://127.0.0.1:8000", "http://127.0.0.1:8000"),
+            ("h:8000/a@b", "h:8000/a@b"),
+            ("h\n", "h\\n"),
+        ] {
+            assert_eq!(without_password(text), shown);
+        }
+    }
+
+    #[test]
+    fn a_region_is_words_and_a_number() {
+        for (region, looks) in [
+            ("eu-west-1", true),
+            ("us-gov-east-1", true),
+            ("eusc-de-east-1", true),
+            ("us-isob-east-1", true),
+            ("mars-1", false),
+            ("EU-WEST-1", false),
+            ("aws-global", false),
+            ("eu-west-", false),
+            ("", false),
+        ] {
+            assert_eq!(looks_like_aws(region), looks, "{region}");
+        }
+        assert!(
+            is_host_label("fips-us-east-1") && !is_host_label("eu west") && !is_host_label("-")
+        );
+    }
+}
