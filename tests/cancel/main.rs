@@ -119,7 +119,7 @@ fn play_all() -> Vec<Record> {
         WORKS.into_iter().enumerate().map(move |(index, work)| (place, runner, index, work))
     });
     let mut cases: Vec<_> = cases
-        .filter(|(_, runner, _, work)| *work != Work::Never || runner.ends_all)
+        .filter(|(_, runner, _, work)| runner.plays(*work))
         .filter(|(_, runner, _, work)| format!("{} {work:?}", runner.name).contains(&only))
         .collect();
     assert!(!cases.is_empty(), "no case is called `{only}`");

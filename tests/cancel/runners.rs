@@ -20,7 +20,7 @@ use rustix::process::Signal;
 
 use crate::lock::Watch;
 use crate::procs::Process;
-use crate::stage::Stage;
+use crate::stage::{Stage, Work};
 
 pub(crate) use actions::{GITHUB, github_alone, github_exec};
 pub(crate) use gitlab::JOB as GITLAB;
@@ -35,7 +35,20 @@ pub(crate) struct Runner {
     pub(crate) job: &'static [(&'static str, &'static str)],
     /// Whether it ends a child that does not end by itself.
     pub(crate) ends_all: bool,
+    /// Whether only a real Terraform can be told from what is around it.
+    pub(crate) real_only: bool,
     pub(crate) play: fn(&mut Stage) -> Played,
+}
+
+impl Runner {
+    /// Whether it comes to an end around such a child.
+    pub(crate) fn plays(&self, work: Work) -> bool {
+        match work {
+            Work::Terraform(_) => true,
+            Work::Ends(_) => !self.real_only,
+            Work::Never => !self.real_only && self.ends_all,
+        }
+    }
 }
 
 /// How a replay went.
@@ -78,6 +91,7 @@ pub(crate) const RUNNERS: &[Runner] = &[
         cancel: "INT, after 7.5 s TERM, after 2.5 s KILL, to the step's process; `recover --wait` after it",
         job: actions::GITHUB,
         ends_all: true,
+        real_only: false,
         play: actions::github_exec,
     },
     Runner {
@@ -85,6 +99,7 @@ pub(crate) const RUNNERS: &[Runner] = &[
         cancel: "the same; then KILL to all that have the job's `RUNNER_TRACKING_ID`",
         job: actions::GITHUB,
         ends_all: true,
+        real_only: false,
         play: actions::github_alone,
     },
     Runner {
@@ -92,6 +107,7 @@ pub(crate) const RUNNERS: &[Runner] = &[
         cancel: "the same, to bash: tfwrap hears nothing before `recover --wait`",
         job: actions::GITHUB,
         ends_all: true,
+        real_only: false,
         play: actions::github_child,
     },
     Runner {
@@ -99,6 +115,7 @@ pub(crate) const RUNNERS: &[Runner] = &[
         cancel: "node makes INT a TERM, and dies of the TERM after 7.5 s; `recover --wait` after it",
         job: actions::AZURE,
         ends_all: true,
+        real_only: false,
         play: actions::azure,
     },
     Runner {
@@ -106,6 +123,7 @@ pub(crate) const RUNNERS: &[Runner] = &[
         cancel: "TERM to the process group, after 10 min KILL; `recover --wait` in `after_script`",
         job: gitlab::JOB,
         ends_all: true,
+        real_only: false,
         play: gitlab::shell,
     },
     Runner {
@@ -113,6 +131,7 @@ pub(crate) const RUNNERS: &[Runner] = &[
         cancel: "TERM to every process, highest PID first, up to 6 s each, 10 s in all; TERM to PID 1, after 10 s all are gone; `recover --wait` in `after_script`",
         job: gitlab::JOB,
         ends_all: true,
+        real_only: false,
         play: gitlab::docker,
     },
     Runner {
@@ -120,6 +139,7 @@ pub(crate) const RUNNERS: &[Runner] = &[
         cancel: "TERM once to the children of the script's shells, `recover --wait` in `after_script` at once beside it; then TERM to PID 1, after 30 s all are gone",
         job: gitlab::JOB,
         ends_all: true,
+        real_only: false,
         play: gitlab::kubernetes,
     },
     Runner {
@@ -127,6 +147,7 @@ pub(crate) const RUNNERS: &[Runner] = &[
         cancel: "TERM to the process group, after 9 s KILL; nothing after it",
         job: groups::BUILDKITE,
         ends_all: true,
+        real_only: false,
         play: groups::buildkite,
     },
     Runner {
@@ -134,6 +155,7 @@ pub(crate) const RUNNERS: &[Runner] = &[
         cancel: "the same; bash dies of the TERM, and the job is over",
         job: groups::BUILDKITE,
         ends_all: false,
+        real_only: false,
         play: groups::buildkite_script,
     },
     Runner {
@@ -141,6 +163,7 @@ pub(crate) const RUNNERS: &[Runner] = &[
         cancel: "TERM to every process that has the job's cookie, children first, up to 5 s, again for each that is left; `recover --wait` after it",
         job: groups::JENKINS,
         ends_all: true,
+        real_only: false,
         play: groups::jenkins,
     },
     Runner {
@@ -148,6 +171,7 @@ pub(crate) const RUNNERS: &[Runner] = &[
         cancel: "TERM to PID 1, after 30 s all are gone",
         job: groups::POD,
         ends_all: true,
+        real_only: false,
         play: groups::pod,
     },
     Runner {
@@ -155,6 +179,7 @@ pub(crate) const RUNNERS: &[Runner] = &[
         cancel: "KILL to tfwrap alone; nothing after it",
         job: groups::POD,
         ends_all: true,
+        real_only: false,
         play: groups::kill,
     },
     Runner {
@@ -162,6 +187,7 @@ pub(crate) const RUNNERS: &[Runner] = &[
         cancel: "INT to the foreground group",
         job: &[],
         ends_all: false,
+        real_only: false,
         play: terminal::ctrl_c,
     },
     Runner {
@@ -169,6 +195,7 @@ pub(crate) const RUNNERS: &[Runner] = &[
         cancel: "HUP to the shell and its jobs",
         job: &[],
         ends_all: false,
+        real_only: false,
         play: terminal::closed,
     },
     Runner {
@@ -176,6 +203,7 @@ pub(crate) const RUNNERS: &[Runner] = &[
         cancel: "TERM to tfwrap, and at once to the group of both",
         job: groups::POD,
         ends_all: false,
+        real_only: false,
         play: between::timeout,
     },
     Runner {
@@ -183,6 +211,7 @@ pub(crate) const RUNNERS: &[Runner] = &[
         cancel: "TERM to the process group",
         job: groups::POD,
         ends_all: false,
+        real_only: false,
         play: between::deaf,
     },
     Runner {
@@ -190,6 +219,7 @@ pub(crate) const RUNNERS: &[Runner] = &[
         cancel: "INT to the process group",
         job: groups::POD,
         ends_all: false,
+        real_only: true,
         play: between::forwarder,
     },
     Runner {
@@ -197,6 +227,7 @@ pub(crate) const RUNNERS: &[Runner] = &[
         cancel: "TERM to tfwrap",
         job: groups::POD,
         ends_all: false,
+        real_only: false,
         play: between::script,
     },
 ];
