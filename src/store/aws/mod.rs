@@ -95,7 +95,7 @@ impl AwsClients {
         let sdk = SdkConfig::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(Region::new(region.clone()))
-            .http_client(http)
+            .http_client(http.clone())
             .identity_cache(IdentityCache::no_cache())
             .retry_config(RetryConfig::disabled())
             .timeout_config(timeout_config)
@@ -108,7 +108,8 @@ impl AwsClients {
             profile: Arc::clone(&profile),
             metadata,
             sdk: sdk.clone(),
-            outside: http::client(&settings.environment_proxies, &trust),
+            http,
+            container: http::client(&settings.environment_proxies, &trust),
         };
         let identity = Identity::new(chain, wires, settings);
         let sdk = sdk

@@ -30,8 +30,10 @@ pub(super) struct Wires {
     pub(super) metadata: String,
     /// Without credentials.
     pub(super) sdk: SdkConfig,
-    /// For sources that are no service of AWS': `http_proxy` and the like do not count for them.
-    pub(super) outside: SharedHttpClient,
+    /// The backend's way, for the instance metadata service.
+    pub(super) http: SharedHttpClient,
+    /// For the container, whose client in Go does not know `http_proxy` and the like.
+    pub(super) container: SharedHttpClient,
 }
 
 impl Wires {
@@ -58,11 +60,11 @@ impl Wires {
                 credential_process::session(command, place, &settings.dir).await
             }
             Source::Container { url, token } => {
-                container::session(url, token.as_ref(), self.outside.clone()).await
+                container::session(url, token.as_ref(), self.container.clone()).await
             }
             Source::Nothing(why) => Err(StoreError::Credentials(why.clone())),
             Source::Instance { tried } => {
-                let client = instance::client(&self.metadata, self.outside.clone())?;
+                let client = instance::client(&self.metadata, self.http.clone())?;
                 instance::session(&client, tried).await
             }
         }
