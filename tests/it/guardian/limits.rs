@@ -20,18 +20,21 @@ fn limit(pid: Pid, resource: Resource, current: Option<u64>) -> Rlimit {
 
 #[tokio::test]
 async fn without_descriptors_or_files_it_interrupts_waits_and_releases_when_it_can() {
-    // Fewer than it has; and no file may have a byte, not even one in memory.
+    // Fewer than it has; and no file may have a byte, which keeps it from nothing but its log.
     for (name, resource, few) in [("nofile", Resource::Nofile, 1), ("fsize", Resource::Fsize, 0)] {
         let lock = Lock::new(&format!("limit-{name}")).await;
+        let is_stuck = name == "nofile";
         let (mut running, guardian, child) = started(lock.scene(SLOW));
         let before = limit(guardian, resource, Some(few));
         kill_tfwrap(&mut running);
         gone("the child", child);
         assert_eq!(running.scene.count("SIGINT"), 1, "{name}: {:?}", running.scene.log());
-        // It could have released several times.
-        pause(Duration::from_millis(800));
-        assert!(!is_gone(guardian), "{name}: the guardian has ended");
-        assert!(lock.is_held().await, "{name}: with what?");
+        if is_stuck {
+            // It could have released several times.
+            pause(Duration::from_millis(800));
+            assert!(!is_gone(guardian), "{name}: the guardian has ended");
+            assert!(lock.is_held().await, "{name}: with what?");
+        }
         limit(guardian, resource, before.current);
         lock.freed().await;
         gone("the guardian", guardian);
