@@ -94,11 +94,14 @@ fn words(pid: Pid) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// Whether a program was given what a command was given that tfwrap has started as Terraform. Before
-/// its arguments a command may have the name of a script and that of its interpreter.
-fn is_given(program: &[Vec<u8>], command: &[Vec<u8>]) -> bool {
+/// Whether a program was given what a script was given that tfwrap has started as Terraform: before
+/// its arguments that has its own name and its interpreter's. Not the script itself, and no shell
+/// that it has forked, which was started by the same words: below these others may stand that must
+/// hear of the stop.
+fn is_given(program: &[Vec<u8>], script: &[Vec<u8>]) -> bool {
     let args = program.get(1..).unwrap_or_default();
-    args.iter().any(|arg| arg == OURS) && command.ends_with(args)
+    let is_ours = args.iter().any(|arg| arg == OURS);
+    is_ours && program.len() < script.len() && script.ends_with(args)
 }
 
 /// What hears no interrupt, because we were started with SIGINT ignored (a background job of a
@@ -267,10 +270,13 @@ mod tests {
         let is = |program: &str, command: &str| is_given(&words(program), &words(command));
         let script = "python3 bin/terraform apply -lock=false";
         assert!(is("/v/1.11.4 apply -lock=false", script));
-        assert!(is("/v/1.11.4 apply -lock=false", "/v/1.11.4 apply -lock=false"));
-        for other in ["sh -c x", "sh", "v1 -lock=false apply", "v1 apply"] {
+        assert!(!is(script, script), "the script, or a shell that it has forked");
+        for other in ["sh bin/terraform apply -lock=false", "sh -c x", "sh", "v1 -lock=false apply"]
+        {
             assert!(!is(other, script), "{other}");
         }
+        let alone = "/v/1.11.4 apply -lock=false";
+        assert!(!is(alone, alone), "without a script before it the group is told");
         assert!(!is("make deploy", "retry make deploy"), "a command of `run`");
     }
 

@@ -196,6 +196,19 @@ fn a_wrapper_that_hears_nothing_and_one_that_passes_everything_on() {
     }
 }
 
+/// Where no Terraform can be seen below a wrapper (it stands in a container), all of the group is told,
+/// though a shell that the wrapper has forked has its words.
+#[test]
+fn below_a_wrapper_without_a_terraform_the_whole_group_hears_of_the_stop() {
+    for work in ["sleep 60", "( sleep 60; true ) | cat"] {
+        let scene = Scene::of_shell(&format!("echo ready $$ > ready; {work}"));
+        let mut running = scene.in_ci().start().ready();
+        running.signal(Signal::SIGTERM);
+        assert!(running.code().is_some_and(|code| code != 0), "{work}: {}", running.stderr());
+        assert!(running.stderr().contains("the child's process group"), "{}", running.stderr());
+    }
+}
+
 /// The negative control: without tfwrap the forwarder and the group make two. Where Terraform has
 /// not taken the first by then, the kernel makes one of them: so it is tried some times.
 #[test]

@@ -26,7 +26,7 @@ use crate::lock::line::Line;
 const RACES: u32 = 20;
 
 /// No info of Terraform's is longer, in bytes.
-const LONGEST_INFO: u64 = 64 * 1024;
+const LONGEST_INFO: u64 = 1024 * 1024;
 
 /// The state file and what lies beside it.
 #[derive(Debug)]
