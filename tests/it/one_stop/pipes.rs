@@ -67,9 +67,14 @@ fn a_reader_that_goes_with_tfwrap_costs_no_state() {
     expect_saved(&running.scene, &key, "killed");
 }
 
-/// The negative control: Terraform alone dies of what it says of its interrupt.
+/// The negative control: Terraform alone dies of what it says of its interrupt. A process that
+/// another test starts may have the reader for a moment: so it is tried some times.
 #[test]
 fn without_tfwrap_a_reader_that_is_gone_costs_the_state() {
+    assert!((0..5).any(|_| stock_dies_of_its_reader()), "never");
+}
+
+fn stock_dies_of_its_reader() -> bool {
     let Stage { scene, key, _slow } = stage(None);
     let (reader, writer) = pipe().expect("a pipe");
     let mut stock = servers::terraform(&scene.path("."));
@@ -81,9 +86,8 @@ fn without_tfwrap_a_reader_that_is_gone_costs_the_state() {
     kill(pid, Signal::SIGINT).expect("it is there");
     let status = wait_until("its end", || stock.try_wait().expect("it can be waited for"));
     let by = std::os::unix::process::ExitStatusExt::signal(&status);
-    assert_eq!(by, Some(Signal::SIGPIPE as i32), "{status}");
     let state = String::from_utf8_lossy(&s3().get(BUCKET, &key).unwrap_or_default()).into_owned();
-    assert!(!state.contains("tainted"), "{state}");
+    by == Some(Signal::SIGPIPE as i32) && !state.contains("tainted")
 }
 
 /// A command that heeds no interrupt and never ceases to speak ends as it would have ended before.
