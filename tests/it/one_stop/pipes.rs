@@ -32,7 +32,8 @@ fn a_reader_that_the_stop_ends_costs_no_state() {
     for signal in [Signal::SIGINT, Signal::SIGHUP] {
         let Stage { scene, key, _slow } = stage(None);
         let scene = scene.command(&APPLY);
-        let pipeline = format!("{} | cat > said", scene.shell_words());
+        let said = scene.path("said").display().to_string();
+        let pipeline = format!("{} | cat > {}", scene.shell_words(), shell_words::quote(&said));
         let scene = scene.through(&["sh", "-c", &pipeline, "--"]);
         let running = scene.start().ready();
         running.signal_group(signal);
