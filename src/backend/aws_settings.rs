@@ -185,6 +185,12 @@ fn sorted(set: Option<Vec<String>>) -> Option<Vec<String>> {
     })
 }
 
+/// The same of a map.
+fn by_key(mut map: Vec<(String, String)>) -> Vec<(String, String)> {
+    map.sort_unstable();
+    map
+}
+
 /// When the session in the environment ends. No SDK needs to know; whoever exports a session may
 /// say it, under the one name (AWS' own command line, and most) or the other.
 fn session_ends(env: &Env) -> Option<jiff::Timestamp> {
@@ -238,12 +244,11 @@ fn assume_role(section: Section<'_>) -> Result<Option<AssumeRole>, BackendError>
             duration: seconds.map(Duration::from_secs),
             external_id: section.text("external_id")?,
             policy: trimmed(section.text("assume_role_policy")?),
-            policy_arns: section.texts("assume_role_policy_arns")?.unwrap_or_default(),
+            policy_arns: sorted(section.texts("assume_role_policy_arns")?).unwrap_or_default(),
             session_name: section.text("session_name")?,
             source_identity: None,
-            tags: section.pairs("assume_role_tags")?,
-            transitive_tag_keys: section
-                .texts("assume_role_transitive_tag_keys")?
+            tags: by_key(section.pairs("assume_role_tags")?),
+            transitive_tag_keys: sorted(section.texts("assume_role_transitive_tag_keys")?)
                 .unwrap_or_default(),
         }));
     };
@@ -252,11 +257,11 @@ fn assume_role(section: Section<'_>) -> Result<Option<AssumeRole>, BackendError>
         duration: duration_of(block)?,
         external_id: block.text("external_id")?,
         policy: trimmed(block.text("policy")?),
-        policy_arns: block.texts("policy_arns")?.unwrap_or_default(),
+        policy_arns: sorted(block.texts("policy_arns")?).unwrap_or_default(),
         session_name: block.text("session_name")?,
         source_identity: block.text("source_identity")?,
-        tags: block.pairs("tags")?,
-        transitive_tag_keys: block.texts("transitive_tag_keys")?.unwrap_or_default(),
+        tags: by_key(block.pairs("tags")?),
+        transitive_tag_keys: sorted(block.texts("transitive_tag_keys")?).unwrap_or_default(),
     }))
 }
 
@@ -271,7 +276,7 @@ fn web_identity(
         role_arn: block.text("role_arn")?,
         duration: duration_of(block)?,
         policy: trimmed(block.text("policy")?),
-        policy_arns: block.texts("policy_arns")?.unwrap_or_default(),
+        policy_arns: sorted(block.texts("policy_arns")?).unwrap_or_default(),
         session_name: block.text("session_name")?,
         token_file: if token.is_some() { None } else { file.map(|file| around.path(&file)) },
         token,

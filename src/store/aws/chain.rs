@@ -266,14 +266,12 @@ fn of_credential_source(
                 "profile `{profile}` takes the keys of the environment, which has none"
             )),
         }),
-        "EcsContainer" => {
-            container(settings, [RELATIVE_URI, FULL_URI]).transpose()?.ok_or_else(|| {
-                none(format!(
-                    "profile `{profile}` takes the credentials of the container, and neither \
+        "EcsContainer" => container(settings).transpose()?.ok_or_else(|| {
+            none(format!(
+                "profile `{profile}` takes the credentials of the container, and neither \
                      `{RELATIVE_URI}` nor `{FULL_URI}` is set"
-                ))
-            })
-        }
+            ))
+        }),
         other => Err(wrong(format!(
             "profile `{profile}` has `credential_source = {other}`, which is none of \
              `EcsContainer`, `Ec2InstanceMetadata`, `Environment`"
@@ -286,7 +284,7 @@ const RELATIVE_URI: &str = "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI";
 
 /// Where nothing else is configured.
 fn of_machine(settings: &AwsSettings, linked: &Linked) -> Result<Source, StoreError> {
-    if let Some(container) = container(settings, [FULL_URI, RELATIVE_URI]) {
+    if let Some(container) = container(settings) {
         return container;
     }
     let name = Some(linked.name.as_str()).filter(|name| !name.is_empty()).unwrap_or("default");
@@ -298,10 +296,11 @@ fn of_machine(settings: &AwsSettings, linked: &Linked) -> Result<Source, StoreEr
     Ok(instance(settings, tried))
 }
 
-/// The container's endpoint, by the first of these variables that is set.
-fn container(settings: &AwsSettings, order: [&str; 2]) -> Option<Result<Source, StoreError>> {
+/// The container's endpoint.
+fn container(settings: &AwsSettings) -> Option<Result<Source, StoreError>> {
     let env = &settings.env;
-    let (name, value) = order.iter().find_map(|name| Some((*name, env.get(name)?)))?;
+    let names = [RELATIVE_URI, FULL_URI];
+    let (name, value) = names.into_iter().find_map(|name| Some((name, env.get(name)?)))?;
     let url = if name == RELATIVE_URI {
         format!("http://169.254.170.2{value}")
     } else {

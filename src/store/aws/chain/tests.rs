@@ -182,7 +182,8 @@ fn the_machine_is_asked_where_nothing_else_is_configured() {
     let ecs = [("p", "role_arn=r;credential_source=EcsContainer")];
     let none: [(&str, &str); 0] = [];
     for (profiles, env, expected) in [
-        (&none[..], &[FULL, RELATIVE][..], "http://127.0.0.1/full"),
+        (&none[..], &[FULL, RELATIVE][..], "http://169.254.170.2/rel"),
+        (&none, &[FULL], "http://127.0.0.1/full"),
         (&none, &[RELATIVE], "http://169.254.170.2/rel"),
         (&none, &[(FULL_URI, ""), RELATIVE], "http://169.254.170.2/rel"),
         (&ecs, &[P, FULL, RELATIVE], "http://169.254.170.2/rel"),
