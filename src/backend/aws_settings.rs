@@ -114,13 +114,15 @@ pub(super) fn from_config(
     let files = |set: Option<Vec<String>>, var: &str, sdk_var: &str, default: &str| {
         let set = set.or_else(|| Some(vec![around.var(&[var])?])).unwrap_or_default();
         if !set.is_empty() {
-            return set.iter().map(|file| around.path(file)).collect();
+            // An empty name is no file, and not the default one either.
+            let named = set.iter().filter(|file| !file.is_empty());
+            return named.map(|file| around.path(file)).collect();
         }
         let default = || around.home().join(default);
         vec![around.env.get_os(sdk_var).map_or_else(default, |file| around.dir.join(file))]
     };
     let config_files = sorted(section.texts("shared_config_files")?);
-    let old_file = section.text("shared_credentials_file")?.map(|file| vec![file]);
+    let old_file = section.text_or_empty("shared_credentials_file")?.map(|file| vec![file]);
     let credentials_var = "AWS_SHARED_CREDENTIALS_FILE";
     let credentials_files = sorted(section.texts("shared_credentials_files")?)
         .or_else(|| Some(vec![around.var(&[credentials_var])?]))
