@@ -31,13 +31,17 @@ pub(super) async fn session(
         |why: String| StoreError::Credentials(format!("the `credential_process` of {place} {why}"));
     let input = if std::io::stdin().is_terminal() { Stdio::inherit() } else { Stdio::null() };
     let mut program = Command::new("sh");
-    program.arg("-c").arg(command).stdin(input).stderr(Stdio::inherit()).kill_on_drop(true);
+    program.arg("-c").arg(command).kill_on_drop(true);
+    program.stdin(input).stdout(Stdio::piped()).stderr(Stdio::inherit());
     if !dir.as_os_str().is_empty() {
         program.current_dir(dir);
     }
-    let answer = match timeout(PATIENCE, program.output()).await {
+    // `output` would take its standard error, too.
+    let running =
+        program.spawn().map_err(|error| failed(format!("cannot be run: {}", reason(&error))))?;
+    let answer = match timeout(PATIENCE, running.wait_with_output()).await {
         Err(_) => return Err(failed("did not answer within a minute".to_owned())),
-        Ok(Err(error)) => return Err(failed(format!("cannot be run: {}", reason(&error)))),
+        Ok(Err(error)) => return Err(failed(format!("cannot be heard: {}", reason(&error)))),
         Ok(Ok(answer)) => answer,
     };
     if !answer.status.success() {
