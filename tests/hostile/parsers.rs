@@ -69,7 +69,7 @@ pub(crate) const PARSERS: [Parser; 12] = [
     Parser {
         name: "native",
         samples: &[
-            b"terraform {\n  backend \"s3\" {\n    bucket = \"b\"\n    key = \"k\" # c\n    endpoints = { s3 = \"u\" }\n  }\n}\n",
+            b"terraform {\n  backend \"s3\" {\n    bucket = \"b\"\n    key = \"k\" # c\n    endpoints = { s3 = \"http://u\" }\n  }\n}\n",
             b"locals {\n  a = <<-EOT\n  ${join(\",\", [for k in x : \"%{ if k }}%{ endif }\"])}\n  EOT\n  /* } */\n}\nterraform {\n  cloud {\n  }\n}\n",
         ],
         read: native,
