@@ -214,6 +214,7 @@ impl Books {
             ));
         }
         form.retain(|(name, _)| name != "Version" && name != "Action");
+        number_tags_by_key(&mut form);
         for (name, value) in &mut form {
             if name == "RoleSessionName" {
                 *value = session_name(value).to_owned();
@@ -334,6 +335,28 @@ impl Books {
             "tokenType": "Bearer",
         }))
     }
+}
+
+/// Terraform keeps tags in a map of Go's, and numbers them in an order that is another each time.
+fn number_tags_by_key(form: &mut [(String, String)]) {
+    let key_of = |name: &str| {
+        let number = name.strip_prefix("Tags.member.")?.strip_suffix(".Key")?;
+        Some(number.to_owned())
+    };
+    let mut keys: Vec<(String, String)> =
+        form.iter().filter_map(|(name, value)| Some((value.clone(), key_of(name)?))).collect();
+    keys.sort();
+    for (name, _) in form.iter_mut() {
+        let Some((number, part)) =
+            name.strip_prefix("Tags.member.").and_then(|rest| rest.split_once('.'))
+        else {
+            continue;
+        };
+        if let Some(place) = keys.iter().position(|(_, its)| its == number) {
+            *name = format!("Tags.member.{}.{part}", place + 1);
+        }
+    }
+    form.sort();
 }
 
 const STATE: &str = r#"{"version":4,"terraform_version":"1.11.4","serial":1,"lineage":"l","outputs":{},"resources":[],"check_results":null}"#;
