@@ -35,7 +35,7 @@ pub(super) fn hand_over(
             let way_out = own_lock.way_out.map(|way| format!(", or {way}")).unwrap_or_default();
             format!(
                 "`{name}` takes the lock by itself ({}), and a `run` or `hold` around it has \
-                 `{lock}`: it will fail on that; call it outside of them{way_out}",
+                 `{lock}`: it fails where it needs that lock; call it outside of them{way_out}",
                 it.why
             )
         });
