@@ -318,7 +318,7 @@ async fn drive(
                 }
                 return Ok(Ended { status, stopped, lost });
             }
-            resume |= matches!(action, Action::SuspendSelf(_) | Action::SuspendJob(_));
+            resume |= matches!(action, Action::SuspendSelf | Action::SuspendJob(_));
         }
     }
 }

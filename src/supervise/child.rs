@@ -128,6 +128,8 @@ pub struct Child {
     terminal_use: TerminalUse,
     /// Whether it stands still because it asked for the terminal.
     wants_terminal: bool,
+    /// Whether it was told to stop and does not stand still yet.
+    is_to_stop: bool,
     frozen: bool,
     hangup: Hangup,
     told: Told,
@@ -286,27 +288,23 @@ impl Child {
             // Whatever takes this long to save its state is let.
             Action::KillRest if self.told.has_terraform() => Ok(()),
             Action::Kill | Action::KillRest => self.send(Signal::SIGKILL),
-            Action::StopGroup => self.send(Signal::SIGTSTP),
+            Action::StopGroup => {
+                self.is_to_stop = true;
+                self.send(Signal::SIGTSTP)
+            }
             Action::Freeze => {
                 self.frozen = true;
                 self.send(Signal::SIGSTOP)
             }
             Action::Thaw { goes_on } => {
                 self.frozen = false;
-                if goes_on { self.send(Signal::SIGCONT) } else { Ok(()) }
+                if goes_on { self.go_on() } else { Ok(()) }
             }
-            Action::SuspendSelf(signal) => self.suspend(signal, false),
+            Action::SuspendSelf => self.suspend(Signal::SIGTSTP, false),
             Action::SuspendJob(signal) => {
                 self.suspend(signal, group::alone_in_our_group() != Some(true))
             }
-            Action::ContinueGroup => {
-                // Also when the terminal could not be given: it must not stay stopped for that.
-                let given =
-                    if self.may_have_the_terminal() { self.give_terminal() } else { Ok(()) };
-                self.wants_terminal = false;
-                self.send(Signal::SIGCONT)?;
-                given
-            }
+            Action::ContinueGroup => self.go_on(),
             Action::PassOn(PassSignal::WindowChange) => self.send(Signal::SIGWINCH),
             Action::PassOn(signal @ (PassSignal::User1 | PassSignal::User2)) => {
                 self.send_to_leader(signal.signal())
@@ -358,6 +356,14 @@ impl Child {
             };
         }
         Ok(())
+    }
+
+    fn go_on(&mut self) -> io::Result<()> {
+        // Also when the terminal could not be given: it must not stay stopped for that.
+        let given = if self.may_have_the_terminal() { self.give_terminal() } else { Ok(()) };
+        (self.wants_terminal, self.is_to_stop) = (false, false);
+        self.send(Signal::SIGCONT)?;
+        given
     }
 
     fn suspend(&mut self, signal: Signal, all_of_our_group: bool) -> io::Result<()> {

@@ -300,7 +300,7 @@ impl Supervisor {
         self.child_is_stopped = true;
         let by_job_control = matches!(signal, Signal::SIGTSTP | Signal::SIGTTIN | Signal::SIGTTOU);
         if self.suspend_asked {
-            vec![Action::SuspendSelf(if by_job_control { signal } else { Signal::SIGTSTP })]
+            vec![Action::SuspendSelf]
         } else if self.stopped_by.is_some() && !self.frozen {
             // It is to end, and must hear of it, though it reads a terminal that is not its own.
             self.go_on(now)

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use nix::fcntl::OFlag;
 use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::{Pid, getpgid};
 use rexpect::session::{PtySession, spawn_command};
 
@@ -307,6 +307,34 @@ fn ctrl_z_and_fg_suspend_and_resume_the_whole_job() {
         assert_eq!(field(&output, "foreground"), field(&output, "pgid"), "{shape}: {output}");
         scene.expect_free();
     }
+}
+
+/// Each is a stop of the child, and what continues it for the one must not undo the other.
+#[test]
+fn ctrl_z_counts_while_the_child_asks_for_the_terminal() {
+    let script = "echo ready $$ >@/pid; mv @/pid @/ready
+        until [ -e @/go ]; do sleep 0.05; done; read -r line; echo \"read: $line\"";
+    let scene = Scene::new("exit 0");
+    let script = script.replace('@', &scene.path(".").display().to_string());
+    let scene = scene.command(&["run", "--", "bash", "-c", &script]);
+    let mut shell = Shell::start();
+    shell.send(&format!("{} | cat", scene.shell_words()));
+    let child = scene.pid_in("ready");
+    let wrapper = wrapper_of(child);
+    // Both are there when it looks again: that the child stands still, and the key.
+    kill(wrapper, Signal::SIGSTOP).expect("it is there");
+    fs::write(scene.path("go"), "").expect("the child waits for it");
+    wait_until("a stopped child", || (state(child) == Some('T')).then_some(()));
+    kill(wrapper, Signal::SIGCONT).expect("it is there");
+    killpg(wrapper, Signal::SIGTSTP).expect("it leads its job");
+    shell.sees("Stopped");
+    shell.prompt();
+    assert_eq!((state(child), state(wrapper)), (Some('T'), Some('T')));
+    shell.send("fg");
+    shell.send("the answer");
+    let output = shell.prompt();
+    assert!(output.contains("read: the answer"), "{output}");
+    scene.expect_free();
 }
 
 /// It does not die of the hang-up that the kernel sends to a group that nobody can continue.

@@ -321,7 +321,7 @@ impl Family {
                 self.halted = true;
                 self.reports.push_back(Event::ChildStopped(Signal::SIGTSTP, Watch::Nobody));
             }
-            Action::SuspendSelf(_) | Action::SuspendJob(_) => self.resume_is_due = true,
+            Action::SuspendSelf | Action::SuspendJob(_) => self.resume_is_due = true,
             Action::ContinueGroup | Action::Thaw { goes_on: true } => {
                 if self.frozen {
                     return Err(format!("{action:?} while it must stand still"));

@@ -50,13 +50,17 @@ impl Child {
             // In CI, or with others who do not use it: nobody else could give it the terminal,
             // since to the shell we are its foreground job already. Nor below a tfwrap in CI that has
             // it and knows nothing of this child.
-            // If that fails, it is a stopped child like any other.
+            // If that fails, it is a stopped child like any other. And to go on now would undo what
+            // has been sent to it since: where it is frozen, it gets the terminal with its thaw.
             if self.wants_terminal
+                && !self.is_to_stop
                 && (self.terminal_is_ours() || self.terminal_is_of_an_outer_tfwrap())
-                && self.give_terminal().and_then(|()| self.send(Signal::SIGCONT)).is_ok()
+                && (self.frozen
+                    || self.give_terminal().and_then(|()| self.send(Signal::SIGCONT)).is_ok())
             {
                 return Ok(None);
             }
+            self.is_to_stop = false;
             return Ok(Some(ChildEvent::Stopped(signal, self.watch())));
         }
         let status = if let Some(signal) = change.terminating_signal() {

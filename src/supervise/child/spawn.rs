@@ -149,6 +149,7 @@ impl Child {
             terminal,
             terminal_use,
             wants_terminal: false,
+            is_to_stop: false,
             frozen: false,
             hangup,
             told: Told::new(leader),

@@ -62,10 +62,11 @@ pub enum Action {
     KillRest,
     /// SIGTSTP to the group.
     StopGroup,
-    /// Take the terminal back and stop ourselves by this signal, so that the shell sees its job
+    /// Take the terminal back and stop ourselves by SIGTSTP, so that the shell sees its job
     /// stopped. Returns when we go on; then feed [`Event::Resume`].
-    SuspendSelf(Signal),
-    /// The same for all of our group, as the terminal does it: the signal came to the child's alone.
+    SuspendSelf,
+    /// The same by this signal, for all of our group, as the terminal does it: it came to the
+    /// child's alone.
     SuspendJob(Signal),
     /// Give the terminal to the group if it is ours to give, and SIGCONT.
     ContinueGroup,

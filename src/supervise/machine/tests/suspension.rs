@@ -8,7 +8,7 @@ fn a_suspend_stops_the_group_first_and_us_when_it_stands() {
         HOLD,
         &[
             (Suspend, &[StopGroup]),
-            (stopped(Signal::SIGTSTP), &[SuspendSelf(Signal::SIGTSTP)]),
+            (stopped(Signal::SIGTSTP), &[SuspendSelf]),
             (Resume, &[ContinueGroup]),
             (ChildContinued, &[]),
             (exited(0), &[finished(0, None)]),
@@ -30,7 +30,7 @@ fn where_no_shell_would_resume_us_the_child_stands_alone() {
     }
     // Whoever stops us by name resumes us, too.
     let stands = stopped_for_ever(Signal::SIGTSTP);
-    play(HOLD, &[(Suspend, &[StopGroup]), (stands, &[SuspendSelf(Signal::SIGTSTP)])]);
+    play(HOLD, &[(Suspend, &[StopGroup]), (stands, &[SuspendSelf])]);
 }
 
 #[test]
