@@ -121,6 +121,7 @@ enum Alive {
 /// A running child, with what it takes to watch and to signal it.
 ///
 /// Dropping it does nothing to the process.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about the child")]
 pub struct Child {
     leader: Pid,
     terminal: Option<Terminal>,

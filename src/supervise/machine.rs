@@ -70,8 +70,8 @@ pub struct Supervisor {
     stopped_by: Option<StopCause>,
     /// Stops from outside: none, one, two, more.
     stops: u8,
-    /// The first of them, and when it came.
-    first: Option<(StopSignal, Uptime)>,
+    /// The first of them, how it came, and when.
+    first: Option<(StopSignal, Reach, Uptime)>,
     /// Whether the child has had an interrupt, from whomever: its next one is the second.
     interrupted: bool,
     /// When the group is killed.
@@ -234,16 +234,20 @@ impl Supervisor {
     }
 
     fn stop(&mut self, now: Uptime, signal: StopSignal, reach: Reach) -> Vec<Action> {
-        let is_same = |first: StopSignal| {
-            signal == first || reach == Reach::Relayed || first == StopSignal::Hangup
+        // An outer tfwrap makes an INT of all but a QUIT. What it got may come here, too, before
+        // its own or after that.
+        let is_relayed = |its| signal != StopSignal::Quit && [reach, its].contains(&Reach::Relayed);
+        let is_same = |first: StopSignal, its: Reach| {
+            signal == first || is_relayed(its) || first == StopSignal::Hangup
         };
-        let is_echo =
-            |(first, at)| signal == StopSignal::Hangup || (is_same(first) && now.since(at) < ECHO);
+        let is_echo = |(first, its, at)| {
+            signal == StopSignal::Hangup || (is_same(first, its) && now.since(at) < ECHO)
+        };
         if self.first.is_some_and(is_echo) {
             return Vec::new();
         }
         self.stops = self.stops.saturating_add(1);
-        self.first.get_or_insert((signal, now));
+        self.first.get_or_insert((signal, reach, now));
         let reached = reach == Reach::ChildToo;
         if self.stopped_by.is_none() {
             // Go ends a program on SIGQUIT where it stands.

@@ -133,10 +133,6 @@ impl Waiting {
         self.has("SigIgn:", signal)
     }
 
-    pub(super) fn blocks(&self, signal: Signal) -> bool {
-        self.has("SigBlk:", signal)
-    }
-
     fn has(&self, set: &str, signal: Signal) -> bool {
         let set = self.0.lines().find_map(|line| line.strip_prefix(set));
         let set = set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());

@@ -19,7 +19,7 @@ use nix::unistd::Pid;
 
 use super::child::ignored_at_start;
 use super::process::{ProcessId, Stat, Waiting, processes};
-use super::stand_in;
+use super::{guardian, stand_in};
 use crate::program::FileId;
 use nix::sys::signal::Signal;
 
@@ -130,14 +130,14 @@ fn kind(pid: Pid, this: Option<FileId>) -> Kind {
     if is_terraform(&name) || is_told() { Kind::Target } else { Kind::Other }
 }
 
-/// Whether this tfwrap is a guardian or a stand-in, which has no child and blocks all signals; a
-/// stand-in is told by its environment, too, from its first moment on.
+/// Whether this tfwrap is a guardian or a stand-in, which has no child. By what it was started as and
+/// not by the signals that it blocks: so does any tfwrap for a moment, while it starts something.
 fn is_deaf(pid: Pid) -> bool {
     let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
     let mut variables = environment.split(|byte| *byte == 0);
     let name = stand_in::VARIABLE.as_bytes();
     variables.any(|it| it.strip_prefix(name).is_some_and(|rest| rest.first() == Some(&b'=')))
-        || Waiting::of(pid).blocks(Signal::SIGINT)
+        || words(pid).first().is_some_and(|name| name == guardian::NAME.as_bytes())
 }
 
 /// The file name of the program that runs in a process.
@@ -247,6 +247,19 @@ mod tests {
         let script = format!("sh -c \"./terraform-bin -c '{inner}'; true\" & ./tofu 61 & wait");
         let child = group(dir.path(), &script);
         assert_eq!(names(&wait_for(&child, 2)), ["terraform-bin", "tofu"]);
+        end(child);
+    }
+
+    /// While it starts something, for instance.
+    #[test]
+    fn a_tfwrap_that_blocks_its_signals_for_a_moment_is_found() {
+        let dir = tempfile::tempdir().expect("a directory");
+        copy_of("sh", dir.path().join("tfwrap"));
+        copy_of("sleep", dir.path().join("terraform"));
+        let inner = "./terraform 60 & wait";
+        let script = format!("env --block-signal=INT ./tfwrap -c '{inner}'; true");
+        let child = group(dir.path(), &script);
+        assert_eq!(names(&wait_for(&child, 1)), ["tfwrap"]);
         end(child);
     }
 

@@ -225,11 +225,15 @@ async fn a_later_step_on_github_finds_the_hold() {
 }
 
 /// On GitHub the runner's worker, which does not know what it tells its steps; for a person, the
-/// shell that leads the session.
+/// shell that leads the session; on GitLab that of `script`, which exports the job's variables,
+/// whatever leads a group below it.
 #[tokio::test]
 async fn a_hold_ends_with_its_job_and_not_with_its_step() {
     let step = "env RUNNER_TRACKING_ID=github_1 GITHUB_ACTIONS=true sh -c";
-    for (name, before, in_step) in [("worker", "", step), ("session", "setsid -w", "sh -c")] {
+    let exported = "export CI_JOB_ID=7 GITLAB_CI=true CI=true; timeout 30 sh -c";
+    let gitlab = ("script", "setsid -w", exported);
+    for (name, before, in_step) in [("worker", "", step), ("session", "setsid -w", "sh -c"), gitlab]
+    {
         let lock = Lock::new(name).await;
         let scene = lock.scene("");
         let _ends = EndsHolds(scene.path(STATE_DIR));

@@ -75,7 +75,7 @@ pub(crate) struct Family {
     resume_is_due: bool,
     /// It was asked to end; the first stop, and when; whether a second may be passed on.
     asked: bool,
-    first: Option<(StopSignal, Duration)>,
+    first: Option<(StopSignal, Reach, Duration)>,
     second: bool,
     forwarded: bool,
     /// Something harder than an interrupt was sent.
@@ -255,8 +255,11 @@ impl Family {
         }
         if !self.living().is_empty() {
             self.asked = true;
-            let (first, at) = *self.first.get_or_insert((signal, self.now + ECHO));
-            let equal = (signal == first || reach == Reach::Relayed || first == StopSignal::Hangup)
+            let (first, its, at) = *self.first.get_or_insert((signal, reach, self.now + ECHO));
+            let relayed = reach == Reach::Relayed || its == Reach::Relayed;
+            let equal = (signal == first
+                || (relayed && signal != StopSignal::Quit)
+                || first == StopSignal::Hangup)
                 && self.now < at;
             let is_first = at == self.now + ECHO && signal == first;
             self.second |= !is_first && !equal && signal != StopSignal::Hangup;

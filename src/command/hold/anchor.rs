@@ -24,17 +24,18 @@ pub(crate) fn anchor(ci: &Ci, env: &Env) -> Option<ProcessId> {
         System::GitHub | System::Azure => ancestors.get(topmost + 1).and_then(|pid| lasting(*pid)),
         // The agent's own process for the job.
         System::Buildkite if topmost > 0 => ProcessId::of(ancestors[topmost]),
-        System::GitLab => of_group(&ancestors),
+        System::GitLab => of_script(&ancestors[topmost + 1..]),
         _ => None,
     }
 }
 
-/// The shell of `script`. It exports the job's variables, so it does not have them where they can
-/// be seen from outside; but the runner starts it as the leader of a process group.
-fn of_group(ancestors: &[Pid]) -> Option<ProcessId> {
-    let leader = Pid::from_raw(Stat::of(getppid())?.group);
-    // The first is the `hold` itself, whose end is near and means nothing.
-    ancestors[1..].contains(&leader).then(|| ProcessId::of(leader)).flatten()
+/// The shell of `script`, among what is above everything that was told which job this is. It exports
+/// the job's variables, so it does not have them where they can be seen from outside; and the runner
+/// starts it as the leader of a process group. What it starts may lead groups, too, which end sooner:
+/// `timeout`, a script under `set -m`.
+fn of_script(above: &[Pid]) -> Option<ProcessId> {
+    let leader = Pid::from_raw(Stat::of(*above.first()?)?.group);
+    above.contains(&leader).then(|| ProcessId::of(leader)).flatten()
 }
 
 /// The leader of the session that the `hold` was typed in. The keeper itself leads one of its own.

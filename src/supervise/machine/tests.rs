@@ -110,8 +110,10 @@ fn second_stop_is_forwarded_once_when_asked_for() {
 #[test]
 fn what_comes_with_the_first_stop_is_the_same_one() {
     let relayed = Event::Stop(StopSignal::Interrupt, Reach::Relayed);
-    let pairs = [(TERM, TERM), (INT, INT), (TERM, relayed), (HUP, HUP), (INT, HUP), (HUP, TERM)];
-    for (first, second) in pairs {
+    let pairs = [(TERM, TERM), (INT, INT), (HUP, HUP), (INT, HUP), (HUP, TERM)];
+    // From whoever signals all processes, and from the outer tfwrap, which it has signalled, too.
+    let two_ways = [(TERM, relayed), (relayed, TERM)];
+    for (first, second) in pairs.into_iter().chain(two_ways) {
         let mut supervisor = play(FORWARD, &[(first, &[Interrupt])]);
         assert_eq!(supervisor.step(at(0).plus(Duration::from_millis(999)), second), []);
         assert_eq!(supervisor.step(at(60), HUP), [], "a hang-up is never a second one");
@@ -122,8 +124,9 @@ fn what_comes_with_the_first_stop_is_the_same_one() {
         let mut supervisor = play(FORWARD, &[(INT, &[Interrupt])]);
         assert_eq!(supervisor.step(at(0), second), [sent]);
     }
-    // What is not the first any more is the second also when it comes at once.
-    play(FORWARD, &[(relayed, &[Interrupt]), (TERM, &[ForwardSecond])]);
+    let quit = Event::Stop(StopSignal::Quit, Reach::Relayed);
+    let mut supervisor = play(FORWARD, &[(relayed, &[Interrupt])]);
+    assert_eq!(supervisor.step(at(0), quit), [Action::Quit]);
 }
 
 #[test]
