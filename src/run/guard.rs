@@ -126,12 +126,22 @@ impl Guard {
         notices
     }
 
-    /// Before a request that may make the lock ours; `unanswered`: so may an earlier one.
+    /// Before a request that may make the lock ours; `unanswered`: so may an earlier one. Whoever
+    /// takes over looks for it, until it is known to be answered.
     pub(crate) fn asked(&mut self, id: &LockId, unanswered: bool) {
         let asked = CaseTenure { unanswered, ..CaseTenure::asked(id) };
         if self.receipt.is_some() && !self.tenures.contains(&asked) {
             self.tenures.retain(|tenure| tenure.id != *id);
             self.tenures.push(asked);
+            self.tell();
+        }
+    }
+
+    /// Every such request was answered, and the lock is not ours: nothing can land.
+    pub(crate) fn answered(&mut self, id: &LockId) {
+        let before = self.tenures.len();
+        self.tenures.retain(|tenure| tenure.granted || tenure.id != *id);
+        if self.tenures.len() < before {
             self.tell();
         }
     }
