@@ -5,6 +5,7 @@
 //! | module | is |
 //! | --- | --- |
 //! | `client` | one tfwrap: the machines, driven as the shell in `run` drives them |
+//! | `client::below` | a command below a `hold`, which keeps the lock above it, too: [`Keeper::beside`] |
 //! | `client::guarded` | its guardian: [`Keeper::adopt`] and [`Release`], driven as `run::adopt` does |
 //! | `child` | its child, which outlives both |
 //! | `guardian` | the searches in which tfwrap alone is killed or stopped |
