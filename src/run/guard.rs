@@ -230,11 +230,11 @@ impl Guard {
                 let (renewed, term) = keeper.renewed();
                 tenure.renewed = millis(renewed.0);
                 tenure.beat = keeper.sent_beat();
-                if let LeaseTerm::After(ttl) = term {
+                // With the lock gone and leave to go on, the fence protects nothing, whoever has it.
+                let is_spared = self.outlives_loss && keeper.is_lost();
+                if let (LeaseTerm::After(ttl), false) = (term, is_spared) {
                     tenure.ttl = Some(millis(ttl));
                 }
-                // With the lock gone and leave to go on, the fence protects nothing.
-                let is_spared = self.outlives_loss && keeper.is_lost();
                 let at = keeper.kill_at().filter(|_| !is_spared).map(|at| millis(at.0));
                 kill_at = kill_at.into_iter().chain(at).min();
             }
