@@ -31,6 +31,11 @@ pub(super) fn handed_down(settings: &Settings, outer: &Env) -> Vec<(Cow<'static,
     typed("TFWRAP_GRACE", &settings.grace.origin, &|| {
         settings.grace.value.map_or_else(|| OsString::from("none"), duration)
     });
+    // For the locks that they take themselves: of ours, the record says how long its lease is.
+    typed("TFWRAP_LEASE", &settings.lease.origin, &|| match settings.lease.value {
+        LeaseTerm::Never => OsString::from("never"),
+        LeaseTerm::After(ttl) => duration(ttl),
+    });
     typed("TFWRAP_NO_LINE", &settings.no_line.origin, &|| "true".into());
     typed("TFWRAP_ON_LOCK_LOST", &settings.on_lock_lost.origin, &|| {
         OsString::from(match settings.on_lock_lost.value {
@@ -55,12 +60,6 @@ pub(super) fn handed_down(settings: &Settings, outer: &Env) -> Vec<(Cow<'static,
         SecondSignal::Forward => "forward",
     };
     env.push(("TFWRAP_SECOND_SIGNAL".into(), second_signal.into()));
-    // Always, and the same for all: each beats for the lock, and takes its own fence from that.
-    let lease = match settings.lease.value {
-        LeaseTerm::Never => OsString::from("never"),
-        LeaseTerm::After(ttl) => duration(ttl),
-    };
-    env.push(("TFWRAP_LEASE".into(), lease));
     // Wherever they run: by it they find us, and we them.
     env.push(("TFWRAP_STATE_DIR".into(), state_dir::path(outer).into_os_string()));
     env

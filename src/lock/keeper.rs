@@ -48,10 +48,14 @@ enum Fence {
 
 /// Keeps one lock.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about the tenure")]
 pub struct Keeper {
     tenure: Tenure,
-    /// What the user asked for; declared from the first beat on, up to the last.
+    /// What is declared from the first beat on, up to the last: what the user asked for, or, where
+    /// the lock is not ours alone to keep, what its record declares.
     term: LeaseTerm,
+    /// Whether that is so.
+    follows: bool,
     /// The number of the last beat that was sent, answered or not.
     sent_beat: u64,
     /// The start of the last request that was applied, and the term it declared.
@@ -81,6 +85,7 @@ impl Keeper {
         let next = if tenure.answered { now.plus(tenure.lease.term.period()) } else { now };
         Self {
             term,
+            follows: false,
             sent_beat: tenure.lease.beat,
             renewed: tenure.since,
             renewed_term: tenure.lease.term,
@@ -97,11 +102,19 @@ impl Keeper {
         }
     }
 
-    /// Goes on with a lock that another process of ours kept, or keeps too: what is stored must be
-    /// found out, and the lease counts from when it was last renewed.
+    /// Begins to keep a lock that another process took, and may keep, too: how long the lease is,
+    /// is its to say, and each beat declares what the record that it replaces declares.
     #[must_use]
-    pub fn adopt(tenure: Tenure, term: LeaseTerm, now: Uptime) -> Self {
-        let mut keeper = Self::new(tenure, term, now);
+    pub fn beside(tenure: Tenure, now: Uptime) -> Self {
+        let term = tenure.lease.term;
+        Self { follows: true, ..Self::new(tenure, term, now) }
+    }
+
+    /// Goes on with a lock that another process kept: as [`Self::beside`], but what is stored must
+    /// be found out first. The lease counts from when it was last renewed.
+    #[must_use]
+    pub fn adopt(tenure: Tenure, now: Uptime) -> Self {
+        let mut keeper = Self::beside(tenure, now);
         keeper.version_unknown = true;
         keeper.state = State::Idle { next: now };
         keeper
@@ -336,15 +349,14 @@ impl Keeper {
         }
     }
 
-    /// Another process of ours may beat for the same tenure. No two writes have the same bytes; and
-    /// who declares less than we do is to be believed, since others will take over by that.
+    /// Another process may beat for the same tenure. No two writes have the same bytes; and what
+    /// declares less than we did is to be believed, since others will take over by that.
     fn follow(&mut self, record: &Record) {
         let Some(lease) = record.lease.as_deref().and_then(Lease::parse) else { return };
         self.sent_beat = self.sent_beat.max(lease.beat);
-        if let (LeaseTerm::After(theirs), LeaseTerm::After(ours)) = (lease.term, self.renewed_term)
-            && theirs < ours
-        {
-            self.renewed_term = lease.term;
+        self.renewed_term = self.renewed_term.shorter(lease.term);
+        if self.follows {
+            self.term = lease.term;
         }
     }
 

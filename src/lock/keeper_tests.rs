@@ -330,3 +330,54 @@ fn refused_credentials_are_no_loss_and_said_once_until_they_are_accepted() {
         assert_eq!(keeper.refused_after(), None);
     }
 }
+
+/// As another process of the same tenure left it.
+fn declares(term: LeaseTerm) -> Stored {
+    let lease = Some(Lease { term, beat: 20 }.to_text());
+    let stored = stored("me", "theirs");
+    Stored { record: Record { lease, ..stored.record }, ..stored }
+}
+
+const TERMS: [LeaseTerm; 3] = [LeaseTerm::Never, LeaseTerm::After(TTL), LeaseTerm::After(FIRST)];
+
+fn pairs() -> impl Iterator<Item = (LeaseTerm, LeaseTerm)> {
+    TERMS.into_iter().flat_map(|ours| TERMS.map(|theirs| (ours, theirs)))
+}
+
+#[test]
+fn who_keeps_a_lock_beside_its_holder_declares_what_its_record_declares() {
+    for (found, then) in pairs() {
+        let lease = Lease { term: found, beat: 7 };
+        let beside = Keeper::beside(Tenure { lease, ..tenure(false) }, at(0));
+        let mut adopted = Keeper::adopt(Tenure { lease, ..tenure(true) }, at(0));
+        assert_eq!(adopted.step(at(0), Event::Tick), [Action::Look]);
+        for (mut keeper, event) in
+            [(beside, Event::Tick), (adopted, Event::Looked(Ok(Some(declares(found)))))]
+        {
+            assert_eq!(declared(&keeper.step(at(0), event)), found);
+            let actions = keeper.step(at(10), refused(Some(declares(then))));
+            let (sent, actions) = match actions[..] {
+                // It has just been in a hurry.
+                [] => until_action(&mut keeper, at(10)),
+                _ => (at(10), actions),
+            };
+            assert_eq!(declared(&actions), then, "{found:?}");
+            assert_eq!(keeper.renewed(), (at(0), found.shorter(then)), "not answered yet");
+            assert_eq!(keeper.step(sent, applied("v")), []);
+            assert_eq!(keeper.renewed(), (sent, then));
+        }
+    }
+}
+
+#[test]
+fn a_holder_declares_its_own_lease_and_counts_by_a_shorter_one_that_it_meets() {
+    for (ours, theirs) in pairs() {
+        let mut keeper = Keeper::new(tenure(true), ours, at(0));
+        let now = beat_well(&mut keeper, at(0), "v1");
+        let (sent, _) = until_action(&mut keeper, now);
+        let actions = keeper.step(sent, refused(Some(declares(theirs))));
+        assert_eq!(declared(&actions), ours);
+        assert_eq!(keeper.renewed(), (now, ours.shorter(theirs)), "{ours:?}, {theirs:?}");
+        assert_eq!(keeper.kill_at(), ours.shorter(theirs).fences().map(|(_, at)| now.plus(at)));
+    }
+}

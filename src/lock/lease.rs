@@ -34,6 +34,15 @@ impl LeaseTerm {
         }
     }
 
+    /// The shorter of two.
+    #[must_use]
+    pub fn shorter(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::After(one), Self::After(two)) => Self::After(one.min(two)),
+            (Self::Never, term) | (term, Self::Never) => term,
+        }
+    }
+
     /// The time between two beats: a tenth of the term.
     #[must_use]
     pub fn period(self) -> Duration {

@@ -188,6 +188,9 @@ impl<'a> Attempt<'a> {
             let happening = shell.next(self.machine.deadline(), None).await;
             let event = self.event(shell, happening);
             action = self.machine.step(uptime(), event);
+            if !self.machine.acquire().may_be_ours() {
+                shell.guard.answered(&self.id);
+            }
         };
         // A stop does not wait for what is still out.
         shell.abandon();

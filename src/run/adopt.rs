@@ -1,7 +1,8 @@
 //! Ending a run for a tfwrap that cannot: its guardian does it, or `recover`.
 //!
 //! The locks beat on, the child gets its one interrupt if it had none, is waited for, and killed
-//! when its time is up; then the locks are given back.
+//! when its time is up; then the locks are given back. A lock that an outer run or a `hold` has
+//! beats on as long as the child lives, too: whoever has it may be gone, or cut off.
 
 mod child;
 mod leave;
@@ -66,13 +67,23 @@ pub(crate) async fn adopt(
     let mut fence = None;
     let dir = case.file.as_deref().and_then(Path::parent).map(Path::to_owned);
     dependents::go_on(shell, head, &case.receipt);
-    let own: Vec<_> = case.receipt.locks.iter().filter(|entry| !entry.inherited).collect();
-    let mut ids: Vec<_> = own.iter().map(|entry| entry.id.clone()).collect();
+    let own = || case.receipt.locks.iter().filter(|entry| !entry.inherited);
+    let mut ids: Vec<_> = own().map(|entry| entry.id.clone()).collect();
     // A hold has no child of its own, but others may run under its locks.
     let is_used = head.child.is_some()
         || dir.as_deref().is_some_and(|dir| !dependents::close(shell, dir, &ids));
-    for entry in own {
+    for entry in &case.receipt.locks {
         let tenure = case.tenures.iter().find(|tenure| tenure.id == entry.id);
+        if entry.inherited {
+            let used = tenure.filter(|_| head.child.is_some());
+            if let Some(tenure) = used
+                && let Err(error) = keep(shell, entry, tenure, head, &case.receipt, env).await
+            {
+                cannot_open(shell, entry, &error);
+                fence = fence.into_iter().chain(tenure.kill_at()).min();
+            }
+            continue;
+        }
         let is_lent = head.files.iter().any(|file| file.id == entry.id.0 && !file.door);
         match tenure {
             // Never asked for.
@@ -100,10 +111,13 @@ pub(crate) async fn adopt(
     if adopted.child != Ended::Gone {
         // Nobody beats for them any more, and nobody but whoever ends the child gives them back.
         shell.kept.clear();
-        let own = case.receipt.locks.iter().filter(|entry| !entry.inherited);
-        adopted.left = own.cloned().collect();
+        adopted.left = own().cloned().collect();
         return adopted;
     }
+    // Nothing of ours is under these any more. A beat that is still out meets its own version, or
+    // is refused.
+    shell.kept.retain(|kept| !kept.inherited);
+    shell.forget_news();
     shell.guard.leave_all();
     give_back(shell, dir.as_deref(), &case.receipt, &mut adopted).await;
     for (entry, tenure, until) in landing {
@@ -153,12 +167,13 @@ async fn give_back(
 }
 
 fn cannot_open(shell: &Shell, entry: &Entry, error: &Error) {
+    let finish = || {
+        let command = entry.target.unlock_command(&entry.id);
+        format!("if it is still held, finish with: {command}")
+    };
     shell.say(Notice::Warning {
         message: format!("the lock `{}` (ID {}): {error}", entry.target.url(), entry.id),
-        hint: Some(format!(
-            "if it is still held, finish with: {}",
-            entry.target.unlock_command(&entry.id)
-        )),
+        hint: (!entry.inherited).then(finish),
     });
 }
 
@@ -184,7 +199,7 @@ pub(crate) fn complete(entry: &Entry, receipt: &Receipt, env: &Env) -> LockTarge
     target
 }
 
-/// Keeps a lock that its holder does not any more.
+/// Keeps a lock that its holder does not any more, or somebody below it.
 async fn keep(
     shell: &mut Shell,
     entry: &Entry,
@@ -224,8 +239,12 @@ async fn keep(
         since: known.renewed(),
         answered: true,
     };
-    let keeper = Keeper::adopt(tenure, known.term(), uptime());
-    shell.keep(Kept::new(grant, Some(keeper)));
+    let keeper = Keeper::adopt(tenure, uptime());
+    shell.keep(if entry.inherited {
+        Kept::inherited(grant, keeper)
+    } else {
+        Kept::new(grant, Some(keeper))
+    });
     Ok(())
 }
 

@@ -126,12 +126,22 @@ impl Guard {
         notices
     }
 
-    /// Before a request that may make the lock ours; `unanswered`: so may an earlier one.
+    /// Before a request that may make the lock ours; `unanswered`: so may an earlier one. Whoever
+    /// takes over looks for it, until it is known to be answered.
     pub(crate) fn asked(&mut self, id: &LockId, unanswered: bool) {
         let asked = CaseTenure { unanswered, ..CaseTenure::asked(id) };
         if self.receipt.is_some() && !self.tenures.contains(&asked) {
             self.tenures.retain(|tenure| tenure.id != *id);
             self.tenures.push(asked);
+            self.tell();
+        }
+    }
+
+    /// Every such request was answered, and the lock is not ours: nothing can land.
+    pub(crate) fn answered(&mut self, id: &LockId) {
+        let before = self.tenures.len();
+        self.tenures.retain(|tenure| tenure.granted || tenure.id != *id);
+        if self.tenures.len() < before {
             self.tell();
         }
     }
@@ -220,11 +230,11 @@ impl Guard {
                 let (renewed, term) = keeper.renewed();
                 tenure.renewed = millis(renewed.0);
                 tenure.beat = keeper.sent_beat();
-                if let LeaseTerm::After(ttl) = term {
+                // With the lock gone and leave to go on, the fence protects nothing, whoever has it.
+                let is_spared = self.outlives_loss && keeper.is_lost();
+                if let (LeaseTerm::After(ttl), false) = (term, is_spared) {
                     tenure.ttl = Some(millis(ttl));
                 }
-                // With the lock gone and leave to go on, the fence protects nothing.
-                let is_spared = self.outlives_loss && keeper.is_lost();
                 let at = keeper.kill_at().filter(|_| !is_spared).map(|at| millis(at.0));
                 kill_at = kill_at.into_iter().chain(at).min();
             }

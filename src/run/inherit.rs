@@ -18,8 +18,9 @@ use crate::store::Stored;
 use crate::target::LockTarget;
 
 /// Whether an outer tfwrap holds this lock for us, and under which ID: its register bears one that
-/// we were told. Then the lock is kept here, too, if its lease can end: whoever started the child
-/// beats for it and fences it, whatever becomes of the outer one.
+/// we were told. Then the lock is kept here, too: whoever started the child beats for it and fences
+/// it, whatever becomes of the outer one, and by the lease that its record declares, whatever our
+/// own setting is.
 ///
 /// First the place under the lock, then the receipt, and only then the look that counts: from
 /// there on nobody gives the lock back before we are done.
@@ -74,9 +75,7 @@ pub(super) async fn inherit(
         let why = format!("nothing of it is in `{dir}`, the state directory of this one");
         return Err(turn::refused(under, &why));
     }
-    if let Some(lease) = stored.record.lease.as_deref().and_then(Lease::parse)
-        && context.introduction.term != LeaseTerm::Never
-    {
+    if let Some(lease) = stored.record.lease.as_deref().and_then(Lease::parse) {
         let Stored { record, version } = stored;
         let grant = Grant {
             target: target.clone(),
@@ -86,11 +85,11 @@ pub(super) async fn inherit(
             since,
             left_open: None,
         };
-        // Found by reading, the lease is of unknown age: no child before an answered beat.
-        let tenure =
-            Tenure { id: id.clone(), info: record.info, version, lease, since, answered: false };
-        let keeper = Keeper::new(tenure, context.introduction.term, uptime());
-        shell.keep(Kept::inherited(grant, keeper));
+        // Found by reading, a lease that can end is of unknown age: no child before an answered
+        // beat.
+        let answered = lease.term == LeaseTerm::Never;
+        let tenure = Tenure { id: id.clone(), info: record.info, version, lease, since, answered };
+        shell.keep(Kept::inherited(grant, Keeper::beside(tenure, uptime())));
     }
     Ok(Some(id))
 }

@@ -11,6 +11,7 @@ use nix::sys::signal::{SigSet, Signal};
 use super::session::LAST_WORDS;
 use crate::clock::uptime;
 use crate::env::Env;
+use crate::lock::Uptime;
 use crate::receipt::ReceiptFile;
 use crate::report::{self, Notice, Reporter};
 use crate::run::Shell;
@@ -63,10 +64,12 @@ pub(super) fn run(guardian: Option<&OsString>, env: &Env) -> io::Result<()> {
             ),
         });
         // One at a time acts on a receipt. Whoever else does sees nothing of our child, so it is
-        // soon done, and the child must not wait for it for long.
+        // soon done, and the child must not wait for it for long, nor beyond the end of its lease.
         let mut leave = None;
         if let Some(path) = case.file.clone() {
+            let fence = head.kill_at.map(|at| Uptime(Duration::from_millis(at)));
             let until = uptime().plus(OTHERS);
+            let until = fence.map_or(until, |fence| fence.min(until));
             leave = take_leave(&mut shell, &ReceiptFile::at(path), until).await.ok();
         }
         let adopted = adopt(&mut shell, &head, &ending, env, false).await;

@@ -346,6 +346,29 @@ async fn a_lock_whose_first_write_was_never_answered_is_given_back() {
     }
 }
 
+/// Whose request for the lock was answered: nothing of it can land.
+#[tokio::test]
+async fn the_guardian_of_a_killed_waiter_looks_for_nothing_that_was_answered() {
+    let lock = Lock::new("waiter").await;
+    let mut holder = lock.scene(LOGS_ALL).start().ready();
+    let id = lock.id().await;
+    for no_line in ["false", "true"] {
+        let waiter = lock.scene("exit 0").env("TFWRAP_NO_LINE", no_line);
+        let mut waiter = waiter.options(&["--lease", "15s"]).start();
+        wait_until("a waiter", || waiter.stderr().contains("waiting").then_some(()));
+        let receipts = Receipt::all(&waiter.scene.path(STATE_DIR));
+        let guardian = receipts[0].guardian().expect("a guardian");
+        kill_tfwrap(&mut waiter);
+        let since = uptime();
+        gone("the guardian", guardian);
+        let took = uptime().since(since);
+        assert!(took < Duration::from_secs(10), "it looks for {took:?}");
+    }
+    assert_eq!(lock.id().await, id);
+    holder.signal(Signal::SIGUSR1);
+    assert_eq!(holder.bare_code(), Some(5), "{}", holder.stderr());
+}
+
 fn block_on<T>(work: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.expect("a runtime").block_on(work)

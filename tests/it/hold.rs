@@ -1,6 +1,7 @@
 //! `hold` and `release`: one lock across several commands, whoever is killed in between.
 
 mod asked;
+mod beats;
 mod ends;
 mod turns;
 

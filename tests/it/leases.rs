@@ -264,13 +264,20 @@ async fn whoever_has_a_lost_lock_is_named_and_left_alone() {
     stock.finish().expect_code(0);
 }
 
-async fn with_leave_to_go_on_a_lost_lock_stops_nobody() {
-    let dir = s3_dir("lease/warn").await;
+/// A run that knows that its lock is lost, and has leave to go on.
+async fn without_its_lock(name: &str) -> Running {
+    let dir = s3_dir(name).await;
     let lock = Lock::of(&dir);
     let scene = lock.scene(&dynamodb().url, STUBBORN).options(&["--on-lock-lost", "warn"]);
-    let mut holder = scene.start().ready();
+    let holder = scene.start().ready();
     force_unlock(&dir, &lock.id().await);
     wait_until("word of the loss", || holder.stderr().contains("was lost").then_some(()));
+    holder
+}
+
+async fn with_leave_to_go_on_a_lost_lock_stops_nobody() {
+    let mut holder = without_its_lock("lease/warn").await;
+    let killed = without_its_lock("lease/warn-killed").await;
     // Neither a pause nor the fences mean anything now.
     let child = holder.scene.pid_in("ready");
     holder.signal(Signal::SIGTSTP);
@@ -285,6 +292,13 @@ async fn with_leave_to_go_on_a_lost_lock_stops_nobody() {
     assert_eq!(holder.bare_code(), Some(0), "{}", holder.stderr());
     assert_eq!(holder.scene.count("SIGINT"), 0, "{:?}", holder.scene.log());
     assert_eq!(holder.stderr().matches("tfwrap: warning").count(), 1, "{}", holder.stderr());
+    // Nor do they to its guardian: the child has its interrupt, and its time.
+    let child = killed.scene.pid_in("ready");
+    killed.signal(Signal::SIGKILL);
+    killed.scene.wait_for_log("SIGINT 1");
+    pause(TICK);
+    assert!(!is_gone(child), "{:?}", killed.scene.log());
+    kill(child, Signal::SIGUSR1).expect("the child is there");
 }
 
 /// A fence acts when the last answered beat is so old, which it may be when the store is cut off.

@@ -1,6 +1,7 @@
 //! One tfwrap of the world: the shipped machines, driven as the shell in `run` drives them, the
 //! child between them, and the guardian beside them.
 
+mod below;
 mod drive;
 mod guarded;
 mod views;
@@ -58,6 +59,8 @@ pub(crate) enum End {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Phase {
+    /// It comes under another's lock as soon as that is held.
+    Outside,
     Acquiring(Acquire),
     Held(Held),
     Releasing(Release),
@@ -148,7 +151,11 @@ impl Client {
             hit: false,
             ended: End::Ran,
         };
-        client.begin(moment)?;
+        if client.is_below(moment.config) {
+            client.phase = Phase::Outside;
+        } else {
+            client.begin(moment)?;
+        }
         Ok(client)
     }
 
@@ -159,7 +166,8 @@ impl Client {
     fn id(&self, moment: Moment) -> LockId {
         // The mutation: the second run comes with the ID of the first.
         let run = if moment.config.mutation == Some(Mutation::SameBytes) { 0 } else { self.run };
-        LockId(format!("{}{run}", self.letter()))
+        let letter = if self.is_below(moment.config) { 'a' } else { self.letter() };
+        LockId(format!("{letter}{run}"))
     }
 
     fn info(&self, moment: Moment) -> String {

@@ -30,6 +30,14 @@ pub(crate) enum Mutation {
     GuardianAfresh,
     /// The guardian leaves the child alone for as long as tfwrap is there, if only stopped.
     NoGuardiansFence,
+    /// The guardian is not told that a request was answered.
+    UntoldAnswers,
+    /// The guardian hears of a request only when that was not answered.
+    ToldAfterwards,
+    /// The guardian neither keeps nor fences what another has.
+    GuardianLeavesInherited,
+    /// Nor does tfwrap.
+    LeavesInherited,
 }
 
 /// What the end of tfwrap alone leaves behind.
@@ -45,6 +53,7 @@ pub(crate) enum Crash {
 
 /// One world.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each can be so without the others")]
 pub(crate) struct Config {
     /// The pace of each client's clock, in percent; as many as there are clients.
     pub(crate) rates: Vec<u64>,
@@ -69,6 +78,11 @@ pub(crate) struct Config {
     /// How often a person may force-unlock.
     pub(crate) unlocks: u8,
     pub(crate) crash: Crash,
+    /// Whether the first is a `hold`, which has no child, and the second a command that works under
+    /// its lock. Nothing befalls any other.
+    pub(crate) below: bool,
+    /// Whether that hold and its guardian are killed when the child of the command starts.
+    pub(crate) hold_dies: bool,
     /// Whether a refusal shows what is there.
     pub(crate) shows: bool,
     /// Of the pauses between requests; 0 does not spread them.
@@ -117,6 +131,8 @@ impl Default for Config {
             stock: false,
             unlocks: 0,
             crash: Crash::EndsAll,
+            below: false,
+            hold_dies: false,
             shows: true,
             seed: 0,
             mutation: None,

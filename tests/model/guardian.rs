@@ -49,6 +49,51 @@ fn a_guardian_and_requests_that_go_astray() {
 }
 
 #[test]
+fn a_guardian_that_looks_for_what_was_answered_is_caught() {
+    let mutation = Some(Mutation::UntoldAnswers);
+    let config = Config { kinds: PROCESSES, mutation, ..followed() };
+    is_caught("mutation: answers are not told", &config, &["looks for what was answered"]);
+}
+
+#[test]
+fn a_guardian_that_hears_of_a_request_after_it_is_caught() {
+    let mutation = Some(Mutation::ToldAfterwards);
+    let config = Config { kinds: PROCESSES, mutation, ..followed() };
+    is_caught("mutation: told afterwards", &config, &["I3:"]);
+}
+
+/// A command below a hold of which nobody is left once it is at work; and one who waits.
+fn below(mutation: Option<Mutation>) -> Config {
+    let kinds = Kinds { pauses: deep(), ..PROCESSES };
+    let one = Config { rates: vec![100, 95, 105], runs: vec![1; 3], ..followed() };
+    let one = Config { below: true, hold_dies: true, first_until: 1_600, ..one };
+    Config { faults: 2, kinds, mutation, ..one }
+}
+
+/// Whoever is left of those who have the lock and of those who work under it keeps it, and is
+/// fenced where it cannot.
+#[test]
+fn a_command_below_a_hold_and_its_guardian_keep_the_lock_and_are_fenced() {
+    holds("a command below a hold that dies", &below(None));
+    let faults = if deep() { 2 } else { 1 };
+    holds("a command below a hold", &Config { hold_dies: false, faults, ..below(None) });
+}
+
+#[test]
+fn a_guardian_that_neither_keeps_nor_fences_inherited_locks_is_caught() {
+    let config = below(Some(Mutation::GuardianLeavesInherited));
+    is_caught("mutation: the guardian leaves inherited locks", &config, &BELOW);
+}
+
+#[test]
+fn a_command_that_does_nothing_for_the_lock_above_it_is_caught() {
+    let config = Config { faults: 0, ..below(Some(Mutation::LeavesInherited)) };
+    is_caught("mutation: inherited locks are left", &config, &BELOW);
+}
+
+const BELOW: [&str; 2] = ["under which a child lives", "I1:"];
+
+#[test]
 fn a_guardian_that_counts_afresh_is_caught() {
     let mutation = Some(Mutation::GuardianAfresh);
     let kinds = Kinds { pauses: false, ..PROCESSES };

@@ -5,6 +5,7 @@
 //! | module | is |
 //! | --- | --- |
 //! | `client` | one tfwrap: the machines, driven as the shell in `run` drives them |
+//! | `client::below` | a command below a `hold`, which keeps the lock above it, too: [`Keeper::beside`] |
 //! | `client::guarded` | its guardian: [`Keeper::adopt`] and [`Release`], driven as `run::adopt` does |
 //! | `child` | its child, which outlives both |
 //! | `guardian` | the searches in which tfwrap alone is killed or stopped |
@@ -25,7 +26,8 @@
 //! time within five minutes. A tfwrap may crash with all it started, stand still for a while with
 //! its machine, lose sight of the store (of all of it, or of writes alone), or be stopped by its
 //! user. Or it is killed alone, and its guardian takes over, until that is killed, too; or stopped
-//! alone, and its guardian counts the lease by what it was told after every reply. A person may
+//! alone, and its guardian counts the lease by what it was told after every reply. Or it is a
+//! command below a `hold` that dies, and then it, or its guardian, keeps the lock alone. A person may
 //! remove the lock by its ID. Clocks run within 5 % of each other and have nothing else in common.
 //! Time jumps to the next thing that is due. The lease is the shortest there is, 15 s.
 //!

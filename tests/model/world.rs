@@ -58,6 +58,8 @@ pub(crate) enum Action {
         client: usize,
         long: bool,
     },
+    /// A command comes under the lock of the hold.
+    Enter(usize),
     Crash(usize),
     /// The whole machine stands still.
     Pause(usize, Millis, bool),
@@ -74,7 +76,8 @@ pub(crate) enum Action {
 impl Action {
     /// Whether it is nothing that a quiet world would see.
     pub(crate) fn is_trouble(self) -> bool {
-        !matches!(self, Self::Time | Self::Deliver(_) | Self::Start { .. } | Self::Stock)
+        use Action::{Deliver, Enter, Start, Stock, Time};
+        !matches!(self, Time | Deliver(_) | Start { .. } | Enter(_) | Stock)
     }
 }
 
@@ -191,6 +194,11 @@ impl World {
                 let moment = self.moment(config);
                 self.clients[client].start(moment, long);
             }
+            Action::Enter(index) => {
+                let moment = self.moment(config);
+                let stored = self.register.clone().expect("it is held");
+                self.clients[index].enter(moment, stored)?;
+            }
             Action::Crash(index) => {
                 self.faults -= 1;
                 let moment = self.moment(config);
@@ -233,12 +241,33 @@ impl World {
                 self.clients.iter_mut().for_each(|client| client.hit = true);
             }
         }
+        self.settle_hold(config)?;
         for index in 0..self.clients.len() {
             if let Some(request) = self.clients[index].abandoned.take() {
                 self.wander(index, request);
             }
         }
         self.check(config)
+    }
+
+    /// A hold ends with whoever works under it, and nobody comes under one that is gone.
+    fn settle_hold(&mut self, config: &Config) -> Checked {
+        if !config.below {
+            return Ok(());
+        }
+        let moment = self.moment(config);
+        let [hold, below, ..] = &mut self.clients[..] else { return Ok(()) };
+        if config.hold_dies && below.child_lives() && !hold.is_over() {
+            // A beat of its that is out would be refused, or be one more.
+            let _lost = hold.crash(moment)?;
+        }
+        if below.is_outside() && hold.is_over() {
+            below.stay_outside();
+        }
+        if below.is_over() && hold.is_open(config) && !hold.is_paused() {
+            hold.let_go(moment)?;
+        }
+        Ok(())
     }
 
     fn pass(&mut self, config: &Config) -> Checked {

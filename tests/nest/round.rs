@@ -31,9 +31,8 @@ const SETTINGS: [(&str, &str); 4] = [
 ];
 /// Reached only when something does not end. Some commands wait one after the other.
 const PATIENCE: Duration = Duration::from_secs(100);
-/// How long what is left may go on: a grace, a longest hold, the minute for which a guardian looks for
-/// what a killed waiter may have asked for, and what a busy machine adds.
-const QUIET: Duration = Duration::from_secs(80);
+/// How long what is left may go on: a grace, a longest hold, and what a busy machine adds.
+const QUIET: Duration = Duration::from_secs(40);
 const LOOK: Duration = Duration::from_millis(20);
 
 /// A signal to some member.

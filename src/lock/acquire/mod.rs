@@ -93,8 +93,8 @@ enum State {
     Looking { settling: bool, sent: Uptime },
     /// Asleep until `next`, then `then`.
     Waiting { next: Uptime, then: Next },
-    /// Over.
-    Ended,
+    /// Over. `ours`: with the lock in hand.
+    Ended { ours: bool },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -219,7 +219,7 @@ impl Acquire {
         match self.state {
             State::Waiting { next, .. } => Some(next),
             State::Taking { .. } | State::Looking { .. } => self.leaves_at(),
-            State::New | State::Ended => None,
+            State::New | State::Ended { .. } => None,
         }
     }
 
@@ -263,6 +263,14 @@ impl Acquire {
     #[must_use]
     pub fn may_still_appear(&self) -> bool {
         self.unanswered > 0
+    }
+
+    /// Whether our record is in the register, or may get there: it was granted, or a create of ours
+    /// is out, or was never answered.
+    #[must_use]
+    pub fn may_be_ours(&self) -> bool {
+        self.may_still_appear()
+            || matches!(self.state, State::Taking { .. } | State::Ended { ours: true })
     }
 
     /// How that create was answered, of several at the worst.
@@ -371,7 +379,8 @@ impl Acquire {
         if event == Event::Stop {
             self.stops(now);
         }
-        if self.state != State::Ended && self.leaves_at().is_some_and(|at| now >= at) {
+        let is_over = matches!(self.state, State::Ended { .. });
+        if !is_over && self.leaves_at().is_some_and(|at| now >= at) {
             return self.break_off();
         }
         match (self.state.clone(), event) {

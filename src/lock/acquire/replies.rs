@@ -23,7 +23,8 @@ impl Acquire {
     }
 
     pub(super) fn end(&mut self, outcome: Outcome) -> Action {
-        self.state = State::Ended;
+        let ours = matches!(outcome, Outcome::Granted(_) | Outcome::Stopped { held: Some(_) });
+        self.state = State::Ended { ours };
         Action::Done(outcome)
     }
 

@@ -24,7 +24,7 @@ pub(crate) struct Case {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct CaseTenure {
     pub(crate) id: LockId,
-    /// Whether it is ours; otherwise a request that would make it ours may be out.
+    /// Whether it is ours; otherwise a request that may make it ours is out, or was never answered.
     pub(crate) granted: bool,
     /// The start of the last request that renewed the lease, in milliseconds of the boot-time
     /// clock.

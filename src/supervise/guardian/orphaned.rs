@@ -23,6 +23,8 @@ use super::{NAME, TAKE_OVER};
 use crate::lock::Uptime;
 use crate::receipt::ReceiptFile;
 use crate::supervise::detached::THIS_PROGRAM;
+use crate::supervise::ending::{Action, Beginning, Ending, Event, Why};
+use crate::supervise::orphans::Orphans;
 
 /// How often the child and the worker are looked at, in milliseconds.
 const LOOK_MS: u8 = 50;
@@ -45,6 +47,8 @@ pub(super) struct Orphaned {
     /// Open for as long as this process lives.
     lent: Vec<(LentFile, OwnedFd)>,
     since: Uptime,
+    /// How the child is ended from here, while there is no worker.
+    ending: Option<Ending>,
 }
 
 impl Orphaned {
@@ -54,7 +58,7 @@ impl Orphaned {
         lent: Vec<(LentFile, OwnedFd)>,
         since: Uptime,
     ) -> Self {
-        Self { head, rest, lent, since }
+        Self { head, rest, lent, since, ending: None }
     }
 
     /// Returns when all is done.
@@ -78,8 +82,7 @@ impl Orphaned {
                 }
             } else {
                 if failures > 0 {
-                    self.interrupt(now);
-                    self.kill(now);
+                    self.act(now);
                 }
                 if now >= retry_at {
                     worker = self
@@ -92,7 +95,9 @@ impl Orphaned {
                             }
                         })
                         .ok();
-                    if worker.is_none() {
+                    if worker.is_some() {
+                        self.ending = None;
+                    } else {
                         (failures, retry_at) = (failures + 1, now.plus(pause));
                         pause = (pause * 2).min(LONGEST_RETRY);
                     }
@@ -110,36 +115,55 @@ impl Orphaned {
         self.head.child.is_none_or(|child| child.are_gone())
     }
 
-    /// Asks the child to end, unless it was asked. Without a descriptor to look for Terraform with,
-    /// its group is told.
-    fn interrupt(&mut self, now: Uptime) {
+    /// Ends the child in the place of a worker, as that would. What the last one did counts.
+    fn act(&mut self, now: Uptime) {
         let Some(child) = self.head.child.filter(|child| !child.are_gone()) else { return };
-        let receipt = self.head.receipt.clone().map(ReceiptFile::at);
-        let mut written = receipt.as_ref().and_then(|file| file.read().ok());
-        // What a worker did before it failed.
-        let known =
-            self.head.interrupts.max(written.as_ref().map_or(Interrupts::None, |it| it.interrupts));
-        let is_due = match known {
-            Interrupts::None => true,
-            // Whether it got one is not known. A second one costs it its state; so does none. By
-            // then a child that got one has had its time.
-            Interrupts::Maybe => now >= self.since.plus(grace(&self.head) / 2),
-            Interrupts::Sent => false,
-        };
-        if !is_due {
-            return;
-        }
-        let mut note = |interrupts| {
-            if let (Some(file), Some(receipt)) = (&receipt, &mut written) {
-                receipt.interrupts = interrupts;
-                // A disk that is full keeps nobody from being told.
-                drop(file.write(receipt));
+        let mut ending = self.ending.take().unwrap_or_else(|| Ending::begin(self.known(now), now));
+        let actions = ending.step(now, Event::Tick);
+        self.ending = Some(ending);
+        for action in actions {
+            match action {
+                Action::Note(interrupts) => self.note_interrupts(interrupts),
+                Action::Interrupt => self.interrupt(child),
+                Action::Kill(why) => self.kill(child, why),
+                // Nobody asks that of us while the child lives.
+                Action::Release | Action::Leave => {}
             }
-        };
-        note(Interrupts::Maybe);
+        }
+    }
+
+    fn known(&self, now: Uptime) -> Beginning {
+        // What a worker did before it failed.
+        let written = self.receipt().and_then(|file| file.read().ok());
+        let written = written.map_or(Interrupts::None, |receipt| receipt.interrupts);
+        let grace = Duration::from_millis(self.head.grace);
+        Beginning {
+            interrupts: self.head.interrupts.max(written),
+            killed: self.head.killed,
+            grace: grace.saturating_sub(now.since(self.since)),
+            fence: self.head.kill_at.map(|at| Uptime(Duration::from_millis(at))),
+            is_left_at_last: false,
+        }
+    }
+
+    fn receipt(&self) -> Option<ReceiptFile> {
+        self.head.receipt.clone().map(ReceiptFile::at)
+    }
+
+    fn note_interrupts(&mut self, interrupts: Interrupts) {
+        self.head.interrupts = interrupts;
+        if let Some(file) = self.receipt()
+            && let Ok(mut receipt) = file.read()
+        {
+            receipt.interrupts = interrupts;
+            // A disk that is full keeps nobody from being told.
+            drop(file.write(&receipt));
+        }
+    }
+
+    /// Without a descriptor to look for Terraform with, its group is told.
+    fn interrupt(&self, child: Orphans) {
         let told = child.interrupt();
-        self.head.interrupts = Interrupts::Sent;
-        note(Interrupts::Sent);
         // One that was stopped could not end. What it has been sent already stays.
         let _refused_alike = child.signal(Signal::SIGCONT);
         let pid = child.leader.pid;
@@ -149,28 +173,24 @@ impl Orphaned {
         });
     }
 
-    fn kill(&mut self, now: Uptime) {
-        let Some(child) = self.head.child else { return };
-        let is_fenced = self.head.kill_at.is_some_and(|at| now.0.as_millis() >= u128::from(at));
-        let is_late = now >= self.since.plus(grace(&self.head));
-        if self.head.killed || !(is_fenced || is_late) || child.are_gone() {
-            return;
-        }
-        if child.signal(Signal::SIGKILL).is_ok() {
-            self.head.killed = true;
-            let why = if is_fenced {
-                "the lease of its lock is about to end"
-            } else {
-                "its time is over"
-            };
-            self.note(&format!("killed the child, process {}: {why}", child.leader.pid));
-        }
+    fn kill(&mut self, child: Orphans, why: Why) {
+        let killed = child.signal(Signal::SIGKILL);
+        self.head.killed = true;
+        let pid = child.leader.pid;
+        let why = match why {
+            Why::LeaseEnds => "the lease of its lock is about to end",
+            Why::Late => "its time is over",
+        };
+        self.note(&match killed {
+            Ok(()) => format!("killed the child, process {pid}: {why}"),
+            Err(error) => format!("the child, process {pid}, could not be killed: {error}"),
+        });
     }
 
     /// Leaves a line for whoever comes for the receipt. Where that cannot be, nobody is told.
     fn note(&self, what: &str) {
-        if let Some(path) = &self.head.receipt
-            && let Ok(mut log) = ReceiptFile::at(path.clone()).open_log()
+        if let Some(file) = self.receipt()
+            && let Ok(mut log) = file.open_log()
         {
             let _untold = writeln!(log, "tfwrap: {what}");
         }
@@ -192,8 +212,7 @@ impl Orphaned {
         // so.
         let mut command = Command::new(THIS_PROGRAM);
         command.arg0(NAME).arg(TAKE_OVER).arg(getpid().to_string()).stdin(reader);
-        let receipt = self.head.receipt.clone().map(ReceiptFile::at);
-        if let Some(Ok(log)) = receipt.map(|file| file.open_log()) {
+        if let Some(Ok(log)) = self.receipt().map(|file| file.open_log()) {
             command.stderr(log);
         }
         let mut worker = command.spawn()?;
@@ -225,8 +244,4 @@ fn hand_over(mut pipe: io::PipeWriter, mut case: &[u8]) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-fn grace(head: &Head) -> Duration {
-    Duration::from_millis(head.grace)
 }

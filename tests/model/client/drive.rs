@@ -22,6 +22,7 @@ const CONFIRM: Millis = 40_000;
 
 impl Client {
     pub(super) fn acquiring(&mut self, moment: Moment, action: acquire::Action) -> Checked {
+        self.note_answer(moment);
         let lease = Lease { term: LeaseTerm::After(SHORTEST).first(), beat: 0 };
         let record = Record { info: Some(self.info(moment)), lease: Some(lease.to_text()) };
         let outcome = match action {
@@ -59,7 +60,7 @@ impl Client {
         let (id, info) = (self.id(moment), Some(self.info(moment)));
         let tenure = Tenure { id, info, version, lease, since, answered };
         let keeper = Keeper::new(tenure, LeaseTerm::After(SHORTEST), now);
-        let (over, confirm_by) = (end == End::Stopped, moment.now + CONFIRM);
+        let (over, confirm_by) = (end == End::Stopped, self.confirm_by(moment));
         self.phase = Phase::Held(Held { keeper, child: None, confirm_by, over });
         self.tell(moment);
         self.tick(moment)?;
@@ -76,10 +77,16 @@ impl Client {
         }
     }
 
+    /// How long it waits for its lock to be confirmed. A hold starts nothing.
+    pub(super) fn confirm_by(&self, moment: Moment) -> Millis {
+        if self.is_hold(moment.config) { Millis::MAX } else { moment.now + CONFIRM }
+    }
+
     /// Whether nothing but a decision keeps the child from starting.
     pub(crate) fn can_start(&self, moment: Moment) -> bool {
         let now = self.clock(moment.config, moment.now);
         self.paused.is_none()
+            && !self.is_hold(moment.config)
             && matches!(&self.phase, Phase::Held(Held { keeper, child: None, over: false, .. })
                 if keeper.may_start(now))
     }
@@ -103,7 +110,10 @@ impl Client {
             return Ok(());
         };
         let is_tick = event == keeper::Event::Tick;
-        let actions = keeper.step(now, event);
+        let mut actions = keeper.step(now, event);
+        if self.is_mute(moment.config) {
+            actions.clear();
+        }
         if !is_tick {
             self.tell(moment);
         }
@@ -178,7 +188,7 @@ impl Client {
         if !held.over || self.pending.is_some() {
             return Ok(());
         }
-        if held.keeper.lost_to().is_some() {
+        if held.keeper.lost_to().is_some() || self.is_below(moment.config) {
             return self.run_is_over(moment, false);
         }
         let (id, version) = (held.keeper.id().clone(), held.keeper.version().cloned());
@@ -259,7 +269,7 @@ impl Client {
     }
 
     /// Nobody waits for its answer any more: a write that may be done all the same.
-    fn still_on_its_way(&mut self) -> Option<Request> {
+    pub(super) fn still_on_its_way(&mut self) -> Option<Request> {
         let on_its_way = self.pending.take().filter(|it| !matches!(it.way, Way::Answered(..)));
         on_its_way.map(|it| it.request).filter(|it| *it != Request::Read)
     }
@@ -267,7 +277,7 @@ impl Client {
     /// It is gone. What it sent is not; that is returned.
     pub(crate) fn crash(&mut self, moment: Moment) -> Result<Option<Request>, String> {
         let wanders = self.still_on_its_way();
-        if moment.config.crash == Crash::IsFollowed && !self.crashed {
+        if self.is_followed(moment.config) && !self.crashed {
             self.crashed = true;
             self.take_over(moment)?;
             return Ok(wanders);

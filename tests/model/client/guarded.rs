@@ -8,7 +8,7 @@ use tfwrap::lock::Uptime;
 use tfwrap::lock::acquire::FIRST_CONTACT;
 use tfwrap::lock::jitter::Jitter;
 use tfwrap::lock::keeper::{Keeper, News, Tenure};
-use tfwrap::lock::lease::{Lease, LeaseTerm, SHORTEST};
+use tfwrap::lock::lease::{Lease, LeaseTerm};
 use tfwrap::lock::release::{self, Release};
 use tfwrap::store::{RecordVersion, StoreError, Stored};
 use tfwrap::supervise::ending::{Action, Beginning, Ending, Event};
@@ -113,16 +113,34 @@ impl Client {
     /// Before a request that may make the lock ours.
     pub(super) fn note_request(&mut self, moment: Moment, request: &Request) {
         if moment.config.crash == Crash::IsFollowed
+            && moment.config.mutation != Some(Mutation::ToldAfterwards)
             && let (Phase::Acquiring(machine), Request::Write(..)) = (&self.phase, request)
         {
             self.case = Case::Asked { unanswered: machine.may_still_appear() };
         }
     }
 
+    /// After an answer.
+    pub(super) fn note_answer(&mut self, moment: Moment) {
+        let Phase::Acquiring(machine) = &self.phase else { return };
+        let mutation = moment.config.mutation;
+        if !machine.may_be_ours() && mutation != Some(Mutation::UntoldAnswers) {
+            self.case = Case::Nothing;
+        } else if machine.may_still_appear() && mutation == Some(Mutation::ToldAfterwards) {
+            self.case = Case::Asked { unanswered: true };
+        }
+    }
+
+    /// Whether the guardian looks for what cannot land.
+    fn looks_in_vain(&self) -> bool {
+        let Phase::Acquiring(machine) = &self.phase else { return false };
+        matches!(self.case, Case::Asked { .. }) && !machine.may_be_ours()
+    }
+
     /// Tells the guardian what the keeper knows.
     pub(super) fn tell(&mut self, moment: Moment) {
         let Phase::Held(Held { keeper, .. }) = &self.phase else { return };
-        if moment.config.crash != Crash::IsFollowed {
+        if moment.config.crash != Crash::IsFollowed || self.is_mute(moment.config) {
             return;
         }
         let (renewed, term) = keeper.renewed();
@@ -167,6 +185,9 @@ impl Client {
         let now = self.clock(moment.config, moment.now);
         self.hit = true;
         self.paused = None;
+        if self.looks_in_vain() {
+            return Err("the guardian looks for what was answered".to_owned());
+        }
         let child = match &mut self.phase {
             Phase::Held(Held { child, over: false, .. }) => child.take(),
             _ => None,
@@ -183,7 +204,13 @@ impl Client {
                 (renewed, term, beat)
             }
         };
-        let Some(child) = child else { return self.catch(moment, self.landing.unwrap_or(now)) };
+        let Some(child) = child else {
+            return if self.is_below(moment.config) {
+                self.run_is_over(moment, false)
+            } else {
+                self.catch(moment, self.landing.unwrap_or(now))
+            };
+        };
         // The mutation: it forgets what it was told.
         let afresh = moment.config.mutation == Some(Mutation::GuardianAfresh);
         let tenure = Tenure {
@@ -202,7 +229,7 @@ impl Client {
             is_left_at_last: false,
         };
         self.phase = Phase::Ending(Ward {
-            keeper: Keeper::adopt(tenure, LeaseTerm::After(SHORTEST), now),
+            keeper: Keeper::adopt(tenure, now),
             ending: Ending::begin(known, now),
             over: false,
             body: child.body,
@@ -223,6 +250,12 @@ impl Client {
         let now = self.clock(moment.config, moment.now);
         let Phase::Ending(ward) = &mut self.phase else { return Ok(()) };
         ward.step(now, moment.now, Event::Tick)?;
+        if ward.over && self.is_below(moment.config) {
+            // Nobody waits for a beat of another's lock.
+            self.abandoned = self.still_on_its_way();
+            return self.run_is_over(moment, false);
+        }
+        let Phase::Ending(ward) = &self.phase else { return Ok(()) };
         if !ward.over || self.pending.is_some() {
             return Ok(());
         }

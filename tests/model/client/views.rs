@@ -110,7 +110,7 @@ impl Client {
                 deadlines.chain(ward.body.wake()).min()
             }
             Phase::Catching(catch) => catch.next.map(soon),
-            Phase::Over(_) | Phase::Crashed { .. } => None,
+            Phase::Outside | Phase::Over(_) | Phase::Crashed { .. } => None,
         };
         let pending = self.pending.as_ref().and_then(|pending| match &pending.way {
             Way::Arrives(at) | Way::Answered(at, _) => Some(*at),

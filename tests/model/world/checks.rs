@@ -14,8 +14,12 @@ impl World {
         let Some(current) = &self.register else { return Ok(()) };
         let (id, whose, run) = self.owner(config, current);
         let by = self.clients[index].letter();
-        if whose == index {
+        let below = self.clients.iter().find(|it| it.is_below(config) && whose == 0);
+        if whose == index || below.is_some_and(|below| below.index == index) {
             return Ok(());
+        }
+        if below.is_some_and(|below| below.child_lives() && !below.stands_still()) {
+            return Err(format!("{by} takes over the record {id}, under which a child lives"));
         }
         if matches!(request, Request::Remove(_)) {
             return Err(format!("I2: {by} removes the record {id}"));

@@ -1,5 +1,7 @@
 //! All that may happen next.
 
+use tfwrap::lock::LockId;
+
 use super::{Action, Fault, World};
 use crate::client::{Client, Outage};
 use crate::config::{Config, Crash, Millis};
@@ -42,6 +44,10 @@ impl World {
                 actions.push(Action::Start { client: client.index, long: true });
             }
         }
+        if self.may_enter(config) {
+            urgent = true;
+            actions.push(Action::Enter(1));
+        }
         for client in self.clients.iter().filter(|it| quiet.is_none_or(|quiet| quiet == it.index)) {
             let index = client.index;
             let Some(pending) = &client.pending else { continue };
@@ -55,7 +61,8 @@ impl World {
                     faults_of(&pending.request, index, &mut actions);
                 }
                 // Only its requests show it.
-                if config.kinds.outages && client.outage.is_none() {
+                let spared = is_spared(client, config) || client.outage.is_some();
+                if config.kinds.outages && !spared {
                     actions.extend(OUTAGES.map(|(kind, lasts)| Action::Outage(index, kind, lasts)));
                 }
                 troubles_of(client, config, &mut actions);
@@ -85,6 +92,13 @@ impl World {
         actions
     }
 
+    fn may_enter(&self, config: &Config) -> bool {
+        let [hold, below, ..] = &self.clients[..] else { return false };
+        let id = LockId("a0".to_owned());
+        let is_held = self.register.as_ref().is_some_and(|it| it.record.is_held_by(&id));
+        config.below && below.is_outside() && hold.is_open(config) && is_held
+    }
+
     /// The first of the clients that read, where all that have sent something do.
     fn quiet_reader(&self) -> Option<usize> {
         let mut first = None;
@@ -105,6 +119,10 @@ impl World {
     }
 }
 
+fn is_spared(client: &Client, config: &Config) -> bool {
+    config.below && !client.is_hold(config) && !client.is_below(config)
+}
+
 fn faults_of(request: &Request, index: usize, actions: &mut Vec<Action>) {
     let faults: &[Fault] = match request {
         Request::Read => &[Fault::Dropped, Fault::Slow, Fault::SlowReply],
@@ -122,6 +140,9 @@ fn faults_of(request: &Request, index: usize, actions: &mut Vec<Action>) {
 
 fn troubles_of(client: &Client, config: &Config, actions: &mut Vec<Action>) {
     let index = client.index;
+    if is_spared(client, config) {
+        return;
+    }
     let followed = config.crash == Crash::IsFollowed;
     // On a machine that stands still nobody takes over.
     if config.kinds.crashes && !(followed && client.stands_still()) {

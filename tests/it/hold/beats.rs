@@ -1,0 +1,140 @@
+//! Who keeps the lock of a hold when its keeper cannot: whoever works under it, dead or alive, and by
+//! the lease that the record declares.
+
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tfwrap::lock::lease::LeaseTerm;
+
+use super::{Holding, in_scene};
+use crate::aftermath::{Lock, Receipt, STATE_DIR, TTL, kill_dead};
+use crate::harness::{Running, pause};
+use crate::proxy::{Fault, Proxy, Rule};
+use crate::servers::dynamodb;
+use crate::wrapped::{LOGS_ALL, Scene, is_gone, uptime, wait_until};
+
+const STUBBORN: &str = "log @/log; on SIGINT log; ignore SIGTERM; ready @/ready; wait";
+
+/// How long it may take to end: longer than the lease of its lock.
+const GRACE: Duration = Duration::from_secs(20);
+
+/// Each case takes as long as a lease does, so they are played side by side.
+fn side_by_side<T: Copy + Sync>(cases: &[T], play: impl Fn(T) + Sync) {
+    std::thread::scope(|scope| {
+        for case in cases {
+            scope.spawn(|| play(*case));
+        }
+    });
+}
+
+fn block_on<T>(work: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime").block_on(work)
+}
+
+/// Both at once: neither may end what the other began.
+#[track_caller]
+fn kill_with_its_guardian(runner: Pid, guardian: Pid) {
+    kill(runner, Signal::SIGSTOP).expect("it is there");
+    kill_dead(guardian);
+    kill(runner, Signal::SIGKILL).expect("it is there");
+}
+
+#[track_caller]
+fn guardian_of_command(scene: &Scene) -> Pid {
+    let all = || Receipt::all(&scene.path(STATE_DIR)).into_iter();
+    wait_until("its guardian", || all().find(|it| !it.is_hold())?.guardian())
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Left {
+    /// Its guardian, which reaches the store.
+    Guardian,
+    /// Its guardian, cut off.
+    CutOff,
+    /// Nobody: the negative control.
+    Nobody,
+}
+
+/// A killed command below a hold of which nobody is left, and somebody who waits: the lock is not
+/// taken over under what the command has left.
+#[test]
+fn a_killed_commands_terraform_is_gone_before_anybody_takes_the_lock_above_it_over() {
+    side_by_side(&[Left::Guardian, Left::CutOff, Left::Nobody], |left| {
+        let lock = block_on(Lock::new(&format!("left-{left:?}")));
+        let proxy = Proxy::before(&dynamodb().url);
+        let scene = lock.scene_at(proxy.url(), STUBBORN);
+        let scene = scene.env("TFWRAP_ORPHAN_GRACE", &format!("{}s", GRACE.as_secs()));
+        let hold = Holding::begin(&scene, &["--lease", "15s"]);
+        let apply = hold.apply(&scene);
+        let child = scene.pid_in("ready");
+        let id = block_on(lock.id());
+        let mut next = lock.scene("exit 0").options(&["--lease", "15s"]).start();
+        wait_until("a waiter", || next.stderr().contains("waiting").then_some(()));
+
+        kill_with_its_guardian(hold.keeper, hold.guardian);
+        if left == Left::Nobody {
+            kill_with_its_guardian(apply.pid(), guardian_of_command(&scene));
+        } else {
+            apply.signal(Signal::SIGKILL);
+        }
+        let since = uptime();
+        if left == Left::CutOff {
+            proxy.plan([Rule::all(Fault::Hold)]);
+        }
+        let mut under_another = false;
+        while !is_gone(child) && uptime().since(since) < GRACE * 2 {
+            // It may end between these two.
+            let other = block_on(lock.id()) != id;
+            if other && !is_gone(child) {
+                under_another = true;
+                break;
+            }
+            pause(Duration::from_millis(10));
+        }
+        let took = uptime().since(since);
+        assert_eq!(under_another, left == Left::Nobody, "{left:?}, after {took:?}");
+        if left != Left::Guardian {
+            assert_eq!(next.bare_code(), Some(0), "{}", next.stderr());
+            assert!(next.stderr().contains("took over"), "{}", next.stderr());
+        }
+        match left {
+            Left::Guardian => assert!(took > GRACE * 9 / 10, "{took:?}"),
+            Left::CutOff => assert!(took < TTL, "{took:?}"),
+            Left::Nobody => kill(child, Signal::SIGKILL).expect("it is there"),
+        }
+        // Its streams are the child's, too.
+        drop(apply.finish());
+        let interrupts = usize::from(left != Left::Nobody);
+        assert_eq!(scene.count("SIGINT"), interrupts, "{left:?}: {:?}", scene.log());
+    });
+}
+
+/// Its own setting is for locks that it takes itself.
+#[test]
+fn a_command_keeps_the_lock_above_it_as_its_record_declares_whatever_its_own_lease() {
+    let never = ("never", LeaseTerm::Never);
+    let short = ("15s", LeaseTerm::After(TTL));
+    side_by_side(&[(short, "never"), (short, "10m"), (never, "15s")], |((lease, term), own)| {
+        let lock = block_on(Lock::new(&format!("lease-{lease}-{own}")));
+        let scene = lock.scene(LOGS_ALL);
+        let hold = Holding::begin(&scene, &["--lease", lease]);
+        let mut env = hold.env.clone();
+        env.push(("TFWRAP_LEASE".to_owned(), own.to_owned()));
+        let terraform = hold.path.join("terraform").display().to_string();
+        let apply = Running::start(&mut in_scene(&scene, &env, &[&terraform, "apply"]));
+        let child = scene.pid_in("ready");
+        let declared = || block_on(lock.lease()).expect("a lease");
+        // The first write declares a minute at most.
+        wait_until("the full lease", || (declared().term == term).then_some(()));
+        kill_with_its_guardian(hold.keeper, hold.guardian);
+        let first = declared();
+        assert_eq!(first.term, term);
+        let on = wait_until("beats", || Some(declared()).filter(|it| it.beat > first.beat + 1));
+        assert_eq!(on.term, term, "{lease}, {own}");
+        kill(child, Signal::SIGUSR1).expect("the child is there");
+        apply.finish().expect_code(5);
+        assert_eq!(declared().term, term);
+    });
+}
