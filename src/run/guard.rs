@@ -245,34 +245,45 @@ impl Guard {
 
     /// A child is about to be started: from here on nobody may believe that there is none because
     /// the receipt names none. The guardian hears of it from the child itself.
-    pub(crate) fn child_starts(&mut self) -> Vec<Notice> {
+    ///
+    /// # Errors
+    /// Somebody would. Then it must not be started.
+    pub(crate) fn child_starts(&mut self) -> Result<Vec<Notice>, Error> {
         if let Some(receipt) = &mut self.receipt {
             (receipt.child, receipt.is_starting) = (None, true);
         }
-        self.write()
+        let notices = self.write_or_withdraw();
+        let expected = self.expect_no_stale_receipt();
+        if let (Err(_), Some(receipt)) = (&expected, &mut self.receipt) {
+            receipt.is_starting = false;
+        }
+        expected.map(|()| notices)
     }
 
     /// The child runs.
     pub(crate) fn child_runs(&mut self, child: Option<Orphans>) -> Vec<Notice> {
-        self.head.child = child;
         self.head.interrupts = Interrupts::None;
         if let Some(receipt) = &mut self.receipt {
-            (receipt.child, receipt.is_starting) = (child, false);
             receipt.interrupts = Interrupts::None;
             receipt.is_stopping = false;
+        }
+        self.child_is(child)
+    }
+
+    /// The child has ended, and no request of its is in flight any more. What lives on of its group
+    /// it has left on purpose: whoever takes over leaves it alone, and does not wait.
+    pub(crate) fn child_is_gone(&mut self) -> Vec<Notice> {
+        self.child_is(None)
+    }
+
+    fn child_is(&mut self, child: Option<Orphans>) -> Vec<Notice> {
+        self.head.child = child;
+        if let Some(receipt) = &mut self.receipt {
+            (receipt.child, receipt.is_starting) = (child, false);
         }
         let notices = self.write();
         self.tell();
         notices
-    }
-
-    /// Nothing of the child lives any more, or it could not be started. Whoever takes over sees
-    /// that, so nobody is told.
-    pub(crate) fn child_is_gone(&mut self) {
-        self.head.child = None;
-        if let Some(receipt) = &mut self.receipt {
-            (receipt.child, receipt.is_starting) = (None, false);
-        }
     }
 
     /// The receipt stays when all is given back, with what was said and nobody heard.
