@@ -146,16 +146,6 @@ impl Receipt {
     }
 }
 
-impl Receipt {
-    /// Whether it could be written, and read again.
-    ///
-    /// # Errors
-    /// How long it is.
-    pub fn fits(&self) -> io::Result<()> {
-        text_of(self).map(|_| ())
-    }
-}
-
 fn not_known() -> Interrupts {
     Interrupts::Maybe
 }

@@ -33,8 +33,10 @@ pub(crate) struct Child {
     body: Body,
     /// Whether tfwrap knows that it ended, which it may not while it is stopped.
     reaped: bool,
-    /// Whether the guardian killed it; nothing else tells tfwrap how it ended.
+    /// Whether the guardian killed it.
     killed: bool,
+    /// Whether somebody else did; tfwrap sees that, and its guardian does not.
+    killed_by_others: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -113,6 +115,8 @@ pub(crate) struct Client {
     crashed: bool,
     /// What the acquire said about that when it ended.
     may_appear: bool,
+    /// Until when a request of its child's, which somebody killed, may still be in flight.
+    in_flight: Option<Millis>,
     /// Whether it was hit by something that costs it its turn.
     pub(crate) hit: bool,
     ended: End,
@@ -145,6 +149,7 @@ impl Client {
             landing: None,
             crashed: false,
             may_appear: false,
+            in_flight: None,
             hit: false,
             ended: End::Ran,
         };
@@ -221,6 +226,7 @@ impl Client {
     /// Time went on.
     pub(crate) fn passed(&mut self, moment: Moment) -> Checked {
         self.asked = 0;
+        self.in_flight = self.in_flight.filter(|until| *until > moment.now);
         if self.outage.is_some_and(|(_, until)| until <= moment.now) {
             self.outage = None;
         }
@@ -292,8 +298,8 @@ impl Client {
             }
             Some(child) if !child.body.alive && !child.reaped => {
                 child.reaped = true;
-                let status =
-                    if child.killed { ChildStatus::Signaled(9) } else { ChildStatus::Exited(0) };
+                let killed = child.killed || child.killed_by_others;
+                let status = if killed { ChildStatus::Signaled(9) } else { ChildStatus::Exited(0) };
                 self.supervise(moment, Event::ChildExited { status, rest: Rest::Gone })
             }
             Some(child) if child.supervisor.deadline().is_some_and(|at| at <= now) => {

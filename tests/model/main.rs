@@ -25,7 +25,8 @@
 //! time within five minutes. A tfwrap may crash with all it started, stand still for a while with
 //! its machine, lose sight of the store (of all of it, or of writes alone), or be stopped by its
 //! user. Or it is killed alone, and its guardian takes over, until that is killed, too; or stopped
-//! alone, and its guardian counts the lease by what it was told after every reply. A person may
+//! alone, and its guardian counts the lease by what it was told after every reply. Or somebody kills
+//! a child, alone or with its tfwrap, and what it has sent arrives up to 1.9 s later. A person may
 //! remove the lock by its ID. Clocks run within 5 % of each other and have nothing else in common.
 //! Time jumps to the next thing that is due. The lease is the shortest there is, 15 s.
 //!

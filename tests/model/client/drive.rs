@@ -17,6 +17,11 @@ use crate::child::Body;
 use crate::config::{Config, Crash, Millis, Mutation};
 use crate::request::{Request, Way};
 
+/// How long a request of a child that was killed is in flight: [`SETTLE`] by the fastest clock.
+///
+/// [`SETTLE`]: tfwrap::supervise::SETTLE
+const IN_FLIGHT: Millis = 1_900;
+
 /// How long an unconfirmed lock may be in the way (`run::supervise::CONFIRM`).
 const CONFIRM: Millis = 40_000;
 
@@ -91,6 +96,7 @@ impl Client {
             body: Body::new(moment.now, long),
             reaped: false,
             killed: false,
+            killed_by_others: false,
         });
     }
 
@@ -256,6 +262,23 @@ impl Client {
         if let Some(body) = self.body_mut().filter(|_| !alone) {
             body.stands_still(lasts);
         }
+    }
+
+    /// Somebody kills its child; tfwrap is told of it by the kernel, unless it is killed, too.
+    pub(crate) fn kill_child(&mut self, moment: Moment) {
+        self.hit = true;
+        if let Phase::Held(Held { child: Some(child), .. }) = &mut self.phase {
+            child.killed_by_others = true;
+        }
+        let Some(body) = self.body_mut() else { return };
+        let acts = body.acts();
+        body.alive = false;
+        self.in_flight = acts.then_some(moment.now + IN_FLIGHT);
+    }
+
+    /// Whoever looks after its child sees that something has become of it.
+    pub(crate) fn sees_its_child(&mut self, moment: Moment) -> Checked {
+        if self.crashed { self.end_child(moment) } else { self.tick_child(moment) }
     }
 
     /// Nobody waits for its answer any more: a write that may be done all the same.

@@ -60,6 +60,8 @@ pub(crate) struct Ward {
     ending: Ending,
     /// Whether the lock may be given back.
     over: bool,
+    /// The mutation: at once.
+    hasty: bool,
 }
 
 /// A look for a lock without a child.
@@ -102,6 +104,7 @@ impl Ward {
                     Action::Note(_) => {}
                 }
             }
+            self.over |= self.hasty && event == Event::Gone;
             if self.body.alive || event == Event::Gone {
                 return Ok(());
             }
@@ -205,6 +208,7 @@ impl Client {
             keeper: Keeper::adopt(tenure, LeaseTerm::After(SHORTEST), now),
             ending: Ending::begin(known, now),
             over: false,
+            hasty: moment.config.mutation == Some(Mutation::GuardianDoesNotSettle),
             body: child.body,
         });
         self.end_child(moment)?;

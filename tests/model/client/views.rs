@@ -50,7 +50,8 @@ impl Client {
     /// Whether its child does something.
     pub(crate) fn child_acts(&self) -> bool {
         match &self.phase {
-            Phase::Crashed { orphan } => *orphan,
+            Phase::Crashed { orphan } => *orphan || self.in_flight.is_some(),
+            _ if self.in_flight.is_some() => true,
             _ => !self.stands_still() && self.body().is_some_and(Body::acts),
         }
     }
