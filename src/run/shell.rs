@@ -205,6 +205,13 @@ impl Shell {
         }
     }
 
+    /// Writes down that the child has ended, and that nothing of it is in flight.
+    pub(super) fn notes_end(&mut self) {
+        for notice in self.guard.child_is_gone() {
+            self.say(notice);
+        }
+    }
+
     /// Sends a request; its reply comes as a [`Happening`]. A read that nobody waits for any more
     /// is dropped for it; writes are always waited for, but for so long only after a stop.
     pub(super) fn send(&mut self, request: Request) {

@@ -310,9 +310,7 @@ async fn drive(
                 shell.notes_interrupts(Interrupts::Sent);
             }
             if let Action::Finished { status, stopped_by } = action {
-                for notice in shell.guard.child_is_gone() {
-                    shell.say(notice);
-                }
+                shell.notes_end();
                 let stopped = stopped_by.is_some();
                 if let Some(change) = watch.as_mut().and_then(|watch| watch.look(true)) {
                     lost = true;

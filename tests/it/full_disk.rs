@@ -237,18 +237,18 @@ async fn on_a_disk_that_fills_later_a_hold_goes_on_and_lets_nobody_in() {
     let lock = Lock::new("full-hold").await;
     let scene = lock.scene(LOGS_ALL).env("TFWRAP_STATE_DIR", disk.path());
     let _ends = EndsHolds(disk.dir.clone());
-    let mut hold = scene.command(&["hold", "--format", "json"]).start();
-    assert_eq!(hold.bare_code(), Some(0), "{}", hold.stderr());
+    let mut holding = scene.command(&["hold", "--format", "json"]).start();
+    assert_eq!(holding.bare_code(), Some(0), "{}", holding.stderr());
     disk.fill();
-    let given = fs::read_to_string(hold.scene.path("stdout")).expect("its environment");
+    let given = fs::read_to_string(holding.scene.path("stdout")).expect("its environment");
     let given: serde_json::Value = serde_json::from_str(&given).expect("JSON");
     let given = given["env"]["TFWRAP_HELD"].as_str().expect("a string");
-    let held = lock.id().await;
-    let refused = run(&mut below(&hold.scene, given)).expect_code(78);
+    let id = lock.id().await;
+    let refused = run(&mut below(&holding.scene, given)).expect_code(78);
     assert!(refused.stderr.contains("no receipt of it can be kept"), "{}", refused.stderr);
-    assert!(!hold.scene.path("ready").exists(), "{}", refused.stderr);
-    assert_eq!(lock.id().await, held);
-    let mut release = recover(&disk, &hold.scene, &["release"]);
+    assert!(!holding.scene.path("ready").exists(), "{}", refused.stderr);
+    assert_eq!(lock.id().await, id);
+    let mut release = recover(&disk, &holding.scene, &["release"]);
     run(release.env("TFWRAP_HELD", given)).expect_code(0);
     assert!(!lock.is_held().await);
 }
@@ -257,9 +257,9 @@ async fn on_a_disk_that_fills_later_a_hold_goes_on_and_lets_nobody_in() {
 fn below(scene: &Scene, held: &str) -> Command {
     let words = scene.words();
     let ours = words.iter().position(|word| word.ends_with("/tfwrap")).expect("the program");
-    let hold = words.iter().position(|word| word == "hold").expect("the command");
+    let command_at = words.iter().position(|word| word == "hold").expect("the command");
     let mut command = Command::new(&words[0]);
     command.args(&words[1..ours]).arg(format!("TFWRAP_HELD={held}"));
-    command.args(&words[ours..hold]).arg("apply");
+    command.args(&words[ours..command_at]).arg("apply");
     command
 }
