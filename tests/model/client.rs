@@ -10,6 +10,7 @@ use std::time::Duration;
 use tfwrap::lock::acquire::{self, Acquire};
 use tfwrap::lock::jitter::Jitter;
 use tfwrap::lock::keeper::{self, Keeper};
+use tfwrap::lock::landing::{self, Landing};
 use tfwrap::lock::release::{self, Release};
 use tfwrap::lock::{LockId, Uptime};
 use tfwrap::store::WriteReply;
@@ -18,7 +19,7 @@ use tfwrap::supervise::{ChildStatus, Event, Rest, Supervisor};
 use crate::child::Body;
 use crate::config::{Config, Millis, Mutation};
 use crate::request::{Pending, Reply, Request, Way};
-use guarded::{Case, Catch, Ward};
+use guarded::{Case, Ward};
 
 /// The store's own time-out of a request that has none by the keeper (`Timeouts::read`).
 const TIME_OUT: Millis = 5_000;
@@ -67,7 +68,7 @@ pub(crate) enum Phase {
     /// Its guardian ends its child and keeps its lock meanwhile.
     Ending(Ward),
     /// Its guardian looks for a lock that nothing runs under.
-    Catching(Catch),
+    Catching(Landing),
     /// `orphan`: its child lives on, and nobody is left to look after it.
     Crashed {
         orphan: bool,
@@ -93,6 +94,7 @@ pub(crate) enum Outage {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[expect(clippy::struct_excessive_bools, reason = "each can be so without the others")]
 pub(crate) struct Client {
     pub(crate) index: usize,
     /// Every run takes the lock under an ID of its own.
@@ -111,6 +113,10 @@ pub(crate) struct Client {
     case: Case,
     /// Until when the guardian looks for a second create that was never answered.
     landing: Option<Uptime>,
+    /// Its look, while what it found is given back.
+    caught: Option<Landing>,
+    /// Whether something may come after the look.
+    may_come_late: bool,
     /// Whether tfwrap is gone: from then on its guardian acts for it, if anybody.
     crashed: bool,
     /// What the acquire said about that when it ended.
@@ -147,6 +153,8 @@ impl Client {
             told: 0,
             case: Case::Nothing,
             landing: None,
+            caught: None,
+            may_come_late: false,
             crashed: false,
             may_appear: false,
             in_flight: None,
@@ -282,7 +290,9 @@ impl Client {
                 }
                 self.end_child(moment)
             }
-            Phase::Catching(Catch { next: Some(next), .. }) if *next <= now => self.look(moment),
+            Phase::Catching(looking) if looking.deadline().is_some_and(|at| at <= now) => {
+                self.land(moment, landing::Event::Tick)
+            }
             _ => Ok(()),
         }
     }
@@ -356,7 +366,9 @@ impl Client {
             (Phase::Held(_) | Phase::Ending(_), Reply::Read(reply)) => {
                 self.keep(moment, keeper::Event::Looked(reply))
             }
-            (Phase::Catching(_), Reply::Read(reply)) => self.looked(moment, reply),
+            (Phase::Catching(_), Reply::Read(reply)) => {
+                self.land(moment, landing::Event::Looked(reply))
+            }
             (Phase::Releasing(machine), Reply::Removed(reply)) => {
                 let action = machine.step(now, release::Event::Removed(reply));
                 self.releasing(moment, action)

@@ -5,7 +5,7 @@
 //! | module | is |
 //! | --- | --- |
 //! | `client` | one tfwrap: the machines, driven as the shell in `run` drives them |
-//! | `client::guarded` | its guardian: [`Keeper::adopt`] and [`Release`], driven as `run::adopt` does |
+//! | `client::guarded` | its guardian: [`Keeper::adopt`], [`Landing`] and [`Release`], driven as `run::adopt` does |
 //! | `child` | its child, which outlives both |
 //! | `guardian` | the searches in which tfwrap alone is killed or stopped |
 //! | `stock` | a stock Terraform, which never beats and deletes by key |
@@ -67,6 +67,7 @@
 //! [`Acquire`]: tfwrap::lock::acquire::Acquire
 //! [`Canary`]: tfwrap::supervise::Canary
 //! [`Keeper`]: tfwrap::lock::keeper::Keeper
+//! [`Landing`]: tfwrap::lock::landing::Landing
 //! [`Queue`]: tfwrap::lock::queue::Queue
 //! [`Release`]: tfwrap::lock::release::Release
 //! [`Supervisor`]: tfwrap::supervise::Supervisor

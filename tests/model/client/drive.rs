@@ -4,6 +4,7 @@ use tfwrap::lock::Uptime;
 use tfwrap::lock::acquire::{self, Outcome, Won};
 use tfwrap::lock::jitter::Jitter;
 use tfwrap::lock::keeper::{self, Keeper, News, Tenure};
+use tfwrap::lock::landing;
 use tfwrap::lock::lease::{Lease, LeaseTerm, SHORTEST};
 use tfwrap::lock::release::{self, Release, ReleaseOutcome};
 use tfwrap::store::{Expect, Record};
@@ -210,12 +211,12 @@ impl Client {
             self.told |= 1 << self.run;
         }
         if self.crashed {
-            let now = self.clock(moment.config, moment.now);
-            if let Some(until) = self.landing.filter(|until| now < *until && !unconfirmed) {
+            if self.caught.is_some() && !unconfirmed {
+                return self.land(moment, landing::Event::Released);
+            }
+            if let Some(until) = self.landing.filter(|_| !unconfirmed) {
                 return self.catch(moment, until);
             }
-            // What comes later goes by its first lease, which is short.
-            self.told |= u8::from(self.landing.is_some()) << self.run;
             self.phase = Phase::Crashed { orphan: false };
             return Ok(());
         }

@@ -110,7 +110,7 @@ impl Client {
                 let deadlines = ward.deadlines().map(soon);
                 deadlines.chain(ward.body.wake()).min()
             }
-            Phase::Catching(catch) => catch.next.map(soon),
+            Phase::Catching(looking) => looking.deadline().map(soon),
             Phase::Over(_) | Phase::Crashed { .. } => None,
         };
         let pending = self.pending.as_ref().and_then(|pending| match &pending.way {
