@@ -6,7 +6,8 @@
 //! environment and secrets are not in it.
 //!
 //! It is replaced as a whole by a rename, so a crash of the program leaves the old one or the new
-//! one. It is not forced to the disk: after a loss of power its processes are gone anyway, and the
+//! one; where nothing new can be made (a full disk, a directory that is read-only), the new one is
+//! written over the old. It is not forced to the disk: after a loss of power its processes are gone anyway, and the
 //! lock goes with its lease, or with `tfwrap unlock`.
 //!
 //! Its rules: `docs/protocol.md#k2-the-file`.
@@ -18,7 +19,7 @@ pub use beside::Acting;
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -35,7 +36,11 @@ use crate::target::LockTarget;
 const FORMAT: u32 = 1;
 
 /// No receipt of ours is longer.
-const LONGEST: u64 = 256 * 1024;
+const LONGEST: usize = 256 * 1024;
+
+/// How much more than it needs a receipt takes on the disk, in bytes: what is noted of its child and
+/// its guardian later fits over it.
+const ROOM: usize = 1024;
 
 /// How long what a guardian said is kept for `recover`.
 const SETTLED_FOR: Duration = Duration::from_hours(7 * 24);
@@ -183,15 +188,43 @@ impl ReceiptFile {
         self.0.with_extension("log")
     }
 
-    /// Writes it as a whole; fails on a full disk and in a directory that is read-only or gone.
+    /// Writes it as a whole, beside the one that is there or, where that cannot be, over it.
+    ///
+    /// # Errors
+    /// The directory is gone, the disk is read-only, or full before there was one; or it would be so
+    /// long that nobody reads it. What was there is still there.
     pub fn write(&self, receipt: &Receipt) -> io::Result<()> {
+        let text = text_of(receipt)?;
         let aside = self.0.with_extension("next");
-        let text = serde_json::to_vec_pretty(receipt)?;
         let written = fresh(&aside).and_then(|mut file| file.write_all(&text));
-        written.and_then(|()| fs::rename(&aside, &self.0)).inspect_err(|_| {
+        written.and_then(|()| fs::rename(&aside, &self.0)).or_else(|error| {
             // Half a receipt is none.
             drop(fs::remove_file(&aside));
+            self.write_over(text).map_err(|_| error)
         })
+    }
+
+    /// What is there keeps its length: nothing more of the disk is needed, nor of the directory.
+    fn write_over(&self, mut text: Vec<u8>) -> io::Result<()> {
+        let file = open_ours(OpenOptions::new().write(true), &self.0).map_err(io::Error::other)?;
+        let length = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+        let text_ends = text.trim_ascii_end().len();
+        if text_ends > length || length > LONGEST {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        text.resize(length, b' ');
+        file.write_all_at(&text, 0)
+    }
+
+    /// Removes it alone, where it is no longer true.
+    ///
+    /// # Errors
+    /// When it cannot be removed; that it is gone already is none.
+    pub fn withdraw(&self) -> io::Result<()> {
+        match fs::remove_file(&self.0) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Reads it: a regular file of ours that nobody else can write.
@@ -200,9 +233,10 @@ impl ReceiptFile {
     /// In words: what is wrong with it.
     pub fn read(&self) -> Result<Receipt, String> {
         let mut text = String::new();
-        let file = open_ours(&self.0)?;
-        file.take(LONGEST + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
-        if text.len() as u64 > LONGEST {
+        let file = open_ours(OpenOptions::new().read(true), &self.0)?;
+        let most = LONGEST as u64 + 1;
+        file.take(most).read_to_string(&mut text).map_err(|error| error.to_string())?;
+        if text.len() > LONGEST {
             return Err("it is too long to be one".to_owned());
         }
         let receipt: Receipt =
@@ -230,9 +264,9 @@ impl ReceiptFile {
     #[must_use]
     pub fn read_log(&self) -> String {
         let mut text = Vec::new();
-        if let Ok(file) = open_ours(&self.log()) {
+        if let Ok(file) = open_ours(OpenOptions::new().read(true), &self.log()) {
             // What can be read of it is better than nothing.
-            drop(file.take(LONGEST).read_to_end(&mut text));
+            drop(file.take(LONGEST as u64).read_to_end(&mut text));
         }
         String::from_utf8_lossy(&text).into_owned()
     }
@@ -246,10 +280,7 @@ impl ReceiptFile {
         for beside in beside::ALL {
             drop(fs::remove_file(self.0.with_extension(beside)));
         }
-        match fs::remove_file(&self.0) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+        self.withdraw()
     }
 
     /// Removes what was settled long ago and nobody asked about.
@@ -289,6 +320,18 @@ impl ReceiptFile {
     }
 }
 
+/// What lies on the disk, with its room.
+fn text_of(receipt: &Receipt) -> io::Result<Vec<u8>> {
+    let mut text = serde_json::to_vec_pretty(receipt)?;
+    let room = (text.len() + ROOM).next_multiple_of(ROOM);
+    if room > LONGEST {
+        let length = text.len();
+        return Err(io::Error::other(format!("{length} bytes, more than anybody reads of one")));
+    }
+    text.resize(room, b' ');
+    Ok(text)
+}
+
 /// Opens a file to be written anew, whatever lies there.
 fn fresh(path: &Path) -> io::Result<File> {
     let open = || {
@@ -305,13 +348,9 @@ fn fresh(path: &Path) -> io::Result<File> {
     }
 }
 
-fn open_ours(path: &Path) -> Result<File, String> {
+fn open_ours(options: &mut OpenOptions, path: &Path) -> Result<File, String> {
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(flags)
-        .open(path)
-        .map_err(|error| error.to_string())?;
+    let file = options.custom_flags(flags).open(path).map_err(|error| error.to_string())?;
     let metadata = file.metadata().map_err(|error| error.to_string())?;
     if !metadata.is_file() {
         return Err("it is not a regular file".to_owned());

@@ -17,13 +17,14 @@ use crate::env::Env;
 use crate::error::Error;
 use crate::lock::Uptime;
 use crate::receipt::{Receipt, ReceiptFile};
-use crate::report::{Notice, clean};
+use crate::report::{Notice, clean, shell_quote};
 use crate::run::adopt::{Ended, Leave, adopt, take_leave};
 use crate::run::guard::Case;
+use crate::run::look::pause;
 use crate::run::{Shell, dependents};
 use crate::state_dir;
 use crate::supervise::guardian::Head;
-use crate::supervise::{Orphans, ProcessId, Sight, StopSignal, World};
+use crate::supervise::{Orphans, ProcessId, SETTLE, Sight, StopSignal, World};
 
 /// How long a release may take through network faults, with some room.
 const A_RELEASE: Duration = Duration::from_secs(75);
@@ -196,16 +197,18 @@ async fn one(
             "{} was killed while it started a command, and nobody knows whether that runs: look \
              with `ps`, and when it does not, finish with: {}",
             run_of(&receipt),
-            unlock_commands(&receipt)
+            last_commands(&receipt, file)
         ))),
         (false, _) => give_back(shell, recovery, file, (&receipt, true), until).await,
     }
 }
 
-fn unlock_commands(receipt: &Receipt) -> String {
+/// What a person does who has seen that nothing runs.
+fn last_commands(receipt: &Receipt, file: &ReceiptFile) -> String {
     let own = receipt.locks.iter().filter(|entry| !entry.inherited);
-    let commands: Vec<_> = own.map(|entry| entry.target.unlock_command(&entry.id)).collect();
-    commands.join("; ")
+    let unlocks = own.map(|entry| entry.target.unlock_command(&entry.id));
+    let remove = format!("rm {}", shell_quote(&file.path().display().to_string()));
+    unlocks.chain([remove]).collect::<Vec<_>>().join("; ")
 }
 
 pub(super) fn run_of(receipt: &Receipt) -> String {
@@ -259,6 +262,10 @@ async fn give_back(
     };
     let child = receipt.child.filter(|child| is_here && !child.are_gone());
     show_log(shell, file, 0);
+    if is_here && child.is_none() && receipt.child.is_some() {
+        // Nobody was told of its end: whoever killed it may have cut off a request just now.
+        pause(shell, SETTLE).await?;
+    }
     // What it had inherited is not given back here.
     let own = receipt.locks.iter().filter(|entry| !entry.inherited);
     let own: Vec<_> = own.map(|entry| entry.id.clone()).collect();

@@ -9,6 +9,7 @@ pub mod backoff;
 mod info;
 pub mod jitter;
 pub mod keeper;
+pub mod landing;
 pub mod lease;
 pub mod line;
 pub mod queue;

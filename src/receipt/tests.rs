@@ -100,3 +100,54 @@ fn a_link_in_the_way_of_a_new_one_is_not_followed() {
     file.write(&receipt()).unwrap();
     assert_eq!(fs::read_to_string(&victim).unwrap(), "kept");
 }
+
+/// On a full disk, and in a directory that is read-only: what comes later goes over what is there.
+#[test]
+fn where_nothing_can_be_made_it_is_written_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = ReceiptFile::new_in(dir.path());
+    let mut receipt = receipt();
+    // Something that cannot be replaced, in the way of a new one.
+    let in_the_way = file.path().with_extension("next").join("x");
+    fs::create_dir_all(&in_the_way).unwrap();
+    assert!(file.write(&receipt).is_err(), "there is none yet");
+    fs::remove_dir_all(file.path().with_extension("next")).unwrap();
+    file.write(&receipt).unwrap();
+    let length = fs::metadata(file.path()).unwrap().len();
+    fs::create_dir_all(&in_the_way).unwrap();
+    // As long as it gets.
+    let process = ProcessId { pid: i32::MAX, born: Some(u64::MAX) };
+    receipt.guardian = Some(process);
+    receipt.child = Some(Orphans { leader: process, session: i32::MAX, own_group: true });
+    receipt.interrupts = Interrupts::Maybe;
+    for later in [receipt.clone(), Receipt { child: None, is_starting: true, ..receipt.clone() }] {
+        file.write(&later).unwrap();
+        assert_eq!(file.read().unwrap().child, later.child);
+        assert_eq!(file.read().unwrap().is_starting, later.is_starting);
+        assert_eq!(fs::metadata(file.path()).unwrap().len(), length);
+    }
+    // More than there is room for leaves it as it is.
+    let more = Receipt { dir: PathBuf::from("x".repeat(4096)), ..receipt.clone() };
+    assert!(file.write(&more).is_err());
+    assert!(file.read().unwrap().is_starting);
+    // Nor is anything written over that others can read.
+    fs::set_permissions(file.path(), fs::Permissions::from_mode(0o644)).unwrap();
+    assert!(file.write(&receipt).is_err());
+}
+
+#[test]
+fn what_nobody_would_read_is_not_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = ReceiptFile::new_in(dir.path());
+    let mut receipt = receipt();
+    let entry = receipt.locks[0].clone();
+    let refused = loop {
+        receipt.locks.push(entry.clone());
+        if let Err(error) = file.write(&receipt) {
+            break error.to_string();
+        }
+    };
+    assert!(receipt.locks.len() > 100, "{}", receipt.locks.len());
+    assert!(refused.contains("more than anybody reads"), "{refused}");
+    assert_eq!(file.read().unwrap().locks.len(), receipt.locks.len() - 1);
+}

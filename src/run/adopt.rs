@@ -23,7 +23,8 @@ use crate::clock::{uptime, wall};
 use crate::env::Env;
 use crate::error::Error;
 use crate::lock::keeper::{Keeper, Tenure};
-use crate::lock::lease::{FIRST, Lease};
+use crate::lock::landing::{self, Found, LANDING, Landing};
+use crate::lock::lease::Lease;
 use crate::lock::release::ReleaseOutcome;
 use crate::lock::{Holder, LockId, Uptime};
 use crate::receipt::{Entry, Receipt};
@@ -32,11 +33,6 @@ use crate::store::{HeldFile, LocalState, RecordVersion, Registers as _, Stored};
 use crate::supervise::guardian::{Head, LentFile};
 use crate::supervise::lent_descriptor;
 use crate::target::{LockTarget, StoreSpec};
-
-/// How long a create that was never answered is looked for: what lands later is over as soon
-/// (`docs/protocol.md#r4-a-create-may-be-applied-late`). And how often.
-const LANDING: Duration = FIRST;
-const LANDING_LOOK: Duration = Duration::from_secs(3);
 
 /// The numbers of our beats begin so far above those of whom we follow: a write of theirs that is
 /// still on its way must not have the bytes of one of ours.
@@ -289,33 +285,40 @@ async fn catch(
     let lock = target.url();
     let store =
         target.open().await.map_err(|source| Error::Store { lock: lock.clone(), source })?;
-    let register = Register { lock, store: store.clone(), key: target.key.clone() };
-    let mut caught = Caught::Nothing;
+    let register = Register { lock: lock.clone(), store: store.clone(), key: target.key.clone() };
+    let mut landing = Landing::new(entry.id.clone(), until, known.unanswered, uptime());
+    let mut event = landing::Event::Tick;
     loop {
-        let stored = look::read(shell, &register, look::PATIENCE).await?;
-        if let Some(stored) = stored.filter(|it| it.record.is_held_by(&entry.id)) {
-            let since = uptime().minus(age(&stored));
-            let (id, version) = (entry.id.clone(), Some(stored.version));
-            let (target, store) = (target.clone(), store.clone());
-            let grant = Grant { target, store, id, version, since, left_open: None };
-            shell.keep(Kept::new(grant, None));
-            let outcomes = release::all(shell, None, true).await;
-            let is_left = outcomes.iter().any(|it| matches!(it, ReleaseOutcome::Unconfirmed(_)));
-            if is_left {
-                return Ok(Caught::Left);
+        event = match landing.step(uptime(), event) {
+            landing::Action::Look => {
+                landing::Event::Looked(match look::read(shell, &register, Duration::ZERO).await {
+                    Ok(stored) => Ok(stored),
+                    Err(Error::Store { source, .. }) => Err(source),
+                    Err(other) => return Err(other),
+                })
             }
-            caught = Caught::Released;
-            if !known.unanswered {
-                return Ok(caught);
+            landing::Action::Wait => {
+                super::pause(shell, landing.deadline().unwrap_or_else(uptime)).await?;
+                landing::Event::Tick
             }
-        }
-        if uptime() >= until {
-            return Ok(caught);
-        }
-        let next = uptime().plus(LANDING_LOOK).min(until);
-        while uptime() < next {
-            let _ = shell.next(Some(next), None).await;
-        }
+            landing::Action::Release(stored) => {
+                let since = uptime().minus(age(&stored));
+                let (id, version) = (entry.id.clone(), Some(stored.version));
+                let (target, store) = (target.clone(), store.clone());
+                let grant = Grant { target, store, id, version, since, left_open: None };
+                shell.keep(Kept::new(grant, None));
+                let outcomes = release::all(shell, None, true).await;
+                if outcomes.iter().any(|it| matches!(it, ReleaseOutcome::Unconfirmed(_))) {
+                    return Ok(Caught::Left);
+                }
+                landing::Event::Released
+            }
+            landing::Action::Done(Found::Nothing) => return Ok(Caught::Nothing),
+            landing::Action::Done(Found::Released) => return Ok(Caught::Released),
+            landing::Action::Done(Found::Unseen(source)) => {
+                return Err(Error::Store { lock, source });
+            }
+        };
     }
 }
 

@@ -200,10 +200,12 @@ pub(super) fn stopping_above(dir: &Path) -> Option<i32> {
     stopping.find(|receipt| receipt.runner.is_above_us()).map(|receipt| receipt.runner.pid)
 }
 
-/// Whether any process of the run is known to live.
+/// Whether any process of the run is known to live, or may: what was about to be started may have
+/// been.
 pub(crate) fn is_living(receipt: &Receipt, here: &World) -> bool {
     receipt.world.seen_from(here) == Sight::Here
-        && (receipt.runner.is_alive()
+        && (receipt.is_starting
+            || receipt.runner.is_alive()
             || receipt.guardian.is_some_and(ProcessId::is_alive)
             || receipt.child.is_some_and(|child| !Orphans::are_gone(&child)))
 }

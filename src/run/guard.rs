@@ -46,8 +46,10 @@ pub(crate) struct Guard {
     lent: Lent,
     /// What to do where there is no place for the receipt.
     hint: Option<String>,
-    /// Why there is no receipt, where it was said.
+    /// Why there is no receipt, or an old one, where it was said.
     no_receipt: Option<String>,
+    /// Why a guardian could not be told.
+    why_untold: Option<String>,
     /// Whether the receipt stays at the end.
     leaves_word: bool,
     /// Whether the child has leave to go on without its lock.
@@ -68,6 +70,7 @@ impl Guard {
             lent: Lent::default(),
             hint: None,
             no_receipt: None,
+            why_untold: None,
             leaves_word: false,
             outlives_loss: false,
         }
@@ -176,7 +179,9 @@ impl Guard {
 
     /// Holds on to a descriptor.
     pub(crate) fn lend(&mut self, id: &LockId, held: Use) {
-        self.lent.add(self.guardian.as_ref(), id, held);
+        if let Err(error) = self.lent.add(self.guardian.as_ref(), id, held) {
+            self.untold(&error);
+        }
     }
 
     /// The door of a lock of ours.
@@ -255,34 +260,45 @@ impl Guard {
 
     /// A child is about to be started: from here on nobody may believe that there is none because
     /// the receipt names none. The guardian hears of it from the child itself.
-    pub(crate) fn child_starts(&mut self) -> Vec<Notice> {
+    ///
+    /// # Errors
+    /// Somebody would. Then it must not be started.
+    pub(crate) fn child_starts(&mut self) -> Result<Vec<Notice>, Error> {
         if let Some(receipt) = &mut self.receipt {
             (receipt.child, receipt.is_starting) = (None, true);
         }
-        self.write()
+        let notices = self.write_or_withdraw();
+        let expected = self.expect_no_stale_receipt();
+        if let (Err(_), Some(receipt)) = (&expected, &mut self.receipt) {
+            receipt.is_starting = false;
+        }
+        expected.map(|()| notices)
     }
 
     /// The child runs.
     pub(crate) fn child_runs(&mut self, child: Option<Orphans>) -> Vec<Notice> {
-        self.head.child = child;
         self.head.interrupts = Interrupts::None;
         if let Some(receipt) = &mut self.receipt {
-            (receipt.child, receipt.is_starting) = (child, false);
             receipt.interrupts = Interrupts::None;
             receipt.is_stopping = false;
+        }
+        self.child_is(child)
+    }
+
+    /// The child has ended, and no request of its is in flight any more. What lives on of its group
+    /// it has left on purpose: whoever takes over leaves it alone, and does not wait.
+    pub(crate) fn child_is_gone(&mut self) -> Vec<Notice> {
+        self.child_is(None)
+    }
+
+    fn child_is(&mut self, child: Option<Orphans>) -> Vec<Notice> {
+        self.head.child = child;
+        if let Some(receipt) = &mut self.receipt {
+            (receipt.child, receipt.is_starting) = (child, false);
         }
         let notices = self.write();
         self.tell();
         notices
-    }
-
-    /// Nothing of the child lives any more, or it could not be started. Whoever takes over sees
-    /// that, so nobody is told.
-    pub(crate) fn child_is_gone(&mut self) {
-        self.head.child = None;
-        if let Some(receipt) = &mut self.receipt {
-            (receipt.child, receipt.is_starting) = (None, false);
-        }
     }
 
     /// The receipt stays when all is given back, with what was said and nobody heard.
@@ -338,7 +354,7 @@ impl Guard {
     pub(crate) fn replace(&mut self) -> Option<Notice> {
         let gone = self.guardian.take();
         if self.guardians >= MOST_GUARDIANS {
-            let why = gone.as_ref().and_then(Guardian::why_gone);
+            let why = gone.as_ref().and_then(Guardian::why_gone).or(self.why_untold.as_deref());
             return Some(no_guardian(why.unwrap_or("it was ended again and again")));
         }
         self.guardians += 1;
@@ -347,8 +363,11 @@ impl Guard {
                 if let Some(receipt) = &mut self.receipt {
                     receipt.guardian = guardian.process();
                 }
-                self.lent.again(&guardian);
+                let lent = self.lent.again(&guardian);
                 self.guardian = Some(guardian);
+                if let Err(error) = lent {
+                    self.untold(&error);
+                }
                 // At once: until it knows all, nobody would end the run.
                 self.tell();
                 let _said_before = self.write();
@@ -358,20 +377,35 @@ impl Guard {
         }
     }
 
-    fn tell(&self) {
+    fn tell(&mut self) {
         let (Some(guardian), Some(receipt)) = (&self.guardian, &self.receipt) else { return };
-        let file = self.file.as_ref().map(|file| file.path().to_owned());
-        let case = Case { file, receipt: receipt.clone(), tenures: self.tenures.clone() };
-        let rest = serde_json::to_vec(&case).unwrap_or_default();
-        // One that is gone is replaced when that is heard, and then told all. So is one that does
-        // not read: what it knows would be wrong by the time it goes on.
-        if let Err(error) = guardian.tell(&self.head, &rest)
-            && error.kind() == std::io::ErrorKind::WouldBlock
-            && let Some(process) = guardian.process()
-        {
-            drop(process.signal(Signal::SIGKILL));
+        let told = match self.case(receipt, &self.tenures) {
+            _ if fail_point::is_off("tell") => Err(std::io::Error::other("not to be told")),
+            Ok(case) => guardian.tell(&self.head, &case),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = told {
+            self.untold(&error);
         }
         fail_point::crash();
+    }
+
+    fn case(&self, receipt: &Receipt, tenures: &[CaseTenure]) -> std::io::Result<Vec<u8>> {
+        let file = self.file.as_ref().map(|file| file.path().to_owned());
+        let case = Case { file, receipt: receipt.clone(), tenures: tenures.to_vec() };
+        Ok(serde_json::to_vec(&case)?)
+    }
+
+    /// One that is gone is replaced when that is heard, and then told all. So is one that could not
+    /// be told, for instance since it does not read: what it knows would be wrong when it is needed.
+    fn untold(&mut self, error: &std::io::Error) {
+        if guardian::is_gone(error) {
+            return;
+        }
+        self.why_untold = Some(error.to_string());
+        if let Some(process) = self.guardian.as_ref().and_then(Guardian::process) {
+            drop(process.signal(Signal::SIGKILL));
+        }
     }
 }
 

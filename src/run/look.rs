@@ -12,7 +12,7 @@ use crate::lock::acquire::FIRST_CONTACT;
 use crate::store::{RecordVersion, Registers, RemoveReply, StoreError, Stored};
 
 /// Between two tries, while a store does not answer.
-pub(crate) const RETRY: Duration = Duration::from_millis(500);
+pub(crate) use crate::lock::landing::RETRY;
 
 /// A register and the lock that it belongs to.
 #[derive(Debug, Clone)]

@@ -24,7 +24,7 @@ use crate::store::{
     AwsClients, Expect, Record, RecordVersion, Registers, RemoveReply, StateObject, StoreError,
     Stored, Timeouts, WriteReply, workspace_state,
 };
-use crate::supervise::guardian::Heard;
+use crate::supervise::guardian::{Heard, Interrupts};
 use crate::supervise::{Child, ChildEvent, Received, Signals, StopSignal, Word};
 
 /// What is asked of a store.
@@ -196,6 +196,20 @@ impl Shell {
 
     pub(crate) fn say(&self, notice: Notice) {
         self.reporter.say(notice);
+    }
+
+    /// Writes down what the child is about to get, or got.
+    pub(super) fn notes_interrupts(&mut self, interrupts: Interrupts) {
+        for notice in self.guard.interrupts(interrupts) {
+            self.say(notice);
+        }
+    }
+
+    /// Writes down that the child has ended, and that nothing of it is in flight.
+    pub(super) fn notes_end(&mut self) {
+        for notice in self.guard.child_is_gone() {
+            self.say(notice);
+        }
     }
 
     /// Sends a request; its reply comes as a [`Happening`]. A read that nobody waits for any more

@@ -184,7 +184,7 @@ async fn gone(child: &mut Child) {
 }
 
 fn spawn(shell: &mut Shell, command: Command, context: &Context) -> Result<Child, Error> {
-    for notice in shell.guard.child_starts() {
+    for notice in shell.guard.child_starts()? {
         shell.say(notice);
     }
     fail_point::crash();
@@ -295,22 +295,22 @@ async fn drive(
         };
         fail_point::panic_at("running");
         if matches!(event, Event::Stop(_, Reach::ChildToo)) {
-            shell.guard.interrupts(Interrupts::Sent);
+            shell.notes_interrupts(Interrupts::Sent);
         }
         for action in machine.step(uptime(), event) {
             let interrupts = matches!(action, Action::Interrupt | Action::Quit);
             if interrupts {
                 shell.guard.passes_by(action == Action::Interrupt);
-                shell.guard.interrupts(Interrupts::Maybe);
+                shell.notes_interrupts(Interrupts::Maybe);
             }
             carry_out(shell, child, action, event);
             if interrupts {
                 fail_point::crash();
                 shell.guard.passes_by(matches!(child.whom(), Whom::Each(_)));
-                shell.guard.interrupts(Interrupts::Sent);
+                shell.notes_interrupts(Interrupts::Sent);
             }
             if let Action::Finished { status, stopped_by } = action {
-                shell.guard.child_is_gone();
+                shell.notes_end();
                 let stopped = stopped_by.is_some();
                 if let Some(change) = watch.as_mut().and_then(|watch| watch.look(true)) {
                     lost = true;

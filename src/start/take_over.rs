@@ -94,7 +94,7 @@ fn settle(case: &Case, adopted: &Adopted) -> io::Result<()> {
     }
     let mut receipt = case.receipt.clone();
     receipt.locks.clone_from(&adopted.left);
-    receipt.child = None;
+    (receipt.child, receipt.is_starting) = (None, false);
     receipt.is_over = receipt.locks.is_empty();
     ReceiptFile::at(path.clone()).write(&receipt)
 }

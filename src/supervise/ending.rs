@@ -1,5 +1,7 @@
 //! The end of a child whose tfwrap is gone: what its guardian, or `recover`, does to it, and when.
-//! Only when nothing of it lives are its locks given back.
+//! Only when nothing of it lives are its locks given back, and never at once: how it ended cannot
+//! be seen from here, and whoever killed it may have cut off a request. Of one that had ended
+//! before its tfwrap did, whoever begins this was told.
 
 use std::time::Duration;
 
@@ -119,8 +121,8 @@ impl Ending {
             return Vec::new();
         }
         if event == Event::Gone && self.settled_at.is_none() {
-            // A request of one that was killed may still be in flight.
-            self.settled_at = Some(if self.killed { now.plus(SETTLE) } else { now });
+            // A request of its may still be in flight.
+            self.settled_at = Some(now.plus(SETTLE));
         }
         let is_due = |at: Option<Uptime>| at.is_some_and(|at| now >= at);
         if let Some(at) = self.settled_at {

@@ -114,6 +114,14 @@ pub fn take_name() {
     let _unnamed = nix::sys::prctl::set_name(SHORT_NAME);
 }
 
+/// Whether the guardian that could not be told is gone, which is heard of and mended; any other
+/// keeps what it knows, which is wrong by now.
+#[must_use]
+pub fn is_gone(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionRefused, ConnectionReset, NotConnected};
+    matches!(error.kind(), BrokenPipe | ConnectionRefused | ConnectionReset | NotConnected)
+}
+
 /// Whether this process is a guardian, by what it is called.
 #[must_use]
 pub fn is_name(program: &OsStr) -> bool {
@@ -171,6 +179,7 @@ impl Guardian {
     }
 
     fn send(&self, words: &[u8]) -> io::Result<()> {
+        // So many locks are refused beforehand (`job::locks`).
         if words.len() > message::LONGEST {
             return Err(io::Error::other("more than its guardian can keep"));
         }

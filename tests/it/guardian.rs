@@ -1,6 +1,7 @@
 //! The guardian: whatever becomes of tfwrap, the child gets one interrupt, ends, and then the lock
 //! goes.
 
+mod ended;
 mod limits;
 mod shapes;
 

@@ -14,6 +14,7 @@ mod credentials;
 mod emulators;
 mod faults;
 mod file_store;
+mod full_disk;
 mod guardian;
 mod handed_over;
 mod harness;

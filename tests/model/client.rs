@@ -11,6 +11,7 @@ use std::time::Duration;
 use tfwrap::lock::acquire::{self, Acquire};
 use tfwrap::lock::jitter::Jitter;
 use tfwrap::lock::keeper::{self, Keeper};
+use tfwrap::lock::landing::{self, Landing};
 use tfwrap::lock::release::{self, Release};
 use tfwrap::lock::{LockId, Uptime};
 use tfwrap::store::WriteReply;
@@ -19,7 +20,7 @@ use tfwrap::supervise::{ChildStatus, Event, Rest, Supervisor};
 use crate::child::Body;
 use crate::config::{Config, Millis, Mutation};
 use crate::request::{Pending, Reply, Request, Way};
-use guarded::{Case, Catch, Ward};
+use guarded::{Case, Ward};
 
 /// The store's own time-out of a request that has none by the keeper (`Timeouts::read`).
 const TIME_OUT: Millis = 5_000;
@@ -34,8 +35,10 @@ pub(crate) struct Child {
     body: Body,
     /// Whether tfwrap knows that it ended, which it may not while it is stopped.
     reaped: bool,
-    /// Whether the guardian killed it; nothing else tells tfwrap how it ended.
+    /// Whether the guardian killed it.
     killed: bool,
+    /// Whether somebody else did; tfwrap sees that, and its guardian does not.
+    killed_by_others: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -68,7 +71,7 @@ pub(crate) enum Phase {
     /// Its guardian ends its child and keeps its lock meanwhile.
     Ending(Ward),
     /// Its guardian looks for a lock that nothing runs under.
-    Catching(Catch),
+    Catching(Landing),
     /// `orphan`: its child lives on, and nobody is left to look after it.
     Crashed {
         orphan: bool,
@@ -94,6 +97,7 @@ pub(crate) enum Outage {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[expect(clippy::struct_excessive_bools, reason = "each can be so without the others")]
 pub(crate) struct Client {
     pub(crate) index: usize,
     /// Every run takes the lock under an ID of its own.
@@ -112,10 +116,16 @@ pub(crate) struct Client {
     case: Case,
     /// Until when the guardian looks for a second create that was never answered.
     landing: Option<Uptime>,
+    /// Its look, while what it found is given back.
+    caught: Option<Landing>,
+    /// Whether something may come after the look.
+    may_come_late: bool,
     /// Whether tfwrap is gone: from then on its guardian acts for it, if anybody.
     crashed: bool,
     /// What the acquire said about that when it ended.
     may_appear: bool,
+    /// Until when a request of its child's, which somebody killed, may still be in flight.
+    in_flight: Option<Millis>,
     /// Whether it was hit by something that costs it its turn.
     pub(crate) hit: bool,
     ended: End,
@@ -146,8 +156,11 @@ impl Client {
             told: 0,
             case: Case::Nothing,
             landing: None,
+            caught: None,
+            may_come_late: false,
             crashed: false,
             may_appear: false,
+            in_flight: None,
             hit: false,
             ended: End::Ran,
         };
@@ -229,6 +242,7 @@ impl Client {
     /// Time went on.
     pub(crate) fn passed(&mut self, moment: Moment) -> Checked {
         self.asked = 0;
+        self.in_flight = self.in_flight.filter(|until| *until > moment.now);
         if self.outage.is_some_and(|(_, until)| until <= moment.now) {
             self.outage = None;
         }
@@ -284,7 +298,9 @@ impl Client {
                 }
                 self.end_child(moment)
             }
-            Phase::Catching(Catch { next: Some(next), .. }) if *next <= now => self.look(moment),
+            Phase::Catching(looking) if looking.deadline().is_some_and(|at| at <= now) => {
+                self.land(moment, landing::Event::Tick)
+            }
             _ => Ok(()),
         }
     }
@@ -300,8 +316,8 @@ impl Client {
             }
             Some(child) if !child.body.alive && !child.reaped => {
                 child.reaped = true;
-                let status =
-                    if child.killed { ChildStatus::Signaled(9) } else { ChildStatus::Exited(0) };
+                let killed = child.killed || child.killed_by_others;
+                let status = if killed { ChildStatus::Signaled(9) } else { ChildStatus::Exited(0) };
                 self.supervise(moment, Event::ChildExited { status, rest: Rest::Gone })
             }
             Some(child) if child.supervisor.deadline().is_some_and(|at| at <= now) => {
@@ -358,7 +374,9 @@ impl Client {
             (Phase::Held(_) | Phase::Ending(_), Reply::Read(reply)) => {
                 self.keep(moment, keeper::Event::Looked(reply))
             }
-            (Phase::Catching(_), Reply::Read(reply)) => self.looked(moment, reply),
+            (Phase::Catching(_), Reply::Read(reply)) => {
+                self.land(moment, landing::Event::Looked(reply))
+            }
             (Phase::Releasing(machine), Reply::Removed(reply)) => {
                 let action = machine.step(now, release::Event::Removed(reply));
                 self.releasing(moment, action)

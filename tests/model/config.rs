@@ -38,6 +38,8 @@ pub(crate) enum Mutation {
     GuardianLeavesInherited,
     /// Nor does tfwrap.
     LeavesInherited,
+    /// The guardian releases as soon as the child is gone.
+    GuardianDoesNotSettle,
 }
 
 /// What the end of tfwrap alone leaves behind.
@@ -101,9 +103,12 @@ pub(crate) struct Kinds {
     pub(crate) pauses: bool,
     pub(crate) outages: bool,
     pub(crate) stops: bool,
+    /// Somebody kills a child, alone or with its tfwrap.
+    pub(crate) kills: bool,
 }
 
 impl Kinds {
+    /// All but kills, which have searches of their own: for all else they are one more end.
     pub(crate) const ALL: Self = Self {
         requests: true,
         crashes: true,
@@ -111,6 +116,7 @@ impl Kinds {
         pauses: true,
         outages: true,
         stops: true,
+        kills: false,
     };
 }
 

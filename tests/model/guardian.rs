@@ -48,6 +48,26 @@ fn a_guardian_and_requests_that_go_astray() {
     holds("a guardian and requests that go astray", &config);
 }
 
+/// Somebody kills a child, alone or with its tfwrap, and then tfwrap or its guardian, at any time:
+/// what the child had sent may arrive for as long as everybody waits after such an end.
+fn killed() -> Config {
+    let none = Kinds { requests: false, outages: false, pauses: false, ..PROCESSES };
+    let kinds = Kinds { kills: true, ..none };
+    let (faults, faults_until) = if deep() { (3, 20_000) } else { (2, 6_000) };
+    Config { faults, faults_until, kinds, ..followed() }
+}
+
+#[test]
+fn whoever_kills_a_child_what_it_had_sent_arrives_under_its_lock() {
+    holds("children that are killed", &killed());
+}
+
+#[test]
+fn a_guardian_that_does_not_settle_is_caught() {
+    let mutation = Some(Mutation::GuardianDoesNotSettle);
+    is_caught("mutation: the guardian does not settle", &Config { mutation, ..killed() }, &["I1:"]);
+}
+
 #[test]
 fn a_guardian_that_looks_for_what_was_answered_is_caught() {
     let mutation = Some(Mutation::UntoldAnswers);

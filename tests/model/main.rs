@@ -6,7 +6,7 @@
 //! | --- | --- |
 //! | `client` | one tfwrap: the machines, driven as the shell in `run` drives them |
 //! | `client::below` | a command below a `hold`, which keeps the lock above it, too: [`Keeper::beside`] |
-//! | `client::guarded` | its guardian: [`Keeper::adopt`] and [`Release`], driven as `run::adopt` does |
+//! | `client::guarded` | its guardian: [`Keeper::adopt`], [`Landing`] and [`Release`], driven as `run::adopt` does |
 //! | `child` | its child, which outlives both |
 //! | `guardian` | the searches in which tfwrap alone is killed or stopped |
 //! | `stock` | a stock Terraform, which never beats and deletes by key |
@@ -27,7 +27,8 @@
 //! its machine, lose sight of the store (of all of it, or of writes alone), or be stopped by its
 //! user. Or it is killed alone, and its guardian takes over, until that is killed, too; or stopped
 //! alone, and its guardian counts the lease by what it was told after every reply. Or it is a
-//! command below a `hold` that dies, and then it, or its guardian, keeps the lock alone. A person may
+//! command below a `hold` that dies, and then it, or its guardian, keeps the lock alone. Or somebody
+//! kills a child, alone or with its tfwrap, and what it has sent arrives up to 1.9 s later. A person may
 //! remove the lock by its ID. Clocks run within 5 % of each other and have nothing else in common.
 //! Time jumps to the next thing that is due. The lease is the shortest there is, 15 s.
 //!
@@ -68,6 +69,7 @@
 //! [`Acquire`]: tfwrap::lock::acquire::Acquire
 //! [`Canary`]: tfwrap::supervise::Canary
 //! [`Keeper`]: tfwrap::lock::keeper::Keeper
+//! [`Landing`]: tfwrap::lock::landing::Landing
 //! [`Queue`]: tfwrap::lock::queue::Queue
 //! [`Release`]: tfwrap::lock::release::Release
 //! [`Supervisor`]: tfwrap::supervise::Supervisor

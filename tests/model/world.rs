@@ -61,6 +61,8 @@ pub(crate) enum Action {
     /// A command comes under the lock of the hold.
     Enter(usize),
     Crash(usize),
+    /// Somebody kills the child, and with it its tfwrap, or not.
+    Kill(usize, bool),
     /// The whole machine stands still.
     Pause(usize, Millis, bool),
     /// Tfwrap alone does, stopped by a signal of its own.
@@ -203,6 +205,20 @@ impl World {
                 self.faults -= 1;
                 let moment = self.moment(config);
                 if let Some(request) = self.clients[index].crash(moment)? {
+                    self.wander(index, request);
+                }
+            }
+            Action::Kill(index, both) => {
+                self.faults -= 1;
+                let moment = self.moment(config);
+                self.clients[index].kill_child(moment);
+                let wanders = if both {
+                    self.clients[index].crash(moment)?
+                } else {
+                    self.clients[index].sees_its_child(moment)?;
+                    None
+                };
+                if let Some(request) = wanders {
                     self.wander(index, request);
                 }
             }

@@ -86,6 +86,7 @@ fn note(shell: &Shell, case: &Case, child: Orphans, interrupts: Interrupts) {
     let Some(path) = &case.file else { return };
     let mut receipt = case.receipt.clone();
     (receipt.child, receipt.interrupts) = (Some(child), interrupts);
+    receipt.is_starting = false;
     if let Err(error) = ReceiptFile::at(path.clone()).write(&receipt) {
         shell.say(Notice::Warning {
             message: format!("the receipt cannot be brought up to date: {error}"),

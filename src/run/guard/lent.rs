@@ -31,19 +31,27 @@ pub(crate) struct Lent(Vec<(LockId, Use)>);
 
 impl Lent {
     /// Adds one, and lends it.
-    pub(super) fn add(&mut self, guardian: Option<&Guardian>, id: &LockId, held: Use) {
+    ///
+    /// # Errors
+    /// It could not be lent, and is added all the same.
+    pub(super) fn add(
+        &mut self,
+        guardian: Option<&Guardian>,
+        id: &LockId,
+        held: Use,
+    ) -> io::Result<()> {
         let held = held.moved_up();
-        if let Some(guardian) = guardian {
-            held.lend(guardian, id);
-        }
+        let lent = guardian.map_or(Ok(()), |guardian| held.lend(guardian, id));
         self.0.push((id.clone(), held));
+        lent
     }
 
     /// Lends all to another guardian.
-    pub(super) fn again(&self, guardian: &Guardian) {
-        for (id, held) in &self.0 {
-            held.lend(guardian, id);
-        }
+    ///
+    /// # Errors
+    /// One could not be lent.
+    pub(super) fn again(&self, guardian: &Guardian) -> io::Result<()> {
+        self.0.iter().try_for_each(|(id, held)| held.lend(guardian, id))
     }
 
     /// This lock is given back, or our place under it.
@@ -103,12 +111,12 @@ impl Use {
         }
     }
 
-    fn lend(&self, guardian: &Guardian, id: &LockId) {
+    fn lend(&self, guardian: &Guardian, id: &LockId) -> io::Result<()> {
         let (created, door) = match self {
             Self::Lock(file) => (file.created.clone(), false),
             Self::Inside(_) | Self::Door(_) => (None, true),
         };
         let lent = LentFile { id: id.0.clone(), created, door, fd: -1 };
-        let _noticed_when_it_is_gone = guardian.lend(&lent, self.fd());
+        guardian.lend(&lent, self.fd())
     }
 }

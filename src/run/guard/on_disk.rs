@@ -1,6 +1,7 @@
 //! The receipt on the disk, which may be full.
 
 use super::Guard;
+use crate::error::Error;
 use crate::report::Notice;
 use crate::run::fail_point;
 use crate::state_dir;
@@ -45,27 +46,71 @@ impl Guard {
         }
         let written = file.write(receipt);
         fail_point::crash();
-        match written {
-            Ok(()) => {
-                self.on_disk = OnDisk::Receipt;
-                Vec::new()
+        let Err(error) = written else {
+            self.on_disk = OnDisk::Receipt;
+            return Vec::new();
+        };
+        let why = format!("`{}`: {error}", file.path().display());
+        match self.on_disk {
+            OnDisk::Nothing => {
+                self.on_disk = OnDisk::Refused;
+                vec![self.no_receipt(&why)]
             }
-            Err(error) => {
-                let why = format!("`{}`: {error}", file.path().display());
-                match self.on_disk {
-                    OnDisk::Nothing => {
-                        self.on_disk = OnDisk::Refused;
-                        vec![self.no_receipt(&why)]
-                    }
-                    OnDisk::Receipt => {
-                        self.on_disk = OnDisk::Stale;
-                        vec![stale_receipt(&why)]
-                    }
-                    // Said before.
-                    OnDisk::Refused | OnDisk::Stale => Vec::new(),
-                }
+            OnDisk::Receipt => {
+                self.on_disk = OnDisk::Stale;
+                let notice = stale_receipt(&why);
+                self.no_receipt = Some(why);
+                vec![notice]
             }
+            // Said before.
+            OnDisk::Refused | OnDisk::Stale => Vec::new(),
         }
+    }
+
+    /// The same, where one that does not say this must not stay: whoever reads it would believe
+    /// that there is no child, or that it has had no interrupt. [`OnDisk::Stale`]: it stays.
+    pub(super) fn write_or_withdraw(&mut self) -> Vec<Notice> {
+        let notices = self.write();
+        let (OnDisk::Stale, Some(file)) = (self.on_disk, &self.file) else { return notices };
+        // Without one, whoever has the lock above us believes that there is nobody.
+        if self.is_below_others() || file.withdraw().is_err() {
+            return notices;
+        }
+        self.on_disk = OnDisk::Refused;
+        let why = self.no_receipt.take().unwrap_or_default();
+        vec![self.no_receipt(&why)]
+    }
+
+    /// Whether nobody is misled by what lies on the disk about a child that is about to start.
+    ///
+    /// # Errors
+    /// Somebody is. Then it must not start.
+    pub(super) fn expect_no_stale_receipt(&self) -> Result<(), Error> {
+        let is_right = match self.on_disk {
+            OnDisk::Receipt => true,
+            OnDisk::Nothing | OnDisk::Refused => !self.is_below_others(),
+            OnDisk::Stale => false,
+        };
+        if is_right {
+            return Ok(());
+        }
+        let why = self.no_receipt.as_deref().unwrap_or("it was not written");
+        Err(Error::Config {
+            message: format!(
+                "nothing was started: the receipt of this run does not say so and can be neither \
+                 written nor removed ({why}), so that others could take the lock from under it"
+            ),
+            hint: Some(
+                "make room there, or make it writable; or name another directory with \
+                 `TFWRAP_STATE_DIR`"
+                    .to_owned(),
+            ),
+        })
+    }
+
+    /// Whether a lock of somebody else's is used, who goes by our receipt.
+    fn is_below_others(&self) -> bool {
+        self.receipt.as_ref().is_some_and(|it| it.locks.iter().any(|entry| entry.inherited))
     }
 
     pub(super) fn no_receipt(&mut self, why: &str) -> Notice {
@@ -83,8 +128,8 @@ fn stale_receipt(why: &str) -> Notice {
     Notice::Warning {
         message: format!(
             "the receipt of this run is out of date and cannot be written ({why}): it is tried \
-             again; if tfwrap and its guardian are killed before, `tfwrap recover` leaves the lock \
-             alone"
+             again; if tfwrap and its guardian are killed before, `tfwrap recover` goes by what it \
+             said before"
         ),
         hint: None,
     }

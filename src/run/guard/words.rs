@@ -2,6 +2,7 @@
 
 use super::Guard;
 use crate::receipt::ReceiptFile;
+use crate::report::Notice;
 use crate::supervise::guardian::Interrupts;
 
 impl Guard {
@@ -13,16 +14,17 @@ impl Guard {
     }
 
     /// The child is about to be interrupted, or was.
-    pub(crate) fn interrupts(&mut self, interrupts: Interrupts) {
+    pub(crate) fn interrupts(&mut self, interrupts: Interrupts) -> Vec<Notice> {
         if self.head.interrupts == interrupts {
-            return;
+            return Vec::new();
         }
         self.head.interrupts = interrupts;
         if let Some(receipt) = &mut self.receipt {
             receipt.interrupts = interrupts;
         }
-        let _said_before = self.write();
+        let notices = self.write_or_withdraw();
         self.tell();
+        notices
     }
 
     /// Whether this is a hold that is to be given back.

@@ -30,7 +30,7 @@ pub(super) fn heed_stand_in(
         return from_terminal.then_some(Event::Stop(signal, Reach::UsOnly));
     }
     if signal != StopSignal::Quit && child.have_it_already() {
-        shell.guard.interrupts(Interrupts::Sent);
+        shell.notes_interrupts(Interrupts::Sent);
     }
     // A key went to the child's group alone; any other signal may be on its way to us, too.
     if !from_terminal {

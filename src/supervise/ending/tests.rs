@@ -34,7 +34,8 @@ fn a_child_gets_its_interrupt_is_waited_for_and_killed_when_its_time_is_over() {
 fn one_that_had_its_interrupt_gets_no_other() {
     let mut ending = Ending::begin(known(Interrupts::Sent), at(0));
     assert_eq!(ending.step(at(0), Event::Tick), []);
-    assert_eq!(ending.step(at(30), Event::Gone), [Action::Release]);
+    assert_eq!(ending.step(at(30), Event::Gone), [], "who knows how it ended");
+    assert_eq!(ending.step(at(30).plus(SETTLE), Event::Gone), [Action::Release]);
 }
 
 #[test]
@@ -126,6 +127,7 @@ proptest! {
         let mut refused = false;
         let mut was_refused = false;
         let mut over = false;
+        let mut gone_since = None;
         let rest = std::iter::repeat_n((20, Fate::Happens(Event::Tick)), 40);
         for (later, fate) in fates.into_iter().chain(rest) {
             now = now.plus(Duration::from_secs(later));
@@ -135,6 +137,9 @@ proptest! {
                 Fate::Refused => { refused = true; (Event::Tick, None) }
             };
             let event = if body.is_gone(now) { Event::Gone } else { event };
+            if event == Event::Gone {
+                gone_since.get_or_insert(now);
+            }
             let actions = ending.step(now, event);
             let mut left = false;
             for action in actions.iter().take(dies_after.unwrap_or(usize::MAX)) {
@@ -155,6 +160,8 @@ proptest! {
                     }
                     Action::Release => {
                         prop_assert!(body.is_gone(now), "a free lock with a child that lives");
+                        let settled = gone_since.is_some_and(|at| now.since(at) >= SETTLE);
+                        prop_assert!(settled, "a request of its may be in flight");
                         over = true;
                     }
                     Action::Leave => left = true,

@@ -1,6 +1,7 @@
 //! A guardian that can have nothing any more, just when it is needed: what others' exclusion rests
 //! on needs nothing, and the rest is done when it can be.
 
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use rustix::process::{Resource, Rlimit, prlimit};
 use std::time::Duration;
@@ -9,7 +10,7 @@ use super::{SLOW, gone, kill_tfwrap, started};
 use crate::aftermath::{Lock, kill_dead};
 use crate::harness::{self, Gate, applying, eventually, pause};
 use crate::servers::{local_backend_dir, terraform};
-use crate::wrapped::{is_gone, wait_until};
+use crate::wrapped::{LOGS_ALL, is_gone, wait_until};
 
 /// Sets a limit of a process and returns the one before.
 fn limit(pid: Pid, resource: Resource, current: Option<u64>) -> Rlimit {
@@ -67,7 +68,7 @@ fn a_local_lock_stays_shut_while_it_can_start_nothing() {
     working.reached();
     let guardian = wait_until("a guardian", || guardian_of(ours.pid()));
     limit(guardian, Resource::Nofile, Some(1));
-    ours.signal(nix::sys::signal::Signal::SIGKILL);
+    ours.signal(Signal::SIGKILL);
     pause(Duration::from_millis(500));
     let plan = || harness::run(terraform(dir.path()).args(["plan", "-no-color"]));
     let stock = plan().expect_code(1);
@@ -89,4 +90,22 @@ fn guardian_of(pid: Pid) -> Option<Pid> {
         let pid = child.parse().ok().map(Pid::from_raw)?;
         (name.trim() == "lock-guardian").then_some(pid)
     })
+}
+
+/// What cannot be told is not dropped: a guardian that knows less than it must is replaced, and when
+/// none can be told, that is said.
+#[tokio::test]
+async fn a_guardian_that_cannot_be_told_is_replaced_and_done_without_aloud() {
+    let lock = Lock::new("untold").await;
+    let mut running = lock.scene(LOGS_ALL).env("TFWRAP_TEST_OFF", "tell").start().ready();
+    wait_until("a word about it", || {
+        running
+            .stderr()
+            .contains("no guardian watches over this run (not to be told)")
+            .then_some(())
+    });
+    assert!(guardian_of(running.pid()).is_none_or(is_gone));
+    running.signal(Signal::SIGUSR1);
+    assert_eq!(running.bare_code(), Some(5), "{}", running.stderr());
+    assert!(!lock.is_held().await);
 }

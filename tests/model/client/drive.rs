@@ -4,6 +4,7 @@ use tfwrap::lock::Uptime;
 use tfwrap::lock::acquire::{self, Outcome, Won};
 use tfwrap::lock::jitter::Jitter;
 use tfwrap::lock::keeper::{self, Keeper, News, Tenure};
+use tfwrap::lock::landing;
 use tfwrap::lock::lease::{Lease, LeaseTerm, SHORTEST};
 use tfwrap::lock::release::{self, Release, ReleaseOutcome};
 use tfwrap::store::{Expect, Record};
@@ -16,6 +17,11 @@ use super::{Checked, Child, Client, End, Held, Moment, Pause, Phase};
 use crate::child::Body;
 use crate::config::{Config, Crash, Millis, Mutation};
 use crate::request::{Request, Way};
+
+/// How long a request of a child that was killed is in flight: [`SETTLE`] by the fastest clock.
+///
+/// [`SETTLE`]: tfwrap::supervise::SETTLE
+const IN_FLIGHT: Millis = 1_900;
 
 /// How long an unconfirmed lock may be in the way (`run::supervise::CONFIRM`).
 const CONFIRM: Millis = 40_000;
@@ -98,6 +104,7 @@ impl Client {
             body: Body::new(moment.now, long),
             reaped: false,
             killed: false,
+            killed_by_others: false,
         });
     }
 
@@ -214,12 +221,12 @@ impl Client {
             self.told |= 1 << self.run;
         }
         if self.crashed {
-            let now = self.clock(moment.config, moment.now);
-            if let Some(until) = self.landing.filter(|until| now < *until && !unconfirmed) {
+            if self.caught.is_some() && !unconfirmed {
+                return self.land(moment, landing::Event::Released);
+            }
+            if let Some(until) = self.landing.filter(|_| !unconfirmed) {
                 return self.catch(moment, until);
             }
-            // What comes later goes by its first lease, which is short.
-            self.told |= u8::from(self.landing.is_some()) << self.run;
             self.phase = Phase::Crashed { orphan: false };
             return Ok(());
         }
@@ -266,6 +273,23 @@ impl Client {
         if let Some(body) = self.body_mut().filter(|_| !alone) {
             body.stands_still(lasts);
         }
+    }
+
+    /// Somebody kills its child; tfwrap is told of it by the kernel, unless it is killed, too.
+    pub(crate) fn kill_child(&mut self, moment: Moment) {
+        self.hit = true;
+        if let Phase::Held(Held { child: Some(child), .. }) = &mut self.phase {
+            child.killed_by_others = true;
+        }
+        let Some(body) = self.body_mut() else { return };
+        let acts = body.acts();
+        body.alive = false;
+        self.in_flight = acts.then_some(moment.now + IN_FLIGHT);
+    }
+
+    /// Whoever looks after its child sees that something has become of it.
+    pub(crate) fn sees_its_child(&mut self, moment: Moment) -> Checked {
+        if self.crashed { self.end_child(moment) } else { self.tick_child(moment) }
     }
 
     /// Nobody waits for its answer any more: a write that may be done all the same.

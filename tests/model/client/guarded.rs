@@ -1,16 +1,16 @@
 //! The guardian: what it is told, its fence while tfwrap lives, and what it does when tfwrap is
 //! gone, as `supervise::guardian` and `run::adopt` do it. What it decides it decides by the shipped
-//! [`Keeper`], [`Ending`] and [`Release`].
+//! [`Keeper`], [`Ending`], [`Landing`] and [`Release`].
 
 use std::time::Duration;
 
 use tfwrap::lock::Uptime;
-use tfwrap::lock::acquire::FIRST_CONTACT;
 use tfwrap::lock::jitter::Jitter;
 use tfwrap::lock::keeper::{Keeper, News, Tenure};
+use tfwrap::lock::landing::{self, Found, LANDING, Landing};
 use tfwrap::lock::lease::{Lease, LeaseTerm};
 use tfwrap::lock::release::{self, Release};
-use tfwrap::store::{RecordVersion, StoreError, Stored};
+use tfwrap::store::RecordVersion;
 use tfwrap::supervise::ending::{Action, Beginning, Ending, Event};
 use tfwrap::supervise::guardian::Interrupts;
 
@@ -28,13 +28,6 @@ const ORPHAN_GRACE: Duration = Duration::from_secs(12);
 
 /// How far the guardian's beats are above tfwrap's (`run::adopt::BEAT_STRIDE`).
 const BEAT_STRIDE: u64 = 1_000_000;
-
-/// How long a create that was never answered is looked for, and how often (`run::adopt`).
-const LANDING: Duration = Duration::from_mins(1);
-const LANDING_LOOK: Duration = Duration::from_secs(3);
-
-/// Between two reads while the store does not answer (`run::look::RETRY`).
-const RETRY: Duration = Duration::from_millis(500);
 
 /// What the guardian was told of the lock: after every reply, before anything else happened.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -60,16 +53,8 @@ pub(crate) struct Ward {
     ending: Ending,
     /// Whether the lock may be given back.
     over: bool,
-}
-
-/// A look for a lock without a child.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Catch {
-    until: Uptime,
-    /// None while a read is out.
-    pub(super) next: Option<Uptime>,
-    /// When this look is given up, if it is not answered.
-    patience: Option<Uptime>,
+    /// The mutation: at once.
+    hasty: bool,
 }
 
 /// What is told is told in whole milliseconds.
@@ -102,6 +87,7 @@ impl Ward {
                     Action::Note(_) => {}
                 }
             }
+            self.over |= self.hasty && event == Event::Gone;
             if self.body.alive || event == Event::Gone {
                 return Ok(());
             }
@@ -232,6 +218,7 @@ impl Client {
             keeper: Keeper::adopt(tenure, now),
             ending: Ending::begin(known, now),
             over: false,
+            hasty: moment.config.mutation == Some(Mutation::GuardianDoesNotSettle),
             body: child.body,
         });
         self.end_child(moment)?;
@@ -276,48 +263,33 @@ impl Client {
 
     /// Looks for a lock that may be there, or may still come.
     pub(super) fn catch(&mut self, moment: Moment, until: Uptime) -> Checked {
-        self.phase = Phase::Catching(Catch { until, next: None, patience: None });
-        self.look(moment)
+        let now = self.clock(moment.config, moment.now);
+        // What comes after that goes by its first lease, which is short.
+        let several = self.landing.take().is_some();
+        self.may_come_late = several || matches!(self.case, Case::Asked { .. });
+        self.phase = Phase::Catching(Landing::new(self.id(moment), until, several, now));
+        self.land(moment, landing::Event::Tick)
     }
 
-    pub(super) fn look(&mut self, moment: Moment) -> Checked {
+    /// Lets the shipped machine decide, also while what it found is given back.
+    pub(super) fn land(&mut self, moment: Moment, event: landing::Event) -> Checked {
         let now = self.clock(moment.config, moment.now);
-        let Phase::Catching(catch) = &mut self.phase else { return Ok(()) };
-        catch.next = None;
-        catch.patience.get_or_insert(now.plus(FIRST_CONTACT));
-        self.send(moment, Request::Read)
-    }
-
-    pub(super) fn looked(
-        &mut self,
-        moment: Moment,
-        reply: Result<Option<Stored>, StoreError>,
-    ) -> Checked {
-        let now = self.clock(moment.config, moment.now);
-        let id = self.id(moment);
-        let Phase::Catching(catch) = &mut self.phase else { return Ok(()) };
-        match reply {
-            Ok(Some(stored)) if stored.record.is_held_by(&id) => {
-                self.release(moment, Some(stored.version))
-            }
-            Ok(_) if now < catch.until => {
-                catch.next = Some(now.plus(LANDING_LOOK).min(catch.until));
-                catch.patience = None;
-                Ok(())
-            }
-            Ok(_) => {
-                // What comes so late goes by its first lease, which is short.
-                let late = matches!(self.case, Case::Asked { .. });
-                self.run_is_over(moment, late)
-            }
-            Err(_) => match catch.patience.filter(|at| now < *at) {
-                Some(at) => {
-                    catch.next = Some(now.plus(RETRY).min(at));
-                    Ok(())
-                }
-                // The receipt stays.
-                None => self.run_is_over(moment, true),
-            },
+        let looking = match &self.phase {
+            Phase::Catching(looking) => Some(looking.clone()),
+            _ => self.caught.take(),
+        };
+        let Some(mut looking) = looking else { return Ok(()) };
+        let action = looking.step(now, event);
+        if let landing::Action::Release(stored) = action {
+            self.caught = Some(looking);
+            return self.release(moment, Some(stored.version));
+        }
+        self.phase = Phase::Catching(looking);
+        match action {
+            landing::Action::Look => self.send(moment, Request::Read),
+            landing::Action::Done(Found::Unseen(_)) => self.run_is_over(moment, true),
+            landing::Action::Done(_) => self.run_is_over(moment, self.may_come_late),
+            landing::Action::Wait | landing::Action::Release(_) => Ok(()),
         }
     }
 }

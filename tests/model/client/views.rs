@@ -50,7 +50,8 @@ impl Client {
     /// Whether its child does something.
     pub(crate) fn child_acts(&self) -> bool {
         match &self.phase {
-            Phase::Crashed { orphan } => *orphan,
+            Phase::Crashed { orphan } => *orphan || self.in_flight.is_some(),
+            _ if self.in_flight.is_some() => true,
             _ => !self.stands_still() && self.body().is_some_and(Body::acts),
         }
     }
@@ -109,7 +110,7 @@ impl Client {
                 let deadlines = ward.deadlines().map(soon);
                 deadlines.chain(ward.body.wake()).min()
             }
-            Phase::Catching(catch) => catch.next.map(soon),
+            Phase::Catching(looking) => looking.deadline().map(soon),
             Phase::Outside | Phase::Over(_) | Phase::Crashed { .. } => None,
         };
         let pending = self.pending.as_ref().and_then(|pending| match &pending.way {

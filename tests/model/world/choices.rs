@@ -151,6 +151,12 @@ fn troubles_of(client: &Client, config: &Config, actions: &mut Vec<Action>) {
     if client.is_paused() {
         return;
     }
+    if config.kinds.kills && client.child_lives() {
+        actions.push(Action::Kill(index, false));
+        if followed && client.tfwrap_lives() {
+            actions.push(Action::Kill(index, true));
+        }
+    }
     if config.kinds.pauses {
         actions.extend(PAUSES.map(|(lasts, first)| Action::Pause(index, lasts, first)));
         // Without a child it is as if the machine stood still.

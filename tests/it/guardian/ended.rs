@@ -1,0 +1,102 @@
+//! A child that has ended already when its tfwrap is killed: by force, so that a request of its may
+//! still be on its way; or of its own accord, and what it left behind is nobody's to end.
+
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::{gone, kill_tfwrap, started};
+use crate::aftermath::{Lock, kill_dead, ours};
+use crate::harness::run;
+use crate::proxy::{Fault, Proxy, Rule};
+use crate::servers::dynamodb;
+use crate::wrapped::{LOGS_ALL, Running, is_gone, uptime};
+
+/// What everybody waits after an end by force, but for what a test takes to see it.
+const SETTLED: Duration = Duration::from_millis(1900);
+
+/// Who ends whom: the run, its guardian, its child.
+type Ends = fn(&mut Running, Pid, Pid);
+
+/// GitHub's last kill to everything, the kernel's for want of memory: nobody saw how the child
+/// ended.
+fn all_at_once(running: &mut Running, _: Pid, child: Pid) {
+    running.signal(Signal::SIGSTOP);
+    kill(child, Signal::SIGKILL).expect("it is there");
+    kill_tfwrap(running);
+}
+
+/// Tfwrap has killed it, and was about to wait for what is in flight.
+fn in_its_settle(running: &mut Running, _: Pid, child: Pid) {
+    running.signal(Signal::SIGTERM);
+    gone("the child", child);
+    kill_tfwrap(running);
+}
+
+/// And nobody is left but `recover`.
+fn the_guardian_too(running: &mut Running, guardian: Pid, child: Pid) {
+    running.signal(Signal::SIGSTOP);
+    kill_dead(guardian);
+    kill(child, Signal::SIGKILL).expect("it is there");
+    kill_tfwrap(running);
+    run(&mut ours(&running.scene, &["recover"])).expect_code(0);
+}
+
+#[tokio::test]
+async fn after_a_kill_of_tfwrap_and_child_the_lock_is_kept_for_what_is_in_flight() {
+    let all: [(&str, Ends); 3] = [
+        ("at-once", all_at_once),
+        ("in-its-settle", in_its_settle),
+        ("all-three", the_guardian_too),
+    ];
+    for (name, ends) in all {
+        let lock = Lock::new(&format!("ended-{name}")).await;
+        let scene = lock.scene(LOGS_ALL).options(&["--grace", "300ms"]);
+        let (mut running, guardian, child) = started(scene);
+        // Before it ends.
+        let since = uptime();
+        ends(&mut running, guardian, child);
+        lock.freed().await;
+        let took = uptime().since(since);
+        assert!(took >= SETTLED, "{name}: free {took:?} after the end of the child");
+        gone("the child", child);
+        gone("the guardian", guardian);
+    }
+}
+
+/// The daemon logs what it gets, and is alive in the end.
+#[tokio::test]
+async fn what_a_child_leaves_on_purpose_outlives_a_tfwrap_that_is_killed_in_its_release() {
+    for by_recover in [false, true] {
+        let lock = Lock::new(&format!("daemon-{by_recover}")).await;
+        let proxy = Proxy::before(&dynamodb().url);
+        let script = "spawn BACKGROUND; ready @/ready; sleep 500; exit 0";
+        let daemon = "log @/log; on SIGINT log; on SIGTERM log; ready @/background; wait";
+        let scene = lock.scene_at(proxy.url(), script).background(daemon);
+        proxy.plan([Rule::on("DeleteItem", Fault::SERVER_ERROR)]);
+        let (mut running, guardian, child) = started(scene);
+        let daemon = running.scene.pid_in("background");
+        gone("the child", child);
+        // Told before it is tried.
+        proxy.arrived(&format!("DeleteItem {}", lock.key), 1).await;
+        assert!(lock.is_held().await);
+        let since = uptime();
+        if by_recover {
+            running.signal(Signal::SIGSTOP);
+            kill_dead(guardian);
+        }
+        kill_tfwrap(&mut running);
+        proxy.plan([]);
+        if by_recover {
+            run(&mut ours(&running.scene, &["recover"])).expect_code(0);
+        }
+        lock.freed().await;
+        gone("the guardian", guardian);
+        let took = uptime().since(since);
+        assert!(took < Duration::from_secs(20), "by recover {by_recover}: waited for it {took:?}");
+        assert!(!is_gone(daemon), "by recover: {by_recover}");
+        assert_eq!(running.scene.log(), Vec::<String>::new(), "by recover: {by_recover}");
+        kill_dead(daemon);
+    }
+}
