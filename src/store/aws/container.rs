@@ -14,10 +14,10 @@ use aws_smithy_types::timeout::TimeoutConfig;
 use url::{Host, Url};
 
 use super::super::StoreError;
-use super::super::blocking::{self, reason};
 use super::chain::Token;
 use super::error::chain_text;
 use super::session::Session;
+use super::token_file;
 
 /// It is on this machine.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -35,7 +35,8 @@ pub(super) async fn session(
         return Err(not_allowed(url.as_str()));
     }
     let token = match token {
-        Some(token) => Some(read(token).await?),
+        Some(Token::Given(token)) => Some(token.clone()),
+        Some(Token::File(path)) => Some(token_file::read(path, "the container's token").await?),
         None => None,
     };
     let operation = Operation::builder()
@@ -87,23 +88,6 @@ pub(super) async fn session(
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Refusal(String);
-
-async fn read(token: &Token) -> Result<String, StoreError> {
-    let path = match token {
-        Token::Given(token) => return Ok(token.clone()),
-        Token::File(path) => path.clone(),
-    };
-    blocking::run(move || {
-        std::fs::read_to_string(&path).map_err(|error| {
-            StoreError::Credentials(format!(
-                "cannot read the container's token `{}`: {}",
-                path.display(),
-                reason(&error)
-            ))
-        })
-    })
-    .await
-}
 
 /// Without TLS, only what is on this machine, or where ECS and EKS have theirs.
 async fn is_near(url: &Url) -> bool {
