@@ -39,6 +39,12 @@ pub(super) async fn session(
         Some(Token::File(path)) => Some(token_file::read(path, "the container's token").await?),
         None => None,
     };
+    let failed =
+        |why: &str| format!("the container's credentials endpoint `{}` {why}", shown(&url));
+    if token.as_ref().is_some_and(|token| token.contains(['\r', '\n'])) {
+        let message = failed("cannot be asked: its token has a line break in it");
+        return Err(StoreError::Misconfigured(message));
+    }
     let operation = Operation::builder()
         .service_name("ContainerCredentials")
         .operation_name("Get")
@@ -68,15 +74,13 @@ pub(super) async fn session(
         })
         .build();
     let path = url[url::Position::BeforePath..].to_owned();
-    let failed =
-        |why: &str| format!("the container's credentials endpoint `{}` {why}", shown(&url));
     operation.invoke((path, token)).await.map_err(|error| match &error {
         SdkError::ServiceError(refusal) => {
             StoreError::Credentials(failed(&format!("gives none: {}", refusal.err().0)))
         }
-        SdkError::ConstructionFailure(_) => {
-            StoreError::Misconfigured(failed("cannot be asked: its token has a line break in it"))
-        }
+        SdkError::ConstructionFailure(_) => StoreError::Misconfigured(failed(
+            "cannot be asked: its token has a control character in it",
+        )),
         error => {
             let detail = failed(&format!("does not answer: {}", chain_text(Some(error))));
             StoreError::Unavailable { detail, sent: false }

@@ -75,13 +75,11 @@ pub(super) async fn account(sts: &Client) -> Result<String, StoreError> {
 }
 
 async fn token(identity: &WebIdentity) -> Result<String, StoreError> {
-    match &identity.token {
-        Some(token) => Ok(token.clone()),
-        None => {
-            let path = identity.token_file.as_deref().unwrap_or(Path::new(""));
-            token_file::read(path, "the web identity token").await
-        }
+    if let Some(token) = &identity.token {
+        return Ok(token.clone());
     }
+    let path = identity.token_file.as_deref().unwrap_or(Path::new(""));
+    token_file::read(path, "the web identity token").await
 }
 
 fn refused<E>(action: &str, role: &str, error: &SdkError<E, HttpResponse>) -> StoreError

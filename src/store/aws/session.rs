@@ -14,7 +14,7 @@ use super::profile::StaticKeys;
 pub(super) struct Session {
     /// What requests are signed with.
     pub(super) keys: StaticKeys,
-    /// None where they do not end.
+    /// When they end, or are to be looked at again; `None` where neither.
     pub(super) ends: Option<Timestamp>,
     /// Whose they are, where whoever gave them said so: DynamoDB has a host for each account.
     pub(super) account: Option<String>,
@@ -42,7 +42,8 @@ impl Session {
             return Err("the answer is no JSON object".to_owned());
         };
         let field = |name: &str| {
-            let value = fields.iter().find(|(key, _)| key.eq_ignore_ascii_case(name))?.1;
+            // Of several the last one, as Go's decoder has it.
+            let value = fields.iter().rfind(|(key, _)| key.eq_ignore_ascii_case(name))?.1;
             Some(value).filter(|value| !value.is_null())
         };
         let text = |name: &str| match field(name) {
@@ -116,7 +117,7 @@ mod tests {
     #[test]
     fn answers_are_read_whatever_the_case_of_their_keys() {
         let parse = |text: &str| Session::parse(text.as_bytes(), "Token");
-        let whole = r#"{"accesskeyid": "a", "SecretAccessKey": "s", "TOKEN": "t", "More": [], "AccountId": "7",
+        let whole = r#"{"AccessKeyId": "b", "accesskeyid": "a", "SecretAccessKey": "s", "TOKEN": "t", "More": [], "AccountId": "7",
             "Expiration": "2026-01-02T03:04:05+01:00"}"#;
         let session = parse(whole).unwrap();
         assert_eq!((session.keys.id.as_str(), session.keys.token.as_deref()), ("a", Some("t")));
