@@ -2,7 +2,8 @@
 //! of them it is, is held beside stock Terraform in `tests/aws`.
 
 use std::fs;
-use std::net::TcpListener;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::time::Duration;
 
@@ -129,6 +130,76 @@ async fn keys_of_a_file_that_is_written_anew_are_used_from_then_on() {
         assert_eq!(table.read(&key()).await, Ok(None));
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
+}
+
+/// In lower case.
+fn whole_request(from: &mut TcpStream) -> String {
+    let mut text = String::new();
+    loop {
+        let mut part = [0; 4096];
+        let count = from.read(&mut part).unwrap();
+        text += &String::from_utf8_lossy(&part[..count]).to_lowercase();
+        let Some((head, body)) = text.split_once("\r\n\r\n") else {
+            assert!(count > 0, "{text}");
+            continue;
+        };
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
+        if count == 0 || body.len() >= length.map_or(0, |length| length.trim().parse().unwrap()) {
+            return text;
+        }
+    }
+}
+
+/// A login that somebody else renews while we ask for it: what we have to offer is refused.
+#[tokio::test]
+async fn a_login_that_somebody_else_has_renewed_is_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = dir.path().join(".aws/sso/cache");
+    fs::create_dir_all(&cache).unwrap();
+    // The SHA-1 of the session's name.
+    let file = cache.join("a0f1490a20d0211c997b44bc357e1972deab8ae3.json");
+    let login = |token: &str, ends: &str| {
+        format!(
+            r#"{{"accessToken": "{token}", "expiresAt": "{ends}-01-01T00:00:00Z", "clientId": "c",
+            "clientSecret": "s", "refreshToken": "r"}}"#
+        )
+    };
+    fs::write(&file, login("old", "2020")).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let theirs = login("theirs", "2099");
+    std::thread::spawn(move || {
+        for connection in listener.incoming() {
+            let mut connection = connection.unwrap();
+            let request = whole_request(&mut connection);
+            let (status, body) = if request.starts_with("post /token") {
+                fs::write(&file, &theirs).unwrap();
+                (
+                    "400 x\r\nx-amzn-errortype: InvalidGrantException",
+                    r#"{"error": "invalid_grant"}"#,
+                )
+            } else if request.contains("x-amz-sso_bearer_token: theirs") {
+                let keys = r#"{"roleCredentials": {"accessKeyId": "A", "secretAccessKey": "s",
+                    "sessionToken": "t", "expiration": 4070908800000}}"#;
+                ("200 x", keys)
+            } else {
+                ("401 x", "{}")
+            };
+            let length = body.len();
+            let answer = format!(
+                "HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+            );
+            connection.write_all(answer.as_bytes()).unwrap();
+        }
+    });
+    let mut settings = of_process(dir.path(), &url, "");
+    let profile = "[profile p]\nsso_session = s\nsso_account_id = 1\nsso_role_name = n\n\
+                   [sso-session s]\nsso_region = r\nsso_start_url = u\n";
+    fs::write(&settings.shared_config_files[0], profile).unwrap();
+    settings.home = dir.path().to_owned();
+    settings.endpoints.sso = Some(url.clone());
+    settings.env = [("AWS_ENDPOINT_URL_SSO_OIDC", url)].into_iter().collect();
+    assert_eq!(table(&settings).await.unwrap().prepare().await, Ok(()));
 }
 
 /// Takes connections, and says nothing on them.
