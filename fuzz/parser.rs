@@ -2,6 +2,7 @@
 #![no_main]
 
 #[path = "../tests/hostile/parsers.rs"]
+#[expect(dead_code, reason = "the samples are for the corpus, which `tests/hostile` writes")]
 mod parsers;
 
 use std::sync::LazyLock;

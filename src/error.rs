@@ -163,9 +163,15 @@ fn store_hint(error: &StoreError) -> &'static str {
         StoreError::Missing(_) => {
             "check name and region; a lock table has a string hash key named `LockID`"
         }
+        StoreError::Misconfigured(why) if why.contains(LINE_BREAK) => WITHOUT_NEWLINE,
         StoreError::Misconfigured(_) => "correct the configuration named above",
     }
 }
+
+/// As `store::aws` says it of keys and tokens.
+const LINE_BREAK: &str = "has a line break in it";
+const WITHOUT_NEWLINE: &str =
+    "store it without its newline (`printf %s`, where `echo` adds one), then try again";
 
 /// A login helps only where there was one, or none of anything; elsewhere the message names what is
 /// broken.
@@ -175,6 +181,11 @@ fn credentials_hint(why: &str) -> &'static str {
     } else if why.contains("expired") {
         "log in again (`aws sso login`, where you use it), or renew the session's keys; `aws sts \
          get-caller-identity` shows who you are"
+    } else if why.contains(LINE_BREAK) {
+        WITHOUT_NEWLINE
+    } else if why.contains("the signature of the request was refused") {
+        "look whether the secret key was stored whole, and without a newline at its end; and whether \
+         this machine's clock is right"
     } else if why.contains("no AWS credentials were found") {
         "set `AWS_PROFILE`, or `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`, or log in"
     } else {

@@ -59,29 +59,52 @@ pub(crate) mod option {
     }
 }
 
+/// The same, of several.
+pub(crate) mod list {
+    use super::{Deserialize as _, Deserializer, Form, PathBuf, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(
+        paths: &[PathBuf],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(paths.iter().map(|path| Form::from(path.as_path())))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Vec<PathBuf>, D::Error> {
+        Vec::<Form>::deserialize(from).map(|forms| forms.into_iter().map(PathBuf::from).collect())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
-    struct Both {
+    struct All {
         #[serde(with = "super")]
         path: PathBuf,
         #[serde(with = "super::option", default)]
         other: Option<PathBuf>,
+        #[serde(with = "super::list", default)]
+        more: Vec<PathBuf>,
     }
 
     #[test]
     fn every_path_comes_back() {
         for bytes in [&b"/plain"[..], b"/\xff\xfe/x", "/ü".as_bytes(), b""] {
             let path = PathBuf::from(OsString::from_vec(bytes.to_vec()));
-            let both = Both { other: Some(path.clone()), path };
-            let text = serde_json::to_string(&both).unwrap();
-            assert_eq!(serde_json::from_str::<Both>(&text).unwrap(), both, "{text}");
+            let all = All { other: Some(path.clone()), more: vec![path.clone()], path };
+            let text = serde_json::to_string(&all).unwrap();
+            assert_eq!(serde_json::from_str::<All>(&text).unwrap(), all, "{text}");
         }
-        let text = r#"{"path":"/x"}"#;
-        let plain = Both { path: "/x".into(), other: None };
-        assert_eq!(serde_json::from_str::<Both>(text).unwrap(), plain);
-        assert_eq!(serde_json::to_string(&plain).unwrap(), r#"{"path":"/x","other":null}"#);
+        let text = r#"{"path":"/x","more":["/y"]}"#;
+        let plain = All { path: "/x".into(), other: None, more: vec!["/y".into()] };
+        assert_eq!(serde_json::from_str::<All>(text).unwrap(), plain);
+        assert_eq!(
+            serde_json::to_string(&plain).unwrap(),
+            r#"{"path":"/x","other":null,"more":["/y"]}"#
+        );
     }
 }

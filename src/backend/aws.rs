@@ -31,8 +31,10 @@ pub struct AwsSettings {
     pub profile: Option<String>,
     /// All config files with profiles, each overriding those before it. One that does not exist is
     /// passed over.
+    #[serde(with = "crate::path_text::list")]
     pub shared_config_files: Vec<PathBuf>,
     /// All credentials files with profiles; they override the config files.
+    #[serde(with = "crate::path_text::list")]
     pub shared_credentials_files: Vec<PathBuf>,
     /// The user's home directory, below which a login by SSO lies.
     #[serde(skip)]
@@ -53,6 +55,7 @@ pub struct AwsSettings {
     /// The same of dual-stack endpoints.
     pub use_dualstack: Option<bool>,
     /// A PEM file to trust instead of the system's roots (`custom_ca_bundle`, `AWS_CA_BUNDLE`).
+    #[serde(with = "crate::path_text::option", default)]
     pub ca_bundle: Option<PathBuf>,
     /// `insecure = true`: certificates are not verified.
     pub insecure: bool,
@@ -154,6 +157,7 @@ pub struct WebIdentity {
     #[serde(skip)]
     pub token: Option<String>,
     /// Where the token lies.
+    #[serde(with = "crate::path_text::option", default)]
     pub token_file: Option<PathBuf>,
 }
 

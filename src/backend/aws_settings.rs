@@ -220,7 +220,7 @@ fn proxies(section: Section<'_>, around: &Surroundings<'_>) -> Result<ProxySetti
     let env = proxies_of_environment(around);
     let attribute = |name: &str| match section.text_or_empty(name)? {
         // The URL may hold a password: it is not repeated.
-        Some(url) if !proxy::is_url(&url) => Err(section.bad(name, "it is not a URL")),
+        Some(url) if !proxy::go_parses(&url) => Err(section.bad(name, "it is not a URL")),
         url => Ok(url),
     };
     let (plain, tls) = (attribute("http_proxy")?, attribute("https_proxy")?);

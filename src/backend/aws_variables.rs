@@ -40,6 +40,10 @@ const VARIABLES: [(&str, Kind); 15] = [
     ("AWS_RESPONSE_CHECKSUM_VALIDATION", Kind::AnyCase(&["when_supported", "when_required"])),
 ];
 
+/// Those that are paths, which need not be text.
+const PATHS: [&str; 3] =
+    ["AWS_CONFIG_FILE", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE"];
+
 /// Refuses what Go's SDK refuses, and what is not UTF-8: left out, it would be another identity.
 pub(super) fn check(env: &Env) -> Result<(), BackendError> {
     for (name, kind) in VARIABLES {
@@ -64,7 +68,7 @@ pub(super) fn check(env: &Env) -> Result<(), BackendError> {
         let reason = format!("`{}` is {wanted}", value.escape_debug());
         return Err(BackendError::BadVariable { name: name.to_owned(), reason });
     }
-    match env.not_text().find(|name| name.starts_with("AWS_")) {
+    match env.not_text().find(|name| name.starts_with("AWS_") && !PATHS.contains(name)) {
         Some(name) => Err(BackendError::BadVariable {
             name: name.to_owned(),
             reason: "it is not UTF-8".to_owned(),
@@ -75,6 +79,9 @@ pub(super) fn check(env: &Env) -> Result<(), BackendError> {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt as _;
+
     use super::*;
 
     #[test]
@@ -101,6 +108,10 @@ mod tests {
             if let Err(error) = found {
                 assert!(error.to_string().contains(name), "{error}");
             }
+        }
+        for (name, refused) in [("AWS_ACCESS_KEY_ID", true), ("AWS_CONFIG_FILE", false)] {
+            let value = OsStr::from_bytes(b"/m\xfc");
+            assert_eq!(check(&[(name, value)].into_iter().collect()).is_err(), refused, "{name}");
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use icu_normalizer::ComposingNormalizerBorrowed;
 use serde_json::{Map, Value};
 
 use super::BackendError;
@@ -166,9 +167,12 @@ impl<'a> Section<'a> {
     }
 }
 
+/// Terraform has every text in the composed form (NFC), however it is typed.
 fn as_text(value: &Value) -> Option<String> {
     match value {
-        Value::String(text) => Some(text.clone()),
+        Value::String(text) => {
+            Some(ComposingNormalizerBorrowed::new_nfc().normalize(text).into_owned())
+        }
         Value::Bool(_) | Value::Number(_) => Some(value.to_string()),
         Value::Null | Value::Array(_) | Value::Object(_) => None,
     }
@@ -187,8 +191,9 @@ mod tests {
 
     #[test]
     fn values_are_converted_as_terraform_converts_them() {
-        let config =
-            config(r#"{"a": 5, "b": "true", "c": "", "d": null, "e": [1, "x"], "f": "7"}"#);
+        let config = config(
+            r#"{"a": 5, "b": "true", "c": "", "d": null, "e": [1, "x"], "f": "7", "g": "e\u0301"}"#,
+        );
         let section = config.section();
         assert_eq!(section.text("a").unwrap().as_deref(), Some("5"));
         assert_eq!(section.bool("b").unwrap(), Some(true));
@@ -197,6 +202,7 @@ mod tests {
         assert_eq!(section.text("d").unwrap(), None);
         assert_eq!(section.texts("e").unwrap().unwrap(), ["1", "x"]);
         assert_eq!(section.number("f").unwrap(), Some(7));
+        assert_eq!(section.text("g").unwrap().as_deref(), Some("\u{e9}"));
         assert_eq!(section.text("missing").unwrap(), None);
     }
 

@@ -4,6 +4,7 @@
 //! the files is not in them. Of the files, only the blocks in question are read. Where one is missed
 //! that Terraform sees, it refuses to run before it asks for any lock.
 
+mod decimal;
 mod json;
 mod native;
 mod scan;
@@ -38,31 +39,28 @@ pub fn has_tofu_files(dir: &Path) -> bool {
 /// Finds the backend that the configuration in `dir` declares. Override files win, as with
 /// Terraform.
 pub(super) fn find(dir: &Path, dialect: Dialect) -> Result<Option<Declared>, BackendError> {
-    let mut found: Option<Declared> = None;
-    let mut overridden: Option<Declared> = None;
+    let (mut found, mut overridden): (Option<Declared>, Option<Declared>) = (None, None);
     for name in configuration_files(dir, dialect)? {
         let path = dir.join(&name);
-        for declared in declared_in(&path)? {
-            if is_override(name.as_bytes()) {
-                overridden = Some(declared);
-            } else if let Some(first) = &found {
-                return Err(BackendError::BadHcl {
-                    place: declared.place,
-                    reason: format!("a second backend; the first one is in {}", first.place),
-                });
-            } else {
-                found = Some(declared);
+        let mut of_override = None;
+        let place = if is_override(name.as_bytes()) { &mut of_override } else { &mut found };
+        for declared in declared_in(&path, dialect)? {
+            if let Some(first) = place {
+                let reason = format!("a second backend; the first one is in {}", first.place);
+                return Err(BackendError::BadHcl { place: declared.place, reason });
             }
+            *place = Some(declared);
         }
+        overridden = of_override.or(overridden);
     }
     Ok(overridden.or(found))
 }
 
-fn declared_in(path: &Path) -> Result<Vec<Declared>, BackendError> {
+fn declared_in(path: &Path, dialect: Dialect) -> Result<Vec<Declared>, BackendError> {
     let Some(bytes) = read::optional(path)? else { return Ok(Vec::new()) };
     let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
     if path.extension().is_some_and(|extension| extension == "json") {
-        json::declared(path, text)
+        json::declared(path, text, dialect)
     } else {
         native::declared(path, text)
     }

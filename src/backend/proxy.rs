@@ -226,8 +226,8 @@ fn ascii(name: &str) -> String {
     encoded.map_or_else(|_| name.to_owned(), |encoded| format!("{}{encoded}", &name[..dots]))
 }
 
-/// Whether Go can read it as a URL at all. It need not have a scheme, nor a host.
-pub(crate) fn is_url(text: &str) -> bool {
+/// Whether Go's `url.Parse` takes it. It need not have a scheme, nor a host.
+pub(super) fn go_parses(text: &str) -> bool {
     parse(text).is_some()
 }
 

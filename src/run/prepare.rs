@@ -2,23 +2,37 @@
 //! needs to log in; no limit of a request counts meanwhile, and a signal ends it at once.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::shell::{Happening, Reply, Request, Shell};
+use crate::clock::uptime;
 use crate::error::Error;
 use crate::report::Notice;
 use crate::store::Registers;
 use crate::target::LockTarget;
 
-/// Gets them, and says whose they are.
+/// How long nothing is said of it.
+const SILENT: Duration = Duration::from_secs(5);
+
+/// Gets them, and says whose they are, and whose are long in coming.
 pub(super) async fn prepare(
     shell: &mut Shell,
     target: &LockTarget,
     store: &Arc<dyn Registers>,
 ) -> Result<(), Error> {
     shell.send(Request::Prepare(store.clone()));
+    let whose = store.credentials();
+    let mut silent_until = Some(uptime().plus(SILENT));
     let prepared = loop {
-        match shell.next(None, None).await {
+        match shell.next(silent_until, None).await {
             Happening::Reply(Reply::Prepared(prepared)) => break prepared,
+            Happening::Due => {
+                silent_until = None;
+                if let Some(whose) = &whose {
+                    let message = format!("waiting for AWS credentials: {whose}");
+                    shell.say(Notice::Note { message });
+                }
+            }
             other => {
                 if let Err(error) = super::heed(shell, &other) {
                     shell.abandon();
@@ -28,9 +42,10 @@ pub(super) async fn prepare(
         }
     };
     match prepared {
-        Ok(None) => Ok(()),
-        Ok(Some(whose)) => {
-            shell.say(Notice::Detail { message: format!("credentials: {whose}") });
+        Ok(()) => {
+            if let Some(whose) = whose {
+                shell.say(Notice::Detail { message: format!("credentials: {whose}") });
+            }
             Ok(())
         }
         // Whoever sends the requests tries again, for as long as it is ready to.

@@ -45,7 +45,7 @@ pub(super) enum Reply {
     Read(Result<Option<Stored>, StoreError>),
     Removed(Result<RemoveReply, StoreError>),
     State(Result<StateObject, StoreError>),
-    Prepared(Result<Option<String>, StoreError>),
+    Prepared(Result<(), StoreError>),
     Answer(std::io::Result<String>),
 }
 

@@ -200,7 +200,9 @@ impl Settings {
 fn locks(from: &Sources<'_>, options: &Options) -> Result<Vec<Sourced<LockUrl>>, SettingsError> {
     let locks = from.pick_list("lock", &options.lock, LockUrl::parse)?;
     for lock in &locks {
-        from.check("lock", &lock.origin, || trust::check_lock(&lock.value))?;
+        if let Some(file) = from.file {
+            file.check("lock", &lock.origin, || trust::check_lock(&lock.value))?;
+        }
     }
     Ok(locks)
 }
@@ -210,8 +212,8 @@ fn terraform(
     options: &Options,
 ) -> Result<Option<Sourced<OsString>>, SettingsError> {
     let set = from.pick_path("terraform", options.terraform.as_ref())?;
-    if let Some(set) = &set {
-        from.check("terraform", &set.origin, || trust::check_program(&set.value))?;
+    if let (Some(file), Some(set)) = (from.file, &set) {
+        file.check("terraform", &set.origin, || trust::check_program(&set.value))?;
     }
     Ok(set)
 }

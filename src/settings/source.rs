@@ -171,16 +171,6 @@ impl Sources<'_> {
         self.file.map_or(Ok(Vec::new()), |file| file.list(name))
     }
 
-    /// Whether what was found there may stand there.
-    pub(super) fn check(
-        &self,
-        name: &str,
-        origin: &Origin,
-        allowed: impl FnOnce() -> Result<(), String>,
-    ) -> Result<(), SettingsError> {
-        self.file.map_or(Ok(()), |file| file.check(name, origin, allowed))
-    }
-
     pub(super) fn flag_of_file(&self, name: &str) -> Result<bool, SettingsError> {
         let Some(Sourced { value, origin }) = self.scalar_of_file(name)? else {
             return Ok(false);

@@ -69,8 +69,12 @@ impl Registers for DynamoTable {
         self.credentials_end
     }
 
-    async fn prepare(&self) -> Result<Option<String>, StoreError> {
-        self.identity.ready().await.map(Some)
+    fn credentials(&self) -> Option<String> {
+        self.identity.whose()
+    }
+
+    async fn prepare(&self) -> Result<(), StoreError> {
+        self.identity.ready().await
     }
 
     async fn read(&self, key: &LockKey) -> Result<Option<Stored>, StoreError> {

@@ -213,13 +213,17 @@ pub trait Registers: std::fmt::Debug + Send + Sync {
         None
     }
 
-    /// Gets what every request needs first, as far as it is not there yet, and says whose
-    /// credentials they are, where there are any. It may take as long as a person needs to log in.
+    /// Whose credentials every request is signed with, in words; `None` where there are none.
+    fn credentials(&self) -> Option<String> {
+        None
+    }
+
+    /// Gets them, as far as they are not there yet. It may take as long as a person needs to log in.
     ///
     /// # Errors
-    /// When there are none; nothing was sent.
-    async fn prepare(&self) -> Result<Option<String>, StoreError> {
-        Ok(None)
+    /// When they cannot be had; nothing was sent.
+    async fn prepare(&self) -> Result<(), StoreError> {
+        Ok(())
     }
 
     /// A descriptor by which another process holds the lock on, where the kernel keeps it.

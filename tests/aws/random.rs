@@ -282,7 +282,6 @@ impl Fields {
                 "https_proxy=proxy.test:3129",
                 "HTTPS_PROXY=http://jane:pw@proxy.test:3128",
                 "HTTPS_PROXY= | https_proxy=https://proxy.test:3129",
-                "HTTPS_PROXY=:::",
                 "tf https_proxy=http://proxy.test:3128",
                 "tf http_proxy=http://proxy.test:3128",
                 "tf https_proxy=",

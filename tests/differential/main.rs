@@ -13,6 +13,7 @@
 //! | `arena` | where it is played: put up, taken down, looked at |
 //! | `play` | by stock and by tfwrap; with the lock held by a stranger; changed during the wait |
 //! | `tally` | how much of it was of use |
+//! | `blocks` | backend blocks, before and after `terraform init` |
 //!
 //! A case follows from the seed and its number alone. A failure prints both; to play such a case
 //! again, or many more:
@@ -23,6 +24,7 @@
 //! ```
 
 mod arena;
+mod blocks;
 mod calls;
 mod play;
 mod record;

@@ -2,17 +2,19 @@
 //! of them it is, is held beside stock Terraform in `tests/aws`.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use tfwrap::backend::AwsSettings;
+use tfwrap::backend::{AwsEndpoints, AwsSettings, WebIdentity};
 use tfwrap::lock::LockKey;
 use tfwrap::store::{AwsClients, DynamoTable, Registers as _, StoreError, Timeouts};
 
 use crate::recorder::Recorder;
 use crate::servers::{REGION, aws_settings, dynamodb};
-use crate::wrapped::{Scene, is_gone, wait_for_end};
+use crate::wrapped::{Scene, is_gone, uptime, wait_for_end};
 
 /// A request may take so long; what gives credentials takes longer.
 const REQUEST: Duration = Duration::from_secs(1);
@@ -50,8 +52,8 @@ async fn a_program_may_take_longer_than_a_request_and_is_asked_once_for_all_clie
     let settings = of_process(dir.path(), &server.url, script);
     for _ in 0..2 {
         let table = table(&settings).await.unwrap();
-        let whose = table.prepare().await;
-        assert_eq!(whose, Ok(Some("`credential_process` of profile `p`".to_owned())));
+        assert_eq!(table.prepare().await, Ok(()));
+        assert_eq!(table.credentials().as_deref(), Some("`credential_process` of profile `p`"));
         assert_eq!(table.read(&key()).await, Ok(None));
     }
     assert!(server.requests().iter().all(|it| it.contains("Credential=AKIAP/")));
@@ -101,16 +103,189 @@ async fn credentials_of_an_account_that_is_not_allowed_are_not_used() {
     }
 }
 
+#[tokio::test]
+async fn keys_of_a_file_that_is_written_anew_are_used_from_then_on() {
+    let (dir, server) = (tempfile::tempdir().unwrap(), Recorder::start());
+    let mut settings = of_process(dir.path(), &server.url, "");
+    let file = dir.path().join("credentials");
+    settings.shared_credentials_files = vec![file.clone()];
+    let write = |text: &str| fs::write(&file, text).unwrap();
+    let keys = |id: &str| format!("[p]\naws_access_key_id = {id}\naws_secret_access_key = s\n");
+    write(&keys("AKIAOLD"));
+    let table = table(&settings).await.unwrap();
+    assert_eq!(table.read(&key()).await, Ok(None));
+    // Half of it does no harm.
+    write("[p]\naws_access_key_id = AKIAHALF\n");
+    let is_old = |request: &String| request.contains("Credential=AKIAOLD/");
+    let until = uptime().plus(Duration::from_secs(8));
+    while uptime() < until {
+        assert_eq!(table.read(&key()).await, Ok(None));
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    assert!(server.requests().iter().all(is_old), "{:?}", server.requests());
+    write(&keys("AKIANEW"));
+    let until = uptime().plus(Duration::from_secs(30));
+    while !server.requests().last().is_some_and(|it| it.contains("Credential=AKIANEW/")) {
+        assert!(uptime() < until, "{:?}", server.requests().last());
+        assert_eq!(table.read(&key()).await, Ok(None));
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// In lower case.
+fn whole_request(from: &mut TcpStream) -> String {
+    let mut text = String::new();
+    loop {
+        let mut part = [0; 4096];
+        let count = from.read(&mut part).unwrap();
+        text += &String::from_utf8_lossy(&part[..count]).to_lowercase();
+        let Some((head, body)) = text.split_once("\r\n\r\n") else {
+            assert!(count > 0, "{text}");
+            continue;
+        };
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
+        if count == 0 || body.len() >= length.map_or(0, |length| length.trim().parse().unwrap()) {
+            return text;
+        }
+    }
+}
+
+/// A login that somebody else renews while we ask for it: what we have to offer is refused.
+#[tokio::test]
+async fn a_login_that_somebody_else_has_renewed_is_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = dir.path().join(".aws/sso/cache");
+    fs::create_dir_all(&cache).unwrap();
+    // The SHA-1 of the session's name.
+    let file = cache.join("a0f1490a20d0211c997b44bc357e1972deab8ae3.json");
+    let login = |token: &str, ends: &str| {
+        format!(
+            r#"{{"accessToken": "{token}", "expiresAt": "{ends}-01-01T00:00:00Z", "clientId": "c",
+            "clientSecret": "s", "refreshToken": "r"}}"#
+        )
+    };
+    fs::write(&file, login("old", "2020")).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let theirs = login("theirs", "2099");
+    std::thread::spawn(move || {
+        for connection in listener.incoming() {
+            let mut connection = connection.unwrap();
+            let request = whole_request(&mut connection);
+            let (status, body) = if request.starts_with("post /token") {
+                fs::write(&file, &theirs).unwrap();
+                (
+                    "400 x\r\nx-amzn-errortype: InvalidGrantException",
+                    r#"{"error": "invalid_grant"}"#,
+                )
+            } else if request.contains("x-amz-sso_bearer_token: theirs") {
+                let keys = r#"{"roleCredentials": {"accessKeyId": "A", "secretAccessKey": "s",
+                    "sessionToken": "t", "expiration": 4070908800000}}"#;
+                ("200 x", keys)
+            } else {
+                ("401 x", "{}")
+            };
+            let length = body.len();
+            let answer = format!(
+                "HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+            );
+            connection.write_all(answer.as_bytes()).unwrap();
+        }
+    });
+    let mut settings = of_process(dir.path(), &url, "");
+    let profile = "[profile p]\nsso_session = s\nsso_account_id = 1\nsso_role_name = n\n\
+                   [sso-session s]\nsso_region = r\nsso_start_url = u\n";
+    fs::write(&settings.shared_config_files[0], profile).unwrap();
+    settings.home = dir.path().to_owned();
+    settings.endpoints.sso = Some(url.clone());
+    settings.env = [("AWS_ENDPOINT_URL_SSO_OIDC", url)].into_iter().collect();
+    assert_eq!(table(&settings).await.unwrap().prepare().await, Ok(()));
+}
+
+/// Takes connections, and says nothing on them.
+fn silent() -> (TcpListener, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    (listener, url)
+}
+
+#[tokio::test]
+async fn a_source_that_was_long_in_failing_is_not_asked_again_at_once() {
+    let (listener, url) = silent();
+    let endpoints = AwsEndpoints { sts: Some(url.clone()), ..AwsEndpoints::default() };
+    let identity = WebIdentity {
+        role_arn: Some("r".to_owned()),
+        token: Some("t".to_owned()),
+        ..WebIdentity::default()
+    };
+    let settings = AwsSettings {
+        access_key: None,
+        secret_key: None,
+        web_identity: Some(identity),
+        endpoints,
+        ..aws_settings(&url)
+    };
+    let table = table(&settings).await.unwrap();
+    for _ in 0..2 {
+        let error = table.prepare().await.unwrap_err();
+        assert!(error.is_transient() && !error.outcome_is_unknown(), "{error:?}");
+    }
+    listener.set_nonblocking(true).unwrap();
+    assert_eq!(std::iter::from_fn(|| listener.accept().ok()).count(), 1, "it was asked once");
+}
+
+/// Measured on an idle machine: 15 s where a request may have been received, 13 s where none was,
+/// a second for the instance. Terraform takes a minute and more of each, and of some no end.
+#[test]
+fn an_answer_comes_in_time_whoever_is_silent() {
+    const MOST: Duration = Duration::from_secs(45);
+    let (_listener, silent) = silent();
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let closed = format!("http://{closed}");
+    let keys = "aws_access_key_id = A\naws_secret_access_key = s";
+    let role = format!("{keys}\nrole_arn = r");
+    let began = uptime();
+    let runs = [
+        (keys, &silent, None, 69, "`dynamodb:GetItem`: HTTP read timeout"),
+        (keys, &closed, None, 69, "Connection refused"),
+        (&role, &closed, Some("AWS_ENDPOINT_URL_STS"), 69, "`sts:AssumeRole`: HTTP read timeout"),
+        (
+            "",
+            &closed,
+            Some("AWS_EC2_METADATA_SERVICE_ENDPOINT"),
+            77,
+            "instance metadata (no answer)",
+        ),
+    ]
+    .map(|(profile, endpoint, variable, code, says)| {
+        let url = format!("dynamodb://t/state?region={REGION}&endpoint={endpoint}&profile=p");
+        let mut scene = scene_at(&url, profile, &[]);
+        if let Some(variable) = variable {
+            scene = scene.env(variable, &silent);
+        }
+        (scene.start(), code, says)
+    });
+    for (mut run, code, says) in runs {
+        assert_eq!(run.bare_code(), Some(code), "{says}: {}", run.stderr());
+        assert!(run.stderr().contains(says), "{says}: {}", run.stderr());
+    }
+    assert!(uptime().since(began) < MOST, "{:?}", uptime().since(began));
+}
+
 /// A command under a lock in DynamoDB, with this profile `p` and further options.
 async fn scene(name: &str, profile: &str, options: &[&str]) -> Scene {
     let table = format!("identity-{name}");
     dynamodb().create_lock_table(&table).await;
     let endpoint = &dynamodb().url;
     let url = format!("dynamodb://{table}/state?region={REGION}&endpoint={endpoint}&profile=p");
+    scene_at(&url, profile, options)
+}
+
+fn scene_at(url: &str, profile: &str, options: &[&str]) -> Scene {
     let scene = Scene::unguarded("exit 0");
     fs::create_dir(scene.path(".aws")).expect("a directory");
     fs::write(scene.path(".aws/config"), format!("[profile p]\n{profile}\n")).expect("a profile");
-    scene.options(&[&["--no-backend-lock", "--lock", &url], options].concat())
+    scene.options(&[&["--no-backend-lock", "--lock", url], options].concat())
 }
 
 #[tokio::test]

@@ -10,14 +10,19 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::Declared;
-use crate::backend::BackendError;
+use super::{Declared, decimal};
+use crate::backend::{BackendError, Dialect};
 
 /// Lists in lists deeper than these are not looked through.
 const DEEPEST: usize = 16;
 
 /// Finds the backends that a file declares.
-pub(super) fn declared(path: &Path, text: &[u8]) -> Result<Vec<Declared>, BackendError> {
+pub(super) fn declared(
+    path: &Path,
+    text: &[u8],
+    dialect: Dialect,
+) -> Result<Vec<Declared>, BackendError> {
+    let reader = Reader { has_templates: dialect == Dialect::OpenTofu };
     let place = format!("`{}`", path.display());
     let bad = |reason: String| BackendError::BadHcl { place: place.clone(), reason };
     // Go, too, takes what is no text for a sign that stands for it.
@@ -32,7 +37,7 @@ pub(super) fn declared(path: &Path, text: &[u8]) -> Result<Vec<Declared>, Backen
                 found.push(Declared {
                     kind: kind.clone(),
                     place: place.clone(),
-                    attributes: read(attributes).map_err(bad),
+                    attributes: reader.attributes(attributes).map_err(bad),
                 });
             }
         }
@@ -78,31 +83,57 @@ fn elements(value: &RawValue) -> Vec<&RawValue> {
     }
 }
 
-fn read(attributes: &RawValue) -> Result<Map<String, Value>, String> {
-    let attributes = serde_json::from_str(attributes.get()).map_err(|error| error.to_string())?;
-    literals(&attributes)
+/// How values are read.
+#[derive(Clone, Copy)]
+struct Reader {
+    /// Whether a text is a template: `OpenTofu` evaluates it, and Terraform takes it as it is.
+    has_templates: bool,
 }
 
-/// The attributes without comments; the error is a reason.
-fn literals(attributes: &Map<String, Value>) -> Result<Map<String, Value>, String> {
-    let attributes = attributes.iter().filter(|(name, _)| *name != "//");
-    attributes
-        .map(|(name, value)| {
-            if is_literal(value) {
-                Ok((name.clone(), value.clone()))
-            } else {
-                Err(format!("the value of `{name}` is not a literal one"))
+impl Reader {
+    /// The attributes without comments; the error is a reason, without a value.
+    fn attributes(self, body: &RawValue) -> Result<Map<String, Value>, String> {
+        let body: Members = serde_json::from_str(body.get()).map_err(|error| error.to_string())?;
+        self.object(body.0.into_iter().filter(|(name, _)| name != "//"))
+    }
+
+    fn object<'a>(
+        self,
+        members: impl IntoIterator<Item = (String, &'a RawValue)>,
+    ) -> Result<Map<String, Value>, String> {
+        let mut object = Map::new();
+        for (name, raw) in members {
+            let value = self.value(raw)?;
+            let value =
+                value.ok_or_else(|| format!("the value of `{name}` is not a literal one"))?;
+            if object.contains_key(&name) {
+                return Err(format!("`{name}` is there twice"));
             }
-        })
-        .collect()
-}
+            object.insert(name, value);
+        }
+        Ok(object)
+    }
 
-fn is_literal(value: &Value) -> bool {
-    match value {
-        Value::String(text) => !text.contains("${") && !text.contains("%{"),
-        Value::Array(values) => values.iter().all(is_literal),
-        Value::Object(map) => map.values().all(is_literal),
-        Value::Null | Value::Bool(_) | Value::Number(_) => true,
+    fn value(self, raw: &RawValue) -> Result<Option<Value>, String> {
+        let text = raw.get();
+        let error = |error: serde_json::Error| error.to_string();
+        Ok(match text.as_bytes().first() {
+            Some(b'{') => {
+                let members: Members = serde_json::from_str(text).map_err(error)?;
+                Some(Value::Object(self.object(members.0)?))
+            }
+            Some(b'[') => {
+                let list: Vec<&RawValue> = serde_json::from_str(text).map_err(error)?;
+                let list: Result<Option<_>, _> =
+                    list.into_iter().map(|it| self.value(it)).collect();
+                list?.map(Value::Array)
+            }
+            Some(b'-' | b'0'..=b'9') => decimal::value(text),
+            _ => Some(serde_json::from_str(text).map_err(error)?).filter(|value: &Value| {
+                let is_template = |text: &str| text.contains("${") || text.contains("%{");
+                !(self.has_templates && value.as_str().is_some_and(is_template))
+            }),
+        })
     }
 }
 

@@ -9,10 +9,11 @@ use std::path::Path;
 use hcl_edit::Span as _;
 use hcl_edit::expr::{Expression, ObjectKey};
 use hcl_edit::structure::{Body, Structure};
-use serde_json::{Map, Number, Value};
+use hcl_edit::template::Element;
+use serde_json::{Map, Value};
 
-use super::Declared;
 use super::scan::{Token, Tokens};
+use super::{Declared, decimal};
 use crate::backend::BackendError;
 
 /// More words than any header of a block of Terraform's own has.
@@ -168,12 +169,13 @@ fn literal(expression: &Expression) -> Option<Value> {
     Some(match expression {
         Expression::Null(_) => Value::Null,
         Expression::Bool(value) => Value::Bool(*value.value()),
-        Expression::Number(number) => {
-            let number = number.value();
-            let whole = number.as_u64().map(Number::from).or(number.as_i64().map(Number::from));
-            Value::Number(whole.or_else(|| Number::from_f64(number.as_f64()?))?)
-        }
+        Expression::Number(number) => decimal::value(number.as_repr()?)?,
         Expression::String(text) => Value::String(text.value().clone()),
+        // The parser indents less by another rule than Terraform's.
+        Expression::HeredocTemplate(heredoc) if heredoc.indent().is_none() => {
+            let parts = heredoc.template.iter().map(Element::as_literal);
+            Value::String(parts.map(|part| Some(part?.as_str())).collect::<Option<_>>()?)
+        }
         Expression::Array(array) => Value::Array(array.iter().map(literal).collect::<Option<_>>()?),
         Expression::Object(object) => Value::Object(
             object

@@ -49,6 +49,28 @@ fn a_block_of_literal_values_is_read() {
     assert_eq!(Value::Object(found.attributes.unwrap()), expected);
 }
 
+/// Each was seen to be written down so by `terraform init`, 1.11.4.
+#[test]
+fn a_value_is_read_as_terraform_reads_it() {
+    let native = |value: &str| format!("terraform {{\nbackend \"s3\" {{\nkey = {value}\n}}\n}}");
+    let json = |value: &str| {
+        format!(r#"{{"terraform": {{"backend": {{"s3": {{"//": 1, "//": 2, "key": {value}}}}}}}}}"#)
+    };
+    for (name, text, expected) in [
+        ("a.tf", native("<<EOT\n a $${x}\n\\n\nEOT"), json!(" a ${x}\n\\n\n")),
+        ("a.tf", native("<<-EOT\na\n  b\n  EOT"), json!("a\n  b\n")),
+        ("a.tf", native("1.50"), json!("1.5")),
+        ("a.tf", native("1e3"), json!(1000)),
+        ("a.tf", native("12345678901234567890123"), json!("12345678901234567890123")),
+        ("a.tf.json", json("12345678901234567890123"), json!("12345678901234567890123")),
+        ("a.tf.json", json("1.0"), json!(1)),
+        ("a.tf.json", json(r#"["${x}$${y}"]"#), json!(["${x}$${y}"])),
+    ] {
+        let found = one(&[(name, &text)]).attributes.unwrap();
+        assert_eq!(found["key"], expected, "{text}");
+    }
+}
+
 #[test]
 fn the_block_is_found_however_it_is_written() {
     for text in [
@@ -260,6 +282,7 @@ fn what_cannot_be_read_names_file_and_line() {
             "`a.tf.json`: expected value at line 2",
         ),
         ("a.tf", two.as_str(), "`a.tf:18`: a second backend; the first one is in `"),
+        ("a_override.tf", two.as_str(), "`a_override.tf:18`: a second backend; the first one is"),
         ("a.tf", "terraform {\n cloud \"x\" {}\n}", "`a.tf:2`: a `cloud` block has no label"),
     ] {
         let error = find_in(&[(name, text)], Dialect::Terraform).map(|_| ()).unwrap_err();
@@ -271,6 +294,11 @@ fn what_cannot_be_read_names_file_and_line() {
 #[test]
 fn a_value_that_is_not_literal_names_its_line() {
     for (name, text, message) in [
+        (
+            "a.tf",
+            "terraform {\nbackend \"s3\" {\nkey = <<-EOT\n  k\nEOT\n}\n}",
+            "`a.tf:3`: the value of `key`",
+        ),
         (
             "a.tf",
             "terraform {\nbackend \"s3\" {\nbucket = \"b\"\nkey = var.k\n}\n}",
@@ -294,7 +322,7 @@ fn a_value_that_is_not_literal_names_its_line() {
     ] {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(name), text).unwrap();
-        let found = find(dir.path(), Dialect::Terraform).unwrap().unwrap();
+        let found = find(dir.path(), Dialect::OpenTofu).unwrap().unwrap();
         let error = found.attributes.unwrap_err().to_string();
         let error = error.replace(&format!("{}/", dir.path().display()), "");
         assert_eq!(error, format!("{message} is not a literal one"));
@@ -307,6 +335,11 @@ fn a_block_that_cannot_be_read_has_its_type_all_the_same() {
         ("a.tf", "terraform {\n  backend \"s3\" {\n    key = = \"hunter2\"\n", "`a.tf:3`: "),
         ("a.tf", "terraform {\n backend \"s3\" {\n\n key = 1e1000\n}\n}", "`a.tf:4`: "),
         ("a.tf.json", r#"{"terraform": {"backend": {"s3": {"key": 1e1000}}}}"#, "`a.tf.json`: "),
+        (
+            "a.tf.json",
+            r#"{"terraform": {"backend": {"s3": {"k": 1, "k": 2}}}}"#,
+            "`a.tf.json`: `k` ",
+        ),
     ] {
         let found = one(&[(name, text)]);
         assert_eq!(found.kind, "s3");

@@ -6,7 +6,7 @@
 //! gives the credentials, or there are none.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::super::StoreError;
 use super::profile::{Linked, Sso, StaticKeys};
@@ -175,7 +175,7 @@ fn of_sdk(settings: &AwsSettings, linked: &Linked) -> Result<Chain, StoreError> 
     if let Some(keys) = keys_of_environment(env) {
         return Ok(Source::Keys(keys, Place::Environment).into());
     }
-    if let Some(file) = env.get("AWS_WEB_IDENTITY_TOKEN_FILE") {
+    if let Some(file) = env.get_os("AWS_WEB_IDENTITY_TOKEN_FILE") {
         let Some(role) = env.get("AWS_ROLE_ARN") else {
             return Err(none("`AWS_WEB_IDENTITY_TOKEN_FILE` is set, and `AWS_ROLE_ARN` is not"));
         };
@@ -239,7 +239,7 @@ fn of_profile(settings: &AwsSettings, linked: &Linked) -> Result<Chain, StoreErr
 
 fn web_identity(
     settings: &AwsSettings,
-    file: &str,
+    file: impl AsRef<Path>,
     role: &str,
     session_name: Option<&str>,
 ) -> WebIdentity {
@@ -309,7 +309,7 @@ fn container(settings: &AwsSettings) -> Option<Result<Source, StoreError>> {
     if url::Url::parse(&url).is_err() {
         return Some(Err(wrong(format!("`{name}` is no URI: `{value}`"))));
     }
-    let file = env.get("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE");
+    let file = env.get_os("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE");
     let given = || Some(Token::Given(env.get("AWS_CONTAINER_AUTHORIZATION_TOKEN")?.to_owned()));
     let token = file.map(|file| Token::File(settings.dir.join(file))).or_else(given);
     Some(Ok(Source::Container { url, token }))

@@ -14,10 +14,10 @@ use aws_smithy_types::timeout::TimeoutConfig;
 use url::{Host, Url};
 
 use super::super::StoreError;
-use super::super::blocking::{self, reason};
 use super::chain::Token;
 use super::error::chain_text;
 use super::session::Session;
+use super::token_file;
 
 /// It is on this machine.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -35,9 +35,16 @@ pub(super) async fn session(
         return Err(not_allowed(url.as_str()));
     }
     let token = match token {
-        Some(token) => Some(read(token).await?),
+        Some(Token::Given(token)) => Some(token.clone()),
+        Some(Token::File(path)) => Some(token_file::read(path, "the container's token").await?),
         None => None,
     };
+    let failed =
+        |why: &str| format!("the container's credentials endpoint `{}` {why}", shown(&url));
+    if token.as_ref().is_some_and(|token| token.contains(['\r', '\n'])) {
+        let message = failed("cannot be asked: its token has a line break in it");
+        return Err(StoreError::Misconfigured(message));
+    }
     let operation = Operation::builder()
         .service_name("ContainerCredentials")
         .operation_name("Get")
@@ -67,15 +74,13 @@ pub(super) async fn session(
         })
         .build();
     let path = url[url::Position::BeforePath..].to_owned();
-    let failed =
-        |why: &str| format!("the container's credentials endpoint `{}` {why}", shown(&url));
     operation.invoke((path, token)).await.map_err(|error| match &error {
         SdkError::ServiceError(refusal) => {
             StoreError::Credentials(failed(&format!("gives none: {}", refusal.err().0)))
         }
-        SdkError::ConstructionFailure(_) => {
-            StoreError::Misconfigured(failed("cannot be asked: its token has a line break in it"))
-        }
+        SdkError::ConstructionFailure(_) => StoreError::Misconfigured(failed(
+            "cannot be asked: its token has a control character in it",
+        )),
         error => {
             let detail = failed(&format!("does not answer: {}", chain_text(Some(error))));
             StoreError::Unavailable { detail, sent: false }
@@ -87,23 +92,6 @@ pub(super) async fn session(
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Refusal(String);
-
-async fn read(token: &Token) -> Result<String, StoreError> {
-    let path = match token {
-        Token::Given(token) => return Ok(token.clone()),
-        Token::File(path) => path.clone(),
-    };
-    blocking::run(move || {
-        std::fs::read_to_string(&path).map_err(|error| {
-            StoreError::Credentials(format!(
-                "cannot read the container's token `{}`: {}",
-                path.display(),
-                reason(&error)
-            ))
-        })
-    })
-    .await
-}
 
 /// Without TLS, only what is on this machine, or where ECS and EKS have theirs.
 async fn is_near(url: &Url) -> bool {

@@ -30,6 +30,10 @@ const LAST: Duration = Duration::from_secs(10);
 /// For how long nobody is asked again who has just refused, or given what was over already.
 const PAUSE: Duration = Duration::from_secs(10);
 
+/// How long keys of a shared file count before they are read anew: who rotates them writes the file,
+/// and each Terraform below a long hold reads it.
+const SHARED_FILE: Duration = Duration::from_secs(5);
+
 /// Whose credentials are used.
 #[derive(Clone)]
 pub(in super::super) struct Identity(Arc<Inner>);
@@ -52,6 +56,7 @@ struct Inner {
 struct Memory {
     /// Of the source and of each role after it.
     stages: Vec<Option<Stage>>,
+    /// Until when nobody is asked again, and why.
     refused: Option<(Timestamp, StoreError)>,
     asking: Option<Asking>,
 }
@@ -103,13 +108,17 @@ impl Identity {
         matches!(source, Ok(Source::Keys(_, Place::Environment)))
     }
 
-    /// Gets the credentials, unless they are known, and says whose they are.
+    /// Whose credentials they are, in words.
+    pub(in super::super) fn whose(&self) -> Option<String> {
+        self.0.chain.as_ref().ok().map(ToString::to_string)
+    }
+
+    /// Gets the credentials, unless they are known.
     ///
     /// # Errors
     /// When there are none; nothing was sent to a store.
-    pub(in super::super) async fn ready(&self) -> Result<String, StoreError> {
-        self.session().await?;
-        Ok(self.chain()?.to_string())
+    pub(in super::super) async fn ready(&self) -> Result<(), StoreError> {
+        self.session().await.map(drop)
     }
 
     fn chain(&self) -> Result<&Chain, StoreError> {
@@ -123,7 +132,7 @@ impl Identity {
             let now = wall();
             let last = memory.stages.get(chain.roles.len()).cloned().flatten();
             let known = last.map(|it| (age(it.session.ends, it.since, now), it.session));
-            let refused = memory.refused.clone().filter(|(at, _)| now < *at + PAUSE);
+            let refused = memory.refused.clone().filter(|(until, _)| now < *until);
             match (known, refused) {
                 (Some((Age::Fresh, session)), _) | (Some((Age::Old, session)), Some(_)) => {
                     return Ok(session);
@@ -173,11 +182,21 @@ impl Identity {
         let (at, mut session) = if let Some(known) = self.last_good(chain.roles.len()) {
             known
         } else {
+            let began = wall();
             let answer = wires.ask(&chain.source).await.and_then(|it| it.checked(&told));
-            // What may pass by itself is tried again by whoever asked, and so is a role.
-            let refusal = answer.as_ref().err().filter(|error| !error.is_transient());
-            self.memory().refused = refusal.map(|error| (wall(), error.clone()));
-            (0, self.keep(0, answer?).await?)
+            let refused = |error: &StoreError| {
+                let took = Duration::try_from(wall().duration_since(began)).unwrap_or_default();
+                // What may pass by itself is tried again by whoever asked, and so is a role; but
+                // not at once where that was long in coming.
+                let pause = if error.is_transient() { took } else { PAUSE };
+                (wall() + pause, error.clone())
+            };
+            self.memory().refused = answer.as_ref().err().map(refused);
+            let mut session = answer?;
+            if let Source::Keys(_, Place::Profile(_)) = &chain.source {
+                session.ends = Some(wall() + SHARED_FILE);
+            }
+            (0, self.keep(0, session).await?)
         };
         for (at, next) in chain.roles.iter().enumerate().skip(at) {
             let sts = wires.sts(&next.place, Some(&session))?;

@@ -18,6 +18,7 @@ mod profile;
 mod role;
 mod session;
 mod sso;
+mod token_file;
 mod trust;
 mod wires;
 

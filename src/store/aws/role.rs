@@ -4,6 +4,7 @@
 //! no web identity token in the configuration itself, and send no `DurationSeconds` where Go's SDK
 //! does.
 
+use std::path::Path;
 use std::time::Duration;
 
 use aws_sdk_sts::Client;
@@ -14,10 +15,10 @@ use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use jiff::Timestamp;
 
 use super::super::StoreError;
-use super::super::blocking::{self, reason};
 use super::error::{Asked, classify, unsent};
 use super::profile::StaticKeys;
 use super::session::Session;
+use super::token_file;
 use crate::backend::{AssumeRole, WebIdentity};
 
 /// Shown in AWS' logs where the configuration gives no name.
@@ -73,22 +74,12 @@ pub(super) async fn account(sts: &Client) -> Result<String, StoreError> {
     Ok(answer.account.unwrap_or_default())
 }
 
-/// Read each time: whoever writes the file renews it.
 async fn token(identity: &WebIdentity) -> Result<String, StoreError> {
     if let Some(token) = &identity.token {
         return Ok(token.clone());
     }
-    let path = identity.token_file.clone().unwrap_or_default();
-    blocking::run(move || {
-        std::fs::read_to_string(&path).map_err(|error| {
-            StoreError::Credentials(format!(
-                "cannot read the web identity token `{}`: {}",
-                path.display(),
-                reason(&error)
-            ))
-        })
-    })
-    .await
+    let path = identity.token_file.as_deref().unwrap_or(Path::new(""));
+    token_file::read(path, "the web identity token").await
 }
 
 fn refused<E>(action: &str, role: &str, error: &SdkError<E, HttpResponse>) -> StoreError

@@ -14,7 +14,7 @@ use super::profile::StaticKeys;
 pub(super) struct Session {
     /// What requests are signed with.
     pub(super) keys: StaticKeys,
-    /// None where they do not end.
+    /// When they end, or are to be looked at again; `None` where neither.
     pub(super) ends: Option<Timestamp>,
     /// Whose they are, where whoever gave them said so: DynamoDB has a host for each account.
     pub(super) account: Option<String>,
@@ -42,7 +42,8 @@ impl Session {
             return Err("the answer is no JSON object".to_owned());
         };
         let field = |name: &str| {
-            let value = fields.iter().find(|(key, _)| key.eq_ignore_ascii_case(name))?.1;
+            // Of several the last one, as Go's decoder has it.
+            let value = fields.iter().rfind(|(key, _)| key.eq_ignore_ascii_case(name))?.1;
             Some(value).filter(|value| !value.is_null())
         };
         let text = |name: &str| match field(name) {
@@ -63,18 +64,30 @@ impl Session {
         })
     }
 
-    /// Refuses keys that cannot stand in a request: the SDK would panic on them.
+    /// Refuses keys that cannot stand in a header of a request: the SDK would panic on them, and Go
+    /// refuses the same. The secret stands in none. Bytes that are no text are refused in all: they
+    /// have become another sign on the way here.
     ///
     /// # Errors
-    /// When there is a control character in them, as of a secret that was pasted with its newline.
+    /// When there is a control character in them, as of one that was stored with its newline.
     pub(super) fn checked(self, of: &str) -> Result<Self, StoreError> {
-        let StaticKeys { id, token, .. } = &self.keys;
-        for (what, text) in [("access key ID", Some(id)), ("session token", token.as_ref())] {
-            let odd = |c: char| !matches!(c, ' '..='~');
-            let Some(odd) = text.and_then(|text| text.chars().find(|c| odd(*c))) else { continue };
+        let StaticKeys { id, secret, token } = &self.keys;
+        let keys = [
+            ("access key ID", Some(id), true),
+            ("secret access key", Some(secret), false),
+            ("session token", token.as_ref(), true),
+        ];
+        for (what, text, is_sent) in keys {
+            let is_odd = |c: &char| match c {
+                '\u{fffd}' => true,
+                '\t' => false,
+                c => is_sent && c.is_ascii_control(),
+            };
+            let Some(odd) = text.and_then(|text| text.chars().find(is_odd)) else { continue };
             let kind = match odd {
                 '\n' | '\r' => "a line break",
-                _ => "a character that no key has",
+                '\u{fffd}' => "a byte that is not UTF-8",
+                _ => "a control character",
             };
             let message = format!("the {what} has {kind} in it (credentials: {of})");
             return Err(StoreError::Credentials(message));
@@ -104,7 +117,7 @@ mod tests {
     #[test]
     fn answers_are_read_whatever_the_case_of_their_keys() {
         let parse = |text: &str| Session::parse(text.as_bytes(), "Token");
-        let whole = r#"{"accesskeyid": "a", "SecretAccessKey": "s", "TOKEN": "t", "More": [], "AccountId": "7",
+        let whole = r#"{"AccessKeyId": "b", "accesskeyid": "a", "SecretAccessKey": "s", "TOKEN": "t", "More": [], "AccountId": "7",
             "Expiration": "2026-01-02T03:04:05+01:00"}"#;
         let session = parse(whole).unwrap();
         assert_eq!((session.keys.id.as_str(), session.keys.token.as_deref()), ("a", Some("t")));
@@ -134,15 +147,19 @@ mod tests {
     fn keys_that_cannot_be_sent_are_refused_without_being_shown() {
         let keys = |id: &str, token: Option<&str>| StaticKeys {
             id: id.to_owned(),
-            secret: "s\n".to_owned(),
+            secret: if id == "bytes" { "hunter2\u{fffd}" } else { "s\n" }.to_owned(),
             token: token.map(ToOwned::to_owned),
         };
-        assert!(Session::lasting(keys("AKIA", Some("t+/=")), None).checked("x").is_ok());
+        for (id, token) in [("AKIA", "t+/="), ("hünter2", "a\tb ")] {
+            assert!(Session::lasting(keys(id, Some(token)), None).checked("x").is_ok(), "{id}");
+        }
         for (keys, expected) in [
             (keys("hunter2\n", None), "the access key ID has a line break in it"),
-            (keys("hunter2\u{1}", None), "the access key ID has a character that no key has in it"),
+            (keys("hunter2\u{1}", None), "the access key ID has a control character in it"),
             (keys("a", Some("hunter2\r\n")), "the session token has a line break in it"),
-            (keys("hünter2", None), "the access key ID has a character that no key has in it"),
+            (keys("bytes", None), "the secret access key has a byte that is not UTF-8 in it"),
+            (keys("hunter2\u{fffd}", None), "the access key ID has a byte that is not UTF-8 in it"),
+            (keys("hunter2\u{7f}", None), "the access key ID has a control character in it"),
         ] {
             let error =
                 Session::lasting(keys, None).checked("keys of the environment").unwrap_err();

@@ -88,22 +88,34 @@ impl Login<'_> {
     }
 
     async fn token(&self, sso: &Sso, clients: &Clients) -> Result<String, StoreError> {
-        let file = self.file.clone();
-        let read = blocking::run(move || Ok(fs::read(file))).await?;
-        let bytes = read.map_err(|error| {
-            let file = self.file.display();
-            self.again(&format!("is not there (`{file}`: {})", reason(&error)))
-        })?;
-        let Some(cached) = Cached::parse(&bytes) else {
-            return Err(self.again(&format!("cannot be read from `{}`", self.file.display())));
-        };
+        let cached = self.cached().await?;
         if wall() < cached.ends {
             return Ok(cached.token);
         }
         if sso.session.is_none() {
             return Err(self.again("has expired"));
         }
-        self.renewed(cached, clients).await
+        let renewed = self.renewed(cached, clients).await;
+        if renewed.as_ref().is_err_and(|error| !error.is_transient()) {
+            // Somebody else, such as a Terraform of this very run, may have renewed it before us.
+            if let Ok(theirs) = self.cached().await
+                && wall() < theirs.ends
+            {
+                return Ok(theirs.token);
+            }
+        }
+        renewed
+    }
+
+    async fn cached(&self) -> Result<Cached, StoreError> {
+        let file = self.file.clone();
+        let read = blocking::run(move || Ok(fs::read(file))).await?;
+        let bytes = read.map_err(|error| {
+            let file = self.file.display();
+            self.again(&format!("is not there (`{file}`: {})", reason(&error)))
+        })?;
+        Cached::parse(&bytes)
+            .ok_or_else(|| self.again(&format!("cannot be read from `{}`", self.file.display())))
     }
 
     /// A new token for the old one. It is written down first, for the old one is no longer good.

@@ -11,9 +11,9 @@ use aws_smithy_types::timeout::TimeoutConfig;
 
 use super::super::StoreError;
 use super::answer::OwnAnswers;
-use super::chain::{Place, Source};
+use super::chain::{self, Place, Source};
 use super::endpoint::{self, Asker, Service};
-use super::profile::InUse;
+use super::profile::{InUse, StaticKeys};
 use super::session::Session;
 use super::{container, credential_process, instance, role, sso};
 use crate::backend::AwsSettings;
@@ -41,13 +41,18 @@ impl Wires {
     pub(super) async fn ask(&self, source: &Source) -> Result<Session, StoreError> {
         let settings = &self.settings;
         match source {
-            Source::Keys(keys, place) => {
-                let account = match place {
-                    Place::Backend => None,
-                    Place::Environment => settings.env.get("AWS_ACCOUNT_ID").map(ToOwned::to_owned),
-                    Place::Profile(name) => self.profile.account_of(name),
-                };
+            Source::Keys(keys, Place::Backend) => Ok(Session::lasting(keys.clone(), None)),
+            Source::Keys(keys, Place::Environment) => {
+                let account = settings.env.get("AWS_ACCOUNT_ID").map(ToOwned::to_owned);
                 Ok(Session::lasting(keys.clone(), account))
+            }
+            Source::Keys(keys, Place::Profile(name)) => {
+                // In the middle of a change, those that were there count on.
+                let (keys, account) = match self.keys_in_file(name).await {
+                    Some(found) => found,
+                    None => (keys.clone(), self.profile.account_of(name)),
+                };
+                Ok(Session::lasting(keys, account))
             }
             Source::WebIdentity(identity, place) => {
                 role::bear(&self.sts(place, None)?, identity).await
@@ -67,6 +72,17 @@ impl Wires {
                 let client = instance::client(&self.metadata, self.http.clone())?;
                 instance::session(&client, tried).await
             }
+        }
+    }
+
+    /// The keys of a profile as they are now, and their account.
+    async fn keys_in_file(&self, of: &str) -> Option<(StaticKeys, Option<String>)> {
+        let profile = InUse::read(&self.settings).await.ok()?;
+        match chain::decide(&self.settings, &profile.linked()).ok()?.source {
+            Source::Keys(keys, Place::Profile(name)) if name == of => {
+                Some((keys, profile.account_of(of)))
+            }
+            _ => None,
         }
     }
 

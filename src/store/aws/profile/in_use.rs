@@ -1,10 +1,12 @@
 //! The profile that Go's SDK loads, whatever the credentials come from: its endpoints and switches
 //! count also beside keys in the environment.
 
-use std::fs;
+use std::fs::File;
+use std::io::Read as _;
 use std::path::PathBuf;
 
-use super::super::super::{StoreError, blocking};
+use super::super::super::StoreError;
+use super::super::super::blocking::{self, reason};
 use super::linked::ProfileError;
 use super::{Linked, Profile, Profiles};
 use crate::backend::AwsSettings;
@@ -18,15 +20,15 @@ pub(in super::super) struct InUse {
 }
 
 impl InUse {
-    /// Reads the shared files. One that cannot be read is empty, as it is to Go.
+    /// Reads the shared files. One that cannot be opened is passed over, as Go does.
     ///
     /// # Errors
-    /// When Go's SDK refuses the profile.
+    /// When Go's SDK refuses the profile, or a file that it opens and cannot read.
     pub(in super::super) async fn read(settings: &AwsSettings) -> Result<Self, StoreError> {
         let configs = settings.shared_config_files.clone();
         let credentials = settings.shared_credentials_files.clone();
-        let all =
-            blocking::run(move || Ok(Profiles::new(texts(&configs), texts(&credentials)))).await?;
+        let all = blocking::run(move || Ok(Profiles::new(texts(&configs)?, texts(&credentials)?)))
+            .await?;
         Self::of(settings, all)
     }
 
@@ -75,9 +77,20 @@ impl InUse {
     }
 }
 
-fn texts(files: &[PathBuf]) -> Vec<String> {
-    let bytes = files.iter().filter_map(|file| fs::read(file).ok());
-    bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).collect()
+fn texts(files: &[PathBuf]) -> Result<Vec<String>, StoreError> {
+    let opened = files.iter().filter_map(|path| Some((path, File::open(path).ok()?)));
+    opened
+        .map(|(path, mut file)| {
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes).map_err(|error| {
+                let (path, why) = (path.display(), reason(&error));
+                StoreError::Misconfigured(format!(
+                    "cannot read the AWS profiles in `{path}`: {why}"
+                ))
+            })?;
+            Ok(String::from_utf8_lossy(&bytes).into_owned())
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -110,15 +123,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn files_that_cannot_be_read_are_empty_and_other_alphabets_do_no_harm() {
+    async fn files_that_cannot_be_opened_are_passed_over_and_other_alphabets_do_no_harm() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("latin");
-        fs::write(&file, b"# M\xfcller\n[default]\nregion = r\n").unwrap();
-        let settings = AwsSettings {
-            shared_config_files: vec![dir.path().to_owned(), dir.path().join("none"), file],
+        std::fs::write(&file, b"# M\xfcller\n[default]\nregion = r\n").unwrap();
+        let mut settings = AwsSettings {
+            shared_config_files: vec![dir.path().join("none"), file.join("below"), file],
             ..AwsSettings::default()
         };
         let found = InUse::read(&settings).await.unwrap();
         assert_eq!(found.profile().and_then(|profile| profile.text("region")), Some("r"));
+
+        settings.shared_credentials_files = vec![dir.path().to_owned()];
+        let error = InUse::read(&settings).await.unwrap_err().to_string();
+        let path = dir.path().display();
+        assert_eq!(error, format!("cannot read the AWS profiles in `{path}`: is a directory"));
     }
 }
