@@ -20,8 +20,8 @@ use crate::wrapped::{LOGS_ALL, Running, Scene, is_gone, state, uptime, wait_unti
 
 const TTL: Duration = Duration::from_secs(15);
 const PERIOD: Duration = Duration::from_millis(1500);
-const INTERRUPT: Duration = Duration::from_secs(10);
-const KILL: Duration = Duration::from_secs(12);
+const INTERRUPT: Duration = Duration::from_millis(8_750);
+const KILL: Duration = Duration::from_millis(10_500);
 /// How often the fence looks at the clock.
 const TICK: Duration = Duration::from_secs(1);
 /// How old the last answered beat may be, with what its sending took.
@@ -369,14 +369,14 @@ async fn after_a_pause_beyond_the_lease_the_old_child_does_nothing_more() {
 }
 
 /// Between the two fences: the child waits until the lease is known to be good, or gone without
-/// harm. A lease of 20 s, since with one of 15 s a busy machine may be slower than the time between
+/// harm. A lease of 25 s, since with one of 15 s a busy machine may be slower than the time between
 /// its fences.
 async fn after_a_pause_within_the_lease_the_child_goes_on() {
     let lock = Lock::new("nap").await;
     let mut holders = Vec::new();
     for on_lost in ["stop", "warn"] {
         let lock = lock.with_key(on_lost);
-        let scene = lock.scene_of("20s", &dynamodb().url, STUBBORN);
+        let scene = lock.scene_of("25s", &dynamodb().url, STUBBORN);
         let holder = scene.options(&["--on-lock-lost", on_lost]).start().ready();
         let child = holder.scene.pid_in("ready");
         lock.beat().await;
@@ -388,7 +388,8 @@ async fn after_a_pause_within_the_lease_the_child_goes_on() {
     holders[1].0.remove().await;
     // Just beyond the first fence. Each on its own time: what comes after takes long on a busy
     // machine, and the second fence is near.
-    let beyond = Duration::from_secs(20) * 2 / 3 + Duration::from_millis(200);
+    let (fence, _) = LeaseTerm::After(Duration::from_secs(25)).fences().expect("it ends");
+    let beyond = fence + Duration::from_millis(200);
     let mut resumed = Vec::new();
     for (lock, holder, stopped) in holders {
         pause(beyond.saturating_sub(uptime().since(stopped)));
