@@ -55,9 +55,13 @@ pub(super) fn go_on(shell: &mut Shell, head: &Head, receipt: &Receipt) {
     }
 }
 
-/// Waits until nobody runs under a lock that is ours to give back, and lets nobody in any more: a
-/// free lock with a Terraform that lives is worse than a stuck lock. Whoever asks us to end asks
-/// them, too.
+/// Waits until nobody runs under a lock that is ours to give back, and lets nobody in any more.
+/// Whoever asks us to end asks them, too.
+///
+/// Without an end of its own: a free lock with a Terraform that lives is worse than a stuck lock, and
+/// no time after which it may be free anyway is the right one. The lock beats on meanwhile; if it
+/// cannot, the fences end all that works under it. What is waited for is said, and is ended by its
+/// own guardian after its `--orphan-grace` if its tfwrap is killed; a person ends it, or us.
 pub(super) async fn wait(shell: &mut Shell, dir: &Path) {
     let ids: Vec<_> = shell
         .kept
