@@ -56,6 +56,7 @@ at_once! {
     after_a_pause_within_the_lease_the_child_goes_on,
     an_outage_shorter_than_the_fence_costs_nothing,
     a_beat_that_is_out_when_the_child_ends_delays_the_release_and_no_more,
+    a_beat_that_is_never_answered_is_the_last_before_the_release,
     who_removes_a_lock_that_never_expires_is_told_that_silence_proves_little,
 }
 
@@ -452,6 +453,23 @@ async fn a_beat_that_is_out_when_the_child_ends_delays_the_release_and_no_more()
     assert_eq!(lock.item().await, None);
 }
 
+/// It is not followed by a look, and that by another heartbeat.
+async fn a_beat_that_is_never_answered_is_the_last_before_the_release() {
+    let lock = Lock::new("unanswered").await;
+    let proxy = Proxy::before(&dynamodb().url);
+    let mut holder = lock.scene(proxy.url(), STUBBORN).start().ready();
+    let before = proxy.count("PutItem state");
+    proxy.plan([Rule::on("PutItem", Fault::Hold), Rule::on("GetItem", Fault::Hold)]);
+    proxy.arrived("PutItem state", before + 1).await;
+    let looks = proxy.count("GetItem state");
+    holder.signal(Signal::SIGUSR1);
+    assert_eq!(holder.bare_code(), Some(0), "{}", holder.stderr());
+    let sent = (proxy.count("PutItem state"), proxy.count("GetItem state"));
+    assert_eq!(sent, (before + 1, looks), "after a heartbeat of half a period");
+    assert_eq!(lock.item().await, None);
+    proxy.release();
+}
+
 /// As one looks that its holder left before its credentials ran out: nobody beats any more.
 async fn who_removes_a_lock_that_never_expires_is_told_that_silence_proves_little() {
     let lock = Lock::new("silent").await;
@@ -472,7 +490,8 @@ async fn who_removes_a_lock_that_never_expires_is_told_that_silence_proves_littl
     }
     for (lock, unlock, term) in unlocking {
         let done = unlock.finish().expect_code(0);
-        let warned = done.stdout.contains("make sure that the run is gone");
+        assert!(done.stdout.contains("make sure that the run is gone"), "{}", done.stdout);
+        let warned = done.stdout.contains("a lease that never expires");
         assert_eq!(warned, term == LeaseTerm::Never, "{}", done.stdout);
         assert_eq!(lock.item().await, None);
     }
