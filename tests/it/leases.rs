@@ -320,7 +320,7 @@ async fn a_holder_cut_off_has_ended_its_child_before_anyone_takes_over() {
 
     proxy.plan([]);
     assert_eq!(holder.bare_code(), Some(76), "{}", holder.stderr());
-    for words in ["two thirds", "four fifths"] {
+    for words in ["over half of the lease", "over two thirds of the lease"] {
         assert!(holder.stderr().contains(words), "{}", holder.stderr());
     }
     assert_eq!(holder.scene.count("SIGINT"), 1, "{:?}", holder.scene.log());
