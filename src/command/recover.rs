@@ -16,7 +16,7 @@ use std::time::Duration;
 use crate::clock::uptime;
 use crate::env::Env;
 use crate::error::Error;
-use crate::lock::Uptime;
+use crate::lock::{Uptime, release};
 use crate::receipt::{Receipt, ReceiptFile};
 use crate::report::{Notice, clean};
 use crate::run::adopt::{Ended, Leave, adopt, take_leave};
@@ -28,7 +28,7 @@ use crate::supervise::{Orphans, ProcessId, Sight, StopSignal, World};
 use unseen::{Verdict, Watched};
 
 /// How long a release may take through network faults, with some room.
-const A_RELEASE: Duration = Duration::from_secs(75);
+const A_RELEASE: Duration = release::PATIENCE.saturating_add(Duration::from_secs(15));
 
 /// What is asked of it.
 pub(crate) struct Recovery<'a> {

@@ -169,6 +169,20 @@ pub(crate) fn anybody(dir: &Path, ids: &[LockId]) -> Option<String> {
     any.then(|| name(living.first()))
 }
 
+/// The command that shows who is inside, for what has no receipt that can be seen.
+pub(crate) fn looked_up(dir: &Path, ids: &[LockId]) -> Option<String> {
+    let path = door::path(dir, ids.first()?);
+    path.exists().then(|| format!("fuser -v {}", shell_quote(&path.display().to_string())))
+}
+
+/// Whether this is a copy of the directory in which the living holder of these locks has its files:
+/// nobody has these doors open.
+pub(crate) fn is_copy(dir: &Path, ids: &[LockId]) -> bool {
+    let doors = ids.iter().filter_map(|id| Door::open(&door::path(dir, id)).ok().flatten());
+    let mut held = doors.filter_map(|door| door.has_holder().ok());
+    held.any(|held| !held)
+}
+
 /// The runs of this machine that inherited one of these locks and are not over.
 pub(crate) fn living(dir: &Path, ids: &[LockId]) -> Vec<Receipt> {
     let Some(here) = World::here() else { return Vec::new() };

@@ -27,6 +27,11 @@ const LOOK: Duration = Duration::from_millis(200);
 /// last request settle, and to give the lock back.
 const LAST_PART: Duration = Duration::from_secs(10);
 
+/// Whole seconds, rounded up.
+pub(super) fn whole(span: Duration) -> Duration {
+    Duration::from_millis(u64::try_from(span.as_millis()).unwrap_or(u64::MAX).div_ceil(1000) * 1000)
+}
+
 /// Waits for a run of this job to end: the step is over, so nobody else does. One that nobody has
 /// told to end is told; a child that does not is killed while there is time to give the lock back.
 pub(super) async fn wait_for(
@@ -46,12 +51,11 @@ pub(super) async fn wait_for(
             return Ok(());
         }
         if !std::mem::replace(&mut told, true) {
+            let span = duration::format(whole(until.since(uptime())));
+            // More than was asked for, maybe.
+            let why = if receipt.is_hold { ", which a release may take" } else { "" };
             shell.say(Notice::Note {
-                message: format!(
-                    "waiting for the end of {}, up to {}",
-                    run_of(receipt),
-                    duration::format(until.since(uptime()))
-                ),
+                message: format!("waiting for the end of {}, up to {span}{why}", run_of(receipt)),
             });
             // Holds were told already.
             if runs && !receipt.is_hold {

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use super::look::whole;
 use super::{Recovery, run_of, unlock_commands};
 use crate::clock::uptime;
 use crate::command::removal::{self, Removal, is_same_tenure};
@@ -158,11 +159,6 @@ fn watching(receipt: &Receipt, watched: &[Watched], span: Duration) -> String {
         names(watched),
         duration::format(whole(span))
     )
-}
-
-/// Whole seconds, rounded up.
-fn whole(span: Duration) -> Duration {
-    Duration::from_millis(u64::try_from(span.as_millis()).unwrap_or(u64::MAX).div_ceil(1000) * 1000)
 }
 
 /// Why nobody can tell whether it lives; `left` until its leases have ended, if they ever do.
