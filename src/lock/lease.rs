@@ -170,7 +170,7 @@ mod tests {
         let fences = |ttl| LeaseTerm::After(Duration::from_secs(ttl)).fences().unwrap();
         assert_eq!(fences(15), (Duration::from_millis(8_750), Duration::from_millis(10_500)));
         assert_eq!(fences(30), (Duration::from_secs(20), Duration::from_secs(24)));
-        assert_eq!(fences(600), (Duration::from_secs(400), Duration::from_secs(480)));
+        assert_eq!(fences(600), (Duration::from_secs(400), Duration::from_mins(8)));
     }
 
     /// A heartbeat after a period, given up after half of one; a look as long; the next.

@@ -165,10 +165,11 @@ fn a_waiter_that_times_out_leaves_the_line_and_the_next_does_not_wait_for_it() {
 #[test]
 fn where_the_line_cannot_be_written_everybody_still_gets_the_lock_and_nobody_sends_without_a_pause()
 {
+    type Refusal = (&'static str, bool, fn(Slot) -> Option<StoreError>);
     fn denied() -> StoreError {
         StoreError::Denied("PutItem".to_owned())
     }
-    let refusals: [(&str, bool, fn(Slot) -> Option<StoreError>); 4] = [
+    let refusals: [Refusal; 4] = [
         ("all denied", true, |slot| (slot != Slot::Lock).then(denied)),
         ("the line denied", true, |slot| (slot == Slot::Line).then(denied)),
         ("throttled", false, |slot| {

@@ -319,7 +319,7 @@ impl World {
             return self.die(index);
         }
         if let Action::Write(Slot::Lock, _, Expect::Version(version)) = &asked {
-            self.time_take_over(version, self.now - way.there);
+            self.time_take_over(version, self.now.saturating_sub(way.there));
         }
         let answer = self.answer(index, asked, way.mishap);
         if dies == Some(true) {

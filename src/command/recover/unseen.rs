@@ -91,7 +91,10 @@ pub(super) async fn judge(
     }
     let mut said = false;
     loop {
-        let Some(by) = decided_at(&watched) else { return Ok(Verdict::Lives) };
+        if watched.iter().any(|lock| lock.term.is_none()) {
+            return Ok(Verdict::Lives);
+        }
+        let by = decided_at(&watched);
         let now = uptime();
         let end = match by {
             Some(by) if by <= until => by,
@@ -128,17 +131,12 @@ async fn look_again(shell: &mut Shell, watched: &mut Vec<Watched>) -> Result<boo
     Ok(false)
 }
 
-/// When all of them have stood still for long enough; `Some(None)`: never. Nothing where the kernel
-/// holds one, which is a sign of life.
-fn decided_at(watched: &[Watched]) -> Option<Option<Uptime>> {
-    let mut by = Some(Uptime::default());
-    for lock in watched {
-        by = match (by, lock.term?) {
-            (Some(by), LeaseTerm::After(ttl)) => Some(by.max(lock.since.plus(ttl))),
-            _ => None,
-        };
-    }
-    Some(by)
+/// When all of them have stood still for long enough; nothing where that never is.
+fn decided_at(watched: &[Watched]) -> Option<Uptime> {
+    watched.iter().try_fold(Uptime::default(), |by, lock| match lock.term? {
+        LeaseTerm::After(ttl) => Some(by.max(lock.since.plus(ttl))),
+        LeaseTerm::Never => None,
+    })
 }
 
 /// By when a run that lives has given a sign of life.
