@@ -3,6 +3,7 @@
 pub(crate) mod hold;
 pub(crate) mod recover;
 pub(crate) mod release;
+mod removal;
 pub(crate) mod status;
 pub(crate) mod unlock;
 

@@ -1,11 +1,12 @@
 //! `tfwrap recover`: gives back what dead runs left behind, and nothing else.
 //!
-//! What is dead is seen in `/proc`; where it cannot be seen, the record itself is watched for a
-//! heartbeat. A run of the same CI job may be asked to end; any other stays as it is, and is named.
+//! What is dead is seen in `/proc`; where it cannot be seen, only its whole lease without a heartbeat
+//! tells. A run of the same CI job may be asked to end; any other stays as it is, and is named.
 //!
 //! Its rules: `docs/protocol.md#k4-what-recover-does`.
 
 mod look;
+mod unseen;
 
 pub(super) use look::ask_for_release;
 
@@ -15,7 +16,7 @@ use std::time::Duration;
 use crate::clock::uptime;
 use crate::env::Env;
 use crate::error::Error;
-use crate::lock::Uptime;
+use crate::lock::{Uptime, release};
 use crate::receipt::{Receipt, ReceiptFile};
 use crate::report::{Notice, clean, shell_quote};
 use crate::run::adopt::{Ended, Leave, adopt, take_leave};
@@ -25,9 +26,10 @@ use crate::run::{Shell, dependents};
 use crate::state_dir;
 use crate::supervise::guardian::Head;
 use crate::supervise::{Orphans, ProcessId, SETTLE, Sight, StopSignal, World};
+use unseen::{Verdict, Watched};
 
 /// How long a release may take through network faults, with some room.
-const A_RELEASE: Duration = Duration::from_secs(75);
+const A_RELEASE: Duration = release::PATIENCE.saturating_add(Duration::from_secs(15));
 
 /// What is asked of it.
 pub(crate) struct Recovery<'a> {
@@ -41,6 +43,12 @@ pub(crate) struct Recovery<'a> {
 impl Recovery<'_> {
     fn is_of_this_job(&self, receipt: &Receipt) -> bool {
         receipt.job.is_some() && receipt.job == self.job
+    }
+
+    /// Whether a run that cannot be seen is to be settled. Its machine's name says little: cloned
+    /// machines share one, and so does a directory on a server.
+    fn may_settle(&self, receipt: &Receipt, here: &World) -> bool {
+        self.is_of_this_job(receipt) || receipt.world.may_be_before_boot(here)
     }
 
     /// Whether its processes may be told to end: they are of this job, and there is time for it.
@@ -57,6 +65,16 @@ enum Fate {
     Theirs,
     /// Something of it is still held; why.
     Left(String),
+    /// It cannot be seen, and may live; why, and what helps.
+    Unknown(String, String),
+}
+
+/// What is dead, and how that is known.
+enum Dead {
+    /// Its processes are gone, but for the child.
+    Here,
+    /// These locks of it have stood still for as long as they declare.
+    Unseen(Vec<Watched>),
 }
 
 /// The receipts of this machine.
@@ -72,8 +90,9 @@ pub(super) fn receipts(recovery: &Recovery<'_>, whose: &str) -> Result<Vec<Recei
 pub(crate) async fn run(shell: &mut Shell, recovery: &Recovery<'_>) -> Result<(), Error> {
     let mut files = receipts(recovery, "run")?;
     let until = uptime().plus(recovery.wait);
-    let mut left = Vec::new();
+    let (mut left, mut hints) = (Vec::new(), Vec::new());
     let (mut done, mut theirs) = (0, 0);
+    let seen = first_looks(shell, recovery, &files).await?;
     // A hold waits for those that run under it, so they come first; and for one that was begun
     // under it, so all are told before any is waited for.
     files.sort_by_cached_key(|file| file.read().is_ok_and(|receipt| receipt.is_hold));
@@ -83,24 +102,29 @@ pub(crate) async fn run(shell: &mut Shell, recovery: &Recovery<'_>) -> Result<()
         if is_hold && !std::mem::replace(&mut told, true) {
             look::tell_holds(shell, recovery, &files);
         }
-        match one(shell, recovery, file, until).await {
+        match one(shell, recovery, file, &seen, until).await {
             Ok(Fate::Settled) => done += 1,
             Ok(Fate::Theirs) => theirs += 1,
             Ok(Fate::Left(why)) => left.push(why),
+            Ok(Fate::Unknown(why, hint)) => {
+                left.push(why);
+                hints.push(hint);
+            }
             Err(error @ Error::Interrupted { .. }) => return Err(error),
             // No reason to leave the others.
             Err(error) => left.push(error.to_string()),
         }
     }
     if !left.is_empty() {
-        return Err(Error::LeftBehind {
-            message: left.join("; "),
-            hint: Some(
-                "in a CI job, `tfwrap recover --wait 4m` waits for it; `tfwrap status` shows the \
-                 lock"
+        if hints.len() < left.len() {
+            hints.push(
+                "in a CI job, `tfwrap recover --wait 4m` waits for what still runs; `tfwrap status` \
+                 shows the lock"
                     .to_owned(),
-            ),
-        });
+            );
+        }
+        let (message, hint) = (left.join("; "), Some(hints.join("; ")));
+        return Err(Error::LeftBehind { message, hint });
     }
     if done == 0 && theirs == 0 {
         shell.say(Notice::Note { message: "nothing to recover".to_owned() });
@@ -108,10 +132,34 @@ pub(crate) async fn run(shell: &mut Shell, recovery: &Recovery<'_>) -> Result<()
     Ok(())
 }
 
+/// A first look at what cannot be seen, at all of it before any is waited for: their leases end at the
+/// same time, and not one after the other.
+async fn first_looks(
+    shell: &mut Shell,
+    recovery: &Recovery<'_>,
+    files: &[ReceiptFile],
+) -> Result<Vec<Watched>, Error> {
+    let mut seen = Vec::new();
+    let Some(here) = World::here().filter(|_| !recovery.wait.is_zero()) else { return Ok(seen) };
+    for receipt in files.iter().filter_map(|file| file.read().ok()) {
+        if receipt.world.seen_from(&here) == Sight::Here || !recovery.may_settle(&receipt, &here) {
+            continue;
+        }
+        match unseen::held(shell, recovery, &receipt, Duration::ZERO).await {
+            Ok(held) => seen.extend(held),
+            Err(error @ Error::Interrupted { .. }) => return Err(error),
+            // It is looked at again, and what is wrong is said then.
+            Err(_) => {}
+        }
+    }
+    Ok(seen)
+}
+
 async fn one(
     shell: &mut Shell,
     recovery: &Recovery<'_>,
     file: &ReceiptFile,
+    seen: &[Watched],
     until: Uptime,
 ) -> Result<Fate, Error> {
     let receipt = match file.read() {
@@ -139,10 +187,14 @@ async fn one(
     };
     match receipt.world.seen_from(&here) {
         Sight::Here => {}
-        // Its name says little: cloned machines share one, and so does a directory on a server.
-        Sight::Elsewhere if is_of_this_job || receipt.world.may_be_before_boot(&here) => {
-            if !look::beats(shell, &receipt, recovery.env).await? {
-                return give_back(shell, recovery, file, (&receipt, false), until).await;
+        Sight::Elsewhere if recovery.may_settle(&receipt, &here) => {
+            match unseen::judge(shell, recovery, &receipt, seen, until).await? {
+                Verdict::Dead(locks) => {
+                    let dead = Dead::Unseen(locks);
+                    return give_back(shell, recovery, file, (&receipt, dead), until).await;
+                }
+                Verdict::Unknown { why, hint } => return Ok(Fate::Unknown(why, hint)),
+                Verdict::Lives => {}
             }
             let what =
                 format!("{} still beats, where this machine cannot see it", run_of(&receipt));
@@ -199,16 +251,20 @@ async fn one(
             run_of(&receipt),
             last_commands(&receipt, file)
         ))),
-        (false, _) => give_back(shell, recovery, file, (&receipt, true), until).await,
+        (false, _) => give_back(shell, recovery, file, (&receipt, Dead::Here), until).await,
     }
 }
 
 /// What a person does who has seen that nothing runs.
 fn last_commands(receipt: &Receipt, file: &ReceiptFile) -> String {
-    let own = receipt.locks.iter().filter(|entry| !entry.inherited);
-    let unlocks = own.map(|entry| entry.target.unlock_command(&entry.id));
     let remove = format!("rm {}", shell_quote(&file.path().display().to_string()));
-    unlocks.chain([remove]).collect::<Vec<_>>().join("; ")
+    format!("{}; {remove}", unlock_commands(receipt))
+}
+
+fn unlock_commands(receipt: &Receipt) -> String {
+    let own = receipt.locks.iter().filter(|entry| !entry.inherited);
+    let commands: Vec<_> = own.map(|entry| entry.target.unlock_command(&entry.id)).collect();
+    commands.join("; ")
 }
 
 pub(super) fn run_of(receipt: &Receipt) -> String {
@@ -240,7 +296,7 @@ async fn give_back(
     shell: &mut Shell,
     recovery: &Recovery<'_>,
     file: &ReceiptFile,
-    (receipt, is_here): (&Receipt, bool),
+    (receipt, dead): (&Receipt, Dead),
     until: Uptime,
 ) -> Result<Fate, Error> {
     let leave = take_leave(shell, file, until).await?;
@@ -260,6 +316,7 @@ async fn give_back(
         }
         read => read.unwrap_or_else(|_| receipt.clone()),
     };
+    let is_here = matches!(dead, Dead::Here);
     let child = receipt.child.filter(|child| is_here && !child.are_gone());
     show_log(shell, file, 0);
     if is_here && child.is_none() && receipt.child.is_some() {
@@ -272,6 +329,13 @@ async fn give_back(
     let dir = file.path().parent().unwrap_or(Path::new("/"));
     if let Some(who) = dependents::anybody(dir, &own) {
         return Ok(Fate::Left(format!("{who} runs under a lock of {}", run_of(receipt))));
+    }
+    let mut released = 0;
+    if let Dead::Unseen(locks) = dead {
+        released = match unseen::give_back(shell, locks).await? {
+            Ok(released) => released,
+            Err(why) => return Ok(Fate::Left(why)),
+        };
     }
     let head = Head { child, interrupts: receipt.interrupts, ..Head::default() };
     let mut case = Case::of_the_dead(file, receipt, until.since(uptime()));
@@ -297,7 +361,7 @@ async fn give_back(
     }
     if adopted.left.is_empty() {
         remove(shell, file);
-        let what = match adopted.released {
+        let what = match released + adopted.released {
             0 => "it held nothing any more".to_owned(),
             1 => "its lock is given back".to_owned(),
             count => format!("its {count} locks are given back"),
@@ -344,7 +408,7 @@ pub(super) async fn finish(
     recovery: &Recovery<'_>,
     file: &ReceiptFile,
 ) -> Result<(), Error> {
-    match one(shell, recovery, file, uptime().plus(recovery.wait)).await? {
+    match one(shell, recovery, file, &[], uptime().plus(recovery.wait)).await? {
         Fate::Settled => Ok(()),
         Fate::Theirs => Err(Error::LeftBehind {
             message: "the hold is another machine's or container's and cannot be ended from here"
@@ -352,5 +416,6 @@ pub(super) async fn finish(
             hint: Some("`tfwrap status` shows the lock, `tfwrap unlock ID` removes it".to_owned()),
         }),
         Fate::Left(message) => Err(Error::LeftBehind { message, hint: None }),
+        Fate::Unknown(message, hint) => Err(Error::LeftBehind { message, hint: Some(hint) }),
     }
 }

@@ -158,6 +158,24 @@ fn tell(shell: &Shell, receipt: &Receipt, file: &ReceiptFile) -> Result<(), Erro
         return Ok(());
     }
     let pid = receipt.runner.pid;
+    let dir = file.path().parent().unwrap_or(Path::new("/"));
+    if dependents::is_copy(dir, &own(receipt)) && receipt.runner.is_alive() {
+        return Err(Error::LeftBehind {
+            message: format!(
+                "`{}` is a copy of the directory of {}, which does not hear what is asked there and \
+                 still has {}",
+                clean(&dir.to_string_lossy()),
+                run_of(receipt),
+                locks(receipt)
+            ),
+            hint: Some(
+                "call it with the `TFWRAP_STATE_DIR` that the hold gave, or end the keeper once with: \
+                 kill -TERM "
+                    .to_owned()
+                    + &pid.to_string(),
+            ),
+        });
+    }
     let is_first = ask_for_release(file, receipt).map_err(|error| Error::LeftBehind {
         message: format!(
             "process {pid}, which keeps {}, cannot be asked for the release: {error}",
@@ -275,6 +293,15 @@ fn under(file: &ReceiptFile, receipt: &Receipt) -> String {
             clean(&below.operation),
             clean(&below.began)
         ),
-        None => "nothing is seen to run under it".to_owned(),
+        None if !file.path().exists() => {
+            let dir = clean(&dir.to_string_lossy());
+            format!("its files in `{dir}` were removed, so what runs under it cannot be told")
+        }
+        None => match dependents::looked_up(dir, &own(receipt)) {
+            Some(command) => {
+                format!("what has no receipt here may run under it, which this shows: {command}")
+            }
+            None => "it gives back what it holds".to_owned(),
+        },
     }
 }

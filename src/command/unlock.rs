@@ -7,9 +7,11 @@
 
 use std::time::Duration;
 
+use super::removal::{self, Removal, is_same_tenure};
 use super::{Opened, lease_of};
 use crate::cli::UnlockArgs;
 use crate::clock::{uptime, wall};
+use crate::duration;
 use crate::error::Error;
 use crate::lock::lease::{Lease, LeaseTerm};
 use crate::lock::{Holder, LockId};
@@ -17,11 +19,8 @@ use crate::report::{
     LockState, Queue, answer, ask, clean, clean_line, describe_holder, shell_quote,
 };
 use crate::run::{Shell, look};
-use crate::store::{RemoveReply, Stored};
+use crate::store::Stored;
 use crate::target::LockTarget;
-
-/// How long to try to remove it through network faults.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Between two looks for a sign of life.
 const LOOK: Duration = Duration::from_secs(1);
@@ -123,49 +122,51 @@ fn described(lock: &Opened<'_>, stored: Option<&Stored>) -> String {
 }
 
 /// Watches for as long as a living holder may take for its next beat; only one that stands still
-/// gets through.
+/// gets through. That is no proof of its death, as it is said: a person decides here.
 async fn wait_for_a_sign(
     shell: &mut Shell,
     lock: &Opened<'_>,
     shown: &Stored,
     lease: Lease,
 ) -> Result<(), Error> {
-    // A beat's own time-out is half its period at most.
-    let period = lease.term.period();
-    let span = period + period / 2 + LOOK;
-    say(&format!("watching for a sign of life, up to {} s …\n", span.as_secs() + 1));
+    let span = lease.term.sign_of_life();
+    say(&format!("watching for a sign of life, up to {} …\n", duration::format(span)));
     let until = uptime().plus(span);
     while uptime() < until {
         look::pause(shell, LOOK.min(until.since(uptime()))).await?;
         let current = look::read(shell, &lock.register, look::PATIENCE).await?;
-        check(lock, shown, current.as_ref())?;
+        if !current.as_ref().is_some_and(|it| it.version == shown.version) {
+            return Err(changed(lock, shown, current.as_ref()));
+        }
     }
-    if lease.term == LeaseTerm::Never {
-        say("it gave none. With a lease that never expires, neither does a run whose credentials \
-             ran out, nor a machine that sleeps: make sure that the run is gone\n");
+    match lease.term {
+        LeaseTerm::Never => say(
+            "it gave none. With a lease that never expires, neither does a run whose credentials \
+             ran out, nor a machine that sleeps: make sure that the run is gone\n",
+        ),
+        LeaseTerm::After(ttl) => say(&format!(
+            "it gave none, and may live all the same, cut off from its store or asleep: make sure \
+             that the run is gone, or leave it to whoever waits for the lock, who takes it over \
+             after {} of silence\n",
+            duration::format(ttl)
+        )),
     }
     Ok(())
 }
 
-/// Refuses what is no longer what was shown.
-fn check(lock: &Opened<'_>, shown: &Stored, current: Option<&Stored>) -> Result<(), Error> {
+/// The refusal of what is no longer what was shown.
+fn changed(lock: &Opened<'_>, shown: &Stored, current: Option<&Stored>) -> Error {
     match current {
-        Some(current) if current.version == shown.version => Ok(()),
-        Some(current) if is_same_tenure(shown, current) => Err(refused(
+        Some(current) if is_same_tenure(shown, current) => refused(
             "its holder lives: it gave a sign of life just now".to_owned(),
             "wait for it, or stop that run where it was started; `--force` removes the lock \
              although two runs may then use the state",
-        )),
-        current => Err(refused(
+        ),
+        current => refused(
             format!("the lock changed meanwhile and stays: {}", described(lock, current)),
             "`tfwrap status` shows what is there now",
-        )),
+        ),
     }
-}
-
-/// A tenure's lock info never changes; its beat does.
-fn is_same_tenure(shown: &Stored, current: &Stored) -> bool {
-    shown.record.info == current.record.info
 }
 
 async fn is_confirmed(shell: &mut Shell) -> Result<bool, Error> {
@@ -181,42 +182,13 @@ async fn remove(
     shown: &Stored,
     force: bool,
 ) -> Result<(), Error> {
-    let until = uptime().plus(PATIENCE);
-    let mut version = shown.version.clone();
-    // Whether a remove was sent that may have been applied.
-    let mut unknown = false;
-    loop {
-        let current = match look::remove(shell, &lock.register, &version).await {
-            Ok(RemoveReply::Removed) => return Ok(()),
-            Ok(RemoveReply::Conflict(Some(current))) => current,
-            Ok(RemoveReply::Conflict(None)) => {
-                look::read(shell, &lock.register, look::PATIENCE).await?
-            }
-            Err(error) if error.is_transient() && uptime() < until => {
-                unknown |= error.outcome_is_unknown();
-                look::pause(shell, look::RETRY).await?;
-                look::read(shell, &lock.register, look::PATIENCE).await?
-            }
-            Err(source) => {
-                return Err(Error::Store { lock: lock.register.lock.clone(), source });
-            }
-        };
-        match current {
-            // What was shown is gone; whoever took the lock since is none of ours.
-            current if unknown && current.as_ref().is_none_or(|it| !is_same_tenure(shown, it)) => {
-                return Ok(());
-            }
-            Some(current) if force && is_same_tenure(shown, &current) && uptime() < until => {
-                version = current.version;
-            }
-            current => check(lock, shown, current.as_ref())?,
-        }
-        if uptime() >= until {
-            return Err(refused(
-                "the store does not remove the lock".to_owned(),
-                &format!("try again: tfwrap unlock {}", shell_quote(&id_of(shown))),
-            ));
-        }
+    match removal::remove(shell, &lock.register, shown, force).await? {
+        Removal::Removed => Ok(()),
+        Removal::Changed(current) => Err(changed(lock, shown, current.as_ref())),
+        Removal::Kept => Err(refused(
+            "the store does not remove the lock".to_owned(),
+            &format!("try again: tfwrap unlock {}", shell_quote(&id_of(shown))),
+        )),
     }
 }
 

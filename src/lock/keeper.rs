@@ -13,12 +13,9 @@ pub use words::{Action, Event, News, Tenure};
 
 use std::time::Duration;
 
-use super::lease::{Lease, LeaseTerm};
+use super::lease::{Lease, LeaseTerm, TICK};
 use super::{LockId, Uptime};
 use crate::store::{Record, RecordVersion, StoreError, Stored, WriteReply};
-
-/// How often the fence looks at the clock, for timers do not count suspend.
-const TICK: Duration = Duration::from_secs(1);
 
 /// A tick that comes later than this means that we were paused.
 const LATE: Duration = Duration::from_secs(3);

@@ -12,6 +12,12 @@ pub const SHORTEST: Duration = Duration::from_secs(15);
 /// (`docs/protocol.md#r4-a-create-may-be-applied-late`). The first beat declares the full one.
 pub const FIRST: Duration = Duration::from_mins(1);
 
+/// How often whoever fences looks at the clock, for timers do not count suspend.
+pub const TICK: Duration = Duration::from_secs(1);
+
+/// For how long a request that was sent may still be on its way, once its sender is dead.
+pub const SETTLE: Duration = Duration::from_secs(2);
+
 /// The longest time between two beats.
 const LONGEST_PERIOD: Duration = Duration::from_secs(15);
 
@@ -52,14 +58,31 @@ impl LeaseTerm {
         }
     }
 
+    /// For how long a holder shows nothing new although it lives, reaches the store and loses one
+    /// heartbeat with its look on the way: two periods, and [`SETTLE`] for the requests. Who looks
+    /// for a sign of life looks for so long (`unlock`, `status`, `recover`, and whoever takes over
+    /// on another's word). Longer silence is a sign that something is wrong, and no proof of death:
+    /// that is the whole term, as for a take-over
+    /// (`docs/protocol.md#l6-observation-and-take-over`).
+    #[must_use]
+    pub fn sign_of_life(self) -> Duration {
+        self.period() * 2 + SETTLE
+    }
+
     /// When the holder interrupts its child, and when it kills it, without an answered beat: at
-    /// two thirds and four fifths. So the child is gone before anybody may take over, as long as
-    /// clocks run within 5 % of each other.
+    /// two thirds and four fifths; of a lease below 30 s earlier. So the child is gone, and what it
+    /// sent last has arrived, before anybody may take over, as long as clocks run within 5 % of each
+    /// other: the kill comes up to [`TICK`] late, and then [`SETTLE`] passes.
+    ///
+    /// Ours slow by 5 %, theirs fast by as much: (9/10 L - 3 s + 1 s + 2 s) · 1.05 < 95/100 L.
     #[must_use]
     pub fn fences(self) -> Option<(Duration, Duration)> {
         match self {
             Self::Never => None,
-            Self::After(ttl) => Some((ttl * 2 / 3, ttl * 4 / 5)),
+            Self::After(ttl) => {
+                let kill = (ttl * 4 / 5).min((ttl * 9 / 10).saturating_sub(TICK + SETTLE));
+                Some((kill * 5 / 6, kill))
+            }
         }
     }
 }
@@ -138,12 +161,36 @@ mod tests {
         assert_eq!(first(LeaseTerm::After(SHORTEST)), LeaseTerm::After(SHORTEST));
     }
 
+    /// With the tick by which a fence may be late, and the settle of what the child sent last.
     #[test]
     fn the_child_is_gone_before_the_take_over_with_clocks_five_percent_apart() {
-        let ttl = Duration::from_secs(1000);
-        let (interrupt, kill) = LeaseTerm::After(ttl).fences().unwrap();
-        assert!(interrupt < kill);
-        // Ours slow by 5 %, theirs fast by 5 %.
-        assert!(kill.mul_f64(1.05) < ttl.mul_f64(0.95));
+        let millis = |seconds: u64| seconds * 1000;
+        let short = (millis(15)..millis(120)).step_by(7);
+        let long = (millis(120)..millis(86_400)).step_by(9_973);
+        for ttl in short.chain(long).map(Duration::from_millis) {
+            let (interrupt, kill) = LeaseTerm::After(ttl).fences().unwrap();
+            // Ours slow by 5 %, theirs fast by 5 %.
+            let gone = (kill + TICK + SETTLE).mul_f64(1.05);
+            assert!(gone < ttl.mul_f64(0.95), "{ttl:?}: {gone:?}");
+            // Each is seen by a tick of its own, and after at least five heartbeats.
+            assert!(interrupt + TICK < kill, "{ttl:?}: {interrupt:?}, {kill:?}");
+            assert!(interrupt > LeaseTerm::After(ttl).period() * 5, "{ttl:?}: {interrupt:?}");
+        }
+        let fences = |ttl| LeaseTerm::After(Duration::from_secs(ttl)).fences().unwrap();
+        assert_eq!(fences(15), (Duration::from_millis(8_750), Duration::from_millis(10_500)));
+        assert_eq!(fences(30), (Duration::from_secs(20), Duration::from_secs(24)));
+        assert_eq!(fences(600), (Duration::from_secs(400), Duration::from_mins(8)));
+    }
+
+    /// A heartbeat after a period, given up after half of one; a look as long; the next.
+    #[test]
+    fn a_lost_heartbeat_is_made_up_for_within_a_sign_of_life() {
+        for term in [LeaseTerm::Never, LeaseTerm::After(SHORTEST), LeaseTerm::After(FIRST * 10)] {
+            let period = term.period();
+            let next = period + period / 2 + period / 2;
+            assert_eq!(next + SETTLE, term.sign_of_life());
+        }
+        assert_eq!(LeaseTerm::After(FIRST * 10).sign_of_life(), Duration::from_secs(32));
+        assert_eq!(LeaseTerm::After(SHORTEST).sign_of_life(), Duration::from_secs(5));
     }
 }

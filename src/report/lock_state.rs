@@ -69,7 +69,7 @@ pub enum Queue {
 }
 
 impl LockState {
-    /// The same without what changes all the time: signs of life, and times. Two beats missing are
+    /// The same without what changes all the time: signs of life, and times. That one is overdue is
     /// a change again.
     #[must_use]
     pub fn facts(&self) -> Self {
@@ -78,7 +78,7 @@ impl LockState {
             &mut facts.holding
         {
             lease.beat = 0;
-            let overdue = lease.term.period() * 2 + Duration::from_secs(5);
+            let overdue = lease.term.sign_of_life();
             *unchanged = unchanged.filter(|still| *still > overdue).map(|_| overdue);
         }
         if let Queue::Known { waiters, .. } = &mut facts.line {

@@ -55,9 +55,13 @@ pub(super) fn go_on(shell: &mut Shell, head: &Head, receipt: &Receipt) {
     }
 }
 
-/// Waits until nobody runs under a lock that is ours to give back, and lets nobody in any more: a
-/// free lock with a Terraform that lives is worse than a stuck lock. Whoever asks us to end asks
-/// them, too.
+/// Waits until nobody runs under a lock that is ours to give back, and lets nobody in any more.
+/// Whoever asks us to end asks them, too.
+///
+/// Without an end of its own: a free lock with a Terraform that lives is worse than a stuck lock, and
+/// no time after which it may be free anyway is the right one. The lock beats on meanwhile; if it
+/// cannot, the fences end all that works under it. What is waited for is said, and is ended by its
+/// own guardian after its `--orphan-grace` if its tfwrap is killed; a person ends it, or us.
 pub(super) async fn wait(shell: &mut Shell, dir: &Path) {
     let ids: Vec<_> = shell
         .kept
@@ -163,6 +167,20 @@ pub(crate) fn anybody(dir: &Path, ids: &[LockId]) -> Option<String> {
     let doors: Vec<_> = doors.collect();
     let any = !living.is_empty() || !close_all(doors.iter());
     any.then(|| name(living.first()))
+}
+
+/// The command that shows who is inside, for what has no receipt that can be seen.
+pub(crate) fn looked_up(dir: &Path, ids: &[LockId]) -> Option<String> {
+    let path = door::path(dir, ids.first()?);
+    path.exists().then(|| format!("fuser -v {}", shell_quote(&path.display().to_string())))
+}
+
+/// Whether this is a copy of the directory in which the living holder of these locks has its files:
+/// nobody has these doors open.
+pub(crate) fn is_copy(dir: &Path, ids: &[LockId]) -> bool {
+    let doors = ids.iter().filter_map(|id| Door::open(&door::path(dir, id)).ok().flatten());
+    let mut held = doors.filter_map(|door| door.has_holder().ok());
+    held.any(|held| !held)
 }
 
 /// The runs of this machine that inherited one of these locks and are not over.

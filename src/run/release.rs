@@ -34,7 +34,10 @@ pub(super) async fn all(
         dependents::wait(shell, dir).await;
     }
     loop {
-        // Bounded by the keeper's patience: a beat, a look, and the same once more.
+        // Bounded by the patience with the one request that is out.
+        if let Some(kept) = shell.kept.last_mut() {
+            kept.end();
+        }
         while shell.kept.last().is_some_and(Kept::is_busy) {
             // An answered beat alone is nothing that happens.
             let _ = shell.next(Some(uptime().plus(BUSY_POLL)), None).await;

@@ -113,16 +113,23 @@ pub(super) struct Kept {
     pub(super) inherited: bool,
     /// Its one request that is out. Beat and release never overlap.
     beat: Option<BoxFuture<'static, Reply>>,
+    /// Whether it is about to be given back: what is out is waited for, and nothing follows it.
+    ends: bool,
 }
 
 impl Kept {
     pub(super) fn new(grant: Grant, keeper: Option<Keeper>) -> Self {
-        Self { grant, keeper, inherited: false, beat: None }
+        Self { grant, keeper, inherited: false, beat: None, ends: false }
     }
 
     /// A lock that an outer run or a `hold` has.
     pub(super) fn inherited(grant: Grant, keeper: Keeper) -> Self {
         Self { inherited: true, ..Self::new(grant, Some(keeper)) }
+    }
+
+    /// From here on the keeper sends nothing more.
+    pub(super) fn end(&mut self) {
+        self.ends = true;
     }
 
     /// Whether a request of the keeper's is out.
@@ -156,6 +163,9 @@ impl Kept {
                     continue;
                 }
             };
+            if self.ends {
+                continue;
+            }
             let is_beat = matches!(request, Request::Write(..));
             let answer = tokio::time::timeout(keeper.patience(), request.send());
             self.beat =

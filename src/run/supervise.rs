@@ -343,15 +343,15 @@ fn heed_lease(shell: &Shell, index: usize, news: &News, context: &Context) -> Op
                 None => "no answer from the lock store".to_owned(),
             };
             say(format!(
-                "{why} for two thirds of the lease of `{lock}`: the child is interrupted before \
+                "{why} for over half of the lease of `{lock}`: the child is interrupted before \
                  anyone may take the lock over"
             ));
             Some(Event::MustStop)
         }
         News::Kill => {
             say(format!(
-                "no answer from the lock store for four fifths of the lease of `{lock}`: the child \
-                 is killed before anyone may take the lock over"
+                "no answer from the lock store for over two thirds of the lease of `{lock}`: the \
+                 child is killed before anyone may take the lock over"
             ));
             Some(Event::MustKill)
         }

@@ -48,6 +48,7 @@ pub(super) async fn take(
         if !door.has_holder().map_err(failed)? {
             // Removed or replaced since: by its holder, that gives the lock back.
             if !door.is_at(&path) {
+                rest(shell, under, "whoever gives it back", wait).await?;
                 continue;
             }
             let what = "its holder has ended, and `tfwrap recover` releases what it left; or this \
@@ -56,7 +57,9 @@ pub(super) async fn take(
         }
         match door.enter(with_turn).map_err(failed)? {
             // Removed or replaced before we were in.
-            Entry::Inside if !door.is_at(&path) => {}
+            Entry::Inside if !door.is_at(&path) => {
+                rest(shell, under, "whoever gives it back", wait).await?;
+            }
             Entry::Inside => {
                 let left = with_turn.then(|| dependents::left_by_the_dead(under.dir, under.id));
                 let Some(first) = left.into_iter().flatten().next() else { return Ok(Some(door)) };
@@ -78,8 +81,29 @@ pub(super) async fn take(
 /// Waits for a moment, and says why once.
 async fn pause(
     shell: &mut Shell,
-    Under { lock, .. }: Under<'_>,
+    under: Under<'_>,
     said: &mut Option<String>,
+    who: &str,
+    wait: Wait,
+) -> Result<(), Error> {
+    if said.as_deref() != Some(who) && uptime() < wait.give_up_at {
+        shell.say(Notice::Warning {
+            message: format!(
+                "{who} uses the state of the lock `{}`: waiting for its end, up to {}",
+                under.lock,
+                duration::format(wait.limit)
+            ),
+            hint: None,
+        });
+        *said = Some(who.to_owned());
+    }
+    rest(shell, under, who, wait).await
+}
+
+/// Waits for a moment, or is the end of the wait.
+async fn rest(
+    shell: &mut Shell,
+    Under { lock, .. }: Under<'_>,
     who: &str,
     Wait { give_up_at, limit }: Wait,
 ) -> Result<(), Error> {
@@ -91,16 +115,6 @@ async fn pause(
                 "call them one after the other, or wait longer with `--lock-timeout`".to_owned(),
             ),
         });
-    }
-    if said.as_deref() != Some(who) {
-        shell.say(Notice::Warning {
-            message: format!(
-                "{who} uses the state of the lock `{lock}`: waiting for its end, up to {}",
-                duration::format(limit)
-            ),
-            hint: None,
-        });
-        *said = Some(who.to_owned());
     }
     super::pause(shell, uptime().plus(LOOK).min(give_up_at)).await
 }

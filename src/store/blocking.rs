@@ -2,8 +2,12 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use nix::errno::Errno;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use super::StoreError;
 
@@ -24,6 +28,57 @@ pub(super) async fn run<T: Send + 'static>(
     }
 }
 
+/// How long a request to a store of files may take: as long as one to AWS. A mount whose server is
+/// gone answers nothing.
+const TIME_OUT: Duration = Duration::from_secs(10);
+
+/// How many requests of one store may hang; each has a thread, which nobody can end.
+const MOST_HANGING: usize = 4;
+
+/// The threads of one store of files; clones share them.
+#[derive(Debug, Clone)]
+pub(super) struct Workers(Arc<Semaphore>);
+
+impl Workers {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(Semaphore::new(MOST_HANGING)))
+    }
+
+    /// [`run`], for as long as not too many requests before it hang.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let Ok(place) = self.0.clone().try_acquire_owned() else {
+            let detail = "the file system does not answer".to_owned();
+            return Err(StoreError::Unavailable { detail, sent: false });
+        };
+        run(move || {
+            let done = work();
+            drop(place);
+            done
+        })
+        .await
+    }
+}
+
+/// One request to a store of files, as long as it may take. What hangs may be done later.
+pub(super) async fn request<T>(
+    request: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    answered_within(TIME_OUT, request).await
+}
+
+async fn answered_within<T>(
+    limit: Duration,
+    request: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    timeout(limit, request).await.unwrap_or_else(|_| {
+        let detail = format!("the file system has not answered within {} s", limit.as_secs());
+        Err(StoreError::Unavailable { detail, sent: true })
+    })
+}
+
 /// The error as a fragment of a message.
 pub(super) fn reason(error: &io::Error) -> String {
     match error.raw_os_error().map(Errno::from_raw) {
@@ -33,10 +88,11 @@ pub(super) fn reason(error: &io::Error) -> String {
 }
 
 /// Says what an error of the file system means for a store. `applied` tells whether a change may
-/// already be visible to others.
+/// already be visible to others: then nothing else counts.
 pub(super) fn io_error(doing: &str, path: &Path, error: &io::Error, applied: bool) -> StoreError {
     let message = format!("cannot {doing} `{}`: {}", path.display(), reason(error));
     match error.raw_os_error().map(Errno::from_raw) {
+        _ if applied => StoreError::Unavailable { detail: message, sent: true },
         Some(Errno::EACCES | Errno::EPERM) => StoreError::Denied(message),
         Some(Errno::ENOENT) => StoreError::Missing(message),
         Some(
@@ -49,7 +105,7 @@ pub(super) fn io_error(doing: &str, path: &Path, error: &io::Error, applied: boo
             | Errno::ENOLCK
             | Errno::EOPNOTSUPP,
         ) => StoreError::Misconfigured(message),
-        _ => StoreError::Unavailable { detail: message, sent: applied },
+        _ => StoreError::Unavailable { detail: message, sent: false },
     }
 }
 
@@ -68,5 +124,40 @@ mod tests {
         let full = of(Errno::ENOSPC);
         assert_eq!(full.to_string(), "cannot write `/d/x`: no space left on device");
         assert!(full.is_transient() && !full.outcome_is_unknown());
+    }
+
+    #[test]
+    fn what_may_have_been_applied_is_unknown_whatever_the_error() {
+        for errno in [Errno::EINVAL, Errno::EROFS, Errno::EACCES, Errno::ENOENT, Errno::EIO] {
+            let error = io_error("write", Path::new("/d/x"), &io::Error::from(errno), true);
+            assert!(error.outcome_is_unknown() && error.is_transient(), "{errno}: {error:?}");
+        }
+    }
+
+    /// As on a mount whose server is gone, and comes back.
+    #[tokio::test]
+    async fn a_file_system_that_does_not_answer_is_not_waited_for_without_end() {
+        let workers = Workers::new();
+        let mut hang = Vec::new();
+        for _ in 0..MOST_HANGING {
+            let (gone, server) = std::sync::mpsc::channel::<()>();
+            hang.push(gone);
+            let hanging = workers.run(move || {
+                let _until_it_is_back = server.recv();
+                Ok(())
+            });
+            let error = answered_within(Duration::from_millis(20), hanging).await.unwrap_err();
+            assert!(error.outcome_is_unknown(), "{error:?}");
+        }
+        // Nothing more is begun: each would hang, too.
+        let error = workers.run(|| Ok(())).await.unwrap_err();
+        assert!(error.is_transient() && !error.outcome_is_unknown(), "{error:?}");
+        drop(hang.pop());
+        let back = async {
+            while workers.run(|| Ok(())).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), back).await.expect("it is asked again");
     }
 }

@@ -23,7 +23,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode, utf8_percent_
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::blocking::run;
+use super::blocking::{Workers, request};
 use super::{
     Expect, Record, RecordVersion, Registers, RemoveReply, StoreError, Stored, WriteReply,
 };
@@ -54,6 +54,7 @@ pub struct FileStore {
     /// The one lock that is meant, of what may be somebody else's directory: the rest of it is not
     /// ours.
     lock: Option<LockKey>,
+    workers: Workers,
 }
 
 /// What a register's file holds.
@@ -70,7 +71,7 @@ impl FileStore {
     #[must_use]
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         // Put together anew, because a slash at the end would follow a symbolic link.
-        Self { dir: dir.into().components().collect(), lock: None }
+        Self { dir: dir.into().components().collect(), lock: None, workers: Workers::new() }
     }
 
     /// Names one file of a directory that has others, too: all else of the lock lies beside it and
@@ -119,15 +120,15 @@ impl FileStore {
         let mut waited = Duration::ZERO;
         loop {
             let (store, change) = (self.clone(), change.clone());
-            let done = run(move || {
+            let work = move || {
                 let dir = Directory::open_or_make(&store)?;
                 match dir.lock()? {
                     // Given back when the descriptor closes.
                     Some(_lock) => change(&dir).map(Some),
                     None => Ok(None),
                 }
-            })
-            .await?;
+            };
+            let done = self.workers.run(work).await?;
             if let Some(done) = done {
                 return Ok(done);
             }
@@ -146,10 +147,10 @@ impl FileStore {
 impl Registers for FileStore {
     async fn read(&self, key: &LockKey) -> Result<Option<Stored>, StoreError> {
         let (store, key) = (self.clone(), key.clone());
-        run(move || match Directory::open(&store)? {
+        request(self.workers.run(move || match Directory::open(&store)? {
             Some(dir) => dir.read(&key),
             None => Ok(None),
-        })
+        }))
         .await
     }
 
@@ -163,14 +164,14 @@ impl Registers for FileStore {
         let content = serde_json::to_string(&Content { key: key.0.clone(), info, lease })
             .map_err(|e| StoreError::Misconfigured(format!("cannot encode a record: {e}")))?;
         let (key, expect) = (key.clone(), expect.clone());
-        self.exclusively(move |dir| {
+        request(self.exclusively(move |dir| {
             let current = dir.read(&key)?;
             if !expect.holds(current.as_ref()) {
                 return Ok(WriteReply::Conflict(Some(current)));
             }
             dir.replace(&file_name(&key), content.as_bytes())?;
             Ok(WriteReply::Applied(RecordVersion(content.clone())))
-        })
+        }))
         .await
     }
 
@@ -180,14 +181,14 @@ impl Registers for FileStore {
         expect: &RecordVersion,
     ) -> Result<RemoveReply, StoreError> {
         let (key, expect) = (key.clone(), Expect::Version(expect.clone()));
-        self.exclusively(move |dir| {
+        request(self.exclusively(move |dir| {
             let current = dir.read(&key)?;
             if !expect.holds(current.as_ref()) {
                 return Ok(RemoveReply::Conflict(Some(current)));
             }
             dir.remove(&file_name(&key))?;
             Ok(RemoveReply::Removed)
-        })
+        }))
         .await
     }
 }

@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
-use super::blocking::{io_error, run};
+use super::blocking::{Workers, io_error, request};
 use super::{
     Expect, Record, RecordVersion, Registers, RemoveReply, StoreError, Stored, WriteReply,
 };
@@ -32,6 +32,7 @@ use files::{Files, Held, version};
 pub struct LocalState {
     files: Arc<Files>,
     held: Arc<Mutex<Option<Held>>>,
+    workers: Workers,
 }
 
 /// The locked descriptor, for a process that shall hold it on.
@@ -51,7 +52,8 @@ impl LocalState {
     /// When the path has no file name.
     pub fn new(state_path: impl Into<PathBuf>) -> Result<Self, StoreError> {
         let files = Files::beside(state_path.into())?;
-        Ok(Self { files: Arc::new(files), held: Arc::new(Mutex::new(None)) })
+        let held = Arc::new(Mutex::new(None));
+        Ok(Self { files: Arc::new(files), held, workers: Workers::new() })
     }
 
     /// Goes on with a lock whose descriptor was inherited; `record` is what its holder wrote.
@@ -99,7 +101,7 @@ impl LocalState {
         work: impl FnOnce(&Files, &mut Option<Held>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let this = self.clone();
-        run(move || work(&this.files, &mut this.held())).await
+        request(self.workers.run(move || work(&this.files, &mut this.held()))).await
     }
 }
 

@@ -14,6 +14,7 @@ use nix::sys::signal::Signal;
 
 use super::{ChildStatus, Policy, Reach, SecondSignal, StopSignal};
 use crate::lock::Uptime;
+pub use crate::lock::lease::SETTLE;
 
 /// How long what is left of the group after a stopped child's end may take to end by itself.
 ///
@@ -34,9 +35,6 @@ const REST_AFTER: Duration = Duration::from_millis(500);
 /// [`CONTINUE`], which leaves the processor to others.
 const CONTINUES: u16 = 1000;
 const CONTINUE: Duration = Duration::from_millis(20);
-
-/// How long a request of a child that was ended by force may still be in flight.
-pub const SETTLE: Duration = Duration::from_secs(2);
 
 /// Where the child is on its way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

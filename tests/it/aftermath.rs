@@ -94,9 +94,14 @@ impl Lock {
 
     /// Writes a record as a holder with this ID would.
     pub(crate) async fn hold_as(&self, id: &str, beat: u64) {
+        self.hold_for(id, beat, LeaseTerm::After(TTL)).await;
+    }
+
+    /// The same, with this lease.
+    pub(crate) async fn hold_for(&self, id: &str, beat: u64, term: LeaseTerm) {
         let info =
             format!(r#"{{"ID":"{id}","Operation":"apply","Info":"","Who":"","Version":""}}"#);
-        let lease = Lease { term: LeaseTerm::After(TTL), beat }.to_text();
+        let lease = Lease { term, beat }.to_text();
         let item = [("LockID", self.key.clone()), ("Info", info), ("Tfwrap", lease)];
         let item = item.map(|(name, text)| (name.to_owned(), AttributeValue::S(text)));
         dynamodb().put_raw(&self.table, item.into()).await;

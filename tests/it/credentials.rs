@@ -256,5 +256,5 @@ async fn a_session_that_ends_without_notice_is_told_of_and_then_fenced() {
     let said = holder.stderr();
     assert_eq!(said.matches("are refused after").count(), 1, "{said}");
     assert!(said.contains("credentials that are refused since"), "{said}");
-    assert!(said.contains("two thirds"), "{said}");
+    assert!(said.contains("over half of the lease"), "{said}");
 }

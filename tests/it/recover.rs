@@ -275,11 +275,14 @@ async fn a_number_that_another_process_has_by_now_is_no_sign_of_life() {
     assert!(stranger.scene.log().is_empty(), "{:?}", stranger.scene.log());
 }
 
+/// More than the lease of the locks here, which nobody beats for.
+const A_LEASE: &[&str] = &["--wait", "18s"];
+
 /// Somebody else beats for the lock meanwhile.
 async fn recover_while_it_beats(scene: &Scene, lock: &Lock, env: Env<'_>) -> Finished {
     let id = lock.id().await.expect("it is held");
     lock.hold_as(&id, 100).await;
-    let mut looking = ours(scene, &["recover"]);
+    let mut looking = ours(scene, &["recover", "--wait", "18s"]);
     let looking = harness::Running::start(looking.envs(env.iter().copied()));
     let mut beat = 101;
     while !looking.is_over() {
@@ -292,7 +295,7 @@ async fn recover_while_it_beats(scene: &Scene, lock: &Lock, env: Env<'_>) -> Fin
 }
 
 #[tokio::test]
-async fn another_world_is_dead_only_if_its_locks_do_not_beat() {
+async fn another_world_is_dead_only_if_its_locks_stand_still_for_their_whole_lease() {
     let lock = Lock::new("worlds").await;
     let (left, child) = left(lock.scene(LOGS_ALL).env("CI_JOB_ID", "7"));
     kill_dead(child);
@@ -317,8 +320,23 @@ async fn another_world_is_dead_only_if_its_locks_do_not_beat() {
     let done = recover_while_it_beats(scene, &lock, &job).await.expect_code(74);
     assert!(done.stderr.contains("still beats"), "{}", done.stderr);
     assert_eq!((lock.id().await.as_ref(), receipts(scene)), (Some(&id), 1));
-    // And given back when it does not.
-    recover(scene, &[], &job).expect_code(0);
+    // Silence for less than the lease proves nothing, and where it never ends, none does.
+    for words in [&[][..], &["--wait", "7s"]] {
+        let done = recover(scene, words, &job).expect_code(74);
+        for words in ["whole lease of 15s", "tfwrap recover --wait 45s"] {
+            assert!(done.stderr.contains(words), "{words:?} in {}", done.stderr);
+        }
+        assert_eq!((lock.id().await.as_ref(), receipts(scene)), (Some(&id), 1));
+    }
+    lock.hold_for(&id, 2, LeaseTerm::Never).await;
+    let done = recover(scene, &["--wait", "1s"], &job).expect_code(74);
+    for words in ["never ends", "make sure", "delete-item", &id] {
+        assert!(done.stderr.contains(words), "{words:?} in {}", done.stderr);
+    }
+    assert_eq!((lock.id().await.as_ref(), receipts(scene)), (Some(&id), 1));
+    // It is given back when it stands still for that long.
+    lock.hold_as(&id, 3).await;
+    recover(scene, A_LEASE, &job).expect_code(0);
     assert_eq!((lock.id().await, receipts(scene)), (None, 0));
 
     // The same name: the same machine before its last boot, or a clone of it.
@@ -335,7 +353,7 @@ async fn another_world_is_dead_only_if_its_locks_do_not_beat() {
         assert!(done.stderr.contains("still beats"), "{}", done.stderr);
         assert_eq!((lock.id().await.as_ref(), receipts(scene)), (Some(&id), 1));
     }
-    recover(scene, &[], &[]).expect_code(0);
+    recover(scene, A_LEASE, &[]).expect_code(0);
     assert_eq!((lock.id().await, receipts(scene)), (None, 0), "before the boot");
 }
 

@@ -34,7 +34,7 @@ enum Blow {
 const BLOWS: [Blow; 4] = [
     Blow::Removed,
     Blow::Stranger,
-    Blow::Pause(Duration::from_secs(11)),
+    Blow::Pause(Duration::from_millis(9_500)),
     Blow::Pause(Duration::from_secs(20)),
 ];
 
@@ -118,6 +118,7 @@ fn keep(schedule: &[u16], trouble: u64, strikes: Option<(usize, Blow)>) -> Resul
     let mut keeper = Keeper::new(tenure, LeaseTerm::After(TTL), Uptime(now));
     // From before the last request that was applied and answered.
     let mut renewed = now;
+    let (interrupt, kill) = LeaseTerm::After(TTL).fences().expect("it ends");
     let mut heard = Heard::default();
     let mut out: Option<(keeper::Action, Duration)> = None;
     let mut end = now + Duration::from_mins(1);
@@ -152,10 +153,10 @@ fn keep(schedule: &[u16], trouble: u64, strikes: Option<(usize, Blow)>) -> Resul
             }
         }
         let age = now.saturating_sub(renewed);
-        if is_tick && age >= TTL * 4 / 5 && !heard.killed {
+        if is_tick && age >= kill && !heard.killed {
             return Err(format!("nobody is killed {age:?} after the last beat"));
         }
-        if keeper.may_start(Uptime(now)) && (heard.lost > 0 || age >= TTL * 2 / 3) {
+        if keeper.may_start(Uptime(now)) && (heard.lost > 0 || age >= interrupt) {
             return Err(format!("a child may start {age:?} after the last beat"));
         }
         if keeper.is_lost() != (heard.lost == 1) {

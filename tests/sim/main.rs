@@ -3,6 +3,7 @@
 mod children;
 #[path = "../support/family.rs"]
 mod family;
+mod handed_on;
 mod machines;
 mod random;
 #[path = "../support/seeded.rs"]
@@ -13,6 +14,8 @@ mod world;
 use std::time::Duration;
 
 use tfwrap::lock::lease::LeaseTerm;
+use tfwrap::lock::line::Slot;
+use tfwrap::store::StoreError;
 use world::{Fate, Lot, Plan, World};
 
 fn secs(seconds: u64) -> Duration {
@@ -28,7 +31,7 @@ fn crowd(count: u32, apart: Duration, holds: Duration) -> Vec<Plan> {
 fn run(plans: &[Plan], seed: u64) -> Vec<Lot> {
     let mut world = World::new(plans, seed);
     let lots = world.run(secs(86_400 * 30));
-    assert_eq!(world.most_holders, 1);
+    assert_eq!((world.most_holders, world.too_early), (1, Duration::ZERO));
     lots
 }
 
@@ -157,14 +160,43 @@ fn a_waiter_that_times_out_leaves_the_line_and_the_next_does_not_wait_for_it() {
     assert!(lots[2].granted.unwrap() <= lots[0].ended.unwrap() + secs(3));
 }
 
+/// Of all the line's registers, or of the one that all read; or they are throttled for good. One after
+/// the other waits for a holder that takes its time, and the last of them not long enough.
 #[test]
-fn without_leave_to_write_the_line_everybody_still_gets_the_lock() {
-    let plans = crowd(6, secs(1), secs(3));
-    let mut world = World::new(&plans, 1);
-    world.line_is_denied = true;
-    let lots = world.run(secs(3600));
-    assert_eq!(world.most_holders, 1);
-    assert_eq!(granted(&lots).len(), 6);
+fn where_the_line_cannot_be_written_everybody_still_gets_the_lock_and_nobody_sends_without_a_pause()
+{
+    type Refusal = (&'static str, bool, fn(Slot) -> Option<StoreError>);
+    fn denied() -> StoreError {
+        StoreError::Denied("PutItem".to_owned())
+    }
+    let refusals: [Refusal; 4] = [
+        ("all denied", true, |slot| (slot != Slot::Lock).then(denied)),
+        ("the line denied", true, |slot| (slot == Slot::Line).then(denied)),
+        ("throttled", false, |slot| {
+            (slot == Slot::Line).then(|| StoreError::Throttled(String::new()))
+        }),
+        ("unknown", false, |slot| (slot == Slot::Line).then(|| StoreError::Failed(String::new()))),
+    ];
+    for (what, is_told, refusal) in refusals {
+        let mut plans = crowd(7, secs(1), secs(3));
+        plans[0].holds = secs(120);
+        plans[6].patience = secs(20);
+        let mut world = World::new(&plans, 1);
+        world.refusal = refusal;
+        let lots = world.run(secs(3600));
+        assert_eq!(world.most_holders, 1, "{what}");
+        assert_eq!(granted(&lots).len(), 6, "{what}");
+        let late = lots[6].ended.unwrap();
+        assert!(late <= secs(6 + 20 + 1), "{what}: it waits for 20 s, and ends at {late:?}");
+        for lot in &lots[1..] {
+            assert_eq!(lot.told, is_told, "{what}");
+            // At the pace of whoever watches the lock, and what it takes to find out.
+            let waited = lot.ended.unwrap().as_secs_f64();
+            let most = 60.0 + 3.5 * waited;
+            let sent = u32::try_from(lot.requests).unwrap();
+            assert!(f64::from(sent) <= most, "{what}: {sent} in {waited} s");
+        }
+    }
 }
 
 #[test]

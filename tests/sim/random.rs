@@ -85,6 +85,7 @@ fn run(seed: u64, mix: Mix) -> (Vec<Plan>, Vec<Lot>) {
     let mut world = World::new(&plans, seed);
     let lots = world.run(secs(86_400));
     assert!(world.most_holders <= 1, "seed {seed}: two at once");
+    assert_eq!(world.too_early, Duration::ZERO, "seed {seed}: taken over too early");
     for (index, (plan, lot)) in plans.iter().zip(&lots).enumerate() {
         if is_patient(plan) {
             assert!(lot.granted.is_some(), "seed {seed}: number {index} never got the lock");
@@ -169,6 +170,26 @@ fn the_dead_cost_those_behind_twenty_seconds_at_most_and_the_order_is_kept() {
         let order = by_ticket(&plans, &lots);
         assert!(order.iter().map(|(_, at)| at).is_sorted(), "seed {seed}: {order:?}");
     }
+}
+
+/// A line that is damaged, or edited by hand: it says of every holder that it is dead since long. Who
+/// beats is never taken over for it, or would find its lock lost, which ends this world.
+#[test]
+fn whatever_the_line_says_whoever_beats_keeps_its_lock() {
+    let mut early = Duration::ZERO;
+    for seed in seeds() {
+        let mut plans = plans(seed, Mix { deaths: 20, leavers: 20, unlucky: 0, weather: CALM });
+        for plan in &mut plans {
+            plan.holds *= 3;
+        }
+        let mut world = World::new(&plans, seed);
+        world.line_lies = true;
+        world.run(secs(86_400));
+        assert!(world.most_holders <= 1, "seed {seed}: two at once");
+        early = early.max(world.too_early);
+    }
+    // The control: of the dead it is believed.
+    assert!(early > secs(10), "nobody reads what it says");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use futures_util::FutureExt;
 use tfwrap::lock::acquire::{Acquire, Outcome};
 use tfwrap::lock::jitter::Jitter;
 use tfwrap::lock::lease::{Lease, LeaseTerm};
-use tfwrap::lock::line::{Line, Slot, Ticket, Waiter};
+use tfwrap::lock::line::{HandedOn, Line, Slot, Ticket, Waiter};
 use tfwrap::lock::queue::{Action, Event, Queue};
 use tfwrap::lock::{Holder, LockId, LockKey, Uptime};
 use tfwrap::store::{
@@ -87,6 +87,8 @@ pub(crate) struct Lot {
     pub(crate) headed: Option<Duration>,
     /// Its place in line, the last one that it had.
     pub(crate) ticket: Option<u64>,
+    /// Whether it was told that there is no line.
+    pub(crate) told: bool,
     /// How many of its requests met something.
     pub(crate) mishaps: u64,
 }
@@ -128,8 +130,14 @@ pub(crate) struct World {
     holders: usize,
     /// Since when the lock can be had, for whoever looks: free, or its lease has run out.
     open_since: Duration,
-    /// Writes to the line are denied.
-    pub(crate) line_is_denied: bool,
+    /// When the lock's record was written last.
+    written: Duration,
+    /// What writes to this register meet.
+    pub(crate) refusal: fn(Slot) -> Option<StoreError>,
+    /// It says of whatever holds the lock that it stands still for ever.
+    pub(crate) line_lies: bool,
+    /// How much too early a take-over was asked for, at the worst.
+    pub(crate) too_early: Duration,
     /// How many held the lock at once, at most.
     pub(crate) most_holders: usize,
 }
@@ -149,7 +157,10 @@ impl World {
             now: Duration::ZERO,
             holders: 0,
             open_since: Duration::ZERO,
-            line_is_denied: false,
+            written: Duration::ZERO,
+            refusal: |_| None,
+            line_lies: false,
+            too_early: Duration::ZERO,
             most_holders: 0,
         };
         for (index, plan) in plans.iter().enumerate() {
@@ -224,8 +235,11 @@ impl World {
             What::Arrive => self.step(index, Event::Start),
             What::Apply => self.apply(index),
             What::Deliver => {
-                if let Some(answer) = self.clients[index].answer.take() {
-                    self.clients[index].asked = None;
+                if let Some(mut answer) = self.clients[index].answer.take() {
+                    let asked = self.clients[index].asked.take();
+                    if self.line_lies && matches!(asked, Some((Action::Read(Slot::Line), _))) {
+                        self.lie(&mut answer);
+                    }
                     self.step(index, answer);
                 }
             }
@@ -269,6 +283,7 @@ impl World {
             Ok(WriteReply::Applied(applied)) => *version = applied,
             other => panic!("{index} lost the lock: {other:?}"),
         }
+        self.written = self.now;
         let next = self.now + plan.term.period();
         self.plan(next, index, What::Beat);
     }
@@ -303,12 +318,37 @@ impl World {
         if dies == Some(false) {
             return self.die(index);
         }
+        if let Action::Write(Slot::Lock, _, Expect::Version(version)) = &asked {
+            self.time_take_over(version, self.now.saturating_sub(way.there));
+        }
         let answer = self.answer(index, asked, way.mishap);
         if dies == Some(true) {
             return self.die(index);
         }
         self.clients[index].answer = Some(answer);
         self.plan(self.now + way.back, index, What::Deliver);
+    }
+
+    /// How long the record has stood still that somebody asked to take over then, by the time that
+    /// nobody in this world can see.
+    fn time_take_over(&mut self, version: &RecordVersion, asked: Duration) {
+        let there = self.read(Slot::Lock).filter(|it| it.version == *version);
+        let lease = there.and_then(|it| Lease::parse(it.record.lease.as_deref()?));
+        if let Some(Lease { term: LeaseTerm::After(ttl), .. }) = lease {
+            let early = ttl.saturating_sub(asked.saturating_sub(self.written));
+            self.too_early = self.too_early.max(early);
+        }
+    }
+
+    fn lie(&self, answer: &mut Event) {
+        let Event::Read(Ok(Some(stored))) = answer else { return };
+        let Some(mut line) = Line::of(&stored.record) else { return };
+        let Some(holder) = self.read(Slot::Lock) else { return };
+        let lease = holder.record.lease.as_deref().and_then(Lease::parse);
+        let id = Holder::of(&holder.record).info().map(|info| info.id.0.clone());
+        let (Some(id), Some(Lease { beat, .. })) = (id, lease) else { return };
+        line.seen = Some(HandedOn { id, beat, stood: u64::MAX });
+        stored.record = line.signed(&LockId("a liar".to_owned()));
     }
 
     fn answer(&mut self, index: usize, asked: Action, mishap: Mishap) -> Event {
@@ -319,26 +359,32 @@ impl World {
             }
             Mishap::Throttled => Some(StoreError::Throttled("slow down".to_owned())),
         };
-        let denied = |slot: Slot| self.line_is_denied && slot != Slot::Lock;
-        let refusal = || StoreError::Denied("PutItem".to_owned());
+        let refusal = self.refusal;
         let is_done = matches!(mishap, Mishap::None | Mishap::Unanswered);
         match asked {
             Action::Read(slot) => Event::Read(match fault {
                 Some(fault) => Err(fault),
                 None => Ok(self.read(slot)),
             }),
-            Action::Write(slot, ..) if denied(slot) => Event::Wrote(Err(refusal())),
             Action::Write(slot, record, expect) => {
+                if let Some(error) = refusal(slot) {
+                    return Event::Wrote(Err(error));
+                }
                 let key = slot.key(&self.key);
                 let reply = is_done.then(|| now(self.store.write(&key, &record, &expect)));
                 if let (Slot::Ticket(Ticket(n)), Some(Ok(WriteReply::Applied(_)))) = (slot, &reply)
                 {
                     self.clients[index].lot.ticket = Some(n);
                 }
+                if let (Slot::Lock, Some(Ok(WriteReply::Applied(_)))) = (slot, &reply) {
+                    self.written = self.now;
+                }
                 Event::Wrote(fault.map_or_else(|| reply.expect("it was done"), Err))
             }
-            Action::Remove(slot, _) if denied(slot) => Event::Removed(Err(refusal())),
             Action::Remove(slot, version) => {
+                if let Some(error) = refusal(slot) {
+                    return Event::Removed(Err(error));
+                }
                 let key = slot.key(&self.key);
                 let reply = is_done.then(|| now(self.store.remove(&key, &version)));
                 Event::Removed(fault.map_or_else(|| reply.expect("it was done"), Err))
@@ -350,7 +396,9 @@ impl World {
     fn step(&mut self, index: usize, event: Event) {
         let now = self.now;
         let client = &mut self.clients[index];
-        match client.queue.step(Uptime(now), event) {
+        let action = client.queue.step(Uptime(now), event);
+        client.lot.told |= client.queue.take_denied().is_some();
+        match action {
             Action::Wait => {
                 let (at, count) = &mut client.idle_ticks;
                 *count = if *at == now { *count + 1 } else { 0 };

@@ -27,6 +27,11 @@ const LOOK: Duration = Duration::from_millis(200);
 /// last request settle, and to give the lock back.
 const LAST_PART: Duration = Duration::from_secs(10);
 
+/// Whole seconds, rounded up.
+pub(super) fn whole(span: Duration) -> Duration {
+    Duration::from_millis(u64::try_from(span.as_millis()).unwrap_or(u64::MAX).div_ceil(1000) * 1000)
+}
+
 /// Waits for a run of this job to end: the step is over, so nobody else does. One that nobody has
 /// told to end is told; a child that does not is killed while there is time to give the lock back.
 pub(super) async fn wait_for(
@@ -46,12 +51,11 @@ pub(super) async fn wait_for(
             return Ok(());
         }
         if !std::mem::replace(&mut told, true) {
+            let span = duration::format(whole(until.since(uptime())));
+            // More than was asked for, maybe.
+            let why = if receipt.is_hold { ", which a release may take" } else { "" };
             shell.say(Notice::Note {
-                message: format!(
-                    "waiting for the end of {}, up to {}",
-                    run_of(receipt),
-                    duration::format(until.since(uptime()))
-                ),
+                message: format!("waiting for the end of {}, up to {span}{why}", run_of(receipt)),
             });
             // Holds were told already.
             if runs && !receipt.is_hold {
@@ -151,41 +155,4 @@ pub(super) async fn lease_of(
     let stored = look::read(shell, &register, look::PATIENCE).await?;
     let record = stored.map(|stored| stored.record).filter(|it| it.is_held_by(&entry.id));
     Ok(record.and_then(|record| Lease::parse(record.lease.as_deref()?)))
-}
-
-/// Whether any lock of the receipt shows a sign of life within two beats.
-pub(super) async fn beats(shell: &mut Shell, receipt: &Receipt, env: &Env) -> Result<bool, Error> {
-    for entry in receipt.locks.iter().filter(|entry| !entry.inherited) {
-        let target = complete(entry, receipt, env);
-        if !target.has_lease() {
-            continue;
-        }
-        let lock = target.url();
-        let store =
-            target.open().await.map_err(|source| Error::Store { lock: lock.clone(), source })?;
-        let register = look::Register { lock, store, key: target.key.clone() };
-        let Some(first) = look::read(shell, &register, look::PATIENCE).await? else { continue };
-        let lease = first.record.lease.as_deref().and_then(Lease::parse);
-        let (true, Some(lease)) = (first.record.is_held_by(&entry.id), lease) else { continue };
-        let span = lease.term.period() * 2 + Duration::from_secs(2);
-        let until = uptime().plus(span);
-        shell.say(Notice::Note {
-            message: format!(
-                "{} cannot be seen from here: watching its lock `{}` for a heartbeat, {} at most",
-                run_of(receipt),
-                register.lock,
-                duration::format(span)
-            ),
-        });
-        while uptime() < until {
-            look::pause(shell, Duration::from_secs(1)).await?;
-            match look::read(shell, &register, look::PATIENCE).await? {
-                Some(now) if !now.record.is_held_by(&entry.id) => break,
-                Some(now) if now.version != first.version => return Ok(true),
-                Some(_) => {}
-                None => break,
-            }
-        }
-    }
-    Ok(false)
 }

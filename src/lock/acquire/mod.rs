@@ -109,19 +109,25 @@ enum Next {
 struct Seen {
     record: Record,
     version: RecordVersion,
-    /// After the reply that showed it first.
+    /// After the reply that showed it first, to us or to whoever told us of it.
     since: Uptime,
+    /// After the reply that showed it first to us.
+    met: Uptime,
     /// Before the request was sent that showed it last.
     until: Uptime,
 }
 
 impl Seen {
-    /// When its lease has stood still for its whole term; never, without a lease.
+    /// When its lease has stood still for its whole term; never, without a lease. What another has
+    /// seen of that is believed only as far as a holder that lives would have shown itself to us by
+    /// then: the line may be damaged, or edited by hand.
     fn expires(&self) -> Option<Uptime> {
         let lease = self.record.lease.as_deref().and_then(Lease::parse)?;
         match lease.term {
             LeaseTerm::Never => None,
-            LeaseTerm::After(ttl) => Some(self.since.plus(ttl)),
+            LeaseTerm::After(ttl) => {
+                Some(self.since.plus(ttl).max(self.met.plus(lease.term.sign_of_life())))
+            }
         }
     }
 }
@@ -280,7 +286,8 @@ impl Acquire {
     }
 
     /// Counts what a waiter that left has seen, if the same record is still there: a duration, so
-    /// no clock is compared.
+    /// no clock is compared. `now` is after the reply that told of it, so the record stood so long
+    /// before it at the least. How far that is believed: [`Seen::expires`].
     pub fn hand_on(&mut self, now: Uptime, before: HandedOn) {
         if let Some(seen) = &mut self.seen
             && is_of(&seen.record, &before)

@@ -201,7 +201,7 @@ impl Acquire {
             _ => now,
         };
         let Stored { record, version } = stored;
-        self.seen = Some(Seen { record, version, since, until: sent });
+        self.seen = Some(Seen { record, version, since, met: now, until: sent });
     }
 
     pub(super) fn has_expired(&self, now: Uptime) -> bool {

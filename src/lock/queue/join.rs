@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use super::super::Uptime;
+use super::super::backoff::pause_after;
 use super::super::line::{Line, Slot, TICKET_BEAT, Ticket, Waiter};
-use super::{Action, Back, JOINS, Mine, Phase, Queue, TRIES};
+use super::{Action, Back, FAULTS, JOINS, Mine, Phase, Queue, TRIES, Then};
 use crate::store::{Expect, RecordVersion, StoreError, Stored, WriteReply};
 
 impl Queue {
@@ -56,7 +57,7 @@ impl Queue {
             }
             // The lock itself will show what is wrong.
             Err(_) if !self.tried() => return self.attempt(now, Back::Join),
-            Err(error) => return self.falter(now, error),
+            Err(error) => return self.falter(now, Some(error)),
         }
         // With no time to wait there is nothing to stand in line for.
         if now >= self.give_up_at || (self.line.is_empty() && !self.tried()) {
@@ -64,16 +65,38 @@ impl Queue {
         }
         self.joins += 1;
         if self.joins > JOINS {
-            return self.without_line(now, None);
+            self.in_line = false;
+            return self.be_without_line(now);
         }
         self.tries = 0;
         self.claim(self.line.end())
     }
 
-    /// The line does not work for now: compete by backoff.
-    pub(super) fn falter(&mut self, now: Uptime, error: StoreError) -> Action {
-        let told = (!error.is_transient()).then_some(error);
-        self.without_line(now, told)
+    /// The line does not work for now: compete by backoff, and give our number back, if we have one.
+    pub(super) fn falter(&mut self, now: Uptime, error: Option<StoreError>) -> Action {
+        self.in_line = false;
+        self.denied = error.filter(|error| !error.is_transient());
+        if self.mine.is_some() { self.give_back() } else { self.be_without_line(now) }
+    }
+
+    /// Leaves the line's registers alone for a while, the longer the more faults there were.
+    fn pause(&mut self, now: Uptime, faults: u32, then: Then) -> Action {
+        let pause = pause_after(faults, &mut self.jitter);
+        self.ask(Phase::Pausing(now.plus(pause).min(self.give_up_at.max(now)), then), Action::Wait)
+    }
+
+    pub(super) fn resume(&mut self, now: Uptime, then: Then) -> Action {
+        let ticket = self.mine.as_ref().map(|mine| mine.ticket);
+        match (then, ticket) {
+            // Everyone tries once before giving up, and without a place in line.
+            (Then::Raise | Then::SettleRaise, _) if now >= self.give_up_at => {
+                self.in_line = false;
+                self.give_back()
+            }
+            (Then::Raise, Some(ticket)) => self.raise(ticket),
+            (Then::SettleRaise, _) => self.settle_raise(true),
+            (Then::Open | Then::Raise, _) => self.open(),
+        }
     }
 
     pub(super) fn claim(&mut self, ticket: Ticket) -> Action {
@@ -108,7 +131,7 @@ impl Queue {
             Err(error) if error.outcome_is_unknown() => {
                 self.ask(Phase::SettlingClaim(ticket), Action::Read(Slot::Ticket(ticket)))
             }
-            Err(error) => self.falter(now, error),
+            Err(error) => self.falter(now, Some(error)),
         }
     }
 
@@ -121,13 +144,13 @@ impl Queue {
         match reply {
             Ok(Some(stored)) if self.is_mine(&stored) => self.have(now, ticket, stored.version),
             // It may still land: then it is a dead ticket that somebody removes.
-            Ok(_) => self.open(),
+            Ok(_) => self.pause(now, self.joins, Then::Open),
             // Without an answer a ticket of ours might stand there for nobody.
             Err(error) if error.is_transient() && self.tries < TRIES => {
                 self.tries += 1;
                 self.ask(Phase::SettlingClaim(ticket), Action::Read(Slot::Ticket(ticket)))
             }
-            Err(error) => self.falter(now, error),
+            Err(error) => self.falter(now, Some(error)),
         }
     }
 
@@ -170,28 +193,53 @@ impl Queue {
                 self.line_version = Some(version);
                 self.queue(now)
             }
-            Ok(WriteReply::Conflict(Some(current))) => self.reconsider_raise(now, current),
-            Ok(WriteReply::Conflict(None)) => {
-                self.ask(Phase::SettlingRaise, Action::Read(Slot::Line))
-            }
-            Err(error) if error.outcome_is_unknown() => {
-                self.ask(Phase::SettlingRaise, Action::Read(Slot::Line))
-            }
-            Err(_) => self.give_back(),
+            Ok(WriteReply::Conflict(Some(current))) => self.reconsider_raise(now, current, false),
+            Ok(WriteReply::Conflict(None)) => self.settle_raise(false),
+            Err(error) if error.outcome_is_unknown() => self.settle_raise(true),
+            Err(error) => self.raise_faulted(now, Some(error), Then::Raise),
         }
+    }
+
+    /// Nothing was raised, or nobody knows: tried again if that may help, and not without end.
+    pub(super) fn raise_faulted(
+        &mut self,
+        now: Uptime,
+        error: Option<StoreError>,
+        then: Then,
+    ) -> Action {
+        self.tries += 1;
+        if error.as_ref().is_none_or(StoreError::is_transient) && self.tries <= FAULTS {
+            return self.pause(now, self.tries, then);
+        }
+        self.falter(now, error)
+    }
+
+    fn settle_raise(&mut self, unanswered: bool) -> Action {
+        self.ask(Phase::SettlingRaise { unanswered }, Action::Read(Slot::Line))
     }
 
     /// Whoever finds `next` above its number may hold a used one: it gives the ticket back and
     /// joins again.
-    pub(super) fn reconsider_raise(&mut self, now: Uptime, current: Option<Stored>) -> Action {
+    pub(super) fn reconsider_raise(
+        &mut self,
+        now: Uptime,
+        current: Option<Stored>,
+        unanswered: bool,
+    ) -> Action {
         let Some(ticket) = self.mine.as_ref().map(|mine| mine.ticket) else { return self.open() };
         self.know(now, current);
         let by_us = self.line.writer == self.id.0 && self.line.next == ticket.passed();
         if by_us {
             return self.queue(now);
         }
+        if self.line.next > ticket.0 {
+            return self.give_back();
+        }
+        if unanswered {
+            return self.raise_faulted(now, None, Then::Raise);
+        }
         self.tries += 1;
-        if self.line.next > ticket.0 || self.tries > TRIES {
+        if self.tries > TRIES {
             return self.give_back();
         }
         self.raise(ticket)

@@ -38,6 +38,10 @@ const LATE: Duration = Duration::from_secs(1);
 /// this step.
 const TRIES: u32 = 8;
 
+/// How often in a row raising `next` may fail before the line is left alone: a lock that is free
+/// meanwhile waits for us.
+const FAULTS: u32 = 4;
+
 /// How often joining may begin anew before the line is left alone: others were quicker, or the line
 /// is damaged.
 const JOINS: u32 = 32;
@@ -95,10 +99,15 @@ enum Phase {
     SettlingClaim(Ticket),
     /// `next` is being raised above our number.
     Raising,
-    /// What became of an unanswered raise is being read.
-    SettlingRaise,
-    /// A number that may be a used one is being given back; then we join again.
+    /// What became of a raise is being read: it was not answered, or else refused without a word.
+    SettlingRaise {
+        unanswered: bool,
+    },
+    /// A number that may be a used one is being given back; then we join again, or compete without
+    /// a line.
     GivingBack(Ticket, RecordVersion),
+    /// The line's registers are left alone until then, after a fault.
+    Pausing(Uptime, Then),
     /// In line, asleep.
     Queued,
     /// Our ticket shows that we live.
@@ -139,6 +148,17 @@ enum Back {
     Barging,
     /// At the head, or without a line: the lock is watched until the end.
     Head,
+}
+
+/// What is tried again after a fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Then {
+    /// To join.
+    Open,
+    /// To raise `next` above our number.
+    Raise,
+    /// To read what became of that.
+    SettleRaise,
 }
 
 /// Our own ticket.
@@ -296,6 +316,7 @@ impl Queue {
                 let dues = [beat, walk, watched, line, lock, Some(self.give_up_at)];
                 dues.into_iter().flatten().min()
             }
+            Phase::Pausing(next, _) => Some(*next),
             _ => None,
         }
     }
@@ -324,16 +345,18 @@ impl Queue {
                 self.claim_settled(now, ticket, reply)
             }
             (Phase::Raising, Event::Wrote(reply)) => self.raised(now, reply),
-            (Phase::SettlingRaise, Event::Read(reply)) => match reply {
-                Ok(current) => self.reconsider_raise(now, current),
-                Err(_) => self.give_back(),
+            (Phase::SettlingRaise { unanswered }, Event::Read(reply)) => match reply {
+                Ok(current) => self.reconsider_raise(now, current, unanswered),
+                Err(error) => self.raise_faulted(now, Some(error), Then::SettleRaise),
             },
             (Phase::GivingBack(ticket, version), Event::Removed(reply)) => {
                 match self.removes_again(ticket, version, reply) {
                     Some((version, again)) => self.ask(Phase::GivingBack(ticket, version), again),
-                    None => self.open(),
+                    None if self.in_line => self.open(),
+                    None => self.be_without_line(now),
                 }
             }
+            (Phase::Pausing(next, then), Event::Tick) if now >= next => self.resume(now, then),
             (Phase::Queued, Event::Tick) => self.wake(now),
             (Phase::Beating, Event::Wrote(reply)) => self.beaten(now, reply),
             (Phase::SettlingBeat, Event::Read(reply)) => self.beat_settled(now, reply),

@@ -80,10 +80,7 @@ impl Queue {
         self.tries_on(Back::Head, action)
     }
 
-    pub(super) fn without_line(&mut self, now: Uptime, error: Option<StoreError>) -> Action {
-        self.in_line = false;
-        self.denied = error;
-        self.mine = None;
+    pub(super) fn be_without_line(&mut self, now: Uptime) -> Action {
         if self.tried() { self.be_head(now) } else { self.attempt(now, Back::Head) }
     }
 
@@ -103,7 +100,11 @@ impl Queue {
                 _,
             ) => action,
             // A request is out: its reply comes first.
-            (phase, Action::Wait) if !matches!(phase, Phase::New | Phase::Queued) => action,
+            (phase, Action::Wait)
+                if !matches!(phase, Phase::New | Phase::Queued | Phase::Pausing(..)) =>
+            {
+                action
+            }
             _ => {
                 let action = self.acquire.attempt(now);
                 self.tries_on(Back::Barging, action)

@@ -219,10 +219,17 @@ impl Directory {
         self.sync(name)
     }
 
-    /// Makes the change of a name last. Others see it already, whatever comes of this.
+    /// Makes the change of a name last. Others see it already, whatever comes of this. Some file
+    /// systems (CIFS, some in user space) know no sync of a directory: what they promise they keep.
     fn sync(&self, name: &str) -> Result<(), StoreError> {
-        rustix::fs::fsync(&self.fd)
-            .map_err(|e| io_error("make lasting", &self.path_of(name), &e.into(), true))
+        made_lasting(rustix::fs::fsync(&self.fd), &self.path_of(name))
+    }
+}
+
+fn made_lasting(synced: Result<(), Errno>, path: &Path) -> Result<(), StoreError> {
+    match synced {
+        Ok(()) | Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok(()),
+        Err(error) => Err(io_error("make lasting", path, &error.into(), true)),
     }
 }
 
@@ -238,4 +245,20 @@ fn is_no_lock(path: &Path) -> StoreError {
         "`{}` is no lock file of tfwrap's: name one that does not exist yet",
         path.display()
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_cannot_be_synced_is_no_failure_and_what_was_renamed_is_there() {
+        let of = |synced| made_lasting(synced, Path::new("/d/x"));
+        for none in [Ok(()), Err(Errno::INVAL), Err(Errno::OPNOTSUPP)] {
+            assert_eq!(of(none), Ok(()), "{none:?}");
+        }
+        for error in [Errno::IO, Errno::ROFS, Errno::ACCESS, Errno::NOSPC] {
+            assert!(of(Err(error)).unwrap_err().outcome_is_unknown(), "{error:?}");
+        }
+    }
 }

@@ -9,10 +9,10 @@ use crate::request::{Request, Way};
 
 /// Pauses: shorter than it matters, between the fences, beyond the second, beyond the lease. And
 /// what is seen first afterwards.
-const PAUSES: [(Millis, bool); 3] = [(4_000, true), (11_400, false), (20_000, true)];
+const PAUSES: [(Millis, bool); 3] = [(4_000, true), (9_600, false), (20_000, true)];
 
 /// A tfwrap that is stopped is missed only when its lease comes near its end.
-const STUCK: [(Millis, bool); 2] = [(11_400, false), (20_000, true)];
+const STUCK: [(Millis, bool); 2] = [(9_600, false), (20_000, true)];
 
 const OUTAGES: [(Outage, Millis); 3] =
     [(Outage::Full, 9_000), (Outage::Full, 30_000), (Outage::Writes, 30_000)];
