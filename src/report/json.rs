@@ -1,4 +1,4 @@
-//! One JSON object a line, for programs. The README lists the events and their fields.
+//! One JSON object a line, for programs. `docs/reference.md` lists the events and their fields.
 
 use std::time::Duration;
 
@@ -215,19 +215,19 @@ mod tests {
     }
 
     #[test]
-    fn the_readme_lists_every_event() {
-        let readme = include_str!("../../README.md");
+    fn the_reference_lists_every_event() {
+        let reference = include_str!("../../docs/reference.md");
         for notice in super::super::tests::hostile_notices() {
             let (event, fields) = event_of(&notice);
-            let row = readme
+            let row = reference
                 .lines()
                 .find(|line| line.starts_with(&format!("| `{event}` |")))
-                .unwrap_or_else(|| panic!("no row for `{event}` in the README"));
+                .unwrap_or_else(|| panic!("no row for `{event}` in the reference"));
             for name in fields.as_object().unwrap().keys() {
                 assert!(row.contains(&format!("`{name}`")), "`{name}` is missing in {row}");
             }
         }
-        assert!(readme.contains("| `dropped` | `count`"));
+        assert!(reference.contains("| `dropped` | `count`"));
     }
 
     proptest! {

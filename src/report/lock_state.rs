@@ -286,10 +286,10 @@ mod tests {
     }
 
     #[test]
-    fn the_readme_documents_every_field() {
-        let readme = include_str!("../../README.md");
-        let (_, section) = readme.split_once("### `tfwrap status`").unwrap();
-        let section = section.split("\n### ").next().unwrap();
+    fn the_reference_documents_every_field() {
+        let reference = include_str!("../../docs/reference.md");
+        let (_, section) = reference.split_once("## `tfwrap status`").unwrap();
+        let section = section.split("\n## ").next().unwrap();
         let lock = hostile_state().json();
         let parts = [&lock, &lock["lease"], &lock["waiters"][0]];
         for name in parts.iter().flat_map(|part| part.as_object().unwrap().keys()) {

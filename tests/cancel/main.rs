@@ -8,12 +8,12 @@
 //! | `lock` | the lock, watched |
 //! | `step` | an entry process with the runner's pipes |
 //! | `procs` | processes by number and birth |
-//! | `table` | the table in the README |
+//! | `table` | the table in `docs/ci.md` |
 //! | `controls` | the same with a part switched off: what it is good for |
 //! | `crash` | tfwrap killed at every point |
 //!
 //! By default five times as fast as in life, in some two minutes. In life's own times, and with the
-//! table printed, or written into the README:
+//! table printed, or written into `docs/ci.md`:
 //!
 //! ```text
 //! TFWRAP_CANCEL_SCALE=1 cargo test --test cancel runners -- --nocapture

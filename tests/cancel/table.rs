@@ -1,4 +1,4 @@
-//! What the cases were like, as the table in the README.
+//! What the cases were like, as the table in `docs/ci.md`.
 
 use std::path::Path;
 use std::time::Duration;
@@ -163,12 +163,12 @@ pub(crate) fn markdown(records: &[Record]) -> String {
     lines.join("\n")
 }
 
-fn readme() -> String {
-    std::fs::read_to_string(path()).expect("the README")
+fn document() -> String {
+    std::fs::read_to_string(path()).expect("docs/ci.md")
 }
 
 fn path() -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/ci.md")
 }
 
 /// Before, between and after the markers.
@@ -178,19 +178,19 @@ fn parts(text: &str) -> Option<(&str, &str, &str)> {
     Some((before, table, after))
 }
 
-/// Puts the table where the README has it.
+/// Puts the table where `docs/ci.md` has it.
 pub(crate) fn write(records: &[Record]) {
-    let text = readme();
-    let (before, _, after) = parts(&text).expect("the README has the markers");
+    let text = document();
+    let (before, _, after) = parts(&text).expect("docs/ci.md has the markers");
     let text = format!("{before}{BEGIN}\n{}\n{END}{after}", markdown(records));
-    std::fs::write(path(), text).expect("the README can be written");
+    std::fs::write(path(), text).expect("docs/ci.md can be written");
 }
 
-/// Whether the README has the same rows, but for the times.
+/// Whether `docs/ci.md` has the same rows, but for the times.
 pub(crate) fn differences(records: &[Record]) -> Vec<String> {
-    let text = readme();
+    let text = document();
     let Some((_, table, _)) = parts(&text) else {
-        return vec![format!("the README has no {BEGIN} … {END}")];
+        return vec![format!("docs/ci.md has no {BEGIN} … {END}")];
     };
     let told: Vec<Vec<&str>> = table
         .lines()
@@ -203,10 +203,10 @@ pub(crate) fn differences(records: &[Record]) -> Vec<String> {
     let mut all: Vec<String> = found
         .iter()
         .filter(same)
-        .map(|row| format!("not in the README: {:?}", row.fixed))
+        .map(|row| format!("not in docs/ci.md: {:?}", row.fixed))
         .collect();
     if told.len() != found.len() {
-        all.push(format!("the README has {} rows, not {}", told.len(), found.len()));
+        all.push(format!("docs/ci.md has {} rows, not {}", told.len(), found.len()));
     }
     all
 }

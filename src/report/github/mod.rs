@@ -176,13 +176,13 @@ mod tests {
     }
 
     #[test]
-    fn the_action_and_the_readme_name_every_output() {
+    fn the_action_and_the_reference_name_every_output() {
         let text = final_outputs(&summary()) + &lock_id_output("x");
         let mut written: Vec<&str> =
             text.lines().map(|line| line.split_once('=').unwrap().0).collect();
-        let readme = include_str!("../../../README.md");
+        let reference = include_str!("../../../docs/reference.md");
         for name in &written {
-            assert!(readme.contains(&format!("\n| `{name}` | ")), "{name}");
+            assert!(reference.contains(&format!("\n| `{name}` | ")), "{name}");
         }
         let mut declared = names_in_action("outputs");
         declared.sort_unstable();

@@ -1,4 +1,4 @@
-//! The README and `action.yml` say what the program does.
+//! The documents and `action.yml` say what the program does.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,12 +8,12 @@ use tfwrap::settings::ConfigFile;
 
 use super::{read, rust_files};
 
-/// The cells of the table under a heading of the README, without the head.
+/// The cells of the table under a heading of the reference, without the head.
 fn table(heading: &str) -> Vec<Vec<String>> {
-    let readme = read("README.md");
-    let (_, section) = readme
-        .split_once(&format!("\n### {heading}\n"))
-        .unwrap_or_else(|| panic!("the README has no section `{heading}`"));
+    let reference = read("docs/reference.md");
+    let (_, section) = reference
+        .split_once(&format!("\n## {heading}\n"))
+        .unwrap_or_else(|| panic!("the reference has no section `{heading}`"));
     let section = section.split("\n#").next().unwrap();
     let rows = section.lines().filter(|line| line.starts_with('|'));
     let rows: Vec<Vec<String>> = rows
@@ -194,5 +194,24 @@ fn every_option_that_does_something_is_an_input_of_the_action() {
         let input = if long == "chdir" { "working-directory" } else { &long };
         let idle = row[3].contains("no effect in this version");
         assert_eq!(inputs.contains_key(input), !idle, "{long}");
+    }
+}
+
+/// Whoever meets the project reads this one first, some on a terminal.
+#[test]
+fn the_readme_is_short_and_its_first_screen_fits() {
+    let readme = read("README.md");
+    assert!(readme.lines().count() <= 200, "{} lines", readme.lines().count());
+    let blocks = readme.split("```").skip(1).step_by(2);
+    let wide: Vec<&str> =
+        blocks.flat_map(str::lines).filter(|line| line.chars().count() > 100).collect();
+    assert!(wide.is_empty(), "{wide:#?}");
+}
+
+#[test]
+fn the_readme_leads_to_every_document() {
+    let readme = read("README.md");
+    for file in super::files_below("docs") {
+        assert!(readme.contains(&format!("]({}", file.path)), "{}", file.path);
     }
 }

@@ -1,6 +1,8 @@
 //! What the documents name is there: tests, files, and the headings that the code links to.
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
 
 use super::{File, NONE, files_below, read, root, rust_files};
 
@@ -46,6 +48,34 @@ fn every_link_to_a_rule_leads_to_one() {
             }
             let lost = links.iter().filter(|link| !anchors.contains(**link));
             broken.extend(lost.map(|link| format!("{path}: {document} has no `#{link}`")));
+        }
+    }
+    assert_eq!(broken, NONE);
+}
+
+/// Where the links of a document lead: `[words](target)`.
+fn targets(text: &str) -> impl Iterator<Item = &str> {
+    text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target)
+}
+
+#[test]
+fn every_link_of_a_document_leads_somewhere() {
+    let mut broken = Vec::new();
+    for File { path, text } in files_below("") {
+        if Path::new(&path).extension().is_none_or(|it| it != "md") {
+            continue;
+        }
+        let here = root().join(&path);
+        for target in targets(&text).filter(|target| !target.contains("://")) {
+            let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
+            let file = if file.is_empty() { here.clone() } else { here.with_file_name(file) };
+            let is_there = match fs::read_to_string(&file) {
+                Ok(text) => anchor.is_empty() || anchors(&text).contains(anchor),
+                Err(_) => file.is_dir() && anchor.is_empty(),
+            };
+            if !is_there {
+                broken.push(format!("{path}: {target}"));
+            }
         }
     }
     assert_eq!(broken, NONE);
