@@ -78,6 +78,13 @@ impl Played {
         self.direct += usize::from(process.signal(signal) && is_child);
     }
 
+    /// Nobody is left, and whoever wants the lock next takes it over when its lease is over.
+    fn taken_over(&mut self, stage: &Stage) {
+        self.lease = true;
+        let code = stage.next_run("40s");
+        self.problem(code != Some(0), || format!("the next run ended with {code:?}"));
+    }
+
     fn problem(&mut self, there_is: bool, what: impl FnOnce() -> String) {
         if there_is {
             self.problems.push(what());

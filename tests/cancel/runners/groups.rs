@@ -91,11 +91,7 @@ pub(super) fn pod(stage: &mut Stage) -> Played {
     container.stop(scaled(30.0));
     played.code = container.step.code();
     if !within(Duration::from_millis(500), || played.watch.is_free()) {
-        // Nobody is left, and nothing runs after it: whoever wants the lock next takes it over when
-        // its lease is over.
-        played.lease = true;
-        let code = stage.next_run("40s");
-        played.problem(code != Some(0), || format!("the next run ended with {code:?}"));
+        played.taken_over(stage);
     }
     played
 }
