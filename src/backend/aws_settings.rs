@@ -40,15 +40,17 @@ impl Surroundings<'_> {
     }
 
     /// Expands `$VAR`, `${VAR}` and a leading `~/`, as Terraform does with paths of AWS files.
-    fn path(&self, text: &str) -> PathBuf {
+    fn path(&self, text: &str) -> Result<PathBuf, BackendError> {
         let text = self.with_variables(text);
-        match text.strip_prefix('~') {
+        Ok(match text.strip_prefix('~') {
             Some("") => self.home(),
             Some(rest) if rest.starts_with('/') => {
                 go_path::join([self.home().as_os_str(), OsStr::new(rest)])
             }
-            _ => self.dir.join(text),
-        }
+            // `go-homedir`, by which Terraform does it, gives up here.
+            Some(_) => return Err(BackendError::OthersHome { path: text }),
+            None => self.dir.join(text),
+        })
     }
 
     /// `HOME`, else what the system knows of the user, as Go has it; services have no `HOME`.
@@ -111,7 +113,11 @@ pub(super) fn from_config(
         Ok(section.text(name)?.or_else(|| around.var(vars)))
     };
     // Where Terraform has no file, Go's SDK looks for its own variable, which it does not expand.
-    let files = |set: Option<Vec<String>>, var: &str, sdk_var: &str, default: &str| {
+    let files = |set: Option<Vec<String>>,
+                 var: &str,
+                 sdk_var: &str,
+                 default: &str|
+     -> Result<_, BackendError> {
         let set = set.or_else(|| Some(vec![around.var(&[var])?])).unwrap_or_default();
         if !set.is_empty() {
             // An empty name is no file, and not the default one either.
@@ -119,7 +125,7 @@ pub(super) fn from_config(
             return named.map(|file| around.path(file)).collect();
         }
         let default = || around.home().join(default);
-        vec![around.env.get_os(sdk_var).map_or_else(default, |file| around.dir.join(file))]
+        Ok(vec![around.env.get_os(sdk_var).map_or_else(default, |file| around.dir.join(file))])
     };
     let config_files = sorted(section.texts("shared_config_files")?);
     let old_file = section.text_or_empty("shared_credentials_file")?.map(|file| vec![file]);
@@ -140,13 +146,13 @@ pub(super) fn from_config(
             "AWS_SHARED_CONFIG_FILE",
             "AWS_CONFIG_FILE",
             ".aws/config",
-        ),
+        )?,
         shared_credentials_files: files(
             credentials_files,
             credentials_var,
             credentials_var,
             ".aws/credentials",
-        ),
+        )?,
         home: around.home(),
         dir: around.dir.to_owned(),
         endpoints: endpoints(section, around)?,
@@ -160,7 +166,9 @@ pub(super) fn from_config(
             "use_dualstack_endpoint",
             "AWS_USE_DUALSTACK_ENDPOINT",
         )?,
-        ca_bundle: or_var("custom_ca_bundle", &["AWS_CA_BUNDLE"])?.map(|file| around.path(&file)),
+        ca_bundle: or_var("custom_ca_bundle", &["AWS_CA_BUNDLE"])?
+            .map(|file| around.path(&file))
+            .transpose()?,
         insecure: section.bool("insecure")?.unwrap_or(false),
         proxies: proxies(section, around)?,
         environment_proxies: proxies_of_environment(around),
@@ -280,7 +288,7 @@ fn web_identity(
         policy: trimmed(block.text("policy")?),
         policy_arns: sorted(block.texts("policy_arns")?).unwrap_or_default(),
         session_name: block.text("session_name")?,
-        token_file: if token.is_some() { None } else { file.map(|file| around.path(&file)) },
+        token_file: file.filter(|_| token.is_none()).map(|file| around.path(&file)).transpose()?,
         token,
     }))
 }

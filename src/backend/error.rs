@@ -77,6 +77,12 @@ pub enum BackendError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A path below another user's home directory, which Terraform does not find.
+    #[error("`{path}` is in another user's home directory, which Terraform does not look up")]
+    OthersHome {
+        /// The path.
+        path: String,
+    },
     /// A variable of AWS' is one that Terraform does not run with.
     #[error("`{name}` has no use as it is: {reason}")]
     BadVariable {
@@ -136,6 +142,9 @@ impl BackendError {
             Self::BadAttribute { attribute, .. } => {
                 format!("correct `{attribute}` and run `terraform init -reconfigure`")
             }
+            Self::OthersHome { path } => {
+                format!("write `{path}` without the `~`, from `/` on")
+            }
             Self::BadVariable { name, .. } => format!("correct or unset `{name}`"),
             Self::MissingRegion { .. } => "set `AWS_REGION` to the region of the bucket, or \
                                            `region` in the backend; a profile's region does not \
@@ -180,13 +189,15 @@ mod tests {
                 attribute: "key".to_owned(),
                 reason: reason(),
             },
+            BackendError::OthersHome { path: "~u/w/a b".to_owned() },
             BackendError::MissingRegion { place: place() },
             BackendError::BadWorkspace { name: "a/b".to_owned(), origin: place() },
             BackendError::CorruptPlan { path, reason: reason() },
         ];
         for error in errors {
             let (message, hint) = (error.to_string(), error.hint());
-            assert!(message.contains("`main.tf:2`") || message.contains("`/w/a b`"), "{message}");
+            let names = ["`main.tf:2`", "`/w/a b`", "`~u/w/a b`"];
+            assert!(names.iter().any(|name| message.contains(name)), "{message}");
             assert!(!message.ends_with('.') && !hint.ends_with('.'), "{message} {hint}");
             assert!(hint.contains('`'), "{hint}");
             assert!(!hint.contains(" /w/a b"), "a path in a command is quoted: {hint}");

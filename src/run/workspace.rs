@@ -146,7 +146,8 @@ fn is_about_the_lock(said: &str) -> bool {
 }
 
 fn first_line(said: &str) -> String {
-    let line = said
+    let plain = anstream::adapter::strip_str(said).to_string();
+    let line = plain
         .lines()
         .map(|line| line.trim_matches(|c: char| c.is_whitespace() || "╷│╵".contains(c)))
         .find(|line| line.contains("Error"))

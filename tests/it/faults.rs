@@ -300,10 +300,10 @@ async fn a_terraform_below_a_run_survives_errors_while_it_checks_the_lock() {
     let stage = Stage::initialised("faults/nested").await;
     for fault in [Fault::SERVER_ERROR, Fault::THROTTLED, Fault::DropReply] {
         stage.plan(&[("GetItem", fault.clone(), 2)]);
-        let before = stage.requests("PutItem");
+        let before = stage.requests("DeleteItem");
         let done = run(&mut stage.around("terraform apply -auto-approve -no-color"));
         stage.went_well(done, &format!("{fault:?}")).await;
-        assert_eq!(stage.requests("PutItem") - before, 1, "{fault:?}: one lock for both");
+        assert_eq!(stage.requests("DeleteItem") - before, 1, "{fault:?}: one lock for both");
     }
 }
 

@@ -82,13 +82,14 @@ impl std::error::Error for Unusable {}
 /// Whom a request did not get through to.
 #[derive(Debug)]
 struct Through {
-    proxy: String,
+    /// By which way.
+    way: String,
     source: ConnectorError,
 }
 
 impl std::fmt::Display for Through {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "through the proxy `{}`", self.proxy)
+        f.write_str(&self.way)
     }
 }
 
@@ -98,16 +99,34 @@ impl std::error::Error for Through {
     }
 }
 
-/// The same kind of error, with the proxy in its text.
-fn through(proxy: String, source: ConnectorError) -> ConnectorError {
+/// The same kind of error, with the way in its text.
+fn through(way: String, source: ConnectorError) -> ConnectorError {
     let (timeout, io, user) = (source.is_timeout(), source.is_io(), source.is_user());
-    let error = Box::new(Through { proxy, source });
+    let error = Box::new(Through { way, source });
     match (timeout, io, user) {
         (true, ..) => ConnectorError::timeout(error),
         (_, true, _) => ConnectorError::io(error),
         (.., true) => ConnectorError::user(error),
         _ => ConnectorError::other(error, None),
     }
+}
+
+/// Whether a name was asked for that has no address. Nobody guesses that of an account's endpoint.
+fn is_unknown_name(error: &ConnectorError) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        if error.to_string().starts_with("dns error") {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}
+
+/// The host and the port of an address.
+fn at(uri: &str) -> String {
+    let rest = uri.split_once("://").map_or(uri, |(_, rest)| rest);
+    format!("at `{}`", rest.split('/').next().unwrap_or(rest))
 }
 
 /// The library's client goes one way; this chooses among four, two for each scheme: directly, and
@@ -153,7 +172,15 @@ impl HttpConnector for ConnectorByRoute {
             HttpConnectorFuture::ready(Err(error))
         };
         match self.proxies.way(request.uri()) {
-            Way::Direct => routes.direct.connector().call(request),
+            Way::Direct => {
+                let host = request.uri().to_owned();
+                let answer = routes.direct.connector().call(request);
+                HttpConnectorFuture::new(async move {
+                    answer.await.map_err(|error| {
+                        if is_unknown_name(&error) { through(at(&host), error) } else { error }
+                    })
+                })
+            }
             Way::Refused => unusable(
                 "`REQUEST_METHOD` is set, as below a CGI server, where `HTTP_PROXY` may come from \
                  a stranger: Terraform refuses to use it; unset one of them"
@@ -168,7 +195,8 @@ impl HttpConnector for ConnectorByRoute {
                 };
                 let answer = later.connector().call(request);
                 HttpConnectorFuture::new(async move {
-                    answer.await.map_err(|error| through(shown, error))
+                    let way = format!("through the proxy `{shown}`");
+                    answer.await.map_err(|error| through(way, error))
                 })
             }
         }

@@ -11,6 +11,7 @@ mod container;
 mod credential_process;
 mod endpoint;
 mod error;
+mod file;
 mod http;
 mod identity;
 mod instance;

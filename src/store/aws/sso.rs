@@ -109,7 +109,7 @@ impl Login<'_> {
 
     async fn cached(&self) -> Result<Cached, StoreError> {
         let file = self.file.clone();
-        let read = blocking::run(move || Ok(fs::read(file))).await?;
+        let read = blocking::run(move || Ok(super::file::read(&file))).await?;
         let bytes = read.map_err(|error| {
             let file = self.file.display();
             self.again(&format!("is not there (`{file}`: {})", reason(&error)))

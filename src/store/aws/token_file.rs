@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::super::StoreError;
 use super::super::blocking::{self, reason};
+use super::file;
 
 /// The whole text, newline and all, as Go's SDK sends it. `what` is what stands there.
 ///
@@ -12,10 +13,11 @@ use super::super::blocking::{self, reason};
 pub(super) async fn read(path: &Path, what: &'static str) -> Result<String, StoreError> {
     let path = path.to_owned();
     blocking::run(move || {
-        std::fs::read_to_string(&path).map_err(|error| {
-            let (path, why) = (path.display(), reason(&error));
-            StoreError::Credentials(format!("cannot read {what} `{path}`: {why}"))
-        })
+        let fail = |why: &str| {
+            StoreError::Credentials(format!("cannot read {what} `{}`: {why}", path.display()))
+        };
+        let bytes = file::read(&path).map_err(|error| fail(&reason(&error)))?;
+        String::from_utf8(bytes).map_err(|_| fail("it is not UTF-8"))
     })
     .await
 }

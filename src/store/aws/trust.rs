@@ -13,6 +13,7 @@ use rustls::pki_types::pem::PemObject as _;
 
 use super::super::StoreError;
 use super::super::blocking::reason;
+use super::file;
 use super::profile::InUse;
 use crate::backend::AwsSettings;
 use crate::env::Env;
@@ -86,7 +87,7 @@ fn system(env: &Env, dir: &Path) -> From {
 
 fn of_system(files: &[PathBuf], directories: &[PathBuf]) -> Vec<CertificateDer<'static>> {
     let mut all = HashSet::new();
-    if let Some(text) = files.iter().find_map(|file| fs::read(file).ok()) {
+    if let Some(text) = files.iter().find_map(|path| file::read(path).ok()) {
         all.extend(usable(&text).0);
     }
     let entries = directories.iter().filter_map(|it| fs::read_dir(it).ok());
@@ -94,7 +95,7 @@ fn of_system(files: &[PathBuf], directories: &[PathBuf]) -> Vec<CertificateDer<'
         let path = entry.path();
         // A link beside its target is that once more.
         let is_again = fs::read_link(&path).is_ok_and(|to| to.components().count() == 1);
-        if !is_again && let Ok(text) = fs::read(&path) {
+        if !is_again && let Ok(text) = file::read(&path) {
             all.extend(usable(&text).0);
         }
     }
@@ -103,7 +104,7 @@ fn of_system(files: &[PathBuf], directories: &[PathBuf]) -> Vec<CertificateDer<'
 
 fn bundle(path: &Path) -> Result<Vec<CertificateDer<'static>>, StoreError> {
     let name = path.display();
-    let text = fs::read(path).map_err(|e| {
+    let text = file::read(path).map_err(|e| {
         StoreError::Misconfigured(format!("cannot read the CA bundle `{name}`: {}", reason(&e)))
     })?;
     match usable(&text) {

@@ -29,6 +29,8 @@ impl Child {
             }
             Alive::Others => {
                 self.reap_adopted();
+                // Their ends are no news any more, and one that is kept would be news without end.
+                let _all = self.told.have_all_ended();
                 let had_terraform = self.rest_has_terraform;
                 Ok(match self.rest() {
                     Rest::Gone => Some(ChildEvent::GroupGone),

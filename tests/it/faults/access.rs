@@ -7,14 +7,15 @@ use crate::proxy::Fault;
 #[tokio::test]
 async fn credentials_that_do_not_work_are_77_with_a_hint() {
     let stage = Stage::new("access/credentials").await;
-    for (code, word) in [
-        ("ExpiredTokenException", "expired"),
-        ("UnrecognizedClientException", "not valid"),
-        ("InvalidSignatureException", "secret key"),
+    let identity = "`aws sts get-caller-identity`";
+    for (code, word, hint) in [
+        ("ExpiredTokenException", "expired", identity),
+        ("UnrecognizedClientException", "not valid", identity),
+        ("InvalidSignatureException", "secret key", "without a newline"),
     ] {
         stage.plan(&[("PutItem", Fault::Status(400, code), usize::MAX)]);
         let done = run(&mut stage.around("true")).expect_code(77);
-        says(&done, &[word, "hint: ", "`aws sts get-caller-identity`"]);
+        says(&done, &[word, "hint: ", hint]);
         assert_eq!((stage.runs(), stage.info().await), (0, None));
     }
 }

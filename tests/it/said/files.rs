@@ -153,3 +153,30 @@ fn b2_a_hold_without_a_receipt_is_none_and_release_knows_what_it_does_not_know()
         Row { typed, code: 64, says, ..Row::default() }.play();
     }
 }
+
+/// What tfwrap takes out of a pipe, Terraform would not find, and go on as somebody else. And a pipe
+/// that nobody writes to would hold both up, deaf to signals.
+#[test]
+fn files_of_aws_that_can_be_read_once_only_are_refused() {
+    let lock = "--lock 'dynamodb://t/k?region=eu-west-1' --lock-timeout 3s run -- true";
+    let keys = "AWS_ACCESS_KEY_ID=k AWS_SECRET_ACCESS_KEY=s ";
+    for (set, code) in [
+        ("AWS_SHARED_CREDENTIALS_FILE=HERE/pipe ", 78),
+        ("AWS_CONFIG_FILE=HERE/pipe ", 78),
+        ("AWS_CA_BUNDLE=HERE/pipe ", 78),
+        ("AWS_ROLE_ARN=arn:aws:iam::1:role/r AWS_WEB_IDENTITY_TOKEN_FILE=HERE/pipe ", 77),
+    ] {
+        let keys = if code == 78 { keys } else { "" };
+        let typed = format!(
+            "unset AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY; export {set}{keys}; tfwrap {lock}"
+        );
+        let says = &["HERE/pipe", "can be read once"];
+        Row { make: "mkfifo pipe", typed: &typed, code, says, ..Row::default() }.play();
+    }
+    // The system's certificates are those that can be read.
+    let typed = format!(
+        "export {keys} SSL_CERT_FILE=HERE/pipe; tfwrap {}",
+        lock.replace("?region", "?endpoint=https://127.0.0.1:9&region").replace("3s", "0s")
+    );
+    Row { make: "mkfifo pipe", typed: &typed, code: 69, ..Row::default() }.play();
+}

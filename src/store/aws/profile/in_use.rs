@@ -1,12 +1,12 @@
 //! The profile that Go's SDK loads, whatever the credentials come from: its endpoints and switches
 //! count also beside keys in the environment.
 
-use std::fs::File;
-use std::io::Read as _;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use super::super::super::StoreError;
 use super::super::super::blocking::{self, reason};
+use super::super::file;
 use super::linked::ProfileError;
 use super::{Linked, Profile, Profiles};
 use crate::backend::AwsSettings;
@@ -77,20 +77,21 @@ impl InUse {
     }
 }
 
+/// The texts of those files that are there.
 fn texts(files: &[PathBuf]) -> Result<Vec<String>, StoreError> {
-    let opened = files.iter().filter_map(|path| Some((path, File::open(path).ok()?)));
-    opened
-        .map(|(path, mut file)| {
-            let mut bytes = Vec::new();
-            file.read_to_end(&mut bytes).map_err(|error| {
-                let (path, why) = (path.display(), reason(&error));
-                StoreError::Misconfigured(format!(
-                    "cannot read the AWS profiles in `{path}`: {why}"
-                ))
-            })?;
-            Ok(String::from_utf8_lossy(&bytes).into_owned())
-        })
-        .collect()
+    let read = |path: &PathBuf| match file::open(path) {
+        Ok(opened) => file::all_of(opened).map(Some),
+        Err(error) if error.kind() == ErrorKind::InvalidInput => Err(error),
+        Err(_) => Ok(None),
+    };
+    let text = |path: &PathBuf| {
+        let bytes = read(path).map_err(|error| {
+            let (path, why) = (path.display(), reason(&error));
+            StoreError::Misconfigured(format!("cannot read the AWS profiles in `{path}`: {why}"))
+        });
+        bytes.map(|bytes| Some(String::from_utf8_lossy(&bytes?).into_owned())).transpose()
+    };
+    files.iter().filter_map(text).collect()
 }
 
 #[cfg(test)]
