@@ -216,7 +216,7 @@ impl Scene {
         // A thread of its own, since the test may have a runtime already.
         let taken = std::thread::scope(|scope| {
             let work = scope.spawn(|| {
-                let runtime = tokio::runtime::Builder::new_current_thread().build();
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
                 runtime.expect("a runtime").block_on(async {
                     let reply = lock.write(&key, &record, &Expect::Absent).await;
                     if let Ok(WriteReply::Applied(version)) = &reply {
