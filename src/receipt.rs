@@ -83,6 +83,10 @@ pub struct Receipt {
     pub is_stopping: bool,
     /// Whether this is what `hold` left behind.
     pub is_hold: bool,
+    /// Of a hold: those in whose environment it was begun, by their names ([`ReceiptFile::name`]). It
+    /// is below them if it has their lock, and beside them if it took its own.
+    #[serde(default)]
+    pub within: Vec<String>,
     /// Whether all is given back, and the receipt is kept for what was said meanwhile.
     #[serde(default)]
     pub is_over: bool,
@@ -116,6 +120,8 @@ pub struct Beginning {
     pub operation: String,
     /// See [`Receipt::is_hold`].
     pub is_hold: bool,
+    /// See [`Receipt::within`].
+    pub within: Vec<String>,
     /// See [`Receipt::orphan_grace`].
     pub orphan_grace: Duration,
 }
@@ -124,7 +130,7 @@ impl Receipt {
     /// Begins one for this process; nothing without a `/proc` that tells who we are.
     #[must_use]
     pub fn begin(beginning: Beginning) -> Option<Self> {
-        let Beginning { job, dir, began, operation, is_hold, orphan_grace } = beginning;
+        let Beginning { job, dir, began, operation, is_hold, within, orphan_grace } = beginning;
         Some(Self {
             format: FORMAT,
             world: World::here()?,
@@ -139,6 +145,7 @@ impl Receipt {
             interrupts: Interrupts::None,
             is_stopping: false,
             is_hold,
+            within,
             is_over: false,
             orphan_grace: u64::try_from(orphan_grace.as_millis()).unwrap_or(u64::MAX),
             locks: Vec::new(),
@@ -180,6 +187,12 @@ impl ReceiptFile {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.0
+    }
+
+    /// What tells it from all others.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        self.0.file_name()?.to_str()?.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)
     }
 
     /// Where lines about the run go that nobody was there to read.

@@ -24,6 +24,7 @@ fn receipt() -> Receipt {
         began: "2026-01-01T00:00:00Z".to_owned(),
         operation: "OperationTypeApply".to_owned(),
         is_hold: false,
+        within: Vec::new(),
         orphan_grace: Duration::from_mins(3),
     })
     .unwrap();
