@@ -208,7 +208,7 @@ impl ReceiptFile {
     /// long that nobody reads it. What was there is still there.
     pub fn write(&self, receipt: &Receipt) -> io::Result<()> {
         let text = text_of(receipt)?;
-        let aside = self.0.with_extension("next");
+        let aside = self.0.with_extension(beside::NEXT);
         let written = fresh(&aside).and_then(|mut file| file.write_all(&text));
         written.and_then(|()| fs::rename(&aside, &self.0)).or_else(|error| {
             // Half a receipt is none.
@@ -296,14 +296,25 @@ impl ReceiptFile {
         self.withdraw()
     }
 
-    /// Removes what was settled long ago and nobody asked about.
+    /// Removes what was settled long ago and nobody asked about, and what a kill has left of a receipt
+    /// that never came to be.
     pub fn sweep(dir: &Path) {
+        let is_old = |path: &Path| {
+            let written = fs::metadata(path).and_then(|metadata| metadata.modified());
+            written.ok().and_then(|at| at.elapsed().ok()).unwrap_or_default() > SETTLED_FOR
+        };
         // Housekeeping: what cannot be read or removed stays.
         for file in Self::all_in(dir).unwrap_or_default() {
-            let written = fs::metadata(&file.0).and_then(|metadata| metadata.modified());
-            let age = written.ok().and_then(|at| at.elapsed().ok()).unwrap_or_default();
-            if age > SETTLED_FOR && file.read().is_ok_and(|receipt| receipt.is_over) {
+            if is_old(&file.0) && file.read().is_ok_and(|receipt| receipt.is_over) {
                 drop(file.remove());
+            }
+        }
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            let next = entry.path();
+            let is_next = next.extension().is_some_and(|it| it == beside::NEXT)
+                && entry.file_name().to_string_lossy().starts_with(PREFIX);
+            if is_next && is_old(&next) {
+                drop(fs::remove_file(next));
             }
         }
     }
