@@ -242,13 +242,13 @@ fn with_those_below<'a>(holds: &'a [Hold], named: &[String]) -> Vec<&'a Hold> {
     let (mut chosen, mut others): (Vec<_>, Vec<_>) =
         holds.iter().partition(|hold| is_named(hold, named));
     loop {
-        let names: Vec<_> = chosen.iter().filter_map(|hold| hold.1.name()).collect();
+        let theirs: Vec<_> = chosen.iter().filter_map(|hold| hold.1.name()).collect();
         let ids: Vec<_> = chosen.iter().flat_map(|hold| own(&hold.0)).collect();
         let (below, rest): (Vec<_>, Vec<_>) = others.into_iter().partition(|(receipt, _)| {
-            let mut inherited = receipt.locks.iter().filter(|entry| entry.inherited).peekable();
-            let was_begun_there = receipt.within.iter().any(|it| names.contains(&it.as_str()));
-            (was_begun_there && inherited.peek().is_some())
-                || inherited.any(|entry| ids.contains(&entry.id))
+            let inherited = receipt.locks.iter().filter(|entry| entry.inherited);
+            let inherited: Vec<_> = inherited.map(|entry| &entry.id).collect();
+            let was_begun_there = receipt.within.iter().any(|it| theirs.contains(&it.as_str()));
+            inherited.iter().any(|id| was_begun_there || ids.contains(id))
         });
         if below.is_empty() {
             return chosen;

@@ -222,7 +222,10 @@ async fn acquire_all(
             supervise::confirm(shell).await?;
             match fresh::change(job, context)? {
                 Some(change) => change,
-                None => return Ok(()),
+                None => {
+                    fail_point::stop_at("planned");
+                    return Ok(());
+                }
             }
         };
         fresh::give_back(shell, job, context, acquired).await?;
