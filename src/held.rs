@@ -22,8 +22,12 @@ pub const HOLDS: &str = "TFWRAP_HOLD";
 const UNSAFE: &AsciiSet = &CONTROLS.add(b' ').add(b'#').add(b'%');
 
 /// The names of the holds whose environment this is: that of the innermost, and of those beside it.
+/// None where nothing is said to be held: then it is no hold's environment.
 #[must_use]
 pub fn holds(env: &Env) -> Vec<String> {
+    if Held::from_env(env).is_empty() {
+        return Vec::new();
+    }
     let text = env.get(HOLDS).unwrap_or_default();
     text.split_ascii_whitespace().map(ToOwned::to_owned).collect()
 }
@@ -113,7 +117,10 @@ mod tests {
 
     #[test]
     fn nonsense_claims_nothing() {
-        let env: Env = [(VARIABLE, "x  y %ff#1")].into_iter().collect();
+        let env: Env = [(VARIABLE, "x  y %ff#1"), (HOLDS, "a")].into_iter().collect();
         assert_eq!(Held::from_env(&env), Held::default());
+        assert!(holds(&env).is_empty());
+        let env: Env = [(VARIABLE, "x#1"), (HOLDS, " a  b ")].into_iter().collect();
+        assert_eq!(holds(&env), ["a", "b"]);
     }
 }
