@@ -417,7 +417,8 @@ impl World {
                 client.lot.requests += 1;
                 if matches!(action, Action::Read(Slot::Lock)) {
                     let before = client.lot.looked.replace(now).unwrap_or(now);
-                    client.lot.longest_blind = client.lot.longest_blind.max(now - before);
+                    client.lot.longest_blind =
+                        client.lot.longest_blind.max(now.saturating_sub(before));
                 }
                 let ahead = client.queue.ahead();
                 if ahead.is_none_or(|ahead| ahead == 0) {
