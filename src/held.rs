@@ -3,6 +3,9 @@
 //! It is a claim, not a proof: a lock is held for us if its register bears one of these IDs. By that
 //! it is known, too; its name may be written in many ways, and is here for people.
 //!
+//! `TFWRAP_HOLD` beside it: the hold whose environment this is. Not by its lock, for one that was begun
+//! below another has the other's.
+//!
 //! Its rules: `docs/protocol.md#h1-tfwrap_held`.
 
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
@@ -13,7 +16,21 @@ use crate::lock::LockId;
 /// The variable.
 pub const VARIABLE: &str = "TFWRAP_HELD";
 
+/// The variable with the holds that a `release` in this environment ends.
+pub const HOLDS: &str = "TFWRAP_HOLD";
+
 const UNSAFE: &AsciiSet = &CONTROLS.add(b' ').add(b'#').add(b'%');
+
+/// The names of the holds whose environment this is: that of the innermost, and of those beside it.
+/// None where nothing is said to be held: then it is no hold's environment.
+#[must_use]
+pub fn holds(env: &Env) -> Vec<String> {
+    if Held::from_env(env).is_empty() {
+        return Vec::new();
+    }
+    let text = env.get(HOLDS).unwrap_or_default();
+    text.split_ascii_whitespace().map(ToOwned::to_owned).collect()
+}
 
 /// The locks that are said to be held, by the name of the lock (its URL).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -100,7 +117,10 @@ mod tests {
 
     #[test]
     fn nonsense_claims_nothing() {
-        let env: Env = [(VARIABLE, "x  y %ff#1")].into_iter().collect();
+        let env: Env = [(VARIABLE, "x  y %ff#1"), (HOLDS, "a")].into_iter().collect();
         assert_eq!(Held::from_env(&env), Held::default());
+        assert!(holds(&env).is_empty());
+        let env: Env = [(VARIABLE, "x#1"), (HOLDS, " a  b ")].into_iter().collect();
+        assert_eq!(holds(&env), ["a", "b"]);
     }
 }

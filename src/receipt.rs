@@ -83,6 +83,10 @@ pub struct Receipt {
     pub is_stopping: bool,
     /// Whether this is what `hold` left behind.
     pub is_hold: bool,
+    /// Of a hold: those in whose environment it was begun, by their names ([`ReceiptFile::name`]). It
+    /// is below them if it has their lock, and beside them if it took its own.
+    #[serde(default)]
+    pub within: Vec<String>,
     /// Whether all is given back, and the receipt is kept for what was said meanwhile.
     #[serde(default)]
     pub is_over: bool,
@@ -116,6 +120,8 @@ pub struct Beginning {
     pub operation: String,
     /// See [`Receipt::is_hold`].
     pub is_hold: bool,
+    /// See [`Receipt::within`].
+    pub within: Vec<String>,
     /// See [`Receipt::orphan_grace`].
     pub orphan_grace: Duration,
 }
@@ -124,7 +130,7 @@ impl Receipt {
     /// Begins one for this process; nothing without a `/proc` that tells who we are.
     #[must_use]
     pub fn begin(beginning: Beginning) -> Option<Self> {
-        let Beginning { job, dir, began, operation, is_hold, orphan_grace } = beginning;
+        let Beginning { job, dir, began, operation, is_hold, within, orphan_grace } = beginning;
         Some(Self {
             format: FORMAT,
             world: World::here()?,
@@ -139,6 +145,7 @@ impl Receipt {
             interrupts: Interrupts::None,
             is_stopping: false,
             is_hold,
+            within,
             is_over: false,
             orphan_grace: u64::try_from(orphan_grace.as_millis()).unwrap_or(u64::MAX),
             locks: Vec::new(),
@@ -182,6 +189,12 @@ impl ReceiptFile {
         &self.0
     }
 
+    /// What tells it from all others.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        self.0.file_name()?.to_str()?.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)
+    }
+
     /// Where lines about the run go that nobody was there to read.
     #[must_use]
     pub fn log(&self) -> PathBuf {
@@ -195,7 +208,7 @@ impl ReceiptFile {
     /// long that nobody reads it. What was there is still there.
     pub fn write(&self, receipt: &Receipt) -> io::Result<()> {
         let text = text_of(receipt)?;
-        let aside = self.0.with_extension("next");
+        let aside = self.0.with_extension(beside::NEXT);
         let written = fresh(&aside).and_then(|mut file| file.write_all(&text));
         written.and_then(|()| fs::rename(&aside, &self.0)).or_else(|error| {
             // Half a receipt is none.
@@ -283,14 +296,25 @@ impl ReceiptFile {
         self.withdraw()
     }
 
-    /// Removes what was settled long ago and nobody asked about.
+    /// Removes what was settled long ago and nobody asked about, and what a kill has left of a receipt
+    /// that never came to be.
     pub fn sweep(dir: &Path) {
+        let is_old = |path: &Path| {
+            let written = fs::metadata(path).and_then(|metadata| metadata.modified());
+            written.ok().and_then(|at| at.elapsed().ok()).unwrap_or_default() > SETTLED_FOR
+        };
         // Housekeeping: what cannot be read or removed stays.
         for file in Self::all_in(dir).unwrap_or_default() {
-            let written = fs::metadata(&file.0).and_then(|metadata| metadata.modified());
-            let age = written.ok().and_then(|at| at.elapsed().ok()).unwrap_or_default();
-            if age > SETTLED_FOR && file.read().is_ok_and(|receipt| receipt.is_over) {
+            if is_old(&file.0) && file.read().is_ok_and(|receipt| receipt.is_over) {
                 drop(file.remove());
+            }
+        }
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            let next = entry.path();
+            let is_next = next.extension().is_some_and(|it| it == beside::NEXT)
+                && entry.file_name().to_string_lossy().starts_with(PREFIX);
+            if is_next && is_old(&next) {
+                drop(fs::remove_file(next));
             }
         }
     }

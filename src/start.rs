@@ -39,6 +39,7 @@ const DEPTH: &str = "TFWRAP_DEPTH";
 
 /// Runs the program and returns its exit code.
 pub(crate) fn start(args: &[OsString], env: &Env) -> u8 {
+    supervise::outlive_the_limit_of_files();
     let program = args.first().map_or(OsStr::new("tfwrap"), OsString::as_os_str);
     if guardian::is_name(program) {
         return guard(args, env);

@@ -1,6 +1,7 @@
 //! A lock that can be taken: a store and a key in it, with the names that people and processes
 //! know it by.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -220,6 +221,23 @@ impl LockTarget {
             target.key = LockKey(path.display().to_string());
         }
         target
+    }
+
+    /// The same lock by the name under which it is held, of a local state that has several (hard
+    /// links): what is said of its lock lies beside that one only.
+    #[must_use]
+    pub fn as_held<'a>(&self, mut held: impl Iterator<Item = &'a str>) -> Self {
+        let StoreSpec::LocalState { path } = &self.store else { return self.clone() };
+        let identity = |path: &Path| {
+            let metadata = std::fs::metadata(path).ok()?;
+            Some((metadata.dev(), metadata.ino()))
+        };
+        let Some(ours) = identity(path) else { return self.clone() };
+        let same = held.find_map(|name| {
+            let path = Path::new(name.strip_prefix("local://")?);
+            (identity(path) == Some(ours)).then(|| Self::of_state_file(&real_path(path)))
+        });
+        same.unwrap_or_else(|| self.clone())
     }
 
     /// Where the register is a file: which it is, once all links are followed.

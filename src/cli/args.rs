@@ -132,7 +132,7 @@ pub enum HoldFormat {
     override_usage = "tfwrap [OPTIONS] release [ID]"
 )]
 pub struct ReleaseArgs {
-    /// The lock ID; without it, the hold that `TFWRAP_HELD` names, else those of this CI job, else
+    /// The lock ID; without it, the hold whose environment this is, else those of this CI job, else
     /// the only one on this machine
     pub id: Option<String>,
 }

@@ -9,7 +9,7 @@ use super::recover::{self, Recovery, ask_for_release, run_of};
 use crate::clock::uptime;
 use crate::duration;
 use crate::error::Error;
-use crate::held::Held;
+use crate::held::{self, Held};
 use crate::lock::{LockId, Uptime};
 use crate::receipt::{Receipt, ReceiptFile};
 use crate::report::{Notice, clean};
@@ -57,11 +57,18 @@ pub(crate) async fn run(
             refuse_unknown(recovery, &holds, id)?;
         }
         let others = holds.iter().map(|(receipt, _)| receipt);
-        let others: Vec<_> = others.filter(|it| id.is_none() && is_living(it)).collect();
+        let is_named = id.is_none() && !held::holds(recovery.env).is_empty();
+        // Where ours is told by name, others are beside the point: one around it goes on.
+        let others = others.filter(|it| id.is_none() && !is_named && is_living(it));
+        let others: Vec<_> = others.collect();
         for other in &others {
             recover::leave(shell, recovery, other, &run_of(other));
         }
-        let by_us = if others.is_empty() { "" } else { " of this job" };
+        let by_us = match &others[..] {
+            _ if is_named => " of this environment",
+            [] => "",
+            _ => " of this job",
+        };
         let dir = state_dir::path(recovery.env);
         shell.say(Notice::Note {
             message: format!(
@@ -103,7 +110,7 @@ fn refuse_unknown(recovery: &Recovery<'_>, holds: &[Hold], id: &str) -> Result<(
             clean(id)
         ),
         hint: Some(
-            "`tfwrap release` without an ID ends the hold that `TFWRAP_HELD` names, or the only one; \
+            "`tfwrap release` without an ID ends the hold whose environment it has, or the only one; \
              one of another `TFWRAP_STATE_DIR` is found with that"
                 .to_owned(),
         ),
@@ -202,6 +209,11 @@ fn choose<'a>(
         let ids = [LockId(id.to_owned())];
         return Ok(holds.iter().filter(|hold| has(hold, &ids)).collect());
     }
+    let named = held::holds(recovery.env);
+    if !named.is_empty() {
+        return Ok(with_those_below(holds, &named));
+    }
+    // A version that handed no names down.
     let held: Vec<_> = Held::from_env(recovery.env).ids().cloned().collect();
     let of_env: Vec<_> = holds.iter().filter(|hold| has(hold, &held)).collect();
     // Without a job to go by, whatever else is held on this machine is somebody else's.
@@ -220,6 +232,30 @@ fn choose<'a>(
         });
     }
     Ok(ours)
+}
+
+/// The holds of these names, and all that were begun below one of them; never one around them.
+fn with_those_below<'a>(holds: &'a [Hold], named: &[String]) -> Vec<&'a Hold> {
+    let is_named = |hold: &Hold, names: &[String]| {
+        hold.1.name().is_some_and(|name| names.iter().any(|it| it == name))
+    };
+    let (mut chosen, mut others): (Vec<_>, Vec<_>) =
+        holds.iter().partition(|hold| is_named(hold, named));
+    loop {
+        let theirs: Vec<_> = chosen.iter().filter_map(|hold| hold.1.name()).collect();
+        let ids: Vec<_> = chosen.iter().flat_map(|hold| own(&hold.0)).collect();
+        let (below, rest): (Vec<_>, Vec<_>) = others.into_iter().partition(|(receipt, _)| {
+            let inherited = receipt.locks.iter().filter(|entry| entry.inherited);
+            let inherited: Vec<_> = inherited.map(|entry| &entry.id).collect();
+            let was_begun_there = receipt.within.iter().any(|it| theirs.contains(&it.as_str()));
+            inherited.iter().any(|id| was_begun_there || ids.contains(id))
+        });
+        if below.is_empty() {
+            return chosen;
+        }
+        chosen.extend(below);
+        others = rest;
+    }
 }
 
 async fn one(

@@ -82,6 +82,6 @@ fn held_around(
     let place_of = |url: &str| {
         url.strip_prefix("local://").map_or_else(|| url.into(), |path| real_path(path.as_ref()))
     };
-    let ours = place_of(&target.url());
+    let ours = place_of(&target.as_held(held.urls()).url());
     held.urls().find(|url| place_of(url) == ours).map(ToOwned::to_owned)
 }

@@ -141,3 +141,54 @@ pub(super) fn in_order(targets: &mut [LockTarget]) -> Result<(), Error> {
         }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+    use crate::env::Env;
+
+    /// All runs take what they share in one order, by whatever names and in whatever order they were
+    /// told of it: so no two wait for each other.
+    #[test]
+    fn no_two_runs_wait_for_each_other() {
+        let top = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(top.path().join("z-real")).unwrap();
+        symlink("z-real", top.path().join("a-link")).unwrap();
+        let (env, at) = (Env::default(), |name: &str| top.path().join(name).display().to_string());
+        let parsed = |text: String| {
+            let url = crate::settings::LockUrl::parse(&text).unwrap();
+            LockTarget::of_url(&url, &env, top.path()).unwrap()
+        };
+        let state = |name: &str| LockTarget::of_state_file(&top.path().join(name));
+        let table = |rest: &str| parsed(format!("dynamodb://{rest}"));
+        // Each lock by two names, in the order in which they are to be taken.
+        let locks = [
+            [table("t/a?region=eu-west-1"), table("t/a?region=eu-west-1&profile=p")],
+            [table("t/b?region=eu-west-1"), table("t/b?region=us-east-1")],
+            [parsed(format!("file://{}", at("m"))), parsed(format!("file://{}", at("./m")))],
+            [
+                parsed(format!("file://{}", at("z-real/f"))),
+                parsed(format!("file://{}", at("a-link/f"))),
+            ],
+            [state("z-real/s"), state("a-link/s")],
+        ];
+        let which = |target: &LockTarget| locks.iter().position(|it| it.contains(target)).unwrap();
+        for names in 0..1_usize << locks.len() {
+            for first in 0..locks.len() {
+                for backwards in [false, true] {
+                    let mut told: Vec<_> =
+                        (0..locks.len()).map(|n| locks[n][(names >> n) & 1].clone()).collect();
+                    told.rotate_left(first);
+                    if backwards {
+                        told.reverse();
+                    }
+                    in_order(&mut told).unwrap();
+                    let taken: Vec<_> = told.iter().map(which).collect();
+                    assert!(taken.is_sorted(), "{names:b}: {taken:?}");
+                }
+            }
+        }
+    }
+}

@@ -17,8 +17,11 @@ const RELEASE: &str = "release";
 /// That the run was told to end.
 const TOLD: &str = "told";
 
+/// The next receipt, while it is written.
+pub(super) const NEXT: &str = "next";
+
 /// All of them.
-pub(super) const ALL: [&str; 3] = [ACTING, RELEASE, TOLD];
+pub(super) const ALL: [&str; 4] = [ACTING, RELEASE, TOLD, NEXT];
 
 /// Leave to act on a receipt, which one process at a time has; it ends with this.
 #[derive(Debug)]

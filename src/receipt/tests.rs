@@ -24,6 +24,7 @@ fn receipt() -> Receipt {
         began: "2026-01-01T00:00:00Z".to_owned(),
         operation: "OperationTypeApply".to_owned(),
         is_hold: false,
+        within: Vec::new(),
         orphan_grace: Duration::from_mins(3),
     })
     .unwrap();
@@ -150,4 +151,24 @@ fn what_nobody_would_read_is_not_written() {
     assert!(receipt.locks.len() > 100, "{}", receipt.locks.len());
     assert!(refused.contains("more than anybody reads"), "{refused}");
     assert_eq!(file.read().unwrap().locks.len(), receipt.locks.len() - 1);
+}
+
+/// What a kill has left in the middle of a write goes with its receipt, or after a week.
+#[test]
+fn what_was_being_written_is_swept() {
+    let dir = tempfile::tempdir().unwrap();
+    let (alone, with) = (ReceiptFile::new_in(dir.path()), ReceiptFile::new_in(dir.path()));
+    let next = |file: &ReceiptFile| file.path().with_extension("next");
+    with.write(&receipt()).unwrap();
+    for file in [&alone, &with] {
+        drop(fresh(&next(file)).unwrap());
+    }
+    ReceiptFile::sweep(dir.path());
+    assert!(next(&alone).exists(), "it may be written right now");
+    let file = OpenOptions::new().write(true).open(next(&alone)).unwrap();
+    file.set_modified(std::time::UNIX_EPOCH).unwrap();
+    ReceiptFile::sweep(dir.path());
+    assert!(!next(&alone).exists());
+    with.remove().unwrap();
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 }

@@ -2,14 +2,28 @@
 
 /// Panics where a test asks for it by name.
 pub(super) fn panic_at(name: &str) {
+    assert!(!is_at(name), "fail point `{name}`");
+}
+
+/// Is told to end where a test asks for it by name.
+pub(super) fn stop_at(name: &str) {
+    if is_at(name) {
+        let _comes_in = nix::sys::signal::raise(nix::sys::signal::Signal::SIGTERM);
+    }
+}
+
+fn is_at(name: &str) -> bool {
     #[cfg(debug_assertions)]
     {
         #[expect(clippy::disallowed_methods, reason = "in test builds only")]
         let wanted = std::env::var_os("TFWRAP_FAIL_POINT");
-        assert!(wanted.is_none_or(|wanted| wanted != *name), "fail point `{name}`");
+        wanted.is_some_and(|wanted| wanted == *name)
     }
     #[cfg(not(debug_assertions))]
-    let _ = name;
+    {
+        let _ = name;
+        false
+    }
 }
 
 /// Numbers the places that the program passes, and kills it at the one that a test asks for with

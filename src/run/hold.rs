@@ -22,6 +22,7 @@ use crate::held;
 use crate::job::{LockedJob, nothing_to_hold};
 use crate::lock::keeper::News;
 use crate::lock::release::ReleaseOutcome;
+use crate::receipt::ReceiptFile;
 use crate::report::Notice;
 use crate::supervise::ProcessId;
 
@@ -69,7 +70,7 @@ pub(crate) async fn hold(
             return Err(nothing_to_hold());
         }
         shell.guard.expect_receipt()?;
-        hand_over(&handed(shell, &job, context)).map_err(Error::Internal)?;
+        hand_over(&handed(shell, &job, context, &acquired)).map_err(Error::Internal)?;
         Ok(keep(shell, limits, context).await)
     });
     // Whatever happens, what was taken is given back.
@@ -101,7 +102,7 @@ pub(crate) async fn hold(
     }
 }
 
-fn handed(shell: &Shell, job: &LockedJob, context: &Context) -> Handed {
+fn handed(shell: &Shell, job: &LockedJob, context: &Context, acquired: &Acquired) -> Handed {
     let mut held = context.held.clone();
     let mut locks = Vec::new();
     let own = || shell.kept.iter().filter(|kept| !kept.inherited);
@@ -111,12 +112,25 @@ fn handed(shell: &Shell, job: &LockedJob, context: &Context) -> Handed {
         held.add(kept.grant.target.url(), kept.grant.id.clone());
         locks.push((kept.grant.target.url(), kept.grant.id.0.clone()));
     }
-    let mut env = vec![(held::VARIABLE.to_owned(), held.to_value())];
+    let holds = holds(shell, context, acquired).join(" ");
+    let mut env =
+        vec![(held::VARIABLE.to_owned(), held.to_value()), (held::HOLDS.to_owned(), holds)];
     let others = job.child.env.iter().filter(|(name, _)| name != "PATH");
     env.extend(
         others.map(|(name, value)| (name.to_string(), value.to_string_lossy().into_owned())),
     );
     Handed { env, path: job.shim.clone().unwrap_or_default(), locks }
+}
+
+/// The holds that a `release` in our environment ends: us, and those beside us, which have locks of
+/// other states. One around us, whose lock we have, ends in its own environment.
+fn holds(shell: &Shell, context: &Context, acquired: &Acquired) -> Vec<String> {
+    let mut holds = held::holds(&context.env);
+    let known = ReceiptFile::all_in(&context.state_dir).unwrap_or_default();
+    let is_below = !acquired.inherited.is_empty();
+    holds.retain(|name| !is_below && known.iter().any(|file| file.name() == Some(name)));
+    holds.extend(shell.guard.file().and_then(|file| file.name().map(ToOwned::to_owned)));
+    holds
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -36,7 +36,7 @@ pub(super) async fn inherit(
         return Ok(None);
     }
     // A state may be reached by a link; what is said of its lock lies beside the file itself.
-    let target = &target.at_real_path();
+    let target = &target.at_real_path().as_held(context.held.urls());
     let lock = target.url();
     let store = match target.open().await {
         Ok(store) => store,

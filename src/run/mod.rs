@@ -220,10 +220,11 @@ async fn acquire_all(
             ("the workspace was deleted".to_owned(), context.planner.again()?)
         } else {
             supervise::confirm(shell).await?;
-            match fresh::change(job, context)? {
-                Some(change) => change,
-                None => return Ok(()),
-            }
+            let Some(change) = fresh::change(job, context)? else {
+                fail_point::stop_at("planned");
+                return Ok(());
+            };
+            change
         };
         fresh::give_back(shell, job, context, acquired).await?;
         restarts += 1;

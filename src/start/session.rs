@@ -15,7 +15,7 @@ use crate::clock::wall;
 use crate::command;
 use crate::error::Error;
 use crate::exit_code;
-use crate::held::Held;
+use crate::held::{self, Held};
 use crate::identity;
 use crate::job::{Found, LockedJob};
 use crate::lock::LockInfo;
@@ -136,6 +136,7 @@ fn begin(
         began: LockInfo::format_created(wall()),
         operation: job.operation.clone(),
         is_hold: job.is_hold(),
+        within: if job.is_hold() { held::holds(env) } else { Vec::new() },
         orphan_grace: settings.orphan_grace.value,
     };
     let notices = {

@@ -97,6 +97,8 @@ pub(super) fn io_error(doing: &str, path: &Path, error: &io::Error, applied: boo
         Some(Errno::ENOENT) => StoreError::Missing(message),
         Some(
             Errno::ENOTDIR
+            // Beyond `ulimit -f`, which nobody raises for us.
+            | Errno::EFBIG
             | Errno::EISDIR
             | Errno::ELOOP
             | Errno::EROFS
@@ -121,6 +123,7 @@ mod tests {
         assert!(matches!(of(Errno::ENOENT), StoreError::Missing(_)));
         assert!(matches!(of(Errno::EROFS), StoreError::Misconfigured(_)));
         assert!(matches!(of(Errno::ENOTDIR), StoreError::Misconfigured(_)));
+        assert!(matches!(of(Errno::EFBIG), StoreError::Misconfigured(_)));
         let full = of(Errno::ENOSPC);
         assert_eq!(full.to_string(), "cannot write `/d/x`: no space left on device");
         assert!(full.is_transient() && !full.outcome_is_unknown());

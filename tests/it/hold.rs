@@ -3,10 +3,11 @@
 mod asked;
 mod beats;
 mod ends;
+mod nested;
 mod turns;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -85,6 +86,11 @@ impl Holding {
 fn holds(scene: &Scene) -> Vec<Receipt> {
     let all = Receipt::all(&scene.path(STATE_DIR)).into_iter();
     all.filter(Receipt::is_hold).collect()
+}
+
+/// How many there are in this directory.
+fn holds_in(dir: &Path) -> usize {
+    Receipt::all(&dir.join(STATE_DIR)).iter().filter(|it| it.is_hold()).count()
 }
 
 fn release(scene: &Scene, env: &[(String, String)], words: &[&str]) -> Command {

@@ -266,6 +266,45 @@ async fn the_lock_of_a_replaced_state_is_lost() {
     assert_eq!(fs::read_to_string(dir.path().join(INFO_FILE)).ok(), record("theirs").info);
 }
 
+/// The kernel's lock goes along, and what tells of it is found there; what has the old name by then is
+/// somebody else's.
+#[tokio::test]
+async fn nothing_stays_in_a_directory_that_is_renamed_meanwhile() {
+    for (has_state, is_handed_on, taken_by_another) in
+        [(true, false, false), (true, true, false), (false, false, false), (true, false, true)]
+    {
+        let top = tempfile::tempdir().unwrap();
+        let (dir, moved) = (top.path().join("a/b"), top.path().join("c/b"));
+        fs::create_dir_all(&dir).unwrap();
+        let state = dir.join("terraform.tfstate");
+        if has_state {
+            fs::write(&state, "{}").unwrap();
+        }
+        let mut lock = LocalState::new(&state).unwrap();
+        let version = take(&lock, "ours").await;
+        fs::rename(top.path().join("a"), top.path().join("c")).unwrap();
+        assert!(moved.join(INFO_FILE).exists());
+        if is_handed_on {
+            let held = lock.lend().unwrap().unwrap();
+            lock = LocalState::inherit(&state, held, record("ours")).unwrap();
+        }
+        if taken_by_another {
+            let other = LocalState::new(&state).unwrap();
+            take(&other, "theirs").await;
+            let reply = lock.remove(&lock.key(), &version).await.unwrap();
+            assert!(matches!(reply, RemoveReply::Conflict(Some(Some(_)))), "{reply:?}");
+            assert_eq!(fs::read_to_string(dir.join(INFO_FILE)).ok(), record("theirs").info);
+        } else {
+            give_back(&lock, &version).await;
+        }
+        let left = fs::read_dir(&moved).unwrap().map(|entry| entry.unwrap().file_name());
+        let left: Vec<_> = left.collect();
+        let expected: &[&str] = if has_state { &["terraform.tfstate"] } else { &[] };
+        assert_eq!(left, expected, "{is_handed_on} {taken_by_another}");
+        take(&LocalState::new(moved.join("terraform.tfstate")).unwrap(), "free").await;
+    }
+}
+
 #[tokio::test]
 async fn a_path_that_cannot_be_is_named() {
     let dir = local_backend_dir();

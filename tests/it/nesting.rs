@@ -62,6 +62,33 @@ fn is_shut_out(here: &Path, other: &Path, ways: &[String]) {
     stock.finish();
 }
 
+/// By whatever name the state is called: it is one file, and so one lock.
+#[test]
+fn a_link_to_the_state_is_held_by_the_lock_around_it() {
+    for link in ["ln -s", "ln"] {
+        let dir = local_backend_dir();
+        let text = format!(
+            "terraform apply -no-color -auto-approve; {link} terraform.tfstate linked.tfstate; \
+             terraform plan -no-color -lock-timeout=5s -state=linked.tfstate; \
+             cp terraform.tfstate copied.tfstate; \
+             terraform plan -no-color -lock-timeout=5s -state=copied.tfstate"
+        );
+        let done = run(&mut script(dir.path(), &text)).expect_code(0);
+        assert!(!done.stderr.contains("waiting"), "{link}: {}", done.stderr);
+        // The control: outside of it, that lock is somebody else's by either name.
+        let gate = Gate::new(dir.path(), "outside");
+        let ours = Running::start(&mut script(dir.path(), &gate.command()));
+        gate.reached();
+        for name in ["terraform.tfstate", "linked.tfstate"] {
+            let mut other = tfwrap(dir.path());
+            other.args(["--lock-timeout=0s", "plan", "-no-color", &format!("-state={name}")]);
+            run(&mut other).expect_code(75);
+        }
+        gate.open();
+        ours.finish().expect_code(0);
+    }
+}
+
 #[tokio::test]
 async fn another_state_below_a_run_takes_its_own_lock() {
     let (here, other) = (s3_dir("nesting/here").await, s3_dir("nesting/other").await);

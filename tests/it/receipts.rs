@@ -3,14 +3,15 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
 use crate::aftermath::{Lock, Receipt, STATE_DIR, kill_dead, ours};
-use crate::harness::{pause, run};
+use crate::harness::{pause, run, s3_dir, tfwrap};
 use crate::proxy::{Fault, Proxy, Rule};
-use crate::servers::{SECRET, dynamodb};
+use crate::servers::{SECRET, dynamodb, local_backend_dir};
 use crate::wrapped::{LOGS_ALL, Scene, is_gone, wait_until};
 
 #[tokio::test]
@@ -26,6 +27,49 @@ async fn without_a_place_for_receipts_the_run_goes_on_with_a_warning() {
         assert!(said.contains("no receipt of this run can be kept"), "{dir}: {said}");
         assert!(!lock.is_held().await, "{dir}");
     }
+}
+
+/// `command` where no file may grow.
+fn without_files(command: &Command, before: &str) -> Command {
+    let mut limited = Command::new("bash");
+    let script = format!("{before} ulimit -f 0; exec \"$@\"");
+    limited.args(["-c", &script, "bash"]).arg(command.get_program()).args(command.get_args());
+    let set = command.get_envs().filter_map(|(name, value)| Some((name, value?)));
+    limited.env_clear().envs(set).current_dir(command.get_current_dir().expect("a directory"));
+    limited
+}
+
+/// `ulimit -f 0`: what cannot be written is said and given up, as on a full disk, and nobody dies of a
+/// signal; Terraform meets it as it would without us.
+#[tokio::test]
+async fn beyond_the_limit_of_files_everything_is_said_and_nothing_left() {
+    let dir = s3_dir("receipts/limited").await;
+    let child = ["run", "--", "sed", "-n", "s/^SigIgn:[^0-9a-f]*//p", "/proc/self/status"];
+    for (before, is_ignored) in [("", false), ("trap '' XFSZ;", true)] {
+        let mut command = tfwrap(dir.path());
+        let done = run(&mut without_files(command.args(child), before)).expect_code(0);
+        assert!(done.stderr.contains("no receipt of this run can be kept"), "{}", done.stderr);
+        assert!(done.stderr.contains("File too large"), "{}", done.stderr);
+        let ignored = u64::from_str_radix(done.stdout.trim(), 16).expect("a set of signals");
+        let bit = 1 << (nix::libc::SIGXFSZ - 1);
+        assert_eq!(ignored & bit != 0, is_ignored, "{}", done.stdout);
+    }
+    let hold = run(&mut without_files(tfwrap(dir.path()).arg("hold"), "")).expect_code(78);
+    assert!(hold.stderr.contains("a hold needs its receipt"), "{}", hold.stderr);
+    assert_eq!(dynamodb().get_raw(&dir.table, &dir.lock_id()).await, None);
+    let local = local_backend_dir();
+    let apply = ["apply", "-auto-approve", "-no-color"];
+    let refused = run(&mut without_files(tfwrap(local.path()).args(apply), "")).expect_code(78);
+    assert!(refused.stderr.contains("file too large"), "{}", refused.stderr);
+    for dir in [dir.path(), local.path()] {
+        let names = fs::read_dir(dir.join(STATE_DIR)).expect("it is there");
+        let names: Vec<_> = names.map(|it| it.expect("an entry").file_name()).collect();
+        let left = names.iter().filter(|it| it.to_string_lossy().starts_with("run-"));
+        assert_eq!(left.count(), 0, "{names:?}");
+        assert!(!dir.join(".terraform.tfstate.lock.info").exists());
+    }
+    // The control: without the limit.
+    run(tfwrap(local.path()).args(apply)).expect_code(0);
 }
 
 /// The guardian needs no receipt.

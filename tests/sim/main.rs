@@ -83,6 +83,23 @@ fn a_waiter_behind_the_head_sends_at_most_15_requests_a_minute_however_long_the_
     }
 }
 
+/// By that a free lock is not left lying. What else is due may come first, a request or two.
+#[test]
+fn whoever_stands_in_line_looks_at_the_lock_every_nine_and_a_half_seconds() {
+    for (count, seed) in [(3, 0), (10, 1), (100, 2)] {
+        let lots = run(&crowd(count, secs(1), secs(60)), seed);
+        for (index, lot) in lots.iter().enumerate().skip(1) {
+            let blind = lot.longest_blind;
+            assert!(
+                blind <= Duration::from_millis(9_550),
+                "{count} waiters, number {index}: {blind:?}"
+            );
+            // The control: who stands behind others does not look much more often, either.
+            assert!(index == 1 || blind >= secs(9), "{count} waiters, number {index}: {blind:?}");
+        }
+    }
+}
+
 /// Joining takes some, and before a hold was seen to end nobody knows how long one is: so it is
 /// the third in line that sends most.
 #[test]

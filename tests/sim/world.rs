@@ -85,6 +85,10 @@ pub(crate) struct Lot {
     pub(crate) head_requests: u64,
     /// Since when it had a ticket and stood at the head.
     pub(crate) headed: Option<Duration>,
+    /// For how long it did not look at the lock, at the most.
+    pub(crate) longest_blind: Duration,
+    /// When it looked last.
+    looked: Option<Duration>,
     /// Its place in line, the last one that it had.
     pub(crate) ticket: Option<u64>,
     /// Whether it was told that there is no line.
@@ -411,6 +415,11 @@ impl World {
             Action::Done(outcome) => self.done(index, outcome),
             action => {
                 client.lot.requests += 1;
+                if matches!(action, Action::Read(Slot::Lock)) {
+                    let before = client.lot.looked.replace(now).unwrap_or(now);
+                    client.lot.longest_blind =
+                        client.lot.longest_blind.max(now.saturating_sub(before));
+                }
                 let ahead = client.queue.ahead();
                 if ahead.is_none_or(|ahead| ahead == 0) {
                     client.lot.head_requests += 1;

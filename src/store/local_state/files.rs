@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs::{DirBuilder, File, Metadata, OpenOptions};
 use std::io::{self, Read as _, Write as _};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -205,29 +206,48 @@ impl Files {
         let fail = |error: &io::Error| io_error("unlock", &self.state, error, false);
         let current = self.is_current(&ours.file)?;
         if current {
-            let empty = ours.file.metadata().map_err(|e| fail(&e))?.len() == 0;
-            // The lock must go even where its files cannot: without the lock a left-over info is
-            // harmless, and an empty state is no state.
-            drop(remove_if_there(&self.info));
-            // A killed process may have left it.
-            drop(remove_if_there(&self.info_aside));
-            // Whoever waits stands in it; without it, what the lock made is not empty.
-            FileStore::new(&self.line)
-                .remove_if_idle(|record| Line::of(record).is_some_and(|line| line.is_empty()));
-            if let (Some(first), true) = (&ours.created, empty) {
-                drop(remove_if_there(&self.state));
-                let made = self.dir.ancestors().take_while(|dir| dir.starts_with(first));
-                for dir in made {
-                    if std::fs::remove_dir(dir).is_err() {
-                        break;
-                    }
-                }
-            }
+            self.clear(ours).map_err(|e| fail(&e))?;
+        } else if let Some(moved) = self.moved_to(&ours.file) {
+            moved.clear(ours).map_err(|e| fail(&e))?;
         }
         // Said to the description and not left to the close: a guardian may have a descriptor too.
         fcntl(&ours.file, FcntlArg::F_OFD_SETLK(&whole_file(libc::F_UNLCK)))
             .map_err(|e| fail(&e.into()))?;
         Ok(current || !self.state.exists())
+    }
+}
+
+impl Files {
+    /// Where our state and what lies beside it are by now, if a directory above them was renamed: by the
+    /// kernel's own word, and still under the same name. We have its lock there, too.
+    fn moved_to(&self, file: &File) -> Option<Self> {
+        let path = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()?;
+        let moved = Self::beside(path).ok()?;
+        let is_ours = moved.state.file_name() == self.state.file_name();
+        (is_ours && moved.is_current(file).unwrap_or(false)).then_some(moved)
+    }
+
+    /// Removes what the lock has put beside the state, and the state that it made if that is empty.
+    fn clear(&self, ours: &Held) -> io::Result<()> {
+        let empty = ours.file.metadata()?.len() == 0;
+        // The lock must go even where its files cannot: without the lock a left-over info is
+        // harmless, and an empty state is no state.
+        drop(remove_if_there(&self.info));
+        // A killed process may have left it.
+        drop(remove_if_there(&self.info_aside));
+        // Whoever waits stands in it; without it, what the lock made is not empty.
+        FileStore::new(&self.line)
+            .remove_if_idle(|record| Line::of(record).is_some_and(|line| line.is_empty()));
+        if let (Some(first), true) = (&ours.created, empty) {
+            drop(remove_if_there(&self.state));
+            let made = self.dir.ancestors().take_while(|dir| dir.starts_with(first));
+            for dir in made {
+                if std::fs::remove_dir(dir).is_err() {
+                    break;
+                }
+            }
+        }
+        Ok(())
     }
 }
 

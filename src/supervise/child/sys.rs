@@ -73,6 +73,13 @@ extern "C" fn note() {
     BLOCKED.store(blocked, Ordering::Relaxed);
 }
 
+/// Makes a file that would be longer than `ulimit -f` allows an error like that of a full disk, and no
+/// end without a word. For whatever of us runs, by whatever name; the child has it as we got it.
+pub(crate) fn outlive_the_limit_of_files() {
+    // SAFETY: ignoring a signal runs no code of ours.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+}
+
 fn has(set: &AtomicU64, signal: libc::c_int) -> bool {
     set.load(Ordering::Relaxed) >> (signal - 1) & 1 == 1
 }
@@ -152,12 +159,13 @@ impl Announce {
     }
 }
 
-/// Makes the command start apart from everything: in a session of its own, with the signal mask
-/// that we got, and no descriptor open but its three streams.
+/// Makes the command start apart from everything: in a session of its own, with the signals as we
+/// got them, and no descriptor open but its three streams.
 pub(crate) fn detach(command: &mut Command) {
     let before_exec = || {
         setsid()?;
         close_the_rest_on_exec();
+        restore_actions();
         restore_mask()
     };
     // SAFETY: as for `restore_before_exec`: system calls only.

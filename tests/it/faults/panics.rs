@@ -31,6 +31,18 @@ async fn a_panic_before_the_start_gives_the_lock_back() {
     stage.went_well(done, "no panic").await;
 }
 
+/// After all is confirmed and looked at once more: the start asks a last time.
+#[tokio::test]
+async fn a_stop_just_before_the_start_starts_nothing() {
+    let stage = Stage::new("panics/stopped").await;
+    let done = run(&mut failing(stage.around("true"), "planned")).expect_code(143);
+    says(&done, &["SIGTERM"]);
+    assert_eq!((stage.runs(), stage.info().await), (0, None));
+    // The control.
+    let done = run(&mut failing(stage.around("true"), "no-such-point"));
+    stage.went_well(done, "no stop").await;
+}
+
 #[tokio::test]
 async fn a_panic_while_the_child_runs_ends_it_before_the_release() {
     let stage = Stage::new("panics/running").await;

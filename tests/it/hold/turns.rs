@@ -31,7 +31,7 @@ impl Held {
         let ends = EndsHolds(dir.path().join(STATE_DIR));
         let mut hold = tfwrap(dir.path());
         let done = run(hold.args(options).args(["hold", "--format=json"])).expect_code(0);
-        Self { env: given(&done.stdout, &hold), dir, _ends: ends }
+        Self { env: environment(&done.stdout, &hold), dir, _ends: ends }
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -69,7 +69,7 @@ impl Held {
 }
 
 /// The environment that a hold has given, with its `PATH`.
-fn given(answer: &str, hold: &Command) -> Vec<(String, String)> {
+pub(super) fn environment(answer: &str, hold: &Command) -> Vec<(String, String)> {
     let given: Value = serde_json::from_str(answer).expect("JSON");
     let text = |value: &Value| value.as_str().expect("text").to_owned();
     let env = given["env"].as_object().expect("variables").iter();
@@ -451,7 +451,7 @@ fn a_command_of_another_user_is_refused_and_told_nothing_that_would_part_it() {
     let mut command = as_nobody(&[&tfwrap_path, "hold", "--format=json"]);
     command.current_dir(dir.path()).env_clear();
     command.envs(hold.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    let env = given(&run(&mut command).expect_code(0).stdout, &hold);
+    let env = environment(&run(&mut command).expect_code(0).stdout, &hold);
     for words in [&["terraform", "apply", "-auto-approve"][..], &[&tfwrap_path, "run", "true"]] {
         let mut command = Command::new(words[0]);
         clean(&mut command, dir.path());

@@ -73,6 +73,7 @@ fn the_fields_of_receipts_and_of_what_the_guardian_is_told_are_in_the_protocol()
         began: String::new(),
         operation: String::new(),
         is_hold: false,
+        within: Vec::new(),
         orphan_grace: Duration::ZERO,
     };
     assert_eq!(keys(&Receipt::begin(beginning).expect("a `/proc`")), first_cells("K2"));

@@ -1,0 +1,107 @@
+//! Holds around holds: a script that begins and releases one of its own works alone, and under another.
+
+use std::fs;
+use std::process::Command;
+
+use super::turns::{Held, environment};
+use super::{holds_in, release};
+use crate::aftermath::{EndsHolds, Lock, STATE_DIR};
+use crate::harness::run;
+use crate::wrapped::wrapper;
+
+type Env = Vec<(String, String)>;
+
+/// A `hold` in this environment, and the one that it gives.
+fn begin(held: &Held, around: &Env, format: &str) -> Env {
+    let wrapper = wrapper().display().to_string();
+    let mut command = held.command(&[&wrapper, "hold", "--format", format]);
+    command.envs(around.iter().cloned());
+    let [env, path] = ["github-env", "github-path"].map(|name| held.path().join(name));
+    for file in [&env, &path] {
+        fs::write(file, "").expect("a file");
+    }
+    command.env("GITHUB_ENV", &env).env("GITHUB_PATH", path);
+    let done = run(&mut command).expect_code(0);
+    let mut all = around.clone();
+    if format == "github" {
+        let text = fs::read_to_string(env).expect("the file");
+        let pairs = text.lines().map(|line| line.split_once('=').expect("NAME=VALUE"));
+        all.extend(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    } else {
+        all.extend(environment(&done.stdout, &command));
+    }
+    all
+}
+
+fn releasing(held: &Held, env: &Env) -> Command {
+    let mut command = held.release();
+    command.envs(env.iter().cloned());
+    command
+}
+
+#[test]
+fn a_release_ends_its_own_hold_and_what_is_below_and_never_one_around_it() {
+    let held = Held::begin(&[]);
+    let outer = Env::new();
+    let left = || holds_in(held.path());
+    assert_eq!(left(), 1);
+    // As it stands in the documents; released twice, by hand and by the trap.
+    let script = "set -e; held=$(tfwrap hold); eval \"$held\"; trap 'tfwrap release' EXIT; \
+                  terraform apply -no-color -auto-approve; tfwrap release"
+        .replace("tfwrap", &wrapper().display().to_string());
+    let done = run(&mut held.command(&["sh", "-c", &script])).expect_code(0);
+    assert!(done.stdout.contains("Apply complete"), "{}", done.stdout);
+    assert_eq!((left(), held.is_held()), (1, true), "{}", done.stderr);
+    // In a job, in which all that it holds would end where nothing is named.
+    let job: Env = [("GITHUB_ACTIONS", "true"), ("RUNNER_TRACKING_ID", "github_1")]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into();
+    for (around, format) in [(&outer, "json"), (&outer, "github"), (&job, "github")] {
+        let inner = begin(&held, around, format);
+        let below = begin(&held, &inner, "json");
+        let beside = begin(&held, around, "json");
+        assert_eq!(left(), 4);
+        for _ in 0..2 {
+            run(&mut releasing(&held, &inner)).expect_code(0);
+            assert_eq!((left(), held.is_held()), (2, true), "{format}: one around it or beside it");
+        }
+        run(&mut releasing(&held, &below)).expect_code(0);
+        run(&mut releasing(&held, &beside)).expect_code(0);
+        assert_eq!((left(), held.is_held()), (1, true));
+    }
+    // What an inner script leaves ends with the outer one.
+    let inner = begin(&held, &outer, "json");
+    begin(&held, &inner, "json");
+    assert_eq!(left(), 3);
+    run(&mut held.release()).expect_code(0);
+    assert_eq!((left(), held.is_held()), (0, false));
+    // The control: alone, the script has the lock and gives it back.
+    let mut alone = held.command(&["sh", "-c", &script]);
+    alone.env_remove("TFWRAP_HELD").env_remove("TFWRAP_HOLD");
+    run(&mut alone).expect_code(0);
+    assert_eq!((left(), held.is_held()), (0, false));
+}
+
+/// Holds of two states, one after the other in one shell, are one to whoever releases.
+#[tokio::test]
+async fn holds_of_two_states_in_one_environment_end_together() {
+    let (one, other) = (Lock::new("beside-one").await, Lock::new("beside-other").await);
+    let first = one.scene("");
+    let state = first.path(STATE_DIR).display().to_string();
+    let second = other.scene("").env("TFWRAP_STATE_DIR", &state);
+    let _ends = EndsHolds(first.path(STATE_DIR));
+    let wrapper = wrapper().display().to_string();
+    let mut env = Env::new();
+    for (scene, lock) in [(&first, &one), (&second, &other)] {
+        let words = [&*wrapper, "hold", "--format", "json"];
+        let mut command = super::in_scene(scene, &env, &words);
+        command.env("PATH", "/bin");
+        let done = run(&mut command).expect_code(0);
+        env.extend(
+            environment(&done.stdout, &command).into_iter().filter(|(name, _)| name != "PATH"),
+        );
+        assert!(lock.is_held().await);
+    }
+    run(&mut release(&first, &env, &[])).expect_code(0);
+    assert!(!one.is_held().await && !other.is_held().await);
+}
