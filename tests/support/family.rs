@@ -333,6 +333,10 @@ impl Family {
                     self.reports.push_back(Event::ChildContinued);
                 }
             }
+            Action::AwaitRest if !self.has_terraform() => {
+                return Err("it waits for a Terraform that is gone".to_owned());
+            }
+            Action::AwaitRest => {}
             Action::Freeze => self.halted = true,
             Action::Thaw { goes_on: false } | Action::PassOn(_) | Action::Withhold(_) => {}
             Action::Finished { .. } => {

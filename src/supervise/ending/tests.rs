@@ -68,6 +68,27 @@ fn a_stop_leaves_it_as_it_is_and_so_does_a_child_that_cannot_die() {
     assert_eq!(ending.step(last, Event::Tick), [Action::Leave]);
 }
 
+#[test]
+fn what_an_ended_child_has_left_gets_an_interrupt_and_a_grace_and_a_terraform_among_it_all_its_time()
+ {
+    for interrupts in [Interrupts::None, Interrupts::Maybe, Interrupts::Sent] {
+        let mut ending = Ending::begin(known(interrupts), at(0));
+        let first = ending.step(at(0), Event::OnlyRest);
+        let is_told = [Action::Interrupt, Action::InterruptRest];
+        assert_eq!(first.iter().filter(|it| is_told.contains(it)).count(), 1, "{interrupts:?}");
+        let due = at(0).plus(GROUP_GRACE);
+        assert_eq!(ending.deadline(), Some(due), "{interrupts:?}");
+        assert_eq!(ending.step(at(1), Event::OnlyRest), [], "one interrupt");
+        // A process of it was a Terraform, or became one.
+        assert_eq!(ending.step(due, Event::Tick), []);
+        let again = due.plus(GROUP_GRACE);
+        assert_eq!(ending.step(again, Event::OnlyRest), [Action::Kill(Why::Left)]);
+        assert_eq!(ending.step(again.plus(GROUP_GRACE), Event::OnlyRest), [], "once");
+        assert_eq!(ending.step(at(20), Event::Gone), []);
+        assert_eq!(ending.step(at(20).plus(SETTLE), Event::Gone), [Action::Release]);
+    }
+}
+
 /// A child, and what is written down of it.
 #[derive(Debug)]
 struct Body {
