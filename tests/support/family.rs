@@ -336,9 +336,11 @@ impl Family {
             Action::AwaitRest if !self.has_terraform() => {
                 return Err("it waits for a Terraform that is gone".to_owned());
             }
-            Action::AwaitRest => {}
             Action::Freeze => self.halted = true,
-            Action::Thaw { goes_on: false } | Action::PassOn(_) | Action::Withhold(_) => {}
+            Action::AwaitRest
+            | Action::Thaw { goes_on: false }
+            | Action::PassOn(_)
+            | Action::Withhold(_) => {}
             Action::Finished { .. } => {
                 self.finished = true;
                 let by_itself = !self.asked && matches!(self.status, Some(ChildStatus::Exited(_)));

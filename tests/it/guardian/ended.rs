@@ -140,7 +140,7 @@ async fn what_outlives_an_interrupted_child_is_ended_soon_and_is_no_killed_child
             lock.freed_after(child).await;
             gone("the guardian", guardian);
         }
-        let told = run(&mut ours(&running.scene, wait).env("CI_JOB_ID", "7"));
+        let told = run(ours(&running.scene, wait).env("CI_JOB_ID", "7"));
         let told = told.expect_code(0).stderr;
         lock.freed().await;
         let took = uptime().since(since);
