@@ -71,6 +71,7 @@ pub(super) async fn wait(shell: &mut Shell, dir: &Path) {
         .collect();
     let mut said = false;
     let mut asked = false;
+    let mut stood_still = Vec::new();
     loop {
         if close(shell, dir, &ids) {
             return;
@@ -82,11 +83,22 @@ pub(super) async fn wait(shell: &mut Shell, dir: &Path) {
             let hint = door.filter(|_| living.is_empty());
             let hint =
                 hint.map(|door| format!("to see what it is: fuser -v {}", shell_quote(&door)));
-            let message =
-                format!("{who} still runs under the lock, which is given back when it has ended");
+            let message = still_runs(&who);
             match hint {
                 None => shell.say(Notice::Note { message }),
                 Some(_) => shell.say(Notice::Warning { message, hint }),
+            }
+        }
+        for runner in living.iter().map(|it| it.runner).filter(|it| it.stands_still()) {
+            let is_new = !stood_still.contains(&runner);
+            if is_new {
+                stood_still.push(runner);
+                shell.say(was_stopped(runner));
+            }
+            // What it worked for has ended, so that nobody else would. Whoever stops it again may
+            // have a reason; but what was asked to end must hear of it.
+            if is_new || asked {
+                drop(runner.signal(Signal::SIGCONT));
             }
         }
         let stop = shell.next(Some(uptime().plus(LOOK)), None).await.stop().is_some();
@@ -97,6 +109,24 @@ pub(super) async fn wait(shell: &mut Shell, dir: &Path) {
                 drop(receipt.runner.signal(Signal::SIGTERM));
             }
         }
+    }
+}
+
+/// Whose end is waited for.
+pub(super) fn still_runs(who: &str) -> String {
+    format!("{who} still runs under the lock, which is given back when it has ended")
+}
+
+/// The same of one that stands still, and is continued now.
+pub(super) fn was_stopped(process: ProcessId) -> Notice {
+    let pid = process.pid;
+    Notice::Warning {
+        message: format!(
+            "process {pid}, whose end is waited for, stood still, stopped by a signal: continued"
+        ),
+        hint: Some(format!(
+            "should it stand still again: `kill -CONT {pid}` lets it go on; `kill {pid}` ends it"
+        )),
     }
 }
 

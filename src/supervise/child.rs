@@ -167,6 +167,12 @@ impl Child {
         &self.last_whom
     }
 
+    /// Each Terraform and each tfwrap of the child that lives.
+    #[must_use]
+    pub fn rest_of_note(&self) -> Vec<ProcessId> {
+        if self.alive == Alive::Nobody { Vec::new() } else { self.told.targets() }
+    }
+
     /// Whether somebody stands where the child stands, and tells of what comes there.
     #[must_use]
     pub fn has_stand_in(&self) -> bool {
@@ -289,6 +295,14 @@ impl Child {
             // Whatever takes this long to save its state is let.
             Action::KillRest if self.told.has_terraform() => Ok(()),
             Action::Kill | Action::KillRest => self.send(Signal::SIGKILL),
+            Action::AwaitRest => {
+                let standing = self.rest_of_note().into_iter().filter(|it| it.stands_still());
+                // A frozen one goes on with its thaw.
+                for process in standing.filter(|_| !self.frozen) {
+                    process.signal(Signal::SIGCONT)?;
+                }
+                Ok(())
+            }
             Action::StopGroup => {
                 self.is_to_stop = true;
                 self.send(Signal::SIGTSTP)

@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use super::SETTLE;
 use super::guardian::Interrupts;
+use super::{GROUP_GRACE, SETTLE};
 use crate::lock::Uptime;
 
 /// How long after its SIGKILL a child may live on, where whoever ends it cannot wait for ever.
@@ -17,6 +17,8 @@ pub const AFTER_KILL: Duration = Duration::from_secs(30);
 pub enum Event {
     /// Time passed.
     Tick,
+    /// The child has ended, and what lives on in its group is neither a Terraform nor a tfwrap.
+    OnlyRest,
     /// Nothing of the child lives any more.
     Gone,
     /// Nobody could renew the lease of one of its locks, and it is about to end.
@@ -32,6 +34,8 @@ pub enum Action {
     Note(Interrupts),
     /// Interrupt it.
     Interrupt,
+    /// Interrupt what it has left.
+    InterruptRest,
     /// Kill it.
     Kill(Why),
     /// Give its locks back.
@@ -47,6 +51,8 @@ pub enum Why {
     Late,
     /// The lease of a lock is about to end.
     LeaseEnds,
+    /// It has ended, and what it has left has not.
+    Left,
 }
 
 /// What is known when it begins.
@@ -69,6 +75,8 @@ pub struct Beginning {
 pub struct Ending {
     interrupt_at: Option<Uptime>,
     kill_at: Option<Uptime>,
+    /// When what the child has left is killed.
+    kill_rest_at: Option<Uptime>,
     fence: Option<Uptime>,
     leave_at: Option<Uptime>,
     killed: bool,
@@ -94,6 +102,7 @@ impl Ending {
         Self {
             interrupt_at,
             kill_at: (!killed).then_some(kill_at),
+            kill_rest_at: None,
             fence: fence.filter(|_| !killed),
             leave_at: is_left_at_last.then(|| kill_at.plus(AFTER_KILL)),
             killed,
@@ -111,7 +120,8 @@ impl Ending {
         if self.settled_at.is_some() {
             return self.settled_at;
         }
-        [self.interrupt_at, self.kill_at, self.fence, self.leave_at].into_iter().flatten().min()
+        let all = [self.interrupt_at, self.kill_at, self.kill_rest_at, self.fence, self.leave_at];
+        all.into_iter().flatten().min()
     }
 
     /// Decides on one event.
@@ -134,6 +144,8 @@ impl Ending {
             return vec![Action::Leave];
         }
         let mut actions = Vec::new();
+        let only_rest = event == Event::OnlyRest && !self.killed;
+        let rest_is_due = is_due(self.kill_rest_at);
         if is_due(self.interrupt_at) {
             self.interrupt_at = None;
             actions.extend([
@@ -141,14 +153,26 @@ impl Ending {
                 Action::Interrupt,
                 Action::Note(Interrupts::Sent),
             ]);
+        } else if only_rest && self.kill_rest_at.is_none() {
+            // Whether the child had one does not matter any more.
+            self.interrupt_at = None;
+            actions.push(Action::InterruptRest);
+        }
+        if only_rest || rest_is_due {
+            // Again, for as long as there is a Terraform after all.
+            let next = now.plus(GROUP_GRACE);
+            self.kill_rest_at = self.kill_rest_at.filter(|_| !rest_is_due).or(Some(next));
         }
         let why = if event == Event::LeaseEnds || is_due(self.fence) {
             Some(Why::LeaseEnds)
+        } else if only_rest && rest_is_due {
+            Some(Why::Left)
         } else {
             is_due(self.kill_at).then_some(Why::Late)
         };
         if let (false, Some(why)) = (self.killed, why) {
             (self.killed, self.kill_at, self.fence) = (true, None, None);
+            self.kill_rest_at = None;
             actions.push(Action::Kill(why));
         }
         actions

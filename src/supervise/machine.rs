@@ -31,6 +31,9 @@ pub const ECHO: Duration = Duration::from_secs(1);
 /// How long a wrapper may take to end by itself, after the Terraform that was interrupted below it.
 const REST_AFTER: Duration = Duration::from_millis(500);
 
+/// For how long a Terraform that has outlived the child is waited for in silence.
+const AWAIT_REST: Duration = Duration::from_secs(3);
+
 /// How often a child that stops again and again while it is to end is continued at once; then every
 /// [`CONTINUE`], which leaves the processor to others.
 const CONTINUES: u16 = 1000;
@@ -76,6 +79,8 @@ pub struct Supervisor {
     kill_at: Option<Uptime>,
     /// When what is left of it is killed.
     kill_rest_at: Option<Uptime>,
+    /// When it is said whose end is waited for.
+    await_rest_at: Option<Uptime>,
     /// When those hear of the stop who go on after their Terraform has ended.
     interrupt_rest_at: Option<Uptime>,
     /// When a child that stops again and again is continued, and how often it was.
@@ -100,6 +105,7 @@ impl Supervisor {
             interrupted: false,
             kill_at: None,
             kill_rest_at: None,
+            await_rest_at: None,
             interrupt_rest_at: None,
             continue_at: None,
             continues: 0,
@@ -117,7 +123,9 @@ impl Supervisor {
             Phase::Running => {
                 [self.kill_at, self.continue_at, self.interrupt_rest_at].into_iter().flatten().min()
             }
-            Phase::Ending(_) => self.kill_at.into_iter().chain(self.kill_rest_at).min(),
+            Phase::Ending(_) => {
+                [self.kill_at, self.kill_rest_at, self.await_rest_at].into_iter().flatten().min()
+            }
             Phase::Settling(_, until) => Some(until),
             Phase::Finished => None,
         }
@@ -168,6 +176,10 @@ impl Supervisor {
                 self.force = Force::Killed;
                 self.kill_rest_at = Some(now.plus(GROUP_GRACE));
                 vec![Action::KillRest]
+            }
+            (Phase::Ending(_), Event::Tick) if self.await_rest_at.is_some_and(|at| now >= at) => {
+                self.await_rest_at = None;
+                vec![Action::AwaitRest]
             }
             (Phase::Running, Event::Tick) if self.interrupt_rest_at.is_some_and(|at| now >= at) => {
                 self.interrupt_rest_at = None;
@@ -337,6 +349,7 @@ impl Supervisor {
             return self.group_gone(now, status);
         }
         self.phase = Phase::Ending(status);
+        self.await_rest_at = (rest == Rest::Terraform).then(|| now.plus(AWAIT_REST));
         match (rest, self.stopped_by) {
             // A wrapper that a signal ended: whoever sent that has told its Terraform, or has not
             // meant it.
@@ -354,6 +367,7 @@ impl Supervisor {
 
     fn end_the_rest(&mut self, now: Uptime) -> Vec<Action> {
         self.kill_rest_at.get_or_insert(now.plus(GROUP_GRACE));
+        self.await_rest_at = None;
         if self.force == Force::Killed { Vec::new() } else { vec![Action::Interrupt] }
     }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::child::members;
 use super::process::{ProcessId, Stat};
 use super::readers::Readers;
-use super::targets::{interrupt_for, targets};
+use super::targets::{are_others_only, interrupt_for, targets};
 
 /// A child and, where it has a group of its own, everything in that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +54,15 @@ impl Orphans {
             .is_some_and(|members| !members.iter().any(|(_, stat)| self.is_one(stat)))
     }
 
+    /// Whether the child has ended, and what it has left is neither a Terraform nor a tfwrap.
+    #[must_use]
+    pub fn are_others_only(&self) -> bool {
+        self.own_group
+            && !self.leader.is_alive()
+            && !self.are_gone()
+            && are_others_only(self.leader.pid(), self.session)
+    }
+
     /// Signals all of it. That nothing is left is no error.
     ///
     /// # Errors
@@ -73,19 +82,19 @@ impl Orphans {
     }
 
     /// Asks all of it to end: each Terraform and each tfwrap of it once, and the whole group only
-    /// where there is none.
+    /// where there is none. Returns whether it was that.
     ///
     /// # Errors
     /// When a signal is refused.
-    pub fn interrupt(&self) -> io::Result<()> {
+    pub fn interrupt(&self) -> io::Result<bool> {
         let leader = self.leader.pid();
         // As in `signal`: its number may be somebody else's by now.
         if self.are_gone() {
-            return Ok(());
+            return Ok(false);
         }
         let targets = targets(leader, self.session, self.own_group);
         if targets.is_empty() {
-            return self.signal(interrupt_for(leader));
+            return self.signal(interrupt_for(leader)).map(|()| true);
         }
         let mut refused = Ok(());
         for target in targets {
@@ -94,7 +103,7 @@ impl Orphans {
             // One that was stopped could not end.
             drop(target.signal(Signal::SIGCONT));
         }
-        refused
+        refused.map(|()| false)
     }
 
     /// Becomes a reader of what it writes to, so that it does not die of its next word before it has

@@ -61,6 +61,12 @@ impl ProcessId {
         }
     }
 
+    /// Whether it was stopped, and can hear nothing until it is continued.
+    #[must_use]
+    pub fn stands_still(self) -> bool {
+        Stat::of(self.pid()).is_some_and(|stat| stat.stopped && !self.was_before(stat))
+    }
+
     /// Whether it is our parent, or one of that one's.
     #[must_use]
     pub fn is_above_us(self) -> bool {

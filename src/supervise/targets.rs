@@ -17,8 +17,8 @@ use std::path::Path;
 
 use nix::unistd::Pid;
 
-use super::child::ignored_at_start;
-use super::process::{ProcessId, Stat, Waiting, processes};
+use super::child::{ignored_at_start, members};
+use super::process::{ProcessId, Stat, Waiting, proc_shows_all, processes};
 use super::{guardian, stand_in};
 use crate::program::FileId;
 use nix::sys::signal::Signal;
@@ -81,6 +81,16 @@ pub(crate) fn targets(leader: Pid, session: i32, own_group: bool) -> Vec<Process
         found.extend(others.into_iter().rfind(is_it));
     }
     found
+}
+
+/// Whether what lives on of this group, whose leader has ended, is neither a Terraform nor a tfwrap.
+/// Not where that cannot be seen for certain. What was given our flag counts as a Terraform, whatever
+/// it is called.
+pub(crate) fn are_others_only(leader: Pid, session: i32) -> bool {
+    let Some(members) = members(leader).filter(|_| proc_shows_all()) else { return false };
+    let is_ours = |pid: Pid| words(pid).iter().any(|word| word == OURS);
+    let living = members.iter().filter(|(_, stat)| !stat.zombie && stat.session == session);
+    targets(leader, session, true).is_empty() && !living.into_iter().any(|(pid, _)| is_ours(*pid))
 }
 
 /// The words by which a process was started; none where they cannot be seen.

@@ -100,9 +100,11 @@ async fn a_killed_apply_on_s3_is_ended_with_its_state_written() {
 fn a_local_lock_is_kept_by_the_guardian_until_the_child_has_ended() {
     let dir = local_backend_dir();
     let working = Gate::new(dir.path(), "working");
-    // Something of the child's group that goes on, whatever it is told.
-    let command = format!("( trap \"\" INT TERM; {} ) & wait", working.command());
-    let ours = harness::Running::start(&mut applying(harness::tfwrap(dir.path()), &command));
+    // A Terraform of the child's group, by its arguments, that goes on, whatever it is told. All
+    // else would be ended after that.
+    fs::write(dir.path().join("work.sh"), working.command()).expect("a script");
+    let command = "( trap \"\" INT TERM; exec sh ./work.sh -lock=false ) & wait";
+    let ours = harness::Running::start(&mut applying(harness::tfwrap(dir.path()), command));
     working.reached();
     ours.signal(Signal::SIGKILL);
     for _ in 0..2 {

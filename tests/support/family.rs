@@ -333,8 +333,14 @@ impl Family {
                     self.reports.push_back(Event::ChildContinued);
                 }
             }
+            Action::AwaitRest if !self.has_terraform() => {
+                return Err("it waits for a Terraform that is gone".to_owned());
+            }
             Action::Freeze => self.halted = true,
-            Action::Thaw { goes_on: false } | Action::PassOn(_) | Action::Withhold(_) => {}
+            Action::AwaitRest
+            | Action::Thaw { goes_on: false }
+            | Action::PassOn(_)
+            | Action::Withhold(_) => {}
             Action::Finished { .. } => {
                 self.finished = true;
                 let by_itself = !self.asked && matches!(self.status, Some(ChildStatus::Exited(_)));

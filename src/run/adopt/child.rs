@@ -53,15 +53,23 @@ pub(super) async fn end(
         note(shell, case, child, head.interrupts);
     }
     let mut stopped_by = None;
+    let mut all_told = false;
     let mut event = Event::Tick;
     loop {
         if child.are_gone() {
             event = Event::Gone;
+        } else if event == Event::Tick && child.are_others_only() {
+            event = Event::OnlyRest;
         }
         for action in ending.step(uptime(), event) {
             match action {
                 Action::Note(interrupts) => note(shell, case, child, interrupts),
-                Action::Interrupt => interrupt(shell, &child),
+                Action::Interrupt => all_told |= interrupt(shell, &child, "the child"),
+                // They had it with the child.
+                Action::InterruptRest if all_told => {}
+                Action::InterruptRest => {
+                    interrupt(shell, &child, "what is left of the child");
+                }
                 Action::Kill(why) => kill(shell, &child, why),
                 Action::Release => return Ended::Gone,
                 Action::Leave => return stopped_by.map_or(Ended::Stuck, Ended::LeftBy),
@@ -95,24 +103,37 @@ fn note(shell: &Shell, case: &Case, child: Orphans, interrupts: Interrupts) {
     }
 }
 
-fn interrupt(shell: &Shell, child: &Orphans) {
-    complain(shell, child.interrupt());
+/// Whether it went to all of its group.
+fn interrupt(shell: &Shell, child: &Orphans, whom: &str) -> bool {
+    let told = child.interrupt();
+    let all = told.as_ref().is_ok_and(|all| *all);
+    complain(shell, told.map(|_| ()));
     // One that was stopped could not end.
     complain(shell, child.signal(Signal::SIGCONT));
     let pid = child.leader.pid;
-    shell.say(Notice::Note { message: format!("interrupted the child, process {pid}") });
+    shell.say(Notice::Note { message: format!("interrupted {whom}, process {pid}") });
+    all
 }
 
 fn kill(shell: &Shell, child: &Orphans, why: Why) {
+    // Of a Terraform that has ended by itself nothing was cut off.
+    let only_rest = why == Why::Left || child.are_others_only();
     complain(shell, child.signal(Signal::SIGKILL));
     let pid = child.leader.pid;
     let why = match why {
         Why::Late => "its time to end is over",
         Why::LeaseEnds => "the lease of its lock is about to end",
+        Why::Left => "it did not end when it was interrupted",
     };
-    shell.say(Notice::Warning {
-        message: format!("killed the child, process {pid}: {why}"),
-        hint: Some("check the state with `terraform plan`".to_owned()),
+    shell.say(if only_rest {
+        let message =
+            format!("killed what the child, process {pid}, had left when it ended: {why}");
+        Notice::Note { message }
+    } else {
+        Notice::Warning {
+            message: format!("killed the child, process {pid}: {why}"),
+            hint: Some("check the state with `terraform plan`".to_owned()),
+        }
     });
 }
 

@@ -1,5 +1,6 @@
 //! What a stop means for the child, and what is said of it.
 
+use super::super::dependents;
 use super::super::shell::Shell;
 use crate::clock::uptime;
 use crate::report::Notice;
@@ -9,6 +10,15 @@ use crate::supervise::{Action, Canary, Child, ChildEvent, Event, Reach, StopSign
 
 /// Does what was decided, and says what the user should hear of it.
 pub(super) fn carry_out(shell: &Shell, child: &mut Child, action: Action, event: Event) {
+    if action == Action::AwaitRest {
+        for process in child.rest_of_note() {
+            let message = dependents::still_runs(&format!("process {}", process.pid));
+            shell.say(Notice::Note { message });
+            if process.stands_still() {
+                shell.say(dependents::was_stopped(process));
+            }
+        }
+    }
     match child.apply(action) {
         Ok(()) => tell(shell, action, event, child),
         Err(error) => {

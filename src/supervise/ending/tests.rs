@@ -68,6 +68,27 @@ fn a_stop_leaves_it_as_it_is_and_so_does_a_child_that_cannot_die() {
     assert_eq!(ending.step(last, Event::Tick), [Action::Leave]);
 }
 
+#[test]
+fn what_an_ended_child_has_left_gets_an_interrupt_and_a_grace_and_a_terraform_among_it_all_its_time()
+ {
+    for interrupts in [Interrupts::None, Interrupts::Maybe, Interrupts::Sent] {
+        let mut ending = Ending::begin(known(interrupts), at(0));
+        let first = ending.step(at(0), Event::OnlyRest);
+        let is_told = [Action::Interrupt, Action::InterruptRest];
+        assert_eq!(first.iter().filter(|it| is_told.contains(it)).count(), 1, "{interrupts:?}");
+        let due = at(0).plus(GROUP_GRACE);
+        assert_eq!(ending.deadline(), Some(due), "{interrupts:?}");
+        assert_eq!(ending.step(at(1), Event::OnlyRest), [], "one interrupt");
+        // A process of it was a Terraform, or became one.
+        assert_eq!(ending.step(due, Event::Tick), []);
+        let again = due.plus(GROUP_GRACE);
+        assert_eq!(ending.step(again, Event::OnlyRest), [Action::Kill(Why::Left)]);
+        assert_eq!(ending.step(again.plus(GROUP_GRACE), Event::OnlyRest), [], "once");
+        assert_eq!(ending.step(at(20), Event::Gone), []);
+        assert_eq!(ending.step(at(20).plus(SETTLE), Event::Gone), [Action::Release]);
+    }
+}
+
 /// A child, and what is written down of it.
 #[derive(Debug)]
 struct Body {
@@ -76,10 +97,16 @@ struct Body {
     /// How long after its interrupt it ends; none: never.
     willing: Option<Duration>,
     killed_at: Option<Uptime>,
+    /// Something of its group outlives it.
+    leaves: bool,
 }
 
 impl Body {
     fn is_gone(&self, now: Uptime) -> bool {
+        self.killed_at.is_some() || (self.has_ended(now) && !self.leaves)
+    }
+
+    fn has_ended(&self, now: Uptime) -> bool {
         let ends = self.interrupted_at.first().zip(self.willing).map(|(at, lag)| at.plus(lag));
         self.killed_at.is_some() || ends.is_some_and(|at| now >= at)
     }
@@ -111,6 +138,7 @@ proptest! {
     #[test]
     fn one_interrupt_whoever_ends_it_and_no_release_before_its_end(
         willing in proptest::option::of(0_u64..90),
+        leaves in any::<bool>(),
         begun in prop_oneof![Just(Interrupts::None), Just(Interrupts::Sent)],
         fates in proptest::collection::vec((0_u64..25, fate()), 0..40),
     ) {
@@ -120,6 +148,7 @@ proptest! {
             interrupted_at: if begun == Interrupts::Sent { vec![now] } else { vec![] },
             willing: willing.map(Duration::from_secs),
             killed_at: None,
+            leaves,
         };
         let mut ending = Ending::begin(known(begun), now);
         // Somebody died between the interrupt and the word that it was sent.
@@ -137,6 +166,8 @@ proptest! {
                 Fate::Refused => { refused = true; (Event::Tick, None) }
             };
             let event = if body.is_gone(now) { Event::Gone } else { event };
+            let only_rest = body.has_ended(now) && event == Event::Tick;
+            let event = if only_rest { Event::OnlyRest } else { event };
             if event == Event::Gone {
                 gone_since.get_or_insert(now);
             }
@@ -153,7 +184,9 @@ proptest! {
                             body.interrupted_at.push(now);
                         }
                     }
+                    Action::InterruptRest => prop_assert!(body.has_ended(now)),
                     Action::Kill(why) => {
+                        prop_assert!(why != Why::Left || body.has_ended(now), "it had its time");
                         let had = !body.interrupted_at.is_empty() || was_refused;
                         prop_assert!(had || why == Why::LeaseEnds, "killed without an interrupt");
                         body.killed_at.get_or_insert(now);

@@ -49,6 +49,8 @@ pub(super) struct Orphaned {
     since: Uptime,
     /// How the child is ended from here, while there is no worker.
     ending: Option<Ending>,
+    /// Whether its interrupt went to the child's whole group from here.
+    all_told: bool,
 }
 
 impl Orphaned {
@@ -58,7 +60,7 @@ impl Orphaned {
         lent: Vec<(LentFile, OwnedFd)>,
         since: Uptime,
     ) -> Self {
-        Self { head, rest, lent, since, ending: None }
+        Self { head, rest, lent, since, ending: None, all_told: false }
     }
 
     /// Returns when all is done.
@@ -119,12 +121,15 @@ impl Orphaned {
     fn act(&mut self, now: Uptime) {
         let Some(child) = self.head.child.filter(|child| !child.are_gone()) else { return };
         let mut ending = self.ending.take().unwrap_or_else(|| Ending::begin(self.known(now), now));
-        let actions = ending.step(now, Event::Tick);
+        let event = if child.are_others_only() { Event::OnlyRest } else { Event::Tick };
+        let actions = ending.step(now, event);
         self.ending = Some(ending);
         for action in actions {
             match action {
                 Action::Note(interrupts) => self.note_interrupts(interrupts),
-                Action::Interrupt => self.interrupt(child),
+                // They had it with the child.
+                Action::InterruptRest if self.all_told => {}
+                Action::Interrupt | Action::InterruptRest => self.interrupt(child),
                 Action::Kill(why) => self.kill(child, why),
                 // Nobody asks that of us while the child lives.
                 Action::Release | Action::Leave => {}
@@ -162,28 +167,32 @@ impl Orphaned {
     }
 
     /// Without a descriptor to look for Terraform with, its group is told.
-    fn interrupt(&self, child: Orphans) {
+    fn interrupt(&mut self, child: Orphans) {
         let told = child.interrupt();
+        self.all_told |= told.as_ref().is_ok_and(|all| *all);
         // One that was stopped could not end. What it has been sent already stays.
         let _refused_alike = child.signal(Signal::SIGCONT);
         let pid = child.leader.pid;
         self.note(&match told {
-            Ok(()) => format!("interrupted the child, process {pid}"),
+            Ok(_) => format!("interrupted the child, process {pid}"),
             Err(error) => format!("the child, process {pid}, could not be interrupted: {error}"),
         });
     }
 
     fn kill(&mut self, child: Orphans, why: Why) {
+        let only_rest = why == Why::Left || child.are_others_only();
+        let whom = if only_rest { "what is left of the child" } else { "the child" };
         let killed = child.signal(Signal::SIGKILL);
         self.head.killed = true;
         let pid = child.leader.pid;
         let why = match why {
             Why::LeaseEnds => "the lease of its lock is about to end",
             Why::Late => "its time is over",
+            Why::Left => "it did not end when it was interrupted",
         };
         self.note(&match killed {
-            Ok(()) => format!("killed the child, process {pid}: {why}"),
-            Err(error) => format!("the child, process {pid}, could not be killed: {error}"),
+            Ok(()) => format!("killed {whom}, process {pid}: {why}"),
+            Err(error) => format!("{whom}, process {pid}, could not be killed: {error}"),
         });
     }
 

@@ -208,6 +208,7 @@ fn what_outlives_the_group_grace_is_killed_until_gone() {
 fn a_terraform_that_outlives_its_wrapper_is_waited_for_however_long_it_takes() {
     let stop = (INT, &[Interrupt][..]);
     let mut supervisor = play(HOLD, &[stop, (exited_leaving_terraform(1), &[Interrupt])]);
+    assert_eq!(supervisor.step(at(4), Tick), [Action::AwaitRest]);
     assert_eq!(supervisor.deadline(), None, "it is not killed");
     assert_eq!(supervisor.step(at(500), Event::TerraformGone), [Interrupt]);
     assert_eq!(supervisor.deadline(), Some(at(500).plus(GROUP_GRACE)));
@@ -216,6 +217,12 @@ fn a_terraform_that_outlives_its_wrapper_is_waited_for_however_long_it_takes() {
     let status = ChildStatus::Signaled(Signal::SIGINT as i32);
     let died = Event::ChildExited { status, rest: Rest::Terraform };
     let mut supervisor = play(HOLD, &[(died, &[])]);
+    assert_eq!(
+        supervisor.deadline(),
+        Some(at(0).plus(AWAIT_REST)),
+        "it is not waited for in silence"
+    );
+    assert_eq!(supervisor.step(at(3), Tick), [Action::AwaitRest]);
     assert_eq!(supervisor.deadline(), None);
     assert_eq!(supervisor.step(at(9), TERM), [Interrupt], "who had it is not told again");
     assert_eq!(supervisor.step(at(10), Event::TerraformGone), [Interrupt]);

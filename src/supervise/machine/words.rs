@@ -60,6 +60,9 @@ pub enum Action {
     Kill,
     /// The same, unless a Terraform or a tfwrap is in it.
     KillRest,
+    /// Say whose end is waited for: the Terraform or the tfwrap that has outlived the child. One that
+    /// stands still is continued, since nobody else would.
+    AwaitRest,
     /// SIGTSTP to the group.
     StopGroup,
     /// Take the terminal back and stop ourselves by SIGTSTP, so that the shell sees its job

@@ -8,9 +8,9 @@ use nix::unistd::Pid;
 
 use super::{gone, kill_tfwrap, started};
 use crate::aftermath::{Lock, kill_dead, ours};
-use crate::harness::run;
+use crate::harness::{self, Gate, applying, eventually, run};
 use crate::proxy::{Fault, Proxy, Rule};
-use crate::servers::dynamodb;
+use crate::servers::{dynamodb, local_backend_dir, terraform};
 use crate::wrapped::{LOGS_ALL, Running, is_gone, uptime};
 
 /// What everybody waits after an end by force, but for what a test takes to see it.
@@ -98,5 +98,57 @@ async fn what_a_child_leaves_on_purpose_outlives_a_tfwrap_that_is_killed_in_its_
         assert!(!is_gone(daemon), "by recover: {by_recover}");
         assert_eq!(running.scene.log(), Vec::<String>::new(), "by recover: {by_recover}");
         kill_dead(daemon);
+    }
+}
+
+/// Terraform ends its provisioner's shell, and what that had started lives on.
+#[test]
+fn what_a_provisioner_had_started_keeps_no_lock_after_a_kill() {
+    let dir = local_backend_dir();
+    let command = "touch working.ready; sleep 110; true";
+    let ours = harness::Running::start(&mut applying(harness::tfwrap(dir.path()), command));
+    Gate::new(dir.path(), "working").reached();
+    let since = uptime();
+    ours.signal(Signal::SIGKILL);
+    drop(ours.finish());
+    eventually("stock Terraform gets in", || {
+        run(terraform(dir.path()).args(["plan", "-no-color"])).status.success()
+    });
+    let took = uptime().since(since);
+    assert!(took < Duration::from_secs(90), "free after {took:?}");
+}
+
+/// A provisioner's command whose shell Terraform has ended: it hears one interrupt, and if it does
+/// not heed that, it is killed, as by a tfwrap that lives; not after the orphan grace.
+#[tokio::test]
+async fn what_outlives_an_interrupted_child_is_ended_soon_and_is_no_killed_child() {
+    for by_recover in [false, true] {
+        let lock = Lock::new(&format!("outlives-{by_recover}")).await;
+        let script = "spawn BACKGROUND; on SIGINT exit 0 after 300; ready @/ready; wait";
+        let rest = "log @/log; on SIGINT log; ready @/background; wait";
+        let (mut running, guardian, child) =
+            started(lock.scene(script).env("CI_JOB_ID", "7").background(rest));
+        let rest = running.scene.pid_in("background");
+        let since = uptime();
+        if by_recover {
+            running.signal(Signal::SIGSTOP);
+            kill_dead(guardian);
+        }
+        kill_tfwrap(&mut running);
+        let wait: &[&str] = if by_recover { &["recover", "--wait", "100s"] } else { &["recover"] };
+        if !by_recover {
+            lock.freed_after(child).await;
+            gone("the guardian", guardian);
+        }
+        let told = run(ours(&running.scene, wait).env("CI_JOB_ID", "7"));
+        let told = told.expect_code(0).stderr;
+        lock.freed().await;
+        let took = uptime().since(since);
+        assert!(took < Duration::from_secs(40), "by recover {by_recover}: {took:?}");
+        assert!(is_gone(rest), "by recover: {by_recover}");
+        let log = running.scene.log();
+        assert!(log.len() == 1 && log[0].starts_with("SIGINT 1 "), "{by_recover}: {log:?}");
+        let is_told = told.contains("had left when it ended") && !told.contains("check the state");
+        assert!(is_told, "by recover {by_recover}: {told}");
     }
 }

@@ -151,3 +151,49 @@ async fn a_guardian_that_is_killed_at_work_leaves_the_rest_to_recover() {
     assert_eq!(running.scene.log().len(), 1, "{:?}", running.scene.log());
     assert_eq!(Receipt::all(&running.scene.path(STATE_DIR)).len(), 0);
 }
+
+/// A script that leaves a tfwrap in the background which somebody has stopped. Nobody else would
+/// ever continue it.
+#[tokio::test]
+async fn an_inner_tfwrap_that_stands_still_is_named_and_goes_on_to_its_end() {
+    let by_itself = "log @/log; on SIGINT exit 0 after 300; ready @/ready; sleep 1500; exit 0";
+    for (name, end, script, asked, code) in [
+        ("exits", "exit 0", by_itself, false, Some(0)),
+        ("killed", "kill -9 $$", by_itself, false, Some(137)),
+        ("asked", "exit 0", SLOW, true, None),
+    ] {
+        let lock = Lock::new(&format!("stopped-{name}")).await;
+        let scene = lock.scene(script).in_ci();
+        let go_on = scene.path("go-on");
+        let wait = format!(
+            "terraform apply & for i in $(seq 600); do test -e '{}' && {end}; sleep 0.05; done",
+            go_on.display()
+        );
+        let mut running = scene.command(&["run", "--", "sh", "-c", &wait]).start().ready();
+        let of_inner = |receipt: &Receipt| receipt.runner() != running.pid();
+        let inner = wait_until("the inner receipt", || {
+            Receipt::all(&running.scene.path(STATE_DIR)).into_iter().find(of_inner)
+        });
+        let inner = inner.runner();
+        let stop = || {
+            kill(inner, Signal::SIGSTOP).expect("it is there");
+            wait_until("its stop", || (state(inner) == Some('T')).then_some(()));
+        };
+        stop();
+        std::fs::write(&go_on, "").expect("a file");
+        wait_until(name, || running.stderr().contains("stood still").then_some(()));
+        if asked {
+            wait_until("its going on", || (state(inner) != Some('T')).then_some(()));
+            stop();
+            running.signal(Signal::SIGTERM);
+            assert!(running.bare_code().is_some(), "{}", running.stderr());
+            assert_eq!(running.scene.log().len(), 1, "{:?}", running.scene.log());
+        } else {
+            assert_eq!(running.bare_code(), code, "{name}: {}", running.stderr());
+        }
+        let said = running.stderr();
+        assert!(said.contains(&format!("kill -CONT {inner}")), "{name}: {said}");
+        lock.freed().await;
+        wait_until("its end", || is_gone(inner).then_some(()));
+    }
+}

@@ -135,3 +135,20 @@ async fn a_release_gives_up_with_a_word() {
     assert!(!lock.is_held().await);
     hold.is_over();
 }
+
+/// Its terminal is another one, and nobody there knows of the release.
+#[test]
+fn who_stands_still_under_the_hold_is_named_and_continued_by_its_release() {
+    let held = Held::begin(&[]);
+    let gate = Gate::new(held.path(), "standing");
+    let apply = Running::start(&mut held.apply(&gate.command()));
+    gate.reached();
+    apply.signal(Signal::SIGSTOP);
+    gate.open();
+    let releasing = Running::start(&mut held.release());
+    releasing.says("stood still");
+    let applied = apply.finish().expect_code(0);
+    assert!(!applied.stdout.contains("nterrupt"), "{}", applied.stdout);
+    releasing.finish().expect_code(0);
+    assert!(!held.is_held());
+}

@@ -84,7 +84,8 @@ impl Ward {
                     Action::Kill(_) => self.body.alive = false,
                     Action::Release => self.over = true,
                     Action::Leave => return Err("a guardian leaves its child".to_owned()),
-                    Action::Note(_) => {}
+                    // Here a child leaves nothing.
+                    Action::Note(_) | Action::InterruptRest => {}
                 }
             }
             self.over |= self.hasty && event == Event::Gone;
