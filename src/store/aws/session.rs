@@ -20,6 +20,12 @@ pub(super) struct Session {
     pub(super) account: Option<String>,
 }
 
+/// A time as Go's decoder takes it: RFC 3339 to the letter, and not an empty text either.
+fn go_time(text: &str) -> Option<Timestamp> {
+    let is_strict = text.contains('T') && !text.contains(['t', 'z', ' ']);
+    is_strict.then(|| text.parse().ok()).flatten()
+}
+
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session").field("ends", &self.ends).finish_non_exhaustive()
@@ -52,14 +58,20 @@ impl Session {
             Some(_) => Err(format!("the answer's `{name}` is no string")),
         };
         let needed = |name: &str| text(name)?.ok_or(format!("the answer has no `{name}`"));
-        let ends = text("Expiration")?.map(|text| text.parse());
+        let ends = match field("Expiration") {
+            None => None,
+            Some(Value::String(text)) => {
+                Some(go_time(text).ok_or("the answer's `Expiration` is no time")?)
+            }
+            Some(_) => return Err("the answer's `Expiration` is no string".to_owned()),
+        };
         Ok(Self {
             keys: StaticKeys {
                 id: needed("AccessKeyId")?,
                 secret: needed("SecretAccessKey")?,
                 token: text(token)?,
             },
-            ends: ends.transpose().map_err(|_| "the answer's `Expiration` is no time")?,
+            ends,
             account: text("AccountId")?,
         })
     }
