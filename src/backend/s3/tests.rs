@@ -290,18 +290,20 @@ fn files_are_expanded_and_stand_in_the_directory_of_the_run() {
     let env = [home, ("DIR", "/d")];
     let all = json!({
         "shared_config_files": ["~/c", "rel/c"],
-        "shared_credentials_files": ["a$", "$DIR/c", "${DIR}/e", "/abs", "~other/x", "a$"],
+        "shared_credentials_files": ["a$", "$DIR/c", "${DIR}/e", "/abs", "a$"],
         "custom_ca_bundle": "ca.pem",
     });
     let settings = aws(&all, &env);
     let paths = |paths: &[&str]| paths.iter().map(PathBuf::from).collect::<Vec<_>>();
     // Sets: in the order of their values, each once.
     assert_eq!(settings.shared_config_files, paths(&["/w/rel/c", "/home/u/c"]));
-    assert_eq!(
-        settings.shared_credentials_files,
-        paths(&["/d/c", "/d/e", "/abs", "/w/a$", "/w/~other/x"])
-    );
+    assert_eq!(settings.shared_credentials_files, paths(&["/d/c", "/d/e", "/abs", "/w/a$"]));
     assert_eq!(settings.ca_bundle, Some("/w/ca.pem".into()));
+    for (name, file) in
+        [("shared_credentials_files", json!(["~other/x"])), ("custom_ca_bundle", json!("~other/x"))]
+    {
+        assert!(error(&json!({ name: file })).contains("`~other/x`"), "{name}");
+    }
 
     let (config, credentials) = ("/home/u/.aws/config", "/home/u/.aws/credentials");
     let shared = ("AWS_SHARED_CONFIG_FILE", "~/conf");
