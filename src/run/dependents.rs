@@ -231,6 +231,36 @@ pub(super) fn left_by_the_dead(dir: &Path, id: &LockId) -> Vec<Orphans> {
         .collect()
 }
 
+/// The fence of a lock of ours, for what works under it and nobody looks after any more: its tfwrap
+/// and its guardian are both dead, so that no fence but this one ends it. It is interrupted, unless it
+/// was, or killed.
+pub(super) fn fence(dir: &Path, id: &LockId, kill: bool) {
+    let Some(here) = World::here() else { return };
+    for file in ReceiptFile::all_in(dir).unwrap_or_default() {
+        let Ok(mut receipt) = file.read() else { continue };
+        let is_below = receipt.locks.iter().any(|entry| entry.inherited && entry.id == *id);
+        let is_kept =
+            receipt.runner.is_alive() || receipt.guardian.is_some_and(ProcessId::is_alive);
+        let Some(child) = receipt.child.filter(|_| is_below && !is_kept) else { continue };
+        if receipt.world.seen_from(&here) != Sight::Here {
+            continue;
+        }
+        if kill {
+            // What is refused here is ended by nobody.
+            drop(child.signal(Signal::SIGKILL));
+        } else if receipt.interrupts == Interrupts::None {
+            for interrupts in [Interrupts::Maybe, Interrupts::Sent] {
+                if interrupts == Interrupts::Sent {
+                    drop(child.interrupt());
+                }
+                receipt.interrupts = interrupts;
+                // A disk that is full keeps nobody from being told.
+                drop(file.write(&receipt));
+            }
+        }
+    }
+}
+
 fn inheriting(dir: &Path, ids: &[LockId]) -> impl Iterator<Item = Receipt> {
     // Without the directory there are no receipts; with a broken one they say nothing.
     let files = ReceiptFile::all_in(dir).unwrap_or_default().into_iter();

@@ -14,7 +14,7 @@ use futures_util::future::BoxFuture;
 use super::acquire::Grant;
 use super::fail_point;
 use super::guard::Guard;
-use super::{release, voice};
+use super::{dependents, release, voice};
 use crate::backend::S3Backend;
 use crate::clock::uptime;
 use crate::lock::keeper::{self, Keeper, News};
@@ -266,12 +266,26 @@ impl Shell {
 
     /// Lets every keeper whose time has come decide.
     fn tick(&mut self, now: Uptime) {
-        for (index, kept) in self.kept.iter_mut().enumerate() {
-            if kept.keeper.as_ref().is_some_and(|keeper| now >= keeper.deadline()) {
-                let said = kept.step(now, keeper::Event::Tick);
-                hear(&self.reporter, &mut self.news, (index, kept), said);
+        for index in 0..self.kept.len() {
+            let keeper = self.kept[index].keeper.as_ref();
+            if keeper.is_some_and(|keeper| now >= keeper.deadline()) {
+                self.step(index, now, keeper::Event::Tick);
             }
         }
+    }
+
+    fn step(&mut self, index: usize, now: Uptime, event: keeper::Event) {
+        let kept = &mut self.kept[index];
+        let said = kept.step(now, event);
+        if let (Some(file), false) = (self.guard.file(), kept.inherited || kept.is_lost())
+            && let Some(dir) = file.path().parent()
+        {
+            let fences = said.iter().filter(|news| matches!(news, News::Interrupt | News::Kill));
+            for news in fences {
+                dependents::fence(dir, &kept.grant.id, *news == News::Kill);
+            }
+        }
+        hear(&self.reporter, &mut self.news, (index, kept), said);
     }
 
     fn beaten(&mut self, index: usize, reply: Reply) {
@@ -284,9 +298,7 @@ impl Shell {
         };
         // Time first: after a pause the reply may be as old as that, and the keeper must know.
         self.tick(uptime());
-        let kept = &mut self.kept[index];
-        let said = kept.step(uptime(), event);
-        hear(&self.reporter, &mut self.news, (index, kept), said);
+        self.step(index, uptime(), event);
         self.guard.sync(&self.kept);
     }
 

@@ -111,6 +111,40 @@ fn a_killed_commands_terraform_is_gone_before_anybody_takes_the_lock_above_it_ov
     });
 }
 
+/// Its tfwrap and its guardian are dead, and the store cannot be reached: the keeper ends what they
+/// left before anybody takes its lock over. The control: without a keeper somebody does.
+#[test]
+fn a_keeper_ends_what_nobody_else_would_before_its_lock_is_taken_over() {
+    side_by_side(&[true, false], |is_kept| {
+        let lock = block_on(Lock::new(&format!("fence-{is_kept}")));
+        let proxy = Proxy::before(&dynamodb().url);
+        let scene = lock.scene_at(proxy.url(), STUBBORN);
+        let hold = Holding::begin(&scene, &["--lease", "15s"]);
+        let apply = hold.apply(&scene);
+        let child = scene.pid_in("ready");
+        let id = block_on(lock.id());
+        let mut next = lock.scene("exit 0").options(&["--lease", "15s"]).start();
+        wait_until("a waiter", || next.stderr().contains("waiting").then_some(()));
+
+        kill_with_its_guardian(apply.pid(), guardian_of_command(&scene));
+        if !is_kept {
+            kill_with_its_guardian(hold.keeper, hold.guardian);
+        }
+        proxy.plan([Rule::all(Fault::Hold)]);
+        wait_until("another holder", || {
+            let is_another = block_on(lock.id()) != id;
+            (is_another || is_gone(child)).then_some(())
+        });
+        assert_eq!(is_gone(child), is_kept, "who was first");
+        if !is_kept {
+            kill(child, Signal::SIGKILL).expect("it is there");
+        }
+        assert_eq!(next.bare_code(), Some(0), "{}", next.stderr());
+        drop(apply.finish());
+        assert_eq!(scene.count("SIGINT"), usize::from(is_kept), "{:?}", scene.log());
+    });
+}
+
 /// Its own setting is for locks that it takes itself.
 #[test]
 fn a_command_keeps_the_lock_above_it_as_its_record_declares_whatever_its_own_lease() {
