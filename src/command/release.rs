@@ -70,12 +70,15 @@ pub(crate) async fn run(
             _ => " of this job",
         };
         let dir = state_dir::path(recovery.env);
-        shell.say(Notice::Note {
-            message: format!(
-                "nothing is held: no hold{by_us} is known in `{}`",
-                clean(&dir.to_string_lossy())
+        let dir = clean(&dir.to_string_lossy());
+        let message = match around(&holds, recovery).filter(|_| is_named) {
+            None => format!("nothing is held: no hold{by_us} is known in `{dir}`"),
+            Some((lock, id)) => format!(
+                "no hold of this environment is left in `{dir}`; the one around it goes on and has \
+                 {lock}: `tfwrap release {id}` ends that one, too"
             ),
-        });
+        };
+        shell.say(Notice::Note { message });
     }
     for (receipt, _) in &chosen {
         refuse_below(recovery, receipt)?;
@@ -89,6 +92,18 @@ pub(crate) async fn run(
         one(shell, asked, (receipt, file), until).await?;
     }
     if unknown.is_empty() { Ok(()) } else { Err(unknown::left(&unknown, recovery)) }
+}
+
+/// A hold that goes on and whose lock our environment names: one around ours. But also our own, where
+/// a shell had one environment over the other; these two look the same from here.
+fn around(holds: &[Hold], recovery: &Recovery<'_>) -> Option<(String, String)> {
+    let held = Held::from_env(recovery.env);
+    let is_named = |id: &LockId| held.ids().any(|held| held == id);
+    let living = holds.iter().map(|(receipt, _)| receipt).filter(|receipt| is_living(receipt));
+    living
+        .filter_map(|receipt| Some((locks(receipt), own(receipt).into_iter().find(is_named)?)))
+        .map(|(locks, id)| (locks, clean(&id.0)))
+        .next()
 }
 
 /// An ID that nobody here has, nor told us: it may be mistyped, and what was meant still be held.
