@@ -190,7 +190,9 @@ fn a_wrapper_that_hears_nothing_and_one_that_passes_everything_on() {
             } else {
                 running.signal(Signal::SIGINT);
             }
-            assert_eq!(end(&mut running), Some(1), "{}", running.stderr());
+            // A wrapper that takes long to end after its Terraform is interrupted, too.
+            let code = end(&mut running);
+            assert!(matches!(code, Some(1 | 130)), "{code:?}: {}", running.stderr());
             expect_one(&running.scene, &key, program);
         }
     }

@@ -39,6 +39,8 @@ fn the_guardian_too(running: &mut Running, guardian: Pid, child: Pid) {
     running.signal(Signal::SIGSTOP);
     kill_dead(guardian);
     kill(child, Signal::SIGKILL).expect("it is there");
+    // So that `recover` does not come before its end.
+    gone("the child", child);
     kill_tfwrap(running);
     run(&mut ours(&running.scene, &["recover"])).expect_code(0);
 }
