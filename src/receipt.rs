@@ -127,6 +127,22 @@ pub struct Beginning {
 }
 
 impl Receipt {
+    /// The locks that this run gives back itself.
+    pub fn own(&self) -> impl Iterator<Item = &Entry> {
+        self.locks.iter().filter(|entry| !entry.inherited)
+    }
+
+    /// Their IDs.
+    #[must_use]
+    pub fn own_ids(&self) -> Vec<LockId> {
+        self.own().map(|entry| entry.id.clone()).collect()
+    }
+
+    /// The locks that an outer run or a `hold` gives back.
+    pub fn inherited(&self) -> impl Iterator<Item = &Entry> {
+        self.locks.iter().filter(|entry| entry.inherited)
+    }
+
     /// Begins one for this process; nothing without a `/proc` that tells who we are.
     #[must_use]
     pub fn begin(beginning: Beginning) -> Option<Self> {

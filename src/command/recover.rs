@@ -262,8 +262,8 @@ fn last_commands(receipt: &Receipt, file: &ReceiptFile) -> String {
 }
 
 fn unlock_commands(receipt: &Receipt) -> String {
-    let own = receipt.locks.iter().filter(|entry| !entry.inherited);
-    let commands: Vec<_> = own.map(|entry| entry.target.unlock_command(&entry.id)).collect();
+    let commands: Vec<_> =
+        receipt.own().map(|entry| entry.target.unlock_command(&entry.id)).collect();
     commands.join("; ")
 }
 
@@ -281,8 +281,8 @@ pub(super) fn leave(shell: &Shell, recovery: &Recovery<'_>, receipt: &Receipt, w
         (None, Some(_)) => "it is of no CI job, and this is one",
         (None, None) => "neither it nor this is of a CI job",
     };
-    let own = receipt.locks.iter().filter(|entry| !entry.inherited);
-    let locks: Vec<_> = own.map(|it| format!("`{}` (ID {})", it.target.url(), it.id)).collect();
+    let locks: Vec<_> =
+        receipt.own().map(|it| format!("`{}` (ID {})", it.target.url(), it.id)).collect();
     let holds = if locks.is_empty() {
         "holds no lock of its own".to_owned()
     } else {
@@ -324,8 +324,7 @@ async fn give_back(
         pause(shell, SETTLE).await?;
     }
     // What it had inherited is not given back here.
-    let own = receipt.locks.iter().filter(|entry| !entry.inherited);
-    let own: Vec<_> = own.map(|entry| entry.id.clone()).collect();
+    let own = receipt.own_ids();
     let dir = file.path().parent().unwrap_or(Path::new("/"));
     if let Some(who) = dependents::anybody(dir, &own) {
         return Ok(Fate::Left(format!("{who} runs under a lock of {}", run_of(receipt))));

@@ -101,7 +101,7 @@ fn around(holds: &[Hold], recovery: &Recovery<'_>) -> Option<(String, String)> {
     let is_named = |id: &LockId| held.ids().any(|held| held == id);
     let living = holds.iter().map(|(receipt, _)| receipt).filter(|receipt| is_living(receipt));
     living
-        .filter_map(|receipt| Some((locks(receipt), own(receipt).into_iter().find(is_named)?)))
+        .filter_map(|receipt| Some((locks(receipt), receipt.own_ids().into_iter().find(is_named)?)))
         .map(|(locks, id)| (locks, clean(&id.0)))
         .next()
 }
@@ -113,7 +113,7 @@ fn refuse_unknown(recovery: &Recovery<'_>, holds: &[Hold], id: &str) -> Result<(
     }
     let living = holds.iter().filter(|(receipt, _)| is_living(receipt));
     let held: Vec<_> = living
-        .flat_map(|(receipt, _)| own(receipt))
+        .flat_map(|(receipt, _)| receipt.own_ids())
         .map(|id| format!("`{}`", clean(&id.0)))
         .collect();
     let held = if held.is_empty() { "nothing".to_owned() } else { held.join(", ") };
@@ -141,14 +141,8 @@ fn is_living(receipt: &Receipt) -> bool {
     World::here().is_some_and(|here| dependents::is_living(receipt, &here))
 }
 
-fn own(receipt: &Receipt) -> Vec<LockId> {
-    let own = receipt.locks.iter().filter(|entry| !entry.inherited);
-    own.map(|entry| entry.id.clone()).collect()
-}
-
 fn locks(receipt: &Receipt) -> String {
-    let own = receipt.locks.iter().filter(|entry| !entry.inherited);
-    let names: Vec<_> = own.map(|entry| format!("`{}`", entry.target.url())).collect();
+    let names: Vec<_> = receipt.own().map(|entry| format!("`{}`", entry.target.url())).collect();
     if names.is_empty() { "what it has".to_owned() } else { names.join(", ") }
 }
 
@@ -157,7 +151,7 @@ fn locks(receipt: &Receipt) -> String {
 fn refuse_below(recovery: &Recovery<'_>, receipt: &Receipt) -> Result<(), Error> {
     let above: Vec<_> = ancestors().into_iter().filter_map(ProcessId::of).collect();
     let is_above = |process: ProcessId| above.contains(&process);
-    let living = dependents::living(&state_dir::path(recovery.env), &own(receipt));
+    let living = dependents::living(&state_dir::path(recovery.env), &receipt.own_ids());
     let below = living
         .into_iter()
         .find(|it| is_above(it.runner) || it.child.is_some_and(|child| is_above(child.leader)));
@@ -181,7 +175,7 @@ fn tell(shell: &Shell, receipt: &Receipt, file: &ReceiptFile) -> Result<(), Erro
     }
     let pid = receipt.runner.pid;
     let dir = file.path().parent().unwrap_or(Path::new("/"));
-    if dependents::is_copy(dir, &own(receipt)) && receipt.runner.is_alive() {
+    if dependents::is_copy(dir, &receipt.own_ids()) && receipt.runner.is_alive() {
         return Err(Error::LeftBehind {
             message: format!(
                 "`{}` is a copy of the directory of {}, which does not hear what is asked there and \
@@ -258,12 +252,10 @@ fn with_those_below<'a>(holds: &'a [Hold], named: &[String]) -> Vec<&'a Hold> {
         holds.iter().partition(|hold| is_named(hold, named));
     loop {
         let theirs: Vec<_> = chosen.iter().filter_map(|hold| hold.1.name()).collect();
-        let ids: Vec<_> = chosen.iter().flat_map(|hold| own(&hold.0)).collect();
+        let ids: Vec<_> = chosen.iter().flat_map(|hold| hold.0.own_ids()).collect();
         let (below, rest): (Vec<_>, Vec<_>) = others.into_iter().partition(|(receipt, _)| {
-            let inherited = receipt.locks.iter().filter(|entry| entry.inherited);
-            let inherited: Vec<_> = inherited.map(|entry| &entry.id).collect();
             let was_begun_there = receipt.within.iter().any(|it| theirs.contains(&it.as_str()));
-            inherited.iter().any(|id| was_begun_there || ids.contains(id))
+            receipt.inherited().any(|entry| was_begun_there || ids.contains(&entry.id))
         });
         if below.is_empty() {
             return chosen;
@@ -337,7 +329,7 @@ async fn one(
 /// What keeps a keeper, in words.
 fn under(file: &ReceiptFile, receipt: &Receipt) -> String {
     let dir = file.path().parent().unwrap_or(Path::new("/"));
-    match dependents::living(dir, &own(receipt)).first() {
+    match dependents::living(dir, &receipt.own_ids()).first() {
         Some(below) => format!(
             "process {} ({}, since {}) still runs under it",
             below.runner.pid,
@@ -348,7 +340,7 @@ fn under(file: &ReceiptFile, receipt: &Receipt) -> String {
             let dir = clean(&dir.to_string_lossy());
             format!("its files in `{dir}` were removed, so what runs under it cannot be told")
         }
-        None => match dependents::looked_up(dir, &own(receipt)) {
+        None => match dependents::looked_up(dir, &receipt.own_ids()) {
             Some(command) => {
                 format!("what has no receipt here may run under it, which this shows: {command}")
             }

@@ -37,6 +37,23 @@ pub struct LockInfo {
 #[error("not a lock info: {0}")]
 pub struct LockInfoError(String);
 
+#[cfg(test)]
+impl LockInfo {
+    /// One with this text in every field.
+    pub(crate) fn all_of(text: &str) -> Self {
+        let text = || text.to_owned();
+        Self {
+            id: LockId(text()),
+            operation: text(),
+            info: text(),
+            who: text(),
+            version: text(),
+            created: text(),
+            path: text(),
+        }
+    }
+}
+
 impl LockInfo {
     /// Encodes as Go's `json.Marshal` does.
     #[must_use]

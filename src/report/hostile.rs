@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use crate::lock::{LockId, LockInfo};
+use crate::lock::LockInfo;
 
 /// Escapes, line ends, direction overrides, the starters of four CIs, quotes of three shells, and
 /// ten thousand characters more. No NUL: no shell word and no environment can hold one.
@@ -15,15 +15,7 @@ pub(crate) fn text() -> String {
 
 /// A record with [`text`] in every field.
 pub(crate) fn info() -> LockInfo {
-    LockInfo {
-        id: LockId(text()),
-        operation: text(),
-        info: text(),
-        who: text(),
-        version: text(),
-        created: text(),
-        path: text(),
-    }
+    LockInfo::all_of(&text())
 }
 
 /// Any text, with what is dangerous made likely.

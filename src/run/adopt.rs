@@ -63,8 +63,7 @@ pub(crate) async fn adopt(
     let mut fence = None;
     let dir = case.file.as_deref().and_then(Path::parent).map(Path::to_owned);
     dependents::go_on(shell, head, &case.receipt);
-    let own = || case.receipt.locks.iter().filter(|entry| !entry.inherited);
-    let mut ids: Vec<_> = own().map(|entry| entry.id.clone()).collect();
+    let mut ids = case.receipt.own_ids();
     // A hold has no child of its own, but others may run under its locks.
     let is_used = head.child.is_some()
         || dir.as_deref().is_some_and(|dir| !dependents::close(shell, dir, &ids));
@@ -107,7 +106,7 @@ pub(crate) async fn adopt(
     if adopted.child != Ended::Gone {
         // Nobody beats for them any more, and nobody but whoever ends the child gives them back.
         shell.kept.clear();
-        adopted.left = own().cloned().collect();
+        adopted.left = case.receipt.own().cloned().collect();
         return adopted;
     }
     // Nothing of ours is under these any more. A beat that is still out meets its own version, or

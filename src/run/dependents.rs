@@ -49,7 +49,7 @@ pub(super) fn let_in(shell: &mut Shell, dir: &Path) {
 pub(super) fn go_on(shell: &mut Shell, head: &Head, receipt: &Receipt) {
     for lent in head.files.iter().filter(|file| file.door) {
         let id = LockId(lent.id.clone());
-        let is_own = receipt.locks.iter().any(|entry| entry.id == id && !entry.inherited);
+        let is_own = receipt.own().any(|entry| entry.id == id);
         let door = Door::of(lent_descriptor(lent.fd));
         shell.guard.lend(&id, if is_own { Use::Door(door) } else { Use::Inside(door) });
     }
@@ -216,7 +216,8 @@ pub(crate) fn is_copy(dir: &Path, ids: &[LockId]) -> bool {
 /// The runs of this machine that inherited one of these locks and are not over.
 pub(crate) fn living(dir: &Path, ids: &[LockId]) -> Vec<Receipt> {
     let Some(here) = World::here() else { return Vec::new() };
-    inheriting(dir, ids).filter(|receipt| is_living(receipt, &here)).collect()
+    let all = inheriting(dir, ids).map(|(_, receipt)| receipt);
+    all.filter(|receipt| is_living(receipt, &here)).collect()
 }
 
 /// What lives on of commands that were at work under this lock and are dead. Those of a `run` are
@@ -225,6 +226,7 @@ pub(super) fn left_by_the_dead(dir: &Path, id: &LockId) -> Vec<Orphans> {
     let Some(here) = World::here() else { return Vec::new() };
     let is_run = |receipt: &Receipt| receipt.is_hold || receipt.operation == "run";
     inheriting(dir, std::slice::from_ref(id))
+        .map(|(_, receipt)| receipt)
         .filter(|it| !is_run(it) && it.world.seen_from(&here) == Sight::Here)
         .filter(|it| !it.runner.is_alive())
         .filter_map(|it| it.child.filter(|child| !Orphans::are_gone(child)))
@@ -236,38 +238,32 @@ pub(super) fn left_by_the_dead(dir: &Path, id: &LockId) -> Vec<Orphans> {
 /// was, or killed.
 pub(super) fn fence(dir: &Path, id: &LockId, kill: bool) {
     let Some(here) = World::here() else { return };
-    for file in ReceiptFile::all_in(dir).unwrap_or_default() {
-        let Ok(mut receipt) = file.read() else { continue };
-        let is_below = receipt.locks.iter().any(|entry| entry.inherited && entry.id == *id);
+    for (file, mut receipt) in inheriting(dir, std::slice::from_ref(id)) {
         let is_kept =
             receipt.runner.is_alive() || receipt.guardian.is_some_and(ProcessId::is_alive);
-        let Some(child) = receipt.child.filter(|_| is_below && !is_kept) else { continue };
-        if receipt.world.seen_from(&here) != Sight::Here {
-            continue;
-        }
+        let is_ours_to_end = !is_kept && receipt.world.seen_from(&here) == Sight::Here;
+        let Some(child) = receipt.child.filter(|_| is_ours_to_end) else { continue };
         if kill {
             // What is refused here is ended by nobody.
             drop(child.signal(Signal::SIGKILL));
         } else if receipt.interrupts == Interrupts::None {
-            for interrupts in [Interrupts::Maybe, Interrupts::Sent] {
-                if interrupts == Interrupts::Sent {
-                    drop(child.interrupt());
-                }
+            let mut note = |interrupts| {
                 receipt.interrupts = interrupts;
                 // A disk that is full keeps nobody from being told.
                 drop(file.write(&receipt));
-            }
+            };
+            note(Interrupts::Maybe);
+            drop(child.interrupt());
+            note(Interrupts::Sent);
         }
     }
 }
 
-fn inheriting(dir: &Path, ids: &[LockId]) -> impl Iterator<Item = Receipt> {
+fn inheriting(dir: &Path, ids: &[LockId]) -> impl Iterator<Item = (ReceiptFile, Receipt)> {
     // Without the directory there are no receipts; with a broken one they say nothing.
     let files = ReceiptFile::all_in(dir).unwrap_or_default().into_iter();
-    let receipts = files.filter_map(|file| file.read().ok());
-    receipts.filter(|receipt| {
-        receipt.locks.iter().any(|entry| entry.inherited && ids.contains(&entry.id))
-    })
+    let receipts = files.filter_map(|file| file.read().ok().map(|receipt| (file, receipt)));
+    receipts.filter(|(_, receipt)| receipt.inherited().any(|entry| ids.contains(&entry.id)))
 }
 
 /// The run above us that was asked to end, whose script goes on with its next command.

@@ -320,8 +320,8 @@ impl Guard {
         let mut notices = Vec::new();
         self.lent.leave_all();
         // What was inherited is given back by whoever has it.
-        let is_done = !self.leaves_word
-            && self.receipt.as_ref().is_none_or(|it| it.locks.iter().all(|entry| entry.inherited));
+        let is_done =
+            !self.leaves_word && self.receipt.as_ref().is_none_or(|it| it.own().next().is_none());
         if is_done
             && let Some(file) = self.file.as_ref().filter(|_| self.on_disk.is_there())
             && let Err(error) = file.remove()

@@ -277,11 +277,12 @@ impl Shell {
     fn step(&mut self, index: usize, now: Uptime, event: keeper::Event) {
         let kept = &mut self.kept[index];
         let said = kept.step(now, event);
-        if let (Some(file), false) = (self.guard.file(), kept.inherited || kept.is_lost())
-            && let Some(dir) = file.path().parent()
-        {
-            let fences = said.iter().filter(|news| matches!(news, News::Interrupt | News::Kill));
-            for news in fences {
+        let is_fenced = !kept.inherited && !kept.is_lost();
+        for news in said.iter().filter(|_| is_fenced) {
+            if matches!(news, News::Interrupt | News::Kill)
+                && let Some(file) = self.guard.file()
+                && let Some(dir) = file.path().parent()
+            {
                 dependents::fence(dir, &kept.grant.id, *news == News::Kill);
             }
         }

@@ -55,7 +55,7 @@ pub(super) async fn held(
     patience: Duration,
 ) -> Result<Vec<Watched>, Error> {
     let mut all = Vec::new();
-    for entry in receipt.locks.iter().filter(|entry| !entry.inherited) {
+    for entry in receipt.own() {
         let target = complete(entry, receipt, recovery.env);
         let lock = target.url();
         let store =

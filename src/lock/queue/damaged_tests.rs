@@ -51,7 +51,7 @@ impl World {
 
     /// A stranger holds the lock, and shows no sign of life.
     fn hold(&mut self, lease: Option<String>) {
-        let info = LockInfo { info: String::new(), ..info("other") }.to_json();
+        let info = LockInfo { info: String::new(), ..LockInfo::all_of("other") }.to_json();
         self.store(Slot::Lock, Record { info: Some(info), lease });
     }
 
@@ -93,7 +93,7 @@ impl World {
         let acquire = Acquire::new(id, began, give_up_at, Jitter(1));
         let waiter = Waiter { id: name.into(), ..Waiter::default() };
         let lease = Lease { term: LeaseTerm::After(lease::FIRST), beat: 0 }.to_text();
-        let record = Record { info: Some(info(name).to_json()), lease: Some(lease) };
+        let record = Record { info: Some(LockInfo::all_of(name).to_json()), lease: Some(lease) };
         let mut queue = Queue::new(acquire, waiter, record, give_up_at, Jitter(2), true);
         let (mut alive, mut event) = (None, Event::Start);
         loop {
@@ -121,19 +121,6 @@ impl World {
 
     fn gives_back(&mut self) {
         self.registers.remove(&Slot::Lock);
-    }
-}
-
-fn info(id: &str) -> LockInfo {
-    let text = || id.to_owned();
-    LockInfo {
-        id: LockId(text()),
-        operation: text(),
-        info: text(),
-        who: text(),
-        version: text(),
-        created: text(),
-        path: text(),
     }
 }
 

@@ -16,8 +16,7 @@ impl Guard {
     /// What an outer run or a `hold` has is no longer relied on.
     pub(crate) fn forget_inherited(&mut self) {
         let Some(receipt) = &mut self.receipt else { return };
-        let inherited = receipt.locks.iter().filter(|entry| entry.inherited);
-        let ids: Vec<_> = inherited.map(|entry| entry.id.clone()).collect();
+        let ids: Vec<_> = receipt.inherited().map(|entry| entry.id.clone()).collect();
         for id in &ids {
             self.forget(id);
         }

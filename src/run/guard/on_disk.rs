@@ -110,7 +110,7 @@ impl Guard {
 
     /// Whether a lock of somebody else's is used, who goes by our receipt.
     fn is_below_others(&self) -> bool {
-        self.receipt.as_ref().is_some_and(|it| it.locks.iter().any(|entry| entry.inherited))
+        self.receipt.as_ref().is_some_and(|it| it.inherited().next().is_some())
     }
 
     pub(super) fn no_receipt(&mut self, why: &str) -> Notice {

@@ -47,6 +47,33 @@ fn guardian_of_command(scene: &Scene) -> Pid {
     wait_until("its guardian", || all().find(|it| !it.is_hold())?.guardian())
 }
 
+/// A command at work under a hold, and somebody who waits for the lock.
+struct At {
+    lock: Lock,
+    /// Between all but the waiter and the store.
+    proxy: Proxy,
+    scene: Scene,
+    hold: Holding,
+    apply: Running,
+    child: Pid,
+    id: Option<String>,
+    next: crate::wrapped::Running,
+}
+
+fn at_work(name: &str) -> At {
+    let lock = block_on(Lock::new(name));
+    let proxy = Proxy::before(&dynamodb().url);
+    let scene = lock.scene_at(proxy.url(), STUBBORN);
+    let scene = scene.env("TFWRAP_ORPHAN_GRACE", &format!("{}s", GRACE.as_secs()));
+    let hold = Holding::begin(&scene, &["--lease", "15s"]);
+    let apply = hold.apply(&scene);
+    let child = scene.pid_in("ready");
+    let id = block_on(lock.id());
+    let next = lock.scene("exit 0").options(&["--lease", "15s"]).start();
+    wait_until("a waiter", || next.stderr().contains("waiting").then_some(()));
+    At { lock, proxy, scene, hold, apply, child, id, next }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Left {
     /// Its guardian, which reaches the store.
@@ -62,17 +89,8 @@ enum Left {
 #[test]
 fn a_killed_commands_terraform_is_gone_before_anybody_takes_the_lock_above_it_over() {
     side_by_side(&[Left::Guardian, Left::CutOff, Left::Nobody], |left| {
-        let lock = block_on(Lock::new(&format!("left-{left:?}")));
-        let proxy = Proxy::before(&dynamodb().url);
-        let scene = lock.scene_at(proxy.url(), STUBBORN);
-        let scene = scene.env("TFWRAP_ORPHAN_GRACE", &format!("{}s", GRACE.as_secs()));
-        let hold = Holding::begin(&scene, &["--lease", "15s"]);
-        let apply = hold.apply(&scene);
-        let child = scene.pid_in("ready");
-        let id = block_on(lock.id());
-        let mut next = lock.scene("exit 0").options(&["--lease", "15s"]).start();
-        wait_until("a waiter", || next.stderr().contains("waiting").then_some(()));
-
+        let At { lock, proxy, scene, hold, apply, child, id, mut next } =
+            at_work(&format!("left-{left:?}"));
         kill_with_its_guardian(hold.keeper, hold.guardian);
         if left == Left::Nobody {
             kill_with_its_guardian(apply.pid(), guardian_of_command(&scene));
@@ -116,16 +134,8 @@ fn a_killed_commands_terraform_is_gone_before_anybody_takes_the_lock_above_it_ov
 #[test]
 fn a_keeper_ends_what_nobody_else_would_before_its_lock_is_taken_over() {
     side_by_side(&[true, false], |is_kept| {
-        let lock = block_on(Lock::new(&format!("fence-{is_kept}")));
-        let proxy = Proxy::before(&dynamodb().url);
-        let scene = lock.scene_at(proxy.url(), STUBBORN);
-        let hold = Holding::begin(&scene, &["--lease", "15s"]);
-        let apply = hold.apply(&scene);
-        let child = scene.pid_in("ready");
-        let id = block_on(lock.id());
-        let mut next = lock.scene("exit 0").options(&["--lease", "15s"]).start();
-        wait_until("a waiter", || next.stderr().contains("waiting").then_some(()));
-
+        let At { lock, proxy, scene, hold, apply, child, id, mut next } =
+            at_work(&format!("fence-{is_kept}"));
         kill_with_its_guardian(apply.pid(), guardian_of_command(&scene));
         if !is_kept {
             kill_with_its_guardian(hold.keeper, hold.guardian);
