@@ -69,8 +69,8 @@ pub enum Error {
         signal: i32,
         /// Its name.
         name: String,
-        /// Empty, or what may still appear.
-        leftover: String,
+        /// What it leaves behind.
+        leftover: Leftover,
     },
     /// The command was not found.
     #[error("{message}")]
@@ -97,6 +97,43 @@ pub enum Error {
     /// A failure that is nobody's configuration: the operating system refused something, or a bug.
     #[error("{0}")]
     Internal(String),
+}
+
+/// What a wait that was interrupted leaves behind; the end of a sentence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Leftover {
+    /// Nothing at all.
+    Nothing,
+    /// A lock, of which its release has already said all.
+    Lock,
+    /// Perhaps a lock: a request for it may still be carried out by its store.
+    MayAppear {
+        /// The lock, as the user may name it.
+        lock: String,
+        /// Its ID.
+        id: String,
+        /// What became of the request.
+        how: String,
+        /// The command that removes it.
+        unlock: String,
+    },
+    /// A run that was waited for and that keeps its lock.
+    Run(String),
+}
+
+impl std::fmt::Display for Leftover {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Nothing => f.write_str(", nothing is left behind"),
+            Self::Lock => f.write_str("; a lock is left behind, as said above"),
+            Self::MayAppear { lock, id, how, unlock } => write!(
+                f,
+                "; the lock `{lock}` with ID {id} may still appear, since a request was {how}: if \
+                 it does, remove it with: {unlock}"
+            ),
+            Self::Run(run) => write!(f, "; {run} still runs and keeps its lock"),
+        }
+    }
 }
 
 impl Error {

@@ -115,16 +115,10 @@ pub struct LockedJob {
     pub notes: Vec<String>,
     /// Things to say with `-v`.
     pub details: Vec<String>,
-    /// What `apply` was given: a saved plan may go stale during the wait.
-    pub saved_plan: Option<PathBuf>,
+    /// What the locks are for.
+    pub kind: JobKind,
     /// Exit code 2 means success.
     pub two_is_success: bool,
-    /// `run`: the child is not Terraform itself.
-    pub around_command: bool,
-    /// `run`: a Terraform that its command names by a path, past us.
-    pub by_path: Option<String>,
-    /// The directory in which `terraform` is tfwrap, for what runs around commands.
-    pub shim: Option<PathBuf>,
     /// Terraform locks its state for itself (`--no-backend-lock`): its arguments are completed
     /// with what is left of the wait.
     pub native: Option<Invocation>,
@@ -132,11 +126,57 @@ pub struct LockedJob {
     pub basis: Basis,
 }
 
-impl LockedJob {
-    /// Whether this is a `hold`: there is no child.
+/// What locks are held for.
+#[derive(Debug)]
+pub enum JobKind {
+    /// One call of Terraform, which is the child.
+    Terraform {
+        /// What `apply` was given, as an absolute path: it may go stale during the wait.
+        saved_plan: Option<PathBuf>,
+    },
+    /// `run`: the child is any command, and whatever calls of Terraform are below it.
+    Command {
+        /// The directory in which `terraform` is tfwrap, for the child's `PATH`.
+        shim: PathBuf,
+        /// A Terraform that the command names by a path, past the shim.
+        by_path: Option<String>,
+    },
+    /// `hold`: there is no child, but whatever finds the environment that is handed over.
+    Hold {
+        /// As of `Command`.
+        shim: PathBuf,
+    },
+}
+
+impl JobKind {
+    /// Whether the calls of Terraform are made by others, below the locks.
+    #[must_use]
+    pub fn is_around_commands(&self) -> bool {
+        self.shim().is_some()
+    }
+
+    /// Whether this is a `hold`.
     #[must_use]
     pub fn is_hold(&self) -> bool {
-        self.child.program.as_os_str().is_empty()
+        matches!(self, Self::Hold { .. })
+    }
+
+    /// The directory in which `terraform` is tfwrap, for what runs around commands.
+    #[must_use]
+    pub fn shim(&self) -> Option<&Path> {
+        match self {
+            Self::Terraform { .. } => None,
+            Self::Command { shim, .. } | Self::Hold { shim } => Some(shim),
+        }
+    }
+
+    /// The plan file that `apply` was given.
+    #[must_use]
+    pub fn saved_plan(&self) -> Option<&Path> {
+        match self {
+            Self::Terraform { saved_plan } => saved_plan.as_deref(),
+            Self::Command { .. } | Self::Hold { .. } => None,
+        }
     }
 }
 
@@ -209,11 +249,10 @@ fn of_terraform(args: &[OsString], settings: &Settings, place: &Place<'_>) -> Re
         trap: None,
         notes: Vec::new(),
         details: Vec::new(),
-        saved_plan: request.plan_file.as_ref().map(|file| dir.join(file)),
+        kind: JobKind::Terraform {
+            saved_plan: request.plan_file.as_ref().map(|file| dir.join(file)),
+        },
         two_is_success: invocation.has("detailed-exitcode"),
-        around_command: false,
-        by_path: None,
-        shim: None,
         native: None,
         basis: Basis::default(),
     };
@@ -242,7 +281,7 @@ fn of_terraform(args: &[OsString], settings: &Settings, place: &Place<'_>) -> Re
                     is_refused: trap::has_unusable_variables(&invocation, &dir),
                     native: Some(invocation),
                     // The plan's backend need not be the one that `state pull` would use.
-                    cannot_create: job.saved_plan.is_some().then_some(
+                    cannot_create: job.kind.saved_plan().is_some().then_some(
                         "only the saved plan knows its backend for certain, so Terraform creates \
                          it and locks for that",
                     ),

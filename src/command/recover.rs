@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use crate::clock::uptime;
 use crate::env::Env;
-use crate::error::Error;
+use crate::error::{Error, Leftover};
 use crate::lock::{Uptime, release};
 use crate::receipt::{Receipt, ReceiptFile};
 use crate::report::{Notice, clean, shell_quote};
@@ -377,7 +377,7 @@ fn interrupted(signal: StopSignal, receipt: &Receipt) -> Error {
     Error::Interrupted {
         signal: signal as i32,
         name: signal.as_str().to_owned(),
-        leftover: format!("; {} still runs and keeps its lock", run_of(receipt)),
+        leftover: Leftover::Run(run_of(receipt)),
     }
 }
 

@@ -9,7 +9,7 @@ use super::by_path;
 use super::handed_down::handed_down;
 use super::locks::{dialect_in, further_locks, resolve};
 use super::{
-    ChildCommand, Job, LockedJob, Place, Trap, create_workspace_in, find_terraform, finish,
+    ChildCommand, Job, JobKind, LockedJob, Place, Trap, create_workspace_in, find_terraform, finish,
 };
 use crate::backend::{Backend, Request, Resolved, has_configuration};
 use crate::error::Error;
@@ -28,11 +28,11 @@ pub(super) fn of_run(
         return Err(Error::Usage { message: "`run` needs a command".to_owned(), hint: None });
     };
     let (program, args) = (PathBuf::from(program), args.to_vec());
-    around("run", ChildCommand { program, args, env: Vec::new() }, settings, place)
+    around(Some(ChildCommand { program, args, env: Vec::new() }), settings, place)
 }
 
 pub(super) fn of_hold(settings: &Settings, place: &Place<'_>) -> Result<Box<LockedJob>, Error> {
-    match around(HOLD, ChildCommand::none(), settings, place)? {
+    match around(None, settings, place)? {
         Job::Locked(job) => Ok(job),
         _ => Err(nothing_to_hold()),
     }
@@ -72,13 +72,10 @@ fn has_detailed_exit_code(child: &ChildCommand, place: &Place<'_>) -> bool {
             .is_ok_and(|invocation| invocation.has("detailed-exitcode"))
 }
 
-const HOLD: &str = "hold";
-
-/// Holds what can be known. Of what cannot, `run` says so: each Terraform below it takes its own
+/// Locks around a command, or around nothing yet (`hold`). Holds what can be known. Of what cannot, `run` says so: each Terraform below it takes its own
 /// lock, or refuses, by what it finds then.
 fn around(
-    operation: &str,
-    mut child: ChildCommand,
+    command: Option<ChildCommand>,
     settings: &Settings,
     place: &Place<'_>,
 ) -> Result<Job, Error> {
@@ -96,7 +93,7 @@ fn around(
         Ok((lock_of(resolved.as_ref(), settings, &further, place)?, resolved))
     });
     let (lock, resolved) = match known {
-        Err(Error::Config { message, .. }) if operation != HOLD => {
+        Err(Error::Config { message, .. }) if command.is_some() => {
             notes.push(format!(
                 "no lock of a backend is held for the whole command ({message}): each Terraform \
                  below locks for itself"
@@ -113,10 +110,17 @@ fn around(
             hint: state_dir::hint(place.env.get(crate::held::VARIABLE).is_some()),
         }
     })?;
-    child.env = handed_down(settings, place.env);
-    child.env.push(("PATH".into(), shim::path_with(&shim, place.env)));
-    let (two_is_success, by_path) =
-        (has_detailed_exit_code(&child, place), by_path::find(&child, place));
+    let mut env = handed_down(settings, place.env);
+    env.push(("PATH".into(), shim::path_with(&shim, place.env)));
+    let (operation, child, kind) = match command {
+        Some(command) => {
+            let child = ChildCommand { env, ..command };
+            let by_path = by_path::find(&child, place);
+            ("run", child, JobKind::Command { shim, by_path })
+        }
+        None => ("hold", ChildCommand { env, ..ChildCommand::none() }, JobKind::Hold { shim }),
+    };
+    let two_is_success = has_detailed_exit_code(&child, place);
     let mut job = LockedJob {
         dir: place.dir.clone(),
         targets: further,
@@ -126,11 +130,8 @@ fn around(
         trap: None,
         notes,
         details: Vec::new(),
-        saved_plan: None,
+        kind,
         two_is_success,
-        around_command: true,
-        by_path,
-        shim: Some(shim),
         native: None,
         basis: Basis::default(),
     };

@@ -50,7 +50,7 @@ impl Basis {
             dir: Spot { path: real_path(&job.dir), id: FileId::of(&job.dir) },
             workspace: resolved.map(|resolved| resolved.workspace.name.clone()),
             backend: resolved.map(|resolved| resolved.backend.clone()),
-            plan: job.saved_plan.as_ref().map(|plan| (plan.clone(), digest(plan))),
+            plan: job.kind.saved_plan().map(|plan| (plan.to_owned(), digest(plan))),
             locks: job.targets.iter().map(located).collect(),
             program: job.child.program.clone(),
             args: job.child.args.clone(),

@@ -9,7 +9,7 @@ use super::shell::{Happening, Kept, Reply, Request, Shell};
 use super::supervise;
 use super::voice::{Voice, late, no_line, timed_out, took_over};
 use crate::clock::{uptime, wall};
-use crate::error::Error;
+use crate::error::{Error, Leftover};
 use crate::identity::{new_lock_id, new_seed};
 use crate::lock::acquire::{Acquire, Outcome, Won};
 use crate::lock::jitter::Jitter;
@@ -261,9 +261,8 @@ impl<'a> Attempt<'a> {
                 if let Some(won) = held {
                     self.keep(shell, won);
                 }
-                let signal = self.stopped_by.unwrap_or(StopSignal::Interrupt).signal();
-                let name = signal.as_str().to_owned();
-                let error = Error::Interrupted { signal: signal as i32, name, leftover };
+                let signal = self.stopped_by.unwrap_or(StopSignal::Interrupt);
+                let error = super::interrupted_leaving(signal, leftover);
                 Err(self.lost.take().unwrap_or(error))
             }
         }
@@ -275,18 +274,17 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// What an interrupted wait may leave behind, in words.
-    fn leftover(&self, held: bool) -> String {
-        let Some(how) = self.machine.acquire().left_open().filter(|_| !held) else {
-            return ", nothing is left behind".to_owned();
-        };
-        format!(
-            "; the lock `{}` with ID {} may still appear, since a request was {how}: if \
-             it does, remove it with: {}",
-            self.target.url(),
-            self.id,
-            self.target.unlock_command(&self.id)
-        )
+    /// What an interrupted wait may leave behind.
+    fn leftover(&self, held: bool) -> Leftover {
+        match self.machine.acquire().left_open() {
+            Some(how) if !held => Leftover::MayAppear {
+                lock: self.target.url(),
+                id: self.id.0.clone(),
+                how: how.to_string(),
+                unlock: self.target.unlock_command(&self.id),
+            },
+            _ => Leftover::Nothing,
+        }
     }
 
     /// How long the credentials last, where that is known. An end that has passed is not theirs:

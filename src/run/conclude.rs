@@ -1,10 +1,10 @@
 //! What is said and written at the end of a run, and its exit code.
 
 use super::shell::Shell;
-use super::{Context, RunReport};
+use super::{Context, RunEnd, RunReport};
 use crate::error::Error;
 use crate::exit_code::{self, RunRules};
-use crate::job::LockedJob;
+use crate::job::{JobKind, LockedJob};
 use crate::lock::Holder;
 use crate::report::{Notice, Outcome, Summary};
 use crate::target::LockTarget;
@@ -17,25 +17,28 @@ pub(super) fn conclude(
 ) -> u8 {
     let rules =
         RunRules { lost_is_fatal: context.lost_is_fatal, two_is_success: job.two_is_success };
-    let code = match (&report.error, report.child) {
-        (Some(error), _) => exit_code::of_error(error),
-        (None, Some(_)) if report.lost => exit_code::LOST,
-        (None, Some(child)) => exit_code::of_run(child, &report.releases, rules),
-        (None, None) => exit_code::BUG,
+    let code = match &report.end {
+        RunEnd::Failed(error) => exit_code::of_error(error),
+        RunEnd::Child(child) if child.lost => exit_code::LOST,
+        RunEnd::Child(child) => exit_code::of_run(child.status, &report.releases, rules),
+        RunEnd::Panicked => exit_code::BUG,
     };
-    if let Some(error) = &report.error {
-        shell.say(Notice::Error { message: error.to_string(), hint: error.hint(), code });
-    }
-    if report.panicked {
-        let message = "a bug in tfwrap ended the run; a child that was started was ended first";
-        shell.say(Notice::Error {
-            message: message.to_owned(),
-            hint: Error::Internal(String::new()).hint(),
-            code,
-        });
-    }
-    if report.child.is_some_and(|child| exit_code::of_child(child) == 1) {
-        hint_at_failure(shell, job, report);
+    match &report.end {
+        RunEnd::Failed(error) => {
+            shell.say(Notice::Error { message: error.to_string(), hint: error.hint(), code });
+        }
+        RunEnd::Panicked => {
+            let message = "a bug in tfwrap ended the run; a child that was started was ended first";
+            shell.say(Notice::Error {
+                message: message.to_owned(),
+                hint: Error::Internal(String::new()).hint(),
+                code,
+            });
+        }
+        RunEnd::Child(child) if exit_code::of_child(child.status) == 1 => {
+            hint_at_failure(shell, job, report);
+        }
+        RunEnd::Child(_) => {}
     }
     let summary = summary(job, report, code);
     if let Some(files) = &context.files {
@@ -49,7 +52,7 @@ pub(super) fn conclude(
 
 /// What the user may have met, where Terraform's own message does not know of us.
 fn hint_at_failure(shell: &Shell, job: &LockedJob, report: &RunReport) {
-    if job.saved_plan.is_some() && report.contended {
+    if job.kind.saved_plan().is_some() && report.contended {
         shell.say(Notice::Warning {
             message: "the lock was waited for after the plan was made: if Terraform says that the \
                       saved plan is stale, another run changed the state meanwhile"
@@ -57,7 +60,7 @@ fn hint_at_failure(shell: &Shell, job: &LockedJob, report: &RunReport) {
             hint: Some("plan again, or hold the lock over both: `tfwrap run -- sh -c 'terraform plan -out=p && terraform apply p'`".to_owned()),
         });
     }
-    if let Some(path) = &job.by_path {
+    if let JobKind::Command { by_path: Some(path), .. } = &job.kind {
         shell.say(Notice::Warning {
             message: format!(
                 "if Terraform says that it cannot acquire the state lock with our ID: the command \
@@ -69,15 +72,15 @@ fn hint_at_failure(shell: &Shell, job: &LockedJob, report: &RunReport) {
 }
 
 fn summary(job: &LockedJob, report: &RunReport, code: u8) -> Summary {
-    let outcome = match (&report.error, report.child) {
-        (Some(Error::NotAcquired { .. }), _) => Outcome::TimedOut,
-        (Some(Error::Interrupted { .. }), _) => Outcome::Interrupted,
-        (Some(Error::NotFound { .. } | Error::NotExecutable { .. }), _) => Outcome::Failure,
-        (Some(_), _) | (None, None) => Outcome::Error,
-        (None, Some(_)) => match code {
+    let outcome = match &report.end {
+        RunEnd::Failed(Error::NotAcquired { .. }) => Outcome::TimedOut,
+        RunEnd::Failed(Error::Interrupted { .. }) => Outcome::Interrupted,
+        RunEnd::Failed(Error::NotFound { .. } | Error::NotExecutable { .. }) => Outcome::Failure,
+        RunEnd::Failed(_) | RunEnd::Panicked => Outcome::Error,
+        RunEnd::Child(child) => match code {
             exit_code::LOST => Outcome::Lost,
             exit_code::NOT_RELEASED => Outcome::NotReleased,
-            _ if report.stopped => Outcome::Interrupted,
+            _ if child.stopped => Outcome::Interrupted,
             0 => Outcome::Success,
             2 if job.two_is_success => Outcome::Success,
             _ => Outcome::Failure,

@@ -47,7 +47,7 @@ pub(super) async fn give_back(
 ) -> Result<(), Error> {
     acquired.inherited.clear();
     shell.guard.leave_all();
-    let dependents_in = job.around_command.then_some(context.state_dir.as_path());
+    let dependents_in = job.kind.is_around_commands().then_some(context.state_dir.as_path());
     let releases = release::all(shell, dependents_in, false).await;
     // What went wrong was said; the end of the run must know only of what may still be ours.
     let left = |outcome: &ReleaseOutcome| matches!(outcome, ReleaseOutcome::Unconfirmed(_));
@@ -104,7 +104,7 @@ impl<'a> Watch<'a> {
     /// From the child's start on. None where Terraform locks for itself, or the child is not
     /// Terraform: what `init` changes below a `run` is its business.
     pub(super) fn over(job: &'a LockedJob, context: &'a Context) -> Option<Self> {
-        let is_direct = !job.around_command && job.native.is_none();
+        let is_direct = !job.kind.is_around_commands() && job.native.is_none();
         is_direct.then(|| Self {
             planner: &context.planner,
             basis: &job.basis,

@@ -4,7 +4,7 @@
 //! Its rules: `docs/protocol.md#t7-hold-and-release`.
 
 use std::panic::AssertUnwindSafe;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -119,7 +119,7 @@ fn handed(shell: &Shell, job: &LockedJob, context: &Context, acquired: &Acquired
     env.extend(
         others.map(|(name, value)| (name.to_string(), value.to_string_lossy().into_owned())),
     );
-    Handed { env, path: job.shim.clone().unwrap_or_default(), locks }
+    Handed { env, path: job.kind.shim().map(Path::to_owned).unwrap_or_default(), locks }
 }
 
 /// The holds that a `release` in our environment ends: us, and those beside us, which have locks of

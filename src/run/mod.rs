@@ -30,12 +30,13 @@ use fresh::Watch;
 use futures_util::FutureExt;
 pub(crate) use shell::Shell;
 use shell::{Happening, Kept};
+use supervise::ChildEnd;
 pub(crate) use supervise::of_spawn;
 use workspace::Ready;
 
 use crate::clock::{uptime, wall};
 use crate::env::Env;
-use crate::error::Error;
+use crate::error::{Error, Leftover};
 use crate::held::{self, Held};
 use crate::job::{ChildCommand, LockedJob};
 use crate::lock::keeper::News;
@@ -45,7 +46,7 @@ use crate::report::Notice;
 use crate::report::github::Files;
 use crate::start::Planner;
 use crate::store::StateObject;
-use crate::supervise::{ChildStatus, Policy, StopSignal, TerminalUse};
+use crate::supervise::{Policy, StopSignal, TerminalUse};
 
 /// How often the wait may begin anew because what was resolved before it is no longer so.
 const RESTARTS: u32 = 3;
@@ -68,23 +69,40 @@ pub(crate) struct Context {
 }
 
 /// How a run ended.
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about the run")]
+enum RunEnd {
+    /// With its child.
+    Child(ChildEnd),
+    /// The child was not started, or could not be watched to its end.
+    Failed(Error),
+    /// By a bug of ours.
+    Panicked,
+}
+
+impl RunEnd {
+    /// Nothing is said of a run that went as it should.
+    fn is_worth_saying(&self) -> bool {
+        match self {
+            Self::Child(child) => child.stopped,
+            Self::Failed(_) | Self::Panicked => true,
+        }
+    }
+}
+
+/// What is said and written of a run that is over.
 struct RunReport {
-    child: Option<ChildStatus>,
-    error: Option<Error>,
+    end: RunEnd,
     releases: Vec<ReleaseOutcome>,
+    /// When the locks were asked for.
     asked: jiff::Timestamp,
+    /// How long they were waited for.
     waited: Duration,
+    /// How long they were held; zero where none was.
     held: Duration,
     /// The ID of the lock that was taken last.
     id: Option<String>,
     /// Who held it before.
     holder: Option<Holder>,
     contended: bool,
-    stopped: bool,
-    /// The lock was lost while the child ran, or its fence stopped the child.
-    lost: bool,
-    panicked: bool,
 }
 
 /// Runs the child under its locks and returns the exit code. Everything that was taken is given
@@ -96,62 +114,63 @@ pub(crate) async fn locked(shell: &mut Shell, mut job: LockedJob, context: &Cont
     let wait = Wait { give_up_at: started.plus(limit), limit };
     let mut acquired = Acquired::default();
     let acquiring = acquire_all(shell, &mut job, context, wait, &mut acquired);
-    let (failure, panicked) = match AssertUnwindSafe(acquiring).catch_unwind().await {
-        Ok(result) => (result.err(), false),
-        Err(_) => (None, true),
+    let acquiring = AssertUnwindSafe(acquiring).catch_unwind().await;
+    let (waited, since) = (uptime().since(started), uptime());
+    let id = shell.kept.last().map(|kept| kept.grant.id.0.clone());
+    let mut end = match acquiring {
+        Ok(Ok(())) => run_child(shell, &job, context, &acquired.inherited, wait).await,
+        Ok(Err(error)) => RunEnd::Failed(error),
+        Err(_) => RunEnd::Panicked,
     };
-    let Acquired { inherited, contended, holder, left } = acquired;
-    let mut report = RunReport {
-        child: None,
-        error: failure,
-        releases: left,
-        asked,
-        waited: uptime().since(started),
-        held: Duration::ZERO,
-        id: shell.kept.last().map(|kept| kept.grant.id.0.clone()),
-        holder,
-        contended,
-        stopped: false,
-        lost: false,
-        panicked,
-    };
-    let since = uptime();
-    if report.error.is_none() && !report.panicked {
-        announce(shell, context);
-        let child = child_command(shell, &job, &inherited, context, wait.give_up_at);
-        // The child's handle lives out here: after a panic it is still there to be ended.
-        let mut slot = None;
-        let watch = Watch::over(&job, context);
-        let ran = supervise::run(shell, &child, context, watch, &mut slot);
-        match AssertUnwindSafe(ran).catch_unwind().await {
-            Ok(Ok(ended)) => {
-                report.child = Some(ended.status);
-                report.stopped = ended.stopped;
-                report.lost = ended.lost;
-            }
-            Ok(Err(error)) => report.error = Some(error),
-            Err(_) => {
-                report.panicked = true;
-                if let Some(child) = &mut slot {
-                    supervise::last_resort(child).await;
-                }
-            }
-        }
-    }
     shell.abandon();
-    let dependents_in = job.around_command.then_some(context.state_dir.as_path());
-    let worth_saying = report.stopped || report.panicked || report.error.is_some();
-    report.releases.extend(release::all(shell, dependents_in, worth_saying).await);
-    if let Some(Error::Interrupted { leftover, .. }) = &mut report.error
-        && report.releases.iter().any(|it| matches!(it, ReleaseOutcome::Unconfirmed(_)))
+    let dependents_in = job.kind.is_around_commands().then_some(context.state_dir.as_path());
+    let mut releases = acquired.left;
+    releases.extend(release::all(shell, dependents_in, end.is_worth_saying()).await);
+    if let RunEnd::Failed(Error::Interrupted { leftover, .. }) = &mut end
+        && releases.iter().any(|it| matches!(it, ReleaseOutcome::Unconfirmed(_)))
     {
-        "; a lock is left behind, as said above".clone_into(leftover);
+        *leftover = Leftover::Lock;
     }
     for notice in shell.guard.finish() {
         shell.say(notice);
     }
-    report.held = report.id.as_ref().map_or(Duration::ZERO, |_| uptime().since(since));
+    let report = RunReport {
+        end,
+        releases,
+        asked,
+        waited,
+        held: id.as_ref().map_or(Duration::ZERO, |_| uptime().since(since)),
+        id,
+        holder: acquired.holder,
+        contended: acquired.contended,
+    };
     conclude::conclude(shell, &job, context, &report)
+}
+
+/// Starts the child under the locks and sees it to its end, whatever happens.
+async fn run_child(
+    shell: &mut Shell,
+    job: &LockedJob,
+    context: &Context,
+    inherited: &[LockId],
+    wait: Wait,
+) -> RunEnd {
+    announce(shell, context);
+    let child = child_command(shell, job, inherited, context, wait.give_up_at);
+    // The child's handle lives out here: after a panic it is still there to be ended.
+    let mut slot = None;
+    let watch = Watch::over(job, context);
+    let ran = supervise::run(shell, &child, context, watch, &mut slot);
+    match AssertUnwindSafe(ran).catch_unwind().await {
+        Ok(Ok(ended)) => RunEnd::Child(ended),
+        Ok(Err(error)) => RunEnd::Failed(error),
+        Err(_) => {
+            if let Some(child) = &mut slot {
+                supervise::last_resort(child).await;
+            }
+            RunEnd::Panicked
+        }
+    }
 }
 
 /// What is known after the locks were taken, besides the locks themselves ([`Shell::kept`]).
@@ -188,7 +207,7 @@ async fn acquire_all(
         beware_of_the_trap(shell, job, context, wait).await?;
         let mut waited_here = false;
         for target in &job.targets {
-            let (around, had) = (job.around_command, &acquired.inherited);
+            let (around, had) = (job.kind.is_around_commands(), &acquired.inherited);
             let id = inherit::inherit(shell, target, context, around, wait, had).await?;
             if let Some(id) = id {
                 acquired.inherited.push(id);
@@ -204,7 +223,7 @@ async fn acquire_all(
                 acquired.holder = Some(holder);
             }
             taken.result?;
-            if job.around_command {
+            if job.kind.is_around_commands() {
                 dependents::let_in(shell, &context.state_dir);
             }
             fail_point::panic_at("acquired");
@@ -289,12 +308,12 @@ fn lost(grant: &Grant) -> Error {
 }
 
 fn interrupted(signal: StopSignal) -> Error {
+    interrupted_leaving(signal, Leftover::Nothing)
+}
+
+fn interrupted_leaving(signal: StopSignal, leftover: Leftover) -> Error {
     let signal = signal.signal();
-    Error::Interrupted {
-        signal: signal as i32,
-        name: signal.as_str().to_owned(),
-        leftover: ", nothing is left behind".to_owned(),
-    }
+    Error::Interrupted { signal: signal as i32, name: signal.as_str().to_owned(), leftover }
 }
 
 /// Sleeps, but for signals.
@@ -332,7 +351,7 @@ fn child_command(
     for Kept { grant, .. } in &shell.kept {
         held.add(grant.target.url(), grant.id.clone());
     }
-    if !job.around_command {
+    if !job.kind.is_around_commands() {
         // A Terraform started by this Terraform (a provisioner) must not take our lock for leave
         // to write the same state beside it.
         let ours = shell.kept.iter().map(|kept| &kept.grant.id);

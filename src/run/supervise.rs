@@ -48,7 +48,7 @@ const CONFIRM_POLL: Duration = Duration::from_millis(100);
 const MOST_SAID: u64 = 64 * 1024;
 
 /// How a child ended.
-pub(super) struct Ended {
+pub(super) struct ChildEnd {
     pub(super) status: ChildStatus,
     /// Whether that was asked of it.
     pub(super) stopped: bool,
@@ -64,7 +64,7 @@ pub(super) async fn run(
     context: &Context,
     watch: Option<Watch<'_>>,
     slot: &mut Option<Child>,
-) -> Result<Ended, Error> {
+) -> Result<ChildEnd, Error> {
     confirm(shell).await?;
     fail_point::panic_at("before-spawn");
     let command = start::command(child, &context.env);
@@ -218,7 +218,7 @@ async fn drive(
     child: &mut Child,
     context: &Context,
     mut watch: Option<Watch<'_>>,
-) -> Result<Ended, Error> {
+) -> Result<ChildEnd, Error> {
     let mut machine = Supervisor::new(context.policy);
     let mut canary = Canary::default();
     let mut lost = false;
@@ -316,7 +316,7 @@ async fn drive(
                     lost = true;
                     shell.say(fresh::too_late(&change, true));
                 }
-                return Ok(Ended { status, stopped, lost });
+                return Ok(ChildEnd { status, stopped, lost });
             }
             resume |= matches!(action, Action::SuspendSelf | Action::SuspendJob(_));
         }

@@ -135,8 +135,8 @@ fn begin(
         dir: job.dir.clone(),
         began: LockInfo::format_created(wall()),
         operation: job.operation.clone(),
-        is_hold: job.is_hold(),
-        within: if job.is_hold() { held::holds(env) } else { Vec::new() },
+        is_hold: job.kind.is_hold(),
+        within: if job.kind.is_hold() { held::holds(env) } else { Vec::new() },
         orphan_grace: settings.orphan_grace.value,
     };
     let notices = {
