@@ -45,7 +45,6 @@ enum Fence {
 
 /// Keeps one lock.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about the tenure")]
 pub struct Keeper {
     tenure: Tenure,
     /// What is declared from the first beat on, up to the last: what the user asked for, or, where
@@ -71,8 +70,6 @@ pub struct Keeper {
     last_beat: bool,
     /// How long the credentials were good, when they are refused now.
     refused_after: Option<Duration>,
-    /// Whether the stored version must be found out before a beat can be sent.
-    version_unknown: bool,
 }
 
 impl Keeper {
@@ -94,7 +91,6 @@ impl Keeper {
             ends: None,
             last_beat: false,
             refused_after: None,
-            version_unknown: false,
             tenure,
         }
     }
@@ -111,8 +107,7 @@ impl Keeper {
     /// be found out first. The lease counts from when it was last renewed.
     #[must_use]
     pub fn adopt(tenure: Tenure, now: Uptime) -> Self {
-        let mut keeper = Self::beside(tenure, now);
-        keeper.version_unknown = true;
+        let mut keeper = Self::beside(Tenure { version: None, ..tenure }, now);
         keeper.state = State::Idle { next: now };
         keeper
     }
@@ -187,7 +182,7 @@ impl Keeper {
     /// The version under which our record is stored as far as we know, for the release.
     #[must_use]
     pub fn version(&self) -> Option<&RecordVersion> {
-        (!self.version_unknown).then_some(&self.tenure.version)
+        self.tenure.version.as_ref()
     }
 
     /// Whether the record is somebody else's, or gone.
@@ -231,12 +226,15 @@ impl Keeper {
         if let State::Idle { next } = self.state
             && (now >= next || paused)
         {
-            actions.push(if self.version_unknown { self.look() } else { self.beat(now) });
+            actions.push(match self.tenure.version.clone() {
+                Some(version) => self.beat(now, version),
+                None => self.look(),
+            });
         }
         actions
     }
 
-    fn beat(&mut self, now: Uptime) -> Action {
+    fn beat(&mut self, now: Uptime, over: RecordVersion) -> Action {
         // Never the same twice, also after a record that was damaged to the highest number.
         self.sent_beat = self.sent_beat.wrapping_add(1);
         self.state = State::Beating { sent: now };
@@ -245,7 +243,7 @@ impl Keeper {
         }
         let lease = Lease { term: self.term, beat: self.sent_beat };
         let record = Record { info: self.tenure.info.clone(), lease: Some(lease.to_text()) };
-        Action::Beat(record, self.tenure.version.clone())
+        Action::Beat(record, over)
     }
 
     fn beaten(
@@ -257,7 +255,7 @@ impl Keeper {
     ) {
         match reply {
             Ok(WriteReply::Applied(version)) => {
-                self.tenure.version = version;
+                self.tenure.version = Some(version);
                 self.tenure.answered = true;
                 self.hurried = false;
                 self.renewed = sent;
@@ -329,10 +327,10 @@ impl Keeper {
         match current {
             Some(stored) if stored.record.is_held_by(&self.tenure.id) => {
                 self.follow(&stored.record);
-                if std::mem::take(&mut self.version_unknown) {
+                if self.tenure.version.is_none() {
                     self.tenure.info = stored.record.info;
                 }
-                self.tenure.version = stored.version;
+                self.tenure.version = Some(stored.version);
                 // At once, but only once: a store may answer every read and no write.
                 let hurried = std::mem::replace(&mut self.hurried, true);
                 let next = if hurried { now.plus(RETRY) } else { now };

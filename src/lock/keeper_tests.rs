@@ -32,7 +32,7 @@ fn tenure(answered: bool) -> Tenure {
     Tenure {
         id: LockId("me".to_owned()),
         info: Some(r#"{"ID":"me"}"#.to_owned()),
-        version: version("v0"),
+        version: Some(version("v0")),
         lease: Lease { term: LeaseTerm::After(FIRST), beat: 0 },
         since: at(0),
         answered,

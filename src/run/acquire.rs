@@ -309,6 +309,7 @@ impl<'a> Attempt<'a> {
             let lease = Lease { beat: self.machine.last_beat(), ..lease };
             let (id, info) = (self.id.clone(), self.record.info.clone());
             let now = uptime();
+            let version = Some(version);
             let tenure = Tenure { id, info, version, lease, since, answered };
             let mut keeper = Keeper::new(tenure, term, now);
             if let Some(left) = self.credentials_left() {

@@ -225,15 +225,8 @@ async fn keep(
         return Ok(());
     }
     let lease = Lease { term: known.term(), beat: known.beat.wrapping_add(BEAT_STRIDE) };
-    let tenure = Tenure {
-        id,
-        info: None,
-        // Found out before anything is written.
-        version: RecordVersion(String::new()),
-        lease,
-        since: known.renewed(),
-        answered: true,
-    };
+    let tenure =
+        Tenure { id, info: None, version: None, lease, since: known.renewed(), answered: true };
     let keeper = Keeper::adopt(tenure, uptime());
     shell.keep(if entry.inherited {
         Kept::inherited(grant, keeper)

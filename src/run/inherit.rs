@@ -76,12 +76,12 @@ pub(super) async fn inherit(
         return Err(turn::refused(under, &why));
     }
     if let Some(lease) = stored.record.lease.as_deref().and_then(Lease::parse) {
-        let Stored { record, version } = stored;
+        let (record, version) = (stored.record, Some(stored.version));
         let grant = Grant {
             target: target.clone(),
             store,
             id: id.clone(),
-            version: Some(version.clone()),
+            version: version.clone(),
             since,
             left_open: None,
         };

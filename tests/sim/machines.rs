@@ -110,7 +110,7 @@ fn keep(schedule: &[u16], trouble: u64, strikes: Option<(usize, Blow)>) -> Resul
     let tenure = Tenure {
         id: LockId("us".to_owned()),
         info: register.as_ref().and_then(|it| it.record.info.clone()),
-        version: ours(0).version,
+        version: Some(ours(0).version),
         lease: Lease { term: LeaseTerm::After(TTL), beat: 0 },
         since: Uptime(now),
         answered: true,

@@ -159,7 +159,6 @@ pub enum Sight {
 
 /// Takes one lock.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about the attempt")]
 pub struct Acquire {
     id: LockId,
     jitter: Jitter,
@@ -186,7 +185,6 @@ pub struct Acquire {
     taken_over: Option<Record>,
     /// What a waiter before us saw, who left.
     handed_on: Option<HandedOn>,
-    contended: bool,
     last_try: bool,
     stopping: Option<Uptime>,
 }
@@ -212,7 +210,6 @@ impl Acquire {
             first_sent: None,
             taken_over: None,
             handed_on: None,
-            contended: false,
             last_try: false,
             stopping: None,
         }
@@ -243,7 +240,7 @@ impl Acquire {
     /// Whether anybody else was seen to hold the lock.
     #[must_use]
     pub fn contended(&self) -> bool {
-        self.contended
+        self.seen.is_some()
     }
 
     /// Who was seen to hold the lock last, if anybody.

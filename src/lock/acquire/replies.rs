@@ -189,7 +189,6 @@ impl Acquire {
 
     /// Takes note of somebody's record.
     pub(super) fn see(&mut self, now: Uptime, sent: Uptime, stored: Stored) {
-        self.contended = true;
         if let Some(seen) = self.seen.as_mut().filter(|seen| seen.version == stored.version) {
             seen.until = sent;
             return;

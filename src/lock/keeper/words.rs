@@ -62,10 +62,10 @@ pub enum News {
 pub struct Tenure {
     /// Our ID.
     pub id: LockId,
-    /// Terraform's part of the record, as written.
+    /// Terraform's part of the record, as written; found out with the version where that is none.
     pub info: Option<String>,
-    /// What is stored.
-    pub version: RecordVersion,
+    /// What is stored; `None` where it must be found out before anything is written.
+    pub version: Option<RecordVersion>,
     /// The lease that is stored.
     pub lease: Lease,
     /// Before the request was sent that took it.

@@ -51,7 +51,8 @@ impl Client {
         // The mutation: without a beat there is no answer to one.
         let answered = self.is_mute(moment.config);
         let id = self.id(moment);
-        let tenure = Tenure { id, info: record.info, version, lease, since: now, answered };
+        let tenure =
+            Tenure { id, info: record.info, version: Some(version), lease, since: now, answered };
         let (keeper, confirm_by) = (Keeper::beside(tenure, now), self.confirm_by(moment));
         self.phase = Phase::Held(Held { keeper, child: None, confirm_by, over: false });
         self.tell(moment);

@@ -64,7 +64,7 @@ impl Client {
         Self::mutate(moment.config, now, &mut won);
         let Won { version, since, answered } = won;
         let (id, info) = (self.id(moment), Some(self.info(moment)));
-        let tenure = Tenure { id, info, version, lease, since, answered };
+        let tenure = Tenure { id, info, version: Some(version), lease, since, answered };
         let keeper = Keeper::new(tenure, LeaseTerm::After(SHORTEST), now);
         let (over, confirm_by) = (end == End::Stopped, self.confirm_by(moment));
         self.phase = Phase::Held(Held { keeper, child: None, confirm_by, over });

@@ -203,7 +203,7 @@ impl Client {
         let tenure = Tenure {
             id: self.id(moment),
             info: None,
-            version: RecordVersion(String::new()),
+            version: None,
             lease: Lease { term, beat: beat + BEAT_STRIDE },
             since: if afresh { now } else { renewed },
             answered: true,
