@@ -1,16 +1,16 @@
 //! What is said and written at the end of a run, and its exit code.
 
-use super::shell::Shell;
+use super::event_loop::EventLoop;
 use super::{Context, RunEnd, RunReport};
 use crate::error::Error;
 use crate::exit_code::{self, RunRules};
 use crate::job::{JobKind, LockedJob};
 use crate::lock::Holder;
-use crate::report::{Notice, Outcome, Summary};
+use crate::report::{Notice, RunOutcome, Summary};
 use crate::target::LockTarget;
 
 pub(super) fn conclude(
-    shell: &Shell,
+    event_loop: &EventLoop,
     job: &LockedJob,
     context: &Context,
     report: &RunReport,
@@ -25,35 +25,35 @@ pub(super) fn conclude(
     };
     match &report.end {
         RunEnd::Failed(error) => {
-            shell.say(Notice::Error { message: error.to_string(), hint: error.hint(), code });
+            event_loop.say(Notice::Error { message: error.to_string(), hint: error.hint(), code });
         }
         RunEnd::Panicked => {
             let message = "a bug in tfwrap ended the run; a child that was started was ended first";
-            shell.say(Notice::Error {
+            event_loop.say(Notice::Error {
                 message: message.to_owned(),
                 hint: Error::Internal(String::new()).hint(),
                 code,
             });
         }
         RunEnd::Child(child) if exit_code::of_child(child.status) == 1 => {
-            hint_at_failure(shell, job, report);
+            hint_at_failure(event_loop, job, report);
         }
         RunEnd::Child(_) => {}
     }
     let summary = summary(job, report, code);
     if let Some(files) = &context.files {
         for error in files.write_end(&summary) {
-            shell.say(Notice::Warning { message: error.to_string(), hint: None });
+            event_loop.say(Notice::Warning { message: error.to_string(), hint: None });
         }
     }
-    shell.say(Notice::Finished(Box::new(summary)));
+    event_loop.say(Notice::Finished(Box::new(summary)));
     code
 }
 
 /// What the user may have met, where Terraform's own message does not know of us.
-fn hint_at_failure(shell: &Shell, job: &LockedJob, report: &RunReport) {
+fn hint_at_failure(event_loop: &EventLoop, job: &LockedJob, report: &RunReport) {
     if job.kind.saved_plan().is_some() && report.contended {
-        shell.say(Notice::Warning {
+        event_loop.say(Notice::Warning {
             message: "the lock was waited for after the plan was made: if Terraform says that the \
                       saved plan is stale, another run changed the state meanwhile"
                 .to_owned(),
@@ -61,7 +61,7 @@ fn hint_at_failure(shell: &Shell, job: &LockedJob, report: &RunReport) {
         });
     }
     if let JobKind::Command { by_path: Some(path), .. } = &job.kind {
-        shell.say(Notice::Warning {
+        event_loop.say(Notice::Warning {
             message: format!(
                 "if Terraform says that it cannot acquire the state lock with our ID: the command \
                  calls `{path}` by its path",
@@ -73,17 +73,17 @@ fn hint_at_failure(shell: &Shell, job: &LockedJob, report: &RunReport) {
 
 fn summary(job: &LockedJob, report: &RunReport, code: u8) -> Summary {
     let outcome = match &report.end {
-        RunEnd::Failed(Error::NotAcquired { .. }) => Outcome::TimedOut,
-        RunEnd::Failed(Error::Interrupted { .. }) => Outcome::Interrupted,
-        RunEnd::Failed(Error::NotFound { .. } | Error::NotExecutable { .. }) => Outcome::Failure,
-        RunEnd::Failed(_) | RunEnd::Panicked => Outcome::Error,
+        RunEnd::Failed(Error::NotAcquired { .. }) => RunOutcome::TimedOut,
+        RunEnd::Failed(Error::Interrupted { .. }) => RunOutcome::Interrupted,
+        RunEnd::Failed(Error::NotFound { .. } | Error::NotExecutable { .. }) => RunOutcome::Failure,
+        RunEnd::Failed(_) | RunEnd::Panicked => RunOutcome::Error,
         RunEnd::Child(child) => match code {
-            exit_code::LOST => Outcome::Lost,
-            exit_code::NOT_RELEASED => Outcome::NotReleased,
-            _ if child.stopped => Outcome::Interrupted,
-            0 => Outcome::Success,
-            2 if job.two_is_success => Outcome::Success,
-            _ => Outcome::Failure,
+            exit_code::LOST => RunOutcome::Lost,
+            exit_code::NOT_RELEASED => RunOutcome::NotReleased,
+            _ if child.stopped => RunOutcome::Interrupted,
+            0 => RunOutcome::Success,
+            2 if job.two_is_success => RunOutcome::Success,
+            _ => RunOutcome::Failure,
         },
     };
     let lock = job.targets.first().map(LockTarget::url).unwrap_or_default();

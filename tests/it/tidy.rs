@@ -5,6 +5,7 @@ mod files;
 mod forms;
 mod layers;
 mod links;
+mod names;
 
 use std::fs;
 use std::path::{Path, PathBuf};
