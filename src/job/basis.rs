@@ -22,6 +22,8 @@ pub struct Basis {
     workspace: Option<String>,
     /// Likewise.
     backend: Option<Backend>,
+    /// The directory of a local state.
+    state_dir: Option<FileId>,
     /// What `apply` was given, and its digest if it is a file.
     plan: Option<(PathBuf, Option<[u8; 32]>)>,
     /// The locks, and where those that are files really are.
@@ -46,10 +48,12 @@ impl Basis {
             Backend::Other(_) => false,
         });
         let located = |target: &LockTarget| (target.clone(), target.real_path());
+        let local = resolved.and_then(|resolved| local_state(&resolved.backend));
         Self {
             dir: Spot { path: real_path(&job.dir), id: FileId::of(&job.dir) },
             workspace: resolved.map(|resolved| resolved.workspace.name.clone()),
             backend: resolved.map(|resolved| resolved.backend.clone()),
+            state_dir: local.and_then(Path::parent).and_then(FileId::of),
             plan: job.kind.saved_plan().map(|plan| (plan.to_owned(), digest(plan))),
             locks: job.targets.iter().map(located).collect(),
             program: job.child.program.clone(),
@@ -78,9 +82,33 @@ impl Basis {
         (self.args != later.args).then(|| "the arguments for Terraform changed".to_owned())
     }
 
-    /// The same, of what Terraform itself reads once it runs.
+    /// The same, of what Terraform itself reads, once it runs: it goes on in its directory, whatever
+    /// that is called by now.
     #[must_use]
-    pub fn read_change_to(&self, later: &Self) -> Option<String> {
+    pub fn change_below_terraform(&self, later: &Self) -> Option<String> {
+        let is_same_dir = self.dir.id.is_some() && self.dir.id == later.dir.id;
+        if !is_same_dir || self.dir.path == later.dir.path {
+            return self.read_change_to(later);
+        }
+        let mut now = Self { dir: self.dir.clone(), ..later.clone() };
+        let states = [&self.backend, &later.backend].map(|it| it.as_ref().and_then(local_state));
+        if let [Some(before), Some(after)] = states
+            && before.file_name() == after.file_name()
+            && self.state_dir.is_some()
+            && self.state_dir == later.state_dir
+        {
+            now.backend.clone_from(&self.backend);
+        }
+        if let (Some((_, Some(before))), Some((_, Some(after)))) = (&self.plan, &later.plan)
+            && before == after
+        {
+            now.plan.clone_from(&self.plan);
+        }
+        self.read_change_to(&now)
+    }
+
+    /// What is different in what Terraform itself reads.
+    fn read_change_to(&self, later: &Self) -> Option<String> {
         let from_to = |what: &str, before: String, now: String| {
             Some(format!("{what} changed from `{before}` to `{now}`"))
         };
@@ -129,6 +157,13 @@ impl Basis {
             }
         }
         None
+    }
+}
+
+fn local_state(backend: &Backend) -> Option<&Path> {
+    match backend {
+        Backend::Local { state_path } => Some(state_path),
+        Backend::S3(_) | Backend::Other(_) => None,
     }
 }
 

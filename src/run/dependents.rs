@@ -22,7 +22,7 @@ use crate::report::Notice;
 use crate::report::shell_quote;
 use crate::state_dir;
 use crate::supervise::ProcessTree;
-use crate::supervise::guardian::{Head, Interrupts};
+use crate::supervise::guardian::{Head, Interrupts, inheriting};
 use crate::supervise::lent_descriptor;
 use crate::supervise::{HostScope, ProcessId, Sight};
 
@@ -232,39 +232,6 @@ pub(super) fn left_by_the_dead(dir: &Path, id: &LockId) -> Vec<ProcessTree> {
         .filter(|it| !it.runner.is_alive())
         .filter_map(|it| it.child.filter(|child| !ProcessTree::are_gone(child)))
         .collect()
-}
-
-/// The fence of a lock of ours, for what works under it and nobody looks after any more: its tfwrap
-/// and its guardian are both dead, so that no fence but this one ends it. It is interrupted, unless it
-/// was, or killed.
-pub(super) fn fence(dir: &Path, id: &LockId, kill: bool) {
-    let Some(here) = HostScope::here() else { return };
-    for (file, mut receipt) in inheriting(dir, std::slice::from_ref(id)) {
-        let is_kept =
-            receipt.runner.is_alive() || receipt.guardian.is_some_and(ProcessId::is_alive);
-        let is_ours_to_end = !is_kept && receipt.world.seen_from(&here) == Sight::Here;
-        let Some(child) = receipt.child.filter(|_| is_ours_to_end) else { continue };
-        if kill {
-            // What is refused here is ended by nobody.
-            drop(child.signal(Signal::SIGKILL));
-        } else if receipt.interrupts == Interrupts::None {
-            let mut note = |interrupts| {
-                receipt.interrupts = interrupts;
-                // A disk that is full keeps nobody from being told.
-                drop(file.write(&receipt));
-            };
-            note(Interrupts::Maybe);
-            drop(child.interrupt());
-            note(Interrupts::Sent);
-        }
-    }
-}
-
-fn inheriting(dir: &Path, ids: &[LockId]) -> impl Iterator<Item = (ReceiptFile, Receipt)> {
-    // Without the directory there are no receipts; with a broken one they say nothing.
-    let files = ReceiptFile::all_in(dir).unwrap_or_default().into_iter();
-    let receipts = files.filter_map(|file| file.read().ok().map(|receipt| (file, receipt)));
-    receipts.filter(|(_, receipt)| receipt.inherited().any(|entry| ids.contains(&entry.id)))
 }
 
 /// The run above us that was asked to end, whose script goes on with its next command.

@@ -14,7 +14,7 @@ use futures_util::future::BoxFuture;
 use super::acquire::Grant;
 use super::custody::Custody;
 use super::fail_point;
-use super::{dependents, messages, release};
+use super::{messages, release};
 use crate::backend::S3Backend;
 use crate::clock::uptime;
 use crate::lock::lease_keeper::{self, LeaseEvent, LeaseKeeper};
@@ -24,7 +24,7 @@ use crate::store::{
     AwsClients, Expect, Record, RecordVersion, Registers, RemoveReply, StateObject, StoreError,
     Stored, Timeouts, WriteReply, workspace_state,
 };
-use crate::supervise::guardian::{Heard, Interrupts};
+use crate::supervise::guardian::{Fence, Heard, Interrupts, fence_below};
 use crate::supervise::{Child, ChildEvent, Received, SignalKind, Signals, StopSignal};
 
 /// What is asked of a store.
@@ -283,7 +283,8 @@ impl EventLoop {
                 && let Some(file) = self.custody.file()
                 && let Some(dir) = file.path().parent()
             {
-                dependents::fence(dir, &kept.grant.id, *news == LeaseEvent::Kill);
+                let fence = if *news == LeaseEvent::Kill { Fence::Kill } else { Fence::Interrupt };
+                fence_below(dir, std::slice::from_ref(&kept.grant.id), fence);
             }
         }
         hear(&self.reporter, &mut self.news, (index, kept), said);

@@ -14,10 +14,12 @@
 //!
 //! Its rules: `docs/protocol.md#the-guardian`.
 
+mod below;
 mod message;
 mod orphaned;
 mod watch;
 
+pub use below::{Fence, fence_below, inheriting};
 pub use message::{Head, Interrupts, LentFile};
 pub use watch::watch;
 

@@ -373,3 +373,30 @@ fn what_the_command_itself_changes_is_no_change() {
         dir.path().join("terraform.tfstate.d/c/terraform.tfstate").exists()
     });
 }
+
+/// Terraform goes on in its directory, whatever that is called by now; and so does the lock.
+#[test]
+fn a_directory_that_is_renamed_under_terraform_disturbs_nothing() {
+    let gates = TempDir::new().expect("a directory");
+    for (what, renamed) in [("itself", "p/q"), ("parent", "p")] {
+        let top = TempDir::new().expect("a directory");
+        let made = local_backend_dir();
+        let dir = top.path().join("p/q");
+        fs::create_dir(top.path().join("p")).expect("a directory");
+        fs::rename(made.path(), &dir).expect("one file system");
+        let gate = Gate::new(gates.path(), what);
+        let ours = Running::start(&mut applying(tfwrap(&dir), &gate.command()));
+        gate.reached();
+        let renamed = top.path().join(renamed);
+        let now = renamed.with_file_name("elsewhere");
+        fs::rename(&renamed, &now).expect("one file system");
+        let dir = if what == "itself" { now } else { now.join("q") };
+        assert!(is_locked(&dir, "default"), "{what}");
+        gate.open();
+        let done = ours.finish().expect_code(0);
+        assert!(!done.stderr.contains("changed"), "{what}: {}", done.stderr);
+        assert_eq!(resources(&fs::read(dir.join("terraform.tfstate")).expect("a state")), 1);
+        assert!(!dir.join(".terraform.tfstate.lock.info").exists(), "{what}");
+        assert!(!is_locked(&dir, "default"), "{what}");
+    }
+}

@@ -18,6 +18,7 @@ use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::signal::Signal;
 use nix::unistd::getpid;
 
+use super::below::kill_below;
 use super::message::{Head, Interrupts, LentFile};
 use super::{NAME, TAKE_OVER};
 use crate::lock::Uptime;
@@ -119,6 +120,9 @@ impl Orphaned {
 
     /// Ends the child in the place of a worker, as that would. What the last one did counts.
     fn act(&mut self, now: Uptime) {
+        if self.head.kill_at.is_some_and(|at| now.0.as_millis() >= u128::from(at)) {
+            kill_below(self.head.receipt.as_deref());
+        }
         let Some(child) = self.head.child.filter(|child| !child.are_gone()) else { return };
         let mut ending = self.ending.take().unwrap_or_else(|| Ending::begin(self.known(now), now));
         let event = if child.are_others_only() { Event::OnlyRest } else { Event::Tick };

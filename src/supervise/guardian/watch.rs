@@ -13,6 +13,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recvmsg, send};
 
+use super::below::kill_below;
 use super::message::{CHILD, DONE, FENCED, FILE, Head, Interrupts, LONGEST, LentFile, STATE};
 use super::orphaned::Orphaned;
 use crate::lock::Uptime;
@@ -87,8 +88,12 @@ struct Watcher {
 
 impl Watcher {
     fn wait(&self) {
-        let armed = self.head.kill_at.is_some() && self.head.child.is_some() && !self.head.killed;
-        let timeout = if armed { PollTimeout::from(TICK_MS) } else { PollTimeout::NONE };
+        // Without a child there may be others that work below a lock of ours.
+        let timeout = if self.head.kill_at.is_some() {
+            PollTimeout::from(TICK_MS)
+        } else {
+            PollTimeout::NONE
+        };
         let mut ready = [
             PollFd::new(self.socket.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
@@ -149,17 +154,21 @@ impl Watcher {
         }
     }
 
-    /// Kills the child before anybody may take its lock over, however things stand with tfwrap.
+    /// Kills the child, and what nobody else would below a lock of ours, before anybody may take the
+    /// lock over, however things stand with tfwrap.
     fn fence(&mut self, clock: &impl Fn() -> Uptime) {
         let due = |at| clock().0.as_millis() >= u128::from(at);
-        if let (Some(child), Some(at), false) =
-            (&self.head.child, self.head.kill_at, self.head.killed)
-            && due(at)
+        if !self.head.kill_at.is_some_and(due) {
+            return;
+        }
+        if let (Some(child), false) = (&self.head.child, self.head.killed)
             && child.signal(Signal::SIGKILL).is_ok()
         {
             self.head.killed = true;
             self.say(&[FENCED]);
         }
+        // Again while it is due: somebody may have come in since, and have died.
+        kill_below(self.head.receipt.as_deref());
     }
 
     /// From here on the run is this process' own.

@@ -129,29 +129,44 @@ fn a_killed_commands_terraform_is_gone_before_anybody_takes_the_lock_above_it_ov
     });
 }
 
-/// Its tfwrap and its guardian are dead, and the store cannot be reached: the keeper ends what they
-/// left before anybody takes its lock over. The control: without a keeper somebody does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Holder {
+    Lives,
+    /// Only its guardian does anything.
+    StandsStill,
+    /// With its guardian: the negative control.
+    Dead,
+}
+
+/// Its tfwrap and its guardian are dead, and the store cannot be reached: the holder or its guardian
+/// ends what they left before anybody takes the lock over.
 #[test]
-fn a_keeper_ends_what_nobody_else_would_before_its_lock_is_taken_over() {
-    side_by_side(&[true, false], |is_kept| {
+fn a_holder_ends_what_nobody_else_would_before_its_lock_is_taken_over() {
+    side_by_side(&[Holder::Lives, Holder::StandsStill, Holder::Dead], |holder| {
         let At { lock, proxy, scene, hold, apply, child, id, mut next } =
-            at_work(&format!("fence-{is_kept}"));
+            at_work(&format!("fence-{holder:?}"));
         kill_with_its_guardian(apply.pid(), guardian_of_command(&scene));
-        if !is_kept {
-            kill_with_its_guardian(hold.keeper, hold.guardian);
+        match holder {
+            Holder::Lives => {}
+            Holder::StandsStill => kill(hold.keeper, Signal::SIGSTOP).expect("it is there"),
+            Holder::Dead => kill_with_its_guardian(hold.keeper, hold.guardian),
         }
         proxy.plan([Rule::all(Fault::Hold)]);
         wait_until("another holder", || {
             let is_another = block_on(lock.id()) != id;
             (is_another || is_gone(child)).then_some(())
         });
-        assert_eq!(is_gone(child), is_kept, "who was first");
-        if !is_kept {
+        assert_eq!(is_gone(child), holder != Holder::Dead, "who was first: {holder:?}");
+        if holder == Holder::Dead {
             kill(child, Signal::SIGKILL).expect("it is there");
         }
         assert_eq!(next.bare_code(), Some(0), "{}", next.stderr());
         drop(apply.finish());
-        assert_eq!(scene.count("SIGINT"), usize::from(is_kept), "{:?}", scene.log());
+        let interrupts = usize::from(holder == Holder::Lives);
+        assert_eq!(scene.count("SIGINT"), interrupts, "{holder:?}: {:?}", scene.log());
+        if holder == Holder::StandsStill {
+            kill(hold.keeper, Signal::SIGCONT).expect("it is there");
+        }
     });
 }
 
