@@ -30,7 +30,7 @@ use crate::lock::{Holder, LockId, Uptime};
 use crate::receipt::{Entry, Receipt};
 use crate::report::Notice;
 use crate::store::{HeldFile, LocalState, RecordVersion, Registers as _, Stored};
-use crate::supervise::guardian::{Head, LentFile};
+use crate::supervise::guardian::Head;
 use crate::supervise::lent_descriptor;
 use crate::target::{LockTarget, StoreSpec};
 
@@ -220,7 +220,10 @@ async fn keep(
         let lent = head.files.iter().find(|file| file.id == id.0 && !file.door);
         // Without its descriptor the kernel has ended this lock with its holder.
         let Some(lent) = lent else { return Ok(()) };
-        let (store, version) = inherit(path, &id, lent).await.map_err(failed)?;
+        let descriptor = HeldFile { fd: lent_descriptor(lent.fd), created: lent.created.clone() };
+        let (descriptor, path) = descriptor.follow(path);
+        let (store, version) = inherit(&path, &id, descriptor).await.map_err(failed)?;
+        grant.target = LockTarget::of_state_file(&path);
         (grant.store, grant.version) = (std::sync::Arc::new(store), Some(version));
         event_loop.keep(Kept::new(grant, None));
         return Ok(());
@@ -241,12 +244,11 @@ async fn keep(
 async fn inherit(
     path: &Path,
     id: &LockId,
-    lent: &LentFile,
+    held: HeldFile,
 ) -> Result<(LocalState, RecordVersion), crate::store::StoreError> {
     let state = LocalState::new(path)?;
     let record = state.read(&state.key()).await?.map(|stored| stored.record);
     let record = record.filter(|record| record.is_held_by(id)).unwrap_or_default();
-    let held = HeldFile { fd: lent_descriptor(lent.fd), created: lent.created.clone() };
     let state = LocalState::inherit(path, held, record)?;
     let stored = state.read(&state.key()).await?;
     let version = stored.map_or(RecordVersion(String::new()), |stored| stored.version);

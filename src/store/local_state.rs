@@ -15,7 +15,7 @@ mod files;
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -43,6 +43,28 @@ pub struct HeldFile {
     /// What came into being with the lock: the state file, or the first directory that was made for
     /// it. It then goes with it if it is still empty.
     pub created: Option<PathBuf>,
+}
+
+impl HeldFile {
+    /// Where the state is by now that was locked by this name: elsewhere, if a directory above it was
+    /// renamed meanwhile.
+    #[must_use]
+    pub fn follow(self, state_path: &Path) -> (Self, PathBuf) {
+        let file = File::from(self.fd);
+        let moved = Files::beside(state_path.to_owned()).ok().and_then(|files| {
+            let is_there = files.is_current(&file).unwrap_or(true);
+            (!is_there).then(|| files.moved_to(&file)).flatten()
+        });
+        let fd = file.into();
+        match moved {
+            None => (Self { fd, created: self.created }, state_path.to_owned()),
+            Some(moved) => {
+                let created = self.created.filter(|made| made == state_path);
+                let created = created.map(|_| moved.state.clone());
+                (Self { fd, created }, moved.state)
+            }
+        }
+    }
 }
 
 impl LocalState {

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use nix::sys::signal::Signal;
 use tempfile::TempDir;
 use tfwrap::store::{Expect, LocalState, Record, RecordVersion, Registers as _, WriteReply};
 
@@ -399,4 +400,29 @@ fn a_directory_that_is_renamed_under_terraform_disturbs_nothing() {
         assert!(!dir.join(".terraform.tfstate.lock.info").exists(), "{what}");
         assert!(!is_locked(&dir, "default"), "{what}");
     }
+}
+
+/// Nor does it confuse who takes over for a killed tfwrap.
+#[test]
+fn what_a_killed_run_left_in_a_renamed_directory_is_cleared() {
+    let (top, made) = (TempDir::new().expect("a directory"), local_backend_dir());
+    let [before, dir, states] = ["before", "after", "states"].map(|name| top.path().join(name));
+    fs::rename(made.path(), &before).expect("one file system");
+    let gate = Gate::new(top.path(), "ours");
+    let mut ours = applying(tfwrap(&before), &gate.command());
+    let ours = Running::start(ours.env("TFWRAP_STATE_DIR", &states));
+    gate.reached();
+    fs::rename(&before, &dir).expect("one file system");
+    ours.signal(Signal::SIGKILL);
+    assert!(is_locked(&dir, "default"));
+    gate.open();
+    drop(ours.finish());
+    let said = || {
+        let files = fs::read_dir(&states).expect("a directory").flatten();
+        files.filter_map(|file| fs::read_to_string(file.path()).ok()).collect::<String>()
+    };
+    eventually("the lock is released", || !is_locked(&dir, "default"));
+    assert!(!said().contains("lost"), "{}", said());
+    assert!(!dir.join(".terraform.tfstate.lock.info").exists());
+    assert!(!before.exists());
 }

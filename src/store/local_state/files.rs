@@ -220,7 +220,7 @@ impl Files {
 impl Files {
     /// Where our state and what lies beside it are by now, if a directory above them was renamed: by the
     /// kernel's own word, and still under the same name. We have its lock there, too.
-    fn moved_to(&self, file: &File) -> Option<Self> {
+    pub(super) fn moved_to(&self, file: &File) -> Option<Self> {
         let path = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()?;
         let moved = Self::beside(path).ok()?;
         let is_ours = moved.state.file_name() == self.state.file_name();
