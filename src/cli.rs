@@ -109,7 +109,7 @@ lock lost, 77 access denied, 78 configuration, 126 and 127 command not executabl
 
 /// The words after the options.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Words {
+pub enum CliCommand {
     /// Terraform's command line, `-chdir=` included.
     Terraform(Vec<OsString>),
     /// `run -- …`: a command to hold the lock around; never empty.
@@ -132,7 +132,7 @@ pub struct CommandLine {
     /// Our part.
     pub options: Options,
     /// The rest.
-    pub words: Words,
+    pub words: CliCommand,
 }
 
 /// Takes the arguments apart; `args` starts with the program's name.
@@ -146,7 +146,7 @@ pub fn parse(args: &[OsString]) -> Result<CommandLine, clap::Error> {
     if is_terraforms_name(program) {
         return Ok(CommandLine {
             options: Options::default(),
-            words: Words::Terraform(args.to_vec()),
+            words: CliCommand::Terraform(args.to_vec()),
         });
     }
     let mut command = Options::command();
@@ -201,7 +201,7 @@ fn split<'a>(command: &clap::Command, args: &'a [OsString]) -> Split<'a> {
     Split { ours: &args[..at], rest: &args[at..], literal: false }
 }
 
-fn words(command: &mut clap::Command, split: &Split<'_>) -> Result<Words, clap::Error> {
+fn words(command: &mut clap::Command, split: &Split<'_>) -> Result<CliCommand, clap::Error> {
     use clap::error::ErrorKind::{InvalidSubcommand, MissingSubcommand};
     let Some((first, rest)) = split.rest.split_first() else {
         return Err(command.error(MissingSubcommand, "a command is missing"));
@@ -209,27 +209,30 @@ fn words(command: &mut clap::Command, split: &Split<'_>) -> Result<Words, clap::
     match first.to_str() {
         Some("run") if !split.literal => {}
         Some("status") if !split.literal => {
-            return StatusArgs::try_parse_from(split.rest).map(Words::Status);
+            return StatusArgs::try_parse_from(split.rest).map(CliCommand::Status);
         }
         Some("unlock") if !split.literal => {
-            return UnlockArgs::try_parse_from(split.rest).map(Words::Unlock);
+            return UnlockArgs::try_parse_from(split.rest).map(CliCommand::Unlock);
         }
         Some("recover") if !split.literal => {
-            return RecoverArgs::try_parse_from(split.rest).map(Words::Recover);
+            return RecoverArgs::try_parse_from(split.rest).map(CliCommand::Recover);
         }
         Some("hold") if !split.literal => {
-            return HoldArgs::try_parse_from(split.rest).map(Words::Hold);
+            return HoldArgs::try_parse_from(split.rest).map(CliCommand::Hold);
         }
         Some("release") if !split.literal => {
-            return ReleaseArgs::try_parse_from(split.rest).map(Words::Release);
+            return ReleaseArgs::try_parse_from(split.rest).map(CliCommand::Release);
         }
-        _ => return Ok(Words::Terraform(split.rest.to_vec())),
+        _ => return Ok(CliCommand::Terraform(split.rest.to_vec())),
     }
     match rest.split_first() {
         Some((word, _)) if word == "--help" || word == "-h" || word == "-help" => {
-            RunArgs::try_parse_from(["tfwrap run", "--help"]).map(|_| Words::Run(rest.to_vec()))
+            RunArgs::try_parse_from(["tfwrap run", "--help"])
+                .map(|_| CliCommand::Run(rest.to_vec()))
         }
-        Some((word, rest)) if word == "--" && !rest.is_empty() => Ok(Words::Run(rest.to_vec())),
+        Some((word, rest)) if word == "--" && !rest.is_empty() => {
+            Ok(CliCommand::Run(rest.to_vec()))
+        }
         Some((word, _)) if word != "--" && word.to_string_lossy().starts_with('-') => Err(command
             .error(
                 InvalidSubcommand,
@@ -238,7 +241,7 @@ fn words(command: &mut clap::Command, split: &Split<'_>) -> Result<Words, clap::
                     word.to_string_lossy()
                 ),
             )),
-        Some((word, _)) if word != "--" => Ok(Words::Run(rest.to_vec())),
+        Some((word, _)) if word != "--" => Ok(CliCommand::Run(rest.to_vec())),
         _ => {
             Err(command.error(MissingSubcommand, "`run` needs a command: `tfwrap run -- COMMAND`"))
         }
@@ -253,8 +256,8 @@ mod tests {
         parse(&args.iter().map(OsString::from).collect::<Vec<_>>())
     }
 
-    fn terraform(words: &[&str]) -> Words {
-        Words::Terraform(words.iter().map(OsString::from).collect())
+    fn terraform(words: &[&str]) -> CliCommand {
+        CliCommand::Terraform(words.iter().map(OsString::from).collect())
     }
 
     #[test]
@@ -285,7 +288,7 @@ mod tests {
     fn run_takes_a_command_with_or_without_a_double_dash() {
         for args in [&["tfwrap", "run", "--", "make", "-k"][..], &["tfwrap", "run", "make", "-k"]] {
             let words = parse_words(args).unwrap().words;
-            assert_eq!(words, Words::Run(vec!["make".into(), "-k".into()]));
+            assert_eq!(words, CliCommand::Run(vec!["make".into(), "-k".into()]));
         }
         for args in
             [&["tfwrap", "run"][..], &["tfwrap", "run", "--"], &["tfwrap", "run", "-x", "y"]]
@@ -300,10 +303,13 @@ mod tests {
         let watch = StatusArgs { format: Format::Json, watch: true };
         assert_eq!(
             words(&["tfwrap", "-q", "status", "--watch", "--format=json"]),
-            Words::Status(watch)
+            CliCommand::Status(watch)
         );
         let unlock = UnlockArgs { id: "1-2".to_owned(), yes: true, force: true };
-        assert_eq!(words(&["tfwrap", "unlock", "--yes", "1-2", "--force"]), Words::Unlock(unlock));
+        assert_eq!(
+            words(&["tfwrap", "unlock", "--yes", "1-2", "--force"]),
+            CliCommand::Unlock(unlock)
+        );
         assert_eq!(words(&["tfwrap", "--", "status"]), terraform(&["status"]));
         assert_eq!(words(&["/x/tofu", "unlock", "1"]), terraform(&["unlock", "1"]));
         for args in [

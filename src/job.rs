@@ -4,12 +4,12 @@
 mod around;
 mod backend_lock;
 mod basis;
+mod bootstrap;
 mod by_path;
 mod handed_down;
 mod handed_over;
 mod locks;
 mod reading;
-mod trap;
 
 use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
@@ -19,7 +19,7 @@ use std::time::Duration;
 use sha2::{Digest as _, Sha256};
 
 use crate::backend::{Backend, Request, Resolved};
-use crate::cli::{HoldArgs, RecoverArgs, ReleaseArgs, StatusArgs, UnlockArgs, Words};
+use crate::cli::{CliCommand, HoldArgs, RecoverArgs, ReleaseArgs, StatusArgs, UnlockArgs};
 use crate::env::Env;
 use crate::error::Error;
 use crate::program::{self, FileId};
@@ -30,12 +30,12 @@ pub use around::nothing_to_hold;
 use around::{of_hold, of_run};
 use backend_lock::{BackendLock, lock_of};
 pub use basis::Basis;
+pub use bootstrap::WorkspaceBootstrap;
+use bootstrap::{create_workspace, create_workspace_in};
 use handed_over::hand_over;
-pub use locks::Found;
+pub use locks::FoundLocks;
 use locks::{further_locks, in_order, resolve};
 use reading::{has_directory, read, terraforms_dir};
-pub use trap::Trap;
-use trap::{create_workspace, create_workspace_in};
 
 /// Where a run happens.
 #[derive(Debug)]
@@ -85,15 +85,15 @@ pub enum Job {
     /// Run a child under locks.
     Locked(Box<LockedJob>),
     /// Say who holds these locks.
-    Status(StatusArgs, Found),
+    Status(StatusArgs, FoundLocks),
     /// Remove one of these locks.
-    Unlock(UnlockArgs, Found),
+    Unlock(UnlockArgs, FoundLocks),
     /// Give back what dead runs left.
     Recover(RecoverArgs),
     /// Take the locks and leave a keeper behind.
     Hold(Box<LockedJob>, HoldArgs),
     /// End a hold.
-    Release(ReleaseArgs, Found),
+    Release(ReleaseArgs, FoundLocks),
 }
 
 /// A child and the locks it runs under.
@@ -110,7 +110,7 @@ pub struct LockedJob {
     /// How long to wait for all locks together.
     pub lock_timeout: Sourced<Duration>,
     /// The workspace trap, where it can snap.
-    pub trap: Option<Trap>,
+    pub bootstrap: Option<WorkspaceBootstrap>,
     /// Things to say before the start.
     pub notes: Vec<String>,
     /// Things to say with `-v`.
@@ -144,15 +144,15 @@ impl LockedJob {
 ///
 /// # Errors
 /// Everything that can be known to be wrong without asking anybody.
-pub fn plan(words: &Words, settings: &Settings, place: &Place<'_>) -> Result<Job, Error> {
+pub fn plan(words: &CliCommand, settings: &Settings, place: &Place<'_>) -> Result<Job, Error> {
     match words {
-        Words::Terraform(args) => of_terraform(args, settings, place),
-        Words::Run(command) => of_run(command, settings, place),
-        Words::Status(args) => Ok(Job::Status(*args, locks::find(settings, place)?)),
-        Words::Unlock(args) => Ok(Job::Unlock(args.clone(), locks::find(settings, place)?)),
-        Words::Recover(args) => Ok(Job::Recover(args.clone())),
-        Words::Release(args) => Ok(Job::Release(args.clone(), locks::if_any(settings, place))),
-        Words::Hold(args) => Ok(Job::Hold(of_hold(settings, place)?, *args)),
+        CliCommand::Terraform(args) => of_terraform(args, settings, place),
+        CliCommand::Run(command) => of_run(command, settings, place),
+        CliCommand::Status(args) => Ok(Job::Status(*args, locks::find(settings, place)?)),
+        CliCommand::Unlock(args) => Ok(Job::Unlock(args.clone(), locks::find(settings, place)?)),
+        CliCommand::Recover(args) => Ok(Job::Recover(args.clone())),
+        CliCommand::Release(args) => Ok(Job::Release(args.clone(), locks::if_any(settings, place))),
+        CliCommand::Hold(args) => Ok(Job::Hold(of_hold(settings, place)?, *args)),
     }
 }
 
@@ -206,7 +206,7 @@ fn of_terraform(args: &[OsString], settings: &Settings, place: &Place<'_>) -> Re
         child: child(args.to_vec()),
         operation: command.operation().unwrap_or(&name).to_owned(),
         lock_timeout: timeout,
-        trap: None,
+        bootstrap: None,
         notes: Vec::new(),
         details: Vec::new(),
         saved_plan: request.plan_file.as_ref().map(|file| dir.join(file)),
@@ -235,11 +235,11 @@ fn of_terraform(args: &[OsString], settings: &Settings, place: &Place<'_>) -> Re
                 && !backend.is_default_workspace()
                 && request.workspace_override.is_none()
             {
-                job.trap = Some(Trap {
+                job.bootstrap = Some(WorkspaceBootstrap {
                     backend: (**backend).clone(),
                     create: create_workspace(&program, &backend.workspace, &invocation),
-                    probe: Some(trap::probe(&program, args)),
-                    is_refused: trap::has_unusable_variables(&invocation, &dir),
+                    probe: Some(bootstrap::probe(&program, args)),
+                    is_refused: bootstrap::has_unusable_variables(&invocation, &dir),
                     native: Some(invocation),
                     // The plan's backend need not be the one that `state pull` would use.
                     cannot_create: job.saved_plan.is_some().then_some(

@@ -13,9 +13,9 @@
 //! | what there is to do | [`job`], [`terraform`] (its command line), [`backend`] (its state), [`program`] |
 //! | the lock | [`lock`] (the machines), [`target`], [`store`] (one file per store) |
 //! | the child, the guardian | [`supervise`] |
-//! | what a killed run leaves | [`receipt`], `run::guard` (written), `run::adopt` (ended) |
-//! | `status`, `unlock`, `recover`, `hold`, `release` | `command` |
-//! | the loop | `run`, `start` |
+//! | what a killed run leaves | [`receipt`], `run::custody` (written), `run::orphan` (ended) |
+//! | `status`, `unlock`, `recover`, `hold`, `release` | `subcommand` |
+//! | the loop | `run`, `app` |
 //! | what is said | [`report`], [`ci`], [`error`], [`exit_code`] |
 //! | `run` and nesting | [`held`], [`shim`], [`state_dir`] |
 //!
@@ -25,7 +25,7 @@
 //!
 //! `docs/protocol.md#invariants`, and:
 //!
-//! - Only `run`, `start` and `command` read the clock ([`clock`]), and what stamps messages; only
+//! - Only `run`, `app` and `subcommand` read the clock ([`clock`]), and what stamps messages; only
 //!   [`store`] knows AWS; only [`supervise`] makes processes.
 //! - Nothing between acquire and release returns early.
 //! - The child is gone before the release, whoever gives the lock back.
@@ -35,11 +35,11 @@
 //! - The reporter never blocks.
 //! - An unknown write is read back.
 
+mod app;
 pub mod backend;
 pub mod ci;
 pub mod cli;
 pub mod clock;
-mod command;
 pub mod duration;
 pub mod env;
 pub mod error;
@@ -55,9 +55,9 @@ pub mod report;
 mod run;
 pub mod settings;
 pub mod shim;
-mod start;
 pub mod state_dir;
 pub mod store;
+mod subcommand;
 pub mod supervise;
 pub mod target;
 pub mod terraform;
@@ -67,7 +67,7 @@ pub mod terraform;
 pub fn main() -> std::process::ExitCode {
     let args: Vec<_> = std::env::args_os().collect();
     // What holds a lock has a border of its own inside of this, where it is given back.
-    let code = std::panic::catch_unwind(|| start::start(&args, &env::Env::of_process()));
+    let code = std::panic::catch_unwind(|| app::start(&args, &env::Env::of_process()));
     std::process::ExitCode::from(code.unwrap_or(exit_code::BUG))
 }
 

@@ -29,7 +29,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::lock::LockId;
 use crate::supervise::guardian::Interrupts;
-use crate::supervise::{Orphans, ProcessId, World};
+use crate::supervise::{HostScope, ProcessId, ProcessTree};
 use crate::target::LockTarget;
 
 /// The form that this program writes, and the only one that it reads.
@@ -54,7 +54,7 @@ const SUFFIX: &str = ".json";
 pub struct Receipt {
     format: u32,
     /// Where its processes can be seen.
-    pub world: World,
+    pub world: HostScope,
     /// A value that only processes of the same CI job have: hashed, since some of them are keys.
     pub job: Option<String>,
     /// The directory whose backend it is, from where what is secret is read anew.
@@ -69,7 +69,7 @@ pub struct Receipt {
     /// What ends the run when that is killed.
     pub guardian: Option<ProcessId>,
     /// What runs under the locks.
-    pub child: Option<Orphans>,
+    pub child: Option<ProcessTree>,
     /// Whether something is about to be started that is not in `child` yet: then that there is
     /// none there proves nothing.
     #[serde(default)]
@@ -149,7 +149,7 @@ impl Receipt {
         let Beginning { job, dir, began, operation, is_hold, within, orphan_grace } = beginning;
         Some(Self {
             format: FORMAT,
-            world: World::here()?,
+            world: HostScope::here()?,
             job: job.as_deref().map(job_hash),
             dir,
             began,

@@ -57,7 +57,7 @@ impl std::fmt::Debug for Proxy {
 
 /// How a request goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Way<'a> {
+pub(crate) enum Route<'a> {
     Direct,
     Through(&'a Proxy),
     /// `HTTP_PROXY` below a CGI server may come from a request header: Go refuses it.
@@ -87,19 +87,19 @@ impl Proxies {
     }
 
     /// How a request to this URL goes.
-    pub(crate) fn way(&self, url: &str) -> Way<'_> {
-        let Some(target) = parse(url) else { return Way::Direct };
+    pub(crate) fn way(&self, url: &str) -> Route<'_> {
+        let Some(target) = parse(url) else { return Route::Direct };
         let (proxy, usual_port, may_be_forged) = match target.scheme.as_str() {
             "http" => (&self.http, "80", self.is_cgi),
             "https" => (&self.https, "443", false),
-            _ => return Way::Direct,
+            _ => return Route::Direct,
         };
-        let Some(proxy) = proxy else { return Way::Direct };
+        let Some(proxy) = proxy else { return Route::Direct };
         if may_be_forged {
-            return Way::Refused;
+            return Route::Refused;
         }
         let port = if target.port.is_empty() { usual_port } else { &target.port };
-        if self.is_exempt(&target.host, port) { Way::Direct } else { Way::Through(proxy) }
+        if self.is_exempt(&target.host, port) { Route::Direct } else { Route::Through(proxy) }
     }
 
     fn is_exempt(&self, host: &str, port: &str) -> bool {

@@ -9,7 +9,8 @@ use super::by_path;
 use super::handed_down::handed_down;
 use super::locks::{dialect_in, further_locks, resolve};
 use super::{
-    ChildCommand, Job, LockedJob, Place, Trap, create_workspace_in, find_terraform, finish,
+    ChildCommand, Job, LockedJob, Place, WorkspaceBootstrap, create_workspace_in, find_terraform,
+    finish,
 };
 use crate::backend::{Backend, Request, Resolved, has_configuration};
 use crate::error::Error;
@@ -123,7 +124,7 @@ fn around(
         child,
         operation: operation.to_owned(),
         lock_timeout: settings.lock_timeout.clone(),
-        trap: None,
+        bootstrap: None,
         notes,
         details: Vec::new(),
         saved_plan: None,
@@ -142,7 +143,7 @@ fn around(
                 // Without Terraform there is nobody who could create the workspace, and nobody
                 // who could fall into the trap.
                 if let Some(program) = terraform {
-                    job.trap = Some(Trap {
+                    job.bootstrap = Some(WorkspaceBootstrap {
                         backend: (**backend).clone(),
                         create: create_workspace_in(&program, &backend.workspace, &[]),
                         probe: None,

@@ -12,7 +12,7 @@ use crate::target::LockTarget;
 
 /// The locks of a directory, for the commands that look at them.
 #[derive(Debug)]
-pub struct Found {
+pub struct FoundLocks {
     /// In the order in which a run takes them.
     pub targets: Vec<LockTarget>,
     /// Things to say first.
@@ -21,7 +21,7 @@ pub struct Found {
     pub details: Vec<String>,
 }
 
-impl Found {
+impl FoundLocks {
     /// None, for the commands that go by receipts.
     #[must_use]
     pub fn none() -> Self {
@@ -31,13 +31,13 @@ impl Found {
 
 /// The same where nothing depends on it, and nothing need be said: for `release`, which looks at
 /// what no receipt tells of.
-pub(super) fn if_any(settings: &Settings, place: &Place<'_>) -> Found {
+pub(super) fn if_any(settings: &Settings, place: &Place<'_>) -> FoundLocks {
     let targets = find(settings, place).map(|found| found.targets);
-    Found { targets: targets.unwrap_or_default(), ..Found::none() }
+    FoundLocks { targets: targets.unwrap_or_default(), ..FoundLocks::none() }
 }
 
 /// Finds what `run` would take.
-pub(super) fn find(settings: &Settings, place: &Place<'_>) -> Result<Found, Error> {
+pub(super) fn find(settings: &Settings, place: &Place<'_>) -> Result<FoundLocks, Error> {
     let settings = settings.whole()?;
     let terraform = find_terraform(settings, place).ok();
     let request = Request {
@@ -49,7 +49,7 @@ pub(super) fn find(settings: &Settings, place: &Place<'_>) -> Result<Found, Erro
     let targets = further_locks(settings, place)?;
     let resolved = resolve(&request, &targets, settings)?;
     let lock = lock_of(resolved.as_ref(), settings, &targets, place)?;
-    let mut found = Found { targets, notes: Vec::new(), details: Vec::new() };
+    let mut found = FoundLocks { targets, notes: Vec::new(), details: Vec::new() };
     match lock {
         BackendLock::Take(target) => found.targets.push(target),
         BackendLock::Native => {}

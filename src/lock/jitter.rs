@@ -1,4 +1,4 @@
-//! Randomness from a seed that the shell hands in, so that the machines stay reproducible.
+//! Randomness from a seed that the event loop hands in, so that the machines stay reproducible.
 
 use std::time::Duration;
 

@@ -40,12 +40,12 @@ pub enum Action {
     /// Give this one back.
     Release(Stored),
     /// All is over.
-    Done(Found),
+    Done(LandingOutcome),
 }
 
 /// What came of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Found {
+pub enum LandingOutcome {
     /// Nothing was there.
     Nothing,
     /// What was there is given back.
@@ -112,12 +112,16 @@ impl Landing {
             (Phase::Looking, Event::Looked(Err(error))) => {
                 match self.give_up_at.filter(|at| now < *at && error.is_worth_another_try()) {
                     Some(at) => self.wait(now.plus(RETRY).min(at)),
-                    None => self.done(Found::Unseen(error)),
+                    None => self.done(LandingOutcome::Unseen(error)),
                 }
             }
             (Phase::Releasing, Event::Released) => {
                 self.released = true;
-                if self.several { self.look_again(now) } else { self.done(Found::Released) }
+                if self.several {
+                    self.look_again(now)
+                } else {
+                    self.done(LandingOutcome::Released)
+                }
             }
             // Nothing that was asked for.
             _ => Action::Wait,
@@ -129,7 +133,7 @@ impl Landing {
         if now < self.until {
             return self.wait(now.plus(LOOK).min(self.until));
         }
-        self.done(if self.released { Found::Released } else { Found::Nothing })
+        self.done(if self.released { LandingOutcome::Released } else { LandingOutcome::Nothing })
     }
 
     fn wait(&mut self, until: Uptime) -> Action {
@@ -137,7 +141,7 @@ impl Landing {
         Action::Wait
     }
 
-    fn done(&mut self, found: Found) -> Action {
+    fn done(&mut self, found: LandingOutcome) -> Action {
         self.phase = Phase::Over;
         Action::Done(found)
     }
@@ -168,13 +172,13 @@ mod tests {
             assert!(matches!(landing.step(at(3), found()), Action::Release(_)));
             let then = landing.step(at(4), Event::Released);
             if !several {
-                assert_eq!(then, Action::Done(Found::Released));
+                assert_eq!(then, Action::Done(LandingOutcome::Released));
                 continue;
             }
             assert_eq!((then, landing.deadline()), (Action::Wait, Some(at(7))));
             assert_eq!(landing.step(at(60), Event::Tick), Action::Look);
             let last = landing.step(at(60), Event::Looked(Ok(None)));
-            assert_eq!(last, Action::Done(Found::Released));
+            assert_eq!(last, Action::Done(LandingOutcome::Released));
         }
     }
 
@@ -186,11 +190,11 @@ mod tests {
         assert_eq!(landing.step(at(9), Event::Looked(Err(silent()))), Action::Wait);
         assert_eq!(landing.step(at(10), Event::Tick), Action::Look);
         let last = landing.step(at(10), Event::Looked(Err(silent())));
-        assert_eq!(last, Action::Done(Found::Unseen(silent())));
+        assert_eq!(last, Action::Done(LandingOutcome::Unseen(silent())));
         let mut landing = Landing::new(LockId("1".to_owned()), at(60), false, at(0));
         assert_eq!(landing.step(at(0), Event::Tick), Action::Look);
         let denied = StoreError::Denied(String::new());
         let last = landing.step(at(0), Event::Looked(Err(denied.clone())));
-        assert_eq!(last, Action::Done(Found::Unseen(denied)));
+        assert_eq!(last, Action::Done(LandingOutcome::Unseen(denied)));
     }
 }

@@ -26,7 +26,7 @@ pub enum Event {
     Tick,
 }
 
-/// What the shell does next.
+/// What the event loop does next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub enum Action {

@@ -24,7 +24,7 @@ pub struct LockState {
     /// Who holds it, if it is held.
     pub holding: Option<Holding>,
     /// Who waits for it.
-    pub line: Queue,
+    pub line: QueueState,
 }
 
 /// How a lock is held.
@@ -54,7 +54,7 @@ pub enum KeptBy {
 
 /// Who stands in line.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Queue {
+pub enum QueueState {
     /// Nobody asked.
     Unasked,
     /// The line's registers cannot be read.
@@ -81,7 +81,7 @@ impl LockState {
             let overdue = lease.term.sign_of_life();
             *unchanged = unchanged.filter(|still| *still > overdue).map(|_| overdue);
         }
-        if let Queue::Known { waiters, .. } = &mut facts.line {
+        if let QueueState::Known { waiters, .. } = &mut facts.line {
             for (_, waiter) in waiters {
                 waiter.beat = 0;
             }
@@ -104,9 +104,9 @@ impl LockState {
             }
         }
         match &self.line {
-            Queue::Unasked => {}
-            Queue::Unreadable => out.push_str("  waiting: the line cannot be read\n"),
-            Queue::Known { waiters, more } => {
+            QueueState::Unasked => {}
+            QueueState::Unreadable => out.push_str("  waiting: the line cannot be read\n"),
+            QueueState::Known { waiters, more } => {
                 if !waiters.is_empty() {
                     out.push_str("  waiting, in this order:\n");
                 }
@@ -135,8 +135,8 @@ impl LockState {
             KeptBy::Kernel | KeptBy::Nothing => None,
         });
         let (waiters, more) = match &self.line {
-            Queue::Unasked | Queue::Unreadable => (None, 0),
-            Queue::Known { waiters, more } => {
+            QueueState::Unasked | QueueState::Unreadable => (None, 0),
+            QueueState::Known { waiters, more } => {
                 (Some(waiters.iter().map(waiter_of).collect::<Vec<_>>()), *more)
             }
         };
@@ -253,7 +253,7 @@ mod tests {
                 info: Some(Box::new(hostile::info())),
                 kept_by: KeptBy::Lease { lease, unchanged: Some(Duration::from_hours(1)) },
             }),
-            line: Queue::Known { waiters: vec![(Ticket(u64::MAX), waiter)], more: u64::MAX },
+            line: QueueState::Known { waiters: vec![(Ticket(u64::MAX), waiter)], more: u64::MAX },
         }
     }
 

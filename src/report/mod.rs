@@ -28,9 +28,9 @@ pub(crate) use answer::{answer, ask, redraw, say_at_once};
 pub use cadence::Cadence;
 pub use clean::{MAX_LINE, MAX_VALUE, clean, clean_line, clean_to, shell_command, shell_quote};
 pub use json::Json;
-pub use lock_state::{Holding, KeptBy, LockState, Queue, states_as_json, states_as_text};
-pub use reporter::{Options, Reporter};
-pub use summary::{Outcome, Summary};
+pub use lock_state::{Holding, KeptBy, LockState, QueueState, states_as_json, states_as_text};
+pub use reporter::{Reporter, ReporterOptions};
+pub use summary::{RunOutcome, Summary};
 pub use text::{Text, describe_holder, operation_words, use_color};
 
 use std::time::Duration;
@@ -146,7 +146,7 @@ impl Notice {
 mod tests {
     use std::time::Duration;
 
-    use super::{Notice, Outcome, Summary, hostile};
+    use super::{Notice, RunOutcome, Summary, hostile};
     use crate::lock::{LockId, LockInfo};
 
     /// An ordinary run that waited.
@@ -154,7 +154,7 @@ mod tests {
         Summary {
             lock: "tfb/a/terraform.tfstate".into(),
             id: Some("28e8a6c8".into()),
-            outcome: Outcome::Success,
+            outcome: RunOutcome::Success,
             exit_code: 0,
             asked: "2026-11-21T09:16:11Z".parse().unwrap(),
             waited: Duration::from_secs(30),

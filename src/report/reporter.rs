@@ -33,7 +33,7 @@ const FRAME: Duration = Duration::from_millis(200);
 
 /// How to say things.
 #[derive(Debug, Clone, Copy)]
-pub struct Options {
+pub struct ReporterOptions {
     /// Text or JSON.
     pub format: LogFormat,
     /// How much.
@@ -47,7 +47,7 @@ pub struct Options {
     pub redraw: bool,
 }
 
-impl Default for Options {
+impl Default for ReporterOptions {
     fn default() -> Self {
         Self {
             format: LogFormat::Text,
@@ -65,12 +65,12 @@ impl Default for Options {
 /// It runs a thread: whatever must be forked off before any thread, must be so before this.
 #[derive(Debug)]
 pub struct Reporter {
-    options: Options,
-    queue: Arc<Queue>,
+    options: ReporterOptions,
+    queue: Arc<QueueState>,
 }
 
 #[derive(Debug, Default)]
-struct Queue {
+struct QueueState {
     state: Mutex<State>,
     /// Something for the writer to do.
     filled: Condvar,
@@ -107,7 +107,7 @@ impl State {
     }
 }
 
-impl Queue {
+impl QueueState {
     /// The lock is held for some instructions only, never while anything is written. A panic in
     /// between cannot leave the state half changed, so a poisoned one is used on.
     fn state(&self) -> MutexGuard<'_, State> {
@@ -134,7 +134,7 @@ impl Reporter {
     ///
     /// # Errors
     /// When a thread or a file descriptor cannot be had.
-    pub fn to_stderr(options: Options) -> io::Result<Self> {
+    pub fn to_stderr(options: ReporterOptions) -> io::Result<Self> {
         let terminal =
             if options.redraw { Some(io::stderr().as_fd().try_clone_to_owned()?) } else { None };
         Self::start(options, Stderr, terminal)
@@ -144,16 +144,19 @@ impl Reporter {
     ///
     /// # Errors
     /// When a thread cannot be had.
-    pub fn to_writer(options: Options, out: impl Write + Send + 'static) -> io::Result<Self> {
+    pub fn to_writer(
+        options: ReporterOptions,
+        out: impl Write + Send + 'static,
+    ) -> io::Result<Self> {
         Self::start(options, out, None)
     }
 
     fn start(
-        options: Options,
+        options: ReporterOptions,
         out: impl Write + Send + 'static,
         terminal: Option<OwnedFd>,
     ) -> io::Result<Self> {
-        let queue = Arc::new(Queue::default());
+        let queue = Arc::new(QueueState::default());
         let has_line = options.redraw && options.format == LogFormat::Text;
         let renderer =
             Renderer { options, text: Text { color: options.color }, json: Json::default() };
@@ -230,7 +233,7 @@ enum Work {
 }
 
 /// `drawn`: there is a line to redraw, so the wait for work is short.
-fn next_work(queue: &Queue, drawn: bool) -> Work {
+fn next_work(queue: &QueueState, drawn: bool) -> Work {
     let mut state = queue.state();
     state.writing = false;
     let mut work = None;
@@ -263,7 +266,7 @@ fn next_work(queue: &Queue, drawn: bool) -> Work {
 }
 
 fn write_all_notices(
-    queue: &Queue,
+    queue: &QueueState,
     mut renderer: Renderer,
     mut redrawn: Option<Redrawn>,
     mut out: impl Write,
@@ -308,7 +311,7 @@ fn write_whole(out: &mut impl Write, mut bytes: &[u8]) -> io::Result<()> {
 }
 
 struct Renderer {
-    options: Options,
+    options: ReporterOptions,
     text: Text,
     json: Json,
 }

@@ -14,7 +14,7 @@ pub struct Summary {
     /// Our lock ID, if the lock was ever ours.
     pub id: Option<String>,
     /// How it ended.
-    pub outcome: Outcome,
+    pub outcome: RunOutcome,
     /// What tfwrap exits with.
     pub exit_code: u8,
     /// When the lock was first asked for, on the wall clock; for display only.
@@ -29,7 +29,7 @@ pub struct Summary {
 
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Outcome {
+pub enum RunOutcome {
     /// The child succeeded and the lock was given back.
     Success,
     /// The child ran and failed, or could not be started; the lock was given back.
@@ -46,7 +46,7 @@ pub enum Outcome {
     Error,
 }
 
-impl Outcome {
+impl RunOutcome {
     /// The word in outputs and in the JSON log.
     #[must_use]
     pub fn as_str(self) -> &'static str {

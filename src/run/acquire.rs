@@ -3,18 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::guard::Use;
+use super::custody::Use;
+use super::event_loop::{EventLoop, Kept, LoopEvent, Reply, StoreRequest};
+use super::messages::{Voice, late, no_line, timed_out, took_over};
 use super::prepare::prepare;
-use super::shell::{Happening, Kept, Reply, Request, Shell};
 use super::supervise;
-use super::voice::{Voice, late, no_line, timed_out, took_over};
 use crate::clock::{uptime, wall};
 use crate::error::Error;
 use crate::identity::{new_lock_id, new_seed};
 use crate::lock::acquire::{Acquire, Outcome, Won};
 use crate::lock::jitter::Jitter;
-use crate::lock::keeper::{Keeper, News, Tenure};
 use crate::lock::lease::{Lease, LeaseTerm};
+use crate::lock::lease_keeper::{LeaseEvent, LeaseKeeper, Tenure};
 use crate::lock::line::{Slot, Waiter};
 use crate::lock::queue::{Action, Event, Queue};
 use crate::lock::{Holder, LockId, LockInfo, LockKey, Uptime};
@@ -41,7 +41,7 @@ pub(super) struct Grant {
 
 /// What goes into the lock info of every lock of a run.
 #[derive(Debug, Clone)]
-pub(crate) struct Introduction {
+pub(crate) struct LockInfoTemplate {
     pub(crate) operation: String,
     pub(crate) info: String,
     pub(crate) who: String,
@@ -63,7 +63,7 @@ pub(crate) struct Wait {
 /// What came of the attempt to take one lock.
 #[derive(Debug)]
 pub(super) struct Taken {
-    /// With an error, too, the lock may have become ours: whatever is in [`Shell::kept`] must be
+    /// With an error, too, the lock may have become ours: whatever is in [`EventLoop::kept`] must be
     /// given back.
     pub(super) result: Result<(), Error>,
     /// Who else was seen to hold it.
@@ -72,22 +72,22 @@ pub(super) struct Taken {
 
 /// Takes one lock, or says why not.
 pub(super) async fn take(
-    shell: &mut Shell,
+    event_loop: &mut EventLoop,
     target: &LockTarget,
-    introduction: &Introduction,
+    introduction: &LockInfoTemplate,
     wait: Wait,
 ) -> Taken {
     match target.open().await {
         Ok(store) => match target.open_line(&store) {
             Ok(line) => {
-                if let Err(error) = prepare(shell, target, &store).await {
+                if let Err(error) = prepare(event_loop, target, &store).await {
                     return Taken { result: Err(error), seen: None };
                 }
                 let attempt = Attempt::new(target, store, line, introduction, wait);
-                for notice in shell.guard.ask(target, &attempt.id, false) {
-                    shell.say(notice);
+                for notice in event_loop.custody.ask(target, &attempt.id, false) {
+                    event_loop.say(notice);
                 }
-                attempt.run(shell).await
+                attempt.run(event_loop).await
             }
             Err(source) => {
                 let error = Error::Store { lock: target.url(), source };
@@ -125,7 +125,7 @@ impl<'a> Attempt<'a> {
         target: &'a LockTarget,
         store: Arc<dyn Registers>,
         line: (Arc<dyn Registers>, LockKey),
-        introduction: &Introduction,
+        introduction: &LockInfoTemplate,
         Wait { give_up_at, limit }: Wait,
     ) -> Self {
         let (id, started) = (new_lock_id(), uptime());
@@ -157,7 +157,7 @@ impl<'a> Attempt<'a> {
         Self { target, store, line, id, lease, record, machine, started, limit, stopped_by, lost }
     }
 
-    async fn run(mut self, shell: &mut Shell) -> Taken {
+    async fn run(mut self, event_loop: &mut EventLoop) -> Taken {
         let mut voice = Voice::new(self.started, self.limit);
         let mut action = self.machine.step(self.started, Event::Start);
         let outcome = loop {
@@ -166,40 +166,40 @@ impl<'a> Attempt<'a> {
                 Action::Write(slot, record, expect) => {
                     if slot == Slot::Lock {
                         let unanswered = self.machine.acquire().may_still_appear();
-                        shell.guard.asked(&self.id, unanswered);
+                        event_loop.custody.asked(&self.id, unanswered);
                     }
                     let (store, key) = self.register(slot);
-                    shell.send(Request::Write(store, key, record, expect));
+                    event_loop.send(StoreRequest::Write(store, key, record, expect));
                 }
                 Action::Read(slot) => {
                     let (store, key) = self.register(slot);
-                    shell.send(Request::Read(store, key));
+                    event_loop.send(StoreRequest::Read(store, key));
                 }
                 Action::Remove(slot, version) => {
                     let (store, key) = self.register(slot);
-                    shell.send(Request::Remove(store, key, version));
+                    event_loop.send(StoreRequest::Remove(store, key, version));
                 }
                 Action::Wait => {}
             }
             if let Some(error) = self.machine.take_denied() {
-                shell.say(no_line(self.target, &error));
+                event_loop.say(no_line(self.target, &error));
             }
-            voice.speak(shell, self.target, &self.machine);
-            let happening = shell.next(self.machine.deadline(), None).await;
-            let event = self.event(shell, happening);
+            voice.speak(event_loop, self.target, &self.machine);
+            let happening = event_loop.next(self.machine.deadline(), None).await;
+            let event = self.event(event_loop, happening);
             action = self.machine.step(uptime(), event);
             if !self.machine.acquire().may_be_ours() {
-                shell.guard.answered(&self.id);
+                event_loop.custody.answered(&self.id);
             }
         };
         // A stop does not wait for what is still out.
-        shell.abandon();
+        event_loop.abandon();
         // Before a child starts, and before an error is said.
-        shell.reporter.settle(SETTLING);
-        let result = self.conclude(shell, outcome);
-        let is_ours = shell.kept.iter().any(|kept| kept.grant.id == self.id);
+        event_loop.reporter.settle(SETTLING);
+        let result = self.conclude(event_loop, outcome);
+        let is_ours = event_loop.kept.iter().any(|kept| kept.grant.id == self.id);
         if !is_ours && !self.machine.acquire().may_still_appear() {
-            shell.guard.forget(&self.id);
+            event_loop.custody.forget(&self.id);
         }
         Taken { result, seen: self.machine.acquire().holder() }
     }
@@ -211,55 +211,55 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    fn event(&mut self, shell: &Shell, happening: Happening) -> Event {
+    fn event(&mut self, event_loop: &EventLoop, happening: LoopEvent) -> Event {
         match happening {
-            Happening::Reply(Reply::Wrote(reply)) => Event::Wrote(reply),
-            Happening::Reply(Reply::Read(reply)) => Event::Read(reply),
-            Happening::Reply(Reply::Removed(reply)) => Event::Removed(reply),
-            Happening::Lease(index, News::Lost(_)) => {
-                self.lost.get_or_insert_with(|| super::lost(&shell.kept[index].grant));
+            LoopEvent::Reply(Reply::Wrote(reply)) => Event::Wrote(reply),
+            LoopEvent::Reply(Reply::Read(reply)) => Event::Read(reply),
+            LoopEvent::Reply(Reply::Removed(reply)) => Event::Removed(reply),
+            LoopEvent::Lease(index, LeaseEvent::Lost(_)) => {
+                self.lost.get_or_insert_with(|| super::lost(&event_loop.kept[index].grant));
                 Event::Stop
             }
             other => {
-                if let Some(signal) = super::stop(shell, &other) {
+                if let Some(signal) = super::stop(event_loop, &other) {
                     self.stopped_by.get_or_insert(signal);
                     return Event::Stop;
                 }
                 if other.is_suspend() {
-                    supervise::suspend(shell);
+                    supervise::suspend(event_loop);
                 }
                 Event::Tick
             }
         }
     }
 
-    fn conclude(&mut self, shell: &mut Shell, outcome: Outcome) -> Result<(), Error> {
+    fn conclude(&mut self, event_loop: &mut EventLoop, outcome: Outcome) -> Result<(), Error> {
         match outcome {
             Outcome::Granted(won) => {
-                self.keep(shell, won);
-                shell.say(Notice::Acquired {
+                self.keep(event_loop, won);
+                event_loop.say(Notice::Acquired {
                     lock: self.target.url(),
                     id: self.id.0.clone(),
                     waited: uptime().since(self.started),
                     contended: self.machine.acquire().contended(),
                 });
                 if let Some(record) = self.machine.acquire().taken_over() {
-                    shell.say(took_over(self.target, record));
+                    event_loop.say(took_over(self.target, record));
                 }
                 Ok(())
             }
             Outcome::TimedOut => {
-                self.warn_of_late_ones(shell);
+                self.warn_of_late_ones(event_loop);
                 Err(timed_out(self.target, self.machine.acquire(), self.limit))
             }
             Outcome::Failed(source) => {
-                self.warn_of_late_ones(shell);
+                self.warn_of_late_ones(event_loop);
                 Err(Error::Store { lock: self.target.url(), source })
             }
             Outcome::Stopped { held } => {
                 let leftover = self.leftover(held.is_some());
                 if let Some(won) = held {
-                    self.keep(shell, won);
+                    self.keep(event_loop, won);
                 }
                 let signal = self.stopped_by.unwrap_or(StopSignal::Interrupt).signal();
                 let name = signal.as_str().to_owned();
@@ -269,9 +269,9 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    fn warn_of_late_ones(&self, shell: &Shell) {
+    fn warn_of_late_ones(&self, event_loop: &EventLoop) {
         if let Some(how) = self.machine.acquire().left_open() {
-            shell.say(late(self.target, &self.id, how));
+            event_loop.say(late(self.target, &self.id, how));
         }
     }
 
@@ -297,7 +297,7 @@ impl<'a> Attempt<'a> {
     }
 
     /// From here on the lock is kept until it is given back.
-    fn keep(&self, shell: &mut Shell, won: Won) {
+    fn keep(&self, event_loop: &mut EventLoop, won: Won) {
         let grant = Grant {
             target: self.target.clone(),
             store: self.store.clone(),
@@ -312,20 +312,20 @@ impl<'a> Attempt<'a> {
             let (id, info) = (self.id.clone(), self.record.info.clone());
             let now = uptime();
             let tenure = Tenure { id, info, version, lease, since, answered };
-            let mut keeper = Keeper::new(tenure, term, now);
+            let mut keeper = LeaseKeeper::new(tenure, term, now);
             if let Some(left) = self.credentials_left() {
                 keeper.credentials_end(now.plus(left));
             }
             keeper
         });
         if let Ok(Some(file)) = self.store.lend() {
-            shell.guard.lend(&self.id, Use::Lock(file));
+            event_loop.custody.lend(&self.id, Use::Lock(file));
         }
-        shell.keep(Kept::new(grant, keeper));
+        event_loop.keep(Kept::new(grant, keeper));
     }
 }
 
-fn info(target: &LockTarget, introduction: &Introduction, id: &LockId) -> LockInfo {
+fn info(target: &LockTarget, introduction: &LockInfoTemplate, id: &LockId) -> LockInfo {
     LockInfo {
         id: id.clone(),
         operation: introduction.operation.clone(),

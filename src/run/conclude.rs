@@ -1,16 +1,16 @@
 //! What is said and written at the end of a run, and its exit code.
 
-use super::shell::Shell;
+use super::event_loop::EventLoop;
 use super::{Context, RunReport};
 use crate::error::Error;
 use crate::exit_code::{self, RunRules};
 use crate::job::LockedJob;
 use crate::lock::Holder;
-use crate::report::{Notice, Outcome, Summary};
+use crate::report::{Notice, RunOutcome, Summary};
 use crate::target::LockTarget;
 
 pub(super) fn conclude(
-    shell: &Shell,
+    event_loop: &EventLoop,
     job: &LockedJob,
     context: &Context,
     report: &RunReport,
@@ -24,33 +24,33 @@ pub(super) fn conclude(
         (None, None) => exit_code::BUG,
     };
     if let Some(error) = &report.error {
-        shell.say(Notice::Error { message: error.to_string(), hint: error.hint(), code });
+        event_loop.say(Notice::Error { message: error.to_string(), hint: error.hint(), code });
     }
     if report.panicked {
         let message = "a bug in tfwrap ended the run; a child that was started was ended first";
-        shell.say(Notice::Error {
+        event_loop.say(Notice::Error {
             message: message.to_owned(),
             hint: Error::Internal(String::new()).hint(),
             code,
         });
     }
     if report.child.is_some_and(|child| exit_code::of_child(child) == 1) {
-        hint_at_failure(shell, job, report);
+        hint_at_failure(event_loop, job, report);
     }
     let summary = summary(job, report, code);
     if let Some(files) = &context.files {
         for error in files.write_end(&summary) {
-            shell.say(Notice::Warning { message: error.to_string(), hint: None });
+            event_loop.say(Notice::Warning { message: error.to_string(), hint: None });
         }
     }
-    shell.say(Notice::Finished(Box::new(summary)));
+    event_loop.say(Notice::Finished(Box::new(summary)));
     code
 }
 
 /// What the user may have met, where Terraform's own message does not know of us.
-fn hint_at_failure(shell: &Shell, job: &LockedJob, report: &RunReport) {
+fn hint_at_failure(event_loop: &EventLoop, job: &LockedJob, report: &RunReport) {
     if job.saved_plan.is_some() && report.contended {
-        shell.say(Notice::Warning {
+        event_loop.say(Notice::Warning {
             message: "the lock was waited for after the plan was made: if Terraform says that the \
                       saved plan is stale, another run changed the state meanwhile"
                 .to_owned(),
@@ -58,7 +58,7 @@ fn hint_at_failure(shell: &Shell, job: &LockedJob, report: &RunReport) {
         });
     }
     if let Some(path) = &job.by_path {
-        shell.say(Notice::Warning {
+        event_loop.say(Notice::Warning {
             message: format!(
                 "if Terraform says that it cannot acquire the state lock with our ID: the command \
                  calls `{path}` by its path",
@@ -70,17 +70,17 @@ fn hint_at_failure(shell: &Shell, job: &LockedJob, report: &RunReport) {
 
 fn summary(job: &LockedJob, report: &RunReport, code: u8) -> Summary {
     let outcome = match (&report.error, report.child) {
-        (Some(Error::NotAcquired { .. }), _) => Outcome::TimedOut,
-        (Some(Error::Interrupted { .. }), _) => Outcome::Interrupted,
-        (Some(Error::NotFound { .. } | Error::NotExecutable { .. }), _) => Outcome::Failure,
-        (Some(_), _) | (None, None) => Outcome::Error,
+        (Some(Error::NotAcquired { .. }), _) => RunOutcome::TimedOut,
+        (Some(Error::Interrupted { .. }), _) => RunOutcome::Interrupted,
+        (Some(Error::NotFound { .. } | Error::NotExecutable { .. }), _) => RunOutcome::Failure,
+        (Some(_), _) | (None, None) => RunOutcome::Error,
         (None, Some(_)) => match code {
-            exit_code::LOST => Outcome::Lost,
-            exit_code::NOT_RELEASED => Outcome::NotReleased,
-            _ if report.stopped => Outcome::Interrupted,
-            0 => Outcome::Success,
-            2 if job.two_is_success => Outcome::Success,
-            _ => Outcome::Failure,
+            exit_code::LOST => RunOutcome::Lost,
+            exit_code::NOT_RELEASED => RunOutcome::NotReleased,
+            _ if report.stopped => RunOutcome::Interrupted,
+            0 => RunOutcome::Success,
+            2 if job.two_is_success => RunOutcome::Success,
+            _ => RunOutcome::Failure,
         },
     };
     let lock = job.targets.first().map(LockTarget::url).unwrap_or_default();

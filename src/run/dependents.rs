@@ -12,30 +12,30 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use nix::unistd::dup2_stderr;
 
+use super::custody::Use;
 use super::door::{self, Door};
-use super::guard::Use;
-use super::shell::{Kept, Shell};
+use super::event_loop::{EventLoop, Kept};
 use crate::clock::uptime;
 use crate::lock::LockId;
 use crate::receipt::{Receipt, ReceiptFile};
 use crate::report::Notice;
 use crate::report::shell_quote;
 use crate::state_dir;
-use crate::supervise::Orphans;
+use crate::supervise::ProcessTree;
 use crate::supervise::guardian::{Head, Interrupts};
 use crate::supervise::lent_descriptor;
-use crate::supervise::{ProcessId, Sight, World};
+use crate::supervise::{HostScope, ProcessId, Sight};
 
 const LOOK: Duration = Duration::from_millis(200);
 
 /// Opens the door of the lock that was taken last.
-pub(super) fn let_in(shell: &mut Shell, dir: &Path) {
-    let Some(Kept { grant, .. }) = shell.kept.last() else { return };
+pub(super) fn let_in(event_loop: &mut EventLoop, dir: &Path) {
+    let Some(Kept { grant, .. }) = event_loop.kept.last() else { return };
     let (lock, id) = (grant.target.url(), grant.id.clone());
     let path = door::path(dir, &id);
     match Door::create(&path) {
-        Ok(door) => shell.guard.lend(&id, Use::Door(door)),
-        Err(error) => shell.say(Notice::Warning {
+        Ok(door) => event_loop.custody.lend(&id, Use::Door(door)),
+        Err(error) => event_loop.say(Notice::Warning {
             message: format!(
                 "no command below can use the lock `{lock}`: `{}`: {error}",
                 path.display()
@@ -46,12 +46,12 @@ pub(super) fn let_in(shell: &mut Shell, dir: &Path) {
 }
 
 /// Goes on with what a tfwrap that is gone has lent: its doors, and its places under others' locks.
-pub(super) fn go_on(shell: &mut Shell, head: &Head, receipt: &Receipt) {
+pub(super) fn go_on(event_loop: &mut EventLoop, head: &Head, receipt: &Receipt) {
     for lent in head.files.iter().filter(|file| file.door) {
         let id = LockId(lent.id.clone());
         let is_own = receipt.own().any(|entry| entry.id == id);
         let door = Door::of(lent_descriptor(lent.fd));
-        shell.guard.lend(&id, if is_own { Use::Door(door) } else { Use::Inside(door) });
+        event_loop.custody.lend(&id, if is_own { Use::Door(door) } else { Use::Inside(door) });
     }
 }
 
@@ -62,8 +62,8 @@ pub(super) fn go_on(shell: &mut Shell, head: &Head, receipt: &Receipt) {
 /// no time after which it may be free anyway is the right one. The lock beats on meanwhile; if it
 /// cannot, the fences end all that works under it. What is waited for is said, and is ended by its
 /// own guardian after its `--orphan-grace` if its tfwrap is killed; a person ends it, or us.
-pub(super) async fn wait(shell: &mut Shell, dir: &Path) {
-    let ids: Vec<_> = shell
+pub(super) async fn wait(event_loop: &mut EventLoop, dir: &Path) {
+    let ids: Vec<_> = event_loop
         .kept
         .iter()
         .filter(|kept| !kept.inherited)
@@ -73,7 +73,7 @@ pub(super) async fn wait(shell: &mut Shell, dir: &Path) {
     let mut asked = false;
     let mut stood_still = Vec::new();
     loop {
-        if close(shell, dir, &ids) {
+        if close(event_loop, dir, &ids) {
             return;
         }
         let living = living(dir, &ids);
@@ -85,15 +85,15 @@ pub(super) async fn wait(shell: &mut Shell, dir: &Path) {
                 hint.map(|door| format!("to see what it is: fuser -v {}", shell_quote(&door)));
             let message = still_runs(&who);
             match hint {
-                None => shell.say(Notice::Note { message }),
-                Some(_) => shell.say(Notice::Warning { message, hint }),
+                None => event_loop.say(Notice::Note { message }),
+                Some(_) => event_loop.say(Notice::Warning { message, hint }),
             }
         }
         for runner in living.iter().map(|it| it.runner).filter(|it| it.stands_still()) {
             let is_new = !stood_still.contains(&runner);
             if is_new {
                 stood_still.push(runner);
-                shell.say(was_stopped(runner));
+                event_loop.say(was_stopped(runner));
             }
             // What it worked for has ended, so that nobody else would. Whoever stops it again may
             // have a reason; but what was asked to end must hear of it.
@@ -101,7 +101,7 @@ pub(super) async fn wait(shell: &mut Shell, dir: &Path) {
                 drop(runner.signal(Signal::SIGCONT));
             }
         }
-        let stop = shell.next(Some(uptime().plus(LOOK)), None).await.stop().is_some();
+        let stop = event_loop.next(Some(uptime().plus(LOOK)), None).await.stop().is_some();
         if stop && !std::mem::replace(&mut asked, true) {
             let untold = |receipt: &Receipt| receipt.interrupts == Interrupts::None;
             for receipt in living.into_iter().filter(untold) {
@@ -131,39 +131,40 @@ pub(super) fn was_stopped(process: ProcessId) -> Notice {
 }
 
 /// Lets nobody come under these locks any more; not while anybody is.
-pub(super) fn close(shell: &mut Shell, dir: &Path, ids: &[LockId]) -> bool {
+pub(super) fn close(event_loop: &mut EventLoop, dir: &Path, ids: &[LockId]) -> bool {
     for id in ids {
         // That of a holder that is gone is not open here.
-        if shell.guard.door(id).is_none()
+        if event_loop.custody.door(id).is_none()
             && let Ok(Some(door)) = Door::open(&door::path(dir, id))
         {
-            shell.guard.lend(id, Use::Door(door));
+            event_loop.custody.lend(id, Use::Door(door));
         }
     }
-    let doors = ids.iter().filter_map(|id| shell.guard.door(id));
+    let doors = ids.iter().filter_map(|id| event_loop.custody.door(id));
     living(dir, ids).is_empty() && close_all(doors)
 }
 
 /// Puts back what was removed under the hands of a holder (`git clean -xfd`, a `RUNNER_TEMP` that
 /// was emptied): its receipt and log, and the door when nobody is inside by the old one any more. Until then
 /// the commands below are refused.
-pub(super) fn mend(shell: &mut Shell, dir: &Path) {
-    if shell.guard.mend()
-        && let Some(Ok(log)) = shell.guard.file().map(|file| file.open_log())
+pub(super) fn mend(event_loop: &mut EventLoop, dir: &Path) {
+    if event_loop.custody.mend()
+        && let Some(Ok(log)) = event_loop.custody.file().map(|file| file.open_log())
     {
         // Where a release reads what we say.
         let _said_in_vain = dup2_stderr(&log);
     }
-    let own: Vec<_> = shell.kept.iter().filter(|kept| !kept.inherited).collect();
+    let own: Vec<_> = event_loop.kept.iter().filter(|kept| !kept.inherited).collect();
     let ids: Vec<_> = own.iter().map(|kept| kept.grant.id.clone()).collect();
     for id in &ids {
         let path = door::path(dir, id);
-        let Some(old) = shell.guard.door(id).filter(|it| !it.is_at(&path) && it.close()) else {
+        let Some(old) = event_loop.custody.door(id).filter(|it| !it.is_at(&path) && it.close())
+        else {
             continue;
         };
         door::remove(dir, id);
         match Door::create(&path) {
-            Ok(door) => shell.guard.lend(id, Use::Door(door)),
+            Ok(door) => event_loop.custody.lend(id, Use::Door(door)),
             // The directory may come back as it was, and the old one with it.
             Err(_) => old.leave(),
         }
@@ -215,21 +216,21 @@ pub(crate) fn is_copy(dir: &Path, ids: &[LockId]) -> bool {
 
 /// The runs of this machine that inherited one of these locks and are not over.
 pub(crate) fn living(dir: &Path, ids: &[LockId]) -> Vec<Receipt> {
-    let Some(here) = World::here() else { return Vec::new() };
+    let Some(here) = HostScope::here() else { return Vec::new() };
     let all = inheriting(dir, ids).map(|(_, receipt)| receipt);
     all.filter(|receipt| is_living(receipt, &here)).collect()
 }
 
 /// What lives on of commands that were at work under this lock and are dead. Those of a `run` are
 /// not meant: whatever works with the state below it has a receipt of its own.
-pub(super) fn left_by_the_dead(dir: &Path, id: &LockId) -> Vec<Orphans> {
-    let Some(here) = World::here() else { return Vec::new() };
+pub(super) fn left_by_the_dead(dir: &Path, id: &LockId) -> Vec<ProcessTree> {
+    let Some(here) = HostScope::here() else { return Vec::new() };
     let is_run = |receipt: &Receipt| receipt.is_hold || receipt.operation == "run";
     inheriting(dir, std::slice::from_ref(id))
         .map(|(_, receipt)| receipt)
         .filter(|it| !is_run(it) && it.world.seen_from(&here) == Sight::Here)
         .filter(|it| !it.runner.is_alive())
-        .filter_map(|it| it.child.filter(|child| !Orphans::are_gone(child)))
+        .filter_map(|it| it.child.filter(|child| !ProcessTree::are_gone(child)))
         .collect()
 }
 
@@ -237,7 +238,7 @@ pub(super) fn left_by_the_dead(dir: &Path, id: &LockId) -> Vec<Orphans> {
 /// and its guardian are both dead, so that no fence but this one ends it. It is interrupted, unless it
 /// was, or killed.
 pub(super) fn fence(dir: &Path, id: &LockId, kill: bool) {
-    let Some(here) = World::here() else { return };
+    let Some(here) = HostScope::here() else { return };
     for (file, mut receipt) in inheriting(dir, std::slice::from_ref(id)) {
         let is_kept =
             receipt.runner.is_alive() || receipt.guardian.is_some_and(ProcessId::is_alive);
@@ -276,10 +277,10 @@ pub(super) fn stopping_above(dir: &Path) -> Option<i32> {
 
 /// Whether any process of the run is known to live, or may: what was about to be started may have
 /// been.
-pub(crate) fn is_living(receipt: &Receipt, here: &World) -> bool {
+pub(crate) fn is_living(receipt: &Receipt, here: &HostScope) -> bool {
     receipt.world.seen_from(here) == Sight::Here
         && (receipt.is_starting
             || receipt.runner.is_alive()
             || receipt.guardian.is_some_and(ProcessId::is_alive)
-            || receipt.child.is_some_and(|child| !Orphans::are_gone(&child)))
+            || receipt.child.is_some_and(|child| !ProcessTree::are_gone(&child)))
 }

@@ -45,7 +45,7 @@ pub(crate) struct Door(File);
 
 /// What came of an attempt to get in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Entry {
+pub(super) enum Entered {
     Inside,
     /// Another command uses the state.
     InUse,
@@ -116,15 +116,15 @@ impl Door {
     }
 
     /// Comes in; with the turn or, for what only has others below it, without.
-    pub(super) fn enter(&self, with_turn: bool) -> io::Result<Entry> {
+    pub(super) fn enter(&self, with_turn: bool) -> io::Result<Entered> {
         if with_turn && !self.lock(libc::F_WRLCK, TURN)? {
-            return Ok(Entry::InUse);
+            return Ok(Entered::InUse);
         }
         if self.lock(libc::F_RDLCK, THRESHOLD)? {
-            return Ok(Entry::Inside);
+            return Ok(Entered::Inside);
         }
         self.leave();
-        Ok(Entry::Closing)
+        Ok(Entered::Closing)
     }
 
     /// Closes it; not while anybody is inside.
@@ -201,7 +201,7 @@ mod tests {
                 scope.spawn(|| {
                     for _ in 0..500 {
                         let door = open(&path);
-                        if door.enter(true).unwrap() != Entry::Inside {
+                        if door.enter(true).unwrap() != Entered::Inside {
                             continue;
                         }
                         assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0, "two at once");
@@ -216,9 +216,9 @@ mod tests {
         });
         assert!(had.into_inner() > 0, "nobody had it");
         assert!(holder.close());
-        assert_eq!(open(&path).enter(true).unwrap(), Entry::Closing);
+        assert_eq!(open(&path).enter(true).unwrap(), Entered::Closing);
         holder.leave();
-        assert_eq!(open(&path).enter(true).unwrap(), Entry::Inside);
+        assert_eq!(open(&path).enter(true).unwrap(), Entered::Inside);
     }
 
     /// All versions on one machine meet at one door.
@@ -251,10 +251,10 @@ mod tests {
         let holder = Door::create(&path).unwrap();
         let (one, two, command) = (open(&path), open(&path), open(&path));
         for run in [&one, &two] {
-            assert_eq!(run.enter(false).unwrap(), Entry::Inside);
+            assert_eq!(run.enter(false).unwrap(), Entered::Inside);
         }
-        assert_eq!(command.enter(true).unwrap(), Entry::Inside);
-        assert_eq!(open(&path).enter(true).unwrap(), Entry::InUse);
+        assert_eq!(command.enter(true).unwrap(), Entered::Inside);
+        assert_eq!(open(&path).enter(true).unwrap(), Entered::InUse);
         for door in [one, two, command] {
             assert!(!holder.close());
             drop(door);
@@ -268,7 +268,7 @@ mod tests {
         let (_dir, path) = place();
         let holder = Door::create(&path).unwrap();
         let ours = open(&path);
-        assert_eq!(ours.enter(true).unwrap(), Entry::Inside);
+        assert_eq!(ours.enter(true).unwrap(), Entered::Inside);
         let theirs = ours.as_fd().try_clone_to_owned().unwrap();
         drop(ours);
         assert!(!holder.close(), "it died with the first");

@@ -5,16 +5,16 @@
 
 use std::time::Duration;
 
-use super::look::{self, Register};
-use super::shell::Shell;
+use super::event_loop::EventLoop;
+use super::store_requests::{self, LockRegister};
 use super::{Acquired, Context, release};
+use crate::app::Planner;
 use crate::clock::uptime;
 use crate::error::Error;
 use crate::job::{Basis, LockedJob};
 use crate::lock::Uptime;
 use crate::lock::release::ReleaseOutcome;
 use crate::report::Notice;
-use crate::start::Planner;
 use crate::target::LockTarget;
 
 /// When Terraform's files are compared again after its start. Until the last of these it has read
@@ -40,20 +40,20 @@ pub(super) fn change(
 /// Gives all back, to begin anew: nothing is left that would claim a lock of the plan that is no
 /// more.
 pub(super) async fn give_back(
-    shell: &mut Shell,
+    event_loop: &mut EventLoop,
     job: &LockedJob,
     context: &Context,
     acquired: &mut Acquired,
 ) -> Result<(), Error> {
     acquired.inherited.clear();
-    shell.guard.leave_all();
+    event_loop.custody.leave_all();
     let dependents_in = job.around_command.then_some(context.state_dir.as_path());
-    let releases = release::all(shell, dependents_in, false).await;
+    let releases = release::all(event_loop, dependents_in, false).await;
     // What went wrong was said; the end of the run must know only of what may still be ours.
     let left = |outcome: &ReleaseOutcome| matches!(outcome, ReleaseOutcome::Unconfirmed(_));
     acquired.left.extend(releases.into_iter().filter(left));
-    shell.guard.forget_inherited();
-    shell.asked_to_stop().map_or(Ok(()), |signal| Err(super::interrupted(signal)))
+    event_loop.custody.forget_inherited();
+    event_loop.asked_to_stop().map_or(Ok(()), |signal| Err(super::interrupted(signal)))
 }
 
 /// The error of a run that began anew too often.
@@ -72,9 +72,12 @@ pub(super) fn never_at_rest(change: &str) -> Error {
 }
 
 /// Whether a lock is already ours under another name, or reached with other settings.
-pub(super) async fn is_ours(shell: &mut Shell, target: &LockTarget) -> Result<bool, Error> {
+pub(super) async fn is_ours(
+    event_loop: &mut EventLoop,
+    target: &LockTarget,
+) -> Result<bool, Error> {
     let register = target.register();
-    let own = shell.kept.iter().map(|kept| &kept.grant);
+    let own = event_loop.kept.iter().map(|kept| &kept.grant);
     let ids: Vec<_> = own
         .filter(|grant| grant.target.register().may_be(&register))
         .map(|grant| grant.id.clone())
@@ -87,20 +90,20 @@ pub(super) async fn is_ours(shell: &mut Shell, target: &LockTarget) -> Result<bo
         Ok(store) => store,
         Err(source) => return Err(Error::Store { lock, source }),
     };
-    let register = Register { lock, store, key: target.key.clone() };
-    let stored = look::read(shell, &register, look::PATIENCE).await?;
+    let register = LockRegister { lock, store, key: target.key.clone() };
+    let stored = store_requests::read(event_loop, &register, store_requests::PATIENCE).await?;
     Ok(stored.is_some_and(|stored| ids.iter().any(|id| stored.record.is_held_by(id))))
 }
 
 /// Looks whether anything changed before Terraform has read it.
-pub(super) struct Watch<'a> {
+pub(super) struct ChangeWatch<'a> {
     planner: &'a Planner,
     basis: &'a Basis,
     started: Uptime,
     looks: &'static [Duration],
 }
 
-impl<'a> Watch<'a> {
+impl<'a> ChangeWatch<'a> {
     /// From the child's start on. None where Terraform locks for itself, or the child is not
     /// Terraform: what `init` changes below a `run` is its business.
     pub(super) fn over(job: &'a LockedJob, context: &'a Context) -> Option<Self> {

@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
 use super::acquire::Wait;
-use super::shell::{Happening, Shell};
+use super::event_loop::{EventLoop, LoopEvent};
 use super::{Acquired, Context, acquire_all, dependents, release};
 use crate::clock::uptime;
 use crate::duration;
@@ -20,7 +20,7 @@ use crate::error::Error;
 use crate::exit_code;
 use crate::held;
 use crate::job::{LockedJob, nothing_to_hold};
-use crate::lock::keeper::News;
+use crate::lock::lease_keeper::LeaseEvent;
 use crate::lock::release::ReleaseOutcome;
 use crate::receipt::ReceiptFile;
 use crate::report::Notice;
@@ -54,7 +54,7 @@ pub(crate) struct Limits {
 
 /// Takes the locks, hands over, keeps them, gives them back; returns the exit code.
 pub(crate) async fn hold(
-    shell: &mut Shell,
+    event_loop: &mut EventLoop,
     mut job: LockedJob,
     context: &Context,
     limits: Limits,
@@ -64,32 +64,32 @@ pub(crate) async fn hold(
     let wait = Wait { give_up_at: uptime().plus(limit), limit };
     let mut acquired = Acquired::default();
     let kept = AssertUnwindSafe(async {
-        acquire_all(shell, &mut job, context, wait, &mut acquired).await?;
+        acquire_all(event_loop, &mut job, context, wait, &mut acquired).await?;
         // Where each Terraform has to lock for itself, a keeper would keep nothing.
-        if shell.kept.is_empty() && acquired.inherited.is_empty() {
+        if event_loop.kept.is_empty() && acquired.inherited.is_empty() {
             return Err(nothing_to_hold());
         }
-        shell.guard.expect_receipt()?;
-        hand_over(&handed(shell, &job, context, &acquired)).map_err(Error::Internal)?;
-        Ok(keep(shell, limits, context).await)
+        event_loop.custody.expect_receipt()?;
+        hand_over(&handed(event_loop, &job, context, &acquired)).map_err(Error::Internal)?;
+        Ok(keep(event_loop, limits, context).await)
     });
     // Whatever happens, what was taken is given back.
     let ended = kept.catch_unwind().await;
-    shell.abandon();
-    let releases = release::all(shell, Some(&context.state_dir), true).await;
+    event_loop.abandon();
+    let releases = release::all(event_loop, Some(&context.state_dir), true).await;
     // Nobody was there to hear why it ended by itself: whoever comes for it is to be told.
     if matches!(ended, Ok(Ok(End::Lost | End::ByItself))) {
-        shell.guard.leave_word();
+        event_loop.custody.leave_word();
     }
-    for notice in shell.guard.finish() {
-        shell.say(notice);
+    for notice in event_loop.custody.finish() {
+        event_loop.say(notice);
     }
     match ended {
         Err(_) => exit_code::BUG,
         Ok(Err(error)) => {
             let code = exit_code::of_error(&error);
             let (message, hint) = (error.to_string(), error.hint());
-            shell.say(Notice::Error { message, hint, code });
+            event_loop.say(Notice::Error { message, hint, code });
             code
         }
         Ok(Ok(End::Lost)) => exit_code::LOST,
@@ -102,17 +102,22 @@ pub(crate) async fn hold(
     }
 }
 
-fn handed(shell: &Shell, job: &LockedJob, context: &Context, acquired: &Acquired) -> Handed {
+fn handed(
+    event_loop: &EventLoop,
+    job: &LockedJob,
+    context: &Context,
+    acquired: &Acquired,
+) -> Handed {
     let mut held = context.held.clone();
     let mut locks = Vec::new();
-    let own = || shell.kept.iter().filter(|kept| !kept.inherited);
+    let own = || event_loop.kept.iter().filter(|kept| !kept.inherited);
     // What an earlier hold had under the same name is over.
     held.forget(own().map(|kept| kept.grant.target.url()));
     for kept in own() {
         held.add(kept.grant.target.url(), kept.grant.id.clone());
         locks.push((kept.grant.target.url(), kept.grant.id.0.clone()));
     }
-    let holds = holds(shell, context, acquired).join(" ");
+    let holds = holds(event_loop, context, acquired).join(" ");
     let mut env =
         vec![(held::VARIABLE.to_owned(), held.to_value()), (held::HOLDS.to_owned(), holds)];
     let others = job.child.env.iter().filter(|(name, _)| name != "PATH");
@@ -124,12 +129,12 @@ fn handed(shell: &Shell, job: &LockedJob, context: &Context, acquired: &Acquired
 
 /// The holds that a `release` in our environment ends: us, and those beside us, which have locks of
 /// other states. One around us, whose lock we have, ends in its own environment.
-fn holds(shell: &Shell, context: &Context, acquired: &Acquired) -> Vec<String> {
+fn holds(event_loop: &EventLoop, context: &Context, acquired: &Acquired) -> Vec<String> {
     let mut holds = held::holds(&context.env);
     let known = ReceiptFile::all_in(&context.state_dir).unwrap_or_default();
     let is_below = !acquired.inherited.is_empty();
     holds.retain(|name| !is_below && known.iter().any(|file| file.name() == Some(name)));
-    holds.extend(shell.guard.file().and_then(|file| file.name().map(ToOwned::to_owned)));
+    holds.extend(event_loop.custody.file().and_then(|file| file.name().map(ToOwned::to_owned)));
     holds
 }
 
@@ -144,13 +149,13 @@ enum End {
 }
 
 /// Beats until there is a reason not to.
-async fn keep(shell: &mut Shell, limits: Limits, context: &Context) -> End {
+async fn keep(event_loop: &mut EventLoop, limits: Limits, context: &Context) -> End {
     let until = uptime().plus(limits.max_hold);
-    let say = |shell: &Shell, message: String| shell.say(Notice::Note { message });
+    let say = |event_loop: &EventLoop, message: String| event_loop.say(Notice::Note { message });
     loop {
-        let happening = shell.next(Some(uptime().plus(LOOK).min(until)), None).await;
-        if let Happening::Lease(index, News::Lost(_)) = &happening {
-            let id = shell.kept[*index].grant.id.clone();
+        let happening = event_loop.next(Some(uptime().plus(LOOK).min(until)), None).await;
+        if let LoopEvent::Lease(index, LeaseEvent::Lost(_)) = &happening {
+            let id = event_loop.kept[*index].grant.id.clone();
             // Whoever runs under it finds out by its own beats, but has none where the lease never
             // expires.
             if context.lost_is_fatal {
@@ -160,22 +165,25 @@ async fn keep(shell: &mut Shell, limits: Limits, context: &Context) -> End {
             }
             return End::Lost;
         }
-        if shell.guard.is_release_asked() {
-            say(shell, "asked for the release: the hold ends".to_owned());
+        if event_loop.custody.is_release_asked() {
+            say(event_loop, "asked for the release: the hold ends".to_owned());
             return End::Told;
         }
         if let Some(signal) = happening.stop() {
-            say(shell, format!("{}: the hold ends", signal.signal().as_str()));
+            say(event_loop, format!("{}: the hold ends", signal.signal().as_str()));
             return End::Told;
         }
-        dependents::mend(shell, &context.state_dir);
+        dependents::mend(event_loop, &context.state_dir);
         if limits.anchor.is_some_and(|anchor| !anchor.is_alive()) {
-            say(shell, "the job is over, and with it the hold".to_owned());
+            say(event_loop, "the job is over, and with it the hold".to_owned());
             return End::ByItself;
         }
         if uptime() >= until {
             let limit = duration::format(limits.max_hold);
-            say(shell, format!("held for {limit}, which is the longest that `--max-hold` allows"));
+            say(
+                event_loop,
+                format!("held for {limit}, which is the longest that `--max-hold` allows"),
+            );
             return End::ByItself;
         }
     }

@@ -4,16 +4,16 @@
 
 use super::Context;
 use super::acquire::{Grant, Wait};
+use super::custody::Use;
+use super::event_loop::{EventLoop, Kept};
 use super::fail_point;
-use super::guard::Use;
-use super::look::{self, Register};
-use super::shell::{Kept, Shell};
-use super::turn::{self, Under};
+use super::sibling_lock::{self, Under};
+use super::store_requests::{self, LockRegister};
 use crate::clock::uptime;
 use crate::error::Error;
 use crate::lock::LockId;
-use crate::lock::keeper::{Keeper, Tenure};
 use crate::lock::lease::{Lease, LeaseTerm};
+use crate::lock::lease_keeper::{LeaseKeeper, Tenure};
 use crate::store::Stored;
 use crate::target::LockTarget;
 
@@ -25,7 +25,7 @@ use crate::target::LockTarget;
 /// First the place under the lock, then the receipt, and only then the look that counts: from
 /// there on nobody gives the lock back before we are done.
 pub(super) async fn inherit(
-    shell: &mut Shell,
+    event_loop: &mut EventLoop,
     target: &LockTarget,
     context: &Context,
     around_command: bool,
@@ -42,13 +42,16 @@ pub(super) async fn inherit(
         Ok(store) => store,
         Err(source) => return Err(Error::Store { lock, source }),
     };
-    let register = Register { lock: lock.clone(), store: store.clone(), key: target.key.clone() };
+    let register =
+        LockRegister { lock: lock.clone(), store: store.clone(), key: target.key.clone() };
     let told = |stored: Stored| context.held.ids().find(|id| stored.record.is_held_by(id)).cloned();
-    let Some(id) = look::read(shell, &register, look::PATIENCE).await?.and_then(told) else {
+    let Some(id) =
+        store_requests::read(event_loop, &register, store_requests::PATIENCE).await?.and_then(told)
+    else {
         return Ok(None);
     };
     // Under another name, or reached with other settings: one is inside only once.
-    if shell.guard.door(&id).is_some() {
+    if event_loop.custody.door(&id).is_some() {
         return Ok(Some(id));
     }
     // By another name; the place under it is taken once.
@@ -56,24 +59,24 @@ pub(super) async fn inherit(
         return Ok(Some(id));
     }
     let under = Under { lock: &lock, id: &id, dir: &context.state_dir };
-    let door = turn::take(shell, under, !around_command, wait).await?;
+    let door = sibling_lock::take(event_loop, under, !around_command, wait).await?;
     let inside = door.is_some();
     if let Some(door) = door {
         fail_point::crash();
-        shell.guard.lend(&id, Use::Inside(door));
+        event_loop.custody.lend(&id, Use::Inside(door));
         fail_point::crash();
-        leave_word(shell, target, under)?;
+        leave_word(event_loop, target, under)?;
     }
     let since = uptime();
-    let stored = look::read(shell, &register, look::PATIENCE).await?;
+    let stored = store_requests::read(event_loop, &register, store_requests::PATIENCE).await?;
     let Some(stored) = stored.filter(|stored| stored.record.is_held_by(&id)) else {
-        shell.guard.forget(&id);
+        event_loop.custody.forget(&id);
         return Ok(None);
     };
     if !inside {
         let dir = context.state_dir.display();
         let why = format!("nothing of it is in `{dir}`, the state directory of this one");
-        return Err(turn::refused(under, &why));
+        return Err(sibling_lock::refused(under, &why));
     }
     if let Some(lease) = stored.record.lease.as_deref().and_then(Lease::parse) {
         let Stored { record, version } = stored;
@@ -89,17 +92,21 @@ pub(super) async fn inherit(
         // beat.
         let answered = lease.term == LeaseTerm::Never;
         let tenure = Tenure { id: id.clone(), info: record.info, version, lease, since, answered };
-        shell.keep(Kept::inherited(grant, Keeper::beside(tenure, uptime())));
+        event_loop.keep(Kept::inherited(grant, LeaseKeeper::beside(tenure, uptime())));
     }
     Ok(Some(id))
 }
 
 /// The receipt, by which whoever gives the lock back finds us, and what we leave if we are killed.
-fn leave_word(shell: &mut Shell, target: &LockTarget, under: Under<'_>) -> Result<(), Error> {
-    let failed = shell.guard.ask(target, under.id, true);
-    if failed.is_empty() && shell.guard.is_written() {
+fn leave_word(
+    event_loop: &mut EventLoop,
+    target: &LockTarget,
+    under: Under<'_>,
+) -> Result<(), Error> {
+    let failed = event_loop.custody.ask(target, under.id, true);
+    if failed.is_empty() && event_loop.custody.is_written() {
         return Ok(());
     }
     let dir = under.dir.display();
-    Err(turn::refused(under, &format!("no receipt of it can be kept in `{dir}`")))
+    Err(sibling_lock::refused(under, &format!("no receipt of it can be kept in `{dir}`")))
 }

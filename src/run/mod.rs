@@ -1,49 +1,49 @@
-//! The shell: acquire, supervise, release. The only `select!` that decides is in [`shell`]; nothing between
+//! A locked run: acquire, supervise, release. The only `select!` that decides is in [`shell`]; nothing between
 //! acquire and release returns early.
 
 mod acquire;
-pub(crate) mod adopt;
 mod conclude;
+pub(crate) mod custody;
 pub(crate) mod dependents;
 mod door;
+mod event_loop;
 mod fail_point;
 mod fresh;
-pub(crate) mod guard;
 pub(crate) mod hold;
 mod inherit;
-pub(crate) mod look;
+mod messages;
+pub(crate) mod orphan;
 mod prepare;
 mod release;
-mod shell;
+mod sibling_lock;
+pub(crate) mod store_requests;
 mod supervise;
-mod turn;
-mod voice;
 mod workspace;
 
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub(crate) use acquire::Introduction;
+pub(crate) use acquire::LockInfoTemplate;
 use acquire::{Grant, Wait};
-use fresh::Watch;
+pub(crate) use event_loop::EventLoop;
+use event_loop::{Kept, LoopEvent};
+use fresh::ChangeWatch;
 use futures_util::FutureExt;
-pub(crate) use shell::Shell;
-use shell::{Happening, Kept};
 pub(crate) use supervise::of_spawn;
 use workspace::Ready;
 
+use crate::app::Planner;
 use crate::clock::{uptime, wall};
 use crate::env::Env;
 use crate::error::Error;
 use crate::held::{self, Held};
 use crate::job::{ChildCommand, LockedJob};
-use crate::lock::keeper::News;
+use crate::lock::lease_keeper::LeaseEvent;
 use crate::lock::release::ReleaseOutcome;
 use crate::lock::{Holder, LockId, Uptime};
 use crate::report::Notice;
-use crate::report::github::Files;
-use crate::start::Planner;
+use crate::report::github::GithubFiles;
 use crate::store::StateObject;
 use crate::supervise::{ChildStatus, Policy, StopSignal, TerminalUse};
 
@@ -57,12 +57,12 @@ pub(crate) struct Context {
     pub(crate) env: Env,
     /// Where receipts lie.
     pub(crate) state_dir: PathBuf,
-    pub(crate) introduction: Introduction,
+    pub(crate) introduction: LockInfoTemplate,
     pub(crate) held: Held,
     /// With `--on-lock-lost stop`.
     pub(crate) lost_is_fatal: bool,
     /// GitHub's files.
-    pub(crate) files: Option<Files>,
+    pub(crate) files: Option<GithubFiles>,
     /// Resolves all anew.
     pub(crate) planner: Planner,
 }
@@ -89,13 +89,17 @@ struct RunReport {
 
 /// Runs the child under its locks and returns the exit code. Everything that was taken is given
 /// back before this returns.
-pub(crate) async fn locked(shell: &mut Shell, mut job: LockedJob, context: &Context) -> u8 {
-    shell.guard.outlives_loss = !context.lost_is_fatal;
+pub(crate) async fn locked(
+    event_loop: &mut EventLoop,
+    mut job: LockedJob,
+    context: &Context,
+) -> u8 {
+    event_loop.custody.outlives_loss = !context.lost_is_fatal;
     let (started, asked) = (uptime(), wall());
     let limit = job.lock_timeout.value;
     let wait = Wait { give_up_at: started.plus(limit), limit };
     let mut acquired = Acquired::default();
-    let acquiring = acquire_all(shell, &mut job, context, wait, &mut acquired);
+    let acquiring = acquire_all(event_loop, &mut job, context, wait, &mut acquired);
     let (failure, panicked) = match AssertUnwindSafe(acquiring).catch_unwind().await {
         Ok(result) => (result.err(), false),
         Err(_) => (None, true),
@@ -108,7 +112,7 @@ pub(crate) async fn locked(shell: &mut Shell, mut job: LockedJob, context: &Cont
         asked,
         waited: uptime().since(started),
         held: Duration::ZERO,
-        id: shell.kept.last().map(|kept| kept.grant.id.0.clone()),
+        id: event_loop.kept.last().map(|kept| kept.grant.id.0.clone()),
         holder,
         contended,
         stopped: false,
@@ -117,12 +121,12 @@ pub(crate) async fn locked(shell: &mut Shell, mut job: LockedJob, context: &Cont
     };
     let since = uptime();
     if report.error.is_none() && !report.panicked {
-        announce(shell, context);
-        let child = child_command(shell, &job, &inherited, context, wait.give_up_at);
+        announce(event_loop, context);
+        let child = child_command(event_loop, &job, &inherited, context, wait.give_up_at);
         // The child's handle lives out here: after a panic it is still there to be ended.
         let mut slot = None;
-        let watch = Watch::over(&job, context);
-        let ran = supervise::run(shell, &child, context, watch, &mut slot);
+        let watch = ChangeWatch::over(&job, context);
+        let ran = supervise::run(event_loop, &child, context, watch, &mut slot);
         match AssertUnwindSafe(ran).catch_unwind().await {
             Ok(Ok(ended)) => {
                 report.child = Some(ended.status);
@@ -138,23 +142,23 @@ pub(crate) async fn locked(shell: &mut Shell, mut job: LockedJob, context: &Cont
             }
         }
     }
-    shell.abandon();
+    event_loop.abandon();
     let dependents_in = job.around_command.then_some(context.state_dir.as_path());
     let worth_saying = report.stopped || report.panicked || report.error.is_some();
-    report.releases.extend(release::all(shell, dependents_in, worth_saying).await);
+    report.releases.extend(release::all(event_loop, dependents_in, worth_saying).await);
     if let Some(Error::Interrupted { leftover, .. }) = &mut report.error
         && report.releases.iter().any(|it| matches!(it, ReleaseOutcome::Unconfirmed(_)))
     {
         "; a lock is left behind, as said above".clone_into(leftover);
     }
-    for notice in shell.guard.finish() {
-        shell.say(notice);
+    for notice in event_loop.custody.finish() {
+        event_loop.say(notice);
     }
     report.held = report.id.as_ref().map_or(Duration::ZERO, |_| uptime().since(since));
-    conclude::conclude(shell, &job, context, &report)
+    conclude::conclude(event_loop, &job, context, &report)
 }
 
-/// What is known after the locks were taken, besides the locks themselves ([`Shell::kept`]).
+/// What is known after the locks were taken, besides the locks themselves ([`EventLoop::kept`]).
 #[derive(Default)]
 struct Acquired {
     /// Held by an outer tfwrap, under these IDs.
@@ -169,7 +173,7 @@ struct Acquired {
 /// Takes what the job needs; what changed meanwhile makes it another job. When this returns, the
 /// locks are confirmed and right for what Terraform would read now.
 async fn acquire_all(
-    shell: &mut Shell,
+    event_loop: &mut EventLoop,
     job: &mut LockedJob,
     context: &Context,
     wait: Wait,
@@ -179,25 +183,25 @@ async fn acquire_all(
     if !context.held.is_empty()
         && let Some(above) = dependents::stopping_above(&context.state_dir)
     {
-        shell.say(Notice::Note {
+        event_loop.say(Notice::Note {
             message: format!("process {above} was asked to end: nothing is started below it"),
         });
         return Err(interrupted(StopSignal::Interrupt));
     }
     loop {
-        beware_of_the_trap(shell, job, context, wait).await?;
+        ensure_workspace(event_loop, job, context, wait).await?;
         let mut waited_here = false;
         for target in &job.targets {
             let (around, had) = (job.around_command, &acquired.inherited);
-            let id = inherit::inherit(shell, target, context, around, wait, had).await?;
+            let id = inherit::inherit(event_loop, target, context, around, wait, had).await?;
             if let Some(id) = id {
                 acquired.inherited.push(id);
                 continue;
             }
-            if fresh::is_ours(shell, target).await? {
+            if fresh::is_ours(event_loop, target).await? {
                 continue;
             }
-            let taken = acquire::take(shell, target, &context.introduction, wait).await;
+            let taken = acquire::take(event_loop, target, &context.introduction, wait).await;
             if let Some(holder) = taken.seen {
                 waited_here = true;
                 acquired.contended = true;
@@ -205,58 +209,58 @@ async fn acquire_all(
             }
             taken.result?;
             if job.around_command {
-                dependents::let_in(shell, &context.state_dir);
+                dependents::let_in(event_loop, &context.state_dir);
             }
             fail_point::panic_at("acquired");
         }
         // Whoever held the lock before us may have deleted the workspace.
-        let vanished = match &job.trap {
-            Some(trap) if waited_here => {
-                workspace::state(shell, trap).await? == Ok(StateObject::Missing)
+        let vanished = match &job.bootstrap {
+            Some(bootstrap) if waited_here => {
+                workspace::state(event_loop, bootstrap).await? == Ok(StateObject::Missing)
             }
             _ => false,
         };
         let (change, now) = if vanished {
             ("the workspace was deleted".to_owned(), context.planner.again()?)
         } else {
-            supervise::confirm(shell).await?;
+            supervise::confirm(event_loop).await?;
             let Some(change) = fresh::change(job, context)? else {
                 fail_point::stop_at("planned");
                 return Ok(());
             };
             change
         };
-        fresh::give_back(shell, job, context, acquired).await?;
+        fresh::give_back(event_loop, job, context, acquired).await?;
         restarts += 1;
         if restarts > RESTARTS {
             return Err(fresh::never_at_rest(&change));
         }
-        shell.say(Notice::Warning {
+        event_loop.say(Notice::Warning {
             message: format!(
                 "while the lock was waited for, {change}: all is given back and begun anew"
             ),
             hint: None,
         });
         *job = now;
-        shell.guard.works_in(&job.dir);
+        event_loop.custody.works_in(&job.dir);
     }
 }
 
 /// Creates the workspace if it is missing; where the lock cannot be held for Terraform, leaves it
 /// to Terraform and says so.
-async fn beware_of_the_trap(
-    shell: &mut Shell,
+async fn ensure_workspace(
+    event_loop: &mut EventLoop,
     job: &mut LockedJob,
     context: &Context,
     wait: Wait,
 ) -> Result<(), Error> {
-    let Some(trap) = &job.trap else { return Ok(()) };
-    let ready = workspace::ensure(shell, trap, context, wait);
+    let Some(bootstrap) = &job.bootstrap else { return Ok(()) };
+    let ready = workspace::ensure(event_loop, bootstrap, context, wait);
     match ready.await? {
         Ready::Go => {}
         Ready::Native(said) => {
-            shell.say(said);
-            job.native = job.trap.take().and_then(|trap| trap.native);
+            event_loop.say(said);
+            job.native = job.bootstrap.take().and_then(|bootstrap| bootstrap.native);
             job.targets.retain(|target| !target.of_backend);
         }
     }
@@ -265,22 +269,24 @@ async fn beware_of_the_trap(
 
 /// Heeds what happens while nothing runs: a stop or a lost lock ends the wait, a suspension
 /// suspends.
-fn heed(shell: &mut Shell, happening: &Happening) -> Result<(), Error> {
-    if let Happening::Lease(index, News::Lost(_)) = happening {
-        return Err(lost(&shell.kept[*index].grant));
+fn handle_idle(event_loop: &mut EventLoop, happening: &LoopEvent) -> Result<(), Error> {
+    if let LoopEvent::Lease(index, LeaseEvent::Lost(_)) = happening {
+        return Err(lost(&event_loop.kept[*index].grant));
     }
-    if let Some(signal) = stop(shell, happening) {
+    if let Some(signal) = stop(event_loop, happening) {
         return Err(interrupted(signal));
     }
     if happening.is_suspend() {
-        supervise::suspend(shell);
+        supervise::suspend(event_loop);
     }
     Ok(())
 }
 
 /// The signal that asks us to end; or, for a hold that is not yet one, the word for its release.
-fn stop(shell: &Shell, happening: &Happening) -> Option<StopSignal> {
-    happening.stop().or_else(|| shell.guard.is_release_asked().then_some(StopSignal::Terminate))
+fn stop(event_loop: &EventLoop, happening: &LoopEvent) -> Option<StopSignal> {
+    happening
+        .stop()
+        .or_else(|| event_loop.custody.is_release_asked().then_some(StopSignal::Terminate))
 }
 
 /// The error of a run that did not begin, for the loss of a lock.
@@ -298,27 +304,27 @@ fn interrupted(signal: StopSignal) -> Error {
 }
 
 /// Sleeps, but for signals.
-async fn pause(shell: &mut Shell, until: Uptime) -> Result<(), Error> {
+async fn pause(event_loop: &mut EventLoop, until: Uptime) -> Result<(), Error> {
     while uptime() < until {
-        let happening = shell.next(Some(until), None).await;
-        heed(shell, &happening)?;
+        let happening = event_loop.next(Some(until), None).await;
+        handle_idle(event_loop, &happening)?;
     }
     Ok(())
 }
 
 /// Tells GitHub the lock's ID before the child starts, so that a later step has it whatever
 /// happens.
-fn announce(shell: &Shell, context: &Context) {
-    if let (Some(files), Some(kept)) = (&context.files, shell.kept.last())
+fn announce(event_loop: &EventLoop, context: &Context) {
+    if let (Some(files), Some(kept)) = (&context.files, event_loop.kept.last())
         && let Err(error) = files.write_lock_id(&kept.grant.id.0)
     {
-        shell.say(Notice::Warning { message: error.to_string(), hint: None });
+        event_loop.say(Notice::Warning { message: error.to_string(), hint: None });
     }
 }
 
 /// The child with what it has to know: which locks are held for it.
 fn child_command(
-    shell: &Shell,
+    event_loop: &EventLoop,
     job: &LockedJob,
     inherited: &[LockId],
     context: &Context,
@@ -329,13 +335,13 @@ fn child_command(
         child.args = native.argv_with_lock_timeout(give_up_at.since(uptime()));
     }
     let mut held = context.held.clone();
-    for Kept { grant, .. } in &shell.kept {
+    for Kept { grant, .. } in &event_loop.kept {
         held.add(grant.target.url(), grant.id.clone());
     }
     if !job.around_command {
         // A Terraform started by this Terraform (a provisioner) must not take our lock for leave
         // to write the same state beside it.
-        let ours = shell.kept.iter().map(|kept| &kept.grant.id);
+        let ours = event_loop.kept.iter().map(|kept| &kept.grant.id);
         ours.chain(inherited).for_each(|id| held.forget_id(id));
     }
     child.env.push((held::VARIABLE.into(), held.to_value().into()));

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::shell::{Happening, Reply, Request, Shell};
+use super::event_loop::{EventLoop, LoopEvent, Reply, StoreRequest};
 use crate::clock::uptime;
 use crate::error::Error;
 use crate::report::Notice;
@@ -16,26 +16,26 @@ const SILENT: Duration = Duration::from_secs(5);
 
 /// Gets them, and says whose they are, and whose are long in coming.
 pub(super) async fn prepare(
-    shell: &mut Shell,
+    event_loop: &mut EventLoop,
     target: &LockTarget,
     store: &Arc<dyn Registers>,
 ) -> Result<(), Error> {
-    shell.send(Request::Prepare(store.clone()));
+    event_loop.send(StoreRequest::Prepare(store.clone()));
     let whose = store.credentials();
     let mut silent_until = Some(uptime().plus(SILENT));
     let prepared = loop {
-        match shell.next(silent_until, None).await {
-            Happening::Reply(Reply::Prepared(prepared)) => break prepared,
-            Happening::Due => {
+        match event_loop.next(silent_until, None).await {
+            LoopEvent::Reply(Reply::Prepared(prepared)) => break prepared,
+            LoopEvent::Due => {
                 silent_until = None;
                 if let Some(whose) = &whose {
                     let message = format!("waiting for AWS credentials: {whose}");
-                    shell.say(Notice::Note { message });
+                    event_loop.say(Notice::Note { message });
                 }
             }
             other => {
-                if let Err(error) = super::heed(shell, &other) {
-                    shell.abandon();
+                if let Err(error) = super::handle_idle(event_loop, &other) {
+                    event_loop.abandon();
                     return Err(error);
                 }
             }
@@ -44,7 +44,7 @@ pub(super) async fn prepare(
     match prepared {
         Ok(()) => {
             if let Some(whose) = whose {
-                shell.say(Notice::Detail { message: format!("credentials: {whose}") });
+                event_loop.say(Notice::Detail { message: format!("credentials: {whose}") });
             }
             Ok(())
         }

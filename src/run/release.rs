@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::acquire::Grant;
 use super::dependents;
 use super::door;
-use super::shell::{Happening, Kept, Reply, Request, Shell};
-use super::voice::{describe, late};
+use super::event_loop::{EventLoop, Kept, LoopEvent, Reply, StoreRequest};
+use super::messages::{describe, late};
 use crate::clock::uptime;
 #[cfg(debug_assertions)]
 use crate::duration;
@@ -25,30 +25,30 @@ const BUSY_POLL: Duration = Duration::from_millis(20);
 /// them. Signals that come meanwhile are heard and
 /// change nothing: the release has a limit of its own. The others beat on until their turn.
 pub(super) async fn all(
-    shell: &mut Shell,
+    event_loop: &mut EventLoop,
     dependents_in: Option<&Path>,
     worth_saying: bool,
 ) -> Vec<ReleaseOutcome> {
     let mut outcomes = Vec::new();
     if let Some(dir) = dependents_in {
-        dependents::wait(shell, dir).await;
+        dependents::wait(event_loop, dir).await;
     }
     loop {
         // Bounded by the patience with the one request that is out.
-        if let Some(kept) = shell.kept.last_mut() {
+        if let Some(kept) = event_loop.kept.last_mut() {
             kept.end();
         }
-        while shell.kept.last().is_some_and(Kept::is_busy) {
+        while event_loop.kept.last().is_some_and(Kept::is_busy) {
             // An answered beat alone is nothing that happens.
-            let _ = shell.next(Some(uptime().plus(BUSY_POLL)), None).await;
+            let _ = event_loop.next(Some(uptime().plus(BUSY_POLL)), None).await;
         }
-        let Some(Kept { mut grant, keeper, inherited, .. }) = shell.kept.pop() else {
+        let Some(Kept { mut grant, keeper, inherited, .. }) = event_loop.kept.pop() else {
             // News of locks that were kept is no news of locks to come.
-            shell.forget_news();
+            event_loop.forget_news();
             return outcomes;
         };
         if inherited && keeper.as_ref().is_none_or(|keeper| keeper.lost_to().is_none()) {
-            shell.guard.forget(&grant.id);
+            event_loop.custody.forget(&grant.id);
             continue;
         }
         if let Some(keeper) = keeper {
@@ -61,28 +61,28 @@ pub(super) async fn all(
                     Some(stored) => ReleaseOutcome::TakenOver(stored.clone()),
                     None => ReleaseOutcome::AlreadyGone,
                 });
-                shell.guard.forget(&grant.id);
+                event_loop.custody.forget(&grant.id);
                 continue;
             }
             grant.version = keeper.version().cloned();
         }
-        let outcome = one(shell, &grant).await;
-        tell(shell, &grant, &outcome, worth_saying);
+        let outcome = one(event_loop, &grant).await;
+        tell(event_loop, &grant, &outcome, worth_saying);
         if let (Some(dir), false) =
             (dependents_in, matches!(outcome, ReleaseOutcome::Unconfirmed(_)))
         {
             door::remove(dir, &grant.id);
         }
         if grant.left_open.is_some() {
-            shell.guard.may_return(&grant.id);
+            event_loop.custody.may_return(&grant.id);
         } else if !matches!(outcome, ReleaseOutcome::Unconfirmed(_)) {
-            shell.guard.forget(&grant.id);
+            event_loop.custody.forget(&grant.id);
         }
         outcomes.push(outcome);
     }
 }
 
-async fn one(shell: &mut Shell, grant: &Grant) -> ReleaseOutcome {
+async fn one(event_loop: &mut EventLoop, grant: &Grant) -> ReleaseOutcome {
     let now = uptime();
     let mut machine =
         Release::new(grant.id.clone(), grant.version.clone(), now, Jitter(new_seed()));
@@ -95,19 +95,19 @@ async fn one(shell: &mut Shell, grant: &Grant) -> ReleaseOutcome {
             Action::Done(outcome) => return outcome,
             Action::Remove(version) => {
                 let (store, key) = (grant.store.clone(), grant.target.key.clone());
-                shell.send(Request::Remove(store, key, version));
+                event_loop.send(StoreRequest::Remove(store, key, version));
             }
             Action::Look => {
-                shell.send(Request::Read(grant.store.clone(), grant.target.key.clone()));
+                event_loop.send(StoreRequest::Read(grant.store.clone(), grant.target.key.clone()));
             }
             Action::Wait => {}
         }
-        let event = match shell.next(machine.deadline(), None).await {
-            Happening::Reply(Reply::Removed(reply)) => Event::Removed(reply),
-            Happening::Reply(Reply::Read(reply)) => Event::Looked(reply),
+        let event = match event_loop.next(machine.deadline(), None).await {
+            LoopEvent::Reply(Reply::Removed(reply)) => Event::Removed(reply),
+            LoopEvent::Reply(Reply::Read(reply)) => Event::Looked(reply),
             other => {
                 if let Some(signal) = other.stop() {
-                    shell.say(Notice::Stopping {
+                    event_loop.say(Notice::Stopping {
                         signal: signal.signal().as_str().to_owned(),
                         doing: format!("the lock `{}` is given back first", grant.target.url()),
                     });
@@ -131,25 +131,25 @@ fn patience() -> Option<Duration> {
     None
 }
 
-fn tell(shell: &Shell, grant: &Grant, outcome: &ReleaseOutcome, worth_saying: bool) {
+fn tell(event_loop: &EventLoop, grant: &Grant, outcome: &ReleaseOutcome, worth_saying: bool) {
     let lock = grant.target.url();
     let id = &grant.id;
     let command = grant.target.unlock_command(id);
     match outcome {
         ReleaseOutcome::Released => {
-            shell.say(Notice::Released {
+            event_loop.say(Notice::Released {
                 lock: lock.clone(),
                 id: id.0.clone(),
                 held: uptime().since(grant.since),
                 worth_saying,
             });
             if let Some(how) = grant.left_open {
-                shell.say(late(&grant.target, id, how));
+                event_loop.say(late(&grant.target, id, how));
             }
         }
-        ReleaseOutcome::AlreadyGone => shell.say(loss(&lock, id, None)),
-        ReleaseOutcome::TakenOver(stored) => shell.say(loss(&lock, id, Some(stored))),
-        ReleaseOutcome::Unconfirmed(error) => shell.say(Notice::Error {
+        ReleaseOutcome::AlreadyGone => event_loop.say(loss(&lock, id, None)),
+        ReleaseOutcome::TakenOver(stored) => event_loop.say(loss(&lock, id, Some(stored))),
+        ReleaseOutcome::Unconfirmed(error) => event_loop.say(Notice::Error {
             message: format!("the lock `{lock}` could not be given back (ID {id}): {error}"),
             hint: Some(format!("finish with: {command}")),
             code: crate::exit_code::NOT_RELEASED,

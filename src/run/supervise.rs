@@ -13,24 +13,24 @@ use nix::sys::signal::Signal;
 
 mod stops;
 
-use stops::{at_the_end, carry_out, heed_stand_in, of_child};
+use stops::{at_the_end, carry_out, handle_stand_in, of_child};
 
 use super::Context;
+use super::event_loop::{EventLoop, LoopEvent};
 use super::fail_point;
-use super::fresh::{self, Watch};
-use super::shell::{Happening, Shell};
-use super::voice::whole;
+use super::fresh::{self, ChangeWatch};
+use super::messages::whole;
+use crate::app;
 use crate::clock::uptime;
 use crate::error::Error;
 use crate::job::ChildCommand;
-use crate::lock::keeper::{Keeper, News};
+use crate::lock::lease_keeper::{LeaseEvent, LeaseKeeper};
 use crate::report::Notice;
-use crate::start;
 use crate::store::StoreError;
 use crate::supervise::guardian::Interrupts;
 use crate::supervise::{
-    Action, Canary, Child, ChildEvent, ChildStatus, Event, Orphans, Reach, Received, Rest,
-    SpawnError, StopSignal, Supervisor, Whom, Word, suspend_self,
+    Action, Canary, Child, ChildEvent, ChildStatus, Event, ProcessTree, Reach, Received, Rest,
+    SignalKind, SpawnError, StopSignal, Supervisor, Whom, suspend_self,
 };
 
 /// How long a child may take to end after a bug of ours, before it is killed.
@@ -59,39 +59,40 @@ pub(super) struct Ended {
 /// Starts the child and sees it to its end; a stop that came in before the start prevents it.
 /// `slot` keeps the child where it survives a panic.
 pub(super) async fn run(
-    shell: &mut Shell,
+    event_loop: &mut EventLoop,
     child: &ChildCommand,
     context: &Context,
-    watch: Option<Watch<'_>>,
+    watch: Option<ChangeWatch<'_>>,
     slot: &mut Option<Child>,
 ) -> Result<Ended, Error> {
-    confirm(shell).await?;
+    confirm(event_loop).await?;
     fail_point::panic_at("before-spawn");
-    let command = start::command(child, &context.env);
-    let child = slot.insert(spawn(shell, command, context)?);
-    drive(shell, child, context, watch).await
+    let command = app::command(child, &context.env);
+    let child = slot.insert(spawn(event_loop, command, context)?);
+    drive(event_loop, child, context, watch).await
 }
 
 /// Waits until every lock is confirmed. A signal or a loss of before counts, too, whoever has
 /// heard of it.
-pub(super) async fn confirm(shell: &mut Shell) -> Result<(), Error> {
+pub(super) async fn confirm(event_loop: &mut EventLoop) -> Result<(), Error> {
     let started = uptime();
     loop {
-        let ready = shell.may_start();
+        let ready = event_loop.may_start();
         let wake = if ready { uptime() } else { uptime().plus(CONFIRM_POLL) };
-        let happening = shell.next(Some(wake), None).await;
-        super::heed(shell, &happening)?;
-        if let Some(grant) = shell.lost() {
+        let happening = event_loop.next(Some(wake), None).await;
+        super::handle_idle(event_loop, &happening)?;
+        if let Some(grant) = event_loop.lost() {
             return Err(super::lost(grant));
         }
-        if let Some(signal) = shell.asked_to_stop() {
+        if let Some(signal) = event_loop.asked_to_stop() {
             return Err(super::interrupted(signal));
         }
-        if ready && matches!(happening, Happening::Due) {
+        if ready && matches!(happening, LoopEvent::Due) {
             return Ok(());
         }
         if uptime().since(started) > CONFIRM {
-            let lock = shell.kept.last().map(|kept| kept.grant.target.url()).unwrap_or_default();
+            let lock =
+                event_loop.kept.last().map(|kept| kept.grant.target.url()).unwrap_or_default();
             let detail = "the lock was taken, but the store does not confirm it".to_owned();
             return Err(Error::Store {
                 lock,
@@ -109,18 +110,18 @@ pub(super) struct Attempt {
 
 /// Runs a child without streams and keeps what it says.
 pub(super) async fn quietly(
-    shell: &mut Shell,
+    event_loop: &mut EventLoop,
     child: &ChildCommand,
     context: &Context,
 ) -> Result<Attempt, Error> {
     let internal = |error: std::io::Error| Error::Internal(format!("no memory file: {error}"));
     let mut said = nameless_file(&context.state_dir)?;
-    let mut command = start::command(child, &context.env);
+    let mut command = app::command(child, &context.env);
     let stream = || said.try_clone().map_err(internal);
     command.stdin(Stdio::null()).stdout(stream()?).stderr(stream()?);
-    let mut child = spawn(shell, command, context)?;
-    let ended = drive(shell, &mut child, context, None).await?;
-    if let (true, Some(signal)) = (ended.stopped, shell.asked_to_stop()) {
+    let mut child = spawn(event_loop, command, context)?;
+    let ended = drive(event_loop, &mut child, context, None).await?;
+    if let (true, Some(signal)) = (ended.stopped, event_loop.asked_to_stop()) {
         return Err(super::interrupted(signal));
     }
     let mut bytes = Vec::new();
@@ -152,9 +153,9 @@ fn nameless_file(dir: &Path) -> Result<File, Error> {
 }
 
 /// Stops us, as Ctrl-Z means it, until we are continued.
-pub(super) fn suspend(shell: &Shell) {
+pub(super) fn suspend(event_loop: &EventLoop) {
     if let Err(error) = suspend_self(Signal::SIGTSTP, false) {
-        shell.say(Notice::Warning {
+        event_loop.say(Notice::Warning {
             message: format!("tfwrap could not be suspended: {error}"),
             hint: None,
         });
@@ -183,22 +184,22 @@ async fn gone(child: &mut Child) {
     }
 }
 
-fn spawn(shell: &mut Shell, command: Command, context: &Context) -> Result<Child, Error> {
-    for notice in shell.guard.child_starts()? {
-        shell.say(notice);
+fn spawn(event_loop: &mut EventLoop, command: Command, context: &Context) -> Result<Child, Error> {
+    for notice in event_loop.custody.child_starts()? {
+        event_loop.say(notice);
     }
     fail_point::crash();
-    let announce = shell.guard.announce();
+    let announce = event_loop.custody.announce();
     let has_canary = !fail_point::is_off("canary");
-    shell.guard.pass_on(true);
+    event_loop.custody.pass_on(true);
     // The stand-in closes what is passed on with the child.
     let child = Child::spawn(command, context.terminal_use, announce, has_canary);
-    shell.guard.pass_on(false);
+    event_loop.custody.pass_on(false);
     fail_point::crash();
     let started = child.as_ref().ok();
-    let process = started.and_then(|it| Orphans::of(it.pid()));
-    for notice in shell.guard.child_runs(process) {
-        shell.say(notice);
+    let process = started.and_then(|it| ProcessTree::of(it.pid()));
+    for notice in event_loop.custody.child_runs(process) {
+        event_loop.say(notice);
     }
     child.map_err(|error| of_spawn(&error))
 }
@@ -214,10 +215,10 @@ pub(crate) fn of_spawn(error: &SpawnError) -> Error {
 }
 
 async fn drive(
-    shell: &mut Shell,
+    event_loop: &mut EventLoop,
     child: &mut Child,
     context: &Context,
-    mut watch: Option<Watch<'_>>,
+    mut watch: Option<ChangeWatch<'_>>,
 ) -> Result<Ended, Error> {
     let mut machine = Supervisor::new(context.policy);
     let mut canary = Canary::default();
@@ -228,93 +229,95 @@ async fn drive(
     loop {
         let event = if let Some(event) = next.pop_front() {
             event
-        } else if resume && shell.may_go_on() {
+        } else if resume && event_loop.may_go_on() {
             resume = false;
             Event::Resume
         } else {
             // A lease that becomes good again is no news.
             let poll = resume.then(|| uptime().plus(CONFIRM_POLL));
-            let look = watch.as_ref().and_then(Watch::deadline);
+            let look = watch.as_ref().and_then(ChangeWatch::deadline);
             let deadlines = [machine.deadline(), canary.deadline(), poll, look];
-            match shell.next(deadlines.into_iter().flatten().min(), Some(child)).await {
+            match event_loop.next(deadlines.into_iter().flatten().min(), Some(child)).await {
                 // Only under a lease that is known to be good.
-                Happening::Signal(Received { word: Word::Resume, .. }) => {
+                LoopEvent::Signal(Received { kind: SignalKind::Resume, .. }) => {
                     resume = true;
                     continue;
                 }
-                Happening::Signal(received) => {
-                    if matches!(received.word, Word::Stop(_)) {
+                LoopEvent::Signal(received) => {
+                    if matches!(received.kind, SignalKind::Stop(_)) {
                         child.let_it_speak();
                     }
                     let judged = canary.ours(uptime(), received, child.has_stand_in());
                     let Some(judged) = judged else { continue };
                     child.event(judged)
                 }
-                Happening::Fenced => {
+                LoopEvent::Fenced => {
                     lost = true;
-                    shell.say(Notice::Warning { message: FENCED.to_owned(), hint: None });
+                    event_loop.say(Notice::Warning { message: FENCED.to_owned(), hint: None });
                     continue;
                 }
-                Happening::Child(Ok(ChildEvent::Overheard(overheard))) => {
-                    match heed_stand_in(shell, child, &mut canary, overheard) {
+                LoopEvent::Child(Ok(ChildEvent::Overheard(overheard))) => {
+                    match handle_stand_in(event_loop, child, &mut canary, overheard) {
                         Some(event) => event,
                         None => continue,
                     }
                 }
-                Happening::Child(Ok(end @ ChildEvent::Exited { .. })) => {
+                LoopEvent::Child(Ok(end @ ChildEvent::Exited { .. })) => {
                     next.extend(at_the_end(child, &mut canary, end));
                     continue;
                 }
-                Happening::Child(Ok(event)) => of_child(event),
-                Happening::Child(Err(error)) => {
+                LoopEvent::Child(Ok(event)) => of_child(event),
+                LoopEvent::Child(Err(error)) => {
                     last_resort(child).await;
                     return Err(Error::Internal(format!("the child cannot be watched: {error}")));
                 }
-                Happening::Lease(index, news) => {
-                    let Some(event) = heed_lease(shell, index, &news, context) else { continue };
+                LoopEvent::Lease(index, news) => {
+                    let Some(event) = handle_lease(event_loop, index, &news, context) else {
+                        continue;
+                    };
                     // Then the child's own code counts for nothing.
                     lost |= matches!(event, Event::MustStop | Event::MustKill);
                     event
                 }
-                Happening::Due if watch.as_ref().is_some_and(Watch::is_due) => {
+                LoopEvent::Due if watch.as_ref().is_some_and(ChangeWatch::is_due) => {
                     let change = watch.as_mut().and_then(|watch| watch.look(false));
                     let Some(change) = change else { continue };
                     lost = true;
-                    shell.say(fresh::too_late(&change, false));
+                    event_loop.say(fresh::too_late(&change, false));
                     Event::MustStop
                 }
-                Happening::Due => {
+                LoopEvent::Due => {
                     let is_about_to_tell = |stop: StopSignal| child.is_about_to_tell(stop.signal());
                     match canary.due(uptime(), is_about_to_tell) {
                         Some(judged) => child.event(judged),
                         None => Event::Tick,
                     }
                 }
-                Happening::Reply(_) => continue,
+                LoopEvent::Reply(_) => continue,
             }
         };
         fail_point::panic_at("running");
         if matches!(event, Event::Stop(_, Reach::ChildToo)) {
-            shell.notes_interrupts(Interrupts::Sent);
+            event_loop.notes_interrupts(Interrupts::Sent);
         }
         for action in machine.step(uptime(), event) {
             let interrupts = matches!(action, Action::Interrupt | Action::Quit);
             if interrupts {
-                shell.guard.passes_by(action == Action::Interrupt);
-                shell.notes_interrupts(Interrupts::Maybe);
+                event_loop.custody.passes_by(action == Action::Interrupt);
+                event_loop.notes_interrupts(Interrupts::Maybe);
             }
-            carry_out(shell, child, action, event);
+            carry_out(event_loop, child, action, event);
             if interrupts {
                 fail_point::crash();
-                shell.guard.passes_by(matches!(child.whom(), Whom::Each(_)));
-                shell.notes_interrupts(Interrupts::Sent);
+                event_loop.custody.passes_by(matches!(child.whom(), Whom::Each(_)));
+                event_loop.notes_interrupts(Interrupts::Sent);
             }
             if let Action::Finished { status, stopped_by } = action {
-                shell.notes_end();
+                event_loop.notes_end();
                 let stopped = stopped_by.is_some();
                 if let Some(change) = watch.as_mut().and_then(|watch| watch.look(true)) {
                     lost = true;
-                    shell.say(fresh::too_late(&change, true));
+                    event_loop.say(fresh::too_late(&change, true));
                 }
                 return Ok(Ended { status, stopped, lost });
             }
@@ -324,19 +327,26 @@ async fn drive(
 }
 
 /// Tells the user what became of a lock, and the supervisor what it means for the child.
-fn heed_lease(shell: &Shell, index: usize, news: &News, context: &Context) -> Option<Event> {
-    let lock = shell.kept[index].grant.target.url();
+fn handle_lease(
+    event_loop: &EventLoop,
+    index: usize,
+    news: &LeaseEvent,
+    context: &Context,
+) -> Option<Event> {
+    let lock = event_loop.kept[index].grant.target.url();
     let say = |message: String| {
-        shell.say(Notice::Warning { message, hint: None });
+        event_loop.say(Notice::Warning { message, hint: None });
     };
     match news {
         // A child with leave to go on must not stand still for a lease that is no more.
-        News::Lost(_) => Some(if context.lost_is_fatal { Event::MustStop } else { Event::Thaw }),
+        LeaseEvent::Lost(_) => {
+            Some(if context.lost_is_fatal { Event::MustStop } else { Event::Thaw })
+        }
         // With the lock gone already, and leave to go on, the fence protects nothing.
-        _ if shell.is_lost(index) && !context.lost_is_fatal => None,
-        News::Interrupt => {
-            let keeper = shell.kept[index].keeper.as_ref();
-            let why = match keeper.and_then(Keeper::refused_after) {
+        _ if event_loop.is_lost(index) && !context.lost_is_fatal => None,
+        LeaseEvent::Interrupt => {
+            let keeper = event_loop.kept[index].keeper.as_ref();
+            let why = match keeper.and_then(LeaseKeeper::refused_after) {
                 Some(good) => {
                     format!("credentials that are refused since {} of this hold", whole(good))
                 }
@@ -348,19 +358,19 @@ fn heed_lease(shell: &Shell, index: usize, news: &News, context: &Context) -> Op
             ));
             Some(Event::MustStop)
         }
-        News::Kill => {
+        LeaseEvent::Kill => {
             say(format!(
                 "no answer from the lock store for over two thirds of the lease of `{lock}`: the \
                  child is killed before anyone may take the lock over"
             ));
             Some(Event::MustKill)
         }
-        News::Freeze => {
+        LeaseEvent::Freeze => {
             say(format!("paused for long: the child stands still until `{lock}` is confirmed"));
             Some(Event::Freeze)
         }
-        News::Thaw => Some(Event::Thaw),
+        LeaseEvent::Thaw => Some(Event::Thaw),
         // Said already.
-        News::Refused { .. } | News::LastBeat { .. } => None,
+        LeaseEvent::Refused { .. } | LeaseEvent::LastBeat { .. } => None,
     }
 }

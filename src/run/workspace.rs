@@ -7,12 +7,12 @@
 use std::time::Duration;
 
 use super::acquire::Wait;
-use super::shell::{Reply, Request, Shell};
-use super::{Context, look, supervise};
+use super::event_loop::{EventLoop, Reply, StoreRequest};
+use super::{Context, store_requests, supervise};
 use crate::clock::uptime;
 use crate::duration;
 use crate::error::Error;
-use crate::job::Trap;
+use crate::job::WorkspaceBootstrap;
 use crate::report::{Notice, clean};
 use crate::store::{StateObject, StoreError};
 
@@ -40,13 +40,13 @@ fn native(why: &str) -> Ready {
 
 /// Sees to it that the workspace is there.
 pub(super) async fn ensure(
-    shell: &mut Shell,
-    trap: &Trap,
+    event_loop: &mut EventLoop,
+    bootstrap: &WorkspaceBootstrap,
     context: &Context,
     Wait { give_up_at, limit }: Wait,
 ) -> Result<Ready, Error> {
-    let workspace = &trap.backend.workspace;
-    if let Some(why) = trap.backend.never_listed() {
+    let workspace = &bootstrap.backend.workspace;
+    if let Some(why) = bootstrap.backend.never_listed() {
         return Ok(native(&format!(
             "Terraform never finds the workspace `{}` in its listing, because {why}, and locks by \
              itself in every command",
@@ -55,9 +55,9 @@ pub(super) async fn ensure(
     }
     let (mut asked, mut created) = (false, 0);
     loop {
-        match state(shell, trap).await? {
+        match state(event_loop, bootstrap).await? {
             Ok(StateObject::Exists) => return Ok(Ready::Go),
-            Ok(StateObject::Missing) if let Some(why) = trap.cannot_create => {
+            Ok(StateObject::Missing) if let Some(why) = bootstrap.cannot_create => {
                 return Ok(native(&format!(
                     "the workspace `{workspace}` does not exist yet, and {why}"
                 )));
@@ -75,11 +75,12 @@ pub(super) async fn ensure(
                 )));
             }
             Err(source) => {
-                let lock = format!("s3://{}/{}", trap.backend.bucket, trap.backend.state_key());
+                let lock =
+                    format!("s3://{}/{}", bootstrap.backend.bucket, bootstrap.backend.state_key());
                 return Err(Error::Store { lock, source });
             }
         }
-        if !asked && is_refused(shell, trap, context).await? {
+        if !asked && is_refused(event_loop, bootstrap, context).await? {
             return Ok(Ready::Native(Notice::Detail {
                 message: format!(
                     "the workspace `{workspace}` does not exist, and Terraform refuses the command \
@@ -88,10 +89,10 @@ pub(super) async fn ensure(
             }));
         }
         asked = true;
-        shell.say(Notice::Detail {
+        event_loop.say(Notice::Detail {
             message: format!("the workspace `{workspace}` does not exist yet: creating it"),
         });
-        let attempt = supervise::quietly(shell, &trap.create, context).await?;
+        let attempt = supervise::quietly(event_loop, &bootstrap.create, context).await?;
         if attempt.succeeded {
             created += 1;
             continue;
@@ -113,31 +114,37 @@ pub(super) async fn ensure(
                 hint: Some("wait longer with `--lock-timeout`".to_owned()),
             });
         }
-        super::pause(shell, uptime().plus(PAUSE).min(give_up_at)).await?;
+        super::pause(event_loop, uptime().plus(PAUSE).min(give_up_at)).await?;
     }
 }
 
 /// Whether Terraform ends before it would come to the workspace, for its arguments or the like: a
 /// name that was mistyped must not make a workspace where the command fails anyway.
-async fn is_refused(shell: &mut Shell, trap: &Trap, context: &Context) -> Result<bool, Error> {
-    match &trap.probe {
-        _ if trap.is_refused => Ok(true),
-        Some(probe) => Ok(!supervise::quietly(shell, probe, context).await?.said.contains(UNNAMED)),
+async fn is_refused(
+    event_loop: &mut EventLoop,
+    bootstrap: &WorkspaceBootstrap,
+    context: &Context,
+) -> Result<bool, Error> {
+    match &bootstrap.probe {
+        _ if bootstrap.is_refused => Ok(true),
+        Some(probe) => {
+            Ok(!supervise::quietly(event_loop, probe, context).await?.said.contains(UNNAMED))
+        }
         None => Ok(false),
     }
 }
 
 /// Asks whether the state is there, through a short outage.
 pub(super) async fn state(
-    shell: &mut Shell,
-    trap: &Trap,
+    event_loop: &mut EventLoop,
+    bootstrap: &WorkspaceBootstrap,
 ) -> Result<Result<StateObject, StoreError>, Error> {
-    let request = || Request::State(Box::new(trap.backend.clone()));
+    let request = || StoreRequest::State(Box::new(bootstrap.backend.clone()));
     let answer = |reply| match reply {
         Reply::State(answer) => Some(answer),
         _ => None,
     };
-    look::ask(shell, look::PATIENCE, request, answer).await
+    store_requests::ask(event_loop, store_requests::PATIENCE, request, answer).await
 }
 
 /// Terraform's words (1.x and OpenTofu) for a lock that someone else has.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_yaml::{Mapping, Value};
 
 use super::source::{Origin, SettingsError, Sourced};
-use super::trust::{Hands, Way};
+use super::trust::{ConfigFileOrigin, Hands};
 
 const NAME: &str = ".tfwrap.yaml";
 const MOST_BYTES: u64 = 64 * 1024;
@@ -36,7 +36,7 @@ const KEYS: [&str; 16] = [
 #[derive(Debug, Clone)]
 pub struct ConfigFile {
     path: PathBuf,
-    way: Way,
+    way: ConfigFileOrigin,
     text: String,
     values: Mapping,
 }
@@ -132,11 +132,12 @@ impl ConfigFile {
             .take(MOST_BYTES)
             .read_to_string(&mut text)
             .map_err(|error| fail(format!("cannot be read: {error}")))?;
-        let way = if found_from.is_some() { Way::Found } else { Way::Named };
+        let way =
+            if found_from.is_some() { ConfigFileOrigin::Found } else { ConfigFileOrigin::Named };
         Self::parse(path.to_owned(), text, way)
     }
 
-    fn parse(path: PathBuf, text: String, way: Way) -> Result<Self, SettingsError> {
+    fn parse(path: PathBuf, text: String, way: ConfigFileOrigin) -> Result<Self, SettingsError> {
         let fail = |what: String| SettingsError::of_file(format!("`{}`{what}", path.display()));
         let value: Value = serde_yaml::from_str(&text).map_err(|error| match error.location() {
             Some(at) => fail(format!(" line {}: {error}", at.line())),
@@ -202,7 +203,7 @@ impl ConfigFile {
         origin: &Origin,
         allowed: impl FnOnce() -> Result<(), String>,
     ) -> Result<(), SettingsError> {
-        if self.way == Way::Named || !matches!(origin, Origin::File { .. }) {
+        if self.way == ConfigFileOrigin::Named || !matches!(origin, Origin::File { .. }) {
             return Ok(());
         }
         allowed().map_err(|what| {
@@ -253,7 +254,7 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<ConfigFile, SettingsError> {
-        ConfigFile::parse(PathBuf::from(".tfwrap.yaml"), text.to_owned(), Way::Named)
+        ConfigFile::parse(PathBuf::from(".tfwrap.yaml"), text.to_owned(), ConfigFileOrigin::Named)
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::lock_url::LockUrl;
 
 /// How a file came to be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Way {
+pub(super) enum ConfigFileOrigin {
     /// Somebody named it.
     Named,
     /// It was found on the way up from the working directory.

@@ -25,13 +25,13 @@ use super::{
     Expect, Record, RecordVersion, Registers, RemoveReply, StoreError, Stored, WriteReply,
 };
 use crate::lock::LockKey;
-use files::{Files, Held, version};
+use files::{Files, HeldState, version};
 
 /// The lock of one state file. Clones share what is held.
 #[derive(Debug, Clone)]
 pub struct LocalState {
     files: Arc<Files>,
-    held: Arc<Mutex<Option<Held>>>,
+    held: Arc<Mutex<Option<HeldState>>>,
     workers: Workers,
 }
 
@@ -67,7 +67,7 @@ impl LocalState {
     ) -> Result<Self, StoreError> {
         let this = Self::new(state_path)?;
         let HeldFile { fd, created } = held;
-        *this.held() = Some(Held { file: File::from(fd), created, record });
+        *this.held() = Some(HeldState { file: File::from(fd), created, record });
         Ok(this)
     }
 
@@ -84,7 +84,7 @@ impl LocalState {
     }
 
     /// Every step under this lock leaves it whole, so a panic elsewhere is no reason to lose it.
-    fn held(&self) -> MutexGuard<'_, Option<Held>> {
+    fn held(&self) -> MutexGuard<'_, Option<HeldState>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -98,7 +98,7 @@ impl LocalState {
 
     async fn run<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Files, &mut Option<Held>) -> Result<T, StoreError> + Send + 'static,
+        work: impl FnOnce(&Files, &mut Option<HeldState>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let this = self.clone();
         request(self.workers.run(move || work(&this.files, &mut this.held()))).await

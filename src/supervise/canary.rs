@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use super::{Origin, StopSignal, Word};
+use super::{SignalKind, SignalOrigin, StopSignal};
 use crate::lock::Uptime;
 use crate::supervise::Received;
 
@@ -49,12 +49,14 @@ impl Canary {
     }
 
     /// Takes a signal of ours. Returns it at once where nothing is to be waited for; without a
-    /// stand-in (`sings`), that is always so.
+    /// stand-in (`has_guardian`), that is always so.
     #[must_use]
-    pub fn ours(&mut self, now: Uptime, received: Received, sings: bool) -> Option<Judged> {
+    pub fn ours(&mut self, now: Uptime, received: Received, has_guardian: bool) -> Option<Judged> {
         let judged = Judged { received, child_too: false };
         // A key is for our group alone.
-        if !matches!(received.word, Word::Stop(_)) || received.origin == Origin::Terminal {
+        if !matches!(received.kind, SignalKind::Stop(_))
+            || received.origin == SignalOrigin::Terminal
+        {
             return Some(judged);
         }
         // Whichever it was: an outer tfwrap makes an INT of it.
@@ -63,7 +65,7 @@ impl Canary {
             self.heard.remove(0);
             return Some(Judged { child_too: true, ..judged });
         }
-        if !sings {
+        if !has_guardian {
             return Some(judged);
         }
         self.waiting.push((now.plus(PATIENCE), judged));
@@ -103,7 +105,7 @@ impl Canary {
             return None;
         }
         let (_, mut judged) = self.waiting.remove(0);
-        if let (Word::Stop(signal), false) = (judged.received.word, judged.child_too)
+        if let (SignalKind::Stop(signal), false) = (judged.received.kind, judged.child_too)
             && is_about_to_tell(signal)
         {
             judged.child_too = true;
@@ -118,10 +120,10 @@ mod tests {
     use super::*;
 
     const TERM: Received = Received {
-        word: Word::Stop(StopSignal::Terminate),
-        origin: Origin::Sent { pid: 7, uid: 0 },
+        kind: SignalKind::Stop(StopSignal::Terminate),
+        origin: SignalOrigin::Sent { pid: 7, uid: 0 },
     };
-    const INT: Received = Received { word: Word::Stop(StopSignal::Interrupt), ..TERM };
+    const INT: Received = Received { kind: SignalKind::Stop(StopSignal::Interrupt), ..TERM };
 
     fn at(ms: u64) -> Uptime {
         Uptime(Duration::from_millis(ms))
@@ -193,11 +195,11 @@ mod tests {
 
     #[test]
     fn neither_a_key_nor_a_lonely_tfwrap_waits() {
-        let key = Received { origin: Origin::Terminal, ..INT };
+        let key = Received { origin: SignalOrigin::Terminal, ..INT };
         let mut canary = Canary::default();
         assert_eq!(canary.ours(at(0), key, true).map(|it| it.child_too), Some(false));
         assert_eq!(canary.ours(at(0), INT, false).map(|it| it.child_too), Some(false));
-        let resume = Received { word: Word::Resume, ..INT };
+        let resume = Received { kind: SignalKind::Resume, ..INT };
         assert_eq!(canary.ours(at(0), resume, true).map(|it| it.received), Some(resume));
     }
 

@@ -72,8 +72,8 @@ use super::readers::Readers;
 use super::stand_in::{Model, Overheard, StandIn};
 use super::targets::runs_tfwrap;
 use super::{
-    Action, ChildStatus, Event, Judged, Origin, PassSignal, ProcessId, Reach, Rest, StopSignal,
-    Watch, Word,
+    Action, ChildStatus, Event, Judged, PassSignal, ProcessId, Reach, Rest, SignalKind,
+    SignalOrigin, StopSignal, Watch,
 };
 use sys::Hangup;
 use terminal::Terminal;
@@ -218,18 +218,20 @@ impl Child {
     /// What a signal means while this child runs.
     #[must_use]
     pub fn event(&self, Judged { received, child_too }: Judged) -> Event {
-        match received.word {
-            Word::Stop(signal) => {
+        match received.kind {
+            SignalKind::Stop(signal) => {
                 let reach = match received.origin {
                     _ if child_too && !self.is_deaf_to(signal) => Reach::ChildToo,
-                    Origin::Sent { pid, .. } if runs_tfwrap(Pid::from_raw(pid)) => Reach::Relayed,
+                    SignalOrigin::Sent { pid, .. } if runs_tfwrap(Pid::from_raw(pid)) => {
+                        Reach::Relayed
+                    }
                     _ => Reach::UsOnly,
                 };
                 Event::Stop(signal, reach)
             }
-            Word::Suspend => Event::Suspend,
-            Word::Resume => Event::Resume,
-            Word::Pass(signal) => Event::Pass(signal),
+            SignalKind::Suspend => Event::Suspend,
+            SignalKind::Resume => Event::Resume,
+            SignalKind::Pass(signal) => Event::Pass(signal),
         }
     }
 

@@ -57,7 +57,7 @@ pub enum Why {
 
 /// What is known when it begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Beginning {
+pub struct EndingStart {
     /// What the child got.
     pub interrupts: Interrupts,
     /// Whether it was killed.
@@ -88,8 +88,8 @@ pub struct Ending {
 impl Ending {
     /// Begins.
     #[must_use]
-    pub fn begin(known: Beginning, now: Uptime) -> Self {
-        let Beginning { interrupts, killed, grace, fence, is_left_at_last } = known;
+    pub fn begin(known: EndingStart, now: Uptime) -> Self {
+        let EndingStart { interrupts, killed, grace, fence, is_left_at_last } = known;
         let interrupt_at = match interrupts {
             Interrupts::None => Some(now),
             // Whether it got one is not known. A second one costs it its state; so does none. By

@@ -2,11 +2,11 @@
 //!
 //! Its rules: `docs/protocol.md#signals`.
 
+mod events;
 #[cfg(test)]
 mod tests;
-mod words;
 
-pub use words::{Action, Event, Rest, StopCause, Watch};
+pub use events::{Action, Event, Rest, StopCause, Watch};
 
 use std::time::Duration;
 

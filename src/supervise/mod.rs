@@ -2,7 +2,7 @@
 //!
 //! Three pieces, driven by the one loop in `run`:
 //!
-//! - [`Signals`] turns what is delivered to us into words ([`Word`]) with their [`Origin`].
+//! - [`Signals`] turns what is delivered to us into words ([`SignalKind`]) with their [`SignalOrigin`].
 //! - [`Child`] is the process, its group and its terminal. It reports what happens to them
 //!   ([`ChildEvent`]) and carries out what was decided ([`Child::apply`]).
 //! - [`Supervisor`] decides. It has no clock and does no I/O.
@@ -19,8 +19,8 @@ pub(crate) mod detached;
 pub mod ending;
 pub mod guardian;
 mod machine;
-mod orphans;
 mod process;
+mod process_tree;
 mod readers;
 mod signal;
 pub mod stand_in;
@@ -31,9 +31,9 @@ pub use canary::{Canary, Judged};
 pub use child::{Announce, Child, ChildEvent, SpawnError, TerminalUse, Whom, exec, suspend_self};
 pub(crate) use child::{lent_descriptor, outlive_the_limit_of_files, stdout_was_closed};
 pub use machine::{Action, ECHO, Event, GROUP_GRACE, Rest, SETTLE, StopCause, Supervisor, Watch};
-pub use orphans::Orphans;
-pub use process::{ProcessId, Sight, World};
+pub use process::{HostScope, ProcessId, Sight};
 pub(crate) use process::{Stat, ancestors};
+pub use process_tree::ProcessTree;
 pub use signal::{Received, Signals};
 
 use std::time::Duration;
@@ -135,7 +135,7 @@ impl PassSignal {
 
 /// What a signal means to us, whether or not a child runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Word {
+pub enum SignalKind {
     /// End.
     Stop(StopSignal),
     /// Stop until resumed (SIGTSTP).
@@ -148,7 +148,7 @@ pub enum Word {
 
 /// Where a signal came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Origin {
+pub enum SignalOrigin {
     /// The kernel: a key on the terminal, or its hang-up. It went to the whole foreground group.
     Terminal,
     /// A process called `kill`. Both are 0 when it is outside our PID or user namespace.

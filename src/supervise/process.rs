@@ -208,7 +208,7 @@ pub(crate) fn proc_is_ours() -> bool {
 
 /// Where processes can be seen: what is gone there is gone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct World {
+pub struct HostScope {
     /// The machine's name.
     pub host: String,
     /// New at every boot.
@@ -230,7 +230,7 @@ pub enum Sight {
     Elsewhere,
 }
 
-impl World {
+impl HostScope {
     /// This one; nothing without a `/proc` of our own.
     #[must_use]
     pub fn here() -> Option<Self> {
@@ -314,7 +314,7 @@ mod tests {
         }
         for pid in [1, 0, -1, i32::MIN] {
             let leader = ProcessId { pid, born: None };
-            let orphans = crate::supervise::Orphans { leader, session: 0, own_group: true };
+            let orphans = crate::supervise::ProcessTree { leader, session: 0, own_group: true };
             assert!(orphans.are_gone(), "{pid}");
         }
     }
@@ -338,7 +338,7 @@ mod tests {
 
     #[test]
     fn worlds_are_told_apart() {
-        let world = |host: &str, boot: &str, namespace: &str| World {
+        let world = |host: &str, boot: &str, namespace: &str| HostScope {
             host: host.to_owned(),
             boot: boot.to_owned(),
             namespace: namespace.to_owned(),
@@ -353,7 +353,7 @@ mod tests {
         assert_eq!(world("a", "1", "y").seen_from(&here), Sight::Elsewhere, "a container");
         assert_eq!(world("b", "0", "x").seen_from(&here), Sight::Elsewhere);
         // There `/proc` tells other times of birth: every process would count as gone.
-        let elsewhen = World { time: "u".to_owned(), ..here.clone() };
+        let elsewhen = HostScope { time: "u".to_owned(), ..here.clone() };
         assert_eq!(elsewhen.seen_from(&here), Sight::Elsewhere);
     }
 }

@@ -14,28 +14,28 @@ use signal_hook::low_level::siginfo::Cause;
 use signal_hook_tokio::SignalsInfo;
 
 use super::child::ignored_at_start;
-use super::{Origin, PassSignal, StopSignal, Word};
+use super::{PassSignal, SignalKind, SignalOrigin, StopSignal};
 
 /// What we act on, and what it means.
-const WORDS: [(Signal, Word); 9] = [
-    (Signal::SIGHUP, Word::Stop(StopSignal::Hangup)),
-    (Signal::SIGINT, Word::Stop(StopSignal::Interrupt)),
-    (Signal::SIGQUIT, Word::Stop(StopSignal::Quit)),
-    (Signal::SIGTERM, Word::Stop(StopSignal::Terminate)),
-    (Signal::SIGTSTP, Word::Suspend),
-    (Signal::SIGCONT, Word::Resume),
-    (Signal::SIGWINCH, Word::Pass(PassSignal::WindowChange)),
-    (Signal::SIGUSR1, Word::Pass(PassSignal::User1)),
-    (Signal::SIGUSR2, Word::Pass(PassSignal::User2)),
+const KINDS: [(Signal, SignalKind); 9] = [
+    (Signal::SIGHUP, SignalKind::Stop(StopSignal::Hangup)),
+    (Signal::SIGINT, SignalKind::Stop(StopSignal::Interrupt)),
+    (Signal::SIGQUIT, SignalKind::Stop(StopSignal::Quit)),
+    (Signal::SIGTERM, SignalKind::Stop(StopSignal::Terminate)),
+    (Signal::SIGTSTP, SignalKind::Suspend),
+    (Signal::SIGCONT, SignalKind::Resume),
+    (Signal::SIGWINCH, SignalKind::Pass(PassSignal::WindowChange)),
+    (Signal::SIGUSR1, SignalKind::Pass(PassSignal::User1)),
+    (Signal::SIGUSR2, SignalKind::Pass(PassSignal::User2)),
 ];
 
 /// A signal that was delivered to us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Received {
     /// What it means.
-    pub word: Word,
+    pub kind: SignalKind,
     /// Where it came from.
-    pub origin: Origin,
+    pub origin: SignalOrigin,
 }
 
 /// The signals of this process, from [`Signals::install`] on.
@@ -57,7 +57,7 @@ impl Signals {
     /// hears them (Go's `signal.Notify`): `tfwrap apply &` in a script is started with SIGINT
     /// ignored. SIGTTIN and SIGTTOU keep their meaning; see [`super::Child`].
     pub fn install() -> io::Result<Self> {
-        let ours = WORDS.iter().map(|(signal, _)| *signal);
+        let ours = KINDS.iter().map(|(signal, _)| *signal);
         let is_heard = |signal: &Signal| {
             matches!(signal, Signal::SIGINT | Signal::SIGTERM) || !ignored_at_start(*signal)
         };
@@ -94,23 +94,23 @@ impl Signals {
             while let Some(Some(raw)) = self.stream.next().now_or_never() {
                 self.batch.extend(received(&raw));
             }
-            if self.batch.iter().any(|received| received.word == Word::Resume) {
+            if self.batch.iter().any(|received| received.kind == SignalKind::Resume) {
                 let last = self.last.load(Ordering::Relaxed);
                 let is_suspended = last == Signal::SIGTSTP as usize
-                    && self.batch.iter().any(|received| received.word == Word::Suspend);
-                let undone = if is_suspended { Word::Resume } else { Word::Suspend };
-                self.batch.retain(|received| received.word != undone);
+                    && self.batch.iter().any(|received| received.kind == SignalKind::Suspend);
+                let undone = if is_suspended { SignalKind::Resume } else { SignalKind::Suspend };
+                self.batch.retain(|received| received.kind != undone);
             }
         }
     }
 }
 
 fn received(raw: &RawOrigin) -> Option<Received> {
-    let (_, word) = WORDS.iter().find(|(signal, _)| *signal as i32 == raw.signal)?;
+    let (_, kind) = KINDS.iter().find(|(signal, _)| *signal as i32 == raw.signal)?;
     let origin = match (raw.cause, raw.process) {
-        (Cause::Kernel, _) => Origin::Terminal,
-        (_, Some(process)) => Origin::Sent { pid: process.pid, uid: process.uid },
-        (_, None) => Origin::Unknown,
+        (Cause::Kernel, _) => SignalOrigin::Terminal,
+        (_, Some(process)) => SignalOrigin::Sent { pid: process.pid, uid: process.uid },
+        (_, None) => SignalOrigin::Unknown,
     };
-    Some(Received { word: *word, origin })
+    Some(Received { kind: *kind, origin })
 }

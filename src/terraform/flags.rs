@@ -22,7 +22,7 @@ pub(super) enum Flag {
 
 /// A flag as it was given.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Found {
+pub(super) struct FoundFlag {
     /// Without dashes, as the table has it.
     pub(super) name: &'static str,
     /// What it says.
@@ -44,7 +44,7 @@ pub(super) enum FoundValue {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Parsed {
     /// In their order; of several with one name the last one counts.
-    pub(super) flags: Vec<Found>,
+    pub(super) flags: Vec<FoundFlag>,
     /// Whether a positional argument or a `--` ended the flags: one put behind would be none.
     pub(super) stopped: bool,
     /// The indices of the positional arguments.
@@ -53,7 +53,7 @@ pub(super) struct Parsed {
 
 impl Parsed {
     /// The last flag of that name.
-    pub(super) fn last(&self, name: &str) -> Option<&Found> {
+    pub(super) fn last(&self, name: &str) -> Option<&FoundFlag> {
         self.flags.iter().rev().find(|found| found.name == name)
     }
 }
@@ -138,7 +138,7 @@ pub(super) fn parse(
             return Err(NotUnderstood);
         }
         at += 1;
-        parsed.flags.push(Found { name, value, at: start..at });
+        parsed.flags.push(FoundFlag { name, value, at: start..at });
     }
     parsed.positionals = (at..args.len()).filter(|&index| !is_stripped(&args[index])).collect();
     Ok(parsed)

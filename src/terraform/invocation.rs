@@ -9,10 +9,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Dialect;
+use super::cli_args::{self, SplitError};
 use super::command::{self, Command, LockUse, StateUse};
-use super::flags::{self, Found, FoundValue, Parsed};
+use super::flags::{self, FoundFlag, FoundValue, Parsed};
 use super::own_lock::HandedOver;
-use super::words::{self, WordsError};
 use crate::duration;
 use crate::env::Env;
 
@@ -104,7 +104,7 @@ struct Reading {
 
 impl Reading {
     /// The flag that counts, of all that were given.
-    fn last(&self, name: &str) -> Option<(&Found, &Said)> {
+    fn last(&self, name: &str) -> Option<(&FoundFlag, &Said)> {
         self.sources.iter().find_map(|(said, parsed)| Some((parsed.last(name)?, said)))
     }
 
@@ -330,10 +330,10 @@ fn words_of(variable: &str, env: &Env) -> Result<Option<Vec<OsString>>, ArgsErro
     let fail = |reason| ArgsError::Variable { variable: variable.to_owned(), reason };
     // Terraform puts signs of its own in the place of what is no text.
     let Some(text) = value.to_str() else { return Ok(None) };
-    match words::split(text) {
+    match cli_args::split(text) {
         Ok(words) => Ok(Some(words.into_iter().map(OsString::from).collect())),
-        Err(WordsError::Unsettled) => Ok(None),
-        Err(WordsError::Unclosed) => Err(fail("a quote is not closed, or a backslash ends it")),
+        Err(SplitError::Unsettled) => Ok(None),
+        Err(SplitError::Unclosed) => Err(fail("a quote is not closed, or a backslash ends it")),
     }
 }
 

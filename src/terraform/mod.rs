@@ -10,11 +10,11 @@
 //! know costs no more than its own error message under the lock, as long as it is known here
 //! whether it takes a value.
 
+mod cli_args;
 mod command;
 mod flags;
 mod invocation;
 mod own_lock;
-mod words;
 
 pub use command::{Command, LockUse, is_known_word};
 pub use invocation::{ArgsError, Invocation, Said, StateFlag};

@@ -1,4 +1,4 @@
-//! One tfwrap of the world: the shipped machines, driven as the shell in `run` drives them, the
+//! One tfwrap of the world: the shipped machines, driven as the event loop in `run` drives them, the
 //! child between them, and the guardian beside them.
 
 mod below;
@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use tfwrap::lock::acquire::{self, Acquire};
 use tfwrap::lock::jitter::Jitter;
-use tfwrap::lock::keeper::{self, Keeper};
 use tfwrap::lock::landing::{self, Landing};
+use tfwrap::lock::lease_keeper::{self, LeaseKeeper};
 use tfwrap::lock::release::{self, Release};
 use tfwrap::lock::{LockId, Uptime};
 use tfwrap::store::WriteReply;
@@ -43,7 +43,7 @@ pub(crate) struct Child {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Held {
-    keeper: Keeper,
+    keeper: LeaseKeeper,
     child: Option<Child>,
     confirm_by: Millis,
     /// Nothing runs any more, or ever will: on to the release.
@@ -288,13 +288,13 @@ impl Client {
             }
             Phase::Held(held) => {
                 if held.keeper.deadline() <= now {
-                    self.keep(moment, keeper::Event::Tick)?;
+                    self.keep(moment, lease_keeper::Event::Tick)?;
                 }
                 self.tick_child(moment)
             }
             Phase::Ending(ward) => {
                 if ward.keeper.deadline() <= now {
-                    self.keep(moment, keeper::Event::Tick)?;
+                    self.keep(moment, lease_keeper::Event::Tick)?;
                 }
                 self.end_child(moment)
             }
@@ -366,13 +366,13 @@ impl Client {
                     Ok(other) => Ok(WriteReply::Conflict(Some(other))),
                     Err(error) => Err(error),
                 };
-                self.keep(moment, keeper::Event::Beaten(reply))
+                self.keep(moment, lease_keeper::Event::Beaten(reply))
             }
             (Phase::Held(_) | Phase::Ending(_), Reply::Wrote(reply)) => {
-                self.keep(moment, keeper::Event::Beaten(reply))
+                self.keep(moment, lease_keeper::Event::Beaten(reply))
             }
             (Phase::Held(_) | Phase::Ending(_), Reply::Read(reply)) => {
-                self.keep(moment, keeper::Event::Looked(reply))
+                self.keep(moment, lease_keeper::Event::Looked(reply))
             }
             (Phase::Catching(_), Reply::Read(reply)) => {
                 self.land(moment, landing::Event::Looked(reply))

@@ -1,12 +1,12 @@
-//! A model check of the lock over the machines that the program runs: [`Acquire`], [`Keeper`],
+//! A model check of the lock over the machines that the program runs: [`Acquire`], [`LeaseKeeper`],
 //! [`Release`], [`Supervisor`] and, in a world of its own, [`Queue`]. There is no second copy of
 //! `docs/protocol.md` here; what is modelled is the world around them.
 //!
 //! | module | is |
 //! | --- | --- |
-//! | `client` | one tfwrap: the machines, driven as the shell in `run` drives them |
-//! | `client::below` | a command below a `hold`, which keeps the lock above it, too: [`Keeper::beside`] |
-//! | `client::guarded` | its guardian: [`Keeper::adopt`], [`Landing`] and [`Release`], driven as `run::adopt` does |
+//! | `client` | one tfwrap: the machines, driven as the event loop in `run` drives them |
+//! | `client::below` | a command below a `hold`, which keeps the lock above it, too: [`LeaseKeeper::beside`] |
+//! | `client::guarded` | its guardian: [`LeaseKeeper::adopt`], [`Landing`] and [`Release`], driven as `run::orphan` does |
 //! | `child` | its child, which outlives both |
 //! | `guardian` | the searches in which tfwrap alone is killed or stopped |
 //! | `stock` | a stock Terraform, which never beats and deletes by key |
@@ -71,7 +71,7 @@
 //!
 //! [`Acquire`]: tfwrap::lock::acquire::Acquire
 //! [`Canary`]: tfwrap::supervise::Canary
-//! [`Keeper`]: tfwrap::lock::keeper::Keeper
+//! [`LeaseKeeper`]: tfwrap::lock::lease_keeper::Keeper
 //! [`Landing`]: tfwrap::lock::landing::Landing
 //! [`Queue`]: tfwrap::lock::queue::Queue
 //! [`Release`]: tfwrap::lock::release::Release

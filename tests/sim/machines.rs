@@ -7,8 +7,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 use proptest::test_runner::{TestCaseError, TestRunner};
 use tfwrap::lock::jitter::Jitter;
-use tfwrap::lock::keeper::{self, Keeper, News, Tenure};
 use tfwrap::lock::lease::{Lease, LeaseTerm};
+use tfwrap::lock::lease_keeper::{self, LeaseEvent, LeaseKeeper, Tenure};
 use tfwrap::lock::release::{self, PATIENCE, Release, ReleaseOutcome};
 use tfwrap::lock::{LockId, Uptime};
 use tfwrap::store::{Record, RecordVersion, RemoveReply, StoreError, Stored, WriteReply};
@@ -115,12 +115,12 @@ fn keep(schedule: &[u16], trouble: u64, strikes: Option<(usize, Blow)>) -> Resul
         since: Uptime(now),
         answered: true,
     };
-    let mut keeper = Keeper::new(tenure, LeaseTerm::After(TTL), Uptime(now));
+    let mut keeper = LeaseKeeper::new(tenure, LeaseTerm::After(TTL), Uptime(now));
     // From before the last request that was applied and answered.
     let mut renewed = now;
     let (interrupt, kill) = LeaseTerm::After(TTL).fences().expect("it ends");
     let mut heard = Heard::default();
-    let mut out: Option<(keeper::Action, Duration)> = None;
+    let mut out: Option<(lease_keeper::Action, Duration)> = None;
     let mut end = now + Duration::from_mins(1);
     for number in 0..2_000 {
         if let Some((_, blow)) = strikes.filter(|(at, _)| *at == number) {
@@ -141,12 +141,12 @@ fn keep(schedule: &[u16], trouble: u64, strikes: Option<(usize, Blow)>) -> Resul
             event
         } else {
             now = now.max(tick_at) + Duration::from_millis(choice % 3 * 40);
-            keeper::Event::Tick
+            lease_keeper::Event::Tick
         };
-        let is_tick = event == keeper::Event::Tick;
+        let is_tick = event == lease_keeper::Event::Tick;
         for action in keeper.step(Uptime(now), event) {
             match action {
-                keeper::Action::Say(news) => hear(&mut heard, &news, register.as_ref())?,
+                lease_keeper::Action::Say(news) => hear(&mut heard, &news, register.as_ref())?,
                 request if out.is_some() => return Err(format!("two at once: {request:?}")),
                 _ if heard.lost > 0 => return Err("it asks on after the loss".to_owned()),
                 request => out = Some((request, now)),
@@ -174,12 +174,12 @@ fn keep(schedule: &[u16], trouble: u64, strikes: Option<(usize, Blow)>) -> Resul
 /// What the store does and what is heard of it; and whether a beat was applied and answered.
 fn answer(
     register: &mut Option<Stored>,
-    action: &keeper::Action,
+    action: &lease_keeper::Action,
     fate: Fate,
-) -> (keeper::Event, bool) {
-    let keeper::Action::Beat(record, version) = action else {
+) -> (lease_keeper::Event, bool) {
+    let lease_keeper::Action::Beat(record, version) = action else {
         let reply = if fate == Fate::Answered { Ok(register.clone()) } else { Err(unknown()) };
-        return (keeper::Event::Looked(reply), false);
+        return (lease_keeper::Event::Looked(reply), false);
     };
     let reply = match fate {
         Fate::Lost => Err(unknown()),
@@ -195,18 +195,18 @@ fn answer(
     };
     let reply = if fate == Fate::Unanswered { Err(unknown()) } else { reply };
     let applied = matches!(reply, Ok(WriteReply::Applied(_)));
-    (keeper::Event::Beaten(reply), applied)
+    (lease_keeper::Event::Beaten(reply), applied)
 }
 
-fn hear(heard: &mut Heard, news: &News, register: Option<&Stored>) -> Result<(), String> {
+fn hear(heard: &mut Heard, news: &LeaseEvent, register: Option<&Stored>) -> Result<(), String> {
     match news {
-        News::Lost(_) if is_ours(register) => return Err("a loss that is none".to_owned()),
-        News::Lost(_) => heard.lost += 1,
-        News::Freeze => heard.frozen = true,
-        News::Thaw if !std::mem::take(&mut heard.frozen) => {
+        LeaseEvent::Lost(_) if is_ours(register) => return Err("a loss that is none".to_owned()),
+        LeaseEvent::Lost(_) => heard.lost += 1,
+        LeaseEvent::Freeze => heard.frozen = true,
+        LeaseEvent::Thaw if !std::mem::take(&mut heard.frozen) => {
             return Err("a thaw without a freeze".to_owned());
         }
-        News::Kill => heard.killed = true,
+        LeaseEvent::Kill => heard.killed = true,
         _ => {}
     }
     Ok(())

@@ -10,8 +10,8 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use tfwrap::lock::Uptime;
 use tfwrap::supervise::{
-    Action, Canary, ChildStatus, ECHO, Event, Origin, Policy, Reach, Received, Rest, SecondSignal,
-    StopSignal, Supervisor, Watch, Word,
+    Action, Canary, ChildStatus, ECHO, Event, Policy, Reach, Received, Rest, SecondSignal,
+    SignalKind, SignalOrigin, StopSignal, Supervisor, Watch,
 };
 
 /// What one process of the group is; the first is the child.
@@ -211,8 +211,10 @@ impl Family {
     }
 
     fn judge(&mut self, signal: StopSignal, to_child: bool, child_first: bool) -> Checked {
-        let received =
-            Received { word: Word::Stop(signal), origin: Origin::Sent { pid: 1, uid: 1 } };
+        let received = Received {
+            kind: SignalKind::Stop(signal),
+            origin: SignalOrigin::Sent { pid: 1, uid: 1 },
+        };
         if to_child && child_first {
             self.overheard(signal)?;
         }

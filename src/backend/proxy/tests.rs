@@ -8,9 +8,9 @@ fn way(no_proxy: &str, url: &str) -> bool {
         is_cgi: false,
     };
     match Proxies::of(&settings).way(url) {
-        Way::Direct => false,
-        Way::Through(_) => true,
-        Way::Refused => panic!("no CGI"),
+        Route::Direct => false,
+        Route::Through(_) => true,
+        Route::Refused => panic!("no CGI"),
     }
 }
 
@@ -133,10 +133,10 @@ fn below_a_cgi_server_the_proxy_for_http_is_refused_and_that_for_https_used() {
     };
     let proxies = Proxies::of(&settings);
     // Before anybody asks whom it is for.
-    assert_eq!(proxies.way("http://dynamo.test/"), Way::Refused);
-    assert_eq!(proxies.way(AWS), Way::Direct);
+    assert_eq!(proxies.way("http://dynamo.test/"), Route::Refused);
+    assert_eq!(proxies.way(AWS), Route::Direct);
     let none = Proxies::of(&ProxySettings { is_cgi: true, ..ProxySettings::default() });
-    assert_eq!(none.way("http://dynamo.test/"), Way::Direct);
+    assert_eq!(none.way("http://dynamo.test/"), Route::Direct);
 }
 
 proptest::proptest! {
@@ -151,6 +151,6 @@ proptest::proptest! {
         };
         let proxies = Proxies::of(&settings);
         let url = format!("http://{host}/");
-        proptest::prop_assert!(proxies.way(&url) != Way::Refused);
+        proptest::prop_assert!(proxies.way(&url) != Route::Refused);
     }
 }

@@ -1,6 +1,6 @@
 //! The machine that takes one lock: what to ask the store next, given what it answered.
 //!
-//! No clock, no I/O, no randomness of its own. The shell in [`crate::run`] sends what an
+//! No clock, no I/O, no randomness of its own. The event loop in [`crate::run`] sends what an
 //! [`Action`] asks for, one request at a time, and feeds back what came of it.
 //!
 //! A reply is applied, refused or unknown (`docs/protocol.md#r2-applied-refused-unknown`); unknown is
@@ -39,7 +39,7 @@ pub enum Event {
     Stop,
 }
 
-/// What the shell does next.
+/// What the event loop does next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub enum Action {
@@ -146,7 +146,7 @@ fn is_of(record: &Record, before: &HandedOn) -> bool {
 
 /// What a look from behind in the line shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Sight {
+pub enum Observation {
     /// Someone holds it.
     Held,
     /// It can be taken: it is free, or its lease has expired.
@@ -343,21 +343,21 @@ impl Acquire {
         now: Uptime,
         sent: Uptime,
         reply: Result<Option<Stored>, StoreError>,
-    ) -> Sight {
+    ) -> Observation {
         match reply {
-            Ok(Some(stored)) if stored.record.is_held_by(&self.id) => Sight::Ours,
+            Ok(Some(stored)) if stored.record.is_held_by(&self.id) => Observation::Ours,
             Ok(Some(stored)) => {
                 self.answered();
                 self.see(now, sent, stored);
-                if self.has_expired(now) { Sight::Free } else { Sight::Held }
+                if self.has_expired(now) { Observation::Free } else { Observation::Held }
             }
             Ok(None) => {
                 self.answered();
-                Sight::Free
+                Observation::Free
             }
             Err(error) => {
                 self.faulted(error);
-                Sight::Unknown
+                Observation::Unknown
             }
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::Uptime;
 use super::super::backoff::pause_after;
 use super::super::line::{Line, Slot, TICKET_BEAT, Ticket, Waiter};
-use super::{Action, Back, FAULTS, JOINS, Mine, Phase, Queue, TRIES, Then};
+use super::{Action, FAULTS, JOINS, OwnTicket, Phase, Queue, ReturnTo, TRIES, Then};
 use crate::store::{Expect, RecordVersion, StoreError, Stored, WriteReply};
 
 impl Queue {
@@ -32,7 +32,7 @@ impl Queue {
             self.moved = now;
         }
         // Whoever saw the lock free before somebody's turn may have died since.
-        self.lying.take_if(|lying| lying.turns != self.line.turns);
+        self.unclaimed.take_if(|unclaimed| unclaimed.turns != self.line.turns);
         self.survey_later(now);
     }
 
@@ -53,15 +53,15 @@ impl Queue {
             // Nothing is written to what is not the store.
             Err(error @ StoreError::NotTheStore { .. }) if !self.tried() => {
                 let action = self.acquire.missed(now, error);
-                return self.tries_on(Back::Join, action);
+                return self.tries_on(ReturnTo::Join, action);
             }
             // The lock itself will show what is wrong.
-            Err(_) if !self.tried() => return self.attempt(now, Back::Join),
+            Err(_) if !self.tried() => return self.attempt(now, ReturnTo::Join),
             Err(error) => return self.falter(now, Some(error)),
         }
         // With no time to wait there is nothing to stand in line for.
         if now >= self.give_up_at || (self.line.is_empty() && !self.tried()) {
-            return self.attempt(now, Back::Join);
+            return self.attempt(now, ReturnTo::Join);
         }
         self.joins += 1;
         if self.joins > JOINS {
@@ -160,7 +160,7 @@ impl Queue {
 
     pub(super) fn have(&mut self, now: Uptime, ticket: Ticket, version: RecordVersion) -> Action {
         let plans = self.line.plans.0;
-        self.mine = Some(Mine { ticket, version, beat_due: now.plus(TICKET_BEAT), plans });
+        self.mine = Some(OwnTicket { ticket, version, beat_due: now.plus(TICKET_BEAT), plans });
         self.acquire.reached();
         self.tries = 0;
         self.raise(ticket)
@@ -247,7 +247,7 @@ impl Queue {
 
     pub(super) fn give_back(&mut self) -> Action {
         match self.mine.take() {
-            Some(Mine { ticket, version, .. }) => {
+            Some(OwnTicket { ticket, version, .. }) => {
                 self.tries = 0;
                 let remove = Action::Remove(Slot::Ticket(ticket), version.clone());
                 self.ask(Phase::GivingBack(ticket, version), remove)

@@ -8,10 +8,10 @@
 #[cfg(test)]
 mod damaged_tests;
 mod join;
-mod lying;
 #[cfg(test)]
 mod tests;
 mod turn;
+mod unclaimed;
 mod wait;
 
 use std::time::Duration;
@@ -24,7 +24,7 @@ use crate::store::{Expect, Record, RecordVersion, RemoveReply, StoreError, Store
 
 /// A lock that is still free so long after it was seen free is tried, whatever tickets stand before
 /// ours, unless one of those waiters says that it sees it, too.
-const LEFT_LYING: Duration = Duration::from_secs(10);
+const LEFT_UNCLAIMED: Duration = Duration::from_secs(10);
 
 /// How far down the line is read, at the most, for somebody who lives: longer runs of the dead and
 /// of those that left are passed over unseen, for each read takes its time. Who lives further down
@@ -70,7 +70,7 @@ pub enum Event {
     Stop,
 }
 
-/// What the shell does next.
+/// What the event loop does next.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[must_use]
 pub enum Action {
@@ -92,7 +92,7 @@ enum Phase {
     /// The line is being read before anything else, or before joining it.
     Opening,
     /// [`Acquire`] is at work; then back to where it was.
-    Trying(Back),
+    Trying(ReturnTo),
     /// The ticket of this number is being claimed.
     Claiming(Ticket),
     /// Whether a claim that was not answered was applied is being read.
@@ -139,7 +139,7 @@ enum Phase {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Back {
+enum ReturnTo {
     /// Not in line yet.
     Join,
     /// In line, not at its head: nobody before us lives, so the line moves past them.
@@ -163,7 +163,7 @@ enum Then {
 
 /// Our own ticket.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Mine {
+struct OwnTicket {
     ticket: Ticket,
     version: RecordVersion,
     beat_due: Uptime,
@@ -173,7 +173,7 @@ struct Mine {
 
 /// A free lock that is not ours to take yet.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Lying {
+struct Unclaimed {
     /// Since when it is seen so, or since when those before us are given time once more.
     since: Uptime,
     /// How many turns there had been, by the line.
@@ -210,7 +210,7 @@ pub struct Queue {
     denied: Option<StoreError>,
     line: Line,
     line_version: Option<RecordVersion>,
-    mine: Option<Mine>,
+    mine: Option<OwnTicket>,
     watched: Option<Watched>,
     /// When to read how far the line has moved, unless the one before us is at its head.
     line_due: Uptime,
@@ -219,7 +219,7 @@ pub struct Queue {
     moved: Uptime,
     /// How long one hold takes, by the moves of `head` that we saw; zero until we saw one.
     hold: Duration,
-    lying: Option<Lying>,
+    unclaimed: Option<Unclaimed>,
     /// Whether, if the lock becomes ours now, it is our turn: `head` goes past our number.
     in_turn: bool,
     /// How many records were sent to the lock's register.
@@ -261,7 +261,7 @@ impl Queue {
             lock_due: Uptime::default(),
             moved: Uptime::default(),
             hold: Duration::ZERO,
-            lying: None,
+            unclaimed: None,
             in_turn: true,
             attempts: 0,
             tries: 0,
@@ -337,7 +337,7 @@ impl Queue {
     fn decide(&mut self, now: Uptime, event: Event) -> Action {
         match (self.phase.clone(), event) {
             (Phase::New, Event::Start) if self.in_line => self.open(),
-            (Phase::New, Event::Start) => self.attempt(now, Back::Head),
+            (Phase::New, Event::Start) => self.attempt(now, ReturnTo::Head),
             (Phase::Trying(back), event) => self.trying(now, back, event),
             (Phase::Opening, Event::Read(reply)) => self.opened(now, reply),
             (Phase::Claiming(ticket), Event::Wrote(reply)) => self.claimed(now, ticket, reply),

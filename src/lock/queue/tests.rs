@@ -18,7 +18,7 @@ fn fifth() -> Queue {
     let mut queue = Queue::new(acquire, waiter, record, at(3600), Jitter(2), true);
     queue.know(START, Some(line(2)));
     let version = line(2).version;
-    queue.mine = Some(Mine { ticket: Ticket(5), version, beat_due: at(20), plans: 0 });
+    queue.mine = Some(OwnTicket { ticket: Ticket(5), version, beat_due: at(20), plans: 0 });
     assert_eq!(queue.queue(START), Action::Read(Slot::Ticket(Ticket(4))));
     queue
 }

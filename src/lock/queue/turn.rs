@@ -4,7 +4,7 @@ use super::super::Uptime;
 use super::super::acquire::{self, Outcome};
 use super::super::lease::Lease;
 use super::super::line::{Slot, Ticket};
-use super::{Action, Back, Event, Mine, Phase, Queue, REMOVE_TRIES, TRIES};
+use super::{Action, Event, OwnTicket, Phase, Queue, REMOVE_TRIES, ReturnTo, TRIES};
 use crate::store::{Expect, Record, RecordVersion, RemoveReply, StoreError, WriteReply};
 
 impl Queue {
@@ -23,12 +23,12 @@ impl Queue {
         self.attempts > 0
     }
 
-    pub(super) fn attempt(&mut self, now: Uptime, back: Back) -> Action {
+    pub(super) fn attempt(&mut self, now: Uptime, back: ReturnTo) -> Action {
         let action = self.acquire.attempt(now);
         self.tries_on(back, action)
     }
 
-    pub(super) fn trying(&mut self, now: Uptime, back: Back, event: Event) -> Action {
+    pub(super) fn trying(&mut self, now: Uptime, back: ReturnTo, event: Event) -> Action {
         let event = match event {
             Event::Wrote(reply) => acquire::Event::Took(reply),
             Event::Read(reply) => acquire::Event::Looked(reply),
@@ -48,9 +48,9 @@ impl Queue {
 
     /// Passes on what [`Acquire`] wants; where it would wait for the holder and is not at the
     /// head, it waits in line instead.
-    pub(super) fn tries_on(&mut self, back: Back, action: acquire::Action) -> Action {
+    pub(super) fn tries_on(&mut self, back: ReturnTo, action: acquire::Action) -> Action {
         self.phase = Phase::Trying(back);
-        self.in_turn = back != Back::Barging;
+        self.in_turn = back != ReturnTo::Barging;
         match action {
             acquire::Action::Take => {
                 Action::Write(Slot::Lock, self.numbered_record(), Expect::Absent)
@@ -62,11 +62,11 @@ impl Queue {
             acquire::Action::Done(outcome) => self.leave(outcome),
             acquire::Action::Wait if !self.acquire.is_at_rest() => Action::Wait,
             acquire::Action::Wait => match back {
-                Back::Head => Action::Wait,
-                Back::Join => self.open(),
+                ReturnTo::Head => Action::Wait,
+                ReturnTo::Join => self.open(),
                 // Somebody was quicker, so the line may have moved.
-                Back::Passing | Back::Barging => {
-                    self.lying = None;
+                ReturnTo::Passing | ReturnTo::Barging => {
+                    self.unclaimed = None;
                     self.ask(Phase::Surveying, Action::Read(Slot::Line))
                 }
             },
@@ -75,13 +75,13 @@ impl Queue {
 
     /// Without a line, or with nobody before us: the lock is watched.
     pub(super) fn be_head(&mut self, now: Uptime) -> Action {
-        (self.watched, self.lying) = (None, None);
+        (self.watched, self.unclaimed) = (None, None);
         let action = self.acquire.watch(now);
-        self.tries_on(Back::Head, action)
+        self.tries_on(ReturnTo::Head, action)
     }
 
     pub(super) fn be_without_line(&mut self, now: Uptime) -> Action {
-        if self.tried() { self.be_head(now) } else { self.attempt(now, Back::Head) }
+        if self.tried() { self.be_head(now) } else { self.attempt(now, ReturnTo::Head) }
     }
 
     /// What is done in place of `action` after a stop: of the line, what gives our place back;
@@ -107,7 +107,7 @@ impl Queue {
             }
             _ => {
                 let action = self.acquire.attempt(now);
-                self.tries_on(Back::Barging, action)
+                self.tries_on(ReturnTo::Barging, action)
             }
         }
     }
@@ -172,7 +172,7 @@ impl Queue {
     pub(super) fn remove_mine(&mut self, outcome: Outcome) -> Action {
         self.tries = 0;
         match self.mine.take() {
-            Some(Mine { ticket, version, .. }) => {
+            Some(OwnTicket { ticket, version, .. }) => {
                 let remove = Action::Remove(Slot::Ticket(ticket), version.clone());
                 self.ask(Phase::Removing(outcome, ticket, version), remove)
             }

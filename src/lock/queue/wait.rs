@@ -6,7 +6,7 @@ use super::super::Uptime;
 use super::super::acquire;
 use super::super::backoff::{BEHIND, FAR_LOOK, SURVEY_LEAST, SURVEY_MOST};
 use super::super::line::{Slot, TICKET_BEAT, TICKET_TTL, Ticket, Waiter};
-use super::{Action, Back, LATE, LONGEST_WALK, Phase, Queue, RETRY, Watched};
+use super::{Action, LATE, LONGEST_WALK, Phase, Queue, RETRY, ReturnTo, Watched};
 use crate::store::{Expect, StoreError, Stored, WriteReply};
 
 impl Queue {
@@ -42,7 +42,7 @@ impl Queue {
 
     pub(super) fn queue(&mut self, now: Uptime) -> Action {
         (self.lock_due, self.moved, self.hold) = (now, now, Duration::ZERO);
-        (self.watched, self.lying) = (None, None);
+        (self.watched, self.unclaimed) = (None, None);
         self.joins = 0;
         self.survey_later(now);
         self.place(now)
@@ -122,7 +122,7 @@ impl Queue {
     pub(super) fn wake(&mut self, now: Uptime) -> Action {
         if now >= self.give_up_at {
             // Everyone tries once before giving up.
-            return self.attempt(now, Back::Barging);
+            return self.attempt(now, ReturnTo::Barging);
         }
         let Some(mine) = &self.mine else { return self.open() };
         if now >= mine.beat_due {
@@ -152,7 +152,7 @@ impl Queue {
     pub(super) fn beat(&mut self) -> Action {
         let Some(mine) = &self.mine else { return self.open() };
         self.waiter.beat = self.waiter.beat.wrapping_add(1);
-        self.waiter.free_after = self.lying.as_ref().map(|lying| lying.turns);
+        self.waiter.free_after = self.unclaimed.as_ref().map(|unclaimed| unclaimed.turns);
         let expect = Expect::Version(mine.version.clone());
         let slot = Slot::Ticket(mine.ticket);
         self.ask(Phase::Beating, Action::Write(slot, self.waiter.to_record(), expect))
@@ -213,7 +213,7 @@ impl Queue {
             return self.sleep_on(now);
         }
         let action = self.acquire.step(now, acquire::Event::Tick);
-        self.tries_on(Back::Head, action)
+        self.tries_on(ReturnTo::Head, action)
     }
 
     pub(super) fn watched(

@@ -18,7 +18,7 @@ use crate::env::Env;
 
 /// The files of this step.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Files {
+pub struct GithubFiles {
     output: Option<PathBuf>,
     summary: Option<PathBuf>,
     /// How long the file of the outputs was when we began.
@@ -40,7 +40,7 @@ const MOST_SAID: u64 = 1024 * 1024;
 const OUTPUT: &str = "GITHUB_OUTPUT";
 const SUMMARY: &str = "GITHUB_STEP_SUMMARY";
 
-impl Files {
+impl GithubFiles {
     /// The files that the environment names; `None` outside GitHub Actions.
     #[must_use]
     pub fn from_env(env: &Env) -> Option<Self> {
@@ -78,7 +78,7 @@ impl Files {
     }
 }
 
-impl Files {
+impl GithubFiles {
     /// Whether a program of GitHub's toolkit has set `exitcode` since we began: it writes in the form
     /// of many lines, as neither we nor an inner tfwrap do.
     fn wrapper_said(&self) -> bool {
@@ -174,7 +174,7 @@ mod tests {
     use super::*;
     use crate::report::tests::summary;
 
-    fn files(dir: &Path) -> Files {
+    fn files(dir: &Path) -> GithubFiles {
         let env: Env = [
             ("GITHUB_ACTIONS", "true".into()),
             (OUTPUT, dir.join("output").into_os_string()),
@@ -182,7 +182,7 @@ mod tests {
         ]
         .into_iter()
         .collect();
-        Files::from_env(&env).unwrap()
+        GithubFiles::from_env(&env).unwrap()
     }
 
     #[test]
@@ -247,8 +247,9 @@ mod tests {
 
     #[test]
     fn outside_github_nothing_is_written() {
-        assert_eq!(Files::from_env(&[(OUTPUT, "/tmp/x")].into_iter().collect()), None);
-        let bare = Files::from_env(&[("GITHUB_ACTIONS", "true")].into_iter().collect()).unwrap();
+        assert_eq!(GithubFiles::from_env(&[(OUTPUT, "/tmp/x")].into_iter().collect()), None);
+        let bare =
+            GithubFiles::from_env(&[("GITHUB_ACTIONS", "true")].into_iter().collect()).unwrap();
         bare.write_lock_id("x").unwrap();
         assert!(bare.write_end(&summary()).is_empty());
     }

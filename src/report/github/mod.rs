@@ -1,16 +1,16 @@
 //! GitHub Actions: annotations, step outputs, step summary. Pure functions make the text; a thin
-//! [`Files`] appends it where the runner reads it.
+//! [`GithubFiles`] appends it where the runner reads it.
 
 mod files;
 mod step_summary;
 
 pub(crate) use files::append_environment;
-pub use files::{Files, FilesError};
+pub use files::{FilesError, GithubFiles};
 pub use step_summary::step_summary;
 
 use super::clean::{clean, clean_line};
 use super::text::{hint_lines, human, operation_words};
-use super::{Notice, Outcome, Summary};
+use super::{Notice, RunOutcome, Summary};
 use crate::env::Env;
 use crate::lock::LockInfo;
 

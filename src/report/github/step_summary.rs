@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::super::clean::clean_to;
-use super::{Outcome, Summary, clean, holder_output, human};
+use super::{RunOutcome, Summary, clean, holder_output, human};
 
 /// Bars shorter than this are left out of the chart.
 const LEAST_BAR: Duration = Duration::from_millis(500);
@@ -32,15 +32,15 @@ pub fn step_summary(summary: &Summary) -> String {
     out
 }
 
-fn headline(outcome: Outcome) -> &'static str {
+fn headline(outcome: RunOutcome) -> &'static str {
     match outcome {
-        Outcome::Success => "done",
-        Outcome::Failure => "the command failed, the lock was given back",
-        Outcome::TimedOut => "the lock was not to be had in time",
-        Outcome::Interrupted => "interrupted",
-        Outcome::Lost => "the lock was lost during the run",
-        Outcome::NotReleased => "the lock could not be given back",
-        Outcome::Error => "failed before the command ran",
+        RunOutcome::Success => "done",
+        RunOutcome::Failure => "the command failed, the lock was given back",
+        RunOutcome::TimedOut => "the lock was not to be had in time",
+        RunOutcome::Interrupted => "interrupted",
+        RunOutcome::Lost => "the lock was lost during the run",
+        RunOutcome::NotReleased => "the lock could not be given back",
+        RunOutcome::Error => "failed before the command ran",
     }
 }
 

@@ -18,7 +18,7 @@ fn read(mut pipe: io::PipeReader) -> String {
 #[test]
 fn everything_is_said_in_order() {
     let (reader, writer) = io::pipe().unwrap();
-    let reporter = Reporter::to_writer(Options::default(), writer).unwrap();
+    let reporter = Reporter::to_writer(ReporterOptions::default(), writer).unwrap();
     for n in 0..100 {
         reporter.say(detail(n));
     }
@@ -35,7 +35,7 @@ fn everything_is_said_in_order() {
 fn a_stalled_stderr_costs_messages_but_no_time() {
     // Nobody reads: the pipe takes 64 KiB, then the writer thread hangs.
     let (reader, writer) = io::pipe().unwrap();
-    let reporter = Reporter::to_writer(Options::default(), writer).unwrap();
+    let reporter = Reporter::to_writer(ReporterOptions::default(), writer).unwrap();
     let (done, is_done) = mpsc::channel();
     let talker = thread::spawn(move || {
         for _ in 0..2000 {
@@ -68,7 +68,7 @@ fn a_stalled_stderr_costs_messages_but_no_time() {
 fn a_closed_stderr_is_no_trouble() {
     let (reader, writer) = io::pipe().unwrap();
     drop(reader);
-    let reporter = Reporter::to_writer(Options::default(), writer).unwrap();
+    let reporter = Reporter::to_writer(ReporterOptions::default(), writer).unwrap();
     for n in 0..1000 {
         reporter.say(detail(n));
     }
@@ -81,7 +81,7 @@ fn a_non_blocking_stderr_gets_whole_lines() {
     use nix::fcntl::{FcntlArg, OFlag, fcntl};
     let (reader, writer) = io::pipe().unwrap();
     fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
-    let reporter = Reporter::to_writer(Options::default(), writer).unwrap();
+    let reporter = Reporter::to_writer(ReporterOptions::default(), writer).unwrap();
     let message = "y".repeat(3000);
     for _ in 0..200 {
         reporter.say(Notice::Warning { message: message.clone(), hint: None });
@@ -108,7 +108,7 @@ fn verbosity_decides_what_is_said() {
     ];
     let lines = |format, verbosity| {
         let (reader, writer) = io::pipe().unwrap();
-        let options = Options { format, verbosity, ..Options::default() };
+        let options = ReporterOptions { format, verbosity, ..ReporterOptions::default() };
         let reporter = Reporter::to_writer(options, writer).unwrap();
         for notice in notices.iter().cloned() {
             reporter.say(notice);
@@ -128,7 +128,7 @@ fn verbosity_decides_what_is_said() {
 fn annotations_come_with_text_and_never_with_json() {
     for (format, expected) in [(LogFormat::Text, 1), (LogFormat::Json, 0)] {
         let (reader, writer) = io::pipe().unwrap();
-        let options = Options { format, annotations: true, ..Options::default() };
+        let options = ReporterOptions { format, annotations: true, ..ReporterOptions::default() };
         let reporter = Reporter::to_writer(options, writer).unwrap();
         reporter.say(detail(1));
         assert!(reporter.flush(LONG));
@@ -140,7 +140,7 @@ fn annotations_come_with_text_and_never_with_json() {
 #[test]
 fn a_line_that_is_redrawn_is_gone_when_it_is_settled() {
     let (reader, writer) = io::pipe().unwrap();
-    let options = Options { redraw: true, ..Options::default() };
+    let options = ReporterOptions { redraw: true, ..ReporterOptions::default() };
     let reporter = Reporter::to_writer(options, writer).unwrap();
     let waiting = |waited| Notice::Waiting {
         lock: "l".into(),
@@ -170,7 +170,8 @@ fn a_line_that_is_redrawn_is_gone_when_it_is_settled() {
 #[test]
 fn json_is_never_redrawn() {
     let (reader, writer) = io::pipe().unwrap();
-    let options = Options { redraw: true, format: LogFormat::Json, ..Options::default() };
+    let options =
+        ReporterOptions { redraw: true, format: LogFormat::Json, ..ReporterOptions::default() };
     let reporter = Reporter::to_writer(options, writer).unwrap();
     for waited in [0, 10] {
         reporter.say(Notice::Waiting {

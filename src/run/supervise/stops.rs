@@ -1,7 +1,7 @@
 //! What a stop means for the child, and what is said of it.
 
 use super::super::dependents;
-use super::super::shell::Shell;
+use super::super::event_loop::EventLoop;
 use crate::clock::uptime;
 use crate::report::Notice;
 use crate::supervise::guardian::Interrupts;
@@ -9,27 +9,27 @@ use crate::supervise::stand_in::Overheard;
 use crate::supervise::{Action, Canary, Child, ChildEvent, Event, Reach, StopSignal, Whom};
 
 /// Does what was decided, and says what the user should hear of it.
-pub(super) fn carry_out(shell: &Shell, child: &mut Child, action: Action, event: Event) {
+pub(super) fn carry_out(event_loop: &EventLoop, child: &mut Child, action: Action, event: Event) {
     if action == Action::AwaitRest {
         for process in child.rest_of_note() {
             let message = dependents::still_runs(&format!("process {}", process.pid));
-            shell.say(Notice::Note { message });
+            event_loop.say(Notice::Note { message });
             if process.stands_still() {
-                shell.say(dependents::was_stopped(process));
+                event_loop.say(dependents::was_stopped(process));
             }
         }
     }
     match child.apply(action) {
-        Ok(()) => tell(shell, action, event, child),
+        Ok(()) => tell(event_loop, action, event, child),
         Err(error) => {
-            shell.say(Notice::Warning { message: could_not(action, &error), hint: None });
+            event_loop.say(Notice::Warning { message: could_not(action, &error), hint: None });
         }
     }
 }
 
 /// A stop came to where the child stands. What that means for us, if anything.
-pub(super) fn heed_stand_in(
-    shell: &mut Shell,
+pub(super) fn handle_stand_in(
+    event_loop: &mut EventLoop,
     child: &mut Child,
     canary: &mut Canary,
     Overheard { signal, from_terminal }: Overheard,
@@ -40,7 +40,7 @@ pub(super) fn heed_stand_in(
         return from_terminal.then_some(Event::Stop(signal, Reach::UsOnly));
     }
     if signal != StopSignal::Quit && child.have_it_already() {
-        shell.notes_interrupts(Interrupts::Sent);
+        event_loop.notes_interrupts(Interrupts::Sent);
     }
     // A key went to the child's group alone; any other signal may be on its way to us, too.
     if !from_terminal {
@@ -78,7 +78,7 @@ fn could_not(action: Action, error: &std::io::Error) -> String {
     }
 }
 
-fn tell(shell: &Shell, action: Action, event: Event, child: &Child) {
+fn tell(event_loop: &EventLoop, action: Action, event: Event, child: &Child) {
     let Event::Stop(signal, _) = event else { return };
     let whom = match child.whom() {
         Whom::Each(told) => {
@@ -107,5 +107,5 @@ fn tell(shell: &Shell, action: Action, event: Event, child: &Child) {
         Action::Withhold(_) => "kept from the child, which is ending already".to_owned(),
         _ => return,
     };
-    shell.say(Notice::Stopping { signal: signal.signal().as_str().to_owned(), doing });
+    event_loop.say(Notice::Stopping { signal: signal.signal().as_str().to_owned(), doing });
 }

@@ -26,19 +26,19 @@ pub(super) struct Chain {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Source {
     /// Keys that stand somewhere.
-    Keys(StaticKeys, Place),
+    Keys(StaticKeys, SettingPlace),
     /// A role for the bearer of a token.
-    WebIdentity(WebIdentity, Place),
+    WebIdentity(WebIdentity, SettingPlace),
     /// A login by IAM Identity Center.
-    Sso(Sso, Place),
+    Sso(Sso, SettingPlace),
     /// A program.
-    Process(String, Place),
+    Process(String, SettingPlace),
     /// An HTTP endpoint of the container.
     Container {
         /// Where.
         url: String,
         /// What is sent along.
-        token: Option<Token>,
+        token: Option<ContainerToken>,
     },
     /// The instance metadata service.
     Instance {
@@ -51,7 +51,7 @@ pub(super) enum Source {
 
 /// What a container's endpoint wants to see.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) enum Token {
+pub(super) enum ContainerToken {
     /// The token itself.
     Given(String),
     /// Read each time: whoever writes it renews it.
@@ -59,7 +59,7 @@ pub(super) enum Token {
 }
 
 // Written by hand: a derived form would print the token.
-impl fmt::Debug for Token {
+impl fmt::Debug for ContainerToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Given(_) => f.write_str("Given"),
@@ -70,7 +70,7 @@ impl fmt::Debug for Token {
 
 /// Where something stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum SettingPlace {
     /// The backend's configuration.
     Backend,
     /// Variables.
@@ -85,10 +85,10 @@ pub(super) struct Role {
     /// How.
     pub(super) role: AssumeRole,
     /// Who wants it: STS is elsewhere for the backend than for a profile.
-    pub(super) place: Place,
+    pub(super) place: SettingPlace,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for SettingPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Backend => f.write_str("the backend"),
@@ -135,7 +135,7 @@ pub(super) fn decide(settings: &AwsSettings, linked: &Linked) -> Result<Chain, S
         if role.role_arn.is_empty() {
             return Err(wrong("`assume_role` of the backend has no `role_arn`"));
         }
-        chain.roles.push(Role { role: role.clone(), place: Place::Backend });
+        chain.roles.push(Role { role: role.clone(), place: SettingPlace::Backend });
     }
     Ok(chain)
 }
@@ -147,7 +147,7 @@ fn base(settings: &AwsSettings, linked: &Linked) -> Result<Chain, StoreError> {
         (Some(id), Some(secret)) => {
             let (id, secret, token) = (id.clone(), secret.clone(), token.clone());
             let keys = StaticKeys { id, secret, token };
-            return Ok(Source::Keys(keys, Place::Backend).into());
+            return Ok(Source::Keys(keys, SettingPlace::Backend).into());
         }
         (None, None) if token.is_none() => {}
         (None, None) => return Err(none("the backend has a `token` and no keys")),
@@ -163,7 +163,7 @@ fn base(settings: &AwsSettings, linked: &Linked) -> Result<Chain, StoreError> {
     if identity.token.is_none() && identity.token_file.is_none() {
         return Err(lacks("`web_identity_token` or `web_identity_token_file`"));
     }
-    Ok(Source::WebIdentity(identity.clone(), Place::Backend).into())
+    Ok(Source::WebIdentity(identity.clone(), SettingPlace::Backend).into())
 }
 
 /// Go's `resolveCredentialChain`.
@@ -173,7 +173,7 @@ fn of_sdk(settings: &AwsSettings, linked: &Linked) -> Result<Chain, StoreError> 
         return of_profile(settings, linked);
     }
     if let Some(keys) = keys_of_environment(env) {
-        return Ok(Source::Keys(keys, Place::Environment).into());
+        return Ok(Source::Keys(keys, SettingPlace::Environment).into());
     }
     if let Some(file) = env.get_os("AWS_WEB_IDENTITY_TOKEN_FILE") {
         let Some(role) = env.get("AWS_ROLE_ARN") else {
@@ -181,7 +181,7 @@ fn of_sdk(settings: &AwsSettings, linked: &Linked) -> Result<Chain, StoreError> 
         };
         let session_name = env.get("AWS_ROLE_SESSION_NAME");
         let identity = web_identity(settings, file, role, session_name);
-        return Ok(Source::WebIdentity(identity, Place::Environment).into());
+        return Ok(Source::WebIdentity(identity, SettingPlace::Environment).into());
     }
     of_profile(settings, linked)
 }
@@ -198,7 +198,7 @@ pub(super) fn keys_of_environment(env: &Env) -> Option<StaticKeys> {
 
 /// Go's `resolveCredsFromProfile`.
 fn of_profile(settings: &AwsSettings, linked: &Linked) -> Result<Chain, StoreError> {
-    let place = || Place::Profile(linked.name.clone());
+    let place = || SettingPlace::Profile(linked.name.clone());
     let mut chain: Chain = if let Some(source) = &linked.source {
         of_profile(settings, source)?
     } else if let Some(keys) = &linked.keys {
@@ -261,7 +261,7 @@ fn of_credential_source(
     match name {
         "Ec2InstanceMetadata" => Ok(instance(settings, format!("profile `{profile}`"))),
         "Environment" => Ok(match keys_of_environment(&settings.env) {
-            Some(keys) => Source::Keys(keys, Place::Environment),
+            Some(keys) => Source::Keys(keys, SettingPlace::Environment),
             None => Source::Nothing(format!(
                 "profile `{profile}` takes the keys of the environment, which has none"
             )),
@@ -310,8 +310,9 @@ fn container(settings: &AwsSettings) -> Option<Result<Source, StoreError>> {
         return Some(Err(wrong(format!("`{name}` is no URI: `{value}`"))));
     }
     let file = env.get_os("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE");
-    let given = || Some(Token::Given(env.get("AWS_CONTAINER_AUTHORIZATION_TOKEN")?.to_owned()));
-    let token = file.map(|file| Token::File(settings.dir.join(file))).or_else(given);
+    let given =
+        || Some(ContainerToken::Given(env.get("AWS_CONTAINER_AUTHORIZATION_TOKEN")?.to_owned()));
+    let token = file.map(|file| ContainerToken::File(settings.dir.join(file))).or_else(given);
     Some(Ok(Source::Container { url, token }))
 }
 

@@ -14,7 +14,7 @@ use aws_smithy_types::timeout::TimeoutConfig;
 use url::{Host, Url};
 
 use super::super::StoreError;
-use super::chain::Token;
+use super::chain::ContainerToken;
 use super::error::chain_text;
 use super::session::Session;
 use super::token_file;
@@ -27,7 +27,7 @@ const ANSWER: Duration = Duration::from_mins(1);
 /// Asks for the container's role.
 pub(super) async fn session(
     url: &str,
-    token: Option<&Token>,
+    token: Option<&ContainerToken>,
     http: SharedHttpClient,
 ) -> Result<Session, StoreError> {
     let url = Url::parse(url).map_err(|_| not_allowed(url))?;
@@ -35,8 +35,10 @@ pub(super) async fn session(
         return Err(not_allowed(url.as_str()));
     }
     let token = match token {
-        Some(Token::Given(token)) => Some(token.clone()),
-        Some(Token::File(path)) => Some(token_file::read(path, "the container's token").await?),
+        Some(ContainerToken::Given(token)) => Some(token.clone()),
+        Some(ContainerToken::File(path)) => {
+            Some(token_file::read(path, "the container's token").await?)
+        }
         None => None,
     };
     let failed =

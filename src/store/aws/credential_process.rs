@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::super::StoreError;
 use super::super::blocking::reason;
-use super::chain::Place;
+use super::chain::SettingPlace;
 use super::session::Session;
 
 /// As long as Go's SDK waits.
@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 /// error, and with our input where that is a terminal. A pipe's input is the command's own.
 pub(super) async fn session(
     command: &str,
-    place: &Place,
+    place: &SettingPlace,
     dir: &Path,
 ) -> Result<Session, StoreError> {
     let failed =
@@ -65,8 +65,8 @@ fn read(answer: &[u8]) -> Result<Session, String> {
 mod tests {
     use super::*;
 
-    fn place() -> Place {
-        Place::Profile("p".to_owned())
+    fn place() -> SettingPlace {
+        SettingPlace::Profile("p".to_owned())
     }
 
     async fn run(command: &str) -> Result<Session, String> {

@@ -16,7 +16,7 @@ use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 
 use super::trust::Trust;
 use crate::backend::ProxySettings;
-use crate::backend::proxy::{Proxies, Proxy, Way};
+use crate::backend::proxy::{Proxies, Proxy, Route};
 
 /// Builds the client that goes through these proxies.
 pub(super) fn client(proxies: &ProxySettings, trust: &Trust) -> SharedHttpClient {
@@ -172,7 +172,7 @@ impl HttpConnector for ConnectorByRoute {
             HttpConnectorFuture::ready(Err(error))
         };
         match self.proxies.way(request.uri()) {
-            Way::Direct => {
+            Route::Direct => {
                 let host = request.uri().to_owned();
                 let answer = routes.direct.connector().call(request);
                 HttpConnectorFuture::new(async move {
@@ -181,12 +181,12 @@ impl HttpConnector for ConnectorByRoute {
                     })
                 })
             }
-            Way::Refused => unusable(
+            Route::Refused => unusable(
                 "`REQUEST_METHOD` is set, as below a CGI server, where `HTTP_PROXY` may come from \
                  a stranger: Terraform refuses to use it; unset one of them"
                     .to_owned(),
             ),
-            Way::Through(proxy) => {
+            Route::Through(proxy) => {
                 let shown = proxy.shown();
                 let Some(later) = &routes.through_proxy else {
                     return unusable(format!(

@@ -15,7 +15,7 @@ use futures_util::future::{BoxFuture, Shared};
 use jiff::Timestamp;
 
 use super::super::StoreError;
-use super::chain::{Chain, Place, Source};
+use super::chain::{Chain, SettingPlace, Source};
 use super::role;
 use super::session::Session;
 use super::wires::Wires;
@@ -105,7 +105,7 @@ impl Identity {
     /// Whether the credentials are keys of the environment, before any role.
     pub(super) fn is_of_environment(&self) -> bool {
         let source = self.0.chain.as_ref().map(|chain| &chain.source);
-        matches!(source, Ok(Source::Keys(_, Place::Environment)))
+        matches!(source, Ok(Source::Keys(_, SettingPlace::Environment)))
     }
 
     /// Whose credentials they are, in words.
@@ -193,7 +193,7 @@ impl Identity {
             };
             self.memory().refused = answer.as_ref().err().map(refused);
             let mut session = answer?;
-            if let Source::Keys(_, Place::Profile(_)) = &chain.source {
+            if let Source::Keys(_, SettingPlace::Profile(_)) = &chain.source {
                 session.ends = Some(wall() + SHARED_FILE);
             }
             (0, self.keep(0, session).await?)

@@ -15,7 +15,7 @@ use sha1::{Digest as _, Sha1};
 
 use super::super::StoreError;
 use super::super::blocking::{self, reason};
-use super::chain::Place;
+use super::chain::SettingPlace;
 use super::error::{Asked, classify, unsent};
 use super::profile::{Sso, StaticKeys};
 use super::session::Session;
@@ -32,7 +32,7 @@ pub(super) struct Clients {
 /// Gets the credentials of a login.
 pub(super) async fn session(
     sso: &Sso,
-    place: &Place,
+    place: &SettingPlace,
     home: &Path,
     clients: &Clients,
 ) -> Result<Session, StoreError> {
@@ -70,7 +70,7 @@ pub(super) async fn session(
 }
 
 struct Login<'a> {
-    place: &'a Place,
+    place: &'a SettingPlace,
     file: PathBuf,
 }
 
@@ -81,8 +81,10 @@ impl Login<'_> {
 
     fn again(&self, why: &str) -> StoreError {
         let command = match self.place {
-            Place::Profile(name) => format!("aws sso login --profile {}", shell_words::quote(name)),
-            Place::Backend | Place::Environment => "aws sso login".to_owned(),
+            SettingPlace::Profile(name) => {
+                format!("aws sso login --profile {}", shell_words::quote(name))
+            }
+            SettingPlace::Backend | SettingPlace::Environment => "aws sso login".to_owned(),
         };
         self.failed(&format!("{why}: `{command}`"))
     }

@@ -11,7 +11,7 @@ use aws_smithy_types::timeout::TimeoutConfig;
 
 use super::super::StoreError;
 use super::answer::OwnAnswers;
-use super::chain::{self, Place, Source};
+use super::chain::{self, SettingPlace, Source};
 use super::endpoint::{self, Asker, Service};
 use super::profile::{InUse, StaticKeys};
 use super::session::Session;
@@ -41,12 +41,12 @@ impl Wires {
     pub(super) async fn ask(&self, source: &Source) -> Result<Session, StoreError> {
         let settings = &self.settings;
         match source {
-            Source::Keys(keys, Place::Backend) => Ok(Session::lasting(keys.clone(), None)),
-            Source::Keys(keys, Place::Environment) => {
+            Source::Keys(keys, SettingPlace::Backend) => Ok(Session::lasting(keys.clone(), None)),
+            Source::Keys(keys, SettingPlace::Environment) => {
                 let account = settings.env.get("AWS_ACCOUNT_ID").map(ToOwned::to_owned);
                 Ok(Session::lasting(keys.clone(), account))
             }
-            Source::Keys(keys, Place::Profile(name)) => {
+            Source::Keys(keys, SettingPlace::Profile(name)) => {
                 // In the middle of a change, those that were there count on.
                 let (keys, account) = match self.keys_in_file(name).await {
                     Some(found) => found,
@@ -79,7 +79,7 @@ impl Wires {
     async fn keys_in_file(&self, of: &str) -> Option<(StaticKeys, Option<String>)> {
         let profile = InUse::read(&self.settings).await.ok()?;
         match chain::decide(&self.settings, &profile.linked()).ok()?.source {
-            Source::Keys(keys, Place::Profile(name)) if name == of => {
+            Source::Keys(keys, SettingPlace::Profile(name)) if name == of => {
                 Some((keys, profile.account_of(of)))
             }
             _ => None,
@@ -92,10 +92,10 @@ impl Wires {
     /// When it cannot be asked where it is said to be.
     pub(super) fn sts(
         &self,
-        place: &Place,
+        place: &SettingPlace,
         session: Option<&Session>,
     ) -> Result<aws_sdk_sts::Client, StoreError> {
-        let asker = if *place == Place::Backend { Asker::Backend } else { Asker::Chain };
+        let asker = if *place == SettingPlace::Backend { Asker::Backend } else { Asker::Chain };
         let endpoint = endpoint::find(&self.settings, &self.profile, Service::Sts, asker, None)?;
         let mut config = aws_sdk_sts::config::Builder::from(&endpoint.put_into(&self.sdk))
             .interceptor(endpoint.as_go())
@@ -133,7 +133,7 @@ impl Wires {
         if allowed_account_ids.is_empty() && forbidden_account_ids.is_empty() {
             return Ok(());
         }
-        let account = role::account(&self.sts(&Place::Backend, Some(session))?).await?;
+        let account = role::account(&self.sts(&SettingPlace::Backend, Some(session))?).await?;
         let by = if forbidden_account_ids.contains(&account) {
             "`forbidden_account_ids`"
         } else if !allowed_account_ids.is_empty() && !allowed_account_ids.contains(&account) {

@@ -45,7 +45,7 @@ pub(super) struct Files {
 
 /// A lock that is ours.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct HeldState {
     pub(super) file: File,
     pub(super) created: Option<PathBuf>,
     pub(super) record: Record,
@@ -84,7 +84,7 @@ impl Files {
     }
 
     /// Who has the state's lock.
-    pub(super) fn current(&self, ours: Option<&Held>) -> Result<Option<Stored>, StoreError> {
+    pub(super) fn current(&self, ours: Option<&HeldState>) -> Result<Option<Stored>, StoreError> {
         if let Some(ours) = ours
             && self.is_current(&ours.file)?
         {
@@ -113,7 +113,7 @@ impl Files {
     pub(super) fn acquire(
         &self,
         record: Record,
-        held: &mut Option<Held>,
+        held: &mut Option<HeldState>,
     ) -> Result<WriteReply, StoreError> {
         let fail = |error: &io::Error| io_error("lock", &self.state, error, false);
         for _ in 0..RACES {
@@ -123,7 +123,7 @@ impl Files {
                 Locked::Taken => return Ok(WriteReply::Conflict(Some(self.current(None)?))),
                 Locked::NotTheState => continue,
             }
-            let ours = Held { file, created, record };
+            let ours = HeldState { file, created, record };
             if let Err(error) = self.tell(&ours.record) {
                 self.release(&ours)?;
                 return Err(error);
@@ -202,7 +202,7 @@ impl Files {
     ///
     /// An empty state file goes *before* the lock, not after it as Terraform has it: whoever
     /// locks it in between would lock what is about to be removed.
-    pub(super) fn release(&self, ours: &Held) -> Result<bool, StoreError> {
+    pub(super) fn release(&self, ours: &HeldState) -> Result<bool, StoreError> {
         let fail = |error: &io::Error| io_error("unlock", &self.state, error, false);
         let current = self.is_current(&ours.file)?;
         if current {
@@ -228,7 +228,7 @@ impl Files {
     }
 
     /// Removes what the lock has put beside the state, and the state that it made if that is empty.
-    fn clear(&self, ours: &Held) -> io::Result<()> {
+    fn clear(&self, ours: &HeldState) -> io::Result<()> {
         let empty = ours.file.metadata()?.len() == 0;
         // The lock must go even where its files cannot: without the lock a left-over info is
         // harmless, and an empty state is no state.

@@ -10,8 +10,8 @@ fn at(seconds: u64) -> Uptime {
     Uptime(Duration::from_secs(seconds))
 }
 
-fn known(interrupts: Interrupts) -> Beginning {
-    Beginning { interrupts, killed: false, grace: GRACE, fence: None, is_left_at_last: true }
+fn known(interrupts: Interrupts) -> EndingStart {
+    EndingStart { interrupts, killed: false, grace: GRACE, fence: None, is_left_at_last: true }
 }
 
 const INTERRUPT: [Action; 3] =
@@ -48,7 +48,7 @@ fn where_that_is_not_known_it_has_its_time_first() {
 #[test]
 fn it_is_gone_before_its_lease_ends() {
     let fence = Some(at(10));
-    let mut ending = Ending::begin(Beginning { fence, ..known(Interrupts::Sent) }, at(0));
+    let mut ending = Ending::begin(EndingStart { fence, ..known(Interrupts::Sent) }, at(0));
     assert_eq!(ending.deadline(), fence);
     assert_eq!(ending.step(at(10), Event::Tick), [Action::Kill(Why::LeaseEnds)]);
     let mut ending = Ending::begin(known(Interrupts::Sent), at(0));

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::supervise::orphans::Orphans;
+use crate::supervise::process_tree::ProcessTree;
 
 /// From the child, before its program runs: its number.
 /// See [`super::super::child::Announce`].
@@ -47,7 +47,7 @@ pub struct Head {
     /// When the child must be dead, in milliseconds of the boot-time clock.
     pub kill_at: Option<u64>,
     /// Whom to end.
-    pub child: Option<Orphans>,
+    pub child: Option<ProcessTree>,
     /// Whether it was asked to end.
     pub interrupts: Interrupts,
     /// The receipt, beside which lines go, once the guardian has something to say.

@@ -23,8 +23,8 @@ use super::{NAME, TAKE_OVER};
 use crate::lock::Uptime;
 use crate::receipt::ReceiptFile;
 use crate::supervise::detached::THIS_PROGRAM;
-use crate::supervise::ending::{Action, Beginning, Ending, Event, Why};
-use crate::supervise::orphans::Orphans;
+use crate::supervise::ending::{Action, Ending, EndingStart, Event, Why};
+use crate::supervise::process_tree::ProcessTree;
 
 /// How often the child and the worker are looked at, in milliseconds.
 const LOOK_MS: u8 = 50;
@@ -137,12 +137,12 @@ impl Orphaned {
         }
     }
 
-    fn known(&self, now: Uptime) -> Beginning {
+    fn known(&self, now: Uptime) -> EndingStart {
         // What a worker did before it failed.
         let written = self.receipt().and_then(|file| file.read().ok());
         let written = written.map_or(Interrupts::None, |receipt| receipt.interrupts);
         let grace = Duration::from_millis(self.head.grace);
-        Beginning {
+        EndingStart {
             interrupts: self.head.interrupts.max(written),
             killed: self.head.killed,
             grace: grace.saturating_sub(now.since(self.since)),
@@ -167,7 +167,7 @@ impl Orphaned {
     }
 
     /// Without a descriptor to look for Terraform with, its group is told.
-    fn interrupt(&mut self, child: Orphans) {
+    fn interrupt(&mut self, child: ProcessTree) {
         let told = child.interrupt();
         self.all_told |= told.as_ref().is_ok_and(|all| *all);
         // One that was stopped could not end. What it has been sent already stays.
@@ -179,7 +179,7 @@ impl Orphaned {
         });
     }
 
-    fn kill(&mut self, child: Orphans, why: Why) {
+    fn kill(&mut self, child: ProcessTree, why: Why) {
         let only_rest = why == Why::Left || child.are_others_only();
         let whom = if only_rest { "what is left of the child" } else { "the child" };
         let killed = child.signal(Signal::SIGKILL);

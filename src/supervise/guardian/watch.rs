@@ -17,7 +17,7 @@ use super::message::{CHILD, DONE, FENCED, FILE, Head, Interrupts, LONGEST, LentF
 use super::orphaned::Orphaned;
 use crate::lock::Uptime;
 use crate::supervise::child::stand_apart;
-use crate::supervise::orphans::Orphans;
+use crate::supervise::process_tree::ProcessTree;
 
 /// How often the clock is looked at while a fence is set: timers do not count suspend.
 const TICK_MS: u16 = 1000;
@@ -46,7 +46,7 @@ pub fn watch(clock: impl Fn() -> Uptime) -> io::Result<()> {
         head: Head::default(),
         rest: Vec::new(),
         lent: Vec::new(),
-        swept: false,
+        was_signalled: false,
         buffer: vec![0; LONGEST],
     };
     loop {
@@ -80,7 +80,7 @@ struct Watcher {
     rest: Vec<u8>,
     lent: Vec<(LentFile, OwnedFd)>,
     /// Whether somebody signalled us, and so probably every process there is.
-    swept: bool,
+    was_signalled: bool,
     /// For what tfwrap says: had now, when there is memory.
     buffer: Vec<u8>,
 }
@@ -103,7 +103,7 @@ impl Watcher {
         while let Ok(Some(info)) = self.signals.read_signal() {
             let number = i32::try_from(info.ssi_signo).unwrap_or_default();
             if Signal::try_from(number).is_ok_and(|signal| STOPS.contains(&signal)) {
-                self.swept = true;
+                self.was_signalled = true;
             }
         }
     }
@@ -140,7 +140,7 @@ impl Watcher {
                 Some((&CHILD, child)) => {
                     if note_child(&mut self.head, child) {
                         // It was not there when others were signalled.
-                        self.swept = false;
+                        self.was_signalled = false;
                     }
                 }
                 Some((&FILE, lent)) => self.lent.push(lent_file(lent, file)?),
@@ -164,7 +164,7 @@ impl Watcher {
 
     /// From here on the run is this process' own.
     fn take_over(mut self, now: Uptime) -> Orphaned {
-        if self.swept && self.head.interrupts == Interrupts::None {
+        if self.was_signalled && self.head.interrupts == Interrupts::None {
             self.head.interrupts = Interrupts::Maybe;
         }
         Orphaned::new(self.head, self.rest, self.lent, now)
@@ -185,7 +185,7 @@ fn note_state(known: &mut Head, known_rest: &mut Vec<u8>, state: &[u8]) {
 fn note_child(head: &mut Head, child: &[u8]) -> bool {
     let Ok(number) = child.try_into() else { return false };
     let pid = Pid::from_raw(i32::from_le_bytes(number));
-    head.child = Orphans::of(pid);
+    head.child = ProcessTree::of(pid);
     head.interrupts = Interrupts::None;
     head.killed = false;
     true

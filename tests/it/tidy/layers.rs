@@ -10,8 +10,8 @@ struct Border {
 }
 
 const STORE: (&str, &str) = ("store/", "talks to the lock stores");
-const SHELL: (&str, &str) = ("run/", "the shell: the loop and the clock");
-const START: (&str, &str) = ("start", "sets everything up");
+const EVENT_LOOP: (&str, &str) = ("run/", "the event loop and the clock");
+const APP: (&str, &str) = ("app", "sets everything up");
 const CHILD: (&str, &str) = ("supervise/child", "the child process");
 
 const BORDERS: [Border; 9] = [
@@ -19,8 +19,8 @@ const BORDERS: [Border; 9] = [
         words: &["tokio", "signal_hook_tokio"],
         places: &[
             STORE,
-            SHELL,
-            START,
+            EVENT_LOOP,
+            APP,
             CHILD,
             ("supervise/signal.rs", "awaits signals"),
             ("supervise/guardian.rs", "awaits what the guardian tells"),
@@ -43,7 +43,7 @@ const BORDERS: [Border; 9] = [
         places: &[
             ("env.rs", "takes the snapshot that all others read"),
             ("lib.rs", "hands the arguments in"),
-            START,
+            APP,
             ("program.rs", "splits and joins `PATH`; reads nothing"),
             ("run/fail_point.rs", "the fail points of test builds"),
             ("run/release.rs", "the patience of test builds"),
@@ -57,9 +57,9 @@ const BORDERS: [Border; 9] = [
     Border {
         words: &["clock::", "uptime()", "wall()"],
         places: &[
-            SHELL,
-            START,
-            ("command/", "looks again after a while; ages for people"),
+            EVENT_LOOP,
+            APP,
+            ("subcommand/", "looks again after a while; ages for people"),
             ("clock.rs", "defines them"),
             ("store/aws/identity.rs", "credentials end by the wall clock"),
             ("store/aws/sso.rs", "so do logins"),
@@ -72,7 +72,7 @@ const BORDERS: [Border; 9] = [
         places: &[
             ("supervise/", "makes processes"),
             ("run/supervise.rs", "lets them be made"),
-            ("start", "describes the process to make"),
+            ("app", "describes the process to make"),
             ("lib.rs", "the exit code"),
             ("main.rs", "the exit code"),
             ("store/aws/credential_process.rs", "runs the program that a profile names"),
@@ -92,7 +92,7 @@ const BORDERS: [Border; 9] = [
         places: &[
             ("report/reporter.rs", "says everything"),
             ("report/answer.rs", "what a command answers or asks"),
-            ("start", "the answers to --help and --version; what is a terminal"),
+            ("app", "the answers to --help and --version; what is a terminal"),
         ],
     },
 ];
@@ -199,7 +199,7 @@ fn one_select_decides() {
     found.sort();
     let expected = [
         // The loop's.
-        ("run/shell.rs".to_owned(), 1),
+        ("run/event_loop.rs".to_owned(), 1),
         // Inside `changed`, which the loop awaits: ends, ticks, and the stand-in.
         ("supervise/child.rs".to_owned(), 1),
     ];

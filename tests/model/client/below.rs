@@ -1,8 +1,8 @@
 //! A command that works under the lock of a `hold`: it keeps that lock, too, and so does its
-//! guardian, as `run::inherit` and `run::adopt` do it; neither gives it back.
+//! guardian, as `run::inherit` and `run::orphan` do it; neither gives it back.
 
-use tfwrap::lock::keeper::{Keeper, Tenure};
 use tfwrap::lock::lease::Lease;
+use tfwrap::lock::lease_keeper::{LeaseKeeper, Tenure};
 use tfwrap::store::Stored;
 
 use super::{Checked, Client, Held, Moment, Phase};
@@ -52,7 +52,7 @@ impl Client {
         let answered = self.is_mute(moment.config);
         let id = self.id(moment);
         let tenure = Tenure { id, info: record.info, version, lease, since: now, answered };
-        let (keeper, confirm_by) = (Keeper::beside(tenure, now), self.confirm_by(moment));
+        let (keeper, confirm_by) = (LeaseKeeper::beside(tenure, now), self.confirm_by(moment));
         self.phase = Phase::Held(Held { keeper, child: None, confirm_by, over: false });
         self.tell(moment);
         self.tick(moment)

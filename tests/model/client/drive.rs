@@ -1,11 +1,11 @@
-//! What a client does with what its machines decide, as the shell in `run` does it.
+//! What a client does with what its machines decide, as the event loop in `run` does it.
 
 use tfwrap::lock::Uptime;
 use tfwrap::lock::acquire::{self, Outcome, Won};
 use tfwrap::lock::jitter::Jitter;
-use tfwrap::lock::keeper::{self, Keeper, News, Tenure};
 use tfwrap::lock::landing;
 use tfwrap::lock::lease::{Lease, LeaseTerm, SHORTEST};
+use tfwrap::lock::lease_keeper::{self, LeaseEvent, LeaseKeeper, Tenure};
 use tfwrap::lock::release::{self, Release, ReleaseOutcome};
 use tfwrap::store::{Expect, Record};
 use tfwrap::supervise::{
@@ -65,7 +65,7 @@ impl Client {
         let Won { version, since, answered } = won;
         let (id, info) = (self.id(moment), Some(self.info(moment)));
         let tenure = Tenure { id, info, version, lease, since, answered };
-        let keeper = Keeper::new(tenure, LeaseTerm::After(SHORTEST), now);
+        let keeper = LeaseKeeper::new(tenure, LeaseTerm::After(SHORTEST), now);
         let (over, confirm_by) = (end == End::Stopped, self.confirm_by(moment));
         self.phase = Phase::Held(Held { keeper, child: None, confirm_by, over });
         self.tell(moment);
@@ -109,14 +109,14 @@ impl Client {
     }
 
     /// Lets the keeper decide, and tells the guardian before anything else happens.
-    pub(super) fn keep(&mut self, moment: Moment, event: keeper::Event) -> Checked {
+    pub(super) fn keep(&mut self, moment: Moment, event: lease_keeper::Event) -> Checked {
         let now = self.clock(moment.config, moment.now);
         let (Phase::Held(Held { keeper, .. }) | Phase::Ending(Ward { keeper, .. })) =
             &mut self.phase
         else {
             return Ok(());
         };
-        let is_tick = event == keeper::Event::Tick;
+        let is_tick = event == lease_keeper::Event::Tick;
         let mut actions = keeper.step(now, event);
         if self.is_mute(moment.config) {
             actions.clear();
@@ -127,11 +127,11 @@ impl Client {
         let mut told = Vec::new();
         for action in actions {
             match action {
-                keeper::Action::Beat(record, version) => {
+                lease_keeper::Action::Beat(record, version) => {
                     self.send(moment, Request::Write(record, Expect::Version(version)))?;
                 }
-                keeper::Action::Look => self.send(moment, Request::Read)?,
-                keeper::Action::Say(news) => told.push(news),
+                lease_keeper::Action::Look => self.send(moment, Request::Read)?,
+                lease_keeper::Action::Say(news) => told.push(news),
             }
         }
         for news in told {
@@ -141,20 +141,20 @@ impl Client {
     }
 
     /// What news of the lease means for the child.
-    fn heed(&mut self, moment: Moment, news: &News) -> Checked {
+    fn heed(&mut self, moment: Moment, news: &LeaseEvent) -> Checked {
         if self.crashed {
             return self.heed_for_orphan(moment, news);
         }
         let order = match news {
-            News::Lost(_) => {
+            LeaseEvent::Lost(_) => {
                 self.ended = End::Lost;
                 Event::MustStop
             }
-            News::Interrupt => Event::MustStop,
-            News::Kill => Event::MustKill,
-            News::Freeze => Event::Freeze,
-            News::Thaw => Event::Thaw,
-            News::Refused { .. } | News::LastBeat { .. } => return Ok(()),
+            LeaseEvent::Interrupt => Event::MustStop,
+            LeaseEvent::Kill => Event::MustKill,
+            LeaseEvent::Freeze => Event::Freeze,
+            LeaseEvent::Thaw => Event::Thaw,
+            LeaseEvent::Refused { .. } | LeaseEvent::LastBeat { .. } => return Ok(()),
         };
         self.supervise(moment, order)
     }

@@ -1,17 +1,17 @@
 //! The guardian: what it is told, its fence while tfwrap lives, and what it does when tfwrap is
-//! gone, as `supervise::guardian` and `run::adopt` do it. What it decides it decides by the shipped
-//! [`Keeper`], [`Ending`], [`Landing`] and [`Release`].
+//! gone, as `supervise::guardian` and `run::orphan` do it. What it decides it decides by the shipped
+//! [`LeaseKeeper`], [`Ending`], [`Landing`] and [`Release`].
 
 use std::time::Duration;
 
 use tfwrap::lock::Uptime;
 use tfwrap::lock::jitter::Jitter;
-use tfwrap::lock::keeper::{Keeper, News, Tenure};
-use tfwrap::lock::landing::{self, Found, LANDING, Landing};
+use tfwrap::lock::landing::{self, LANDING, Landing, LandingOutcome};
 use tfwrap::lock::lease::{Lease, LeaseTerm};
+use tfwrap::lock::lease_keeper::{LeaseEvent, LeaseKeeper, Tenure};
 use tfwrap::lock::release::{self, Release};
 use tfwrap::store::RecordVersion;
-use tfwrap::supervise::ending::{Action, Beginning, Ending, Event};
+use tfwrap::supervise::ending::{Action, Ending, EndingStart, Event};
 use tfwrap::supervise::guardian::Interrupts;
 
 use super::{Checked, Client, Held, Moment, Phase};
@@ -26,7 +26,7 @@ const TICK: Duration = Duration::from_secs(1);
 /// How long an orphan may take to end: longer than some need, shorter than others.
 const ORPHAN_GRACE: Duration = Duration::from_secs(12);
 
-/// How far the guardian's beats are above tfwrap's (`run::adopt::BEAT_STRIDE`).
+/// How far the guardian's beats are above tfwrap's (`run::orphan::BEAT_STRIDE`).
 const BEAT_STRIDE: u64 = 1_000_000;
 
 /// What the guardian was told of the lock: after every reply, before anything else happened.
@@ -48,7 +48,7 @@ pub(crate) enum Case {
 /// A child whose tfwrap is gone, and its lock.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Ward {
-    pub(super) keeper: Keeper,
+    pub(super) keeper: LeaseKeeper,
     pub(super) body: Body,
     ending: Ending,
     /// Whether the lock may be given back.
@@ -208,7 +208,7 @@ impl Client {
             since: if afresh { now } else { renewed },
             answered: true,
         };
-        let known = Beginning {
+        let known = EndingStart {
             interrupts: if child.body.interrupted { Interrupts::Sent } else { Interrupts::None },
             killed: child.killed,
             grace: ORPHAN_GRACE,
@@ -216,7 +216,7 @@ impl Client {
             is_left_at_last: false,
         };
         self.phase = Phase::Ending(Ward {
-            keeper: Keeper::adopt(tenure, now),
+            keeper: LeaseKeeper::adopt(tenure, now),
             ending: Ending::begin(known, now),
             over: false,
             hasty: moment.config.mutation == Some(Mutation::GuardianDoesNotSettle),
@@ -226,10 +226,10 @@ impl Client {
         self.tick(moment)
     }
 
-    pub(super) fn heed_for_orphan(&mut self, moment: Moment, news: &News) -> Checked {
+    pub(super) fn heed_for_orphan(&mut self, moment: Moment, news: &LeaseEvent) -> Checked {
         let now = self.clock(moment.config, moment.now);
         let Phase::Ending(ward) = &mut self.phase else { return Ok(()) };
-        let event = if *news == News::Kill { Event::LeaseEnds } else { Event::Tick };
+        let event = if *news == LeaseEvent::Kill { Event::LeaseEnds } else { Event::Tick };
         ward.step(now, moment.now, event)
     }
 
@@ -288,7 +288,7 @@ impl Client {
         self.phase = Phase::Catching(looking);
         match action {
             landing::Action::Look => self.send(moment, Request::Read),
-            landing::Action::Done(Found::Unseen(_)) => self.run_is_over(moment, true),
+            landing::Action::Done(LandingOutcome::Unseen(_)) => self.run_is_over(moment, true),
             landing::Action::Done(_) => self.run_is_over(moment, self.may_come_late),
             landing::Action::Wait | landing::Action::Release(_) => Ok(()),
         }

@@ -196,8 +196,8 @@ fn the_machine_is_asked_where_nothing_else_is_configured() {
     let file = ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "tok");
     let given = ("AWS_CONTAINER_AUTHORIZATION_TOKEN", "hunter2");
     for (env, expected) in [
-        (&[FULL, file, given][..], Token::File("/w/tok".into())),
-        (&[FULL, (file.0, ""), given], Token::Given("hunter2".to_owned())),
+        (&[FULL, file, given][..], ContainerToken::File("/w/tok".into())),
+        (&[FULL, (file.0, ""), given], ContainerToken::Given("hunter2".to_owned())),
     ] {
         let chain = Case { env, ..Case::default() }.chain().unwrap();
         assert!(!format!("{chain:?}").contains("hunter2"));

@@ -17,10 +17,10 @@ pub(super) enum Value {
 }
 
 /// A section's values by their keys, which are in lower case.
-pub(super) type Section = BTreeMap<String, Value>;
+pub(super) type ProfileSection = BTreeMap<String, Value>;
 
 /// Sections by their names: what stands between the brackets, one blank after the first word.
-pub(super) type Sections = BTreeMap<String, Section>;
+pub(super) type Sections = BTreeMap<String, ProfileSection>;
 
 /// Blanks as they count inside a line.
 const BLANKS: [char; 2] = [' ', '\t'];
@@ -64,7 +64,7 @@ impl Reader {
         }
     }
 
-    fn values(&mut self) -> Option<&mut Section> {
+    fn values(&mut self) -> Option<&mut ProfileSection> {
         if self.section.is_empty() { None } else { self.sections.get_mut(&self.section) }
     }
 

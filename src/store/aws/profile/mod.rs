@@ -10,7 +10,7 @@ mod in_use;
 mod ini;
 mod linked;
 
-use ini::{Section, Sections, Value};
+use ini::{ProfileSection, Sections, Value};
 
 pub(super) use in_use::InUse;
 pub(super) use linked::{Linked, Sso, StaticKeys};
@@ -59,7 +59,7 @@ pub(super) struct Profiles(Sections);
 pub(super) struct Profile<'a> {
     name: &'a str,
     all: &'a Profiles,
-    section: &'a Section,
+    section: &'a ProfileSection,
 }
 
 impl Profiles {
@@ -109,7 +109,7 @@ impl<'a> Profile<'a> {
     }
 }
 
-fn text<'a>(section: &'a Section, key: &str) -> Option<&'a str> {
+fn text<'a>(section: &'a ProfileSection, key: &str) -> Option<&'a str> {
     match section.get(key)? {
         Value::Text(text) => Some(text),
         Value::Map(_) => Some(""),

@@ -1,0 +1,319 @@
+//! From the arguments to the run: everything before the first remote request.
+
+mod planner;
+mod session;
+mod take_over;
+
+pub(crate) use planner::Planner;
+use planner::working_dir;
+use session::{LAST_WORDS, keeper, locked, ours};
+use std::ffi::{OsStr, OsString};
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::ci::Ci;
+use crate::cli::{self, CommandLine, Options};
+use crate::clock::uptime;
+use crate::env::Env;
+use crate::error::Error;
+use crate::exit_code;
+use crate::job::{self, ChildCommand, FoundLocks, Job};
+use crate::program;
+use crate::receipt::job_hash;
+use crate::report::github::{self};
+use crate::report::{self, Notice, Reporter, use_color};
+use crate::run::{self};
+use crate::settings::{ColorChoice, LogFormat, Settings, Verbosity};
+use crate::subcommand;
+use crate::subcommand::recover::Recovery;
+use crate::subcommand::release::ReleaseCall;
+use crate::supervise::guardian;
+use crate::supervise::stand_in;
+use crate::supervise::{self, SpawnError};
+
+/// How deep tfwrap may call itself: a loop of scripts would never end otherwise.
+const MOST_NESTINGS: u32 = 8;
+const DEPTH: &str = "TFWRAP_DEPTH";
+
+/// Runs the program and returns its exit code.
+pub(crate) fn start(args: &[OsString], env: &Env) -> u8 {
+    supervise::outlive_the_limit_of_files();
+    let program = args.first().map_or(OsStr::new("tfwrap"), OsString::as_os_str);
+    if guardian::is_name(program) {
+        return custody(args, env);
+    }
+    if let Some(name) = env.get(stand_in::VARIABLE).filter(|_| stand_in::is_one()) {
+        return stand_in::run(name).map_or(exit_code::BUG, |()| 0);
+    }
+    say_panics_at_once();
+    // Whoever signals all that is called `terraform` does not mean us, who may be called so, too.
+    supervise::take_own_name();
+    let line = match cli::parse(args) {
+        Ok(line) => line,
+        Err(error) => return answer(&error, env),
+    };
+    let ci = Ci::from_env(env);
+    match prepare(&line, program, env, &ci) {
+        Ok((planner, job)) => {
+            let options = report_options(&planner.settings, env, &ci);
+            match job {
+                Job::Exec { child, warning, detail } => {
+                    let first = going_on(&planner.settings);
+                    let warning = warning.map(|message| Notice::Warning { message, hint: None });
+                    let detail = detail.map(|message| Notice::Detail { message });
+                    let said = [
+                        first,
+                        warning,
+                        detail.filter(|_| options.verbosity == Verbosity::Verbose),
+                    ];
+                    exec(&child, said.into_iter().flatten().collect(), options, env)
+                }
+                Job::Locked(job) => locked(*job, planner, &ci, options),
+                Job::Status(args, found) => {
+                    ours(options, None, &found, async |event_loop, targets| {
+                        let on_terminal = std::io::stdout().is_terminal();
+                        subcommand::status::run(event_loop, targets, args, on_terminal).await
+                    })
+                }
+                Job::Unlock(args, found) => {
+                    ours(options, None, &found, async |event_loop, targets| {
+                        let can_ask =
+                            std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
+                        subcommand::unlock::run(event_loop, targets, &args, can_ask).await
+                    })
+                }
+                Job::Recover(args) => {
+                    let wait = args.wait.unwrap_or_default();
+                    let recovery = recovery(&ci, wait, env);
+                    let first = going_on(&planner.settings);
+                    ours(options, first, &FoundLocks::none(), async |event_loop, _| {
+                        subcommand::recover::run(event_loop, &recovery).await
+                    })
+                }
+                Job::Release(args, found) => {
+                    let recovery = recovery(&ci, Duration::ZERO, env);
+                    let limit = planner.settings.lock_timeout.value;
+                    let first = going_on(&planner.settings);
+                    ours(options, first, &found, async |event_loop, targets| {
+                        let asked = ReleaseCall { recovery: &recovery, targets, limit };
+                        subcommand::release::run(event_loop, &asked, args.id.as_deref()).await
+                    })
+                }
+                Job::Hold(job, _) if subcommand::hold::is_keeper(program) => {
+                    keeper(*job, planner, &ci, options)
+                }
+                Job::Hold(_, hold) => session::expect_descriptors()
+                    .and_then(|()| subcommand::hold::run(args, hold, env))
+                    .unwrap_or_else(|error| fail(&error, options)),
+            }
+        }
+        Err(error) => fail(&error, provisional_options(&line.options, env)),
+    }
+}
+
+/// Until there is a reporter.
+fn say_panics_at_once() {
+    std::panic::set_hook(Box::new(|panic| {
+        report::say_at_once(&session::of_panic(panic));
+    }));
+}
+
+fn prepare(
+    line: &CommandLine,
+    program: &OsStr,
+    env: &Env,
+    ci: &Ci,
+) -> Result<(Planner, Job), Error> {
+    if depth(env) > MOST_NESTINGS {
+        return Err(Error::Config {
+            message: format!("tfwrap is called by itself more than {MOST_NESTINGS} times"),
+            hint: Some(
+                "look for a script that is called `terraform` and calls `terraform` again"
+                    .to_owned(),
+            ),
+        });
+    }
+    let this_path = own_path(program, env)?;
+    let mut options = line.options.clone();
+    if let Some(dir) = line.options.chdir.clone() {
+        // What was typed is relative to where it was typed.
+        for path in [&mut options.config, &mut options.terraform].into_iter().flatten() {
+            if path.as_encoded_bytes().contains(&b'/') || PathBuf::from(&*path).exists() {
+                *path = std::path::absolute(&*path)
+                    .map_or_else(|_| path.clone(), PathBuf::into_os_string);
+            }
+        }
+        std::env::set_current_dir(&dir).map_err(|error| Error::Usage {
+            message: format!("`--chdir {}`: {error}", dir.display()),
+            hint: None,
+        })?;
+    }
+    let dir = terraforms_dir(line, &working_dir()?);
+    let settings = Settings::load(&options, env, &dir, ci.in_ci)?;
+    let planner = Planner {
+        words: line.words.clone(),
+        settings,
+        env: env.clone(),
+        this_path,
+        called_as: job::called_as(program),
+    };
+    let job = planner.plan()?;
+    Ok((planner, job))
+}
+
+/// The directory in which Terraform will work: a leading `-chdir=` counts for the search of our
+/// file, too.
+fn terraforms_dir(line: &CommandLine, dir: &std::path::Path) -> PathBuf {
+    let chdir = match &line.words {
+        cli::CliCommand::Terraform(args) => args.first().and_then(|arg| arg.to_str()),
+        _ => None,
+    };
+    match chdir.and_then(|arg| arg.strip_prefix("-chdir=")) {
+        Some(chdir) => dir.join(chdir),
+        None => dir.to_owned(),
+    }
+}
+
+/// tfwrap's own binary: as the kernel has it, else (without `/proc`) as it was called.
+fn own_path(program: &OsStr, env: &Env) -> Result<PathBuf, Error> {
+    if let Ok(path) = std::env::current_exe() {
+        return Ok(path);
+    }
+    let called = PathBuf::from(program);
+    let found = if called.components().count() > 1 {
+        std::path::absolute(&called).ok()
+    } else {
+        program::search(program, env, None).ok()
+    };
+    found.filter(|path| path.exists()).ok_or_else(|| Error::Config {
+        message: "tfwrap's own binary cannot be found: there is no `/proc`, and it was not called \
+                  by its path"
+            .to_owned(),
+        hint: Some("mount `/proc`, or call tfwrap by its path".to_owned()),
+    })
+}
+
+fn depth(env: &Env) -> u32 {
+    env.get(DEPTH).and_then(|depth| depth.parse().ok()).unwrap_or(0)
+}
+
+fn recovery<'a>(ci: &Ci, wait: Duration, env: &'a Env) -> Recovery<'a> {
+    Recovery { env, job: ci.job_key.as_deref().map(job_hash), wait }
+}
+
+/// What this program is when it is called by the guardian's name.
+fn custody(args: &[OsString], env: &Env) -> u8 {
+    let ended = if args.get(1).is_some_and(|arg| arg == guardian::TAKE_OVER) {
+        take_over::run(args.get(2), env)
+    } else {
+        guardian::watch(uptime)
+    };
+    if let Err(error) = &ended {
+        guardian::tell_why(error);
+    }
+    ended.map_or(exit_code::BUG, |()| 0)
+}
+
+/// The command as the operating system takes it.
+pub(crate) fn command(child: &ChildCommand, env: &Env) -> Command {
+    let mut command = Command::new(&child.program);
+    command.args(&child.args).env(DEPTH, (depth(env) + 1).to_string());
+    for (name, value) in &child.env {
+        command.env(&**name, value);
+    }
+    command
+}
+
+/// Said by what does not need the configuration file where that cannot be used.
+fn going_on(settings: &Settings) -> Option<Notice> {
+    let error = settings.unusable_file.as_ref()?;
+    Some(Notice::Warning {
+        message: format!("{error}; going on without that file"),
+        hint: error.hint.clone(),
+    })
+}
+
+fn exec(
+    child: &ChildCommand,
+    said: Vec<Notice>,
+    options: report::ReporterOptions,
+    env: &Env,
+) -> u8 {
+    if !said.is_empty() {
+        match Reporter::to_stderr(options) {
+            Ok(reporter) => {
+                for notice in said {
+                    reporter.say(notice);
+                }
+                reporter.flush(LAST_WORDS);
+            }
+            Err(error) => return fail(&session::no_reporter(&error), options),
+        }
+    }
+    let error = supervise::exec(command(child, env));
+    fail(&run::of_spawn(&SpawnError::new(&child.program, error)), options)
+}
+
+fn report_options(settings: &Settings, env: &Env, ci: &Ci) -> report::ReporterOptions {
+    let is_terminal = std::io::stderr().is_terminal();
+    let can_redraw = is_terminal && !matches!(env.get("TERM"), None | Some("" | "dumb"));
+    report::ReporterOptions {
+        format: settings.log_format.value,
+        verbosity: settings.verbosity,
+        color: use_color(settings.color, env, is_terminal),
+        annotations: github::is_actions(env),
+        redraw: can_redraw && !ci.in_ci,
+    }
+}
+
+/// How to say an error when the settings themselves are wrong.
+fn provisional_options(options: &Options, env: &Env) -> report::ReporterOptions {
+    let json = options.log_format.as_deref().or_else(|| env.get("TFWRAP_LOG_FORMAT"));
+    report::ReporterOptions {
+        format: if json == Some("json") { LogFormat::Json } else { LogFormat::Text },
+        verbosity: Verbosity::Normal,
+        color: use_color(ColorChoice::Auto, env, std::io::stderr().is_terminal()),
+        annotations: github::is_actions(env),
+        redraw: false,
+    }
+}
+
+fn fail(error: &Error, options: report::ReporterOptions) -> u8 {
+    let code = exit_code::of_error(error);
+    let notice = Notice::Error { message: error.to_string(), hint: error.hint(), code };
+    match Reporter::to_stderr(options) {
+        Ok(reporter) => {
+            reporter.say(notice);
+            reporter.flush(LAST_WORDS);
+        }
+        // Without a thread of its own it may be late, but it is said.
+        Err(_) => report::say_at_once(&notice),
+    }
+    code
+}
+
+/// What clap has to say: help and version on stdout, or wrong usage.
+fn answer(error: &clap::Error, env: &Env) -> u8 {
+    if !error.use_stderr() {
+        // A closed pipe (`tfwrap --help | head -1`) is no failure.
+        let _ = write!(anstream::stdout(), "{}", error.render().ansi());
+        return 0;
+    }
+    let text = error.render().to_string();
+    let lines: Vec<_> = text
+        .lines()
+        .map(str::trim)
+        .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"))
+        .filter(|line| !line.is_empty())
+        .collect();
+    let (tips, said): (Vec<_>, Vec<_>) =
+        lines.into_iter().partition(|line| line.starts_with("tip: "));
+    let message = said.join(" ");
+    let message = message.strip_prefix("error: ").unwrap_or(&message).to_owned();
+    let mut hint: Vec<_> = tips.iter().map(|tip| tip.trim_start_matches("tip: ")).collect();
+    hint.push("`tfwrap --help` lists commands and options");
+    let error = Error::Usage { message, hint: Some(hint.join("; ")) };
+    fail(&error, provisional_options(&Options::default(), env))
+}

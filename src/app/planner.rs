@@ -1,0 +1,56 @@
+//! What there is to do, and the same asked again: after a wait other files may be there.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use crate::cli::CliCommand;
+use crate::env::Env;
+use crate::error::Error;
+use crate::job::{self, Job, LockedJob, Place};
+use crate::program::FileId;
+use crate::settings::Settings;
+
+/// All that a plan is made from, but for what lies in the working directory.
+pub(crate) struct Planner {
+    pub(super) words: CliCommand,
+    pub(super) settings: Settings,
+    pub(super) env: Env,
+    pub(super) this_path: PathBuf,
+    pub(super) called_as: Option<OsString>,
+}
+
+impl Planner {
+    pub(super) fn plan(&self) -> Result<Job, Error> {
+        let place = Place {
+            env: &self.env,
+            dir: working_dir()?,
+            this: FileId::of(&self.this_path),
+            this_path: self.this_path.clone(),
+            called_as: self.called_as.clone(),
+        };
+        job::plan(&self.words, &self.settings, &place)
+    }
+
+    /// The plan of a run under locks as it would be made now.
+    ///
+    /// # Errors
+    /// As for the first one; also when there is no lock to take any more.
+    pub(crate) fn again(&self) -> Result<LockedJob, Error> {
+        match self.plan()? {
+            Job::Locked(job) | Job::Hold(job, _) => Ok(*job),
+            _ => Err(Error::Config {
+                message: "while the lock was waited for, the backend changed to one that has none"
+                    .to_owned(),
+                hint: Some("nothing was run; call it again".to_owned()),
+            }),
+        }
+    }
+}
+
+/// Where we are. Another directory may have that name by now, and this one another.
+pub(super) fn working_dir() -> Result<PathBuf, Error> {
+    std::env::current_dir().map_err(|error| Error::Config {
+        message: format!("the working directory cannot be used: {error}"),
+        hint: None,
+    })
+}

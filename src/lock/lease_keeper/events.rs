@@ -1,0 +1,75 @@
+//! What the lease keeper receives, wants and reports.
+
+use std::time::Duration;
+
+use crate::lock::lease::Lease;
+use crate::lock::{LockId, Uptime};
+use crate::store::{Record, RecordVersion, StoreError, Stored, WriteReply};
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// [`LeaseKeeper::deadline`] has passed.
+    Tick,
+    /// The beat that [`Action::Beat`] asked for came back.
+    Beaten(Result<WriteReply, StoreError>),
+    /// The read that [`Action::Look`] asked for came back.
+    Looked(Result<Option<Stored>, StoreError>),
+}
+
+/// What the event loop does next, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Write this record over this version, within [`LeaseKeeper::patience`].
+    Beat(Record, RecordVersion),
+    /// Read the register.
+    Look,
+    /// Tell the run.
+    Say(LeaseEvent),
+}
+
+/// What the run must know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LeaseEvent {
+    /// We were paused beyond the first fence: the child must stand still until the lease is known.
+    Freeze,
+    /// The lease is good: it may go on.
+    Thaw,
+    /// The first fence: the child must end, gracefully.
+    Interrupt,
+    /// The second fence: the child must be gone now.
+    Kill,
+    /// The record is gone, or is this one of somebody else.
+    Lost(Option<Stored>),
+    /// The store refuses our credentials since just now.
+    Refused {
+        /// What it says.
+        error: StoreError,
+        /// How long they were good, as far as we know.
+        after: Duration,
+        /// How far the first fence is.
+        fence: Option<Duration>,
+    },
+    /// The credentials end in so long; what is stored now never expires.
+    LastBeat {
+        /// From now.
+        left: Duration,
+    },
+}
+
+/// How a lock became ours.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Tenure {
+    /// Our ID.
+    pub id: LockId,
+    /// Terraform's part of the record, as written.
+    pub info: Option<String>,
+    /// What is stored.
+    pub version: RecordVersion,
+    /// The lease that is stored.
+    pub lease: Lease,
+    /// Before the request was sent that took it.
+    pub since: Uptime,
+    /// Whether that request was answered; otherwise no child may start before a beat was.
+    pub answered: bool,
+}

@@ -1,0 +1,192 @@
+//! What is said about a lock while it is waited for, and when it is or is not ours.
+
+use std::time::Duration;
+
+use super::acquire::Grant;
+use super::event_loop::EventLoop;
+use crate::clock::{uptime, wall};
+use crate::duration;
+use crate::error::Error;
+use crate::lock::acquire::Acquire;
+use crate::lock::queue::Queue;
+use crate::lock::{Holder, LockId, Uptime};
+use crate::report::{Cadence, Notice, clean, describe_holder};
+use crate::store::{LeftOpen, Record, StoreError};
+use crate::target::LockTarget;
+
+pub(super) fn no_line(target: &LockTarget, error: &StoreError) -> Notice {
+    Notice::Warning {
+        message: format!(
+            "no line can be kept beside the lock `{}` ({error}): competing for it without order",
+            target.url()
+        ),
+        hint: Some(
+            "allow the same actions on the keys that begin with the lock's, or switch the line \
+             off with `--no-line`"
+                .to_owned(),
+        ),
+    }
+}
+
+pub(super) fn took_over(target: &LockTarget, record: &Record) -> Notice {
+    let holder = describe(&Holder::of(record));
+    Notice::Warning {
+        message: format!(
+            "took over the lock `{}`: its holder gave no sign of life for its whole lease; it was \
+             {holder}",
+            target.url()
+        ),
+        hint: Some(
+            "that run may have ended in the middle: read what Terraform plans before you apply"
+                .to_owned(),
+        ),
+    }
+}
+
+/// Who has a lock, in words that follow "it is".
+pub(super) fn describe(holder: &Holder) -> String {
+    match holder {
+        Holder::Known(info) => describe_holder(info, wall()),
+        Holder::Unreadable => "held by someone whose record cannot be read".to_owned(),
+    }
+}
+
+/// A create that was not answered by the store may land long after
+/// (`docs/protocol.md#r4-a-create-may-be-applied-late`).
+pub(super) fn late(target: &LockTarget, id: &LockId, how: LeftOpen) -> Notice {
+    Notice::Warning {
+        message: format!(
+            "a request for the lock `{}` was {how}: it may still appear with our ID {id}",
+            target.url()
+        ),
+        hint: Some(format!("if it does, remove it with: {}", target.unlock_command(id))),
+    }
+}
+
+/// That a session ended of which nobody had said when.
+pub(super) fn refused(
+    grant: &Grant,
+    error: &StoreError,
+    after: Duration,
+    fence: Option<Duration>,
+) -> Notice {
+    let then = match fence {
+        Some(fence) => format!(
+            "the child is interrupted in {}, before anyone may take the lock over, unless they are \
+             accepted again",
+            whole(fence)
+        ),
+        None => "the lock cannot be given back unless they are accepted again".to_owned(),
+    };
+    Notice::Warning {
+        message: format!(
+            "the credentials for the lock `{}` are refused after {} of this hold ({error}): {then}",
+            grant.target.url(),
+            whole(after)
+        ),
+        hint: Some(
+            "use credentials that tfwrap can renew (a role, a web identity, a profile), or a \
+             session that outlasts the run"
+                .to_owned(),
+        ),
+    }
+}
+
+/// That a session ends soon, and the lock is kept nevertheless.
+pub(super) fn last_beat(grant: &Grant, left: Duration) -> Notice {
+    Notice::Warning {
+        message: format!(
+            "the credentials for the lock `{}` run out in {} and cannot be renewed: from now on \
+             the lock does not expire, and the child is not stopped for its sake; it may be \
+             impossible to give the lock back",
+            grant.target.url(),
+            whole(left)
+        ),
+        hint: Some(format!(
+            "if it stays behind, remove it with fresh credentials: {}",
+            grant.target.unlock_command(&grant.id)
+        )),
+    }
+}
+
+/// In whole seconds, for people.
+pub(super) fn whole(time: Duration) -> String {
+    duration::format(Duration::from_secs(time.as_secs()))
+}
+
+pub(super) fn timed_out(target: &LockTarget, machine: &Acquire, limit: Duration) -> Error {
+    let holder = machine.holder();
+    let described = holder.as_ref().map_or_else(|| "seen to be free".to_owned(), describe);
+    let id = holder.as_ref().and_then(Holder::info).map(|info| &info.id);
+    let hint = if target.has_lease() {
+        id.filter(|id| !id.0.is_empty()).map(|id| {
+            format!(
+                "wait longer with `--lock-timeout`; if you are sure that the holder is dead: {}",
+                unlocking(target, id, machine.silence(uptime()).is_some())
+            )
+        })
+    } else {
+        // Also where the record has no ID: the command needs none.
+        holder.as_ref().map(|_| {
+            format!(
+                "wait longer with `--lock-timeout`, or end the process that holds the lock: until \
+                 then the kernel keeps it; this shows which have the state file open: {}",
+                target.unlock_command(&LockId(String::new()))
+            )
+        })
+    };
+    Error::NotAcquired {
+        waited: duration::format(limit),
+        holder: format!("`{}` is {described}", target.url()),
+        hint,
+    }
+}
+
+/// The command that removes the lock of a dead holder.
+fn unlocking(target: &LockTarget, id: &LockId, is_leased: bool) -> String {
+    // The ID comes from the record, so it is as untrusted as the rest of it.
+    let id = LockId(clean(&id.0));
+    if target.of_backend {
+        // `tfwrap unlock` looks whether the holder lives, where that can be seen.
+        let program = if is_leased { "tfwrap unlock" } else { "terraform force-unlock" };
+        format!("{program} {}", crate::report::shell_quote(&id.0))
+    } else {
+        target.unlock_command(&id)
+    }
+}
+
+/// Says who holds the lock, when it is time to.
+pub(super) struct Voice {
+    cadence: Cadence,
+    holder: Option<Holder>,
+    started: Uptime,
+    limit: Duration,
+}
+
+impl Voice {
+    pub(super) fn new(started: Uptime, limit: Duration) -> Self {
+        Self { cadence: Cadence::default(), holder: None, started, limit }
+    }
+
+    pub(super) fn speak(&mut self, event_loop: &EventLoop, target: &LockTarget, machine: &Queue) {
+        let holder = machine.acquire().holder();
+        if holder.is_none() {
+            return;
+        }
+        let changed = holder != self.holder;
+        self.holder = holder;
+        let now = uptime();
+        if self.cadence.is_due(now, changed) {
+            event_loop.say(Notice::Waiting {
+                lock: target.url(),
+                holder: self.holder.as_ref().and_then(Holder::info).cloned().map(Box::new),
+                waited: now.since(self.started),
+                limit: self.limit,
+                ahead: machine.ahead(),
+                plans_ahead: machine.plans_ahead(),
+                silent: machine.acquire().silence(now),
+                estimate: machine.estimate(now),
+            });
+        }
+    }
+}

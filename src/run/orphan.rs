@@ -1,0 +1,332 @@
+//! Ending a run for a tfwrap that cannot: its guardian does it, or `recover`.
+//!
+//! The locks beat on, the child gets its one interrupt if it had none, is waited for, and killed
+//! when its time is up; then the locks are given back. A lock that an outer run or a `hold` has
+//! beats on as long as the child lives, too: whoever has it may be gone, or cut off.
+
+mod child;
+mod leave;
+
+use std::path::Path;
+use std::time::Duration;
+
+pub(crate) use child::Ended;
+pub(crate) use leave::{Leave, take_leave};
+
+use super::acquire::Grant;
+use super::custody::{Case, CaseTenure};
+use super::event_loop::{EventLoop, Kept};
+use super::store_requests::{self, LockRegister};
+use super::{dependents, door, release};
+use crate::backend::{self, Backend, Request, aws_from_env};
+use crate::clock::{uptime, wall};
+use crate::env::Env;
+use crate::error::Error;
+use crate::lock::landing::{self, LANDING, Landing, LandingOutcome};
+use crate::lock::lease::Lease;
+use crate::lock::lease_keeper::{LeaseKeeper, Tenure};
+use crate::lock::release::ReleaseOutcome;
+use crate::lock::{Holder, LockId, Uptime};
+use crate::receipt::{Entry, Receipt};
+use crate::report::Notice;
+use crate::store::{HeldFile, LocalState, RecordVersion, Registers as _, Stored};
+use crate::supervise::guardian::{Head, LentFile};
+use crate::supervise::lent_descriptor;
+use crate::target::{LockTarget, StoreSpec};
+
+/// The numbers of our beats begin so far above those of whom we follow: a write of theirs that is
+/// still on its way must not have the bytes of one of ours.
+const BEAT_STRIDE: u64 = 1_000_000;
+
+/// What came of it.
+#[derive(Debug, Default)]
+pub(crate) struct Adopted {
+    /// What could not be given back, and may still be held.
+    pub(crate) left: Vec<Entry>,
+    /// How many locks were given back.
+    pub(crate) released: usize,
+    /// What became of the child.
+    pub(crate) child: Ended,
+}
+
+/// Ends the run of this case; what the child was asked is in `head`. With `is_left_at_last`, a
+/// child that survives even SIGKILL is not waited for without end.
+pub(crate) async fn adopt(
+    event_loop: &mut EventLoop,
+    head: &Head,
+    case: &Case,
+    env: &Env,
+    is_left_at_last: bool,
+) -> Adopted {
+    let mut adopted = Adopted::default();
+    let (landed, mut landing) = (uptime().plus(LANDING), Vec::new());
+    let mut fence = None;
+    let dir = case.file.as_deref().and_then(Path::parent).map(Path::to_owned);
+    dependents::go_on(event_loop, head, &case.receipt);
+    let mut ids = case.receipt.own_ids();
+    // A hold has no child of its own, but others may run under its locks.
+    let is_used = head.child.is_some()
+        || dir.as_deref().is_some_and(|dir| !dependents::close(event_loop, dir, &ids));
+    for entry in &case.receipt.locks {
+        let tenure = case.tenures.iter().find(|tenure| tenure.id == entry.id);
+        if entry.inherited {
+            let used = tenure.filter(|_| head.child.is_some());
+            if let Some(tenure) = used
+                && let Err(error) = keep(event_loop, entry, tenure, head, &case.receipt, env).await
+            {
+                cannot_open(event_loop, entry, &error);
+                fence = fence.into_iter().chain(tenure.kill_at()).min();
+            }
+            continue;
+        }
+        let is_lent = head.files.iter().any(|file| file.id == entry.id.0 && !file.door);
+        match tenure {
+            // Never asked for.
+            None => {}
+            // Nobody needs it while it is given back.
+            Some(tenure) if tenure.granted && !is_lent && !is_used => {
+                let until = if tenure.unanswered { landed } else { uptime() };
+                landing.push((entry, tenure, until));
+            }
+            Some(tenure) if tenure.granted => {
+                if tenure.unanswered {
+                    landing.push((entry, tenure, landed));
+                }
+                if let Err(error) = keep(event_loop, entry, tenure, head, &case.receipt, env).await
+                {
+                    cannot_open(event_loop, entry, &error);
+                    adopted.left.push(entry.clone());
+                    // Nobody keeps it, so its lease ends where it was told last.
+                    fence = fence.into_iter().chain(tenure.kill_at()).min();
+                }
+            }
+            Some(tenure) => landing.push((entry, tenure, landed)),
+        }
+    }
+    adopted.child = child::end(event_loop, head, case, fence, is_left_at_last).await;
+    if adopted.child != Ended::Gone {
+        // Nobody beats for them any more, and nobody but whoever ends the child gives them back.
+        event_loop.kept.clear();
+        adopted.left = case.receipt.own().cloned().collect();
+        return adopted;
+    }
+    // Nothing of ours is under these any more. A beat that is still out meets its own version, or
+    // is refused.
+    event_loop.kept.retain(|kept| !kept.inherited);
+    event_loop.forget_news();
+    event_loop.custody.leave_all();
+    give_back(event_loop, dir.as_deref(), &case.receipt, &mut adopted).await;
+    for (entry, tenure, until) in landing {
+        // It stays in the receipt, whatever lands.
+        if adopted.left.iter().any(|left| left.id == entry.id) {
+            continue;
+        }
+        match catch(event_loop, (entry, tenure), &case.receipt, env, until).await {
+            Ok(Caught::Released) => adopted.released += 1,
+            Ok(Caught::Nothing) => {}
+            // Said already.
+            Ok(Caught::Left) => adopted.left.push(entry.clone()),
+            Err(error) => {
+                cannot_open(event_loop, entry, &error);
+                adopted.left.push(entry.clone());
+            }
+        }
+    }
+    if let Some(dir) = &dir {
+        ids.retain(|id| !adopted.left.iter().any(|left| left.id == *id));
+        for id in &ids {
+            door::remove(dir, id);
+        }
+    }
+    adopted
+}
+
+/// Gives back what is kept and notes what was not.
+async fn give_back(
+    event_loop: &mut EventLoop,
+    dir: Option<&Path>,
+    receipt: &Receipt,
+    adopted: &mut Adopted,
+) {
+    let kept: Vec<_> = event_loop.kept.iter().map(|kept| kept.grant.id.clone()).collect();
+    let outcomes = release::all(event_loop, dir, true).await;
+    // The last taken is given back first.
+    for (id, outcome) in kept.iter().rev().zip(outcomes) {
+        match outcome {
+            ReleaseOutcome::Released => adopted.released += 1,
+            ReleaseOutcome::AlreadyGone | ReleaseOutcome::TakenOver(_) => {}
+            ReleaseOutcome::Unconfirmed(_) => {
+                adopted.left.extend(receipt.locks.iter().find(|entry| entry.id == *id).cloned());
+            }
+        }
+    }
+}
+
+fn cannot_open(event_loop: &EventLoop, entry: &Entry, error: &Error) {
+    let finish = || {
+        let command = entry.target.unlock_command(&entry.id);
+        format!("if it is still held, finish with: {command}")
+    };
+    event_loop.say(Notice::Warning {
+        message: format!("the lock `{}` (ID {}): {error}", entry.target.url(), entry.id),
+        hint: (!entry.inherited).then(finish),
+    });
+}
+
+/// The target with what is not in receipts: keys and tokens, from where they came from.
+pub(crate) fn complete(entry: &Entry, receipt: &Receipt, env: &Env) -> LockTarget {
+    let mut target = entry.target.clone();
+    let StoreSpec::DynamoDb { aws, .. } = &mut target.store else { return target };
+    let request = Request { allow_hcl_fallback: true, ..Request::new(&receipt.dir, env) };
+    // Without the directory the environment has to do.
+    let of_backend = match backend::resolve(&request).map(|resolved| resolved.backend) {
+        Ok(Backend::S3(backend)) if entry.target.of_backend => Some(backend.aws),
+        _ => None,
+    };
+    let fresh = match of_backend {
+        Some(fresh) if fresh.region == aws.region && fresh.endpoints == aws.endpoints => {
+            Some(fresh)
+        }
+        _ => aws_from_env(env, &receipt.dir, aws.region.as_deref()).ok(),
+    };
+    if let Some(fresh) = fresh {
+        aws.complete(fresh);
+    }
+    target
+}
+
+/// Keeps a lock that its holder does not any more, or somebody below it.
+async fn keep(
+    event_loop: &mut EventLoop,
+    entry: &Entry,
+    known: &CaseTenure,
+    head: &Head,
+    receipt: &Receipt,
+    env: &Env,
+) -> Result<(), Error> {
+    let target = complete(entry, receipt, env);
+    let lock = target.url();
+    let failed = |source| Error::Store { lock: lock.clone(), source };
+    let id = entry.id.clone();
+    let mut grant = Grant {
+        store: target.open().await.map_err(failed)?,
+        target,
+        id: id.clone(),
+        version: None,
+        since: known.renewed(),
+        left_open: None,
+    };
+    if let StoreSpec::LocalState { path } = &grant.target.store {
+        let lent = head.files.iter().find(|file| file.id == id.0 && !file.door);
+        // Without its descriptor the kernel has ended this lock with its holder.
+        let Some(lent) = lent else { return Ok(()) };
+        let (store, version) = inherit(path, &id, lent).await.map_err(failed)?;
+        (grant.store, grant.version) = (std::sync::Arc::new(store), Some(version));
+        event_loop.keep(Kept::new(grant, None));
+        return Ok(());
+    }
+    let lease = Lease { term: known.term(), beat: known.beat.wrapping_add(BEAT_STRIDE) };
+    let tenure = Tenure {
+        id,
+        info: None,
+        // Found out before anything is written.
+        version: RecordVersion(String::new()),
+        lease,
+        since: known.renewed(),
+        answered: true,
+    };
+    let keeper = LeaseKeeper::adopt(tenure, uptime());
+    event_loop.keep(if entry.inherited {
+        Kept::inherited(grant, keeper)
+    } else {
+        Kept::new(grant, Some(keeper))
+    });
+    Ok(())
+}
+
+/// Goes on with the kernel's lock on a state file, by the descriptor that was lent.
+async fn inherit(
+    path: &Path,
+    id: &LockId,
+    lent: &LentFile,
+) -> Result<(LocalState, RecordVersion), crate::store::StoreError> {
+    let state = LocalState::new(path)?;
+    let record = state.read(&state.key()).await?.map(|stored| stored.record);
+    let record = record.filter(|record| record.is_held_by(id)).unwrap_or_default();
+    let held = HeldFile { fd: lent_descriptor(lent.fd), created: lent.created.clone() };
+    let state = LocalState::inherit(path, held, record)?;
+    let stored = state.read(&state.key()).await?;
+    let version = stored.map_or(RecordVersion(String::new()), |stored| stored.version);
+    Ok((state, version))
+}
+
+/// What a look for a lock came to.
+enum Caught {
+    Nothing,
+    Released,
+    /// It is there, and could not be given back.
+    Left,
+}
+
+/// Looks for a lock that a request nobody saw the answer of may still create, and removes it; where
+/// several such requests are out, each time that one has.
+async fn catch(
+    event_loop: &mut EventLoop,
+    (entry, known): (&Entry, &CaseTenure),
+    receipt: &Receipt,
+    env: &Env,
+    until: Uptime,
+) -> Result<Caught, Error> {
+    let target = complete(entry, receipt, env);
+    if !target.has_lease() {
+        // The kernel has ended it with its holder.
+        return Ok(Caught::Nothing);
+    }
+    let lock = target.url();
+    let store =
+        target.open().await.map_err(|source| Error::Store { lock: lock.clone(), source })?;
+    let register =
+        LockRegister { lock: lock.clone(), store: store.clone(), key: target.key.clone() };
+    let mut landing = Landing::new(entry.id.clone(), until, known.unanswered, uptime());
+    let mut event = landing::Event::Tick;
+    loop {
+        event = match landing.step(uptime(), event) {
+            landing::Action::Look => landing::Event::Looked(
+                match store_requests::read(event_loop, &register, Duration::ZERO).await {
+                    Ok(stored) => Ok(stored),
+                    Err(Error::Store { source, .. }) => Err(source),
+                    Err(other) => return Err(other),
+                },
+            ),
+            landing::Action::Wait => {
+                super::pause(event_loop, landing.deadline().unwrap_or_else(uptime)).await?;
+                landing::Event::Tick
+            }
+            landing::Action::Release(stored) => {
+                let since = uptime().minus(age(&stored));
+                let (id, version) = (entry.id.clone(), Some(stored.version));
+                let (target, store) = (target.clone(), store.clone());
+                let grant = Grant { target, store, id, version, since, left_open: None };
+                event_loop.keep(Kept::new(grant, None));
+                let outcomes = release::all(event_loop, None, true).await;
+                if outcomes.iter().any(|it| matches!(it, ReleaseOutcome::Unconfirmed(_))) {
+                    return Ok(Caught::Left);
+                }
+                landing::Event::Released
+            }
+            landing::Action::Done(LandingOutcome::Nothing) => return Ok(Caught::Nothing),
+            landing::Action::Done(LandingOutcome::Released) => return Ok(Caught::Released),
+            landing::Action::Done(LandingOutcome::Unseen(source)) => {
+                return Err(Error::Store { lock, source });
+            }
+        };
+    }
+}
+
+/// How long ago the lock was taken, as its record says; for people only.
+fn age(stored: &Stored) -> Duration {
+    let holder = Holder::of(&stored.record);
+    let created = holder.info().and_then(|info| info.created.parse::<jiff::Timestamp>().ok());
+    let age = created.map(|created| wall().duration_since(created));
+    age.and_then(|age| Duration::try_from(age).ok()).unwrap_or_default()
+}

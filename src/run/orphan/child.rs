@@ -1,0 +1,147 @@
+//! The child of a run that is ended for a tfwrap that cannot: carries out what [`Ending`] decides.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use crate::clock::uptime;
+use crate::lock::Uptime;
+use crate::lock::lease_keeper::LeaseEvent;
+use crate::receipt::ReceiptFile;
+use crate::report::Notice;
+use crate::run::custody::Case;
+use crate::run::event_loop::{EventLoop, LoopEvent};
+use crate::supervise::ending::{Action, Ending, EndingStart, Event, Why};
+use crate::supervise::guardian::{Head, Interrupts};
+use crate::supervise::{ProcessTree, StopSignal};
+
+/// How often a child that is not ours is looked at.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// What became of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// Nothing of it lives.
+    #[default]
+    Gone,
+    /// It lives on: whoever was to end it was told to end.
+    LeftBy(StopSignal),
+    /// It lives on: nothing ends it.
+    Stuck,
+}
+
+/// Sees the child to its end.
+pub(super) async fn end(
+    event_loop: &mut EventLoop,
+    head: &Head,
+    case: &Case,
+    fence: Option<Uptime>,
+    is_left_at_last: bool,
+) -> Ended {
+    let Some(child) = head.child else { return Ended::Gone };
+    let known = EndingStart {
+        interrupts: head.interrupts,
+        killed: head.killed,
+        grace: Duration::from_millis(case.receipt.orphan_grace),
+        fence,
+        is_left_at_last,
+    };
+    let mut ending = Ending::begin(known, uptime());
+    // Whoever read what it says may be gone, too.
+    let _until_its_end = child.let_it_speak();
+    if (case.receipt.child, case.receipt.interrupts) != (Some(child), head.interrupts) {
+        note(event_loop, case, child, head.interrupts);
+    }
+    let mut stopped_by = None;
+    let mut all_told = false;
+    let mut event = Event::Tick;
+    loop {
+        if child.are_gone() {
+            event = Event::Gone;
+        } else if event == Event::Tick && child.are_others_only() {
+            event = Event::OnlyRest;
+        }
+        for action in ending.step(uptime(), event) {
+            match action {
+                Action::Note(interrupts) => note(event_loop, case, child, interrupts),
+                Action::Interrupt => all_told |= interrupt(event_loop, &child, "the child"),
+                // They had it with the child.
+                Action::InterruptRest if all_told => {}
+                Action::InterruptRest => {
+                    interrupt(event_loop, &child, "what is left of the child");
+                }
+                Action::Kill(why) => kill(event_loop, &child, why),
+                Action::Release => return Ended::Gone,
+                Action::Leave => return stopped_by.map_or(Ended::Stuck, Ended::LeftBy),
+            }
+        }
+        let next = ending.deadline().into_iter().chain([uptime().plus(LOOK)]).min();
+        event = match event_loop.next(next, None).await {
+            LoopEvent::Lease(_, LeaseEvent::Kill) => Event::LeaseEnds,
+            other => match other.stop() {
+                Some(signal) => {
+                    stopped_by = Some(signal);
+                    Event::Stop
+                }
+                None => Event::Tick,
+            },
+        };
+    }
+}
+
+/// Writes down what the child got: whoever goes on, if we are killed, goes by it.
+fn note(event_loop: &EventLoop, case: &Case, child: ProcessTree, interrupts: Interrupts) {
+    let Some(path) = &case.file else { return };
+    let mut receipt = case.receipt.clone();
+    (receipt.child, receipt.interrupts) = (Some(child), interrupts);
+    receipt.is_starting = false;
+    if let Err(error) = ReceiptFile::at(path.clone()).write(&receipt) {
+        event_loop.say(Notice::Warning {
+            message: format!("the receipt cannot be brought up to date: {error}"),
+            hint: None,
+        });
+    }
+}
+
+/// Whether it went to all of its group.
+fn interrupt(event_loop: &EventLoop, child: &ProcessTree, whom: &str) -> bool {
+    let told = child.interrupt();
+    let all = told.as_ref().is_ok_and(|all| *all);
+    complain(event_loop, told.map(|_| ()));
+    // One that was stopped could not end.
+    complain(event_loop, child.signal(Signal::SIGCONT));
+    let pid = child.leader.pid;
+    event_loop.say(Notice::Note { message: format!("interrupted {whom}, process {pid}") });
+    all
+}
+
+fn kill(event_loop: &EventLoop, child: &ProcessTree, why: Why) {
+    // Of a Terraform that has ended by itself nothing was cut off.
+    let only_rest = why == Why::Left || child.are_others_only();
+    complain(event_loop, child.signal(Signal::SIGKILL));
+    let pid = child.leader.pid;
+    let why = match why {
+        Why::Late => "its time to end is over",
+        Why::LeaseEnds => "the lease of its lock is about to end",
+        Why::Left => "it did not end when it was interrupted",
+    };
+    event_loop.say(if only_rest {
+        let message =
+            format!("killed what the child, process {pid}, had left when it ended: {why}");
+        Notice::Note { message }
+    } else {
+        Notice::Warning {
+            message: format!("killed the child, process {pid}: {why}"),
+            hint: Some("check the state with `terraform plan`".to_owned()),
+        }
+    });
+}
+
+fn complain(event_loop: &EventLoop, signalled: std::io::Result<()>) {
+    if let Err(error) = signalled {
+        event_loop.say(Notice::Warning {
+            message: format!("the child could not be signalled: {error}"),
+            hint: None,
+        });
+    }
+}

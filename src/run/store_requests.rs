@@ -1,0 +1,102 @@
+//! Looking at what is not ours, and removing it, for the commands that do: one request at a time,
+//! and every wait but that for a write ends with a signal.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::event_loop::{EventLoop, LoopEvent, Reply, StoreRequest};
+use crate::clock::uptime;
+use crate::error::Error;
+use crate::lock::LockKey;
+use crate::lock::acquire::FIRST_CONTACT;
+use crate::store::{RecordVersion, Registers, RemoveReply, StoreError, Stored};
+
+/// Between two tries, while a store does not answer.
+pub(crate) use crate::lock::landing::RETRY;
+
+/// A register and the lock that it belongs to.
+#[derive(Debug, Clone)]
+pub(crate) struct LockRegister {
+    /// The lock's name, for messages.
+    pub(crate) lock: String,
+    pub(crate) store: Arc<dyn Registers>,
+    pub(crate) key: LockKey,
+}
+
+/// How long an answer that does not come is waited for, as at the start of a run.
+pub(crate) const PATIENCE: Duration = FIRST_CONTACT;
+
+/// Reads it, for so long as an outage may last.
+pub(crate) async fn read(
+    event_loop: &mut EventLoop,
+    register: &LockRegister,
+    patience: Duration,
+) -> Result<Option<Stored>, Error> {
+    let request = || StoreRequest::Read(register.store.clone(), register.key.clone());
+    let read = |reply| match reply {
+        Reply::Read(answer) => Some(answer),
+        _ => None,
+    };
+    let failed = |source| Error::Store { lock: register.lock.clone(), source };
+    ask(event_loop, patience, request, read).await?.map_err(failed)
+}
+
+/// Asks a store until it answers, or for so long: one time at least.
+pub(super) async fn ask<T>(
+    event_loop: &mut EventLoop,
+    patience: Duration,
+    request: impl Fn() -> StoreRequest,
+    answer: impl Fn(Reply) -> Option<Result<T, StoreError>>,
+) -> Result<Result<T, StoreError>, Error> {
+    let until = uptime().plus(patience);
+    loop {
+        event_loop.send(request());
+        let answered = loop {
+            match event_loop.next(None, None).await {
+                LoopEvent::Reply(reply) => {
+                    if let Some(answered) = answer(reply) {
+                        break answered;
+                    }
+                }
+                other => super::handle_idle(event_loop, &other)?,
+            }
+        };
+        match answered {
+            Err(error) if error.is_worth_another_try() && uptime() < until => {
+                super::pause(event_loop, uptime().plus(RETRY).min(until)).await?;
+            }
+            answered => return Ok(answered),
+        }
+    }
+}
+
+/// Removes this version of it. Signals wait: half a remove helps nobody.
+pub(crate) async fn remove(
+    event_loop: &mut EventLoop,
+    register: &LockRegister,
+    version: &RecordVersion,
+) -> Result<RemoveReply, StoreError> {
+    let (store, key) = (register.store.clone(), register.key.clone());
+    event_loop.send(StoreRequest::Remove(store, key, version.clone()));
+    loop {
+        if let LoopEvent::Reply(Reply::Removed(reply)) = event_loop.next(None, None).await {
+            return reply;
+        }
+    }
+}
+
+/// Waits, but for signals.
+pub(crate) async fn pause(event_loop: &mut EventLoop, span: Duration) -> Result<(), Error> {
+    super::pause(event_loop, uptime().plus(span)).await
+}
+
+/// What is typed on stdin; empty where nothing can be.
+pub(crate) async fn answer(event_loop: &mut EventLoop) -> Result<String, Error> {
+    event_loop.send(StoreRequest::Answer);
+    loop {
+        match event_loop.next(None, None).await {
+            LoopEvent::Reply(Reply::Answer(line)) => return Ok(line.unwrap_or_default()),
+            other => super::handle_idle(event_loop, &other)?,
+        }
+    }
+}

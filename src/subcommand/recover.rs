@@ -1,0 +1,429 @@
+//! `tfwrap recover`: gives back what dead runs left behind, and nothing else.
+//!
+//! What is dead is seen in `/proc`; where it cannot be seen, only its whole lease without a heartbeat
+//! tells. A run of the same CI job may be asked to end; any other stays as it is, and is named.
+//!
+//! Its rules: `docs/protocol.md#k4-what-recover-does`.
+
+mod living;
+mod unseen;
+
+pub(super) use living::ask_for_release;
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::clock::uptime;
+use crate::env::Env;
+use crate::error::Error;
+use crate::lock::{Uptime, release};
+use crate::receipt::{Receipt, ReceiptFile};
+use crate::report::{Notice, clean, shell_quote};
+use crate::run::custody::Case;
+use crate::run::orphan::{Ended, Leave, adopt, take_leave};
+use crate::run::store_requests::pause;
+use crate::run::{EventLoop, dependents};
+use crate::state_dir;
+use crate::supervise::guardian::Head;
+use crate::supervise::{HostScope, ProcessId, ProcessTree, SETTLE, Sight, StopSignal};
+use unseen::{Verdict, Watched};
+
+/// How long a release may take through network faults, with some room.
+const A_RELEASE: Duration = release::PATIENCE.saturating_add(Duration::from_secs(15));
+
+/// What is asked of it.
+pub(crate) struct Recovery<'a> {
+    pub(crate) env: &'a Env,
+    /// This job's own value, hashed as in receipts.
+    pub(crate) job: Option<String>,
+    /// How long to wait for runs of this job that are still ending.
+    pub(crate) wait: Duration,
+}
+
+impl Recovery<'_> {
+    fn is_of_this_job(&self, receipt: &Receipt) -> bool {
+        receipt.job.is_some() && receipt.job == self.job
+    }
+
+    /// Whether a run that cannot be seen is to be settled. Its machine's name says little: cloned
+    /// machines share one, and so does a directory on a server.
+    fn may_settle(&self, receipt: &Receipt, here: &HostScope) -> bool {
+        self.is_of_this_job(receipt) || receipt.world.may_be_before_boot(here)
+    }
+
+    /// Whether its processes may be told to end: they are of this job, and there is time for it.
+    fn may_end(&self, receipt: &Receipt) -> bool {
+        self.is_of_this_job(receipt) && !self.wait.is_zero()
+    }
+}
+
+/// What became of one receipt.
+enum Fate {
+    /// Nothing of it is left.
+    Settled,
+    /// It is none of our business, or its run goes on.
+    Theirs,
+    /// Something of it is still held; why.
+    Left(String),
+    /// It cannot be seen, and may live; why, and what helps.
+    Unknown(String, String),
+}
+
+/// What is dead, and how that is known.
+enum Dead {
+    /// Its processes are gone, but for the child.
+    Here,
+    /// These locks of it have stood still for as long as they declare.
+    Unseen(Vec<Watched>),
+}
+
+/// The receipts of this machine.
+pub(super) fn receipts(recovery: &Recovery<'_>, whose: &str) -> Result<Vec<ReceiptFile>, Error> {
+    let dir = state_dir::path(recovery.env);
+    ReceiptFile::all_in(&dir).map_err(|error| Error::Config {
+        message: format!("receipts cannot be looked for in `{}`: {error}", dir.display()),
+        hint: Some(format!("name the directory of the {whose} with `TFWRAP_STATE_DIR`")),
+    })
+}
+
+/// Looks at every receipt of this machine.
+pub(crate) async fn run(event_loop: &mut EventLoop, recovery: &Recovery<'_>) -> Result<(), Error> {
+    let mut files = receipts(recovery, "run")?;
+    let until = uptime().plus(recovery.wait);
+    let (mut left, mut hints) = (Vec::new(), Vec::new());
+    let (mut done, mut theirs) = (0, 0);
+    let seen = first_looks(event_loop, recovery, &files).await?;
+    // A hold waits for those that run under it, so they come first; and for one that was begun
+    // under it, so all are told before any is waited for.
+    files.sort_by_cached_key(|file| file.read().is_ok_and(|receipt| receipt.is_hold));
+    let mut told = false;
+    for file in &files {
+        let is_hold = file.read().is_ok_and(|receipt| receipt.is_hold);
+        if is_hold && !std::mem::replace(&mut told, true) {
+            living::tell_holds(event_loop, recovery, &files);
+        }
+        match one(event_loop, recovery, file, &seen, until).await {
+            Ok(Fate::Settled) => done += 1,
+            Ok(Fate::Theirs) => theirs += 1,
+            Ok(Fate::Left(why)) => left.push(why),
+            Ok(Fate::Unknown(why, hint)) => {
+                left.push(why);
+                hints.push(hint);
+            }
+            Err(error @ Error::Interrupted { .. }) => return Err(error),
+            // No reason to leave the others.
+            Err(error) => left.push(error.to_string()),
+        }
+    }
+    if !left.is_empty() {
+        if hints.len() < left.len() {
+            hints.push(
+                "in a CI job, `tfwrap recover --wait 4m` waits for what still runs; `tfwrap status` \
+                 shows the lock"
+                    .to_owned(),
+            );
+        }
+        let (message, hint) = (left.join("; "), Some(hints.join("; ")));
+        return Err(Error::LeftBehind { message, hint });
+    }
+    if done == 0 && theirs == 0 {
+        event_loop.say(Notice::Note { message: "nothing to recover".to_owned() });
+    }
+    Ok(())
+}
+
+/// A first look at what cannot be seen, at all of it before any is waited for: their leases end at the
+/// same time, and not one after the other.
+async fn first_looks(
+    event_loop: &mut EventLoop,
+    recovery: &Recovery<'_>,
+    files: &[ReceiptFile],
+) -> Result<Vec<Watched>, Error> {
+    let mut seen = Vec::new();
+    let Some(here) = HostScope::here().filter(|_| !recovery.wait.is_zero()) else {
+        return Ok(seen);
+    };
+    for receipt in files.iter().filter_map(|file| file.read().ok()) {
+        if receipt.world.seen_from(&here) == Sight::Here || !recovery.may_settle(&receipt, &here) {
+            continue;
+        }
+        match unseen::held(event_loop, recovery, &receipt, Duration::ZERO).await {
+            Ok(held) => seen.extend(held),
+            Err(error @ Error::Interrupted { .. }) => return Err(error),
+            // It is looked at again, and what is wrong is said then.
+            Err(_) => {}
+        }
+    }
+    Ok(seen)
+}
+
+async fn one(
+    event_loop: &mut EventLoop,
+    recovery: &Recovery<'_>,
+    file: &ReceiptFile,
+    seen: &[Watched],
+    until: Uptime,
+) -> Result<Fate, Error> {
+    let receipt = match file.read() {
+        Ok(receipt) => receipt,
+        // Its run has just ended.
+        Err(_) if !file.path().exists() => return Ok(Fate::Settled),
+        Err(what) => {
+            event_loop.say(Notice::Warning {
+                message: format!("the receipt `{}` is left alone: {what}", file.path().display()),
+                hint: Some(
+                    "remove it if it is not needed; `tfwrap status` shows the lock".to_owned(),
+                ),
+            });
+            return Ok(Fate::Theirs);
+        }
+    };
+    if receipt.is_over {
+        show_log(event_loop, file, 0);
+        remove(event_loop, file);
+        return Ok(Fate::Settled);
+    }
+    let is_of_this_job = recovery.is_of_this_job(&receipt);
+    let Some(here) = HostScope::here() else {
+        return Ok(Fate::Left("without `/proc` nobody can tell what still runs".to_owned()));
+    };
+    match receipt.world.seen_from(&here) {
+        Sight::Here => {}
+        Sight::Elsewhere if recovery.may_settle(&receipt, &here) => {
+            match unseen::judge(event_loop, recovery, &receipt, seen, until).await? {
+                Verdict::Dead(locks) => {
+                    let dead = Dead::Unseen(locks);
+                    return give_back(event_loop, recovery, file, (&receipt, dead), until).await;
+                }
+                Verdict::Unknown { why, hint } => return Ok(Fate::Unknown(why, hint)),
+                Verdict::Lives => {}
+            }
+            let what =
+                format!("{} still beats, where this machine cannot see it", run_of(&receipt));
+            if is_of_this_job {
+                return Ok(Fate::Left(what));
+            }
+            leave(event_loop, recovery, &receipt, &what);
+            return Ok(Fate::Theirs);
+        }
+        Sight::Elsewhere => {
+            let what = format!("{} is another machine's or another container's", run_of(&receipt));
+            leave(event_loop, recovery, &receipt, &what);
+            return Ok(Fate::Theirs);
+        }
+    }
+    if recovery.may_end(&receipt) {
+        // What a hold needs to give its locks back is always waited for.
+        let until = if receipt.is_hold { until.max(uptime().plus(A_RELEASE)) } else { until };
+        living::wait_for(event_loop, &receipt, file, until).await?;
+    }
+    // It, or its guardian, may have settled it meanwhile.
+    let receipt = match file.read() {
+        Err(_) if !file.path().exists() => {
+            remove(event_loop, file);
+            event_loop.say(Notice::Note { message: format!("{} has ended", run_of(&receipt)) });
+            return Ok(Fate::Settled);
+        }
+        read => read.unwrap_or(receipt),
+    };
+    let ends_by_itself =
+        receipt.runner.is_alive() || receipt.guardian.is_some_and(ProcessId::is_alive);
+    let child = receipt.child.filter(|child| !ProcessTree::are_gone(child));
+    match (ends_by_itself, child) {
+        (true, _) if is_of_this_job => {
+            Ok(Fate::Left(format!("{} has not ended", run_of(&receipt))))
+        }
+        (true, _) => {
+            leave(event_loop, recovery, &receipt, &format!("{} still runs", run_of(&receipt)));
+            Ok(Fate::Theirs)
+        }
+        (false, Some(child)) if !is_of_this_job => Ok(Fate::Left(format!(
+            "{} was killed, but what it started still runs (process {}): end that first",
+            run_of(&receipt),
+            child.leader.pid
+        ))),
+        (false, Some(child)) if recovery.wait.is_zero() => Ok(Fate::Left(format!(
+            "{} was killed, and what it started still runs (process {})",
+            run_of(&receipt),
+            child.leader.pid
+        ))),
+        (false, None) if receipt.is_starting => Ok(Fate::Left(format!(
+            "{} was killed while it started a command, and nobody knows whether that runs: look \
+             with `ps`, and when it does not, finish with: {}",
+            run_of(&receipt),
+            last_commands(&receipt, file)
+        ))),
+        (false, _) => give_back(event_loop, recovery, file, (&receipt, Dead::Here), until).await,
+    }
+}
+
+/// What a person does who has seen that nothing runs.
+fn last_commands(receipt: &Receipt, file: &ReceiptFile) -> String {
+    let remove = format!("rm {}", shell_quote(&file.path().display().to_string()));
+    format!("{}; {remove}", unlock_commands(receipt))
+}
+
+fn unlock_commands(receipt: &Receipt) -> String {
+    let commands: Vec<_> =
+        receipt.own().map(|entry| entry.target.unlock_command(&entry.id)).collect();
+    commands.join("; ")
+}
+
+pub(super) fn run_of(receipt: &Receipt) -> String {
+    let what = if receipt.is_hold { "hold" } else { "run" };
+    format!("the {what} of process {} (since {})", receipt.runner.pid, clean(&receipt.began))
+}
+
+/// Says of a run that is none of our business whose it is.
+pub(super) fn leave(
+    event_loop: &EventLoop,
+    recovery: &Recovery<'_>,
+    receipt: &Receipt,
+    what: &str,
+) {
+    let whose = match (&receipt.job, &recovery.job) {
+        (Some(theirs), Some(ours)) if theirs == ours => "it is of this CI job",
+        (Some(_), Some(_)) => "it is of another CI job",
+        (Some(_), None) => "it is of a CI job, and this is none",
+        (None, Some(_)) => "it is of no CI job, and this is one",
+        (None, None) => "neither it nor this is of a CI job",
+    };
+    let locks: Vec<_> =
+        receipt.own().map(|it| format!("`{}` (ID {})", it.target.url(), it.id)).collect();
+    let holds = if locks.is_empty() {
+        "holds no lock of its own".to_owned()
+    } else {
+        format!("holds or waits for {}", locks.join(", "))
+    };
+    event_loop.say(Notice::Note { message: format!("left alone: {what}; it {holds}; {whose}") });
+}
+
+/// Gives back what a dead run held, after ending what still runs of it, where that is here.
+async fn give_back(
+    event_loop: &mut EventLoop,
+    recovery: &Recovery<'_>,
+    file: &ReceiptFile,
+    (receipt, dead): (&Receipt, Dead),
+    until: Uptime,
+) -> Result<Fate, Error> {
+    let leave = take_leave(event_loop, file, until).await?;
+    if matches!(leave, Leave::Theirs) {
+        return Ok(Fate::Left(format!("another process still ends {}", run_of(receipt))));
+    }
+    // Whoever had it before us may have changed it, or settled it.
+    let receipt = &match file.read() {
+        Err(_) if !file.path().exists() => {
+            remove(event_loop, file);
+            return Ok(Fate::Settled);
+        }
+        Ok(receipt) if receipt.is_over => {
+            show_log(event_loop, file, 0);
+            remove(event_loop, file);
+            return Ok(Fate::Settled);
+        }
+        read => read.unwrap_or_else(|_| receipt.clone()),
+    };
+    let is_here = matches!(dead, Dead::Here);
+    let child = receipt.child.filter(|child| is_here && !child.are_gone());
+    show_log(event_loop, file, 0);
+    if is_here && child.is_none() && receipt.child.is_some() {
+        // Nobody was told of its end: whoever killed it may have cut off a request just now.
+        pause(event_loop, SETTLE).await?;
+    }
+    // What it had inherited is not given back here.
+    let own = receipt.own_ids();
+    let dir = file.path().parent().unwrap_or(Path::new("/"));
+    if let Some(who) = dependents::anybody(dir, &own) {
+        return Ok(Fate::Left(format!("{who} runs under a lock of {}", run_of(receipt))));
+    }
+    let mut released = 0;
+    if let Dead::Unseen(locks) = dead {
+        released = match unseen::give_back(event_loop, locks).await? {
+            Ok(released) => released,
+            Err(why) => return Ok(Fate::Left(why)),
+        };
+    }
+    let head = Head { child, interrupts: receipt.interrupts, ..Head::default() };
+    let mut case = Case::of_the_dead(file, receipt, until.since(uptime()));
+    if child.is_some() {
+        for entry in &receipt.locks {
+            // Without an answer the lock is kept all the same; the store is asked again.
+            if let Ok(Some(lease)) =
+                living::lease_of(event_loop, entry, receipt, recovery.env).await
+            {
+                case.declared(&entry.id, lease);
+            }
+        }
+    }
+    let adopted = adopt(event_loop, &head, &case, recovery.env, true).await;
+    match (adopted.child, child) {
+        (Ended::LeftBy(signal), _) => return Err(interrupted(signal, receipt)),
+        (Ended::Stuck, Some(child)) => {
+            return Ok(Fate::Left(format!(
+                "process {} of {} does not end, not even killed",
+                child.leader.pid,
+                run_of(receipt)
+            )));
+        }
+        _ => {}
+    }
+    if adopted.left.is_empty() {
+        remove(event_loop, file);
+        let what = match released + adopted.released {
+            0 => "it held nothing any more".to_owned(),
+            1 => "its lock is given back".to_owned(),
+            count => format!("its {count} locks are given back"),
+        };
+        let message = format!("settled {}: {what}", run_of(receipt));
+        event_loop.say(Notice::Note { message });
+        return Ok(Fate::Settled);
+    }
+    Ok(Fate::Left(format!("a lock of {} could not be given back", run_of(receipt))))
+}
+
+fn interrupted(signal: StopSignal, receipt: &Receipt) -> Error {
+    let signal = signal.signal();
+    Error::Interrupted {
+        signal: signal as i32,
+        name: signal.as_str().to_owned(),
+        leftover: format!("; {} still runs and keeps its lock", run_of(receipt)),
+    }
+}
+
+pub(super) fn remove(event_loop: &EventLoop, file: &ReceiptFile) {
+    if let Err(error) = file.remove() {
+        event_loop.say(Notice::Warning {
+            message: format!("the receipt `{}` cannot be removed: {error}", file.path().display()),
+            hint: Some("it allows nothing any more".to_owned()),
+        });
+    }
+}
+
+/// Says what a keeper or a guardian said while nobody was there, from this line on; returns where
+/// to go on.
+pub(super) fn show_log(event_loop: &EventLoop, file: &ReceiptFile, from: usize) -> usize {
+    let log = file.read_log();
+    for line in log.lines().skip(from) {
+        let line = line.strip_prefix("tfwrap: ").unwrap_or(line);
+        event_loop.say(Notice::Note { message: format!("before: {line}") });
+    }
+    log.lines().count().max(from)
+}
+
+/// Settles one receipt, whoever's it is.
+pub(super) async fn finish(
+    event_loop: &mut EventLoop,
+    recovery: &Recovery<'_>,
+    file: &ReceiptFile,
+) -> Result<(), Error> {
+    match one(event_loop, recovery, file, &[], uptime().plus(recovery.wait)).await? {
+        Fate::Settled => Ok(()),
+        Fate::Theirs => Err(Error::LeftBehind {
+            message: "the hold is another machine's or container's and cannot be ended from here"
+                .to_owned(),
+            hint: Some("`tfwrap status` shows the lock, `tfwrap unlock ID` removes it".to_owned()),
+        }),
+        Fate::Left(message) => Err(Error::LeftBehind { message, hint: None }),
+        Fate::Unknown(message, hint) => Err(Error::LeftBehind { message, hint: Some(hint) }),
+    }
+}

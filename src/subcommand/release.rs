@@ -1,0 +1,350 @@
+//! `tfwrap release`: ends what `tfwrap hold` left behind.
+
+mod unknown;
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::recover::{self, Recovery, ask_for_release, run_of};
+use crate::clock::uptime;
+use crate::duration;
+use crate::error::Error;
+use crate::held::{self, Held};
+use crate::lock::{LockId, Uptime};
+use crate::receipt::{Receipt, ReceiptFile};
+use crate::report::{Notice, clean};
+use crate::run::{EventLoop, dependents, store_requests};
+use crate::state_dir;
+use crate::supervise::{HostScope, ProcessId, Sight, ancestors};
+use crate::target::LockTarget;
+
+const LOOK: Duration = Duration::from_millis(100);
+
+/// When is first said what is waited for; then after twice as long, and so on.
+const FIRST_WORD: Duration = Duration::from_secs(5);
+
+/// What it goes by.
+pub(crate) struct ReleaseCall<'a> {
+    pub(crate) recovery: &'a Recovery<'a>,
+    /// The locks of this directory.
+    pub(crate) targets: &'a [LockTarget],
+    /// The longest wait for a keeper.
+    pub(crate) limit: Duration,
+}
+
+/// Finds the hold, asks its keeper to give the locks back, and waits until it has.
+pub(crate) async fn run(
+    event_loop: &mut EventLoop,
+    asked: &ReleaseCall<'_>,
+    id: Option<&str>,
+) -> Result<(), Error> {
+    let recovery = asked.recovery;
+    // What is held, but has no receipt here any more: its keeper may be about to write it anew.
+    let unknown = unknown::look(event_loop, asked, id).await?;
+    let holds: Vec<_> = match recover::receipts(recovery, "hold") {
+        // What is in the way of a look has been said.
+        Err(_) if !unknown.is_empty() => Vec::new(),
+        files => files?.into_iter().filter_map(|file| Some((file.read().ok()?, file))).collect(),
+    };
+    let holds: Vec<_> = holds.into_iter().filter(|(receipt, _)| receipt.is_hold).collect();
+    let chosen = choose(&holds, recovery, id)?;
+    let over = holds.iter().filter(|(receipt, _)| receipt.is_over && receipt.job == recovery.job);
+    for (_, file) in over.filter(|_| chosen.is_empty()) {
+        recover::finish(event_loop, recovery, file).await?;
+    }
+    if chosen.is_empty() && unknown.is_empty() {
+        if let Some(id) = id {
+            refuse_unknown(recovery, &holds, id)?;
+        }
+        let others = holds.iter().map(|(receipt, _)| receipt);
+        let is_named = id.is_none() && !held::holds(recovery.env).is_empty();
+        // Where ours is told by name, others are beside the point: one around it goes on.
+        let others = others.filter(|it| id.is_none() && !is_named && is_living(it));
+        let others: Vec<_> = others.collect();
+        for other in &others {
+            recover::leave(event_loop, recovery, other, &run_of(other));
+        }
+        let by_us = match &others[..] {
+            _ if is_named => " of this environment",
+            [] => "",
+            _ => " of this job",
+        };
+        let dir = state_dir::path(recovery.env);
+        let dir = clean(&dir.to_string_lossy());
+        let message = match around(&holds, recovery).filter(|_| is_named) {
+            None => format!("nothing is held: no hold{by_us} is known in `{dir}`"),
+            Some((lock, id)) => format!(
+                "no hold of this environment is left in `{dir}`; the one around it goes on and has \
+                 {lock}: `tfwrap release {id}` ends that one, too"
+            ),
+        };
+        event_loop.say(Notice::Note { message });
+    }
+    for (receipt, _) in &chosen {
+        refuse_below(recovery, receipt)?;
+    }
+    // All before any is waited for: one that was begun under another holds that one up.
+    for (receipt, file) in &chosen {
+        tell(event_loop, receipt, file)?;
+    }
+    let until = uptime().plus(asked.limit);
+    for (receipt, file) in chosen {
+        one(event_loop, asked, (receipt, file), until).await?;
+    }
+    if unknown.is_empty() { Ok(()) } else { Err(unknown::left(&unknown, recovery)) }
+}
+
+/// A hold that goes on and whose lock our environment names: one around ours. But also our own, where
+/// a shell had one environment over the other; these two look the same from here.
+fn around(holds: &[Hold], recovery: &Recovery<'_>) -> Option<(String, String)> {
+    let held = Held::from_env(recovery.env);
+    let is_named = |id: &LockId| held.ids().any(|held| held == id);
+    let living = holds.iter().map(|(receipt, _)| receipt).filter(|receipt| is_living(receipt));
+    living
+        .filter_map(|receipt| Some((locks(receipt), receipt.own_ids().into_iter().find(is_named)?)))
+        .map(|(locks, id)| (locks, clean(&id.0)))
+        .next()
+}
+
+/// An ID that nobody here has, nor told us: it may be mistyped, and what was meant still be held.
+fn refuse_unknown(recovery: &Recovery<'_>, holds: &[Hold], id: &str) -> Result<(), Error> {
+    if Held::from_env(recovery.env).ids().any(|held| held.0 == id) {
+        return Ok(());
+    }
+    let living = holds.iter().filter(|(receipt, _)| is_living(receipt));
+    let held: Vec<_> = living
+        .flat_map(|(receipt, _)| receipt.own_ids())
+        .map(|id| format!("`{}`", clean(&id.0)))
+        .collect();
+    let held = if held.is_empty() { "nothing".to_owned() } else { held.join(", ") };
+    let dir = state_dir::path(recovery.env);
+    Err(Error::Usage {
+        message: format!(
+            "no hold that is known in `{}` has the lock ID `{}`; held there: {held}",
+            clean(&dir.to_string_lossy()),
+            clean(id)
+        ),
+        hint: Some(
+            "`tfwrap release` without an ID ends the hold whose environment it has, or the only one; \
+             one of another `TFWRAP_STATE_DIR` is found with that"
+                .to_owned(),
+        ),
+    })
+}
+
+fn is_here(receipt: &Receipt) -> bool {
+    HostScope::here().is_some_and(|here| receipt.world.seen_from(&here) == Sight::Here)
+}
+
+/// Whether it still keeps something.
+fn is_living(receipt: &Receipt) -> bool {
+    HostScope::here().is_some_and(|here| dependents::is_living(receipt, &here))
+}
+
+fn locks(receipt: &Receipt) -> String {
+    let names: Vec<_> = receipt.own().map(|entry| format!("`{}`", entry.target.url())).collect();
+    if names.is_empty() { "what it has".to_owned() } else { names.join(", ") }
+}
+
+/// A command that works under the hold and calls this, through whatever shells, would be waited for
+/// by the keeper, and would itself wait for us.
+fn refuse_below(recovery: &Recovery<'_>, receipt: &Receipt) -> Result<(), Error> {
+    let above: Vec<_> = ancestors().into_iter().filter_map(ProcessId::of).collect();
+    let is_above = |process: ProcessId| above.contains(&process);
+    let living = dependents::living(&state_dir::path(recovery.env), &receipt.own_ids());
+    let below = living
+        .into_iter()
+        .find(|it| is_above(it.runner) || it.child.is_some_and(|child| is_above(child.leader)));
+    let Some(below) = below else { return Ok(()) };
+    Err(Error::LeftBehind {
+        message: format!(
+            "this `release` is called by process {}, a command of tfwrap ({}) that still works \
+             under the lock {}: each would wait for the other",
+            below.runner.pid,
+            clean(&below.operation),
+            locks(receipt)
+        ),
+        hint: Some("call `tfwrap release` after that command has ended".to_owned()),
+    })
+}
+
+/// Asks the keeper to end.
+fn tell(event_loop: &EventLoop, receipt: &Receipt, file: &ReceiptFile) -> Result<(), Error> {
+    if !is_here(receipt) || !receipt.runner.is_alive() {
+        return Ok(());
+    }
+    let pid = receipt.runner.pid;
+    let dir = file.path().parent().unwrap_or(Path::new("/"));
+    if dependents::is_copy(dir, &receipt.own_ids()) && receipt.runner.is_alive() {
+        return Err(Error::LeftBehind {
+            message: format!(
+                "`{}` is a copy of the directory of {}, which does not hear what is asked there and \
+                 still has {}",
+                clean(&dir.to_string_lossy()),
+                run_of(receipt),
+                locks(receipt)
+            ),
+            hint: Some(
+                "call it with the `TFWRAP_STATE_DIR` that the hold gave, or end the keeper once with: \
+                 kill -TERM "
+                    .to_owned()
+                    + &pid.to_string(),
+            ),
+        });
+    }
+    let is_first = ask_for_release(file, receipt).map_err(|error| Error::LeftBehind {
+        message: format!(
+            "process {pid}, which keeps {}, cannot be asked for the release: {error}",
+            locks(receipt)
+        ),
+        hint: Some(format!("ask it once with: kill -TERM {pid}")),
+    })?;
+    if !is_first {
+        let message = format!("{} is being released already: waiting for it, too", run_of(receipt));
+        event_loop.say(Notice::Note { message });
+    }
+    Ok(())
+}
+
+type Hold = (Receipt, ReceiptFile);
+
+fn choose<'a>(
+    holds: &'a [Hold],
+    recovery: &Recovery<'_>,
+    id: Option<&str>,
+) -> Result<Vec<&'a Hold>, Error> {
+    let has = |hold: &Hold, ids: &[LockId]| hold.0.locks.iter().any(|it| ids.contains(&it.id));
+    if let Some(id) = id {
+        let ids = [LockId(id.to_owned())];
+        return Ok(holds.iter().filter(|hold| has(hold, &ids)).collect());
+    }
+    let named = held::holds(recovery.env);
+    if !named.is_empty() {
+        return Ok(with_those_below(holds, &named));
+    }
+    // A version that handed no names down.
+    let held: Vec<_> = Held::from_env(recovery.env).ids().cloned().collect();
+    let of_env: Vec<_> = holds.iter().filter(|hold| has(hold, &held)).collect();
+    // Without a job to go by, whatever else is held on this machine is somebody else's.
+    if !of_env.is_empty() || (recovery.job.is_none() && !held.is_empty()) {
+        return Ok(of_env);
+    }
+    // Who is in no job does not end what a job holds.
+    let is_ours = |hold: &&Hold| hold.0.job == recovery.job && !hold.0.is_over;
+    let ours: Vec<_> = holds.iter().filter(is_ours).collect();
+    if recovery.job.is_none() && ours.len() > 1 {
+        let ids = ours.iter().flat_map(|(receipt, _)| &receipt.locks);
+        let ids: Vec<_> = ids.map(|entry| clean(&entry.id.0)).collect();
+        return Err(Error::Usage {
+            message: format!("more than one lock is held: {}", ids.join(", ")),
+            hint: Some("say which: `tfwrap release ID`".to_owned()),
+        });
+    }
+    Ok(ours)
+}
+
+/// The holds of these names, and all that were begun below one of them; never one around them.
+fn with_those_below<'a>(holds: &'a [Hold], named: &[String]) -> Vec<&'a Hold> {
+    let is_named = |hold: &Hold, names: &[String]| {
+        hold.1.name().is_some_and(|name| names.iter().any(|it| it == name))
+    };
+    let (mut chosen, mut others): (Vec<_>, Vec<_>) =
+        holds.iter().partition(|hold| is_named(hold, named));
+    loop {
+        let theirs: Vec<_> = chosen.iter().filter_map(|hold| hold.1.name()).collect();
+        let ids: Vec<_> = chosen.iter().flat_map(|hold| hold.0.own_ids()).collect();
+        let (below, rest): (Vec<_>, Vec<_>) = others.into_iter().partition(|(receipt, _)| {
+            let was_begun_there = receipt.within.iter().any(|it| theirs.contains(&it.as_str()));
+            receipt.inherited().any(|entry| was_begun_there || ids.contains(&entry.id))
+        });
+        if below.is_empty() {
+            return chosen;
+        }
+        chosen.extend(below);
+        others = rest;
+    }
+}
+
+async fn one(
+    event_loop: &mut EventLoop,
+    asked: &ReleaseCall<'_>,
+    (receipt, file): (&Receipt, &ReceiptFile),
+    until: Uptime,
+) -> Result<(), Error> {
+    let lives = |receipt: &Receipt| {
+        receipt.runner.is_alive() || receipt.guardian.is_some_and(ProcessId::is_alive)
+    };
+    let since = uptime();
+    let mut word_after = FIRST_WORD;
+    let mut shown = 0;
+    loop {
+        shown = recover::show_log(event_loop, file, shown);
+        if !is_here(receipt) || !lives(receipt) {
+            break;
+        }
+        let now = uptime();
+        if now >= until {
+            return Err(Error::LeftBehind {
+                message: format!(
+                    "{} was asked for the release and has not given back {} within {}: {}",
+                    run_of(receipt),
+                    locks(receipt),
+                    duration::format(asked.limit),
+                    under(file, receipt)
+                ),
+                hint: Some(
+                    "it does so as soon as it can; `tfwrap release` waits for it again, longer \
+                     with `--lock-timeout`"
+                        .to_owned(),
+                ),
+            });
+        }
+        if now.since(since) >= word_after {
+            event_loop.say(Notice::Note {
+                message: format!(
+                    "waiting since {} for {} to give back {}, up to {}: {}",
+                    duration::format(word_after),
+                    run_of(receipt),
+                    locks(receipt),
+                    duration::format(asked.limit),
+                    under(file, receipt)
+                ),
+            });
+            word_after *= 2;
+            // One that was stopped meanwhile could not hear.
+            drop(ask_for_release(file, receipt));
+        }
+        store_requests::pause(event_loop, LOOK).await?;
+    }
+    recover::show_log(event_loop, file, shown);
+    if !file.path().exists() {
+        // Our word may have come too late for it.
+        recover::remove(event_loop, file);
+        event_loop.say(Notice::Note { message: "released".to_owned() });
+        return Ok(());
+    }
+    recover::finish(event_loop, asked.recovery, file).await
+}
+
+/// What keeps a keeper, in words.
+fn under(file: &ReceiptFile, receipt: &Receipt) -> String {
+    let dir = file.path().parent().unwrap_or(Path::new("/"));
+    match dependents::living(dir, &receipt.own_ids()).first() {
+        Some(below) => format!(
+            "process {} ({}, since {}) still runs under it",
+            below.runner.pid,
+            clean(&below.operation),
+            clean(&below.began)
+        ),
+        None if !file.path().exists() => {
+            let dir = clean(&dir.to_string_lossy());
+            format!("its files in `{dir}` were removed, so what runs under it cannot be told")
+        }
+        None => match dependents::looked_up(dir, &receipt.own_ids()) {
+            Some(command) => {
+                format!("what has no receipt here may run under it, which this shows: {command}")
+            }
+            None => "it gives back what it holds".to_owned(),
+        },
+    }
+}

@@ -1,0 +1,200 @@
+//! `tfwrap unlock`: removes the lock of a holder that is gone, and nothing else.
+//!
+//! What is removed is exactly what was shown, by its version. Only with `--force` a holder that
+//! goes on beating in between is followed, and then only within the one tenure that was shown.
+//!
+//! Its rules: `docs/protocol.md#e6-unlock`.
+
+use std::time::Duration;
+
+use super::removal::{self, Removal, is_same_tenure};
+use super::{Opened, lease_of};
+use crate::cli::UnlockArgs;
+use crate::clock::{uptime, wall};
+use crate::duration;
+use crate::error::Error;
+use crate::lock::lease::{Lease, LeaseTerm};
+use crate::lock::{Holder, LockId};
+use crate::report::{
+    LockState, QueueState, answer, ask, clean, clean_line, describe_holder, shell_quote,
+};
+use crate::run::{EventLoop, store_requests};
+use crate::store::Stored;
+use crate::target::LockTarget;
+
+/// Between two looks for a sign of life.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Shows the lock, makes sure, removes it.
+pub(crate) async fn run(
+    event_loop: &mut EventLoop,
+    targets: &[LockTarget],
+    args: &UnlockArgs,
+    can_ask: bool,
+) -> Result<(), Error> {
+    let locks = Opened::all(targets).await?;
+    let (lock, shown) = find(event_loop, &locks, &args.id).await?;
+    let state = LockState {
+        lock: lock.register.lock.clone(),
+        holding: Some(lock.holding(&shown)),
+        line: QueueState::Unasked,
+    };
+    say(&state.text(wall()));
+    if !lock.target.has_lease() {
+        return Err(refused(
+            format!(
+                "`{}` is locked by the kernel for as long as a process has the state file open: \
+                 nobody else can unlock it",
+                lock.register.lock
+            ),
+            &format!(
+                "end that process, which this shows: {}",
+                lock.target.unlock_command(&LockId(clean(&args.id)))
+            ),
+        ));
+    }
+    if !args.yes && !can_ask {
+        return Err(refused(
+            "there is no terminal to ask on, so the lock stays".to_owned(),
+            "say `--yes` if you are sure that its holder is gone",
+        ));
+    }
+    if !args.force {
+        match lease_of(&shown) {
+            Some(lease) => wait_for_a_sign(event_loop, lock, &shown, lease).await?,
+            None => say("a record without a lease does not show whether its holder lives\n"),
+        }
+    }
+    if !args.yes && !is_confirmed(event_loop).await? {
+        return Err(refused("not confirmed: the lock stays".to_owned(), "type `yes` in full"));
+    }
+    remove(event_loop, lock, &shown, args.force).await?;
+    say(&format!(
+        "removed the lock `{}`\nits run may have ended in the middle: read what Terraform plans \
+         before you apply\n",
+        clean_line(&lock.register.lock)
+    ));
+    Ok(())
+}
+
+/// A closed pipe is no failure.
+fn say(text: &str) {
+    let _closed = answer(text);
+}
+
+fn refused(message: String, hint: &str) -> Error {
+    Error::Refused { message, hint: Some(hint.to_owned()) }
+}
+
+/// The lock that is held under this ID.
+async fn find<'a, 'b>(
+    event_loop: &mut EventLoop,
+    locks: &'a [Opened<'b>],
+    id: &str,
+) -> Result<(&'a Opened<'b>, Stored), Error> {
+    let wanted = LockId(id.to_owned());
+    let mut there = Vec::new();
+    for lock in locks {
+        let stored =
+            store_requests::read(event_loop, &lock.register, store_requests::PATIENCE).await?;
+        match stored {
+            Some(stored) if !id.is_empty() && stored.record.is_held_by(&wanted) => {
+                return Ok((lock, stored));
+            }
+            stored => there.push(described(lock, stored.as_ref())),
+        }
+    }
+    if there.is_empty() {
+        there.push("there is no lock here that tfwrap takes".to_owned());
+    }
+    Err(refused(
+        format!("no lock has the ID `{}`: {}", clean(id), there.join("; ")),
+        "`tfwrap status` shows the locks of this directory and workspace",
+    ))
+}
+
+fn described(lock: &Opened<'_>, stored: Option<&Stored>) -> String {
+    let what = match stored.map(|stored| Holder::of(&stored.record)) {
+        None => "free".to_owned(),
+        Some(Holder::Known(info)) => describe_holder(&info, wall()),
+        Some(Holder::Unreadable) => "held by someone whose record cannot be read".to_owned(),
+    };
+    format!("`{}` is {what}", lock.register.lock)
+}
+
+/// Watches for as long as a living holder may take for its next beat; only one that stands still
+/// gets through. That is no proof of its death, as it is said: a person decides here.
+async fn wait_for_a_sign(
+    event_loop: &mut EventLoop,
+    lock: &Opened<'_>,
+    shown: &Stored,
+    lease: Lease,
+) -> Result<(), Error> {
+    let span = lease.term.sign_of_life();
+    say(&format!("watching for a sign of life, up to {} …\n", duration::format(span)));
+    let until = uptime().plus(span);
+    while uptime() < until {
+        store_requests::pause(event_loop, LOOK.min(until.since(uptime()))).await?;
+        let current =
+            store_requests::read(event_loop, &lock.register, store_requests::PATIENCE).await?;
+        if !current.as_ref().is_some_and(|it| it.version == shown.version) {
+            return Err(changed(lock, shown, current.as_ref()));
+        }
+    }
+    match lease.term {
+        LeaseTerm::Never => say(
+            "it gave none. With a lease that never expires, neither does a run whose credentials \
+             ran out, nor a machine that sleeps: make sure that the run is gone\n",
+        ),
+        LeaseTerm::After(ttl) => say(&format!(
+            "it gave none, and may live all the same, cut off from its store or asleep: make sure \
+             that the run is gone, or leave it to whoever waits for the lock, who takes it over \
+             after {} of silence\n",
+            duration::format(ttl)
+        )),
+    }
+    Ok(())
+}
+
+/// The refusal of what is no longer what was shown.
+fn changed(lock: &Opened<'_>, shown: &Stored, current: Option<&Stored>) -> Error {
+    match current {
+        Some(current) if is_same_tenure(shown, current) => refused(
+            "its holder lives: it gave a sign of life just now".to_owned(),
+            "wait for it, or stop that run where it was started; `--force` removes the lock \
+             although two runs may then use the state",
+        ),
+        current => refused(
+            format!("the lock changed meanwhile and stays: {}", described(lock, current)),
+            "`tfwrap status` shows what is there now",
+        ),
+    }
+}
+
+async fn is_confirmed(event_loop: &mut EventLoop) -> Result<bool, Error> {
+    if ask("remove this lock? Only `yes` does:").is_err() {
+        return Ok(false);
+    }
+    Ok(store_requests::answer(event_loop).await?.trim() == "yes")
+}
+
+async fn remove(
+    event_loop: &mut EventLoop,
+    lock: &Opened<'_>,
+    shown: &Stored,
+    force: bool,
+) -> Result<(), Error> {
+    match removal::remove(event_loop, &lock.register, shown, force).await? {
+        Removal::Removed => Ok(()),
+        Removal::Changed(current) => Err(changed(lock, shown, current.as_ref())),
+        Removal::Kept => Err(refused(
+            "the store does not remove the lock".to_owned(),
+            &format!("try again: tfwrap unlock {}", shell_quote(&id_of(shown))),
+        )),
+    }
+}
+
+fn id_of(stored: &Stored) -> String {
+    let holder = Holder::of(&stored.record);
+    holder.info().map(|info| clean(&info.id.0)).unwrap_or_default()
+}

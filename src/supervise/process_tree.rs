@@ -1,0 +1,125 @@
+//! The child as those see it who did not start it: the guardian, `recover`, `release`.
+
+use std::io;
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::{Pid, getsid};
+use serde::{Deserialize, Serialize};
+
+use super::child::members;
+use super::process::{ProcessId, Stat};
+use super::readers::Readers;
+use super::targets::{are_others_only, interrupt_for, targets};
+
+/// A child and, where it has a group of its own, everything in that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessTree {
+    /// The child itself.
+    pub leader: ProcessId,
+    /// Its session: a group that got the same number later is in another one.
+    pub session: i32,
+    /// Whether it leads a group of its own; otherwise it alone counts. Those of today's runs do.
+    pub own_group: bool,
+}
+
+impl ProcessTree {
+    /// A child that lives now; nothing if it does not, or without `/proc`.
+    #[must_use]
+    pub fn of(leader: Pid) -> Option<Self> {
+        let session = getsid(Some(leader)).ok()?.as_raw();
+        ProcessId::of(leader).map(|leader| Self { leader, session, own_group: true })
+    }
+
+    /// Whether nothing of it lives any more.
+    #[must_use]
+    pub fn are_gone(&self) -> bool {
+        if !self.own_group {
+            return !self.leader.is_alive();
+        }
+        // No group of ours: by these numbers the kernel means our own group, or every process.
+        if self.leader.pid().as_raw() <= 1 {
+            return true;
+        }
+        // A group keeps its number from being given anew. So once another process has it, nothing
+        // of this group is left, even if that one leads a group in the same session.
+        if Stat::of(self.leader.pid()).is_some_and(|stat| self.leader.was_before(stat)) {
+            return true;
+        }
+        // EPERM: there is one, and it is not ours to signal.
+        if killpg(self.leader.pid(), None) == Err(nix::Error::ESRCH) {
+            return true;
+        }
+        // Where not all can be seen, zombies count, which errs on the side of waiting.
+        members(self.leader.pid())
+            .is_some_and(|members| !members.iter().any(|(_, stat)| self.is_one(stat)))
+    }
+
+    /// Whether the child has ended, and what it has left is neither a Terraform nor a tfwrap.
+    #[must_use]
+    pub fn are_others_only(&self) -> bool {
+        self.own_group
+            && !self.leader.is_alive()
+            && !self.are_gone()
+            && are_others_only(self.leader.pid(), self.session)
+    }
+
+    /// Signals all of it. That nothing is left is no error.
+    ///
+    /// # Errors
+    /// When the signal is refused.
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        if !self.own_group {
+            return self.leader.signal(signal).map(|_| ());
+        }
+        // A number that is in use now stays the group's for as long as a member of it lives.
+        if self.are_gone() {
+            return Ok(());
+        }
+        match killpg(self.leader.pid(), signal) {
+            Ok(()) | Err(nix::Error::ESRCH) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Asks all of it to end: each Terraform and each tfwrap of it once, and the whole group only
+    /// where there is none. Returns whether it was that.
+    ///
+    /// # Errors
+    /// When a signal is refused.
+    pub fn interrupt(&self) -> io::Result<bool> {
+        let leader = self.leader.pid();
+        // As in `signal`: its number may be somebody else's by now.
+        if self.are_gone() {
+            return Ok(false);
+        }
+        let targets = targets(leader, self.session, self.own_group);
+        if targets.is_empty() {
+            return self.signal(interrupt_for(leader)).map(|()| true);
+        }
+        let mut refused = Ok(());
+        for target in targets {
+            // One that refuses keeps nobody else from being told.
+            refused = refused.and(target.signal(interrupt_for(target.pid())).map(|_| ()));
+            // One that was stopped could not end.
+            drop(target.signal(Signal::SIGCONT));
+        }
+        refused.map(|()| false)
+    }
+
+    /// Becomes a reader of what it writes to, so that it does not die of its next word before it has
+    /// saved its state.
+    pub(crate) fn let_it_speak(&self) -> Readers {
+        let mut readers = Readers::default();
+        let leader = self.leader.pid();
+        if !self.are_gone() {
+            readers.hold([leader]);
+            let targets = targets(leader, self.session, self.own_group);
+            readers.hold(targets.into_iter().map(ProcessId::pid));
+        }
+        readers
+    }
+
+    fn is_one(&self, stat: &Stat) -> bool {
+        !stat.zombie && stat.session == self.session
+    }
+}
