@@ -14,6 +14,7 @@
 //! | `verdict` | whether they agree |
 //! | `exceptions` | where they may differ, and why |
 //! | `lanes` | many worlds side by side |
+//! | `dice` | numbers from a seed |
 //!
 //! A random case follows from the seed and its number alone, and a failure prints it as a line that
 //! may be put among the designed. To play one again, many more, or one of the designed:

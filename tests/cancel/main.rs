@@ -11,6 +11,9 @@
 //! | `table` | the table in `docs/ci.md` |
 //! | `controls` | the same with a part switched off: what it is good for |
 //! | `crash` | tfwrap killed at every point |
+//! | `harness` | processes, started in a clean environment, ended by PID |
+//! | `proxy` | a proxy that loses, delays and breaks requests |
+//! | `servers` | the servers, and directories with a backend |
 //!
 //! By default five times as fast as in life, in some two minutes. In life's own times, and with the
 //! table printed, or written into `docs/ci.md`:

@@ -9,6 +9,10 @@
 //! | `plan` | what a round does: who, when, killed how, what the store does |
 //! | `lane` | a state of its own, on which rounds are played one after the other |
 //! | `look` | what is checked |
+//! | `harness` | processes, started in a clean environment, ended by PID |
+//! | `procs` | processes by number and birth |
+//! | `proxy` | a proxy that loses, delays and breaks requests |
+//! | `servers` | the servers, and directories with a backend |
 //!
 //! A round's plan follows from the seed and the round's number alone; what the machine makes of it
 //! does not. A failure prints both; to play such a round again, or all of them:

@@ -14,6 +14,11 @@
 //! | `play` | by stock and by tfwrap; with the lock held by a stranger; changed during the wait |
 //! | `tally` | how much of it was of use |
 //! | `blocks` | backend blocks, before and after `terraform init` |
+//! | `record` | a server that hands on, and keeps in order what it handed on |
+//! | `dice` | numbers from a seed |
+//! | `harness` | processes, started in a clean environment, ended by PID |
+//! | `proxy` | a proxy that loses, delays and breaks requests |
+//! | `servers` | the servers, and directories with a backend |
 //!
 //! A case follows from the seed and its number alone. A failure prints both; to play such a case
 //! again, or many more:

@@ -1,6 +1,12 @@
 //! What others wrote, damaged or meant to do harm: whatever it is, it is read or refused, at once and
 //! in little memory.
 //!
+//! | module | is |
+//! | --- | --- |
+//! | `parsers` | all that read what others wrote, with samples |
+//! | `mutate` | a sample with a few things changed |
+//! | `seeded` | how property tests get their seed |
+//!
 //! A short run by default, of what is well formed with a few things changed, and of noise. A failure
 //! prints its seed; `TFWRAP_HOSTILE` names one parser, `TFWRAP_HOSTILE_SECONDS` goes on for so long
 //! with further seeds:

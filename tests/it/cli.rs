@@ -1,4 +1,5 @@
-//! The command line as people meet it: mistakes, codes, streams.
+//! The command line as people meet it: mistakes, codes, streams. What is said of wrong usage is in
+//! `tests/snapshots`.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -23,47 +24,6 @@ fn mistake(command: &mut Command, code: i32, words: &[&str]) -> Finished {
 
 fn empty() -> tempfile::TempDir {
     tempfile::tempdir().unwrap()
-}
-
-#[test]
-fn wrong_usage_is_64_and_names_the_flag() {
-    let dir = empty();
-    let cases: &[(&[&str], &[&str])] = &[
-        (&[], &["a command is missing", "--help"]),
-        (&["--lok-timeout", "5m", "plan"], &["--lok-timeout"]),
-        (&["--lock-timeout", "90", "plan"], &["`--lock-timeout`", "`90`", "unit"]),
-        (&["--lock-timeout"], &["--lock-timeout"]),
-        (&["--lease", "5s", "plan"], &["`--lease`", "15s"]),
-        (&["--second-signal", "x", "plan"], &["`--second-signal`", "hold", "forward"]),
-        (&["--lock", "redis://x/y", "plan"], &["`--lock`", "dynamodb://"]),
-        (&["--color", "pink", "plan"], &["`--color`", "auto"]),
-        (&["run"], &["run", "--"]),
-        (&["--chdir", "missing", "plan"], &["missing"]),
-        (&["--no-backend-lock", "plan"], &["--no-backend-lock", "-lock=false"]),
-        (&["--lock", "file:///tmp/x", "--lock", "file:///tmp/x", "plan"], &["twice"]),
-    ];
-    for (args, words) in cases {
-        mistake(tfwrap(dir.path()).args(*args), 64, words);
-    }
-}
-
-#[test]
-fn wrong_configuration_is_78_and_names_file_and_line_or_variable() {
-    let dir = empty();
-    let yaml = dir.path().join(".tfwrap.yaml");
-    for (text, words) in [
-        ("# c\nlock-timout: 5m\n", ["line 2", "`lock-timout`"]),
-        ("lease: never\nlock-timeout: 90\n", ["line 2", "unit"]),
-        ("lease: [\n", ["line", ".tfwrap.yaml"]),
-        ("second-signal: maybe\n", ["line 1", "forward"]),
-    ] {
-        fs::write(&yaml, text).unwrap();
-        mistake(tfwrap(dir.path()).arg("plan"), 78, &words);
-    }
-    fs::remove_file(&yaml).unwrap();
-    mistake(tfwrap(dir.path()).arg("plan").env("TFWRAP_LEASE", "1s"), 78, &["`TFWRAP_LEASE`"]);
-    mistake(tfwrap(dir.path()).arg("plan").env("TFWRAP_CONFIG", "/missing"), 78, &["/missing"]);
-    mistake(tfwrap(dir.path()).arg("plan").env("TFWRAP_DEPTH", "9"), 78, &["more than 8 times"]);
 }
 
 #[test]

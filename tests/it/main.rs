@@ -1,4 +1,58 @@
 //! Integration tests: real servers, real files, real `terraform`.
+//!
+//! | module | is |
+//! | --- | --- |
+//! | `aftermath` | receipts, guardians and locks after a killed run, for other modules to look at |
+//! | `answers` | what is not DynamoDB's answer is not taken for one |
+//! | `around` | `run` and further locks where not all can be known, or one has several names |
+//! | `aws_settings` | which of the backend's settings reach the wire: credentials, roles, proxies, TLS |
+//! | `canary` | a signal to every process of the job reaches the child once |
+//! | `changes` | what Terraform would use changes during the wait |
+//! | `cli` | mistakes, exit codes, streams |
+//! | `clocks` | wall clocks that are a day apart |
+//! | `contention` | mutual exclusion under load |
+//! | `contract` | one contract for every store of registers |
+//! | `credentials` | credentials that run out during a hold |
+//! | `emulators` | a real Terraform works with the servers of the tests |
+//! | `faults` | the whole program while its store misbehaves |
+//! | `file_store` | the files of `file://` locks, and what may be put in their way |
+//! | `full_disk` | a disk for receipts that is full or read-only |
+//! | `guardian` | tfwrap is killed: one interrupt for the child, then the lock is given back |
+//! | `handed_over` | commands that are handed over although they lock |
+//! | `harness` | processes, started in a clean environment, ended by PID |
+//! | `hold` | `hold` and `release` |
+//! | `identity` | whose credentials a lock is asked for with |
+//! | `interop` | tfwrap and stock Terraform over one state |
+//! | `leases` | who is fenced, what is noticed, what is taken over |
+//! | `line` | who comes first has the lock first |
+//! | `local_line` | the line beside a local state |
+//! | `local_state` | the local backend's lock |
+//! | `mistyped` | a workspace that is not there |
+//! | `nesting` | every Terraform below a `run` is locked once |
+//! | `odd_files` | odd files of Terraform's own, with stock Terraform as the measure |
+//! | `one_stop` | one stop, through whatever, is one interrupt |
+//! | `paths` | the paths that Terraform makes for itself |
+//! | `program` | which program is run |
+//! | `proxy` | a proxy that loses, delays and breaks requests |
+//! | `pty` | on a terminal, under a real shell |
+//! | `receipts` | receipts that cannot be kept, and what is in those that can |
+//! | `recorder` | a server that answers anything and keeps what it was sent |
+//! | `recover` | `recover` |
+//! | `redrawn` | the line that is redrawn while waiting |
+//! | `s3_example` | `examples/s3-dynamodb` |
+//! | `said` | what is said to a new user, a row for each input |
+//! | `saved_plan` | `apply` of a saved plan |
+//! | `servers` | the servers, and directories with a backend |
+//! | `siblings` | commands side by side below one `run` |
+//! | `status` | `status` |
+//! | `stops` | a stop or a loss while no child runs |
+//! | `store_faults` | what stores make of what goes wrong |
+//! | `supervision` | signals, ends and streams of a child without a terminal |
+//! | `tidy` | rules of the house |
+//! | `unlock` | `unlock` |
+//! | `visibility` | processes that `/proc` hides, and other namespaces |
+//! | `workspace_trap` | the workspace that Terraform makes under another one's lock |
+//! | `wrapped` | the wrapper around a scripted child, for other modules |
 
 mod aftermath;
 mod answers;

@@ -16,6 +16,9 @@
 //! | `nest` | another world, of the commands below a `run` or a `hold`: turns, and who outlives whom |
 //! | `group` | another world, of a child with others in its group: [`Supervisor`], [`Canary`] |
 //! | `faults` | random schedules with more faults, on the `MemoryStore` of the product |
+//! | `request` | what is asked of the store, and where that is on its way |
+//! | `family` | a child and its group around the shipped machines |
+//! | `seeded` | how property tests get their seed |
 //! | `config` | what a search explores, and the mutations |
 //!
 //! # The world

@@ -9,6 +9,10 @@
 //! | `tree` | a job: what is in what, and how that is written |
 //! | `round` | jobs side by side, and who is signalled |
 //! | `look` | what is checked |
+//! | `dice` | numbers from a seed |
+//! | `harness` | processes, started in a clean environment, ended by PID |
+//! | `procs` | processes by number and birth |
+//! | `servers` | the servers, and directories with a backend |
 //!
 //! A round's plan follows from the seed and the round's number alone; what the machine makes of it
 //! does not. A failure prints both; to play such a round again, or all of them:

@@ -1,4 +1,15 @@
 //! The line in virtual time: order, cost, and the dead.
+//!
+//! | module | is |
+//! | --- | --- |
+//! | `world` | waiters, a store and time, all of them made up |
+//! | `random` | random crowds |
+//! | `stops` | stops at every moment of the wait |
+//! | `handed_on` | what a waiter that leaves tells of the silence of the holder |
+//! | `machines` | a held lock and a child, with a mishap at every event |
+//! | `children` | a child and its group, with a mishap at every event |
+//! | `family` | a child and its group around the shipped machines |
+//! | `seeded` | how property tests get their seed |
 
 mod children;
 #[path = "../support/family.rs"]

@@ -74,6 +74,8 @@ fn every_file_is_a_module() {
         "tests/nest",
         "tests/aws",
         "tests/hostile",
+        "tests/model",
+        "tests/snapshots",
     ] {
         for File { path, .. } in rust_files(dir) {
             let top = |name: &str| path == format!("{dir}/{name}");
@@ -86,6 +88,33 @@ fn every_file_is_a_module() {
         }
     }
     assert_eq!(forgotten, NONE);
+}
+
+/// A stranger finds his way in by the table at the head of each suite.
+#[test]
+fn every_module_of_a_suite_has_its_row() {
+    let mut wrong = Vec::new();
+    let suites = |file: &File| file.path.ends_with("/main.rs");
+    for File { path, text } in rust_files("tests").into_iter().filter(suites) {
+        let rows = text.lines().filter_map(|line| line.strip_prefix("//! | `"));
+        let told: Vec<&str> = rows
+            .filter_map(|row| row.split('|').next())
+            .flat_map(|cell| cell.split(['`', ',', ' ']).filter(|name| !name.is_empty()))
+            .collect();
+        // Or a directory of data.
+        let beside = root().join(path.trim_end_matches("main.rs"));
+        let is_there = |name: &str| {
+            text.lines().any(|line| line == format!("mod {name};")) || beside.join(name).is_dir()
+        };
+        let modules = text.lines().filter_map(|line| line.strip_prefix("mod ")?.strip_suffix(';'));
+        for module in modules.filter(|module| !told.contains(module)) {
+            wrong.push(format!("{path}: `{module}` has no row"));
+        }
+        for name in told.iter().filter(|name| !name.contains("::") && !is_there(name)) {
+            wrong.push(format!("{path}: `{name}` is not there"));
+        }
+    }
+    assert_eq!(wrong, NONE);
 }
 
 /// The files that may declare the module in `path`.
