@@ -162,6 +162,13 @@ pub struct WebIdentity {
 }
 
 impl AwsSettings {
+    /// All that lies in a file.
+    pub fn paths_mut(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        let token = self.web_identity.as_mut().and_then(|it| it.token_file.as_mut());
+        let lists = self.shared_config_files.iter_mut().chain(&mut self.shared_credentials_files);
+        lists.chain([&mut self.home, &mut self.dir]).chain(self.ca_bundle.as_mut()).chain(token)
+    }
+
     /// Takes what is not serialized from settings of the same origin that were read anew.
     pub fn complete(&mut self, fresh: Self) {
         let Self {

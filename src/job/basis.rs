@@ -22,8 +22,6 @@ pub struct Basis {
     workspace: Option<String>,
     /// Likewise.
     backend: Option<Backend>,
-    /// The directory of a local state.
-    state_dir: Option<FileId>,
     /// What `apply` was given, and its digest if it is a file.
     plan: Option<(PathBuf, Option<[u8; 32]>)>,
     /// The locks, and where those that are files really are.
@@ -32,9 +30,10 @@ pub struct Basis {
     args: Vec<OsString>,
 }
 
-/// A directory: where it is once all links are followed, and which it is.
+/// A directory: how it is called, where it is once all links are followed, and which it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Spot {
+    name: PathBuf,
     path: PathBuf,
     id: Option<FileId>,
 }
@@ -48,12 +47,14 @@ impl Basis {
             Backend::Other(_) => false,
         });
         let located = |target: &LockTarget| (target.clone(), target.real_path());
-        let local = resolved.and_then(|resolved| local_state(&resolved.backend));
         Self {
-            dir: Spot { path: real_path(&job.dir), id: FileId::of(&job.dir) },
+            dir: Spot {
+                name: job.dir.clone(),
+                path: real_path(&job.dir),
+                id: FileId::of(&job.dir),
+            },
             workspace: resolved.map(|resolved| resolved.workspace.name.clone()),
             backend: resolved.map(|resolved| resolved.backend.clone()),
-            state_dir: local.and_then(Path::parent).and_then(FileId::of),
             plan: job.kind.saved_plan().map(|plan| (plan.to_owned(), digest(plan))),
             locks: job.targets.iter().map(located).collect(),
             program: job.child.program.clone(),
@@ -65,6 +66,10 @@ impl Basis {
     /// was waited for".
     #[must_use]
     pub fn change_to(&self, later: &Self) -> Option<String> {
+        // Our own files name the place: after a mere rename, too, all is to begin anew.
+        if self.dir.path != later.dir.path {
+            return Some(self.other_directory(later));
+        }
         if let Some(change) = self.read_change_to(later) {
             return Some(change);
         }
@@ -82,41 +87,35 @@ impl Basis {
         (self.args != later.args).then(|| "the arguments for Terraform changed".to_owned())
     }
 
-    /// The same, of what Terraform itself reads, once it runs: it goes on in its directory, whatever
-    /// that is called by now.
-    #[must_use]
-    pub fn change_below_terraform(&self, later: &Self) -> Option<String> {
-        let is_same_dir = self.dir.id.is_some() && self.dir.id == later.dir.id;
-        if !is_same_dir || self.dir.path == later.dir.path {
-            return self.read_change_to(later);
-        }
-        let mut now = Self { dir: self.dir.clone(), ..later.clone() };
-        let states = [&self.backend, &later.backend].map(|it| it.as_ref().and_then(local_state));
-        if let [Some(before), Some(after)] = states
-            && before.file_name() == after.file_name()
-            && self.state_dir.is_some()
-            && self.state_dir == later.state_dir
-        {
-            now.backend.clone_from(&self.backend);
-        }
-        if let (Some((_, Some(before))), Some((_, Some(after)))) = (&self.plan, &later.plan)
-            && before == after
-        {
-            now.plan.clone_from(&self.plan);
-        }
-        self.read_change_to(&now)
+    fn other_directory(&self, later: &Self) -> String {
+        let (before, now) = (self.dir.path.display(), later.dir.path.display());
+        format!("the directory changed from `{before}` to `{now}`")
     }
 
-    /// What is different in what Terraform itself reads.
-    fn read_change_to(&self, later: &Self) -> Option<String> {
+    /// The backend, as it is called once `from` has got the name `to`.
+    fn backend_after(&self, from: &Path, to: &Path) -> Option<Backend> {
+        let mut backend = self.backend.clone();
+        match &mut backend {
+            Some(Backend::Local { state_path }) => rename(state_path, from, to),
+            Some(Backend::S3(backend)) => {
+                backend.aws.paths_mut().for_each(|path| rename(path, from, to));
+            }
+            Some(Backend::Other(_)) | None => {}
+        }
+        backend
+    }
+
+    /// The same, of what Terraform itself reads once it runs. It works on in its directory whatever
+    /// that is called by now, so a rename of it, or of one above it, is no change.
+    #[must_use]
+    pub fn read_change_to(&self, later: &Self) -> Option<String> {
         let from_to = |what: &str, before: String, now: String| {
             Some(format!("{what} changed from `{before}` to `{now}`"))
         };
-        if self.dir.path != later.dir.path {
-            let (before, now) = (self.dir.path.display(), later.dir.path.display());
-            return from_to("the directory", before.to_string(), now.to_string());
-        }
         if self.dir.id != later.dir.id {
+            if self.dir.path != later.dir.path {
+                return Some(self.other_directory(later));
+            }
             return Some(format!(
                 "another directory took the place of `{}`",
                 self.dir.path.display()
@@ -127,7 +126,8 @@ impl Basis {
         {
             return from_to("the workspace", before.clone(), now.clone());
         }
-        if self.backend != later.backend {
+        let (from, to) = (&self.dir.name, &later.dir.name);
+        if self.backend_after(from, to) != later.backend_after(from, to) {
             let words = |backend: &Option<Backend>| match backend {
                 Some(Backend::Local { state_path }) => state_path.display().to_string(),
                 Some(Backend::S3(backend)) => s3_words(backend),
@@ -140,8 +140,9 @@ impl Basis {
             }
             return from_to("the backend", before, now);
         }
+        let digest = |basis: &Self| basis.plan.as_ref().map(|(_, digest)| *digest);
         match (&self.plan, &later.plan) {
-            (before, now) if before == now => {}
+            _ if digest(self) == digest(later) => {}
             (_, Some((plan, _))) => {
                 return Some(format!("the saved plan `{}` was written anew", plan.display()));
             }
@@ -160,10 +161,9 @@ impl Basis {
     }
 }
 
-fn local_state(backend: &Backend) -> Option<&Path> {
-    match backend {
-        Backend::Local { state_path } => Some(state_path),
-        Backend::S3(_) | Backend::Other(_) => None,
+fn rename(path: &mut PathBuf, from: &Path, to: &Path) {
+    if let Ok(rest) = path.strip_prefix(from) {
+        *path = to.join(rest);
     }
 }
 

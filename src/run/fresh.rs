@@ -132,7 +132,7 @@ impl<'a> ChangeWatch<'a> {
         self.looks = if ended { &[] } else { later };
         // Where nothing can be resolved any more, Terraform refuses by itself.
         let now = self.planner.again().ok()?;
-        let change = self.basis.change_below_terraform(&now.basis)?;
+        let change = self.basis.read_change_to(&now.basis)?;
         self.looks = &[];
         Some(change)
     }

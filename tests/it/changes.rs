@@ -361,6 +361,57 @@ fn a_change_right_after_the_start_is_76() {
     }
 }
 
+/// Terraform works on in it; only what changes there is a change.
+#[tokio::test]
+async fn a_directory_renamed_while_terraform_works_disturbs_nothing() {
+    let rename = |dir: &Path, above: bool| {
+        let from = if above { dir.parent().unwrap() } else { dir };
+        let mut to = from.to_owned();
+        to.set_file_name("renamed");
+        fs::rename(from, &to).unwrap();
+        if above { to.join(dir.file_name().unwrap()) } else { to }
+    };
+    for (above, in_table, selects) in
+        [(false, false, false), (true, false, false), (false, true, false), (false, false, true)]
+    {
+        let top = tempfile::tempdir().unwrap();
+        let s3 = if in_table { Some(s3_dir("changes/renamed").await) } else { None };
+        let local = local_backend_dir();
+        let source = s3.as_ref().map_or(local.path(), |dir| dir.path());
+        let dir = top.path().join("above/proj");
+        fs::create_dir_all(dir.parent().unwrap()).unwrap();
+        run(Command::new("cp").arg("-a").arg(source).arg(&dir)).expect_code(0);
+        let script = format!(
+            "touch {0}/ready; until test -e {0}/go; do sleep 0.05; done",
+            top.path().display()
+        );
+        let mut command = tfwrap(&dir);
+        command.env("TFWRAP_STATE_DIR", top.path().join("own"));
+        let ours = Running::start(&mut applying(command, &script));
+        eventually("Terraform works", || top.path().join("ready").exists());
+        let dir = rename(&dir, above);
+        if selects {
+            select(&dir, "other");
+        }
+        // All looks are over by then, or the last one is at the end.
+        fs::write(top.path().join("go"), "").unwrap();
+        let done = ours.finish();
+        let expected = if selects { 76 } else { 0 };
+        assert_eq!(done.status.code(), Some(expected), "{above} {in_table}: {}", done.stderr);
+        assert_eq!(
+            done.stderr.contains("while Terraform was starting"),
+            selects,
+            "{}",
+            done.stderr
+        );
+        if !in_table {
+            assert!(dir.join("terraform.tfstate").exists());
+            let left = ".terraform.tfstate.lock.info";
+            assert!(!dir.join(left).exists() && !dir.join(".terraform.tfstate.tfwrap").exists());
+        }
+    }
+}
+
 #[test]
 fn what_the_command_itself_changes_is_no_change() {
     let dir = local_backend_dir();
@@ -375,34 +426,7 @@ fn what_the_command_itself_changes_is_no_change() {
     });
 }
 
-/// Terraform goes on in its directory, whatever that is called by now; and so does the lock.
-#[test]
-fn a_directory_that_is_renamed_under_terraform_disturbs_nothing() {
-    let gates = TempDir::new().expect("a directory");
-    for (what, renamed) in [("itself", "p/q"), ("parent", "p")] {
-        let top = TempDir::new().expect("a directory");
-        let made = local_backend_dir();
-        let dir = top.path().join("p/q");
-        fs::create_dir(top.path().join("p")).expect("a directory");
-        fs::rename(made.path(), &dir).expect("one file system");
-        let gate = Gate::new(gates.path(), what);
-        let ours = Running::start(&mut applying(tfwrap(&dir), &gate.command()));
-        gate.reached();
-        let renamed = top.path().join(renamed);
-        let now = renamed.with_file_name("elsewhere");
-        fs::rename(&renamed, &now).expect("one file system");
-        let dir = if what == "itself" { now } else { now.join("q") };
-        assert!(is_locked(&dir, "default"), "{what}");
-        gate.open();
-        let done = ours.finish().expect_code(0);
-        assert!(!done.stderr.contains("changed"), "{what}: {}", done.stderr);
-        assert_eq!(resources(&fs::read(dir.join("terraform.tfstate")).expect("a state")), 1);
-        assert!(!dir.join(".terraform.tfstate.lock.info").exists(), "{what}");
-        assert!(!is_locked(&dir, "default"), "{what}");
-    }
-}
-
-/// Nor does it confuse who takes over for a killed tfwrap.
+/// A renamed directory does not confuse who takes over for a killed tfwrap.
 #[test]
 fn what_a_killed_run_left_in_a_renamed_directory_is_cleared() {
     let (top, made) = (TempDir::new().expect("a directory"), local_backend_dir());

@@ -5,7 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use tfwrap::backend::BackendError;
-use tfwrap::error::Error;
+use tfwrap::error::{Error, Leftover};
 use tfwrap::exit_code;
 use tfwrap::report::{Notice, Text};
 use tfwrap::store::StoreError;
@@ -121,7 +121,7 @@ fn top_errors() -> Vec<Error> {
         Error::Refused { message: message(), hint: hint() },
         Error::LeftBehind { message: message(), hint: hint() },
         Error::Lost { lock: lock() },
-        Error::Interrupted { signal: 15, name: "SIGTERM".into(), leftover: String::new() },
+        Error::Interrupted { signal: 15, name: "SIGTERM".into(), leftover: Leftover::Nothing },
         Error::NotFound { message: message(), hint: hint() },
         Error::NotExecutable { message: message() },
         Error::Machine { message: message(), hint: hint() },

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tfwrap::lock::{LockId, LockInfo};
-use tfwrap::report::{Json, Notice, Options, Outcome, Reporter, Summary, Text};
+use tfwrap::report::{Json, Notice, Reporter, ReporterOptions, RunOutcome, Summary, Text};
 use tfwrap::settings::LogFormat;
 
 use crate::agreed;
@@ -27,7 +27,7 @@ fn holder() -> Box<LockInfo> {
     })
 }
 
-fn summary(outcome: Outcome, exit_code: u8) -> Notice {
+fn summary(outcome: RunOutcome, exit_code: u8) -> Notice {
     Notice::Finished(Box::new(Summary {
         lock: LOCK.into(),
         id: Some(ID.into()),
@@ -69,13 +69,13 @@ fn examples() -> Vec<(&'static str, Vec<Notice>)> {
     let hint = Some("run `terraform init` first".to_owned());
     let message = || "`main.tf:2` declares the backend `s3`".to_owned();
     let ends = [
-        (Outcome::Success, 0),
-        (Outcome::Failure, 1),
-        (Outcome::TimedOut, 75),
-        (Outcome::Interrupted, 130),
-        (Outcome::Lost, 76),
-        (Outcome::NotReleased, 74),
-        (Outcome::Error, 69),
+        (RunOutcome::Success, 0),
+        (RunOutcome::Failure, 1),
+        (RunOutcome::TimedOut, 75),
+        (RunOutcome::Interrupted, 130),
+        (RunOutcome::Lost, 76),
+        (RunOutcome::NotReleased, 74),
+        (RunOutcome::Error, 69),
     ];
     vec![
         (
@@ -143,7 +143,7 @@ impl io::Write for Stalled {
 /// on its thread.
 fn dropped() -> String {
     let log = Stalled::default();
-    let options = Options { format: LogFormat::Json, ..Options::default() };
+    let options = ReporterOptions { format: LogFormat::Json, ..ReporterOptions::default() };
     let reporter = Reporter::to_writer(options, log.clone()).expect("a reporter");
     {
         let _away = log.read.lock().expect("no panic");

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use clap::CommandFactory as _;
-use tfwrap::cli::{Options, Words};
+use tfwrap::cli::{CliCommand, Options};
 
 use crate::{agreed, typed};
 
@@ -17,15 +17,15 @@ fn commands() -> Vec<String> {
 
 /// No wildcard: a new command does not compile until someone has been here, and the test below
 /// wants it in the usage.
-fn command_of(words: &Words) -> Option<&'static str> {
+fn command_of(words: &CliCommand) -> Option<&'static str> {
     match words {
-        Words::Terraform(_) => None,
-        Words::Run(_) => Some("run"),
-        Words::Status(_) => Some("status"),
-        Words::Unlock(_) => Some("unlock"),
-        Words::Recover(_) => Some("recover"),
-        Words::Hold(_) => Some("hold"),
-        Words::Release(_) => Some("release"),
+        CliCommand::Terraform(_) => None,
+        CliCommand::Run(_) => Some("run"),
+        CliCommand::Status(_) => Some("status"),
+        CliCommand::Unlock(_) => Some("unlock"),
+        CliCommand::Recover(_) => Some("recover"),
+        CliCommand::Hold(_) => Some("hold"),
+        CliCommand::Release(_) => Some("release"),
     }
 }
 
