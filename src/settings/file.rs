@@ -127,21 +127,28 @@ impl ConfigFile {
         if metadata.len() > MOST_BYTES {
             return Err(fail(format!("has {} bytes; at most 65536 are read", metadata.len())));
         }
-        let mut text = String::new();
+        let mut bytes = Vec::new();
         Read::by_ref(&mut file)
             .take(MOST_BYTES)
-            .read_to_string(&mut text)
+            .read_to_end(&mut bytes)
             .map_err(|error| fail(format!("cannot be read: {error}")))?;
         let way =
             if found_from.is_some() { ConfigFileOrigin::Found } else { ConfigFileOrigin::Named };
-        Self::parse(path.to_owned(), text, way)
+        Self::parse(path.to_owned(), text_of(path, bytes)?, way)
     }
 
     fn parse(path: PathBuf, text: String, way: ConfigFileOrigin) -> Result<Self, SettingsError> {
         let fail = |what: String| SettingsError::of_file(format!("`{}`{what}", path.display()));
-        let value: Value = serde_yaml::from_str(&text).map_err(|error| match error.location() {
-            Some(at) => fail(format!(" line {}: {error}", at.line())),
-            None => fail(format!(": {error}")),
+        let value: Value = serde_yaml::from_str(&text).map_err(|error| {
+            // The parser tells where the mapping begins.
+            let twice = second_of_a_key(&text).filter(|_| error.to_string().contains("duplicate"));
+            let line = twice.or(error.location().map(|at| at.line()));
+            match (line, second_document(&text)) {
+                (Some(line), _) => fail(format!(" line {line}: {error}")),
+                (None, Some(line)) => fail(format!(" line {line}: a second document begins here"))
+                    .with_hint("make one of them, without `---` between"),
+                (None, None) => fail(format!(": {error}")),
+            }
         })?;
         let values = match value {
             Value::Null => Mapping::new(),
@@ -249,6 +256,40 @@ impl ConfigFile {
     }
 }
 
+fn text_of(path: &Path, bytes: Vec<u8>) -> Result<String, SettingsError> {
+    String::from_utf8(bytes).map_err(|error| {
+        let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = before.split(|byte| *byte == b'\n').count();
+        let origin = Origin::File { path: path.to_owned(), line };
+        SettingsError::at(&origin, "is not UTF-8").with_hint("save it as UTF-8")
+    })
+}
+
+/// Where a key at the start of a line stands for the second time.
+fn second_of_a_key(text: &str) -> Option<usize> {
+    let mut seen = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        let Some((key, _)) = line.split_once(':') else { continue };
+        let key = key.trim_end().trim_matches(['"', '\'']);
+        if KEYS.contains(&key) && seen.contains(&key) {
+            return Some(index + 1);
+        }
+        seen.push(key);
+    }
+    None
+}
+
+/// The line of the `---` that ends a first document.
+fn second_document(text: &str) -> Option<usize> {
+    let is_content = |line: &str| {
+        let line = line.trim();
+        !line.is_empty() && !line.starts_with('#') && !line.starts_with('%')
+    };
+    let mut lines = text.lines().enumerate().filter(|(_, line)| is_content(line));
+    lines.next();
+    lines.find(|(_, line)| line.starts_with("---")).map(|(index, _)| index + 1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -274,8 +315,9 @@ mod tests {
     fn mistakes_name_file_and_line() {
         for (text, line, what) in [
             ("lease: never\nlok: x\n", 2, "unknown key `lok`"),
-            ("lease: never\nlease: 5m\n", 1, "duplicate entry with key \"lease\""),
+            ("lease: never\n# x\n\"lease\" : 5m\n", 3, "duplicate entry with key \"lease\""),
             ("lease: [\n", 2, ""),
+            ("---\nlease: 5m\n\n---\nquiet: true\n", 4, "a second document"),
             ("- a\n", 1, "mapping"),
             ("\n\nlease: {a: b}\n", 3, "single value"),
             ("chdir: x\n", 1, "unknown key `chdir`"),
@@ -309,6 +351,9 @@ mod tests {
         assert!(ConfigFile::named(&path).unwrap_err().message.contains("cannot be read"));
         std::fs::write(&path, "#".repeat(65_537)).unwrap();
         assert!(ConfigFile::named(&path).unwrap_err().message.contains("65536"));
+        std::fs::write(&path, b"lease: never\n# gr\xfcn\n").unwrap();
+        let error = ConfigFile::named(&path).unwrap_err().to_string();
+        assert!(error.ends_with(".tfwrap.yaml` line 2: is not UTF-8"), "{error}");
         let fifo = dir.path().join("fifo");
         nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
         assert!(ConfigFile::named(&fifo).unwrap_err().message.contains("regular"));

@@ -94,7 +94,7 @@ fn stock_dies_of_its_reader() -> bool {
 /// A command that heeds no interrupt and never ceases to speak ends as it would have ended before.
 #[test]
 fn what_has_more_to_say_than_a_pipe_holds_does_not_wait_for_ever() {
-    let script = "trap '' INT; echo ready $$ > ready; while :; do echo a line; done";
+    let script = "trap '' INT; echo ready $$ > r; mv r ready; while :; do echo a line; done";
     let scene = Scene::of_program("terraform").in_ci().command(&["run", "--", "sh", "-c", script]);
     let (reader, writer) = pipe().expect("a pipe");
     let mut running = scene.start_with(|command| command.stdout(writer)).ready();
