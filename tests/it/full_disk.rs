@@ -78,7 +78,7 @@ impl Disk {
 
     /// Remounts it.
     fn turns(&mut self, how: &str) {
-        self.does(&format!("mount -o remount,{how} \"$1\""));
+        self.does(&format!("mount -n -i -o remount,{how} none \"$1\""));
     }
 }
 
