@@ -1,16 +1,12 @@
 //! From the arguments to the run: everything before the first remote request.
 
-mod planner;
 mod session;
 mod take_over;
 
-pub(crate) use planner::Planner;
-use planner::working_dir;
 use session::{LAST_WORDS, keeper, locked, ours};
 use std::ffi::{OsStr, OsString};
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 
 use crate::ci::Ci;
@@ -23,9 +19,11 @@ use crate::job::{self, ChildCommand, FoundLocks, Job};
 use crate::program;
 use crate::receipt::job_hash;
 use crate::report::github::{self};
-use crate::report::{self, Notice, Reporter, use_color};
+use crate::report::{self, ColorChoice, LogFormat, Notice, Reporter, Verbosity, use_color};
+use crate::run::child_process::{command, depth};
+use crate::run::planner::{Planner, working_dir};
 use crate::run::{self};
-use crate::settings::{ColorChoice, LogFormat, Settings, Verbosity};
+use crate::settings::Settings;
 use crate::subcommand;
 use crate::subcommand::recover::Recovery;
 use crate::subcommand::release::ReleaseCall;
@@ -35,7 +33,6 @@ use crate::supervise::{self, SpawnError};
 
 /// How deep tfwrap may call itself: a loop of scripts would never end otherwise.
 const MOST_NESTINGS: u32 = 8;
-const DEPTH: &str = "TFWRAP_DEPTH";
 
 /// Runs the program and returns its exit code.
 pub(crate) fn start(args: &[OsString], env: &Env) -> u8 {
@@ -195,10 +192,6 @@ fn own_path(program: &OsStr, env: &Env) -> Result<PathBuf, Error> {
     })
 }
 
-fn depth(env: &Env) -> u32 {
-    env.get(DEPTH).and_then(|depth| depth.parse().ok()).unwrap_or(0)
-}
-
 fn recovery<'a>(ci: &Ci, wait: Duration, env: &'a Env) -> Recovery<'a> {
     Recovery { env, job: ci.job_key.as_deref().map(job_hash), wait }
 }
@@ -214,16 +207,6 @@ fn custody(args: &[OsString], env: &Env) -> u8 {
         guardian::tell_why(error);
     }
     ended.map_or(exit_code::BUG, |()| 0)
-}
-
-/// The command as the operating system takes it.
-pub(crate) fn command(child: &ChildCommand, env: &Env) -> Command {
-    let mut command = Command::new(&child.program);
-    command.args(&child.args).env(DEPTH, (depth(env) + 1).to_string());
-    for (name, value) in &child.env {
-        command.env(&**name, value);
-    }
-    command
 }
 
 /// Said by what does not need the configuration file where that cannot be used.

@@ -10,7 +10,7 @@
 //! | to find | look in |
 //! | --- | --- |
 //! | what was typed, what is set | [`cli`], [`settings`], [`duration`], [`env`] |
-//! | what there is to do | [`job`], [`terraform`] (its command line), [`backend`] (its state), [`program`] |
+//! | what there is to do | [`job`], [`terraform`] (its command line), [`backend`] (its state), [`program`], [`file_id`] |
 //! | the lock | [`lock`] (the machines), [`target`], [`store`] (one file per store) |
 //! | the child, the guardian | [`supervise`] |
 //! | what a killed run leaves | [`receipt`], `run::custody` (written), `run::orphan` (ended) |
@@ -19,6 +19,7 @@
 //! | what is said | [`report`], [`ci`], [`error`], [`exit_code`] |
 //! | `run` and nesting | [`held`], [`shim`], [`state_dir`] |
 //!
+//! Imports point downward only: `tests/it/tidy/floors.rs` lists the rooms, the lowest first.
 //! `docs/architecture.md` has the whole map, `docs/protocol.md` the rules.
 //!
 //! # What always holds
@@ -44,6 +45,7 @@ pub mod duration;
 pub mod env;
 pub mod error;
 pub mod exit_code;
+pub mod file_id;
 pub mod held;
 pub mod identity;
 pub mod job;

@@ -2,7 +2,6 @@
 //! the two programs it is.
 
 use std::ffi::{OsStr, OsString};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -10,25 +9,10 @@ use nix::unistd::{AccessFlags, access};
 
 use crate::env::Env;
 use crate::error::Error;
+use crate::file_id::FileId;
 use crate::report::shell_command;
 use crate::supervise;
 use crate::terraform::Dialect;
-
-/// A file by device and inode: tfwrap itself, under whatever name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FileId {
-    dev: u64,
-    ino: u64,
-}
-
-impl FileId {
-    /// Follows links; nothing where there is no such file.
-    #[must_use]
-    pub fn of(path: &Path) -> Option<Self> {
-        let metadata = std::fs::metadata(path).ok()?;
-        Some(Self { dev: metadata.dev(), ino: metadata.ino() })
-    }
-}
 
 /// Whose flags and files count: told by the name of what the path leads to, else by its own; where
 /// neither tells and it `matters`, by what the binary says of itself.

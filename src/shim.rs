@@ -6,7 +6,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::env::Env;
-use crate::program::{self, FileId};
+use crate::file_id::FileId;
+use crate::program;
 use crate::state_dir;
 
 /// Makes the directory, with a link for each of the two that exists on `PATH`: a script that asks

@@ -14,10 +14,10 @@ use crate::env::Env;
 use crate::lock::Uptime;
 use crate::receipt::ReceiptFile;
 use crate::report::{self, Notice, Reporter};
+use crate::report::{LogFormat, Verbosity};
 use crate::run::EventLoop;
 use crate::run::custody::{Case, Custody};
 use crate::run::orphan::{Adopted, adopt, take_leave};
-use crate::settings::{LogFormat, Verbosity};
 use crate::supervise::Signals;
 use crate::supervise::guardian::{self, Head};
 

@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::LockedJob;
 use crate::backend::{Backend, Resolved, S3Backend};
-use crate::program::FileId;
+use crate::file_id::FileId;
 use crate::target::{LockTarget, real_path};
 
 /// What a job was resolved from.

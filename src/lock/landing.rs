@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::acquire::FIRST_CONTACT;
 use super::lease::FIRST;
 use super::{LockId, Uptime};
-use crate::store::{StoreError, Stored};
+use crate::lock::register::{StoreError, Stored};
 
 /// How long a create that was never answered is looked for: what lands later is over as soon.
 pub const LANDING: Duration = FIRST;
@@ -150,7 +150,7 @@ impl Landing {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{Record, RecordVersion};
+    use crate::lock::register::{Record, RecordVersion};
 
     fn at(seconds: u64) -> Uptime {
         Uptime(Duration::from_secs(seconds))

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use super::lease::{Lease, LeaseTerm, TICK};
 use super::{LockId, Uptime};
-use crate::store::{Record, RecordVersion, StoreError, Stored, WriteReply};
+use crate::lock::register::{Record, RecordVersion, StoreError, Stored, WriteReply};
 
 /// A tick that comes later than this means that we were paused.
 const LATE: Duration = Duration::from_secs(3);

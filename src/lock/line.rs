@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{LockId, LockKey};
-use crate::store::Record;
+use crate::lock::register::Record;
 
 /// How often a waiter shows that it lives.
 pub const TICKET_BEAT: Duration = Duration::from_secs(20);

@@ -13,6 +13,7 @@ pub mod lease;
 pub mod lease_keeper;
 pub mod line;
 pub mod queue;
+pub mod register;
 pub mod release;
 
 pub use info::{LockInfo, LockInfoError};
@@ -22,7 +23,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::store::Record;
+use register::Record;
 
 /// The name of a register: for a Terraform lock in DynamoDB the `LockID` attribute,
 /// `<bucket>/<state key>`; for a file store a path relative to its directory.

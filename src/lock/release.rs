@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::backoff::pause_after;
 use super::jitter::Jitter;
 use super::{LockId, Uptime};
-use crate::store::{RecordVersion, RemoveReply, StoreError, Stored};
+use crate::lock::register::{RecordVersion, RemoveReply, StoreError, Stored};
 
 /// How long a release is retried before the user is told how to finish it.
 pub const PATIENCE: Duration = Duration::from_mins(1);

@@ -1,5 +1,5 @@
 use super::*;
-use crate::store::Record;
+use crate::lock::register::Record;
 
 fn at(millis: u64) -> Uptime {
     Uptime(Duration::from_millis(millis))

@@ -9,6 +9,7 @@
 mod answer;
 mod cadence;
 mod clean;
+mod format;
 pub mod github;
 pub mod gitlab;
 mod json;
@@ -36,7 +37,7 @@ pub use text::{Text, describe_holder, operation_words, use_color};
 use std::time::Duration;
 
 use crate::lock::LockInfo;
-use crate::settings::{LogFormat, Verbosity};
+pub use format::{ColorChoice, LogFormat, Verbosity};
 
 /// One thing worth telling the user. All text in it that comes from records is untrusted; the
 /// renderers clean it.

@@ -19,8 +19,8 @@ use jiff::Timestamp;
 
 use super::redrawn::Redrawn;
 use super::{Json, Notice, Text, github};
+use super::{LogFormat, Verbosity};
 use crate::clock;
-use crate::settings::{LogFormat, Verbosity};
 
 /// How many notices may wait for stderr. One run says some dozens in an hour.
 const QUEUE: usize = 256;

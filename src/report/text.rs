@@ -5,12 +5,12 @@ use std::time::Duration;
 use anstyle::{AnsiColor, Style};
 use jiff::Timestamp;
 
+use super::ColorChoice;
 use super::clean::{clean, clean_line};
 use super::{Notice, Summary, waiting};
 use crate::duration;
 use crate::env::Env;
 use crate::lock::LockInfo;
-use crate::settings::ColorChoice;
 
 const ERROR: Style = AnsiColor::Red.on_default().bold();
 const WARNING: Style = AnsiColor::Yellow.on_default().bold();

@@ -8,13 +8,13 @@ use std::time::Duration;
 use super::event_loop::EventLoop;
 use super::store_requests::{self, LockRegister};
 use super::{Acquired, Context, release};
-use crate::app::Planner;
 use crate::clock::uptime;
 use crate::error::Error;
 use crate::job::{Basis, LockedJob};
 use crate::lock::Uptime;
 use crate::lock::release::ReleaseOutcome;
 use crate::report::Notice;
+use crate::run::planner::Planner;
 use crate::target::LockTarget;
 
 /// When Terraform's files are compared again after its start. Until the last of these it has read

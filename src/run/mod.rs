@@ -2,6 +2,7 @@
 //! nothing between acquire and release returns early.
 
 mod acquire;
+pub(crate) mod child_process;
 mod conclude;
 pub(crate) mod custody;
 pub(crate) mod dependents;
@@ -13,6 +14,7 @@ pub(crate) mod hold;
 mod inherit;
 mod messages;
 pub(crate) mod orphan;
+pub(crate) mod planner;
 mod prepare;
 mod release;
 mod sibling_lock;
@@ -34,7 +36,6 @@ use supervise::ChildEnd;
 pub(crate) use supervise::of_spawn;
 use workspace::Ready;
 
-use crate::app::Planner;
 use crate::clock::{uptime, wall};
 use crate::env::Env;
 use crate::error::{Error, Leftover};
@@ -45,6 +46,7 @@ use crate::lock::release::ReleaseOutcome;
 use crate::lock::{Holder, LockId, Uptime};
 use crate::report::Notice;
 use crate::report::github::GithubFiles;
+use crate::run::planner::Planner;
 use crate::store::StateObject;
 use crate::supervise::{Policy, StopSignal, TerminalUse};
 

@@ -16,11 +16,11 @@ mod stops;
 use stops::{at_the_end, carry_out, handle_stand_in, of_child};
 
 use super::Context;
+use super::child_process;
 use super::event_loop::{EventLoop, LoopEvent};
 use super::fail_point;
 use super::fresh::{self, ChangeWatch};
 use super::messages::whole;
-use crate::app;
 use crate::clock::uptime;
 use crate::error::Error;
 use crate::job::ChildCommand;
@@ -67,7 +67,7 @@ pub(super) async fn run(
 ) -> Result<ChildEnd, Error> {
     confirm(event_loop).await?;
     fail_point::panic_at("before-spawn");
-    let command = app::command(child, &context.env);
+    let command = child_process::command(child, &context.env);
     let child = slot.insert(spawn(event_loop, command, context)?);
     drive(event_loop, child, context, watch).await
 }
@@ -116,7 +116,7 @@ pub(super) async fn quietly(
 ) -> Result<Attempt, Error> {
     let internal = |error: std::io::Error| Error::Internal(format!("no memory file: {error}"));
     let mut said = nameless_file(&context.state_dir)?;
-    let mut command = app::command(child, &context.env);
+    let mut command = child_process::command(child, &context.env);
     let stream = || said.try_clone().map_err(internal);
     command.stdin(Stdio::null()).stdout(stream()?).stderr(stream()?);
     let mut child = spawn(event_loop, command, context)?;

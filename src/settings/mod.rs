@@ -21,6 +21,7 @@ use crate::cli::Options;
 use crate::duration;
 use crate::env::Env;
 use crate::lock::lease::{LeaseTerm, SHORTEST};
+use crate::report::{ColorChoice, LogFormat, Verbosity};
 use crate::supervise::SecondSignal;
 use source::Sources;
 
@@ -31,37 +32,6 @@ pub enum OnLockLost {
     Stop,
     /// Only say so.
     Warn,
-}
-
-/// How tfwrap's own lines look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One object a line.
-    Json,
-}
-
-/// How much tfwrap says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Verbosity {
-    /// Warnings and errors.
-    Quiet,
-    /// What matters.
-    Normal,
-    /// What was found and done, too.
-    Verbose,
-}
-
-/// Whether to colour.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ColorChoice {
-    /// On a terminal.
-    Auto,
-    /// Always.
-    Always,
-    /// Never.
-    Never,
 }
 
 /// Everything a user can set, resolved.

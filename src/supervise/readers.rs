@@ -21,7 +21,7 @@ use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::Pid;
 
-use crate::program::FileId;
+use crate::file_id::FileId;
 
 /// The streams by which a Go program dies of a broken pipe (`os/signal`, "SIGPIPE").
 const STREAMS: [u8; 2] = [1, 2];

@@ -20,7 +20,7 @@ use nix::unistd::Pid;
 use super::child::{ignored_at_start, members};
 use super::process::{ProcessId, Stat, Waiting, proc_shows_all, processes};
 use super::{guardian, stand_in};
-use crate::program::FileId;
+use crate::file_id::FileId;
 use nix::sys::signal::Signal;
 
 /// The argument that no Terraform but one of tfwrap's is given.

@@ -2,6 +2,7 @@
 
 mod documents;
 mod files;
+mod floors;
 mod forms;
 mod layers;
 mod links;

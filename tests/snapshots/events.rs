@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tfwrap::lock::{LockId, LockInfo};
-use tfwrap::report::{Json, Notice, Reporter, ReporterOptions, RunOutcome, Summary, Text};
-use tfwrap::settings::LogFormat;
+use tfwrap::report::{
+    Json, LogFormat, Notice, Reporter, ReporterOptions, RunOutcome, Summary, Text,
+};
 
 use crate::agreed;
 

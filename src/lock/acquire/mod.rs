@@ -15,7 +15,7 @@ use super::jitter::Jitter;
 use super::lease::{Lease, LeaseTerm};
 use super::line::HandedOn;
 use super::{Holder, LockId, LockInfo, Uptime};
-use crate::store::{LeftOpen, Record, RecordVersion, StoreError, Stored, WriteReply};
+use crate::lock::register::{LeftOpen, Record, RecordVersion, StoreError, Stored, WriteReply};
 
 /// How long a store that never answered is tried before that is an error of its own.
 pub const FIRST_CONTACT: Duration = Duration::from_secs(10);

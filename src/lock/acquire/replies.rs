@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::Uptime;
 use super::super::backoff::{HEAD, pause_after};
 use super::{Acquire, Action, FIRST_CONTACT, Next, Outcome, Seen, State, Won, is_of};
-use crate::store::{LeftOpen, StoreError, Stored, WriteReply};
+use crate::lock::register::{LeftOpen, StoreError, Stored, WriteReply};
 
 impl Acquire {
     pub(super) fn take(&mut self, now: Uptime) -> Action {

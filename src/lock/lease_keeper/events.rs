@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::lock::lease::Lease;
+use crate::lock::register::{Record, RecordVersion, StoreError, Stored, WriteReply};
 use crate::lock::{LockId, Uptime};
-use crate::store::{Record, RecordVersion, StoreError, Stored, WriteReply};
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq)]

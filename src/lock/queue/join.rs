@@ -6,7 +6,7 @@ use super::super::Uptime;
 use super::super::backoff::pause_after;
 use super::super::line::{Line, Slot, TICKET_BEAT, Ticket, Waiter};
 use super::{Action, FAULTS, JOINS, OwnTicket, Phase, Queue, ReturnTo, TRIES, Then};
-use crate::store::{Expect, RecordVersion, StoreError, Stored, WriteReply};
+use crate::lock::register::{Expect, RecordVersion, StoreError, Stored, WriteReply};
 
 impl Queue {
     pub(super) fn open(&mut self) -> Action {

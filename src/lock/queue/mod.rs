@@ -20,7 +20,9 @@ use super::acquire::{Acquire, Outcome, STOP_PATIENCE};
 use super::jitter::Jitter;
 use super::line::{Line, Slot, Ticket, Waiter};
 use super::{LockId, Uptime};
-use crate::store::{Expect, Record, RecordVersion, RemoveReply, StoreError, Stored, WriteReply};
+use crate::lock::register::{
+    Expect, Record, RecordVersion, RemoveReply, StoreError, Stored, WriteReply,
+};
 
 /// A lock that is still free so long after it was seen free is tried, whatever tickets stand before
 /// ours, unless one of those waiters says that it sees it, too.

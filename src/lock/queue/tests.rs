@@ -1,7 +1,7 @@
 use super::super::acquire::Won;
 use super::super::line::Line;
 use super::*;
-use crate::store::Stored;
+use crate::lock::register::Stored;
 
 const START: Uptime = Uptime(Duration::from_secs(1000));
 

@@ -5,7 +5,7 @@ use super::super::acquire::{self, Outcome};
 use super::super::lease::Lease;
 use super::super::line::{Slot, Ticket};
 use super::{Action, Event, OwnTicket, Phase, Queue, REMOVE_TRIES, ReturnTo, TRIES};
-use crate::store::{Expect, Record, RecordVersion, RemoveReply, StoreError, WriteReply};
+use crate::lock::register::{Expect, Record, RecordVersion, RemoveReply, StoreError, WriteReply};
 
 impl Queue {
     /// The lock's record for the next attempt: no two of them have the same bytes, so that a late

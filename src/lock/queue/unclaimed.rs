@@ -10,7 +10,7 @@ use super::super::acquire::Observation;
 use super::super::backoff::LOCK_LOOK;
 use super::super::line::{Slot, Ticket, Waiter};
 use super::{Action, LEFT_UNCLAIMED, LONGEST_WALK, Phase, Queue, RETRY, ReturnTo, Unclaimed};
-use crate::store::{StoreError, Stored};
+use crate::lock::register::{StoreError, Stored};
 
 impl Queue {
     pub(super) fn glanced(

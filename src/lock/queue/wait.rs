@@ -7,7 +7,7 @@ use super::super::acquire;
 use super::super::backoff::{BEHIND, FAR_LOOK, SURVEY_LEAST, SURVEY_MOST};
 use super::super::line::{Slot, TICKET_BEAT, TICKET_TTL, Ticket, Waiter};
 use super::{Action, LATE, LONGEST_WALK, Phase, Queue, RETRY, ReturnTo, Watched};
-use crate::store::{Expect, StoreError, Stored, WriteReply};
+use crate::lock::register::{Expect, StoreError, Stored, WriteReply};
 
 impl Queue {
     /// How many places there are before ours, dead ones included; nothing outside the line.

@@ -2,7 +2,7 @@ mod leases;
 mod unanswered;
 
 use super::*;
-use crate::store::Record;
+use crate::lock::register::Record;
 
 const TEN_SECONDS: Duration = Duration::from_secs(10);
 

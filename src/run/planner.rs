@@ -6,21 +6,21 @@ use std::path::PathBuf;
 use crate::cli::CliCommand;
 use crate::env::Env;
 use crate::error::Error;
+use crate::file_id::FileId;
 use crate::job::{self, Job, LockedJob, Place};
-use crate::program::FileId;
 use crate::settings::Settings;
 
 /// All that a plan is made from, but for what lies in the working directory.
 pub(crate) struct Planner {
-    pub(super) words: CliCommand,
-    pub(super) settings: Settings,
-    pub(super) env: Env,
-    pub(super) this_path: PathBuf,
-    pub(super) called_as: Option<OsString>,
+    pub(crate) words: CliCommand,
+    pub(crate) settings: Settings,
+    pub(crate) env: Env,
+    pub(crate) this_path: PathBuf,
+    pub(crate) called_as: Option<OsString>,
 }
 
 impl Planner {
-    pub(super) fn plan(&self) -> Result<Job, Error> {
+    pub(crate) fn plan(&self) -> Result<Job, Error> {
         let place = Place {
             env: &self.env,
             dir: working_dir()?,
@@ -48,7 +48,7 @@ impl Planner {
 }
 
 /// Where we are. Another directory may have that name by now, and this one another.
-pub(super) fn working_dir() -> Result<PathBuf, Error> {
+pub(crate) fn working_dir() -> Result<PathBuf, Error> {
     std::env::current_dir().map_err(|error| Error::Config {
         message: format!("the working directory cannot be used: {error}"),
         hint: None,
