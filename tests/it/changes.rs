@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
@@ -12,7 +13,7 @@ use tfwrap::store::{Expect, LocalState, Record, RecordVersion, Registers as _, W
 use crate::aftermath::{Receipt, STATE_DIR};
 use crate::harness::{Finished, Gate, Running, applying, eventually, run, s3_dir, tfwrap};
 use crate::servers::{BUCKET, dynamodb, local_backend_dir, s3, terraform};
-use crate::wrapped::Scene;
+use crate::wrapped::{Scene, uptime};
 
 fn stock(dir: &Path, args: &[&str]) -> Finished {
     run(terraform(dir).args(args))
@@ -387,15 +388,21 @@ async fn a_directory_renamed_while_terraform_works_disturbs_nothing() {
         );
         let mut command = tfwrap(&dir);
         command.env("TFWRAP_STATE_DIR", top.path().join("own"));
+        let began = uptime();
         let ours = Running::start(&mut applying(command, &script));
         eventually("Terraform works", || top.path().join("ready").exists());
         let dir = rename(&dir, above);
         if selects {
             select(&dir, "other");
         }
-        // All looks are over by then, or the last one is at the end.
+        let took = uptime().since(began);
+        // Where not all looks are over by then, the last one is at the end.
         fs::write(top.path().join("go"), "").unwrap();
         let done = ours.finish();
+        if selects && took > Duration::from_secs(4) {
+            eprintln!("skipped: on this machine Terraform has read its workspace long ago");
+            continue;
+        }
         let expected = if selects { 76 } else { 0 };
         assert_eq!(done.status.code(), Some(expected), "{above} {in_table}: {}", done.stderr);
         assert_eq!(
