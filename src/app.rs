@@ -18,11 +18,11 @@ use crate::exit_code;
 use crate::job::{self, ChildCommand, FoundLocks, Job};
 use crate::program;
 use crate::receipt::job_hash;
-use crate::report::github::{self};
+use crate::report::github;
 use crate::report::{self, ColorChoice, LogFormat, Notice, Reporter, Verbosity, use_color};
+use crate::run;
 use crate::run::child_process::{command, depth};
 use crate::run::planner::{Planner, working_dir};
-use crate::run::{self};
 use crate::settings::Settings;
 use crate::subcommand;
 use crate::subcommand::recover::Recovery;
@@ -39,7 +39,7 @@ pub(crate) fn start(args: &[OsString], env: &Env) -> u8 {
     supervise::outlive_the_limit_of_files();
     let program = args.first().map_or(OsStr::new("tfwrap"), OsString::as_os_str);
     if guardian::is_name(program) {
-        return custody(args, env);
+        return be_guardian(args, env);
     }
     if let Some(name) = env.get(stand_in::VARIABLE).filter(|_| stand_in::is_one()) {
         return stand_in::run(name).map_or(exit_code::BUG, |()| 0);
@@ -197,7 +197,7 @@ fn recovery<'a>(ci: &Ci, wait: Duration, env: &'a Env) -> Recovery<'a> {
 }
 
 /// What this program is when it is called by the guardian's name.
-fn custody(args: &[OsString], env: &Env) -> u8 {
+fn be_guardian(args: &[OsString], env: &Env) -> u8 {
     let ended = if args.get(1).is_some_and(|arg| arg == guardian::TAKE_OVER) {
         take_over::run(args.get(2), env)
     } else {

@@ -1,7 +1,6 @@
 //! A lock that can be taken: a store and a key in it, with the names that people and processes
 //! know it by.
 
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backend::{AwsSettings, BackendError, S3Backend, aws_from_env};
 use crate::env::Env;
+use crate::file_id::FileId;
 use crate::lock::{LockId, LockKey};
 use crate::report::shell_command;
 use crate::settings::{LockPlace, LockUrl};
@@ -228,14 +228,10 @@ impl LockTarget {
     #[must_use]
     pub fn as_held<'a>(&self, mut held: impl Iterator<Item = &'a str>) -> Self {
         let StoreSpec::LocalState { path } = &self.store else { return self.clone() };
-        let identity = |path: &Path| {
-            let metadata = std::fs::metadata(path).ok()?;
-            Some((metadata.dev(), metadata.ino()))
-        };
-        let Some(ours) = identity(path) else { return self.clone() };
+        let Some(ours) = FileId::of(path) else { return self.clone() };
         let same = held.find_map(|name| {
             let path = Path::new(name.strip_prefix("local://")?);
-            (identity(path) == Some(ours)).then(|| Self::of_state_file(&real_path(path)))
+            (FileId::of(path) == Some(ours)).then(|| Self::of_state_file(&real_path(path)))
         });
         same.unwrap_or_else(|| self.clone())
     }

@@ -1,14 +1,15 @@
 //! What lies beside a receipt: who acts on it, and what was asked of its run. The receipt itself is
 //! its run's, which replaces it as a whole; others leave their word here.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use nix::libc;
 
 use super::ReceiptFile;
+use crate::file_id::is_at;
 
 /// Whoever ends what a dead run left.
 const ACTING: &str = "acting";
@@ -77,15 +78,10 @@ fn leave_word(path: &Path) -> io::Result<bool> {
     }
 }
 
-fn is_at(file: &File, path: &Path) -> bool {
-    match (file.metadata(), fs::symlink_metadata(path)) {
-        (Ok(ours), Ok(named)) => (ours.dev(), ours.ino()) == (named.dev(), named.ino()),
-        _ => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

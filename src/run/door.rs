@@ -32,6 +32,7 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 use sha2::{Digest as _, Sha256};
 
+use crate::file_id;
 use crate::lock::LockId;
 
 /// The bytes, which need not exist to be locked.
@@ -107,12 +108,7 @@ impl Door {
 
     /// Whether the path still names it.
     pub(super) fn is_at(&self, path: &Path) -> bool {
-        let same =
-            |a: std::fs::Metadata, b: std::fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
-        match (self.0.metadata(), std::fs::symlink_metadata(path)) {
-            (Ok(ours), Ok(named)) => same(ours, named),
-            _ => false,
-        }
+        file_id::is_at(&self.0, path)
     }
 
     /// Comes in; with the turn or, for what only has others below it, without.

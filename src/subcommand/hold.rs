@@ -22,7 +22,7 @@ use crate::env::Env;
 use crate::error::Error;
 use crate::receipt::ReceiptFile;
 use crate::run::hold::Handed;
-use crate::supervise::detached::{Detached, Start};
+use crate::supervise::detached::{Detached, Start, wait_for_either};
 
 /// What the keeper is called: its first argument, and in `ps`.
 const NAME: &str = "lock-keeper";
@@ -81,14 +81,7 @@ fn wait(socket: &OwnedFd, keeper: &Detached, stops: &SigSet) -> io::Result<Optio
     let signals = SignalFd::with_flags(stops, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
     let mut buffer = vec![0; LONGEST];
     loop {
-        let mut ready = [
-            PollFd::new(socket.as_fd(), PollFlags::POLLIN),
-            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
-        ];
-        match poll(&mut ready, PollTimeout::NONE) {
-            Ok(_) | Err(nix::Error::EINTR) => {}
-            Err(error) => return Err(error.into()),
-        }
+        wait_for_either(socket.as_fd(), &signals)?;
         while let Some(info) = signals.read_signal()? {
             let number = i32::try_from(info.ssi_signo).unwrap_or_default();
             if let Ok(signal) = Signal::try_from(number) {

@@ -49,9 +49,9 @@ impl Canary {
     }
 
     /// Takes a signal of ours. Returns it at once where nothing is to be waited for; without a
-    /// stand-in (`has_guardian`), that is always so.
+    /// stand-in (`has_stand_in`), that is always so.
     #[must_use]
-    pub fn ours(&mut self, now: Uptime, received: Received, has_guardian: bool) -> Option<Judged> {
+    pub fn ours(&mut self, now: Uptime, received: Received, has_stand_in: bool) -> Option<Judged> {
         let judged = Judged { received, child_too: false };
         // A key is for our group alone.
         if !matches!(received.kind, SignalKind::Stop(_))
@@ -65,7 +65,7 @@ impl Canary {
             self.heard.remove(0);
             return Some(Judged { child_too: true, ..judged });
         }
-        if !has_guardian {
+        if !has_stand_in {
             return Some(judged);
         }
         self.waiting.push((now.plus(PATIENCE), judged));

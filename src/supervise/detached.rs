@@ -1,11 +1,13 @@
 //! This program, started anew under another name and apart from everything: as guardian, as keeper.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, Command, Stdio};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::signalfd::SignalFd;
 use nix::unistd::Pid;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
@@ -72,4 +74,19 @@ impl Detached {
         let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
         Ok(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX))
     }
+}
+
+/// Waits for the process at the other end of the socket, or for a signal; whether the former has
+/// said something, or is gone.
+///
+/// # Errors
+/// When nothing can be waited for.
+pub(crate) fn wait_for_either(socket: BorrowedFd<'_>, signals: &SignalFd) -> io::Result<bool> {
+    let mut ready =
+        [PollFd::new(socket, PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+    match poll(&mut ready, PollTimeout::NONE) {
+        Ok(_) | Err(nix::Error::EINTR) => {}
+        Err(error) => return Err(error.into()),
+    }
+    Ok(ready[0].revents().is_some_and(|events| !events.is_empty()))
 }

@@ -13,7 +13,6 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl::set_name;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -27,7 +26,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::StopSignal;
 use super::child::{close_all_else, watch};
-use super::detached::THIS_PROGRAM;
+use super::detached::{THIS_PROGRAM, wait_for_either};
 use super::process::{ProcessId, proc_is_ours, proc_shows_all};
 use super::targets::runs_terraform;
 
@@ -180,14 +179,7 @@ pub fn run(name: &str) -> io::Result<()> {
     let signals = SignalFd::with_flags(&SigSet::all(), flags)?;
     let socket = io::stdin();
     loop {
-        let mut ready = [
-            PollFd::new(socket.as_fd(), PollFlags::POLLIN),
-            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
-        ];
-        match poll(&mut ready, PollTimeout::NONE) {
-            Ok(_) | Err(nix::Error::EINTR) => {}
-            Err(error) => return Err(error.into()),
-        }
+        let is_over = wait_for_either(socket.as_fd(), &signals)?;
         while let Some(info) = signals.read_signal()? {
             let number = i32::try_from(info.ssi_signo).unwrap_or_default();
             let stop = Signal::try_from(number).ok().and_then(StopSignal::of);
@@ -203,12 +195,8 @@ pub fn run(name: &str) -> io::Result<()> {
             }
         }
         // Nothing is ever said to it: tfwrap is gone, or done with it.
-        if ready_for_the_end(&ready[0]) {
+        if is_over {
             return Ok(());
         }
     }
-}
-
-fn ready_for_the_end(socket: &PollFd<'_>) -> bool {
-    socket.revents().is_some_and(|events| !events.is_empty())
 }

@@ -3,11 +3,11 @@
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::fs::{DirBuilder, File, Metadata, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::ffi::OsStringExt as _;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -19,6 +19,7 @@ use super::super::blocking::io_error;
 use super::super::file::FileStore;
 use super::super::{Record, RecordVersion, StoreError, Stored, WriteReply};
 use crate::backend::go_path;
+use crate::file_id::FileId;
 use crate::lock::LockInfo;
 use crate::lock::line::Line;
 
@@ -170,7 +171,7 @@ impl Files {
         let fail = |error: &io::Error| io_error("look at", &self.state, error, false);
         let ours = file.metadata().map_err(|e| fail(&e))?;
         match std::fs::metadata(&self.state) {
-            Ok(named) => Ok(identity(&named) == identity(&ours)),
+            Ok(named) => Ok(FileId::of_metadata(&named) == FileId::of_metadata(&ours)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(fail(&error)),
         }
@@ -270,10 +271,6 @@ fn whole_file(kind: libc::c_int) -> libc::flock {
         // Must be zero for the description's locks.
         l_pid: 0,
     }
-}
-
-fn identity(file: &Metadata) -> (u64, u64) {
-    (file.dev(), file.ino())
 }
 
 fn remove_if_there(path: &Path) -> io::Result<()> {
