@@ -54,7 +54,7 @@ pub(super) use group::members;
 pub use spawn::{SpawnError, TerminalUse};
 pub(super) use sys::ignored_at_start;
 pub use sys::{Announce, exec, suspend_self};
-pub(super) use sys::{close_all_else, detach, stand_apart, watch};
+pub(super) use sys::{close_all_else, detach, join_group, stand_apart, watch};
 pub(crate) use sys::{lent_descriptor, outlive_the_limit_of_files, stdout_was_closed};
 pub use told::Whom;
 

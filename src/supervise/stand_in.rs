@@ -25,7 +25,7 @@ use rustix::net::{
 use tokio::io::unix::AsyncFd;
 
 use super::StopSignal;
-use super::child::{close_all_else, watch};
+use super::child::{close_all_else, join_group, watch};
 use super::detached::{THIS_PROGRAM, wait_for_either};
 use super::process::{ProcessId, proc_is_ours, proc_shows_all};
 use super::targets::runs_terraform;
@@ -104,7 +104,7 @@ impl StandIn {
             command.arg0(NEUTRAL).env(VARIABLE, NEUTRAL);
         }
         command.stdin(its).stdout(Stdio::null()).stderr(Stdio::null());
-        command.process_group(leader.as_raw());
+        join_group(&mut command, leader);
         // It has our mask from its first moment on, so that no signal to the group ends it, or stops
         // it before it runs, for which its start would have to wait.
         let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK).ok()?;

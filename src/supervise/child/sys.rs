@@ -21,7 +21,7 @@ use nix::libc;
 use nix::sys::signal::{
     SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, kill, raise, sigaction,
 };
-use nix::unistd::{Pid, getpid, setsid, tcsetpgrp};
+use nix::unistd::{Pid, getpid, setpgid, setsid, tcsetpgrp};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -159,6 +159,32 @@ impl Announce {
     }
 }
 
+/// Makes the command join a group that is not ours, with all signals blocked, and hear only of what
+/// comes to it there.
+///
+/// A process is born in the group of its parent. What comes to that until it has left pends in it,
+/// too, and would pass for a signal to the group that it joins.
+pub(in crate::supervise) fn join_group(command: &mut Command, group: Pid) {
+    let before_exec = move || {
+        SigSet::all().thread_set_mask()?;
+        setpgid(Pid::from_raw(0), group)?;
+        forget_pending();
+        Ok(())
+    };
+    // SAFETY: as for `restore_before_exec`: system calls only.
+    unsafe { command.pre_exec(before_exec) };
+}
+
+/// Takes every signal that is pending, without waiting.
+fn forget_pending() {
+    let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the set is a valid one, nothing is to be filled in, and the time is ours. Each call
+    // takes one signal; of each there is one at most, but of real-time signals.
+    while unsafe { libc::sigtimedwait(SigSet::all().as_ref(), ptr::null_mut(), &raw const now) } > 0
+    {
+    }
+}
+
 /// Makes the command start apart from everything: in a session of its own, with the signals as we
 /// got them, and no descriptor open but its three streams.
 pub(crate) fn detach(command: &mut Command) {
@@ -290,4 +316,30 @@ pub(crate) fn lent_descriptor(number: RawFd) -> OwnedFd {
 pub(crate) fn watch(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an owned descriptor stays open, and the same, for as long as the value lives.
     Ok(unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) }?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_came_before_it_joined_its_group_is_not_heard() {
+        let mut leader = Command::new("sleep").arg("60").process_group(0).spawn().expect("a group");
+        let group = Pid::from_raw(leader.id().cast_signed());
+        let mut member = Command::new("cat");
+        member.arg("/proc/self/status");
+        let signalled = || {
+            SigSet::all().thread_set_mask()?;
+            Ok(raise(Signal::SIGTERM)?)
+        };
+        // SAFETY: system calls only.
+        unsafe { member.pre_exec(signalled) };
+        join_group(&mut member, group);
+        let status = member.output().expect("cat");
+        leader.kill().and_then(|()| leader.wait()).expect("it is ours");
+        let status = String::from_utf8(status.stdout).expect("UTF-8");
+        for pending in ["SigPnd:\t0000000000000000", "ShdPnd:\t0000000000000000"] {
+            assert!(status.contains(pending), "{status}");
+        }
+    }
 }
