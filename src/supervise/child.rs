@@ -376,11 +376,18 @@ impl Child {
     }
 
     fn go_on(&mut self) -> io::Result<()> {
-        // Also when the terminal could not be given: it must not stay stopped for that.
-        let given = if self.may_have_the_terminal() { self.give_terminal() } else { Ok(()) };
+        let may_have_it = self.may_have_the_terminal();
         (self.wants_terminal, self.is_to_stop) = (false, false);
-        self.send(Signal::SIGCONT)?;
-        given
+        if may_have_it { self.go_on_with_terminal() } else { self.send(Signal::SIGCONT) }
+    }
+
+    fn go_on_with_terminal(&mut self) -> io::Result<()> {
+        let (leader, alive) = (self.leader, self.alive);
+        let go_on = || send(leader, alive, Signal::SIGCONT);
+        match &mut self.terminal {
+            Some(terminal) => terminal.lend_again(leader, go_on),
+            None => go_on(),
+        }
     }
 
     fn suspend(&mut self, signal: Signal, all_of_our_group: bool) -> io::Result<()> {
@@ -391,10 +398,7 @@ impl Child {
     }
 
     fn send(&self, signal: Signal) -> io::Result<()> {
-        if self.alive == Alive::Nobody {
-            return Ok(());
-        }
-        sent(signal, "process group", self.leader, killpg(self.leader, signal))
+        send(self.leader, self.alive, signal)
     }
 
     fn send_to_leader(&self, signal: Signal) -> io::Result<()> {
@@ -418,6 +422,10 @@ impl Child {
         self.terminal.as_ref().is_some_and(Terminal::is_ours)
     }
 
+    fn terminal_is_lent(&self) -> bool {
+        self.terminal.as_ref().and_then(Terminal::foreground) == Some(self.leader)
+    }
+
     fn terminal_is_of_an_outer_tfwrap(&self) -> bool {
         let foreground = self.terminal.as_ref().and_then(Terminal::foreground);
         self.terminal_use == TerminalUse::LeaveAlone
@@ -428,10 +436,6 @@ impl Child {
     fn watch(&self) -> Watch {
         let on_terminal = self.terminal_use == TerminalUse::HandOver && self.terminal.is_some();
         if on_terminal && group::is_job_of_a_shell() { Watch::Shell } else { Watch::Nobody }
-    }
-
-    fn give_terminal(&mut self) -> io::Result<()> {
-        self.terminal.as_mut().map_or(Ok(()), |terminal| terminal.lend_again(self.leader))
     }
 }
 
@@ -444,6 +448,14 @@ async fn ended(pidfd: Option<&AsyncFd<OwnedFd>>) -> io::Result<()> {
 
 fn id(pid: Pid) -> rustix::process::Pid {
     rustix::process::Pid::from_raw(pid.as_raw()).expect("a child's process ID is positive")
+}
+
+/// Signals the leader's group.
+fn send(leader: Pid, alive: Alive, signal: Signal) -> io::Result<()> {
+    if alive == Alive::Nobody {
+        return Ok(());
+    }
+    sent(signal, "process group", leader, killpg(leader, signal))
 }
 
 fn sent(signal: Signal, what: &str, target: Pid, outcome: nix::Result<()>) -> io::Result<()> {

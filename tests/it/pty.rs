@@ -337,6 +337,47 @@ fn ctrl_z_counts_while_the_child_asks_for_the_terminal() {
     scene.expect_free();
 }
 
+/// Makes tfwrap pause after it has given the terminal away, in which a key goes to the child.
+const SLOW_TO_GIVE: &str = r#"
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+int tcsetpgrp(int terminal, pid_t group) {
+    int (*real)(int, pid_t) = dlsym(RTLD_NEXT, "tcsetpgrp");
+    int given = real(terminal, group), error = errno;
+    if (!strcmp(program_invocation_short_name, "tfwrap")) usleep(500000);
+    errno = error;
+    return given;
+}
+"#;
+
+#[test]
+fn ctrl_z_counts_as_soon_as_the_child_has_the_terminal() {
+    let scene = Scene::new("ready @/ready; read; exit 4");
+    let (source, library) = (scene.path("slow.c"), scene.path("slow.so"));
+    fs::write(&source, SLOW_TO_GIVE).expect("a file");
+    let mut compiler = Command::new("cc");
+    compiler.args(["-shared", "-fPIC", "-o"]).args([&library, &source]).arg("-ldl");
+    assert!(compiler.status().expect("a C compiler").success());
+    let scene = scene.env("LD_PRELOAD", "@/slow.so");
+    let mut shell = Shell::start();
+    shell.send(&format!("{} | cat", scene.shell_words()));
+    let child = scene.pid_in("ready");
+    let wrapper = wrapper_of(child);
+    wait_until("the terminal", || (foreground(child)? == child).then_some(()));
+    shell.key('z');
+    shell.sees("Stopped");
+    shell.prompt();
+    assert_eq!((state(child), state(wrapper)), (Some('T'), Some('T')));
+    shell.send("fg");
+    shell.send("the answer");
+    let output = shell.prompt();
+    assert!(output.contains("read: the answer"), "{output}");
+    scene.expect_free();
+}
+
 /// It does not die of the hang-up that the kernel sends to a group that nobody can continue.
 #[test]
 fn a_suspended_job_whose_tfwrap_is_killed_ends_in_order() {

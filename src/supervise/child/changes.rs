@@ -9,7 +9,7 @@ use rustix::process::{WaitId, WaitIdOptions, WaitIdStatus, WaitOptions};
 
 use super::{Alive, Child, ChildEvent, id};
 use crate::supervise::stand_in::StandIn;
-use crate::supervise::{ChildStatus, Rest};
+use crate::supervise::{ChildStatus, ProcessId, Rest};
 
 impl Child {
     /// Takes what has happened since, without waiting.
@@ -48,6 +48,11 @@ impl Child {
         }
         if let Some(signal) = change.stopping_signal() {
             let signal = Signal::try_from(signal)?;
+            // It asked in the moment in which it was continued to have it. What continues it once
+            // more would undo a key that came since.
+            let is_lent = self.terminal_is_lent();
+            let signal =
+                if is_lent && self.is_about_to_suspend() { Signal::SIGTSTP } else { signal };
             self.wants_terminal = matches!(signal, Signal::SIGTTIN | Signal::SIGTTOU);
             // In CI, or with others who do not use it: nobody else could give it the terminal,
             // since to the shell we are its foreground job already. Nor below a tfwrap in CI that has
@@ -56,9 +61,8 @@ impl Child {
             // has been sent to it since: where it is frozen, it gets the terminal with its thaw.
             if self.wants_terminal
                 && !self.is_to_stop
-                && (self.terminal_is_ours() || self.terminal_is_of_an_outer_tfwrap())
-                && (self.frozen
-                    || self.give_terminal().and_then(|()| self.send(Signal::SIGCONT)).is_ok())
+                && (self.terminal_is_ours() || self.terminal_is_of_an_outer_tfwrap() || is_lent)
+                && (self.frozen || self.go_on_with_terminal().is_ok())
             {
                 return Ok(None);
             }
@@ -75,6 +79,11 @@ impl Child {
         self.alive = Alive::Others;
         self.reap_adopted();
         Ok(Some(ChildEvent::Exited { status, rest: self.rest() }))
+    }
+
+    /// Whether a suspension has come to it that it could not follow yet.
+    fn is_about_to_suspend(&self) -> bool {
+        ProcessId::of(self.leader).is_some_and(|leader| leader.has_pending(Signal::SIGTSTP))
     }
 
     /// Reaps what has ended and became our child only because its own parent did.

@@ -57,20 +57,33 @@ impl Terminal {
         self.lent_to = (tcgetpgrp(&self.tty) == Ok(group)).then_some(group);
     }
 
-    /// Lends it to the group again, as the group had set it.
-    pub(super) fn lend_again(&mut self, group: Pid) -> io::Result<()> {
+    /// Continues the group and lends it the terminal again, as the group had set it.
+    ///
+    /// In this order: what continues a group undoes the stops that have come to it (POSIX,
+    /// "Signal Generation and Delivery"), so that a key pressed between the two would be lost. Now
+    /// it comes to us, who then stop the group. One that reads before it has the terminal is stopped
+    /// for it once more.
+    pub(super) fn lend_again(
+        &mut self,
+        group: Pid,
+        go_on: impl FnOnce() -> io::Result<()>,
+    ) -> io::Result<()> {
         if tcgetpgrp(&self.tty) == Ok(group) {
             self.lent_to = Some(group);
-            return Ok(());
+            return go_on();
         }
-        without_stopping(|| {
+        let prepared = without_stopping(|| {
             self.owner = tcgetpgrp(&self.tty).ok();
             self.our_modes = tcgetattr(&self.tty).ok();
-            if let Some(modes) = &self.child_modes {
-                tcsetattr(&self.tty, SetArg::TCSANOW, modes)?;
+            match &self.child_modes {
+                Some(modes) => tcsetattr(&self.tty, SetArg::TCSANOW, modes),
+                None => Ok(()),
             }
-            tcsetpgrp(&self.tty, group)
-        })?;
+        });
+        // Also where it cannot be lent: it must not stand still for that.
+        go_on()?;
+        prepared?;
+        without_stopping(|| tcsetpgrp(&self.tty, group))?;
         self.lent_to = Some(group);
         Ok(())
     }
