@@ -45,13 +45,21 @@ pub(super) fn let_in(event_loop: &mut EventLoop, dir: &Path) {
     }
 }
 
-/// Goes on with what a tfwrap that is gone has lent: its doors, and its places under others' locks.
+/// Goes on with what a tfwrap that is gone has lent: its doors, and its places and locks under and
+/// beside others' locks.
 pub(super) fn go_on(event_loop: &mut EventLoop, head: &Head, receipt: &Receipt) {
-    for lent in head.files.iter().filter(|file| file.door) {
+    for lent in &head.files {
         let id = LockId(lent.id.clone());
         let is_own = receipt.own().any(|entry| entry.id == id);
-        let door = Door::of(lent_descriptor(lent.fd));
-        event_loop.custody.lend(&id, if is_own { Use::Door(door) } else { Use::Inside(door) });
+        let fd = || lent_descriptor(lent.fd);
+        let held = match (lent.door, is_own) {
+            // By whoever gives it back.
+            (false, true) => continue,
+            (false, false) => Use::Joined(fd().into()),
+            (true, true) => Use::Door(Door::of(fd())),
+            (true, false) => Use::Inside(Door::of(fd())),
+        };
+        event_loop.custody.lend(&id, held);
     }
 }
 

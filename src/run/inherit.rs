@@ -66,6 +66,12 @@ pub(super) async fn inherit(
         event_loop.custody.lend(&id, Use::Inside(door));
         fail_point::crash();
         leave_word(event_loop, target, under)?;
+        // Its holder may be killed, with all that has the lock by its descriptor.
+        let joined =
+            store.join().await.map_err(|source| Error::Store { lock: lock.clone(), source });
+        if let Some(joined) = joined? {
+            event_loop.custody.lend(&id, Use::Joined(joined));
+        }
     }
     let since = uptime();
     let stored = store_requests::read(event_loop, &register, store_requests::PATIENCE).await?;

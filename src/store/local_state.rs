@@ -14,7 +14,7 @@
 mod files;
 
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -64,6 +64,31 @@ impl HeldFile {
                 (Self { fd, created }, moved.state)
             }
         }
+    }
+}
+
+/// A lock of ours on a state beside its holder's. It excludes everybody whom that excludes, and lasts
+/// for as long as a process has it open, or until a word.
+#[derive(Debug)]
+pub struct JoinedLock(File);
+
+impl JoinedLock {
+    /// Ends it, for all processes that have it open.
+    pub(crate) fn leave(&self) {
+        // It is open, and to end a lock needs nothing else.
+        let _ended = files::unlock(&self.0);
+    }
+}
+
+impl From<OwnedFd> for JoinedLock {
+    fn from(fd: OwnedFd) -> Self {
+        Self(fd.into())
+    }
+}
+
+impl AsFd for JoinedLock {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 
@@ -137,6 +162,10 @@ impl Registers for LocalState {
             .try_clone()
             .map_err(|e| io_error("share the lock on", &self.files.state, &e, false))?;
         Ok(Some(HeldFile { fd: fd.into(), created: held.created.clone() }))
+    }
+
+    async fn join(&self) -> Result<Option<JoinedLock>, StoreError> {
+        self.run(|files, _| files.join()).await.map(|joined| joined.map(JoinedLock))
     }
 
     async fn read(&self, key: &LockKey) -> Result<Option<Stored>, StoreError> {

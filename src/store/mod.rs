@@ -21,7 +21,7 @@ mod s3_state;
 pub use aws::{AwsClients, Timeouts};
 pub use dynamodb::DynamoTable;
 pub use file::FileStore;
-pub use local_state::{HeldFile, LocalState};
+pub use local_state::{HeldFile, JoinedLock, LocalState};
 pub use memory::MemoryStore;
 pub use s3_state::{StateObject, workspace_state};
 
@@ -59,6 +59,15 @@ pub trait Registers: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// When no further descriptor can be had.
     fn lend(&self) -> Result<Option<HeldFile>, StoreError> {
+        Ok(None)
+    }
+
+    /// A lock of ours beside the one that somebody holds for us, where the kernel keeps it; `None`
+    /// elsewhere, and where it is not held for anybody but its holder.
+    ///
+    /// # Errors
+    /// When the state cannot be opened.
+    async fn join(&self) -> Result<Option<JoinedLock>, StoreError> {
         Ok(None)
     }
 

@@ -8,7 +8,7 @@ use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 
 use crate::lock::LockId;
 use crate::run::door::Door;
-use crate::store::HeldFile;
+use crate::store::{HeldFile, JoinedLock};
 use crate::supervise::guardian::{Guardian, LentFile};
 
 /// Above the numbers that scripts use for descriptors of their own.
@@ -19,6 +19,8 @@ const HIGH: i32 = 100;
 pub(crate) enum Use {
     /// The lock of a local state.
     Lock(HeldFile),
+    /// A lock of ours on a local state, beside that of an outer run or a `hold`.
+    Joined(JoinedLock),
     /// Our place under a lock that an outer run or a `hold` has.
     Inside(Door),
     /// The door of a lock that is ours.
@@ -57,8 +59,8 @@ impl Lent {
     /// This lock is given back, or our place under it.
     pub(super) fn forget(&mut self, id: &LockId) {
         self.0.retain(|(lent, held)| {
-            if let (true, Use::Inside(door)) = (lent == id, held) {
-                door.leave();
+            if lent == id {
+                held.leave();
             }
             lent != id
         });
@@ -66,11 +68,7 @@ impl Lent {
 
     /// Ends every place under a lock of somebody else's, whoever still has it open.
     pub(super) fn leave_all(&mut self) {
-        self.0.retain(|(_, held)| {
-            let Use::Inside(door) = held else { return true };
-            door.leave();
-            false
-        });
+        self.0.retain(|(_, held)| !held.leave());
     }
 
     /// The door of a lock of ours.
@@ -93,9 +91,20 @@ impl Lent {
 }
 
 impl Use {
+    /// Ends what we have under a lock of somebody else's; whether it is that.
+    fn leave(&self) -> bool {
+        match self {
+            Self::Joined(lock) => lock.leave(),
+            Self::Inside(door) => door.leave(),
+            Self::Lock(_) | Self::Door(_) => return false,
+        }
+        true
+    }
+
     fn fd(&self) -> BorrowedFd<'_> {
         match self {
             Self::Lock(file) => file.fd.as_fd(),
+            Self::Joined(lock) => lock.as_fd(),
             Self::Inside(door) | Self::Door(door) => door.as_fd(),
         }
     }
@@ -105,6 +114,7 @@ impl Use {
         let up = |fd: BorrowedFd<'_>| -> io::Result<OwnedFd> { Ok(fcntl_dupfd_cloexec(fd, HIGH)?) };
         match (up(self.fd()), self) {
             (Ok(fd), Self::Lock(file)) => Self::Lock(HeldFile { fd, ..file }),
+            (Ok(fd), Self::Joined(_)) => Self::Joined(fd.into()),
             (Ok(fd), Self::Inside(_)) => Self::Inside(Door::of(fd)),
             (Ok(fd), Self::Door(_)) => Self::Door(Door::of(fd)),
             (Err(_), held) => held,
@@ -114,6 +124,7 @@ impl Use {
     fn lend(&self, guardian: &Guardian, id: &LockId) -> io::Result<()> {
         let (created, door) = match self {
             Self::Lock(file) => (file.created.clone(), false),
+            Self::Joined(_) => (None, false),
             Self::Inside(_) | Self::Door(_) => (None, true),
         };
         let lent = LentFile { id: id.0.clone(), created, door, fd: -1 };

@@ -129,6 +129,10 @@ impl Files {
                 self.release(&ours)?;
                 return Err(error);
             }
+            // A shared lock excludes all who want the exclusive one, and lets those come beside us
+            // for whom we hold it. That is told by the info, so not before. Where it cannot be
+            // had, nobody comes beside us.
+            let _shared = fcntl(&ours.file, FcntlArg::F_OFD_SETLK(&whole_file(libc::F_RDLCK)));
             let version = version(&ours.record);
             *held = Some(ours);
             return Ok(WriteReply::Applied(version));
@@ -136,6 +140,22 @@ impl Files {
         let state = self.state.display();
         let detail = format!("`{state}` is replaced again and again while it is being locked");
         Err(StoreError::Unavailable { detail, sent: false })
+    }
+
+    /// Locks the state beside whoever holds it for us.
+    pub(super) fn join(&self) -> Result<Option<File>, StoreError> {
+        let fail = |error: &io::Error| io_error("lock", &self.state, error, false);
+        let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&self.state);
+        let file = match opened {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(fail(&error)),
+        };
+        match fcntl(&file, FcntlArg::F_OFD_SETLK(&whole_file(libc::F_RDLCK))) {
+            Ok(_) => Ok(self.is_current(&file)?.then_some(file)),
+            Err(Errno::EAGAIN | Errno::EACCES) => Ok(None),
+            Err(error) => Err(fail(&error.into())),
+        }
     }
 
     fn lock(&self, file: &File) -> Result<Locked, StoreError> {
@@ -212,8 +232,7 @@ impl Files {
             moved.clear(ours).map_err(|e| fail(&e))?;
         }
         // Said to the description and not left to the close: a guardian may have a descriptor too.
-        fcntl(&ours.file, FcntlArg::F_OFD_SETLK(&whole_file(libc::F_UNLCK)))
-            .map_err(|e| fail(&e.into()))?;
+        unlock(&ours.file).map_err(|e| fail(&e.into()))?;
         Ok(current || !self.state.exists())
     }
 }
@@ -259,6 +278,11 @@ fn read_info(path: &Path) -> Option<String> {
     let is_file = file.metadata().is_ok_and(|metadata| metadata.is_file());
     is_file.then(|| file.take(LONGEST_INFO).read_to_string(&mut text).ok()).flatten()?;
     Some(text)
+}
+
+/// Ends the description's lock, whoever has it open.
+pub(super) fn unlock(file: &File) -> nix::Result<()> {
+    fcntl(file, FcntlArg::F_OFD_SETLK(&whole_file(libc::F_UNLCK))).map(drop)
 }
 
 fn whole_file(kind: libc::c_int) -> libc::flock {

@@ -34,6 +34,13 @@ impl Held {
         Self { env: environment(&done.stdout, &hold), dir, _ends: ends }
     }
 
+    /// Only the directory.
+    fn nothing() -> Self {
+        let dir = local_backend_dir();
+        let ends = EndsHolds(dir.path().join(STATE_DIR));
+        Self { env: Vec::new(), dir, _ends: ends }
+    }
+
     pub(super) fn path(&self) -> &Path {
         self.dir.path()
     }
@@ -545,6 +552,41 @@ fn a_local_lock_lasts_as_long_as_its_terraform_when_all_else_is_killed() {
     eventually("the end of Terraform", || !is_held(dir.path()));
     run(tfwrap(dir.path()).arg("recover")).expect_code(0);
     run(&mut applying(terraform(dir.path()), "true")).expect_code(0);
+}
+
+/// A command under it has a lock of its own beside the holder's, also where somebody between them has
+/// closed what it inherited.
+#[test]
+fn a_command_keeps_the_local_lock_above_it_when_the_holder_and_its_guardian_are_killed() {
+    let closing = "for n in {100..140}; do eval \"exec $n>&-\"; done";
+    for below_run in [false, true] {
+        let held = if below_run { Held::nothing() } else { Held::begin(&[]) };
+        let gate = Gate::new(held.path(), "under");
+        let mut under = if below_run {
+            let apply = applying(Command::new("terraform"), &gate.command());
+            let words = apply.get_args().map(|word| word.to_str().expect("text"));
+            let words = shell_words::join(["terraform"].into_iter().chain(words));
+            let mut outer = tfwrap(held.path());
+            outer.args(["run", "--", "bash", "-c", &format!("{closing}; {words}")]);
+            outer
+        } else {
+            held.apply(&gate.command())
+        };
+        let under = Running::start(&mut under);
+        gate.reached();
+        let receipts = Receipt::all(&held.path().join(STATE_DIR));
+        let own = |it: &&Receipt| it.text["locks"][0]["inherited"] == Value::Bool(false);
+        let holder = receipts.iter().find(own).expect("the holder's");
+        kill(holder.runner(), Signal::SIGSTOP).expect("it is there");
+        kill_dead(holder.guardian().expect("a guardian"));
+        kill_dead(holder.runner());
+        assert!(held.is_held(), "free under a Terraform, below a run: {below_run}");
+        gate.open();
+        drop(under.finish());
+        eventually("a free lock", || !held.is_held());
+        let applied = fs::read_to_string(held.path().join("terraform.tfstate")).expect("a state");
+        assert!(applied.contains("terraform_data"), "{applied}");
+    }
 }
 
 /// What a provisioner leaves on purpose has it open, too, and keeps nothing.
