@@ -12,6 +12,7 @@ use super::acquire::Wait;
 use super::dependents;
 use super::door::{self, Door, Entered};
 use super::event_loop::EventLoop;
+use super::standstill::{self, Standstill};
 use crate::clock::uptime;
 use crate::duration;
 use crate::error::Error;
@@ -41,7 +42,7 @@ pub(super) async fn take(
     wait: Wait,
 ) -> Result<Option<Door>, Error> {
     let path = door::path(under.dir, under.id);
-    let mut said = None;
+    let (mut said, mut stood_still) = (None, Standstill::default());
     loop {
         let Some(door) = open(under, &path)? else { return Ok(None) };
         let failed = |error| refused(under, &format!("`{}`: {error}", path.display()));
@@ -68,6 +69,12 @@ pub(super) async fn take(
                 pause(event_loop, under, &mut said, &what, wait).await?;
             }
             Entered::InUse => {
+                // The turn of one that was killed is its guardian's.
+                for dead in dependents::killed(under.dir, under.id) {
+                    if let Some(guardian) = standstill::of(&dead) {
+                        stood_still.end(event_loop, guardian, true);
+                    }
+                }
                 pause(event_loop, under, &mut said, "another command of this run", wait).await?;
             }
             Entered::Closing => {

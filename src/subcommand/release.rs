@@ -13,6 +13,7 @@ use crate::held::{self, Held};
 use crate::lock::{LockId, Uptime};
 use crate::receipt::{Receipt, ReceiptFile};
 use crate::report::{Notice, clean};
+use crate::run::standstill::{self, Standstill};
 use crate::run::{EventLoop, dependents, store_requests};
 use crate::state_dir;
 use crate::supervise::{HostScope, ProcessId, Sight, ancestors};
@@ -276,11 +277,14 @@ async fn one(
     };
     let since = uptime();
     let mut word_after = FIRST_WORD;
-    let mut shown = 0;
+    let (mut shown, mut stood_still) = (0, Standstill::default());
     loop {
         shown = recover::show_log(event_loop, file, shown);
         if !is_here(receipt) || !lives(receipt) {
             break;
+        }
+        if let Some(process) = standstill::of(receipt) {
+            stood_still.end(event_loop, process, true);
         }
         let now = uptime();
         if now >= until {
@@ -311,7 +315,7 @@ async fn one(
                 ),
             });
             word_after *= 2;
-            // One that was stopped meanwhile could not hear.
+            // The word may have been removed meanwhile, or the guardian stopped.
             drop(ask_for_release(file, receipt));
         }
         store_requests::pause(event_loop, LOOK).await?;
@@ -328,6 +332,10 @@ async fn one(
 
 /// What keeps a keeper, in words.
 fn under(file: &ReceiptFile, receipt: &Receipt) -> String {
+    if let Some(process) = standstill::of(receipt) {
+        let command = standstill::go_on_command(process);
+        return format!("process {} stands still: `{command}` lets it go on", process.pid);
+    }
     let dir = file.path().parent().unwrap_or(Path::new("/"));
     match dependents::living(dir, &receipt.own_ids()).first() {
         Some(below) => format!(

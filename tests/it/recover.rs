@@ -1,5 +1,6 @@
 //! `recover`: what dead runs left is given back, and nothing else.
 
+mod stopped;
 mod together;
 
 use std::fs;

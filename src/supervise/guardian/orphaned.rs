@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, poll};
-use nix::sys::signal::Signal;
-use nix::unistd::getpid;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, getpid};
 
 use super::below::kill_below;
 use super::message::{Head, Interrupts, LentFile};
@@ -25,6 +25,7 @@ use crate::lock::Uptime;
 use crate::receipt::ReceiptFile;
 use crate::supervise::detached::THIS_PROGRAM;
 use crate::supervise::ending::{Action, Ending, EndingStart, Event, Why};
+use crate::supervise::process::Stat;
 use crate::supervise::process_tree::ProcessTree;
 
 /// How often the child and the worker are looked at, in milliseconds.
@@ -75,7 +76,7 @@ impl Orphaned {
             let now = clock();
             if let Some(running) = &mut worker {
                 match running.try_wait() {
-                    Ok(None) => {}
+                    Ok(None) => go_on(running),
                     Ok(Some(status)) if status.success() => return Ok(()),
                     Ok(Some(_)) | Err(_) => {
                         worker = None;
@@ -237,6 +238,15 @@ impl Orphaned {
             return Err(error);
         }
         Ok(worker)
+    }
+}
+
+/// Continues a worker that was stopped: nobody else would.
+fn go_on(worker: &Child) {
+    let pid = Pid::from_raw(worker.id().cast_signed());
+    if Stat::of(pid).is_some_and(|stat| stat.stopped) {
+        // Not waited for yet, so its number is its own.
+        let _gone = kill(pid, Signal::SIGCONT);
     }
 }
 
