@@ -167,8 +167,19 @@ fn close_all<'a>(doors: impl Iterator<Item = &'a Door>) -> bool {
 
 fn name(receipt: Option<&Receipt>) -> String {
     match receipt {
-        Some(receipt) => format!("process {}", receipt.runner.pid),
+        Some(receipt) => living_of(receipt),
         None => "a process that cannot be seen from here".to_owned(),
+    }
+}
+
+/// Who of this run lives, in words: its tfwrap, else what that has left, else its guardian.
+pub(crate) fn living_of(receipt: &Receipt) -> String {
+    let child = receipt.child.filter(|child| !ProcessTree::are_gone(child));
+    let guardian = receipt.guardian.filter(|guardian| guardian.is_alive());
+    match (receipt.runner.is_alive(), child, guardian) {
+        (false, Some(child), _) => child.named(),
+        (false, None, Some(guardian)) => format!("process {} (a guardian)", guardian.pid),
+        _ => format!("process {}", receipt.runner.pid),
     }
 }
 

@@ -238,16 +238,15 @@ async fn one(
         return Ok(Fate::Theirs);
     }
     match child {
-        Some(child) if !is_of_this_job => Ok(left(format!(
-            "{} was killed, but what it started still runs (process {}): end that first",
-            run_of(&receipt),
-            child.leader.pid
-        ))),
-        Some(child) if recovery.wait.is_zero() => Ok(left(format!(
-            "{} was killed, and what it started still runs (process {})",
-            run_of(&receipt),
-            child.leader.pid
-        ))),
+        Some(child) if !recovery.may_end(&receipt) => {
+            let (run, who) = (run_of(&receipt), child.named());
+            let why = format!("{run} was killed, and what it started still runs: {who}");
+            let end = || {
+                let command = child.end_command();
+                format!("end it once with `{command}`, then call `tfwrap recover` again")
+            };
+            Ok(Fate::Left(why, (!is_of_this_job).then(end)))
+        }
         None if receipt.is_starting => Ok(left(format!(
             "{} was killed while it started a command, and nobody knows whether that runs: look \
              with `ps`, and when it does not, finish with: {}",
@@ -361,9 +360,9 @@ async fn give_back(
         (Ended::LeftBy(signal), _) => return Err(interrupted(signal, receipt)),
         (Ended::Stuck, Some(child)) => {
             return Ok(left(format!(
-                "process {} of {} does not end, not even killed",
-                child.leader.pid,
-                run_of(receipt)
+                "what {} started does not end, not even killed: {}",
+                run_of(receipt),
+                child.named()
             )));
         }
         _ => {}

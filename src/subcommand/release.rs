@@ -159,9 +159,9 @@ fn refuse_below(recovery: &Recovery<'_>, receipt: &Receipt) -> Result<(), Error>
     let Some(below) = below else { return Ok(()) };
     Err(Error::LeftBehind {
         message: format!(
-            "this `release` is called by process {}, a command of tfwrap ({}) that still works \
+            "this `release` is called by {}, of a command of tfwrap ({}) that still works \
              under the lock {}: each would wait for the other",
-            below.runner.pid,
+            dependents::living_of(&below),
             clean(&below.operation),
             locks(receipt)
         ),
@@ -339,8 +339,8 @@ fn under(file: &ReceiptFile, receipt: &Receipt) -> String {
     let dir = file.path().parent().unwrap_or(Path::new("/"));
     match dependents::living(dir, &receipt.own_ids()).first() {
         Some(below) => format!(
-            "process {} ({}, since {}) still runs under it",
-            below.runner.pid,
+            "{} ({}, since {}) still runs under it",
+            dependents::living_of(below),
             clean(&below.operation),
             clean(&below.began)
         ),

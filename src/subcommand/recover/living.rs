@@ -106,10 +106,7 @@ pub(super) async fn wait_for(
         if let (true, false, Some(child)) = (is_late, killed, child) {
             killed = true;
             event_loop.say(Notice::Warning {
-                message: format!(
-                    "killed the child, process {}: the wait is over",
-                    child.leader.pid
-                ),
+                message: format!("killed {}: the wait is over", child.whom()),
                 hint: Some("check the state with `terraform plan`".to_owned()),
             });
             drop(child.signal(Signal::SIGKILL));

@@ -173,31 +173,29 @@ impl Orphaned {
 
     /// Without a descriptor to look for Terraform with, its group is told.
     fn interrupt(&mut self, child: ProcessTree) {
+        let whom = child.whom();
         let told = child.interrupt();
         self.all_told |= told.as_ref().is_ok_and(|all| *all);
         // One that was stopped could not end. What it has been sent already stays.
         let _refused_alike = child.signal(Signal::SIGCONT);
-        let pid = child.leader.pid;
         self.note(&match told {
-            Ok(_) => format!("interrupted the child, process {pid}"),
-            Err(error) => format!("the child, process {pid}, could not be interrupted: {error}"),
+            Ok(_) => format!("interrupted {whom}"),
+            Err(error) => format!("could not interrupt {whom}: {error}"),
         });
     }
 
     fn kill(&mut self, child: ProcessTree, why: Why) {
-        let only_rest = why == Why::Left || child.are_others_only();
-        let whom = if only_rest { "what is left of the child" } else { "the child" };
+        let whom = child.whom();
         let killed = child.signal(Signal::SIGKILL);
         self.head.killed = true;
-        let pid = child.leader.pid;
         let why = match why {
             Why::LeaseEnds => "the lease of its lock is about to end",
             Why::Late => "its time is over",
             Why::Left => "it did not end when it was interrupted",
         };
         self.note(&match killed {
-            Ok(()) => format!("killed {whom}, process {pid}: {why}"),
-            Err(error) => format!("{whom}, process {pid}, could not be killed: {error}"),
+            Ok(()) => format!("killed {whom}: {why}"),
+            Err(error) => format!("could not kill {whom}: {error}"),
         });
     }
 
