@@ -115,7 +115,7 @@ impl Basis {
         let (workspace, backend) = (self.workspace.clone(), self.backend.clone());
         // The backend's paths are named after the directory.
         let dir = Spot { name: self.dir.name.clone(), ..later.dir.clone() };
-        self.read_change_to(&Self { workspace, backend, dir, ..later.clone() })
+        self.read_change_to(&Self { dir, workspace, backend, ..later.clone() })
     }
 
     /// The same, of what Terraform itself reads once it runs. It works on in its directory whatever

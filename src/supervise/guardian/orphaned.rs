@@ -18,7 +18,7 @@ use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getpid};
 
-use super::below::kill_below;
+use super::below::{LastFence, leave_line};
 use super::message::{Head, Interrupts, LentFile};
 use super::{NAME, TAKE_OVER};
 use crate::lock::Uptime;
@@ -48,6 +48,7 @@ pub(super) struct Orphaned {
     rest: Vec<u8>,
     /// Open for as long as this process lives.
     lent: Vec<(LentFile, OwnedFd)>,
+    last_fence: LastFence,
     since: Uptime,
     /// How the child is ended from here, while there is no worker.
     ending: Option<Ending>,
@@ -57,12 +58,12 @@ pub(super) struct Orphaned {
 
 impl Orphaned {
     pub(super) fn new(
-        head: Head,
-        rest: Vec<u8>,
+        (head, rest): (Head, Vec<u8>),
         lent: Vec<(LentFile, OwnedFd)>,
+        last_fence: LastFence,
         since: Uptime,
     ) -> Self {
-        Self { head, rest, lent, since, ending: None, all_told: false }
+        Self { head, rest, lent, last_fence, since, ending: None, all_told: false }
     }
 
     /// Returns when all is done.
@@ -122,7 +123,7 @@ impl Orphaned {
     /// Ends the child in the place of a worker, as that would. What the last one did counts.
     fn act(&mut self, now: Uptime) {
         if self.head.kill_at.is_some_and(|at| now.0.as_millis() >= u128::from(at)) {
-            kill_below(self.head.receipt.as_deref());
+            self.last_fence.kill_below(self.head.receipt.as_deref());
         }
         let Some(child) = self.head.child.filter(|child| !child.are_gone()) else { return };
         let mut ending = self.ending.take().unwrap_or_else(|| Ending::begin(self.known(now), now));
@@ -199,13 +200,9 @@ impl Orphaned {
         });
     }
 
-    /// Leaves a line for whoever comes for the receipt. Where that cannot be, nobody is told.
+    /// Leaves a line. Where that cannot be, nobody is told.
     fn note(&self, what: &str) {
-        if let Some(file) = self.receipt()
-            && let Ok(mut log) = file.open_log()
-        {
-            let _untold = writeln!(log, "tfwrap: {what}");
-        }
+        let _untold = self.receipt().map(|file| leave_line(&file, what));
     }
 
     /// Starts the program that keeps the locks until the child is gone and releases them then.

@@ -13,7 +13,7 @@ use crate::servers::{local_backend_dir, terraform};
 use crate::wrapped::{LOGS_ALL, is_gone, wait_until};
 
 /// Sets a limit of a process and returns the one before.
-fn limit(pid: Pid, resource: Resource, current: Option<u64>) -> Rlimit {
+pub(crate) fn limit(pid: Pid, resource: Resource, current: Option<u64>) -> Rlimit {
     let pid = rustix::process::Pid::from_raw(pid.as_raw());
     let hard = rustix::process::getrlimit(resource).maximum;
     prlimit(pid, resource, Rlimit { current, maximum: hard }).expect("it is ours")

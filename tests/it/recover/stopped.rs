@@ -111,9 +111,9 @@ async fn an_outer_run_continues_the_guardian_of_a_dead_inner_one() {
     let mut running = scene.command(&["run", "--", "sh", "-c", &wait]).start().ready();
     let child = running.scene.pid_in("ready");
     let inner = wait_until("the inner receipt", || {
-        let all = Receipt::all(&running.scene.path(STATE_DIR)).into_iter();
+        let mut all = Receipt::all(&running.scene.path(STATE_DIR)).into_iter();
         let is_inner = |it: &Receipt| it.runner() != running.pid() && !it.text["child"].is_null();
-        all.filter(is_inner).next()
+        all.find(is_inner)
     });
     let guardian = inner.guardian().expect("a guardian");
     stop(guardian);
