@@ -15,7 +15,7 @@ use nix::unistd::dup2_stderr;
 use super::custody::Use;
 use super::door::{self, Door};
 use super::event_loop::{EventLoop, Kept};
-use super::standstill::{self, Standstill};
+use super::standstill::Standstill;
 use crate::clock::uptime;
 use crate::lock::LockId;
 use crate::receipt::{Receipt, ReceiptFile};
@@ -91,9 +91,7 @@ pub(super) async fn wait(event_loop: &mut EventLoop, dir: &Path) {
             }
         }
         for receipt in &living {
-            if let Some(process) = standstill::of(receipt) {
-                stood_still.end(event_loop, process, asked || process != receipt.runner);
-            }
+            stood_still.end(event_loop, receipt, asked);
         }
         let stop = event_loop.next(Some(uptime().plus(LOOK)), None).await.stop().is_some();
         if stop && !std::mem::replace(&mut asked, true) {

@@ -13,7 +13,7 @@ use super::acquire::Wait;
 use super::dependents;
 use super::door::{self, Door, Entered};
 use super::event_loop::EventLoop;
-use super::standstill::{self, Standstill};
+use super::standstill::Standstill;
 use crate::clock::uptime;
 use crate::duration;
 use crate::error::Error;
@@ -74,9 +74,7 @@ pub(super) async fn take(
             Entered::InUse => {
                 // The turn of one that was killed is its guardian's.
                 for dead in dependents::killed(under.dir, under.id) {
-                    if let Some(guardian) = standstill::of(&dead) {
-                        stood_still.end(event_loop, guardian, true);
-                    }
+                    stood_still.end(event_loop, &dead, true);
                 }
                 pause(event_loop, under, &mut said, "another command of this run", wait).await?;
             }

@@ -24,15 +24,16 @@ pub(crate) fn go_on_command(process: ProcessId) -> String {
 
 /// That it stood still, and is continued now.
 pub(super) fn was_stopped(process: ProcessId) -> Notice {
-    let pid = process.pid;
+    continued(process, &format!("; `kill {}` ends it", process.pid))
+}
+
+fn continued(process: ProcessId, or: &str) -> Notice {
+    let (pid, go_on) = (process.pid, go_on_command(process));
     Notice::Warning {
         message: format!(
             "process {pid}, whose end is waited for, stood still, stopped by a signal: continued"
         ),
-        hint: Some(format!(
-            "should it stand still again: `{}` lets it go on; `kill {pid}` ends it",
-            go_on_command(process)
-        )),
+        hint: Some(format!("should it stand still again: `{go_on}` lets it go on{or}")),
     }
 }
 
@@ -41,19 +42,23 @@ pub(super) fn was_stopped(process: ProcessId) -> Notice {
 pub(crate) struct Standstill(Vec<ProcessId>);
 
 impl Standstill {
-    /// Whoever stops it again may have a reason; but what was `asked` to end, or is to end what the
-    /// dead have left, must hear of it.
-    pub(crate) fn end(&mut self, event_loop: &EventLoop, process: ProcessId, asked: bool) {
+    /// Whoever stops a tfwrap again may have a reason; but one that was `asked` to end must hear of
+    /// it, and a guardian is to end what the dead have left.
+    pub(crate) fn end(&mut self, event_loop: &EventLoop, receipt: &Receipt, asked: bool) {
+        let Some(process) = of(receipt) else { return };
+        let is_guardian = process != receipt.runner;
         let is_new = !self.0.contains(&process);
-        if !is_new && !asked {
+        if !(is_new || asked || is_guardian) {
             return;
         }
-        let continued = process.signal(Signal::SIGCONT);
+        let signalled = process.signal(Signal::SIGCONT);
         if !is_new {
             return;
         }
         self.0.push(process);
-        event_loop.say(match continued {
+        event_loop.say(match signalled {
+            // It heeds no signal.
+            Ok(_) if is_guardian => continued(process, ""),
             Ok(_) => was_stopped(process),
             Err(error) => Notice::Warning {
                 message: format!(

@@ -283,9 +283,7 @@ async fn one(
         if !is_here(receipt) || !lives(receipt) {
             break;
         }
-        if let Some(process) = standstill::of(receipt) {
-            stood_still.end(event_loop, process, true);
-        }
+        stood_still.end(event_loop, receipt, true);
         let now = uptime();
         if now >= until {
             return Err(Error::LeftBehind {

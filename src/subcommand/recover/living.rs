@@ -92,9 +92,7 @@ pub(super) async fn wait_for(
                 ask_to_end(event_loop, file, receipt);
             }
         }
-        if let Some(process) = standstill::of(receipt) {
-            stood_still.end(event_loop, process, true);
-        }
+        stood_still.end(event_loop, receipt, true);
         let now = uptime();
         if now >= until {
             return Ok(());

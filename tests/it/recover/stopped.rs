@@ -50,6 +50,8 @@ async fn a_stopped_guardian_of_the_dead_is_named_and_continued_for_its_own_job_o
     for words in ["stood still", &help] {
         assert!(done.stderr.contains(words), "{words:?} in {}", done.stderr);
     }
+    // It heeds nothing but that.
+    assert!(!done.stderr.contains(&format!("`kill {guardian}`")), "{}", done.stderr);
     assert!(is_gone(child) && is_gone(guardian) && !lock.is_held().await, "{}", done.stderr);
     assert_eq!((scene.count("SIGINT"), receipts(scene)), (1, 0), "{:?}", scene.log());
 }
