@@ -15,6 +15,7 @@ use nix::unistd::dup2_stderr;
 use super::custody::Use;
 use super::door::{self, Door};
 use super::event_loop::{EventLoop, Kept};
+use super::standstill::Standstill;
 use crate::clock::uptime;
 use crate::lock::LockId;
 use crate::receipt::{Receipt, ReceiptFile};
@@ -79,7 +80,7 @@ pub(super) async fn wait(event_loop: &mut EventLoop, dir: &Path) {
         .collect();
     let mut said = false;
     let mut asked = false;
-    let mut stood_still = Vec::new();
+    let mut stood_still = Standstill::default();
     loop {
         if close(event_loop, dir, &ids) {
             return;
@@ -97,17 +98,8 @@ pub(super) async fn wait(event_loop: &mut EventLoop, dir: &Path) {
                 Some(_) => event_loop.say(Notice::Warning { message, hint }),
             }
         }
-        for runner in living.iter().map(|it| it.runner).filter(|it| it.stands_still()) {
-            let is_new = !stood_still.contains(&runner);
-            if is_new {
-                stood_still.push(runner);
-                event_loop.say(was_stopped(runner));
-            }
-            // What it worked for has ended, so that nobody else would. Whoever stops it again may
-            // have a reason; but what was asked to end must hear of it.
-            if is_new || asked {
-                drop(runner.signal(Signal::SIGCONT));
-            }
+        for receipt in &living {
+            stood_still.end(event_loop, receipt, asked);
         }
         let stop = event_loop.next(Some(uptime().plus(LOOK)), None).await.stop().is_some();
         if stop && !std::mem::replace(&mut asked, true) {
@@ -123,19 +115,6 @@ pub(super) async fn wait(event_loop: &mut EventLoop, dir: &Path) {
 /// Whose end is waited for.
 pub(super) fn still_runs(who: &str) -> String {
     format!("{who} still runs under the lock, which is given back when it has ended")
-}
-
-/// The same of one that stands still, and is continued now.
-pub(super) fn was_stopped(process: ProcessId) -> Notice {
-    let pid = process.pid;
-    Notice::Warning {
-        message: format!(
-            "process {pid}, whose end is waited for, stood still, stopped by a signal: continued"
-        ),
-        hint: Some(format!(
-            "should it stand still again: `kill -CONT {pid}` lets it go on; `kill {pid}` ends it"
-        )),
-    }
 }
 
 /// Lets nobody come under these locks any more; not while anybody is.
@@ -194,8 +173,19 @@ fn close_all<'a>(doors: impl Iterator<Item = &'a Door>) -> bool {
 
 fn name(receipt: Option<&Receipt>) -> String {
     match receipt {
-        Some(receipt) => format!("process {}", receipt.runner.pid),
+        Some(receipt) => living_of(receipt),
         None => "a process that cannot be seen from here".to_owned(),
+    }
+}
+
+/// Who of this run lives, in words: its tfwrap, else what that has left, else its guardian.
+pub(crate) fn living_of(receipt: &Receipt) -> String {
+    let child = receipt.child.filter(|child| !ProcessTree::are_gone(child));
+    let guardian = receipt.guardian.filter(|guardian| guardian.is_alive());
+    match (receipt.runner.is_alive(), child, guardian) {
+        (false, Some(child), _) => child.named(),
+        (false, None, Some(guardian)) => format!("process {} (a guardian)", guardian.pid),
+        _ => format!("process {}", receipt.runner.pid),
     }
 }
 
@@ -229,17 +219,21 @@ pub(crate) fn living(dir: &Path, ids: &[LockId]) -> Vec<Receipt> {
     all.filter(|receipt| is_living(receipt, &here)).collect()
 }
 
+/// The runs under this lock whose tfwrap is dead.
+pub(super) fn killed(dir: &Path, id: &LockId) -> Vec<Receipt> {
+    let Some(here) = HostScope::here() else { return Vec::new() };
+    inheriting(dir, std::slice::from_ref(id))
+        .map(|(_, receipt)| receipt)
+        .filter(|it| it.world.seen_from(&here) == Sight::Here && !it.runner.is_alive())
+        .collect()
+}
+
 /// What lives on of commands that were at work under this lock and are dead. Those of a `run` are
 /// not meant: whatever works with the state below it has a receipt of its own.
 pub(super) fn left_by_the_dead(dir: &Path, id: &LockId) -> Vec<ProcessTree> {
-    let Some(here) = HostScope::here() else { return Vec::new() };
     let is_run = |receipt: &Receipt| receipt.is_hold || receipt.operation == "run";
-    inheriting(dir, std::slice::from_ref(id))
-        .map(|(_, receipt)| receipt)
-        .filter(|it| !is_run(it) && it.world.seen_from(&here) == Sight::Here)
-        .filter(|it| !it.runner.is_alive())
-        .filter_map(|it| it.child.filter(|child| !ProcessTree::are_gone(child)))
-        .collect()
+    let killed = killed(dir, id).into_iter().filter(|it| !is_run(it));
+    killed.filter_map(|it| it.child.filter(|child| !ProcessTree::are_gone(child))).collect()
 }
 
 /// The run above us that was asked to end, whose script goes on with its next command.

@@ -284,7 +284,11 @@ impl EventLoop {
                 && let Some(dir) = file.path().parent()
             {
                 let fence = if *news == LeaseEvent::Kill { Fence::Kill } else { Fence::Interrupt };
-                fence_below(dir, std::slice::from_ref(&kept.grant.id), fence);
+                let fenced = fence_below(dir, std::slice::from_ref(&kept.grant.id), fence);
+                if let Err(error) = fenced {
+                    let lock = kept.grant.target.url();
+                    self.reporter.say(messages::not_looked_for(&lock, &error));
+                }
             }
         }
         hear(&self.reporter, &mut self.news, (index, kept), said);

@@ -43,6 +43,17 @@ pub(super) fn took_over(target: &LockTarget, record: &Record) -> Notice {
     }
 }
 
+/// What works below a lock is out of reach of its fence.
+pub(super) fn not_looked_for(lock: &str, error: &std::io::Error) -> Notice {
+    Notice::Warning {
+        message: format!(
+            "what works below the lock `{lock}` and has lost its tfwrap cannot be looked for, and so \
+             not ended before somebody else may have the lock: {error}"
+        ),
+        hint: Some("end it by hand: `pgrep -a terraform` shows it".to_owned()),
+    }
+}
+
 /// Who has a lock, in words that follow "it is".
 pub(super) fn describe(holder: &Holder) -> String {
     match holder {

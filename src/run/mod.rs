@@ -18,6 +18,7 @@ pub(crate) mod planner;
 mod prepare;
 mod release;
 mod sibling_lock;
+pub(crate) mod standstill;
 pub(crate) mod store_requests;
 mod supervise;
 mod workspace;

@@ -5,6 +5,7 @@
 //! A turn is had by going through the [`Door`] of the lock. A `run` inside a run goes in without
 //! one: it would keep the commands below itself from theirs.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use super::acquire::Wait;
 use super::dependents;
 use super::door::{self, Door, Entered};
 use super::event_loop::EventLoop;
+use super::standstill::Standstill;
 use crate::clock::uptime;
 use crate::duration;
 use crate::error::Error;
@@ -41,7 +43,8 @@ pub(super) async fn take(
     wait: Wait,
 ) -> Result<Option<Door>, Error> {
     let path = door::path(under.dir, under.id);
-    let mut said = None;
+    let (mut said, mut stood_still) = (None, Standstill::default());
+    let mut named = HashMap::new();
     loop {
         let Some(door) = open(under, &path)? else { return Ok(None) };
         let failed = |error| refused(under, &format!("`{}`: {error}", path.display()));
@@ -63,11 +66,16 @@ pub(super) async fn take(
             Entered::Inside => {
                 let left = with_turn.then(|| dependents::left_by_the_dead(under.dir, under.id));
                 let Some(first) = left.into_iter().flatten().next() else { return Ok(Some(door)) };
-                let pid = first.leader.pid;
-                let what = format!("process {pid}, left behind by a command of this run,");
+                // Its processes may come and go, and are named once.
+                let named = named.entry(first.leader).or_insert_with(|| first.named());
+                let what = format!("{named}, left behind by a command of this run,");
                 pause(event_loop, under, &mut said, &what, wait).await?;
             }
             Entered::InUse => {
+                // The turn of one that was killed is its guardian's.
+                for dead in dependents::killed(under.dir, under.id) {
+                    stood_still.end(event_loop, &dead, true);
+                }
                 pause(event_loop, under, &mut said, "another command of this run", wait).await?;
             }
             Entered::Closing => {

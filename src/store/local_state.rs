@@ -59,8 +59,8 @@ impl HeldFile {
         match moved {
             None => (Self { fd, created: self.created }, state_path.to_owned()),
             Some(moved) => {
-                let created = self.created.filter(|made| made == state_path);
-                let created = created.map(|_| moved.state.clone());
+                // Directories that were made for it are known by a name that they no longer have.
+                let created = self.created.map(|_| moved.state.clone());
                 (Self { fd, created }, moved.state)
             }
         }

@@ -25,7 +25,8 @@ use crate::run::store_requests::pause;
 use crate::run::{EventLoop, dependents};
 use crate::state_dir;
 use crate::supervise::guardian::Head;
-use crate::supervise::{HostScope, ProcessId, ProcessTree, SETTLE, Sight, StopSignal};
+use crate::supervise::{HostScope, ProcessTree, SETTLE, Sight, StopSignal};
+use living::Unended;
 use unseen::{Verdict, Watched};
 
 /// How long a release may take through network faults, with some room.
@@ -63,10 +64,12 @@ enum Fate {
     Settled,
     /// It is none of our business, or its run goes on.
     Theirs,
-    /// Something of it is still held; why.
-    Left(String),
-    /// It cannot be seen, and may live; why, and what helps.
-    Unknown(String, String),
+    /// Something of it is still held, or may be; why, and what helps, where that is not to wait.
+    Left(String, Option<String>),
+}
+
+fn left(why: String) -> Fate {
+    Fate::Left(why, None)
 }
 
 /// What is dead, and how that is known.
@@ -105,10 +108,9 @@ pub(crate) async fn run(event_loop: &mut EventLoop, recovery: &Recovery<'_>) -> 
         match one(event_loop, recovery, file, &seen, until).await {
             Ok(Fate::Settled) => done += 1,
             Ok(Fate::Theirs) => theirs += 1,
-            Ok(Fate::Left(why)) => left.push(why),
-            Ok(Fate::Unknown(why, hint)) => {
+            Ok(Fate::Left(why, hint)) => {
                 left.push(why);
-                hints.push(hint);
+                hints.extend(hint);
             }
             Err(error @ Error::Interrupted { .. }) => return Err(error),
             // No reason to leave the others.
@@ -185,7 +187,7 @@ async fn one(
     }
     let is_of_this_job = recovery.is_of_this_job(&receipt);
     let Some(here) = HostScope::here() else {
-        return Ok(Fate::Left("without `/proc` nobody can tell what still runs".to_owned()));
+        return Ok(left("without `/proc` nobody can tell what still runs".to_owned()));
     };
     match receipt.world.seen_from(&here) {
         Sight::Here => {}
@@ -195,13 +197,13 @@ async fn one(
                     let dead = Dead::Unseen(locks);
                     return give_back(event_loop, recovery, file, (&receipt, dead), until).await;
                 }
-                Verdict::Unknown { why, hint } => return Ok(Fate::Unknown(why, hint)),
+                Verdict::Unknown { why, hint } => return Ok(Fate::Left(why, Some(hint))),
                 Verdict::Lives => {}
             }
             let what =
                 format!("{} still beats, where this machine cannot see it", run_of(&receipt));
             if is_of_this_job {
-                return Ok(Fate::Left(what));
+                return Ok(left(what));
             }
             leave(event_loop, recovery, &receipt, &what);
             return Ok(Fate::Theirs);
@@ -226,34 +228,32 @@ async fn one(
         }
         read => read.unwrap_or(receipt),
     };
-    let ends_by_itself =
-        receipt.runner.is_alive() || receipt.guardian.is_some_and(ProcessId::is_alive);
     let child = receipt.child.filter(|child| !ProcessTree::are_gone(child));
-    match (ends_by_itself, child) {
-        (true, _) if is_of_this_job => {
-            Ok(Fate::Left(format!("{} has not ended", run_of(&receipt))))
+    if let Some(Unended { what, hint }) = living::unended(&receipt) {
+        // Nobody else ends what a dead run left, and its guardian cannot.
+        if is_of_this_job || (hint.is_some() && !receipt.runner.is_alive()) {
+            return Ok(Fate::Left(what, hint));
         }
-        (true, _) => {
-            leave(event_loop, recovery, &receipt, &format!("{} still runs", run_of(&receipt)));
-            Ok(Fate::Theirs)
+        leave(event_loop, recovery, &receipt, &what);
+        return Ok(Fate::Theirs);
+    }
+    match child {
+        Some(child) if !recovery.may_end(&receipt) => {
+            let (run, who) = (run_of(&receipt), child.named());
+            let why = format!("{run} was killed, and what it started still runs: {who}");
+            let end = || {
+                let command = child.end_command();
+                format!("end it once with `{command}`, then call `tfwrap recover` again")
+            };
+            Ok(Fate::Left(why, (!is_of_this_job).then(end)))
         }
-        (false, Some(child)) if !is_of_this_job => Ok(Fate::Left(format!(
-            "{} was killed, but what it started still runs (process {}): end that first",
-            run_of(&receipt),
-            child.leader.pid
-        ))),
-        (false, Some(child)) if recovery.wait.is_zero() => Ok(Fate::Left(format!(
-            "{} was killed, and what it started still runs (process {})",
-            run_of(&receipt),
-            child.leader.pid
-        ))),
-        (false, None) if receipt.is_starting => Ok(Fate::Left(format!(
+        None if receipt.is_starting => Ok(left(format!(
             "{} was killed while it started a command, and nobody knows whether that runs: look \
              with `ps`, and when it does not, finish with: {}",
             run_of(&receipt),
             last_commands(&receipt, file)
         ))),
-        (false, _) => give_back(event_loop, recovery, file, (&receipt, Dead::Here), until).await,
+        _ => give_back(event_loop, recovery, file, (&receipt, Dead::Here), until).await,
     }
 }
 
@@ -308,7 +308,7 @@ async fn give_back(
 ) -> Result<Fate, Error> {
     let leave = take_leave(event_loop, file, until).await?;
     if matches!(leave, Leave::Theirs) {
-        return Ok(Fate::Left(format!("another process still ends {}", run_of(receipt))));
+        return Ok(left(format!("another process still ends {}", run_of(receipt))));
     }
     // Whoever had it before us may have changed it, or settled it.
     let receipt = &match file.read() {
@@ -334,13 +334,13 @@ async fn give_back(
     let own = receipt.own_ids();
     let dir = file.path().parent().unwrap_or(Path::new("/"));
     if let Some(who) = dependents::anybody(dir, &own) {
-        return Ok(Fate::Left(format!("{who} runs under a lock of {}", run_of(receipt))));
+        return Ok(left(format!("{who} runs under a lock of {}", run_of(receipt))));
     }
     let mut released = 0;
     if let Dead::Unseen(locks) = dead {
         released = match unseen::give_back(event_loop, locks).await? {
             Ok(released) => released,
-            Err(why) => return Ok(Fate::Left(why)),
+            Err(why) => return Ok(left(why)),
         };
     }
     let head = Head { child, interrupts: receipt.interrupts, ..Head::default() };
@@ -359,10 +359,10 @@ async fn give_back(
     match (adopted.child, child) {
         (Ended::LeftBy(signal), _) => return Err(interrupted(signal, receipt)),
         (Ended::Stuck, Some(child)) => {
-            return Ok(Fate::Left(format!(
-                "process {} of {} does not end, not even killed",
-                child.leader.pid,
-                run_of(receipt)
+            return Ok(left(format!(
+                "what {} started does not end, not even killed: {}",
+                run_of(receipt),
+                child.named()
             )));
         }
         _ => {}
@@ -378,7 +378,7 @@ async fn give_back(
         event_loop.say(Notice::Note { message });
         return Ok(Fate::Settled);
     }
-    Ok(Fate::Left(format!("a lock of {} could not be given back", run_of(receipt))))
+    Ok(left(format!("a lock of {} could not be given back", run_of(receipt))))
 }
 
 fn interrupted(signal: StopSignal, receipt: &Receipt) -> Error {
@@ -423,7 +423,6 @@ pub(super) async fn finish(
                 .to_owned(),
             hint: Some("`tfwrap status` shows the lock, `tfwrap unlock ID` removes it".to_owned()),
         }),
-        Fate::Left(message) => Err(Error::LeftBehind { message, hint: None }),
-        Fate::Unknown(message, hint) => Err(Error::LeftBehind { message, hint: Some(hint) }),
+        Fate::Left(message, hint) => Err(Error::LeftBehind { message, hint }),
     }
 }

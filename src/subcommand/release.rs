@@ -13,6 +13,7 @@ use crate::held::{self, Held};
 use crate::lock::{LockId, Uptime};
 use crate::receipt::{Receipt, ReceiptFile};
 use crate::report::{Notice, clean};
+use crate::run::standstill::{self, Standstill};
 use crate::run::{EventLoop, dependents, store_requests};
 use crate::state_dir;
 use crate::supervise::{HostScope, ProcessId, Sight, ancestors};
@@ -158,9 +159,9 @@ fn refuse_below(recovery: &Recovery<'_>, receipt: &Receipt) -> Result<(), Error>
     let Some(below) = below else { return Ok(()) };
     Err(Error::LeftBehind {
         message: format!(
-            "this `release` is called by process {}, a command of tfwrap ({}) that still works \
+            "this `release` is called by {}, of a command of tfwrap ({}) that still works \
              under the lock {}: each would wait for the other",
-            below.runner.pid,
+            dependents::living_of(&below),
             clean(&below.operation),
             locks(receipt)
         ),
@@ -276,12 +277,13 @@ async fn one(
     };
     let since = uptime();
     let mut word_after = FIRST_WORD;
-    let mut shown = 0;
+    let (mut shown, mut stood_still) = (0, Standstill::default());
     loop {
         shown = recover::show_log(event_loop, file, shown);
         if !is_here(receipt) || !lives(receipt) {
             break;
         }
+        stood_still.end(event_loop, receipt, true);
         let now = uptime();
         if now >= until {
             return Err(Error::LeftBehind {
@@ -311,7 +313,7 @@ async fn one(
                 ),
             });
             word_after *= 2;
-            // One that was stopped meanwhile could not hear.
+            // The word may have been removed meanwhile, or the guardian stopped.
             drop(ask_for_release(file, receipt));
         }
         store_requests::pause(event_loop, LOOK).await?;
@@ -328,11 +330,15 @@ async fn one(
 
 /// What keeps a keeper, in words.
 fn under(file: &ReceiptFile, receipt: &Receipt) -> String {
+    if let Some(process) = standstill::of(receipt) {
+        let command = standstill::go_on_command(process);
+        return format!("process {} stands still: `{command}` lets it go on", process.pid);
+    }
     let dir = file.path().parent().unwrap_or(Path::new("/"));
     match dependents::living(dir, &receipt.own_ids()).first() {
         Some(below) => format!(
-            "process {} ({}, since {}) still runs under it",
-            below.runner.pid,
+            "{} ({}, since {}) still runs under it",
+            dependents::living_of(below),
             clean(&below.operation),
             clean(&below.began)
         ),

@@ -33,7 +33,7 @@ pub(crate) use child::{lent_descriptor, outlive_the_limit_of_files, stdout_was_c
 pub use machine::{Action, ECHO, Event, GROUP_GRACE, Rest, SETTLE, StopCause, Supervisor, Watch};
 pub use process::{HostScope, ProcessId, Sight};
 pub(crate) use process::{Stat, ancestors};
-pub use process_tree::ProcessTree;
+pub use process_tree::{Member, ProcessTree};
 pub use signal::{Received, Signals};
 
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! The child as those see it who did not start it: the guardian, `recover`, `release`.
 
+use std::fmt;
+use std::fs;
 use std::io;
 
 use nix::sys::signal::{Signal, killpg};
@@ -11,6 +13,9 @@ use super::process::{ProcessId, Stat};
 use super::readers::Readers;
 use super::targets::{are_others_only, interrupt_for, targets};
 
+/// How many are named of those that live.
+const MOST_NAMED: usize = 8;
+
 /// A child and, where it has a group of its own, everything in that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessTree {
@@ -20,6 +25,21 @@ pub struct ProcessTree {
     pub session: i32,
     /// Whether it leads a group of its own; otherwise it alone counts. Those of today's runs do.
     pub own_group: bool,
+}
+
+/// One of a tree that lives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Its number and birth.
+    pub process: ProcessId,
+    /// What it is called, as `ps` shows it; what else could be in a name is `?`.
+    pub name: String,
+}
+
+impl fmt::Display for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "process {} (`{}`)", self.process.pid, self.name)
+    }
 }
 
 impl ProcessTree {
@@ -52,6 +72,67 @@ impl ProcessTree {
         // Where not all can be seen, zombies count, which errs on the side of waiting.
         members(self.leader.pid())
             .is_some_and(|members| !members.iter().any(|(_, stat)| self.is_one(stat)))
+    }
+
+    /// Who of it lives, the child itself first. Nobody where that cannot be seen.
+    #[must_use]
+    pub fn living(&self) -> Vec<Member> {
+        if self.are_gone() {
+            return Vec::new();
+        }
+        let group = members(self.leader.pid()).filter(|_| self.own_group).unwrap_or_default();
+        let group = group.into_iter().filter(|(_, stat)| self.is_one(stat));
+        let mut all: Vec<_> = group
+            .map(|(pid, stat)| ProcessId { pid: pid.as_raw(), born: Some(stat.born) })
+            .collect();
+        if !all.contains(&self.leader) && self.leader.is_alive() {
+            all.push(self.leader);
+        }
+        all.sort_by_key(|process| (*process != self.leader, process.pid));
+        all.into_iter().map(|process| Member { process, name: short_name(process.pid()) }).collect()
+    }
+
+    /// Who of it lives, in words; the dead child's number names nobody.
+    #[must_use]
+    pub fn named(&self) -> String {
+        let living = self.living();
+        if living.is_empty() {
+            return format!("a process of the group {} that cannot be seen", self.leader.pid);
+        }
+        let mut names: Vec<_> = living.iter().take(MOST_NAMED).map(Member::to_string).collect();
+        let more = living.len() - names.len();
+        names.extend((more > 0).then(|| format!("{more} more")));
+        names.join(", ")
+    }
+
+    /// Whom a signal to it reaches, in words.
+    #[must_use]
+    pub fn whom(&self) -> String {
+        if self.leader.is_alive() {
+            format!("the child, process {}", self.leader.pid)
+        } else {
+            format!("what is left of the child, {}", self.named())
+        }
+    }
+
+    /// The command by which a person ends it: one interrupt, as [`ProcessTree::interrupt`] sends it;
+    /// for what a child has left that is no Terraform, SIGTERM.
+    #[must_use]
+    pub fn end_command(&self) -> String {
+        let leader = self.leader.pid();
+        let pids = |all: Vec<ProcessId>| {
+            let all: Vec<_> = all.into_iter().map(|process| process.pid.to_string()).collect();
+            all.join(" ")
+        };
+        let targets = targets(leader, self.session, self.own_group);
+        let living: Vec<_> = self.living().into_iter().map(|member| member.process).collect();
+        if !targets.is_empty() {
+            format!("kill -INT {}", pids(targets))
+        } else if self.leader.is_alive() || living.is_empty() {
+            format!("kill -INT -- -{leader}")
+        } else {
+            format!("kill {}", pids(living))
+        }
     }
 
     /// Whether the child has ended, and what it has left is neither a Terraform nor a tfwrap.
@@ -122,4 +203,12 @@ impl ProcessTree {
     fn is_one(&self, stat: &Stat) -> bool {
         !stat.zombie && stat.session == self.session
     }
+}
+
+/// What the kernel calls a process (`comm` of `proc_pid_comm(5)`). Any program may choose that, so it
+/// is no text to be passed on as it is.
+fn short_name(pid: Pid) -> String {
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "._+-/".contains(c);
+    name.trim_end().chars().map(|c| if is_plain(c) { c } else { '?' }).collect()
 }

@@ -2,7 +2,7 @@
 //! goes.
 
 mod ended;
-mod limits;
+pub(crate) mod limits;
 mod shapes;
 
 use std::fs;

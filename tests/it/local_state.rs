@@ -305,6 +305,51 @@ async fn nothing_stays_in_a_directory_that_is_renamed_meanwhile() {
     }
 }
 
+/// Whoever takes over for a killed tfwrap goes by the new name, and removes no more than that one would:
+/// an empty state that came with the lock, alone or with directories for it, and no other.
+#[tokio::test]
+async fn whoever_follows_a_lock_removes_what_was_made_for_it_and_nothing_else() {
+    for (has_state, makes_dirs, is_renamed) in [
+        (false, false, false),
+        (false, true, false),
+        (true, false, false),
+        (false, false, true),
+        (false, true, true),
+        (true, false, true),
+    ] {
+        let top = tempfile::tempdir().unwrap();
+        let (before, after) = (top.path().join("before"), top.path().join("after"));
+        fs::create_dir(&before).unwrap();
+        let name = if makes_dirs { "made/for-it/terraform.tfstate" } else { "terraform.tfstate" };
+        let state = before.join(name);
+        if has_state {
+            fs::write(&state, "").unwrap();
+        }
+        let lock = LocalState::new(&state).unwrap();
+        let version = take(&lock, "ours").await;
+        let held = lock.lend().unwrap().unwrap();
+        drop(lock);
+        let dir = if is_renamed { &after } else { &before };
+        if is_renamed {
+            fs::rename(&before, &after).unwrap();
+        }
+        let (held, path) = held.follow(&state);
+        let case = format!("{has_state} {makes_dirs} {is_renamed}");
+        assert_eq!(path, dir.join(name), "{case}");
+        // By a name that they no longer have, directories are not looked for.
+        let made = match (has_state, is_renamed) {
+            (true, _) => None,
+            (false, true) => Some(path.clone()),
+            (false, false) => Some(if makes_dirs { dir.join("made") } else { path.clone() }),
+        };
+        assert_eq!(held.created, made, "{case}");
+        give_back(&LocalState::inherit(&path, held, record("ours")).unwrap(), &version).await;
+        assert_eq!(path.exists(), has_state, "{case}");
+        assert_eq!(dir.join("made").exists(), makes_dirs && is_renamed, "{case}");
+        assert!(!path.with_file_name(INFO_FILE).exists(), "{case}");
+    }
+}
+
 #[tokio::test]
 async fn a_path_that_cannot_be_is_named() {
     let dir = local_backend_dir();

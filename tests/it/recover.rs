@@ -1,5 +1,7 @@
 //! `recover`: what dead runs left is given back, and nothing else.
 
+mod rest;
+mod stopped;
 mod together;
 
 use std::fs;
@@ -92,7 +94,9 @@ async fn a_terraform_that_still_runs_keeps_the_lock_unless_it_may_be_ended() {
     ];
     for (words, env) in others {
         let done = recover(&left.scene, words, env).expect_code(74);
-        assert!(done.stderr.contains(&child.to_string()), "{}", done.stderr);
+        assert!(done.stderr.contains(&format!("process {child} (`")), "{}", done.stderr);
+        let help = format!("`kill -INT -- -{child}`");
+        assert_eq!(done.stderr.contains(&help), env != job, "{}", done.stderr);
     }
     assert!(lock.is_held().await && !is_gone(child));
     assert!(left.scene.log().is_empty(), "{:?}", left.scene.log());

@@ -64,11 +64,11 @@ pub(super) async fn end(
         for action in ending.step(uptime(), event) {
             match action {
                 Action::Note(interrupts) => note(event_loop, case, child, interrupts),
-                Action::Interrupt => all_told |= interrupt(event_loop, &child, "the child"),
+                Action::Interrupt => all_told |= interrupt(event_loop, &child),
                 // They had it with the child.
                 Action::InterruptRest if all_told => {}
                 Action::InterruptRest => {
-                    interrupt(event_loop, &child, "what is left of the child");
+                    interrupt(event_loop, &child);
                 }
                 Action::Kill(why) => kill(event_loop, &child, why),
                 Action::Release => return Ended::Gone,
@@ -104,36 +104,32 @@ fn note(event_loop: &EventLoop, case: &Case, child: ProcessTree, interrupts: Int
 }
 
 /// Whether it went to all of its group.
-fn interrupt(event_loop: &EventLoop, child: &ProcessTree, whom: &str) -> bool {
+fn interrupt(event_loop: &EventLoop, child: &ProcessTree) -> bool {
+    let whom = child.whom();
     let told = child.interrupt();
     let all = told.as_ref().is_ok_and(|all| *all);
     complain(event_loop, told.map(|_| ()));
     // One that was stopped could not end.
     complain(event_loop, child.signal(Signal::SIGCONT));
-    let pid = child.leader.pid;
-    event_loop.say(Notice::Note { message: format!("interrupted {whom}, process {pid}") });
+    event_loop.say(Notice::Note { message: format!("interrupted {whom}") });
     all
 }
 
 fn kill(event_loop: &EventLoop, child: &ProcessTree, why: Why) {
     // Of a Terraform that has ended by itself nothing was cut off.
     let only_rest = why == Why::Left || child.are_others_only();
+    let whom = child.whom();
     complain(event_loop, child.signal(Signal::SIGKILL));
-    let pid = child.leader.pid;
     let why = match why {
         Why::Late => "its time to end is over",
         Why::LeaseEnds => "the lease of its lock is about to end",
         Why::Left => "it did not end when it was interrupted",
     };
+    let message = format!("killed {whom}: {why}");
     event_loop.say(if only_rest {
-        let message =
-            format!("killed what the child, process {pid}, had left when it ended: {why}");
         Notice::Note { message }
     } else {
-        Notice::Warning {
-            message: format!("killed the child, process {pid}: {why}"),
-            hint: Some("check the state with `terraform plan`".to_owned()),
-        }
+        Notice::Warning { message, hint: Some("check the state with `terraform plan`".to_owned()) }
     });
 }
 

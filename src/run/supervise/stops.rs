@@ -2,6 +2,7 @@
 
 use super::super::dependents;
 use super::super::event_loop::EventLoop;
+use super::super::standstill;
 use crate::clock::uptime;
 use crate::report::Notice;
 use crate::supervise::guardian::Interrupts;
@@ -15,7 +16,7 @@ pub(super) fn carry_out(event_loop: &EventLoop, child: &mut Child, action: Actio
             let message = dependents::still_runs(&format!("process {}", process.pid));
             event_loop.say(Notice::Note { message });
             if process.stands_still() {
-                event_loop.say(dependents::was_stopped(process));
+                event_loop.say(standstill::was_stopped(process));
             }
         }
     }

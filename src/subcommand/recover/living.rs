@@ -16,6 +16,7 @@ use crate::lock::lease::Lease;
 use crate::receipt::{Entry, Receipt, ReceiptFile};
 use crate::report::Notice;
 use crate::run::orphan::complete;
+use crate::run::standstill::{self, Standstill};
 use crate::run::{EventLoop, store_requests};
 use crate::supervise::guardian::Interrupts;
 use crate::supervise::{HostScope, ProcessId, Sight};
@@ -32,6 +33,34 @@ pub(super) fn whole(span: Duration) -> Duration {
     Duration::from_millis(u64::try_from(span.as_millis()).unwrap_or(u64::MAX).div_ceil(1000) * 1000)
 }
 
+/// A run that its tfwrap, or its guardian, has yet to end.
+pub(super) struct Unended {
+    /// In what way.
+    pub(super) what: String,
+    /// What helps, where that one can do nothing.
+    pub(super) hint: Option<String>,
+}
+
+pub(super) fn unended(receipt: &Receipt) -> Option<Unended> {
+    let (run, stopped) = (run_of(receipt), standstill::of(receipt));
+    let guardian = receipt.guardian.filter(|guardian| guardian.is_alive());
+    let what = match (receipt.runner.is_alive(), guardian) {
+        (true, _) if stopped.is_some() => format!("{run} stands still, stopped by a signal"),
+        (true, _) => format!("{run} still runs"),
+        (false, Some(guardian)) if stopped.is_some() => format!(
+            "{run} was killed, and its guardian (process {}), which would end it, stands still, \
+             stopped by a signal",
+            guardian.pid
+        ),
+        (false, Some(guardian)) => {
+            format!("{run} was killed, and its guardian (process {}) ends it", guardian.pid)
+        }
+        (false, None) => return None,
+    };
+    let hint = stopped.map(|it| format!("`{}` lets it go on", standstill::go_on_command(it)));
+    Some(Unended { what, hint })
+}
+
 /// Waits for a run of this job to end: the step is over, so nobody else does. One that nobody has
 /// told to end is told; a child that does not is killed while there is time to give the lock back.
 pub(super) async fn wait_for(
@@ -43,6 +72,7 @@ pub(super) async fn wait_for(
     let last_part = LAST_PART.min(until.since(uptime()) / 3);
     let mut told = false;
     let mut killed = false;
+    let mut stood_still = Standstill::default();
     let mut child = receipt.child;
     loop {
         let runs = receipt.runner.is_alive();
@@ -62,6 +92,7 @@ pub(super) async fn wait_for(
                 ask_to_end(event_loop, file, receipt);
             }
         }
+        stood_still.end(event_loop, receipt, true);
         let now = uptime();
         if now >= until {
             return Ok(());
@@ -73,10 +104,7 @@ pub(super) async fn wait_for(
         if let (true, false, Some(child)) = (is_late, killed, child) {
             killed = true;
             event_loop.say(Notice::Warning {
-                message: format!(
-                    "killed the child, process {}: the wait is over",
-                    child.leader.pid
-                ),
+                message: format!("killed {}: the wait is over", child.whom()),
                 hint: Some("check the state with `terraform plan`".to_owned()),
             });
             drop(child.signal(Signal::SIGKILL));

@@ -15,16 +15,17 @@ use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, poll};
-use nix::sys::signal::Signal;
-use nix::unistd::getpid;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, getpid};
 
-use super::below::kill_below;
+use super::below::{LastFence, leave_line};
 use super::message::{Head, Interrupts, LentFile};
 use super::{NAME, TAKE_OVER};
 use crate::lock::Uptime;
 use crate::receipt::ReceiptFile;
 use crate::supervise::detached::THIS_PROGRAM;
 use crate::supervise::ending::{Action, Ending, EndingStart, Event, Why};
+use crate::supervise::process::Stat;
 use crate::supervise::process_tree::ProcessTree;
 
 /// How often the child and the worker are looked at, in milliseconds.
@@ -47,6 +48,7 @@ pub(super) struct Orphaned {
     rest: Vec<u8>,
     /// Open for as long as this process lives.
     lent: Vec<(LentFile, OwnedFd)>,
+    last_fence: LastFence,
     since: Uptime,
     /// How the child is ended from here, while there is no worker.
     ending: Option<Ending>,
@@ -56,12 +58,12 @@ pub(super) struct Orphaned {
 
 impl Orphaned {
     pub(super) fn new(
-        head: Head,
-        rest: Vec<u8>,
+        (head, rest): (Head, Vec<u8>),
         lent: Vec<(LentFile, OwnedFd)>,
+        last_fence: LastFence,
         since: Uptime,
     ) -> Self {
-        Self { head, rest, lent, since, ending: None, all_told: false }
+        Self { head, rest, lent, last_fence, since, ending: None, all_told: false }
     }
 
     /// Returns when all is done.
@@ -75,7 +77,7 @@ impl Orphaned {
             let now = clock();
             if let Some(running) = &mut worker {
                 match running.try_wait() {
-                    Ok(None) => {}
+                    Ok(None) => go_on(running),
                     Ok(Some(status)) if status.success() => return Ok(()),
                     Ok(Some(_)) | Err(_) => {
                         worker = None;
@@ -121,7 +123,7 @@ impl Orphaned {
     /// Ends the child in the place of a worker, as that would. What the last one did counts.
     fn act(&mut self, now: Uptime) {
         if self.head.kill_at.is_some_and(|at| now.0.as_millis() >= u128::from(at)) {
-            kill_below(self.head.receipt.as_deref());
+            self.last_fence.kill_below(self.head.receipt.as_deref());
         }
         let Some(child) = self.head.child.filter(|child| !child.are_gone()) else { return };
         let mut ending = self.ending.take().unwrap_or_else(|| Ending::begin(self.known(now), now));
@@ -172,41 +174,35 @@ impl Orphaned {
 
     /// Without a descriptor to look for Terraform with, its group is told.
     fn interrupt(&mut self, child: ProcessTree) {
+        let whom = child.whom();
         let told = child.interrupt();
         self.all_told |= told.as_ref().is_ok_and(|all| *all);
         // One that was stopped could not end. What it has been sent already stays.
         let _refused_alike = child.signal(Signal::SIGCONT);
-        let pid = child.leader.pid;
         self.note(&match told {
-            Ok(_) => format!("interrupted the child, process {pid}"),
-            Err(error) => format!("the child, process {pid}, could not be interrupted: {error}"),
+            Ok(_) => format!("interrupted {whom}"),
+            Err(error) => format!("could not interrupt {whom}: {error}"),
         });
     }
 
     fn kill(&mut self, child: ProcessTree, why: Why) {
-        let only_rest = why == Why::Left || child.are_others_only();
-        let whom = if only_rest { "what is left of the child" } else { "the child" };
+        let whom = child.whom();
         let killed = child.signal(Signal::SIGKILL);
         self.head.killed = true;
-        let pid = child.leader.pid;
         let why = match why {
             Why::LeaseEnds => "the lease of its lock is about to end",
             Why::Late => "its time is over",
             Why::Left => "it did not end when it was interrupted",
         };
         self.note(&match killed {
-            Ok(()) => format!("killed {whom}, process {pid}: {why}"),
-            Err(error) => format!("{whom}, process {pid}, could not be killed: {error}"),
+            Ok(()) => format!("killed {whom}: {why}"),
+            Err(error) => format!("could not kill {whom}: {error}"),
         });
     }
 
-    /// Leaves a line for whoever comes for the receipt. Where that cannot be, nobody is told.
+    /// Leaves a line. Where that cannot be, nobody is told.
     fn note(&self, what: &str) {
-        if let Some(file) = self.receipt()
-            && let Ok(mut log) = file.open_log()
-        {
-            let _untold = writeln!(log, "tfwrap: {what}");
-        }
+        let _untold = self.receipt().map(|file| leave_line(&file, what));
     }
 
     /// Starts the program that keeps the locks until the child is gone and releases them then.
@@ -237,6 +233,15 @@ impl Orphaned {
             return Err(error);
         }
         Ok(worker)
+    }
+}
+
+/// Continues a worker that was stopped: nobody else would.
+fn go_on(worker: &Child) {
+    let pid = Pid::from_raw(worker.id().cast_signed());
+    if Stat::of(pid).is_some_and(|stat| stat.stopped) {
+        // Not waited for yet, so its number is its own.
+        let _gone = kill(pid, Signal::SIGCONT);
     }
 }
 

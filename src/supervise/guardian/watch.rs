@@ -13,7 +13,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recvmsg, send};
 
-use super::below::kill_below;
+use super::below::LastFence;
 use super::message::{CHILD, DONE, FENCED, FILE, Head, Interrupts, LONGEST, LentFile, STATE};
 use super::orphaned::Orphaned;
 use crate::lock::Uptime;
@@ -47,6 +47,7 @@ pub fn watch(clock: impl Fn() -> Uptime) -> io::Result<()> {
         head: Head::default(),
         rest: Vec::new(),
         lent: Vec::new(),
+        last_fence: LastFence::new(),
         was_signalled: false,
         buffer: vec![0; LONGEST],
     };
@@ -80,6 +81,7 @@ struct Watcher {
     /// What whoever takes over must know besides.
     rest: Vec<u8>,
     lent: Vec<(LentFile, OwnedFd)>,
+    last_fence: LastFence,
     /// Whether somebody signalled us, and so probably every process there is.
     was_signalled: bool,
     /// For what tfwrap says: had now, when there is memory.
@@ -168,7 +170,7 @@ impl Watcher {
             self.say(&[FENCED]);
         }
         // Again while it is due: somebody may have come in since, and have died.
-        kill_below(self.head.receipt.as_deref());
+        self.last_fence.kill_below(self.head.receipt.as_deref());
     }
 
     /// From here on the run is this process' own.
@@ -176,7 +178,7 @@ impl Watcher {
         if self.was_signalled && self.head.interrupts == Interrupts::None {
             self.head.interrupts = Interrupts::Maybe;
         }
-        Orphaned::new(self.head, self.rest, self.lent, now)
+        Orphaned::new((self.head, self.rest), self.lent, self.last_fence, now)
     }
 }
 

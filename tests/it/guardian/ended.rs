@@ -150,7 +150,8 @@ async fn what_outlives_an_interrupted_child_is_ended_soon_and_is_no_killed_child
         assert!(is_gone(rest), "by recover: {by_recover}");
         let log = running.scene.log();
         assert!(log.len() == 1 && log[0].starts_with("SIGINT 1 "), "{by_recover}: {log:?}");
-        let is_told = told.contains("had left when it ended") && !told.contains("check the state");
+        let killed = format!("killed what is left of the child, process {rest} (`");
+        let is_told = told.contains(&killed) && !told.contains("check the state");
         assert!(is_told, "by recover {by_recover}: {told}");
     }
 }

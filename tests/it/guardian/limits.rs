@@ -1,7 +1,7 @@
 //! A guardian that can have nothing any more, just when it is needed: what others' exclusion rests
 //! on needs nothing, and the rest is done when it can be.
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rustix::process::{Resource, Rlimit, prlimit};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::servers::{local_backend_dir, terraform};
 use crate::wrapped::{LOGS_ALL, is_gone, wait_until};
 
 /// Sets a limit of a process and returns the one before.
-fn limit(pid: Pid, resource: Resource, current: Option<u64>) -> Rlimit {
+pub(crate) fn limit(pid: Pid, resource: Resource, current: Option<u64>) -> Rlimit {
     let pid = rustix::process::Pid::from_raw(pid.as_raw());
     let hard = rustix::process::getrlimit(resource).maximum;
     prlimit(pid, resource, Rlimit { current, maximum: hard }).expect("it is ours")
@@ -54,6 +54,20 @@ async fn a_worker_that_is_killed_is_followed_by_another() {
     kill_dead(first);
     wait_until("another", || crate::wrapped::only_child(guardian).filter(|next| *next != first));
     assert!(!is_gone(child) && lock.is_held().await);
+    lock.freed_after(child).await;
+    gone("the guardian", guardian);
+    assert_eq!(running.scene.log().len(), 1, "{:?}", running.scene.log());
+}
+
+/// One that is stopped is continued: the guardian itself does nothing while there is one.
+#[tokio::test]
+async fn a_worker_that_is_stopped_goes_on() {
+    let lock = Lock::new("limit-stopped").await;
+    let script = "log @/log; on SIGINT exit 0 after 1000; ready @/ready; wait";
+    let (mut running, guardian, child) = started(lock.scene(script));
+    kill_tfwrap(&mut running);
+    let worker = wait_until("a worker", || crate::wrapped::only_child(guardian));
+    kill(worker, Signal::SIGSTOP).expect("it is there");
     lock.freed_after(child).await;
     gone("the guardian", guardian);
     assert_eq!(running.scene.log().len(), 1, "{:?}", running.scene.log());

@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use rustix::process::Resource;
 use tfwrap::lock::lease::LeaseTerm;
 
 use super::{Holding, in_scene};
 use crate::aftermath::{Lock, Receipt, STATE_DIR, TTL, kill_dead};
+use crate::guardian::limits::limit;
 use crate::harness::{Running, pause};
 use crate::proxy::{Fault, Proxy, Rule};
 use crate::servers::dynamodb;
@@ -132,23 +134,59 @@ fn a_killed_commands_terraform_is_gone_before_anybody_takes_the_lock_above_it_ov
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Holder {
     Lives,
+    /// And the command below was stopped with its guardian, and not killed.
+    LivesAboveStopped,
     /// Only its guardian does anything.
     StandsStill,
+    /// The same, where that one can have no more descriptors.
+    StandsStillAtItsLimit,
+    /// Its guardian is alone, and cannot start what would keep the lock.
+    KilledAtItsLimit,
     /// With its guardian: the negative control.
     Dead,
 }
 
-/// Its tfwrap and its guardian are dead, and the store cannot be reached: the holder or its guardian
-/// ends what they left before anybody takes the lock over.
+/// It may open nothing more than it has open.
+fn at_its_limit(pid: Pid) {
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("its descriptors");
+    let numbers = open.filter_map(|fd| fd.ok()?.file_name().to_str()?.parse::<u64>().ok());
+    limit(pid, Resource::Nofile, Some(numbers.max().expect("one") + 1));
+}
+
+/// Its tfwrap and its guardian are dead or stopped, and the store cannot be reached: the holder or its
+/// guardian ends what they left before anybody takes the lock over.
 #[test]
 fn a_holder_ends_what_nobody_else_would_before_its_lock_is_taken_over() {
-    side_by_side(&[Holder::Lives, Holder::StandsStill, Holder::Dead], |holder| {
+    let all = [
+        Holder::Lives,
+        Holder::LivesAboveStopped,
+        Holder::StandsStill,
+        Holder::StandsStillAtItsLimit,
+        Holder::KilledAtItsLimit,
+        Holder::Dead,
+    ];
+    side_by_side(&all, |holder| {
         let At { lock, proxy, scene, hold, apply, child, id, mut next } =
             at_work(&format!("fence-{holder:?}"));
-        kill_with_its_guardian(apply.pid(), guardian_of_command(&scene));
+        let guardian = guardian_of_command(&scene);
+        if holder == Holder::LivesAboveStopped {
+            for pid in [apply.pid(), guardian] {
+                kill(pid, Signal::SIGSTOP).expect("it is there");
+            }
+        } else {
+            kill_with_its_guardian(apply.pid(), guardian);
+        }
         match holder {
-            Holder::Lives => {}
+            Holder::Lives | Holder::LivesAboveStopped => {}
             Holder::StandsStill => kill(hold.keeper, Signal::SIGSTOP).expect("it is there"),
+            Holder::StandsStillAtItsLimit => {
+                at_its_limit(hold.guardian);
+                kill(hold.keeper, Signal::SIGSTOP).expect("it is there");
+            }
+            Holder::KilledAtItsLimit => {
+                at_its_limit(hold.guardian);
+                kill_dead(hold.keeper);
+            }
             Holder::Dead => kill_with_its_guardian(hold.keeper, hold.guardian),
         }
         proxy.plan([Rule::all(Fault::Hold)]);
@@ -161,10 +199,13 @@ fn a_holder_ends_what_nobody_else_would_before_its_lock_is_taken_over() {
             kill(child, Signal::SIGKILL).expect("it is there");
         }
         assert_eq!(next.bare_code(), Some(0), "{}", next.stderr());
+        if holder == Holder::LivesAboveStopped {
+            kill_with_its_guardian(apply.pid(), guardian);
+        }
         drop(apply.finish());
-        let interrupts = usize::from(holder == Holder::Lives);
-        assert_eq!(scene.count("SIGINT"), interrupts, "{holder:?}: {:?}", scene.log());
-        if holder == Holder::StandsStill {
+        let interrupts = matches!(holder, Holder::Lives | Holder::LivesAboveStopped);
+        assert_eq!(scene.count("SIGINT"), usize::from(interrupts), "{holder:?}: {:?}", scene.log());
+        if matches!(holder, Holder::StandsStill | Holder::StandsStillAtItsLimit) {
             kill(hold.keeper, Signal::SIGCONT).expect("it is there");
         }
     });

@@ -4,11 +4,12 @@
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use super::{Holding, holds, in_scene, release};
 use crate::aftermath::{EndsHolds, Lock, Receipt, STATE_DIR, kill_dead, ours};
 use crate::harness::{Running, pause, run};
-use crate::wrapped::{LOGS_ALL, Scene, is_gone, only_child, uptime, wait_until, wrapper};
+use crate::wrapped::{LOGS_ALL, Scene, is_gone, only_child, state, uptime, wait_until, wrapper};
 
 #[tokio::test]
 async fn a_killed_keepers_lock_is_given_back() {
@@ -28,6 +29,55 @@ async fn a_killed_keepers_lock_is_given_back() {
     assert!(lock.is_held().await);
     run(&mut ours(&scene, &["recover"])).expect_code(0);
     assert!(!lock.is_held().await);
+}
+
+/// A guardian that was stopped ends nothing, and nobody who waits for that would ever get on: not
+/// the next command, nor the release.
+#[tokio::test]
+async fn who_waits_for_what_a_stopped_guardian_is_to_end_continues_it() {
+    let stop = |pid: Pid| {
+        kill(pid, Signal::SIGSTOP).expect("it is there");
+        wait_until("its stop", || (state(pid) == Some('T')).then_some(()));
+    };
+    let script = "log @/log; on SIGINT exit 0 after 300; ready @/ready; wait";
+    for waiter in ["turn", "release", "keeper"] {
+        let lock = Lock::new(&format!("stopped-{waiter}")).await;
+        let scene = lock.scene(script);
+        let hold = Holding::begin(&scene, &[]);
+        let releasing = || Running::start(&mut release(&scene, &hold.env, &[]));
+        if waiter == "keeper" {
+            stop(hold.guardian);
+            kill_dead(hold.keeper);
+            let released = releasing();
+            released.says(&format!("kill -CONT {}", hold.guardian));
+            released.finish().expect_code(0);
+            assert!(!lock.is_held().await);
+            continue;
+        }
+        let first = hold.apply(&scene);
+        let child = scene.pid_in("ready");
+        let guardian = wait_until("its guardian", || {
+            let all = Receipt::all(&scene.path(STATE_DIR)).into_iter();
+            all.filter(|it| !it.is_hold() && !it.text["child"].is_null())
+                .find_map(|it| it.guardian())
+        });
+        stop(guardian);
+        kill_dead(first.pid());
+        let next = if waiter == "turn" { hold.apply(&scene) } else { releasing() };
+        if waiter == "turn" {
+            next.says(&format!("kill -CONT {guardian}"));
+            scene.pid_in("ready");
+            next.signal(Signal::SIGTERM);
+        }
+        let done = next.finish().expect_code(0);
+        assert!(done.stderr.contains(&format!("kill -CONT {guardian}")), "{}", done.stderr);
+        assert!(is_gone(child), "{waiter}");
+        drop(first.finish());
+        releasing().finish().expect_code(0);
+        assert!(!lock.is_held().await, "{waiter}");
+        let interrupts = if waiter == "turn" { 2 } else { 1 };
+        assert_eq!(scene.count("SIGINT"), interrupts, "{waiter}: {:?}", scene.log());
+    }
 }
 
 /// The kernel's lock, by the descriptor that the keeper has lent.
