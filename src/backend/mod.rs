@@ -39,12 +39,6 @@ use crate::env::Env;
 pub use crate::terraform::Dialect;
 use crate::terraform::StateFlag;
 
-/// The file in which Terraform looks which workspace is selected, in this directory.
-#[must_use]
-pub fn selection_file(dir: &Path, env: &Env) -> PathBuf {
-    data_dir::environment(&data_dir::path(dir, env))
-}
-
 /// Where Terraform keeps the state of one directory and workspace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Backend {

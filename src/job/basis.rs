@@ -105,19 +105,6 @@ impl Basis {
         backend
     }
 
-    /// The same, of what Terraform has still to read once it knows its backend and its workspace. Only
-    /// a rename puts these out of its reach: what else changes there is a change.
-    #[must_use]
-    pub fn unread_change_to(&self, later: &Self) -> Option<String> {
-        if self.dir.path == later.dir.path {
-            return self.read_change_to(later);
-        }
-        let (workspace, backend) = (self.workspace.clone(), self.backend.clone());
-        // The backend's paths are named after the directory.
-        let dir = Spot { name: self.dir.name.clone(), ..later.dir.clone() };
-        self.read_change_to(&Self { dir, workspace, backend, ..later.clone() })
-    }
-
     /// The same, of what Terraform itself reads once it runs. It works on in its directory whatever
     /// that is called by now, so a rename of it, or of one above it, is no change.
     #[must_use]

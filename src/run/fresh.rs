@@ -3,11 +3,7 @@
 //!
 //! Its rules: `docs/protocol.md#what-may-change-while-we-wait`.
 
-mod selection;
-
 use std::time::Duration;
-
-use selection::Selection;
 
 use super::event_loop::EventLoop;
 use super::store_requests::{self, LockRegister};
@@ -103,29 +99,21 @@ pub(super) async fn is_ours(
 pub(super) struct ChangeWatch<'a> {
     planner: &'a Planner,
     basis: &'a Basis,
-    selection: Selection,
     started: Uptime,
     looks: &'static [Duration],
 }
 
 impl<'a> ChangeWatch<'a> {
-    /// From the child's start on ([`ChangeWatch::starts`]). None where Terraform locks for itself, or
-    /// the child is not Terraform: what `init` changes below a `run` is its business.
+    /// From the child's start on. None where Terraform locks for itself, or the child is not
+    /// Terraform: what `init` changes below a `run` is its business.
     pub(super) fn over(job: &'a LockedJob, context: &'a Context) -> Option<Self> {
         let is_direct = !job.kind.is_around_commands() && job.native.is_none();
         is_direct.then(|| Self {
             planner: &context.planner,
             basis: &job.basis,
-            selection: Selection::at(&context.planner.selection_file(job)),
             started: uptime(),
             looks: &LOOKS,
         })
-    }
-
-    /// The child is about to start.
-    pub(super) fn starts(&mut self) {
-        self.selection.forget();
-        self.started = uptime();
     }
 
     /// When to look next.
@@ -142,19 +130,9 @@ impl<'a> ChangeWatch<'a> {
     pub(super) fn look(&mut self, ended: bool) -> Option<String> {
         let (_, later) = self.looks.split_first()?;
         self.looks = if ended { &[] } else { later };
-        // We read it, too.
-        self.selection.hear();
-        let now = self.planner.again();
-        self.selection.forget();
         // Where nothing can be resolved any more, Terraform refuses by itself.
-        let now = now.ok()?;
-        // By the name that it was started with Terraform would find nothing any more.
-        let is_out_of_reach = || !self.planner.selection_file(&now).exists();
-        let change = if self.selection.was_read() && is_out_of_reach() {
-            self.basis.unread_change_to(&now.basis)
-        } else {
-            self.basis.read_change_to(&now.basis)
-        }?;
+        let now = self.planner.again().ok()?;
+        let change = self.basis.read_change_to(&now.basis)?;
         self.looks = &[];
         Some(change)
     }

@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use crate::backend;
 use crate::cli::CliCommand;
 use crate::env::Env;
 use crate::error::Error;
@@ -30,11 +29,6 @@ impl Planner {
             called_as: self.called_as.clone(),
         };
         job::plan(&self.words, &self.settings, &place)
-    }
-
-    /// Where the selected workspace of this plan is named.
-    pub(crate) fn selection_file(&self, job: &LockedJob) -> PathBuf {
-        backend::selection_file(&job.dir, &self.env)
     }
 
     /// The plan of a run under locks as it would be made now.

@@ -62,15 +62,12 @@ pub(super) async fn run(
     event_loop: &mut EventLoop,
     child: &ChildCommand,
     context: &Context,
-    mut watch: Option<ChangeWatch<'_>>,
+    watch: Option<ChangeWatch<'_>>,
     slot: &mut Option<Child>,
 ) -> Result<ChildEnd, Error> {
     confirm(event_loop).await?;
     fail_point::panic_at("before-spawn");
     let command = child_process::command(child, &context.env);
-    if let Some(watch) = &mut watch {
-        watch.starts();
-    }
     let child = slot.insert(spawn(event_loop, command, context)?);
     drive(event_loop, child, context, watch).await
 }

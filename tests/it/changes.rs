@@ -1,19 +1,19 @@
 //! What Terraform would use changes while its lock is waited for: the lock that is held is the one
 //! that is used.
 
-mod renamed;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use tempfile::TempDir;
 use tfwrap::store::{Expect, LocalState, Record, RecordVersion, Registers as _, WriteReply};
 
 use crate::aftermath::{Receipt, STATE_DIR};
 use crate::harness::{Finished, Gate, Running, applying, eventually, run, s3_dir, tfwrap};
 use crate::servers::{BUCKET, dynamodb, local_backend_dir, s3, terraform};
-use crate::wrapped::Scene;
+use crate::wrapped::{Scene, uptime};
 
 fn stock(dir: &Path, args: &[&str]) -> Finished {
     run(terraform(dir).args(args))
@@ -362,6 +362,63 @@ fn a_change_right_after_the_start_is_76() {
     }
 }
 
+/// Terraform works on in it; only what changes there is a change.
+#[tokio::test]
+async fn a_directory_renamed_while_terraform_works_disturbs_nothing() {
+    let rename = |dir: &Path, above: bool| {
+        let from = if above { dir.parent().unwrap() } else { dir };
+        let mut to = from.to_owned();
+        to.set_file_name("renamed");
+        fs::rename(from, &to).unwrap();
+        if above { to.join(dir.file_name().unwrap()) } else { to }
+    };
+    for (above, in_table, selects) in
+        [(false, false, false), (true, false, false), (false, true, false), (false, false, true)]
+    {
+        let top = tempfile::tempdir().unwrap();
+        let s3 = if in_table { Some(s3_dir("changes/renamed").await) } else { None };
+        let local = local_backend_dir();
+        let source = s3.as_ref().map_or(local.path(), |dir| dir.path());
+        let dir = top.path().join("above/proj");
+        fs::create_dir_all(dir.parent().unwrap()).unwrap();
+        run(Command::new("cp").arg("-a").arg(source).arg(&dir)).expect_code(0);
+        let script = format!(
+            "touch {0}/ready; until test -e {0}/go; do sleep 0.05; done",
+            top.path().display()
+        );
+        let mut command = tfwrap(&dir);
+        command.env("TFWRAP_STATE_DIR", top.path().join("own"));
+        let began = uptime();
+        let ours = Running::start(&mut applying(command, &script));
+        eventually("Terraform works", || top.path().join("ready").exists());
+        let dir = rename(&dir, above);
+        if selects {
+            select(&dir, "other");
+        }
+        let took = uptime().since(began);
+        // Where not all looks are over by then, the last one is at the end.
+        fs::write(top.path().join("go"), "").unwrap();
+        let done = ours.finish();
+        if selects && took > Duration::from_secs(4) {
+            eprintln!("skipped: on this machine Terraform has read its workspace long ago");
+            continue;
+        }
+        let expected = if selects { 76 } else { 0 };
+        assert_eq!(done.status.code(), Some(expected), "{above} {in_table}: {}", done.stderr);
+        assert_eq!(
+            done.stderr.contains("while Terraform was starting"),
+            selects,
+            "{}",
+            done.stderr
+        );
+        if !in_table {
+            assert!(dir.join("terraform.tfstate").exists());
+            let left = ".terraform.tfstate.lock.info";
+            assert!(!dir.join(left).exists() && !dir.join(".terraform.tfstate.tfwrap").exists());
+        }
+    }
+}
+
 #[test]
 fn what_the_command_itself_changes_is_no_change() {
     let dir = local_backend_dir();
@@ -374,4 +431,29 @@ fn what_the_command_itself_changes_is_no_change() {
     eventually("it is applied", || {
         dir.path().join("terraform.tfstate.d/c/terraform.tfstate").exists()
     });
+}
+
+/// A renamed directory does not confuse who takes over for a killed tfwrap.
+#[test]
+fn what_a_killed_run_left_in_a_renamed_directory_is_cleared() {
+    let (top, made) = (TempDir::new().expect("a directory"), local_backend_dir());
+    let [before, dir, states] = ["before", "after", "states"].map(|name| top.path().join(name));
+    fs::rename(made.path(), &before).expect("one file system");
+    let gate = Gate::new(top.path(), "ours");
+    let mut ours = applying(tfwrap(&before), &gate.command());
+    let ours = Running::start(ours.env("TFWRAP_STATE_DIR", &states));
+    gate.reached();
+    fs::rename(&before, &dir).expect("one file system");
+    ours.signal(Signal::SIGKILL);
+    assert!(is_locked(&dir, "default"));
+    gate.open();
+    drop(ours.finish());
+    let said = || {
+        let files = fs::read_dir(&states).expect("a directory").flatten();
+        files.filter_map(|file| fs::read_to_string(file.path()).ok()).collect::<String>()
+    };
+    eventually("the lock is released", || !is_locked(&dir, "default"));
+    assert!(!said().contains("lost"), "{}", said());
+    assert!(!dir.join(".terraform.tfstate.lock.info").exists());
+    assert!(!before.exists());
 }
