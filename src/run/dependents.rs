@@ -53,14 +53,14 @@ pub(super) fn go_on(event_loop: &mut EventLoop, head: &Head, receipt: &Receipt) 
         let id = LockId(lent.id.clone());
         let is_own = receipt.own().any(|entry| entry.id == id);
         let fd = || lent_descriptor(lent.fd);
-        let held = match (lent.door, is_own) {
+        let lock_use = match (lent.door, is_own) {
             // By whoever gives it back.
             (false, true) => continue,
             (false, false) => Use::Joined(fd().into()),
             (true, true) => Use::Door(Door::of(fd())),
             (true, false) => Use::Inside(Door::of(fd())),
         };
-        event_loop.custody.lend(&id, held);
+        event_loop.custody.lend(&id, lock_use);
     }
 }
 

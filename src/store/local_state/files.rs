@@ -259,7 +259,9 @@ impl Files {
         FileStore::new(&self.line)
             .remove_if_idle(|record| Line::of(record).is_some_and(|line| line.is_empty()));
         if let (Some(first), true) = (&ours.created, empty) {
-            drop(remove_if_there(&self.state));
+            // What the lock made, and not a link to it that was there before.
+            let state = std::fs::canonicalize(&self.state);
+            drop(remove_if_there(state.as_deref().unwrap_or(&self.state)));
             let made = self.dir.ancestors().take_while(|dir| dir.starts_with(first));
             for dir in made {
                 if std::fs::remove_dir(dir).is_err() {
