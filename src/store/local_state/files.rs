@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -22,6 +22,7 @@ use crate::backend::go_path;
 use crate::file_id::FileId;
 use crate::lock::LockInfo;
 use crate::lock::line::Line;
+use crate::opened::{self, Kind};
 
 /// How often a state file may be replaced under us before we say so. Terraform removes an empty
 /// one each time it unlocks.
@@ -92,10 +93,8 @@ impl Files {
             return Ok(Some(stored(ours.record.clone())));
         }
         let fail = |error: &io::Error| io_error("read the lock of", &self.state, error, false);
-        // A pipe in its place must not hold us up.
-        let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&self.state);
-        let file = match opened {
-            Ok(file) => file,
+        let file = match opened::to_read(&self.state) {
+            Ok(opened) => opened.file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(fail(&error)),
         };
@@ -163,7 +162,7 @@ impl Files {
         }
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o666);
-        Ok((options.custom_flags(libc::O_NONBLOCK).open(&self.state)?, created))
+        Ok((opened::with(&mut options, 0, &self.state)?.file, created))
     }
 
     /// Whether the descriptor's file is the one that the path names.
@@ -254,11 +253,8 @@ impl Files {
 
 /// What lies there as the info: anybody who can write into the directory may have put it there.
 fn read_info(path: &Path) -> Option<String> {
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).ok()?;
-    let mut text = String::new();
-    let is_file = file.metadata().is_ok_and(|metadata| metadata.is_file());
-    is_file.then(|| file.take(LONGEST_INFO).read_to_string(&mut text).ok()).flatten()?;
-    Some(text)
+    let opened = opened::to_read(path).ok().filter(|opened| opened.kind() == Kind::Regular)?;
+    String::from_utf8(opened.read_within(LONGEST_INFO).ok()??).ok()
 }
 
 fn whole_file(kind: libc::c_int) -> libc::flock {
