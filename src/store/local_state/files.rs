@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -179,6 +179,12 @@ impl Files {
     /// Writes the info file.
     pub(super) fn tell(&self, record: &Record) -> Result<(), StoreError> {
         let fail = |error: &io::Error| io_error("write", &self.info, error, false);
+        if let Some(what) = not_an_info(&self.info).map_err(|e| fail(&e))? {
+            let path = self.info.display();
+            return Err(StoreError::Misconfigured(format!(
+                "`{path}` {what}, not the lock info that Terraform keeps there: move it away"
+            )));
+        }
         let Some(info) = &record.info else {
             return remove_if_there(&self.info).map_err(|e| fail(&e));
         };
@@ -232,7 +238,9 @@ impl Files {
         let empty = ours.file.metadata()?.len() == 0;
         // The lock must go even where its files cannot: without the lock a left-over info is
         // harmless, and an empty state is no state.
-        drop(remove_if_there(&self.info));
+        if let Ok(None) = not_an_info(&self.info) {
+            drop(remove_if_there(&self.info));
+        }
         // A killed process may have left it.
         drop(remove_if_there(&self.info_aside));
         // Whoever waits stands in it; without it, what the lock made is not empty.
@@ -255,6 +263,26 @@ impl Files {
 fn read_info(path: &Path) -> Option<String> {
     let opened = opened::to_read(path).ok().filter(|opened| opened.kind() == Kind::Regular)?;
     String::from_utf8(opened.read_within(LONGEST_INFO).ok()??).ok()
+}
+
+/// What lies in the place of the info and is none. Terraform waits for ever to write into a pipe, and
+/// writes through a link over whatever it leads to. One that a kill or a power cut left empty, half
+/// written or full of zeros is one; so is one that cannot be read.
+fn not_an_info(path: &Path) -> io::Result<Option<String>> {
+    let kind = match path.symlink_metadata() {
+        Ok(metadata) => Kind::of(metadata.file_type()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    if kind != Kind::Regular {
+        return Ok(Some(format!("is {kind}")));
+    }
+    let mut start = Vec::new();
+    if let Ok(opened) = opened::to_read(path) {
+        opened.file.take(1).read_to_end(&mut start)?;
+    }
+    let is_one = matches!(start.as_slice(), [] | [b'{' | 0]);
+    Ok((!is_one).then(|| "holds something else".to_owned()))
 }
 
 fn whole_file(kind: libc::c_int) -> libc::flock {

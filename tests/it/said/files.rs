@@ -235,3 +235,42 @@ fn a_token_that_cannot_be_used_is_named_by_its_place() {
         Row { make: "echo hunter2 > token", typed: &typed, says: &[&says], ..row }.play();
     }
 }
+
+/// Beside stock Terraform: it waits for ever for a reader of the pipe, refuses the directory and the loop,
+/// and writes over what a link leads to and over whatever else is there.
+#[test]
+fn what_is_no_lock_info_is_neither_replaced_nor_removed() {
+    let info = ".terraform.tfstate.lock.info";
+    let left = "stat -c '%F %s' INFO; cat target 2>/dev/null || true";
+    for (make, what) in [
+        ("mkfifo INFO", "is a pipe"),
+        ("mkdir INFO", "is a directory"),
+        ("mkdir -p INFO/x", "is a directory"),
+        ("echo precious > target; ln -s target INFO", "is a symbolic link"),
+        ("ln -s target INFO", "is a symbolic link"),
+        ("ln -s /dev/null INFO", "is a symbolic link"),
+        ("ln -s INFO INFO", "is a symbolic link"),
+        ("echo precious > INFO", "holds something else"),
+    ] {
+        let make = format!("{make}; ({left}) > before").replace("INFO", info);
+        let says = format!("`HERE/{info}` {what}, not the lock info");
+        for command in ["apply -auto-approve -input=false", "run -- false"] {
+            let typed = format!(
+                "c=0; tfwrap {command} || c=$?; ({left}) > after; cmp before after >&2; \
+                 test ! -e terraform.tfstate; exit $c"
+            );
+            let typed = typed.replace("INFO", info);
+            let says = &[says.as_str(), "move it away"];
+            Row { make: &make, typed: &typed, code: 78, says, ..Row::default() }.play();
+        }
+    }
+    // The controls: what a Terraform that was killed may leave is.
+    for make in [": > INFO", "printf '{\"ID\":\"1' > INFO", "head -c 193 /dev/zero > INFO"] {
+        let make = make.replace("INFO", info);
+        let typed = format!("tfwrap run -- true; test ! -e {info}");
+        Row { make: &make, typed: &typed, ..Row::default() }.play();
+    }
+    // And what comes there meanwhile stays.
+    let typed = format!("tfwrap run -- sh -c 'rm {info}; mkfifo {info}'; test -p {info}");
+    Row { typed: &typed, ..Row::default() }.play();
+}
