@@ -169,7 +169,10 @@ fn file_hint(error: &StoreError) -> Option<&'static str> {
             Some("give this user the right to write in that directory, or name another path")
         }
         StoreError::Missing(_) => Some("make the directory, or name another path"),
-        // It says what is wrong with it; the others are of services.
+        StoreError::Misconfigured(why) if why.starts_with("cannot ") => {
+            Some("see with `ls -ld` what lies there, and move it away or name another path")
+        }
+        // It says what helps; the others are of services.
         StoreError::Misconfigured(_)
         | StoreError::Throttled(_)
         | StoreError::Failed(_)
@@ -220,6 +223,8 @@ fn credentials_hint(why: &str) -> &'static str {
          get-caller-identity` shows who you are"
     } else if why.contains(LINE_BREAK) {
         WITHOUT_NEWLINE
+    } else if why.starts_with("cannot read ") {
+        "see with `ls -l` what lies there, or correct the setting or `AWS_…_FILE` variable that names it"
     } else if why.contains("the signature of the request was refused") {
         "look whether the secret key was stored whole, and without a newline at its end; and whether \
          this machine's clock is right"

@@ -96,8 +96,18 @@ pub fn to_read(path: &Path) -> io::Result<Opened> {
 /// # Errors
 /// Those of `open(2)`.
 pub fn with(options: &mut OpenOptions, flags: libc::c_int, path: &Path) -> io::Result<Opened> {
-    let file = options.custom_flags(flags | libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
+    let opened = options.custom_flags(flags | libc::O_NONBLOCK | libc::O_NOCTTY).open(path);
+    let file = opened.map_err(|error| named(path, error))?;
     Ok(Opened { metadata: file.metadata()?, file })
+}
+
+/// What the system calls "no such device or address".
+fn named(path: &Path, error: io::Error) -> io::Error {
+    let is_socket = || path.metadata().is_ok_and(|it| Kind::of(it.file_type()) == Kind::Socket);
+    if error.raw_os_error() == Some(libc::ENXIO) && is_socket() {
+        return io::Error::other("it is a socket");
+    }
+    error
 }
 
 /// Reads to the end, or gives nothing when there are more than `limit` bytes.
@@ -141,6 +151,7 @@ mod tests {
         }
         let error = with(File::options().read(true), libc::O_NOFOLLOW, &at("link")).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::ELOOP));
+        assert_eq!(to_read(&at("socket")).unwrap_err().to_string(), "it is a socket");
         for (name, kind) in [("socket", Kind::Socket), ("link", Kind::Link)] {
             assert_eq!(Kind::of(at(name).symlink_metadata().unwrap().file_type()), kind);
         }

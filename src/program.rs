@@ -10,6 +10,7 @@ use nix::unistd::{AccessFlags, access};
 use crate::env::Env;
 use crate::error::Error;
 use crate::file_id::FileId;
+use crate::opened::Kind;
 use crate::report::shell_command;
 use crate::supervise;
 use crate::terraform::Dialect;
@@ -215,7 +216,12 @@ fn find_set(set: &OsStr, env: &Env, this: Option<FileId>) -> Result<PathBuf, Err
             hint: None,
         }),
         Some(_) if !path.is_file() || access(&path, AccessFlags::X_OK).is_err() => {
-            Err(Error::NotExecutable { message: format!("`{}` is not executable", path.display()) })
+            let why = match path.metadata().map(|it| Kind::of(it.file_type())) {
+                Ok(kind) if kind != Kind::Regular => format!("it is {kind}"),
+                _ => "its mode does not allow it (`chmod +x`)".to_owned(),
+            };
+            let message = format!("`{}` is not executable: {why}", path.display());
+            Err(Error::NotExecutable { message })
         }
         Some(_) => Ok(path),
     }

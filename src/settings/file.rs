@@ -103,6 +103,14 @@ impl ConfigFile {
 
     fn read(path: &Path, found_from: Option<&Path>) -> Result<Self, SettingsError> {
         let fail = |what: String| SettingsError::of_file(format!("`{}`: {what}", path.display()));
+        let fail = |what: String| {
+            let look =
+                format!("see `ls -l {}`", crate::report::shell_quote(&path.to_string_lossy()));
+            fail(what).with_hint(match found_from {
+                Some(_) => look,
+                None => format!("{look}; it is named by `--config` or `TFWRAP_CONFIG`"),
+            })
+        };
         let unreadable = |error| fail(format!("cannot be read: {error}"));
         let opened = opened::to_read(path).map_err(unreadable)?;
         match opened.kind() {

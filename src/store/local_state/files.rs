@@ -92,6 +92,7 @@ impl Files {
         {
             return Ok(Some(stored(ours.record.clone())));
         }
+        self.expect_file()?;
         let fail = |error: &io::Error| io_error("read the lock of", &self.state, error, false);
         let file = match opened::to_read(&self.state) {
             Ok(opened) => opened.file,
@@ -116,6 +117,7 @@ impl Files {
         held: &mut Option<HeldState>,
     ) -> Result<WriteReply, StoreError> {
         let fail = |error: &io::Error| io_error("lock", &self.state, error, false);
+        self.expect_file()?;
         for _ in 0..RACES {
             let (file, created) = self.open().map_err(|e| fail(&e))?;
             match self.lock(&file)? {
@@ -144,6 +146,20 @@ impl Files {
             Ok(_) => Ok(Locked::NotTheState),
             Err(Errno::EAGAIN | Errno::EACCES) => Ok(Locked::Taken),
             Err(error) => Err(io_error("lock", &self.state, &error.into(), false)),
+        }
+    }
+
+    /// Refuses what Terraform would wait for under our lock, or cannot open. A device is a state that is
+    /// always empty (`-state=/dev/null`).
+    fn expect_file(&self) -> Result<(), StoreError> {
+        let Ok(metadata) = self.state.metadata() else { return Ok(()) };
+        match Kind::of(metadata.file_type()) {
+            Kind::Regular | Kind::Device | Kind::Link => Ok(()),
+            kind @ (Kind::Directory | Kind::Pipe | Kind::Socket) => {
+                let path = self.state.display();
+                let what = format!("`{path}` is {kind}, not the file of a state: move it away");
+                Err(StoreError::Misconfigured(what))
+            }
         }
     }
 

@@ -67,3 +67,85 @@ fn a_directory_or_a_lock_that_is_named_wrongly_has_a_hint() {
     let typed = "TFWRAP_LOCK='file://HERE/l file://HERE/l' tfwrap plan";
     Row { typed, code: 64, says: &["is given twice", leave], ..Row::default() }.play();
 }
+
+/// What lies in the place of a file, and what is said of it; nothing is asked for far away, and nobody is
+/// waited for.
+fn play(rows: &[(&str, &str, i32, &[&str])]) {
+    for (make, typed, code, says) in rows.iter().copied() {
+        Row { make, typed, code, says, never: &["Connection refused"] }.play();
+    }
+}
+
+#[test]
+fn what_lies_in_the_place_of_a_file_is_named() {
+    let config = "TFWRAP_CONFIG=HERE/odd tfwrap plan";
+    let program = "TFWRAP_TERRAFORM=./odd tfwrap plan";
+    let looked = "see `ls -l HERE/odd`";
+    play(&[
+        ("mkdir odd", config, 78, &["is a directory, not", looked]),
+        ("mkfifo odd", config, 78, &["is a pipe, not", looked]),
+        ("ln -s odd odd", config, 78, &["Too many levels", looked]),
+        ("", config, 78, &["No such file", looked, "`TFWRAP_CONFIG`"]),
+        ("truncate -s 100M odd", config, 78, &["larger than 64 KiB", looked]),
+        (
+            "mkdir .tfwrap.yaml",
+            "tfwrap plan",
+            78,
+            &["is a directory", "see `ls -l HERE/.tfwrap.yaml`"],
+        ),
+        ("mkdir odd", program, 126, &["HERE/odd` is not executable: it is a directory"]),
+        (": > odd", program, 126, &["HERE/odd` is not executable: its mode", "chmod +x"]),
+        (
+            "mkfifo terraform.tfstate",
+            "tfwrap plan",
+            78,
+            &["HERE/terraform.tfstate` is a pipe", "move it away"],
+        ),
+        ("mkfifo terraform.tfstate", "tfwrap status", 78, &["HERE/terraform.tfstate` is a pipe"]),
+        (
+            "mkdir terraform.tfstate",
+            "tfwrap plan",
+            78,
+            &["HERE/terraform.tfstate` is a directory", "move it away"],
+        ),
+        (
+            "ln -s terraform.tfstate terraform.tfstate",
+            "tfwrap plan",
+            78,
+            &["HERE/terraform.tfstate`: too many", "see with `ls -ld`"],
+        ),
+    ]);
+    // The control: a device is a state that is always empty.
+    let make = "ln -s /dev/null terraform.tfstate";
+    Row { make, typed: "tfwrap plan", ..Row::default() }.play();
+}
+
+#[test]
+fn what_lies_in_the_place_of_a_file_of_aws_is_named() {
+    let lock = "--no-backend-lock --lock-timeout 0s --lock \
+                'dynamodb://t/k?region=eu-west-1&endpoint=http://127.0.0.1:9' run -- true";
+    let unset =
+        "unset AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY; export AWS_EC2_METADATA_DISABLED=true";
+    let aws = |set: &str| format!("{unset} {set}; tfwrap {lock}");
+    let role = "AWS_ROLE_ARN=arn:aws:iam::1:role/r AWS_ENDPOINT_URL_STS=http://127.0.0.1:9";
+    let token = aws(&format!("{role} AWS_WEB_IDENTITY_TOKEN_FILE=odd"));
+    let (config, keys) = (aws("AWS_CONFIG_FILE=odd"), aws("AWS_SHARED_CREDENTIALS_FILE=odd"));
+    let gone = aws("AWS_PROFILE=p AWS_CONFIG_FILE=odd");
+    let (none, no_file) = ("no AWS credentials were found", "`HERE/odd` cannot be opened: no such");
+    let seen = "see with `ls -l`";
+    play(&[
+        ("", &keys, 77, &[none, no_file]),
+        ("ln -s odd odd", &keys, 77, &[none, "`HERE/odd` cannot be opened: too many"]),
+        ("", &gone, 78, &["there is no profile `p`", no_file]),
+        ("mkdir odd", &keys, 78, &["`HERE/odd`: is a directory"]),
+        ("truncate -s 100M odd", &config, 78, &["`HERE/odd`: it is larger than 64 MiB"]),
+        (": > odd", &token, 77, &["the web identity token `HERE/odd`: it is empty", seen]),
+        ("echo > odd", &token, 77, &["the web identity token `HERE/odd`: it is empty"]),
+        ("printf '\\351' > odd", &token, 77, &["token `HERE/odd`: it is not UTF-8", seen]),
+        ("mkdir odd", &token, 77, &["the web identity token `HERE/odd`: is a directory", seen]),
+        ("ln -s odd odd", &token, 77, &["token `HERE/odd`: too many symbolic", seen]),
+    ]);
+    // The control: files that nobody named need not be there.
+    let (says, never) = (&[none], &["cannot be opened"]);
+    Row { typed: &aws(""), code: 77, says, never, ..Row::default() }.play();
+}
