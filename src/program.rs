@@ -192,9 +192,16 @@ pub fn find_terraform(
     })
 }
 
+const WHERE_SET: &str = "set with `--terraform`, `TFWRAP_TERRAFORM` or `.tfwrap.yaml`";
+
 fn find_set(set: &OsStr, env: &Env, this: Option<FileId>) -> Result<PathBuf, Error> {
     if !set.as_encoded_bytes().contains(&b'/') {
-        return search(set, env, this);
+        return search(set, env, this).map_err(|error| match error {
+            Error::NotFound { message, hint: None } => {
+                Error::NotFound { message, hint: Some(WHERE_SET.to_owned()) }
+            }
+            error => error,
+        });
     }
     let path = std::path::absolute(set).map_err(|error| Error::NotFound {
         message: format!("`{}`: {error}", set.display()),
@@ -209,7 +216,7 @@ fn find_set(set: &OsStr, env: &Env, this: Option<FileId>) -> Result<PathBuf, Err
         }
         None => Err(Error::NotFound {
             message: format!("`{}` was not found", path.display()),
-            hint: Some("set with `--terraform`, `TFWRAP_TERRAFORM` or `.tfwrap.yaml`".to_owned()),
+            hint: Some(WHERE_SET.to_owned()),
         }),
         id if id == this => Err(Error::Config {
             message: format!("`{}` is tfwrap itself, not Terraform", path.display()),

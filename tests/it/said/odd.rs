@@ -68,6 +68,35 @@ fn a_directory_or_a_lock_that_is_named_wrongly_has_a_hint() {
     Row { typed, code: 64, says: &["is given twice", leave], ..Row::default() }.play();
 }
 
+#[test]
+fn a_setting_of_the_environment_that_cannot_be_used_is_named_and_has_a_hint() {
+    for (name, value, what) in [
+        ("LOCK_TIMEOUT", "5", "a unit is missing"),
+        ("LEASE", "1s", "at least 15s"),
+        ("GRACE", "x", "not a duration"),
+        ("ORPHAN_GRACE", "-1s", "must not be negative"),
+        ("MAX_HOLD", "\"$(printf '\\377')\"", "not UTF-8"),
+        ("LOCK", "foo", "known forms are"),
+        ("NO_BACKEND_LOCK", "maybe", "neither `true` nor `false`"),
+        ("NO_LINE", "2", "neither `true` nor `false`"),
+        ("ON_LOCK_LOST", "x", "none of `stop`, `warn`"),
+        ("SECOND_SIGNAL", "x", "none of `hold`, `forward`"),
+        ("LOG_FORMAT", "xml", "none of `text`, `json`"),
+    ] {
+        let typed = format!("export TFWRAP_{name}={value}; tfwrap plan");
+        let (variable, hint) =
+            (format!("`TFWRAP_{name}`: "), format!("correct or unset `TFWRAP_{name}`"));
+        let says = &[variable.as_str(), what, hint.as_str()];
+        Row { typed: &typed, code: 78, says, ..Row::default() }.play();
+        // An empty one is none.
+        let typed = format!("export TFWRAP_{name}=; tfwrap plan");
+        Row { typed: &typed, ..Row::default() }.play();
+    }
+    let typed = "TFWRAP_TERRAFORM=nope tfwrap plan";
+    let says = &["`nope` was not found on PATH", "`TFWRAP_TERRAFORM`"];
+    Row { typed, code: 127, says, ..Row::default() }.play();
+}
+
 /// What lies in the place of a file, and what is said of it; nothing is asked for far away, and nobody is
 /// waited for.
 fn play(rows: &[(&str, &str, i32, &[&str])]) {
