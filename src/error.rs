@@ -104,6 +104,8 @@ pub enum Error {
 pub enum Leftover {
     /// Nothing at all.
     Nothing,
+    /// Perhaps a place in the queue, which goes by itself.
+    Place,
     /// A lock, of which its release has already said all.
     Lock,
     /// Perhaps a lock: a request for it may still be carried out by its store.
@@ -125,6 +127,9 @@ impl std::fmt::Display for Leftover {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Nothing => f.write_str(", nothing is left behind"),
+            Self::Place => f.write_str(
+                "; a place in the queue may be left, which whoever waits behind it passes over after 20 s",
+            ),
             Self::Lock => f.write_str("; a lock is left behind, as said above"),
             Self::MayAppear { lock, id, how, unlock } => write!(
                 f,
