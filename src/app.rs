@@ -1,5 +1,6 @@
 //! From the arguments to the run: everything before the first remote request.
 
+mod ill_formed;
 mod session;
 mod take_over;
 
@@ -57,25 +58,22 @@ pub(crate) fn start(args: &[OsString], env: &Env) -> u8 {
             let options = report_options(&planner.settings, env, &ci);
             match job {
                 Job::Exec { child, warning, detail } => {
-                    let first = going_on(&planner.settings);
+                    let mut said = first(&planner.settings, env, ill_formed::OF_A_CALL);
                     let warning = warning.map(|message| Notice::Warning { message, hint: None });
                     let detail = detail.map(|message| Notice::Detail { message });
-                    let said = [
-                        first,
-                        warning,
-                        detail.filter(|_| options.verbosity == Verbosity::Verbose),
-                    ];
-                    exec(&child, said.into_iter().flatten().collect(), options, env)
+                    said.extend(warning);
+                    said.extend(detail.filter(|_| options.verbosity == Verbosity::Verbose));
+                    exec(&child, said, options, env)
                 }
                 Job::Locked(job) => locked(*job, planner, &ci, options),
                 Job::Status(args, found) => {
-                    ours(options, None, &found, async |event_loop, targets| {
+                    ours(options, Vec::new(), &found, async |event_loop, targets| {
                         let on_terminal = std::io::stdout().is_terminal();
                         subcommand::status::run(event_loop, targets, args, on_terminal).await
                     })
                 }
                 Job::Unlock(args, found) => {
-                    ours(options, None, &found, async |event_loop, targets| {
+                    ours(options, Vec::new(), &found, async |event_loop, targets| {
                         let can_ask =
                             std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
                         subcommand::unlock::run(event_loop, targets, &args, can_ask).await
@@ -84,7 +82,7 @@ pub(crate) fn start(args: &[OsString], env: &Env) -> u8 {
                 Job::Recover(args) => {
                     let wait = args.wait.unwrap_or_default();
                     let recovery = recovery(&ci, wait, env);
-                    let first = going_on(&planner.settings);
+                    let first = first(&planner.settings, env, &[]);
                     ours(options, first, &FoundLocks::none(), async |event_loop, _| {
                         subcommand::recover::run(event_loop, &recovery).await
                     })
@@ -92,7 +90,7 @@ pub(crate) fn start(args: &[OsString], env: &Env) -> u8 {
                 Job::Release(args, found) => {
                     let recovery = recovery(&ci, Duration::ZERO, env);
                     let limit = planner.settings.lock_timeout.value;
-                    let first = going_on(&planner.settings);
+                    let first = first(&planner.settings, env, ill_formed::OF_A_RELEASE);
                     ours(options, first, &found, async |event_loop, targets| {
                         let asked = ReleaseCall { recovery: &recovery, targets, limit };
                         subcommand::release::run(event_loop, &asked, args.id.as_deref()).await
@@ -142,10 +140,7 @@ fn prepare(
                     .map_or_else(|_| path.clone(), PathBuf::into_os_string);
             }
         }
-        std::env::set_current_dir(&dir).map_err(|error| Error::Usage {
-            message: format!("`--chdir {}`: {error}", dir.display()),
-            hint: None,
-        })?;
+        std::env::set_current_dir(&dir).map_err(|error| no_directory(&dir, &error))?;
     }
     let dir = terraforms_dir(line, &working_dir()?);
     let settings = Settings::load(&options, env, &dir, ci.in_ci)?;
@@ -158,6 +153,28 @@ fn prepare(
     };
     let job = planner.plan()?;
     Ok((planner, job))
+}
+
+fn no_directory(dir: &OsStr, error: &std::io::Error) -> Error {
+    if dir.is_empty() {
+        return Error::Usage {
+            message: "`--chdir` is empty".to_owned(),
+            hint: Some("name a directory, or leave `--chdir` out for this one".to_owned()),
+        };
+    }
+    let quoted = report::shell_quote(&dir.to_string_lossy());
+    let (what, hint) = match error.kind() {
+        std::io::ErrorKind::NotFound => (
+            "no such directory".to_owned(),
+            format!("make it with `mkdir -p {quoted}`, or name it as it is seen from here"),
+        ),
+        std::io::ErrorKind::NotADirectory => (
+            "not a directory".to_owned(),
+            format!("name the directory itself; `ls -ld {quoted}` shows what this is"),
+        ),
+        _ => (error.to_string().to_lowercase(), format!("look at it with `ls -ld {quoted}`")),
+    };
+    Error::Usage { message: format!("`--chdir {}`: {what}", dir.display()), hint: Some(hint) }
 }
 
 /// The directory in which Terraform will work: a leading `-chdir=` counts for the search of our
@@ -209,13 +226,14 @@ fn be_guardian(args: &[OsString], env: &Env) -> u8 {
     ended.map_or(exit_code::BUG, |()| 0)
 }
 
-/// Said by what does not need the configuration file where that cannot be used.
-fn going_on(settings: &Settings) -> Option<Notice> {
-    let error = settings.unusable_file.as_ref()?;
-    Some(Notice::Warning {
+/// What is said first: that the configuration file cannot be used, by what does not need it; and which
+/// of these variables cannot be read.
+fn first(settings: &Settings, env: &Env, variables: &[&str]) -> Vec<Notice> {
+    let file = settings.unusable_file.as_ref().map(|error| Notice::Warning {
         message: format!("{error}; going on without that file"),
         hint: error.hint.clone(),
-    })
+    });
+    file.into_iter().chain(ill_formed::warnings(env, variables)).collect()
 }
 
 fn exec(

@@ -104,6 +104,8 @@ pub enum Error {
 pub enum Leftover {
     /// Nothing at all.
     Nothing,
+    /// Perhaps a place in the queue, which goes by itself.
+    Place,
     /// A lock, of which its release has already said all.
     Lock,
     /// Perhaps a lock: a request for it may still be carried out by its store.
@@ -125,6 +127,9 @@ impl std::fmt::Display for Leftover {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Nothing => f.write_str(", nothing is left behind"),
+            Self::Place => f.write_str(
+                "; a place in the queue may be left, which whoever waits behind it passes over after 20 s",
+            ),
             Self::Lock => f.write_str("; a lock is left behind, as said above"),
             Self::MayAppear { lock, id, how, unlock } => write!(
                 f,
@@ -169,7 +174,10 @@ fn file_hint(error: &StoreError) -> Option<&'static str> {
             Some("give this user the right to write in that directory, or name another path")
         }
         StoreError::Missing(_) => Some("make the directory, or name another path"),
-        // It says what is wrong with it; the others are of services.
+        StoreError::Misconfigured(why) if why.starts_with("cannot ") => {
+            Some("see with `ls -ld` what lies there, and move it away or name another path")
+        }
+        // It says what helps; the others are of services.
         StoreError::Misconfigured(_)
         | StoreError::Throttled(_)
         | StoreError::Failed(_)
@@ -220,6 +228,8 @@ fn credentials_hint(why: &str) -> &'static str {
          get-caller-identity` shows who you are"
     } else if why.contains(LINE_BREAK) {
         WITHOUT_NEWLINE
+    } else if why.starts_with("cannot read ") {
+        "see with `ls -l` what lies there, or correct the setting or `AWS_…_FILE` variable that names it"
     } else if why.contains("the signature of the request was refused") {
         "look whether the secret key was stored whole, and without a newline at its end; and whether \
          this machine's clock is right"

@@ -32,22 +32,37 @@ pub fn holds(env: &Env) -> Vec<String> {
     text.split_ascii_whitespace().map(ToOwned::to_owned).collect()
 }
 
+/// Whether the text is one of names that holds have, whether or not there are such holds.
+#[must_use]
+pub fn names_holds(text: &str) -> bool {
+    let is_one = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    text.split_ascii_whitespace().all(is_one)
+}
+
+fn parts(text: &str) -> impl Iterator<Item = Option<(String, LockId)>> {
+    text.split_ascii_whitespace().map(|part| {
+        let (url, id) = part.split_once('#')?;
+        let url = percent_decode_str(url).decode_utf8().ok()?.into_owned();
+        (!url.is_empty() && !id.is_empty()).then(|| (url, LockId(id.to_owned())))
+    })
+}
+
 /// The locks that are said to be held, by the name of the lock (its URL).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Held(Vec<(String, LockId)>);
 
 impl Held {
-    /// Reads the variable: `URL#ID`, separated by white space. What does not look like that is
-    /// ignored: then the lock is taken for real.
+    /// Reads the variable: `URL#ID`, separated by white space. What does not look like that counts for
+    /// nothing: then the lock is taken for real.
     #[must_use]
     pub fn from_env(env: &Env) -> Self {
-        let text = env.get(VARIABLE).unwrap_or_default();
-        let pairs = text.split_ascii_whitespace().filter_map(|item| {
-            let (url, id) = item.split_once('#')?;
-            let url = percent_decode_str(url).decode_utf8().ok()?.into_owned();
-            Some((url, LockId(id.to_owned())))
-        });
-        Self(pairs.collect())
+        Self(parts(env.get(VARIABLE).unwrap_or_default()).flatten().collect())
+    }
+
+    /// Whether all of the variable's text can be read.
+    #[must_use]
+    pub fn is_well_formed(text: &str) -> bool {
+        parts(text).all(|part| part.is_some())
     }
 
     /// Whether nothing is said to be held.
@@ -117,7 +132,8 @@ mod tests {
 
     #[test]
     fn nonsense_claims_nothing() {
-        let env: Env = [(VARIABLE, "x  y %ff#1"), (HOLDS, "a")].into_iter().collect();
+        let env: Env = [(VARIABLE, "x  y %ff#1 #2 z#"), (HOLDS, "a")].into_iter().collect();
+        assert!(!Held::is_well_formed("x#1 y"), "whoever asks warns of it");
         assert_eq!(Held::from_env(&env), Held::default());
         assert!(holds(&env).is_empty());
         let env: Env = [(VARIABLE, "x#1"), (HOLDS, " a  b ")].into_iter().collect();

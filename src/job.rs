@@ -320,7 +320,7 @@ fn finish(mut job: LockedJob, resolved: Option<Resolved>) -> Result<Job, Error> 
 
 /// Set for a Terraform that is told not to lock, since we hold its lock. What is found under its name
 /// may be a shim that looks for it again, and finds us: then it is our own `-lock=false` that comes.
-const PASSED_ON: &str = "TFWRAP_PASSED_ON";
+pub(crate) const PASSED_ON: &str = "TFWRAP_PASSED_ON";
 
 /// What tells that call from others.
 fn passed_on(args: &[OsString], place: &Place<'_>) -> String {

@@ -10,7 +10,7 @@
 //! | to find | look in |
 //! | --- | --- |
 //! | what was typed, what is set | [`cli`], [`settings`], [`duration`], [`env`] |
-//! | what there is to do | [`job`], [`terraform`] (its command line), [`backend`] (its state), [`program`], [`file_id`] |
+//! | what there is to do | [`job`], [`terraform`] (its command line), [`backend`] (its state), [`program`], [`file_id`], [`opened`] |
 //! | the lock | [`lock`] (the machines), [`target`], [`store`] (one file per store) |
 //! | the child, the guardian | [`supervise`] |
 //! | what a killed run leaves | [`receipt`], `run::custody` (written), `run::orphan` (ended) |
@@ -50,6 +50,7 @@ pub mod held;
 pub mod identity;
 pub mod job;
 pub mod lock;
+pub mod opened;
 mod path_text;
 pub mod program;
 pub mod receipt;

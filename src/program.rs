@@ -10,6 +10,7 @@ use nix::unistd::{AccessFlags, access};
 use crate::env::Env;
 use crate::error::Error;
 use crate::file_id::FileId;
+use crate::opened::Kind;
 use crate::report::shell_command;
 use crate::supervise;
 use crate::terraform::Dialect;
@@ -191,9 +192,16 @@ pub fn find_terraform(
     })
 }
 
+const WHERE_SET: &str = "set with `--terraform`, `TFWRAP_TERRAFORM` or `.tfwrap.yaml`";
+
 fn find_set(set: &OsStr, env: &Env, this: Option<FileId>) -> Result<PathBuf, Error> {
     if !set.as_encoded_bytes().contains(&b'/') {
-        return search(set, env, this);
+        return search(set, env, this).map_err(|error| match error {
+            Error::NotFound { message, hint: None } => {
+                Error::NotFound { message, hint: Some(WHERE_SET.to_owned()) }
+            }
+            error => error,
+        });
     }
     let path = std::path::absolute(set).map_err(|error| Error::NotFound {
         message: format!("`{}`: {error}", set.display()),
@@ -208,14 +216,19 @@ fn find_set(set: &OsStr, env: &Env, this: Option<FileId>) -> Result<PathBuf, Err
         }
         None => Err(Error::NotFound {
             message: format!("`{}` was not found", path.display()),
-            hint: Some("set with `--terraform`, `TFWRAP_TERRAFORM` or `.tfwrap.yaml`".to_owned()),
+            hint: Some(WHERE_SET.to_owned()),
         }),
         id if id == this => Err(Error::Config {
             message: format!("`{}` is tfwrap itself, not Terraform", path.display()),
             hint: None,
         }),
         Some(_) if !path.is_file() || access(&path, AccessFlags::X_OK).is_err() => {
-            Err(Error::NotExecutable { message: format!("`{}` is not executable", path.display()) })
+            let why = match path.metadata().map(|it| Kind::of(it.file_type())) {
+                Ok(kind) if kind != Kind::Regular => format!("it is {kind}"),
+                _ => "its mode does not allow it (`chmod +x`)".to_owned(),
+            };
+            let message = format!("`{}` is not executable: {why}", path.display());
+            Err(Error::NotExecutable { message })
         }
         Some(_) => Ok(path),
     }

@@ -28,6 +28,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::lock::LockId;
+use crate::opened::{self, Kind, Opened};
 use crate::supervise::guardian::Interrupts;
 use crate::supervise::{HostScope, ProcessId, ProcessTree};
 use crate::target::LockTarget;
@@ -285,8 +286,8 @@ impl ReceiptFile {
     /// The disk is full, the directory is read-only, or gone.
     pub fn open_log(&self) -> io::Result<File> {
         let mut options = OpenOptions::new();
-        options.append(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
-        options.open(self.log())
+        options.append(true).create(true).mode(0o600);
+        open_ours(&mut options, &self.log()).map_err(io::Error::other)
     }
 
     /// What was said while nobody was there.
@@ -389,12 +390,12 @@ fn fresh(path: &Path) -> io::Result<File> {
 }
 
 fn open_ours(options: &mut OpenOptions, path: &Path) -> Result<File, String> {
-    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-    let file = options.custom_flags(flags).open(path).map_err(|error| error.to_string())?;
-    let metadata = file.metadata().map_err(|error| error.to_string())?;
-    if !metadata.is_file() {
-        return Err("it is not a regular file".to_owned());
+    let opened =
+        opened::with(options, libc::O_NOFOLLOW, path).map_err(|error| error.to_string())?;
+    if opened.kind() != Kind::Regular {
+        return Err(format!("it is {}, not a regular file", opened.kind()));
     }
+    let Opened { file, metadata } = opened;
     if metadata.uid() != nix::unistd::geteuid().as_raw() {
         return Err(format!("it belongs to user {}", metadata.uid()));
     }

@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use rustix::process::{Resource, getrlimit};
 use tokio::runtime::Runtime;
 
-use super::{Planner, fail};
+use super::{Planner, fail, ill_formed};
 use crate::ci::Ci;
 use crate::clock::wall;
 use crate::error::Error;
@@ -92,7 +92,7 @@ fn wind_up(runtime: Runtime, event_loop: &EventLoop) {
 /// Runs a command that looks at the locks and starts nothing.
 pub(super) fn ours(
     options: report::ReporterOptions,
-    first: Option<Notice>,
+    first: Vec<Notice>,
     found: &FoundLocks,
     command: impl AsyncFnOnce(&mut EventLoop, &[LockTarget]) -> Result<(), Error>,
 ) -> u8 {
@@ -100,7 +100,7 @@ pub(super) fn ours(
         Ok(ready) => ready,
         Err(error) => return fail(&error, options),
     };
-    if let Some(notice) = first {
+    for notice in first {
         event_loop.reporter.say(notice);
     }
     let run = AssertUnwindSafe(|| {
@@ -146,7 +146,8 @@ fn begin(
         event_loop.custody = custody;
         notices
     };
-    for notice in notices {
+    let odd = if job.kind.is_hold() { ill_formed::OF_A_HOLD } else { ill_formed::OF_A_LOCK };
+    for notice in ill_formed::warnings(env, odd).into_iter().chain(notices) {
         event_loop.reporter.say(notice);
     }
     let context = Context {

@@ -6,6 +6,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::opened::Kind;
+
 /// Why it cannot be said what to lock.
 #[derive(Debug, thiserror::Error)]
 pub enum BackendError {
@@ -28,10 +30,12 @@ pub enum BackendError {
         source: io::Error,
     },
     /// A pipe, a device or a socket stands in the place of a file.
-    #[error("`{}` is not a regular file", path.display())]
+    #[error("`{}` is {kind}, not a regular file", path.display())]
     NotRegular {
         /// Which.
         path: PathBuf,
+        /// What it is.
+        kind: Kind,
     },
     /// A file is larger than any of its kind is.
     #[error("`{}` is larger than {limit} MiB", path.display())]
@@ -127,7 +131,7 @@ impl BackendError {
             Self::PartialBackend { init, missing, .. } => {
                 format!("run `{init} -backend-config={missing}=…` first")
             }
-            Self::Unreadable { path, .. } | Self::NotRegular { path } => {
+            Self::Unreadable { path, .. } | Self::NotRegular { path, .. } => {
                 format!("check `ls -l {}`", quoted(path))
             }
             Self::TooLarge { path, .. } => format!("see what `{}` is", path.display()),
@@ -179,7 +183,7 @@ mod tests {
         let errors = [
             BackendError::NotInitialised { place: place(), kind: "s3".to_owned(), init: init() },
             BackendError::Unreadable { path: path.clone(), source },
-            BackendError::NotRegular { path: path.clone() },
+            BackendError::NotRegular { path: path.clone(), kind: Kind::Pipe },
             BackendError::TooLarge { path: path.clone(), limit: 16 },
             BackendError::BadRecord { path: path.clone(), reason: reason() },
             BackendError::BadHcl { place: place(), reason: reason() },

@@ -118,7 +118,7 @@ fn read_archive(
         zip::result::ZipError::FileNotFound => format!("it has no entry `{ENTRY}`"),
         error => error.to_string(),
     })?;
-    let bytes = read::limited(entry, limit)
+    let bytes = crate::opened::within(entry, limit)
         .map_err(|error| error.to_string())?
         .ok_or_else(|| format!("its entry `{ENTRY}` is larger than {} MiB", limit >> 20))?;
     // Terraform takes the first one of that name, the archive's reader here the last one.

@@ -19,6 +19,11 @@ const MAX_INFO: usize = 200;
 /// The most characters of an actor's or a job's name in `Info`.
 const MAX_NAME: usize = 60;
 
+/// The variable with the link to this run.
+pub const RUN_URL: &str = "TFWRAP_RUN_URL";
+/// The variable with the name of who started it.
+pub const ACTOR: &str = "TFWRAP_ACTOR";
+
 /// What is known about the run that this process belongs to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ci {
@@ -53,11 +58,11 @@ impl Ci {
             system,
             in_ci: system.is_some() || is_set(env, "CI"),
             run_url: env
-                .get("TFWRAP_RUN_URL")
+                .get(RUN_URL)
                 .map(str::to_owned)
                 .or(run_url)
                 .and_then(|url| link::checked(&url)),
-            actor: text(env.get("TFWRAP_ACTOR").map(str::to_owned).or(actor)),
+            actor: text(env.get(ACTOR).map(str::to_owned).or(actor)),
             job: text(job),
             attempt,
             job_key: job_key(env),

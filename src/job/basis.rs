@@ -2,7 +2,6 @@
 //! for, so they are read again after it: the lock that is held must be the one that is used.
 
 use std::ffi::OsString;
-use std::fs::File;
 use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
@@ -11,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 use super::LockedJob;
 use crate::backend::{Backend, Resolved, S3Backend};
 use crate::file_id::FileId;
+use crate::opened::{self, Kind};
 use crate::target::{LockTarget, real_path};
 
 /// What a job was resolved from.
@@ -178,10 +178,8 @@ fn s3_words(backend: &S3Backend) -> String {
 /// Nothing where it is no file, or cannot be read.
 fn digest(path: &Path) -> Option<[u8; 32]> {
     // A pipe could be read only once.
-    if !std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file()) {
-        return None;
-    }
-    let (mut file, mut hash) = (File::open(path).ok()?, Sha256::new());
+    let opened = opened::to_read(path).ok().filter(|it| it.kind() == Kind::Regular)?;
+    let (mut file, mut hash) = (opened.file, Sha256::new());
     let mut buffer = vec![0; 64 << 10];
     loop {
         match file.read(&mut buffer) {

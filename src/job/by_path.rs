@@ -2,11 +2,10 @@
 //! itself, and fails on our lock. What the command says, and the scripts that it names, tell of it.
 
 use std::ffi::OsString;
-use std::fs::File;
-use std::io::Read as _;
 use std::path::Path;
 
 use super::{ChildCommand, Place};
+use crate::opened::{self, Kind};
 
 /// No script is read further.
 const MOST_BYTES: u64 = 64 * 1024;
@@ -21,11 +20,8 @@ pub(super) fn find(child: &ChildCommand, place: &Place<'_>) -> Option<String> {
 
 fn in_script(path: &Path, dir: &Path) -> Option<String> {
     // Neither a pipe, which would be read only once, nor a program.
-    if !std::fs::metadata(path).is_ok_and(|it| it.is_file() && it.len() <= MOST_BYTES) {
-        return None;
-    }
-    let mut text = String::new();
-    File::open(path).ok()?.take(MOST_BYTES).read_to_string(&mut text).ok()?;
+    let script = opened::to_read(path).ok().filter(|it| it.kind() == Kind::Regular)?;
+    let text = String::from_utf8(script.read_within(MOST_BYTES).ok()??).ok()?;
     text.lines().filter(|line| !line.trim_start().starts_with('#')).find_map(|it| in_text(it, dir))
 }
 

@@ -132,13 +132,20 @@ pub(super) fn in_order(targets: &mut [LockTarget]) -> Result<(), Error> {
         let (rank, place, way) = register.order();
         (rank, place.to_owned(), way.map(|part| part.map(ToOwned::to_owned)))
     });
-    match targets.windows(2).find(|pair| pair[0].register() == pair[1].register()) {
+    match targets.array_windows().find(|[one, next]| one.register() == next.register()) {
         None => Ok(()),
-        Some(twice) => Err(Error::Usage {
-            message: format!("the lock `{}` is given twice", twice[1].url()),
-            hint: (twice[0].url() != twice[1].url())
-                .then(|| format!("`{}` is another name of it", twice[0].url())),
-        }),
+        Some([first, second]) => {
+            let other = (first.url() != second.url())
+                .then(|| format!("`{}` is another name of it; ", first.url()));
+            Err(Error::Usage {
+                message: format!("the lock `{}` is given twice", second.url()),
+                hint: Some(format!(
+                    "{}leave one of them out of `--lock`, `TFWRAP_LOCK` or `lock` in `.tfwrap.yaml`; the \
+                     backend's own lock is taken without being named",
+                    other.unwrap_or_default()
+                )),
+            })
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use nix::libc;
 
 use super::ReceiptFile;
 use crate::file_id::is_at;
+use crate::opened;
 
 /// Whoever ends what a dead run left.
 const ACTING: &str = "acting";
@@ -37,8 +38,8 @@ impl ReceiptFile {
     pub fn act(&self) -> io::Result<Option<Acting>> {
         let path = self.path().with_extension(ACTING);
         let mut options = OpenOptions::new();
-        options.write(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
-        let file = options.open(&path)?;
+        options.write(true).create(true).mode(0o600);
+        let file = opened::with(&mut options, libc::O_NOFOLLOW, &path)?.file;
         match file.try_lock() {
             // Else it was removed, with its receipt, by whoever had it.
             Ok(()) => Ok(is_at(&file, &path).then(|| Acting(file))),

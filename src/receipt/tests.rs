@@ -71,6 +71,8 @@ fn what_others_could_have_written_is_refused() {
     let pipe = ReceiptFile::new_in(dir.path());
     nix::unistd::mkfifo(pipe.path(), nix::sys::stat::Mode::S_IRWXU).unwrap();
     assert!(pipe.read().unwrap_err().contains("regular"), "and nobody waits for a writer");
+    nix::unistd::mkfifo(&pipe.log(), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    assert!(pipe.open_log().is_err(), "nor for a reader");
 }
 
 #[test]

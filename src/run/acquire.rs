@@ -283,6 +283,7 @@ impl<'a> Attempt<'a> {
                 how: how.to_string(),
                 unlock: self.target.unlock_command(&self.id),
             },
+            _ if self.machine.leaves_place() => Leftover::Place,
             _ => Leftover::Nothing,
         }
     }

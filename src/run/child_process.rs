@@ -6,7 +6,7 @@ use crate::env::Env;
 use crate::job::ChildCommand;
 
 /// How deep tfwrap has called itself, for the child to count on from.
-const DEPTH: &str = "TFWRAP_DEPTH";
+pub(crate) const DEPTH: &str = "TFWRAP_DEPTH";
 
 /// How deep this call is; 0 outside of any other.
 pub(crate) fn depth(env: &Env) -> u32 {

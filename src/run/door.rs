@@ -34,6 +34,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::file_id;
 use crate::lock::LockId;
+use crate::opened::{self, Opened};
 
 /// The bytes, which need not exist to be locked.
 const TURN: libc::off_t = 0;
@@ -72,7 +73,8 @@ pub(super) fn remove(dir: &Path, id: &LockId) {
 impl Door {
     /// Makes the door of a lock that is ours.
     pub(super) fn create(path: &Path) -> io::Result<Self> {
-        let door = options().create_new(true).mode(0o600).open(path).map(Self)?;
+        let door = open(options().create_new(true).mode(0o600), path)?;
+        let door = Self(door.file);
         door.lock(libc::F_WRLCK, PRESENCE)?;
         Ok(door)
     }
@@ -89,12 +91,11 @@ impl Door {
     /// # Errors
     /// It is another user's, or cannot be opened.
     pub(super) fn open(path: &Path) -> io::Result<Option<Self>> {
-        let file = match options().open(path) {
-            Ok(file) => file,
+        let Opened { file, metadata } = match open(&mut options(), path) {
+            Ok(opened) => opened,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
-        let metadata = file.metadata()?;
         if !metadata.is_file() || metadata.uid() != nix::unistd::geteuid().as_raw() {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
@@ -167,8 +168,12 @@ fn lock_of(kind: libc::c_int, byte: libc::off_t) -> io::Result<libc::flock> {
 
 fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
-    options.read(true).write(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    options.read(true).write(true);
     options
+}
+
+fn open(options: &mut OpenOptions, path: &Path) -> io::Result<Opened> {
+    opened::with(options, libc::O_NOFOLLOW, path)
 }
 
 #[cfg(test)]

@@ -1,13 +1,14 @@
 //! `.tfwrap.yaml`: where it is, whether to trust it, and its values with their lines.
 
-use std::io::{ErrorKind, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde_yaml::{Mapping, Value};
 
 use super::source::{Origin, SettingsError, Sourced};
 use super::trust::{ConfigFileOrigin, Hands};
+use crate::opened::{self, Kind};
 
 const NAME: &str = ".tfwrap.yaml";
 const MOST_BYTES: u64 = 64 * 1024;
@@ -102,21 +103,26 @@ impl ConfigFile {
 
     fn read(path: &Path, found_from: Option<&Path>) -> Result<Self, SettingsError> {
         let fail = |what: String| SettingsError::of_file(format!("`{}`: {what}", path.display()));
-        // Without blocking: a FIFO would hang the open.
-        let mut file = std::fs::OpenOptions::new()
-            .read(true)
-            .custom_flags(nix::libc::O_NONBLOCK | nix::libc::O_CLOEXEC)
-            .open(path)
-            .map_err(|error| fail(format!("cannot be read: {error}")))?;
-        let metadata = file.metadata().map_err(|error| fail(format!("cannot be read: {error}")))?;
-        if !metadata.is_file() {
-            return Err(fail("is not a regular file".to_owned()));
+        let fail = |what: String| {
+            let look =
+                format!("see `ls -l {}`", crate::report::shell_quote(&path.to_string_lossy()));
+            fail(what).with_hint(match found_from {
+                Some(_) => look,
+                None => format!("{look}; it is named by `--config` or `TFWRAP_CONFIG`"),
+            })
+        };
+        let unreadable = |error| fail(format!("cannot be read: {error}"));
+        let opened = opened::to_read(path).map_err(unreadable)?;
+        match opened.kind() {
+            Kind::Regular => {}
+            kind => return Err(fail(format!("is {kind}, not a regular file"))),
         }
+        let metadata = &opened.metadata;
         let us = nix::unistd::geteuid().as_raw();
         if let Some(dir) = found_from
             // Without a directory to enter there is no Terraform to lead astray.
             && let Ok(dir) = dir.metadata()
-            && let Err(whose) = hands(&metadata).check(us, hands(&dir))
+            && let Err(whose) = hands(metadata).check(us, hands(&dir))
         {
             return Err(fail(format!("is not trusted: it {whose}")).with_hint(format!(
                 "change its owner or mode (`chown`, `chmod go-w`); or, once you have read it, name it: \
@@ -124,14 +130,9 @@ impl ConfigFile {
                 crate::report::shell_quote(&path.to_string_lossy())
             )));
         }
-        if metadata.len() > MOST_BYTES {
-            return Err(fail(format!("has {} bytes; at most 65536 are read", metadata.len())));
-        }
-        let mut bytes = Vec::new();
-        Read::by_ref(&mut file)
-            .take(MOST_BYTES)
-            .read_to_end(&mut bytes)
-            .map_err(|error| fail(format!("cannot be read: {error}")))?;
+        let Some(bytes) = opened.read_within(MOST_BYTES).map_err(unreadable)? else {
+            return Err(fail("is larger than 64 KiB".to_owned()));
+        };
         let way =
             if found_from.is_some() { ConfigFileOrigin::Found } else { ConfigFileOrigin::Named };
         Self::parse(path.to_owned(), text_of(path, bytes)?, way)
@@ -350,7 +351,7 @@ mod tests {
         let path = dir.path().join(NAME);
         assert!(ConfigFile::named(&path).unwrap_err().message.contains("cannot be read"));
         std::fs::write(&path, "#".repeat(65_537)).unwrap();
-        assert!(ConfigFile::named(&path).unwrap_err().message.contains("65536"));
+        assert!(ConfigFile::named(&path).unwrap_err().message.contains("64 KiB"));
         std::fs::write(&path, b"lease: never\n# gr\xfcn\n").unwrap();
         let error = ConfigFile::named(&path).unwrap_err().to_string();
         assert!(error.ends_with(".tfwrap.yaml` line 2: is not UTF-8"), "{error}");

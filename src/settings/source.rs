@@ -76,7 +76,11 @@ impl SettingsError {
             Origin::Env(_) | Origin::Default => Fault::Env,
             Origin::File { .. } => Fault::File,
         };
-        Self { message: format!("{origin}: {what}"), hint: None, fault }
+        let hint = match origin {
+            Origin::Env(name) => Some(format!("correct or unset `{name}`")),
+            Origin::Flag(_) | Origin::Argument(_) | Origin::Default | Origin::File { .. } => None,
+        };
+        Self { message: format!("{origin}: {what}"), hint, fault }
     }
 
     pub(super) fn of_file(message: String) -> Self {

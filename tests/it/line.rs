@@ -328,3 +328,26 @@ async fn clocks_a_day_apart_make_no_difference() {
     behind.finish().expect_code(0);
     assert_eq!(stage.log(), [0, 1]);
 }
+
+/// A store that is slower than a stop may be.
+#[tokio::test]
+async fn a_stop_that_leaves_its_place_in_the_queue_says_so() {
+    let stage = Stage::new("left").await;
+    let (holder, gate) = stage.holder(&[]);
+    let waiter = stage.join(0, &[]).await;
+    stage.proxy.plan([Rule::on("DeleteItem", Fault::Hold)]);
+    waiter.signal(Signal::SIGTERM);
+    waiter.says("a place in the queue may be left");
+    assert!(stage.ticket(0).await, "it is");
+    stage.proxy.plan([]);
+    stage.proxy.release();
+    assert!(!waiter.finish().expect_code(143).stderr.contains("nothing is left"));
+    // The control.
+    let waiter = stage.join(1, &[]).await;
+    waiter.signal(Signal::SIGTERM);
+    let done = waiter.finish().expect_code(143);
+    assert!(done.stderr.contains("nothing is left behind"), "{}", done.stderr);
+    assert!(!stage.ticket(1).await);
+    gate.open();
+    holder.finish().expect_code(0);
+}

@@ -155,7 +155,7 @@ fn a_pipe_in_the_place_of_a_file_holds_nobody_up() {
         fs::create_dir(dir.path().join(".terraform")).unwrap();
         mkfifo(&dir.path().join(name), Mode::S_IRWXU).unwrap();
         let ended = run(tfwrap(dir.path()).args(args)).expect_code(78);
-        let said = format!("{name}` is not a regular file");
+        let said = format!("{name}` is a pipe, not a regular file");
         assert!(ended.stderr.contains(&said), "{}", ended.stderr);
     }
 }

@@ -4,6 +4,7 @@
 mod config;
 mod ends;
 mod files;
+mod odd;
 mod sandbox;
 mod wrong;
 

@@ -94,7 +94,7 @@ fn backend_errors() -> Vec<BackendError> {
     vec![
         BackendError::NotInitialised { place: place(), kind: "s3".into(), init: init() },
         BackendError::Unreadable { path: path(), source },
-        BackendError::NotRegular { path: path() },
+        BackendError::NotRegular { path: path(), kind: tfwrap::opened::Kind::Pipe },
         BackendError::TooLarge { path: path(), limit: 16 },
         BackendError::BadRecord { path: path(), reason: reason() },
         BackendError::BadHcl { place: place(), reason: reason() },

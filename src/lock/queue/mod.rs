@@ -231,6 +231,8 @@ pub struct Queue {
     joins: u32,
     /// Since when we are told to stop.
     stopped: Option<Uptime>,
+    /// A place of ours may still stand there although we have left.
+    leaves_place: bool,
 }
 
 impl Queue {
@@ -269,7 +271,15 @@ impl Queue {
             tries: 0,
             joins: 0,
             stopped: None,
+            leaves_place: false,
         }
+    }
+
+    /// Whether a place in the line may be left behind, for want of the time to take it away. Whoever
+    /// comes after it passes it over when it has not changed for as long as the dead are waited for.
+    #[must_use]
+    pub fn leaves_place(&self) -> bool {
+        self.leaves_place
     }
 
     /// The machine that takes the lock.

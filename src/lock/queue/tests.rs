@@ -91,3 +91,23 @@ fn the_line_counts_the_plans_before_us() {
     };
     assert_eq!(Line::of(&record).unwrap().plans, (6, 5));
 }
+
+/// A store that takes longer for its answers than a stop waits.
+#[test]
+fn a_place_that_could_not_be_taken_away_in_time_is_known() {
+    let stopped = |phase: Phase, keeps_mine: bool| {
+        let mut queue = fifth();
+        queue.phase = phase;
+        queue.mine.take_if(|_| !keeps_mine);
+        let _out = queue.step(at(1), Event::Stop);
+        assert!(!queue.leaves_place(), "there is time");
+        assert!(matches!(queue.step(at(10), Event::Tick), Action::Done(_)));
+        queue.leaves_place()
+    };
+    let version = line(2).version;
+    assert!(stopped(Phase::Watching(Ticket(4)), true));
+    assert!(stopped(Phase::Claiming(Ticket(6)), false));
+    assert!(stopped(Phase::GivingBack(Ticket(5), version), false));
+    // The control: before there was one.
+    assert!(!stopped(Phase::Opening, false));
+}

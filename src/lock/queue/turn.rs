@@ -114,6 +114,14 @@ impl Queue {
 
     /// Told to stop long enough ago: what is out now is not waited for.
     pub(super) fn break_off(&mut self, now: Uptime) -> Action {
+        self.leaves_place |= self.mine.is_some()
+            || matches!(
+                self.phase,
+                Phase::Claiming(_)
+                    | Phase::SettlingClaim(_)
+                    | Phase::GivingBack(..)
+                    | Phase::Removing(..)
+            );
         match std::mem::replace(&mut self.phase, Phase::Ended) {
             Phase::Ended => Action::Wait,
             Phase::Telling(outcome) | Phase::Removing(outcome, ..) => self.end(outcome),

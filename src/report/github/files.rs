@@ -4,9 +4,8 @@
 //! regular file is written: a pipe would block, a link could lead anywhere.
 
 use std::fmt::Write as _;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::libc;
@@ -15,6 +14,7 @@ use super::{
     Summary, final_outputs, is_actions, lock_id_output, outputs_but_the_code, step_summary,
 };
 use crate::env::Env;
+use crate::opened::{self, Kind};
 
 /// The files of this step.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -147,16 +147,11 @@ fn append(path: &Path, text: &str) -> io::Result<()> {
 }
 
 fn open(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new()
-        .read(true)
-        .append(true)
-        // Non-blocking, or opening a pipe nobody reads would wait for ever.
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)
-        .open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("not a regular file"));
+    let opened = opened::with(File::options().read(true).append(true), libc::O_NOFOLLOW, path)?;
+    match opened.kind() {
+        Kind::Regular => Ok(opened.file),
+        kind => Err(io::Error::other(format!("it is {kind}, not a regular file"))),
     }
-    Ok(file)
 }
 
 fn ends_in_line_end(file: &mut File) -> io::Result<bool> {

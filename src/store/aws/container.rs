@@ -16,7 +16,7 @@ use url::{Host, Url};
 use super::super::StoreError;
 use super::chain::ContainerToken;
 use super::error::chain_text;
-use super::session::Session;
+use super::session::{Session, unsendable};
 use super::token_file;
 
 /// It is on this machine.
@@ -27,14 +27,14 @@ const ANSWER: Duration = Duration::from_mins(1);
 /// Asks for the container's role.
 pub(super) async fn session(
     url: &str,
-    token: Option<&ContainerToken>,
+    given: Option<&ContainerToken>,
     http: SharedHttpClient,
 ) -> Result<Session, StoreError> {
     let url = Url::parse(url).map_err(|_| not_allowed(url))?;
     if url.scheme() != "https" && !is_near(&url).await {
         return Err(not_allowed(url.as_str()));
     }
-    let token = match token {
+    let token = match given {
         Some(ContainerToken::Given(token)) => Some(token.clone()),
         Some(ContainerToken::File(path)) => {
             Some(token_file::read(path, "the container's token").await?)
@@ -43,9 +43,15 @@ pub(super) async fn session(
     };
     let failed =
         |why: &str| format!("the container's credentials endpoint `{}` {why}", shown(&url));
-    if token.as_ref().is_some_and(|token| token.contains(['\r', '\n'])) {
-        let message = failed("cannot be asked: its token has a line break in it");
-        return Err(StoreError::Misconfigured(message));
+    if let Some(odd) = token.as_deref().and_then(unsendable) {
+        let place = match given {
+            Some(ContainerToken::File(path)) => format!("`{}`", path.display()),
+            Some(ContainerToken::Given(_)) | None => {
+                "`AWS_CONTAINER_AUTHORIZATION_TOKEN`".to_owned()
+            }
+        };
+        let why = format!("cannot be asked: the token in {place} has {odd} in it");
+        return Err(StoreError::Misconfigured(failed(&why)));
     }
     let operation = Operation::builder()
         .service_name("ContainerCredentials")
@@ -80,9 +86,6 @@ pub(super) async fn session(
         SdkError::ServiceError(refusal) => {
             StoreError::Credentials(failed(&format!("gives none: {}", refusal.err().0)))
         }
-        SdkError::ConstructionFailure(_) => StoreError::Misconfigured(failed(
-            "cannot be asked: its token has a control character in it",
-        )),
         error => {
             let detail = failed(&format!("does not answer: {}", chain_text(Some(error))));
             StoreError::Unavailable { detail, sent: false }

@@ -1,11 +1,9 @@
 //! Files that tfwrap reads and Terraform after it.
 
-use std::fs::File;
-use std::io::{self, Read as _};
-use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
+use std::io;
 use std::path::Path;
 
-use nix::libc;
+use crate::opened::{self, Kind, Opened};
 
 /// Larger than any file of keys, tokens or certificates; a guard against a device that never ends.
 const LIMIT: u64 = 64 << 20;
@@ -13,16 +11,15 @@ const LIMIT: u64 = 64 << 20;
 /// Opens it without waiting for whoever writes to it.
 ///
 /// # Errors
-/// Those of `open(2)`, and [`io::ErrorKind::InvalidInput`] for a pipe or a socket: what we take out of
+/// Those of `open(2)`, and [`io::ErrorKind::InvalidInput`] for a pipe: what we take out of
 /// that (`<(…)` of a shell) Terraform would not find any more, and it would go on as somebody else.
-pub(super) fn open(path: &Path) -> io::Result<File> {
-    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
-    let kind = file.metadata()?.file_type();
-    if kind.is_fifo() || kind.is_socket() {
+pub(super) fn open(path: &Path) -> io::Result<Opened> {
+    let opened = opened::to_read(path)?;
+    if opened.kind() == Kind::Pipe {
         let what = "it is a pipe, which can be read once, and Terraform reads it, too; name a file";
         return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
     }
-    Ok(file)
+    Ok(opened)
 }
 
 /// Reads all of it.
@@ -37,13 +34,8 @@ pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
 ///
 /// # Errors
 /// Those of `read(2)`; more than 64 MiB.
-pub(super) fn all_of(file: File) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    file.take(LIMIT + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > LIMIT {
-        return Err(io::Error::other("it is larger than 64 MiB"));
-    }
-    Ok(bytes)
+pub(super) fn all_of(opened: Opened) -> io::Result<Vec<u8>> {
+    opened.read_within(LIMIT)?.ok_or_else(|| io::Error::other("it is larger than 64 MiB"))
 }
 
 #[cfg(test)]
@@ -59,6 +51,6 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{error}");
         assert_eq!(read(Path::new("/dev/null")).unwrap(), b"", "it is named to have none");
         assert!(read(Path::new("/dev/zero")).unwrap_err().to_string().contains("64 MiB"));
-        assert_eq!(read(dir.path()).unwrap_err().raw_os_error(), Some(libc::EISDIR));
+        assert_eq!(read(dir.path()).unwrap_err().raw_os_error(), Some(nix::libc::EISDIR));
     }
 }

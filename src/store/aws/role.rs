@@ -79,7 +79,13 @@ async fn token(identity: &WebIdentity) -> Result<String, StoreError> {
         return Ok(token.clone());
     }
     let path = identity.token_file.as_deref().unwrap_or(Path::new(""));
-    token_file::read(path, "the web identity token").await
+    let token = token_file::read(path, "the web identity token").await?;
+    if token.trim().is_empty() {
+        let message =
+            format!("cannot read the web identity token `{}`: it is empty", path.display());
+        return Err(StoreError::Credentials(message));
+    }
+    Ok(token)
 }
 
 fn refused<E>(action: &str, role: &str, error: &SdkError<E, HttpResponse>) -> StoreError

@@ -90,17 +90,10 @@ impl Session {
             ("session token", token.as_ref(), true),
         ];
         for (what, text, is_sent) in keys {
-            let is_odd = |c: &char| match c {
-                '\u{fffd}' => true,
-                '\t' => false,
-                c => is_sent && c.is_ascii_control(),
-            };
-            let Some(odd) = text.and_then(|text| text.chars().find(is_odd)) else { continue };
-            let kind = match odd {
-                '\n' | '\r' => "a line break",
-                '\u{fffd}' => "a byte that is not UTF-8",
-                _ => "a control character",
-            };
+            let Some(text) = text else { continue };
+            let odd = unsendable(text).filter(|_| is_sent);
+            let odd = odd.or(text.contains('\u{fffd}').then_some("a byte that is not UTF-8"));
+            let Some(kind) = odd else { continue };
             let message = format!("the {what} has {kind} in it (credentials: {of})");
             return Err(StoreError::Credentials(message));
         }
@@ -119,6 +112,14 @@ impl Session {
             credentials = credentials.account_id(account.as_str());
         }
         credentials.build()
+    }
+}
+
+/// What in the text cannot stand in a header of a request.
+pub(super) fn unsendable(text: &str) -> Option<&'static str> {
+    match text.chars().find(|c| c.is_ascii_control() && *c != '\t')? {
+        '\n' | '\r' => Some("a line break"),
+        _ => Some("a control character"),
     }
 }
 

@@ -5,7 +5,7 @@
 //! with an old token where a new one was refused.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -18,7 +18,7 @@ use super::super::blocking::{self, reason};
 use super::chain::SettingPlace;
 use super::error::{Asked, classify, unsent};
 use super::profile::{Sso, StaticKeys};
-use super::session::Session;
+use super::session::{Session, unsendable};
 use crate::clock::wall;
 
 /// The clients, in the region of the login.
@@ -89,6 +89,12 @@ impl Login<'_> {
         self.failed(&format!("{why}: `{command}`"))
     }
 
+    /// What lies there must go before a login helps.
+    fn in_the_way(&self, why: &str) -> StoreError {
+        let file = self.file.display();
+        self.again(&format!("cannot be read (`{file}`: {why}); move that away, and log in anew"))
+    }
+
     async fn token(&self, sso: &Sso, clients: &Clients) -> Result<String, StoreError> {
         let cached = self.cached().await?;
         if wall() < cached.ends {
@@ -113,11 +119,17 @@ impl Login<'_> {
         let file = self.file.clone();
         let read = blocking::run(move || Ok(super::file::read(&file))).await?;
         let bytes = read.map_err(|error| {
-            let file = self.file.display();
-            self.again(&format!("is not there (`{file}`: {})", reason(&error)))
+            let (file, why) = (self.file.display(), reason(&error));
+            match error.kind() {
+                ErrorKind::NotFound => self.again(&format!("is not there (`{file}`: {why})")),
+                // Where it lies nobody chooses.
+                ErrorKind::InvalidInput => self.in_the_way("it is a pipe"),
+                _ => self.in_the_way(&why),
+            }
         })?;
-        Cached::parse(&bytes)
-            .ok_or_else(|| self.again(&format!("cannot be read from `{}`", self.file.display())))
+        Cached::parse(&bytes).map_err(|why| {
+            self.again(&format!("cannot be read from `{}`, which {why}", self.file.display()))
+        })
     }
 
     /// A new token for the old one. It is written down first, for the old one is no longer good.
@@ -193,12 +205,21 @@ struct Cached {
 }
 
 impl Cached {
-    fn parse(bytes: &[u8]) -> Option<Self> {
-        let Ok(Value::Object(fields)) = serde_json::from_slice(bytes) else { return None };
-        let text = |name: &str| fields.get(name)?.as_str().map(ToOwned::to_owned);
-        let token = text("accessToken").filter(|token| !token.is_empty())?;
-        let ends = text("expiresAt")?.parse().ok()?;
-        Some(Self { token, ends, fields })
+    /// Or what is wrong with it, which shows nothing of it.
+    fn parse(bytes: &[u8]) -> Result<Self, String> {
+        let Ok(Value::Object(fields)) = serde_json::from_slice(bytes) else {
+            return Err("holds no JSON object".to_owned());
+        };
+        let text = |name: &str| {
+            let text = fields.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
+            text.map(ToOwned::to_owned).ok_or_else(|| format!("has no `{name}`"))
+        };
+        let (token, ends) = (text("accessToken")?, text("expiresAt")?);
+        if let Some(odd) = unsendable(&token) {
+            return Err(format!("has {odd} in its `accessToken`"));
+        }
+        let ends = ends.parse().map_err(|_| "has an `expiresAt` that is no time".to_owned())?;
+        Ok(Self { token, ends, fields })
     }
 
     fn text(&self, name: &str) -> Option<&str> {
@@ -240,7 +261,32 @@ mod tests {
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
         let cached =
             Cached::parse(br#"{"accessToken": "t", "expiresAt": "2026-01-02T03:04:05Z", "x": 1}"#);
-        assert_eq!(cached.map(|it| it.fields.len()), Some(3));
-        assert!(Cached::parse(br#"{"accessToken": "t"}"#).is_none());
+        assert_eq!(cached.map(|it| it.fields.len()), Ok(3));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_cached_token_is_said_and_nothing_of_it_shown() {
+        for (text, expected) in [
+            ("", "holds no JSON object"),
+            ("[]", "holds no JSON object"),
+            (r#"{"expiresAt": "x"}"#, "has no `accessToken`"),
+            (r#"{"accessToken": ""}"#, "has no `accessToken`"),
+            (r#"{"accessToken": "hunter2"}"#, "has no `expiresAt`"),
+            (
+                r#"{"accessToken": "hunter2", "expiresAt": "soon"}"#,
+                "has an `expiresAt` that is no time",
+            ),
+            (
+                r#"{"accessToken": "hunter2\n", "expiresAt": "x"}"#,
+                "has a line break in its `accessToken`",
+            ),
+            (
+                r#"{"accessToken": "\u0001hunter2", "expiresAt": "x"}"#,
+                "has a control character in its `accessToken`",
+            ),
+        ] {
+            let parsed = Cached::parse(text.as_bytes()).map(|it| it.fields.len());
+            assert_eq!(parsed, Err(expected.to_owned()), "{text}");
+        }
     }
 }

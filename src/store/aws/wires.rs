@@ -39,6 +39,10 @@ pub(super) struct Wires {
 impl Wires {
     /// Asks a source.
     pub(super) async fn ask(&self, source: &Source) -> Result<Session, StoreError> {
+        self.asked(source).await.map_err(|error| self.profile.explained(error))
+    }
+
+    async fn asked(&self, source: &Source) -> Result<Session, StoreError> {
         let settings = &self.settings;
         match source {
             Source::Keys(keys, SettingPlace::Backend) => Ok(Session::lasting(keys.clone(), None)),

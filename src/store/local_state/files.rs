@@ -22,6 +22,7 @@ use crate::backend::go_path;
 use crate::file_id::FileId;
 use crate::lock::LockInfo;
 use crate::lock::line::Line;
+use crate::opened::{self, Kind};
 
 /// How often a state file may be replaced under us before we say so. Terraform removes an empty
 /// one each time it unlocks.
@@ -91,11 +92,10 @@ impl Files {
         {
             return Ok(Some(stored(ours.record.clone())));
         }
+        self.expect_file()?;
         let fail = |error: &io::Error| io_error("read the lock of", &self.state, error, false);
-        // A pipe in its place must not hold us up.
-        let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&self.state);
-        let file = match opened {
-            Ok(file) => file,
+        let file = match opened::to_read(&self.state) {
+            Ok(opened) => opened.file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(fail(&error)),
         };
@@ -117,6 +117,7 @@ impl Files {
         held: &mut Option<HeldState>,
     ) -> Result<WriteReply, StoreError> {
         let fail = |error: &io::Error| io_error("lock", &self.state, error, false);
+        self.expect_file()?;
         for _ in 0..RACES {
             let (file, created) = self.open().map_err(|e| fail(&e))?;
             match self.lock(&file)? {
@@ -145,9 +146,8 @@ impl Files {
     /// Locks the state beside whoever holds it for us.
     pub(super) fn join(&self) -> Result<Option<File>, StoreError> {
         let fail = |error: &io::Error| io_error("lock", &self.state, error, false);
-        let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&self.state);
-        let file = match opened {
-            Ok(file) => file,
+        let file = match opened::to_read(&self.state) {
+            Ok(opened) => opened.file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(fail(&error)),
         };
@@ -168,6 +168,20 @@ impl Files {
         }
     }
 
+    /// Refuses what Terraform would wait for under our lock, or cannot open. A device is a state that is
+    /// always empty (`-state=/dev/null`).
+    fn expect_file(&self) -> Result<(), StoreError> {
+        let Ok(metadata) = self.state.metadata() else { return Ok(()) };
+        match Kind::of(metadata.file_type()) {
+            Kind::Regular | Kind::Device | Kind::Link => Ok(()),
+            kind @ (Kind::Directory | Kind::Pipe | Kind::Socket) => {
+                let path = self.state.display();
+                let what = format!("`{path}` is {kind}, not the file of a state: move it away");
+                Err(StoreError::Misconfigured(what))
+            }
+        }
+    }
+
     /// Opens the state file as Terraform does, directories and file made if need be.
     fn open(&self) -> io::Result<(File, Option<PathBuf>)> {
         let created = match std::fs::metadata(&self.state) {
@@ -183,7 +197,7 @@ impl Files {
         }
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o666);
-        Ok((options.custom_flags(libc::O_NONBLOCK).open(&self.state)?, created))
+        Ok((opened::with(&mut options, 0, &self.state)?.file, created))
     }
 
     /// Whether the descriptor's file is the one that the path names.
@@ -200,6 +214,12 @@ impl Files {
     /// Writes the info file.
     pub(super) fn tell(&self, record: &Record) -> Result<(), StoreError> {
         let fail = |error: &io::Error| io_error("write", &self.info, error, false);
+        if let Some(what) = not_an_info(&self.info).map_err(|e| fail(&e))? {
+            let path = self.info.display();
+            return Err(StoreError::Misconfigured(format!(
+                "`{path}` {what}, not the lock info that Terraform keeps there: move it away"
+            )));
+        }
         let Some(info) = &record.info else {
             return remove_if_there(&self.info).map_err(|e| fail(&e));
         };
@@ -252,7 +272,9 @@ impl Files {
         let empty = ours.file.metadata()?.len() == 0;
         // The lock must go even where its files cannot: without the lock a left-over info is
         // harmless, and an empty state is no state.
-        drop(remove_if_there(&self.info));
+        if let Ok(None) = not_an_info(&self.info) {
+            drop(remove_if_there(&self.info));
+        }
         // A killed process may have left it.
         drop(remove_if_there(&self.info_aside));
         // Whoever waits stands in it; without it, what the lock made is not empty.
@@ -275,11 +297,28 @@ impl Files {
 
 /// What lies there as the info: anybody who can write into the directory may have put it there.
 fn read_info(path: &Path) -> Option<String> {
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).ok()?;
-    let mut text = String::new();
-    let is_file = file.metadata().is_ok_and(|metadata| metadata.is_file());
-    is_file.then(|| file.take(LONGEST_INFO).read_to_string(&mut text).ok()).flatten()?;
-    Some(text)
+    let opened = opened::to_read(path).ok().filter(|opened| opened.kind() == Kind::Regular)?;
+    String::from_utf8(opened.read_within(LONGEST_INFO).ok()??).ok()
+}
+
+/// What lies in the place of the info and is none. Terraform waits for ever to write into a pipe, and
+/// writes through a link over whatever it leads to. One that a kill or a power cut left empty, half
+/// written or full of zeros is one; so is one that cannot be read.
+fn not_an_info(path: &Path) -> io::Result<Option<String>> {
+    let kind = match path.symlink_metadata() {
+        Ok(metadata) => Kind::of(metadata.file_type()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    if kind != Kind::Regular {
+        return Ok(Some(format!("is {kind}")));
+    }
+    let mut start = Vec::new();
+    if let Ok(opened) = opened::to_read(path) {
+        opened.file.take(1).read_to_end(&mut start)?;
+    }
+    let is_one = matches!(start.as_slice(), [] | [b'{' | 0]);
+    Ok((!is_one).then(|| "holds something else".to_owned()))
 }
 
 /// Ends the description's lock, whoever has it open.

@@ -186,3 +186,91 @@ fn files_of_aws_that_can_be_read_once_only_are_refused() {
     );
     Row { make: "mkfifo pipe", typed: &typed, code: 69, ..Row::default() }.play();
 }
+
+/// What `aws sso login` leaves, and the token of a container: each with where it stands and what is wrong
+/// with it, and nothing of it is shown.
+#[test]
+fn a_token_that_cannot_be_used_is_named_by_its_place() {
+    let token = "HERE/.aws/sso/cache/a0f1490a20d0211c997b44bc357e1972deab8ae3.json";
+    let make = "mkdir -p .aws/sso/cache; printf '[profile p]\\nsso_session = s\\nsso_account_id = 1\\n\
+                sso_role_name = n\\n[sso-session s]\\nsso_region = eu-west-1\\nsso_start_url = u\\n' \
+                > .aws/config; ";
+    let lock = "tfwrap --no-backend-lock --lock 'dynamodb://t/k?region=eu-west-1' run -- true";
+    let login = "`aws sso login --profile p`";
+    for (file, says) in [
+        (
+            "printf '{\"accessToken\": \"hunter2\\\\n\", \"expiresAt\": \"2099-01-01T00:00:00Z\"}' > TOKEN",
+            &["`TOKEN`, which has a line break in its `accessToken`", login][..],
+        ),
+        ("printf '{\"accessToken\": \"hunter2\"}' > TOKEN", &["`TOKEN`, which has no `expiresAt`"]),
+        (": > TOKEN", &["`TOKEN`, which holds no JSON object"]),
+        ("mkfifo TOKEN", &["(`TOKEN`: it is a pipe); move that away", login]),
+        ("mkdir TOKEN", &["(`TOKEN`: is a directory); move that away", login]),
+        ("ln -s TOKEN TOKEN", &["(`TOKEN`: too many", "move that away", login]),
+        ("true", &["is not there (`TOKEN`: no such file", login]),
+    ] {
+        let make = format!("{make}{}", file.replace("TOKEN", token));
+        let typed = format!(
+            "unset AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY; AWS_PROFILE=p; export AWS_PROFILE; {lock}"
+        );
+        let says: Vec<_> = says.iter().map(|it| it.replace("TOKEN", token)).collect();
+        let says: Vec<_> = says.iter().map(String::as_str).collect();
+        let row = Row { make: &make, typed: &typed, code: 77, says: &says, never: &["hunter2"] };
+        row.play();
+    }
+    let row = Row { code: 78, never: &["hunter2"], ..Row::default() };
+    for (set, place) in [
+        (
+            "AWS_CONTAINER_AUTHORIZATION_TOKEN=\"$(printf 'hunter2\\n2')\"",
+            "`AWS_CONTAINER_AUTHORIZATION_TOKEN`",
+        ),
+        ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE=HERE/token", "`HERE/token`"),
+    ] {
+        let says = format!("the token in {place} has a line break in it");
+        let typed = format!(
+            "unset AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY; {set}; \
+             AWS_CONTAINER_CREDENTIALS_FULL_URI=http://127.0.0.1:9/; export AWS_CONTAINER_CREDENTIALS_FULL_URI \
+             AWS_CONTAINER_AUTHORIZATION_TOKEN AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE; {lock}"
+        );
+        Row { make: "echo hunter2 > token", typed: &typed, says: &[&says], ..row }.play();
+    }
+}
+
+/// Beside stock Terraform: it waits for ever for a reader of the pipe, refuses the directory and the loop,
+/// and writes over what a link leads to and over whatever else is there.
+#[test]
+fn what_is_no_lock_info_is_neither_replaced_nor_removed() {
+    let info = ".terraform.tfstate.lock.info";
+    let left = "stat -c '%F %s' INFO; cat target 2>/dev/null || true";
+    for (make, what) in [
+        ("mkfifo INFO", "is a pipe"),
+        ("mkdir INFO", "is a directory"),
+        ("mkdir -p INFO/x", "is a directory"),
+        ("echo precious > target; ln -s target INFO", "is a symbolic link"),
+        ("ln -s target INFO", "is a symbolic link"),
+        ("ln -s /dev/null INFO", "is a symbolic link"),
+        ("ln -s INFO INFO", "is a symbolic link"),
+        ("echo precious > INFO", "holds something else"),
+    ] {
+        let make = format!("{make}; ({left}) > before").replace("INFO", info);
+        let says = format!("`HERE/{info}` {what}, not the lock info");
+        for command in ["apply -auto-approve -input=false", "run -- false"] {
+            let typed = format!(
+                "c=0; tfwrap {command} || c=$?; ({left}) > after; cmp before after >&2; \
+                 test ! -e terraform.tfstate; exit $c"
+            );
+            let typed = typed.replace("INFO", info);
+            let says = &[says.as_str(), "move it away"];
+            Row { make: &make, typed: &typed, code: 78, says, ..Row::default() }.play();
+        }
+    }
+    // The controls: what a Terraform that was killed may leave is.
+    for make in [": > INFO", "printf '{\"ID\":\"1' > INFO", "head -c 193 /dev/zero > INFO"] {
+        let make = make.replace("INFO", info);
+        let typed = format!("tfwrap run -- true; test ! -e {info}");
+        Row { make: &make, typed: &typed, ..Row::default() }.play();
+    }
+    // And what comes there meanwhile stays.
+    let typed = format!("tfwrap run -- sh -c 'rm {info}; mkfifo {info}'; test -p {info}");
+    Row { typed: &typed, ..Row::default() }.play();
+}

@@ -6,11 +6,12 @@ use super::layers::program;
 use super::{NONE, read};
 
 /// The modules of `src`, the lowest first. Each may import those above it in this list.
-const ROOMS: [&str; 28] = [
+const ROOMS: [&str; 29] = [
     "duration",
     "env",
     "path_text",
     "file_id",
+    "opened",
     "lock",
     "clock",
     "identity",

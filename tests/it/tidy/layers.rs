@@ -14,7 +14,7 @@ const EVENT_LOOP: (&str, &str) = ("run/", "the event loop and the clock");
 const APP: (&str, &str) = ("app", "sets everything up");
 const CHILD: (&str, &str) = ("supervise/child", "the child process");
 
-const BORDERS: [Border; 9] = [
+const BORDERS: [Border; 10] = [
     Border {
         words: &["tokio", "signal_hook_tokio"],
         places: &[
@@ -87,6 +87,13 @@ const BORDERS: [Border; 9] = [
             ("supervise/", "makes processes"),
             ("run/supervise.rs", "lets them be made"),
             ("store/aws/credential_process.rs", "runs the program that a profile names"),
+        ],
+    },
+    Border {
+        words: &["O_NONBLOCK", "File::open("],
+        places: &[
+            ("opened.rs", "opens without waiting, and tells what it is"),
+            ("supervise/", "opens ends of pipes and terminals"),
         ],
     },
     Border {

@@ -1,8 +1,9 @@
 //! The profile that Go's SDK loads, whatever the credentials come from: its endpoints and switches
 //! count also beside keys in the environment.
 
+use std::fmt::Write as _;
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::super::super::StoreError;
 use super::super::super::blocking::{self, reason};
@@ -17,6 +18,8 @@ pub(in super::super) struct InUse {
     all: Profiles,
     name: String,
     linked: Option<Linked>,
+    /// Which files could not be opened, for whoever finds nothing in the others.
+    passed_over: String,
 }
 
 impl InUse {
@@ -27,9 +30,31 @@ impl InUse {
     pub(in super::super) async fn read(settings: &AwsSettings) -> Result<Self, StoreError> {
         let configs = settings.shared_config_files.clone();
         let credentials = settings.shared_credentials_files.clone();
-        let all = blocking::run(move || Ok(Profiles::new(texts(&configs)?, texts(&credentials)?)))
-            .await?;
-        Self::of(settings, all)
+        let home = settings.home.join(".aws");
+        let (all, passed_over) = blocking::run(move || {
+            let (configs, mut passed_over) = texts(&configs, &home)?;
+            let (credentials, more) = texts(&credentials, &home)?;
+            passed_over.push_str(&more);
+            Ok((Profiles::new(configs, credentials), passed_over))
+        })
+        .await?;
+        match Self::of(settings, all) {
+            Ok(found) => Ok(Self { passed_over, ..found }),
+            Err(StoreError::Misconfigured(why)) => {
+                Err(StoreError::Misconfigured(format!("{why}{passed_over}")))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Adds which files could not be opened, where that may be why nothing was found.
+    pub(in super::super) fn explained(&self, error: StoreError) -> StoreError {
+        match error {
+            StoreError::Credentials(why) if why.starts_with("no AWS credentials were found") => {
+                StoreError::Credentials(format!("{why}{}", self.passed_over))
+            }
+            error => error,
+        }
     }
 
     /// Picks the profile.
@@ -48,7 +73,7 @@ impl InUse {
         } else {
             None
         };
-        Ok(Self { all, name, linked })
+        Ok(Self { all, name, linked, passed_over: String::new() })
     }
 
     /// The profile itself.
@@ -77,12 +102,20 @@ impl InUse {
     }
 }
 
-/// The texts of those files that are there.
-fn texts(files: &[PathBuf]) -> Result<Vec<String>, StoreError> {
-    let read = |path: &PathBuf| match file::open(path) {
+/// The texts of those files that are there, and which could not be opened; one that is nowhere named
+/// (`home` is where those are) need not be there.
+fn texts(files: &[PathBuf], home: &Path) -> Result<(Vec<String>, String), StoreError> {
+    let mut passed_over = String::new();
+    let mut read = |path: &PathBuf| match file::open(path) {
         Ok(opened) => file::all_of(opened).map(Some),
         Err(error) if error.kind() == ErrorKind::InvalidInput => Err(error),
-        Err(_) => Ok(None),
+        Err(error) => {
+            if error.kind() != ErrorKind::NotFound || !path.starts_with(home) {
+                let (path, why) = (path.display(), reason(&error));
+                let _ = write!(passed_over, "; `{path}` cannot be opened: {why}");
+            }
+            Ok(None)
+        }
     };
     let text = |path: &PathBuf| {
         let bytes = read(path).map_err(|error| {
@@ -91,7 +124,8 @@ fn texts(files: &[PathBuf]) -> Result<Vec<String>, StoreError> {
         });
         bytes.map(|bytes| Some(String::from_utf8_lossy(&bytes?).into_owned())).transpose()
     };
-    files.iter().filter_map(text).collect()
+    let texts = files.iter().filter_map(text).collect::<Result<_, _>>()?;
+    Ok((texts, passed_over))
 }
 
 #[cfg(test)]
