@@ -111,13 +111,27 @@ pub(super) fn endpoints(
 }
 
 /// Whether a client can use it as an endpoint: with its scheme, a host, and a port that there is.
+/// Go escapes what does not belong into a path, but takes no control characters, and no escape
+/// that is none.
 #[must_use]
 pub fn is_url(text: &str) -> bool {
     let Some((scheme, rest)) = text.split_once("://") else { return false };
-    // The parser mends more than Go's does.
-    let is_plain = text.chars().all(|c| c.is_ascii_graphic()) && !rest.starts_with(['/', '\\']);
     let is_http = ["http", "https"].iter().any(|it| scheme.eq_ignore_ascii_case(it));
-    is_http && is_plain && url::Url::parse(text).is_ok_and(|url| url.has_host())
+    // The parser mends more than Go's does: a blank, a backslash.
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (host, rest) = rest.split_at(end);
+    let is_plain = host.chars().all(|c| c.is_ascii_graphic() && c != '\\');
+    let path = rest.split(['?', '#']).next().unwrap_or_default();
+    let escapes = path.split('%').skip(1);
+    let is_escape =
+        |it: &str| it.as_bytes().get(..2).is_some_and(|it| it.iter().all(u8::is_ascii_hexdigit));
+    let is_readable =
+        !rest.chars().any(|c| c.is_ascii_control()) && escapes.into_iter().all(is_escape);
+    is_http
+        && is_plain
+        && is_readable
+        && !host.is_empty()
+        && url::Url::parse(&format!("{scheme}://{host}")).is_ok_and(|url| url.has_host())
 }
 
 /// For messages: an endpoint may have credentials in it.
@@ -186,6 +200,14 @@ mod tests {
             ("http://h:99999", false),
             ("http://h:http", false),
             ("http://h:8000 ", false),
+            ("http://h:8000/a b", true),
+            ("http://h/é?x=é", true),
+            ("http://h/%2f%C3", true),
+            ("http://h/%2", false),
+            ("http://h/%zz", false),
+            ("http://h/a\tb", false),
+            ("http://é", false),
+            ("http://h\\a", false),
             ("http://h\n", false),
         ] {
             assert_eq!(is_url(text), expected, "{text:?}");

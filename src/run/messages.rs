@@ -9,8 +9,8 @@ use crate::duration;
 use crate::error::Error;
 use crate::lock::acquire::Acquire;
 use crate::lock::queue::Queue;
-use crate::lock::{Holder, LockId, Uptime};
-use crate::report::{Cadence, Notice, clean, describe_holder};
+use crate::lock::{Holder, LockId, LockInfo, Uptime};
+use crate::report::{Cadence, Notice, clean, describe_holder, shell_quote};
 use crate::store::{LeftOpen, Record, StoreError};
 use crate::target::LockTarget;
 
@@ -130,12 +130,8 @@ pub(super) fn timed_out(target: &LockTarget, machine: &Acquire, limit: Duration)
     let described = holder.as_ref().map_or_else(|| "seen to be free".to_owned(), describe);
     let id = holder.as_ref().and_then(Holder::info).map(|info| &info.id);
     let hint = if target.has_lease() {
-        id.filter(|id| !id.0.is_empty()).map(|id| {
-            format!(
-                "wait longer with `--lock-timeout`; if you are sure that the holder is dead: {}",
-                unlocking(target, id, machine.silence(uptime()).is_some())
-            )
-        })
+        id.filter(|id| !id.0.is_empty())
+            .map(|id| wait_or(&unlocking(target, id, machine.silence(uptime()).is_some())))
     } else {
         // Also where the record has no ID: the command needs none.
         holder.as_ref().map(|_| {
@@ -153,6 +149,25 @@ pub(super) fn timed_out(target: &LockTarget, machine: &Acquire, limit: Duration)
     }
 }
 
+/// The same for the lock of a workspace that does not exist: `terraform force-unlock` would first
+/// create it, under that very lock.
+pub(super) fn timed_out_uncreated(error: Error, seen: Option<&Holder>) -> Error {
+    match (error, seen.and_then(Holder::info)) {
+        (Error::NotAcquired { waited, holder, .. }, Some(LockInfo { id, .. }))
+            if !id.0.is_empty() =>
+        {
+            let unlock = format!("tfwrap unlock {}", shell_quote(&clean(&id.0)));
+            let holder = format!("{holder}; the workspace does not exist yet");
+            Error::NotAcquired { waited, holder, hint: Some(wait_or(&unlock)) }
+        }
+        (error, _) => error,
+    }
+}
+
+fn wait_or(unlock: &str) -> String {
+    format!("wait longer with `--lock-timeout`; if you are sure that the holder is dead: {unlock}")
+}
+
 /// The command that removes the lock of a dead holder.
 fn unlocking(target: &LockTarget, id: &LockId, is_leased: bool) -> String {
     // The ID comes from the record, so it is as untrusted as the rest of it.
@@ -160,7 +175,7 @@ fn unlocking(target: &LockTarget, id: &LockId, is_leased: bool) -> String {
     if target.of_backend {
         // `tfwrap unlock` looks whether the holder lives, where that can be seen.
         let program = if is_leased { "tfwrap unlock" } else { "terraform force-unlock" };
-        format!("{program} {}", crate::report::shell_quote(&id.0))
+        format!("{program} {}", shell_quote(&id.0))
     } else {
         target.unlock_command(&id)
     }

@@ -201,7 +201,7 @@ async fn acquire_all(
     wait: Wait,
     acquired: &mut Acquired,
 ) -> Result<(), Error> {
-    let mut restarts = 0;
+    let (mut restarts, mut in_vain) = (0, 0);
     if !context.held.is_empty()
         && let Some(above) = dependents::stopping_above(&context.state_dir)
     {
@@ -211,7 +211,7 @@ async fn acquire_all(
         return Err(interrupted(StopSignal::Interrupt));
     }
     loop {
-        ensure_workspace(event_loop, job, context, wait).await?;
+        let uncreated = ensure_workspace(event_loop, job, context).await?;
         let mut waited_here = false;
         for target in &job.targets {
             let (around, had) = (job.kind.is_around_commands(), &acquired.inherited);
@@ -224,25 +224,32 @@ async fn acquire_all(
                 continue;
             }
             let taken = acquire::take(event_loop, target, &context.introduction, wait).await;
+            let failed = |error| match &uncreated {
+                Some(_) if target.of_backend => {
+                    messages::timed_out_uncreated(error, taken.seen.as_ref())
+                }
+                _ => error,
+            };
+            let result = taken.result.map_err(failed);
             if let Some(holder) = taken.seen {
                 waited_here = true;
                 acquired.contended = true;
                 acquired.holder = Some(holder);
             }
-            taken.result?;
+            result?;
             if job.kind.is_around_commands() {
                 dependents::let_in(event_loop, &context.state_dir);
             }
             fail_point::panic_at("acquired");
         }
-        // Whoever held the lock before us may have deleted the workspace.
-        let vanished = match &job.bootstrap {
-            Some(bootstrap) if waited_here => {
+        // Whoever held the lock before us may have deleted the workspace, or created it.
+        let missing = match &job.bootstrap {
+            Some(bootstrap) if waited_here || uncreated.is_some() => {
                 workspace::state(event_loop, bootstrap).await? == Ok(StateObject::Missing)
             }
             _ => false,
         };
-        let (change, now) = if vanished {
+        let (change, mut now) = if missing {
             ("the workspace was deleted".to_owned(), context.planner.again()?)
         } else {
             supervise::confirm(event_loop).await?;
@@ -253,40 +260,56 @@ async fn acquire_all(
             change
         };
         fresh::give_back(event_loop, job, context, acquired).await?;
-        restarts += 1;
-        if restarts > RESTARTS {
-            return Err(fresh::never_at_rest(&change));
+        if missing && let Some(why) = uncreated {
+            // Nothing changed: now Terraform can have the lock that it could not have before.
+            in_vain += u32::from(!waited_here || uptime() >= wait.give_up_at);
+            if in_vain > RESTARTS {
+                leave_to_terraform(event_loop, &mut now, why);
+            } else {
+                event_loop.say(Notice::Detail {
+                    message: "the lock is free: given back for Terraform to create the workspace"
+                        .to_owned(),
+                });
+            }
+        } else {
+            restarts += 1;
+            if restarts > RESTARTS {
+                return Err(fresh::never_at_rest(&change));
+            }
+            event_loop.say(Notice::Warning {
+                message: format!(
+                    "while the lock was waited for, {change}: all is given back and begun anew"
+                ),
+                hint: None,
+            });
         }
-        event_loop.say(Notice::Warning {
-            message: format!(
-                "while the lock was waited for, {change}: all is given back and begun anew"
-            ),
-            hint: None,
-        });
         *job = now;
         event_loop.custody.works_in(&job.dir);
     }
 }
 
 /// Creates the workspace if it is missing; where the lock cannot be held for Terraform, leaves it
-/// to Terraform and says so.
+/// to Terraform and says so. What is returned is to be said where someone else has the lock for
+/// ever when Terraform wants it, and never when we do.
 async fn ensure_workspace(
     event_loop: &mut EventLoop,
     job: &mut LockedJob,
     context: &Context,
-    wait: Wait,
-) -> Result<(), Error> {
-    let Some(bootstrap) = &job.bootstrap else { return Ok(()) };
-    let ready = workspace::ensure(event_loop, bootstrap, context, wait);
-    match ready.await? {
+) -> Result<Option<Notice>, Error> {
+    let Some(bootstrap) = &job.bootstrap else { return Ok(None) };
+    match workspace::ensure(event_loop, bootstrap, context).await? {
         Ready::Go => {}
-        Ready::Native(said) => {
-            event_loop.say(said);
-            job.native = job.bootstrap.take().and_then(|bootstrap| bootstrap.native);
-            job.targets.retain(|target| !target.of_backend);
-        }
+        Ready::Held(why) => return Ok(Some(why)),
+        Ready::Native(why) => leave_to_terraform(event_loop, job, why),
     }
-    Ok(())
+    Ok(None)
+}
+
+/// Terraform takes the backend's lock by itself.
+fn leave_to_terraform(event_loop: &EventLoop, job: &mut LockedJob, why: Notice) {
+    event_loop.say(why);
+    job.native = job.bootstrap.take().and_then(|bootstrap| bootstrap.native);
+    job.targets.retain(|target| !target.of_backend);
 }
 
 /// Heeds what happens while nothing runs: a stop or a lost lock ends the wait, a suspension

@@ -4,20 +4,12 @@
 //!
 //! Its rules: `docs/protocol.md#c4-a-workspace-that-does-not-exist`.
 
-use std::time::Duration;
-
-use super::acquire::Wait;
 use super::event_loop::{EventLoop, Reply, StoreRequest};
 use super::{Context, store_requests, supervise};
-use crate::clock::uptime;
-use crate::duration;
 use crate::error::Error;
 use crate::job::WorkspaceBootstrap;
 use crate::report::{Notice, clean};
 use crate::store::{StateObject, StoreError};
-
-/// Between two tries to create the workspace while someone else holds the lock.
-const PAUSE: Duration = Duration::from_secs(1);
 
 /// How often a creation that succeeded may leave the workspace unseen.
 const TRIES: u32 = 3;
@@ -29,13 +21,19 @@ const UNNAMED: &str = "Invalid workspace name";
 pub(super) enum Ready {
     /// It can: the workspace is there.
     Go,
+    /// Not yet: the workspace is missing, and Terraform did not get the lock under which it would
+    /// create it. What to say if it never does.
+    Held(Notice),
     /// It cannot: Terraform has to lock for itself. Says why.
     Native(Notice),
 }
 
 fn native(why: &str) -> Ready {
-    let message = format!("Terraform locks for itself: {why}");
-    Ready::Native(Notice::Warning { message, hint: None })
+    Ready::Native(not_held(why))
+}
+
+fn not_held(why: &str) -> Notice {
+    Notice::Warning { message: format!("Terraform locks for itself: {why}"), hint: None }
 }
 
 /// Sees to it that the workspace is there.
@@ -43,7 +41,6 @@ pub(super) async fn ensure(
     event_loop: &mut EventLoop,
     bootstrap: &WorkspaceBootstrap,
     context: &Context,
-    Wait { give_up_at, limit }: Wait,
 ) -> Result<Ready, Error> {
     let workspace = &bootstrap.backend.workspace;
     if let Some(why) = bootstrap.backend.never_listed() {
@@ -97,24 +94,12 @@ pub(super) async fn ensure(
             created += 1;
             continue;
         }
-        if !is_about_the_lock(&attempt.said) {
-            return Ok(native(&format!(
-                "the workspace `{workspace}` could not be created: {}",
-                first_line(&attempt.said)
-            )));
-        }
-        if uptime() >= give_up_at {
-            return Err(Error::NotAcquired {
-                waited: duration::format(limit),
-                holder: format!(
-                    "the workspace `{workspace}` does not exist yet, and someone else holds its \
-                     lock: {}",
-                    first_line(&attempt.said)
-                ),
-                hint: Some("wait longer with `--lock-timeout`".to_owned()),
-            });
-        }
-        super::pause(event_loop, uptime().plus(PAUSE).min(give_up_at)).await?;
+        let said = not_held(&format!(
+            "the workspace `{workspace}` could not be created: {}",
+            first_line(&attempt.said)
+        ));
+        let is_held = is_about_the_lock(&attempt.said);
+        return Ok(if is_held { Ready::Held(said) } else { Ready::Native(said) });
     }
 }
 

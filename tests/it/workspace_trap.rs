@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 
 use crate::aftermath::{EndsHolds, Receipt, STATE_DIR};
 use crate::faults::Stage;
-use crate::harness::{Finished, Running, applying, run, tfwrap};
+use crate::harness::{Finished, Running, applying, eventually, run, tfwrap};
 use crate::proxy::{Fault, Proxy, Rule};
 use crate::servers::{BUCKET, dynamodb, s3, terraform};
 
@@ -252,16 +252,73 @@ async fn a_stop_while_we_look_for_the_workspace_again_gives_the_lock_back() {
 async fn a_missing_workspace_whose_lock_someone_holds_is_75() {
     let trap = Trap::initialised("held", "w").await;
     trap.taken().await;
-    let mut command = trap.tfwrap();
-    command.arg("--lock-timeout=1s");
-    let done = run(&mut applying(command, "touch applied")).expect_code(75);
-    assert!(done.stderr.contains("someone else holds its lock"), "{}", done.stderr);
-    assert!(!trap.stage.path().join("applied").exists());
+    for options in [&["--lock-timeout=1s"][..], &["--lock-timeout=0s"]] {
+        let mut command = trap.tfwrap();
+        command.args(options);
+        let done = run(&mut applying(command, "touch applied")).expect_code(75);
+        for words in
+            ["stranger@elsewhere", "`--lock-timeout`", "tfwrap unlock s-1", &trap.lock_id()]
+        {
+            assert!(done.stderr.contains(words), "{words}: {}", done.stderr);
+        }
+        assert!(!trap.stage.path().join("applied").exists());
+    }
+    // That command works, where Terraform's own comes to the same trap.
+    let mut command = terraform(trap.stage.path());
+    command.env("TF_WORKSPACE", "w").args(["force-unlock", "-force", "s-1"]);
+    let done = run(&mut command).expect_code(1);
+    assert!(trap.lock().await.is_some(), "{}", done.stderr);
+    run(trap.tfwrap().args(["unlock", "--yes", "s-1"])).expect_code(0);
     // The control: once they are gone it is created and used.
-    trap.gone(&trap.lock_id()).await;
     let done = run(&mut applying(trap.tfwrap(), "touch applied"));
     trap.all_well(&done).await;
+    assert_eq!(done.stderr, "");
     assert!(trap.stage.path().join("applied").exists());
+}
+
+/// Its lock is waited for like any other: with a word at once, and in the line.
+#[tokio::test]
+async fn the_lock_of_a_missing_workspace_is_waited_for_like_any_other() {
+    let trap = Trap::initialised("waits", "w").await;
+    trap.taken().await;
+    let mut command = trap.tfwrap();
+    command.arg("--log-format=json");
+    let ours = Running::start(&mut applying(command, "touch applied"));
+    ours.says("\"event\":\"waiting\"");
+    eventually("it stands in the line", || {
+        let status = run(trap.tfwrap().arg("status"));
+        status.stdout.contains("waiting, in this order:\n")
+    });
+    trap.gone(&trap.lock_id()).await;
+    let done = ours.finish();
+    trap.all_well(&done).await;
+    let events: Vec<serde_json::Value> =
+        done.stderr.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    for (event, holder) in [("waiting", "/holder/who"), ("finished", "/holder/who")] {
+        let said = events.iter().find(|it| it["event"] == event).expect(event);
+        assert_eq!(said.pointer(holder), Some(&"stranger@elsewhere".into()), "{said}");
+    }
+    assert!(!done.stderr.contains("begun anew"), "{}", done.stderr);
+    assert!(trap.stage.path().join("applied").exists());
+}
+
+/// Who is refused the lock whenever Terraform asks for it does not take and give it for ever.
+#[tokio::test]
+async fn a_workspace_that_terraform_never_gets_to_create_is_left_to_it() {
+    let trap = Trap::initialised("refused", "w").await;
+    let file = trap.stage.path().join("refused-terraform");
+    let path = run(Command::new("sh").args(["-c", "command -v terraform"])).stdout;
+    let script = format!(
+        "#!/bin/sh\ncase \"$*\" in *state?pull) echo 'Error acquiring the state lock' >&2; exit 1; esac\n\
+         exec {} \"$@\"\n",
+        path.trim()
+    );
+    crate::harness::program(&file, &script);
+    let mut command = trap.tfwrap();
+    command.env("TFWRAP_TERRAFORM", file);
+    let done = run(&mut applying(command, "true"));
+    trap.all_well(&done).await;
+    assert_eq!(native_warnings(&done).len(), 1, "{}", done.stderr);
 }
 
 #[tokio::test]

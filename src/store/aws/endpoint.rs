@@ -12,6 +12,7 @@ use aws_types::region::Region;
 
 use super::super::StoreError;
 use super::as_go::AsGo;
+use super::go_url::GoUrl;
 use super::profile::InUse;
 use crate::backend::{AwsSettings, is_url, without_password};
 
@@ -134,7 +135,28 @@ pub(super) fn find(
         url,
     };
     endpoint.check()?;
+    if asker == Asker::Backend {
+        check_query(settings, profile)?;
+    }
     Ok(endpoint)
+}
+
+/// Of all services S3 alone refuses a query in what goes through the rules; and whoever asks for
+/// the lock goes on to the state.
+fn check_query(settings: &AwsSettings, profile: &InUse) -> Result<(), StoreError> {
+    if given(settings, Service::S3).is_some() {
+        return Ok(());
+    }
+    match found(settings, profile, Service::S3, Asker::Backend) {
+        Some(Url { text, set_by, .. }) if GoUrl::split(&text).has_query() => {
+            Err(StoreError::Misconfigured(format!(
+                "the S3 endpoint `{}` of {set_by} has a query, which Terraform refuses: give S3 an \
+                 endpoint of its own without one",
+                without_password(&text)
+            )))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What the backend found.
@@ -259,11 +281,6 @@ impl Endpoint {
                  by the service's own attribute or variable"
             ));
         }
-        if text.contains('?') {
-            return refused(format!(
-                "the {service} endpoint `{shown}` of {set_by} has a query, which Terraform refuses"
-            ));
-        }
         Ok(())
     }
 
@@ -282,8 +299,18 @@ impl Endpoint {
                 }
                 mode => mode.clone(),
             });
-        config.set_endpoint_url(self.url.as_ref().map(|url| url.text.clone()));
+        config.set_endpoint_url(self.url.as_ref().map(|url| self.before_the_path(url)));
         config.build()
+    }
+
+    /// What comes before the path of a request.
+    fn before_the_path(&self, Url { text, way, .. }: &Url) -> String {
+        let url = GoUrl::split(text);
+        match (self.service, way) {
+            (Service::S3, Way::Given) => url.of_buckets(),
+            (Service::S3, Way::Rules) => url.of_buckets_by_rules(),
+            _ => url.as_written(),
+        }
     }
 
     /// What the SDK would do otherwise than Go's.
@@ -291,25 +318,17 @@ impl Endpoint {
         AsGo { region: self.signed_for.clone(), uri: self.exact_uri() }
     }
 
-    /// Of the services that have one path only: Go keeps a query, and adds no slash to what went
-    /// through the rules.
+    /// Of the services that have one path only: Go keeps a query, cleans the path and adds a slash,
+    /// but not where it went through the rules.
     fn exact_uri(&self) -> Option<String> {
         let Url { text, way, .. } = self.url.as_ref()?;
         if !matches!(self.service, Service::DynamoDb | Service::Sts) {
             return None;
         }
-        let text = text.split('#').next().unwrap_or_default();
-        let (base, query) = match text.split_once('?') {
-            Some((base, query)) => (base, Some(query)),
-            None => (text, None),
-        };
-        let has_path = base.split_once("://").is_some_and(|(_, rest)| rest.contains('/'));
-        match (way, query) {
-            (Way::Rules, _) if has_path && !base.ends_with('/') => Some(base.to_owned()),
-            (Way::Given, Some(query)) => {
-                Some(format!("{}/?{query}", base.strip_suffix('/').unwrap_or(base)))
-            }
-            _ => None,
+        let url = GoUrl::split(text);
+        match way {
+            Way::Given => Some(url.of_one_path()),
+            Way::Rules => url.has_path().then(|| url.as_written()),
         }
     }
 

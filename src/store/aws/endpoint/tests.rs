@@ -105,7 +105,19 @@ fn the_table_is_found_where_terraform_finds_it() {
         (&["tf endpoint=localhost:8000"], "refused"),
         (&["tf endpoint="], "refused"),
         (&["tf endpoint=http://h:99999"], "refused"),
+        // With a query, S3's alone.
         (&["AWS_ENDPOINT_URL=http://h/?a=b"], "refused"),
+        (&["AWS_ENDPOINT_URL=http://h/#?a=b"], "http://h/#?a=b eu-west-1"),
+        (
+            &["AWS_ENDPOINT_URL=http://h/?a=b", "AWS_ENDPOINT_URL_S3=http://s3"],
+            "http://h/?a=b eu-west-1",
+        ),
+        (&["AWS_ENDPOINT_URL_DYNAMODB=http://h/?a=b"], "http://h/?a=b eu-west-1"),
+        (&["AWS_ENDPOINT_URL_S3=http://h/?a=b"], "refused"),
+        (
+            &["AWS_IGNORE_CONFIGURED_ENDPOINT_URLS=true", "AWS_ENDPOINT_URL=http://h?a"],
+            "own eu-west-1",
+        ),
         (&["tf endpoint=http://h/?a=b"], "http://h/?a=b eu-west-1"),
         // FIPS and dual-stack.
         (&["tf fips=true", "tf dual_stack=true"], "own eu-west-1 fips dual"),
@@ -200,17 +212,36 @@ fn who_set_an_endpoint_is_said() {
 #[test]
 fn an_address_is_gos_to_the_letter() {
     for (words, expected) in [
-        (&["tf endpoint=http://h/base"][..], None),
+        (&["tf endpoint=http://h/base"][..], Some("http://h/base/")),
+        (&["tf endpoint=http://h/a/../b//c"], Some("http://h/b/c/")),
         (&["AWS_ENDPOINT_URL=http://h"], None),
-        (&["AWS_ENDPOINT_URL=http://h/"], None),
+        (&["AWS_ENDPOINT_URL=http://h/"], Some("http://h/")),
         (&["AWS_ENDPOINT_URL=http://h/base"], Some("http://h/base")),
-        (&["AWS_ENDPOINT_URL=http://h/base/"], None),
+        (&["AWS_ENDPOINT_URL=http://h/base/"], Some("http://h/base/")),
+        (&["AWS_ENDPOINT_URL=http://h/a//b"], Some("http://h/a//b")),
         (&["tf endpoint=http://h?a=b"], Some("http://h/?a=b")),
         (&["tf endpoint=http://h/base?a=b"], Some("http://h/base/?a=b")),
     ] {
         let found = ask(words, Service::DynamoDb, Asker::Backend).unwrap();
         assert_eq!(found.as_go().uri.as_deref(), expected, "{words:?}");
+        let sts = ask(words, Service::Sts, Asker::Backend).unwrap();
+        assert_eq!(sts.as_go(), found.as_go(), "{words:?}");
         assert_eq!(ask(words, Service::S3, Asker::Backend).map(|it| it.as_go().uri), Ok(None));
+    }
+}
+
+/// The bucket follows at once, so a slash has to be there.
+#[test]
+fn a_bucket_is_below_the_path_of_its_endpoint() {
+    for (word, service, expected) in [
+        ("tf endpoint=http://h/a/../b//c?x#y", Service::S3, "http://h/b/c/"),
+        ("AWS_ENDPOINT_URL_S3=http://h/a//b", Service::S3, "http://h/a//b/"),
+        ("tf endpoint=http://h/a//é", Service::Sso, "http://h/a//%C3%A9"),
+        ("tf endpoint=http://h/a b?x", Service::DynamoDb, "http://h/a%20b"),
+    ] {
+        let found = ask(&[word], service, Asker::Backend).unwrap();
+        let sdk = found.put_into(&SdkConfig::builder().build());
+        assert_eq!(sdk.endpoint_url(), Some(expected), "{word}");
     }
 }
 
