@@ -16,8 +16,8 @@ use nix::unistd::{Uid, User};
 use super::aws_endpoints::{endpoints, region, sts_region, switch};
 use super::config::{BackendConfig, Section};
 use super::{
-    AssumeRole, AwsSettings, BackendError, ProxySettings, WebIdentity, aws_variables, go_path,
-    proxy,
+    AccountBy, AssumeRole, AwsSettings, BackendError, ProxySettings, WebIdentity, aws_variables,
+    go_path, proxy,
 };
 use crate::duration;
 use crate::env::Env;
@@ -180,9 +180,21 @@ pub(super) fn from_config(
         )?,
         allowed_account_ids: section.texts("allowed_account_ids")?.unwrap_or_default(),
         forbidden_account_ids: section.texts("forbidden_account_ids")?.unwrap_or_default(),
+        account_by: account_by(section)?,
         use_path_style: path_style.unwrap_or(false),
         session_ends: session_ends(around.env),
         env: around.env.only(&["AWS_", "SSL_CERT_"]),
+    })
+}
+
+/// Who is asked for the account.
+fn account_by(section: Section<'_>) -> Result<AccountBy, BackendError> {
+    let skips = |name: &str| Ok::<_, BackendError>(section.bool(name)?.unwrap_or(false));
+    let skipped = (skips("skip_credentials_validation")?, skips("skip_requesting_account_id")?);
+    Ok(match skipped {
+        (false, _) => AccountBy::Sts,
+        (true, false) => AccountBy::InstanceOrSts,
+        (true, true) => AccountBy::Nobody,
     })
 }
 

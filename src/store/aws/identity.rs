@@ -217,8 +217,10 @@ impl Identity {
 
     /// Keeps what a stage gave; the last one only if its account may be used.
     async fn keep(&self, at: usize, session: Session) -> Result<Session, StoreError> {
-        if at == self.chain()?.roles.len() {
-            self.0.wires.allow(&session).await?;
+        let chain = self.chain()?;
+        if at == chain.roles.len() {
+            let by_instance = at == 0 && matches!(chain.source, Source::Instance { .. });
+            self.0.wires.allow(&session, by_instance).await?;
         }
         let mut memory = self.memory();
         if memory.stages.len() <= at {
