@@ -226,9 +226,21 @@ fn session_ends(env: &Env) -> Option<jiff::Timestamp> {
 
 /// The proxies of the environment. An empty variable is none.
 fn proxies_of_environment(around: &Surroundings<'_>) -> ProxySettings {
+    let of = |[upper, lower]: [&str; 2], by: [&'static str; 2]| {
+        (around.var(&[upper, lower]), by[usize::from(around.var(&[upper]).is_none())])
+    };
+    let (http, http_by) = of(
+        ["HTTP_PROXY", "http_proxy"],
+        ["the variable `HTTP_PROXY`", "the variable `http_proxy`"],
+    );
+    let (https, https_by) = of(
+        ["HTTPS_PROXY", "https_proxy"],
+        ["the variable `HTTPS_PROXY`", "the variable `https_proxy`"],
+    );
     ProxySettings {
-        http: around.var(&["HTTP_PROXY", "http_proxy"]),
-        https: around.var(&["HTTPS_PROXY", "https_proxy"]),
+        http,
+        https,
+        set_by: [http_by, https_by],
         no_proxy: around.var(&["NO_PROXY", "no_proxy"]),
         is_cgi: around.env.get_os("REQUEST_METHOD").is_some(),
     }
@@ -244,11 +256,22 @@ fn proxies(section: Section<'_>, around: &Surroundings<'_>) -> Result<ProxySetti
         url => Ok(url),
     };
     let (plain, tls) = (attribute("http_proxy")?, attribute("https_proxy")?);
+    let (plain_by, tls_by) = ("`http_proxy` of the backend", "`https_proxy` of the backend");
+    let [http_by, https_by] = env.set_by;
+    let set_by = [
+        if plain.is_some() { plain_by } else { http_by },
+        match (&tls, &env.https) {
+            (Some(_), _) => tls_by,
+            (None, Some(_)) => https_by,
+            (None, None) => plain_by,
+        },
+    ];
     let tls = tls.or(env.https).or_else(|| plain.clone());
     let set = |proxy: Option<String>| proxy.filter(|proxy| !proxy.is_empty());
     Ok(ProxySettings {
         http: set(plain.or(env.http)),
         https: set(tls),
+        set_by,
         no_proxy: section.text("no_proxy")?.or(env.no_proxy),
         is_cgi: env.is_cgi,
     })

@@ -15,7 +15,7 @@ use url::{Host, Url};
 
 use super::super::StoreError;
 use super::chain::ContainerToken;
-use super::error::chain_text;
+use super::error::{chain_text, untried};
 use super::session::Session;
 use super::token_file;
 
@@ -83,10 +83,10 @@ pub(super) async fn session(
         SdkError::ConstructionFailure(_) => StoreError::Misconfigured(failed(
             "cannot be asked: its token has a control character in it",
         )),
-        error => {
+        error => untried(error).unwrap_or_else(|| {
             let detail = failed(&format!("does not answer: {}", chain_text(Some(error))));
             StoreError::Unavailable { detail, sent: false }
-        }
+        }),
     })
 }
 

@@ -11,7 +11,7 @@ use serde_json::Value;
 use url::Url;
 
 use super::super::StoreError;
-use super::error::chain_text;
+use super::error::{chain_text, untried};
 use super::profile::InUse;
 use super::role;
 use super::session::Session;
@@ -78,6 +78,7 @@ pub(super) async fn session(client: &Client, tried: &str) -> Result<Session, Sto
         ))
     };
     let roles = client.get(ROLES).await.map_err(|error| match &error {
+        error if let Some(untried) = untried(error) => untried,
         ImdsError::ErrorResponse(answer) if answer.response().status().as_u16() == 404 => {
             none("the instance has no role")
         }
