@@ -226,21 +226,22 @@ fn session_ends(env: &Env) -> Option<jiff::Timestamp> {
 
 /// The proxies of the environment. An empty variable is none.
 fn proxies_of_environment(around: &Surroundings<'_>) -> ProxySettings {
-    let of = |[upper, lower]: [&str; 2], by: [&'static str; 2]| {
-        (around.var(&[upper, lower]), by[usize::from(around.var(&[upper]).is_none())])
+    let first = |names: [(&str, &'static str); 2]| {
+        let set = |(name, by)| Some((around.var(&[name])?, by));
+        names.into_iter().find_map(set).unzip()
     };
-    let (http, http_by) = of(
-        ["HTTP_PROXY", "http_proxy"],
-        ["the variable `HTTP_PROXY`", "the variable `http_proxy`"],
-    );
-    let (https, https_by) = of(
-        ["HTTPS_PROXY", "https_proxy"],
-        ["the variable `HTTPS_PROXY`", "the variable `https_proxy`"],
-    );
+    let (http, plain_by) = first([
+        ("HTTP_PROXY", "the variable `HTTP_PROXY`"),
+        ("http_proxy", "the variable `http_proxy`"),
+    ]);
+    let (https, tls_by) = first([
+        ("HTTPS_PROXY", "the variable `HTTPS_PROXY`"),
+        ("https_proxy", "the variable `https_proxy`"),
+    ]);
     ProxySettings {
         http,
         https,
-        set_by: [http_by, https_by],
+        set_by: [plain_by, tls_by].map(Option::unwrap_or_default),
         no_proxy: around.var(&["NO_PROXY", "no_proxy"]),
         is_cgi: around.env.get_os("REQUEST_METHOD").is_some(),
     }
@@ -256,14 +257,13 @@ fn proxies(section: Section<'_>, around: &Surroundings<'_>) -> Result<ProxySetti
         url => Ok(url),
     };
     let (plain, tls) = (attribute("http_proxy")?, attribute("https_proxy")?);
-    let (plain_by, tls_by) = ("`http_proxy` of the backend", "`https_proxy` of the backend");
-    let [http_by, https_by] = env.set_by;
+    let by_attribute = ["`http_proxy` of the backend", "`https_proxy` of the backend"];
     let set_by = [
-        if plain.is_some() { plain_by } else { http_by },
+        if plain.is_some() { by_attribute[0] } else { env.set_by[0] },
         match (&tls, &env.https) {
-            (Some(_), _) => tls_by,
-            (None, Some(_)) => https_by,
-            (None, None) => plain_by,
+            (Some(_), _) => by_attribute[1],
+            (None, Some(_)) => env.set_by[1],
+            (None, None) => by_attribute[0],
         },
     ];
     let tls = tls.or(env.https).or_else(|| plain.clone());

@@ -20,7 +20,7 @@ use crate::backend::proxy::{Proxies, Proxy, Route};
 
 /// Builds the client that goes through these proxies.
 pub(super) fn client(proxies: &ProxySettings, trust: &Trust) -> SharedHttpClient {
-    let [http_by, https_by] = proxies.set_by;
+    let [plain_by, tls_by] = proxies.set_by;
     let proxies = Proxies::of(proxies);
     let routes = |proxy: &Option<Proxy>, set_by, is_secure: bool| Routes {
         set_by,
@@ -33,7 +33,7 @@ pub(super) fn client(proxies: &ProxySettings, trust: &Trust) -> SharedHttpClient
         }),
     };
     let (http, https) =
-        (routes(&proxies.http, http_by, false), routes(&proxies.https, https_by, true));
+        (routes(&proxies.http, plain_by, false), routes(&proxies.https, tls_by, true));
     SharedHttpClient::new(ByRoute { proxies: Arc::new(proxies), http, https })
 }
 
