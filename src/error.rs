@@ -209,6 +209,10 @@ fn store_hint(error: &StoreError) -> &'static str {
             "check name and region; a lock table has a string hash key named `LockID`"
         }
         StoreError::Misconfigured(why) if why.contains(LINE_BREAK) => WITHOUT_NEWLINE,
+        StoreError::Misconfigured(why) if why.contains("cannot use the SOCKS proxy") => {
+            "name an HTTP proxy there, which Terraform can use, too; or the hosts that can be \
+             reached without one in `NO_PROXY`"
+        }
         StoreError::Misconfigured(_) => "correct the configuration named above",
     }
 }

@@ -78,6 +78,9 @@ pub struct AwsSettings {
     /// The accounts that may not be used.
     #[serde(default)]
     pub forbidden_account_ids: Vec<String>,
+    /// Who says which account it is, where one of these lists is not empty.
+    #[serde(default)]
+    pub account_by: AccountBy,
     /// Path-style addressing of S3.
     pub use_path_style: bool,
     /// When the session in the environment ends, where there is one and its end is told. Means
@@ -99,8 +102,24 @@ pub struct ProxySettings {
     pub https: Option<String>,
     /// Hosts without proxy, as `NO_PROXY` has them.
     pub no_proxy: Option<String>,
+    /// What `http` and `https` are set by, in words.
+    pub set_by: [&'static str; 2],
     /// Whether `REQUEST_METHOD` is set, as below a CGI server.
     pub is_cgi: bool,
+}
+
+/// Who says whose account the credentials are of: by `GetAwsAccountIDAndPartition` of
+/// aws-sdk-go-base 2.0.0-beta.62 (Terraform 1.11).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AccountBy {
+    /// STS.
+    #[default]
+    Sts,
+    /// The instance, where it gave the credentials itself, and STS where it does not say:
+    /// `skip_credentials_validation`.
+    InstanceOrSts,
+    /// Nobody, so that it is none of those listed: `skip_requesting_account_id`, too.
+    Nobody,
 }
 
 /// Custom endpoints, each a URL.

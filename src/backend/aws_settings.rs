@@ -16,8 +16,8 @@ use nix::unistd::{Uid, User};
 use super::aws_endpoints::{endpoints, region, sts_region, switch};
 use super::config::{BackendConfig, Section};
 use super::{
-    AssumeRole, AwsSettings, BackendError, ProxySettings, WebIdentity, aws_variables, go_path,
-    proxy,
+    AccountBy, AssumeRole, AwsSettings, BackendError, ProxySettings, WebIdentity, aws_variables,
+    go_path, proxy,
 };
 use crate::duration;
 use crate::env::Env;
@@ -180,9 +180,21 @@ pub(super) fn from_config(
         )?,
         allowed_account_ids: section.texts("allowed_account_ids")?.unwrap_or_default(),
         forbidden_account_ids: section.texts("forbidden_account_ids")?.unwrap_or_default(),
+        account_by: account_by(section)?,
         use_path_style: path_style.unwrap_or(false),
         session_ends: session_ends(around.env),
         env: around.env.only(&["AWS_", "SSL_CERT_"]),
+    })
+}
+
+/// Who is asked for the account.
+fn account_by(section: Section<'_>) -> Result<AccountBy, BackendError> {
+    let skips = |name: &str| Ok::<_, BackendError>(section.bool(name)?.unwrap_or(false));
+    let skipped = (skips("skip_credentials_validation")?, skips("skip_requesting_account_id")?);
+    Ok(match skipped {
+        (false, _) => AccountBy::Sts,
+        (true, false) => AccountBy::InstanceOrSts,
+        (true, true) => AccountBy::Nobody,
     })
 }
 
@@ -214,9 +226,22 @@ fn session_ends(env: &Env) -> Option<jiff::Timestamp> {
 
 /// The proxies of the environment. An empty variable is none.
 fn proxies_of_environment(around: &Surroundings<'_>) -> ProxySettings {
+    let first = |names: [(&str, &'static str); 2]| {
+        let set = |(name, by)| Some((around.var(&[name])?, by));
+        names.into_iter().find_map(set).unzip()
+    };
+    let (http, plain_by) = first([
+        ("HTTP_PROXY", "the variable `HTTP_PROXY`"),
+        ("http_proxy", "the variable `http_proxy`"),
+    ]);
+    let (https, tls_by) = first([
+        ("HTTPS_PROXY", "the variable `HTTPS_PROXY`"),
+        ("https_proxy", "the variable `https_proxy`"),
+    ]);
     ProxySettings {
-        http: around.var(&["HTTP_PROXY", "http_proxy"]),
-        https: around.var(&["HTTPS_PROXY", "https_proxy"]),
+        http,
+        https,
+        set_by: [plain_by, tls_by].map(Option::unwrap_or_default),
         no_proxy: around.var(&["NO_PROXY", "no_proxy"]),
         is_cgi: around.env.get_os("REQUEST_METHOD").is_some(),
     }
@@ -232,11 +257,21 @@ fn proxies(section: Section<'_>, around: &Surroundings<'_>) -> Result<ProxySetti
         url => Ok(url),
     };
     let (plain, tls) = (attribute("http_proxy")?, attribute("https_proxy")?);
+    let by_attribute = ["`http_proxy` of the backend", "`https_proxy` of the backend"];
+    let set_by = [
+        if plain.is_some() { by_attribute[0] } else { env.set_by[0] },
+        match (&tls, &env.https) {
+            (Some(_), _) => by_attribute[1],
+            (None, Some(_)) => env.set_by[1],
+            (None, None) => by_attribute[0],
+        },
+    ];
     let tls = tls.or(env.https).or_else(|| plain.clone());
     let set = |proxy: Option<String>| proxy.filter(|proxy| !proxy.is_empty());
     Ok(ProxySettings {
         http: set(plain.or(env.http)),
         https: set(tls),
+        set_by,
         no_proxy: section.text("no_proxy")?.or(env.no_proxy),
         is_cgi: env.is_cgi,
     })

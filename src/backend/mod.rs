@@ -23,7 +23,7 @@ mod resolve;
 mod s3;
 mod workspace;
 
-pub use aws::{AssumeRole, AwsEndpoints, AwsSettings, ProxySettings, WebIdentity};
+pub use aws::{AccountBy, AssumeRole, AwsEndpoints, AwsSettings, ProxySettings, WebIdentity};
 pub use aws_endpoints::{is_url, without_password};
 pub use aws_settings::aws_from_env;
 pub use error::BackendError;

@@ -77,6 +77,43 @@ async fn a_program_that_fails_is_not_run_again_at_once_and_its_error_is_kept() {
     assert_eq!(calls.lines().count(), 1);
 }
 
+/// A lease of 15 s is lost 7 s after the last beat.
+#[tokio::test]
+async fn a_program_that_gives_credentials_again_is_asked_soon_and_one_that_does_not_is_not_hammered()
+ {
+    const SOON: Duration = Duration::from_secs(4);
+    let (dir, server) = (tempfile::tempdir().unwrap(), Recorder::start());
+    let at = |name: &str| dir.path().join(name);
+    let script = "echo >> calls; test ! -e down || exit 7\n\
+                  ends=$(date -u -d '+4 seconds' +%Y-%m-%dT%H:%M:%SZ)\n\
+                  echo '{\"Version\": 1, \"AccessKeyId\": \"AKIAP\", \"SecretAccessKey\": \"s\",\n\
+                  \"Expiration\": \"'$ends'\"}'";
+    let settings = of_process(dir.path(), &server.url, script);
+    let table = table(&settings).await.unwrap();
+    let becomes = async |good: bool| {
+        let began = uptime();
+        while table.prepare().await.is_ok() != good {
+            assert!(uptime().since(began) < Duration::from_secs(30), "it goes on as it was");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        uptime().since(began)
+    };
+    let calls = || fs::read_to_string(at("calls")).unwrap().lines().count();
+    becomes(true).await;
+    fs::write(at("down"), "").unwrap();
+    becomes(false).await;
+    let (before, began) = (calls(), uptime());
+    while uptime().since(began) < Duration::from_secs(3) {
+        assert!(table.prepare().await.is_err());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let took = usize::try_from(uptime().since(began).as_secs()).unwrap();
+    assert!(calls() - before <= took / 2 + 1, "{} in {took} s", calls() - before);
+    fs::remove_file(at("down")).unwrap();
+    let took = becomes(true).await;
+    assert!(took < SOON, "{took:?}");
+}
+
 #[tokio::test]
 async fn credentials_of_an_account_that_is_not_allowed_are_not_used() {
     let ids = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>();

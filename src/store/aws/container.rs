@@ -15,7 +15,7 @@ use url::{Host, Url};
 
 use super::super::StoreError;
 use super::chain::ContainerToken;
-use super::error::chain_text;
+use super::error::{chain_text, untried};
 use super::session::{Session, unsendable};
 use super::token_file;
 
@@ -86,10 +86,10 @@ pub(super) async fn session(
         SdkError::ServiceError(refusal) => {
             StoreError::Credentials(failed(&format!("gives none: {}", refusal.err().0)))
         }
-        error => {
+        error => untried(error).unwrap_or_else(|| {
             let detail = failed(&format!("does not answer: {}", chain_text(Some(error))));
             StoreError::Unavailable { detail, sent: false }
-        }
+        }),
     })
 }
 

@@ -73,8 +73,8 @@ where
 fn dispatch(asked: Asked<'_>, failure: &DispatchFailure) -> StoreError {
     let Asked { action, object, .. } = asked;
     let connector = failure.as_connector_error();
-    if let Some(unusable) = connector.and_then(|error| find::<Unusable>(error)) {
-        return StoreError::Misconfigured(unusable.to_string());
+    if let Some(unusable) = connector.and_then(|error| untried(error)) {
+        return unusable;
     }
     let text = chain_text(connector.and_then(Error::source));
     if connector.is_some_and(|error| distrusts(error)) {
@@ -200,6 +200,11 @@ fn distrusts(error: &(dyn Error + 'static)) -> bool {
         }
         matches!(error.downcast_ref(), Some(rustls::Error::InvalidCertificate(_)))
     })
+}
+
+/// What kept a request from being tried, if that is so.
+pub(super) fn untried(error: &(dyn Error + 'static)) -> Option<StoreError> {
+    find::<Unusable>(error).map(|unusable| StoreError::Misconfigured(unusable.to_string()))
 }
 
 fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {

@@ -20,8 +20,10 @@ use crate::backend::proxy::{Proxies, Proxy, Route};
 
 /// Builds the client that goes through these proxies.
 pub(super) fn client(proxies: &ProxySettings, trust: &Trust) -> SharedHttpClient {
+    let [plain_by, tls_by] = proxies.set_by;
     let proxies = Proxies::of(proxies);
-    let routes = |proxy: &Option<Proxy>, is_secure: bool| Routes {
+    let routes = |proxy: &Option<Proxy>, set_by, is_secure: bool| Routes {
+        set_by,
         direct: connecting(ProxyConfig::disabled(), is_secure.then_some(trust)),
         through_proxy: proxy.as_ref().and_then(|proxy| {
             // A proxy that is itself reached by TLS needs it for plain requests, too.
@@ -30,7 +32,8 @@ pub(super) fn client(proxies: &ProxySettings, trust: &Trust) -> SharedHttpClient
             Some(connecting(config?, is_secure.then_some(trust)))
         }),
     };
-    let (http, https) = (routes(&proxies.http, false), routes(&proxies.https, true));
+    let (http, https) =
+        (routes(&proxies.http, plain_by, false), routes(&proxies.https, tls_by, true));
     SharedHttpClient::new(ByRoute { proxies: Arc::new(proxies), http, https })
 }
 
@@ -38,13 +41,19 @@ pub(super) fn client(proxies: &ProxySettings, trust: &Trust) -> SharedHttpClient
 /// can use.
 #[derive(Debug)]
 struct Routes<T> {
+    /// What names the proxy.
+    set_by: &'static str,
     direct: T,
     through_proxy: Option<T>,
 }
 
 impl<T> Routes<T> {
     fn map<U>(&self, to: impl Fn(&T) -> U) -> Routes<U> {
-        Routes { direct: to(&self.direct), through_proxy: self.through_proxy.as_ref().map(to) }
+        Routes {
+            set_by: self.set_by,
+            direct: to(&self.direct),
+            through_proxy: self.through_proxy.as_ref().map(to),
+        }
     }
 }
 
@@ -189,8 +198,11 @@ impl HttpConnector for ConnectorByRoute {
             Route::Through(proxy) => {
                 let shown = proxy.shown();
                 let Some(later) = &routes.through_proxy else {
+                    let kind = if proxy.scheme.is_empty() { "" } else { "SOCKS " };
                     return unusable(format!(
-                        "tfwrap cannot use the proxy `{shown}`, which is no HTTP proxy"
+                        "tfwrap cannot use the {kind}proxy `{shown}` that is set by {}, only HTTP \
+                         proxies",
+                        routes.set_by
                     ));
                 };
                 let answer = later.connector().call(request);

@@ -29,6 +29,8 @@ const EARLY: Duration = Duration::from_mins(5);
 const LAST: Duration = Duration::from_secs(10);
 /// For how long nobody is asked again who has just refused, or given what was over already.
 const PAUSE: Duration = Duration::from_secs(10);
+/// For how long at least where there were credentials, and there are none: a short lease is lost soon.
+const SHORT_PAUSE: Duration = Duration::from_secs(2);
 
 /// How long keys of a shared file count before they are read anew: who rotates them writes the file,
 /// and each Terraform below a long hold reads it.
@@ -85,11 +87,27 @@ fn age(ends: Option<Timestamp>, since: Timestamp, now: Timestamp) -> Age {
     let good_for_now = life.is_zero() && now < since + PAUSE;
     if good_for_now || now < ends - EARLY.min(life / 4) {
         Age::Fresh
-    } else if now < ends - LAST.min(life / 10) {
+    } else if now < over(ends, since) {
         Age::Old
     } else {
         Age::Over
     }
+}
+
+/// From when on they are not used any more.
+fn over(ends: Timestamp, since: Timestamp) -> Timestamp {
+    let life = Duration::try_from(ends.duration_since(since)).unwrap_or_default();
+    ends - LAST.min(life / 10)
+}
+
+/// For how long a source that has just refused is not asked again, where the credentials that it
+/// gave before are over then. Who is asked by hand may be asked in vain: not before there is need,
+/// and the longer it lasts, the less often.
+fn pause(over: Option<Timestamp>, now: Timestamp) -> Duration {
+    let Some(over) = over else { return PAUSE };
+    let between = |from: Timestamp, to| Duration::try_from(from.duration_until(to));
+    let pause = between(now, over).or_else(|_| between(over, now).map(|without| without / 4));
+    pause.unwrap_or_default().clamp(SHORT_PAUSE, PAUSE)
 }
 
 impl Identity {
@@ -184,14 +202,7 @@ impl Identity {
         } else {
             let began = wall();
             let answer = wires.ask(&chain.source).await.and_then(|it| it.checked(&told));
-            let refused = |error: &StoreError| {
-                let took = Duration::try_from(wall().duration_since(began)).unwrap_or_default();
-                // What may pass by itself is tried again by whoever asked, and so is a role; but
-                // not at once where that was long in coming.
-                let pause = if error.is_transient() { took } else { PAUSE };
-                (wall() + pause, error.clone())
-            };
-            self.memory().refused = answer.as_ref().err().map(refused);
+            self.note_refusal(began, answer.as_ref().err());
             let mut session = answer?;
             if let Source::Keys(_, SettingPlace::Profile(_)) = &chain.source {
                 session.ends = Some(wall() + SHARED_FILE);
@@ -206,6 +217,24 @@ impl Identity {
         Ok(session)
     }
 
+    /// Keeps what the source refused with, if it did, and until when it is not asked again.
+    fn note_refusal(&self, began: Timestamp, error: Option<&StoreError>) {
+        let (mut memory, now) = (self.memory(), wall());
+        let before = memory.stages.first().and_then(Option::as_ref);
+        let before = before.and_then(|it| Some(over(it.session.ends?, it.since)));
+        memory.refused = error.map(|error| {
+            // What may pass by itself is tried again by whoever asked, and so is a role; but not at
+            // once where that was long in coming.
+            let took = Duration::try_from(now.duration_since(began)).unwrap_or_default();
+            let pause = match pause(before, now) {
+                pause if !error.is_transient() => pause,
+                pause if before.is_some() => took.min(pause),
+                _ => took,
+            };
+            (now + pause, error.clone())
+        });
+    }
+
     fn last_good(&self, before: usize) -> Option<(usize, Session)> {
         let (memory, now) = (self.memory(), wall());
         let stages = memory.stages.iter().take(before).enumerate().rev();
@@ -217,8 +246,10 @@ impl Identity {
 
     /// Keeps what a stage gave; the last one only if its account may be used.
     async fn keep(&self, at: usize, session: Session) -> Result<Session, StoreError> {
-        if at == self.chain()?.roles.len() {
-            self.0.wires.allow(&session).await?;
+        let chain = self.chain()?;
+        if at == chain.roles.len() {
+            let by_instance = at == 0 && matches!(chain.source, Source::Instance { .. });
+            self.0.wires.allow(&session, by_instance).await?;
         }
         let mut memory = self.memory();
         if memory.stages.len() <= at {
@@ -274,5 +305,24 @@ mod tests {
             }
         }
         assert_eq!(age(None, at(0), at(1 << 33)), Age::Fresh);
+    }
+
+    #[test]
+    fn a_source_is_asked_again_soon_where_its_credentials_are_over_and_ever_less_often() {
+        let at = |seconds: i64| Timestamp::from_second(seconds).unwrap();
+        assert_eq!(pause(None, at(100)), PAUSE);
+        for (now, expected) in [
+            // An hour's keys, five minutes before their end: there is no hurry.
+            (0, 10),
+            (292, 8),
+            (299, 2),
+            (300, 2),
+            (308, 2),
+            (320, 5),
+            (340, 10),
+            (99_999, 10),
+        ] {
+            assert_eq!(pause(Some(at(300)), at(now)), Duration::from_secs(expected), "{now}");
+        }
     }
 }

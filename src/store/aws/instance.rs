@@ -11,8 +11,9 @@ use serde_json::Value;
 use url::Url;
 
 use super::super::StoreError;
-use super::error::chain_text;
+use super::error::{chain_text, untried};
 use super::profile::InUse;
+use super::role;
 use super::session::Session;
 use crate::backend::AwsSettings;
 
@@ -20,6 +21,9 @@ use crate::backend::AwsSettings;
 /// what bounds the wait for "no credentials".
 const PATIENCE: Duration = Duration::from_secs(1);
 const ATTEMPTS: u32 = 2;
+
+/// Where it is by itself.
+pub(super) const USUAL: &str = "http://169.254.169.254/";
 
 const ROLES: &str = "/latest/meta-data/iam/security-credentials/";
 
@@ -38,21 +42,26 @@ fn not_a_url() -> StoreError {
     StoreError::Misconfigured(message.to_owned())
 }
 
+/// The service at this URL.
+pub(super) fn at(url: &str) -> Result<String, StoreError> {
+    let mut url = Url::parse(url).map_err(|_| not_a_url())?;
+    // Go's SDK replaces the path.
+    url.set_path("/");
+    url.set_query(None);
+    Ok(url.into())
+}
+
 /// Where it is: an endpoint beats a mode, the backend the environment, and that the profile.
 pub(super) fn endpoint(settings: &AwsSettings, profile: &InUse) -> Result<String, StoreError> {
     let of_profile = |key| profile.profile()?.text(key).map(ToOwned::to_owned);
     let url = settings.metadata_endpoint.clone();
     if let Some(url) = url.or_else(|| of_profile("ec2_metadata_service_endpoint")) {
-        let mut url = Url::parse(&url).map_err(|_| not_a_url())?;
-        // Go's SDK replaces the path.
-        url.set_path("/");
-        url.set_query(None);
-        return Ok(url.into());
+        return at(&url);
     }
     let mode = settings.metadata_endpoint_mode.clone();
     let mode = mode.or_else(|| of_profile("ec2_metadata_service_endpoint_mode"));
     match mode.as_deref().map(str::parse) {
-        None | Some(Ok(EndpointMode::IpV4)) => Ok("http://169.254.169.254/".to_owned()),
+        None | Some(Ok(EndpointMode::IpV4)) => Ok(USUAL.to_owned()),
         Some(Ok(_)) => Ok("http://[fd00:ec2::254]/".to_owned()),
         Some(Err(_)) => Err(StoreError::Misconfigured(format!(
             "the mode of the instance metadata service is `IPv4` or `IPv6`, not `{}`",
@@ -69,6 +78,7 @@ pub(super) async fn session(client: &Client, tried: &str) -> Result<Session, Sto
         ))
     };
     let roles = client.get(ROLES).await.map_err(|error| match &error {
+        error if let Some(untried) = untried(error) => untried,
         ImdsError::ErrorResponse(answer) if answer.response().status().as_u16() == 404 => {
             none("the instance has no role")
         }
@@ -94,6 +104,15 @@ pub(super) async fn session(client: &Client, tried: &str) -> Result<Session, Sto
         Some("Success") | None => Session::parse(text.as_bytes(), "Token").map_err(|e| failed(&e)),
         Some(code) => Err(failed(&format!("`{code}`"))),
     }
+}
+
+/// The account of the instance, if it says that.
+pub(super) async fn account(client: &Client) -> Option<String> {
+    let answer = client.get("/latest/meta-data/iam/info").await.ok()?;
+    let fields: Value = serde_json::from_str(answer.as_ref()).ok()?;
+    let field = |name: &str| fields.get(name).and_then(Value::as_str);
+    field("Code").filter(|code| code.eq_ignore_ascii_case("success"))?;
+    role::account_in(field("InstanceProfileArn")?)
 }
 
 #[cfg(test)]

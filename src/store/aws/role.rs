@@ -74,6 +74,11 @@ pub(super) async fn account(sts: &Client) -> Result<String, StoreError> {
     Ok(answer.account.unwrap_or_default())
 }
 
+/// The account that an ARN names.
+pub(super) fn account_in(arn: &str) -> Option<String> {
+    arn.split(':').nth(4).filter(|account| !account.is_empty()).map(ToOwned::to_owned)
+}
+
 async fn token(identity: &WebIdentity) -> Result<String, StoreError> {
     if let Some(token) = &identity.token {
         return Ok(token.clone());
@@ -109,8 +114,7 @@ fn session(
         token: Some(found.session_token),
     };
     // As Go's SDK finds it.
-    let account = user.and_then(|user| user.arn.split(':').nth(4).map(ToOwned::to_owned));
-    let account = account.filter(|account| !account.is_empty());
+    let account = user.and_then(|user| account_in(&user.arn));
     Ok(Session { keys, ends: Some(ends), account })
 }
 

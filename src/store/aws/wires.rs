@@ -16,7 +16,7 @@ use super::endpoint::{self, Asker, Service};
 use super::profile::{InUse, StaticKeys};
 use super::session::Session;
 use super::{container, credential_process, instance, role, sso};
-use crate::backend::AwsSettings;
+use crate::backend::{AccountBy, AwsSettings};
 
 /// What Identity Center may take for its answer; Terraform waits without a limit.
 const SSO: Duration = Duration::from_mins(1);
@@ -32,7 +32,8 @@ pub(super) struct Wires {
     pub(super) sdk: SdkConfig,
     /// The backend's way, for the instance metadata service.
     pub(super) http: SharedHttpClient,
-    /// For the container, whose client in Go does not know `http_proxy` and the like.
+    /// For the container, and for the account of an instance, whose clients in Go do not know
+    /// `http_proxy` and the like.
     pub(super) container: SharedHttpClient,
 }
 
@@ -131,13 +132,31 @@ impl Wires {
         })
     }
 
-    /// Refuses credentials of an account that the backend does not allow.
-    pub(super) async fn allow(&self, session: &Session) -> Result<(), StoreError> {
+    /// Refuses credentials of an account that the backend does not allow. `by_instance` are those
+    /// that the instance gave itself, before any role.
+    pub(super) async fn allow(
+        &self,
+        session: &Session,
+        by_instance: bool,
+    ) -> Result<(), StoreError> {
         let AwsSettings { allowed_account_ids, forbidden_account_ids, .. } = &self.settings;
         if allowed_account_ids.is_empty() && forbidden_account_ids.is_empty() {
             return Ok(());
         }
-        let account = role::account(&self.sts(&SettingPlace::Backend, Some(session))?).await?;
+        let account = match self.settings.account_by {
+            AccountBy::Nobody if allowed_account_ids.is_empty() => return Ok(()),
+            AccountBy::Nobody => {
+                let message = "`allowed_account_ids` allows none: `skip_credentials_validation` \
+                               with `skip_requesting_account_id` leaves the account unknown";
+                return Err(StoreError::Misconfigured(message.to_owned()));
+            }
+            AccountBy::InstanceOrSts if by_instance => self.account_of_instance().await,
+            AccountBy::InstanceOrSts | AccountBy::Sts => None,
+        };
+        let account = match account {
+            Some(account) => account,
+            None => role::account(&self.sts(&SettingPlace::Backend, Some(session))?).await?,
+        };
         let by = if forbidden_account_ids.contains(&account) {
             "`forbidden_account_ids`"
         } else if !allowed_account_ids.is_empty() && !allowed_account_ids.contains(&account) {
@@ -148,5 +167,13 @@ impl Wires {
         Err(StoreError::Credentials(format!(
             "the AWS account `{account}` is not allowed by {by} of the backend"
         )))
+    }
+
+    /// The account of the instance. Terraform's client for it knows the environment alone, and not
+    /// where the backend or a profile have the service.
+    async fn account_of_instance(&self) -> Option<String> {
+        let endpoint = self.settings.env.get("AWS_EC2_METADATA_SERVICE_ENDPOINT");
+        let endpoint = instance::at(endpoint.unwrap_or(instance::USUAL)).ok()?;
+        instance::account(&instance::client(&endpoint, self.container.clone()).ok()?).await
     }
 }
