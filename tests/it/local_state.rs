@@ -350,6 +350,19 @@ async fn whoever_follows_a_lock_removes_what_was_made_for_it_and_nothing_else() 
     }
 }
 
+/// The state was made through the link, which was there before.
+#[tokio::test]
+async fn a_link_to_a_state_stays_when_an_empty_one_is_removed() {
+    let dir = local_backend_dir();
+    let [link, target] = ["terraform.tfstate", "elsewhere"].map(|name| dir.path().join(name));
+    std::os::unix::fs::symlink("elsewhere", &link).unwrap();
+    let lock = lock_of(&dir);
+    let version = take(&lock, "ours").await;
+    assert!(target.exists());
+    give_back(&lock, &version).await;
+    assert!(link.is_symlink() && !target.exists());
+}
+
 #[tokio::test]
 async fn a_path_that_cannot_be_is_named() {
     let dir = local_backend_dir();
