@@ -134,7 +134,8 @@ fn play((beats, chain): &(Vec<u64>, Vec<Waits>), rule: Rule) -> Worst {
         let mut seen = waiter.observation().expect("it has seen a lease");
         let from = now + telling;
         match rule {
-            Rule::UntilTold => seen.stood += from - sent,
+            // What the last reply was the first to show stands only since that.
+            Rule::UntilTold => seen.stood += from - if seen.stood == 0 { now } else { sent },
             Rule::ForEver => seen.stood = u64::MAX,
             _ => {}
         }
