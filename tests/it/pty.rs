@@ -309,6 +309,18 @@ fn ctrl_z_and_fg_suspend_and_resume_the_whole_job() {
     }
 }
 
+/// A key was pressed: the whole job stands still, and reads its answer when it goes on.
+#[track_caller]
+fn is_suspended_and_answered(shell: &mut Shell, child: Pid, wrapper: Pid) {
+    shell.sees("Stopped");
+    shell.prompt();
+    assert_eq!((state(child), state(wrapper)), (Some('T'), Some('T')));
+    shell.send("fg");
+    shell.send("the answer");
+    let output = shell.prompt();
+    assert!(output.contains("read: the answer"), "{output}");
+}
+
 /// Each is a stop of the child, and what continues it for the one must not undo the other.
 #[test]
 fn ctrl_z_counts_while_the_child_asks_for_the_terminal() {
@@ -327,13 +339,7 @@ fn ctrl_z_counts_while_the_child_asks_for_the_terminal() {
     wait_until("a stopped child", || (state(child) == Some('T')).then_some(()));
     kill(wrapper, Signal::SIGCONT).expect("it is there");
     killpg(wrapper, Signal::SIGTSTP).expect("it leads its job");
-    shell.sees("Stopped");
-    shell.prompt();
-    assert_eq!((state(child), state(wrapper)), (Some('T'), Some('T')));
-    shell.send("fg");
-    shell.send("the answer");
-    let output = shell.prompt();
-    assert!(output.contains("read: the answer"), "{output}");
+    is_suspended_and_answered(&mut shell, child, wrapper);
     scene.expect_free();
 }
 
@@ -368,13 +374,7 @@ fn ctrl_z_counts_as_soon_as_the_child_has_the_terminal() {
     let wrapper = wrapper_of(child);
     wait_until("the terminal", || (foreground(child)? == child).then_some(()));
     shell.key('z');
-    shell.sees("Stopped");
-    shell.prompt();
-    assert_eq!((state(child), state(wrapper)), (Some('T'), Some('T')));
-    shell.send("fg");
-    shell.send("the answer");
-    let output = shell.prompt();
-    assert!(output.contains("read: the answer"), "{output}");
+    is_suspended_and_answered(&mut shell, child, wrapper);
     scene.expect_free();
 }
 
