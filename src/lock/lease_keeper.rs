@@ -9,7 +9,7 @@
 
 mod events;
 
-pub use events::{Action, Event, LeaseEvent, Tenure};
+pub use events::{Action, Event, LeaseEvent, LeaseStart};
 
 use std::time::Duration;
 
@@ -46,7 +46,8 @@ enum Fence {
 /// Keeps one lock.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct LeaseKeeper {
-    tenure: Tenure,
+    /// As it was, but for the version, what is stored of the info, and whether it is confirmed.
+    known: LeaseStart,
     /// What is declared from the first beat on, up to the last: what the user asked for, or, where
     /// the lock is not ours alone to keep, what its record declares.
     term: LeaseTerm,
@@ -75,14 +76,14 @@ pub struct LeaseKeeper {
 impl LeaseKeeper {
     /// Begins to keep a lock that has just become ours.
     #[must_use]
-    pub fn new(tenure: Tenure, term: LeaseTerm, now: Uptime) -> Self {
-        let next = if tenure.answered { now.plus(tenure.lease.term.period()) } else { now };
+    pub fn new(known: LeaseStart, term: LeaseTerm, now: Uptime) -> Self {
+        let next = if known.answered { now.plus(known.lease.term.period()) } else { now };
         Self {
             term,
             follows: false,
-            sent_beat: tenure.lease.beat,
-            renewed: tenure.since,
-            renewed_term: tenure.lease.term,
+            sent_beat: known.lease.beat,
+            renewed: known.since,
+            renewed_term: known.lease.term,
             state: State::Idle { next },
             lost_to: None,
             last_tick: now,
@@ -91,23 +92,23 @@ impl LeaseKeeper {
             ends: None,
             last_beat: false,
             refused_after: None,
-            tenure,
+            known,
         }
     }
 
     /// Begins to keep a lock that another process took, and may keep, too: how long the lease is,
     /// is its to say, and each beat declares what the record that it replaces declares.
     #[must_use]
-    pub fn beside(tenure: Tenure, now: Uptime) -> Self {
-        let term = tenure.lease.term;
-        Self { follows: true, ..Self::new(tenure, term, now) }
+    pub fn beside(known: LeaseStart, now: Uptime) -> Self {
+        let term = known.lease.term;
+        Self { follows: true, ..Self::new(known, term, now) }
     }
 
     /// Goes on with a lock that another process kept: as [`Self::beside`], but what is stored must
     /// be found out first. The lease counts from when it was last renewed.
     #[must_use]
-    pub fn adopt(tenure: Tenure, now: Uptime) -> Self {
-        let mut keeper = Self::beside(Tenure { version: None, ..tenure }, now);
+    pub fn adopt(known: LeaseStart, now: Uptime) -> Self {
+        let mut keeper = Self::beside(LeaseStart { version: None, ..known }, now);
         keeper.state = State::Idle { next: now };
         keeper
     }
@@ -176,13 +177,13 @@ impl LeaseKeeper {
     /// Our ID.
     #[must_use]
     pub fn id(&self) -> &LockId {
-        &self.tenure.id
+        &self.known.id
     }
 
     /// The version under which our record is stored as far as we know, for the release.
     #[must_use]
     pub fn version(&self) -> Option<&RecordVersion> {
-        self.tenure.version.as_ref()
+        self.known.version.as_ref()
     }
 
     /// Whether the record is somebody else's, or gone.
@@ -200,7 +201,7 @@ impl LeaseKeeper {
     /// Whether a child may start now: the lease was confirmed and is well before its first fence.
     #[must_use]
     pub fn may_start(&self, now: Uptime) -> bool {
-        self.tenure.answered && !self.is_lost() && self.is_young(now)
+        self.known.answered && !self.is_lost() && self.is_young(now)
     }
 
     /// Whether the lease is before its first fence.
@@ -226,7 +227,7 @@ impl LeaseKeeper {
         if let State::Idle { next } = self.state
             && (now >= next || paused)
         {
-            actions.push(match self.tenure.version.clone() {
+            actions.push(match self.known.version.clone() {
                 Some(version) => self.beat(now, version),
                 None => self.look(),
             });
@@ -242,7 +243,7 @@ impl LeaseKeeper {
             self.term = LeaseTerm::Never;
         }
         let lease = Lease { term: self.term, beat: self.sent_beat };
-        let record = Record { info: self.tenure.info.clone(), lease: Some(lease.to_text()) };
+        let record = Record { info: self.known.info.clone(), lease: Some(lease.to_text()) };
         Action::Beat(record, over)
     }
 
@@ -255,8 +256,8 @@ impl LeaseKeeper {
     ) {
         match reply {
             Ok(WriteReply::Applied(version)) => {
-                self.tenure.version = Some(version);
-                self.tenure.answered = true;
+                self.known.version = Some(version);
+                self.known.answered = true;
                 self.hurried = false;
                 self.renewed = sent;
                 self.renewed_term = self.term;
@@ -289,7 +290,7 @@ impl LeaseKeeper {
     fn failed(&mut self, now: Uptime, error: StoreError, actions: &mut Vec<Action>) {
         let refused = matches!(error, StoreError::Credentials(_));
         if refused && self.refused_after.is_none() {
-            let after = now.since(self.tenure.since);
+            let after = now.since(self.known.since);
             self.refused_after = Some(after);
             // After the last beat it was to be expected.
             if !self.last_beat {
@@ -325,12 +326,12 @@ impl LeaseKeeper {
     /// What the register holds after a beat that was refused or not answered.
     fn found(&mut self, now: Uptime, current: Option<Stored>, actions: &mut Vec<Action>) {
         match current {
-            Some(stored) if stored.record.is_held_by(&self.tenure.id) => {
+            Some(stored) if stored.record.is_held_by(&self.known.id) => {
                 self.follow(&stored.record);
-                if self.tenure.version.is_none() {
-                    self.tenure.info = stored.record.info;
+                if self.known.version.is_none() {
+                    self.known.info = stored.record.info;
                 }
-                self.tenure.version = Some(stored.version);
+                self.known.version = Some(stored.version);
                 // At once, but only once: a store may answer every read and no write.
                 let hurried = std::mem::replace(&mut self.hurried, true);
                 let next = if hurried { now.plus(RETRY) } else { now };
@@ -344,7 +345,7 @@ impl LeaseKeeper {
         }
     }
 
-    /// Another process may beat for the same tenure. No two writes have the same bytes; and what
+    /// Another process may beat for the same known. No two writes have the same bytes; and what
     /// declares less than we did is to be believed, since others will take over by that.
     fn follow(&mut self, record: &Record) {
         let Some(lease) = record.lease.as_deref().and_then(Lease::parse) else { return };

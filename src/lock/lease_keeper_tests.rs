@@ -28,8 +28,8 @@ fn refused(current: Option<Stored>) -> Event {
     Event::Beaten(Ok(WriteReply::Conflict(Some(current))))
 }
 
-fn tenure(answered: bool) -> Tenure {
-    Tenure {
+fn known(answered: bool) -> LeaseStart {
+    LeaseStart {
         id: LockId("me".to_owned()),
         info: Some(r#"{"ID":"me"}"#.to_owned()),
         version: Some(version("v0")),
@@ -40,7 +40,7 @@ fn tenure(answered: bool) -> Tenure {
 }
 
 fn keeper() -> LeaseKeeper {
-    LeaseKeeper::new(tenure(true), LeaseTerm::After(TTL), at(0))
+    LeaseKeeper::new(known(true), LeaseTerm::After(TTL), at(0))
 }
 
 fn say(news: LeaseEvent) -> Vec<Action> {
@@ -76,7 +76,7 @@ fn the_first_beat_comes_after_a_tenth_of_the_first_term_and_declares_the_full_on
     assert_eq!(*expected, version("v0"));
     let lease = Lease::parse(record.lease.as_ref().unwrap()).unwrap();
     assert_eq!(lease, Lease { term: LeaseTerm::After(TTL), beat: 1 });
-    assert_eq!(record.info, tenure(true).info, "Terraform's part stays byte for byte");
+    assert_eq!(record.info, known(true).info, "Terraform's part stays byte for byte");
     assert_eq!(keeper.step(now, applied("v1")), []);
     let (later, _) = until_action(&mut keeper, now);
     assert_eq!(later, at(21_000), "then every 15 s at most");
@@ -158,7 +158,7 @@ fn another_id_or_nothing_in_the_record_is_a_loss_and_ends_the_beats() {
 
 #[test]
 fn an_acquire_found_by_its_id_starts_no_child_before_a_beat_was_answered() {
-    let mut keeper = LeaseKeeper::new(tenure(false), LeaseTerm::After(TTL), at(30));
+    let mut keeper = LeaseKeeper::new(known(false), LeaseTerm::After(TTL), at(30));
     assert!(!keeper.may_start(at(30)));
     let actions = keeper.step(at(30), Event::Tick);
     assert!(matches!(actions[..], [Action::Beat(..)]), "{actions:?}");
@@ -215,7 +215,7 @@ fn an_answer_from_before_the_pause_does_not_thaw() {
 
 #[test]
 fn a_lease_that_never_expires_has_no_fence_after_its_first_beat() {
-    let mut keeper = LeaseKeeper::new(tenure(true), LeaseTerm::Never, at(0));
+    let mut keeper = LeaseKeeper::new(known(true), LeaseTerm::Never, at(0));
     let now = beat_well(&mut keeper, at(0), "v1");
     assert!(keeper.may_start(now.plus(TTL * 100)));
     let actions = keeper.step(now.plus(TTL * 100), Event::Tick);
@@ -356,8 +356,8 @@ fn pairs() -> impl Iterator<Item = (LeaseTerm, LeaseTerm)> {
 fn who_keeps_a_lock_beside_its_holder_declares_what_its_record_declares() {
     for (found, then) in pairs() {
         let lease = Lease { term: found, beat: 7 };
-        let beside = LeaseKeeper::beside(Tenure { lease, ..tenure(false) }, at(0));
-        let mut adopted = LeaseKeeper::adopt(Tenure { lease, ..tenure(true) }, at(0));
+        let beside = LeaseKeeper::beside(LeaseStart { lease, ..known(false) }, at(0));
+        let mut adopted = LeaseKeeper::adopt(LeaseStart { lease, ..known(true) }, at(0));
         assert_eq!(adopted.step(at(0), Event::Tick), [Action::Look]);
         for (mut keeper, event) in
             [(beside, Event::Tick), (adopted, Event::Looked(Ok(Some(declares(found)))))]
@@ -380,7 +380,7 @@ fn who_keeps_a_lock_beside_its_holder_declares_what_its_record_declares() {
 #[test]
 fn a_holder_declares_its_own_lease_and_counts_by_a_shorter_one_that_it_meets() {
     for (ours, theirs) in pairs() {
-        let mut keeper = LeaseKeeper::new(tenure(true), ours, at(0));
+        let mut keeper = LeaseKeeper::new(known(true), ours, at(0));
         let now = beat_well(&mut keeper, at(0), "v1");
         let (sent, _) = until_action(&mut keeper, now);
         let actions = keeper.step(sent, refused(Some(declares(theirs))));

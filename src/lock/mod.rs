@@ -15,6 +15,7 @@ pub mod line;
 pub mod queue;
 pub mod register;
 pub mod release;
+pub mod tenure;
 
 pub use info::{LockInfo, LockInfoError};
 

@@ -78,6 +78,40 @@ pub enum RemoveReply {
     Conflict(Option<Option<Stored>>),
 }
 
+/// What is asked of a register.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Request {
+    /// Store this record, if the register is as expected.
+    Write(Record, Expect),
+    /// Say what is stored.
+    Read,
+    /// Empty the register, if this version is stored.
+    Remove(RecordVersion),
+}
+
+/// What a register answered, by what it was asked.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Reply {
+    /// To [`Request::Write`].
+    Wrote(Result<WriteReply, StoreError>),
+    /// To [`Request::Read`].
+    Read(Result<Option<Stored>, StoreError>),
+    /// To [`Request::Remove`].
+    Removed(Result<RemoveReply, StoreError>),
+}
+
+impl Request {
+    /// The reply that this brought no answer.
+    #[must_use]
+    pub fn failed(&self, error: StoreError) -> Reply {
+        match self {
+            Self::Write(..) => Reply::Wrote(Err(error)),
+            Self::Read => Reply::Read(Err(error)),
+            Self::Remove(_) => Reply::Removed(Err(error)),
+        }
+    }
+}
+
 /// Why an operation brought no answer. Messages are lower-case fragments without a secret in them.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum StoreError {

@@ -77,25 +77,16 @@ pub struct Release {
 }
 
 impl Release {
-    /// Prepares to give back the record that is stored under `version`, where that is known.
+    /// Prepares to remove the record that is stored under `version`, where that is known. A remove
+    /// that fails is sent again until `give_up_at`.
     #[must_use]
-    pub fn new(id: LockId, version: Option<RecordVersion>, now: Uptime, jitter: Jitter) -> Self {
-        Self {
-            id,
-            version,
-            jitter,
-            give_up_at: now.plus(PATIENCE),
-            state: State::New,
-            faults: 0,
-            unanswered: false,
-        }
-    }
-
-    /// Retries for so long, instead of for [`PATIENCE`].
-    #[must_use]
-    pub fn for_at_most(mut self, patience: Duration, now: Uptime) -> Self {
-        self.give_up_at = now.plus(patience);
-        self
+    pub fn new(
+        id: LockId,
+        version: Option<RecordVersion>,
+        give_up_at: Uptime,
+        jitter: Jitter,
+    ) -> Self {
+        Self { id, version, jitter, give_up_at, state: State::New, faults: 0, unanswered: false }
     }
 
     /// When the machine wants a [`Event::Tick`]; `None` while a request is out.

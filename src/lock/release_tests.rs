@@ -19,7 +19,8 @@ fn lost() -> StoreError {
 }
 
 fn removing() -> Release {
-    let mut machine = Release::new(LockId("me".to_owned()), Some(version("v")), at(0), Jitter(1));
+    let (id, give_up_at) = (LockId("me".to_owned()), at(0).plus(PATIENCE));
+    let mut machine = Release::new(id, Some(version("v")), give_up_at, Jitter(1));
     assert_eq!(machine.step(at(0), Event::Start), Action::Remove(version("v")));
     machine
 }

@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::custody::Use;
-use super::event_loop::{EventLoop, Kept, LoopEvent, Reply, StoreRequest};
+use super::event_loop::{EventLoop, LoopEvent};
+use super::kept::Kept;
 use super::messages::{Voice, late, no_line, timed_out, took_over};
 use super::prepare::prepare;
+use super::store_requests::{StoreReply, StoreRequest};
 use super::supervise;
 use crate::clock::{uptime, wall};
 use crate::error::{Error, Leftover};
@@ -14,30 +16,19 @@ use crate::identity::{new_lock_id, new_seed};
 use crate::lock::acquire::{Acquire, Outcome, Won};
 use crate::lock::jitter::Jitter;
 use crate::lock::lease::{Lease, LeaseTerm};
-use crate::lock::lease_keeper::{LeaseEvent, LeaseKeeper, Tenure};
+use crate::lock::lease_keeper::{LeaseEvent, LeaseKeeper, LeaseStart};
 use crate::lock::line::{Slot, Waiter};
 use crate::lock::queue::{Action, Event, Queue};
+use crate::lock::register::{Record, Reply, Request};
+use crate::lock::tenure::Tenure;
 use crate::lock::{Holder, LockId, LockInfo, LockKey, Uptime};
 use crate::report::Notice;
-use crate::store::{LeftOpen, Record, RecordVersion, Registers};
+use crate::store::Registers;
 use crate::supervise::StopSignal;
 use crate::target::LockTarget;
 
 /// How long a terminal that is stopped may keep us from taking away the line that is redrawn.
 const SETTLING: Duration = Duration::from_millis(500);
-
-/// A lock that is ours until it is given back with [`super::release::all`].
-#[derive(Debug)]
-pub(super) struct Grant {
-    pub(super) target: LockTarget,
-    pub(super) store: Arc<dyn Registers>,
-    pub(super) id: LockId,
-    /// None where it must be found out first.
-    pub(super) version: Option<RecordVersion>,
-    pub(super) since: Uptime,
-    /// How a create of ours was answered that may still land after the release.
-    pub(super) left_open: Option<LeftOpen>,
-}
 
 /// What goes into the lock info of every lock of a run.
 #[derive(Debug, Clone)]
@@ -168,16 +159,11 @@ impl<'a> Attempt<'a> {
                         let unanswered = self.machine.acquire().may_still_appear();
                         event_loop.custody.asked(&self.id, unanswered);
                     }
-                    let (store, key) = self.register(slot);
-                    event_loop.send(StoreRequest::Write(store, key, record, expect));
+                    self.ask(event_loop, slot, Request::Write(record, expect));
                 }
-                Action::Read(slot) => {
-                    let (store, key) = self.register(slot);
-                    event_loop.send(StoreRequest::Read(store, key));
-                }
+                Action::Read(slot) => self.ask(event_loop, slot, Request::Read),
                 Action::Remove(slot, version) => {
-                    let (store, key) = self.register(slot);
-                    event_loop.send(StoreRequest::Remove(store, key, version));
+                    self.ask(event_loop, slot, Request::Remove(version));
                 }
                 Action::Wait => {}
             }
@@ -197,27 +183,30 @@ impl<'a> Attempt<'a> {
         // Before a child starts, and before an error is said.
         event_loop.reporter.settle(SETTLING);
         let result = self.conclude(event_loop, outcome);
-        let is_ours = event_loop.kept.iter().any(|kept| kept.grant.id == self.id);
+        let is_ours = event_loop.kept.iter().any(|kept| *kept.id() == self.id);
         if !is_ours && !self.machine.acquire().may_still_appear() {
             event_loop.custody.forget(&self.id);
         }
         Taken { result, seen: self.machine.acquire().holder() }
     }
 
-    fn register(&self, slot: Slot) -> (Arc<dyn Registers>, LockKey) {
-        match slot {
+    fn ask(&self, event_loop: &mut EventLoop, slot: Slot, request: Request) {
+        let (store, key) = match slot {
             Slot::Lock => (self.store.clone(), self.target.key.clone()),
             Slot::Line | Slot::Ticket(_) => (self.line.0.clone(), slot.key(&self.line.1)),
-        }
+        };
+        event_loop.send(StoreRequest::Register(store, key, request));
     }
 
     fn event(&mut self, event_loop: &EventLoop, happening: LoopEvent) -> Event {
         match happening {
-            LoopEvent::Reply(Reply::Wrote(reply)) => Event::Wrote(reply),
-            LoopEvent::Reply(Reply::Read(reply)) => Event::Read(reply),
-            LoopEvent::Reply(Reply::Removed(reply)) => Event::Removed(reply),
+            LoopEvent::Reply(StoreReply::Register(reply)) => match reply {
+                Reply::Wrote(reply) => Event::Wrote(reply),
+                Reply::Read(reply) => Event::Read(reply),
+                Reply::Removed(reply) => Event::Removed(reply),
+            },
             LoopEvent::Lease(index, LeaseEvent::Lost(_)) => {
-                self.lost.get_or_insert_with(|| super::lost(&event_loop.kept[index].grant));
+                self.lost.get_or_insert_with(|| super::lost(&event_loop.kept[index]));
                 Event::Stop
             }
             other => {
@@ -295,33 +284,30 @@ impl<'a> Attempt<'a> {
         Duration::try_from(left).ok().filter(|left| !left.is_zero())
     }
 
-    /// From here on the lock is kept until it is given back.
+    /// From here on the lock is kept until it is released.
     fn keep(&self, event_loop: &mut EventLoop, won: Won) {
-        let grant = Grant {
-            target: self.target.clone(),
-            store: self.store.clone(),
-            id: self.id.clone(),
-            version: Some(won.version.clone()),
-            since: uptime(),
-            left_open: self.machine.acquire().left_open(),
-        };
-        let keeper = self.lease.map(|(term, lease)| {
-            let Won { version, since, answered } = won;
-            let lease = Lease { beat: self.machine.last_beat(), ..lease };
-            let (id, info) = (self.id.clone(), self.record.info.clone());
-            let now = uptime();
-            let version = Some(version);
-            let tenure = Tenure { id, info, version, lease, since, answered };
-            let mut keeper = LeaseKeeper::new(tenure, term, now);
-            if let Some(left) = self.credentials_left() {
-                keeper.credentials_end(now.plus(left));
+        let now = uptime();
+        let tenure = match self.lease {
+            None => Tenure::unleased(self.id.clone(), Some(won.version)),
+            Some((term, lease)) => {
+                let Won { version, since, answered } = won;
+                let lease = Lease { beat: self.machine.last_beat(), ..lease };
+                let (id, info) = (self.id.clone(), self.record.info.clone());
+                let version = Some(version);
+                let known = LeaseStart { id, info, version, lease, since, answered };
+                let mut keeper = LeaseKeeper::new(known, term, now);
+                if let Some(left) = self.credentials_left() {
+                    keeper.credentials_end(now.plus(left));
+                }
+                Tenure::leased(keeper)
             }
-            keeper
-        });
+        };
         if let Ok(Some(file)) = self.store.lend() {
             event_loop.custody.lend(&self.id, Use::Lock(file));
         }
-        event_loop.keep(Kept::new(grant, keeper));
+        let mut kept = Kept::new(self.target.clone(), self.store.clone(), now, tenure);
+        kept.left_open = self.machine.acquire().left_open();
+        event_loop.keep(kept);
     }
 }
 

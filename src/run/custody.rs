@@ -15,8 +15,8 @@ use lent::Lent;
 use on_disk::OnDisk;
 
 use super::door::Door;
-use super::event_loop::Kept;
 use super::fail_point;
+use super::kept::Kept;
 use nix::sys::signal::Signal;
 
 use crate::env::Env;
@@ -227,11 +227,11 @@ impl Custody {
         let mut kill_at = None;
         let mut tenures = Vec::new();
         for kept in kept {
-            let mut tenure = CaseTenure::asked(&kept.grant.id);
+            let mut tenure = CaseTenure::asked(kept.id());
             tenure.granted = true;
-            tenure.unanswered = kept.grant.left_open.is_some();
-            tenure.renewed = millis(kept.grant.since.0);
-            if let Some(keeper) = &kept.keeper {
+            tenure.unanswered = kept.left_open.is_some();
+            tenure.renewed = millis(kept.since.0);
+            if let Some(keeper) = kept.tenure.keeper() {
                 let (renewed, term) = keeper.renewed();
                 tenure.renewed = millis(renewed.0);
                 tenure.beat = keeper.sent_beat();

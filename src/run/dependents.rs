@@ -14,7 +14,7 @@ use nix::unistd::dup2_stderr;
 
 use super::custody::Use;
 use super::door::{self, Door};
-use super::event_loop::{EventLoop, Kept};
+use super::event_loop::EventLoop;
 use super::standstill::Standstill;
 use crate::clock::uptime;
 use crate::lock::LockId;
@@ -31,8 +31,8 @@ const LOOK: Duration = Duration::from_millis(200);
 
 /// Opens the door of the lock that was taken last.
 pub(super) fn let_in(event_loop: &mut EventLoop, dir: &Path) {
-    let Some(Kept { grant, .. }) = event_loop.kept.last() else { return };
-    let (lock, id) = (grant.target.url(), grant.id.clone());
+    let Some(kept) = event_loop.kept.last() else { return };
+    let (lock, id) = (kept.target.url(), kept.id().clone());
     let path = door::path(dir, &id);
     match Door::create(&path) {
         Ok(door) => event_loop.custody.lend(&id, Use::Door(door)),
@@ -75,8 +75,8 @@ pub(super) async fn wait(event_loop: &mut EventLoop, dir: &Path) {
     let ids: Vec<_> = event_loop
         .kept
         .iter()
-        .filter(|kept| !kept.inherited)
-        .map(|kept| kept.grant.id.clone())
+        .filter(|kept| !kept.tenure.is_inherited())
+        .map(|kept| kept.id().clone())
         .collect();
     let mut said = false;
     let mut asked = false;
@@ -141,8 +141,8 @@ pub(super) fn mend(event_loop: &mut EventLoop, dir: &Path) {
         // Where a release reads what we say.
         let _said_in_vain = dup2_stderr(&log);
     }
-    let own: Vec<_> = event_loop.kept.iter().filter(|kept| !kept.inherited).collect();
-    let ids: Vec<_> = own.iter().map(|kept| kept.grant.id.clone()).collect();
+    let own = event_loop.kept.iter().filter(|kept| !kept.tenure.is_inherited());
+    let ids: Vec<_> = own.map(|kept| kept.id().clone()).collect();
     for id in &ids {
         let path = door::path(dir, id);
         let Some(old) = event_loop.custody.door(id).filter(|it| !it.is_at(&path) && it.close())

@@ -8,83 +8,35 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
-use super::acquire::Grant;
 use super::custody::Custody;
 use super::fail_point;
+use super::kept::Kept;
+use super::store_requests::{StoreReply, StoreRequest};
 use super::{messages, release};
-use crate::backend::S3Backend;
 use crate::clock::uptime;
-use crate::lock::lease_keeper::{self, LeaseEvent, LeaseKeeper};
-use crate::lock::{LockKey, Uptime};
+use crate::identity::new_seed;
+use crate::lock::Uptime;
+use crate::lock::jitter::Jitter;
+use crate::lock::lease_keeper::LeaseEvent;
+use crate::lock::register::Reply;
+use crate::lock::tenure::{self, TenureEnd};
 use crate::report::{Notice, Reporter};
-use crate::store::{
-    AwsClients, Expect, Record, RecordVersion, Registers, RemoveReply, StateObject, StoreError,
-    Stored, Timeouts, WriteReply, workspace_state,
-};
 use crate::supervise::guardian::{Fence, Heard, Interrupts, fence_below};
 use crate::supervise::{Child, ChildEvent, Received, SignalKind, Signals, StopSignal};
-
-/// What is asked of a store.
-pub(super) enum StoreRequest {
-    Write(Arc<dyn Registers>, LockKey, Record, Expect),
-    Read(Arc<dyn Registers>, LockKey),
-    Remove(Arc<dyn Registers>, LockKey, RecordVersion),
-    State(Box<S3Backend>),
-    /// What the other requests need first.
-    Prepare(Arc<dyn Registers>),
-    /// A line of stdin.
-    Answer,
-}
-
-/// What a store answered.
-pub(super) enum Reply {
-    Wrote(Result<WriteReply, StoreError>),
-    Read(Result<Option<Stored>, StoreError>),
-    Removed(Result<RemoveReply, StoreError>),
-    State(Result<StateObject, StoreError>),
-    Prepared(Result<(), StoreError>),
-    Answer(std::io::Result<String>),
-}
-
-impl StoreRequest {
-    fn send(self) -> BoxFuture<'static, Reply> {
-        match self {
-            Self::Write(store, key, record, expect) => {
-                async move { Reply::Wrote(store.write(&key, &record, &expect).await) }.boxed()
-            }
-            Self::Read(store, key) => async move { Reply::Read(store.read(&key).await) }.boxed(),
-            Self::Remove(store, key, version) => {
-                async move { Reply::Removed(store.remove(&key, &version).await) }.boxed()
-            }
-            Self::State(backend) => {
-                async move { Reply::State(state_object(&backend).await) }.boxed()
-            }
-            Self::Prepare(store) => async move { Reply::Prepared(store.prepare().await) }.boxed(),
-            Self::Answer => async move {
-                // A thread of its own: nobody can be made to answer. It does not keep the process.
-                let asked = tokio::task::spawn_blocking(|| {
-                    let mut line = String::new();
-                    std::io::stdin().read_line(&mut line).map(|_| line)
-                });
-                Reply::Answer(asked.await.map_err(std::io::Error::other).and_then(|line| line))
-            }
-            .boxed(),
-        }
-    }
-}
 
 /// One thing that happened.
 pub(super) enum LoopEvent {
     Signal(Received),
     Child(std::io::Result<ChildEvent>),
-    Reply(Reply),
+    Reply(StoreReply),
     /// The guardian killed the child before its lease could end.
     Fenced,
     /// Something about a lock that is held; which, by its place in [`EventLoop::kept`].
     Lease(usize, LeaseEvent),
+    /// A release has come to its end; that of the lock which was taken last.
+    Released(TenureEnd),
     /// The deadline has passed.
     Due,
 }
@@ -104,91 +56,14 @@ impl LoopEvent {
     }
 }
 
-/// A lock that is held, and what keeps it.
-pub(super) struct Kept {
-    pub(super) grant: Grant,
-    /// None where the kernel keeps it.
-    pub(super) keeper: Option<LeaseKeeper>,
-    /// Whether an outer run or a `hold` gives it back; we only beat for it, too.
-    pub(super) inherited: bool,
-    /// Its one request that is out. Beat and release never overlap.
-    beat: Option<BoxFuture<'static, Reply>>,
-    /// Whether it is about to be given back: what is out is waited for, and nothing follows it.
-    ends: bool,
-}
-
-impl Kept {
-    pub(super) fn new(grant: Grant, keeper: Option<LeaseKeeper>) -> Self {
-        Self { grant, keeper, inherited: false, beat: None, ends: false }
-    }
-
-    /// A lock that an outer run or a `hold` has.
-    pub(super) fn inherited(grant: Grant, keeper: LeaseKeeper) -> Self {
-        Self { inherited: true, ..Self::new(grant, Some(keeper)) }
-    }
-
-    /// From here on the keeper sends nothing more.
-    pub(super) fn end(&mut self) {
-        self.ends = true;
-    }
-
-    /// Whether a request of the keeper's is out.
-    pub(super) fn is_busy(&self) -> bool {
-        self.beat.is_some()
-    }
-
-    /// Whether this lock is somebody else's by now, or gone.
-    fn is_lost(&self) -> bool {
-        self.keeper.as_ref().is_some_and(LeaseKeeper::is_lost)
-    }
-
-    /// Whether a child may start as far as this lock is concerned.
-    fn may_start(&self, now: Uptime) -> bool {
-        self.keeper.as_ref().is_none_or(|keeper| keeper.may_start(now))
-    }
-
-    /// Lets the keeper decide, carries out what it wants and returns what it has to say.
-    fn step(&mut self, now: Uptime, event: lease_keeper::Event) -> Vec<LeaseEvent> {
-        let Some(keeper) = &mut self.keeper else { return Vec::new() };
-        let mut news = Vec::new();
-        for action in keeper.step(now, event) {
-            let (store, key) = (self.grant.store.clone(), self.grant.target.key.clone());
-            let request = match action {
-                lease_keeper::Action::Beat(record, version) => {
-                    StoreRequest::Write(store, key, record, Expect::Version(version))
-                }
-                lease_keeper::Action::Look => StoreRequest::Read(store, key),
-                lease_keeper::Action::Say(said) => {
-                    news.push(said);
-                    continue;
-                }
-            };
-            if self.ends {
-                continue;
-            }
-            let is_beat = matches!(request, StoreRequest::Write(..));
-            let answer = tokio::time::timeout(keeper.patience(), request.send());
-            self.beat =
-                Some(answer.map(move |reply| reply.unwrap_or_else(|_| silence(is_beat))).boxed());
-        }
-        news
-    }
-}
-
-/// A beat that was not answered in time.
-fn silence(is_beat: bool) -> Reply {
-    let error = StoreError::Unavailable { detail: "no answer in time".to_owned(), sent: true };
-    if is_beat { Reply::Wrote(Err(error)) } else { Reply::Read(Err(error)) }
-}
-
 /// The outside world of one run.
 pub(crate) struct EventLoop {
     signals: Signals,
     pub(crate) reporter: Arc<Reporter>,
     pub(crate) custody: Custody,
-    in_flight: Option<BoxFuture<'static, Reply>>,
+    in_flight: Option<BoxFuture<'static, StoreReply>>,
     pub(super) kept: Vec<Kept>,
-    news: VecDeque<(usize, LeaseEvent)>,
+    news: VecDeque<LoopEvent>,
     asked_to_stop: Option<StopSignal>,
 }
 
@@ -233,7 +108,7 @@ impl EventLoop {
     pub(super) fn may_start(&mut self) -> bool {
         let now = uptime();
         self.tick(now);
-        self.kept.iter().all(|kept| kept.may_start(now))
+        self.kept.iter().all(|kept| kept.tenure.may_start(now))
     }
 
     /// Whether a child may go on after a pause. What the loss of a lock means for it was decided
@@ -241,17 +116,17 @@ impl EventLoop {
     pub(super) fn may_go_on(&mut self) -> bool {
         let now = uptime();
         self.tick(now);
-        self.kept.iter().all(|kept| kept.is_lost() || kept.may_start(now))
+        self.kept.iter().all(|kept| kept.tenure.is_lost() || kept.tenure.may_start(now))
     }
 
     /// Whether this lock is somebody else's by now, or gone. That was said when it was found.
     pub(super) fn is_lost(&self, index: usize) -> bool {
-        self.kept[index].is_lost()
+        self.kept[index].tenure.is_lost()
     }
 
     /// The first lock of ours that is somebody else's by now, or gone, whoever has heard of it.
-    pub(super) fn lost(&self) -> Option<&Grant> {
-        self.kept.iter().find(|kept| kept.is_lost()).map(|kept| &kept.grant)
+    pub(super) fn lost(&self) -> Option<&Kept> {
+        self.kept.iter().find(|kept| kept.tenure.is_lost())
     }
 
     /// The first signal that asked us to end, whoever has heard it.
@@ -264,47 +139,45 @@ impl EventLoop {
         self.news.clear();
     }
 
-    /// Lets every keeper whose time has come decide.
+    /// Begins to release the lock that was taken last, if there is one: after what is out for it,
+    /// which its patience bounds. Ends with [`LoopEvent::Released`].
+    pub(super) fn release_last(&mut self, patience: Duration) -> bool {
+        let Some(last) = self.kept.len().checked_sub(1) else { return false };
+        let jitter = Jitter(new_seed());
+        self.step(last, uptime(), tenure::Event::Release { patience, jitter });
+        true
+    }
+
+    /// Lets every lock whose time has come decide.
     fn tick(&mut self, now: Uptime) {
         for index in 0..self.kept.len() {
-            let keeper = self.kept[index].keeper.as_ref();
-            if keeper.is_some_and(|keeper| now >= keeper.deadline()) {
-                self.step(index, now, lease_keeper::Event::Tick);
+            if self.kept[index].tenure.deadline().is_some_and(|at| now >= at) {
+                self.step(index, now, tenure::Event::Tick);
             }
         }
     }
 
-    fn step(&mut self, index: usize, now: Uptime, event: lease_keeper::Event) {
+    fn step(&mut self, index: usize, now: Uptime, event: tenure::Event) {
         let kept = &mut self.kept[index];
-        let said = kept.step(now, event);
-        let is_fenced = !kept.inherited && !kept.is_lost();
-        for news in said.iter().filter(|_| is_fenced) {
-            if matches!(news, LeaseEvent::Interrupt | LeaseEvent::Kill)
-                && let Some(file) = self.custody.file()
-                && let Some(dir) = file.path().parent()
-            {
-                let fence = if *news == LeaseEvent::Kill { Fence::Kill } else { Fence::Interrupt };
-                let fenced = fence_below(dir, std::slice::from_ref(&kept.grant.id), fence);
-                if let Err(error) = fenced {
-                    let lock = kept.grant.target.url();
-                    self.reporter.say(messages::not_looked_for(&lock, &error));
+        let actions = kept.step(now, event);
+        let kept = &self.kept[index];
+        for action in actions {
+            match action {
+                // Sent.
+                tenure::Action::Ask(_) => {}
+                tenure::Action::Over(end) => self.news.push_back(LoopEvent::Released(end)),
+                tenure::Action::Say(said) => {
+                    fence_dependents(&self.reporter, &self.custody, kept, &said);
+                    if let Some(said) = hear(&self.reporter, kept, said) {
+                        self.news.push_back(LoopEvent::Lease(index, said));
+                    }
                 }
             }
         }
-        hear(&self.reporter, &mut self.news, (index, kept), said);
     }
 
-    fn beaten(&mut self, index: usize, reply: Reply) {
-        let event = match reply {
-            Reply::Wrote(reply) => lease_keeper::Event::Beaten(reply),
-            Reply::Read(reply) => lease_keeper::Event::Looked(reply),
-            Reply::Removed(_) | Reply::State(_) | Reply::Prepared(_) | Reply::Answer(_) => {
-                return;
-            }
-        };
-        // Time first: after a pause the reply may be as old as that, and the keeper must know.
-        self.tick(uptime());
-        self.step(index, uptime(), event);
+    fn answered(&mut self, index: usize, reply: Reply) {
+        self.step(index, uptime(), tenure::Event::Answered(reply));
         self.custody.sync(&self.kept);
     }
 
@@ -322,11 +195,11 @@ impl EventLoop {
         loop {
             fail_point::crash();
             self.tick(uptime());
-            if let Some((index, news)) = self.news.pop_front() {
-                return LoopEvent::Lease(index, news);
+            if let Some(news) = self.news.pop_front() {
+                return news;
             }
-            let keepers = self.kept.iter().filter_map(|kept| kept.keeper.as_ref());
-            let wake = keepers.map(LeaseKeeper::deadline).chain(deadline).min();
+            let held = self.kept.iter().filter_map(|kept| kept.tenure.deadline());
+            let wake = held.chain(deadline).min();
             let due = async {
                 match wake.map(|at| at.since(uptime())) {
                     // What has come in already comes first, and no timer is waited for: the
@@ -365,7 +238,7 @@ impl EventLoop {
                     }
                 },
                 event = changed => return LoopEvent::Child(event),
-                (index, reply) = any_beat(&mut self.kept) => self.beaten(index, reply),
+                (index, reply) = any_answer(&mut self.kept) => self.answered(index, reply),
                 reply = reply => {
                     self.in_flight = None;
                     return LoopEvent::Reply(reply);
@@ -380,49 +253,52 @@ impl EventLoop {
     }
 }
 
-/// What a keeper has to say of its credentials and of a loss the user must hear, whatever goes on;
-/// the rest the run does.
-fn hear(
-    reporter: &Reporter,
-    heard: &mut VecDeque<(usize, LeaseEvent)>,
-    (index, kept): (usize, &Kept),
-    said: Vec<LeaseEvent>,
-) {
-    for news in said {
-        match news {
-            LeaseEvent::Refused { error, after, fence } => {
-                reporter.say(messages::refused(&kept.grant, &error, after, fence));
-            }
-            LeaseEvent::LastBeat { left } => reporter.say(messages::last_beat(&kept.grant, left)),
-            news => {
-                if let LeaseEvent::Lost(current) = &news {
-                    let Grant { target, id, .. } = &kept.grant;
-                    reporter.say(release::loss(&target.url(), id, current.as_ref()));
-                }
-                heard.push_back((index, news));
-            }
-        }
+/// What works under a lock without being our child is ended by its fences, too. A loss was found
+/// before, and whoever has it by then is none of ours.
+fn fence_dependents(reporter: &Reporter, custody: &Custody, kept: &Kept, said: &LeaseEvent) {
+    let fence = match said {
+        LeaseEvent::Interrupt => Fence::Interrupt,
+        LeaseEvent::Kill => Fence::Kill,
+        _ => return,
+    };
+    let file = custody.file();
+    let dir = file.as_ref().and_then(|file| file.path().parent());
+    if let Some(dir) = dir.filter(|_| !kept.tenure.is_inherited() && !kept.tenure.is_lost())
+        && let Err(error) = fence_below(dir, std::slice::from_ref(kept.id()), fence)
+    {
+        reporter.say(messages::not_looked_for(&kept.target.url(), &error));
     }
 }
 
-/// The first of the keepers' requests that is answered.
-async fn any_beat(kept: &mut [Kept]) -> (usize, Reply) {
+/// What a keeper has to say of its credentials and of a loss the user must hear, whatever goes on;
+/// what the run must do is returned.
+fn hear(reporter: &Reporter, kept: &Kept, said: LeaseEvent) -> Option<LeaseEvent> {
+    match &said {
+        LeaseEvent::Refused { error, after, fence } => {
+            reporter.say(messages::refused(kept, error, *after, *fence));
+            return None;
+        }
+        LeaseEvent::LastBeat { left } => {
+            reporter.say(messages::last_beat(kept, *left));
+            return None;
+        }
+        LeaseEvent::Lost(current) => {
+            reporter.say(release::loss(&kept.target.url(), kept.id(), current.as_ref()));
+        }
+        _ => {}
+    }
+    Some(said)
+}
+
+/// The first of the held locks' requests that is answered.
+async fn any_answer(kept: &mut [Kept]) -> (usize, Reply) {
     poll_fn(|context| {
         for (index, kept) in kept.iter_mut().enumerate() {
-            if let Some(beat) = &mut kept.beat
-                && let Poll::Ready(reply) = beat.poll_unpin(context)
-            {
-                kept.beat = None;
+            if let Poll::Ready(reply) = kept.poll_answer(context) {
                 return Poll::Ready((index, reply));
             }
         }
         Poll::Pending
     })
     .await
-}
-
-async fn state_object(backend: &S3Backend) -> Result<StateObject, StoreError> {
-    let clients = AwsClients::new(&backend.aws, Timeouts::default()).await?;
-    let (prefix, key) = (backend.listing_prefix(), backend.state_key());
-    workspace_state(&clients, &backend.bucket, &prefix, &key).await
 }

@@ -77,11 +77,8 @@ pub(super) async fn is_ours(
     target: &LockTarget,
 ) -> Result<bool, Error> {
     let register = target.register();
-    let own = event_loop.kept.iter().map(|kept| &kept.grant);
-    let ids: Vec<_> = own
-        .filter(|grant| grant.target.register().may_be(&register))
-        .map(|grant| grant.id.clone())
-        .collect();
+    let own = event_loop.kept.iter().filter(|it| it.target.register().may_be(&register));
+    let ids: Vec<_> = own.map(|kept| kept.id().clone()).collect();
     if ids.is_empty() {
         return Ok(false);
     }

@@ -110,12 +110,12 @@ fn handed(
 ) -> Handed {
     let mut held = context.held.clone();
     let mut locks = Vec::new();
-    let own = || event_loop.kept.iter().filter(|kept| !kept.inherited);
+    let own = || event_loop.kept.iter().filter(|kept| !kept.tenure.is_inherited());
     // What an earlier hold had under the same name is over.
-    held.forget(own().map(|kept| kept.grant.target.url()));
+    held.forget(own().map(|kept| kept.target.url()));
     for kept in own() {
-        held.add(kept.grant.target.url(), kept.grant.id.clone());
-        locks.push((kept.grant.target.url(), kept.grant.id.0.clone()));
+        held.add(kept.target.url(), kept.id().clone());
+        locks.push((kept.target.url(), kept.id().0.clone()));
     }
     let holds = holds(event_loop, context, acquired).join(" ");
     let mut env =
@@ -155,7 +155,7 @@ async fn keep(event_loop: &mut EventLoop, limits: Limits, context: &Context) -> 
     loop {
         let happening = event_loop.next(Some(uptime().plus(LOOK).min(until)), None).await;
         if let LoopEvent::Lease(index, LeaseEvent::Lost(_)) = &happening {
-            let id = event_loop.kept[*index].grant.id.clone();
+            let id = event_loop.kept[*index].id().clone();
             // Whoever runs under it finds out by its own beats, but has none where the lease never
             // expires.
             if context.lost_is_fatal {

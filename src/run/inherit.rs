@@ -3,17 +3,19 @@
 //! Its rules: `docs/protocol.md#t3-coming-in`.
 
 use super::Context;
-use super::acquire::{Grant, Wait};
+use super::acquire::Wait;
 use super::custody::Use;
-use super::event_loop::{EventLoop, Kept};
+use super::event_loop::EventLoop;
 use super::fail_point;
+use super::kept::Kept;
 use super::sibling_lock::{self, Under};
 use super::store_requests::{self, LockRegister};
 use crate::clock::uptime;
 use crate::error::Error;
 use crate::lock::LockId;
 use crate::lock::lease::{Lease, LeaseTerm};
-use crate::lock::lease_keeper::{LeaseKeeper, Tenure};
+use crate::lock::lease_keeper::{LeaseKeeper, LeaseStart};
+use crate::lock::tenure::Tenure;
 use crate::store::Stored;
 use crate::target::LockTarget;
 
@@ -86,19 +88,13 @@ pub(super) async fn inherit(
     }
     if let Some(lease) = stored.record.lease.as_deref().and_then(Lease::parse) {
         let (record, version) = (stored.record, Some(stored.version));
-        let grant = Grant {
-            target: target.clone(),
-            store,
-            id: id.clone(),
-            version: version.clone(),
-            since,
-            left_open: None,
-        };
         // Found by reading, a lease that can end is of unknown age: no child before an answered
         // beat.
         let answered = lease.term == LeaseTerm::Never;
-        let tenure = Tenure { id: id.clone(), info: record.info, version, lease, since, answered };
-        event_loop.keep(Kept::inherited(grant, LeaseKeeper::beside(tenure, uptime())));
+        let id = id.clone();
+        let known = LeaseStart { id, info: record.info, version, lease, since, answered };
+        let tenure = Tenure::inherited(LeaseKeeper::beside(known, uptime()));
+        event_loop.keep(Kept::new(target.clone(), store, since, tenure));
     }
     Ok(Some(id))
 }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::acquire::Grant;
 use super::event_loop::EventLoop;
+use super::kept::Kept;
 use crate::clock::{uptime, wall};
 use crate::duration;
 use crate::error::Error;
@@ -76,7 +76,7 @@ pub(super) fn late(target: &LockTarget, id: &LockId, how: LeftOpen) -> Notice {
 
 /// That a session ended of which nobody had said when.
 pub(super) fn refused(
-    grant: &Grant,
+    kept: &Kept,
     error: &StoreError,
     after: Duration,
     fence: Option<Duration>,
@@ -92,7 +92,7 @@ pub(super) fn refused(
     Notice::Warning {
         message: format!(
             "the credentials for the lock `{}` are refused after {} of this hold ({error}): {then}",
-            grant.target.url(),
+            kept.target.url(),
             whole(after)
         ),
         hint: Some(
@@ -104,18 +104,18 @@ pub(super) fn refused(
 }
 
 /// That a session ends soon, and the lock is kept nevertheless.
-pub(super) fn last_beat(grant: &Grant, left: Duration) -> Notice {
+pub(super) fn last_beat(kept: &Kept, left: Duration) -> Notice {
     Notice::Warning {
         message: format!(
             "the credentials for the lock `{}` run out in {} and cannot be renewed: from now on \
              the lock does not expire, and the child is not stopped for its sake; it may be \
              impossible to give the lock back",
-            grant.target.url(),
+            kept.target.url(),
             whole(left)
         ),
         hint: Some(format!(
             "if it stays behind, remove it with fresh credentials: {}",
-            grant.target.unlock_command(&grant.id)
+            kept.target.unlock_command(kept.id())
         )),
     }
 }

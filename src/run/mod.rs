@@ -12,6 +12,7 @@ mod fail_point;
 mod fresh;
 pub(crate) mod hold;
 mod inherit;
+mod kept;
 mod messages;
 pub(crate) mod orphan;
 pub(crate) mod planner;
@@ -28,11 +29,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub(crate) use acquire::LockInfoTemplate;
-use acquire::{Grant, Wait};
+use acquire::Wait;
 pub(crate) use event_loop::EventLoop;
-use event_loop::{Kept, LoopEvent};
+use event_loop::LoopEvent;
 use fresh::ChangeWatch;
 use futures_util::FutureExt;
+use kept::Kept;
 use supervise::ChildEnd;
 pub(crate) use supervise::of_spawn;
 use workspace::Ready;
@@ -123,7 +125,7 @@ pub(crate) async fn locked(
     let acquiring = acquire_all(event_loop, &mut job, context, wait, &mut acquired);
     let acquiring = AssertUnwindSafe(acquiring).catch_unwind().await;
     let (waited, since) = (uptime().since(started), uptime());
-    let id = event_loop.kept.last().map(|kept| kept.grant.id.0.clone());
+    let id = event_loop.kept.last().map(|kept| kept.id().0.clone());
     let mut end = match acquiring {
         Ok(Ok(())) => run_child(event_loop, &job, context, &acquired.inherited, wait).await,
         Ok(Err(error)) => RunEnd::Failed(error),
@@ -316,7 +318,7 @@ fn leave_to_terraform(event_loop: &EventLoop, job: &mut LockedJob, why: Notice) 
 /// suspends.
 fn handle_idle(event_loop: &mut EventLoop, happening: &LoopEvent) -> Result<(), Error> {
     if let LoopEvent::Lease(index, LeaseEvent::Lost(_)) = happening {
-        return Err(lost(&event_loop.kept[*index].grant));
+        return Err(lost(&event_loop.kept[*index]));
     }
     if let Some(signal) = stop(event_loop, happening) {
         return Err(interrupted(signal));
@@ -335,8 +337,8 @@ fn stop(event_loop: &EventLoop, happening: &LoopEvent) -> Option<StopSignal> {
 }
 
 /// The error of a run that did not begin, for the loss of a lock.
-fn lost(grant: &Grant) -> Error {
-    Error::Lost { lock: grant.target.url() }
+fn lost(kept: &Kept) -> Error {
+    Error::Lost { lock: kept.target.url() }
 }
 
 fn interrupted(signal: StopSignal) -> Error {
@@ -361,7 +363,7 @@ async fn pause(event_loop: &mut EventLoop, until: Uptime) -> Result<(), Error> {
 /// happens.
 fn announce(event_loop: &EventLoop, context: &Context) {
     if let (Some(files), Some(kept)) = (&context.files, event_loop.kept.last())
-        && let Err(error) = files.write_lock_id(&kept.grant.id.0)
+        && let Err(error) = files.write_lock_id(&kept.id().0)
     {
         event_loop.say(Notice::Warning { message: error.to_string(), hint: None });
     }
@@ -380,13 +382,13 @@ fn child_command(
         child.args = native.argv_with_lock_timeout(give_up_at.since(uptime()));
     }
     let mut held = context.held.clone();
-    for Kept { grant, .. } in &event_loop.kept {
-        held.add(grant.target.url(), grant.id.clone());
+    for kept in &event_loop.kept {
+        held.add(kept.target.url(), kept.id().clone());
     }
     if !job.kind.is_around_commands() {
         // A Terraform started by this Terraform (a provisioner) must not take our lock for leave
         // to write the same state beside it.
-        let ours = event_loop.kept.iter().map(|kept| &kept.grant.id);
+        let ours = event_loop.kept.iter().map(Kept::id);
         ours.chain(inherited).for_each(|id| held.forget_id(id));
     }
     child.env.push((held::VARIABLE.into(), held.to_value().into()));

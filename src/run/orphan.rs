@@ -13,9 +13,9 @@ use std::time::Duration;
 pub(crate) use child::Ended;
 pub(crate) use leave::{Leave, take_leave};
 
-use super::acquire::Grant;
 use super::custody::{Case, CaseTenure};
-use super::event_loop::{EventLoop, Kept};
+use super::event_loop::EventLoop;
+use super::kept::Kept;
 use super::store_requests::{self, LockRegister};
 use super::{dependents, door, release};
 use crate::backend::{self, Backend, Request, aws_from_env};
@@ -24,8 +24,9 @@ use crate::env::Env;
 use crate::error::Error;
 use crate::lock::landing::{self, LANDING, Landing, LandingOutcome};
 use crate::lock::lease::Lease;
-use crate::lock::lease_keeper::{LeaseKeeper, Tenure};
+use crate::lock::lease_keeper::{LeaseKeeper, LeaseStart};
 use crate::lock::release::ReleaseOutcome;
+use crate::lock::tenure::Tenure;
 use crate::lock::{Holder, LockId, Uptime};
 use crate::receipt::{Entry, Receipt};
 use crate::report::Notice;
@@ -112,7 +113,7 @@ pub(crate) async fn adopt(
     }
     // Nothing of ours is under these any more. A beat that is still out meets its own version, or
     // is refused.
-    event_loop.kept.retain(|kept| !kept.inherited);
+    event_loop.kept.retain(|kept| !kept.tenure.is_inherited());
     event_loop.forget_news();
     event_loop.custody.leave_all();
     give_back(event_loop, dir.as_deref(), &case.receipt, &mut adopted).await;
@@ -148,7 +149,7 @@ async fn give_back(
     receipt: &Receipt,
     adopted: &mut Adopted,
 ) {
-    let kept: Vec<_> = event_loop.kept.iter().map(|kept| kept.grant.id.clone()).collect();
+    let kept: Vec<_> = event_loop.kept.iter().map(|kept| kept.id().clone()).collect();
     let outcomes = release::all(event_loop, dir, true).await;
     // The last taken is given back first.
     for (id, outcome) in kept.iter().rev().zip(outcomes) {
@@ -208,35 +209,25 @@ async fn keep(
     let lock = target.url();
     let failed = |source| Error::Store { lock: lock.clone(), source };
     let id = entry.id.clone();
-    let mut grant = Grant {
-        store: target.open().await.map_err(failed)?,
-        target,
-        id: id.clone(),
-        version: None,
-        since: known.renewed(),
-        left_open: None,
-    };
-    if let StoreSpec::LocalState { path } = &grant.target.store {
+    let store = target.open().await.map_err(failed)?;
+    if let StoreSpec::LocalState { path } = &target.store {
         let lent = head.files.iter().find(|file| file.id == id.0 && !file.door);
         // Without its descriptor the kernel has ended this lock with its holder.
         let Some(lent) = lent else { return Ok(()) };
         let descriptor = HeldFile { fd: lent_descriptor(lent.fd), created: lent.created.clone() };
         let (descriptor, path) = descriptor.follow(path);
         let (store, version) = inherit(&path, &id, descriptor).await.map_err(failed)?;
-        grant.target = LockTarget::of_state_file(&path);
-        (grant.store, grant.version) = (std::sync::Arc::new(store), Some(version));
-        event_loop.keep(Kept::new(grant, None));
+        let (target, store) = (LockTarget::of_state_file(&path), std::sync::Arc::new(store));
+        let tenure = Tenure::unleased(id, Some(version));
+        event_loop.keep(Kept::new(target, store, known.renewed(), tenure));
         return Ok(());
     }
     let lease = Lease { term: known.term(), beat: known.beat.wrapping_add(BEAT_STRIDE) };
-    let tenure =
-        Tenure { id, info: None, version: None, lease, since: known.renewed(), answered: true };
-    let keeper = LeaseKeeper::adopt(tenure, uptime());
-    event_loop.keep(if entry.inherited {
-        Kept::inherited(grant, keeper)
-    } else {
-        Kept::new(grant, Some(keeper))
-    });
+    let since = known.renewed();
+    let known = LeaseStart { id, info: None, version: None, lease, since, answered: true };
+    let keeper = LeaseKeeper::adopt(known, uptime());
+    let tenure = if entry.inherited { Tenure::inherited(keeper) } else { Tenure::leased(keeper) };
+    event_loop.keep(Kept::new(target, store, since, tenure));
     Ok(())
 }
 
@@ -299,10 +290,8 @@ async fn catch(
             }
             landing::Action::Release(stored) => {
                 let since = uptime().minus(age(&stored));
-                let (id, version) = (entry.id.clone(), Some(stored.version));
-                let (target, store) = (target.clone(), store.clone());
-                let grant = Grant { target, store, id, version, since, left_open: None };
-                event_loop.keep(Kept::new(grant, None));
+                let tenure = Tenure::unleased(entry.id.clone(), Some(stored.version));
+                event_loop.keep(Kept::new(target.clone(), store.clone(), since, tenure));
                 let outcomes = release::all(event_loop, None, true).await;
                 if outcomes.iter().any(|it| matches!(it, ReleaseOutcome::Unconfirmed(_))) {
                     return Ok(Caught::Left);

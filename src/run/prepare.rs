@@ -4,7 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::event_loop::{EventLoop, LoopEvent, Reply, StoreRequest};
+use super::event_loop::{EventLoop, LoopEvent};
+use super::store_requests::{StoreReply, StoreRequest};
 use crate::clock::uptime;
 use crate::error::Error;
 use crate::report::Notice;
@@ -25,7 +26,7 @@ pub(super) async fn prepare(
     let mut silent_until = Some(uptime().plus(SILENT));
     let prepared = loop {
         match event_loop.next(silent_until, None).await {
-            LoopEvent::Reply(Reply::Prepared(prepared)) => break prepared,
+            LoopEvent::Reply(StoreReply::Prepared(prepared)) => break prepared,
             LoopEvent::Due => {
                 silent_until = None;
                 if let Some(whose) = &whose {

@@ -1,18 +1,92 @@
-//! Looking at what is not ours, and removing it, for the commands that do: one request at a time,
-//! and every wait but that for a write ends with a signal.
+//! What is asked of stores, and what they answer. And looking at what is not ours, and removing it,
+//! for the commands that do: one request at a time, and every wait but that for a write ends with a
+//! signal.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::event_loop::{EventLoop, LoopEvent, Reply, StoreRequest};
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+
+use super::event_loop::{EventLoop, LoopEvent};
+use crate::backend::S3Backend;
 use crate::clock::uptime;
 use crate::error::Error;
 use crate::lock::LockKey;
 use crate::lock::acquire::FIRST_CONTACT;
-use crate::store::{RecordVersion, Registers, RemoveReply, StoreError, Stored};
+use crate::lock::register::{RecordVersion, RemoveReply, Reply, Request, StoreError, Stored};
+use crate::store::{AwsClients, Registers, StateObject, Timeouts, workspace_state};
 
 /// Between two tries, while a store does not answer.
 pub(crate) use crate::lock::landing::RETRY;
+
+/// What is asked of a store.
+pub(super) enum StoreRequest {
+    Register(Arc<dyn Registers>, LockKey, Request),
+    State(Box<S3Backend>),
+    /// What the other requests need first.
+    Prepare(Arc<dyn Registers>),
+    /// A line of stdin.
+    Answer,
+}
+
+/// What a store answered.
+pub(super) enum StoreReply {
+    Register(Reply),
+    State(Result<StateObject, StoreError>),
+    Prepared(Result<(), StoreError>),
+    Answer(std::io::Result<String>),
+}
+
+impl StoreRequest {
+    pub(super) fn send(self) -> BoxFuture<'static, StoreReply> {
+        match self {
+            Self::Register(store, key, request) => {
+                register(store, key, request).map(StoreReply::Register).boxed()
+            }
+            Self::State(backend) => {
+                async move { StoreReply::State(state_object(&backend).await) }.boxed()
+            }
+            Self::Prepare(store) => {
+                async move { StoreReply::Prepared(store.prepare().await) }.boxed()
+            }
+            Self::Answer => async move {
+                // A thread of its own: nobody can be made to answer. It does not keep the process.
+                let asked = tokio::task::spawn_blocking(|| {
+                    let mut line = String::new();
+                    std::io::stdin().read_line(&mut line).map(|_| line)
+                });
+                let answer = asked.await.map_err(std::io::Error::other);
+                StoreReply::Answer(answer.and_then(|line| line))
+            }
+            .boxed(),
+        }
+    }
+}
+
+/// Asks a register.
+pub(super) fn register(
+    store: Arc<dyn Registers>,
+    key: LockKey,
+    request: Request,
+) -> BoxFuture<'static, Reply> {
+    async move {
+        match request {
+            Request::Write(record, expect) => {
+                Reply::Wrote(store.write(&key, &record, &expect).await)
+            }
+            Request::Read => Reply::Read(store.read(&key).await),
+            Request::Remove(version) => Reply::Removed(store.remove(&key, &version).await),
+        }
+    }
+    .boxed()
+}
+
+async fn state_object(backend: &S3Backend) -> Result<StateObject, StoreError> {
+    let clients = AwsClients::new(&backend.aws, Timeouts::default()).await?;
+    let (prefix, key) = (backend.listing_prefix(), backend.state_key());
+    workspace_state(&clients, &backend.bucket, &prefix, &key).await
+}
 
 /// A register and the lock that it belongs to.
 #[derive(Debug, Clone)]
@@ -32,9 +106,10 @@ pub(crate) async fn read(
     register: &LockRegister,
     patience: Duration,
 ) -> Result<Option<Stored>, Error> {
-    let request = || StoreRequest::Read(register.store.clone(), register.key.clone());
+    let (store, key) = (&register.store, &register.key);
+    let request = || StoreRequest::Register(store.clone(), key.clone(), Request::Read);
     let read = |reply| match reply {
-        Reply::Read(answer) => Some(answer),
+        StoreReply::Register(Reply::Read(answer)) => Some(answer),
         _ => None,
     };
     let failed = |source| Error::Store { lock: register.lock.clone(), source };
@@ -46,7 +121,7 @@ pub(super) async fn ask<T>(
     event_loop: &mut EventLoop,
     patience: Duration,
     request: impl Fn() -> StoreRequest,
-    answer: impl Fn(Reply) -> Option<Result<T, StoreError>>,
+    answer: impl Fn(StoreReply) -> Option<Result<T, StoreError>>,
 ) -> Result<Result<T, StoreError>, Error> {
     let until = uptime().plus(patience);
     loop {
@@ -77,9 +152,10 @@ pub(crate) async fn remove(
     version: &RecordVersion,
 ) -> Result<RemoveReply, StoreError> {
     let (store, key) = (register.store.clone(), register.key.clone());
-    event_loop.send(StoreRequest::Remove(store, key, version.clone()));
+    event_loop.send(StoreRequest::Register(store, key, Request::Remove(version.clone())));
     loop {
-        if let LoopEvent::Reply(Reply::Removed(reply)) = event_loop.next(None, None).await {
+        let happening = event_loop.next(None, None).await;
+        if let LoopEvent::Reply(StoreReply::Register(Reply::Removed(reply))) = happening {
             return reply;
         }
     }
@@ -95,7 +171,7 @@ pub(crate) async fn answer(event_loop: &mut EventLoop) -> Result<String, Error> 
     event_loop.send(StoreRequest::Answer);
     loop {
         match event_loop.next(None, None).await {
-            LoopEvent::Reply(Reply::Answer(line)) => return Ok(line.unwrap_or_default()),
+            LoopEvent::Reply(StoreReply::Answer(line)) => return Ok(line.unwrap_or_default()),
             other => super::handle_idle(event_loop, &other)?,
         }
     }

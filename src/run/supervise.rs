@@ -81,8 +81,8 @@ pub(super) async fn confirm(event_loop: &mut EventLoop) -> Result<(), Error> {
         let wake = if ready { uptime() } else { uptime().plus(CONFIRM_POLL) };
         let happening = event_loop.next(Some(wake), None).await;
         super::handle_idle(event_loop, &happening)?;
-        if let Some(grant) = event_loop.lost() {
-            return Err(super::lost(grant));
+        if let Some(kept) = event_loop.lost() {
+            return Err(super::lost(kept));
         }
         if let Some(signal) = event_loop.asked_to_stop() {
             return Err(super::interrupted(signal));
@@ -91,8 +91,7 @@ pub(super) async fn confirm(event_loop: &mut EventLoop) -> Result<(), Error> {
             return Ok(());
         }
         if uptime().since(started) > CONFIRM {
-            let lock =
-                event_loop.kept.last().map(|kept| kept.grant.target.url()).unwrap_or_default();
+            let lock = event_loop.kept.last().map(|kept| kept.target.url()).unwrap_or_default();
             let detail = "the lock was taken, but the store does not confirm it".to_owned();
             return Err(Error::Store {
                 lock,
@@ -293,7 +292,7 @@ async fn drive(
                         None => Event::Tick,
                     }
                 }
-                LoopEvent::Reply(_) => continue,
+                LoopEvent::Reply(_) | LoopEvent::Released(_) => continue,
             }
         };
         fail_point::panic_at("running");
@@ -337,7 +336,7 @@ fn handle_lease(
     news: &LeaseEvent,
     context: &Context,
 ) -> Option<Event> {
-    let lock = event_loop.kept[index].grant.target.url();
+    let lock = event_loop.kept[index].target.url();
     let say = |message: String| {
         event_loop.say(Notice::Warning { message, hint: None });
     };
@@ -349,7 +348,7 @@ fn handle_lease(
         // With the lock gone already, and leave to go on, the fence protects nothing.
         _ if event_loop.is_lost(index) && !context.lost_is_fatal => None,
         LeaseEvent::Interrupt => {
-            let keeper = event_loop.kept[index].keeper.as_ref();
+            let keeper = event_loop.kept[index].tenure.keeper();
             let why = match keeper.and_then(LeaseKeeper::refused_after) {
                 Some(good) => {
                     format!("credentials that are refused since {} of this hold", whole(good))

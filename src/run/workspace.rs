@@ -4,7 +4,8 @@
 //!
 //! Its rules: `docs/protocol.md#c4-a-workspace-that-does-not-exist`.
 
-use super::event_loop::{EventLoop, Reply, StoreRequest};
+use super::event_loop::EventLoop;
+use super::store_requests::{StoreReply, StoreRequest};
 use super::{Context, store_requests, supervise};
 use crate::error::Error;
 use crate::job::WorkspaceBootstrap;
@@ -126,7 +127,7 @@ pub(super) async fn state(
 ) -> Result<Result<StateObject, StoreError>, Error> {
     let request = || StoreRequest::State(Box::new(bootstrap.backend.clone()));
     let answer = |reply| match reply {
-        Reply::State(answer) => Some(answer),
+        StoreReply::State(answer) => Some(answer),
         _ => None,
     };
     store_requests::ask(event_loop, store_requests::PATIENCE, request, answer).await

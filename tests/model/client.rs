@@ -11,15 +11,14 @@ use std::time::Duration;
 use tfwrap::lock::acquire::{self, Acquire};
 use tfwrap::lock::jitter::Jitter;
 use tfwrap::lock::landing::{self, Landing};
-use tfwrap::lock::lease_keeper::{self, LeaseKeeper};
-use tfwrap::lock::release::{self, Release};
+use tfwrap::lock::register::{Reply, Request, WriteReply};
+use tfwrap::lock::tenure::{self, Tenure};
 use tfwrap::lock::{LockId, Uptime};
-use tfwrap::store::WriteReply;
 use tfwrap::supervise::{ChildStatus, Event, Rest, Supervisor};
 
 use crate::child::Body;
 use crate::config::{Config, Millis, Mutation};
-use crate::request::{Pending, Reply, Request, Way};
+use crate::request::{Pending, Way};
 use guarded::{Case, Ward};
 
 /// The store's own time-out of a request that has none by the keeper (`Timeouts::read`).
@@ -43,11 +42,9 @@ pub(crate) struct Child {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Held {
-    keeper: LeaseKeeper,
+    tenure: Tenure,
     child: Option<Child>,
     confirm_by: Millis,
-    /// Nothing runs any more, or ever will: on to the release.
-    over: bool,
 }
 
 /// How a run ended.
@@ -66,7 +63,8 @@ pub(crate) enum Phase {
     Outside,
     Acquiring(Acquire),
     Held(Held),
-    Releasing(Release),
+    /// Nothing runs under it any more, or ever will.
+    Releasing(Tenure),
     Over(End),
     /// Its guardian ends its child and keeps its lock meanwhile.
     Ending(Ward),
@@ -221,12 +219,12 @@ impl Client {
         if self.asked > 12 {
             return Err(format!("{} asks again and again without a pause", self.letter()));
         }
-        let patience = match &self.phase {
-            Phase::Held(Held { keeper, .. }) | Phase::Ending(Ward { keeper, .. }) => {
-                let patience = u64::try_from(keeper.patience().as_millis()).expect("short");
+        let patience = match self.tenure_mut().and_then(|tenure| tenure.patience()) {
+            Some(patience) => {
+                let patience = u64::try_from(patience.as_millis()).expect("short");
                 patience * 100 / moment.config.rates[self.index]
             }
-            _ => TIME_OUT,
+            None => TIME_OUT,
         };
         self.note_request(moment, &request);
         self.pending = Some(Pending {
@@ -282,22 +280,15 @@ impl Client {
                 let action = machine.step(now, acquire::Event::Tick);
                 self.acquiring(moment, action)
             }
-            Phase::Releasing(machine) if machine.deadline().is_some_and(|at| at <= now) => {
-                let action = machine.step(now, release::Event::Tick);
-                self.releasing(moment, action)
-            }
-            Phase::Held(held) => {
-                if held.keeper.deadline() <= now {
-                    self.keep(moment, lease_keeper::Event::Tick)?;
-                }
+            Phase::Held(_) => {
+                self.tick_tenure(moment)?;
                 self.tick_child(moment)
             }
-            Phase::Ending(ward) => {
-                if ward.keeper.deadline() <= now {
-                    self.keep(moment, lease_keeper::Event::Tick)?;
-                }
+            Phase::Ending(_) => {
+                self.tick_tenure(moment)?;
                 self.end_child(moment)
             }
+            Phase::Releasing(_) => self.tick_tenure(moment),
             Phase::Catching(looking) if looking.deadline().is_some_and(|at| at <= now) => {
                 self.land(moment, landing::Event::Tick)
             }
@@ -305,14 +296,22 @@ impl Client {
         }
     }
 
+    fn tick_tenure(&mut self, moment: Moment) -> Checked {
+        let now = self.clock(moment.config, moment.now);
+        let deadline = self.tenure_mut().and_then(|tenure| tenure.deadline());
+        if deadline.is_none_or(|at| at > now) {
+            return Ok(());
+        }
+        self.keep(moment, tenure::Event::Tick)
+    }
+
     fn tick_child(&mut self, moment: Moment) -> Checked {
         let now = self.clock(moment.config, moment.now);
         let Phase::Held(held) = &mut self.phase else { return Ok(()) };
         match &mut held.child {
             None if held.confirm_by <= moment.now => {
-                held.over = true;
                 self.ended = End::Failed;
-                self.give_back(moment)
+                self.release(moment)
             }
             Some(child) if !child.body.alive && !child.reaped => {
                 child.reaped = true;
@@ -360,30 +359,19 @@ impl Client {
             }
             (Phase::Held(held), Reply::Read(reply)) if pending.for_beat => {
                 let reply = match reply {
-                    Ok(Some(stored)) if stored.record.is_held_by(held.keeper.id()) => {
+                    Ok(Some(stored)) if stored.record.is_held_by(held.tenure.id()) => {
                         Ok(WriteReply::Applied(stored.version))
                     }
                     Ok(other) => Ok(WriteReply::Conflict(Some(other))),
                     Err(error) => Err(error),
                 };
-                self.keep(moment, lease_keeper::Event::Beaten(reply))
+                self.keep(moment, tenure::Event::Answered(Reply::Wrote(reply)))
             }
-            (Phase::Held(_) | Phase::Ending(_), Reply::Wrote(reply)) => {
-                self.keep(moment, lease_keeper::Event::Beaten(reply))
-            }
-            (Phase::Held(_) | Phase::Ending(_), Reply::Read(reply)) => {
-                self.keep(moment, lease_keeper::Event::Looked(reply))
+            (Phase::Held(_) | Phase::Ending(_) | Phase::Releasing(_), reply) => {
+                self.keep(moment, tenure::Event::Answered(reply))
             }
             (Phase::Catching(_), Reply::Read(reply)) => {
                 self.land(moment, landing::Event::Looked(reply))
-            }
-            (Phase::Releasing(machine), Reply::Removed(reply)) => {
-                let action = machine.step(now, release::Event::Removed(reply));
-                self.releasing(moment, action)
-            }
-            (Phase::Releasing(machine), Reply::Read(reply)) => {
-                let action = machine.step(now, release::Event::Looked(reply));
-                self.releasing(moment, action)
             }
             (_, reply) => Err(format!("{} got {reply:?} out of place", self.letter())),
         }

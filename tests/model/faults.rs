@@ -13,9 +13,9 @@ use tfwrap::lock::LockKey;
 use tfwrap::store::{MemoryStore, Registers, Stored};
 
 use crate::config::{Config, Crash, Kinds};
-use crate::request::{Reply, Request};
 use crate::seeded::seeded;
 use crate::world::World;
+use tfwrap::lock::register::{Reply, Request};
 
 /// A store of the product in place of the world's own register.
 #[derive(Debug, Clone)]

@@ -1,38 +1,12 @@
 //! What is asked of the store, and where that is on its way.
 
-use tfwrap::store::{Expect, Record, RecordVersion, RemoveReply, StoreError, Stored, WriteReply};
+use tfwrap::lock::register::{Reply, Request, StoreError};
 
 use crate::config::Millis;
 
-/// What is sent to the store.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) enum Request {
-    Write(Record, Expect),
-    Read,
-    Remove(RecordVersion),
-}
-
-/// What came of it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) enum Reply {
-    Wrote(Result<WriteReply, StoreError>),
-    Read(Result<Option<Stored>, StoreError>),
-    Removed(Result<RemoveReply, StoreError>),
-}
-
-impl Request {
-    pub(crate) fn failed(&self, error: StoreError) -> Reply {
-        match self {
-            Self::Write(..) => Reply::Wrote(Err(error)),
-            Self::Read => Reply::Read(Err(error)),
-            Self::Remove(_) => Reply::Removed(Err(error)),
-        }
-    }
-
-    /// No answer came.
-    pub(crate) fn unknown(&self) -> Reply {
-        self.failed(StoreError::Unavailable { detail: String::new(), sent: true })
-    }
+/// No answer came.
+pub(crate) fn unknown(request: &Request) -> Reply {
+    request.failed(StoreError::Unavailable { detail: String::new(), sent: true })
 }
 
 /// Where a request is on its way.

@@ -5,12 +5,14 @@ mod checks;
 mod choices;
 
 use tfwrap::lock::LockId;
-use tfwrap::store::{Expect, Record, RecordVersion, RemoveReply, StoreError, Stored, WriteReply};
+use tfwrap::lock::register::{
+    Expect, Record, RecordVersion, RemoveReply, Reply, Request, StoreError, Stored, WriteReply,
+};
 
 use crate::client::{Checked, Client, Moment, Outage};
 use crate::config::{Config, Millis, Mutation};
 use crate::faults::Real;
-use crate::request::{Reply, Request, Way};
+use crate::request::{Way, unknown};
 use crate::search::Explored;
 use crate::stock::Stock;
 
@@ -306,7 +308,7 @@ impl World {
         let reply = match (self.clients[index].outage, &request) {
             (Some((Outage::Full, _)), _)
             | (Some((Outage::Writes, _)), Request::Write(..) | Request::Remove(_)) => {
-                request.unknown()
+                unknown(&request)
             }
             _ => self.apply(config, index, &request)?,
         };
@@ -331,16 +333,16 @@ impl World {
         match fault {
             Fault::Lost => {
                 self.apply(config, index, &request)?;
-                self.answer(config, index, limit, request.unknown())
+                self.answer(config, index, limit, unknown(&request))
             }
-            Fault::Dropped => self.answer(config, index, self.now, request.unknown()),
+            Fault::Dropped => self.answer(config, index, self.now, unknown(&request)),
             Fault::Refused => {
                 let reply = request.failed(StoreError::Throttled(String::new()));
                 self.answer(config, index, self.now, reply)
             }
             Fault::Late => {
                 self.wander(index, request.clone());
-                self.answer(config, index, limit, request.unknown())
+                self.answer(config, index, limit, unknown(&request))
             }
             Fault::Slow => {
                 let pending = self.clients[index].pending.as_mut().expect("it is out");

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{TestCaseError, TestRunner};
 use tfwrap::lock::jitter::Jitter;
 use tfwrap::lock::lease::{Lease, LeaseTerm};
-use tfwrap::lock::lease_keeper::{self, LeaseEvent, LeaseKeeper, Tenure};
+use tfwrap::lock::lease_keeper::{self, LeaseEvent, LeaseKeeper, LeaseStart};
 use tfwrap::lock::release::{self, PATIENCE, Release, ReleaseOutcome};
 use tfwrap::lock::{LockId, Uptime};
 use tfwrap::store::{Record, RecordVersion, RemoveReply, StoreError, Stored, WriteReply};
@@ -107,7 +107,7 @@ fn keep(schedule: &[u16], trouble: u64, strikes: Option<(usize, Blow)>) -> Resul
     let mut choices = Choices(schedule.iter());
     let mut register = Some(ours(0));
     let mut now = Duration::from_secs(1_000);
-    let tenure = Tenure {
+    let known = LeaseStart {
         id: LockId("us".to_owned()),
         info: register.as_ref().and_then(|it| it.record.info.clone()),
         version: Some(ours(0).version),
@@ -115,7 +115,7 @@ fn keep(schedule: &[u16], trouble: u64, strikes: Option<(usize, Blow)>) -> Resul
         since: Uptime(now),
         answered: true,
     };
-    let mut keeper = LeaseKeeper::new(tenure, LeaseTerm::After(TTL), Uptime(now));
+    let mut keeper = LeaseKeeper::new(known, LeaseTerm::After(TTL), Uptime(now));
     // From before the last request that was applied and answered.
     let mut renewed = now;
     let (interrupt, kill) = LeaseTerm::After(TTL).fences().expect("it ends");
@@ -225,8 +225,8 @@ fn give_back(
     let version = known.then(|| ours(2 + choices.next() % 2).version);
     let started = Duration::from_secs(1_000);
     let mut now = started;
-    let mut machine =
-        Release::new(LockId("us".to_owned()), version, Uptime(now), Jitter(choices.next()));
+    let (id, give_up_at) = (LockId("us".to_owned()), Uptime(now).plus(PATIENCE));
+    let mut machine = Release::new(id, version, give_up_at, Jitter(choices.next()));
     // Whether it went by our own doing.
     let mut removed = false;
     let mut action = machine.step(Uptime(now), release::Event::Start);

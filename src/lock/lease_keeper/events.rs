@@ -57,9 +57,9 @@ pub enum LeaseEvent {
     },
 }
 
-/// How a lock became ours.
+/// What is known of a lock when its keeper begins.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Tenure {
+pub struct LeaseStart {
     /// Our ID.
     pub id: LockId,
     /// Terraform's part of the record, as written; found out with the version where that is none.

@@ -2,7 +2,8 @@
 //! guardian, as `run::inherit` and `run::orphan` do it; neither gives it back.
 
 use tfwrap::lock::lease::Lease;
-use tfwrap::lock::lease_keeper::{LeaseKeeper, Tenure};
+use tfwrap::lock::lease_keeper::{LeaseKeeper, LeaseStart};
+use tfwrap::lock::tenure::Tenure;
 use tfwrap::store::Stored;
 
 use super::{Checked, Client, Held, Moment, Phase};
@@ -30,7 +31,7 @@ impl Client {
 
     /// Whether others may come under its lock.
     pub(crate) fn is_open(&self, config: &Config) -> bool {
-        self.is_hold(config) && matches!(self.phase, Phase::Held(Held { over: false, .. }))
+        self.is_hold(config) && matches!(self.phase, Phase::Held(_))
     }
 
     /// The mutations: it does nothing for the lock of another.
@@ -51,10 +52,11 @@ impl Client {
         // The mutation: without a beat there is no answer to one.
         let answered = self.is_mute(moment.config);
         let id = self.id(moment);
-        let tenure =
-            Tenure { id, info: record.info, version: Some(version), lease, since: now, answered };
-        let (keeper, confirm_by) = (LeaseKeeper::beside(tenure, now), self.confirm_by(moment));
-        self.phase = Phase::Held(Held { keeper, child: None, confirm_by, over: false });
+        let (info, version) = (record.info, Some(version));
+        let known = LeaseStart { id, info, version, lease, since: now, answered };
+        let tenure = Tenure::inherited(LeaseKeeper::beside(known, now));
+        let confirm_by = self.confirm_by(moment);
+        self.phase = Phase::Held(Held { tenure, child: None, confirm_by });
         self.tell(moment);
         self.tick(moment)
     }
@@ -66,9 +68,6 @@ impl Client {
 
     /// Nobody works under its lock any more.
     pub(crate) fn let_go(&mut self, moment: Moment) -> Checked {
-        if let Phase::Held(held) = &mut self.phase {
-            held.over = true;
-        }
-        self.give_back(moment)
+        self.release(moment)
     }
 }

@@ -5,18 +5,18 @@ use tfwrap::lock::acquire::{self, Outcome, Won};
 use tfwrap::lock::jitter::Jitter;
 use tfwrap::lock::landing;
 use tfwrap::lock::lease::{Lease, LeaseTerm, SHORTEST};
-use tfwrap::lock::lease_keeper::{self, LeaseEvent, LeaseKeeper, Tenure};
-use tfwrap::lock::release::{self, Release, ReleaseOutcome};
-use tfwrap::store::{Expect, Record};
+use tfwrap::lock::lease_keeper::{LeaseEvent, LeaseKeeper, LeaseStart};
+use tfwrap::lock::register::{Expect, Record, Request, StoreError};
+use tfwrap::lock::release::{PATIENCE, ReleaseOutcome};
+use tfwrap::lock::tenure::{self, Tenure, TenureEnd};
 use tfwrap::supervise::{
     Action, ChildStatus, Event, Policy, Reach, Rest, SecondSignal, StopSignal, Supervisor,
 };
 
-use super::guarded::Ward;
 use super::{Checked, Child, Client, End, Held, Moment, Pause, Phase};
 use crate::child::Body;
 use crate::config::{Config, Crash, Millis, Mutation};
-use crate::request::{Request, Way};
+use crate::request::Way;
 
 /// How long a request of a child that was killed is in flight: [`SETTLE`] by the fastest clock.
 ///
@@ -64,13 +64,12 @@ impl Client {
         Self::mutate(moment.config, now, &mut won);
         let Won { version, since, answered } = won;
         let (id, info) = (self.id(moment), Some(self.info(moment)));
-        let tenure = Tenure { id, info, version: Some(version), lease, since, answered };
-        let keeper = LeaseKeeper::new(tenure, LeaseTerm::After(SHORTEST), now);
-        let (over, confirm_by) = (end == End::Stopped, self.confirm_by(moment));
-        self.phase = Phase::Held(Held { keeper, child: None, confirm_by, over });
+        let known = LeaseStart { id, info, version: Some(version), lease, since, answered };
+        let tenure = Tenure::leased(LeaseKeeper::new(known, LeaseTerm::After(SHORTEST), now));
+        let confirm_by = self.confirm_by(moment);
+        self.phase = Phase::Held(Held { tenure, child: None, confirm_by });
         self.tell(moment);
-        self.tick(moment)?;
-        self.give_back(moment)
+        if end == End::Stopped { self.release(moment) } else { self.tick(moment) }
     }
 
     fn mutate(config: &Config, now: Uptime, won: &mut Won) {
@@ -93,8 +92,8 @@ impl Client {
         let now = self.clock(moment.config, moment.now);
         self.paused.is_none()
             && !self.is_hold(moment.config)
-            && matches!(&self.phase, Phase::Held(Held { keeper, child: None, over: false, .. })
-                if keeper.may_start(now))
+            && matches!(&self.phase, Phase::Held(Held { tenure, child: None, .. })
+                if tenure.may_start(now))
     }
 
     pub(crate) fn start(&mut self, moment: Moment, long: bool) {
@@ -108,18 +107,24 @@ impl Client {
         });
     }
 
-    /// Lets the keeper decide, and tells the guardian before anything else happens.
-    pub(super) fn keep(&mut self, moment: Moment, event: lease_keeper::Event) -> Checked {
+    /// Lets the lock's machine decide, and tells the guardian before anything else happens.
+    pub(super) fn keep(&mut self, moment: Moment, event: tenure::Event) -> Checked {
         let now = self.clock(moment.config, moment.now);
-        let (Phase::Held(Held { keeper, .. }) | Phase::Ending(Ward { keeper, .. })) =
-            &mut self.phase
-        else {
-            return Ok(());
-        };
-        let is_tick = event == lease_keeper::Event::Tick;
-        let mut actions = keeper.step(now, event);
-        if self.is_mute(moment.config) {
-            actions.clear();
+        let is_mute = self.is_mute(moment.config);
+        let Some(tenure) = self.tenure_mut() else { return Ok(()) };
+        let is_tick = event == tenure::Event::Tick;
+        let mut actions = tenure.step(now, event);
+        if is_mute {
+            // The mutation: nothing is sent, and nothing is heard of it.
+            let request = actions.iter().find_map(|action| match action {
+                tenure::Action::Ask(request) => Some(request.clone()),
+                _ => None,
+            });
+            if let Some(request) = request {
+                let unsent = request.failed(StoreError::Throttled(String::new()));
+                let _nothing = tenure.step(now, tenure::Event::Answered(unsent));
+            }
+            actions.retain(|action| matches!(action, tenure::Action::Over(_)));
         }
         if !is_tick {
             self.tell(moment);
@@ -127,17 +132,22 @@ impl Client {
         let mut told = Vec::new();
         for action in actions {
             match action {
-                lease_keeper::Action::Beat(record, version) => {
-                    self.send(moment, Request::Write(record, Expect::Version(version)))?;
-                }
-                lease_keeper::Action::Look => self.send(moment, Request::Read)?,
-                lease_keeper::Action::Say(news) => told.push(news),
+                tenure::Action::Ask(request) => self.send(moment, request)?,
+                tenure::Action::Say(_) | tenure::Action::Over(_) => told.push(action),
             }
         }
-        for news in told {
-            self.heed(moment, &news)?;
+        for action in told {
+            match action {
+                tenure::Action::Say(news) => self.heed(moment, &news)?,
+                tenure::Action::Over(end) => {
+                    let unconfirmed =
+                        matches!(end, TenureEnd::Released(ReleaseOutcome::Unconfirmed(_)));
+                    return self.run_is_over(moment, unconfirmed);
+                }
+                tenure::Action::Ask(_) => {}
+            }
         }
-        if self.crashed { self.end_child(moment) } else { self.give_back(moment) }
+        if self.crashed { self.end_child(moment) } else { Ok(()) }
     }
 
     /// What news of the lease means for the child.
@@ -163,8 +173,7 @@ impl Client {
         let now = self.clock(moment.config, moment.now);
         let Phase::Held(held) = &mut self.phase else { return Ok(()) };
         let Some(child) = &mut held.child else {
-            held.over |= held.keeper.is_lost();
-            return Ok(());
+            return if held.tenure.is_lost() { self.release(moment) } else { Ok(()) };
         };
         for action in child.supervisor.step(now, event) {
             match action {
@@ -180,40 +189,20 @@ impl Client {
                     if child.body.alive {
                         return Err(format!("{} is done with a live child", self.letter()));
                     }
-                    held.over = true;
+                    return self.release(moment);
                 }
                 _ => {}
             }
         }
-        self.give_back(moment)
+        Ok(())
     }
 
-    /// Gives the lock back once nothing runs under it and no beat is out.
-    pub(super) fn give_back(&mut self, moment: Moment) -> Checked {
-        let now = self.clock(moment.config, moment.now);
-        let Phase::Held(held) = &self.phase else { return Ok(()) };
-        if !held.over || self.pending.is_some() {
-            return Ok(());
-        }
-        if held.keeper.lost_to().is_some() || self.is_below(moment.config) {
-            return self.run_is_over(moment, false);
-        }
-        let (id, version) = (held.keeper.id().clone(), held.keeper.version().cloned());
-        let mut machine = Release::new(id, version, now, Jitter(moment.config.seed));
-        let action = machine.step(now, release::Event::Start);
-        self.phase = Phase::Releasing(machine);
-        self.releasing(moment, action)
-    }
-
-    pub(super) fn releasing(&mut self, moment: Moment, action: release::Action) -> Checked {
-        match action {
-            release::Action::Wait => Ok(()),
-            release::Action::Remove(version) => self.send(moment, Request::Remove(version)),
-            release::Action::Look => self.send(moment, Request::Read),
-            release::Action::Done(outcome) => {
-                self.run_is_over(moment, matches!(outcome, ReleaseOutcome::Unconfirmed(_)))
-            }
-        }
+    /// Nothing runs under the lock any more, or ever will.
+    pub(super) fn release(&mut self, moment: Moment) -> Checked {
+        let Some(tenure) = self.tenure_mut() else { return Ok(()) };
+        self.phase = Phase::Releasing(tenure.clone());
+        let jitter = Jitter(moment.config.seed);
+        self.keep(moment, tenure::Event::Release { patience: PATIENCE, jitter })
     }
 
     pub(super) fn run_is_over(&mut self, moment: Moment, unconfirmed: bool) -> Checked {
@@ -251,9 +240,8 @@ impl Client {
                 self.acquiring(moment, action)
             }
             Phase::Held(held) if held.child.is_none() => {
-                held.over = true;
                 self.ended = End::Stopped;
-                self.give_back(moment)
+                self.release(moment)
             }
             Phase::Held(_) => {
                 self.supervise(moment, Event::Stop(StopSignal::Interrupt, Reach::UsOnly))

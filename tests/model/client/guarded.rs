@@ -1,23 +1,21 @@
 //! The guardian: what it is told, its fence while tfwrap lives, and what it does when tfwrap is
 //! gone, as `supervise::guardian` and `run::orphan` do it. What it decides it decides by the shipped
-//! [`LeaseKeeper`], [`Ending`], [`Landing`] and [`Release`].
+//! [`Tenure`], [`Ending`] and [`Landing`].
 
 use std::time::Duration;
 
 use tfwrap::lock::Uptime;
-use tfwrap::lock::jitter::Jitter;
 use tfwrap::lock::landing::{self, LANDING, Landing, LandingOutcome};
 use tfwrap::lock::lease::{Lease, LeaseTerm};
-use tfwrap::lock::lease_keeper::{LeaseEvent, LeaseKeeper, Tenure};
-use tfwrap::lock::release::{self, Release};
-use tfwrap::store::RecordVersion;
+use tfwrap::lock::lease_keeper::{LeaseEvent, LeaseKeeper, LeaseStart};
+use tfwrap::lock::register::Request;
+use tfwrap::lock::tenure::Tenure;
 use tfwrap::supervise::ending::{Action, Ending, EndingStart, Event};
 use tfwrap::supervise::guardian::Interrupts;
 
 use super::{Checked, Client, Held, Moment, Phase};
 use crate::child::Body;
 use crate::config::{Config, Crash, Millis, Mutation};
-use crate::request::Request;
 
 /// The guardian's clock is looked at this often (`guardian::watch::TICK_MS`). It is as late as that
 /// allows.
@@ -48,7 +46,7 @@ pub(crate) enum Case {
 /// A child whose tfwrap is gone, and its lock.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Ward {
-    pub(super) keeper: LeaseKeeper,
+    pub(super) tenure: Tenure,
     pub(super) body: Body,
     ending: Ending,
     /// Whether the lock may be given back.
@@ -64,7 +62,7 @@ fn told(at: Uptime) -> Uptime {
 
 impl Ward {
     pub(super) fn deadlines(&self) -> impl Iterator<Item = Uptime> {
-        self.ending.deadline().into_iter().chain([self.keeper.deadline()])
+        self.ending.deadline().into_iter().chain(self.tenure.deadline())
     }
 
     /// Lets the shipped machine decide, and does it to the child.
@@ -126,7 +124,8 @@ impl Client {
 
     /// Tells the guardian what the keeper knows.
     pub(super) fn tell(&mut self, moment: Moment) {
-        let Phase::Held(Held { keeper, .. }) = &self.phase else { return };
+        let Phase::Held(Held { tenure, .. }) = &self.phase else { return };
+        let Some(keeper) = tenure.keeper() else { return };
         if moment.config.crash != Crash::IsFollowed || self.is_mute(moment.config) {
             return;
         }
@@ -176,7 +175,7 @@ impl Client {
             return Err("the guardian looks for what was answered".to_owned());
         }
         let child = match &mut self.phase {
-            Phase::Held(Held { child, over: false, .. }) => child.take(),
+            Phase::Held(Held { child, .. }) => child.take(),
             _ => None,
         };
         let soon = now.plus(LANDING);
@@ -200,7 +199,7 @@ impl Client {
         };
         // The mutation: it forgets what it was told.
         let afresh = moment.config.mutation == Some(Mutation::GuardianAfresh);
-        let tenure = Tenure {
+        let known_lease = LeaseStart {
             id: self.id(moment),
             info: None,
             version: None,
@@ -216,7 +215,11 @@ impl Client {
             is_left_at_last: false,
         };
         self.phase = Phase::Ending(Ward {
-            keeper: LeaseKeeper::adopt(tenure, now),
+            tenure: if self.is_below(moment.config) {
+                Tenure::inherited(LeaseKeeper::adopt(known_lease, now))
+            } else {
+                Tenure::leased(LeaseKeeper::adopt(known_lease, now))
+            },
             ending: Ending::begin(known, now),
             over: false,
             hasty: moment.config.mutation == Some(Mutation::GuardianDoesNotSettle),
@@ -244,22 +247,7 @@ impl Client {
             return self.run_is_over(moment, false);
         }
         let Phase::Ending(ward) = &self.phase else { return Ok(()) };
-        if !ward.over || self.pending.is_some() {
-            return Ok(());
-        }
-        if ward.keeper.lost_to().is_some() {
-            return self.run_is_over(moment, false);
-        }
-        let version = ward.keeper.version().cloned();
-        self.release(moment, version)
-    }
-
-    fn release(&mut self, moment: Moment, version: Option<RecordVersion>) -> Checked {
-        let now = self.clock(moment.config, moment.now);
-        let mut machine = Release::new(self.id(moment), version, now, Jitter(moment.config.seed));
-        let action = machine.step(now, release::Event::Start);
-        self.phase = Phase::Releasing(machine);
-        self.releasing(moment, action)
+        if ward.over { self.release(moment) } else { Ok(()) }
     }
 
     /// Looks for a lock that may be there, or may still come.
@@ -283,7 +271,8 @@ impl Client {
         let action = looking.step(now, event);
         if let landing::Action::Release(stored) = action {
             self.caught = Some(looking);
-            return self.release(moment, Some(stored.version));
+            self.phase = Phase::Releasing(Tenure::unleased(self.id(moment), Some(stored.version)));
+            return self.release(moment);
         }
         self.phase = Phase::Catching(looking);
         match action {

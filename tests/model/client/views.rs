@@ -2,6 +2,7 @@
 //! must hold.
 
 use tfwrap::lock::Uptime;
+use tfwrap::lock::tenure::Tenure;
 
 use super::{Client, KEEPERS_WAKE, Phase};
 use crate::child::Body;
@@ -29,6 +30,15 @@ impl Client {
     /// Whether its whole machine stands still.
     pub(crate) fn stands_still(&self) -> bool {
         self.paused.as_ref().is_some_and(|pause| !pause.alone)
+    }
+
+    pub(super) fn tenure_mut(&mut self) -> Option<&mut Tenure> {
+        match &mut self.phase {
+            Phase::Held(held) => Some(&mut held.tenure),
+            Phase::Ending(ward) => Some(&mut ward.tenure),
+            Phase::Releasing(tenure) => Some(tenure),
+            _ => None,
+        }
     }
 
     fn body(&self) -> Option<&Body> {
@@ -64,18 +74,14 @@ impl Client {
     /// Whether its child was told to end, or need not be.
     pub(crate) fn is_stopping(&self) -> bool {
         match &self.phase {
-            Phase::Held(held) => held.over || held.keeper.is_lost(),
+            Phase::Held(held) => held.tenure.is_lost(),
             _ => true,
         }
     }
 
     /// Whether asking it to end changes anything.
     pub(crate) fn can_stop(&self) -> bool {
-        match &self.phase {
-            Phase::Acquiring(_) => true,
-            Phase::Held(held) => !held.over,
-            _ => false,
-        }
+        matches!(self.phase, Phase::Acquiring(_) | Phase::Held(_))
     }
 
     /// Whether the run that took this ID is over, and if so, whether its user was told that it
@@ -97,14 +103,14 @@ impl Client {
         let soon = |at: Uptime| self.when(config, at, KEEPERS_WAKE);
         let machine = match &self.phase {
             Phase::Acquiring(machine) => idle(machine.deadline()),
-            Phase::Releasing(machine) => idle(machine.deadline()),
+            Phase::Releasing(tenure) => idle(tenure.deadline()),
             Phase::Held(held) => {
                 let other = match &held.child {
                     None => Some(held.confirm_by),
                     Some(child) if child.body.acts() => child.body.wake(),
                     Some(child) => child.supervisor.deadline().map(soon),
                 };
-                other.into_iter().chain([soon(held.keeper.deadline())]).min()
+                other.into_iter().chain(held.tenure.deadline().map(soon)).min()
             }
             Phase::Ending(ward) => {
                 let deadlines = ward.deadlines().map(soon);

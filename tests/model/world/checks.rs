@@ -5,7 +5,7 @@ use tfwrap::lock::lease::SHORTEST;
 use super::World;
 use crate::client::{Checked, Client};
 use crate::config::{Config, Mutation};
-use crate::request::Request;
+use tfwrap::lock::register::Request;
 
 impl World {
     /// I2: a record that is not ours is never changed, but for a lease that its holder let expire.

@@ -5,7 +5,8 @@ use tfwrap::lock::LockId;
 use super::{Action, Fault, World};
 use crate::client::{Client, Outage};
 use crate::config::{Config, Crash, Millis};
-use crate::request::{Request, Way};
+use crate::request::Way;
+use tfwrap::lock::register::Request;
 
 /// Pauses: shorter than it matters, between the fences, beyond the second, beyond the lease. And
 /// what is seen first afterwards.

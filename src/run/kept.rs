@@ -1,0 +1,82 @@
+//! A lock that is held, as the event loop has it: what its [`Tenure`] decides, and its one request
+//! that is out.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+
+use super::{fail_point, store_requests};
+use crate::lock::register::{LeftOpen, Reply, Request, StoreError};
+use crate::lock::tenure::{self, Tenure};
+use crate::lock::{LockId, Uptime};
+use crate::store::Registers;
+use crate::target::LockTarget;
+
+/// A lock that is ours until [`super::release::all`], or that is held for us.
+pub(super) struct Kept {
+    pub(super) target: LockTarget,
+    pub(super) store: Arc<dyn Registers>,
+    /// Since when, for people.
+    pub(super) since: Uptime,
+    /// How a create of ours was answered that may still be applied after the release.
+    pub(super) left_open: Option<LeftOpen>,
+    pub(super) tenure: Tenure,
+    /// The answer to its one request that is out.
+    answer: Option<BoxFuture<'static, Reply>>,
+}
+
+impl Kept {
+    pub(super) fn new(
+        target: LockTarget,
+        store: Arc<dyn Registers>,
+        since: Uptime,
+        tenure: Tenure,
+    ) -> Self {
+        Self { target, store, since, left_open: None, tenure, answer: None }
+    }
+
+    pub(super) fn id(&self) -> &LockId {
+        self.tenure.id()
+    }
+
+    /// Lets the machine decide, sends what it asks for, and returns what else it wants.
+    pub(super) fn step(&mut self, now: Uptime, event: tenure::Event) -> Vec<tenure::Action> {
+        let mut actions = self.tenure.step(now, event);
+        actions.retain(|action| match action {
+            tenure::Action::Ask(request) => {
+                self.send(request.clone());
+                false
+            }
+            tenure::Action::Say(_) | tenure::Action::Over(_) => true,
+        });
+        actions
+    }
+
+    fn send(&mut self, request: Request) {
+        let patience = self.tenure.patience();
+        if patience.is_none() {
+            fail_point::crash();
+        }
+        let unanswered = request
+            .failed(StoreError::Unavailable { detail: "no answer in time".to_owned(), sent: true });
+        let answer = store_requests::register(self.store.clone(), self.target.key.clone(), request);
+        self.answer = Some(match patience {
+            None => answer,
+            Some(patience) => tokio::time::timeout(patience, answer)
+                .map(|reply| reply.unwrap_or(unanswered))
+                .boxed(),
+        });
+    }
+
+    /// The answer to the request that is out, once.
+    pub(super) fn poll_answer(&mut self, context: &mut Context<'_>) -> Poll<Reply> {
+        let Some(answer) = &mut self.answer else { return Poll::Pending };
+        let polled = answer.poll_unpin(context);
+        if polled.is_ready() {
+            self.answer = None;
+        }
+        polled
+    }
+}
