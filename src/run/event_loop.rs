@@ -254,6 +254,11 @@ impl EventLoop {
         self.kept.iter().find(|kept| kept.is_lost()).map(|kept| &kept.grant)
     }
 
+    /// Whether one of our own fences kills the child.
+    pub(super) fn is_fenced(&self) -> bool {
+        self.kept.iter().any(|kept| kept.keeper.as_ref().is_some_and(LeaseKeeper::is_fenced))
+    }
+
     /// The first signal that asked us to end, whoever has heard it.
     pub(super) fn asked_to_stop(&self) -> Option<StopSignal> {
         self.asked_to_stop
@@ -279,11 +284,14 @@ impl EventLoop {
         let said = kept.step(now, event);
         let is_fenced = !kept.inherited && !kept.is_lost();
         for news in said.iter().filter(|_| is_fenced) {
-            if matches!(news, LeaseEvent::Interrupt | LeaseEvent::Kill)
+            if matches!(news, LeaseEvent::Interrupt | LeaseEvent::Kill(_))
                 && let Some(file) = self.custody.file()
                 && let Some(dir) = file.path().parent()
             {
-                let fence = if *news == LeaseEvent::Kill { Fence::Kill } else { Fence::Interrupt };
+                let fence = match news {
+                    LeaseEvent::Kill(_) => Fence::Kill,
+                    _ => Fence::Interrupt,
+                };
                 let fenced = fence_below(dir, std::slice::from_ref(&kept.grant.id), fence);
                 if let Err(error) = fenced {
                     let lock = kept.grant.target.url();
@@ -357,7 +365,14 @@ impl EventLoop {
                     return signal;
                 }
                 heard = self.custody.heard() => match heard {
-                    Heard::Fenced => return LoopEvent::Fenced,
+                    Heard::Fenced => {
+                        // Our own fences are due, too, and know why.
+                        let now = uptime();
+                        for index in 0..self.kept.len() {
+                            self.step(index, now, lease_keeper::Event::Tick);
+                        }
+                        return LoopEvent::Fenced;
+                    }
                     Heard::Gone => {
                         if let Some(notice) = self.custody.replace() {
                             self.reporter.say(notice);

@@ -59,6 +59,23 @@ async fn a_worker_that_is_killed_is_followed_by_another() {
     assert_eq!(running.scene.log().len(), 1, "{:?}", running.scene.log());
 }
 
+/// `ulimit -t`, say: what ends tfwrap without a word ends it as a kill does; and what is meant for a
+/// writer (SIGPIPE, SIGXFSZ) ends nothing.
+#[tokio::test]
+async fn whatever_signal_ends_tfwrap_the_lock_is_given_back() {
+    for (name, signal) in [("xcpu", Signal::SIGXCPU), ("alrm", Signal::SIGALRM)] {
+        let lock = Lock::new(&format!("ended-by-{name}")).await;
+        let (mut running, guardian, child) = started(lock.scene(SLOW));
+        running.signal(Signal::SIGPIPE);
+        running.signal(Signal::SIGXFSZ);
+        running.signal(signal);
+        assert_eq!(running.bare_code(), None, "{name}: {}", running.stderr());
+        lock.freed_after(child).await;
+        gone("the guardian", guardian);
+        assert_eq!(running.scene.log().len(), 1, "{name}: {:?}", running.scene.log());
+    }
+}
+
 /// One that is stopped is continued: the guardian itself does nothing while there is one.
 #[tokio::test]
 async fn a_worker_that_is_stopped_goes_on() {
