@@ -83,7 +83,12 @@ async fn a_worker_that_is_stopped_goes_on() {
     let script = "log @/log; on SIGINT exit 0 after 1000; ready @/ready; wait";
     let (mut running, guardian, child) = started(lock.scene(script));
     kill_tfwrap(&mut running);
-    let worker = wait_until("a worker", || crate::wrapped::only_child(guardian));
+    // Not before its exec, for which the guardian has to wait, whoever stops it.
+    let is_one = |pid: &Pid| {
+        let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        words.ends_with(format!("take-over\0{guardian}\0").as_bytes())
+    };
+    let worker = wait_until("a worker", || crate::wrapped::only_child(guardian).filter(is_one));
     kill(worker, Signal::SIGSTOP).expect("it is there");
     lock.freed_after(child).await;
     gone("the guardian", guardian);
