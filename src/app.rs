@@ -1,6 +1,7 @@
 //! From the arguments to the run: everything before the first remote request.
 
 mod ill_formed;
+mod limits;
 mod session;
 mod take_over;
 
@@ -48,6 +49,14 @@ pub(crate) fn start(args: &[OsString], env: &Env) -> u8 {
     say_panics_at_once();
     // Whoever signals all that is called `terraform` does not mean us, who may be called so, too.
     supervise::take_own_name();
+    match limits::expect_stack() {
+        Ok(()) => call(args, program, env),
+        Err(error) => fail(&error, provisional_options(&Options::default(), env)),
+    }
+}
+
+/// What is typed. Its stack is a large one.
+fn call(args: &[OsString], program: &OsStr, env: &Env) -> u8 {
     let line = match cli::parse(args) {
         Ok(line) => line,
         Err(error) => return answer(&error, env),
@@ -99,7 +108,7 @@ pub(crate) fn start(args: &[OsString], env: &Env) -> u8 {
                 Job::Hold(job, _) if subcommand::hold::is_keeper(program) => {
                     keeper(*job, planner, &ci, options)
                 }
-                Job::Hold(_, hold) => session::expect_descriptors()
+                Job::Hold(_, hold) => limits::expect_descriptors()
                     .and_then(|()| subcommand::hold::run(args, hold, env))
                     .unwrap_or_else(|error| fail(&error, options)),
             }
@@ -250,7 +259,7 @@ fn exec(
                 }
                 reporter.flush(LAST_WORDS);
             }
-            Err(error) => return fail(&session::no_reporter(&error), options),
+            Err(error) => return fail(&limits::no_thread("messages", &error), options),
         }
     }
     let error = supervise::exec(command(child, env));

@@ -141,7 +141,21 @@ impl std::fmt::Display for Leftover {
     }
 }
 
+/// What helps where no process and no thread is to be had.
+pub(crate) const MORE_PROCESSES: &str =
+    "raise the limit of processes (`ulimit -u`, or that of the container)";
+
 impl Error {
+    /// Of a process that cannot be started, for no fault of its program.
+    #[must_use]
+    pub fn no_process(message: String, source: &std::io::Error) -> Self {
+        // EAGAIN (fork(2)).
+        if source.kind() == std::io::ErrorKind::WouldBlock {
+            return Self::Machine { message, hint: Some(MORE_PROCESSES.to_owned()) };
+        }
+        Self::Internal(message)
+    }
+
     /// What the user can do, where the message does not say it.
     #[must_use]
     pub fn hint(&self) -> Option<String> {

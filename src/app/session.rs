@@ -5,11 +5,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::errno::Errno;
-use rustix::process::{Resource, getrlimit};
 use tokio::runtime::Runtime;
 
-use super::{Planner, fail, ill_formed};
+use super::{Planner, fail, ill_formed, limits};
 use crate::ci::Ci;
 use crate::clock::wall;
 use crate::error::Error;
@@ -40,13 +38,8 @@ fn set_up(
     notes: &[String],
     details: &[String],
 ) -> Result<(Runtime, EventLoop), Error> {
-    expect_descriptors()?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| internal("the runtime cannot be started", &error))?;
-    let reporter =
-        Reporter::to_stderr(options).map(Arc::new).map_err(|error| no_reporter(&error))?;
+    limits::expect_descriptors()?;
+    let (reporter, runtime) = limits::threads(options)?;
     say_panics(&reporter);
     let signals = {
         let _runtime = runtime.enter();
@@ -59,25 +52,6 @@ fn set_up(
         reporter.say(Notice::Detail { message: message.clone() });
     }
     Ok((runtime, EventLoop::new(signals, reporter, Custody::none())))
-}
-
-/// How many descriptors a run opens, with some room.
-const DESCRIPTORS: usize = 24;
-
-/// The runtime panics for want of one, and what comes later would fail half-way.
-pub(super) fn expect_descriptors() -> Result<(), Error> {
-    let taken: Result<Vec<_>, _> =
-        (0..DESCRIPTORS).map(|_| nix::unistd::dup(std::io::stdin())).collect();
-    let Err(error) = taken else { return Ok(()) };
-    let limit = getrlimit(Resource::Nofile).current;
-    let limit = limit.map_or_else(|| "unlimited".to_owned(), |limit| limit.to_string());
-    Err(Error::Machine {
-        message: format!(
-            "too few file descriptors (`ulimit -n` is {limit}): {DESCRIPTORS} more are needed: {}",
-            error.desc().to_lowercase()
-        ),
-        hint: Some("nothing was run and no lock was asked for; raise the limit".to_owned()),
-    })
 }
 
 /// Ends what [`set_up`] began.
@@ -198,7 +172,7 @@ pub(super) fn keeper(
     let anchor = subcommand::hold::anchor(ci, &planner.env);
     // A line that is redrawn needs the terminal, which is the foreground's.
     let options = report::ReporterOptions { redraw: false, ..options };
-    let limits = Limits { max_hold: planner.settings.max_hold.value, anchor };
+    let until = Limits { max_hold: planner.settings.max_hold.value, anchor };
     let (runtime, mut event_loop, context) = match begin(&job, planner, ci, options) {
         Ok(ready) => ready,
         Err(error) => return fail(&error, options),
@@ -210,7 +184,7 @@ pub(super) fn keeper(
         subcommand::hold::hand_over(handed, file.as_ref())
     };
     let run = AssertUnwindSafe(|| {
-        runtime.block_on(run::hold::hold(&mut event_loop, job, &context, limits, hand_over))
+        runtime.block_on(run::hold::hold(&mut event_loop, job, &context, until, hand_over))
     });
     let code = catch_unwind(run).unwrap_or(exit_code::BUG);
     wind_up(runtime, &event_loop);
@@ -229,23 +203,6 @@ pub(super) fn of_panic(panic: &std::panic::PanicHookInfo<'_>) -> Notice {
     let place = panic.location().map(|place| format!(" at {place}")).unwrap_or_default();
     let message = format!("panicked{place}: {what}");
     Notice::Error { message, hint: Error::Internal(String::new()).hint(), code: exit_code::BUG }
-}
-
-/// The error of a reporter that cannot be started.
-pub(super) fn no_reporter(error: &std::io::Error) -> Error {
-    let way = match error.raw_os_error().map(Errno::from_raw) {
-        // A limit is never EPERM (pthread_create(3)): a filter answers so that does not know clone3,
-        // and the C library takes no other answer than ENOSYS for leave to use clone.
-        Some(Errno::EPERM) => {
-            "the sandbox refuses `clone3`: let it answer with ENOSYS, as those of newer container \
-             runtimes do (Docker 20.10.10), or use a build for musl"
-        }
-        _ => "raise the limit of processes (`ulimit -u`, or that of the container)",
-    };
-    Error::Config {
-        message: format!("no thread can be started for messages: {error}"),
-        hint: Some(format!("nothing was run and no lock was asked for; {way}")),
-    }
 }
 
 fn internal(what: &str, error: &std::io::Error) -> Error {

@@ -8,13 +8,13 @@ use std::time::Duration;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{SigSet, Signal};
 
+use super::limits;
 use super::session::LAST_WORDS;
 use crate::clock::uptime;
 use crate::env::Env;
 use crate::lock::Uptime;
 use crate::receipt::ReceiptFile;
-use crate::report::{self, Notice, Reporter};
-use crate::report::{LogFormat, Verbosity};
+use crate::report::{Notice, ReporterOptions};
 use crate::run::EventLoop;
 use crate::run::custody::{Case, Custody};
 use crate::run::orphan::{Adopted, adopt, take_leave};
@@ -40,20 +40,14 @@ pub(super) fn run(guardian: Option<&OsString>, env: &Env) -> io::Result<()> {
     io::stdin().read_to_string(&mut text)?;
     let (head, case) = text.split_once('\n').ok_or(io::ErrorKind::InvalidData)?;
     let head: Head = serde_json::from_str(head)?;
-    // Tfwrap was killed before it had a receipt, so before it asked for anything.
+    // Nobody after us could read it, either.
     let Ok(case) = serde_json::from_str::<Case>(case) else { return Ok(()) };
     let mut ending = case.clone();
     ending.receipt.orphan_grace = ending.receipt.orphan_grace.saturating_sub(head.waited);
     // All others stay blocked: whoever asks us to end wants what we are about to do.
     SigSet::from(Signal::SIGCHLD).thread_unblock()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let reporter = Arc::new(Reporter::to_stderr(report::ReporterOptions {
-        format: LogFormat::Text,
-        verbosity: Verbosity::Normal,
-        color: false,
-        annotations: false,
-        redraw: false,
-    })?);
+    let (reporter, runtime) =
+        limits::threads(ReporterOptions::default()).map_err(io::Error::other)?;
     let (adopted, _leave) = runtime.block_on(async {
         let mut event_loop =
             EventLoop::new(Signals::none()?, Arc::clone(&reporter), Custody::none());

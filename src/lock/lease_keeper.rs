@@ -9,7 +9,7 @@
 
 mod events;
 
-pub use events::{Action, Event, LeaseEvent, LeaseStart};
+pub use events::{Action, Event, LeaseEvent, LeaseStart, Unconfirmed};
 
 use std::time::Duration;
 
@@ -192,6 +192,12 @@ impl LeaseKeeper {
         self.state == State::Lost
     }
 
+    /// Whether the last fence has acted, and no heartbeat was confirmed since.
+    #[must_use]
+    pub fn is_fenced(&self) -> bool {
+        self.fence == Fence::Killed
+    }
+
     /// Who has the lock now (nobody: `Some(None)`), once it is lost.
     #[must_use]
     pub fn lost_to(&self) -> Option<Option<&Stored>> {
@@ -213,7 +219,8 @@ impl LeaseKeeper {
     #[must_use]
     pub fn step(&mut self, now: Uptime, event: Event) -> Vec<Action> {
         let mut actions = Vec::new();
-        let paused = matches!(event, Event::Tick) && now.since(self.last_tick) > LATE;
+        let pause = Some(now.since(self.last_tick))
+            .filter(|pause| matches!(event, Event::Tick) && *pause > LATE);
         match (self.state, event) {
             (State::Beating { sent }, Event::Beaten(reply)) => {
                 self.beaten(now, sent, reply, &mut actions);
@@ -223,9 +230,9 @@ impl LeaseKeeper {
             // A reply after the loss.
             _ => {}
         }
-        self.watch_the_fence(now, paused, &mut actions);
+        self.watch_the_fence(now, pause, &mut actions);
         if let State::Idle { next } = self.state
-            && (now >= next || paused)
+            && (now >= next || pause.is_some())
         {
             actions.push(match self.known.version.clone() {
                 Some(version) => self.beat(now, version),
@@ -357,16 +364,21 @@ impl LeaseKeeper {
     }
 
     /// Goes on counting after a loss, too.
-    fn watch_the_fence(&mut self, now: Uptime, paused: bool, actions: &mut Vec<Action>) {
+    fn watch_the_fence(&mut self, now: Uptime, pause: Option<Duration>, actions: &mut Vec<Action>) {
         let Some((interrupt, kill)) = self.renewed_term.fences() else { return };
         let age = now.since(self.renewed);
         if age >= kill {
             if self.fence < Fence::Killed {
+                // After the first fence it was too late before we were paused.
+                let why = match pause.filter(|_| self.fence < Fence::Interrupted) {
+                    Some(pause) => Unconfirmed::StoodStill(pause),
+                    None => Unconfirmed::Unanswered(age),
+                };
                 self.fence = Fence::Killed;
-                actions.push(Action::Say(LeaseEvent::Kill));
+                actions.push(Action::Say(LeaseEvent::Kill(why)));
             }
         } else if age >= interrupt && self.fence == Fence::Open {
-            if paused {
+            if pause.is_some() {
                 self.fence = Fence::Frozen;
                 actions.push(Action::Say(LeaseEvent::Freeze));
             } else {

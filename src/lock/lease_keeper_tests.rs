@@ -103,11 +103,12 @@ fn the_fence_counts_from_before_the_beat_was_sent() {
             }
         }
     }
-    let [(first, LeaseEvent::Interrupt), (second, LeaseEvent::Kill)] = &said[..] else {
+    let [(first, LeaseEvent::Interrupt), (second, LeaseEvent::Kill(why))] = &said[..] else {
         panic!("{said:?}")
     };
     assert!(*first >= TTL * 2 / 3 && *first <= TTL * 2 / 3 + TICK, "{first:?}");
     assert!(*second >= TTL * 4 / 5 && *second <= TTL * 4 / 5 + TICK, "{second:?}");
+    assert_eq!(*why, Unconfirmed::Unanswered(*second), "it is the store that is silent");
 }
 
 #[test]
@@ -184,11 +185,33 @@ fn a_pause_beyond_the_first_fence_freezes_the_child_until_the_lease_is_known() {
 fn a_pause_beyond_the_second_fence_kills_the_child() {
     let mut keeper = keeper();
     let now = beat_well(&mut keeper, at(0), "v1");
+    let pause = now.plus(TTL).since(keeper.last_tick);
     let actions = keeper.step(now.plus(TTL), Event::Tick);
-    assert!(
-        matches!(&actions[..], [Action::Say(LeaseEvent::Kill), Action::Beat(..)]),
-        "{actions:?}"
-    );
+    let [Action::Say(LeaseEvent::Kill(why)), Action::Beat(..)] = &actions[..] else {
+        panic!("{actions:?}")
+    };
+    assert_eq!(*why, Unconfirmed::StoodStill(pause));
+    assert!(keeper.is_fenced());
+}
+
+/// The store was silent before: a pause then changes nothing.
+#[test]
+fn a_pause_after_the_first_fence_is_not_why_the_child_is_killed() {
+    let mut keeper = keeper();
+    let mut now = beat_well(&mut keeper, at(0), "v1");
+    let renewed = keeper.renewed;
+    while keeper.fence == Fence::Open && now < at(600_000) {
+        now = keeper.deadline().max(now);
+        let actions = keeper.step(now, Event::Tick);
+        if actions.iter().any(|action| matches!(action, Action::Beat(..))) {
+            let _ = keeper.step(now, Event::Beaten(Err(StoreError::Throttled(String::new()))));
+        }
+    }
+    assert_eq!(keeper.fence, Fence::Interrupted);
+    let late = now.plus(TTL);
+    let why = Unconfirmed::Unanswered(late.since(renewed));
+    let actions = keeper.step(late, Event::Tick);
+    assert!(actions.contains(&Action::Say(LeaseEvent::Kill(why))), "{actions:?}");
 }
 
 #[test]

@@ -19,7 +19,7 @@ use crate::clock::uptime;
 use crate::identity::new_seed;
 use crate::lock::Uptime;
 use crate::lock::jitter::Jitter;
-use crate::lock::lease_keeper::LeaseEvent;
+use crate::lock::lease_keeper::{LeaseEvent, LeaseKeeper};
 use crate::lock::register::Reply;
 use crate::lock::tenure::{self, TenureEnd};
 use crate::report::{Notice, Reporter};
@@ -129,6 +129,11 @@ impl EventLoop {
         self.kept.iter().find(|kept| kept.tenure.is_lost())
     }
 
+    /// Whether one of our own fences kills the child.
+    pub(super) fn is_fenced(&self) -> bool {
+        self.kept.iter().any(|kept| kept.tenure.keeper().is_some_and(LeaseKeeper::is_fenced))
+    }
+
     /// The first signal that asked us to end, whoever has heard it.
     pub(super) fn asked_to_stop(&self) -> Option<StopSignal> {
         self.asked_to_stop
@@ -230,7 +235,14 @@ impl EventLoop {
                     return signal;
                 }
                 heard = self.custody.heard() => match heard {
-                    Heard::Fenced => return LoopEvent::Fenced,
+                    Heard::Fenced => {
+                        // Our own fences are due, too, and know why.
+                        let now = uptime();
+                        for index in 0..self.kept.len() {
+                            self.step(index, now, tenure::Event::Tick);
+                        }
+                        return LoopEvent::Fenced;
+                    }
                     Heard::Gone => {
                         if let Some(notice) = self.custody.replace() {
                             self.reporter.say(notice);
@@ -258,7 +270,7 @@ impl EventLoop {
 fn fence_dependents(reporter: &Reporter, custody: &Custody, kept: &Kept, said: &LeaseEvent) {
     let fence = match said {
         LeaseEvent::Interrupt => Fence::Interrupt,
-        LeaseEvent::Kill => Fence::Kill,
+        LeaseEvent::Kill(_) => Fence::Kill,
         _ => return,
     };
     let file = custody.file();

@@ -24,7 +24,7 @@ use super::messages::whole;
 use crate::clock::uptime;
 use crate::error::Error;
 use crate::job::ChildCommand;
-use crate::lock::lease_keeper::{LeaseEvent, LeaseKeeper};
+use crate::lock::lease_keeper::{LeaseEvent, LeaseKeeper, Unconfirmed};
 use crate::report::Notice;
 use crate::store::StoreError;
 use crate::supervise::guardian::Interrupts;
@@ -39,8 +39,9 @@ const LAST_RESORT: Duration = Duration::from_mins(3);
 /// How long a lock whose request was not answered may take to be confirmed by a beat.
 const CONFIRM: Duration = Duration::from_secs(40);
 
-const FENCED: &str = "tfwrap stood still for so long that its guardian killed the child before \
-                      anyone may take its lock over";
+/// What is left to say where none of our own fences has acted.
+const FENCED: &str = "the guardian killed the child before anyone may take the lock over: it had not \
+                      heard in time of a heartbeat that was confirmed";
 
 const CONFIRM_POLL: Duration = Duration::from_millis(100);
 
@@ -209,7 +210,7 @@ pub(crate) fn of_spawn(error: &SpawnError) -> Error {
     match error {
         SpawnError::NotFound { .. } => Error::NotFound { message, hint: None },
         SpawnError::NotExecutable { .. } => Error::NotExecutable { message },
-        SpawnError::Failed { .. } => Error::Internal(message),
+        SpawnError::Failed { source, .. } => Error::no_process(message, source),
     }
 }
 
@@ -252,7 +253,9 @@ async fn drive(
                 }
                 LoopEvent::Fenced => {
                     lost = true;
-                    event_loop.say(Notice::Warning { message: FENCED.to_owned(), hint: None });
+                    if !event_loop.is_fenced() {
+                        event_loop.say(Notice::Warning { message: FENCED.to_owned(), hint: None });
+                    }
                     continue;
                 }
                 LoopEvent::Child(Ok(ChildEvent::Overheard(overheard))) => {
@@ -361,11 +364,18 @@ fn handle_lease(
             ));
             Some(Event::MustStop)
         }
-        LeaseEvent::Kill => {
-            say(format!(
-                "no answer from the lock store for over two thirds of the lease of `{lock}`: the \
-                 child is killed before anyone may take the lock over"
-            ));
+        LeaseEvent::Kill(why) => {
+            let why = match why {
+                Unconfirmed::Unanswered(since) => format!(
+                    "no heartbeat has been confirmed for {}, over two thirds of the lease of `{lock}`",
+                    whole(*since)
+                ),
+                Unconfirmed::StoodStill(pause) => format!(
+                    "tfwrap stood still for {}, until too late for a heartbeat of `{lock}`",
+                    whole(*pause)
+                ),
+            };
+            say(format!("{why}: the child is killed before anyone may take the lock over"));
             Some(Event::MustKill)
         }
         LeaseEvent::Freeze => {

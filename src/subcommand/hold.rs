@@ -47,8 +47,9 @@ pub(crate) fn run(args: &[OsString], hold: HoldArgs, env: &Env) -> Result<u8, Er
     let stops = stops();
     stops.thread_block().map_err(|error| internal("signals cannot wait", &error.into()))?;
     let start = Start { name: NAME, args: &args[1..], speaks: true, without: &[] };
-    let (socket, mut keeper) =
-        start.start().map_err(|error| internal("the keeper cannot be started", &error))?;
+    let (socket, mut keeper) = start.start().map_err(|error| {
+        Error::no_process(format!("the keeper cannot be started: {error}"), &error)
+    })?;
     let answer = wait(&socket, &keeper, &stops)
         .map_err(|error| internal("the keeper cannot be heard", &error))?;
     let Some(answer) = answer else {

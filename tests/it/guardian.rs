@@ -248,6 +248,10 @@ async fn a_child_that_the_guardian_fenced_is_76_even_if_the_lock_is_still_ours()
     gone("the child", child);
     running.signal(Signal::SIGCONT);
     assert_eq!(running.bare_code(), Some(76), "{}", running.stderr());
+    // It is said once, and the store is not blamed for it.
+    let said = running.stderr();
+    assert!(said.contains("tfwrap stood still for"), "{said}");
+    assert_eq!(said.matches("before anyone may take").count(), 1, "{said}");
     lock.freed().await;
 }
 

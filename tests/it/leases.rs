@@ -337,6 +337,10 @@ async fn a_holder_cut_off_has_ended_its_child_before_anyone_takes_over() {
     for words in ["over half of the lease", "over two thirds of the lease"] {
         assert!(holder.stderr().contains(words), "{}", holder.stderr());
     }
+    // Neither it nor its guardian says anything else of it.
+    for words in ["stood still", "the guardian killed"] {
+        assert!(!holder.stderr().contains(words), "{}", holder.stderr());
+    }
     assert_eq!(holder.scene.count("SIGINT"), 1, "{:?}", holder.scene.log());
 }
 
@@ -376,6 +380,8 @@ async fn after_a_pause_beyond_the_lease_the_old_child_does_nothing_more() {
         assert_eq!(holder.bare_code(), Some(76), "{}", holder.stderr());
         let said = holder.stderr();
         assert!(said.contains("was lost") && said.contains("left as it is"), "{said}");
+        assert!(said.contains("tfwrap stood still for"), "{said}");
+        assert!(!said.contains("no heartbeat has been confirmed"), "{said}");
         assert_eq!(lock.info().await, theirs);
         next.signal(Signal::SIGUSR1);
         assert_eq!(next.bare_code(), Some(5), "{}", next.stderr());

@@ -4,6 +4,7 @@
 mod config;
 mod ends;
 mod files;
+mod limits;
 mod odd;
 mod sandbox;
 mod wrong;

@@ -206,7 +206,7 @@ fn hear(heard: &mut Heard, news: &LeaseEvent, register: Option<&Stored>) -> Resu
         LeaseEvent::Thaw if !std::mem::take(&mut heard.frozen) => {
             return Err("a thaw without a freeze".to_owned());
         }
-        LeaseEvent::Kill => heard.killed = true,
+        LeaseEvent::Kill(_) => heard.killed = true,
         _ => {}
     }
     Ok(())

@@ -38,7 +38,7 @@ pub enum LeaseEvent {
     /// The first fence: the child must end, gracefully.
     Interrupt,
     /// The second fence: the child must be gone now.
-    Kill,
+    Kill(Unconfirmed),
     /// The record is gone, or is this one of somebody else.
     Lost(Option<Stored>),
     /// The store refuses our credentials since just now.
@@ -55,6 +55,15 @@ pub enum LeaseEvent {
         /// From now.
         left: Duration,
     },
+}
+
+/// Why no heartbeat was confirmed in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unconfirmed {
+    /// The store confirmed none for so long, though we asked.
+    Unanswered(Duration),
+    /// We did not run for so long, and asked for none.
+    StoodStill(Duration),
 }
 
 /// What is known of a lock when its keeper begins.

@@ -77,7 +77,7 @@ pub(super) async fn end(
         }
         let next = ending.deadline().into_iter().chain([uptime().plus(LOOK)]).min();
         event = match event_loop.next(next, None).await {
-            LoopEvent::Lease(_, LeaseEvent::Kill) => Event::LeaseEnds,
+            LoopEvent::Lease(_, LeaseEvent::Kill(_)) => Event::LeaseEnds,
             other => match other.stop() {
                 Some(signal) => {
                     stopped_by = Some(signal);

@@ -59,6 +59,8 @@ pub fn watch(clock: impl Fn() -> Uptime) -> io::Result<()> {
         guardian.hear_signals();
         match heard {
             Heard::Done => return Ok(()),
+            // It was told nothing, so nothing was asked for.
+            Heard::Gone if guardian.rest.is_empty() => return Ok(()),
             Heard::Gone => return guardian.take_over(clock()).end(&clock),
             Heard::Nothing => {}
         }

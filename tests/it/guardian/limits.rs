@@ -59,6 +59,23 @@ async fn a_worker_that_is_killed_is_followed_by_another() {
     assert_eq!(running.scene.log().len(), 1, "{:?}", running.scene.log());
 }
 
+/// `ulimit -t`, say: what ends tfwrap without a word ends it as a kill does; and what is meant for a
+/// writer (SIGPIPE, SIGXFSZ) ends nothing.
+#[tokio::test]
+async fn whatever_signal_ends_tfwrap_the_lock_is_given_back() {
+    for (name, signal) in [("xcpu", Signal::SIGXCPU), ("alrm", Signal::SIGALRM)] {
+        let lock = Lock::new(&format!("ended-by-{name}")).await;
+        let (mut running, guardian, child) = started(lock.scene(SLOW));
+        running.signal(Signal::SIGPIPE);
+        running.signal(Signal::SIGXFSZ);
+        running.signal(signal);
+        assert_eq!(running.bare_code(), None, "{name}: {}", running.stderr());
+        lock.freed_after(child).await;
+        gone("the guardian", guardian);
+        assert_eq!(running.scene.log().len(), 1, "{name}: {:?}", running.scene.log());
+    }
+}
+
 /// One that is stopped is continued: the guardian itself does nothing while there is one.
 #[tokio::test]
 async fn a_worker_that_is_stopped_goes_on() {
@@ -66,7 +83,12 @@ async fn a_worker_that_is_stopped_goes_on() {
     let script = "log @/log; on SIGINT exit 0 after 1000; ready @/ready; wait";
     let (mut running, guardian, child) = started(lock.scene(script));
     kill_tfwrap(&mut running);
-    let worker = wait_until("a worker", || crate::wrapped::only_child(guardian));
+    // Not before its exec, for which the guardian has to wait, whoever stops it.
+    let is_one = |pid: &Pid| {
+        let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        words.ends_with(format!("take-over\0{guardian}\0").as_bytes())
+    };
+    let worker = wait_until("a worker", || crate::wrapped::only_child(guardian).filter(is_one));
     kill(worker, Signal::SIGSTOP).expect("it is there");
     lock.freed_after(child).await;
     gone("the guardian", guardian);

@@ -45,20 +45,6 @@ fn b13_an_answer_that_nobody_gets_is_said_and_keeps_no_lock() {
 }
 
 #[test]
-fn b14_too_few_descriptors_are_said() {
-    for limit in [7, 8, 10, 14, 16, 18, 20] {
-        for command in ["plan", "run -- true", "hold", "status", "recover"] {
-            let typed = format!("ulimit -n {limit}; tfwrap {command}");
-            let is = format!("`ulimit -n` is {limit}");
-            let says = &["too few file descriptors", is.as_str()][..];
-            Row { typed: &typed, code: 70, says, never: &["lock `"], ..Row::default() }.play();
-        }
-    }
-    let typed = "ulimit -n 40; tfwrap run -- terraform plan";
-    Row { typed, ..Row::default() }.play();
-}
-
-#[test]
 fn b15_a_backend_that_locks_nothing_is_taken_at_its_word() {
     let record = |config: &str| {
         format!(

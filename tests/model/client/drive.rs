@@ -161,7 +161,7 @@ impl Client {
                 Event::MustStop
             }
             LeaseEvent::Interrupt => Event::MustStop,
-            LeaseEvent::Kill => Event::MustKill,
+            LeaseEvent::Kill(_) => Event::MustKill,
             LeaseEvent::Freeze => Event::Freeze,
             LeaseEvent::Thaw => Event::Thaw,
             LeaseEvent::Refused { .. } | LeaseEvent::LastBeat { .. } => return Ok(()),

@@ -232,7 +232,8 @@ impl Client {
     pub(super) fn heed_for_orphan(&mut self, moment: Moment, news: &LeaseEvent) -> Checked {
         let now = self.clock(moment.config, moment.now);
         let Phase::Ending(ward) = &mut self.phase else { return Ok(()) };
-        let event = if *news == LeaseEvent::Kill { Event::LeaseEnds } else { Event::Tick };
+        let event =
+            if matches!(news, LeaseEvent::Kill(_)) { Event::LeaseEnds } else { Event::Tick };
         ward.step(now, moment.now, event)
     }
 
