@@ -1,5 +1,6 @@
 //! The one error on top: what went wrong, with what lock, and what to do next.
 
+use crate::lock::{Flaw, FlawKind};
 use crate::settings::{Fault, SettingsError};
 use crate::store::StoreError;
 
@@ -180,15 +181,13 @@ impl Error {
 /// Of a lock that is a file.
 fn file_hint(error: &StoreError) -> Option<&'static str> {
     match error {
-        StoreError::Unavailable { detail, .. } if detail.contains("no space left") => {
-            Some("free space on that disk, then try again")
-        }
+        StoreError::Full(_) => Some("free space on that disk, then try again"),
         StoreError::Unavailable { .. } => Some("look after that file system, then try again"),
         StoreError::Denied(_) => {
             Some("give this user the right to write in that directory, or name another path")
         }
         StoreError::Missing(_) => Some("make the directory, or name another path"),
-        StoreError::Misconfigured(why) if why.starts_with("cannot ") => {
+        StoreError::Misconfigured(Flaw { kind: FlawKind::InTheWay, .. }) => {
             Some("see with `ls -ld` what lies there, and move it away or name another path")
         }
         // It says what helps; the others are of services.
@@ -210,7 +209,7 @@ fn store_hint(error: &StoreError) -> &'static str {
         StoreError::NotTheStore { .. } => {
             "check the endpoint, `HTTPS_PROXY` and `NO_PROXY`; what is between may want a login"
         }
-        StoreError::Denied(what) if what.contains("`sts:") => {
+        StoreError::Denied(Flaw { kind: FlawKind::Role, .. }) => {
             "the role's trust policy must name this identity, and this identity must be allowed to \
              assume the role; `aws sts get-caller-identity` shows who you are"
         }
@@ -218,43 +217,56 @@ fn store_hint(error: &StoreError) -> &'static str {
             "allow `dynamodb:GetItem`, `dynamodb:PutItem` and `dynamodb:DeleteItem` on the lock \
              table (and `s3:ListBucket` on the state's bucket), as Terraform's S3 backend needs them"
         }
-        StoreError::Credentials(why) => credentials_hint(why),
+        StoreError::Credentials(why) => credentials_hint(why.kind),
         StoreError::Missing(_) => {
             "check name and region; a lock table has a string hash key named `LockID`"
         }
-        StoreError::Misconfigured(why) if why.contains(LINE_BREAK) => WITHOUT_NEWLINE,
-        StoreError::Misconfigured(why) if why.contains("cannot use the SOCKS proxy") => {
-            "name an HTTP proxy there, which Terraform can use, too; or the hosts that can be \
-             reached without one in `NO_PROXY`"
-        }
-        StoreError::Misconfigured(_) => "correct the configuration named above",
+        StoreError::Misconfigured(why) => config_hint(why.kind),
+        StoreError::Full(_) => "free space on that disk, then try again",
     }
 }
 
-/// As `store::aws` says it of keys and tokens.
-const LINE_BREAK: &str = "has a line break in it";
+fn config_hint(kind: FlawKind) -> &'static str {
+    match kind {
+        FlawKind::LineBreak => WITHOUT_NEWLINE,
+        FlawKind::SocksProxy => {
+            "name an HTTP proxy there, which Terraform can use, too; or name the hosts that can be \
+             reached without one in `NO_PROXY`"
+        }
+        FlawKind::CaBundle => {
+            "name a PEM file with at least one `-----BEGIN CERTIFICATE-----` block there, or remove \
+             the setting to trust what the system trusts"
+        }
+        FlawKind::Unreadable => UNREADABLE,
+        _ => "correct the configuration named above",
+    }
+}
+
+const UNREADABLE: &str = "see with `ls -l` what lies there, or correct the setting or `AWS_…_FILE` variable that names it";
 const WITHOUT_NEWLINE: &str =
     "store it without its newline (`printf %s`, where `echo` adds one), then try again";
 
 /// A login helps only where there was one, or none of anything; elsewhere the message names what is
 /// broken.
-fn credentials_hint(why: &str) -> &'static str {
-    if why.contains("aws sso login") {
-        "log in with that command, then try again"
-    } else if why.contains("expired") {
-        "log in again (`aws sso login`, where you use it), or renew the session's keys; `aws sts \
-         get-caller-identity` shows who you are"
-    } else if why.contains(LINE_BREAK) {
-        WITHOUT_NEWLINE
-    } else if why.starts_with("cannot read ") {
-        "see with `ls -l` what lies there, or correct the setting or `AWS_…_FILE` variable that names it"
-    } else if why.contains("the signature of the request was refused") {
-        "look whether the secret key was stored whole, and without a newline at its end; and whether \
-         this machine's clock is right"
-    } else if why.contains("no AWS credentials were found") {
-        "set `AWS_PROFILE`, or `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`, or log in"
-    } else {
-        "`aws sts get-caller-identity` shows whether the AWS CLI finds the same, and who you are"
+fn credentials_hint(kind: FlawKind) -> &'static str {
+    match kind {
+        FlawKind::LoggedOut => "log in with that command, then try again",
+        FlawKind::Expired => {
+            "log in again (`aws sso login`, where you use it), or renew the session's keys; `aws sts \
+             get-caller-identity` shows who you are"
+        }
+        FlawKind::LineBreak => WITHOUT_NEWLINE,
+        FlawKind::Unreadable => UNREADABLE,
+        FlawKind::Signature => {
+            "look whether the secret key was stored whole, and without a newline at its end; and \
+             whether this machine's clock is right"
+        }
+        FlawKind::NoCredentials => {
+            "set `AWS_PROFILE`, or `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`, or log in"
+        }
+        _ => {
+            "`aws sts get-caller-identity` shows whether the AWS CLI finds the same, and who you are"
+        }
     }
 }
 
@@ -280,16 +292,17 @@ mod tests {
         let hint = |source: StoreError| {
             Error::Store { lock: "dynamodb://t/k".to_owned(), source }.hint().unwrap_or_default()
         };
-        let credentials = |why: &str| hint(StoreError::Credentials(why.to_owned()));
-        assert!(credentials("the AWS credentials have expired (`X`)").contains("log in again"));
-        assert!(credentials("log in: `aws sso login --profile a`").contains("that command"));
-        assert!(credentials("no AWS credentials were found; looked in: x").contains("AWS_PROFILE"));
-        for why in ["`AWS_PROFILE` names `p`, which is in no file", "cannot parse `/config`"] {
-            assert!(!credentials(why).contains("log in"), "{why}");
+        // The words do not matter.
+        let credentials = |kind: FlawKind| hint(StoreError::Credentials(kind.flaw("expired")));
+        assert!(credentials(FlawKind::Expired).contains("log in again"));
+        assert!(credentials(FlawKind::LoggedOut).contains("that command"));
+        assert!(credentials(FlawKind::NoCredentials).contains("AWS_PROFILE"));
+        for kind in [FlawKind::Named, FlawKind::Unreadable, FlawKind::Signature] {
+            assert!(!credentials(kind).contains("log in"), "{kind:?}");
         }
-        let denied = |action: &str| hint(StoreError::Denied(format!("`{action}` on it")));
-        assert!(denied("sts:AssumeRole").contains("trust policy"));
-        assert!(denied("dynamodb:PutItem").contains("lock table"));
+        let denied = |kind: FlawKind| hint(StoreError::Denied(kind.flaw("`sts:AssumeRole`")));
+        assert!(denied(FlawKind::Role).contains("trust policy"));
+        assert!(denied(FlawKind::Named).contains("lock table"));
         let page = StoreError::NotTheStore { detail: String::new(), sent: true };
         assert!(hint(page).contains("NO_PROXY"));
     }

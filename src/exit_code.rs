@@ -52,6 +52,7 @@ fn of_store(error: &StoreError) -> u8 {
     match error {
         StoreError::Throttled(_)
         | StoreError::Unavailable { .. }
+        | StoreError::Full(_)
         | StoreError::Failed(_)
         | StoreError::NotTheStore { .. }
         | StoreError::Missing(_) => UNAVAILABLE,

@@ -102,8 +102,8 @@ pub struct ProxySettings {
     pub https: Option<String>,
     /// Hosts without proxy, as `NO_PROXY` has them.
     pub no_proxy: Option<String>,
-    /// What `http` and `https` are set by, in words.
-    pub set_by: [&'static str; 2],
+    /// What `http` and `https` are set by, in words, where they are.
+    pub set_by: [Option<&'static str>; 2],
     /// Whether `REQUEST_METHOD` is set, as below a CGI server.
     pub is_cgi: bool,
 }

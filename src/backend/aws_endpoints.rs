@@ -90,11 +90,10 @@ pub(super) fn endpoints(
         match in_block.or(flat) {
             None => Ok(around.var(vars)),
             Some((_, "sts" | "sts_endpoint", url)) if url.is_empty() => Ok(None),
-            Some((_, _, url)) if is_url(&url) => Ok(Some(url)),
-            Some((section, name, url)) => {
-                let reason = format!("`{}` is no http(s) URL", without_password(&url));
-                Err(section.bad(name, reason))
-            }
+            Some((section, name, url)) => match not_a_url(&url) {
+                None => Ok(Some(url)),
+                Some(why) => Err(section.bad(name, format!("`{}` {why}", without_password(&url)))),
+            },
         }
     };
     Ok(AwsEndpoints {
@@ -110,17 +109,43 @@ pub(super) fn endpoints(
     })
 }
 
+/// Why a client cannot use it as an endpoint, if it cannot.
+#[must_use]
+pub fn not_a_url(text: &str) -> Option<String> {
+    if is_url(text) {
+        return None;
+    }
+    // Go writes such a host in its ASCII form, and by other rules than anybody else.
+    let authority = text.split_once("://").map_or("", |(_, rest)| rest);
+    let authority = authority.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    if host.starts_with('[') || (host.is_ascii() && !host.contains('%')) {
+        return Some("is no http(s) URL".to_owned());
+    }
+    let ascii = url::Url::parse(text).ok().and_then(|it| Some(it.host_str()?.to_owned()));
+    let ascii = ascii.filter(|it| it.is_ascii()).map(|it| format!(" (`{it}`)"));
+    Some(format!(
+        "has a host that is not written in ASCII: write it in that form{}",
+        ascii.unwrap_or_default()
+    ))
+}
+
+/// What stands in a host, its port and its user besides letters and digits.
+const AUTHORITY: &str = "-._~!$&'()*+,;=:@[]";
+
 /// Whether a client can use it as an endpoint: with its scheme, a host, and a port that there is.
 /// Go escapes what does not belong into a path, but takes no control characters, and no escape
 /// that is none.
 #[must_use]
-pub fn is_url(text: &str) -> bool {
+fn is_url(text: &str) -> bool {
     let Some((scheme, rest)) = text.split_once("://") else { return false };
     let is_http = ["http", "https"].iter().any(|it| scheme.eq_ignore_ascii_case(it));
     // The parser mends more than Go's does: a blank, a backslash.
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (host, rest) = rest.split_at(end);
-    let is_plain = host.chars().all(|c| c.is_ascii_graphic() && c != '\\');
+    let name = host.rsplit('@').next().unwrap_or_default();
+    let is_plain = host.chars().all(|c| c.is_ascii_graphic() && c != '\\')
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || AUTHORITY.contains(c));
     let path = rest.split(['?', '#']).next().unwrap_or_default();
     let escapes = path.split('%').skip(1);
     let is_escape =
@@ -181,6 +206,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_host_that_is_not_ascii_is_told_how_it_is_written() {
+        for (text, told) in [
+            ("http://bücher.test:8000/é", Some("(`xn--bcher-kva.test`)")),
+            ("http://b%C3%BCcher.test", Some("(`xn--bcher-kva.test`)")),
+            ("http://bücher.test:99999", Some("in that form")),
+            ("http://[fe80::1%25lo]", Some("is no http(s) URL")),
+            ("foo", Some("is no http(s) URL")),
+            ("http://h/é", None),
+        ] {
+            let why = not_a_url(text);
+            assert_eq!(why.is_some(), told.is_some(), "{text}");
+            assert!(why.is_none_or(|why| why.ends_with(told.unwrap())), "{text}");
+        }
+    }
+
+    #[test]
     fn an_endpoint_is_a_url_with_a_host() {
         for (text, expected) in [
             ("http://127.0.0.1:8000", true),
@@ -207,6 +248,8 @@ mod tests {
             ("http://h/%zz", false),
             ("http://h/a\tb", false),
             ("http://é", false),
+            ("http://%C3%A9", false),
+            ("http://h\"{}", false),
             ("http://h\\a", false),
             ("http://h\n", false),
         ] {

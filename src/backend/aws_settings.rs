@@ -241,7 +241,7 @@ fn proxies_of_environment(around: &Surroundings<'_>) -> ProxySettings {
     ProxySettings {
         http,
         https,
-        set_by: [plain_by, tls_by].map(Option::unwrap_or_default),
+        set_by: [plain_by, tls_by],
         no_proxy: around.var(&["NO_PROXY", "no_proxy"]),
         is_cgi: around.env.get_os("REQUEST_METHOD").is_some(),
     }
@@ -257,15 +257,9 @@ fn proxies(section: Section<'_>, around: &Surroundings<'_>) -> Result<ProxySetti
         url => Ok(url),
     };
     let (plain, tls) = (attribute("http_proxy")?, attribute("https_proxy")?);
-    let by_attribute = ["`http_proxy` of the backend", "`https_proxy` of the backend"];
-    let set_by = [
-        if plain.is_some() { by_attribute[0] } else { env.set_by[0] },
-        match (&tls, &env.https) {
-            (Some(_), _) => by_attribute[1],
-            (None, Some(_)) => env.set_by[1],
-            (None, None) => by_attribute[0],
-        },
-    ];
+    let plain_by = plain.as_ref().map(|_| "`http_proxy` of the backend");
+    let tls_by = tls.as_ref().map(|_| "`https_proxy` of the backend");
+    let set_by = [plain_by.or(env.set_by[0]), tls_by.or(env.set_by[1]).or(plain_by)];
     let tls = tls.or(env.https).or_else(|| plain.clone());
     let set = |proxy: Option<String>| proxy.filter(|proxy| !proxy.is_empty());
     Ok(ProxySettings {

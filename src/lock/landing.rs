@@ -193,7 +193,7 @@ mod tests {
         assert_eq!(last, Action::Done(LandingOutcome::Unseen(silent())));
         let mut landing = Landing::new(LockId("1".to_owned()), at(60), false, at(0));
         assert_eq!(landing.step(at(0), Event::Tick), Action::Look);
-        let denied = StoreError::Denied(String::new());
+        let denied = StoreError::Denied(String::new().into());
         let last = landing.step(at(0), Event::Looked(Err(denied.clone())));
         assert_eq!(last, Action::Done(LandingOutcome::Unseen(denied)));
     }

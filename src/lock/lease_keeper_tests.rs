@@ -266,7 +266,7 @@ fn a_store_that_answers_reads_alone_is_asked_with_pauses_until_the_fence() {
 }
 
 fn expired() -> StoreError {
-    StoreError::Credentials("expired".to_owned())
+    StoreError::Credentials("expired".into())
 }
 
 fn declared(actions: &[Action]) -> LeaseTerm {

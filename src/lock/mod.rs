@@ -6,6 +6,7 @@
 
 pub mod acquire;
 pub mod backoff;
+mod flaw;
 mod info;
 pub mod jitter;
 pub mod landing;
@@ -17,6 +18,7 @@ pub mod register;
 pub mod release;
 pub mod tenure;
 
+pub use flaw::{Flaw, FlawKind};
 pub use info::{LockInfo, LockInfoError};
 
 use std::fmt;

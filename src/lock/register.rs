@@ -1,7 +1,7 @@
 //! What is asked of a register and what it answers, as the machines see it. What carries the
 //! requests out is [`crate::store`]; nothing here does.
 
-use super::{LockId, LockInfo};
+use super::{Flaw, LockId, LockInfo};
 
 /// The content of a register.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
@@ -127,6 +127,9 @@ pub enum StoreError {
         /// Whether the request may have reached the store.
         sent: bool,
     },
+    /// The disk is full; nothing was applied.
+    #[error("{0}")]
+    Full(String),
     /// The store answered that it failed (5xx). A write may have been applied.
     #[error("{0}")]
     Failed(String),
@@ -141,16 +144,16 @@ pub enum StoreError {
     },
     /// The identity lacks a permission; names the action where known, such as `dynamodb:PutItem`.
     #[error("access denied: {0}")]
-    Denied(String),
+    Denied(Flaw),
     /// No credentials were found, or they are expired or invalid.
     #[error("{0}")]
-    Credentials(String),
+    Credentials(Flaw),
     /// The table, bucket or directory does not exist.
     #[error("{0}")]
     Missing(String),
     /// It exists but cannot serve as a lock store: wrong key schema, not a directory, no region.
     #[error("{0}")]
-    Misconfigured(String),
+    Misconfigured(Flaw),
 }
 
 /// How a write was answered that may have been applied, in words that follow "it was".
@@ -182,6 +185,7 @@ impl StoreError {
             self,
             Self::Throttled(_)
                 | Self::Unavailable { .. }
+                | Self::Full(_)
                 | Self::Failed(_)
                 | Self::NotTheStore { .. }
         )

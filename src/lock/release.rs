@@ -149,7 +149,7 @@ impl Release {
                 }
                 self.pause(now, || {
                     StoreError::Misconfigured(
-                        "the store refuses to remove the very version it shows".to_owned(),
+                        "the store refuses to remove the very version it shows".into(),
                     )
                 })
             }

@@ -97,7 +97,7 @@ fn an_outage_is_endured_for_a_minute() {
 
 #[test]
 fn a_missing_permission_is_told_at_once() {
-    let denied = StoreError::Denied("dynamodb:DeleteItem".to_owned());
+    let denied = StoreError::Denied("dynamodb:DeleteItem".into());
     let action = removing().step(at(1), Event::Removed(Err(denied.clone())));
     assert_eq!(action, Action::Done(ReleaseOutcome::Unconfirmed(denied)));
 }

@@ -51,7 +51,9 @@ pub(super) fn search(dir: &Path) -> Result<Option<PathBuf>, SettingsError> {
             Ok(false)
         }
         Err(error) => {
-            Err(SettingsError::of_file(format!("cannot look for `{}`: {error}", path.display())))
+            let message = format!("cannot look for `{}`: {error}", path.display());
+            let look = crate::report::shell_quote(&path.to_string_lossy());
+            Err(SettingsError::of_file(message).with_hint(format!("see `ls -ld {look}`")))
         }
     };
     let mut candidates = Vec::new();
@@ -85,9 +87,9 @@ impl ConfigFile {
     /// With the file, and the line where there is one.
     pub fn named(path: &Path) -> Result<Self, SettingsError> {
         if path.as_os_str().is_empty() {
-            return Err(SettingsError::of_file(
-                "the name of the configuration file is empty".into(),
-            ));
+            let message = "the name of the configuration file is empty".to_owned();
+            return Err(SettingsError::of_file(message)
+                .with_hint("name it with `--config` or `TFWRAP_CONFIG`, or leave both out"));
         }
         Self::read(path, None)
     }
@@ -145,25 +147,38 @@ impl ConfigFile {
             let twice = second_of_a_key(&text).filter(|_| error.to_string().contains("duplicate"));
             let line = twice.or(error.location().map(|at| at.line()));
             match (line, second_document(&text)) {
-                (Some(line), _) => fail(format!(" line {line}: {error}")),
+                (Some(line), _) => {
+                    fail(format!(" line {line}: {error}")).with_hint(hint_on(&error.to_string()))
+                }
                 (None, Some(line)) => fail(format!(" line {line}: a second document begins here"))
                     .with_hint("make one of them, without `---` between"),
-                (None, None) => fail(format!(": {error}")),
+                (None, None) => {
+                    fail(format!(" line 1: {error}")).with_hint(hint_on(&error.to_string()))
+                }
             }
         })?;
         let values = match value {
             Value::Null => Mapping::new(),
             Value::Mapping(values) => values,
-            _ => return Err(fail(" line 1: must be a mapping of keys and values".to_owned())),
+            _ => {
+                return Err(fail(" line 1: must be a mapping of keys and values".to_owned())
+                    .with_hint(
+                        "write a key and a value in each line, such as `lock-timeout: 45m`",
+                    ));
+            }
         };
         let file = Self { path, way, text, values };
         for key in file.values.keys() {
             let Some(name) = key.as_str() else {
-                return Err(file.error_at_line(1, "keys must be words"));
+                return Err(file.error_at_line(1, "keys must be words").with_hint(
+                    "write a key and a value in each line, such as `lock-timeout: 45m`",
+                ));
             };
             if !KEYS.contains(&name) {
                 let known = KEYS.map(|key| format!("`{key}`")).join(", ");
-                return Err(file.error(name, format!("unknown key `{name}`; known are {known}")));
+                return Err(file
+                    .error(name, format!("unknown key `{name}`; known are {known}"))
+                    .with_hint(format!("correct or remove `{name}`")));
             }
         }
         Ok(file)
@@ -199,7 +214,11 @@ impl ConfigFile {
             Value::String(text) => text.clone(),
             Value::Bool(value) => value.to_string(),
             Value::Number(value) => value.to_string(),
-            _ => return Err(self.error(name, format!("`{name}` must be a single value"))),
+            _ => {
+                return Err(self
+                    .error(name, format!("`{name}` must be a single value"))
+                    .with_hint(format!("write it in one line: `{name}: VALUE`")));
+            }
         };
         Ok(Sourced { value, origin: self.origin(name) })
     }
@@ -254,6 +273,18 @@ impl ConfigFile {
             })
         };
         self.text.lines().position(is_key).map_or(1, |index| index + 1)
+    }
+}
+
+/// What helps with a text that is no YAML. The library tells its errors apart by their words alone.
+fn hint_on(error: &str) -> &'static str {
+    if error.contains("duplicate") {
+        "leave one of them"
+    } else if error.contains("cannot start any token") {
+        "indent with spaces, not tabs, and put a value that begins with a sign into quotes"
+    } else {
+        "write a key and a value in each line, such as `lock-timeout: 45m`, and put a value with \
+         signs of YAML in it into quotes"
     }
 }
 
@@ -318,12 +349,17 @@ mod tests {
             ("lease: never\nlok: x\n", 2, "unknown key `lok`"),
             ("lease: never\n# x\n\"lease\" : 5m\n", 3, "duplicate entry with key \"lease\""),
             ("lease: [\n", 2, ""),
+            ("lease: 5m\n\tquiet: true\n", 2, ""),
+            ("lease: *x\n", 1, ""),
+            ("1: a\n", 1, "keys must be words"),
             ("---\nlease: 5m\n\n---\nquiet: true\n", 4, "a second document"),
             ("- a\n", 1, "mapping"),
             ("\n\nlease: {a: b}\n", 3, "single value"),
             ("chdir: x\n", 1, "unknown key `chdir`"),
         ] {
-            let error = parse(text).and_then(|file| file.scalar("lease")).unwrap_err().to_string();
+            let error = parse(text).and_then(|file| file.scalar("lease")).unwrap_err();
+            assert!(error.hint.is_some(), "{text:?}: {error}");
+            let error = error.to_string();
             assert!(error.contains(&format!("`.tfwrap.yaml` line {line}")), "{text:?}: {error}");
             assert!(error.contains(what), "{text:?}: {error}");
         }

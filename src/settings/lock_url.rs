@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use percent_encoding::percent_decode_str;
 use url::Url;
 
-use crate::backend::{is_url, without_password};
+use crate::backend::{not_a_url, without_password};
 
 /// A lock beside the backend's.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,12 +108,11 @@ impl LockUrl {
             if name == "region" && (value.is_empty() || !is_label(&value)) {
                 return Err(format!("`{text}`: `{value}` is no AWS region"));
             }
-            if name == "endpoint" && !is_url(&value) {
+            if name == "endpoint"
+                && let Some(why) = not_a_url(&value)
+            {
                 let shown = without_password(&value);
-                return Err(format!(
-                    "`{}`: the DynamoDB endpoint `{shown}` is no http(s) URL",
-                    lock.place
-                ));
+                return Err(format!("`{}`: the DynamoDB endpoint `{shown}` {why}", lock.place));
             }
             *slot = Some(value.into_owned());
         }

@@ -78,7 +78,8 @@ impl SettingsError {
         };
         let hint = match origin {
             Origin::Env(name) => Some(format!("correct or unset `{name}`")),
-            Origin::Flag(_) | Origin::Argument(_) | Origin::Default | Origin::File { .. } => None,
+            Origin::File { .. } => Some("correct or remove that line".to_owned()),
+            Origin::Flag(_) | Origin::Argument(_) | Origin::Default => None,
         };
         Self { message: format!("{origin}: {what}"), hint, fault }
     }

@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::StoreError;
+use super::{FlawKind, StoreError};
 
 /// Runs short blocking work where it cannot hold up beats and signals. A panic in it goes on in
 /// the caller.
@@ -93,8 +93,9 @@ pub(super) fn io_error(doing: &str, path: &Path, error: &io::Error, applied: boo
     let message = format!("cannot {doing} `{}`: {}", path.display(), reason(error));
     match error.raw_os_error().map(Errno::from_raw) {
         _ if applied => StoreError::Unavailable { detail: message, sent: true },
-        Some(Errno::EACCES | Errno::EPERM) => StoreError::Denied(message),
+        Some(Errno::EACCES | Errno::EPERM) => StoreError::Denied(message.into()),
         Some(Errno::ENOENT) => StoreError::Missing(message),
+        Some(Errno::ENOSPC | Errno::EDQUOT) => StoreError::Full(message),
         Some(
             Errno::ENOTDIR
             // Beyond `ulimit -f`, which nobody raises for us.
@@ -106,7 +107,7 @@ pub(super) fn io_error(doing: &str, path: &Path, error: &io::Error, applied: boo
             | Errno::EINVAL
             | Errno::ENOLCK
             | Errno::EOPNOTSUPP,
-        ) => StoreError::Misconfigured(message),
+        ) => StoreError::Misconfigured(FlawKind::InTheWay.flaw(message)),
         _ => StoreError::Unavailable { detail: message, sent: false },
     }
 }

@@ -231,7 +231,7 @@ impl Condition {
 
     fn version(version: &RecordVersion) -> Result<Self, StoreError> {
         let parts: [Part; 2] = serde_json::from_str(&version.0).map_err(|_| {
-            StoreError::Misconfigured("a version of another store was expected".to_owned())
+            StoreError::Misconfigured("a version of another store was expected".into())
         })?;
         // Without it, an absent item would meet the condition of a record without parts.
         let mut expression = "attribute_exists(#key)".to_owned();

@@ -161,8 +161,10 @@ impl Registers for FileStore {
         expect: &Expect,
     ) -> Result<WriteReply, StoreError> {
         let Record { info, lease } = record.clone();
-        let content = serde_json::to_string(&Content { key: key.0.clone(), info, lease })
-            .map_err(|e| StoreError::Misconfigured(format!("cannot encode a record: {e}")))?;
+        let content =
+            serde_json::to_string(&Content { key: key.0.clone(), info, lease }).map_err(|e| {
+                StoreError::Misconfigured(format!("cannot encode a record: {e}").into())
+            })?;
         let (key, expect) = (key.clone(), expect.clone());
         request(self.exclusively(move |dir| {
             let current = dir.read(&key)?;

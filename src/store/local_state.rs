@@ -140,7 +140,9 @@ impl LocalState {
             return Ok(());
         }
         let state = self.files.state.display();
-        Err(StoreError::Misconfigured(format!("this is the lock of `{state}`, not of `{key}`")))
+        Err(StoreError::Misconfigured(
+            format!("this is the lock of `{state}`, not of `{key}`").into(),
+        ))
     }
 
     async fn run<T: Send + 'static>(

@@ -31,6 +31,7 @@ use crate::lock::LockKey;
 pub use crate::lock::register::{
     Expect, LeftOpen, Record, RecordVersion, RemoveReply, StoreError, Stored, WriteReply,
 };
+pub use crate::lock::{Flaw, FlawKind};
 
 /// A store of registers.
 #[async_trait]

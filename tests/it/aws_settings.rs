@@ -195,7 +195,7 @@ async fn a_proxy_is_used_for_its_scheme_and_left_out_where_told() {
             https: text("http://127.0.0.1:1"),
             no_proxy: text("direct.invalid"),
             is_cgi: false,
-            set_by: ["a variable"; 2],
+            set_by: [Some("a variable"); 2],
         },
         ..aws_settings(elsewhere)
     };

@@ -69,7 +69,7 @@ async fn a_program_that_fails_is_not_run_again_at_once_and_its_error_is_kept() {
         let table = table(&settings).await.unwrap();
         for error in [table.prepare().await.unwrap_err(), table.read(&key()).await.unwrap_err()] {
             let text = "the `credential_process` of profile `p` failed: exit status: 7";
-            assert_eq!(error, StoreError::Credentials(text.to_owned()));
+            assert_eq!(error, StoreError::Credentials(text.into()));
         }
     }
     assert_eq!(server.requests(), [] as [&str; 0]);
@@ -132,7 +132,7 @@ async fn credentials_of_an_account_that_is_not_allowed_are_not_used() {
         let read = table(&settings).await.unwrap().read(&key()).await;
         let expected = refused_by.map_or(Ok(None), |by| {
             let text = format!("the AWS account `1` is not allowed by {by} of the backend");
-            Err(StoreError::Credentials(text))
+            Err(StoreError::Credentials(text.into()))
         });
         assert_eq!(read, expected);
         let asked = server.requests();

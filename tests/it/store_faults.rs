@@ -135,7 +135,10 @@ async fn a_refused_request_was_not_applied() {
     for code in ["ExpiredTokenException", "UnrecognizedClientException"] {
         proxy.plan([Rule::all(Fault::Status(400, code))]);
         let error = store.read(&key()).await.unwrap_err();
-        assert!(matches!(&error, StoreError::Credentials(text) if text.contains(code)), "{error}");
+        assert!(
+            matches!(&error, StoreError::Credentials(flaw) if flaw.text.contains(code)),
+            "{error}"
+        );
     }
     proxy.plan([]);
     assert_eq!(store.read(&key()).await.unwrap(), None);

@@ -195,7 +195,7 @@ fn where_the_line_cannot_be_written_everybody_still_gets_the_lock_and_nobody_sen
 {
     type Refusal = (&'static str, bool, fn(Slot) -> Option<StoreError>);
     fn denied() -> StoreError {
-        StoreError::Denied("PutItem".to_owned())
+        StoreError::Denied("PutItem".into())
     }
     let refusals: [Refusal; 4] = [
         ("all denied", true, |slot| (slot != Slot::Lock).then(denied)),

@@ -264,7 +264,7 @@ impl<'a> Play<'a> {
     /// What the store does.
     fn apply(&self, action: &Action) -> Option<Event> {
         if self.is_denied(action) {
-            let denied = StoreError::Denied("denied".to_owned());
+            let denied = StoreError::Denied("denied".into());
             return Some(match action {
                 Action::Read(_) => Event::Read(Err(denied)),
                 Action::Write(..) => Event::Wrote(Err(denied)),

@@ -8,7 +8,7 @@ use tfwrap::backend::BackendError;
 use tfwrap::error::{Error, Leftover};
 use tfwrap::exit_code;
 use tfwrap::report::{Notice, Text};
-use tfwrap::store::StoreError;
+use tfwrap::store::{FlawKind, StoreError};
 use tfwrap::terraform::ArgsError;
 
 use crate::agreed;
@@ -53,7 +53,7 @@ macro_rules! kinds {
 
 kinds!(TOP, top, Error: Usage, Config, Store, NotAcquired, Refused, LeftBehind, Lost, Interrupted,
     NotFound, NotExecutable, Machine, Internal);
-kinds!(STORE, store, StoreError: Throttled, Unavailable, Failed, NotTheStore, Denied, Credentials,
+kinds!(STORE, store, StoreError: Throttled, Unavailable, Full, Failed, NotTheStore, Denied, Credentials,
     Missing, Misconfigured);
 kinds!(BACKEND, backend, BackendError: NotInitialised, Unreadable, NotRegular, TooLarge, BadRecord,
     BadHcl, PartialBackend, BadAttribute, OthersHome, BadVariable, MissingRegion, BadWorkspace,
@@ -62,27 +62,37 @@ kinds!(ARGS, args, ArgsError: Variable);
 
 /// What the store says is set in here in words of its own; what tfwrap makes of it is not.
 fn store_errors() -> Vec<StoreError> {
+    use FlawKind::{
+        CaBundle, Expired, InTheWay, LineBreak, LoggedOut, NoCredentials, Role, Signature,
+        SocksProxy, Unreadable,
+    };
     let text = str::to_owned;
+    let of = |kind: FlawKind, text: &str| kind.flaw(text);
     let unavailable =
         |detail: &str, sent| StoreError::Unavailable { detail: detail.to_owned(), sent };
     vec![
         StoreError::Throttled(text("ThrottlingException")),
         unavailable("no answer within 5s", true),
         unavailable("connection refused", false),
-        unavailable("no space left on device", false),
+        StoreError::Full(text("no space left on device")),
         StoreError::Failed(text("the store answered 500")),
         StoreError::NotTheStore { detail: text("a page answered, with 302"), sent: true },
-        StoreError::Denied(text("`dynamodb:PutItem` on the table `locks`")),
-        StoreError::Denied(text("`sts:AssumeRole` on `arn:aws:iam::1:role/r`")),
-        StoreError::Credentials(text("no AWS credentials were found; looked in: environment")),
-        StoreError::Credentials(text("log in: `aws sso login --profile a`")),
-        StoreError::Credentials(text("the AWS credentials have expired (`ExpiredToken`)")),
-        StoreError::Credentials(text("`AWS_SECRET_ACCESS_KEY` has a line break in it")),
-        StoreError::Credentials(text("the signature of the request was refused")),
-        StoreError::Credentials(text("`AWS_PROFILE` names `p`, which is in no file")),
+        StoreError::Denied(text("`dynamodb:PutItem` on the table `locks`").into()),
+        StoreError::Denied(of(Role, "`sts:AssumeRole` on `arn:aws:iam::1:role/r`")),
+        StoreError::Credentials(of(NoCredentials, "no AWS credentials were found")),
+        StoreError::Credentials(of(LoggedOut, "log in: `aws sso login --profile a`")),
+        StoreError::Credentials(of(Expired, "the AWS credentials have expired (`ExpiredToken`)")),
+        StoreError::Credentials(of(LineBreak, "`AWS_SECRET_ACCESS_KEY` has a line break in it")),
+        StoreError::Credentials(of(Signature, "the signature of the request was refused")),
+        StoreError::Credentials(of(Unreadable, "cannot read the web identity token `/t`")),
+        StoreError::Credentials(text("`AWS_PROFILE` names `p`, which is in no file").into()),
         StoreError::Missing(text("the table `locks` does not exist in `eu-west-1`")),
-        StoreError::Misconfigured(text("the table `locks` has no hash key `LockID`")),
-        StoreError::Misconfigured(text("`AWS_SESSION_TOKEN` has a line break in it")),
+        StoreError::Misconfigured(text("the table `locks` has no hash key `LockID`").into()),
+        StoreError::Misconfigured(of(LineBreak, "`AWS_SESSION_TOKEN` has a line break in it")),
+        StoreError::Misconfigured(of(InTheWay, "`/d/x` is a pipe, not a lock file")),
+        StoreError::Misconfigured(of(Unreadable, "cannot read the AWS profiles in `/c`")),
+        StoreError::Misconfigured(of(CaBundle, "the CA bundle `/ca` cannot be used")),
+        StoreError::Misconfigured(of(SocksProxy, "tfwrap cannot use the SOCKS proxy `socks5://p`")),
     ]
 }
 

@@ -6,7 +6,7 @@ fn way(no_proxy: &str, url: &str) -> bool {
         https: Some("http://proxy.test:3128".to_owned()),
         no_proxy: Some(no_proxy.to_owned()),
         is_cgi: false,
-        set_by: ["a variable"; 2],
+        set_by: [None; 2],
     };
     match Proxies::of(&settings).way(url) {
         Route::Direct => false,
@@ -131,7 +131,7 @@ fn below_a_cgi_server_the_proxy_for_http_is_refused_and_that_for_https_used() {
         https: Some("proxy.test:3129".to_owned()),
         no_proxy: Some("*".to_owned()),
         is_cgi: true,
-        set_by: ["a variable"; 2],
+        set_by: [None; 2],
     };
     let proxies = Proxies::of(&settings);
     // Before anybody asks whom it is for.
@@ -150,7 +150,7 @@ proptest::proptest! {
             https: None,
             no_proxy: Some(no_proxy),
             is_cgi: false,
-            set_by: ["a variable"; 2],
+            set_by: [None; 2],
         };
         let proxies = Proxies::of(&settings);
         let url = format!("http://{host}/");

@@ -8,7 +8,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::super::StoreError;
+use super::super::{Flaw, StoreError};
 use super::profile::{Linked, Sso, StaticKeys};
 use crate::backend::{AssumeRole, AwsSettings, WebIdentity};
 use crate::env::Env;
@@ -340,12 +340,12 @@ impl From<Source> for Chain {
 }
 
 /// A configuration that cannot be meant.
-fn wrong(message: impl Into<String>) -> StoreError {
+fn wrong(message: impl Into<Flaw>) -> StoreError {
     StoreError::Misconfigured(message.into())
 }
 
 /// No credentials.
-fn none(message: impl Into<String>) -> StoreError {
+fn none(message: impl Into<Flaw>) -> StoreError {
     StoreError::Credentials(message.into())
 }
 

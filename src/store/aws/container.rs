@@ -16,6 +16,7 @@ use url::{Host, Url};
 use super::super::StoreError;
 use super::chain::ContainerToken;
 use super::error::{chain_text, untried};
+use super::go_url::GoUrl;
 use super::session::{Session, unsendable};
 use super::token_file;
 
@@ -30,6 +31,7 @@ pub(super) async fn session(
     given: Option<&ContainerToken>,
     http: SharedHttpClient,
 ) -> Result<Session, StoreError> {
+    let as_set = url;
     let url = Url::parse(url).map_err(|_| not_allowed(url))?;
     if url.scheme() != "https" && !is_near(&url).await {
         return Err(not_allowed(url.as_str()));
@@ -51,7 +53,7 @@ pub(super) async fn session(
             }
         };
         let why = format!("cannot be asked: the token in {place} has {odd} in it");
-        return Err(StoreError::Misconfigured(failed(&why)));
+        return Err(StoreError::Misconfigured(odd.kind().flaw(failed(&why))));
     }
     let operation = Operation::builder()
         .service_name("ContainerCredentials")
@@ -81,16 +83,26 @@ pub(super) async fn session(
             Session::parse(bytes, "Token").map_err(|why| OrchestratorError::operation(Refusal(why)))
         })
         .build();
-    let path = url[url::Position::BeforePath..].to_owned();
+    let path = path_and_query(as_set, &url);
     operation.invoke((path, token)).await.map_err(|error| match &error {
         SdkError::ServiceError(refusal) => {
-            StoreError::Credentials(failed(&format!("gives none: {}", refusal.err().0)))
+            StoreError::Credentials(failed(&format!("gives none: {}", refusal.err().0)).into())
         }
         error => untried(error).unwrap_or_else(|| {
             let detail = failed(&format!("does not answer: {}", chain_text(Some(error))));
             StoreError::Unavailable { detail, sent: false }
         }),
     })
+}
+
+/// As it was set: the parser cleans a path, and Go's does not.
+fn path_and_query(as_set: &str, url: &Url) -> String {
+    let written = GoUrl::split(as_set).written_path();
+    let path = if written.is_empty() { "/".to_owned() } else { written };
+    match url.query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path,
+    }
 }
 
 /// What was answered instead of credentials.
@@ -117,7 +129,7 @@ async fn is_near(url: &Url) -> bool {
 fn not_allowed(url: &str) -> StoreError {
     StoreError::Misconfigured(format!(
         "the container's credentials endpoint `{url}` is neither on this machine nor reached by TLS"
-    ))
+    ).into())
 }
 
 fn shown(url: &Url) -> String {

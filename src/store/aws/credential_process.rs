@@ -27,8 +27,9 @@ pub(super) async fn session(
     place: &SettingPlace,
     dir: &Path,
 ) -> Result<Session, StoreError> {
-    let failed =
-        |why: String| StoreError::Credentials(format!("the `credential_process` of {place} {why}"));
+    let failed = |why: String| {
+        StoreError::Credentials(format!("the `credential_process` of {place} {why}").into())
+    };
     let input = if std::io::stdin().is_terminal() { Stdio::inherit() } else { Stdio::null() };
     let mut program = Command::new("sh");
     program.arg("-c").arg(command).kill_on_drop(true);

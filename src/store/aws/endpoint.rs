@@ -14,7 +14,7 @@ use super::super::StoreError;
 use super::as_go::AsGo;
 use super::go_url::GoUrl;
 use super::profile::InUse;
-use crate::backend::{AwsSettings, is_url, without_password};
+use crate::backend::{AwsSettings, not_a_url, without_password};
 
 /// What is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -153,7 +153,7 @@ fn check_query(settings: &AwsSettings, profile: &InUse) -> Result<(), StoreError
                 "the S3 endpoint `{}` of {set_by} has a query, which Terraform refuses: give S3 an \
                  endpoint of its own without one",
                 without_password(&text)
-            )))
+            ).into()))
         }
         _ => Ok(()),
     }
@@ -248,7 +248,7 @@ fn partition(region: &str) -> Partition {
 
 impl Endpoint {
     fn check(&self) -> Result<(), StoreError> {
-        let refused = |why: String| Err(StoreError::Misconfigured(why));
+        let refused = |why: String| Err(StoreError::Misconfigured(why.into()));
         let service = self.service.name();
         let switched = [(self.fips, "FIPS"), (self.dual_stack, "dual-stack")];
         let mut switched = switched.iter().filter(|(on, _)| *on).map(|(_, name)| *name);
@@ -266,10 +266,8 @@ impl Endpoint {
             };
         };
         let shown = without_password(text);
-        if !is_url(text) {
-            return refused(format!(
-                "the {service} endpoint `{shown}` of {set_by} is no http(s) URL"
-            ));
+        if let Some(why) = not_a_url(text) {
+            return refused(format!("the {service} endpoint `{shown}` of {set_by} {why}"));
         }
         if *way == Way::Given {
             return Ok(());
@@ -315,7 +313,7 @@ impl Endpoint {
 
     /// What the SDK would do otherwise than Go's.
     pub(super) fn as_go(&self) -> AsGo {
-        AsGo { region: self.signed_for.clone(), uri: self.exact_uri() }
+        AsGo { region: self.signed_for.clone(), uri: self.exact_uri(), query: self.added_query() }
     }
 
     /// Of the services that have one path only: Go keeps a query, cleans the path and adds a slash,
@@ -330,6 +328,14 @@ impl Endpoint {
             Way::Given => Some(url.of_one_path()),
             Way::Rules => url.has_path().then(|| url.as_written()),
         }
+    }
+
+    /// Of the others: Go keeps a query, but not where it went through the rules.
+    fn added_query(&self) -> Option<String> {
+        let Url { text, way, .. } = self.url.as_ref()?;
+        let has_one_path = matches!(self.service, Service::DynamoDb | Service::Sts);
+        let query = GoUrl::split(text).query().filter(|query| !query.is_empty())?;
+        (*way == Way::Given && !has_one_path).then(|| query.to_owned())
     }
 
     /// Whether requests go by TLS.

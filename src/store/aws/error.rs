@@ -10,7 +10,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::{ConnectorError, DispatchFailure, SdkError};
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
-use super::super::StoreError;
+use super::super::{FlawKind, StoreError};
 use super::answer::NotTheService;
 use super::http::Unusable;
 
@@ -52,10 +52,9 @@ where
         sent,
     };
     match error {
-        SdkError::ConstructionFailure(_) => StoreError::Misconfigured(format!(
-            "cannot ask {object} for `{action}`: {}",
-            chain_text(error.source())
-        )),
+        SdkError::ConstructionFailure(_) => StoreError::Misconfigured(
+            format!("cannot ask {object} for `{action}`: {}", chain_text(error.source())).into(),
+        ),
         SdkError::TimeoutError(_) => unavailable("it took too long", true),
         SdkError::DispatchFailure(failure) => dispatch(asked, failure),
         SdkError::ResponseError(_) => {
@@ -78,15 +77,20 @@ fn dispatch(asked: Asked<'_>, failure: &DispatchFailure) -> StoreError {
     }
     let text = chain_text(connector.and_then(Error::source));
     if connector.is_some_and(|error| distrusts(error)) {
-        return StoreError::Misconfigured(format!(
-            "{object} is not trusted: {text}; a private authority goes into `custom_ca_bundle` \
+        return StoreError::Misconfigured(
+            format!(
+                "{object} is not trusted: {text}; a private authority goes into `custom_ca_bundle` \
              or `AWS_CA_BUNDLE`"
-        ));
+            )
+            .into(),
+        );
     }
     let of_client = connector.and_then(|error| find::<hyper_util::client::legacy::Error>(error));
     // The SDK found no endpoint, or none that is a URI: it never came to the client.
     if of_client.is_none() && connector.is_some_and(ConnectorError::is_other) {
-        return StoreError::Misconfigured(format!("cannot ask {object} for `{action}`: {text}"));
+        return StoreError::Misconfigured(
+            format!("cannot ask {object} for `{action}`: {text}").into(),
+        );
     }
     // Without a connection the request never left; after it, nobody knows.
     let connected = of_client.is_none_or(|error| !error.is_connect());
@@ -118,7 +122,9 @@ fn service(asked: Asked<'_>, status: u16, code: Option<&str>, message: Option<&s
         | "LimitExceededException"
         | "SlowDown" => StoreError::Throttled(format!("{object}: {said}")),
         "ExpiredToken" | "ExpiredTokenException" | "RequestExpired" | "TokenRefreshRequired" => {
-            StoreError::Credentials(format!("the AWS credentials have expired ({said})"))
+            StoreError::Credentials(
+                FlawKind::Expired.flaw(format!("the AWS credentials have expired ({said})")),
+            )
         }
         "UnrecognizedClientException"
         | "InvalidClientTokenId"
@@ -127,21 +133,21 @@ fn service(asked: Asked<'_>, status: u16, code: Option<&str>, message: Option<&s
         | "MissingAuthenticationToken"
         | "MissingAuthenticationTokenException"
         | "NotSignedUp" => {
-            StoreError::Credentials(format!("the AWS credentials are not valid ({said})"))
+            StoreError::Credentials(format!("the AWS credentials are not valid ({said})").into())
         }
         // The server's message holds the whole request here.
         code @ ("InvalidSignatureException"
         | "SignatureDoesNotMatch"
         | "IncompleteSignature"
         | "IncompleteSignatureException"
-        | "RequestTimeTooSkewed") => StoreError::Credentials(format!(
+        | "RequestTimeTooSkewed") => StoreError::Credentials(FlawKind::Signature.flaw(format!(
             "the signature of the request was refused (`{code}`): the secret key is wrong, or the \
              clock of this machine is off"
-        )),
+        ))),
         "AccessDenied"
         | "AccessDeniedException"
         | "UnauthorizedOperation"
-        | "AllAccessDisabled" => StoreError::Denied(format!("`{action}` on {object}: {said}")),
+        | "AllAccessDisabled" => denied(asked, &said),
         "ResourceNotFoundException" | "NoSuchBucket" => {
             StoreError::Missing(format!("{object} does not exist"))
         }
@@ -155,22 +161,29 @@ fn service(asked: Asked<'_>, status: u16, code: Option<&str>, message: Option<&s
         "PermanentRedirect"
         | "AuthorizationHeaderMalformed"
         | "IllegalLocationConstraintException" => {
-            StoreError::Misconfigured(format!("{object} is in another region: {said}"))
+            StoreError::Misconfigured(format!("{object} is in another region: {said}").into())
         }
         _ => match status {
             429 => StoreError::Throttled(format!("{object}: {said}")),
             409 => not_applied(object, &said),
             500.. => StoreError::Failed(format!("{object} failed to do `{action}`: {said}")),
-            401 | 403 => StoreError::Denied(format!("`{action}` on {object}: {said}")),
+            401 | 403 => denied(asked, &said),
             301 | 307 | 308 => {
-                StoreError::Misconfigured(format!("{object} is in another region: {said}"))
+                StoreError::Misconfigured(format!("{object} is in another region: {said}").into())
             }
             _ => {
                 let must = must.map_or_else(String::new, |must| format!("; {must}"));
-                StoreError::Misconfigured(format!("{object} refuses `{action}`: {said}{must}"))
+                StoreError::Misconfigured(
+                    format!("{object} refuses `{action}`: {said}{must}").into(),
+                )
             }
         },
     }
+}
+
+fn denied(Asked { action, object, .. }: Asked<'_>, said: &str) -> StoreError {
+    let kind = if action.starts_with("sts:") { FlawKind::Role } else { FlawKind::Named };
+    StoreError::Denied(kind.flaw(format!("`{action}` on {object}: {said}")))
 }
 
 fn not_applied(object: &str, said: &str) -> StoreError {
@@ -181,6 +194,7 @@ fn not_applied(object: &str, said: &str) -> StoreError {
 pub(super) fn unsent(error: StoreError) -> StoreError {
     match error {
         StoreError::Throttled(detail)
+        | StoreError::Full(detail)
         | StoreError::Failed(detail)
         | StoreError::Unavailable { detail, .. } => StoreError::Unavailable { detail, sent: false },
         StoreError::NotTheStore { detail, .. } => StoreError::NotTheStore { detail, sent: false },
@@ -204,7 +218,7 @@ fn distrusts(error: &(dyn Error + 'static)) -> bool {
 
 /// What kept a request from being tried, if that is so.
 pub(super) fn untried(error: &(dyn Error + 'static)) -> Option<StoreError> {
-    find::<Unusable>(error).map(|unusable| StoreError::Misconfigured(unusable.to_string()))
+    find::<Unusable>(error).map(|unusable| StoreError::Misconfigured(unusable.0.clone()))
 }
 
 fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {

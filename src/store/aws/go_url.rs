@@ -35,7 +35,7 @@ pub(super) struct GoUrl<'a> {
 }
 
 impl<'a> GoUrl<'a> {
-    /// Of what [`crate::backend::is_url`] accepts.
+    /// Of what [`crate::backend::not_a_url`] accepts.
     pub(super) fn split(text: &'a str) -> Self {
         let text = text.split('#').next().unwrap_or_default();
         let (text, query) = match text.split_once('?') {
@@ -53,6 +53,10 @@ impl<'a> GoUrl<'a> {
 
     pub(super) fn has_query(&self) -> bool {
         self.query.is_some()
+    }
+
+    pub(super) fn query(&self) -> Option<&'a str> {
+        self.query
     }
 
     /// Where a service with one path is asked: the decoded path is cleaned, and ends with a slash.
@@ -89,7 +93,12 @@ impl<'a> GoUrl<'a> {
 
     /// What is not cleaned: the path as it is written, but for what must be escaped.
     pub(super) fn as_written(&self) -> String {
-        format!("{}{}", self.base, rewritten(self.path.as_bytes()))
+        format!("{}{}", self.base, self.written_path())
+    }
+
+    /// The path of that.
+    pub(super) fn written_path(&self) -> String {
+        rewritten(self.path.as_bytes())
     }
 
     fn decoded(&self) -> Cow<'a, [u8]> {
@@ -132,6 +141,12 @@ fn clean(path: &[u8]) -> Vec<u8> {
     [b"/", &*kept.join(&b'/')].concat()
 }
 
+/// An address with a further query: Go writes the two as one.
+pub(super) fn with_query(uri: &str, query: &str) -> String {
+    let (path, own) = uri.split_once('?').unwrap_or((uri, ""));
+    format!("{path}?{}", encoded(&format!("{query}&{own}")))
+}
+
 /// A query, read and written anew, by its keys; what cannot be read is dropped.
 fn encoded(query: &str) -> String {
     let read = |text: &str| {
@@ -168,6 +183,26 @@ fn has_whole_escapes(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// As Terraform 1.11.4 asked for objects, and for the credentials of a login.
+    #[test]
+    fn a_query_goes_with_the_requests_own_in_the_order_of_the_keys() {
+        for (uri, query, sent) in [
+            (
+                "http://h/b?list-type=2&prefix=env%3A%2F",
+                "a=b",
+                "http://h/b?a=b&list-type=2&prefix=env%3A%2F",
+            ),
+            ("http://h/b/k", "a=b", "http://h/b/k?a=b"),
+            (
+                "http://h/a/federation/credentials?role_name=r&account_id=1",
+                "b=1&a=2",
+                "http://h/a/federation/credentials?a=2&account_id=1&b=1&role_name=r",
+            ),
+        ] {
+            assert_eq!(with_query(uri, query), sent);
+        }
+    }
 
     /// For the objects of bucket `b` at `AWS_ENDPOINT_URL`.
     #[test]

@@ -14,6 +14,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 
+use super::super::{Flaw, FlawKind};
 use super::trust::Trust;
 use crate::backend::ProxySettings;
 use crate::backend::proxy::{Proxies, Proxy, Route};
@@ -42,7 +43,7 @@ pub(super) fn client(proxies: &ProxySettings, trust: &Trust) -> SharedHttpClient
 #[derive(Debug)]
 struct Routes<T> {
     /// What names the proxy.
-    set_by: &'static str,
+    set_by: Option<&'static str>,
     direct: T,
     through_proxy: Option<T>,
 }
@@ -78,11 +79,11 @@ fn connecting(proxy: ProxyConfig, trust: Option<&Trust>) -> SharedHttpClient {
 
 /// Why a request was not even tried.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Unusable(String);
+pub(super) struct Unusable(pub(super) Flaw);
 
 impl std::fmt::Display for Unusable {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
+        self.0.fmt(f)
     }
 }
 
@@ -176,7 +177,7 @@ impl HttpConnector for ConnectorByRoute {
         let scheme = request.uri().split_once(':').map_or("", |(scheme, _)| scheme);
         let is_plain = scheme.eq_ignore_ascii_case("http");
         let routes = if is_plain { &self.http } else { &self.https };
-        let unusable = |why: String| {
+        let unusable = |why: Flaw| {
             let error = ConnectorError::user(Box::new(Unusable(why)));
             HttpConnectorFuture::ready(Err(error))
         };
@@ -193,17 +194,19 @@ impl HttpConnector for ConnectorByRoute {
             Route::Refused => unusable(
                 "`REQUEST_METHOD` is set, as below a CGI server, where `HTTP_PROXY` may come from \
                  a stranger: Terraform refuses to use it; unset one of them"
-                    .to_owned(),
+                    .into(),
             ),
             Route::Through(proxy) => {
                 let shown = proxy.shown();
                 let Some(later) = &routes.through_proxy else {
-                    let kind = if proxy.scheme.is_empty() { "" } else { "SOCKS " };
-                    return unusable(format!(
-                        "tfwrap cannot use the {kind}proxy `{shown}` that is set by {}, only HTTP \
-                         proxies",
-                        routes.set_by
-                    ));
+                    let (name, kind) = match proxy.scheme.as_str() {
+                        "" => ("proxy", FlawKind::Named),
+                        _ => ("SOCKS proxy", FlawKind::SocksProxy),
+                    };
+                    let by = routes.set_by.map_or_else(String::new, |by| format!(" set by {by}"));
+                    return unusable(kind.flaw(format!(
+                        "tfwrap cannot use the {name} `{shown}`{by}, only HTTP proxies"
+                    )));
                 };
                 let answer = later.connector().call(request);
                 HttpConnectorFuture::new(async move {

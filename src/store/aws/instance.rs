@@ -10,12 +10,12 @@ use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use serde_json::Value;
 use url::Url;
 
-use super::super::StoreError;
+use super::super::{FlawKind, StoreError};
 use super::error::{chain_text, untried};
 use super::profile::InUse;
 use super::role;
 use super::session::Session;
-use crate::backend::AwsSettings;
+use crate::backend::{AwsSettings, without_password};
 
 /// Away from EC2 nothing answers at the metadata service's address, not even a refusal; this is
 /// what bounds the wait for "no credentials".
@@ -29,6 +29,14 @@ const ROLES: &str = "/latest/meta-data/iam/security-credentials/";
 
 /// Builds the client. Its endpoint is always named: else the SDK would look for one itself.
 pub(super) fn client(endpoint: &str, http: SharedHttpClient) -> Result<Client, StoreError> {
+    if endpoint.contains('?') {
+        let message = format!(
+            "the endpoint of the instance metadata service `{}` has a query, which tfwrap does not \
+             send",
+            without_password(endpoint)
+        );
+        return Err(StoreError::Misconfigured(message.into()));
+    }
     let client = Client::builder()
         .configure(&ProviderConfig::without_region().with_http_client(http))
         .connect_timeout(PATIENCE)
@@ -39,15 +47,14 @@ pub(super) fn client(endpoint: &str, http: SharedHttpClient) -> Result<Client, S
 
 fn not_a_url() -> StoreError {
     let message = "the endpoint of the instance metadata service is not a URL";
-    StoreError::Misconfigured(message.to_owned())
+    StoreError::Misconfigured(message.into())
 }
 
 /// The service at this URL.
 pub(super) fn at(url: &str) -> Result<String, StoreError> {
     let mut url = Url::parse(url).map_err(|_| not_a_url())?;
-    // Go's SDK replaces the path.
+    // Go's SDK replaces the path, and keeps a query.
     url.set_path("/");
-    url.set_query(None);
     Ok(url.into())
 }
 
@@ -63,19 +70,22 @@ pub(super) fn endpoint(settings: &AwsSettings, profile: &InUse) -> Result<String
     match mode.as_deref().map(str::parse) {
         None | Some(Ok(EndpointMode::IpV4)) => Ok(USUAL.to_owned()),
         Some(Ok(_)) => Ok("http://[fd00:ec2::254]/".to_owned()),
-        Some(Err(_)) => Err(StoreError::Misconfigured(format!(
-            "the mode of the instance metadata service is `IPv4` or `IPv6`, not `{}`",
-            mode.unwrap_or_default()
-        ))),
+        Some(Err(_)) => Err(StoreError::Misconfigured(
+            format!(
+                "the mode of the instance metadata service is `IPv4` or `IPv6`, not `{}`",
+                mode.unwrap_or_default()
+            )
+            .into(),
+        )),
     }
 }
 
 /// Asks for the instance's role. `tried` is what else was looked for.
 pub(super) async fn session(client: &Client, tried: &str) -> Result<Session, StoreError> {
     let none = |why: &str| {
-        StoreError::Credentials(format!(
+        StoreError::Credentials(FlawKind::NoCredentials.flaw(format!(
             "no AWS credentials were found; looked in: {tried}, instance metadata ({why})"
-        ))
+        )))
     };
     let roles = client.get(ROLES).await.map_err(|error| match &error {
         error if let Some(untried) = untried(error) => untried,
@@ -90,9 +100,9 @@ pub(super) async fn session(client: &Client, tried: &str) -> Result<Session, Sto
         return Err(none("the instance has no role"));
     }
     let failed = |why: &str| {
-        StoreError::Credentials(format!(
-            "the instance metadata service gives none for its role: {why}"
-        ))
+        StoreError::Credentials(
+            format!("the instance metadata service gives none for its role: {why}").into(),
+        )
     };
     let answer = client
         .get(format!("{ROLES}{role}"))
@@ -127,7 +137,7 @@ mod tests {
         let mode = "[default]\nec2_metadata_service_endpoint_mode = IPv6\n";
         for (profile, url, in_mode, expected) in [
             ("", None, None, Ok("http://169.254.169.254/")),
-            ("", text("http://m:1/path?q"), text("IPv6"), Ok("http://m:1/")),
+            ("", text("http://m:1/path?q"), text("IPv6"), Ok("http://m:1/?q")),
             ("", None, text("IPv6"), Ok("http://[fd00:ec2::254]/")),
             (own, None, None, Ok("http://p/")),
             (own, text("http://m"), None, Ok("http://m/")),
@@ -143,6 +153,12 @@ mod tests {
             let profile = InUse::of(&settings, Profiles::new([profile], [""])).unwrap();
             let found = endpoint(&settings, &profile).map_err(|_| ());
             assert_eq!(found.as_deref(), expected.as_ref().copied());
+            // Only who asks there is told of a query.
+            let Ok(found) = found else { continue };
+            let trust = crate::store::aws::trust::Trust::of(&settings, &profile).unwrap();
+            let http = crate::store::aws::http::client(&settings.proxies, &trust);
+            let refused = client(&found, http).map(drop);
+            assert_eq!(refused.is_err(), found.contains('?'), "{found}: {refused:?}");
         }
     }
 }

@@ -83,7 +83,7 @@ impl AwsClients {
     pub async fn new(settings: &AwsSettings, timeouts: Timeouts) -> Result<Self, StoreError> {
         let Some(region) = settings.region.clone() else {
             let message = "no AWS region: neither `region` in the backend nor `AWS_REGION` is set";
-            return Err(StoreError::Misconfigured(message.to_owned()));
+            return Err(StoreError::Misconfigured(message.into()));
         };
         let timeout_config = TimeoutConfig::builder()
             .connect_timeout(timeouts.connect)
@@ -158,7 +158,7 @@ impl AwsClients {
         if self.settings.insecure && endpoint.is_encrypted() {
             let message = "`insecure = true` is not supported: tfwrap always verifies \
                            certificates; name the authority in `custom_ca_bundle` or `AWS_CA_BUNDLE`";
-            return Err(StoreError::Misconfigured(message.to_owned()));
+            return Err(StoreError::Misconfigured(message.into()));
         }
         Ok(endpoint)
     }

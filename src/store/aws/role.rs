@@ -14,7 +14,7 @@ use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use jiff::Timestamp;
 
-use super::super::StoreError;
+use super::super::{FlawKind, StoreError};
 use super::error::{Asked, classify, unsent};
 use super::profile::StaticKeys;
 use super::session::Session;
@@ -88,7 +88,7 @@ async fn token(identity: &WebIdentity) -> Result<String, StoreError> {
     if token.trim().is_empty() {
         let message =
             format!("cannot read the web identity token `{}`: it is empty", path.display());
-        return Err(StoreError::Credentials(message));
+        return Err(StoreError::Credentials(FlawKind::Unreadable.flaw(message)));
     }
     Ok(token)
 }
@@ -104,7 +104,7 @@ fn session(
     found: Option<aws_sdk_sts::types::Credentials>,
     user: Option<AssumedRoleUser>,
 ) -> Result<Session, StoreError> {
-    let odd = |what: &str| StoreError::Credentials(format!("STS answered {what}"));
+    let odd = |what: &str| StoreError::Credentials(format!("STS answered {what}").into());
     let found = found.ok_or_else(|| odd("without credentials"))?;
     let ends = Timestamp::from_second(found.expiration.secs());
     let ends = ends.map_err(|_| odd("with an expiration that is no time"))?;
@@ -120,12 +120,14 @@ fn session(
 
 fn seconds(duration: Duration) -> Result<i32, StoreError> {
     i32::try_from(duration.as_secs())
-        .map_err(|_| StoreError::Misconfigured("the duration of the role is too long".to_owned()))
+        .map_err(|_| StoreError::Misconfigured("the duration of the role is too long".into()))
 }
 
 fn tag(key: &str, value: &str) -> Result<Tag, StoreError> {
     Tag::builder().key(key).value(value).build().map_err(|error| {
-        StoreError::Misconfigured(format!("the tag `{key}` of the role cannot be sent: {error}"))
+        StoreError::Misconfigured(
+            format!("the tag `{key}` of the role cannot be sent: {error}").into(),
+        )
     })
 }
 

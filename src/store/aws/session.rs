@@ -6,7 +6,7 @@ use aws_credential_types::Credentials;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::super::StoreError;
+use super::super::{FlawKind, StoreError};
 use super::profile::StaticKeys;
 
 /// Credentials of which it is known when they end.
@@ -92,10 +92,10 @@ impl Session {
         for (what, text, is_sent) in keys {
             let Some(text) = text else { continue };
             let odd = unsendable(text).filter(|_| is_sent);
-            let odd = odd.or(text.contains('\u{fffd}').then_some("a byte that is not UTF-8"));
-            let Some(kind) = odd else { continue };
-            let message = format!("the {what} has {kind} in it (credentials: {of})");
-            return Err(StoreError::Credentials(message));
+            let odd = odd.or(text.contains('\u{fffd}').then_some(Odd::NotText));
+            let Some(odd) = odd else { continue };
+            let message = format!("the {what} has {odd} in it (credentials: {of})");
+            return Err(StoreError::Credentials(odd.kind().flaw(message)));
         }
         Ok(self)
     }
@@ -115,11 +115,38 @@ impl Session {
     }
 }
 
+/// What a key or a token has in it that cannot be meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Odd {
+    LineBreak,
+    Control,
+    NotText,
+}
+
+impl Odd {
+    pub(super) fn kind(self) -> FlawKind {
+        match self {
+            Self::LineBreak => FlawKind::LineBreak,
+            Self::Control | Self::NotText => FlawKind::Named,
+        }
+    }
+}
+
+impl fmt::Display for Odd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::LineBreak => "a line break",
+            Self::Control => "a control character",
+            Self::NotText => "a byte that is not UTF-8",
+        })
+    }
+}
+
 /// What in the text cannot stand in a header of a request.
-pub(super) fn unsendable(text: &str) -> Option<&'static str> {
+pub(super) fn unsendable(text: &str) -> Option<Odd> {
     match text.chars().find(|c| c.is_ascii_control() && *c != '\t')? {
-        '\n' | '\r' => Some("a line break"),
-        _ => Some("a control character"),
+        '\n' | '\r' => Some(Odd::LineBreak),
+        _ => Some(Odd::Control),
     }
 }
 

@@ -13,8 +13,8 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 use sha1::{Digest as _, Sha1};
 
-use super::super::StoreError;
 use super::super::blocking::{self, reason};
+use super::super::{FlawKind, StoreError};
 use super::chain::SettingPlace;
 use super::error::{Asked, classify, unsent};
 use super::profile::{Sso, StaticKeys};
@@ -76,7 +76,11 @@ struct Login<'a> {
 
 impl Login<'_> {
     fn failed(&self, why: &str) -> StoreError {
-        StoreError::Credentials(format!("the SSO login of {} {why}", self.place))
+        StoreError::Credentials(self.text(why).into())
+    }
+
+    fn text(&self, why: &str) -> String {
+        format!("the SSO login of {} {why}", self.place)
     }
 
     fn again(&self, why: &str) -> StoreError {
@@ -86,7 +90,8 @@ impl Login<'_> {
             }
             SettingPlace::Backend | SettingPlace::Environment => "aws sso login".to_owned(),
         };
-        self.failed(&format!("{why}: `{command}`"))
+        let text = self.text(&format!("{why}: `{command}`"));
+        StoreError::Credentials(FlawKind::LoggedOut.flaw(text))
     }
 
     /// What lies there must go before a login helps.

@@ -11,8 +11,8 @@ use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
-use super::super::StoreError;
 use super::super::blocking::reason;
+use super::super::{FlawKind, StoreError};
 use super::file;
 use super::profile::InUse;
 use crate::backend::AwsSettings;
@@ -52,7 +52,7 @@ impl Trust {
     pub(super) fn of(settings: &AwsSettings, profile: &InUse) -> Result<Self, StoreError> {
         let of_profile = || Some(settings.dir.join(profile.profile()?.text("ca_bundle")?));
         let from = match settings.ca_bundle.clone().or_else(of_profile) {
-            Some(path) => From::Bundle(Arc::new(bundle(&path)?)),
+            Some(path) => From::Bundle(Arc::new(bundle(&path, &set_by(settings, profile, &path))?)),
             None => system(&settings.env, &settings.dir),
         };
         Ok(Self { from, read: Arc::default() })
@@ -102,21 +102,30 @@ fn of_system(files: &[PathBuf], directories: &[PathBuf]) -> Vec<CertificateDer<'
     all.into_iter().collect()
 }
 
-fn bundle(path: &Path) -> Result<Vec<CertificateDer<'static>>, StoreError> {
-    let name = path.display();
-    let text = file::read(path).map_err(|e| {
-        StoreError::Misconfigured(format!("cannot read the CA bundle `{name}`: {}", reason(&e)))
-    })?;
+/// What names the bundle, for messages.
+fn set_by(settings: &AwsSettings, profile: &InUse, path: &Path) -> String {
+    if settings.ca_bundle.is_none() {
+        return format!("`ca_bundle` of {}", profile.shown());
+    }
+    let of_env = settings.env.get_os("AWS_CA_BUNDLE").map(|file| settings.dir.join(file));
+    match of_env {
+        Some(file) if file == path => "`AWS_CA_BUNDLE`".to_owned(),
+        _ => "`custom_ca_bundle` of the backend".to_owned(),
+    }
+}
+
+fn bundle(path: &Path, set_by: &str) -> Result<Vec<CertificateDer<'static>>, StoreError> {
+    let fail = |why: String| {
+        let name = path.display();
+        let text = format!("the CA bundle `{name}` of {set_by} {why}");
+        StoreError::Misconfigured(FlawKind::CaBundle.flaw(text))
+    };
+    let text =
+        file::read(path).map_err(|error| fail(format!("cannot be read: {}", reason(&error))))?;
     match usable(&text) {
         (certificates, _) if !certificates.is_empty() => Ok(certificates),
-        (_, Some(e)) => {
-            let message = format!("the CA bundle `{name}` is not in PEM form: {e}");
-            Err(StoreError::Misconfigured(message))
-        }
-        (_, None) => {
-            let message = format!("the CA bundle `{name}` has no usable certificate in PEM form");
-            Err(StoreError::Misconfigured(message))
-        }
+        (_, Some(error)) => Err(fail(format!("is not in PEM form: {error}"))),
+        (_, None) => Err(fail("has no usable certificate in PEM form".to_owned())),
     }
 }
 
@@ -154,11 +163,21 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ca.pem");
         let settings = AwsSettings { ca_bundle: Some(path.clone()), ..AwsSettings::default() };
+        let by_variable = AwsSettings {
+            env: [("AWS_CA_BUNDLE", path.clone())].into_iter().collect(),
+            ..settings.clone()
+        };
         let refused = |why: &str| {
-            let error = Trust::of(&settings, &InUse::default()).unwrap_err();
-            assert!(matches!(error, StoreError::Misconfigured(_)), "{error:?}");
-            let text = error.to_string();
-            assert!(text.contains(&path.display().to_string()) && text.contains(why), "{text}");
+            for (settings, by) in [
+                (&settings, "`custom_ca_bundle` of the backend"),
+                (&by_variable, "`AWS_CA_BUNDLE`"),
+            ] {
+                let error = Trust::of(settings, &InUse::default()).unwrap_err();
+                let StoreError::Misconfigured(flaw) = error else { panic!("{error:?}") };
+                assert_eq!(flaw.kind, FlawKind::CaBundle);
+                let start = format!("the CA bundle `{}` of {by} ", path.display());
+                assert!(flaw.text.starts_with(&start) && flaw.text.contains(why), "{flaw}");
+            }
         };
         refused("no such file");
         fs::write(&path, "garbage").unwrap();

@@ -9,7 +9,7 @@ use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_smithy_types::timeout::TimeoutConfig;
 
-use super::super::StoreError;
+use super::super::{FlawKind, StoreError};
 use super::answer::OwnAnswers;
 use super::chain::{self, SettingPlace, Source};
 use super::endpoint::{self, Asker, Service};
@@ -72,7 +72,7 @@ impl Wires {
             Source::Container { url, token } => {
                 container::session(url, token.as_ref(), self.container.clone()).await
             }
-            Source::Nothing(why) => Err(StoreError::Credentials(why.clone())),
+            Source::Nothing(why) => Err(StoreError::Credentials(FlawKind::NoCredentials.flaw(why))),
             Source::Instance { tried } => {
                 let client = instance::client(&self.metadata, self.http.clone())?;
                 instance::session(&client, tried).await
@@ -148,7 +148,7 @@ impl Wires {
             AccountBy::Nobody => {
                 let message = "`allowed_account_ids` allows none: `skip_credentials_validation` \
                                with `skip_requesting_account_id` leaves the account unknown";
-                return Err(StoreError::Misconfigured(message.to_owned()));
+                return Err(StoreError::Misconfigured(message.into()));
             }
             AccountBy::InstanceOrSts if by_instance => self.account_of_instance().await,
             AccountBy::InstanceOrSts | AccountBy::Sts => None,
@@ -164,9 +164,9 @@ impl Wires {
         } else {
             return Ok(());
         };
-        Err(StoreError::Credentials(format!(
-            "the AWS account `{account}` is not allowed by {by} of the backend"
-        )))
+        Err(StoreError::Credentials(
+            format!("the AWS account `{account}` is not allowed by {by} of the backend").into(),
+        ))
     }
 
     /// The account of the instance. Terraform's client for it knows the environment alone, and not

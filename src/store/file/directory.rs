@@ -235,16 +235,19 @@ fn made_lasting(synced: Result<(), Errno>, path: &Path) -> Result<(), StoreError
 
 fn is_a_link(path: &Path) -> StoreError {
     let path = path.display();
-    StoreError::Misconfigured(format!(
-        "`{path}` is a symbolic link, which is not followed: name what it leads to"
-    ))
+    StoreError::Misconfigured(
+        format!("`{path}` is a symbolic link, which is not followed: name what it leads to").into(),
+    )
 }
 
 fn is_no_lock(path: &Path) -> StoreError {
-    StoreError::Misconfigured(format!(
-        "`{}` is no lock file of tfwrap's: name one that does not exist yet",
-        path.display()
-    ))
+    StoreError::Misconfigured(
+        format!(
+            "`{}` is no lock file of tfwrap's: name one that does not exist yet",
+            path.display()
+        )
+        .into(),
+    )
 }
 
 #[cfg(test)]

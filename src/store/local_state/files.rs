@@ -66,7 +66,9 @@ impl Files {
     pub(super) fn beside(state: PathBuf) -> Result<Self, StoreError> {
         let Some(name) = state.file_name() else {
             let path = state.display();
-            return Err(StoreError::Misconfigured(format!("`{path}` cannot be a state file")));
+            return Err(StoreError::Misconfigured(
+                format!("`{path}` cannot be a state file").into(),
+            ));
         };
         // Terraform's rule: one leading dot is dropped, then `.<name>.lock.info`.
         let bytes = name.as_encoded_bytes();
@@ -177,7 +179,7 @@ impl Files {
             kind @ (Kind::Directory | Kind::Pipe | Kind::Socket) => {
                 let path = self.state.display();
                 let what = format!("`{path}` is {kind}, not the file of a state: move it away");
-                Err(StoreError::Misconfigured(what))
+                Err(StoreError::Misconfigured(what.into()))
             }
         }
     }
@@ -216,9 +218,12 @@ impl Files {
         let fail = |error: &io::Error| io_error("write", &self.info, error, false);
         if let Some(what) = not_an_info(&self.info).map_err(|e| fail(&e))? {
             let path = self.info.display();
-            return Err(StoreError::Misconfigured(format!(
-                "`{path}` {what}, not the lock info that Terraform keeps there: move it away"
-            )));
+            return Err(StoreError::Misconfigured(
+                format!(
+                    "`{path}` {what}, not the lock info that Terraform keeps there: move it away"
+                )
+                .into(),
+            ));
         }
         let Some(info) = &record.info else {
             return remove_if_there(&self.info).map_err(|e| fail(&e));

@@ -186,7 +186,7 @@ fn a_stop_without_leave_to_read_settles_an_unanswered_create_by_another() {
     let mut machine = taking(TEN_SECONDS);
     assert_eq!(machine.step(at(1), Event::Stop), Action::Wait);
     assert_eq!(machine.step(at(2), Event::Took(Err(lost()))), Action::Look);
-    let denied = StoreError::Denied("s3:GetObject".to_owned());
+    let denied = StoreError::Denied("s3:GetObject".into());
     assert_eq!(machine.step(at(3), Event::Looked(Err(denied))), Action::Take);
     let won = Won { version: version("me"), since: at(0), answered: false };
     let action = Action::Done(Outcome::Stopped { held: Some(won) });
@@ -285,7 +285,7 @@ fn a_store_that_answered_once_is_waited_for_through_an_outage() {
 
 #[test]
 fn what_will_not_heal_fails_at_once() {
-    let denied = StoreError::Denied("dynamodb:PutItem".to_owned());
+    let denied = StoreError::Denied("dynamodb:PutItem".into());
     let mut machine = taking(TEN_SECONDS);
     let action = machine.step(at(1), Event::Took(Err(denied.clone())));
     assert_eq!(action, Action::Done(Outcome::Failed(denied)));
@@ -297,7 +297,7 @@ fn without_leave_to_read_a_create_is_the_look() {
     assert_eq!(machine.step(at(1), conflict("other")), Action::Wait);
     let (now, action) = tick(&mut machine);
     assert_eq!(action, Action::Look);
-    let denied = StoreError::Denied("dynamodb:GetItem".to_owned());
+    let denied = StoreError::Denied("dynamodb:GetItem".into());
     assert_eq!(machine.step(now, Event::Looked(Err(denied))), Action::Wait);
     for _ in 0..3 {
         let (now, action) = tick(&mut machine);

@@ -45,7 +45,7 @@ fn one_of_two_unanswered_creates_may_still_appear_when_the_other_is_found() {
 fn blind(limit: Duration) -> (Uptime, Acquire) {
     let mut machine = taking(limit);
     assert_eq!(machine.step(at(1), Event::Took(Ok(WriteReply::Conflict(None)))), Action::Look);
-    let denied = StoreError::Denied("s3:GetObject".to_owned());
+    let denied = StoreError::Denied("s3:GetObject".into());
     assert_eq!(machine.step(at(2), Event::Looked(Err(denied))), Action::Wait);
     let (now, action) = tick(&mut machine);
     assert_eq!(action, Action::Take);

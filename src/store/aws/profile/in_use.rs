@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use super::super::super::StoreError;
 use super::super::super::blocking::{self, reason};
+use super::super::super::{FlawKind, StoreError};
 use super::super::file;
 use super::linked::ProfileError;
 use super::{Linked, Profile, Profiles};
@@ -41,7 +41,7 @@ impl InUse {
         match Self::of(settings, all) {
             Ok(found) => Ok(Self { passed_over, ..found }),
             Err(StoreError::Misconfigured(why)) => {
-                Err(StoreError::Misconfigured(format!("{why}{passed_over}")))
+                Err(StoreError::Misconfigured(why.and(&passed_over)))
             }
             Err(error) => Err(error),
         }
@@ -50,8 +50,8 @@ impl InUse {
     /// Adds which files could not be opened, where that may be why nothing was found.
     pub(in super::super) fn explained(&self, error: StoreError) -> StoreError {
         match error {
-            StoreError::Credentials(why) if why.starts_with("no AWS credentials were found") => {
-                StoreError::Credentials(format!("{why}{}", self.passed_over))
+            StoreError::Credentials(why) if why.kind == FlawKind::NoCredentials => {
+                StoreError::Credentials(why.and(&self.passed_over))
             }
             error => error,
         }
@@ -69,7 +69,7 @@ impl InUse {
                 ProfileError::Missing(_) => format!("{error}, which {by} names"),
                 _ => error.to_string(),
             });
-            Some(linked.map_err(StoreError::Misconfigured)?)
+            Some(linked.map_err(|why| StoreError::Misconfigured(why.into()))?)
         } else {
             None
         };
@@ -120,7 +120,8 @@ fn texts(files: &[PathBuf], home: &Path) -> Result<(Vec<String>, String), StoreE
     let text = |path: &PathBuf| {
         let bytes = read(path).map_err(|error| {
             let (path, why) = (path.display(), reason(&error));
-            StoreError::Misconfigured(format!("cannot read the AWS profiles in `{path}`: {why}"))
+            let text = format!("cannot read the AWS profiles in `{path}`: {why}");
+            StoreError::Misconfigured(FlawKind::Unreadable.flaw(text))
         });
         bytes.map(|bytes| Some(String::from_utf8_lossy(&bytes?).into_owned())).transpose()
     };
