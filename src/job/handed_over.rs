@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::backend_lock::{BackendLock, lock_of};
 use super::locks::resolve;
 use super::{ChildCommand, Job, Place, terraforms_dir};
-use crate::backend::{Dialect, Request};
+use crate::backend::{BackendQuery, Dialect};
 use crate::held::Held;
 use crate::settings::Settings;
 use crate::target::real_path;
@@ -69,11 +69,11 @@ fn held_around(
     }
     let dir = terraforms_dir(invocation, place)?;
     let state = |path: &PathBuf| StateFlag { path: path.clone(), any_backend: true };
-    let request = Request {
+    let request = BackendQuery {
         dialect,
         state_flag: own_lock.state.as_ref().map(state),
         allow_hcl_fallback: true,
-        ..Request::new(&dir, place.env)
+        ..BackendQuery::new(&dir, place.env)
     };
     let resolved = resolve(&request, &[], settings).ok()?;
     let BackendLock::Take(target) = lock_of(resolved.as_ref(), settings, &[], place).ok()? else {

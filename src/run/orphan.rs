@@ -18,7 +18,7 @@ use super::event_loop::EventLoop;
 use super::kept::Kept;
 use super::store_requests::{self, LockRegister};
 use super::{dependents, door, release};
-use crate::backend::{self, Backend, Request, aws_from_env};
+use crate::backend::{self, Backend, BackendQuery, aws_from_env};
 use crate::clock::{uptime, wall};
 use crate::env::Env;
 use crate::error::Error;
@@ -178,7 +178,7 @@ fn cannot_open(event_loop: &EventLoop, entry: &Entry, error: &Error) {
 pub(crate) fn complete(entry: &Entry, receipt: &Receipt, env: &Env) -> LockTarget {
     let mut target = entry.target.clone();
     let StoreSpec::DynamoDb { aws, .. } = &mut target.store else { return target };
-    let request = Request { allow_hcl_fallback: true, ..Request::new(&receipt.dir, env) };
+    let request = BackendQuery { allow_hcl_fallback: true, ..BackendQuery::new(&receipt.dir, env) };
     // Without the directory the environment has to do.
     let of_backend = match backend::resolve(&request).map(|resolved| resolved.backend) {
         Ok(Backend::S3(backend)) if entry.target.of_backend => Some(backend.aws),
