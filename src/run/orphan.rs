@@ -35,10 +35,6 @@ use crate::supervise::guardian::Head;
 use crate::supervise::lent_descriptor;
 use crate::target::{LockTarget, StoreSpec};
 
-/// The numbers of our beats begin so far above those of whom we follow: a write of theirs that is
-/// still on its way must not have the bytes of one of ours.
-const BEAT_STRIDE: u64 = 1_000_000;
-
 /// What came of it.
 #[derive(Debug, Default)]
 pub(crate) struct Adopted {
@@ -222,7 +218,7 @@ async fn keep(
         event_loop.keep(Kept::new(target, store, known.renewed(), tenure));
         return Ok(());
     }
-    let lease = Lease { term: known.term(), beat: known.beat.wrapping_add(BEAT_STRIDE) };
+    let lease = Lease { term: known.term(), beat: known.beat };
     let since = known.renewed();
     let known = LeaseStart { id, info: None, version: None, lease, since, answered: true };
     let keeper = LeaseKeeper::adopt(known, uptime());
