@@ -261,24 +261,23 @@ async fn one(
         }
         None if receipt.is_starting => Ok(left(format!(
             "{} was killed while it started a command, and nobody knows whether that runs: look \
-             with `ps`, and when it does not, finish with: {}",
+             with `ps`, and when it does not, finish with: `{}`",
             run_of(&receipt),
-            last_commands(&receipt, file)
+            last_commands(&receipt, file).join("; ")
         ))),
         _ => give_back(event_loop, recovery, file, (&receipt, Dead::Here), until).await,
     }
 }
 
 /// What a person does who has seen that nothing runs.
-fn last_commands(receipt: &Receipt, file: &ReceiptFile) -> String {
+fn last_commands(receipt: &Receipt, file: &ReceiptFile) -> Vec<String> {
     let remove = format!("rm {}", shell_quote(&file.path().display().to_string()));
-    format!("{}; {remove}", unlock_commands(receipt))
+    unlock_commands(receipt).chain([remove]).collect()
 }
 
-fn unlock_commands(receipt: &Receipt) -> String {
-    let commands: Vec<_> =
-        receipt.own().map(|entry| entry.target.unlock_command(&entry.id)).collect();
-    commands.join("; ")
+/// None where all is inherited.
+fn unlock_commands(receipt: &Receipt) -> impl Iterator<Item = String> {
+    receipt.own().map(|entry| entry.target.unlock_command(&entry.id))
 }
 
 pub(super) fn run_of(receipt: &Receipt) -> String {

@@ -1,7 +1,7 @@
 //! What is left where one run was below another, and all of tfwrap was killed.
 
 use std::fs::File;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -72,4 +72,24 @@ fn one_recovery_of_its_job_settles_whatever_was_below_what() {
         assert!(is_gone(at_work) && is_settled(&dir), "{}", done.stderr);
         assert!(!done.stderr.contains("runs under a lock of"), "{}", done.stderr);
     }
+}
+
+/// Its lock is another's, so there is none to release.
+#[test]
+fn the_last_command_for_one_that_was_just_starting_below_another_can_be_pasted() {
+    let (dir, mut receipts) = left(1);
+    let mut inner = receipts.pop().expect("one");
+    let at_work = child(&inner);
+    kill(Pid::from_raw(-at_work.as_raw()), Signal::SIGKILL).expect("it is there");
+    wait_until("its end", || is_gone(at_work).then_some(()));
+    inner.text["child"] = serde_json::Value::Null;
+    inner.text["is_starting"] = true.into();
+    inner.write();
+    let said = recover(&dir, &[], None).expect_code(74).stderr;
+    let (_, rest) = said.split_once("finish with: `").expect("a command");
+    let command = rest.split('`').next().expect("its end");
+    run(Command::new("sh").args(["-ec", command])).expect_code(0);
+    assert!(!inner.path.exists(), "{command}");
+    recover(&dir, &[], Some(JOB)).expect_code(0);
+    assert!(is_settled(&dir));
 }
