@@ -37,11 +37,16 @@ fn left(runs: usize) -> (TempDir, Vec<Receipt>) {
     receipts.sort_by_key(|it| it.text["operation"] != "run");
     // Neither may end what the other began.
     let signal = |pid: Pid, signal| kill(pid, signal).expect("it is there");
-    let guardians: Vec<_> = receipts.iter().map(|it| it.guardian().expect("a guardian")).collect();
-    guardians.iter().for_each(|it| signal(*it, Signal::SIGSTOP));
-    receipts.iter().for_each(|it| signal(it.runner(), Signal::SIGSTOP));
-    guardians.iter().for_each(|it| kill_dead(*it));
-    receipts.iter().for_each(|it| signal(it.runner(), Signal::SIGKILL));
+    for receipt in &receipts {
+        signal(receipt.guardian().expect("a guardian"), Signal::SIGSTOP);
+        signal(receipt.runner(), Signal::SIGSTOP);
+    }
+    for receipt in &receipts {
+        kill_dead(receipt.guardian().expect("a guardian"));
+    }
+    for receipt in &receipts {
+        signal(receipt.runner(), Signal::SIGKILL);
+    }
     running.wait().expect("it has ended");
     (dir, receipts)
 }
