@@ -1,8 +1,12 @@
 //! What is not DynamoDB's answer is never taken for one: neither for a lock that is had, nor for
 //! one that was given back.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use tfwrap::backend::{AssumeRole, AwsSettings};
+use tfwrap::env::Env;
 use tfwrap::lock::LockKey;
 use tfwrap::store::{
     AwsClients, DynamoTable, Expect, Record, Registers, RemoveReply, StoreError, Timeouts,
@@ -11,8 +15,9 @@ use tfwrap::store::{
 
 use crate::proxy::{Fault, Proxy, Rule};
 use crate::said::Row;
-use crate::servers::{REGION, aws_settings, dynamodb};
+use crate::servers::{REGION, aws_settings, dynamodb, serve};
 use crate::wrapped::uptime;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 macro_rules! page {
     ($status:literal, $head:literal, $body:literal) => {
@@ -197,4 +202,86 @@ async fn what_cannot_be_asked_is_not_tried_again() {
     };
     let error = asked.await.unwrap_err();
     assert!(matches!(error, StoreError::Misconfigured(_)), "{error:?}");
+}
+
+/// Whoever asks it is answered until they go away, or at the latest after this much.
+const ENDLESS: u64 = 256 << 20;
+
+/// Where that is, and how much it got rid of.
+fn endless() -> (String, Arc<AtomicU64>) {
+    let sent = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&sent);
+    let address = serve(|listener| async move {
+        loop {
+            let (mut connection, _) = listener.accept().await.unwrap();
+            let count = Arc::clone(&count);
+            tokio::spawn(async move {
+                let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{\"\r\n";
+                let chunk = format!("10000\r\n{}\r\n", "a".repeat(0x10000));
+                let mut request = [0; 4096];
+                let _asked = connection.read(&mut request).await?;
+                connection.write_all(head.as_bytes()).await?;
+                while count.fetch_add(0x10000, Ordering::Relaxed) < ENDLESS {
+                    connection.write_all(chunk.as_bytes()).await?;
+                }
+                connection.shutdown().await
+            });
+        }
+    });
+    (format!("http://{address}"), sent)
+}
+
+#[tokio::test]
+async fn an_answer_without_an_end_is_not_read_to_its_end() {
+    let asked = async |settings: AwsSettings, writes: bool| {
+        let clients = AwsClients::new(&settings, Timeouts::default()).await.unwrap();
+        let table = DynamoTable::new(&clients, "t").unwrap();
+        if writes {
+            table.write(&key(), &record(), &Expect::Absent).await.map(drop).unwrap_err()
+        } else {
+            table.read(&key()).await.map(drop).unwrap_err()
+        }
+    };
+    let without_keys = |url: &str| AwsSettings {
+        access_key: None,
+        secret_key: None,
+        shared_config_files: vec!["/nowhere".into()],
+        shared_credentials_files: vec!["/nowhere".into()],
+        ..aws_settings(url)
+    };
+    let container = |url: &str| {
+        let env = Env::from_iter([("AWS_CONTAINER_CREDENTIALS_FULL_URI", format!("{url}/creds"))]);
+        AwsSettings { env, ..without_keys(url) }
+    };
+    let role = |url: &str| {
+        let role =
+            AssumeRole { role_arn: "arn:aws:iam::1:role/r".to_owned(), ..Default::default() };
+        AwsSettings { assume_role: Some(role), ..aws_settings(url) }
+    };
+    let instance = |url: &str| AwsSettings {
+        skip_metadata_api_check: None,
+        metadata_endpoint: Some(url.to_owned()),
+        ..without_keys(url)
+    };
+    let settings: [(&dyn Fn(&str) -> AwsSettings, _, _); 5] = [
+        (&aws_settings, false, Some(true)),
+        (&aws_settings, true, Some(true)),
+        (&role, true, Some(false)),
+        (&container, true, Some(false)),
+        (&instance, true, None),
+    ];
+    for (at, (settings, writes, sent)) in settings.into_iter().enumerate() {
+        let (url, count) = endless();
+        let error = asked(settings(&url), writes).await;
+        let is_said = error.to_string().contains(&format!("`{url}` is no service of AWS"));
+        assert!(is_said && error.to_string().contains("more than 16 MiB"), "{at}: {error}");
+        match &error {
+            StoreError::NotTheStore { sent: may, .. } => assert_eq!(Some(*may), sent, "{at}"),
+            StoreError::Credentials(_) => assert_eq!(None, sent, "{at}"),
+            error => panic!("{at}: {error:?}"),
+        }
+        // What lies in buffers, and a second try of the instance's.
+        let sent = count.load(Ordering::Relaxed);
+        assert!(sent < ENDLESS / 2, "{at}: {sent} bytes");
+    }
 }
