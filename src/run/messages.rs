@@ -181,27 +181,46 @@ fn unlocking(target: &LockTarget, id: &LockId, is_leased: bool) -> String {
     }
 }
 
-/// Says who holds the lock, when it is time to.
+/// How long something else may answer in the place of the store before a word is said of it.
+const MISLED: Duration = Duration::from_secs(5);
+
+/// What answers in the place of the store is asked again and again.
+fn misled(target: &LockTarget, error: &StoreError) -> Notice {
+    let lock = target.url();
+    let message = format!("the lock `{lock}` cannot be asked for ({error}): trying on");
+    let hint = Error::Store { lock, source: error.clone() }.hint();
+    Notice::Warning { message, hint }
+}
+
+/// Says who holds the lock, when it is time to, and why nobody says so.
 pub(super) struct Voice {
     cadence: Cadence,
     holder: Option<Holder>,
+    /// Whether it was said who answers in the place of the store.
+    is_misled: bool,
     started: Uptime,
     limit: Duration,
 }
 
 impl Voice {
     pub(super) fn new(started: Uptime, limit: Duration) -> Self {
-        Self { cadence: Cadence::default(), holder: None, started, limit }
+        Self { cadence: Cadence::default(), holder: None, is_misled: false, started, limit }
     }
 
     pub(super) fn speak(&mut self, event_loop: &EventLoop, target: &LockTarget, machine: &Queue) {
+        let now = uptime();
+        if let Some((error, _)) = machine.acquire().misled(now).filter(|it| it.1 >= MISLED)
+            && !self.is_misled
+        {
+            self.is_misled = true;
+            event_loop.say(misled(target, error));
+        }
         let holder = machine.acquire().holder();
         if holder.is_none() {
             return;
         }
         let changed = holder != self.holder;
         self.holder = holder;
-        let now = uptime();
         if self.cadence.is_due(now, changed) {
             event_loop.say(Notice::Waiting {
                 lock: target.url(),

@@ -204,6 +204,45 @@ async fn what_cannot_be_asked_is_not_tried_again() {
     assert!(matches!(error, StoreError::Misconfigured(_)), "{error:?}");
 }
 
+/// A proxy that filters by what is asked lets reads pass.
+#[tokio::test]
+async fn a_page_in_the_place_of_every_write_is_told_of_and_given_up() {
+    let pages = [PAGES[0], PAGES[1], PAGES[3]];
+    let runs: Vec<_> = pages
+        .into_iter()
+        .zip(["", "--no-line", ""])
+        .enumerate()
+        .map(|(at, ((page, says), more))| {
+            tokio::spawn(async move {
+                let proxy = Proxy::before(&dynamodb().url);
+                let table = format!("answers-writes-{at}");
+                dynamodb().create_lock_table(&table).await;
+                proxy.plan([Rule::on("PutItem", Fault::Page(page))]);
+                let line = typed(&proxy, &table, more);
+                let played = tokio::task::spawn_blocking(move || {
+                    let before = uptime();
+                    Row {
+                        typed: &line,
+                        code: 69,
+                        says: &[says, "cannot be asked for (", "): trying on"],
+                        never: &["HERE/ran", "Log in"],
+                        ..Row::default()
+                    }
+                    .play();
+                    let took = uptime().since(before);
+                    assert!(took > Duration::from_secs(9), "{took:?}");
+                    assert!(took < Duration::from_secs(60), "{took:?}");
+                });
+                played.await.unwrap();
+                assert!(proxy.count("PutItem") < 40, "{}", proxy.count("PutItem"));
+            })
+        })
+        .collect();
+    for run in runs {
+        run.await.unwrap();
+    }
+}
+
 /// Whoever asks it is answered until they go away, or at the latest after this much.
 const ENDLESS: u64 = 256 << 20;
 

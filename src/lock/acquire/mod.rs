@@ -173,6 +173,10 @@ pub struct Acquire {
     phantoms: u32,
     /// Whether the store ever answered.
     reached: bool,
+    /// Whether it ever answered a write.
+    written: bool,
+    /// Since when our creates are answered by something else alone.
+    misled: Option<Uptime>,
     /// Whether reads are denied: then a create is the only way to look.
     blind: bool,
     /// How many creates were never answered nor found, so that they may still land.
@@ -204,6 +208,8 @@ impl Acquire {
             last_fault: None,
             phantoms: 0,
             reached: false,
+            written: false,
+            misled: None,
             blind: false,
             unanswered: 0,
             left_open: None,
@@ -297,6 +303,15 @@ impl Acquire {
     /// The store has answered a write beside the lock: from here on its faults are waited out.
     pub fn reached(&mut self) {
         self.reached = true;
+        self.written = true;
+    }
+
+    /// What answers our creates in the place of the store, and for how long by now.
+    #[must_use]
+    pub fn misled(&self, now: Uptime) -> Option<(&StoreError, Duration)> {
+        let error = self.last_fault.as_ref();
+        let error = error.filter(|error| matches!(error, StoreError::NotTheStore { .. }))?;
+        Some((error, now.since(self.misled?)))
     }
 
     /// Something else has answered a look beside the lock.

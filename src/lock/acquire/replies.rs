@@ -71,6 +71,16 @@ impl Acquire {
         sent: Uptime,
         reply: Result<WriteReply, StoreError>,
     ) -> Action {
+        match &reply {
+            Err(StoreError::NotTheStore { .. }) => {
+                self.misled.get_or_insert(now);
+            }
+            Ok(_) => (self.written, self.misled) = (true, None),
+            Err(error) => {
+                self.written |= matches!(error, StoreError::Throttled(_));
+                self.misled = None;
+            }
+        }
         match reply {
             Ok(WriteReply::Applied(version)) => {
                 self.granted(Won { version, since: sent, answered: true })
@@ -170,6 +180,9 @@ impl Acquire {
             return self.end(Outcome::Stopped { held: None });
         }
         if self.has_expired(now) {
+            if let Some(error) = self.given_up(now) {
+                return self.end(Outcome::Failed(error));
+            }
             // Tried twice, unanswered, and not there: not without a pause.
             if self.faults <= 1 {
                 return self.take_over(now);
@@ -193,6 +206,8 @@ impl Acquire {
             seen.until = sent;
             return;
         }
+        // Whoever that is got through.
+        self.misled = None;
         let since = match &self.handed_on {
             Some(before) if is_of(&stored.record, before) => {
                 now.minus(Duration::from_millis(before.stood))
@@ -237,6 +252,9 @@ impl Acquire {
     /// since a store may answer every read and no write.
     pub(super) fn not_there(&mut self, now: Uptime) -> Action {
         self.reached = true;
+        if let Some(error) = self.given_up(now) {
+            return self.end(Outcome::Failed(error));
+        }
         match self.last_fault.clone() {
             Some(error) if self.faults > 1 && self.over(now) => self.end(Outcome::Failed(error)),
             Some(_) if self.faults > 1 => self.sleep(now, Next::Take),
@@ -258,6 +276,13 @@ impl Acquire {
             return self.end(Outcome::TimedOut);
         }
         self.sleep(now, Next::Take)
+    }
+
+    /// Why a store that answers reads is not asked any longer: something else answers every write,
+    /// and so it did from the first one on. One that has answered a write is waited for.
+    fn given_up(&self, now: Uptime) -> Option<StoreError> {
+        let (error, since) = self.misled(now)?;
+        (!self.written && since >= FIRST_CONTACT).then(|| error.clone())
     }
 
     pub(super) fn over(&self, now: Uptime) -> bool {
@@ -298,7 +323,9 @@ impl Acquire {
         } else {
             self.give_up_at.min(self.started.plus(FIRST_CONTACT))
         };
-        if !transient || self.last_try || now >= patience {
+        // Only a create shows that one is answered still.
+        let given_up = (then == Next::Take || self.blind) && self.given_up(now).is_some();
+        if !transient || self.last_try || now >= patience || given_up {
             return self.end(Outcome::Failed(error));
         }
         self.sleep(now, then)
