@@ -231,7 +231,7 @@ async fn a_page_in_the_place_of_every_write_is_told_of_and_given_up() {
                     .play();
                     let took = uptime().since(before);
                     assert!(took > Duration::from_secs(9), "{took:?}");
-                    assert!(took < Duration::from_secs(60), "{took:?}");
+                    assert!(took < Duration::from_mins(1), "{took:?}");
                 });
                 played.await.unwrap();
                 assert!(proxy.count("PutItem") < 40, "{}", proxy.count("PutItem"));
@@ -302,16 +302,18 @@ async fn an_answer_without_an_end_is_not_read_to_its_end() {
         metadata_endpoint: Some(url.to_owned()),
         ..without_keys(url)
     };
-    let settings: [(&dyn Fn(&str) -> AwsSettings, _, _); 5] = [
-        (&aws_settings, false, Some(true)),
-        (&aws_settings, true, Some(true)),
-        (&role, true, Some(false)),
-        (&container, true, Some(false)),
-        (&instance, true, None),
+    let servers = [(); 5].map(|()| endless());
+    let url = |at: usize| servers[at].0.as_str();
+    let settings = [
+        (aws_settings(url(0)), false, Some(true)),
+        (aws_settings(url(1)), true, Some(true)),
+        (role(url(2)), true, Some(false)),
+        (container(url(3)), true, Some(false)),
+        (instance(url(4)), true, None),
     ];
     for (at, (settings, writes, sent)) in settings.into_iter().enumerate() {
-        let (url, count) = endless();
-        let error = asked(settings(&url), writes).await;
+        let (url, count) = &servers[at];
+        let error = asked(settings, writes).await;
         let is_said = error.to_string().contains(&format!("`{url}` is no service of AWS"));
         assert!(is_said && error.to_string().contains("more than 16 MiB"), "{at}: {error}");
         match &error {

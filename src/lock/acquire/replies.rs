@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::super::Uptime;
 use super::super::backoff::{HEAD, pause_after};
-use super::{Acquire, Action, FIRST_CONTACT, Next, Outcome, Seen, State, Won, is_of};
+use super::{Acquire, Action, FIRST_CONTACT, Next, Outcome, Reached, Seen, State, Won, is_of};
 use crate::lock::register::{LeftOpen, StoreError, Stored, WriteReply};
 
 impl Acquire {
@@ -75,11 +75,10 @@ impl Acquire {
             Err(StoreError::NotTheStore { .. }) => {
                 self.misled.get_or_insert(now);
             }
-            Ok(_) => (self.written, self.misled) = (true, None),
-            Err(error) => {
-                self.written |= matches!(error, StoreError::Throttled(_));
-                self.misled = None;
+            Ok(_) | Err(StoreError::Throttled(_)) => {
+                (self.reached, self.misled) = (Reached::Writes, None);
             }
+            Err(_) => self.misled = None,
         }
         match reply {
             Ok(WriteReply::Applied(version)) => {
@@ -121,7 +120,7 @@ impl Acquire {
             Ok(Some(stored)) => {
                 // A read alone does not tell that writes get through.
                 if settling {
-                    self.reached = true;
+                    self.reached = self.reached.max(Reached::Reads);
                 } else {
                     self.answered();
                 }
@@ -150,7 +149,7 @@ impl Acquire {
     }
 
     pub(super) fn answered(&mut self) {
-        self.reached = true;
+        self.reached = self.reached.max(Reached::Reads);
         self.faults = 0;
         self.last_fault = None;
     }
@@ -251,7 +250,7 @@ impl Acquire {
     /// An unanswered create is not there (yet): again at once the first time; then with backoff,
     /// since a store may answer every read and no write.
     pub(super) fn not_there(&mut self, now: Uptime) -> Action {
-        self.reached = true;
+        self.reached = self.reached.max(Reached::Reads);
         if let Some(error) = self.given_up(now) {
             return self.end(Outcome::Failed(error));
         }
@@ -282,7 +281,11 @@ impl Acquire {
     /// and so it did from the first one on. One that has answered a write is waited for.
     fn given_up(&self, now: Uptime) -> Option<StoreError> {
         let (error, since) = self.misled(now)?;
-        (!self.written && since >= FIRST_CONTACT).then(|| error.clone())
+        (self.reached < Reached::Writes && since >= FIRST_CONTACT).then(|| error.clone())
+    }
+
+    fn is_reached(&self) -> bool {
+        self.reached > Reached::Nothing
     }
 
     pub(super) fn over(&self, now: Uptime) -> bool {
@@ -302,13 +305,15 @@ impl Acquire {
 
     pub(super) fn faulted(&mut self, error: StoreError) {
         self.faults += 1;
-        self.reached |= matches!(error, StoreError::Throttled(_));
+        if matches!(error, StoreError::Throttled(_)) {
+            self.reached = self.reached.max(Reached::Reads);
+        }
         self.last_fault = Some(error);
     }
 
     pub(super) fn fault_or_fail(&mut self, now: Uptime, error: StoreError, then: Next) -> Action {
         let transient =
-            if self.reached { error.is_transient() } else { error.is_worth_another_try() };
+            if self.is_reached() { error.is_transient() } else { error.is_worth_another_try() };
         self.faulted(error.clone());
         if let Some(leaves_at) = self.leaves_at() {
             if self.unanswered == 0 || !transient {
@@ -318,7 +323,7 @@ impl Acquire {
             self.state = State::Waiting { next, then: Next::Settle };
             return Action::Wait;
         }
-        let patience = if self.reached {
+        let patience = if self.is_reached() {
             self.give_up_at
         } else {
             self.give_up_at.min(self.started.plus(FIRST_CONTACT))

@@ -110,10 +110,10 @@ pub(super) fn origin(uri: &str) -> String {
 }
 
 /// The same answer, of which no more is read than can be one.
-fn bounded(at: String, answer: HttpResponse) -> HttpResponse {
+fn bounded(at: &str, answer: HttpResponse) -> HttpResponse {
     let status = answer.status().as_u16();
     answer.map(|body| {
-        let at = at.clone();
+        let at = at.to_owned();
         let body = Limited::new(body, MOST << 20).map_err(move |error| {
             if error.is::<http_body_util::LengthLimitError>() {
                 TooLong { at: at.clone(), status }.into()
@@ -237,7 +237,7 @@ impl HttpConnector for ConnectorByRoute {
                     let answer = answer.await.map_err(|error| {
                         if is_unknown_name(&error) { through(at(&uri), error) } else { error }
                     });
-                    Ok(bounded(origin(&uri), answer?))
+                    Ok(bounded(&origin(&uri), answer?))
                 })
             }
             Route::Refused => unusable(
@@ -259,7 +259,7 @@ impl HttpConnector for ConnectorByRoute {
                 HttpConnectorFuture::new(async move {
                     let way = format!("through the proxy `{shown}`");
                     let answer = answer.await.map_err(|error| through(way, error));
-                    Ok(bounded(origin(&uri), answer?))
+                    Ok(bounded(&origin(&uri), answer?))
                 })
             }
         }

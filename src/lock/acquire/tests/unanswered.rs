@@ -152,7 +152,7 @@ fn what_answers_every_write_and_is_not_the_store_is_given_up_although_reads_work
         let mut machine = taking(HOUR);
         if page.left_open().is_none() {
             // Where nothing was passed on, nothing is settled by a read; one has shown the store.
-            machine.reached = true;
+            machine.reached = Reached::Reads;
         }
         let (now, outcome) = misled(&mut machine, &page, shown);
         assert_eq!(outcome, Outcome::Failed(page));
