@@ -130,8 +130,9 @@ pub(super) fn timed_out(target: &LockTarget, machine: &Acquire, limit: Duration)
     let described = holder.as_ref().map_or_else(|| "seen to be free".to_owned(), describe);
     let id = holder.as_ref().and_then(Holder::info).map(|info| &info.id);
     let hint = if target.has_lease() {
-        id.filter(|id| !id.0.is_empty())
-            .map(|id| wait_or(&unlocking(target, id, machine.silence(uptime()).is_some())))
+        let nameless = machine.shown().and_then(|shown| target.nameless_removal(&shown));
+        let named = || Some(unlocking(target, id?, machine.silence(uptime()).is_some()));
+        nameless.or_else(named).map(|command| wait_or(&command))
     } else {
         // Also where the record has no ID: the command needs none.
         holder.as_ref().map(|_| {
