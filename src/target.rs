@@ -1,6 +1,8 @@
 //! A lock that can be taken: a store and a key in it, with the names that people and processes
 //! know it by.
 
+mod by_record;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -303,32 +305,8 @@ impl LockTarget {
     pub fn unlock_command(&self, id: &LockId) -> String {
         match &self.store {
             StoreSpec::DynamoDb { table, aws } => {
-                let key = serde_json::json!({ "LockID": { "S": self.key.0 } }).to_string();
-                let values = serde_json::json!({ ":id": { "S": id.0 } }).to_string();
-                let mut words = vec![
-                    "aws",
-                    "dynamodb",
-                    "delete-item",
-                    "--table-name",
-                    table,
-                    "--key",
-                    &key,
-                    "--condition-expression",
-                    "contains(Info, :id)",
-                    "--expression-attribute-values",
-                    &values,
-                ];
-                let options = [
-                    ("--region", &aws.region),
-                    ("--endpoint-url", &aws.endpoints.dynamodb),
-                    ("--profile", &aws.profile),
-                ];
-                for (name, value) in options {
-                    if let Some(value) = value {
-                        words.extend([name, value]);
-                    }
-                }
-                shell_command(&words)
+                let values = serde_json::json!({ ":id": { "S": id.0 } });
+                by_record::delete_item(table, &self.key, aws, "contains(Info, :id)", &values)
             }
             StoreSpec::File { dir } => {
                 let store = FileStore::of_lock(dir, &self.key);
