@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::backend::{Backend, Request, Resolved};
+use crate::backend::{Backend, BackendQuery, Resolved};
 use crate::cli::{CliCommand, HoldArgs, RecoverArgs, ReleaseArgs, StatusArgs, UnlockArgs};
 use crate::env::Env;
 use crate::error::Error;
@@ -230,14 +230,14 @@ fn of_terraform(args: &[OsString], settings: &Settings, place: &Place<'_>) -> Re
         let detail = Some("handed over: the directory of `-chdir` cannot be entered".to_owned());
         return Ok(Job::Exec { child: child(args.to_vec()), warning: None, detail });
     };
-    let request = Request {
+    let request = BackendQuery {
         chdir: invocation.chdir().map(PathBuf::as_path),
         dialect,
         program: Some(&program),
         state_flag: invocation.state_flag(),
         plan_file: invocation.plan_file(),
         workspace_override: invocation.workspace_argument().map(OsStr::to_os_string),
-        ..Request::new(&dir, place.env)
+        ..BackendQuery::new(&dir, place.env)
     };
     let further = further_locks(settings, place)?;
     let resolved = resolve(&request, &further, settings)?;

@@ -1,6 +1,8 @@
 //! A lock that can be taken: a store and a key in it, with the names that people and processes
 //! know it by.
 
+mod by_record;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -213,8 +215,7 @@ impl LockTarget {
     }
 
     /// The same lock, of a local state by the name of the file that it really is.
-    #[must_use]
-    pub fn at_real_path(&self) -> Self {
+    fn at_real_path(&self) -> Self {
         let mut target = self.clone();
         if let StoreSpec::LocalState { path } = &mut target.store {
             *path = real_path(path);
@@ -223,17 +224,34 @@ impl LockTarget {
         target
     }
 
-    /// The same lock by the name under which it is held, of a local state that has several (hard
-    /// links): what is said of its lock lies beside that one only.
+    /// Whether this is a name of the same lock: of a local state the file counts, by whatever path.
     #[must_use]
-    pub fn as_held<'a>(&self, mut held: impl Iterator<Item = &'a str>) -> Self {
-        let StoreSpec::LocalState { path } = &self.store else { return self.clone() };
-        let Some(ours) = FileId::of(path) else { return self.clone() };
-        let same = held.find_map(|name| {
-            let path = Path::new(name.strip_prefix("local://")?);
-            (FileId::of(path) == Some(ours)).then(|| Self::of_state_file(&real_path(path)))
-        });
-        same.unwrap_or_else(|| self.clone())
+    pub fn is_named(&self, name: &str) -> bool {
+        let (StoreSpec::LocalState { path }, Some(other)) =
+            (&self.store, name.strip_prefix("local://").map(Path::new))
+        else {
+            return self.url() == name;
+        };
+        // Hard links only the file tells, and only the path where there is no file.
+        let is_one_file = || FileId::of(path).is_some_and(|file| FileId::of(other) == Some(file));
+        self.url() == name || is_one_file() || real_path(path) == real_path(other)
+    }
+
+    /// The same lock by the names under which it may be held, the likeliest first. What is said of the
+    /// lock of a local state lies beside the name by which its holder took it, and by that name only:
+    /// beside a link, where that is one. Last by the names that are left where the holder's leads
+    /// nowhere any more (a directory was renamed).
+    #[must_use]
+    pub fn as_held<'a>(&self, held: impl Iterator<Item = &'a str>) -> Vec<Self> {
+        if !matches!(self.store, StoreSpec::LocalState { .. }) {
+            return vec![self.clone()];
+        }
+        let named = held.filter(|name| self.is_named(name));
+        let paths = named.filter_map(|name| name.strip_prefix("local://"));
+        let mut all: Vec<_> = paths.map(|path| Self::of_state_file(Path::new(path))).collect();
+        all.extend([self.clone(), self.at_real_path()]);
+        all.dedup();
+        all
     }
 
     /// Where the register is a file: which it is, once all links are followed.
@@ -287,32 +305,8 @@ impl LockTarget {
     pub fn unlock_command(&self, id: &LockId) -> String {
         match &self.store {
             StoreSpec::DynamoDb { table, aws } => {
-                let key = serde_json::json!({ "LockID": { "S": self.key.0 } }).to_string();
-                let values = serde_json::json!({ ":id": { "S": id.0 } }).to_string();
-                let mut words = vec![
-                    "aws",
-                    "dynamodb",
-                    "delete-item",
-                    "--table-name",
-                    table,
-                    "--key",
-                    &key,
-                    "--condition-expression",
-                    "contains(Info, :id)",
-                    "--expression-attribute-values",
-                    &values,
-                ];
-                let options = [
-                    ("--region", &aws.region),
-                    ("--endpoint-url", &aws.endpoints.dynamodb),
-                    ("--profile", &aws.profile),
-                ];
-                for (name, value) in options {
-                    if let Some(value) = value {
-                        words.extend([name, value]);
-                    }
-                }
-                shell_command(&words)
+                let values = serde_json::json!({ ":id": { "S": id.0 } });
+                by_record::delete_item(table, &self.key, aws, "contains(Info, :id)", &values)
             }
             StoreSpec::File { dir } => {
                 let store = FileStore::of_lock(dir, &self.key);
@@ -356,6 +350,28 @@ mod tests {
         }
         std::fs::write(top.join("dir/to-come"), "").unwrap();
         assert_eq!(real_path(&top.join("dangling")), top.join("dir/to-come"));
+    }
+
+    #[test]
+    fn a_state_is_looked_for_by_each_name_under_which_it_may_be_held() {
+        use std::os::unix::ffi::OsStrExt as _;
+        let top = tempfile::tempdir().unwrap();
+        let top = top.path().canonicalize().unwrap();
+        std::os::unix::fs::symlink("state", top.join("link")).unwrap();
+        let target = |name: &str| LockTarget::of_state_file(&top.join(name));
+        let urls = ["hard", "link", "other", "state"].map(|name| target(name).url());
+        let names = |name| target(name).as_held(urls.iter().map(String::as_str));
+        // Before there is a state, by the paths.
+        assert_eq!(names("state"), ["link", "state"].map(target));
+        assert_eq!(names("link"), ["link", "state", "link", "state"].map(target));
+        std::fs::write(top.join("state"), "").unwrap();
+        std::fs::write(top.join("other"), "").unwrap();
+        std::fs::hard_link(top.join("state"), top.join("hard")).unwrap();
+        assert_eq!(names("state"), ["hard", "link", "state"].map(target));
+        assert_eq!(names("other"), [target("other")]);
+        // What no text can say is looked for as it is.
+        let odd = LockTarget::of_state_file(Path::new(std::ffi::OsStr::from_bytes(b"/x/\xff")));
+        assert!(odd.as_held(std::iter::once(odd.url().as_str())).contains(&odd));
     }
 
     #[tokio::test]

@@ -55,7 +55,7 @@ pub enum Backend {
 
 /// What is asked of [`resolve`]. Not printable: the environment holds keys and tokens.
 #[derive(Clone)]
-pub struct Request<'a> {
+pub struct BackendQuery<'a> {
     /// The directory of the configuration, absolute, after `-chdir`.
     pub dir: &'a Path,
     /// The environment that Terraform will have.
@@ -77,7 +77,7 @@ pub struct Request<'a> {
     pub allow_hcl_fallback: bool,
 }
 
-impl<'a> Request<'a> {
+impl<'a> BackendQuery<'a> {
     /// Asks for the state of a plain command in `dir`.
     #[must_use]
     pub fn new(dir: &'a Path, env: &'a Env) -> Self {

@@ -7,7 +7,7 @@ use super::config::BackendConfig;
 use super::plan_file::{PlanFile, SavedPlan};
 use super::workspace::Workspace;
 use super::{
-    Backend, BackendError, Dialect, Request, Resolved, data_dir, hcl, local, plan_file, s3,
+    Backend, BackendError, BackendQuery, Dialect, Resolved, data_dir, hcl, local, plan_file, s3,
     workspace,
 };
 use crate::env::Env;
@@ -18,7 +18,7 @@ const NO_BACKEND: &str = "no backend is configured";
 ///
 /// # Errors
 /// When that cannot be said for certain; the run must not go on then.
-pub fn resolve(request: &Request<'_>) -> Result<Resolved, BackendError> {
+pub fn resolve(request: &BackendQuery<'_>) -> Result<Resolved, BackendError> {
     if let Some(flag) = request.state_flag.as_ref().filter(|flag| flag.any_backend) {
         // Terraform looks neither for a backend nor at the workspace, valid or not.
         return Ok(Resolved {
@@ -119,7 +119,7 @@ impl Found {
 fn backend_of(
     config: Option<&BackendConfig>,
     workspace: &str,
-    request: &Request<'_>,
+    request: &BackendQuery<'_>,
 ) -> Result<Backend, BackendError> {
     match config {
         Some(config) if config.kind == "s3" => {
@@ -137,7 +137,7 @@ fn backend_of(
 }
 
 /// The directory's own backend; nothing for the local one that needs no configuration.
-fn directorys(request: &Request<'_>, data_dir: &Path) -> Result<Found, BackendError> {
+fn directorys(request: &BackendQuery<'_>, data_dir: &Path) -> Result<Found, BackendError> {
     if let Some(recorded) = data_dir::read_backend(data_dir)? {
         return Ok(Found::ready(Some(recorded)));
     }
@@ -202,7 +202,7 @@ fn notes_on(plan: &SavedPlan, file: &Path, data_dir: &Path, workspace: &Workspac
 }
 
 /// The command that initialises the directory.
-fn init_command(request: &Request<'_>) -> String {
+fn init_command(request: &BackendQuery<'_>) -> String {
     let program = match request.dialect {
         Dialect::Terraform => "terraform",
         Dialect::OpenTofu => "tofu",

@@ -12,7 +12,7 @@ use super::{
     ChildCommand, Job, JobKind, LockedJob, Place, WorkspaceBootstrap, create_workspace_in,
     find_terraform, finish,
 };
-use crate::backend::{Backend, Request, Resolved, has_configuration};
+use crate::backend::{Backend, BackendQuery, Resolved, has_configuration};
 use crate::error::Error;
 use crate::settings::Settings;
 use crate::shim;
@@ -82,11 +82,11 @@ fn around(
 ) -> Result<Job, Error> {
     let settings = settings.whole()?;
     let terraform = find_terraform(settings, place).ok();
-    let request = Request {
+    let request = BackendQuery {
         dialect: dialect_in(&place.dir, terraform.as_deref()),
         program: terraform.as_deref(),
         allow_hcl_fallback: true,
-        ..Request::new(&place.dir, place.env)
+        ..BackendQuery::new(&place.dir, place.env)
     };
     let further = further_locks(settings, place)?;
     let mut notes = Vec::new();

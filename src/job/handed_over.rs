@@ -6,10 +6,9 @@ use std::path::PathBuf;
 use super::backend_lock::{BackendLock, lock_of};
 use super::locks::resolve;
 use super::{ChildCommand, Job, Place, terraforms_dir};
-use crate::backend::{Dialect, Request};
+use crate::backend::{BackendQuery, Dialect};
 use crate::held::Held;
 use crate::settings::Settings;
-use crate::target::real_path;
 use crate::terraform::{Command, Invocation, OwnLock, StateFlag};
 
 /// Hands over. What locks for itself waits for so long as we would, if it can; if not, and where it
@@ -69,19 +68,15 @@ fn held_around(
     }
     let dir = terraforms_dir(invocation, place)?;
     let state = |path: &PathBuf| StateFlag { path: path.clone(), any_backend: true };
-    let request = Request {
+    let request = BackendQuery {
         dialect,
         state_flag: own_lock.state.as_ref().map(state),
         allow_hcl_fallback: true,
-        ..Request::new(&dir, place.env)
+        ..BackendQuery::new(&dir, place.env)
     };
     let resolved = resolve(&request, &[], settings).ok()?;
     let BackendLock::Take(target) = lock_of(resolved.as_ref(), settings, &[], place).ok()? else {
         return None;
     };
-    let place_of = |url: &str| {
-        url.strip_prefix("local://").map_or_else(|| url.into(), |path| real_path(path.as_ref()))
-    };
-    let ours = place_of(&target.as_held(held.urls()).url());
-    held.urls().find(|url| place_of(url) == ours).map(ToOwned::to_owned)
+    held.urls().find(|url| target.is_named(url)).map(ToOwned::to_owned)
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::backend_lock::{BackendLock, lock_of};
 use super::{Place, find_terraform};
-use crate::backend::{self, BackendError, Dialect, Request, Resolved};
+use crate::backend::{self, BackendError, BackendQuery, Dialect, Resolved};
 use crate::error::Error;
 use crate::program::dialect;
 use crate::settings::Settings;
@@ -40,11 +40,11 @@ pub(super) fn if_any(settings: &Settings, place: &Place<'_>) -> FoundLocks {
 pub(super) fn find(settings: &Settings, place: &Place<'_>) -> Result<FoundLocks, Error> {
     let settings = settings.whole()?;
     let terraform = find_terraform(settings, place).ok();
-    let request = Request {
+    let request = BackendQuery {
         dialect: dialect_in(&place.dir, terraform.as_deref()),
         program: terraform.as_deref(),
         allow_hcl_fallback: true,
-        ..Request::new(&place.dir, place.env)
+        ..BackendQuery::new(&place.dir, place.env)
     };
     let targets = further_locks(settings, place)?;
     let resolved = resolve(&request, &targets, settings)?;
@@ -87,7 +87,7 @@ pub(super) fn further_locks(
 /// What Terraform will use. With `--no-backend-lock` and locks of our own nothing needs to be
 /// known about the backend.
 pub(super) fn resolve(
-    request: &Request<'_>,
+    request: &BackendQuery<'_>,
     further: &[LockTarget],
     settings: &Settings,
 ) -> Result<Option<Resolved>, Error> {

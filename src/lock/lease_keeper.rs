@@ -23,6 +23,10 @@ const LATE: Duration = Duration::from_secs(3);
 /// Between two requests while the store does not answer.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// How far the heartbeats of whoever goes on with a lock are above those of who kept it: a write of
+/// theirs that is still on its way must not have the bytes of one of ours.
+const BEAT_STRIDE: u64 = 1_000_000;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum State {
     /// The next request is due then.
@@ -105,9 +109,11 @@ impl LeaseKeeper {
     }
 
     /// Goes on with a lock that another process kept: as [`Self::beside`], but what is stored must
-    /// be found out first. The lease counts from when it was last renewed.
+    /// be found out first. The lease counts from when it was last renewed, and the heartbeats from
+    /// far above the last that it sent.
     #[must_use]
-    pub fn adopt(known: LeaseStart, now: Uptime) -> Self {
+    pub fn adopt(mut known: LeaseStart, now: Uptime) -> Self {
+        known.lease.beat = known.lease.beat.wrapping_add(BEAT_STRIDE);
         let mut keeper = Self::beside(LeaseStart { version: None, ..known }, now);
         keeper.state = State::Idle { next: now };
         keeper

@@ -13,6 +13,10 @@ use super::release::{self, Release, ReleaseOutcome};
 use super::{LockId, Uptime};
 use crate::lock::register::{Expect, RecordVersion, Reply, Request, Stored};
 
+/// How long a lock whose create was not answered may take to be confirmed by a heartbeat, before the
+/// run gives up.
+pub const CONFIRM: Duration = Duration::from_secs(40);
+
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {

@@ -34,6 +34,8 @@ pub struct Holding {
     pub info: Option<Box<LockInfo>>,
     /// What ends it, besides its holder.
     pub kept_by: KeptBy,
+    /// The command that does, where the record names no ID.
+    pub nameless_removal: Option<String>,
 }
 
 /// What a lock lasts as long as.
@@ -95,12 +97,16 @@ impl LockState {
         let mut out = format!("{}: ", clean_line(&self.lock));
         match &self.holding {
             None => out.push_str("free\n"),
-            Some(Holding { info, kept_by }) => {
+            Some(Holding { info, kept_by, nameless_removal }) => {
                 let unreadable = || "held, its record does not say by whom".to_owned();
                 out.push_str(
                     &info.as_deref().map_or_else(unreadable, |info| describe_holder(info, now)),
                 );
                 let _ = writeln!(out, "\n  {}", kept_by.in_words());
+                if let Some(command) = nameless_removal {
+                    let command = clean_line(command);
+                    let _ = writeln!(out, "  if you are sure that its holder is dead: {command}");
+                }
             }
         }
         match &self.line {
@@ -252,6 +258,7 @@ mod tests {
             holding: Some(Holding {
                 info: Some(Box::new(hostile::info())),
                 kept_by: KeptBy::Lease { lease, unchanged: Some(Duration::from_hours(1)) },
+                nameless_removal: Some(text()),
             }),
             line: QueueState::Known { waiters: vec![(Ticket(u64::MAX), waiter)], more: u64::MAX },
         }
@@ -277,7 +284,7 @@ mod tests {
             let term = LeaseTerm::After(Duration::from_mins(10));
             let unchanged = Some(Duration::from_secs(still));
             let kept_by = KeptBy::Lease { lease: Lease { term, beat }, unchanged };
-            state.holding = Some(Holding { info: None, kept_by });
+            state.holding = Some(Holding { info: None, kept_by, nameless_removal: None });
             state.facts()
         };
         assert_eq!(with(1, 0), with(2, 14));

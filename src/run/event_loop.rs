@@ -119,11 +119,6 @@ impl EventLoop {
         self.kept.iter().all(|kept| kept.tenure.is_lost() || kept.tenure.may_start(now))
     }
 
-    /// Whether this lock is somebody else's by now, or gone. That was said when it was found.
-    pub(super) fn is_lost(&self, index: usize) -> bool {
-        self.kept[index].tenure.is_lost()
-    }
-
     /// The first lock of ours that is somebody else's by now, or gone, whoever has heard of it.
     pub(super) fn lost(&self) -> Option<&Kept> {
         self.kept.iter().find(|kept| kept.tenure.is_lost())

@@ -37,21 +37,18 @@ pub(super) async fn inherit(
     if context.held.is_empty() {
         return Ok(None);
     }
-    // A state may be reached by a link; what is said of its lock lies beside the file itself.
-    let target = &target.at_real_path().as_held(context.held.urls());
-    let lock = target.url();
-    let store = match target.open().await {
-        Ok(store) => store,
-        Err(source) => return Err(Error::Store { lock, source }),
-    };
-    let register =
-        LockRegister { lock: lock.clone(), store: store.clone(), key: target.key.clone() };
-    let told = |stored: Stored| context.held.ids().find(|id| stored.record.is_held_by(id)).cloned();
-    let Some(id) =
-        store_requests::read(event_loop, &register, store_requests::PATIENCE).await?.and_then(told)
-    else {
-        return Ok(None);
-    };
+    let mut found = None;
+    for target in target.as_held(context.held.urls()) {
+        let told = |stored: &Stored| context.held.ids().find(|id| stored.record.is_held_by(id));
+        let register = open(&target).await?;
+        let stored = store_requests::read(event_loop, &register, store_requests::PATIENCE).await?;
+        if let Some(id) = stored.as_ref().and_then(told) {
+            found = Some((target, register, id.clone()));
+            break;
+        }
+    }
+    let Some((target, register, id)) = found else { return Ok(None) };
+    let (target, lock, store) = (&target, register.lock.clone(), register.store.clone());
     // Under another name, or reached with other settings: one is inside only once.
     if event_loop.custody.door(&id).is_some() {
         return Ok(Some(id));
@@ -97,6 +94,14 @@ pub(super) async fn inherit(
         event_loop.keep(Kept::new(target.clone(), store, since, tenure));
     }
     Ok(Some(id))
+}
+
+async fn open(target: &LockTarget) -> Result<LockRegister, Error> {
+    let lock = target.url();
+    match target.open().await {
+        Ok(store) => Ok(LockRegister { lock, store, key: target.key.clone() }),
+        Err(source) => Err(Error::Store { lock, source }),
+    }
 }
 
 /// The receipt, by which whoever gives the lock back finds us, and what we leave if we are killed.

@@ -130,8 +130,9 @@ pub(super) fn timed_out(target: &LockTarget, machine: &Acquire, limit: Duration)
     let described = holder.as_ref().map_or_else(|| "seen to be free".to_owned(), describe);
     let id = holder.as_ref().and_then(Holder::info).map(|info| &info.id);
     let hint = if target.has_lease() {
-        id.filter(|id| !id.0.is_empty())
-            .map(|id| wait_or(&unlocking(target, id, machine.silence(uptime()).is_some())))
+        let nameless = machine.shown().and_then(|shown| target.nameless_removal(&shown));
+        let named = || Some(unlocking(target, id?, machine.silence(uptime()).is_some()));
+        nameless.or_else(named).map(|command| wait_or(&command))
     } else {
         // Also where the record has no ID: the command needs none.
         holder.as_ref().map(|_| {
@@ -181,27 +182,46 @@ fn unlocking(target: &LockTarget, id: &LockId, is_leased: bool) -> String {
     }
 }
 
-/// Says who holds the lock, when it is time to.
+/// How long something else may answer in the place of the store before a word is said of it.
+const MISLED: Duration = Duration::from_secs(5);
+
+/// What answers in the place of the store is asked again and again.
+fn misled(target: &LockTarget, error: &StoreError) -> Notice {
+    let lock = target.url();
+    let message = format!("the lock `{lock}` cannot be asked for ({error}): trying on");
+    let hint = Error::Store { lock, source: error.clone() }.hint();
+    Notice::Warning { message, hint }
+}
+
+/// Says who holds the lock, when it is time to, and why nobody says so.
 pub(super) struct Voice {
     cadence: Cadence,
     holder: Option<Holder>,
+    /// Whether it was said who answers in the place of the store.
+    is_misled: bool,
     started: Uptime,
     limit: Duration,
 }
 
 impl Voice {
     pub(super) fn new(started: Uptime, limit: Duration) -> Self {
-        Self { cadence: Cadence::default(), holder: None, started, limit }
+        Self { cadence: Cadence::default(), holder: None, is_misled: false, started, limit }
     }
 
     pub(super) fn speak(&mut self, event_loop: &EventLoop, target: &LockTarget, machine: &Queue) {
+        let now = uptime();
+        if let Some((error, _)) = machine.acquire().misled(now).filter(|it| it.1 >= MISLED)
+            && !self.is_misled
+        {
+            self.is_misled = true;
+            event_loop.say(misled(target, error));
+        }
         let holder = machine.acquire().holder();
         if holder.is_none() {
             return;
         }
         let changed = holder != self.holder;
         self.holder = holder;
-        let now = uptime();
         if self.cadence.is_due(now, changed) {
             event_loop.say(Notice::Waiting {
                 lock: target.url(),

@@ -18,7 +18,7 @@ use super::event_loop::EventLoop;
 use super::kept::Kept;
 use super::store_requests::{self, LockRegister};
 use super::{dependents, door, release};
-use crate::backend::{self, Backend, Request, aws_from_env};
+use crate::backend::{self, Backend, BackendQuery, aws_from_env};
 use crate::clock::{uptime, wall};
 use crate::env::Env;
 use crate::error::Error;
@@ -34,10 +34,6 @@ use crate::store::{HeldFile, LocalState, RecordVersion, Registers as _, Stored};
 use crate::supervise::guardian::Head;
 use crate::supervise::lent_descriptor;
 use crate::target::{LockTarget, StoreSpec};
-
-/// The numbers of our beats begin so far above those of whom we follow: a write of theirs that is
-/// still on its way must not have the bytes of one of ours.
-const BEAT_STRIDE: u64 = 1_000_000;
 
 /// What came of it.
 #[derive(Debug, Default)]
@@ -178,7 +174,7 @@ fn cannot_open(event_loop: &EventLoop, entry: &Entry, error: &Error) {
 pub(crate) fn complete(entry: &Entry, receipt: &Receipt, env: &Env) -> LockTarget {
     let mut target = entry.target.clone();
     let StoreSpec::DynamoDb { aws, .. } = &mut target.store else { return target };
-    let request = Request { allow_hcl_fallback: true, ..Request::new(&receipt.dir, env) };
+    let request = BackendQuery { allow_hcl_fallback: true, ..BackendQuery::new(&receipt.dir, env) };
     // Without the directory the environment has to do.
     let of_backend = match backend::resolve(&request).map(|resolved| resolved.backend) {
         Ok(Backend::S3(backend)) if entry.target.of_backend => Some(backend.aws),
@@ -222,7 +218,7 @@ async fn keep(
         event_loop.keep(Kept::new(target, store, known.renewed(), tenure));
         return Ok(());
     }
-    let lease = Lease { term: known.term(), beat: known.beat.wrapping_add(BEAT_STRIDE) };
+    let lease = Lease { term: known.term(), beat: known.beat };
     let since = known.renewed();
     let known = LeaseStart { id, info: None, version: None, lease, since, answered: true };
     let keeper = LeaseKeeper::adopt(known, uptime());

@@ -25,6 +25,7 @@ use crate::clock::uptime;
 use crate::error::Error;
 use crate::job::ChildCommand;
 use crate::lock::lease_keeper::{LeaseEvent, LeaseKeeper, Unconfirmed};
+use crate::lock::tenure::CONFIRM;
 use crate::report::Notice;
 use crate::store::StoreError;
 use crate::supervise::guardian::Interrupts;
@@ -35,9 +36,6 @@ use crate::supervise::{
 
 /// How long a child may take to end after a bug of ours, before it is killed.
 const LAST_RESORT: Duration = Duration::from_mins(3);
-
-/// How long a lock whose request was not answered may take to be confirmed by a beat.
-const CONFIRM: Duration = Duration::from_secs(40);
 
 /// What is left to say where none of our own fences has acted.
 const FENCED: &str = "the guardian killed the child before anyone may take the lock over: it had not \
@@ -339,30 +337,21 @@ fn handle_lease(
     news: &LeaseEvent,
     context: &Context,
 ) -> Option<Event> {
-    let lock = event_loop.kept[index].target.url();
-    let say = |message: String| {
-        event_loop.say(Notice::Warning { message, hint: None });
-    };
-    match news {
-        // A child with leave to go on must not stand still for a lease that is no more.
-        LeaseEvent::Lost(_) => {
-            Some(if context.lost_is_fatal { Event::MustStop } else { Event::Thaw })
-        }
-        // With the lock gone already, and leave to go on, the fence protects nothing.
-        _ if event_loop.is_lost(index) && !context.lost_is_fatal => None,
+    let kept = &event_loop.kept[index];
+    let event = Event::of_lease(news, kept.tenure.is_lost(), context.lost_is_fatal)?;
+    let lock = kept.target.url();
+    let message = match news {
         LeaseEvent::Interrupt => {
-            let keeper = event_loop.kept[index].tenure.keeper();
-            let why = match keeper.and_then(LeaseKeeper::refused_after) {
+            let why = match kept.tenure.keeper().and_then(LeaseKeeper::refused_after) {
                 Some(good) => {
                     format!("credentials that are refused since {} of this hold", whole(good))
                 }
                 None => "no answer from the lock store".to_owned(),
             };
-            say(format!(
+            format!(
                 "{why} for over half of the lease of `{lock}`: the child is interrupted before \
                  anyone may take the lock over"
-            ));
-            Some(Event::MustStop)
+            )
         }
         LeaseEvent::Kill(why) => {
             let why = match why {
@@ -375,15 +364,17 @@ fn handle_lease(
                     whole(*pause)
                 ),
             };
-            say(format!("{why}: the child is killed before anyone may take the lock over"));
-            Some(Event::MustKill)
+            format!("{why}: the child is killed before anyone may take the lock over")
         }
         LeaseEvent::Freeze => {
-            say(format!("paused for long: the child stands still until `{lock}` is confirmed"));
-            Some(Event::Freeze)
+            format!("paused for long: the child stands still until `{lock}` is confirmed")
         }
-        LeaseEvent::Thaw => Some(Event::Thaw),
-        // Said already.
-        LeaseEvent::Refused { .. } | LeaseEvent::LastBeat { .. } => None,
-    }
+        // Said when it was found, or of no interest.
+        LeaseEvent::Lost(_)
+        | LeaseEvent::Thaw
+        | LeaseEvent::Refused { .. }
+        | LeaseEvent::LastBeat { .. } => return Some(event),
+    };
+    event_loop.say(Notice::Warning { message, hint: None });
+    Some(event)
 }

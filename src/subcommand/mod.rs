@@ -61,6 +61,7 @@ impl<'a> Opened<'a> {
                 Some(lease) => KeptBy::Lease { lease, unchanged: None },
                 None => KeptBy::Nothing,
             },
+            nameless_removal: self.target.nameless_removal(stored),
         }
     }
 }

@@ -10,6 +10,7 @@ mod unseen;
 
 pub(super) use living::ask_for_release;
 
+use std::collections::VecDeque;
 use std::path::Path;
 use std::time::Duration;
 
@@ -66,6 +67,8 @@ enum Fate {
     Theirs,
     /// Something of it is still held, or may be; why, and what helps, where that is not to wait.
     Left(String, Option<String>),
+    /// The same, because somebody runs under a lock of it; who.
+    InUse(String),
 }
 
 fn left(why: String) -> Fate {
@@ -100,14 +103,23 @@ pub(crate) async fn run(event_loop: &mut EventLoop, recovery: &Recovery<'_>) -> 
     // under it, so all are told before any is waited for.
     files.sort_by_cached_key(|file| file.read().is_ok_and(|receipt| receipt.is_hold));
     let mut told = false;
-    for file in &files {
+    let mut next: VecDeque<_> = files.iter().collect();
+    // How many in a row were in use.
+    let mut in_use = 0;
+    while let Some(file) = next.pop_front() {
         let is_hold = file.read().is_ok_and(|receipt| receipt.is_hold);
         if is_hold && !std::mem::replace(&mut told, true) {
             living::tell_holds(event_loop, recovery, &files);
         }
         match one(event_loop, recovery, file, &seen, until).await {
-            Ok(Fate::Settled) => done += 1,
+            Ok(Fate::Settled) => (done, in_use) = (done + 1, 0),
             Ok(Fate::Theirs) => theirs += 1,
+            // Whoever uses it may be settled yet, and then it is looked at again.
+            Ok(Fate::InUse(_)) if in_use < next.len() => {
+                in_use += 1;
+                next.push_back(file);
+            }
+            Ok(Fate::InUse(why)) => left.push(why),
             Ok(Fate::Left(why, hint)) => {
                 left.push(why);
                 hints.extend(hint);
@@ -249,24 +261,23 @@ async fn one(
         }
         None if receipt.is_starting => Ok(left(format!(
             "{} was killed while it started a command, and nobody knows whether that runs: look \
-             with `ps`, and when it does not, finish with: {}",
+             with `ps`, and when it does not, finish with: `{}`",
             run_of(&receipt),
-            last_commands(&receipt, file)
+            last_commands(&receipt, file).join("; ")
         ))),
         _ => give_back(event_loop, recovery, file, (&receipt, Dead::Here), until).await,
     }
 }
 
 /// What a person does who has seen that nothing runs.
-fn last_commands(receipt: &Receipt, file: &ReceiptFile) -> String {
+fn last_commands(receipt: &Receipt, file: &ReceiptFile) -> Vec<String> {
     let remove = format!("rm {}", shell_quote(&file.path().display().to_string()));
-    format!("{}; {remove}", unlock_commands(receipt))
+    unlock_commands(receipt).chain([remove]).collect()
 }
 
-fn unlock_commands(receipt: &Receipt) -> String {
-    let commands: Vec<_> =
-        receipt.own().map(|entry| entry.target.unlock_command(&entry.id)).collect();
-    commands.join("; ")
+/// None where all is inherited.
+fn unlock_commands(receipt: &Receipt) -> impl Iterator<Item = String> {
+    receipt.own().map(|entry| entry.target.unlock_command(&entry.id))
 }
 
 pub(super) fn run_of(receipt: &Receipt) -> String {
@@ -325,16 +336,23 @@ async fn give_back(
     };
     let is_here = matches!(dead, Dead::Here);
     let child = receipt.child.filter(|child| is_here && !child.are_gone());
+    // What it had inherited is not given back here.
+    let own = receipt.own_ids();
+    let dir = file.path().parent().unwrap_or(Path::new("/"));
+    let in_use = || {
+        let who = dependents::anybody(dir, &own)?;
+        Some(Fate::InUse(format!("{who} runs under a lock of {}", run_of(receipt))))
+    };
+    if let Some(in_use) = in_use() {
+        return Ok(in_use);
+    }
     show_log(event_loop, file, 0);
     if is_here && child.is_none() && receipt.child.is_some() {
         // Nobody was told of its end: whoever killed it may have cut off a request just now.
         pause(event_loop, SETTLE).await?;
-    }
-    // What it had inherited is not given back here.
-    let own = receipt.own_ids();
-    let dir = file.path().parent().unwrap_or(Path::new("/"));
-    if let Some(who) = dependents::anybody(dir, &own) {
-        return Ok(left(format!("{who} runs under a lock of {}", run_of(receipt))));
+        if let Some(in_use) = in_use() {
+            return Ok(in_use);
+        }
     }
     let mut released = 0;
     if let Dead::Unseen(locks) = dead {
@@ -424,5 +442,6 @@ pub(super) async fn finish(
             hint: Some("`tfwrap status` shows the lock, `tfwrap unlock ID` removes it".to_owned()),
         }),
         Fate::Left(message, hint) => Err(Error::LeftBehind { message, hint }),
+        Fate::InUse(message) => Err(Error::LeftBehind { message, hint: None }),
     }
 }

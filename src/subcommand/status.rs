@@ -157,7 +157,7 @@ struct Beats(HashMap<String, (Option<String>, Lease, Uptime)>);
 impl Beats {
     fn observe(&mut self, states: &mut [LockState], now: Uptime) {
         for LockState { lock, holding, .. } in states {
-            let Some(Holding { info, kept_by: KeptBy::Lease { lease, unchanged } }) = holding
+            let Some(Holding { info, kept_by: KeptBy::Lease { lease, unchanged }, .. }) = holding
             else {
                 self.0.remove(lock);
                 continue;
@@ -180,7 +180,7 @@ mod tests {
     fn held(beat: u64) -> Vec<LockState> {
         let lease = Lease { term: LeaseTerm::Never, beat };
         let kept_by = KeptBy::Lease { lease, unchanged: None };
-        let holding = Some(Holding { info: None, kept_by });
+        let holding = Some(Holding { info: None, kept_by, nameless_removal: None });
         vec![LockState { lock: "a".to_owned(), holding, line: QueueState::Unasked }]
     }
 

@@ -93,7 +93,7 @@ async fn find<'a, 'b>(
     id: &str,
 ) -> Result<(&'a Opened<'b>, Stored), Error> {
     let wanted = LockId(id.to_owned());
-    let mut there = Vec::new();
+    let (mut there, mut nameless) = (Vec::new(), Vec::new());
     for lock in locks {
         let stored =
             store_requests::read(event_loop, &lock.register, store_requests::PATIENCE).await?;
@@ -101,16 +101,25 @@ async fn find<'a, 'b>(
             Some(stored) if !id.is_empty() && stored.record.is_held_by(&wanted) => {
                 return Ok((lock, stored));
             }
-            stored => there.push(described(lock, stored.as_ref())),
+            stored => {
+                nameless.extend(stored.as_ref().and_then(|it| lock.target.nameless_removal(it)));
+                there.push(described(lock, stored.as_ref()));
+            }
         }
     }
     if there.is_empty() {
         there.push("there is no lock here that tfwrap takes".to_owned());
     }
-    Err(refused(
-        format!("no lock has the ID `{}`: {}", clean(id), there.join("; ")),
-        "`tfwrap status` shows the locks of this directory and workspace",
-    ))
+    let hint = if nameless.is_empty() {
+        "`tfwrap status` shows the locks of this directory and workspace".to_owned()
+    } else {
+        format!(
+            "a record that names no ID goes by what it is, if you are sure that its holder is dead: \
+             {}",
+            nameless.join("; ")
+        )
+    };
+    Err(refused(format!("no lock has the ID `{}`: {}", clean(id), there.join("; ")), &hint))
 }
 
 fn described(lock: &Opened<'_>, stored: Option<&Stored>) -> String {

@@ -55,7 +55,9 @@ pub use spawn::{SpawnError, TerminalUse};
 pub(super) use sys::ignored_at_start;
 pub use sys::{Announce, exec, suspend_self};
 pub(super) use sys::{close_all_else, detach, join_group, stand_apart, watch};
-pub(crate) use sys::{lent_descriptor, outlive_the_limit_of_files, stdout_was_closed};
+pub(crate) use sys::{
+    lent_descriptor, may_be_open_elsewhere, outlive_the_limit_of_files, stdout_was_closed,
+};
 pub use told::Whom;
 
 use std::io;

@@ -29,7 +29,9 @@ mod targets;
 pub use answer::first_words;
 pub use canary::{Canary, Judged};
 pub use child::{Announce, Child, ChildEvent, SpawnError, TerminalUse, Whom, exec, suspend_self};
-pub(crate) use child::{lent_descriptor, outlive_the_limit_of_files, stdout_was_closed};
+pub(crate) use child::{
+    lent_descriptor, may_be_open_elsewhere, outlive_the_limit_of_files, stdout_was_closed,
+};
 pub use machine::{Action, ECHO, Event, GROUP_GRACE, Rest, SETTLE, StopCause, Supervisor, Watch};
 pub use process::{HostScope, ProcessId, Sight};
 pub(crate) use process::{Stat, ancestors};

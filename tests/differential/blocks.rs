@@ -18,7 +18,7 @@ use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tfwrap::backend::{Backend, BackendError, Request, resolve};
+use tfwrap::backend::{Backend, BackendError, BackendQuery, resolve};
 use tfwrap::env::Env;
 
 use crate::{count, number};
@@ -94,7 +94,7 @@ fn variables(port: u16) -> [(&'static str, String); 5] {
 }
 
 fn found(dir: &Path, env: &Env) -> Result<Backend, BackendError> {
-    let request = Request { allow_hcl_fallback: true, ..Request::new(dir, env) };
+    let request = BackendQuery { allow_hcl_fallback: true, ..BackendQuery::new(dir, env) };
     resolve(&request).map(|resolved| resolved.backend)
 }
 

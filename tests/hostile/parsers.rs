@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
-use tfwrap::backend::{Request, resolve};
+use tfwrap::backend::{BackendQuery, resolve};
 use tfwrap::env::Env;
 use tfwrap::held::{self, Held};
 use tfwrap::lock::lease::Lease;
@@ -240,8 +240,8 @@ impl Place {
         let env = Env::from_iter([("AWS_REGION", "r")]);
         let resolves = |allow_hcl_fallback| {
             let plan_file = plan.map(PathBuf::from);
-            let request = Request::new(self.0.path(), &env);
-            let request = Request { plan_file, allow_hcl_fallback, ..request };
+            let request = BackendQuery::new(self.0.path(), &env);
+            let request = BackendQuery { plan_file, allow_hcl_fallback, ..request };
             said(resolve(&request).map(|resolved| drop(resolved.in_words())))
         };
         resolves(false) | resolves(true)

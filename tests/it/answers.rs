@@ -1,8 +1,12 @@
 //! What is not DynamoDB's answer is never taken for one: neither for a lock that is had, nor for
 //! one that was given back.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use tfwrap::backend::{AssumeRole, AwsSettings};
+use tfwrap::env::Env;
 use tfwrap::lock::LockKey;
 use tfwrap::store::{
     AwsClients, DynamoTable, Expect, Record, Registers, RemoveReply, StoreError, Timeouts,
@@ -11,8 +15,9 @@ use tfwrap::store::{
 
 use crate::proxy::{Fault, Proxy, Rule};
 use crate::said::Row;
-use crate::servers::{REGION, aws_settings, dynamodb};
+use crate::servers::{REGION, aws_settings, dynamodb, serve};
 use crate::wrapped::uptime;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 macro_rules! page {
     ($status:literal, $head:literal, $body:literal) => {
@@ -197,4 +202,127 @@ async fn what_cannot_be_asked_is_not_tried_again() {
     };
     let error = asked.await.unwrap_err();
     assert!(matches!(error, StoreError::Misconfigured(_)), "{error:?}");
+}
+
+/// A proxy that filters by what is asked lets reads pass.
+#[tokio::test]
+async fn a_page_in_the_place_of_every_write_is_told_of_and_given_up() {
+    let pages = [PAGES[0], PAGES[1], PAGES[3]];
+    let runs: Vec<_> = pages
+        .into_iter()
+        .zip(["", "--no-line", ""])
+        .enumerate()
+        .map(|(at, ((page, says), more))| {
+            tokio::spawn(async move {
+                let proxy = Proxy::before(&dynamodb().url);
+                let table = format!("answers-writes-{at}");
+                dynamodb().create_lock_table(&table).await;
+                proxy.plan([Rule::on("PutItem", Fault::Page(page))]);
+                let line = typed(&proxy, &table, more);
+                let played = tokio::task::spawn_blocking(move || {
+                    let before = uptime();
+                    Row {
+                        typed: &line,
+                        code: 69,
+                        says: &[says, "cannot be asked for (", "): trying on"],
+                        never: &["HERE/ran", "Log in"],
+                        ..Row::default()
+                    }
+                    .play();
+                    let took = uptime().since(before);
+                    assert!(took > Duration::from_secs(9), "{took:?}");
+                    assert!(took < Duration::from_mins(1), "{took:?}");
+                });
+                played.await.unwrap();
+                assert!(proxy.count("PutItem") < 40, "{}", proxy.count("PutItem"));
+            })
+        })
+        .collect();
+    for run in runs {
+        run.await.unwrap();
+    }
+}
+
+/// Whoever asks it is answered until they go away, or at the latest after this much.
+const ENDLESS: u64 = 256 << 20;
+
+/// Where that is, and how much it got rid of.
+fn endless() -> (String, Arc<AtomicU64>) {
+    let sent = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&sent);
+    let address = serve(|listener| async move {
+        loop {
+            let (mut connection, _) = listener.accept().await.unwrap();
+            let count = Arc::clone(&count);
+            tokio::spawn(async move {
+                let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{\"\r\n";
+                let chunk = format!("10000\r\n{}\r\n", "a".repeat(0x10000));
+                let mut request = [0; 4096];
+                let _asked = connection.read(&mut request).await?;
+                connection.write_all(head.as_bytes()).await?;
+                while count.fetch_add(0x10000, Ordering::Relaxed) < ENDLESS {
+                    connection.write_all(chunk.as_bytes()).await?;
+                }
+                connection.shutdown().await
+            });
+        }
+    });
+    (format!("http://{address}"), sent)
+}
+
+#[tokio::test]
+async fn an_answer_without_an_end_is_not_read_to_its_end() {
+    let asked = async |settings: AwsSettings, writes: bool| {
+        let clients = AwsClients::new(&settings, Timeouts::default()).await.unwrap();
+        let table = DynamoTable::new(&clients, "t").unwrap();
+        if writes {
+            table.write(&key(), &record(), &Expect::Absent).await.map(drop).unwrap_err()
+        } else {
+            table.read(&key()).await.map(drop).unwrap_err()
+        }
+    };
+    let without_keys = |url: &str| AwsSettings {
+        access_key: None,
+        secret_key: None,
+        shared_config_files: vec!["/nowhere".into()],
+        shared_credentials_files: vec!["/nowhere".into()],
+        ..aws_settings(url)
+    };
+    let container = |url: &str| {
+        let env = Env::from_iter([("AWS_CONTAINER_CREDENTIALS_FULL_URI", format!("{url}/creds"))]);
+        AwsSettings { env, ..without_keys(url) }
+    };
+    let role = |url: &str| {
+        let role =
+            AssumeRole { role_arn: "arn:aws:iam::1:role/r".to_owned(), ..Default::default() };
+        AwsSettings { assume_role: Some(role), ..aws_settings(url) }
+    };
+    let instance = |url: &str| AwsSettings {
+        skip_metadata_api_check: None,
+        metadata_endpoint: Some(url.to_owned()),
+        ..without_keys(url)
+    };
+    let servers = [(); 5].map(|()| endless());
+    let url = |at: usize| servers[at].0.as_str();
+    let settings = [
+        (aws_settings(url(0)), false, Some(true)),
+        (aws_settings(url(1)), true, Some(true)),
+        (role(url(2)), true, Some(false)),
+        (container(url(3)), true, Some(false)),
+        (instance(url(4)), true, None),
+    ];
+    for (at, (settings, writes, sent)) in settings.into_iter().enumerate() {
+        let (url, count) = &servers[at];
+        let error = asked(settings, writes).await;
+        let is_said = error.to_string().contains(&format!("`{url}` is no service of AWS"));
+        assert!(is_said && error.to_string().contains("more than 16 MiB"), "{at}: {error}");
+        match &error {
+            StoreError::NotTheStore { sent: may, .. } => assert_eq!(Some(*may), sent, "{at}"),
+            StoreError::Credentials(_) => assert_eq!(None, sent, "{at}"),
+            error => panic!("{at}: {error:?}"),
+        }
+        // What lies in buffers, and a second try of the instance's.
+        let sent = count.load(Ordering::Relaxed);
+        assert!(sent < ENDLESS / 2, "{at}: {sent} bytes");
+    }
 }

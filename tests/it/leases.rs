@@ -57,6 +57,7 @@ at_once! {
     an_outage_shorter_than_the_fence_costs_nothing,
     a_beat_that_is_out_when_the_child_ends_delays_the_release_and_no_more,
     a_beat_that_is_never_answered_is_the_last_before_the_release,
+    a_lock_that_is_being_released_is_known_to_the_guardian,
     who_removes_a_lock_that_never_expires_is_told_that_silence_proves_little,
 }
 
@@ -488,6 +489,33 @@ async fn a_beat_that_is_never_answered_is_the_last_before_the_release() {
     assert_eq!(sent, (before + 1, looks), "after a heartbeat of half a period");
     assert_eq!(lock.item().await, None);
     proxy.release();
+}
+
+/// Also when another lock has beaten meanwhile, of which the guardian is told.
+async fn a_lock_that_is_being_released_is_known_to_the_guardian() {
+    let first = Lock::new("releasing").await;
+    let last = first.with_key("state-2");
+    let proxy = Proxy::before(&dynamodb().url);
+    let options = [first.options(proxy.url(), "15s"), last.options(proxy.url(), "15s")].concat();
+    let options: Vec<_> = options[..5].iter().chain(&options[8..]).map(String::as_str).collect();
+    let mut running = Scene::new(STUBBORN).options(&options).start().ready();
+    proxy.plan([Rule::on("DeleteItem", Fault::Hold).key("state-2").times(1)]);
+    running.signal(Signal::SIGUSR1);
+    proxy.arrived("DeleteItem state-2", 1).await;
+    first.beat().await;
+    // Until that is answered, and the guardian told.
+    first.beat().await;
+    assert!(last.item().await.is_some());
+    running.signal(Signal::SIGKILL);
+    assert_eq!(running.bare_code(), None);
+    // Long before its lease could end.
+    for _ in 0..300 {
+        if first.item().await.is_none() && last.item().await.is_none() {
+            return proxy.release();
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("{:?} {:?}", first.item().await, last.item().await);
 }
 
 /// As one looks that its holder left before its credentials ran out: nobody beats any more.

@@ -14,6 +14,7 @@ use tfwrap::store::{
     Expect, LocalState, Record, RecordVersion, Registers as _, RemoveReply, StoreError, WriteReply,
 };
 
+use crate::harness::{Gate, Running, applying, eventually, run, tfwrap};
 use crate::servers::{local_backend_dir, terraform};
 
 const INFO_FILE: &str = ".terraform.tfstate.lock.info";
@@ -201,6 +202,36 @@ async fn many_that_come_and_go_never_hold_it_at_once() {
     for contender in tokio::time::timeout(Duration::from_mins(1), all).await.unwrap() {
         contender.unwrap();
     }
+}
+
+/// A Terraform that waits has the empty state open, and goes on with that very file.
+#[tokio::test]
+async fn an_empty_state_stays_while_somebody_waits_for_its_lock() {
+    let dir = local_backend_dir();
+    let state = dir.path().join("terraform.tfstate");
+    let lock = lock_of(&dir);
+    let version = take(&lock, "ours").await;
+    let gate = Gate::new(dir.path(), "waiter");
+    let mut waiter = applying(terraform(dir.path()), &gate.command());
+    let waiter = Running::start(waiter.arg("-lock-timeout=1m"));
+    let fds = format!("/proc/{}/fd", waiter.pid());
+    eventually("it waits", || {
+        fs::read_dir(&fds)
+            .unwrap()
+            .flatten()
+            .any(|fd| fs::read_link(fd.path()).is_ok_and(|it| it == state))
+    });
+    // As whoever goes on for a killed tfwrap does.
+    let held = lock.lend().unwrap().unwrap();
+    drop(lock);
+    give_back(&LocalState::inherit(&state, held, record("ours")).unwrap(), &version).await;
+    gate.reached();
+    let mut next = tfwrap(dir.path());
+    run(next.args(["--lock-timeout=0s", "plan", "-no-color"])).expect_code(75);
+    gate.open();
+    waiter.finish().expect_code(0);
+    run(next.args(["-detailed-exitcode"])).expect_code(2);
+    assert!(!dir.path().join(INFO_FILE).exists());
 }
 
 #[tokio::test]

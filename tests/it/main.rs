@@ -25,6 +25,7 @@
 //! | `interop` | tfwrap and stock Terraform over one state |
 //! | `leases` | who is fenced, what is noticed, what is taken over |
 //! | `line` | who comes first has the lock first |
+//! | `linked_states` | a state reached by links |
 //! | `local_line` | the line beside a local state |
 //! | `local_state` | the local backend's lock |
 //! | `mistyped` | a workspace that is not there |
@@ -77,6 +78,7 @@ mod identity;
 mod interop;
 mod leases;
 mod line;
+mod linked_states;
 mod local_line;
 mod local_state;
 mod mistyped;

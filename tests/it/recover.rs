@@ -1,5 +1,6 @@
 //! `recover`: what dead runs left is given back, and nothing else.
 
+mod nested;
 mod rest;
 mod stopped;
 mod together;

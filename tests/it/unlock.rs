@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::faults::Stage;
 use crate::harness::{Finished, Gate, Running, S3Dir, applying, run, s3_dir, tfwrap};
 use crate::proxy::Fault;
-use crate::servers::{dynamodb, local_backend_dir, terraform};
+use crate::servers::{REGION, dynamodb, local_backend_dir, terraform};
 
 const NOBODY: &str = "11111111-2222-3333-4444-555555555555";
 
@@ -267,4 +267,80 @@ async fn a_removal_is_sent_again_and_a_lost_reply_read_back() {
     stage.plan(&[("DeleteItem", Fault::Status(400, "AccessDeniedException"), 9)]);
     unlock(stage.path(), &[&id, "--yes"]).expect_code(77);
     assert!(stage.info().await.is_some());
+}
+
+/// What the command that is printed with a text would do: the words of the `aws` in it.
+#[track_caller]
+fn delete_item_in(text: &str) -> Vec<String> {
+    let line = text.lines().find(|line| line.contains("aws dynamodb delete-item"));
+    let line = line.unwrap_or_else(|| panic!("no command in {text}"));
+    shell_words::split(&line[line.find("aws dynamodb").unwrap()..]).unwrap()
+}
+
+/// Does it, and tells whether the item was removed.
+async fn delete_item(words: &[String]) -> bool {
+    let option = |name: &str| &words[words.iter().position(|word| word == name).unwrap() + 1];
+    let json = |name: &str| serde_json::from_str::<Value>(option(name)).unwrap();
+    let text = |value: &Value| AttributeValue::S(value["S"].as_str().unwrap().to_owned());
+    let request = dynamodb()
+        .client()
+        .delete_item()
+        .table_name(option("--table-name"))
+        .key("LockID", text(&json("--key")["LockID"]))
+        .condition_expression(option("--condition-expression"));
+    let values = json("--expression-attribute-values");
+    let values = values.as_object().unwrap().iter().map(|(name, it)| (name.clone(), text(it)));
+    match request.set_expression_attribute_values(Some(values.collect())).send().await {
+        Ok(_) => true,
+        Err(error) => {
+            assert!(error.into_service_error().is_conditional_check_failed_exception());
+            false
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_record_that_names_nobody_goes_by_what_it_is() {
+    let (table, key) = ("unlock-nameless", "b/k");
+    dynamodb().create_lock_table(table).await;
+    let text = |text: &str| AttributeValue::S(text.to_owned());
+    let item = |info: Option<AttributeValue>| {
+        let mut item = std::collections::HashMap::from([("LockID".to_owned(), text(key))]);
+        item.extend(info.map(|info| ("Info".to_owned(), info)));
+        item
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let url = format!("dynamodb://{table}/{key}?region={REGION}&endpoint={}", dynamodb().url);
+    let ours = |words: &[&str]| {
+        let mut command = tfwrap(dir.path());
+        run(command.args(["--no-backend-lock", "--lock", &url]).args(words))
+    };
+    let long = format!("junk '\u{1b}[31m {}", "x".repeat(5000));
+    for info in [
+        None,
+        Some(text("junk")),
+        Some(text("")),
+        Some(text(&long)),
+        Some(text(r#"{"ID":7}"#)),
+        Some(text(r#"{"ID":"","Who":"x"}"#)),
+        Some(AttributeValue::N("1".to_owned())),
+        Some(AttributeValue::L(vec![])),
+        Some(AttributeValue::Null(true)),
+    ] {
+        dynamodb().put_raw(table, item(info.clone())).await;
+        let waited = ours(&["--lock-timeout", "0s", "run", "--", "true"]).expect_code(75);
+        let refused = ours(&["unlock", "junk", "--yes"]).expect_code(1);
+        assert!(!refused.stderr.contains("tfwrap status"), "{}", refused.stderr);
+        let status = ours(&["status"]).expect_code(0);
+        let words = delete_item_in(&waited.stderr);
+        for other in [&refused.stderr, &status.stdout] {
+            assert_eq!(delete_item_in(other), words, "{info:?}");
+            assert!(!other.contains('\u{1b}'), "{other}");
+        }
+        // Somebody has taken it since.
+        dynamodb().put_raw(table, item(Some(text(r#"{"ID":"1-2-3"}"#)))).await;
+        assert!(!delete_item(&words).await, "{info:?}: {words:?}");
+        dynamodb().put_raw(table, item(info.clone())).await;
+        assert!(delete_item(&words).await, "{info:?}: {words:?}");
+    }
 }

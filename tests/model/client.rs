@@ -14,15 +14,13 @@ use tfwrap::lock::landing::{self, Landing};
 use tfwrap::lock::register::{Reply, Request, WriteReply};
 use tfwrap::lock::tenure::{self, Tenure};
 use tfwrap::lock::{LockId, Uptime};
+use tfwrap::store::Timeouts;
 use tfwrap::supervise::{ChildStatus, Event, Rest, Supervisor};
 
 use crate::child::Body;
-use crate::config::{Config, Millis, Mutation};
+use crate::config::{Config, Millis, Mutation, millis};
 use crate::request::{Pending, Way};
 use guarded::{Case, Ward};
-
-/// The store's own time-out of a request that has none by the keeper (`Timeouts::read`).
-const TIME_OUT: Millis = 5_000;
 
 /// A keeper sleeps no longer than it wants, or only by a little.
 const KEEPERS_WAKE: Millis = 100;
@@ -220,11 +218,9 @@ impl Client {
             return Err(format!("{} asks again and again without a pause", self.letter()));
         }
         let patience = match self.tenure_mut().and_then(|tenure| tenure.patience()) {
-            Some(patience) => {
-                let patience = u64::try_from(patience.as_millis()).expect("short");
-                patience * 100 / moment.config.rates[self.index]
-            }
-            None => TIME_OUT,
+            Some(patience) => millis(patience) * 100 / moment.config.rates[self.index],
+            // The store's own.
+            None => millis(Timeouts::default().read),
         };
         self.note_request(moment, &request);
         self.pending = Some(Pending {

@@ -5,6 +5,11 @@ use std::time::Duration;
 /// Time of the world, which nobody in it can see.
 pub(crate) type Millis = u64;
 
+/// A time of the program's in that of the world.
+pub(crate) fn millis(time: Duration) -> Millis {
+    Millis::try_from(time.as_millis()).expect("short")
+}
+
 /// A rule broken on purpose. The machines stay as they are: what they are told, or what they
 /// send, is changed on its way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

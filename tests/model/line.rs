@@ -11,15 +11,17 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tfwrap::lock::acquire::{Acquire, Outcome};
+use tfwrap::lock::acquire::{Acquire, Outcome, STOP_PATIENCE};
 use tfwrap::lock::jitter::Jitter;
 use tfwrap::lock::line::{self, Slot, Ticket, Waiter};
 use tfwrap::lock::queue::{self, Event, Queue};
 use tfwrap::lock::{LockId, LockKey, Uptime};
-use tfwrap::store::{Expect, Record, RecordVersion, RemoveReply, StoreError, Stored, WriteReply};
+use tfwrap::store::{
+    Expect, Record, RecordVersion, RemoveReply, StoreError, Stored, Timeouts, WriteReply,
+};
 
 use crate::client::Checked;
-use crate::config::{Millis, Mutation};
+use crate::config::{Millis, Mutation, millis};
 use crate::search::Explored;
 use crate::world::stored;
 
@@ -31,12 +33,6 @@ const OVERSLEEP: Millis = 200;
 
 /// Nobody waits longer.
 const PATIENCE: Duration = Duration::from_mins(5);
-
-/// When a request that brought no answer is given up.
-const TIME_OUT: Millis = 5_000;
-
-/// What a stop may take.
-const STOP: Millis = 4_000;
 
 /// One world.
 #[derive(Debug, Clone)]
@@ -286,7 +282,7 @@ impl Line {
             let asked = self.clients[index].asked.clone().expect("it is out");
             let _ = self.apply(config, index, asked);
         }
-        self.clients[index].fails_at = Some((self.now + TIME_OUT, false));
+        self.clients[index].fails_at = Some((self.now + millis(Timeouts::default().read), false));
         Ok(())
     }
 
@@ -353,7 +349,8 @@ impl Line {
 
     fn check(&self) -> Checked {
         for (index, client) in self.clients.iter().enumerate() {
-            let late = client.stopped.is_some_and(|at| self.now > at + STOP + OVERSLEEP);
+            let late =
+                client.stopped.is_some_and(|at| self.now > at + millis(STOP_PATIENCE) + OVERSLEEP);
             if late && !client.over {
                 return Err(format!("{} is still there after a stop", letter(index)));
             }

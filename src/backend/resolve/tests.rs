@@ -57,11 +57,11 @@ fn state_flag(path: &str, any_backend: bool) -> StateFlag {
 fn a_directory_without_a_backend_has_a_local_state() {
     let dir = Dir::with(&[("main.tf", b"locals {}")]);
     let env = env();
-    let resolved = resolve(&Request::new(dir.path(), &env)).unwrap();
+    let resolved = resolve(&BackendQuery::new(dir.path(), &env)).unwrap();
     assert_eq!(resolved.backend, dir.file("terraform.tfstate"));
     assert_eq!((resolved.origin.as_str(), resolved.notes.len()), (NO_BACKEND, 0));
     let state_flag = Some(state_flag("x/y", false));
-    let request = Request { state_flag, ..Request::new(dir.path(), &env) };
+    let request = BackendQuery { state_flag, ..BackendQuery::new(dir.path(), &env) };
     assert_eq!(resolve(&request).unwrap().backend, dir.file("x/y"));
 }
 
@@ -71,7 +71,7 @@ fn the_recorded_backend_counts_whatever_the_configuration_says() {
         let dir =
             Dir::with(&[("main.tf", main), (".terraform/terraform.tfstate", RECORD.as_bytes())]);
         let env = env();
-        let resolved = resolve(&Request::new(dir.path(), &env)).unwrap();
+        let resolved = resolve(&BackendQuery::new(dir.path(), &env)).unwrap();
         assert_eq!(s3(&resolved).lock_key().0, "fixture-states/network/terraform.tfstate");
         assert!(resolved.origin.ends_with("/.terraform/terraform.tfstate`"), "{}", resolved.origin);
     }
@@ -83,11 +83,13 @@ fn the_workspace_is_the_selected_or_the_named_one() {
         [("d/terraform.tfstate", RECORD.as_bytes()), ("d/environment", b"blue")];
     let dir = Dir::with(&files);
     let env = Env::from_iter([("TF_DATA_DIR", "d")]);
-    let resolved = resolve(&Request::new(dir.path(), &env)).unwrap();
+    let resolved = resolve(&BackendQuery::new(dir.path(), &env)).unwrap();
     assert_eq!(s3(&resolved).state_key(), "ws/blue/network/terraform.tfstate");
     assert_eq!(resolved.workspace.name, "blue");
-    let request =
-        Request { workspace_override: Some("red".into()), ..Request::new(dir.path(), &env) };
+    let request = BackendQuery {
+        workspace_override: Some("red".into()),
+        ..BackendQuery::new(dir.path(), &env)
+    };
     assert_eq!(s3(&resolve(&request).unwrap()).state_key(), "ws/red/network/terraform.tfstate");
 }
 
@@ -97,14 +99,14 @@ fn a_state_flag_replaces_every_backend_for_state_commands_only() {
     let env = env();
     for (any_backend, is_local) in [(true, true), (false, false)] {
         let state_flag = Some(state_flag("x.tfstate", any_backend));
-        let request = Request { state_flag, ..Request::new(dir.path(), &env) };
+        let request = BackendQuery { state_flag, ..BackendQuery::new(dir.path(), &env) };
         let resolved = resolve(&request).unwrap();
         assert_eq!(resolved.backend == dir.file("x.tfstate"), is_local, "{resolved:?}");
     }
     let dir = Dir::with(&[("main.tf", BLOCK.as_bytes()), (".terraform/terraform.tfstate", b"{")]);
     let env = Env::from_iter([("TF_WORKSPACE", "a/b")]);
     let state_flag = Some(state_flag("x", true));
-    let request = Request { state_flag, ..Request::new(dir.path(), &env) };
+    let request = BackendQuery { state_flag, ..BackendQuery::new(dir.path(), &env) };
     assert_eq!(resolve(&request).unwrap().backend, dir.file("x"), "nothing else is looked at");
 }
 
@@ -116,7 +118,7 @@ fn a_backend_that_is_only_declared_needs_init() {
         let dir = Dir::with(&[("main.tf", text.as_bytes())]);
         let env = env();
         let chdir = Path::new("a b");
-        let request = Request { chdir: Some(chdir), ..Request::new(dir.path(), &env) };
+        let request = BackendQuery { chdir: Some(chdir), ..BackendQuery::new(dir.path(), &env) };
         let error = resolve(&request).unwrap_err();
         let expected = format!(
             "`{}/main.tf:{place}` declares the backend `{kind}`, but the directory is not \
@@ -125,7 +127,8 @@ fn a_backend_that_is_only_declared_needs_init() {
         );
         assert_eq!(error.to_string(), expected);
         assert_eq!(error.hint(), "run `terraform -chdir='a b' init` first");
-        let request = Request { dialect: Dialect::OpenTofu, ..Request::new(dir.path(), &env) };
+        let request =
+            BackendQuery { dialect: Dialect::OpenTofu, ..BackendQuery::new(dir.path(), &env) };
         assert_eq!(resolve(&request).unwrap_err().hint(), "run `tofu init` first");
     }
 }
@@ -135,7 +138,8 @@ fn the_declared_backend_will_do_as_a_fall_back() {
     let fall_back = |text: &str| {
         let dir = Dir::with(&[("main.tf", text.as_bytes())]);
         let env = env();
-        let request = Request { allow_hcl_fallback: true, ..Request::new(dir.path(), &env) };
+        let request =
+            BackendQuery { allow_hcl_fallback: true, ..BackendQuery::new(dir.path(), &env) };
         resolve(&request).map_err(|error| (error.to_string(), error.hint()))
     };
     let resolved = fall_back(BLOCK).unwrap();
@@ -183,7 +187,7 @@ fn a_saved_plan_brings_its_own_backend() {
         let dir = Dir::with(files);
         let env = Env::from_iter([("TF_WORKSPACE", workspace)]);
         let plan_file = Some(PathBuf::from("p.bin"));
-        resolve(&Request { plan_file, ..Request::new(dir.path(), &env) }).unwrap()
+        resolve(&BackendQuery { plan_file, ..BackendQuery::new(dir.path(), &env) }).unwrap()
     };
     let plan = ("p.bin", S3_PLAN);
     let record = ".terraform/terraform.tfstate";
@@ -222,13 +226,13 @@ fn other_backends_are_named() {
     let record = r#"{"version": 3, "backend": {"type": "gcs", "config": {"bucket": "b"}}}"#;
     let dir = Dir::with(&[(".terraform/terraform.tfstate", record.as_bytes())]);
     let env = env();
-    let resolved = resolve(&Request::new(dir.path(), &env)).unwrap();
+    let resolved = resolve(&BackendQuery::new(dir.path(), &env)).unwrap();
     assert_eq!(resolved.backend, Backend::Other("gcs".to_owned()));
 }
 
 #[test]
 fn a_missing_directory_is_an_error() {
     let env = env();
-    let error = resolve(&Request::new(Path::new("/nowhere/at/all"), &env)).unwrap_err();
+    let error = resolve(&BackendQuery::new(Path::new("/nowhere/at/all"), &env)).unwrap_err();
     assert!(error.to_string().starts_with("`/nowhere/at/all` cannot be read: "), "{error}");
 }

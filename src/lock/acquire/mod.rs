@@ -104,6 +104,15 @@ enum Next {
     Settle,
 }
 
+/// What of ours a store has answered, at the most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Reached {
+    Nothing,
+    /// Reads alone, as far as we know.
+    Reads,
+    Writes,
+}
+
 /// What was seen in the register last, and since when it looks so.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Seen {
@@ -171,8 +180,10 @@ pub struct Acquire {
     last_fault: Option<StoreError>,
     /// Times in a row that a refused create met an empty register.
     phantoms: u32,
-    /// Whether the store ever answered.
-    reached: bool,
+    /// What the store ever answered.
+    reached: Reached,
+    /// Since when our creates are answered by something else alone.
+    misled: Option<Uptime>,
     /// Whether reads are denied: then a create is the only way to look.
     blind: bool,
     /// How many creates were never answered nor found, so that they may still land.
@@ -203,7 +214,8 @@ impl Acquire {
             faults: 0,
             last_fault: None,
             phantoms: 0,
-            reached: false,
+            reached: Reached::Nothing,
+            misled: None,
             blind: false,
             unanswered: 0,
             left_open: None,
@@ -247,6 +259,13 @@ impl Acquire {
     #[must_use]
     pub fn holder(&self) -> Option<Holder> {
         self.seen.as_ref().map(|seen| Holder::of(&seen.record))
+    }
+
+    /// The record that was seen last.
+    #[must_use]
+    pub fn shown(&self) -> Option<Stored> {
+        let Seen { record, version, .. } = self.seen.as_ref()?;
+        Some(Stored { record: record.clone(), version: version.clone() })
     }
 
     /// Why the store does not answer at the moment.
@@ -296,7 +315,15 @@ impl Acquire {
 
     /// The store has answered a write beside the lock: from here on its faults are waited out.
     pub fn reached(&mut self) {
-        self.reached = true;
+        self.reached = Reached::Writes;
+    }
+
+    /// What answers our creates in the place of the store, and for how long by now.
+    #[must_use]
+    pub fn misled(&self, now: Uptime) -> Option<(&StoreError, Duration)> {
+        let error = self.last_fault.as_ref();
+        let error = error.filter(|error| matches!(error, StoreError::NotTheStore { .. }))?;
+        Some((error, now.since(self.misled?)))
     }
 
     /// Something else has answered a look beside the lock.

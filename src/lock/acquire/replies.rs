@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::super::Uptime;
 use super::super::backoff::{HEAD, pause_after};
-use super::{Acquire, Action, FIRST_CONTACT, Next, Outcome, Seen, State, Won, is_of};
+use super::{Acquire, Action, FIRST_CONTACT, Next, Outcome, Reached, Seen, State, Won, is_of};
 use crate::lock::register::{LeftOpen, StoreError, Stored, WriteReply};
 
 impl Acquire {
@@ -71,6 +71,15 @@ impl Acquire {
         sent: Uptime,
         reply: Result<WriteReply, StoreError>,
     ) -> Action {
+        match &reply {
+            Err(StoreError::NotTheStore { .. }) => {
+                self.misled.get_or_insert(now);
+            }
+            Ok(_) | Err(StoreError::Throttled(_)) => {
+                (self.reached, self.misled) = (Reached::Writes, None);
+            }
+            Err(_) => self.misled = None,
+        }
         match reply {
             Ok(WriteReply::Applied(version)) => {
                 self.granted(Won { version, since: sent, answered: true })
@@ -111,7 +120,7 @@ impl Acquire {
             Ok(Some(stored)) => {
                 // A read alone does not tell that writes get through.
                 if settling {
-                    self.reached = true;
+                    self.reached = self.reached.max(Reached::Reads);
                 } else {
                     self.answered();
                 }
@@ -140,7 +149,7 @@ impl Acquire {
     }
 
     pub(super) fn answered(&mut self) {
-        self.reached = true;
+        self.reached = self.reached.max(Reached::Reads);
         self.faults = 0;
         self.last_fault = None;
     }
@@ -170,6 +179,9 @@ impl Acquire {
             return self.end(Outcome::Stopped { held: None });
         }
         if self.has_expired(now) {
+            if let Some(error) = self.given_up(now) {
+                return self.end(Outcome::Failed(error));
+            }
             // Tried twice, unanswered, and not there: not without a pause.
             if self.faults <= 1 {
                 return self.take_over(now);
@@ -193,6 +205,8 @@ impl Acquire {
             seen.until = sent;
             return;
         }
+        // Whoever that is got through.
+        self.misled = None;
         let since = match &self.handed_on {
             Some(before) if is_of(&stored.record, before) => {
                 now.minus(Duration::from_millis(before.stood))
@@ -236,7 +250,10 @@ impl Acquire {
     /// An unanswered create is not there (yet): again at once the first time; then with backoff,
     /// since a store may answer every read and no write.
     pub(super) fn not_there(&mut self, now: Uptime) -> Action {
-        self.reached = true;
+        self.reached = self.reached.max(Reached::Reads);
+        if let Some(error) = self.given_up(now) {
+            return self.end(Outcome::Failed(error));
+        }
         match self.last_fault.clone() {
             Some(error) if self.faults > 1 && self.over(now) => self.end(Outcome::Failed(error)),
             Some(_) if self.faults > 1 => self.sleep(now, Next::Take),
@@ -260,6 +277,17 @@ impl Acquire {
         self.sleep(now, Next::Take)
     }
 
+    /// Why a store that answers reads is not asked any longer: something else answers every write,
+    /// and so it did from the first one on. One that has answered a write is waited for.
+    fn given_up(&self, now: Uptime) -> Option<StoreError> {
+        let (error, since) = self.misled(now)?;
+        (self.reached < Reached::Writes && since >= FIRST_CONTACT).then(|| error.clone())
+    }
+
+    fn is_reached(&self) -> bool {
+        self.reached > Reached::Nothing
+    }
+
     pub(super) fn over(&self, now: Uptime) -> bool {
         self.last_try || now >= self.give_up_at
     }
@@ -277,13 +305,15 @@ impl Acquire {
 
     pub(super) fn faulted(&mut self, error: StoreError) {
         self.faults += 1;
-        self.reached |= matches!(error, StoreError::Throttled(_));
+        if matches!(error, StoreError::Throttled(_)) {
+            self.reached = self.reached.max(Reached::Reads);
+        }
         self.last_fault = Some(error);
     }
 
     pub(super) fn fault_or_fail(&mut self, now: Uptime, error: StoreError, then: Next) -> Action {
         let transient =
-            if self.reached { error.is_transient() } else { error.is_worth_another_try() };
+            if self.is_reached() { error.is_transient() } else { error.is_worth_another_try() };
         self.faulted(error.clone());
         if let Some(leaves_at) = self.leaves_at() {
             if self.unanswered == 0 || !transient {
@@ -293,12 +323,14 @@ impl Acquire {
             self.state = State::Waiting { next, then: Next::Settle };
             return Action::Wait;
         }
-        let patience = if self.reached {
+        let patience = if self.is_reached() {
             self.give_up_at
         } else {
             self.give_up_at.min(self.started.plus(FIRST_CONTACT))
         };
-        if !transient || self.last_try || now >= patience {
+        // Only a create shows that one is answered still.
+        let given_up = (then == Next::Take || self.blind) && self.given_up(now).is_some();
+        if !transient || self.last_try || now >= patience || given_up {
             return self.end(Outcome::Failed(error));
         }
         self.sleep(now, then)

@@ -14,6 +14,8 @@ use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::config_bag::{ConfigBag, Storable, StoreReplace};
 use serde_json::Value;
 
+use super::http::origin;
+
 /// A type of content is shown up to here.
 const KIND_LEN: usize = 60;
 
@@ -58,9 +60,7 @@ impl Intercept for OwnAnswers {
         _: &RuntimeComponents,
         bag: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        let origin = url::Url::parse(context.request().uri())
-            .map_or_else(|_| "the endpoint".to_owned(), |url| url.origin().ascii_serialization());
-        bag.interceptor_state().store_put(AskedAt(origin));
+        bag.interceptor_state().store_put(AskedAt(origin(context.request().uri())));
         Ok(())
     }
 

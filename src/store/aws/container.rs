@@ -15,7 +15,7 @@ use url::{Host, Url};
 
 use super::super::StoreError;
 use super::chain::ContainerToken;
-use super::error::{chain_text, untried};
+use super::error::{chain_text, too_long, unsent, untried};
 use super::go_url::GoUrl;
 use super::session::{Session, unsendable};
 use super::token_file;
@@ -63,7 +63,11 @@ pub(super) async fn session(
         .no_retry()
         .http_client(http)
         .timeout_config(
-            TimeoutConfig::builder().connect_timeout(CONNECT).read_timeout(ANSWER).build(),
+            TimeoutConfig::builder()
+                .connect_timeout(CONNECT)
+                .read_timeout(ANSWER)
+                .operation_timeout(CONNECT + ANSWER)
+                .build(),
         )
         .serializer(|(path, token): (String, Option<String>)| {
             let mut request = HttpRequest::empty();
@@ -88,7 +92,7 @@ pub(super) async fn session(
         SdkError::ServiceError(refusal) => {
             StoreError::Credentials(failed(&format!("gives none: {}", refusal.err().0)).into())
         }
-        error => untried(error).unwrap_or_else(|| {
+        error => untried(error).or_else(|| too_long(error).map(unsent)).unwrap_or_else(|| {
             let detail = failed(&format!("does not answer: {}", chain_text(Some(error))));
             StoreError::Unavailable { detail, sent: false }
         }),

@@ -9,6 +9,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio::io::AsyncReadExt as _;
 use tokio::process::Command;
 use tokio::time::timeout;
 
@@ -19,6 +20,9 @@ use super::session::Session;
 
 /// As long as Go's SDK waits.
 const PATIENCE: Duration = Duration::from_mins(1);
+
+/// What is read of its output, in MiB; credentials have some kB.
+const MOST: u64 = 1;
 
 /// Runs the program as Terraform would: by the shell, in the directory of the run, with our standard
 /// error, and with our input where that is a terminal. A pipe's input is the command's own.
@@ -38,17 +42,32 @@ pub(super) async fn session(
         program.current_dir(dir);
     }
     // `output` would take its standard error, too.
-    let running =
+    let mut running =
         program.spawn().map_err(|error| failed(format!("cannot be run: {}", reason(&error))))?;
-    let answer = match timeout(PATIENCE, running.wait_with_output()).await {
+    let mut answer = Vec::new();
+    let heard = async {
+        if let Some(output) = running.stdout.take() {
+            output.take((MOST << 20) + 1).read_to_end(&mut answer).await?;
+        }
+        if answer.len() as u64 > MOST << 20 {
+            return Ok(None);
+        }
+        running.wait().await.map(Some)
+    };
+    // Whatever is left of it is killed, or meets a closed pipe. It has no group of its own: from
+    // there it could neither ask at the terminal nor hear Ctrl-C.
+    let status = match timeout(PATIENCE, heard).await {
         Err(_) => return Err(failed("did not answer within a minute".to_owned())),
         Ok(Err(error)) => return Err(failed(format!("cannot be heard: {}", reason(&error)))),
-        Ok(Ok(answer)) => answer,
+        Ok(Ok(None)) => {
+            return Err(failed(format!("writes more than {MOST} MiB, which are no credentials")));
+        }
+        Ok(Ok(Some(status))) => status,
     };
-    if !answer.status.success() {
-        return Err(failed(format!("failed: {}", answer.status)));
+    if !status.success() {
+        return Err(failed(format!("failed: {status}")));
     }
-    read(&answer.stdout).map_err(|why| failed(format!("gives no credentials: {why}")))
+    read(&answer).map_err(|why| failed(format!("gives no credentials: {why}")))
 }
 
 fn read(answer: &[u8]) -> Result<Session, String> {
@@ -90,5 +109,33 @@ mod tests {
             let error = run(&format!("echo '{answer}'")).await.unwrap_err();
             assert!(error.ends_with(expected) && !error.contains("hunter2"), "{error}");
         }
+    }
+
+    #[tokio::test]
+    async fn one_that_writes_without_end_is_killed() {
+        let dir = tempfile::tempdir().unwrap();
+        let pid = dir.path().join("pid");
+        for command in ["exec yes", "yes | cat", "exec head -c 1048577 /dev/zero"] {
+            let command = format!("echo $$ > {}; {command}", pid.display());
+            let asked = timeout(Duration::from_secs(30), run(&command)).await;
+            assert_eq!(
+                asked.expect("not heard to its end").unwrap_err(),
+                "the `credential_process` of profile `p` writes more than 1 MiB, which are no \
+                 credentials"
+            );
+            let id = std::fs::read_to_string(&pid).unwrap();
+            let id = nix::unistd::Pid::from_raw(id.trim().parse().unwrap());
+            let gone = async {
+                while nix::sys::signal::kill(id, None).is_ok() {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            };
+            timeout(Duration::from_secs(30), gone).await.expect("killed and reaped");
+        }
+        // As much as there may be.
+        let whole = r#"{"Version": 1, "AccessKeyId": "AKIA", "SecretAccessKey": "s"}"#;
+        let spaces = format!("printf '%1048515s' ''; printf '%s' '{whole}'");
+        assert_eq!(whole.len() + 1_048_515, 1 << 20);
+        assert_eq!(run(&spaces).await.unwrap().keys.id, "AKIA");
     }
 }

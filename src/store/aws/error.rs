@@ -12,7 +12,7 @@ use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
 use super::super::{FlawKind, StoreError};
 use super::answer::NotTheService;
-use super::http::Unusable;
+use super::http::{TooLong, Unusable};
 
 /// A server's message is shown up to here; a signature error would bring the whole request.
 const MESSAGE_LEN: usize = 300;
@@ -45,6 +45,9 @@ where
     if let Some(error) = find::<NotTheService>(error) {
         let sent = error.may_have_passed_it_on();
         return StoreError::NotTheStore { detail: error.to_string(), sent };
+    }
+    if let Some(error) = too_long(error) {
+        return error;
     }
     let Asked { action, object, .. } = asked;
     let unavailable = |what: &str, sent| StoreError::Unavailable {
@@ -219,6 +222,12 @@ fn distrusts(error: &(dyn Error + 'static)) -> bool {
 /// What kept a request from being tried, if that is so.
 pub(super) fn untried(error: &(dyn Error + 'static)) -> Option<StoreError> {
     find::<Unusable>(error).map(|unusable| StoreError::Misconfigured(unusable.0.clone()))
+}
+
+/// What answered at greater length than a service does, if that is so.
+pub(super) fn too_long(error: &(dyn Error + 'static)) -> Option<StoreError> {
+    let detail = find::<TooLong>(error)?.to_string();
+    Some(StoreError::NotTheStore { detail, sent: true })
 }
 
 fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {

@@ -67,8 +67,12 @@ impl<'a> GoUrl<'a> {
         }
         let mut url = format!("{}{}", self.base, escaped(&path, &path));
         if let Some(query) = self.query {
-            url.push('?');
-            url.push_str(&encoded(query));
+            let encoded = encoded(query);
+            // A mark that was written alone stays.
+            if query.is_empty() || !encoded.is_empty() {
+                url.push('?');
+            }
+            url.push_str(&encoded);
         }
         url
     }
@@ -118,6 +122,7 @@ fn escaped(path: &[u8], written: &[u8]) -> String {
     match std::str::from_utf8(written) {
         Ok(text)
             if written.iter().all(|it| it.is_ascii_alphanumeric() || LEFT.contains(it))
+                && has_whole_escapes(text)
                 && *Cow::from(percent_decode_str(text)) == *path =>
         {
             text.to_owned()
@@ -252,6 +257,13 @@ mod tests {
             ("/%41", "/A/", "/%41/", "/%41"),
             ("/%2541", "/%2541/", "/%2541/", "/%2541"),
             ("/a[b", "/a[b/", "/a[b/", "/a[b"),
+            ("/%25", "/%25/", "/%25/", "/%25"),
+            ("/%25%2f", "/%25/", "/%25/", "/%25%2f"),
+            ("//%25", "/%25/", "/%25/", "//%25"),
+            ("/%41%25", "/A%25/", "/%41%25/", "/%41%25"),
+            ("/%25a", "/%25a/", "/%25a/", "/%25a"),
+            ("/%25.", "/%25./", "/%25./", "/%25."),
+            ("/%25..%29%C3", "/%25..%29%C3/", "/%25..%29%C3/", "/%25..%29%C3"),
             ("/a%5Bb", "/a[b/", "/a%5Bb/", "/a[b"),
             ("/a\"b", "/a%22b/", "/a%22b/", "/a%22b"),
             ("/a\\b", "/a%5Cb/", "/a%5Cb/", "/a%5Cb"),
@@ -270,6 +282,8 @@ mod tests {
             ("/%3F%23", "/%3F%23/", "/%3F%23/", "/%3F%23"),
             ("/a#f?x", "/a/", "/a/", "/a"),
             ("?a=b", "/?a=b", "/", ""),
+            ("/x?", "/x/?", "/x/", "/x"),
+            ("/x?&", "/x/", "/x/", "/x"),
             ("/a//?x", "/a/?x=", "/a/", "/a//"),
             ("/a?x=/../y", "/a/?x=%2F..%2Fy", "/a/", "/a"),
             ("/a?x=é", "/a/?x=%C3%A9", "/a/", "/a"),

@@ -1,4 +1,5 @@
-//! The HTTP client of all AWS requests: whom it trusts and through which proxy it goes.
+//! The HTTP client of all AWS requests: whom it trusts, through which proxy it goes, and how much of
+//! an answer it reads.
 
 use std::sync::{Arc, OnceLock};
 
@@ -10,9 +11,11 @@ use aws_smithy_runtime_api::client::http::{
     HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
     SharedHttpConnector,
 };
-use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use aws_smithy_types::body::SdkBody;
+use http_body_util::{BodyExt as _, Limited};
 
 use super::super::{Flaw, FlawKind};
 use super::trust::Trust;
@@ -74,6 +77,52 @@ fn connecting(proxy: ProxyConfig, trust: Option<&Trust>) -> SharedHttpClient {
                 .build(),
             None => builder.build_http(),
         }
+    })
+}
+
+/// What is read of one answer, in MiB. DynamoDB answers with one item of 400 kB at most, S3 with
+/// 1000 names of 1 kB.
+const MOST: usize = 16;
+
+/// An answer that is longer than any of a service's, if it ends at all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct TooLong {
+    at: String,
+    status: u16,
+}
+
+impl std::fmt::Display for TooLong {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { at, status } = self;
+        write!(
+            f,
+            "`{at}` is no service of AWS: it answered HTTP {status} with more than {MOST} MiB; is \
+             a proxy or a login page between?"
+        )
+    }
+}
+
+impl std::error::Error for TooLong {}
+
+/// The scheme, the host and the port of an address.
+pub(super) fn origin(uri: &str) -> String {
+    url::Url::parse(uri)
+        .map_or_else(|_| "the endpoint".to_owned(), |url| url.origin().ascii_serialization())
+}
+
+/// The same answer, of which no more is read than can be one.
+fn bounded(at: &str, answer: HttpResponse) -> HttpResponse {
+    let status = answer.status().as_u16();
+    answer.map(|body| {
+        let at = at.to_owned();
+        let body = Limited::new(body, MOST << 20).map_err(move |error| {
+            if error.is::<http_body_util::LengthLimitError>() {
+                TooLong { at: at.clone(), status }.into()
+            } else {
+                error
+            }
+        });
+        SdkBody::from_body_1_x(body)
     })
 }
 
@@ -181,14 +230,15 @@ impl HttpConnector for ConnectorByRoute {
             let error = ConnectorError::user(Box::new(Unusable(why)));
             HttpConnectorFuture::ready(Err(error))
         };
-        match self.proxies.way(request.uri()) {
+        let uri = request.uri().to_owned();
+        match self.proxies.way(&uri) {
             Route::Direct => {
-                let host = request.uri().to_owned();
                 let answer = routes.direct.connector().call(request);
                 HttpConnectorFuture::new(async move {
-                    answer.await.map_err(|error| {
-                        if is_unknown_name(&error) { through(at(&host), error) } else { error }
-                    })
+                    let answer = answer.await.map_err(|error| {
+                        if is_unknown_name(&error) { through(at(&uri), error) } else { error }
+                    });
+                    Ok(bounded(&origin(&uri), answer?))
                 })
             }
             Route::Refused => unusable(
@@ -211,7 +261,8 @@ impl HttpConnector for ConnectorByRoute {
                 let answer = later.connector().call(request);
                 HttpConnectorFuture::new(async move {
                     let way = format!("through the proxy `{shown}`");
-                    answer.await.map_err(|error| through(way, error))
+                    let answer = answer.await.map_err(|error| through(way, error));
+                    Ok(bounded(&origin(&uri), answer?))
                 })
             }
         }

@@ -23,6 +23,7 @@ use crate::file_id::FileId;
 use crate::lock::LockInfo;
 use crate::lock::line::Line;
 use crate::opened::{self, Kind};
+use crate::supervise::may_be_open_elsewhere;
 
 /// How often a state file may be replaced under us before we say so. Terraform removes an empty
 /// one each time it unlocks.
@@ -285,7 +286,11 @@ impl Files {
         // Whoever waits stands in it; without it, what the lock made is not empty.
         FileStore::new(&self.line)
             .remove_if_idle(|record| Line::of(record).is_some_and(|line| line.is_empty()));
-        if let (Some(first), true) = (&ours.created, empty) {
+        // Whoever waits has it open and locks that very file: removed, it would be another one than
+        // the next would make.
+        if let (Some(first), true) = (&ours.created, empty)
+            && !may_be_open_elsewhere(&ours.file)
+        {
             // What the lock made, and not a link to it that was there before.
             let state = std::fs::canonicalize(&self.state);
             drop(remove_if_there(state.as_deref().unwrap_or(&self.state)));

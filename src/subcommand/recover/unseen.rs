@@ -171,7 +171,7 @@ fn unknown(receipt: &Receipt, watched: &[Watched], left: Option<Duration>) -> Ve
             ),
             hint: format!(
                 "make sure that the run is gone, and finish with: {}",
-                unlock_commands(receipt)
+                unlock_commands(receipt).collect::<Vec<_>>().join("; ")
             ),
         };
     };

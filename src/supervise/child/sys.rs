@@ -6,9 +6,11 @@
 //! the program is loaded.
 #![expect(
     unsafe_code,
-    reason = "sigaction(2), the hook before exec, the note at load time and AsyncFd have no safe interface"
+    reason = "sigaction(2), leases of files, the hook before exec, the note at load time and AsyncFd have no \
+              safe interface"
 )]
 
+use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, AsRawFd, FromRawFd as _, OwnedFd, RawFd};
@@ -310,6 +312,25 @@ pub(crate) fn lent_descriptor(number: RawFd) -> OwnedFd {
     // SAFETY: it was open when this program began, under this number, and nothing else here knows
     // it; one that is not open gives errors at its first use.
     unsafe { OwnedFd::from_raw_fd(number) }
+}
+
+/// Which signal tells that a lease is asked back (fcntl(2); `asm-generic/fcntl.h`), not in `libc`.
+const F_SETSIG: libc::c_int = 10;
+
+/// Whether somebody else may have opened this file, which is open for writing: the kernel leases it
+/// only to whoever alone did (fcntl(2), "Leases"). Whoever has our descriptor from us is one with us.
+/// So, too, where there are no leases.
+pub(crate) fn may_be_open_elsewhere(file: &File) -> bool {
+    let ask = |what, value: libc::c_int| {
+        // SAFETY: the descriptor is open, and these take and give numbers only.
+        unsafe { libc::fcntl(file.as_raw_fd(), what, value) == 0 }
+    };
+    // Of whoever opens it in this very moment SIGIO would tell, and end us.
+    let alone = ask(F_SETSIG, libc::SIGURG) && ask(libc::F_SETLEASE, libc::F_WRLCK);
+    if alone {
+        ask(libc::F_SETLEASE, libc::F_UNLCK);
+    }
+    !alone
 }
 
 /// Makes a descriptor's readiness known to the runtime.

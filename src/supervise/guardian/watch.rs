@@ -17,11 +17,9 @@ use super::below::LastFence;
 use super::message::{CHILD, DONE, FENCED, FILE, Head, Interrupts, LONGEST, LentFile, STATE};
 use super::orphaned::Orphaned;
 use crate::lock::Uptime;
+use crate::lock::lease::TICK;
 use crate::supervise::child::stand_apart;
 use crate::supervise::process_tree::ProcessTree;
-
-/// How often the clock is looked at while a fence is set: timers do not count suspend.
-const TICK_MS: u16 = 1000;
 
 /// The signals by which somebody asks processes to end.
 const STOPS: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
@@ -94,7 +92,8 @@ impl Watcher {
     fn wait(&self) {
         // Without a child there may be others that work below a lock of ours.
         let timeout = if self.head.kill_at.is_some() {
-            PollTimeout::from(TICK_MS)
+            // Timers do not count suspend.
+            PollTimeout::try_from(TICK).unwrap_or(PollTimeout::ZERO)
         } else {
             PollTimeout::NONE
         };

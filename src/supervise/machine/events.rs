@@ -2,6 +2,7 @@
 
 use nix::sys::signal::Signal;
 
+use crate::lock::lease_keeper::LeaseEvent;
 use crate::supervise::{ChildStatus, PassSignal, Reach, StopSignal};
 
 /// What happened.
@@ -44,6 +45,26 @@ pub enum Event {
     MustKill,
     /// Time passed.
     Tick,
+}
+
+impl Event {
+    /// What news of a lock means for the child that runs under it, if anything. `is_lost`: that lock
+    /// is lost by now; `lost_is_fatal`: then the child must end (`--on-lock-lost`).
+    #[must_use]
+    pub fn of_lease(news: &LeaseEvent, is_lost: bool, lost_is_fatal: bool) -> Option<Self> {
+        match news {
+            LeaseEvent::Lost(_) if lost_is_fatal => Some(Self::MustStop),
+            // A child with leave to go on must not stand still for a lease that is no more.
+            LeaseEvent::Lost(_) => Some(Self::Thaw),
+            // And the fence protects nothing.
+            _ if is_lost && !lost_is_fatal => None,
+            LeaseEvent::Interrupt => Some(Self::MustStop),
+            LeaseEvent::Kill(_) => Some(Self::MustKill),
+            LeaseEvent::Freeze => Some(Self::Freeze),
+            LeaseEvent::Thaw => Some(Self::Thaw),
+            LeaseEvent::Refused { .. } | LeaseEvent::LastBeat { .. } => None,
+        }
+    }
 }
 
 /// What is to be done; [`Child::apply`](crate::supervise::Child::apply) does it.

@@ -10,21 +10,18 @@ use tfwrap::lock::register::{Expect, Record, Request, StoreError};
 use tfwrap::lock::release::{PATIENCE, ReleaseOutcome};
 use tfwrap::lock::tenure::{self, Tenure, TenureEnd};
 use tfwrap::supervise::{
-    Action, ChildStatus, Event, Policy, Reach, Rest, SecondSignal, StopSignal, Supervisor,
+    Action, ChildStatus, Event, Policy, Reach, Rest, SETTLE, SecondSignal, StopSignal, Supervisor,
 };
 
 use super::{Checked, Child, Client, End, Held, Moment, Pause, Phase};
 use crate::child::Body;
-use crate::config::{Config, Crash, Millis, Mutation};
+use crate::config::{Config, Crash, Millis, Mutation, millis};
 use crate::request::Way;
 
 /// How long a request of a child that was killed is in flight: [`SETTLE`] by the fastest clock.
-///
-/// [`SETTLE`]: tfwrap::supervise::SETTLE
-const IN_FLIGHT: Millis = 1_900;
-
-/// How long an unconfirmed lock may be in the way (`run::supervise::CONFIRM`).
-const CONFIRM: Millis = 40_000;
+fn in_flight() -> Millis {
+    millis(SETTLE) * 95 / 100
+}
 
 impl Client {
     pub(super) fn acquiring(&mut self, moment: Moment, action: acquire::Action) -> Checked {
@@ -84,7 +81,7 @@ impl Client {
 
     /// How long it waits for its lock to be confirmed. A hold starts nothing.
     pub(super) fn confirm_by(&self, moment: Moment) -> Millis {
-        if self.is_hold(moment.config) { Millis::MAX } else { moment.now + CONFIRM }
+        if self.is_hold(moment.config) { Millis::MAX } else { moment.now + millis(tenure::CONFIRM) }
     }
 
     /// Whether nothing but a decision keeps the child from starting.
@@ -155,17 +152,11 @@ impl Client {
         if self.crashed {
             return self.heed_for_orphan(moment, news);
         }
-        let order = match news {
-            LeaseEvent::Lost(_) => {
-                self.ended = End::Lost;
-                Event::MustStop
-            }
-            LeaseEvent::Interrupt => Event::MustStop,
-            LeaseEvent::Kill(_) => Event::MustKill,
-            LeaseEvent::Freeze => Event::Freeze,
-            LeaseEvent::Thaw => Event::Thaw,
-            LeaseEvent::Refused { .. } | LeaseEvent::LastBeat { .. } => return Ok(()),
-        };
+        if matches!(news, LeaseEvent::Lost(_)) {
+            self.ended = End::Lost;
+        }
+        let is_lost = self.tenure_mut().is_some_and(|tenure| tenure.is_lost());
+        let Some(order) = Event::of_lease(news, is_lost, true) else { return Ok(()) };
         self.supervise(moment, order)
     }
 
@@ -272,7 +263,7 @@ impl Client {
         let Some(body) = self.body_mut() else { return };
         let acts = body.acts();
         body.alive = false;
-        self.in_flight = acts.then_some(moment.now + IN_FLIGHT);
+        self.in_flight = acts.then_some(moment.now + in_flight());
     }
 
     /// Whoever looks after its child sees that something has become of it.

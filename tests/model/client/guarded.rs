@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tfwrap::lock::Uptime;
 use tfwrap::lock::landing::{self, LANDING, Landing, LandingOutcome};
-use tfwrap::lock::lease::{Lease, LeaseTerm};
+use tfwrap::lock::lease::{Lease, LeaseTerm, TICK};
 use tfwrap::lock::lease_keeper::{LeaseEvent, LeaseKeeper, LeaseStart};
 use tfwrap::lock::register::Request;
 use tfwrap::lock::tenure::Tenure;
@@ -17,15 +17,8 @@ use super::{Checked, Client, Held, Moment, Phase};
 use crate::child::Body;
 use crate::config::{Config, Crash, Millis, Mutation};
 
-/// The guardian's clock is looked at this often (`guardian::watch::TICK_MS`). It is as late as that
-/// allows.
-const TICK: Duration = Duration::from_secs(1);
-
 /// How long an orphan may take to end: longer than some need, shorter than others.
 const ORPHAN_GRACE: Duration = Duration::from_secs(12);
-
-/// How far the guardian's beats are above tfwrap's (`run::orphan::BEAT_STRIDE`).
-const BEAT_STRIDE: u64 = 1_000_000;
 
 /// What the guardian was told of the lock: after every reply, before anything else happened.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -139,7 +132,7 @@ impl Client {
         };
     }
 
-    /// When the guardian of a tfwrap that lives kills its child.
+    /// When the guardian of a tfwrap that lives kills its child: as late as its ticks allow.
     fn fence_at(&self) -> Option<Uptime> {
         match (&self.phase, &self.case) {
             (Phase::Held(_), Case::Granted { kill_at: Some(at), .. }) if self.child_lives() => {
@@ -203,7 +196,7 @@ impl Client {
             id: self.id(moment),
             info: None,
             version: None,
-            lease: Lease { term, beat: beat + BEAT_STRIDE },
+            lease: Lease { term, beat },
             since: if afresh { now } else { renewed },
             answered: true,
         };

@@ -118,3 +118,88 @@ fn a_take_over_that_is_never_answered_is_repeated_with_pauses_until_the_end_of_t
     }
     assert_eq!(now, at(30_000));
 }
+
+fn page() -> StoreError {
+    StoreError::NotTheStore { detail: "a page".to_owned(), sent: true }
+}
+
+/// Lets something else answer every write, and the store every read with `shown`, for as long as
+/// the machine asks; tells when it ended, and how.
+fn misled(machine: &mut Acquire, page: &StoreError, shown: Option<&Stored>) -> (Uptime, Outcome) {
+    let (mut now, mut action) = (at(1), machine.step(at(1), Event::Took(Err(page.clone()))));
+    for _ in 0..10_000 {
+        action = match action {
+            Action::Take | Action::TakeOver(_) => machine.step(now, Event::Took(Err(page.clone()))),
+            Action::Look => machine.step(now, Event::Looked(Ok(shown.cloned()))),
+            Action::Wait => {
+                (now, action) = tick(machine);
+                continue;
+            }
+            Action::Done(outcome) => return (now, outcome),
+        };
+    }
+    panic!("asks on for ever");
+}
+
+const HOUR: Duration = Duration::from_hours(1);
+
+#[test]
+fn what_answers_every_write_and_is_not_the_store_is_given_up_although_reads_work() {
+    let login = StoreError::NotTheStore { detail: "a login".to_owned(), sent: false };
+    let dead = leased("dead", 1);
+    for (page, shown, from) in [(page(), None, 0), (login, None, 0), (page(), Some(&dead), 15_000)]
+    {
+        let mut machine = taking(HOUR);
+        if page.left_open().is_none() {
+            // Where nothing was passed on, nothing is settled by a read; one has shown the store.
+            machine.reached = Reached::Reads;
+        }
+        let (now, outcome) = misled(&mut machine, &page, shown);
+        assert_eq!(outcome, Outcome::Failed(page));
+        assert!(now >= at(from + 10_000) && now <= at(from + 25_000), "{now:?}");
+    }
+}
+
+#[test]
+fn a_store_that_has_answered_a_write_is_waited_for_whatever_answers_later() {
+    let mut machine = taking(HOUR);
+    assert_eq!(machine.step(at(1), conflict("other")), Action::Wait);
+    let (now, action) = tick(&mut machine);
+    assert_eq!(action, Action::Look);
+    assert_eq!(machine.step(now, Event::Looked(Ok(None))), Action::Take);
+    let (now, outcome) = misled(&mut machine, &page(), None);
+    assert_eq!((now, outcome), (at(3_600_000), Outcome::Failed(page())));
+    // A place in the line is a write, too.
+    let mut machine = taking(HOUR);
+    machine.reached();
+    assert_eq!(misled(&mut machine, &page(), None).0, at(3_600_000));
+}
+
+#[test]
+fn one_bad_answer_now_and_then_ends_no_wait() {
+    let mut machine = taking(HOUR);
+    let (mut now, mut bad, mut held) = (at(0), 0, 0);
+    let mut action = Action::Take;
+    while now < at(3_000_000) {
+        action = match action {
+            Action::Take => {
+                bad += 1;
+                machine.step(now, Event::Took(Err(page())))
+            }
+            // Somebody else holds it for a minute, and then another one.
+            Action::Look => {
+                held += 1;
+                let shown = (held % 40 != 0).then(|| stored(&format!("other-{}", held / 40)));
+                machine.step(now, Event::Looked(Ok(shown)))
+            }
+            Action::Wait => {
+                (now, action) = tick(&mut machine);
+                continue;
+            }
+            action => panic!("{action:?} at {now:?} after {bad}"),
+        };
+    }
+    assert!(bad > 10, "{bad}");
+    let said = machine.misled(now).map(|it| it.1);
+    assert!(said.is_none_or(|since| since < TEN_SECONDS), "{said:?}");
+}
