@@ -159,12 +159,9 @@ impl EventLoop {
 
     fn step(&mut self, index: usize, now: Uptime, event: tenure::Event) {
         let kept = &mut self.kept[index];
-        let actions = kept.step(now, event);
-        let kept = &self.kept[index];
-        for action in actions {
+        for action in kept.tenure.step(now, event) {
             match action {
-                // Sent.
-                tenure::Action::Ask(_) => {}
+                tenure::Action::Ask(request) => kept.send(request),
                 tenure::Action::Over(end) => self.news.push_back(LoopEvent::Released(end)),
                 tenure::Action::Say(said) => {
                     fence_dependents(&self.reporter, &self.custody, kept, &said);

@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 
 use super::{fail_point, store_requests};
 use crate::lock::register::{LeftOpen, Reply, Request, StoreError};
-use crate::lock::tenure::{self, Tenure};
+use crate::lock::tenure::Tenure;
 use crate::lock::{LockId, Uptime};
 use crate::store::Registers;
 use crate::target::LockTarget;
@@ -41,21 +41,10 @@ impl Kept {
         self.tenure.id()
     }
 
-    /// Lets the machine decide, sends what it asks for, and returns what else it wants.
-    pub(super) fn step(&mut self, now: Uptime, event: tenure::Event) -> Vec<tenure::Action> {
-        let mut actions = self.tenure.step(now, event);
-        actions.retain(|action| match action {
-            tenure::Action::Ask(request) => {
-                self.send(request.clone());
-                false
-            }
-            tenure::Action::Say(_) | tenure::Action::Over(_) => true,
-        });
-        actions
-    }
-
-    fn send(&mut self, request: Request) {
+    /// Sends what the machine asks for.
+    pub(super) fn send(&mut self, request: Request) {
         let patience = self.tenure.patience();
+        // A heartbeat is no step of the run.
         if patience.is_none() {
             fail_point::crash();
         }

@@ -147,14 +147,10 @@ impl ConfigFile {
             let twice = second_of_a_key(&text).filter(|_| error.to_string().contains("duplicate"));
             let line = twice.or(error.location().map(|at| at.line()));
             match (line, second_document(&text)) {
-                (Some(line), _) => {
-                    fail(format!(" line {line}: {error}")).with_hint(hint_on(&error.to_string()))
-                }
                 (None, Some(line)) => fail(format!(" line {line}: a second document begins here"))
                     .with_hint("make one of them, without `---` between"),
-                (None, None) => {
-                    fail(format!(" line 1: {error}")).with_hint(hint_on(&error.to_string()))
-                }
+                (line, _) => fail(format!(" line {}: {error}", line.unwrap_or(1)))
+                    .with_hint(hint_on(&error.to_string())),
             }
         })?;
         let values = match value {
