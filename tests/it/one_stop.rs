@@ -297,9 +297,9 @@ fn a_background_job_of_a_script_that_hears_no_interrupt_is_told_by_term() {
     let run = ["run", "--", "sh", "-c", "terraform apply -auto-approve -no-color; sleep 60"];
     let scene = scene.command(&run);
     let words = shell_words::join(scene.words());
-    let outer = format!("{words} & echo $! > {}; wait $!", scene.path("tfwrap").display());
+    let outer = format!("{words} & echo ready $! > {}; wait $!", scene.path("tfwrap").display());
     let mut running = scene.through(&["sh", "-c", &outer, "--"]).start().ready();
-    let tfwrap = running.scene.wait_for("tfwrap").trim().parse().map(Pid::from_raw).unwrap();
+    let tfwrap = running.scene.pid_in("tfwrap");
     nix::sys::signal::kill(tfwrap, Signal::SIGTERM).expect("it is there");
     assert!(running.bare_code().is_some_and(|code| code != 0), "{}", running.stderr());
     expect_one(&running.scene, &key, "ignored");

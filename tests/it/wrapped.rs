@@ -246,12 +246,13 @@ impl Scene {
         wait_until(&format!("the file {name}"), || fs::read_to_string(&path).ok())
     }
 
-    /// The process that said it was ready.
+    /// The process that said it was ready: `ready PID`. A shell makes the file before it writes.
     #[track_caller]
     pub(crate) fn pid_in(&self, name: &str) -> Pid {
-        let ready = self.wait_for(name);
-        let pid = ready.trim().strip_prefix("ready ").expect("`ready PID`");
-        Pid::from_raw(pid.parse().expect("a number"))
+        wait_until(&format!("`ready PID` in the file {name}"), || {
+            let said = fs::read_to_string(self.path(name)).ok()?;
+            said.trim().strip_prefix("ready ")?.parse().ok().map(Pid::from_raw)
+        })
     }
 
     /// The lines of the child's log so far.
