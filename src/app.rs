@@ -38,6 +38,14 @@ const MOST_NESTINGS: u32 = 8;
 
 /// Runs the program and returns its exit code.
 pub(crate) fn start(args: &[OsString], env: &Env) -> u8 {
+    if env.is_ambiguous_in_process() {
+        // Whoever reads it takes the first or the last, and what we start gets the last from us.
+        let error = supervise::detached::execute_anew(args, env);
+        return fail(
+            &Error::no_process(format!("tfwrap cannot be executed anew: {error}"), &error),
+            provisional_options(&Options::default(), env),
+        );
+    }
     supervise::outlive_the_limit_of_files();
     let program = args.first().map_or(OsStr::new("tfwrap"), OsString::as_os_str);
     if guardian::is_name(program) {
@@ -62,6 +70,8 @@ fn call(args: &[OsString], program: &OsStr, env: &Env) -> u8 {
         Err(error) => return answer(&error, env),
     };
     let ci = Ci::from_env(env);
+    // A keeper reads the same words once more, and must read them from here.
+    let began_in = line.options.chdir.as_ref().map(|_| subcommand::hold::this_dir());
     match prepare(&line, program, env, &ci) {
         Ok((planner, job)) => {
             let options = report_options(&planner.settings, env, &ci);
@@ -109,7 +119,7 @@ fn call(args: &[OsString], program: &OsStr, env: &Env) -> u8 {
                     keeper(*job, planner, &ci, options)
                 }
                 Job::Hold(_, hold) => limits::expect_descriptors()
-                    .and_then(|()| subcommand::hold::run(args, hold, env))
+                    .and_then(|()| subcommand::hold::run(args, hold, env, began_in))
                     .unwrap_or_else(|error| fail(&error, options)),
             }
         }

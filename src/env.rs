@@ -8,11 +8,29 @@ use std::ffi::{OsStr, OsString};
 pub struct Env(BTreeMap<OsString, OsString>);
 
 impl Env {
-    /// Takes the snapshot of this process. Called once, in `main`.
+    /// Takes the snapshot of this process. Called once, in `main`. Of a variable that is there
+    /// twice the first counts, as in Go and getenv(3).
     #[must_use]
     pub fn of_process() -> Self {
+        let mut all = BTreeMap::new();
         #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
-        Self(std::env::vars_os().collect())
+        for (name, value) in std::env::vars_os() {
+            all.entry(name).or_insert(value);
+        }
+        Self(all)
+    }
+
+    /// Whether a variable is in the environment of this process more than once.
+    #[must_use]
+    pub fn is_ambiguous_in_process(&self) -> bool {
+        #[expect(clippy::disallowed_methods, reason = "the same place")]
+        let all = std::env::vars_os().count();
+        all > self.0.len()
+    }
+
+    /// All of it.
+    pub fn all(&self) -> impl Iterator<Item = (&OsStr, &OsStr)> {
+        self.0.iter().map(|(name, value)| (name.as_os_str(), value.as_os_str()))
     }
 
     /// Takes the variables whose names begin with any of these.

@@ -1,5 +1,6 @@
 //! Which file it is, whatever it is called.
 
+use std::fmt;
 use std::fs::{File, Metadata};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -22,6 +23,12 @@ impl FileId {
     #[must_use]
     pub fn of_metadata(metadata: &Metadata) -> Self {
         Self { dev: metadata.dev(), ino: metadata.ino() }
+    }
+}
+
+impl fmt::Display for FileId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.dev, self.ino)
     }
 }
 

@@ -5,7 +5,7 @@
 //! Arguments, environment, file and backend become [`settings::Settings`] and a [`job::Job`]; the
 //! shell in `run` takes the locks, supervises the child and gives the locks back. What decides is
 //! in *machines* without clock, I/O or randomness: [`lock::acquire`], [`lock::tenure`],
-//! [`supervise::Supervisor`].
+//! [`supervise::LockedRun`].
 //!
 //! | to find | look in |
 //! | --- | --- |

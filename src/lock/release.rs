@@ -89,6 +89,12 @@ impl Release {
         Self { id, version, jitter, give_up_at, state: State::New, faults: 0, unanswered: false }
     }
 
+    /// One after a remove that somebody else sent, whose answer nobody heard.
+    #[must_use]
+    pub fn after_a_remove(self) -> Self {
+        Self { unanswered: true, ..self }
+    }
+
     /// When the machine wants a [`Event::Tick`]; `None` while a request is out.
     #[must_use]
     pub fn deadline(&self) -> Option<Uptime> {

@@ -86,6 +86,8 @@ pub struct Tenure {
     phase: Phase,
     /// Whether a request is out.
     asked: bool,
+    /// Whether whoever had it before us has sent a remove, whose answer nobody heard.
+    removed: bool,
 }
 
 impl Tenure {
@@ -110,7 +112,20 @@ impl Tenure {
     }
 
     fn new(id: LockId, keeping: Keeping, inherited: bool) -> Self {
-        Self { id, keeping, inherited, phase: Phase::Kept, asked: false }
+        Self { id, keeping, inherited, phase: Phase::Kept, asked: false, removed: false }
+    }
+
+    /// One whose holder may have sent a remove before it was killed (`removed`): then it is no loss
+    /// if it is gone.
+    #[must_use]
+    pub fn after_a_remove(self, removed: bool) -> Self {
+        Self { removed, ..self }
+    }
+
+    /// Whether its release has begun: a remove is out, or may be next.
+    #[must_use]
+    pub fn is_releasing(&self) -> bool {
+        matches!(self.phase, Phase::Releasing(_))
     }
 
     /// Its ID.
@@ -244,6 +259,7 @@ impl Tenure {
                     Keeping::Us(keeper) => keeper.version().cloned(),
                 };
                 let release = Release::new(self.id.clone(), version, now.plus(patience), jitter);
+                let release = if self.removed { release.after_a_remove() } else { release };
                 self.phase = Phase::Releasing(release);
                 return self.release(now, release::Event::Start, actions);
             }

@@ -5,18 +5,18 @@ use std::time::Duration;
 
 use super::custody::Use;
 use super::event_loop::{EventLoop, LoopEvent};
+use super::interrupted;
 use super::kept::Kept;
 use super::messages::{Voice, late, no_line, timed_out, took_over};
 use super::prepare::prepare;
 use super::store_requests::{StoreReply, StoreRequest};
-use super::supervise;
 use crate::clock::{uptime, wall};
 use crate::error::{Error, Leftover};
 use crate::identity::{new_lock_id, new_seed};
 use crate::lock::acquire::{Acquire, Outcome, Won};
 use crate::lock::jitter::Jitter;
 use crate::lock::lease::{Lease, LeaseTerm};
-use crate::lock::lease_keeper::{LeaseEvent, LeaseKeeper, LeaseStart};
+use crate::lock::lease_keeper::{LeaseKeeper, LeaseStart};
 use crate::lock::line::{Slot, Waiter};
 use crate::lock::queue::{Action, Event, Queue};
 use crate::lock::register::{Record, Reply, Request};
@@ -106,9 +106,8 @@ struct Attempt<'a> {
     machine: Queue,
     started: Uptime,
     limit: Duration,
-    stopped_by: Option<StopSignal>,
-    /// Another lock of ours was lost meanwhile.
-    lost: Option<Error>,
+    /// What ended the wait from outside: a stop, or another lock of ours that was lost meanwhile.
+    ended_by: Option<Error>,
 }
 
 impl<'a> Attempt<'a> {
@@ -144,8 +143,8 @@ impl<'a> Attempt<'a> {
             Jitter(new_seed()),
             introduction.in_line,
         );
-        let (stopped_by, lost) = (None, None);
-        Self { target, store, line, id, lease, record, machine, started, limit, stopped_by, lost }
+        let ended_by = None;
+        Self { target, store, line, id, lease, record, machine, started, limit, ended_by }
     }
 
     async fn run(mut self, event_loop: &mut EventLoop) -> Taken {
@@ -171,8 +170,18 @@ impl<'a> Attempt<'a> {
                 event_loop.say(no_line(self.target, &error));
             }
             voice.speak(event_loop, self.target, &self.machine);
-            let happening = event_loop.next(self.machine.deadline(), None).await;
-            let event = self.event(event_loop, happening);
+            let event = match event_loop.idle(self.machine.deadline()).await {
+                Ok(LoopEvent::Reply(StoreReply::Register(reply))) => match reply {
+                    Reply::Wrote(reply) => Event::Wrote(reply),
+                    Reply::Read(reply) => Event::Read(reply),
+                    Reply::Removed(reply) => Event::Removed(reply),
+                },
+                Ok(_) => Event::Tick,
+                Err(error) => {
+                    self.ended_by.get_or_insert(error);
+                    Event::Stop
+                }
+            };
             action = self.machine.step(uptime(), event);
             if !self.machine.acquire().may_be_ours() {
                 event_loop.custody.answered(&self.id);
@@ -196,30 +205,6 @@ impl<'a> Attempt<'a> {
             Slot::Line | Slot::Ticket(_) => (self.line.0.clone(), slot.key(&self.line.1)),
         };
         event_loop.send(StoreRequest::Register(store, key, request));
-    }
-
-    fn event(&mut self, event_loop: &EventLoop, happening: LoopEvent) -> Event {
-        match happening {
-            LoopEvent::Reply(StoreReply::Register(reply)) => match reply {
-                Reply::Wrote(reply) => Event::Wrote(reply),
-                Reply::Read(reply) => Event::Read(reply),
-                Reply::Removed(reply) => Event::Removed(reply),
-            },
-            LoopEvent::Lease(index, LeaseEvent::Lost(_)) => {
-                self.lost.get_or_insert_with(|| super::lost(&event_loop.kept[index]));
-                Event::Stop
-            }
-            other => {
-                if let Some(signal) = super::stop(event_loop, &other) {
-                    self.stopped_by.get_or_insert(signal);
-                    return Event::Stop;
-                }
-                if other.is_suspend() {
-                    supervise::suspend(event_loop);
-                }
-                Event::Tick
-            }
-        }
     }
 
     fn conclude(&mut self, event_loop: &mut EventLoop, outcome: Outcome) -> Result<(), Error> {
@@ -246,13 +231,16 @@ impl<'a> Attempt<'a> {
                 Err(Error::Store { lock: self.target.url(), source })
             }
             Outcome::Stopped { held } => {
-                let leftover = self.leftover(held.is_some());
+                let left = self.leftover(held.is_some());
                 if let Some(won) = held {
                     self.keep(event_loop, won);
                 }
-                let signal = self.stopped_by.unwrap_or(StopSignal::Interrupt);
-                let error = super::interrupted_leaving(signal, leftover);
-                Err(self.lost.take().unwrap_or(error))
+                let ended_by = self.ended_by.take();
+                let mut error = ended_by.unwrap_or_else(|| interrupted(StopSignal::Interrupt));
+                if let Error::Interrupted { leftover, .. } = &mut error {
+                    *leftover = left;
+                }
+                Err(error)
             }
         }
     }

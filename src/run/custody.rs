@@ -230,6 +230,7 @@ impl Custody {
             let mut tenure = CaseTenure::asked(kept.id());
             tenure.granted = true;
             tenure.unanswered = kept.left_open.is_some();
+            tenure.removed = kept.tenure.is_releasing();
             tenure.renewed = millis(kept.since.0);
             if let Some(keeper) = kept.tenure.keeper() {
                 let (renewed, term) = keeper.renewed();

@@ -6,6 +6,8 @@
 //!
 //! Its rules: `docs/protocol.md#t6-the-holder-leaves-last`.
 
+use std::fs::File;
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -15,8 +17,10 @@ use nix::unistd::dup2_stderr;
 use super::custody::Use;
 use super::door::{self, Door};
 use super::event_loop::EventLoop;
+use super::kept::Kept;
 use super::standstill::Standstill;
 use crate::clock::uptime;
+use crate::file_id::FileId;
 use crate::lock::LockId;
 use crate::receipt::{Receipt, ReceiptFile};
 use crate::report::Notice;
@@ -25,6 +29,7 @@ use crate::state_dir;
 use crate::supervise::ProcessTree;
 use crate::supervise::guardian::{Head, Interrupts, inheriting};
 use crate::supervise::lent_descriptor;
+use crate::supervise::locked_run;
 use crate::supervise::{HostScope, ProcessId, Sight};
 
 const LOOK: Duration = Duration::from_millis(200);
@@ -34,7 +39,7 @@ pub(super) fn let_in(event_loop: &mut EventLoop, dir: &Path) {
     let Some(kept) = event_loop.kept.last() else { return };
     let (lock, id) = (kept.target.url(), kept.id().clone());
     let path = door::path(dir, &id);
-    match Door::create(&path) {
+    match door_of(kept, &path) {
         Ok(door) => event_loop.custody.lend(&id, Use::Door(door)),
         Err(error) => event_loop.say(Notice::Warning {
             message: format!(
@@ -44,6 +49,15 @@ pub(super) fn let_in(event_loop: &mut EventLoop, dir: &Path) {
             hint: state_dir::hint(false),
         }),
     }
+}
+
+fn door_of(kept: &Kept, path: &Path) -> io::Result<Door> {
+    let door = Door::create(path)?;
+    if let Ok(Some(locked)) = kept.store.lend() {
+        let locked = File::from(locked.fd).metadata()?;
+        door.note_locked(FileId::of_metadata(&locked))?;
+    }
+    Ok(door)
 }
 
 /// Goes on with what a tfwrap that is gone has lent: its doors, and its places and locks under and
@@ -79,6 +93,7 @@ pub(super) async fn wait(event_loop: &mut EventLoop, dir: &Path) {
         .map(|kept| kept.id().clone())
         .collect();
     let mut said = false;
+    let mut ended: Vec<ProcessId> = Vec::new();
     let mut asked = false;
     let mut stood_still = Standstill::default();
     loop {
@@ -86,8 +101,14 @@ pub(super) async fn wait(event_loop: &mut EventLoop, dir: &Path) {
             return;
         }
         let living = living(dir, &ids);
-        if !std::mem::replace(&mut said, true) {
-            let who = name(living.first());
+        for hold in living.iter().filter(|it| it.is_hold && !ended.contains(&it.runner)) {
+            end_hold(event_loop, hold);
+        }
+        ended.extend(living.iter().filter(|it| it.is_hold).map(|it| it.runner));
+        let others: Vec<_> = living.iter().filter(|it| !it.is_hold).collect();
+        let is_worth_a_word = living.is_empty() || !others.is_empty();
+        if is_worth_a_word && !std::mem::replace(&mut said, true) {
+            let who = name(others.first().copied());
             let door = ids.first().map(|id| door::path(dir, id).display().to_string());
             let hint = door.filter(|_| living.is_empty());
             let hint =
@@ -101,8 +122,9 @@ pub(super) async fn wait(event_loop: &mut EventLoop, dir: &Path) {
         for receipt in &living {
             stood_still.end(event_loop, receipt, asked);
         }
-        let stop = event_loop.next(Some(uptime().plus(LOOK)), None).await.stop().is_some();
-        if stop && !std::mem::replace(&mut asked, true) {
+        let happening = event_loop.next(Some(uptime().plus(LOOK)), None).await;
+        if event_loop.decide_on(&happening).contains(&locked_run::Action::EndDependents) {
+            asked = true;
             let untold = |receipt: &Receipt| receipt.interrupts == Interrupts::None;
             for receipt in living.into_iter().filter(untold) {
                 // It ends its child, or its guardian does.
@@ -110,6 +132,19 @@ pub(super) async fn wait(event_loop: &mut EventLoop, dir: &Path) {
             }
         }
     }
+}
+
+/// A hold that was begun below us and that nobody released: the command is over in whose
+/// environment it could be. It waits for whoever still works under it.
+fn end_hold(event_loop: &EventLoop, hold: &Receipt) {
+    let pid = hold.runner.pid;
+    event_loop.say(Notice::Note {
+        message: format!(
+            "the hold of process {pid} was not released below this command, and ends with it"
+        ),
+    });
+    // One that is gone has a guardian, which is waited for.
+    drop(hold.runner.signal(Signal::SIGTERM));
 }
 
 /// Whose end is waited for.
@@ -141,20 +176,22 @@ pub(super) fn mend(event_loop: &mut EventLoop, dir: &Path) {
         // Where a release reads what we say.
         let _said_in_vain = dup2_stderr(&log);
     }
-    let own = event_loop.kept.iter().filter(|kept| !kept.tenure.is_inherited());
-    let ids: Vec<_> = own.map(|kept| kept.id().clone()).collect();
-    for id in &ids {
-        let path = door::path(dir, id);
+    let mut doors = Vec::new();
+    for kept in event_loop.kept.iter().filter(|kept| !kept.tenure.is_inherited()) {
+        let (id, path) = (kept.id(), door::path(dir, kept.id()));
         let Some(old) = event_loop.custody.door(id).filter(|it| !it.is_at(&path) && it.close())
         else {
             continue;
         };
         door::remove(dir, id);
-        match Door::create(&path) {
-            Ok(door) => event_loop.custody.lend(id, Use::Door(door)),
+        match door_of(kept, &path) {
+            Ok(door) => doors.push((id.clone(), door)),
             // The directory may come back as it was, and the old one with it.
             Err(_) => old.leave(),
         }
+    }
+    for (id, door) in doors {
+        event_loop.custody.lend(&id, Use::Door(door));
     }
 }
 

@@ -15,6 +15,9 @@
 //! them, however many still have it open, so that what a provisioner leaves on purpose does not keep
 //! it. And where `/proc` shows nothing, in another PID namespace or as another user, it still holds.
 //!
+//! Where the kernel keeps the lock itself (a local state), the file says which file is locked:
+//! `DEVICE:INODE` and a newline. Else it is empty.
+//!
 //! Only the holder makes the file. Who does not find it (another directory, another machine's) or
 //! may not use it (another user's) could neither take turns nor be waited for.
 //!
@@ -24,7 +27,7 @@ use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -32,7 +35,7 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 use sha2::{Digest as _, Sha256};
 
-use crate::file_id;
+use crate::file_id::{self, FileId};
 use crate::lock::LockId;
 use crate::opened::{self, Opened};
 
@@ -77,6 +80,19 @@ impl Door {
         let door = Self(door.file);
         door.lock(libc::F_WRLCK, PRESENCE)?;
         Ok(door)
+    }
+
+    /// Notes which file the kernel has locked, by which the lock is known whatever is written
+    /// beside that file.
+    pub(super) fn note_locked(&self, file: FileId) -> io::Result<()> {
+        self.0.write_all_at(format!("{file}\n").as_bytes(), 0)
+    }
+
+    /// Whether this is the file that the kernel has locked.
+    pub(super) fn is_of(&self, file: FileId) -> bool {
+        let mut noted = [0; 64];
+        let read = self.0.read_at(&mut noted, 0).unwrap_or(0);
+        noted[..read] == *format!("{file}\n").as_bytes()
     }
 
     /// Whether its holder, or that one's guardian, has it open.
@@ -288,6 +304,17 @@ mod tests {
         std::os::unix::fs::symlink(&victim, &path).unwrap();
         assert!(Door::open(&path).is_err());
         assert!(Door::create(&path).is_err());
+    }
+
+    #[test]
+    fn the_locked_file_is_known_by_its_inode() {
+        let (dir, path) = place();
+        let file = |name| FileId::of_metadata(&std::fs::metadata(name).unwrap());
+        let (this, other) = (file(dir.path()), file(Path::new("/")));
+        let holder = Door::create(&path).unwrap();
+        assert!(!open(&path).is_of(this), "nothing is noted");
+        holder.note_locked(this).unwrap();
+        assert!(open(&path).is_of(this) && !open(&path).is_of(other));
     }
 
     #[test]

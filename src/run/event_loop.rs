@@ -14,17 +14,19 @@ use super::custody::Custody;
 use super::fail_point;
 use super::kept::Kept;
 use super::store_requests::{StoreReply, StoreRequest};
-use super::{messages, release};
+use super::{interrupted, messages, release};
 use crate::clock::uptime;
+use crate::error::Error;
 use crate::identity::new_seed;
 use crate::lock::Uptime;
 use crate::lock::jitter::Jitter;
 use crate::lock::lease_keeper::{LeaseEvent, LeaseKeeper};
-use crate::lock::register::Reply;
+use crate::lock::register::{Reply, Request, StoreError};
 use crate::lock::tenure::{self, TenureEnd};
 use crate::report::{Notice, Reporter};
 use crate::supervise::guardian::{Fence, Heard, Interrupts, fence_below};
-use crate::supervise::{Child, ChildEvent, Received, SignalKind, Signals, StopSignal};
+use crate::supervise::locked_run::{self, LockedRun, LocksNow, NotStarted};
+use crate::supervise::{self, Child, ChildEvent, Reach, Received, SignalKind, Signals, StopSignal};
 
 /// One thing that happened.
 pub(super) enum LoopEvent {
@@ -35,6 +37,8 @@ pub(super) enum LoopEvent {
     Fenced,
     /// Something about a lock that is held; which, by its place in [`EventLoop::kept`].
     Lease(usize, LeaseEvent),
+    /// A request about a lock that is held was answered: it may be confirmed by now.
+    Answered,
     /// A release has come to its end; that of the lock which was taken last.
     Released(TenureEnd),
     /// The deadline has passed.
@@ -49,11 +53,6 @@ impl LoopEvent {
             _ => None,
         }
     }
-
-    /// Whether we are asked to stop for a while.
-    pub(super) fn is_suspend(&self) -> bool {
-        matches!(self, Self::Signal(Received { kind: SignalKind::Suspend, .. }))
-    }
 }
 
 /// The outside world of one run.
@@ -64,13 +63,15 @@ pub(crate) struct EventLoop {
     in_flight: Option<BoxFuture<'static, StoreReply>>,
     pub(super) kept: Vec<Kept>,
     news: VecDeque<LoopEvent>,
-    asked_to_stop: Option<StopSignal>,
+    /// What all of it is for, and what becomes of that.
+    pub(super) run: LockedRun,
 }
 
 impl EventLoop {
     pub(crate) fn new(signals: Signals, reporter: Arc<Reporter>, custody: Custody) -> Self {
         let (kept, news) = (Vec::new(), VecDeque::new());
-        Self { signals, reporter, custody, in_flight: None, kept, news, asked_to_stop: None }
+        let run = LockedRun::new(true);
+        Self { signals, reporter, custody, in_flight: None, kept, news, run }
     }
 
     /// From here on the lock is kept until it is given back.
@@ -104,22 +105,101 @@ impl EventLoop {
         self.in_flight = Some(request.send());
     }
 
-    /// Whether a child may start: every lock is confirmed, and well before its fence.
-    pub(super) fn may_start(&mut self) -> bool {
-        let now = uptime();
+    /// What the locks are like now.
+    fn lock_state(&mut self, now: Uptime) -> LocksNow {
         self.tick(now);
-        self.kept.iter().all(|kept| kept.tenure.may_start(now))
+        LocksNow::of(self.kept.iter().map(|kept| &kept.tenure), now)
     }
 
-    /// Whether a child may go on after a pause. What the loss of a lock means for it was decided
-    /// when it was noticed.
-    pub(super) fn may_go_on(&mut self) -> bool {
+    /// Lets the run decide.
+    pub(super) fn decide(&mut self, event: locked_run::Event) -> Vec<locked_run::Action> {
         let now = uptime();
-        self.tick(now);
-        self.kept.iter().all(|kept| kept.tenure.is_lost() || kept.tenure.may_start(now))
+        let locks = self.lock_state(now);
+        self.run.step(now, locks, event)
     }
 
-    /// The first lock of ours that is somebody else's by now, or gone, whoever has heard of it.
+    /// When the run has something to decide without being told.
+    pub(super) fn run_deadline(&mut self) -> Option<Uptime> {
+        let now = uptime();
+        let locks = self.lock_state(now);
+        self.run.deadline(now, locks)
+    }
+
+    /// Lets the run decide on what happened while it has no child. (What a signal means for a
+    /// child, and whether it reached it, `run::supervise` knows.)
+    pub(super) fn decide_on(&mut self, happening: &LoopEvent) -> Vec<locked_run::Action> {
+        self.decide(match happening {
+            LoopEvent::Signal(received) => {
+                locked_run::Event::Child(supervise::Event::of_signal(received.kind, Reach::UsOnly))
+            }
+            LoopEvent::Lease(index, said) => self.lease_event(*index, said.clone()),
+            LoopEvent::Fenced => locked_run::Event::Fenced,
+            LoopEvent::Due | LoopEvent::Answered => locked_run::Event::Tick,
+            LoopEvent::Child(_) | LoopEvent::Reply(_) | LoopEvent::Released(_) => {
+                return Vec::new();
+            }
+        })
+    }
+
+    pub(super) fn lease_event(&self, index: usize, said: LeaseEvent) -> locked_run::Event {
+        locked_run::Event::Lease { said, is_lost: self.kept[index].tenure.is_lost() }
+    }
+
+    /// Waits while nothing runs; whatever ends the run then is the error.
+    pub(super) async fn idle(&mut self, until: Option<Uptime>) -> Result<LoopEvent, Error> {
+        let happening = self.next(until, None).await;
+        self.handle_idle(&happening)?;
+        Ok(happening)
+    }
+
+    /// Waits until a child may start, or never will.
+    pub(super) async fn confirm(&mut self) -> Result<(), Error> {
+        self.run.confirm(uptime());
+        loop {
+            let deadline = self.run_deadline();
+            let happening = self.next(deadline, None).await;
+            if self.handle_idle(&happening)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Does what the run decides while it has no child; returns whether one may start.
+    fn handle_idle(&mut self, happening: &LoopEvent) -> Result<bool, Error> {
+        let mut actions = self.decide_on(happening);
+        // The word for the release of a hold that is not yet one. No answer of a store is lost for it.
+        if !matches!(happening, LoopEvent::Reply(_)) && self.custody.is_release_asked() {
+            let stop = supervise::Event::Stop(StopSignal::Terminate, Reach::UsOnly);
+            actions.extend(self.decide(locked_run::Event::Child(stop)));
+        }
+        let mut may_start = false;
+        for action in actions {
+            match action {
+                locked_run::Action::MayStart => may_start = true,
+                locked_run::Action::Suspend => super::supervise::suspend(self),
+                locked_run::Action::End(why) => return Err(self.not_started(why)),
+                locked_run::Action::EndDependents
+                | locked_run::Action::ReleaseFirst(_)
+                | locked_run::Action::Child(_) => {}
+            }
+        }
+        Ok(may_start)
+    }
+
+    fn not_started(&self, why: NotStarted) -> Error {
+        let url = |kept: Option<&Kept>| kept.map(|kept| kept.target.url()).unwrap_or_default();
+        match why {
+            NotStarted::Stopped(signal) => interrupted(signal),
+            NotStarted::Lost => Error::Lost { lock: url(self.lost()) },
+            NotStarted::Unconfirmed => {
+                let detail = "the lock was taken, but the store does not confirm it".to_owned();
+                let source = StoreError::Unavailable { detail, sent: true };
+                Error::Store { lock: url(self.kept.last()), source }
+            }
+        }
+    }
+
+    /// The first lock of ours that is somebody else's by now, or gone.
     pub(super) fn lost(&self) -> Option<&Kept> {
         self.kept.iter().find(|kept| kept.tenure.is_lost())
     }
@@ -127,11 +207,6 @@ impl EventLoop {
     /// Whether one of our own fences kills the child.
     pub(super) fn is_fenced(&self) -> bool {
         self.kept.iter().any(|kept| kept.tenure.keeper().is_some_and(LeaseKeeper::is_fenced))
-    }
-
-    /// The first signal that asked us to end, whoever has heard it.
-    pub(super) fn asked_to_stop(&self) -> Option<StopSignal> {
-        self.asked_to_stop
     }
 
     /// Drops what keepers said and nobody has heard.
@@ -158,12 +233,18 @@ impl EventLoop {
     }
 
     fn step(&mut self, index: usize, now: Uptime, event: tenure::Event) {
-        let kept = &mut self.kept[index];
-        for action in kept.tenure.step(now, event) {
+        for action in self.kept[index].tenure.step(now, event) {
             match action {
-                tenure::Action::Ask(request) => kept.send(request),
+                tenure::Action::Ask(request) => {
+                    if matches!(request, Request::Remove(_)) {
+                        // Whoever goes on if we are killed then knows why it is gone.
+                        self.custody.sync(&self.kept);
+                    }
+                    self.kept[index].send(request);
+                }
                 tenure::Action::Over(end) => self.news.push_back(LoopEvent::Released(end)),
                 tenure::Action::Say(said) => {
+                    let kept = &self.kept[index];
                     fence_dependents(&self.reporter, &self.custody, kept, &said);
                     if let Some(said) = hear(&self.reporter, kept, said) {
                         self.news.push_back(LoopEvent::Lease(index, said));
@@ -221,11 +302,7 @@ impl EventLoop {
             };
             tokio::select! {
                 biased;
-                received = self.signals.next() => {
-                    let signal = LoopEvent::Signal(received);
-                    self.asked_to_stop = self.asked_to_stop.or(signal.stop());
-                    return signal;
-                }
+                received = self.signals.next() => return LoopEvent::Signal(received),
                 heard = self.custody.heard() => match heard {
                     Heard::Fenced => {
                         // Our own fences are due, too, and know why.
@@ -242,7 +319,10 @@ impl EventLoop {
                     }
                 },
                 event = changed => return LoopEvent::Child(event),
-                (index, reply) = any_answer(&mut self.kept) => self.answered(index, reply),
+                (index, reply) = any_answer(&mut self.kept) => {
+                    self.answered(index, reply);
+                    self.news.push_back(LoopEvent::Answered);
+                }
                 reply = reply => {
                     self.in_flight = None;
                     return LoopEvent::Reply(reply);

@@ -53,7 +53,7 @@ pub(super) async fn give_back(
     let left = |outcome: &ReleaseOutcome| matches!(outcome, ReleaseOutcome::Unconfirmed(_));
     acquired.left.extend(releases.into_iter().filter(left));
     event_loop.custody.forget_inherited();
-    event_loop.asked_to_stop().map_or(Ok(()), |signal| Err(super::interrupted(signal)))
+    event_loop.run.stopped_by().map_or(Ok(()), |signal| Err(super::interrupted(signal)))
 }
 
 /// The error of a run that began anew too often.

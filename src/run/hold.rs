@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
 use super::acquire::Wait;
-use super::event_loop::{EventLoop, LoopEvent};
+use super::event_loop::EventLoop;
 use super::{Acquired, Context, acquire_all, dependents, release};
 use crate::clock::uptime;
 use crate::duration;
@@ -20,11 +20,11 @@ use crate::error::Error;
 use crate::exit_code;
 use crate::held;
 use crate::job::{LockedJob, nothing_to_hold};
-use crate::lock::lease_keeper::LeaseEvent;
 use crate::lock::release::ReleaseOutcome;
 use crate::receipt::ReceiptFile;
 use crate::report::Notice;
-use crate::supervise::ProcessId;
+use crate::supervise::locked_run::{self, NotStarted};
+use crate::supervise::{LockedRun, ProcessId};
 
 /// What a hold is called in its lock.
 pub(crate) const OPERATION: &str = "hold";
@@ -63,6 +63,7 @@ pub(crate) async fn hold(
     let limit = job.lock_timeout.value;
     let wait = Wait { give_up_at: uptime().plus(limit), limit };
     let mut acquired = Acquired::default();
+    event_loop.run = LockedRun::new(context.lost_is_fatal);
     let kept = AssertUnwindSafe(async {
         acquire_all(event_loop, &mut job, context, wait, &mut acquired).await?;
         // Where each Terraform has to lock for itself, a keeper would keep nothing.
@@ -71,7 +72,7 @@ pub(crate) async fn hold(
         }
         event_loop.custody.expect_receipt()?;
         hand_over(&handed(event_loop, &job, context, &acquired)).map_err(Error::Internal)?;
-        Ok(keep(event_loop, limits, context).await)
+        Ok(keep(event_loop, limits, &context.state_dir).await)
     });
     // Whatever happens, what was taken is given back.
     let ended = kept.catch_unwind().await;
@@ -149,31 +150,37 @@ enum End {
 }
 
 /// Beats until there is a reason not to.
-async fn keep(event_loop: &mut EventLoop, limits: Limits, context: &Context) -> End {
+async fn keep(event_loop: &mut EventLoop, limits: Limits, dir: &Path) -> End {
     let until = uptime().plus(limits.max_hold);
     let say = |event_loop: &EventLoop, message: String| event_loop.say(Notice::Note { message });
+    event_loop.run.hold();
     loop {
         let happening = event_loop.next(Some(uptime().plus(LOOK).min(until)), None).await;
-        if let LoopEvent::Lease(index, LeaseEvent::Lost(_)) = &happening {
-            let id = event_loop.kept[*index].id().clone();
-            // Whoever runs under it finds out by its own beats, but has none where the lease never
-            // expires.
-            if context.lost_is_fatal {
-                for receipt in dependents::living(&context.state_dir, &[id]) {
-                    drop(receipt.runner.signal(Signal::SIGTERM));
+        let mut stopped_by = None;
+        for action in event_loop.decide_on(&happening) {
+            match action {
+                // Whoever runs under it finds out by its own beats, but has none where the lease
+                // never expires.
+                locked_run::Action::EndDependents => {
+                    let lost = event_loop.lost().map(|kept| kept.id().clone());
+                    for receipt in dependents::living(dir, lost.as_slice()) {
+                        drop(receipt.runner.signal(Signal::SIGTERM));
+                    }
                 }
+                locked_run::Action::End(NotStarted::Stopped(signal)) => stopped_by = Some(signal),
+                locked_run::Action::End(_) => return End::Lost,
+                _ => {}
             }
-            return End::Lost;
         }
         if event_loop.custody.is_release_asked() {
             say(event_loop, "asked for the release: the hold ends".to_owned());
             return End::Told;
         }
-        if let Some(signal) = happening.stop() {
+        if let Some(signal) = stopped_by {
             say(event_loop, format!("{}: the hold ends", signal.signal().as_str()));
             return End::Told;
         }
-        dependents::mend(event_loop, &context.state_dir);
+        dependents::mend(event_loop, dir);
         if limits.anchor.is_some_and(|anchor| !anchor.is_alive()) {
             say(event_loop, "the job is over, and with it the hold".to_owned());
             return End::ByItself;

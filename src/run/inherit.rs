@@ -5,6 +5,7 @@
 use super::Context;
 use super::acquire::Wait;
 use super::custody::Use;
+use super::door::{self, Door};
 use super::event_loop::EventLoop;
 use super::fail_point;
 use super::kept::Kept;
@@ -12,12 +13,13 @@ use super::sibling_lock::{self, Under};
 use super::store_requests::{self, LockRegister};
 use crate::clock::uptime;
 use crate::error::Error;
+use crate::file_id::FileId;
 use crate::lock::LockId;
 use crate::lock::lease::{Lease, LeaseTerm};
 use crate::lock::lease_keeper::{LeaseKeeper, LeaseStart};
 use crate::lock::tenure::Tenure;
 use crate::store::Stored;
-use crate::target::LockTarget;
+use crate::target::{LockTarget, StoreSpec};
 
 /// Whether an outer tfwrap holds this lock for us, and under which ID: its register bears one that
 /// we were told. Then the lock is kept here, too: whoever started the child beats for it and fences
@@ -39,11 +41,12 @@ pub(super) async fn inherit(
     }
     let mut found = None;
     for target in target.as_held(context.held.urls()) {
-        let told = |stored: &Stored| context.held.ids().find(|id| stored.record.is_held_by(id));
         let register = open(&target).await?;
         let stored = store_requests::read(event_loop, &register, store_requests::PATIENCE).await?;
-        if let Some(id) = stored.as_ref().and_then(told) {
-            found = Some((target, register, id.clone()));
+        let Some(stored) = stored else { continue };
+        let told = context.held.ids().find(|id| is_held_by(&target, &stored, id, context));
+        if let Some(id) = told.cloned() {
+            found = Some((target, register, id));
             break;
         }
     }
@@ -74,7 +77,7 @@ pub(super) async fn inherit(
     }
     let since = uptime();
     let stored = store_requests::read(event_loop, &register, store_requests::PATIENCE).await?;
-    let Some(stored) = stored.filter(|stored| stored.record.is_held_by(&id)) else {
+    let Some(stored) = stored.filter(|stored| is_held_by(target, stored, &id, context)) else {
         event_loop.custody.forget(&id);
         return Ok(None);
     };
@@ -94,6 +97,18 @@ pub(super) async fn inherit(
         event_loop.keep(Kept::new(target.clone(), store, since, tenure));
     }
     Ok(Some(id))
+}
+
+/// Whether the lock is held under this ID. The text beside a local state may be gone (`git clean`),
+/// or another state's; what the kernel has locked is the state itself.
+fn is_held_by(target: &LockTarget, stored: &Stored, id: &LockId, context: &Context) -> bool {
+    if stored.record.is_held_by(id) {
+        return true;
+    }
+    let StoreSpec::LocalState { path } = &target.store else { return false };
+    let door = Door::open(&door::path(&context.state_dir, id));
+    let (Some(state), Ok(Some(door))) = (FileId::of(path), door) else { return false };
+    door.is_of(state) && door.has_holder().unwrap_or(false)
 }
 
 async fn open(target: &LockTarget) -> Result<LockRegister, Error> {

@@ -31,7 +31,6 @@ use std::time::Duration;
 pub(crate) use acquire::LockInfoTemplate;
 use acquire::Wait;
 pub(crate) use event_loop::EventLoop;
-use event_loop::LoopEvent;
 use fresh::ChangeWatch;
 use futures_util::FutureExt;
 use kept::Kept;
@@ -44,14 +43,13 @@ use crate::env::Env;
 use crate::error::{Error, Leftover};
 use crate::held::{self, Held};
 use crate::job::{ChildCommand, LockedJob};
-use crate::lock::lease_keeper::LeaseEvent;
 use crate::lock::release::ReleaseOutcome;
 use crate::lock::{Holder, LockId, Uptime};
 use crate::report::Notice;
 use crate::report::github::GithubFiles;
 use crate::run::planner::Planner;
 use crate::store::StateObject;
-use crate::supervise::{Policy, StopSignal, TerminalUse};
+use crate::supervise::{LockedRun, Policy, StopSignal, TerminalUse};
 
 /// How often the wait may begin anew because what was resolved before it is no longer so.
 const RESTARTS: u32 = 3;
@@ -118,6 +116,7 @@ pub(crate) async fn locked(
     context: &Context,
 ) -> u8 {
     event_loop.custody.outlives_loss = !context.lost_is_fatal;
+    event_loop.run = LockedRun::new(context.lost_is_fatal);
     let (started, asked) = (uptime(), wall());
     let limit = job.lock_timeout.value;
     let wait = Wait { give_up_at: started.plus(limit), limit };
@@ -254,7 +253,7 @@ async fn acquire_all(
         let (change, mut now) = if missing {
             ("the workspace was deleted".to_owned(), context.planner.again()?)
         } else {
-            supervise::confirm(event_loop).await?;
+            event_loop.confirm().await?;
             let Some(change) = fresh::change(job, context)? else {
                 fail_point::stop_at("planned");
                 return Ok(());
@@ -314,47 +313,15 @@ fn leave_to_terraform(event_loop: &EventLoop, job: &mut LockedJob, why: Notice) 
     job.targets.retain(|target| !target.of_backend);
 }
 
-/// Heeds what happens while nothing runs: a stop or a lost lock ends the wait, a suspension
-/// suspends.
-fn handle_idle(event_loop: &mut EventLoop, happening: &LoopEvent) -> Result<(), Error> {
-    if let LoopEvent::Lease(index, LeaseEvent::Lost(_)) = happening {
-        return Err(lost(&event_loop.kept[*index]));
-    }
-    if let Some(signal) = stop(event_loop, happening) {
-        return Err(interrupted(signal));
-    }
-    if happening.is_suspend() {
-        supervise::suspend(event_loop);
-    }
-    Ok(())
-}
-
-/// The signal that asks us to end; or, for a hold that is not yet one, the word for its release.
-fn stop(event_loop: &EventLoop, happening: &LoopEvent) -> Option<StopSignal> {
-    happening
-        .stop()
-        .or_else(|| event_loop.custody.is_release_asked().then_some(StopSignal::Terminate))
-}
-
-/// The error of a run that did not begin, for the loss of a lock.
-fn lost(kept: &Kept) -> Error {
-    Error::Lost { lock: kept.target.url() }
-}
-
 fn interrupted(signal: StopSignal) -> Error {
-    interrupted_leaving(signal, Leftover::Nothing)
-}
-
-fn interrupted_leaving(signal: StopSignal, leftover: Leftover) -> Error {
-    let signal = signal.signal();
+    let (signal, leftover) = (signal.signal(), Leftover::Nothing);
     Error::Interrupted { signal: signal as i32, name: signal.as_str().to_owned(), leftover }
 }
 
 /// Sleeps, but for signals.
 async fn pause(event_loop: &mut EventLoop, until: Uptime) -> Result<(), Error> {
     while uptime() < until {
-        let happening = event_loop.next(Some(until), None).await;
-        handle_idle(event_loop, &happening)?;
+        event_loop.idle(Some(until)).await?;
     }
     Ok(())
 }

@@ -220,9 +220,10 @@ async fn keep(
     }
     let lease = Lease { term: known.term(), beat: known.beat };
     let since = known.renewed();
-    let known = LeaseStart { id, info: None, version: None, lease, since, answered: true };
-    let keeper = LeaseKeeper::adopt(known, uptime());
+    let lease = LeaseStart { id, info: None, version: None, lease, since, answered: true };
+    let keeper = LeaseKeeper::adopt(lease, uptime());
     let tenure = if entry.inherited { Tenure::inherited(keeper) } else { Tenure::leased(keeper) };
+    let tenure = tenure.after_a_remove(known.removed);
     event_loop.keep(Kept::new(target, store, since, tenure));
     Ok(())
 }
@@ -286,7 +287,8 @@ async fn catch(
             }
             landing::Action::Release(stored) => {
                 let since = uptime().minus(age(&stored));
-                let tenure = Tenure::unleased(entry.id.clone(), Some(stored.version));
+                let tenure = Tenure::unleased(entry.id.clone(), Some(stored.version))
+                    .after_a_remove(known.removed);
                 event_loop.keep(Kept::new(target.clone(), store.clone(), since, tenure));
                 let outcomes = release::all(event_loop, None, true).await;
                 if outcomes.iter().any(|it| matches!(it, ReleaseOutcome::Unconfirmed(_))) {

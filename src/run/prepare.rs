@@ -25,20 +25,19 @@ pub(super) async fn prepare(
     let whose = store.credentials();
     let mut silent_until = Some(uptime().plus(SILENT));
     let prepared = loop {
-        match event_loop.next(silent_until, None).await {
-            LoopEvent::Reply(StoreReply::Prepared(prepared)) => break prepared,
-            LoopEvent::Due => {
+        match event_loop.idle(silent_until).await {
+            Ok(LoopEvent::Reply(StoreReply::Prepared(prepared))) => break prepared,
+            Ok(LoopEvent::Due) => {
                 silent_until = None;
                 if let Some(whose) = &whose {
                     let message = format!("waiting for AWS credentials: {whose}");
                     event_loop.say(Notice::Note { message });
                 }
             }
-            other => {
-                if let Err(error) = super::handle_idle(event_loop, &other) {
-                    event_loop.abandon();
-                    return Err(error);
-                }
+            Ok(_) => {}
+            Err(error) => {
+                event_loop.abandon();
+                return Err(error);
             }
         }
     };

@@ -16,6 +16,7 @@ use crate::lock::tenure::TenureEnd;
 use crate::lock::{Holder, LockId};
 use crate::report::Notice;
 use crate::store::Stored;
+use crate::supervise::locked_run;
 
 /// Releases all that is held, the last taken first; where others may run under it, only after
 /// them. Signals that come meanwhile are heard and change nothing: the release has a limit of its
@@ -27,8 +28,10 @@ pub(super) async fn all(
 ) -> Vec<ReleaseOutcome> {
     let mut outcomes = Vec::new();
     if let Some(dir) = dependents_in {
+        event_loop.run.await_dependents();
         dependents::wait(event_loop, dir).await;
     }
+    event_loop.run.release();
     while event_loop.release_last(patience()) {
         let end = one(event_loop).await;
         let Some(kept) = event_loop.kept.pop() else { break };
@@ -58,22 +61,26 @@ pub(super) async fn all(
     }
     // News of locks that were kept is no news of locks to come.
     event_loop.forget_news();
+    event_loop.run.released();
     outcomes
 }
 
 /// Waits for the end of the release that has begun.
 async fn one(event_loop: &mut EventLoop) -> TenureEnd {
     loop {
-        match event_loop.next(None, None).await {
-            LoopEvent::Released(end) => return end,
-            other => {
-                if let (Some(signal), Some(kept)) = (other.stop(), event_loop.kept.last()) {
-                    event_loop.say(Notice::Stopping {
-                        signal: signal.signal().as_str().to_owned(),
-                        doing: format!("the lock `{}` is given back first", kept.target.url()),
-                    });
-                }
+        let happening = event_loop.next(None, None).await;
+        for action in event_loop.decide_on(&happening) {
+            if let (locked_run::Action::ReleaseFirst(signal), Some(kept)) =
+                (action, event_loop.kept.last())
+            {
+                event_loop.say(Notice::Stopping {
+                    signal: signal.signal().as_str().to_owned(),
+                    doing: format!("the lock `{}` is given back first", kept.target.url()),
+                });
             }
+        }
+        if let LoopEvent::Released(end) = happening {
+            return end;
         }
     }
 }

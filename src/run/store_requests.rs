@@ -127,13 +127,10 @@ pub(super) async fn ask<T>(
     loop {
         event_loop.send(request());
         let answered = loop {
-            match event_loop.next(None, None).await {
-                LoopEvent::Reply(reply) => {
-                    if let Some(answered) = answer(reply) {
-                        break answered;
-                    }
-                }
-                other => super::handle_idle(event_loop, &other)?,
+            if let LoopEvent::Reply(reply) = event_loop.idle(None).await?
+                && let Some(answered) = answer(reply)
+            {
+                break answered;
             }
         };
         match answered {
@@ -170,9 +167,8 @@ pub(crate) async fn pause(event_loop: &mut EventLoop, span: Duration) -> Result<
 pub(crate) async fn answer(event_loop: &mut EventLoop) -> Result<String, Error> {
     event_loop.send(StoreRequest::Answer);
     loop {
-        match event_loop.next(None, None).await {
-            LoopEvent::Reply(StoreReply::Answer(line)) => return Ok(line.unwrap_or_default()),
-            other => super::handle_idle(event_loop, &other)?,
+        if let LoopEvent::Reply(StoreReply::Answer(line)) = event_loop.idle(None).await? {
+            return Ok(line.unwrap_or_default());
         }
     }
 }

@@ -25,13 +25,12 @@ use crate::clock::uptime;
 use crate::error::Error;
 use crate::job::ChildCommand;
 use crate::lock::lease_keeper::{LeaseEvent, LeaseKeeper, Unconfirmed};
-use crate::lock::tenure::CONFIRM;
 use crate::report::Notice;
-use crate::store::StoreError;
 use crate::supervise::guardian::Interrupts;
+use crate::supervise::locked_run;
 use crate::supervise::{
-    Action, Canary, Child, ChildEvent, ChildStatus, Event, ProcessTree, Reach, Received, Rest,
-    SignalKind, SpawnError, StopSignal, Supervisor, Whom, suspend_self,
+    Action, Canary, Child, ChildEvent, ChildStatus, Event, ProcessTree, Reach, Rest, SignalKind,
+    SpawnError, StopSignal, Whom, suspend_self,
 };
 
 /// How long a child may take to end after a bug of ours, before it is killed.
@@ -40,8 +39,6 @@ const LAST_RESORT: Duration = Duration::from_mins(3);
 /// What is left to say where none of our own fences has acted.
 const FENCED: &str = "the guardian killed the child before anyone may take the lock over: it had not \
                       heard in time of a heartbeat that was confirmed";
-
-const CONFIRM_POLL: Duration = Duration::from_millis(100);
 
 /// The most that is read of what a quiet child says.
 const MOST_SAID: u64 = 64 * 1024;
@@ -64,40 +61,11 @@ pub(super) async fn run(
     watch: Option<ChangeWatch<'_>>,
     slot: &mut Option<Child>,
 ) -> Result<ChildEnd, Error> {
-    confirm(event_loop).await?;
+    event_loop.confirm().await?;
     fail_point::panic_at("before-spawn");
     let command = child_process::command(child, &context.env);
     let child = slot.insert(spawn(event_loop, command, context)?);
     drive(event_loop, child, context, watch).await
-}
-
-/// Waits until every lock is confirmed. A signal or a loss of before counts, too, whoever has
-/// heard of it.
-pub(super) async fn confirm(event_loop: &mut EventLoop) -> Result<(), Error> {
-    let started = uptime();
-    loop {
-        let ready = event_loop.may_start();
-        let wake = if ready { uptime() } else { uptime().plus(CONFIRM_POLL) };
-        let happening = event_loop.next(Some(wake), None).await;
-        super::handle_idle(event_loop, &happening)?;
-        if let Some(kept) = event_loop.lost() {
-            return Err(super::lost(kept));
-        }
-        if let Some(signal) = event_loop.asked_to_stop() {
-            return Err(super::interrupted(signal));
-        }
-        if ready && matches!(happening, LoopEvent::Due) {
-            return Ok(());
-        }
-        if uptime().since(started) > CONFIRM {
-            let lock = event_loop.kept.last().map(|kept| kept.target.url()).unwrap_or_default();
-            let detail = "the lock was taken, but the store does not confirm it".to_owned();
-            return Err(Error::Store {
-                lock,
-                source: StoreError::Unavailable { detail, sent: true },
-            });
-        }
-    }
 }
 
 /// What came of a child that is none of the user's business unless it fails.
@@ -119,7 +87,7 @@ pub(super) async fn quietly(
     command.stdin(Stdio::null()).stdout(stream()?).stderr(stream()?);
     let mut child = spawn(event_loop, command, context)?;
     let ended = drive(event_loop, &mut child, context, None).await?;
-    if let (true, Some(signal)) = (ended.stopped, event_loop.asked_to_stop()) {
+    if let (true, Some(signal)) = (ended.stopped, event_loop.run.stopped_by()) {
         return Err(super::interrupted(signal));
     }
     let mut bytes = Vec::new();
@@ -218,47 +186,33 @@ async fn drive(
     context: &Context,
     mut watch: Option<ChangeWatch<'_>>,
 ) -> Result<ChildEnd, Error> {
-    let mut machine = Supervisor::new(context.policy);
     let mut canary = Canary::default();
-    let mut lost = false;
-    // We were suspended, and the lease is not known to be good since.
-    let mut resume = false;
     let mut next = VecDeque::new();
+    event_loop.run.started(context.policy);
     loop {
         let event = if let Some(event) = next.pop_front() {
-            event
-        } else if resume && event_loop.may_go_on() {
-            resume = false;
-            Event::Resume
+            locked_run::Event::Child(event)
         } else {
-            // A lease that becomes good again is no news.
-            let poll = resume.then(|| uptime().plus(CONFIRM_POLL));
             let look = watch.as_ref().and_then(ChangeWatch::deadline);
-            let deadlines = [machine.deadline(), canary.deadline(), poll, look];
+            let deadlines = [event_loop.run_deadline(), canary.deadline(), look];
             match event_loop.next(deadlines.into_iter().flatten().min(), Some(child)).await {
-                // Only under a lease that is known to be good.
-                LoopEvent::Signal(Received { kind: SignalKind::Resume, .. }) => {
-                    resume = true;
-                    continue;
-                }
                 LoopEvent::Signal(received) => {
                     if matches!(received.kind, SignalKind::Stop(_)) {
                         child.let_it_speak();
                     }
                     let judged = canary.ours(uptime(), received, child.has_stand_in());
                     let Some(judged) = judged else { continue };
-                    child.event(judged)
+                    locked_run::Event::Child(child.event(judged))
                 }
                 LoopEvent::Fenced => {
-                    lost = true;
                     if !event_loop.is_fenced() {
                         event_loop.say(Notice::Warning { message: FENCED.to_owned(), hint: None });
                     }
-                    continue;
+                    locked_run::Event::Fenced
                 }
                 LoopEvent::Child(Ok(ChildEvent::Overheard(overheard))) => {
                     match handle_stand_in(event_loop, child, &mut canary, overheard) {
-                        Some(event) => event,
+                        Some(event) => locked_run::Event::Child(event),
                         None => continue,
                     }
                 }
@@ -266,81 +220,91 @@ async fn drive(
                     next.extend(at_the_end(child, &mut canary, end));
                     continue;
                 }
-                LoopEvent::Child(Ok(event)) => of_child(event),
+                LoopEvent::Child(Ok(event)) => locked_run::Event::Child(of_child(event)),
                 LoopEvent::Child(Err(error)) => {
                     last_resort(child).await;
                     return Err(Error::Internal(format!("the child cannot be watched: {error}")));
                 }
-                LoopEvent::Lease(index, news) => {
-                    let Some(event) = handle_lease(event_loop, index, &news, context) else {
-                        continue;
-                    };
-                    // Then the child's own code counts for nothing.
-                    lost |= matches!(event, Event::MustStop | Event::MustKill);
+                LoopEvent::Lease(index, said) => {
+                    let event = event_loop.lease_event(index, said);
+                    say_what_it_means(event_loop, index, &event, context);
                     event
                 }
                 LoopEvent::Due if watch.as_ref().is_some_and(ChangeWatch::is_due) => {
                     let change = watch.as_mut().and_then(|watch| watch.look(false));
                     let Some(change) = change else { continue };
-                    lost = true;
                     event_loop.say(fresh::too_late(&change, false));
-                    Event::MustStop
+                    locked_run::Event::Changed
                 }
                 LoopEvent::Due => {
                     let is_about_to_tell = |stop: StopSignal| child.is_about_to_tell(stop.signal());
                     match canary.due(uptime(), is_about_to_tell) {
-                        Some(judged) => child.event(judged),
-                        None => Event::Tick,
+                        Some(judged) => locked_run::Event::Child(child.event(judged)),
+                        None => locked_run::Event::Tick,
                     }
                 }
+                LoopEvent::Answered => locked_run::Event::Tick,
                 LoopEvent::Reply(_) | LoopEvent::Released(_) => continue,
             }
         };
         fail_point::panic_at("running");
-        if matches!(event, Event::Stop(_, Reach::ChildToo)) {
+        let stop = match event {
+            locked_run::Event::Child(Event::Stop(signal, reach)) => Some((signal, reach)),
+            _ => None,
+        };
+        if stop.is_some_and(|(_, reach)| reach == Reach::ChildToo) {
             event_loop.notes_interrupts(Interrupts::Sent);
         }
-        for action in machine.step(uptime(), event) {
-            carry_out_noted(event_loop, child, action, event);
+        for action in event_loop.decide(event) {
+            let locked_run::Action::Child(action) = action else { continue };
+            carry_out_noted(event_loop, child, action, stop.map(|(signal, _)| signal));
             if let Action::Finished { status, stopped_by } = action {
                 event_loop.notes_end();
                 let stopped = stopped_by.is_some();
+                let mut lost = event_loop.run.is_child_unprotected();
                 if let Some(change) = watch.as_mut().and_then(|watch| watch.look(true)) {
                     lost = true;
                     event_loop.say(fresh::too_late(&change, true));
                 }
                 return Ok(ChildEnd { status, stopped, lost });
             }
-            resume |= matches!(action, Action::SuspendSelf | Action::SuspendJob(_));
         }
     }
 }
 
 /// Carries out an action; the receipt and the guardian learn of an interrupt before and after it is
 /// sent.
-fn carry_out_noted(event_loop: &mut EventLoop, child: &mut Child, action: Action, event: Event) {
+fn carry_out_noted(
+    event_loop: &mut EventLoop,
+    child: &mut Child,
+    action: Action,
+    stop: Option<StopSignal>,
+) {
     if !matches!(action, Action::Interrupt | Action::Quit) {
-        return carry_out(event_loop, child, action, event);
+        return carry_out(event_loop, child, action, stop);
     }
     event_loop.custody.passes_by(action == Action::Interrupt);
     event_loop.notes_interrupts(Interrupts::Maybe);
-    carry_out(event_loop, child, action, event);
+    carry_out(event_loop, child, action, stop);
     fail_point::crash();
     event_loop.custody.passes_by(matches!(child.whom(), Whom::Each(_)));
     event_loop.notes_interrupts(Interrupts::Sent);
 }
 
-/// Tells the user what became of a lock, and the supervisor what it means for the child.
-fn handle_lease(
+/// Says what news of a lock means for the child, if anything.
+fn say_what_it_means(
     event_loop: &EventLoop,
     index: usize,
-    news: &LeaseEvent,
+    event: &locked_run::Event,
     context: &Context,
-) -> Option<Event> {
+) {
+    let locked_run::Event::Lease { said, is_lost } = event else { return };
+    if Event::of_lease(said, *is_lost, context.lost_is_fatal).is_none() {
+        return;
+    }
     let kept = &event_loop.kept[index];
-    let event = Event::of_lease(news, kept.tenure.is_lost(), context.lost_is_fatal)?;
     let lock = kept.target.url();
-    let message = match news {
+    let message = match said {
         LeaseEvent::Interrupt => {
             let why = match kept.tenure.keeper().and_then(LeaseKeeper::refused_after) {
                 Some(good) => {
@@ -373,8 +337,7 @@ fn handle_lease(
         LeaseEvent::Lost(_)
         | LeaseEvent::Thaw
         | LeaseEvent::Refused { .. }
-        | LeaseEvent::LastBeat { .. } => return Some(event),
+        | LeaseEvent::LastBeat { .. } => return,
     };
     event_loop.say(Notice::Warning { message, hint: None });
-    Some(event)
 }

@@ -7,14 +7,17 @@ mod print;
 pub(crate) use anchor::anchor;
 
 use std::ffi::{CStr, OsStr, OsString};
+use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt as _;
 
+use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal, raise};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::unistd::{dup2_stderr, dup2_stdin};
+use nix::unistd::{dup2_stderr, dup2_stdin, fchdir};
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
 use crate::cli::HoldArgs;
@@ -37,11 +40,31 @@ pub(crate) fn is_keeper(program: &OsStr) -> bool {
     program == NAME
 }
 
+/// The directory that this process is in, whatever becomes of its name.
+pub(crate) fn this_dir() -> io::Result<OwnedFd> {
+    let mut options = OpenOptions::new();
+    let dir = options.read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(".")?;
+    Ok(dir.into())
+}
+
 /// Starts the keeper with the very arguments of this process, and waits for it to have the locks.
+/// Where `--chdir` was among them, that begins in the directory in which this one began
+/// (`began_in`): a relative path means there what it means here.
 ///
 /// # Errors
 /// When the keeper cannot be started, or the environment not be given.
-pub(crate) fn run(args: &[OsString], hold: HoldArgs, env: &Env) -> Result<u8, Error> {
+pub(crate) fn run(
+    args: &[OsString],
+    hold: HoldArgs,
+    env: &Env,
+    began_in: Option<io::Result<OwnedFd>>,
+) -> Result<u8, Error> {
+    if let Some(began_in) = began_in {
+        began_in.and_then(|dir| Ok(fchdir(dir)?)).map_err(|error| Error::Machine {
+            message: format!("the keeper cannot begin in this directory: {error}"),
+            hint: Some("name the directory of `--chdir` by its absolute path".to_owned()),
+        })?;
+    }
     let internal = |what: &str, error: &io::Error| Error::Internal(format!("{what}: {error}"));
     // Nothing may come between the start of the keeper and its answer.
     let stops = stops();

@@ -2,6 +2,7 @@
 
 mod unknown;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -235,11 +236,15 @@ fn choose<'a>(
     let ours: Vec<_> = holds.iter().filter(is_ours).collect();
     if recovery.job.is_none() && ours.len() > 1 {
         let ids = ours.iter().flat_map(|(receipt, _)| &receipt.locks);
-        let ids: Vec<_> = ids.map(|entry| clean(&entry.id.0)).collect();
-        return Err(Error::Usage {
-            message: format!("more than one lock is held: {}", ids.join(", ")),
-            hint: Some("say which: `tfwrap release ID`".to_owned()),
-        });
+        // One below the other has the same.
+        let ids: BTreeSet<_> = ids.map(|entry| clean(&entry.id.0)).collect();
+        if ids.len() > 1 {
+            let ids: Vec<_> = ids.into_iter().collect();
+            return Err(Error::Usage {
+                message: format!("more than one lock is held: {}", ids.join(", ")),
+                hint: Some("say which: `tfwrap release ID`".to_owned()),
+            });
+        }
     }
     Ok(ours)
 }

@@ -220,21 +220,13 @@ impl Child {
     /// What a signal means while this child runs.
     #[must_use]
     pub fn event(&self, Judged { received, child_too }: Judged) -> Event {
-        match received.kind {
-            SignalKind::Stop(signal) => {
-                let reach = match received.origin {
-                    _ if child_too && !self.is_deaf_to(signal) => Reach::ChildToo,
-                    SignalOrigin::Sent { pid, .. } if runs_tfwrap(Pid::from_raw(pid)) => {
-                        Reach::Relayed
-                    }
-                    _ => Reach::UsOnly,
-                };
-                Event::Stop(signal, reach)
-            }
-            SignalKind::Suspend => Event::Suspend,
-            SignalKind::Resume => Event::Resume,
-            SignalKind::Pass(signal) => Event::Pass(signal),
-        }
+        let is_deaf = |kind| matches!(kind, SignalKind::Stop(signal) if self.is_deaf_to(signal));
+        let reach = match received.origin {
+            _ if child_too && !is_deaf(received.kind) => Reach::ChildToo,
+            SignalOrigin::Sent { pid, .. } if runs_tfwrap(Pid::from_raw(pid)) => Reach::Relayed,
+            _ => Reach::UsOnly,
+        };
+        Event::of_signal(received.kind, reach)
     }
 
     /// Waits until something happens to the child. Dropping the future loses nothing. After the

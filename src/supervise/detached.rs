@@ -12,6 +12,7 @@ use nix::unistd::Pid;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use super::child::detach;
+use crate::env::Env;
 
 /// Itself, also when the file was replaced or deleted since.
 pub(super) const THIS_PROGRAM: &str = "/proc/self/exe";
@@ -31,6 +32,16 @@ pub(crate) struct Start<'a> {
 
 /// One that runs.
 pub(crate) struct Detached(Child);
+
+/// This program with the same words in its place, with this environment alone. Returns only when
+/// that fails.
+pub(crate) fn execute_anew(args: &[std::ffi::OsString], env: &Env) -> io::Error {
+    let mut command = Command::new(THIS_PROGRAM);
+    if let Some((name, words)) = args.split_first() {
+        command.arg0(name).args(words);
+    }
+    command.env_clear().envs(env.all()).exec()
+}
 
 impl Start<'_> {
     /// Starts it, with our socket on its stdin.

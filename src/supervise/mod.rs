@@ -5,7 +5,8 @@
 //! - [`Signals`] turns what is delivered to us into words ([`SignalKind`]) with their [`SignalOrigin`].
 //! - [`Child`] is the process, its group and its terminal. It reports what happens to them
 //!   ([`ChildEvent`]) and carries out what was decided ([`Child::apply`]).
-//! - [`Supervisor`] decides. It has no clock and does no I/O.
+//! - [`Supervisor`] decides what the child gets, [`LockedRun`] what becomes of the run around it.
+//!   They have no clock and do no I/O.
 //!
 //! Why so few signals go out: Terraform counts INT and TERM alike and takes the second as "exit at
 //! once"; CI runners send several as a matter of course. What goes out is SIGINT, also for TERM and
@@ -18,6 +19,7 @@ mod child;
 pub(crate) mod detached;
 pub mod ending;
 pub mod guardian;
+pub mod locked_run;
 mod machine;
 mod process;
 mod process_tree;
@@ -32,6 +34,7 @@ pub use child::{Announce, Child, ChildEvent, SpawnError, TerminalUse, Whom, exec
 pub(crate) use child::{
     lent_descriptor, may_be_open_elsewhere, outlive_the_limit_of_files, stdout_was_closed,
 };
+pub use locked_run::LockedRun;
 pub use machine::{Action, ECHO, Event, GROUP_GRACE, Rest, SETTLE, StopCause, Supervisor, Watch};
 pub use process::{HostScope, ProcessId, Sight};
 pub(crate) use process::{Stat, ancestors};

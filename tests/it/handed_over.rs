@@ -6,7 +6,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::harness::{Gate, Running, applying, pause, run, s3_dir, tfwrap};
-use crate::servers::{local_backend_dir, terraform};
+use crate::one_stop::has;
+use crate::servers::{clean, local_backend_dir, terraform};
+use crate::wrapped::wrapper;
 
 /// Variable, its value, arguments.
 type Call = (&'static str, &'static str, &'static [&'static str]);
@@ -143,4 +145,28 @@ fn below_a_run_what_meets_its_lock_says_so_and_how_to_avoid_it() {
                   terraform_data.there && terraform plan -no-color";
     let done = run(tfwrap(dir.path()).args(["run", "--", "sh", "-c", script])).expect_code(0);
     assert!(!done.stderr.contains("by itself"), "{}", done.stderr);
+}
+
+/// A shell removes them, other programs need not.
+#[test]
+fn of_a_variable_that_is_there_twice_the_first_counts_as_in_terraform() {
+    if !has("python3") {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let execve = "import ctypes, os, sys
+words = [word.encode() for word in sys.argv[1:]]
+env = [b'TF_WORKSPACE=first', b'TF_WORKSPACE=second']
+env += [f'{name}={value}'.encode() for name, value in os.environ.items()]
+array = lambda of: (ctypes.c_char_p * (len(of) + 1))(*of, None)
+ctypes.CDLL(None).execve(words[0], array(words), array(env))";
+    let tfwrap = wrapper().display().to_string();
+    let handed_over = [&tfwrap, "workspace", "show"];
+    let below = [&tfwrap, "run", "--", "printenv", "TF_WORKSPACE"];
+    for words in [&handed_over[..], &below] {
+        let mut command = Command::new("python3");
+        clean(&mut command, dir.path());
+        let done = run(command.args(["-c", execve]).args(words)).expect_code(0);
+        assert_eq!(done.stdout, "first\n", "{words:?}");
+    }
 }

@@ -58,6 +58,7 @@ at_once! {
     a_beat_that_is_out_when_the_child_ends_delays_the_release_and_no_more,
     a_beat_that_is_never_answered_is_the_last_before_the_release,
     a_lock_that_is_being_released_is_known_to_the_guardian,
+    a_lock_that_is_gone_by_a_killed_release_was_not_lost,
     who_removes_a_lock_that_never_expires_is_told_that_silence_proves_little,
 }
 
@@ -516,6 +517,28 @@ async fn a_lock_that_is_being_released_is_known_to_the_guardian() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     panic!("{:?} {:?}", first.item().await, last.item().await);
+}
+
+/// The remove of a tfwrap that was killed is applied after its guardian has looked, and before the
+/// guardian's own.
+async fn a_lock_that_is_gone_by_a_killed_release_was_not_lost() {
+    let lock = Lock::new("removed").await;
+    let proxy = Proxy::before(&dynamodb().url);
+    let mut running = lock.scene(proxy.url(), STUBBORN).start().ready();
+    proxy.plan([
+        Rule::on("DeleteItem", Fault::Hold).times(1),
+        Rule::on("DeleteItem", Fault::Delay(Duration::from_secs(2))).times(1),
+    ]);
+    running.signal(Signal::SIGUSR1);
+    proxy.arrived("DeleteItem state", 1).await;
+    running.signal(Signal::SIGKILL);
+    assert_eq!(running.bare_code(), None);
+    proxy.arrived("DeleteItem state", 2).await;
+    proxy.release();
+    let mut recover = harness::tfwrap(&running.scene.path("."));
+    let done = harness::run(recover.args(["recover", "--wait=30s"])).expect_code(0);
+    assert!(!done.stderr.contains("was lost"), "{}", done.stderr);
+    assert_eq!(lock.item().await, None);
 }
 
 /// As one looks that its holder left before its credentials ran out: nobody beats any more.

@@ -22,7 +22,7 @@ const WRITES_FOR: Duration = Duration::from_secs(7);
 
 const TABLE: &str = "one-stop";
 
-fn has(program: &str) -> bool {
+pub(crate) fn has(program: &str) -> bool {
     let there = Command::new(program).arg("--version").output().is_ok_and(|it| it.status.success());
     if !there {
         // Seen in the output of the test.

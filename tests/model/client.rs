@@ -15,7 +15,8 @@ use tfwrap::lock::register::{Reply, Request, WriteReply};
 use tfwrap::lock::tenure::{self, Tenure};
 use tfwrap::lock::{LockId, Uptime};
 use tfwrap::store::Timeouts;
-use tfwrap::supervise::{ChildStatus, Event, Rest, Supervisor};
+use tfwrap::supervise::locked_run::{self, LockedRun, LocksNow};
+use tfwrap::supervise::{ChildStatus, Event, Rest};
 
 use crate::child::Body;
 use crate::config::{Config, Millis, Mutation, millis};
@@ -28,7 +29,6 @@ const KEEPERS_WAKE: Millis = 100;
 /// A child, and what supervises it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Child {
-    supervisor: Supervisor,
     body: Body,
     /// Whether tfwrap knows that it ended, which it may not while it is stopped.
     reaped: bool,
@@ -41,8 +41,24 @@ pub(crate) struct Child {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Held {
     tenure: Tenure,
+    run: LockedRun,
     child: Option<Child>,
-    confirm_by: Millis,
+}
+
+impl Held {
+    fn locks(&self, now: Uptime) -> LocksNow {
+        LocksNow::of([&self.tenure], now)
+    }
+
+    /// When the run has something to decide without being told.
+    fn deadline(&self, now: Uptime) -> Option<Uptime> {
+        self.run.deadline(now, self.locks(now))
+    }
+
+    /// The same before there is a child; when that starts is chosen by the world.
+    fn gives_up_at(&self, now: Uptime) -> Option<Uptime> {
+        self.run.deadline(now, LocksNow { confirmed: false, ..self.locks(now) })
+    }
 }
 
 /// How a run ended.
@@ -304,20 +320,17 @@ impl Client {
     fn tick_child(&mut self, moment: Moment) -> Checked {
         let now = self.clock(moment.config, moment.now);
         let Phase::Held(held) = &mut self.phase else { return Ok(()) };
+        let is_due = |at: Option<Uptime>| at.is_some_and(|at| at <= now);
+        let (gives_up, has_to_decide) = (is_due(held.gives_up_at(now)), is_due(held.deadline(now)));
         match &mut held.child {
-            None if held.confirm_by <= moment.now => {
-                self.ended = End::Failed;
-                self.release(moment)
-            }
+            None if gives_up => self.decide(moment, locked_run::Event::Tick),
             Some(child) if !child.body.alive && !child.reaped => {
                 child.reaped = true;
                 let killed = child.killed || child.killed_by_others;
                 let status = if killed { ChildStatus::Signaled(9) } else { ChildStatus::Exited(0) };
                 self.supervise(moment, Event::ChildExited { status, rest: Rest::Gone })
             }
-            Some(child) if child.supervisor.deadline().is_some_and(|at| at <= now) => {
-                self.supervise(moment, Event::Tick)
-            }
+            Some(_) if has_to_decide => self.decide(moment, locked_run::Event::Tick),
             _ => Ok(()),
         }
     }

@@ -1,5 +1,6 @@
-//! A model check of the lock over the machines that the program runs: [`Acquire`], [`LeaseKeeper`],
-//! [`Release`], [`Supervisor`] and, in a world of its own, [`Queue`]. There is no second copy of
+//! A model check of the lock over the machines that the program runs: [`Acquire`], [`Tenure`] with its
+//! [`LeaseKeeper`] and [`Release`], [`LockedRun`] with its [`Supervisor`] and, in a world of its own,
+//! [`Queue`]. There is no second copy of
 //! `docs/protocol.md` here; what is modelled is the world around them.
 //!
 //! | module | is |
@@ -75,7 +76,9 @@
 //! [`Landing`]: tfwrap::lock::landing::Landing
 //! [`Queue`]: tfwrap::lock::queue::Queue
 //! [`Release`]: tfwrap::lock::release::Release
+//! [`LockedRun`]: tfwrap::supervise::LockedRun
 //! [`Supervisor`]: tfwrap::supervise::Supervisor
+//! [`Tenure`]: tfwrap::lock::tenure::Tenure
 
 mod child;
 mod client;

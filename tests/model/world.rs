@@ -155,7 +155,7 @@ impl World {
     }
 
     fn next(&self, config: &Config) -> Option<Millis> {
-        let clients = self.clients.iter().filter_map(|client| client.wake(config));
+        let clients = self.clients.iter().filter_map(|client| client.wake(config, self.now));
         let stock = self.stock.as_ref().and_then(Stock::wake);
         clients.chain(stock).min().map(|at| at.max(self.now))
     }

@@ -35,6 +35,8 @@ pub(crate) struct CaseTenure {
     pub(crate) beat: u64,
     /// Whether an earlier create was never answered, so that the lock may appear once more.
     pub(crate) unanswered: bool,
+    /// Whether a remove of it was sent: it may be gone by our own doing.
+    pub(crate) removed: bool,
 }
 
 impl Case {
@@ -66,7 +68,15 @@ impl Case {
 
 impl CaseTenure {
     pub(super) fn asked(id: &LockId) -> Self {
-        Self { id: id.clone(), granted: false, renewed: 0, ttl: None, beat: 0, unanswered: false }
+        Self {
+            id: id.clone(),
+            granted: false,
+            renewed: 0,
+            ttl: None,
+            beat: 0,
+            unanswered: false,
+            removed: false,
+        }
     }
 
     pub(crate) fn renewed(&self) -> Uptime {

@@ -10,7 +10,12 @@ use crate::supervise::stand_in::Overheard;
 use crate::supervise::{Action, Canary, Child, ChildEvent, Event, Reach, StopSignal, Whom};
 
 /// Does what was decided, and says what the user should hear of it.
-pub(super) fn carry_out(event_loop: &EventLoop, child: &mut Child, action: Action, event: Event) {
+pub(super) fn carry_out(
+    event_loop: &EventLoop,
+    child: &mut Child,
+    action: Action,
+    stop: Option<StopSignal>,
+) {
     if action == Action::AwaitRest {
         for process in child.rest_of_note() {
             let message = dependents::still_runs(&format!("process {}", process.pid));
@@ -21,7 +26,7 @@ pub(super) fn carry_out(event_loop: &EventLoop, child: &mut Child, action: Actio
         }
     }
     match child.apply(action) {
-        Ok(()) => tell(event_loop, action, event, child),
+        Ok(()) => tell(event_loop, action, stop, child),
         Err(error) => {
             event_loop.say(Notice::Warning { message: could_not(action, &error), hint: None });
         }
@@ -79,8 +84,8 @@ fn could_not(action: Action, error: &std::io::Error) -> String {
     }
 }
 
-fn tell(event_loop: &EventLoop, action: Action, event: Event, child: &Child) {
-    let Event::Stop(signal, _) = event else { return };
+fn tell(event_loop: &EventLoop, action: Action, stop: Option<StopSignal>, child: &Child) {
+    let Some(signal) = stop else { return };
     let whom = match child.whom() {
         Whom::Each(told) => {
             let pids: Vec<_> = told.iter().map(|process| process.pid.to_string()).collect();

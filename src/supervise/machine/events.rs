@@ -3,7 +3,7 @@
 use nix::sys::signal::Signal;
 
 use crate::lock::lease_keeper::LeaseEvent;
-use crate::supervise::{ChildStatus, PassSignal, Reach, StopSignal};
+use crate::supervise::{ChildStatus, PassSignal, Reach, SignalKind, StopSignal};
 
 /// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -48,6 +48,17 @@ pub enum Event {
 }
 
 impl Event {
+    /// What a signal of ours means; whoever got it besides is in `reach`.
+    #[must_use]
+    pub fn of_signal(kind: SignalKind, reach: Reach) -> Self {
+        match kind {
+            SignalKind::Stop(signal) => Self::Stop(signal, reach),
+            SignalKind::Suspend => Self::Suspend,
+            SignalKind::Resume => Self::Resume,
+            SignalKind::Pass(signal) => Self::Pass(signal),
+        }
+    }
+
     /// What news of a lock means for the child that runs under it, if anything. `is_lost`: that lock
     /// is lost by now; `lost_is_fatal`: then the child must end (`--on-lock-lost`).
     #[must_use]

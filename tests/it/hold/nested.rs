@@ -6,7 +6,7 @@ use std::process::Command;
 use super::turns::{Held, environment};
 use super::{holds_in, release};
 use crate::aftermath::{EndsHolds, Lock, STATE_DIR};
-use crate::harness::run;
+use crate::harness::{run, tfwrap};
 use crate::wrapped::wrapper;
 
 type Env = Vec<(String, String)>;
@@ -107,4 +107,69 @@ async fn holds_of_two_states_in_one_environment_end_together() {
     }
     run(&mut release(&first, &env, &[])).expect_code(0);
     assert!(!one.is_held().await && !other.is_held().await);
+}
+
+/// Its environment is gone with the command in which it was begun, so that nobody can release it.
+#[test]
+fn a_hold_that_nobody_released_ends_with_the_run_around_it() {
+    let held = Held::nothing();
+    let wrapper = wrapper().display().to_string();
+    let script = "eval \"$(\"$0\" hold)\"; terraform apply -auto-approve -no-color";
+    let around = [&wrapper, "run", "--", "sh", "-c", script, &wrapper];
+    let done = run(&mut held.command(&around)).expect_code(0);
+    assert!(done.stdout.contains("Apply complete!"), "{}", done.stdout);
+    assert!(done.stderr.contains("was not released below this command"), "{}", done.stderr);
+    assert!(!held.is_held());
+}
+
+/// In a shell that has lost its environment, both are the hold of one lock.
+#[test]
+fn two_holds_of_one_lock_are_one_to_whoever_has_lost_their_environment() {
+    let held = Held::begin(&[]);
+    let wrapper = wrapper().display().to_string();
+    run(&mut held.command(&[&wrapper, "hold"])).expect_code(0);
+    run(tfwrap(held.path()).arg("release")).expect_code(0);
+    assert!(!held.is_held());
+}
+
+/// The keeper reads the words of the command once more, and from the same directory.
+#[test]
+fn a_hold_holds_the_state_of_the_directory_that_its_relative_paths_name() {
+    let held = Held::nothing();
+    let below = held.path().join("scripts/scripts");
+    fs::create_dir_all(&below).expect("directories");
+    fs::write(below.join("main.tf"), "").expect("another configuration");
+    fs::write(held.path().join("scripts/wrap.yaml"), "lock-timeout: 1s\n").expect("a file");
+    let (wrapper, scripts) = (wrapper().display().to_string(), held.path().join("scripts"));
+    for options in [&["--chdir", ".."][..], &["--config", "wrap.yaml", "--chdir", ".."]] {
+        let words = [&[wrapper.as_str()][..], options, &["hold", "--format=json"]].concat();
+        run(held.command(&words).current_dir(&scripts)).expect_code(0);
+        assert!(held.is_held(), "{options:?}");
+        run(&mut held.release()).expect_code(0);
+    }
+    // Here, and not one below.
+    let words = [wrapper.as_str(), "--chdir", "scripts", "hold"];
+    run(&mut held.command(&words)).expect_code(0);
+    run(&mut held.release()).expect_code(0);
+    assert!(!below.join(".terraform.tfstate.tfwrap").exists() && !held.is_held());
+}
+
+/// What lies beside a local state says who has it; what the kernel has locked is the state.
+#[test]
+fn a_lock_around_is_known_when_the_text_beside_its_state_is_gone() {
+    let (held, text) = (Held::nothing(), ".terraform.tfstate.lock.info");
+    run(&mut held.apply("true")).expect_code(0);
+    let wrapper = wrapper().display().to_string();
+    for meddle in [format!("rm {text}"), format!("sed -i s/ID/ET/ {text}")] {
+        let script = format!("{meddle} && terraform apply -auto-approve -no-color");
+        let around = [&wrapper, "--lock-timeout=10s", "run", "--", "sh", "-c", &script];
+        run(&mut held.command(&around)).expect_code(0);
+    }
+    // And another's lock, whose text is gone, is none of ours.
+    let other = Held::begin(&[]);
+    fs::remove_file(other.path().join(text)).expect("its text");
+    let script = format!("cd {} && terraform plan -no-color", other.path().display());
+    let around = [&wrapper, "--lock-timeout=2s", "run", "--", "sh", "-c", &script];
+    run(&mut held.command(&around)).expect_code(75);
+    run(&mut other.release()).expect_code(0);
 }

@@ -35,7 +35,7 @@ impl Held {
     }
 
     /// Only the directory.
-    fn nothing() -> Self {
+    pub(super) fn nothing() -> Self {
         let dir = local_backend_dir();
         let ends = EndsHolds(dir.path().join(STATE_DIR));
         Self { env: Vec::new(), dir, _ends: ends }

@@ -5,6 +5,7 @@ use tfwrap::lock::lease::Lease;
 use tfwrap::lock::lease_keeper::{LeaseKeeper, LeaseStart};
 use tfwrap::lock::tenure::Tenure;
 use tfwrap::store::Stored;
+use tfwrap::supervise::LockedRun;
 
 use super::{Checked, Client, Held, Moment, Phase};
 use crate::config::{Config, Crash, Mutation};
@@ -55,8 +56,9 @@ impl Client {
         let (info, version) = (record.info, Some(version));
         let known = LeaseStart { id, info, version, lease, since: now, answered };
         let tenure = Tenure::inherited(LeaseKeeper::beside(known, now));
-        let confirm_by = self.confirm_by(moment);
-        self.phase = Phase::Held(Held { tenure, child: None, confirm_by });
+        let mut run = LockedRun::new(true);
+        run.confirm(now);
+        self.phase = Phase::Held(Held { tenure, run, child: None });
         self.tell(moment);
         self.tick(moment)
     }

@@ -9,8 +9,9 @@ use tfwrap::lock::lease_keeper::{LeaseEvent, LeaseKeeper, LeaseStart};
 use tfwrap::lock::register::{Expect, Record, Request, StoreError};
 use tfwrap::lock::release::{PATIENCE, ReleaseOutcome};
 use tfwrap::lock::tenure::{self, Tenure, TenureEnd};
+use tfwrap::supervise::locked_run::{self, LockedRun, NotStarted};
 use tfwrap::supervise::{
-    Action, ChildStatus, Event, Policy, Reach, Rest, SETTLE, SecondSignal, StopSignal, Supervisor,
+    Action, ChildStatus, Event, Policy, Reach, Rest, SETTLE, SecondSignal, StopSignal,
 };
 
 use super::{Checked, Child, Client, End, Held, Moment, Pause, Phase};
@@ -63,8 +64,13 @@ impl Client {
         let (id, info) = (self.id(moment), Some(self.info(moment)));
         let known = LeaseStart { id, info, version: Some(version), lease, since, answered };
         let tenure = Tenure::leased(LeaseKeeper::new(known, LeaseTerm::After(SHORTEST), now));
-        let confirm_by = self.confirm_by(moment);
-        self.phase = Phase::Held(Held { tenure, child: None, confirm_by });
+        let mut run = LockedRun::new(true);
+        if self.is_hold(moment.config) {
+            run.hold();
+        } else {
+            run.confirm(now);
+        }
+        self.phase = Phase::Held(Held { tenure, run, child: None });
         self.tell(moment);
         if end == End::Stopped { self.release(moment) } else { self.tick(moment) }
     }
@@ -79,24 +85,20 @@ impl Client {
         }
     }
 
-    /// How long it waits for its lock to be confirmed. A hold starts nothing.
-    pub(super) fn confirm_by(&self, moment: Moment) -> Millis {
-        if self.is_hold(moment.config) { Millis::MAX } else { moment.now + millis(tenure::CONFIRM) }
-    }
-
     /// Whether nothing but a decision keeps the child from starting.
     pub(crate) fn can_start(&self, moment: Moment) -> bool {
         let now = self.clock(moment.config, moment.now);
+        let Phase::Held(held) = &self.phase else { return false };
+        let actions = || held.run.clone().step(now, held.locks(now), locked_run::Event::Tick);
         self.paused.is_none()
-            && !self.is_hold(moment.config)
-            && matches!(&self.phase, Phase::Held(Held { tenure, child: None, .. })
-                if tenure.may_start(now))
+            && held.child.is_none()
+            && actions().contains(&locked_run::Action::MayStart)
     }
 
     pub(crate) fn start(&mut self, moment: Moment, long: bool) {
         let Phase::Held(held) = &mut self.phase else { return };
+        held.run.started(Policy { second_signal: SecondSignal::Hold, grace: None });
         held.child = Some(Child {
-            supervisor: Supervisor::new(Policy { second_signal: SecondSignal::Hold, grace: None }),
             body: Body::new(moment.now, long),
             reaped: false,
             killed: false,
@@ -156,17 +158,36 @@ impl Client {
             self.ended = End::Lost;
         }
         let is_lost = self.tenure_mut().is_some_and(|tenure| tenure.is_lost());
-        let Some(order) = Event::of_lease(news, is_lost, true) else { return Ok(()) };
-        self.supervise(moment, order)
+        self.decide(moment, locked_run::Event::Lease { said: news.clone(), is_lost })
     }
 
     pub(super) fn supervise(&mut self, moment: Moment, event: Event) -> Checked {
+        self.decide(moment, locked_run::Event::Child(event))
+    }
+
+    /// Lets the run decide, and does what the event loop would.
+    pub(super) fn decide(&mut self, moment: Moment, event: locked_run::Event) -> Checked {
         let now = self.clock(moment.config, moment.now);
         let Phase::Held(held) = &mut self.phase else { return Ok(()) };
-        let Some(child) = &mut held.child else {
-            return if held.tenure.is_lost() { self.release(moment) } else { Ok(()) };
-        };
-        for action in child.supervisor.step(now, event) {
+        let locks = held.locks(now);
+        for action in held.run.step(now, locks, event) {
+            let Phase::Held(held) = &mut self.phase else { return Ok(()) };
+            let action = match action {
+                locked_run::Action::End(why) => {
+                    self.ended = match why {
+                        NotStarted::Stopped(_) => End::Stopped,
+                        NotStarted::Lost => End::Lost,
+                        NotStarted::Unconfirmed => End::Failed,
+                    };
+                    return self.release(moment);
+                }
+                locked_run::Action::Child(action) => action,
+                // Started when the world wants it; of those below and the user nobody is here.
+                _ => continue,
+            };
+            let Some(child) = &mut held.child else {
+                return Err(format!("{} has no child to supervise", self.letter()));
+            };
             match action {
                 Action::Interrupt => child.body.interrupt(moment.now)?,
                 Action::Freeze => child.body.frozen = true,
@@ -229,10 +250,6 @@ impl Client {
             Phase::Acquiring(machine) => {
                 let action = machine.step(now, acquire::Event::Stop);
                 self.acquiring(moment, action)
-            }
-            Phase::Held(held) if held.child.is_none() => {
-                self.ended = End::Stopped;
-                self.release(moment)
             }
             Phase::Held(_) => {
                 self.supervise(moment, Event::Stop(StopSignal::Interrupt, Reach::UsOnly))

@@ -91,14 +91,15 @@ impl Client {
     }
 
     /// When it wants to be woken.
-    pub(crate) fn wake(&self, config: &Config) -> Option<Millis> {
-        let Some(pause) = &self.paused else { return self.wake_of_all(config) };
+    pub(crate) fn wake(&self, config: &Config, now: Millis) -> Option<Millis> {
+        let Some(pause) = &self.paused else { return self.wake_of_all(config, now) };
         let others = [self.body().and_then(Body::wake), self.wake_of_fence(config)];
         let others = others.into_iter().flatten().filter(|_| pause.alone);
         others.chain([pause.until]).min()
     }
 
-    fn wake_of_all(&self, config: &Config) -> Option<Millis> {
+    fn wake_of_all(&self, config: &Config, now: Millis) -> Option<Millis> {
+        let now = self.clock(config, now);
         let idle = |at: Option<Uptime>| at.map(|at| self.when(config, at, config.oversleep));
         let soon = |at: Uptime| self.when(config, at, KEEPERS_WAKE);
         let machine = match &self.phase {
@@ -106,9 +107,9 @@ impl Client {
             Phase::Releasing(tenure) => idle(tenure.deadline()),
             Phase::Held(held) => {
                 let other = match &held.child {
-                    None => Some(held.confirm_by),
+                    None => held.gives_up_at(now).map(|at| self.when(config, at, 1)),
                     Some(child) if child.body.acts() => child.body.wake(),
-                    Some(child) => child.supervisor.deadline().map(soon),
+                    Some(_) => held.deadline(now).map(soon),
                 };
                 other.into_iter().chain(held.tenure.deadline().map(soon)).min()
             }

@@ -1,0 +1,291 @@
+//! A run from its first lock to its last release: what a stop, a loss and a suspension mean for it,
+//! whatever it is at. The one place where that is decided; the event loop feeds it and carries out
+//! what it answers.
+//!
+//! | a run that | is stopped | loses a lock | is suspended |
+//! | --- | --- | --- | --- |
+//! | takes its locks, or waits until they are confirmed | ends | ends | stands still |
+//! | is a hold | ends | ends, and those below it with `--on-lock-lost stop` | goes on |
+//! | has a child | [`Supervisor`] | [`Supervisor`] | [`Supervisor`] |
+//! | waits for those below it | asks them to end, once | goes on | goes on |
+//! | releases | goes on | goes on | goes on |
+//!
+//! No clock, no I/O, no randomness.
+//!
+//! Its rules: `docs/protocol.md#signals`.
+
+use super::machine::{self, Supervisor};
+use super::{Policy, StopSignal};
+use crate::lock::Uptime;
+use crate::lock::lease_keeper::LeaseEvent;
+use crate::lock::tenure::{CONFIRM, Tenure};
+
+/// What the locks of the run are like at this very moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct LocksNow {
+    /// All are confirmed, and well before their fences: a child may start.
+    pub confirmed: bool,
+    /// One is somebody else's by now, or gone.
+    pub lost: bool,
+    /// All that are not lost are confirmed: a child may go on after a pause. What a loss means for
+    /// it is decided when it is noticed.
+    pub good: bool,
+}
+
+impl LocksNow {
+    /// That of these locks.
+    #[must_use]
+    pub fn of<'a>(locks: impl IntoIterator<Item = &'a Tenure>, now: Uptime) -> Self {
+        let mut state = Self { confirmed: true, lost: false, good: true };
+        for lock in locks {
+            state.confirmed &= lock.may_start(now);
+            state.lost |= lock.is_lost();
+            state.good &= lock.is_lost() || lock.may_start(now);
+        }
+        state
+    }
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A signal came, or something happened to the child.
+    Child(machine::Event),
+    /// News of a lock.
+    Lease {
+        /// What its keeper says.
+        said: LeaseEvent,
+        /// Whether that lock is lost by now.
+        is_lost: bool,
+    },
+    /// The guardian killed the child before a lease could end.
+    Fenced,
+    /// What Terraform reads changed while it was starting.
+    Changed,
+    /// [`LockedRun::deadline`] has passed, or a lock may have been confirmed.
+    Tick,
+}
+
+/// What is to be done, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// A child may start: all locks are confirmed, none is lost, and nobody has asked us to end.
+    MayStart,
+    /// The child gets this.
+    Child(machine::Action),
+    /// Stop us, as Ctrl-Z means it, until we are continued.
+    Suspend,
+    /// Ask those below to end.
+    EndDependents,
+    /// Say that the release comes first.
+    ReleaseFirst(StopSignal),
+    /// Nothing is started any more: release what is held.
+    End(NotStarted),
+}
+
+/// Why a run ends without its child.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum NotStarted {
+    /// It was asked to end.
+    Stopped(StopSignal),
+    /// A lock is somebody else's by now, or gone.
+    Lost,
+    /// The store does not confirm a lock.
+    Unconfirmed,
+}
+
+/// What the run is at.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Stage {
+    /// Nothing runs: locks are looked at, waited for, taken.
+    Idle,
+    /// All are had, and may take until then to be confirmed.
+    Confirming(Uptime),
+    Holding,
+    Running {
+        supervisor: Supervisor,
+        /// We were suspended, and the locks are not known to be good since.
+        resume: bool,
+    },
+    AwaitingDependents {
+        asked: bool,
+    },
+    Releasing,
+}
+
+/// Decides what becomes of a run. Pure: the same events at the same times give the same actions.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct LockedRun {
+    /// `--on-lock-lost stop`.
+    lost_is_fatal: bool,
+    stage: Stage,
+    /// The first signal that asked us to end.
+    stopped_by: Option<StopSignal>,
+    /// The child's own code counts for nothing.
+    is_child_unprotected: bool,
+}
+
+impl LockedRun {
+    /// Begins without a lock. With `lost_is_fatal`, nothing goes on under a lock that is lost.
+    #[must_use]
+    pub fn new(lost_is_fatal: bool) -> Self {
+        Self { lost_is_fatal, stage: Stage::Idle, stopped_by: None, is_child_unprotected: false }
+    }
+
+    /// All locks are had; [`Action::MayStart`] comes when they are confirmed.
+    pub fn confirm(&mut self, now: Uptime) {
+        self.stage = Stage::Confirming(now.plus(CONFIRM));
+    }
+
+    /// All locks are had, and are kept for others.
+    pub fn hold(&mut self) {
+        self.stage = Stage::Holding;
+    }
+
+    /// The child has started.
+    pub fn started(&mut self, policy: Policy) {
+        self.is_child_unprotected = false;
+        self.stage = Stage::Running { supervisor: Supervisor::new(policy), resume: false };
+    }
+
+    /// Nothing of ours runs; those below may.
+    pub fn await_dependents(&mut self) {
+        self.stage = Stage::AwaitingDependents { asked: false };
+    }
+
+    /// Nobody runs under the locks any more.
+    pub fn release(&mut self) {
+        self.stage = Stage::Releasing;
+    }
+
+    /// Nothing is held any more.
+    pub fn released(&mut self) {
+        self.stage = Stage::Idle;
+    }
+
+    /// The first signal that asked us to end, whatever we were at.
+    #[must_use]
+    pub fn stopped_by(&self) -> Option<StopSignal> {
+        self.stopped_by
+    }
+
+    /// Whether a lock was lost under the child, a fence stopped it, or it may have read another
+    /// state: its own code counts for nothing.
+    #[must_use]
+    pub fn is_child_unprotected(&self) -> bool {
+        self.is_child_unprotected
+    }
+
+    /// When the machine wants an [`Event::Tick`].
+    #[must_use]
+    pub fn deadline(&self, now: Uptime, locks: LocksNow) -> Option<Uptime> {
+        match &self.stage {
+            // Once more round the loop: what has come in already comes first.
+            Stage::Confirming(_) if locks.confirmed => Some(now),
+            Stage::Confirming(until) => Some(*until),
+            Stage::Running { resume: true, .. } if locks.good => Some(now),
+            Stage::Running { supervisor, .. } => supervisor.deadline(),
+            _ => None,
+        }
+    }
+
+    /// Takes one event and says what follows, in order. `locks` are as they are now.
+    #[must_use]
+    pub fn step(&mut self, now: Uptime, locks: LocksNow, event: Event) -> Vec<Action> {
+        if let Event::Child(machine::Event::Stop(signal, _)) = event {
+            self.stopped_by.get_or_insert(signal);
+        }
+        match &mut self.stage {
+            Stage::Idle | Stage::Confirming(_) | Stage::Holding => {
+                self.without_a_child(now, locks, &event)
+            }
+            Stage::Running { .. } => self.with_a_child(now, locks, event),
+            Stage::AwaitingDependents { asked } => match event {
+                Event::Child(machine::Event::Stop(..)) if !std::mem::replace(asked, true) => {
+                    vec![Action::EndDependents]
+                }
+                _ => Vec::new(),
+            },
+            Stage::Releasing => match event {
+                Event::Child(machine::Event::Stop(signal, _)) => vec![Action::ReleaseFirst(signal)],
+                _ => Vec::new(),
+            },
+        }
+    }
+
+    fn without_a_child(&mut self, now: Uptime, locks: LocksNow, event: &Event) -> Vec<Action> {
+        let lost = || match (&self.stage, self.lost_is_fatal) {
+            (Stage::Holding, true) => {
+                vec![Action::EndDependents, Action::End(NotStarted::Lost)]
+            }
+            _ => vec![Action::End(NotStarted::Lost)],
+        };
+        match (&self.stage, event) {
+            (_, Event::Lease { said: LeaseEvent::Lost(_), .. }) => lost(),
+            (_, Event::Child(machine::Event::Stop(signal, _))) => {
+                vec![Action::End(NotStarted::Stopped(*signal))]
+            }
+            // Nobody would continue it.
+            (Stage::Holding, Event::Child(machine::Event::Suspend)) => Vec::new(),
+            (_, Event::Child(machine::Event::Suspend)) => vec![Action::Suspend],
+            (Stage::Confirming(_), _) if locks.lost => lost(),
+            (Stage::Confirming(until), Event::Tick) => match self.stopped_by {
+                Some(signal) => vec![Action::End(NotStarted::Stopped(signal))],
+                None if locks.confirmed => vec![Action::MayStart],
+                None if now >= *until => vec![Action::End(NotStarted::Unconfirmed)],
+                None => Vec::new(),
+            },
+            _ => Vec::new(),
+        }
+    }
+
+    fn with_a_child(&mut self, now: Uptime, locks: LocksNow, event: Event) -> Vec<Action> {
+        let Stage::Running { supervisor, resume } = &mut self.stage else { return Vec::new() };
+        let mut actions = Vec::new();
+        if *resume && locks.good {
+            *resume = false;
+            actions.extend(supervisor.step(now, machine::Event::Resume));
+        }
+        let event = match event {
+            // Only under locks that are known to be good.
+            Event::Child(machine::Event::Resume) => {
+                *resume = true;
+                None
+            }
+            Event::Child(event) => Some(event),
+            Event::Lease { said, is_lost } => {
+                let order = machine::Event::of_lease(&said, is_lost, self.lost_is_fatal);
+                let must_end =
+                    matches!(order, Some(machine::Event::MustStop | machine::Event::MustKill));
+                self.is_child_unprotected |= must_end;
+                order
+            }
+            Event::Fenced => {
+                self.is_child_unprotected = true;
+                None
+            }
+            Event::Changed => {
+                self.is_child_unprotected = true;
+                Some(machine::Event::MustStop)
+            }
+            Event::Tick => Some(machine::Event::Tick),
+        };
+        if let Some(event) = event {
+            actions.extend(supervisor.step(now, event));
+        }
+        let suspends = |action: &machine::Action| {
+            matches!(action, machine::Action::SuspendSelf | machine::Action::SuspendJob(_))
+        };
+        if actions.iter().any(suspends) {
+            // How long that takes nobody knows: the locks are looked at when it has returned.
+            *resume = true;
+        }
+        if actions.iter().any(|action| matches!(action, machine::Action::Finished { .. })) {
+            self.stage = Stage::Idle;
+        }
+        actions.into_iter().map(Action::Child).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;
