@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::backend::{Backend, BackendQuery, Resolved};
+use crate::backend::{self, Backend, BackendQuery, Resolved};
 use crate::cli::{CliCommand, HoldArgs, RecoverArgs, ReleaseArgs, StatusArgs, UnlockArgs};
 use crate::env::Env;
 use crate::error::Error;
@@ -35,7 +35,7 @@ pub use bootstrap::WorkspaceBootstrap;
 use bootstrap::{create_workspace, create_workspace_in};
 use handed_over::hand_over;
 pub use locks::FoundLocks;
-use locks::{further_locks, in_order, resolve};
+use locks::{further_locks, in_order, of_backend, resolve};
 use reading::{has_directory, read, terraforms_dir};
 
 /// Where a run happens.
@@ -230,6 +230,8 @@ fn of_terraform(args: &[OsString], settings: &Settings, place: &Place<'_>) -> Re
         let detail = Some("handed over: the directory of `-chdir` cannot be entered".to_owned());
         return Ok(Job::Exec { child: child(args.to_vec()), warning: None, detail });
     };
+    let has_sources = invocation.plan_file().is_none();
+    backend::expect_readable(&dir, dialect, has_sources).map_err(of_backend)?;
     let request = BackendQuery {
         chdir: invocation.chdir().map(PathBuf::as_path),
         dialect,
@@ -248,7 +250,12 @@ fn of_terraform(args: &[OsString], settings: &Settings, place: &Place<'_>) -> Re
         operation: command.operation().unwrap_or(&name).to_owned(),
         lock_timeout: timeout,
         bootstrap: None,
-        notes: Vec::new(),
+        notes: command
+            .reads_variables()
+            .then(|| backend::waited_for(&dir))
+            .flatten()
+            .into_iter()
+            .collect(),
         details: Vec::new(),
         kind: JobKind::Terraform {
             saved_plan: request.plan_file.as_ref().map(|file| dir.join(file)),
