@@ -198,8 +198,12 @@ pub fn plan(words: &CliCommand, settings: &Settings, place: &Place<'_>) -> Resul
 }
 
 fn find_terraform(settings: &Settings, place: &Place<'_>) -> Result<PathBuf, Error> {
-    let set = settings.terraform.as_ref().map(|set| &set.value);
-    program::find_terraform(set, place.called_as.as_deref(), place.env, place.this)
+    program::find_terraform(
+        settings.terraform.as_ref(),
+        place.called_as.as_deref(),
+        place.env,
+        place.this,
+    )
 }
 
 fn of_terraform(args: &[OsString], settings: &Settings, place: &Place<'_>) -> Result<Job, Error> {
