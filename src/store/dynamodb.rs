@@ -73,6 +73,10 @@ impl Registers for DynamoTable {
         self.identity.whose()
     }
 
+    fn renews_credentials(&self) -> bool {
+        self.identity.is_renewed()
+    }
+
     async fn prepare(&self) -> Result<(), StoreError> {
         self.identity.ready().await
     }

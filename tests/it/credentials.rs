@@ -123,11 +123,30 @@ async fn keys_without_an_end_that_are_replaced_during_a_hold_are_used_from_then_
     lock.proxy.arrived("PutItem state", 12).await;
     fenced.scene.wait_for_log("SIGINT 1");
     assert_eq!(fenced.bare_code(), Some(76), "{}", fenced.stderr());
+    assert!(!fenced.stderr().contains("that tfwrap can renew"), "{}", fenced.stderr());
     holder.signal(Signal::SIGUSR1);
     assert_eq!(holder.bare_code(), Some(0), "{}", holder.stderr());
     assert_eq!(holder.stderr(), "");
     assert_eq!(lock.lease().await, None, "given back");
     assert_eq!(lock.proxy.signed().pop().expect("requests").access_key, "AKIANEW");
+}
+
+#[tokio::test]
+async fn a_program_that_fails_during_a_hold_is_what_has_to_be_looked_at() {
+    let lock = Lock::new("failing").await;
+    let scene = lock.scene("&profile=ci").env("TFWRAP_RELEASE_PATIENCE", "1s");
+    fs::create_dir(scene.path(".aws")).expect("a directory");
+    let profile = "[profile ci]\ncredential_process = sh \"$HOME/provider\"\n";
+    fs::write(scene.path(".aws/config"), profile).expect("a profile");
+    fs::write(scene.path("provider"), PROVIDER).expect("a script");
+    let provider = scene.path("provider");
+    let holder = scene.start().ready();
+    fs::write(provider, "exit 7\n").expect("a script");
+    let hint = "run that program by hand";
+    wait_until("the hint", || holder.stderr().contains(hint).then_some(()));
+    let said = holder.stderr();
+    assert!(said.contains("failed: exit status: 7"), "{said}");
+    assert!(!said.contains("that tfwrap can renew"), "{said}");
 }
 
 /// How long a role's session lasts. The SDK renews it ten seconds before its end, so at every

@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use tfwrap::backend::{AssumeRole, AwsEndpoints, AwsSettings, WebIdentity};
 use tfwrap::lock::LockKey;
-use tfwrap::store::{AwsClients, DynamoTable, Registers as _, StoreError, Timeouts};
+use tfwrap::store::{AwsClients, DynamoTable, FlawKind, Registers as _, StoreError, Timeouts};
 
 use crate::proxy::{Fault, Proxy, Rule};
 use crate::recorder::{Recorder, Sessions};
@@ -70,7 +70,7 @@ async fn a_program_that_fails_is_not_run_again_at_once_and_its_error_is_kept() {
         let table = table(&settings).await.unwrap();
         for error in [table.prepare().await.unwrap_err(), table.read(&key()).await.unwrap_err()] {
             let text = "the `credential_process` of profile `p` failed: exit status: 7";
-            assert_eq!(error, StoreError::Credentials(text.into()));
+            assert_eq!(error, StoreError::Credentials(FlawKind::Process.flaw(text)));
         }
     }
     assert_eq!(server.requests(), [] as [&str; 0]);

@@ -128,6 +128,15 @@ impl Identity {
         matches!(source, Ok(Source::Keys(_, SettingPlace::Environment)))
     }
 
+    /// Whether the source can give others than it gave first.
+    pub(in super::super) fn is_renewed(&self) -> bool {
+        let source = self.0.chain.as_ref().map(|chain| &chain.source);
+        !matches!(
+            source,
+            Ok(Source::Keys(_, SettingPlace::Environment | SettingPlace::Backend)) | Err(_)
+        )
+    }
+
     /// Whose credentials they are, in words.
     pub(in super::super) fn whose(&self) -> Option<String> {
         self.0.chain.as_ref().ok().map(ToString::to_string)
