@@ -168,7 +168,7 @@ fn service(asked: Asked<'_>, status: u16, code: Option<&str>, message: Option<&s
         }
         _ => match status {
             // It did what it was asked, and what it says of that is damaged.
-            200..300 => StoreError::NotTheStore {
+            200..=299 => StoreError::NotTheStore {
                 detail: format!("the answer of {object} to `{action}` cannot be read: {said}"),
                 sent: true,
             },
