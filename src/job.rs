@@ -254,12 +254,7 @@ fn of_terraform(args: &[OsString], settings: &Settings, place: &Place<'_>) -> Re
         operation: command.operation().unwrap_or(&name).to_owned(),
         lock_timeout: timeout,
         bootstrap: None,
-        notes: command
-            .reads_variables()
-            .then(|| backend::waited_for(&dir))
-            .flatten()
-            .into_iter()
-            .collect(),
+        notes: Vec::from_iter(backend::waited_for(&dir).filter(|_| command.reads_variables())),
         details: Vec::new(),
         kind: JobKind::Terraform {
             saved_plan: request.plan_file.as_ref().map(|file| dir.join(file)),

@@ -145,10 +145,12 @@ mod tests {
         }
     }
 
+    type Put = fn(&Path);
+
     /// Whatever was put in the place of a lock that somebody has.
     #[tokio::test]
     async fn what_lies_in_the_place_of_a_lock_is_moved_or_removed_by_what_it_is() {
-        let puts: [(&str, fn(&Path)); 6] = [
+        let puts: [(&str, Put); 6] = [
             ("text", |file| std::fs::write(file, "precious").unwrap()),
             ("long", |file| std::fs::File::create(file).unwrap().set_len(2 << 20).unwrap()),
             ("pipe", |file| nix::unistd::mkfifo(file, nix::sys::stat::Mode::S_IRWXU).unwrap()),
