@@ -137,7 +137,7 @@ impl Rule {
         if self.signed_too_late && !request.is_of_an_ended_session() {
             return false;
         }
-        if !self.signed_by.is_none_or(|key| request.access_key() == key) {
+        if self.signed_by.is_some_and(|key| request.access_key() != key) {
             return false;
         }
         if self.skip > 0 {
