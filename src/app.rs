@@ -82,7 +82,7 @@ fn call(args: &[OsString], program: &OsStr, env: &Env) -> u8 {
                     let detail = detail.map(|message| Notice::Detail { message });
                     said.extend(warning);
                     said.extend(detail.filter(|_| options.verbosity == Verbosity::Verbose));
-                    exec(&child, said, options, env)
+                    exec(&child, said, options, &planner)
                 }
                 Job::Locked(job) => locked(*job, planner, &ci, options),
                 Job::Status(args, found) => {
@@ -259,7 +259,7 @@ fn exec(
     child: &ChildCommand,
     said: Vec<Notice>,
     options: report::ReporterOptions,
-    env: &Env,
+    planner: &Planner,
 ) -> u8 {
     if !said.is_empty() {
         match Reporter::to_stderr(options) {
@@ -272,8 +272,10 @@ fn exec(
             Err(error) => return fail(&limits::no_thread("messages", &error), options),
         }
     }
-    let error = supervise::exec(command(child, env));
-    fail(&run::of_spawn(&SpawnError::new(&child.program, error)), options)
+    let error = supervise::exec(command(child, &planner.env));
+    let error = run::of_spawn(&SpawnError::new(&child.program, error));
+    let set = planner.settings.terraform.as_ref();
+    fail(&program::named(error, &child.program, set), options)
 }
 
 fn report_options(settings: &Settings, env: &Env, ci: &Ci) -> report::ReporterOptions {

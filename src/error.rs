@@ -86,6 +86,8 @@ pub enum Error {
     NotExecutable {
         /// Which, and why.
         message: String,
+        /// What to do about it.
+        hint: Option<String>,
     },
     /// The machine lacks what every run needs.
     #[error("{message}")]
@@ -167,12 +169,13 @@ impl Error {
             | Self::Refused { hint, .. }
             | Self::LeftBehind { hint, .. }
             | Self::Machine { hint, .. }
-            | Self::NotFound { hint, .. } => hint.clone(),
+            | Self::NotFound { hint, .. }
+            | Self::NotExecutable { hint, .. } => hint.clone(),
             Self::Store { lock, source } => match lock.split_once("://") {
                 Some(("file" | "local", _)) => file_hint(source).map(ToOwned::to_owned),
                 _ => Some(store_hint(source).to_owned()),
             },
-            Self::Lost { .. } | Self::Interrupted { .. } | Self::NotExecutable { .. } => None,
+            Self::Lost { .. } | Self::Interrupted { .. } => None,
             Self::Internal(_) => Some("please report this as a bug".to_owned()),
         }
     }
@@ -251,6 +254,9 @@ const WITHOUT_NEWLINE: &str =
 fn credentials_hint(kind: FlawKind) -> &'static str {
     match kind {
         FlawKind::LoggedOut => "log in with that command, then try again",
+        FlawKind::Process => {
+            "run that program by hand, and see what it says; the profile has it as `credential_process`"
+        }
         FlawKind::Expired => {
             "log in again (`aws sso login`, where you use it), or renew the session's keys; `aws sts \
              get-caller-identity` shows who you are"

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::backend::{Backend, BackendQuery, Resolved};
+use crate::backend::{self, Backend, BackendQuery, Resolved};
 use crate::cli::{CliCommand, HoldArgs, RecoverArgs, ReleaseArgs, StatusArgs, UnlockArgs};
 use crate::env::Env;
 use crate::error::Error;
@@ -35,7 +35,7 @@ pub use bootstrap::WorkspaceBootstrap;
 use bootstrap::{create_workspace, create_workspace_in};
 use handed_over::hand_over;
 pub use locks::FoundLocks;
-use locks::{further_locks, in_order, resolve};
+use locks::{further_locks, in_order, of_backend, resolve};
 use reading::{has_directory, read, terraforms_dir};
 
 /// Where a run happens.
@@ -198,8 +198,12 @@ pub fn plan(words: &CliCommand, settings: &Settings, place: &Place<'_>) -> Resul
 }
 
 fn find_terraform(settings: &Settings, place: &Place<'_>) -> Result<PathBuf, Error> {
-    let set = settings.terraform.as_ref().map(|set| &set.value);
-    program::find_terraform(set, place.called_as.as_deref(), place.env, place.this)
+    program::find_terraform(
+        settings.terraform.as_ref(),
+        place.called_as.as_deref(),
+        place.env,
+        place.this,
+    )
 }
 
 fn of_terraform(args: &[OsString], settings: &Settings, place: &Place<'_>) -> Result<Job, Error> {
@@ -230,6 +234,8 @@ fn of_terraform(args: &[OsString], settings: &Settings, place: &Place<'_>) -> Re
         let detail = Some("handed over: the directory of `-chdir` cannot be entered".to_owned());
         return Ok(Job::Exec { child: child(args.to_vec()), warning: None, detail });
     };
+    let has_sources = invocation.plan_file().is_none();
+    backend::expect_readable(&dir, dialect, has_sources).map_err(of_backend)?;
     let request = BackendQuery {
         chdir: invocation.chdir().map(PathBuf::as_path),
         dialect,
@@ -248,7 +254,7 @@ fn of_terraform(args: &[OsString], settings: &Settings, place: &Place<'_>) -> Re
         operation: command.operation().unwrap_or(&name).to_owned(),
         lock_timeout: timeout,
         bootstrap: None,
-        notes: Vec::new(),
+        notes: Vec::from_iter(backend::waited_for(&dir).filter(|_| command.reads_variables())),
         details: Vec::new(),
         kind: JobKind::Terraform {
             saved_plan: request.plan_file.as_ref().map(|file| dir.join(file)),

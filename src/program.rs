@@ -12,6 +12,7 @@ use crate::error::Error;
 use crate::file_id::FileId;
 use crate::opened::Kind;
 use crate::report::shell_command;
+use crate::settings::{Origin, Sourced};
 use crate::supervise;
 use crate::terraform::Dialect;
 
@@ -117,7 +118,11 @@ pub fn search(name: &OsStr, env: &Env, this: Option<FileId>) -> Result<PathBuf, 
             })
         }
         (None, Some(path)) => {
-            Err(Error::NotExecutable { message: format!("`{}` is not executable", path.display()) })
+            let path = path.display().to_string();
+            Err(Error::NotExecutable {
+                message: format!("`{path}` is not executable"),
+                hint: Some(format!("make it so with `{}`", shell_command(&["chmod", "+x", &path]))),
+            })
         }
         (None, None) => Err(Error::NotFound {
             message: format!("`{}` was not found on PATH", name.display()),
@@ -160,13 +165,13 @@ pub fn is_on_path(name: &OsStr, env: &Env, this: Option<FileId>) -> bool {
 /// # Errors
 /// Not found, not executable, or tfwrap itself.
 pub fn find_terraform(
-    set: Option<&OsString>,
+    set: Option<&Sourced<OsString>>,
     called_as: Option<&OsStr>,
     env: &Env,
     this: Option<FileId>,
 ) -> Result<PathBuf, Error> {
-    if let Some(set) = set {
-        return find_set(set, env, this);
+    if let Some(Sourced { value, origin }) = set {
+        return find_set(value, env, this).map_err(|error| set_by(error, origin));
     }
     let names: &[&OsStr] = match &called_as {
         Some(name) => std::slice::from_ref(name),
@@ -192,16 +197,42 @@ pub fn find_terraform(
     })
 }
 
-const WHERE_SET: &str = "set with `--terraform`, `TFWRAP_TERRAFORM` or `.tfwrap.yaml`";
+/// The same error with who named the program, and what to do about that.
+fn set_by(error: Error, origin: &Origin) -> Error {
+    let instead = "`terraform`, else `tofu`, on PATH is run instead";
+    let hint = Some(match origin {
+        Origin::Env(name) => format!("correct `{name}`, or unset it: {instead}"),
+        Origin::File { .. } => format!("correct or remove that line: without it {instead}"),
+        Origin::Flag(name) | Origin::Argument(name) => {
+            format!("correct `{name}`, or leave it out: {instead}")
+        }
+        Origin::Default => return error,
+    });
+    let message = format!("{origin}: {error}");
+    match error {
+        Error::NotFound { .. } => Error::NotFound { message, hint },
+        Error::NotExecutable { .. } => Error::NotExecutable { message, hint },
+        Error::Config { hint: None, .. } => Error::Config { message, hint },
+        error => error,
+    }
+}
+
+/// The error of a program that could not be started, with who named it if somebody did.
+#[must_use]
+pub fn named(error: Error, program: &Path, set: Option<&Sourced<OsString>>) -> Error {
+    let is_set = |value: &OsStr| {
+        let is_one = std::path::absolute(value).is_ok_and(|path| path == program);
+        is_one || program.file_name() == Some(value)
+    };
+    match set {
+        Some(Sourced { value, origin }) if is_set(value) => set_by(error, origin),
+        _ => error,
+    }
+}
 
 fn find_set(set: &OsStr, env: &Env, this: Option<FileId>) -> Result<PathBuf, Error> {
     if !set.as_encoded_bytes().contains(&b'/') {
-        return search(set, env, this).map_err(|error| match error {
-            Error::NotFound { message, hint: None } => {
-                Error::NotFound { message, hint: Some(WHERE_SET.to_owned()) }
-            }
-            error => error,
-        });
+        return search(set, env, this);
     }
     let path = std::path::absolute(set).map_err(|error| Error::NotFound {
         message: format!("`{}`: {error}", set.display()),
@@ -212,11 +243,12 @@ fn find_set(set: &OsStr, env: &Env, this: Option<FileId>) -> Result<PathBuf, Err
         None if path.parent().is_some_and(|parent| parent.exists() && !parent.is_dir()) => {
             Err(Error::NotExecutable {
                 message: format!("`{}` is not executable: not in a directory", path.display()),
+                hint: None,
             })
         }
         None => Err(Error::NotFound {
             message: format!("`{}` was not found", path.display()),
-            hint: Some(WHERE_SET.to_owned()),
+            hint: None,
         }),
         id if id == this => Err(Error::Config {
             message: format!("`{}` is tfwrap itself, not Terraform", path.display()),
@@ -228,7 +260,7 @@ fn find_set(set: &OsStr, env: &Env, this: Option<FileId>) -> Result<PathBuf, Err
                 _ => "its mode does not allow it (`chmod +x`)".to_owned(),
             };
             let message = format!("`{}` is not executable: {why}", path.display());
-            Err(Error::NotExecutable { message })
+            Err(Error::NotExecutable { message, hint: None })
         }
         Some(_) => Ok(path),
     }
@@ -284,11 +316,15 @@ mod tests {
         let env: Env = [(OsString::from("PATH"), path)].into_iter().collect();
         let this = FileId::of(&me);
         assert_eq!(find_terraform(None, None, &env, this), Ok(real.clone()));
-        let shim = top.path().join("shim/terraform").into_os_string();
+        let set = |path: &Path| Sourced {
+            value: path.to_owned().into_os_string(),
+            origin: Origin::Env("TFWRAP_TERRAFORM".to_owned()),
+        };
+        let shim = set(&top.path().join("shim/terraform"));
         let error = find_terraform(Some(&shim), None, &env, this).unwrap_err();
-        assert!(matches!(error, Error::Config { .. }), "{error}");
-        let named = real.clone().into_os_string();
-        assert_eq!(find_terraform(Some(&named), None, &env, this), Ok(real));
+        assert!(matches!(error, Error::Config { hint: Some(_), .. }), "{error}");
+        assert!(error.to_string().starts_with("`TFWRAP_TERRAFORM`: `"), "{error}");
+        assert_eq!(find_terraform(Some(&set(&real)), None, &env, this), Ok(real));
     }
 
     #[test]

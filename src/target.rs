@@ -312,7 +312,8 @@ impl LockTarget {
                 let store = FileStore::of_lock(dir, &self.key);
                 let turn = store.lock_file().display().to_string();
                 let file = store.file_of(&self.key).display().to_string();
-                let script = "grep -qF -- \"$1\" \"$2\" && rm -- \"$2\"";
+                // Of a pipe it would be read for ever.
+                let script = "[ -f \"$2\" ] && grep -qF -- \"$1\" \"$2\" && rm -- \"$2\"";
                 shell_command(&["flock", &turn, "sh", "-c", script, "sh", &id.0, &file])
             }
             // The kernel ends this lock with the last process that has the file open.

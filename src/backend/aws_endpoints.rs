@@ -2,6 +2,8 @@
 //! FIPS and dual-stack, as Terraform's S3 backend takes them from its attributes and its variables.
 //! What Go's SDK finds beyond them is for `store::aws`.
 
+use std::borrow::Cow;
+
 use super::aws_settings::Surroundings;
 use super::config::Section;
 use super::{AwsEndpoints, BackendError};
@@ -112,13 +114,24 @@ pub(super) fn endpoints(
 /// Why a client cannot use it as an endpoint, if it cannot.
 #[must_use]
 pub fn not_a_url(text: &str) -> Option<String> {
-    if is_url(text) {
-        return None;
+    let (text, zone) = split_zone(text);
+    if is_url(&text) {
+        return match host_of(&text) {
+            Some(url::Host::Ipv6(address)) if zone.is_some() && address.is_unicast_link_local() => {
+                Some("has an address with a zone, by which tfwrap cannot ask".to_owned())
+            }
+            Some(url::Host::Ipv4(address)) if !authority(&text).contains(&address.to_string()) => {
+                // Go looks it up as a name.
+                Some(format!(
+                    "has a host that Terraform takes for a name: write the address as `{address}`"
+                ))
+            }
+            _ => None,
+        };
     }
+    let text = &*text;
     // Go writes such a host in its ASCII form, and by other rules than anybody else.
-    let authority = text.split_once("://").map_or("", |(_, rest)| rest);
-    let authority = authority.split(['/', '?', '#']).next().unwrap_or_default();
-    let host = authority.rsplit('@').next().unwrap_or_default();
+    let host = authority(text).rsplit('@').next().unwrap_or_default();
     if host.starts_with('[') || (host.is_ascii() && !host.contains('%')) {
         return Some("is no http(s) URL".to_owned());
     }
@@ -128,6 +141,30 @@ pub fn not_a_url(text: &str) -> Option<String> {
         "has a host that is not written in ASCII: write it in that form{}",
         ascii.unwrap_or_default()
     ))
+}
+
+fn authority(text: &str) -> &str {
+    let rest = text.split_once("://").map_or("", |(_, rest)| rest);
+    rest.split(['/', '?', '#']).next().unwrap_or_default()
+}
+
+fn host_of(text: &str) -> Option<url::Host> {
+    url::Url::parse(text).ok()?.host().map(|host| host.to_owned())
+}
+
+/// The endpoint without the zone of an IPv6 address (RFC 6874), and the zone. It has a meaning only
+/// for addresses of one link.
+#[must_use]
+pub fn split_zone(text: &str) -> (Cow<'_, str>, Option<&str>) {
+    let begins = text.find("://[").and_then(|at| Some(at + authority(text).find("%25")? + 3));
+    let ends = begins.and_then(|begins| Some(begins + text[begins..].find(']')?));
+    match (begins, ends) {
+        (Some(begins), Some(ends)) if begins + 3 < ends => {
+            let without = format!("{}{}", &text[..begins], &text[ends..]);
+            (Cow::Owned(without), Some(&text[begins + 3..ends]))
+        }
+        _ => (Cow::Borrowed(text), None),
+    }
 }
 
 /// What stands in a host, its port and its user besides letters and digits.
@@ -206,12 +243,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_host_that_is_not_ascii_is_told_how_it_is_written() {
+    fn a_host_that_is_written_otherwise_is_told_how() {
         for (text, told) in [
             ("http://bücher.test:8000/é", Some("(`xn--bcher-kva.test`)")),
             ("http://b%C3%BCcher.test", Some("(`xn--bcher-kva.test`)")),
             ("http://bücher.test:99999", Some("in that form")),
-            ("http://[fe80::1%25lo]", Some("is no http(s) URL")),
+            ("http://[fe80::1%25lo]", Some("by which tfwrap cannot ask")),
+            ("http://[::1%25lo]:8000/a?b", None),
+            ("http://[::1%25]:8000", Some("is no http(s) URL")),
+            ("http://[::1%lo]:8000", Some("is no http(s) URL")),
+            ("http://127.1:8000", Some("write the address as `127.0.0.1`")),
+            ("http://0x7f.1", Some("write the address as `127.0.0.1`")),
+            ("http://2130706433:8000", Some("write the address as `127.0.0.1`")),
+            ("http://0177.0.0.1", Some("write the address as `127.0.0.1`")),
+            ("http://127.0.0.1:8000", None),
+            ("http://127.1.test", None),
             ("foo", Some("is no http(s) URL")),
             ("http://h/é", None),
         ] {

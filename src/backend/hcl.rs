@@ -72,7 +72,7 @@ fn configuration_files(dir: &Path, dialect: Dialect) -> Result<Vec<OsString>, Ba
     let mut names = Vec::new();
     for entry in fs::read_dir(dir).map_err(unreadable)? {
         let name = entry.map_err(unreadable)?.file_name();
-        if split(name.as_bytes(), dialect).is_some() && is_file(&dir.join(&name))? {
+        if is_configuration(name.as_bytes(), dialect) && is_file(&dir.join(&name))? {
             names.push(name);
         }
     }
@@ -121,6 +121,11 @@ fn split(name: &[u8], dialect: Dialect) -> Option<(&[u8], &'static str)> {
     };
     let stem_of = |extension: &str| name.strip_suffix(extension.as_bytes());
     extensions.iter().find_map(|extension| Some((stem_of(extension)?, *extension)))
+}
+
+/// Whether a file of this name is one of the configuration.
+pub(super) fn is_configuration(name: &[u8], dialect: Dialect) -> bool {
+    split(name, dialect).is_some()
 }
 
 fn is_override(name: &[u8]) -> bool {

@@ -94,10 +94,13 @@ pub(super) fn resolve(
     if settings.no_backend_lock.value && !further.is_empty() {
         return Ok(None);
     }
-    backend::resolve(request).map(Some).map_err(|error: BackendError| Error::Config {
-        message: error.to_string(),
-        hint: Some(error.hint()),
-    })
+    backend::resolve(request).map(Some).map_err(of_backend)
+}
+
+/// What is wrong with Terraform's own files.
+#[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
+pub(super) fn of_backend(error: BackendError) -> Error {
+    Error::Config { message: error.to_string(), hint: Some(error.hint()) }
 }
 
 /// How much the guardian and the receipt may have to say of the locks, in bytes of JSON: half of what

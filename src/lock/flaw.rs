@@ -28,6 +28,8 @@ pub enum FlawKind {
     LineBreak,
     /// There are no credentials anywhere.
     NoCredentials,
+    /// A program that is to give credentials does not.
+    Process,
     /// A login is over; the text has the command for a new one.
     LoggedOut,
     /// A session has ended.

@@ -43,7 +43,8 @@ pub(super) fn conclude(
     let summary = summary(job, report, code);
     if let Some(files) = &context.files {
         for error in files.write_end(&summary) {
-            event_loop.say(Notice::Warning { message: error.to_string(), hint: None });
+            event_loop
+                .say(Notice::Warning { message: error.to_string(), hint: Some(error.hint()) });
         }
     }
     event_loop.say(Notice::Finished(Box::new(summary)));

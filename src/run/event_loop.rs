@@ -367,7 +367,7 @@ fn hear(reporter: &Reporter, kept: &Kept, said: LeaseEvent) -> Option<LeaseEvent
             return None;
         }
         LeaseEvent::Lost(current) => {
-            reporter.say(release::loss(&kept.target.url(), kept.id(), current.as_ref()));
+            reporter.say(release::loss(&kept.target, kept.id(), current.as_ref()));
         }
         _ => {}
     }

@@ -95,11 +95,16 @@ pub(super) fn refused(
             kept.target.url(),
             whole(after)
         ),
-        hint: Some(
-            "use credentials that tfwrap can renew (a role, a web identity, a profile), or a \
-             session that outlasts the run"
-                .to_owned(),
-        ),
+        hint: if kept.store.renews_credentials() {
+            // What has to be set right is their source.
+            Error::Store { lock: kept.target.url(), source: error.clone() }.hint()
+        } else {
+            Some(
+                "use credentials that tfwrap can renew (a role, a web identity, a profile), or a \
+                 session that outlasts the run"
+                    .to_owned(),
+            )
+        },
     }
 }
 

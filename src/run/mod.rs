@@ -298,7 +298,8 @@ async fn ensure_workspace(
     context: &Context,
 ) -> Result<Option<Notice>, Error> {
     let Some(bootstrap) = &job.bootstrap else { return Ok(None) };
-    match workspace::ensure(event_loop, bootstrap, context).await? {
+    let lock = job.targets.iter().find(|target| target.of_backend);
+    match workspace::ensure(event_loop, bootstrap, lock, context).await? {
         Ready::Go => {}
         Ready::Held(why) => return Ok(Some(why)),
         Ready::Native(why) => leave_to_terraform(event_loop, job, why),
@@ -332,7 +333,7 @@ fn announce(event_loop: &EventLoop, context: &Context) {
     if let (Some(files), Some(kept)) = (&context.files, event_loop.kept.last())
         && let Err(error) = files.write_lock_id(&kept.id().0)
     {
-        event_loop.say(Notice::Warning { message: error.to_string(), hint: None });
+        event_loop.say(Notice::Warning { message: error.to_string(), hint: Some(error.hint()) });
     }
 }
 

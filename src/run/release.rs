@@ -13,10 +13,11 @@ use crate::clock::uptime;
 use crate::duration;
 use crate::lock::release::{PATIENCE, ReleaseOutcome};
 use crate::lock::tenure::TenureEnd;
-use crate::lock::{Holder, LockId};
+use crate::lock::{Flaw, FlawKind, Holder, LockId};
 use crate::report::Notice;
-use crate::store::Stored;
+use crate::store::{StoreError, Stored};
 use crate::supervise::locked_run;
+use crate::target::LockTarget;
 
 /// Releases all that is held, the last taken first; where others may run under it, only after
 /// them. Signals that come meanwhile are heard and change nothing: the release has a limit of its
@@ -114,18 +115,25 @@ fn tell(event_loop: &EventLoop, kept: &Kept, outcome: &ReleaseOutcome, worth_say
                 event_loop.say(late(&kept.target, id, how));
             }
         }
-        ReleaseOutcome::AlreadyGone => event_loop.say(loss(&lock, id, None)),
-        ReleaseOutcome::TakenOver(stored) => event_loop.say(loss(&lock, id, Some(stored))),
+        ReleaseOutcome::AlreadyGone => event_loop.say(loss(&kept.target, id, None)),
+        ReleaseOutcome::TakenOver(stored) => event_loop.say(loss(&kept.target, id, Some(stored))),
         ReleaseOutcome::Unconfirmed(error) => event_loop.say(Notice::Error {
             message: format!("the lock `{lock}` could not be given back (ID {id}): {error}"),
-            hint: Some(format!("finish with: {command}")),
+            hint: Some(match error {
+                StoreError::Misconfigured(Flaw { kind: FlawKind::InTheWay, .. }) => format!(
+                    "see with `ls -ld` what lies there, and move it away; if the lock is still \
+                     there, finish with: {command}"
+                ),
+                _ => format!("finish with: {command}"),
+            }),
             code: crate::exit_code::NOT_RELEASED,
         }),
     }
 }
 
 /// That a lock was lost, and to whom.
-pub(super) fn loss(lock: &str, id: &LockId, current: Option<&Stored>) -> Notice {
+pub(super) fn loss(target: &LockTarget, id: &LockId, current: Option<&Stored>) -> Notice {
+    let lock = target.url();
     let Some(stored) = current else {
         return Notice::Warning {
             message: format!(
@@ -138,11 +146,16 @@ pub(super) fn loss(lock: &str, id: &LockId, current: Option<&Stored>) -> Notice 
         };
     };
     let holder = describe(&Holder::of(&stored.record));
+    let nameless = target.nameless_removal(stored).map_or_else(String::new, |command| {
+        format!("; if nobody needs what lies there now, take it away with: {command}")
+    });
     Notice::Warning {
         message: format!(
             "the lock `{lock}` was lost while it was ours (ID {id}): now {holder}; it is left as \
              it is"
         ),
-        hint: Some("two runs may have used the state: check it with `terraform plan`".to_owned()),
+        hint: Some(format!(
+            "two runs may have used the state: check it with `terraform plan`{nameless}"
+        )),
     }
 }

@@ -25,6 +25,7 @@ use crate::clock::uptime;
 use crate::error::Error;
 use crate::job::ChildCommand;
 use crate::lock::lease_keeper::{LeaseEvent, LeaseKeeper, Unconfirmed};
+use crate::program;
 use crate::report::Notice;
 use crate::supervise::guardian::Interrupts;
 use crate::supervise::locked_run;
@@ -167,7 +168,8 @@ fn spawn(event_loop: &mut EventLoop, command: Command, context: &Context) -> Res
     for notice in event_loop.custody.child_runs(process) {
         event_loop.say(notice);
     }
-    child.map_err(|error| of_spawn(&error))
+    let set = context.planner.settings.terraform.as_ref();
+    child.map_err(|error| program::named(of_spawn(&error), error.program(), set))
 }
 
 /// The error of a program that cannot be started.
@@ -175,7 +177,7 @@ pub(crate) fn of_spawn(error: &SpawnError) -> Error {
     let message = error.to_string();
     match error {
         SpawnError::NotFound { .. } => Error::NotFound { message, hint: None },
-        SpawnError::NotExecutable { .. } => Error::NotExecutable { message },
+        SpawnError::NotExecutable { .. } => Error::NotExecutable { message, hint: None },
         SpawnError::Failed { source, .. } => Error::no_process(message, source),
     }
 }

@@ -4,13 +4,19 @@
 //!
 //! Its rules: `docs/protocol.md#c4-a-workspace-that-does-not-exist`.
 
+use std::time::Duration;
+
 use super::event_loop::EventLoop;
-use super::store_requests::{StoreReply, StoreRequest};
+use super::store_requests::{LockRegister, StoreReply, StoreRequest};
 use super::{Context, store_requests, supervise};
 use crate::error::Error;
 use crate::job::WorkspaceBootstrap;
 use crate::report::{Notice, clean};
 use crate::store::{StateObject, StoreError};
+use crate::target::LockTarget;
+
+/// After so long without an answer it is said that there is none.
+const FIRST_WORD: Duration = Duration::from_secs(5);
 
 /// How often a creation that succeeded may leave the workspace unseen.
 const TRIES: u32 = 3;
@@ -41,6 +47,7 @@ fn not_held(why: &str) -> Notice {
 pub(super) async fn ensure(
     event_loop: &mut EventLoop,
     bootstrap: &WorkspaceBootstrap,
+    lock: Option<&LockTarget>,
     context: &Context,
 ) -> Result<Ready, Error> {
     let workspace = &bootstrap.backend.workspace;
@@ -78,6 +85,9 @@ pub(super) async fn ensure(
                 return Err(Error::Store { lock, source });
             }
         }
+        if let Some(lock) = lock.filter(|_| !asked) {
+            expect_an_answer(event_loop, lock).await?;
+        }
         if !asked && is_refused(event_loop, bootstrap, context).await? {
             return Ok(Ready::Native(Notice::Detail {
                 message: format!(
@@ -102,6 +112,32 @@ pub(super) async fn ensure(
         let is_held = is_about_the_lock(&attempt.said);
         return Ok(if is_held { Ready::Held(said) } else { Ready::Native(said) });
     }
+}
+
+/// Where nobody answers who has the lock, Terraform would ask for it far longer than we do, and say
+/// nothing meanwhile. Whatever else is wrong it says itself.
+async fn expect_an_answer(event_loop: &mut EventLoop, target: &LockTarget) -> Result<(), Error> {
+    let lock = target.url();
+    let failed = |source| Error::Store { lock: lock.clone(), source };
+    let store = target.open().await.map_err(failed)?;
+    let register = LockRegister { lock: lock.clone(), store, key: target.key.clone() };
+    let later = store_requests::PATIENCE.saturating_sub(FIRST_WORD);
+    let first = store_requests::read(event_loop, &register, FIRST_WORD).await;
+    let answer = match first {
+        Err(error) if is_silence(&error) => {
+            event_loop.say(Notice::Note { message: format!("{error}; asking again") });
+            store_requests::read(event_loop, &register, later).await
+        }
+        first => first,
+    };
+    match answer {
+        Err(error) if is_silence(&error) || !matches!(error, Error::Store { .. }) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn is_silence(error: &Error) -> bool {
+    matches!(error, Error::Store { source, .. } if source.is_worth_another_try())
 }
 
 /// Whether Terraform ends before it would come to the workspace, for its arguments or the like: a

@@ -73,21 +73,22 @@ impl Registers for DynamoTable {
         self.identity.whose()
     }
 
+    fn renews_credentials(&self) -> bool {
+        self.identity.is_renewed()
+    }
+
     async fn prepare(&self) -> Result<(), StoreError> {
         self.identity.ready().await
     }
 
     async fn read(&self, key: &LockKey) -> Result<Option<Stored>, StoreError> {
-        self.identity.ready().await?;
-        let answer = self
-            .client
-            .get_item()
-            .table_name(&self.table)
-            .key(KEY, AttributeValue::S(key.0.clone()))
-            .consistent_read(true)
-            .send()
-            .await
-            .map_err(|error| classify(self.asked("dynamodb:GetItem"), &error))?;
+        let request = self.client.get_item().table_name(&self.table).consistent_read(true);
+        let request = request.key(KEY, AttributeValue::S(key.0.clone()));
+        let send = || async {
+            let answer = request.clone().send().await;
+            answer.map_err(|error| classify(self.asked("dynamodb:GetItem"), &error))
+        };
+        let answer = self.identity.signed(send).await?;
         Ok(answer.item.as_ref().map(stored))
     }
 
@@ -103,24 +104,20 @@ impl Registers for DynamoTable {
         };
         let item = item(key, record);
         let version = stored(&item).version;
-        self.identity.ready().await?;
-        let sent = self
-            .client
-            .put_item()
-            .table_name(&self.table)
-            .set_item(Some(item))
-            .only_if(condition)
-            .send()
-            .await;
-        match sent {
-            Ok(_) => Ok(WriteReply::Applied(version)),
-            Err(error) => match error.as_service_error() {
+        let request = self.client.put_item().table_name(&self.table);
+        let request = request.set_item(Some(item)).only_if(condition);
+        let send = || async {
+            let Err(error) = request.clone().send().await else {
+                return Ok(WriteReply::Applied(version.clone()));
+            };
+            match error.as_service_error() {
                 Some(PutItemError::ConditionalCheckFailedException(refusal)) => {
                     Ok(WriteReply::Conflict(shown(refusal.item())))
                 }
                 _ => Err(classify(self.asked("dynamodb:PutItem"), &error)),
-            },
-        }
+            }
+        };
+        self.identity.signed(send).await
     }
 
     async fn remove(
@@ -129,24 +126,20 @@ impl Registers for DynamoTable {
         expect: &RecordVersion,
     ) -> Result<RemoveReply, StoreError> {
         let condition = Condition::version(expect)?;
-        self.identity.ready().await?;
-        let sent = self
-            .client
-            .delete_item()
-            .table_name(&self.table)
-            .key(KEY, AttributeValue::S(key.0.clone()))
-            .only_if(condition)
-            .send()
-            .await;
-        match sent {
-            Ok(_) => Ok(RemoveReply::Removed),
-            Err(error) => match error.as_service_error() {
+        let request = self.client.delete_item().table_name(&self.table);
+        let request = request.key(KEY, AttributeValue::S(key.0.clone())).only_if(condition);
+        let send = || async {
+            let Err(error) = request.clone().send().await else {
+                return Ok(RemoveReply::Removed);
+            };
+            match error.as_service_error() {
                 Some(DeleteItemError::ConditionalCheckFailedException(refusal)) => {
                     Ok(RemoveReply::Conflict(shown(refusal.item())))
                 }
                 _ => Err(classify(self.asked("dynamodb:DeleteItem"), &error)),
-            },
-        }
+            }
+        };
+        self.identity.signed(send).await
     }
 }
 

@@ -42,6 +42,9 @@ const ASIDE: &str = "next";
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 const LOCK_LOOK: Duration = Duration::from_millis(5);
 
+/// Begins the version of what has no content that could be compared: a pipe, a directory, a long file.
+const NO_CONTENT: char = '\0';
+
 /// Kept as they are in file names.
 const NAME: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.');
 /// File systems allow 255 bytes.
@@ -94,6 +97,12 @@ impl FileStore {
     #[must_use]
     pub fn file_of(&self, key: &LockKey) -> PathBuf {
         self.dir.join(file_name(key))
+    }
+
+    /// Whether it is no register at all that lies there, and can only be moved away.
+    #[must_use]
+    pub fn is_in_the_way(stored: &Stored) -> bool {
+        stored.version.0.starts_with(NO_CONTENT)
     }
 
     /// The file on which whoever changes a register holds a `flock`.
@@ -167,7 +176,10 @@ impl Registers for FileStore {
             })?;
         let (key, expect) = (key.clone(), expect.clone());
         request(self.exclusively(move |dir| {
-            let current = dir.read(&key)?;
+            let current = match expect {
+                Expect::Absent => dir.read(&key)?,
+                Expect::Version(_) => dir.read_anything(&key)?,
+            };
             if !expect.holds(current.as_ref()) {
                 return Ok(WriteReply::Conflict(Some(current)));
             }
@@ -184,7 +196,7 @@ impl Registers for FileStore {
     ) -> Result<RemoveReply, StoreError> {
         let (key, expect) = (key.clone(), Expect::Version(expect.clone()));
         request(self.exclusively(move |dir| {
-            let current = dir.read(&key)?;
+            let current = dir.read_anything(&key)?;
             if !expect.holds(current.as_ref()) {
                 return Ok(RemoveReply::Conflict(Some(current)));
             }

@@ -47,6 +47,11 @@ pub trait Registers: std::fmt::Debug + Send + Sync {
         None
     }
 
+    /// Whether they come from a source that is asked again before they end and once they are refused.
+    fn renews_credentials(&self) -> bool {
+        false
+    }
+
     /// Gets them, as far as they are not there yet. It may take as long as a person needs to log in.
     ///
     /// # Errors

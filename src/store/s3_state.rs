@@ -35,16 +35,15 @@ pub async fn workspace_state(
     before.pop();
     let mut token = None;
     for _ in 0..PAGES {
-        identity.ready().await?;
-        let page = client
+        let request = client
             .list_objects_v2()
             .bucket(bucket)
             .prefix(listing_prefix)
             .set_start_after(Some(before.clone()).filter(|before| !before.is_empty()))
-            .set_continuation_token(token.take())
-            .send()
-            .await
-            .map_err(|error| classify(asked, &error))?;
+            .set_continuation_token(token.take());
+        let send =
+            || async { request.clone().send().await.map_err(|error| classify(asked, &error)) };
+        let page = identity.signed(send).await?;
         if page.contents().iter().any(|object| object.key() == Some(key)) {
             return Ok(StateObject::Exists);
         }

@@ -19,6 +19,7 @@ mod child;
 pub(crate) mod detached;
 pub mod ending;
 pub mod guardian;
+mod kill_below;
 pub mod locked_run;
 mod machine;
 mod process;
@@ -34,6 +35,7 @@ pub use child::{Announce, Child, ChildEvent, SpawnError, TerminalUse, Whom, exec
 pub(crate) use child::{
     lent_descriptor, may_be_open_elsewhere, outlive_the_limit_of_files, stdout_was_closed,
 };
+pub use kill_below::kill_below;
 pub use locked_run::LockedRun;
 pub use machine::{Action, ECHO, Event, GROUP_GRACE, Rest, SETTLE, StopCause, Supervisor, Watch};
 pub use process::{HostScope, ProcessId, Sight};

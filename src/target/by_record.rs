@@ -31,6 +31,12 @@ impl LockTarget {
                 let store = FileStore::of_lock(dir, &self.key);
                 let turn = store.lock_file().display().to_string();
                 let file = store.file_of(&self.key).display().to_string();
+                if FileStore::is_in_the_way(stored) {
+                    let aside = format!("{file}.moved");
+                    return Some(shell_command(&[
+                        "flock", &turn, "mv", "-nT", "--", &file, &aside,
+                    ]));
+                }
                 let digest = Sha256::digest(&stored.version.0);
                 let digest: Vec<_> = digest.iter().map(|byte| format!("{byte:02x}")).collect();
                 let script = "[ \"$(sha256sum < \"$2\")\" = \"$1  -\" ] && rm -- \"$2\"";
@@ -101,7 +107,7 @@ mod tests {
     use std::process::Command;
 
     use super::*;
-    use crate::store::{Expect, Registers as _};
+    use crate::store::{Expect, Registers as _, RemoveReply, WriteReply};
 
     fn file(dir: &Path) -> LockTarget {
         LockTarget {
@@ -136,6 +142,45 @@ mod tests {
             assert_eq!(target.nameless_removal(&named), None);
             assert!(!run(), "{command}");
             assert!(store.read(&target.key).await.unwrap().is_some(), "{command}: another's");
+        }
+    }
+
+    type Put = fn(&Path);
+
+    /// Whatever was put in the place of a lock that somebody has.
+    #[tokio::test]
+    async fn what_lies_in_the_place_of_a_lock_is_moved_or_removed_by_what_it_is() {
+        let puts: [(&str, Put); 6] = [
+            ("text", |file| std::fs::write(file, "precious").unwrap()),
+            ("long", |file| std::fs::File::create(file).unwrap().set_len(2 << 20).unwrap()),
+            ("pipe", |file| nix::unistd::mkfifo(file, nix::sys::stat::Mode::S_IRWXU).unwrap()),
+            ("socket", |file| drop(std::os::unix::net::UnixListener::bind(file).unwrap())),
+            ("directory", |file| std::fs::create_dir(file).unwrap()),
+            ("link", |file| std::os::unix::fs::symlink("nowhere", file).unwrap()),
+        ];
+        for (name, put) in puts {
+            let dir = tempfile::tempdir().unwrap();
+            let target = file(dir.path());
+            let store = FileStore::of_lock(dir.path(), &target.key);
+            let record = record(Some(r#"{"ID":"1-2-3"}"#));
+            let ours = match store.write(&target.key, &record, &Expect::Absent).await.unwrap() {
+                WriteReply::Applied(version) => version,
+                conflict @ WriteReply::Conflict(_) => panic!("{name}: {conflict:?}"),
+            };
+            let path = store.file_of(&target.key);
+            std::fs::remove_file(&path).unwrap();
+            put(&path);
+            let expect = Expect::Version(ours.clone());
+            let beat = store.write(&target.key, &record, &expect).await;
+            let Ok(WriteReply::Conflict(Some(Some(found)))) = beat else {
+                panic!("{name}: {beat:?}");
+            };
+            let removed = store.remove(&target.key, &ours).await;
+            assert_eq!(removed, Ok(RemoveReply::Conflict(Some(Some(found.clone())))), "{name}");
+            let command = target.nameless_removal(&found).expect("a command");
+            let run = || Command::new("bash").args(["-c", &command]).status().unwrap().success();
+            assert!(run(), "{name}: {command}");
+            assert!(path.symlink_metadata().is_err(), "{name}: {command}");
         }
     }
 

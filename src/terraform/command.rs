@@ -55,6 +55,12 @@ impl Command {
         self.operation
     }
 
+    /// Whether it reads the files of variables that need not be named.
+    #[must_use]
+    pub fn reads_variables(&self) -> bool {
+        matches!(self.words, ["plan" | "apply" | "destroy" | "refresh" | "import"])
+    }
+
     /// Whether it can run under our lock at all; one invocation of it still may not
     /// ([`super::Invocation::lock_use`]).
     #[must_use]

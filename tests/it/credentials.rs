@@ -95,6 +95,60 @@ async fn a_process_that_gives_credentials_is_asked_again_before_they_run_out() {
     assert!(holder.scene.wait_for("calls").lines().count() >= 2);
 }
 
+/// A hold with keys without an end, which are taken back: its program gives others by then, or not.
+async fn whose_keys_are_taken_back(name: &str, others: bool) -> (Lock, Running) {
+    let lock = Lock::new(name).await;
+    let scene = lock.scene("&profile=ci").env("TFWRAP_RELEASE_PATIENCE", "1s");
+    fs::create_dir(scene.path(".aws")).expect("a directory");
+    let profile = "[profile ci]\ncredential_process = cat \"$HOME/keys\"\n";
+    fs::write(scene.path(".aws/config"), profile).expect("a profile");
+    let keys = scene.path("keys");
+    let of =
+        |id: &str| format!(r#"{{"Version": 1, "AccessKeyId": "{id}", "SecretAccessKey": "s"}}"#);
+    fs::write(&keys, of("AKIAOLD")).expect("keys");
+    let holder = scene.start().ready();
+    // For longer than it takes until the program may be run again.
+    lock.proxy.arrived("PutItem state", 4).await;
+    if others {
+        fs::write(&keys, of("AKIANEW")).expect("keys");
+    }
+    lock.proxy.plan([Rule::signed_by("AKIAOLD", Fault::EXPIRED)]);
+    (lock, holder)
+}
+
+#[tokio::test]
+async fn keys_without_an_end_that_are_replaced_during_a_hold_are_used_from_then_on() {
+    let (_control, mut fenced) = whose_keys_are_taken_back("taken-back", false).await;
+    let (lock, mut holder) = whose_keys_are_taken_back("replaced", true).await;
+    lock.proxy.arrived("PutItem state", 12).await;
+    fenced.scene.wait_for_log("SIGINT 1");
+    assert_eq!(fenced.bare_code(), Some(76), "{}", fenced.stderr());
+    assert!(!fenced.stderr().contains("that tfwrap can renew"), "{}", fenced.stderr());
+    holder.signal(Signal::SIGUSR1);
+    assert_eq!(holder.bare_code(), Some(0), "{}", holder.stderr());
+    assert_eq!(holder.stderr(), "");
+    assert_eq!(lock.lease().await, None, "given back");
+    assert_eq!(lock.proxy.signed().pop().expect("requests").access_key, "AKIANEW");
+}
+
+#[tokio::test]
+async fn a_program_that_fails_during_a_hold_is_what_has_to_be_looked_at() {
+    let lock = Lock::new("failing").await;
+    let scene = lock.scene("&profile=ci").env("TFWRAP_RELEASE_PATIENCE", "1s");
+    fs::create_dir(scene.path(".aws")).expect("a directory");
+    let profile = "[profile ci]\ncredential_process = sh \"$HOME/provider\"\n";
+    fs::write(scene.path(".aws/config"), profile).expect("a profile");
+    fs::write(scene.path("provider"), PROVIDER).expect("a script");
+    let provider = scene.path("provider");
+    let holder = scene.start().ready();
+    fs::write(provider, "exit 7\n").expect("a script");
+    let hint = "run that program by hand";
+    wait_until("the hint", || holder.stderr().contains(hint).then_some(()));
+    let said = holder.stderr();
+    assert!(said.contains("failed: exit status: 7"), "{said}");
+    assert!(!said.contains("that tfwrap can renew"), "{said}");
+}
+
 /// How long a role's session lasts. The SDK renews it ten seconds before its end, so at every
 /// request.
 const SESSION: Duration = Duration::from_secs(6);

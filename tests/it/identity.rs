@@ -8,11 +8,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use tfwrap::backend::{AwsEndpoints, AwsSettings, WebIdentity};
+use tfwrap::backend::{AssumeRole, AwsEndpoints, AwsSettings, WebIdentity};
 use tfwrap::lock::LockKey;
-use tfwrap::store::{AwsClients, DynamoTable, Registers as _, StoreError, Timeouts};
+use tfwrap::store::{AwsClients, DynamoTable, FlawKind, Registers as _, StoreError, Timeouts};
 
-use crate::recorder::Recorder;
+use crate::proxy::{Fault, Proxy, Rule};
+use crate::recorder::{Recorder, Sessions};
 use crate::servers::{REGION, aws_settings, dynamodb};
 use crate::wrapped::{Scene, is_gone, uptime, wait_for_end};
 
@@ -69,7 +70,7 @@ async fn a_program_that_fails_is_not_run_again_at_once_and_its_error_is_kept() {
         let table = table(&settings).await.unwrap();
         for error in [table.prepare().await.unwrap_err(), table.read(&key()).await.unwrap_err()] {
             let text = "the `credential_process` of profile `p` failed: exit status: 7";
-            assert_eq!(error, StoreError::Credentials(text.into()));
+            assert_eq!(error, StoreError::Credentials(FlawKind::Process.flaw(text)));
         }
     }
     assert_eq!(server.requests(), [] as [&str; 0]);
@@ -112,6 +113,110 @@ async fn a_program_that_gives_credentials_again_is_asked_soon_and_one_that_does_
     fs::remove_file(at("down")).unwrap();
     let took = becomes(true).await;
     assert!(took < SOON, "{took:?}");
+}
+
+/// A container's endpoint, which counts its calls, and answers with the file `key`.
+fn container(dir: &Path) -> String {
+    let (listener, url) = silent();
+    let dir = dir.to_owned();
+    std::thread::spawn(move || {
+        for connection in listener.incoming() {
+            let mut connection = connection.unwrap();
+            whole_request(&mut connection);
+            let mut calls =
+                fs::OpenOptions::new().create(true).append(true).open(dir.join("calls"));
+            writeln!(calls.as_mut().unwrap()).unwrap();
+            let body = fs::read_to_string(dir.join("key")).unwrap();
+            let length = body.len();
+            let head = format!("HTTP/1.1 200 x\r\ncontent-length: {length}\r\nconnection: close");
+            write!(connection, "{head}\r\n\r\n{body}").unwrap();
+        }
+    });
+    url
+}
+
+/// What STS says to keys that were replaced.
+const EXPIRED_FOR_STS: Fault = Fault::Page(
+    "HTTP/1.1 403 x\r\ncontent-length: 85\r\nconnection: close\r\n\r\n\
+     <ErrorResponse><Error><Type>S</Type><Code>ExpiredToken</Code></Error></ErrorResponse>",
+);
+
+/// Nothing says when these end: who took them back only refuses them. A source that still has none
+/// but those is not hammered, whoever asks.
+#[tokio::test]
+async fn credentials_without_an_end_are_asked_for_anew_once_they_are_refused() {
+    let sources = ["process", "container", "role"].map(are_asked_for_anew);
+    futures_util::future::join_all(sources).await;
+}
+
+async fn are_asked_for_anew(source: &'static str) {
+    const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+    let dir = tempfile::tempdir().unwrap();
+    // Of another key each.
+    let server = Recorder::giving(Sessions::Of(Duration::from_hours(1)));
+    let proxy = Proxy::before(&server.url);
+    let mut settings = of_process(dir.path(), proxy.url(), "echo >> calls; cat key");
+    let role = AssumeRole { role_arn: "r".to_owned(), ..AssumeRole::default() };
+    let refused = |id| match source {
+        "role" => {
+            vec![Rule::signed_by(id, EXPIRED_FOR_STS), Rule::on("GetItem", Fault::EXPIRED)]
+        }
+        _ => vec![Rule::signed_by(id, Fault::EXPIRED)],
+    };
+    match source {
+        "container" => {
+            let url = container(dir.path());
+            let env = [("AWS_CONTAINER_CREDENTIALS_FULL_URI".to_owned(), url)];
+            settings = AwsSettings { profile: None, env: env.into_iter().collect(), ..settings };
+            fs::write(&settings.shared_config_files[0], "").unwrap();
+        }
+        "role" => {
+            settings.assume_role = Some(role);
+            settings.endpoints.sts = Some(proxy.url().to_owned());
+        }
+        _ => {}
+    }
+    let gives = |id: &str| {
+        let keys = format!(r#"{{"Version": 1, "AccessKeyId": "{id}", "SecretAccessKey": "s"}}"#);
+        fs::write(dir.path().join("key"), keys).unwrap();
+    };
+    let calls = || fs::read_to_string(dir.path().join("calls")).unwrap().lines().count();
+    gives("AKIAOLD");
+    let table = table(&settings).await.unwrap();
+    assert_eq!(table.read(&key()).await, Ok(None), "{source}");
+    tokio::time::sleep(Duration::from_secs(3)).await;
+
+    // As a hold does: the first who is refused has the others at once, and knows no more of it.
+    gives("AKIANEW");
+    proxy.plan(refused("AKIAOLD").into_iter().map(|rule| match source {
+        "role" => rule.times(1),
+        _ => rule,
+    }));
+    assert_eq!(table.read(&key()).await, Ok(None), "{source}");
+    assert_eq!(calls(), 2, "{source}");
+    let last = server.requests().pop().expect("a request");
+    let signer = if source == "role" { "ASIA" } else { "AKIANEW/" };
+    assert!(last.contains(&format!("Credential={signer}")), "{source}: {last}");
+
+    // The same for good: whoever asks is refused, and the source is asked now and then.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    proxy.plan(refused("AKIANEW"));
+    let (before, began) = (calls(), uptime());
+    while uptime().since(began) < Duration::from_secs(4) {
+        let error = table.read(&key()).await.unwrap_err();
+        assert!(matches!(error, StoreError::Credentials(_)), "{source}: {error:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let took = usize::try_from(uptime().since(began).as_secs()).unwrap();
+    let more = calls() - before;
+    assert!((1..=took / 2 + 1).contains(&more), "{source}: {more} in {took} s");
+    gives("AKIALAST");
+    proxy.plan(refused("AKIANEW").into_iter().take(1));
+    let began = uptime();
+    while table.read(&key()).await.is_err() {
+        assert!(uptime().since(began) < LONGEST_PAUSE, "{source}: it goes on");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 #[tokio::test]

@@ -5,13 +5,16 @@ use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
+use tempfile::TempDir;
 
-use crate::harness::{run, tfwrap};
+use crate::harness::{Running, run, tfwrap};
 use crate::servers::terraform;
 
 const RESOURCE: &str =
@@ -149,13 +152,67 @@ fn a_pipe_in_the_place_of_a_file_holds_nobody_up() {
         (".terraform/terraform.tfstate", &["plan"][..]),
         (".terraform/environment", &["status"]),
         ("p.bin", &["apply", "p.bin"]),
+        ("b.tf", &["plan"]),
+        ("b.tf.json", &["state", "rm", "terraform_data.x"]),
+        ("b_override.tf", &["run", "--", "terraform", "apply"]),
+        (".terraform.lock.hcl", &["apply"]),
     ] {
-        let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("main.tf"), RESOURCE).unwrap();
-        fs::create_dir(dir.path().join(".terraform")).unwrap();
+        let dir = in_dir(name);
         mkfifo(&dir.path().join(name), Mode::S_IRWXU).unwrap();
         let ended = run(tfwrap(dir.path()).args(args)).expect_code(78);
         let said = format!("{name}` is a pipe, not a regular file");
         assert!(ended.stderr.contains(&said), "{}", ended.stderr);
+        let lock = dir.path().join(".terraform.tfstate.lock.info");
+        assert!(!lock.exists(), "{name}: no lock is taken");
+    }
+}
+
+fn in_dir(name: &str) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("main.tf"), RESOURCE).unwrap();
+    fs::create_dir(dir.path().join(".terraform")).unwrap();
+    assert!(!dir.path().join(name).exists(), "{name}");
+    dir
+}
+
+type Put<'a> = &'a dyn Fn(&Path);
+
+/// Stock reads what a link leads to, and neither a directory nor what a saved plan needs no more.
+#[test]
+fn what_is_no_file_and_keeps_nobody_waiting_is_terraforms() {
+    let pipe = |path: &Path| mkfifo(path, Mode::S_IRWXU).unwrap();
+    let null = |path: &Path| symlink("/dev/null", path).unwrap();
+    let device = |path: &Path| symlink("/dev/zero", path).unwrap();
+    let nowhere = |path: &Path| symlink("nowhere", path).unwrap();
+    let socket = |path: &Path| drop(UnixListener::bind(path).unwrap());
+    let directory = |path: &Path| fs::create_dir(path).unwrap();
+    let cases: [(&str, Put<'_>, &[&str], i32, &str); 11] = [
+        ("b.tf", &null, &["plan"], 0, ""),
+        ("b.auto.tfvars", &null, &["plan"], 0, ""),
+        ("b.tf", &directory, &["plan"], 0, ""),
+        ("b.tf", &socket, &["plan"], 1, "could not be read"),
+        ("b.tf", &nowhere, &["plan"], 1, "could not be read"),
+        ("b.tf", &device, &["plan"], 78, "b.tf` is a device, not a regular file"),
+        (".b.tf", &pipe, &["plan"], 0, ""),
+        ("b.tf", &pipe, &["apply", "plan"], 0, ""),
+        ("b.tf", &pipe, &["validate", "-help"], 0, ""),
+        ("b.auto.tfvars", &pipe, &["state", "rm", "terraform_data.x"], 0, ""),
+        ("b.auto.tfvars", &pipe, &["plan"], 0, "until somebody writes to it"),
+    ];
+    for (name, put, args, code, said) in cases {
+        let dir = in_dir(name);
+        run(terraform(dir.path()).args(["apply", "-auto-approve"])).expect_code(0);
+        run(terraform(dir.path()).args(["plan", "-out=plan"])).expect_code(0);
+        put(&dir.path().join(name));
+        let running = Running::start(tfwrap(dir.path()).args(args));
+        if said.starts_with("until") {
+            // As with stock: whoever has a secret writes it there meanwhile.
+            running.says(said);
+            fs::write(dir.path().join(name), "a = \"1\"\n").unwrap();
+        }
+        let ended = running.finish().expect_code(code);
+        assert!(ended.stderr.contains(said), "{name} {args:?}: {}", ended.stderr);
+        let warned = ended.stderr.contains("tfwrap: ");
+        assert_eq!(warned, code == 78 || said.starts_with("until"), "{name}: {}", ended.stderr);
     }
 }

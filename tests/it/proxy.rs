@@ -66,6 +66,7 @@ pub(crate) struct Rule {
     key: Option<String>,
     part: Option<&'static str>,
     signed_too_late: bool,
+    signed_by: Option<&'static str>,
     fault: Fault,
     skip: usize,
     times: usize,
@@ -75,12 +76,26 @@ impl Rule {
     /// Every request meets `fault`.
     pub(crate) fn all(fault: Fault) -> Self {
         let (skip, times) = (0, usize::MAX);
-        Self { operation: None, key: None, part: None, signed_too_late: false, fault, skip, times }
+        Self {
+            operation: None,
+            key: None,
+            part: None,
+            signed_too_late: false,
+            signed_by: None,
+            fault,
+            skip,
+            times,
+        }
     }
 
     /// What AWS does: every request by a session that has ended is refused.
     pub(crate) fn expiry() -> Self {
         Self { signed_too_late: true, ..Self::all(Fault::EXPIRED) }
+    }
+
+    /// What AWS does with keys that were replaced: every request that is signed with them is refused.
+    pub(crate) fn signed_by(access_key: &'static str, fault: Fault) -> Self {
+        Self { signed_by: Some(access_key), ..Self::all(fault) }
     }
 
     /// Every request for `operation` (such as `PutItem`; of S3 `ListObjectsV2`, else the method)
@@ -120,6 +135,9 @@ impl Rule {
             return false;
         }
         if self.signed_too_late && !request.is_of_an_ended_session() {
+            return false;
+        }
+        if self.signed_by.is_some_and(|key| request.access_key() != key) {
             return false;
         }
         if self.skip > 0 {

@@ -347,3 +347,20 @@ async fn a_stop_while_the_workspace_is_created_leaves_no_lock() {
     assert_eq!(trap.lock().await, None, "{}", done.stderr);
     assert!(!trap.stage.path().join("applied").exists());
 }
+
+/// Terraform is not asked to create it, which would take three times as long, without a word.
+#[tokio::test]
+async fn a_missing_workspace_whose_lock_nobody_answers_for_is_69() {
+    let trap = Trap::initialised("silent", "w").await;
+    trap.stage.proxy.plan([Rule::all(Fault::Refuse)]);
+    let mut ours = trap.noting(trap.tfwrap());
+    let done = run(ours.args(["plan", "-no-color"])).expect_code(69);
+    let said = &done.stderr;
+    assert_eq!(said.matches("; asking again").count(), 1, "{said}");
+    assert!(
+        said.contains("error: dynamodb://") && !said.contains("could not be created"),
+        "{said}"
+    );
+    let calls = fs::read_to_string(trap.stage.path().join("calls")).unwrap_or_default();
+    assert!(!calls.contains("state pull"), "{calls}");
+}

@@ -133,7 +133,7 @@ fn top_errors() -> Vec<Error> {
         Error::Lost { lock: lock() },
         Error::Interrupted { signal: 15, name: "SIGTERM".into(), leftover: Leftover::Nothing },
         Error::NotFound { message: message(), hint: hint() },
-        Error::NotExecutable { message: message() },
+        Error::NotExecutable { message: message(), hint: hint() },
         Error::Machine { message: message(), hint: hint() },
         Error::Internal("<what>".into()),
     ]

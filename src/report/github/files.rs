@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::libc;
 
@@ -17,12 +18,14 @@ use crate::env::Env;
 use crate::opened::{self, Kind};
 
 /// The files of this step.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct GithubFiles {
     output: Option<PathBuf>,
     summary: Option<PathBuf>,
     /// How long the file of the outputs was when we began.
     before: u64,
+    /// Whether it was said that the outputs cannot be written: once is enough.
+    told: AtomicBool,
 }
 
 /// Why something could not be handed to the runner; worth a warning, never a failure.
@@ -32,6 +35,25 @@ pub struct FilesError {
     variable: &'static str,
     path: PathBuf,
     source: io::Error,
+}
+
+impl FilesError {
+    /// What to do about it, and what is missing until then.
+    #[must_use]
+    pub fn hint(&self) -> String {
+        let Self { variable, source, .. } = self;
+        let missing = match *variable {
+            SUMMARY => "the job's summary has no word of this run",
+            _ => "later steps do not get tfwrap's outputs",
+        };
+        if source.kind() == io::ErrorKind::StorageFull {
+            return format!("free space on that disk; until then {missing}");
+        }
+        format!(
+            "leave `{variable}` as the runner sets it, and mount that file in a container, too; until \
+             then {missing}"
+        )
+    }
 }
 
 /// How much of what others said is read.
@@ -48,17 +70,21 @@ impl GithubFiles {
         is_actions(env).then(|| {
             let output = path(OUTPUT);
             let before = output.as_ref().and_then(|path| Some(path.metadata().ok()?.len()));
-            Self { output, summary: path(SUMMARY), before: before.unwrap_or_default() }
+            let (summary, before) = (path(SUMMARY), before.unwrap_or_default());
+            Self { output, summary, before, told: AtomicBool::new(false) }
         })
     }
 
     /// Sets `lock-id`; called before the child starts, so that a later step has it whatever
     /// happens.
     pub fn write_lock_id(&self, id: &str) -> Result<(), FilesError> {
-        write(OUTPUT, self.output.as_deref(), &lock_id_output(id))
+        let written = write(OUTPUT, self.output.as_deref(), &lock_id_output(id));
+        self.told.fetch_or(written.is_err(), Ordering::Relaxed);
+        written
     }
 
-    /// Sets the other outputs and appends the step summary; tries both and returns what failed.
+    /// Sets the other outputs and appends the step summary; tries both and returns what failed, but
+    /// for what [`Self::write_lock_id`] has returned before.
     #[must_use]
     pub fn write_end(&self, summary: &Summary) -> Vec<FilesError> {
         // Of a code that is Terraform's own, a wrapper around that may know better: the one of
@@ -74,6 +100,7 @@ impl GithubFiles {
         ]
         .into_iter()
         .filter_map(Result::err)
+        .filter(|error| error.variable != OUTPUT || !self.told.load(Ordering::Relaxed))
         .collect()
     }
 }
@@ -242,7 +269,7 @@ mod tests {
 
     #[test]
     fn outside_github_nothing_is_written() {
-        assert_eq!(GithubFiles::from_env(&[(OUTPUT, "/tmp/x")].into_iter().collect()), None);
+        assert!(GithubFiles::from_env(&[(OUTPUT, "/tmp/x")].into_iter().collect()).is_none());
         let bare =
             GithubFiles::from_env(&[("GITHUB_ACTIONS", "true")].into_iter().collect()).unwrap();
         bare.write_lock_id("x").unwrap();

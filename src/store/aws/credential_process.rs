@@ -8,15 +8,17 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use serde_json::Value;
+use nix::unistd::Pid;
 use tokio::io::AsyncReadExt as _;
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use super::super::StoreError;
 use super::super::blocking::reason;
+use super::super::{FlawKind, StoreError};
 use super::chain::SettingPlace;
+use super::go_json;
 use super::session::Session;
+use crate::supervise::kill_below;
 
 /// As long as Go's SDK waits.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -32,7 +34,9 @@ pub(super) async fn session(
     dir: &Path,
 ) -> Result<Session, StoreError> {
     let failed = |why: String| {
-        StoreError::Credentials(format!("the `credential_process` of {place} {why}").into())
+        StoreError::Credentials(
+            FlawKind::Process.flaw(format!("the `credential_process` of {place} {why}")),
+        )
     };
     let input = if std::io::stdin().is_terminal() { Stdio::inherit() } else { Stdio::null() };
     let mut program = Command::new("sh");
@@ -44,6 +48,7 @@ pub(super) async fn session(
     // `output` would take its standard error, too.
     let mut running =
         program.spawn().map_err(|error| failed(format!("cannot be run: {}", reason(&error))))?;
+    let mut ended = EndWithAll(running.id());
     let mut answer = Vec::new();
     let heard = async {
         if let Some(output) = running.stdout.take() {
@@ -54,8 +59,7 @@ pub(super) async fn session(
         }
         running.wait().await.map(Some)
     };
-    // Whatever is left of it is killed, or meets a closed pipe. It has no group of its own: from
-    // there it could neither ask at the terminal nor hear Ctrl-C.
+    // It has no group of its own: from there it could neither ask at the terminal nor hear Ctrl-C.
     let status = match timeout(PATIENCE, heard).await {
         Err(_) => return Err(failed("did not answer within a minute".to_owned())),
         Ok(Err(error)) => return Err(failed(format!("cannot be heard: {}", reason(&error)))),
@@ -64,18 +68,30 @@ pub(super) async fn session(
         }
         Ok(Ok(Some(status))) => status,
     };
+    // What it has left goes on, as an agent that keeps a login.
+    ended.0 = None;
     if !status.success() {
         return Err(failed(format!("failed: {status}")));
     }
     read(&answer).map_err(|why| failed(format!("gives no credentials: {why}")))
 }
 
+/// A program that has not ended, and what it has started: killed with whoever waited for it.
+struct EndWithAll(Option<u32>);
+
+impl Drop for EndWithAll {
+    fn drop(&mut self) {
+        if let Some(pid) = self.0.and_then(|pid| i32::try_from(pid).ok()) {
+            kill_below(Pid::from_raw(pid));
+        }
+    }
+}
+
 fn read(answer: &[u8]) -> Result<Session, String> {
     let session = Session::parse(answer, "SessionToken")?;
-    let fields: Value = serde_json::from_slice(answer).unwrap_or_default();
-    let fields = fields.as_object().into_iter().flatten();
+    let fields = go_json::object(answer).into_iter().flatten();
     let mut version = fields.filter(|(key, _)| key.eq_ignore_ascii_case("version")).map(|it| it.1);
-    if version.next_back().and_then(Value::as_i64) != Some(1) {
+    if version.next_back().and_then(|version| version.as_i64()) != Some(1) {
         return Err("the answer's `Version` is not 1".to_owned());
     }
     Ok(session)
@@ -108,6 +124,56 @@ mod tests {
         ] {
             let error = run(&format!("echo '{answer}'")).await.unwrap_err();
             assert!(error.ends_with(expected) && !error.contains("hunter2"), "{error}");
+        }
+    }
+
+    /// A zombie is gone: nobody need have reaped it yet.
+    fn is_gone(pid: &str) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+        stat.is_err() || stat.is_ok_and(|stat| stat.contains(") Z "))
+    }
+
+    /// The control ends by itself, and its agent goes on.
+    #[tokio::test]
+    async fn what_it_has_started_ends_with_one_that_is_killed() {
+        const FOR_EVER: &str = "sleep 60";
+        const TOO_MUCH: &str = "exec cat /dev/zero";
+        for (then, is_killed) in [(FOR_EVER, true), (TOO_MUCH, true), ("echo {}", false)] {
+            let dir = tempfile::tempdir().unwrap();
+            let pid = dir.path().join("pid");
+            let command = format!(
+                "(sleep 60 & echo $! > {at}.next; mv {at}.next {at}; wait) > /dev/null & \
+                 until test -e {at}; do sleep 0.01; done; {then}",
+                at = pid.display()
+            );
+            let begun = async {
+                while !pid.exists() {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            };
+            {
+                let asked = std::pin::pin!(run(&command));
+                // Whoever asks goes away in the middle.
+                match futures_util::future::select(asked, std::pin::pin!(begun)).await {
+                    futures_util::future::Either::Right(((), asked)) if then != FOR_EVER => {
+                        assert!(asked.await.is_err());
+                    }
+                    _ => {}
+                }
+            }
+            let id = std::fs::read_to_string(&pid).unwrap();
+            let id = id.trim();
+            if is_killed {
+                let gone = async {
+                    while !is_gone(id) {
+                        tokio::time::sleep(Duration::from_millis(5)).await;
+                    }
+                };
+                timeout(Duration::from_secs(30), gone).await.expect("killed");
+            } else {
+                assert!(!is_gone(id));
+                kill_below(Pid::from_raw(id.parse().unwrap()));
+            }
         }
     }
 

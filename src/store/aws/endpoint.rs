@@ -6,15 +6,17 @@
 //! of AWS, which refuse it beside those switches. After aws-sdk-go-base v2.0.0-beta.62 and
 //! aws-sdk-go-v2 as of config 1.29 (Terraform 1.11).
 
+use std::borrow::Cow;
+
 use aws_config::SdkConfig;
 use aws_types::endpoint_config::AccountIdEndpointMode;
 use aws_types::region::Region;
 
 use super::super::StoreError;
 use super::as_go::AsGo;
-use super::go_url::GoUrl;
+use super::go_url::{GoUrl, unreadable_query};
 use super::profile::InUse;
-use crate::backend::{AwsSettings, not_a_url, without_password};
+use crate::backend::{AwsSettings, not_a_url, split_zone, without_password};
 
 /// What is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +60,13 @@ struct Url {
     /// Who, for messages.
     set_by: String,
     way: Way,
+}
+
+impl Url {
+    /// As it is sent: Go asks without the zone of an address, too, and only connects with it.
+    fn without_zone(&self) -> Cow<'_, str> {
+        split_zone(&self.text).0
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -270,7 +279,13 @@ impl Endpoint {
             return refused(format!("the {service} endpoint `{shown}` of {set_by} {why}"));
         }
         if *way == Way::Given {
-            return Ok(());
+            // Through the rules the query is dropped before it is read.
+            let why = GoUrl::split(text).query().and_then(unreadable_query);
+            return why.map_or(Ok(()), |why| {
+                refused(format!(
+                    "the {service} endpoint `{shown}` of {set_by} has a query that cannot be read: {why}"
+                ))
+            });
         }
         if let Some(what) = switched.next() {
             return refused(format!(
@@ -302,8 +317,9 @@ impl Endpoint {
     }
 
     /// What comes before the path of a request.
-    fn before_the_path(&self, Url { text, way, .. }: &Url) -> String {
-        let url = GoUrl::split(text);
+    fn before_the_path(&self, url: &Url) -> String {
+        let (text, way) = (url.without_zone(), url.way);
+        let url = GoUrl::split(&text);
         match (self.service, way) {
             (Service::S3, Way::Given) => url.of_buckets(),
             (Service::S3, Way::Rules) => url.of_buckets_by_rules(),
@@ -319,11 +335,12 @@ impl Endpoint {
     /// Of the services that have one path only: Go keeps a query, cleans the path and adds a slash,
     /// but not where it went through the rules.
     fn exact_uri(&self) -> Option<String> {
-        let Url { text, way, .. } = self.url.as_ref()?;
+        let Url { way, .. } = self.url.as_ref()?;
         if !matches!(self.service, Service::DynamoDb | Service::Sts) {
             return None;
         }
-        let url = GoUrl::split(text);
+        let text = self.url.as_ref()?.without_zone();
+        let url = GoUrl::split(&text);
         match way {
             Way::Given => Some(url.of_one_path()),
             Way::Rules => url.has_path().then(|| url.as_written()),

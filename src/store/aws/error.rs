@@ -167,6 +167,11 @@ fn service(asked: Asked<'_>, status: u16, code: Option<&str>, message: Option<&s
             StoreError::Misconfigured(format!("{object} is in another region: {said}").into())
         }
         _ => match status {
+            // It did what it was asked, and what it says of that is damaged.
+            200..=299 => StoreError::NotTheStore {
+                detail: format!("the answer of {object} to `{action}` cannot be read: {said}"),
+                sent: true,
+            },
             429 => StoreError::Throttled(format!("{object}: {said}")),
             409 => not_applied(object, &said),
             500.. => StoreError::Failed(format!("{object} failed to do `{action}`: {said}")),
@@ -293,6 +298,13 @@ mod tests {
         let schema = meaning(400, "ValidationException");
         assert!(matches!(schema, StoreError::Misconfigured(_)));
         assert!(schema.to_string().contains("hash key `LockID`"), "{schema}");
+    }
+
+    #[test]
+    fn an_answer_that_cannot_be_read_says_nothing_of_the_table() {
+        let error = service(ASKED, 200, None, None);
+        assert!(matches!(error, StoreError::NotTheStore { sent: true, .. }), "{error:?}");
+        assert!(!error.to_string().contains("hash key"), "{error}");
     }
 
     #[test]

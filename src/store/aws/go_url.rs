@@ -152,7 +152,8 @@ pub(super) fn with_query(uri: &str, query: &str) -> String {
     format!("{path}?{}", encoded(&format!("{query}&{own}")))
 }
 
-/// A query, read and written anew, by its keys; what cannot be read is dropped.
+/// A query, read and written anew, by its keys. What cannot be read has been refused
+/// ([`unreadable_query`]).
 fn encoded(query: &str) -> String {
     let read = |text: &str| {
         let text = text.replace('+', " ");
@@ -170,6 +171,20 @@ fn encoded(query: &str) -> String {
     pairs.sort_by(|a, b| a.0.cmp(&b.0));
     let pairs: Vec<_> = pairs.iter().map(|(key, value)| format!("{key}={value}")).collect();
     pairs.join("&")
+}
+
+/// Why Go's clients cannot read a query, if that is so.
+pub(super) fn unreadable_query(query: &str) -> Option<String> {
+    let pairs = || query.split('&');
+    pairs().find_map(|pair| {
+        if pair.contains(';') {
+            return Some("invalid semicolon separator in query".to_owned());
+        }
+        let escapes = pair.match_indices('%').map(|(at, _)| &pair[at..]);
+        let odd = escapes.into_iter().find(|it| !has_whole_escapes(it.get(..3).unwrap_or(it)));
+        let shown = odd.map(|it| it.chars().take(3).collect::<String>().escape_debug().to_string());
+        shown.map(|shown| format!("invalid URL escape `{shown}`"))
+    })
 }
 
 /// Whether two digits follow every `%`.
@@ -206,6 +221,20 @@ mod tests {
             ),
         ] {
             assert_eq!(with_query(uri, query), sent);
+        }
+    }
+
+    #[test]
+    fn a_query_that_go_cannot_read_is_told() {
+        for (query, why) in [
+            ("", None),
+            ("a=b&c=%41+d&é=&", None),
+            ("%zz", Some("invalid URL escape `%zz`")),
+            ("a=1&b=%4", Some("invalid URL escape `%4`")),
+            ("a=%é1", Some("invalid URL escape `%é1`")),
+            ("a;b", Some("invalid semicolon separator in query")),
+        ] {
+            assert_eq!(unreadable_query(query).as_deref(), why, "{query}");
         }
     }
 
@@ -288,7 +317,7 @@ mod tests {
             ("/a?x=/../y", "/a/?x=%2F..%2Fy", "/a/", "/a"),
             ("/a?x=é", "/a/?x=%C3%A9", "/a/", "/a"),
             ("/a?x=a b", "/a/?x=a%20b", "/a/", "/a"),
-            ("?b=1+2&a=%zz&a=2&a=1", "/?a=2&a=1&b=1%202", "/", ""),
+            ("?b=1+2&a=2&a=1", "/?a=2&a=1&b=1%202", "/", ""),
         ] {
             let text = format!("http://u@h:1{path}");
             let url = GoUrl::split(&text);

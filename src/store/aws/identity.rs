@@ -60,6 +60,8 @@ struct Memory {
     stages: Vec<Option<Stage>>,
     /// Until when nobody is asked again, and why.
     refused: Option<(Timestamp, StoreError)>,
+    /// Since when a store refuses whatever credentials it is shown.
+    rejected: Option<Timestamp>,
     asking: Option<Asking>,
 }
 
@@ -126,6 +128,15 @@ impl Identity {
         matches!(source, Ok(Source::Keys(_, SettingPlace::Environment)))
     }
 
+    /// Whether the source can give others than it gave first.
+    pub(in super::super) fn is_renewed(&self) -> bool {
+        let source = self.0.chain.as_ref().map(|chain| &chain.source);
+        !matches!(
+            source,
+            Ok(Source::Keys(_, SettingPlace::Environment | SettingPlace::Backend)) | Err(_)
+        )
+    }
+
     /// Whose credentials they are, in words.
     pub(in super::super) fn whose(&self) -> Option<String> {
         self.0.chain.as_ref().ok().map(ToString::to_string)
@@ -137,6 +148,31 @@ impl Identity {
     /// When there are none; nothing was sent to a store.
     pub(in super::super) async fn ready(&self) -> Result<(), StoreError> {
         self.session().await.map(drop)
+    }
+
+    /// Sends a request that is signed with the credentials, and once more where the store refuses
+    /// them and their source has others by now: nothing has come of what is refused so.
+    ///
+    /// # Errors
+    /// When there are no credentials; and those of the request.
+    pub(in super::super) async fn signed<T, F>(&self, send: impl Fn() -> F) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        let last = self.chain()?.roles.len();
+        let used = self.session().await?;
+        let answer = send().await;
+        let answer = match answer {
+            Err(StoreError::Credentials(_)) if self.forget(last, &used) => {
+                let other = self.session().await?;
+                if other.keys == used.keys { answer } else { send().await }
+            }
+            answer => answer,
+        };
+        if answer.is_ok() {
+            self.memory().rejected = None;
+        }
+        answer
     }
 
     fn chain(&self) -> Result<&Chain, StoreError> {
@@ -188,33 +224,77 @@ impl Identity {
     }
 
     async fn renew(&self) -> Result<Session, StoreError> {
-        let result = self.get().await;
+        let last = self.chain()?.roles.len();
+        let result = self.get(last).await;
         self.memory().asking = None;
         result
     }
 
-    /// From the last stage before the end that is still good.
-    async fn get(&self) -> Result<Session, StoreError> {
-        let (chain, wires) = (self.chain()?, &self.0.wires);
-        let told = chain.to_string();
-        let (at, mut session) = if let Some(known) = self.last_good(chain.roles.len()) {
-            known
-        } else {
-            let began = wall();
-            let answer = wires.ask(&chain.source).await.and_then(|it| it.checked(&told));
-            self.note_refusal(began, answer.as_ref().err());
-            let mut session = answer?;
-            if let Source::Keys(_, SettingPlace::Profile(_)) = &chain.source {
-                session.ends = Some(wall() + SHARED_FILE);
-            }
-            (0, self.keep(0, session).await?)
-        };
-        for (at, next) in chain.roles.iter().enumerate().skip(at) {
-            let sts = wires.sts(&next.place, Some(&session))?;
-            let assumed = role::assume(&sts, &next.role).await?.checked(&told)?;
-            session = self.keep(at + 1, assumed).await?;
+    /// Of the source, or of a role by what is before it.
+    fn get(&self, at: usize) -> BoxFuture<'_, Result<Session, StoreError>> {
+        async move {
+            let session = match at.checked_sub(1) {
+                None => self.ask_source().await?,
+                Some(before) => self.assume(before).await?,
+            };
+            self.keep(at, session).await
+        }
+        .boxed()
+    }
+
+    async fn ask_source(&self) -> Result<Session, StoreError> {
+        let (chain, began) = (self.chain()?, wall());
+        let answer = self.0.wires.ask(&chain.source).await;
+        let answer = answer.and_then(|it| it.checked(&chain.to_string()));
+        self.note_refusal(began, answer.as_ref().err());
+        let mut session = answer?;
+        if let Source::Keys(_, SettingPlace::Profile(_)) = &chain.source {
+            session.ends = Some(wall() + SHARED_FILE);
         }
         Ok(session)
+    }
+
+    /// The role after a stage. What that gave once and STS refuses is asked for anew, as in
+    /// [`Identity::signed`].
+    async fn assume(&self, after: usize) -> Result<Session, StoreError> {
+        let (chain, wires) = (self.chain()?, &self.0.wires);
+        let next = &chain.roles[after];
+        let assume = async |by: &Session| {
+            let sts = wires.sts(&next.place, Some(by))?;
+            role::assume(&sts, &next.role).await?.checked(&chain.to_string())
+        };
+        let used = self.fresh(after).await?;
+        let answer = assume(&used).await;
+        if !(matches!(answer, Err(StoreError::Credentials(_))) && self.forget(after, &used)) {
+            return answer;
+        }
+        let other = self.fresh(after).await?;
+        if other.keys == used.keys { answer } else { assume(&other).await }
+    }
+
+    /// What a stage gave, if that is still good, else anew.
+    async fn fresh(&self, at: usize) -> Result<Session, StoreError> {
+        let known = self.memory().stages.get(at).cloned().flatten();
+        match known.filter(|it| age(it.session.ends, it.since, wall()) == Age::Fresh) {
+            Some(stage) => Ok(stage.session),
+            None => self.get(at).await,
+        }
+    }
+
+    /// Lets go of credentials that have just been refused, whatever end they have; whether their
+    /// source is to be asked now. Not where it gave them a moment ago: then it has no others, and is
+    /// asked ever less often.
+    fn forget(&self, at: usize, refused: &Session) -> bool {
+        let (mut memory, now) = (self.memory(), wall());
+        let since = *memory.rejected.get_or_insert(now);
+        let Some(Some(stage)) = memory.stages.get_mut(at) else { return true };
+        if stage.session.keys == refused.keys {
+            if now < stage.since + pause(Some(since), now) {
+                return false;
+            }
+            stage.session.ends = Some(now);
+        }
+        true
     }
 
     /// Keeps what the source refused with, if it did, and until when it is not asked again.
@@ -233,15 +313,6 @@ impl Identity {
             };
             (now + pause, error.clone())
         });
-    }
-
-    fn last_good(&self, before: usize) -> Option<(usize, Session)> {
-        let (memory, now) = (self.memory(), wall());
-        let stages = memory.stages.iter().take(before).enumerate().rev();
-        let good = |stage: &Stage| age(stage.session.ends, stage.since, now) == Age::Fresh;
-        let found = stages.filter_map(|(at, stage)| Some((at, stage.as_ref()?)));
-        let (at, stage) = found.into_iter().find(|(_, stage)| good(stage))?;
-        Some((at, stage.session.clone()))
     }
 
     /// Keeps what a stage gave; the last one only if its account may be used.

@@ -12,6 +12,7 @@ mod credential_process;
 mod endpoint;
 mod error;
 mod file;
+mod go_json;
 mod go_url;
 mod http;
 mod identity;

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::super::{FlawKind, StoreError};
+use super::go_json;
 use super::profile::StaticKeys;
 
 /// Credentials of which it is known when they end.
@@ -44,7 +45,7 @@ impl Session {
     /// # Errors
     /// In words, without any of the values.
     pub(super) fn parse(text: &[u8], token: &str) -> Result<Self, String> {
-        let Ok(Value::Object(fields)) = serde_json::from_slice(text) else {
+        let Some(fields) = go_json::object(text) else {
             return Err("the answer is no JSON object".to_owned());
         };
         let field = |name: &str| {
@@ -169,7 +170,7 @@ mod tests {
             ("", "the answer is no JSON object"),
             ("[]", "the answer is no JSON object"),
             (r#"{"AccessKeyId": "hunter2"}"#, "the answer has no `SecretAccessKey`"),
-            (r#"{"AccessKeyId": 7}"#, "the answer's `AccessKeyId` is no string"),
+            (r#"{"AccessKeyId": 7, "More": "\ud800"}"#, "the answer's `AccessKeyId` is no string"),
             (
                 r#"{"AccessKeyId": "a", "SecretAccessKey": "s", "Expiration": 7}"#,
                 "the answer's `Expiration` is no string",

@@ -17,6 +17,7 @@ use super::super::blocking::{self, reason};
 use super::super::{FlawKind, StoreError};
 use super::chain::SettingPlace;
 use super::error::{Asked, classify, unsent};
+use super::go_json;
 use super::profile::{Sso, StaticKeys};
 use super::session::{Session, unsendable};
 use crate::clock::wall;
@@ -212,7 +213,7 @@ struct Cached {
 impl Cached {
     /// Or what is wrong with it, which shows nothing of it.
     fn parse(bytes: &[u8]) -> Result<Self, String> {
-        let Ok(Value::Object(fields)) = serde_json::from_slice(bytes) else {
+        let Some(fields) = go_json::object(bytes) else {
             return Err("holds no JSON object".to_owned());
         };
         let text = |name: &str| {

@@ -144,7 +144,13 @@ impl Wires {
             return Ok(());
         }
         let account = match self.settings.account_by {
-            AccountBy::Nobody if allowed_account_ids.is_empty() => return Ok(()),
+            // Terraform takes the one that it does not know for the empty one.
+            AccountBy::Nobody
+                if allowed_account_ids.is_empty()
+                    || allowed_account_ids.contains(&String::new()) =>
+            {
+                Some(String::new())
+            }
             AccountBy::Nobody => {
                 let message = "`allowed_account_ids` allows none: `skip_credentials_validation` \
                                with `skip_requesting_account_id` leaves the account unknown";

@@ -8,13 +8,21 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{ASIDE, Content, FileStore, LOCK_FILE, decode, file_name};
+use super::{ASIDE, Content, FileStore, LOCK_FILE, NO_CONTENT, decode, file_name};
 use crate::lock::LockKey;
+use crate::opened::Kind;
 use crate::store::blocking::io_error;
-use crate::store::{Record, StoreError, Stored};
+use crate::store::{FlawKind, Record, RecordVersion, StoreError, Stored};
 
 /// Nothing that is longer is a register.
 const LONGEST: u64 = 1024 * 1024;
+
+/// What lies in the place of a register.
+enum Found {
+    Content(Vec<u8>),
+    TooLong,
+    Other(Kind),
+}
 
 /// The open directory.
 pub(super) struct Directory {
@@ -63,8 +71,15 @@ impl Directory {
                 return Ok(None);
             }
             Err(Errno::LOOP) => return Err(is_a_link(&self.store.lock_file())),
+            Err(error) if is_a_socket(error, &self.store.lock_file()) => {
+                return Err(in_the_way(&self.store.lock_file(), Kind::Socket));
+            }
             Err(error) => return Err(fail(error.into())),
         };
+        let kind = Kind::of(file.metadata().map_err(fail)?.file_type());
+        if kind != Kind::Regular {
+            return Err(in_the_way(&self.store.lock_file(), kind));
+        }
         match file.try_lock() {
             Ok(()) if self.has(&file).map_err(|e| fail(e.into()))? => Ok(Some(file)),
             // It was removed with the directory, or another one stands in its place.
@@ -163,7 +178,30 @@ impl Directory {
         Ok(Some(decode(bytes)))
     }
 
+    /// The same for who has a lock already: whatever else lies there, the lock is lost to it.
+    pub(super) fn read_anything(&self, key: &LockKey) -> Result<Option<Stored>, StoreError> {
+        let of_other = |what: &str| Stored {
+            record: Record::default(),
+            version: RecordVersion(format!("{NO_CONTENT}{what}")),
+        };
+        Ok(self.look(&file_name(key))?.map(|found| match found {
+            Found::Content(bytes) => decode(bytes),
+            Found::TooLong => of_other("too long"),
+            Found::Other(kind) => of_other(&kind.to_string()),
+        }))
+    }
+
     fn read_file(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let path = self.path_of(name);
+        match self.look(name)? {
+            None => Ok(None),
+            Some(Found::Content(bytes)) => Ok(Some(bytes)),
+            Some(Found::TooLong) => Err(is_no_lock(&path)),
+            Some(Found::Other(kind)) => Err(in_the_way(&path, kind)),
+        }
+    }
+
+    fn look(&self, name: &str) -> Result<Option<Found>, StoreError> {
         let path = self.path_of(name);
         let fail = |error: std::io::Error| io_error("read", &path, &error, false);
         // A pipe put in its place must not hold us up.
@@ -171,16 +209,23 @@ impl Directory {
         let file = match rustix::fs::openat(&self.fd, name, flags, Mode::empty()) {
             Ok(fd) => File::from(fd),
             Err(Errno::NOENT) => return Ok(None),
-            Err(Errno::LOOP) => return Err(is_a_link(&path)),
+            Err(Errno::LOOP) => return Ok(Some(Found::Other(Kind::Link))),
+            Err(error) if is_a_socket(error, &path) => {
+                return Ok(Some(Found::Other(Kind::Socket)));
+            }
             Err(error) => return Err(fail(error.into())),
         };
         let metadata = file.metadata().map_err(fail)?;
-        if !metadata.is_file() || metadata.len() > LONGEST {
-            return Err(is_no_lock(&path));
+        let kind = Kind::of(metadata.file_type());
+        if kind != Kind::Regular {
+            return Ok(Some(Found::Other(kind)));
+        }
+        if metadata.len() > LONGEST {
+            return Ok(Some(Found::TooLong));
         }
         let mut bytes = Vec::new();
         file.take(LONGEST).read_to_end(&mut bytes).map_err(fail)?;
-        Ok(Some(bytes))
+        Ok(Some(Found::Content(bytes)))
     }
 
     /// Puts `content` in the place of the register's file. An error before the rename means that
@@ -233,6 +278,20 @@ fn made_lasting(synced: Result<(), Errno>, path: &Path) -> Result<(), StoreError
     }
 }
 
+/// What the system calls "no such device or address".
+fn is_a_socket(error: Errno, path: &Path) -> bool {
+    error == Errno::NXIO
+        && path.symlink_metadata().is_ok_and(|it| Kind::of(it.file_type()) == Kind::Socket)
+}
+
+fn in_the_way(path: &Path, kind: Kind) -> StoreError {
+    if kind == Kind::Link {
+        return is_a_link(path);
+    }
+    let text = format!("`{}` is {kind}, and no lock file of tfwrap's", path.display());
+    StoreError::Misconfigured(FlawKind::InTheWay.flaw(text))
+}
+
 fn is_a_link(path: &Path) -> StoreError {
     let path = path.display();
     StoreError::Misconfigured(
@@ -241,12 +300,11 @@ fn is_a_link(path: &Path) -> StoreError {
 }
 
 fn is_no_lock(path: &Path) -> StoreError {
+    let path = path.display();
     StoreError::Misconfigured(
-        format!(
-            "`{}` is no lock file of tfwrap's: name one that does not exist yet",
-            path.display()
-        )
-        .into(),
+        FlawKind::InTheWay.flaw(format!(
+            "`{path}` is no lock file of tfwrap's: name one that does not exist yet"
+        )),
     )
 }
 

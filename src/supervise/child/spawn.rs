@@ -64,6 +64,16 @@ pub enum SpawnError {
 }
 
 impl SpawnError {
+    /// Which program it is about.
+    #[must_use]
+    pub fn program(&self) -> &Path {
+        match self {
+            Self::NotFound { program }
+            | Self::NotExecutable { program, .. }
+            | Self::Failed { program, .. } => program,
+        }
+    }
+
     /// Sorts the error of an `exec` into what a shell tells apart as 127 and 126 (POSIX, "Exit
     /// Status for Commands"), and the rest.
     #[must_use]

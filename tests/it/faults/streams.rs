@@ -121,7 +121,16 @@ async fn files_of_the_runner_that_cannot_be_written_lose_no_lock_and_no_code() {
         ours.env("GITHUB_ACTIONS", "true");
         ours.env("GITHUB_OUTPUT", file).env("GITHUB_STEP_SUMMARY", file);
         let done = run(&mut ours).expect_code(5);
-        assert!(done.stderr.contains("warning: "), "{file}: {}", done.stderr);
+        for (variable, missing) in
+            [("GITHUB_OUTPUT", "later steps"), ("GITHUB_STEP_SUMMARY", "summary has no word")]
+        {
+            let named = format!("tfwrap: warning: cannot write to `{file}` (from `{variable}`)");
+            // Annotations say the same once more.
+            let warned = done.stderr.lines().filter(|line| line.starts_with(&named)).count();
+            assert_eq!(warned, 1, "{file} {variable}: {}", done.stderr);
+            let hinted = |line: &str| line.starts_with("tfwrap: hint: ") && line.contains(missing);
+            assert_eq!(done.stderr.lines().filter(|line| hinted(line)).count(), 1, "{variable}");
+        }
         assert_eq!(stage.info().await, None, "{file}");
     }
 }

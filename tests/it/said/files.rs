@@ -37,6 +37,7 @@ fn b1_b10_the_state_directory_is_left_as_it_is() {
 #[test]
 fn b7_b8_b9_what_is_wrong_with_a_file_lock_is_said_of_the_file() {
     let row = |make, typed, code, says| Row { make, typed, code, says, never: NO_AWS };
+    let socket = socket();
     let mut rows = vec![
         row(
             "",
@@ -56,8 +57,36 @@ fn b7_b8_b9_what_is_wrong_with_a_file_lock_is_said_of_the_file() {
             78,
             &["`HERE/text` is no lock file of tfwrap's: name one that does not exist yet"],
         ),
-        row("mkfifo pipe", "tfwrap --lock file://HERE/pipe run -- true", 78, &["no lock file"]),
-        row("mkdir dir", "tfwrap --lock file://HERE/dir run -- true", 78, &["no lock file"]),
+        row(
+            "mkfifo pipe",
+            "tfwrap --lock file://HERE/pipe run -- true",
+            78,
+            &["HERE/pipe` is a pipe, and no lock file", "see with `ls -ld`"],
+        ),
+        row(
+            "mkdir dir",
+            "tfwrap --lock file://HERE/dir run -- true",
+            78,
+            &["HERE/dir` is a directory, and no lock file", "see with `ls -ld`"],
+        ),
+        row(
+            &socket,
+            "tfwrap --lock file://HERE/odd run -- true",
+            78,
+            &["HERE/odd` is a socket, and no lock file", "see with `ls -ld`"],
+        ),
+        row(
+            &socket,
+            "mv odd x.tfwrap.lock; tfwrap --lock file://HERE/x run -- true",
+            78,
+            &["HERE/x.tfwrap.lock` is a socket, and no lock file", "see with `ls -ld`"],
+        ),
+        row(
+            "mkfifo x.tfwrap.lock",
+            "tfwrap --lock file://HERE/x run -- true",
+            78,
+            &["HERE/x.tfwrap.lock` is a pipe, and no lock file", "see with `ls -ld`"],
+        ),
         row(
             "ln -s main.tf ln",
             "tfwrap --lock file://HERE/ln run -- true",
@@ -84,7 +113,7 @@ fn b7_b8_b9_what_is_wrong_with_a_file_lock_is_said_of_the_file() {
             "",
             "tfwrap --lock file:///dev/null run -- true",
             78,
-            &["is no lock file of tfwrap's"],
+            &["`/dev/null` is a device, and no lock file of tfwrap's"],
         ));
         rows.push(row(
             "cp \"$T\" tfwrap; chmod 755 . tfwrap; mkdir -m 700 own; mkdir -m 777 state",
@@ -98,6 +127,42 @@ fn b7_b8_b9_what_is_wrong_with_a_file_lock_is_said_of_the_file() {
     for row in rows {
         row.play();
     }
+}
+
+/// Makes a socket `odd`.
+fn socket() -> String {
+    let bind = "import socket; socket.socket(socket.AF_UNIX).bind(\"odd\")";
+    format!("python3 -c '{bind}'")
+}
+
+/// As `echo x > FILE` of somebody who took it for a flag; the command that is printed helps.
+#[test]
+fn a_file_lock_that_is_overwritten_is_lost_at_once() {
+    let cases = [
+        ("echo theirs > odd", "15s"),
+        ("echo theirs > odd", "never"),
+        ("mkfifo odd", "15s"),
+        ("SOCKET", "15s"),
+        ("ln -s main.tf odd", "15s"),
+    ];
+    std::thread::scope(|scope| {
+        for (put, lease) in cases {
+            scope.spawn(move || {
+                let put = put.replace("SOCKET", &socket());
+                let typed = format!(
+                    "tfwrap --lease {lease} --lock file://HERE/locks/x run -- sh -c \
+                     'trap \"exit 5\" INT; echo > ready; while :; do sleep 0.05; done' 2> said & \
+                     until test -s ready; do sleep 0.05; done; {put}; mv odd locks/x; \
+                     c=0; wait $! || c=$?; cat said >&2; \
+                     sed -n 's/.*take it away with: //p' said > finish; sh finish; \
+                     tfwrap --lock file://HERE/locks/x run -- true; exit $c"
+                );
+                let says =
+                    &["`file://HERE/locks/x` was lost while it was ours", "take it away with: "];
+                Row { make: "mkdir locks", typed: &typed, code: 76, says, never: NO_AWS }.play();
+            });
+        }
+    });
 }
 
 /// A directory that all may write in is for the locks of all.

@@ -109,6 +109,7 @@ fn play(rows: &[(&str, &str, i32, &[&str])]) {
 fn what_lies_in_the_place_of_a_file_is_named() {
     let config = "TFWRAP_CONFIG=HERE/odd tfwrap plan";
     let program = "TFWRAP_TERRAFORM=./odd tfwrap plan";
+    let unset = "hint: correct `TFWRAP_TERRAFORM`, or unset it: `terraform`";
     let looked = "see `ls -l HERE/odd`";
     play(&[
         ("mkdir odd", config, 78, &["is a directory, not", looked]),
@@ -122,8 +123,35 @@ fn what_lies_in_the_place_of_a_file_is_named() {
             78,
             &["is a directory", "see `ls -l HERE/.tfwrap.yaml`"],
         ),
-        ("mkdir odd", program, 126, &["HERE/odd` is not executable: it is a directory"]),
-        (": > odd", program, 126, &["HERE/odd` is not executable: its mode", "chmod +x"]),
+        ("mkdir odd", program, 126, &["HERE/odd` is not executable: it is a directory", unset]),
+        (": > odd", program, 126, &["HERE/odd` is not executable: its mode", "chmod +x", unset]),
+        ("", program, 127, &["error: `TFWRAP_TERRAFORM`: `HERE/odd` was not found", unset]),
+        ("", "TFWRAP_TERRAFORM=gone tfwrap version", 127, &["RM`: `gone` was not found", unset]),
+        (
+            "printf '#!/nope\\n' > odd; chmod +x odd",
+            program,
+            126,
+            &["`TFWRAP_TERRAFORM`: `HERE/odd` cannot be executed", unset],
+        ),
+        (
+            "printf '#!/nope\\n' > odd; chmod +x odd",
+            "TFWRAP_TERRAFORM=./odd tfwrap version",
+            126,
+            &["`TFWRAP_TERRAFORM`: `HERE/odd` cannot be executed", unset],
+        ),
+        ("cp \"$T\" odd", "TFWRAP_TERRAFORM=\"$T\" tfwrap plan", 78, &["is tfwrap itself", unset]),
+        (
+            "",
+            "tfwrap --terraform ./odd plan",
+            127,
+            &["error: `--terraform`: `HERE/odd` was not found", "correct `--terraform`, or leave"],
+        ),
+        (
+            "printf 'grace: 1s\\nterraform: ./odd\\n' > own.yaml",
+            "tfwrap --config own.yaml plan",
+            127,
+            &["error: `own.yaml` line 2: `HERE/odd` was not found", "remove that line"],
+        ),
         (
             "mkfifo terraform.tfstate",
             "tfwrap plan",

@@ -113,7 +113,13 @@ const READERS: [(&str, &[&str]); 4] = [
     ("terraform/", &[]),
     (
         "backend/",
-        &["backend/read.rs", "backend/plan_file.rs", "backend/workspace.rs", "backend/hcl.rs"],
+        &[
+            "backend/read.rs",
+            "backend/plan_file.rs",
+            "backend/workspace.rs",
+            "backend/hcl.rs",
+            "backend/odd_files.rs",
+        ],
     ),
     ("settings/", &["settings/file.rs"]),
 ];
