@@ -145,11 +145,7 @@ pub(super) fn timed_out(target: &LockTarget, machine: &Acquire, limit: Duration)
     let holder = machine.holder();
     let described = holder.as_ref().map_or_else(|| "seen to be free".to_owned(), describe);
     let id = holder.as_ref().and_then(Holder::info).map(|info| &info.id);
-    let hint = if !target.is_kept_by_kernel() {
-        let nameless = machine.shown().and_then(|shown| target.nameless_removal(&shown));
-        let named = || Some(unlocking(target, id?, machine.silence(uptime()).is_some()));
-        nameless.or_else(named).map(|command| wait_or(&command))
-    } else {
+    let hint = if target.is_kept_by_kernel() {
         // Also where the record has no ID: the command needs none.
         holder.as_ref().map(|_| {
             format!(
@@ -158,6 +154,10 @@ pub(super) fn timed_out(target: &LockTarget, machine: &Acquire, limit: Duration)
                 target.unlock_command(&LockId(String::new()))
             )
         })
+    } else {
+        let nameless = machine.shown().and_then(|shown| target.nameless_removal(&shown));
+        let named = || Some(unlocking(target, id?, machine.silence(uptime()).is_some()));
+        nameless.or_else(named).map(|command| wait_or(&command))
     };
     Error::NotAcquired {
         waited: duration::format(limit),

@@ -359,18 +359,18 @@ fn name_of(key: &LockKey) -> String {
     if name.len() <= LONGEST {
         return name;
     }
-    let digest = sha2::Sha256::digest(&key.0);
-    let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    let end = format!("~{digest}{SUFFIX}");
+    let end = format!("~{}{SUFFIX}", digest(key.0.as_bytes()));
     let room = key.0.floor_char_boundary(SHORTENED - end.len());
     format!("{}{end}", &key.0[..room])
 }
 
 fn version(etag: Option<String>, content: &[u8]) -> RecordVersion {
-    RecordVersion(etag.unwrap_or_else(|| {
-        let digest = sha2::Sha256::digest(content);
-        digest.iter().fold(NO_ETAG.to_owned(), |text, byte| format!("{text}{byte:02x}"))
-    }))
+    RecordVersion(etag.unwrap_or_else(|| format!("{NO_ETAG}{}", digest(content))))
+}
+
+fn digest(content: &[u8]) -> String {
+    let digest = sha2::Sha256::digest(content);
+    digest.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
 }
 
 /// The code of an error; empty where it has none.

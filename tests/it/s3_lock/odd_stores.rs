@@ -124,8 +124,8 @@ fn a_store_that_honours_creates_only_is_locked_without_a_lease() {
             let before = proxy.count(&format!("DELETE /{BUCKET}/x.tflock"));
             let done = run(&mut under(dir.path(), &lock, &[], &["true"])).expect_code(code);
             assert_eq!(proxy.count(&format!("DELETE /{BUCKET}/x.tflock")), before + 1);
-            let help = "aws s3api delete-object";
-            assert_eq!(done.stderr.contains(help), code == 74, "{}", done.stderr);
+            let command = "aws s3api delete-object";
+            assert_eq!(done.stderr.contains(command), code == 74, "{}", done.stderr);
         }
     }
 }
@@ -188,7 +188,9 @@ fn waiters_stand_in_line_in_objects_that_end_as_lock_files_do() {
     assert!(server.keys("").iter().all(|key| key.ends_with(".tflock")));
     gate.open();
     first.finish().expect_code(0);
-    waiting.into_iter().for_each(|it| drop(it.finish().expect_code(0)));
+    for running in waiting {
+        running.finish().expect_code(0);
+    }
     assert_eq!(std::fs::read_to_string(dir.path().join("order")).unwrap(), "one\ntwo\nthree\n");
     assert_eq!(server.keys(""), ["line.tfwrap/line.tflock"]);
 }
