@@ -40,7 +40,7 @@ const SUFFIX: &str = ".tflock";
 /// How long the name of an object may be, in bytes.
 const LONGEST: usize = 1024;
 
-/// How long a shortened one is: some stores count more than the name.
+/// How long a shortened one is at most: some stores count more than the name.
 const SHORTENED: usize = 900;
 
 /// What the version of a record begins with whose reply had no `ETag`. No `ETag` does.
@@ -352,16 +352,18 @@ impl Registers for LockObjects {
     }
 }
 
-/// The name of a register's object. One that would be too long is shortened, its digest in the place
-/// of its end: only registers beside a lock can be.
+/// The name of a register's object. One that would be too long is cut behind a `/`, its digest in the
+/// place of its end: only registers beside a lock can be.
 fn name_of(key: &LockKey) -> String {
     let name = format!("{key}{SUFFIX}");
     if name.len() <= LONGEST {
         return name;
     }
     let end = format!("~{}{SUFFIX}", digest(key.0.as_bytes()));
-    let room = key.0.floor_char_boundary(SHORTENED - end.len());
-    format!("{}{end}", &key.0[..room])
+    let fits = &key.0[..key.0.floor_char_boundary(SHORTENED - end.len())];
+    // Some stores take no part of a name that is longer than that of a file.
+    let directory = fits.rfind('/').map_or("", |slash| &fits[..=slash]);
+    format!("{directory}{end}")
 }
 
 fn version(etag: Option<String>, content: &[u8]) -> RecordVersion {
