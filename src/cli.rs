@@ -31,8 +31,9 @@ pub struct Options {
     /// [env: TFWRAP_LOCK_TIMEOUT] [default: 30m]
     #[arg(long, value_name = "DURATION")]
     pub lock_timeout: Option<String>,
-    /// A further lock beside the backend's (repeatable): `dynamodb://TABLE/LOCK-ID` or
-    /// `file:///PATH`, with `?region=`, `&endpoint=`, `&profile=` [env: TFWRAP_LOCK]
+    /// A further lock beside the backend's (repeatable): `s3://BUCKET/KEY.tflock`,
+    /// `dynamodb://TABLE/LOCK-ID` or `file:///PATH`, with `?region=`, `&endpoint=`, `&profile=`
+    /// [env: TFWRAP_LOCK]
     #[arg(long, value_name = "URL", action = ArgAction::Append)]
     pub lock: Vec<String>,
     /// Take only the `--lock` ones; Terraform locks its state for itself

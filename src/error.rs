@@ -173,6 +173,7 @@ impl Error {
             | Self::NotExecutable { hint, .. } => hint.clone(),
             Self::Store { lock, source } => match lock.split_once("://") {
                 Some(("file" | "local", _)) => file_hint(source).map(ToOwned::to_owned),
+                Some(("s3", _)) => Some(bucket_hint(source).to_owned()),
                 _ => Some(store_hint(source).to_owned()),
             },
             Self::Lost { .. } | Self::Interrupted { .. } => None,
@@ -199,6 +200,20 @@ fn file_hint(error: &StoreError) -> Option<&'static str> {
         | StoreError::Failed(_)
         | StoreError::NotTheStore { .. }
         | StoreError::Credentials(_) => None,
+    }
+}
+
+/// Of a lock that is an object in S3.
+fn bucket_hint(error: &StoreError) -> &'static str {
+    match error {
+        StoreError::Throttled(_) => "try again later, when the bucket has less to do",
+        StoreError::Denied(why) if why.kind != FlawKind::Role => {
+            "allow `s3:GetObject`, `s3:PutObject` and `s3:DeleteObject` on the bucket's `*.tflock` \
+             (and `s3:ListBucket` on it), and what its key of KMS needs, as Terraform's lock file \
+             needs them"
+        }
+        StoreError::Missing(_) => "check the name of the bucket, and the region",
+        error => store_hint(error),
     }
 }
 

@@ -2,20 +2,22 @@
 //! know it by.
 
 mod by_record;
+mod lock_file;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::backend::{AwsSettings, BackendError, S3Backend, aws_from_env};
+use crate::backend::{AwsSettings, BackendError, ObjectSettings, S3Backend, aws_from_env};
 use crate::env::Env;
 use crate::file_id::FileId;
 use crate::lock::{LockId, LockKey};
 use crate::report::shell_command;
 use crate::settings::{LockPlace, LockUrl};
 use crate::store::{
-    AwsClients, DynamoTable, FileStore, LocalState, Registers, StoreError, Timeouts,
+    AwsClients, Conditions, DynamoTable, FileStore, LocalState, LockObjects, Registers, StoreError,
+    Timeouts,
 };
 
 /// A store and a key in it; says nothing of who holds it.
@@ -37,6 +39,18 @@ pub enum StoreSpec {
     DynamoDb {
         /// Its name.
         table: String,
+        /// How to get there.
+        aws: Box<AwsSettings>,
+    },
+    /// Lock files in a bucket; the key of a lock is that of its state.
+    S3 {
+        /// Its name.
+        bucket: String,
+        /// How they are written.
+        objects: ObjectSettings,
+        /// Which conditions it is known to look at.
+        #[serde(default)]
+        conditions: Conditions,
         /// How to get there.
         aws: Box<AwsSettings>,
     },
@@ -64,14 +78,17 @@ pub struct Register {
 
 impl Register {
     /// The one global order in which several locks are taken, so that no two runs wait for each
-    /// other: DynamoDB, then file, then local state, each by name
+    /// other: S3, then DynamoDB, then file, then local state, each by name
     /// (`docs/protocol.md#a6-several-locks`).
     #[must_use]
     pub fn order(&self) -> (u8, &str, [Option<&str>; 3]) {
         let aws = self.aws.as_deref();
         let way = [
             aws.and_then(|aws| aws.region.as_deref()),
-            aws.and_then(|aws| aws.endpoints.dynamodb.as_deref()),
+            aws.and_then(|aws| match self.rank {
+                RANK_OF_S3 => aws.endpoints.s3.as_deref(),
+                _ => aws.endpoints.dynamodb.as_deref(),
+            }),
             aws.and_then(|aws| aws.profile.as_deref()),
         ];
         (self.rank, &self.place, way)
@@ -83,6 +100,9 @@ impl Register {
         (self.rank, &self.place) == (other.rank, &other.place)
     }
 }
+
+/// S3 comes first.
+const RANK_OF_S3: u8 = 0;
 
 /// How many links may follow each other, as for the kernel.
 const MOST_LINKS: usize = 40;
@@ -130,23 +150,32 @@ impl LockTarget {
     /// # Errors
     /// In words: no region.
     pub fn of_url(url: &LockUrl, env: &Env, dir: &Path) -> Result<Self, String> {
-        let (store, key) = match &url.place {
-            LockPlace::DynamoDb { table, lock_id } => {
-                let mut aws = aws_from_env(env, dir, url.region.as_deref()).map_err(|error| {
-                    let place = &url.place;
-                    match error {
-                        BackendError::MissingRegion { .. } => format!(
-                            "`{place}` has no region: add `?region=REGION`, or set `AWS_REGION`"
-                        ),
-                        error => format!("`{place}`: {error}"),
-                    }
+        let place = &url.place;
+        let aws = || {
+            let mut aws =
+                aws_from_env(env, dir, url.region.as_deref()).map_err(|error| match error {
+                    BackendError::MissingRegion { .. } => format!(
+                        "`{place}` has no region: add `?region=REGION`, or set `AWS_REGION`"
+                    ),
+                    error => format!("`{place}`: {error}"),
                 })?;
-                if url.endpoint.is_some() {
-                    aws.endpoints.dynamodb.clone_from(&url.endpoint);
-                }
-                aws.profile.clone_from(&url.profile);
-                let store = StoreSpec::DynamoDb { table: table.clone(), aws: Box::new(aws) };
+            let endpoint = match place {
+                LockPlace::S3 { .. } => &mut aws.endpoints.s3,
+                LockPlace::DynamoDb { .. } | LockPlace::File(_) => &mut aws.endpoints.dynamodb,
+            };
+            if url.endpoint.is_some() {
+                endpoint.clone_from(&url.endpoint);
+            }
+            aws.profile.clone_from(&url.profile);
+            Ok::<_, String>(aws)
+        };
+        let (store, key) = match place {
+            LockPlace::DynamoDb { table, lock_id } => {
+                let store = StoreSpec::DynamoDb { table: table.clone(), aws: Box::new(aws()?) };
                 (store, LockKey(lock_id.clone()))
+            }
+            LockPlace::S3 { bucket, state_key } => {
+                return Ok(Self::of_object(bucket, state_key, aws()?));
             }
             LockPlace::File(path) => {
                 let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -168,6 +197,11 @@ impl LockTarget {
                 let (table, lock_id) = rest.split_once('/')?;
                 LockPlace::DynamoDb { table: table.to_owned(), lock_id: lock_id.to_owned() }
             }
+            "s3" => {
+                let (bucket, name) = rest.split_once('/')?;
+                let state_key = name.strip_suffix(".tflock")?.to_owned();
+                LockPlace::S3 { bucket: bucket.to_owned(), state_key }
+            }
             _ => return None,
         };
         let url = LockUrl { place, region: None, endpoint: None, profile: None };
@@ -179,18 +213,32 @@ impl LockTarget {
     pub fn url(&self) -> String {
         match &self.store {
             StoreSpec::DynamoDb { table, .. } => format!("dynamodb://{table}/{}", self.key),
+            StoreSpec::S3 { bucket, .. } => format!("s3://{bucket}/{}.tflock", self.key),
             StoreSpec::File { dir } => format!("file://{}", dir.join(&self.key.0).display()),
             StoreSpec::LocalState { path } => format!("local://{}", path.display()),
         }
     }
 
-    /// Whether the lock needs a lease; the kernel keeps that of a local state.
+    /// Whether the lock has a lease, which needs a record that can be changed on a condition.
     #[must_use]
     pub fn has_lease(&self) -> bool {
         match self.store {
             StoreSpec::DynamoDb { .. } | StoreSpec::File { .. } => true,
+            StoreSpec::S3 { conditions, .. } => conditions != Conditions::OfCreates,
             StoreSpec::LocalState { .. } => false,
         }
+    }
+
+    /// Whether waiters can stand in line for it: what shows where they stand is changed all the time.
+    #[must_use]
+    pub fn has_line(&self) -> bool {
+        self.has_lease() || self.is_kept_by_kernel()
+    }
+
+    /// Whether it lasts for as long as a process has the state file open, and no longer.
+    #[must_use]
+    pub fn is_kept_by_kernel(&self) -> bool {
+        matches!(self.store, StoreSpec::LocalState { .. })
     }
 
     /// What `Path` in the lock info says.
@@ -198,6 +246,7 @@ impl LockTarget {
     pub fn path(&self) -> String {
         match &self.store {
             StoreSpec::File { dir } => dir.join(&self.key.0).display().to_string(),
+            StoreSpec::S3 { bucket, .. } => format!("{bucket}/{}", self.key),
             StoreSpec::DynamoDb { .. } | StoreSpec::LocalState { .. } => self.key.0.clone(),
         }
     }
@@ -206,6 +255,7 @@ impl LockTarget {
     #[must_use]
     pub fn register(&self) -> Register {
         let (rank, aws) = match &self.store {
+            StoreSpec::S3 { aws, .. } => (RANK_OF_S3, Some(aws.clone())),
             StoreSpec::DynamoDb { aws, .. } => (1, Some(aws.clone())),
             StoreSpec::File { .. } => (2, None),
             StoreSpec::LocalState { .. } => (3, None),
@@ -258,7 +308,7 @@ impl LockTarget {
     #[must_use]
     pub fn real_path(&self) -> Option<PathBuf> {
         match &self.store {
-            StoreSpec::DynamoDb { .. } => None,
+            StoreSpec::DynamoDb { .. } | StoreSpec::S3 { .. } => None,
             // The file itself is made anew for each record; a link in its place is not followed.
             StoreSpec::File { dir } => Some(real_path(dir).join(&self.key.0)),
             StoreSpec::LocalState { path } => Some(real_path(path)),
@@ -275,6 +325,13 @@ impl LockTarget {
                 &AwsClients::new(aws, Timeouts::default()).await?,
                 table,
             )?),
+            StoreSpec::S3 { bucket, objects, conditions, aws } => Arc::new(LockObjects::new(
+                &AwsClients::new(aws, Timeouts::default()).await?,
+                bucket,
+                &self.key,
+                objects,
+                *conditions,
+            )?),
             StoreSpec::File { dir } => Arc::new(FileStore::of_lock(dir, &self.key)),
             StoreSpec::LocalState { path } => Arc::new(LocalState::new(path)?),
         })
@@ -290,7 +347,7 @@ impl LockTarget {
         lock: &Arc<dyn Registers>,
     ) -> Result<(Arc<dyn Registers>, LockKey), StoreError> {
         match &self.store {
-            StoreSpec::DynamoDb { .. } | StoreSpec::File { .. } => {
+            StoreSpec::DynamoDb { .. } | StoreSpec::S3 { .. } | StoreSpec::File { .. } => {
                 Ok((lock.clone(), self.key.clone()))
             }
             StoreSpec::LocalState { path } => {
@@ -307,6 +364,9 @@ impl LockTarget {
             StoreSpec::DynamoDb { table, aws } => {
                 let values = serde_json::json!({ ":id": { "S": id.0 } });
                 by_record::delete_item(table, &self.key, aws, "contains(Info, :id)", &values)
+            }
+            StoreSpec::S3 { bucket, objects, aws, .. } => {
+                lock_file::remove_with_id(bucket, &self.key, objects, aws, id)
             }
             StoreSpec::File { dir } => {
                 let store = FileStore::of_lock(dir, &self.key);

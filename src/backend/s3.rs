@@ -2,12 +2,14 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
+use super::aws_settings::Surroundings;
 use super::config::{BackendConfig, Section};
 use super::workspace::DEFAULT;
 use super::{AwsSettings, BackendError, aws_settings, go_path};
+use crate::env::Env;
 use crate::lock::LockKey;
-
-use super::aws_settings::Surroundings;
 
 /// The S3 backend's configuration as far as it decides what to lock and how to get there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,8 +32,9 @@ pub struct S3Backend {
     pub aws: AwsSettings,
 }
 
-/// How Terraform writes objects into the bucket.
-#[derive(Clone, Default, PartialEq, Eq)]
+/// How Terraform writes objects into the bucket. The customer's key is not serialized: it comes from
+/// where it came from, [`ObjectSettings::complete`].
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObjectSettings {
     /// The canned ACL.
     pub acl: Option<String>,
@@ -43,7 +46,8 @@ pub struct ObjectSettings {
 
 /// How objects are encrypted on the server. Anything but [`Encryption::None`] needs
 /// `encrypt = true`; a key without it has no effect.
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Encryption {
     /// As the bucket has it.
     #[default]
@@ -54,7 +58,32 @@ pub enum Encryption {
     Kms(String),
     /// With the customer's own key, 44 characters of base64 (`sse_customer_key`,
     /// `AWS_SSE_CUSTOMER_KEY`); reading such an object needs the key too.
-    CustomerKey(String),
+    CustomerKey(#[serde(with = "unsaid")] String),
+}
+
+/// In the place of a secret.
+mod unsaid {
+    use serde::{Deserialize, Deserializer, Serializer, de::IgnoredAny};
+
+    pub(super) fn serialize<S: Serializer>(_: &str, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_unit()
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+        IgnoredAny::deserialize(from).map(|_| String::new())
+    }
+}
+
+impl ObjectSettings {
+    /// Takes the customer's key from settings of the same origin that were read anew, or else from
+    /// the environment.
+    pub fn complete(&mut self, fresh: Option<&Self>, env: &Env) {
+        let Encryption::CustomerKey(ours) = &mut self.encryption else { return };
+        match fresh.map(|fresh| &fresh.encryption) {
+            Some(Encryption::CustomerKey(key)) => ours.clone_from(key),
+            _ => env.get(CUSTOMER_KEY).unwrap_or_default().clone_into(ours),
+        }
+    }
 }
 
 // Written by hand: a derived form would print the customer's key.
@@ -79,6 +108,9 @@ impl fmt::Debug for Encryption {
     }
 }
 
+/// Where the customer's key is, if not in the configuration.
+const CUSTOMER_KEY: &str = "AWS_SSE_CUSTOMER_KEY";
+
 impl S3Backend {
     /// Whether the workspace is `default`, which always exists and has the plain key.
     #[must_use]
@@ -100,12 +132,6 @@ impl S3Backend {
     #[must_use]
     pub fn lock_key(&self) -> LockKey {
         LockKey(format!("{}/{}", self.bucket, self.state_key()))
-    }
-
-    /// The key of the lock file in the bucket.
-    #[must_use]
-    pub fn lock_file_key(&self) -> String {
-        format!("{}.tflock", self.state_key())
     }
 
     /// The prefix under which Terraform lists workspaces.
@@ -189,7 +215,7 @@ fn encryption(section: Section<'_>, around: &Surroundings<'_>) -> Result<Encrypt
         return Ok(Encryption::Kms(key));
     }
     let own = section.text("sse_customer_key")?;
-    let own = own.or_else(|| around.env.get("AWS_SSE_CUSTOMER_KEY").map(str::to_owned));
+    let own = own.or_else(|| around.env.get(CUSTOMER_KEY).map(str::to_owned));
     Ok(own.map_or(Encryption::Aes256, Encryption::CustomerKey))
 }
 

@@ -31,19 +31,20 @@ pub(super) fn lock_of(
         Backend::Local { state_path } => LockTarget::of_state_file(state_path),
         Backend::S3(backend) => match (&backend.dynamodb_table, backend.use_lockfile) {
             (Some(table), false) => LockTarget::of_table(backend, table),
+            (None, true) => LockTarget::of_lock_file(backend),
             (None, false) if leave_it => return Ok(nothing_to_take()),
             (None, false) => return Err(no_locking(&resolved.origin)),
-            (_, true) if !further.is_empty() => return Ok(BackendLock::Native),
-            (_, true) => {
+            (Some(_), true) if !further.is_empty() => return Ok(BackendLock::Native),
+            (Some(_), true) => {
                 return Err(Error::Config {
                     message: format!(
-                        "the S3 backend in {} has `use_lockfile = true`, which this version of \
-                         tfwrap cannot hold",
+                        "the S3 backend in {} has `use_lockfile = true` and `dynamodb_table`, and \
+                         this version of tfwrap cannot hold both locks at once yet",
                         resolved.origin
                     ),
                     hint: Some(
-                        "use `dynamodb_table` alone, or hold another lock beside it: \
-                         `--lock dynamodb://TABLE/NAME`"
+                        "use one of them alone, or hold another lock beside them, which Terraform \
+                         then takes by itself: `--lock s3://BUCKET/NAME.tflock`"
                             .to_owned(),
                     ),
                 });
@@ -59,7 +60,7 @@ pub(super) fn lock_of(
                 ),
                 hint: Some(
                     "configure it and run `terraform init -reconfigure`; or name a lock to take \
-                     instead: `--lock dynamodb://TABLE/NAME` or `--lock file:///PATH`; or run \
+                     instead: `--lock s3://BUCKET/NAME.tflock` or `--lock file:///PATH`; or run \
                      unlocked with `--no-backend-lock`"
                         .to_owned(),
                 ),
@@ -108,9 +109,9 @@ fn no_locking(origin: &str) -> Error {
     Error::Config {
         message: format!("the S3 backend in {origin} has no locking configured"),
         hint: Some(
-            "add this line to the block `backend \"s3\"` and run \
+            "add one of these lines to the block `backend \"s3\"` and run \
              `terraform init -reconfigure`, or run unlocked with `--no-backend-lock`:\n  \
-             dynamodb_table = \"NAME-OF-THE-LOCK-TABLE\""
+             use_lockfile = true\n  dynamodb_table = \"NAME-OF-THE-LOCK-TABLE\""
                 .to_owned(),
         ),
     }

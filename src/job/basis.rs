@@ -43,7 +43,7 @@ impl Basis {
         // Of a backend that Terraform locks for itself, it finds what to lock for itself.
         let resolved = resolved.filter(|resolved| match &resolved.backend {
             Backend::Local { .. } => true,
-            Backend::S3(backend) => backend.dynamodb_table.is_some() && !backend.use_lockfile,
+            Backend::S3(backend) => backend.dynamodb_table.is_some() != backend.use_lockfile,
             Backend::Other(_) => false,
         });
         let located = |target: &LockTarget| (target.clone(), target.real_path());

@@ -7,7 +7,7 @@ use super::custody::Use;
 use super::event_loop::{EventLoop, LoopEvent};
 use super::interrupted;
 use super::kept::Kept;
-use super::messages::{Voice, late, no_line, timed_out, took_over};
+use super::messages::{Voice, creates_only, late, no_line, timed_out, took_over};
 use super::prepare::prepare;
 use super::store_requests::{StoreReply, StoreRequest};
 use crate::clock::{uptime, wall};
@@ -23,7 +23,7 @@ use crate::lock::register::{Record, Reply, Request};
 use crate::lock::tenure::Tenure;
 use crate::lock::{Holder, LockId, LockInfo, LockKey, Uptime};
 use crate::report::Notice;
-use crate::store::Registers;
+use crate::store::{Conditions, Registers};
 use crate::supervise::StopSignal;
 use crate::target::LockTarget;
 
@@ -73,6 +73,10 @@ pub(super) async fn take(
             Ok(line) => {
                 if let Err(error) = prepare(event_loop, target, &store).await {
                     return Taken { result: Err(error), seen: None };
+                }
+                let target = &target.found_with(store.conditions());
+                if store.conditions() == Conditions::OfCreates {
+                    event_loop.say(creates_only(target));
                 }
                 let attempt = Attempt::new(target, store, line, introduction, wait);
                 for notice in event_loop.custody.ask(target, &attempt.id, false) {
@@ -141,7 +145,8 @@ impl<'a> Attempt<'a> {
             record.clone(),
             give_up_at,
             Jitter(new_seed()),
-            introduction.in_line,
+            // Its registers are changed all the time, which takes conditions.
+            introduction.in_line && target.has_line(),
         );
         let ended_by = None;
         Self { target, store, line, id, lease, record, machine, started, limit, ended_by }

@@ -28,6 +28,22 @@ pub(super) fn no_line(target: &LockTarget, error: &StoreError) -> Notice {
     }
 }
 
+/// Of a store that honours the condition of a create and no other.
+pub(super) fn creates_only(target: &LockTarget) -> Notice {
+    Notice::Warning {
+        message: format!(
+            "the store of the lock `{}` looks at no condition when an object is changed or removed: \
+             the lock has no lease and no queue, stays if this run is killed with its guardian, and \
+             is removed as Terraform removes it, whoever's it is by then",
+            target.url()
+        ),
+        hint: Some(
+            "a store with conditional writes and removes, such as AWS' own, has none of these gaps"
+                .to_owned(),
+        ),
+    }
+}
+
 pub(super) fn took_over(target: &LockTarget, record: &Record) -> Notice {
     let holder = describe(&Holder::of(record));
     Notice::Warning {
@@ -134,11 +150,7 @@ pub(super) fn timed_out(target: &LockTarget, machine: &Acquire, limit: Duration)
     let holder = machine.holder();
     let described = holder.as_ref().map_or_else(|| "seen to be free".to_owned(), describe);
     let id = holder.as_ref().and_then(Holder::info).map(|info| &info.id);
-    let hint = if target.has_lease() {
-        let nameless = machine.shown().and_then(|shown| target.nameless_removal(&shown));
-        let named = || Some(unlocking(target, id?, machine.silence(uptime()).is_some()));
-        nameless.or_else(named).map(|command| wait_or(&command))
-    } else {
+    let hint = if target.is_kept_by_kernel() {
         // Also where the record has no ID: the command needs none.
         holder.as_ref().map(|_| {
             format!(
@@ -147,6 +159,10 @@ pub(super) fn timed_out(target: &LockTarget, machine: &Acquire, limit: Duration)
                 target.unlock_command(&LockId(String::new()))
             )
         })
+    } else {
+        let nameless = machine.shown().and_then(|shown| target.nameless_removal(&shown));
+        let named = || Some(unlocking(target, id?, machine.silence(uptime()).is_some()));
+        nameless.or_else(named).map(|command| wait_or(&command))
     };
     Error::NotAcquired {
         waited: duration::format(limit),

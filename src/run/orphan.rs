@@ -173,18 +173,25 @@ fn cannot_open(event_loop: &EventLoop, entry: &Entry, error: &Error) {
 /// The target with what is not in receipts: keys and tokens, from where they came from.
 pub(crate) fn complete(entry: &Entry, receipt: &Receipt, env: &Env) -> LockTarget {
     let mut target = entry.target.clone();
-    let StoreSpec::DynamoDb { aws, .. } = &mut target.store else { return target };
+    let (aws, objects) = match &mut target.store {
+        StoreSpec::DynamoDb { aws, .. } => (aws, None),
+        StoreSpec::S3 { aws, objects, .. } => (aws, Some(objects)),
+        StoreSpec::File { .. } | StoreSpec::LocalState { .. } => return target,
+    };
     let request = BackendQuery { allow_hcl_fallback: true, ..BackendQuery::new(&receipt.dir, env) };
     // Without the directory the environment has to do.
     let of_backend = match backend::resolve(&request).map(|resolved| resolved.backend) {
-        Ok(Backend::S3(backend)) if entry.target.of_backend => Some(backend.aws),
+        Ok(Backend::S3(backend)) if entry.target.of_backend => Some(backend),
         _ => None,
     };
+    let of_backend = of_backend
+        .filter(|fresh| fresh.aws.region == aws.region && fresh.aws.endpoints == aws.endpoints);
+    if let Some(objects) = objects {
+        objects.complete(of_backend.as_ref().map(|fresh| &fresh.objects), env);
+    }
     let fresh = match of_backend {
-        Some(fresh) if fresh.region == aws.region && fresh.endpoints == aws.endpoints => {
-            Some(fresh)
-        }
-        _ => aws_from_env(env, &receipt.dir, aws.region.as_deref()).ok(),
+        Some(fresh) => Some(fresh.aws),
+        None => aws_from_env(env, &receipt.dir, aws.region.as_deref()).ok(),
     };
     if let Some(fresh) = fresh {
         aws.complete(fresh);
@@ -218,8 +225,16 @@ async fn keep(
         event_loop.keep(Kept::new(target, store, known.renewed(), tenure));
         return Ok(());
     }
-    let lease = Lease { term: known.term(), beat: known.beat };
     let since = known.renewed();
+    if !target.has_lease() {
+        // Of one that an outer run has, that has to be looked after by nobody.
+        if !entry.inherited {
+            let tenure = Tenure::unleased(id, None).after_a_remove(known.removed);
+            event_loop.keep(Kept::new(target, store, since, tenure));
+        }
+        return Ok(());
+    }
+    let lease = Lease { term: known.term(), beat: known.beat };
     let lease = LeaseStart { id, info: None, version: None, lease, since, answered: true };
     let keeper = LeaseKeeper::adopt(lease, uptime());
     let tenure = if entry.inherited { Tenure::inherited(keeper) } else { Tenure::leased(keeper) };
@@ -261,7 +276,7 @@ async fn catch(
     until: Uptime,
 ) -> Result<Caught, Error> {
     let target = complete(entry, receipt, env);
-    if !target.has_lease() {
+    if target.is_kept_by_kernel() {
         // The kernel has ended it with its holder.
         return Ok(Caught::Nothing);
     }

@@ -1,5 +1,6 @@
-//! What every request to a store needs first: credentials. Getting them may take as long as a person
-//! needs to log in; no limit of a request counts meanwhile, and a signal ends it at once.
+//! What every request for a lock needs first: credentials, and a store that can hold one. Getting the
+//! former may take as long as a person needs to log in; no limit of a request counts meanwhile, and a
+//! signal ends it at once.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use super::store_requests::{StoreReply, StoreRequest};
 use crate::clock::uptime;
 use crate::error::Error;
 use crate::report::Notice;
-use crate::store::Registers;
+use crate::store::{Registers, StoreError};
 use crate::target::LockTarget;
 
 /// How long nothing is said of it.
@@ -21,17 +22,39 @@ pub(super) async fn prepare(
     target: &LockTarget,
     store: &Arc<dyn Registers>,
 ) -> Result<(), Error> {
-    event_loop.send(StoreRequest::Prepare(store.clone()));
     let whose = store.credentials();
+    let waiting = whose.as_ref().map(|whose| format!("waiting for AWS credentials: {whose}"));
+    let prepared = answer(event_loop, StoreRequest::Prepare(store.clone()), waiting).await?;
+    if let (Ok(()), Some(whose)) = (&prepared, whose) {
+        event_loop.say(Notice::Detail { message: format!("credentials: {whose}") });
+    }
+    let prepared = match prepared {
+        Ok(()) => answer(event_loop, StoreRequest::TryConditions(store.clone()), None).await?,
+        failed => failed,
+    };
+    match prepared {
+        Ok(()) => Ok(()),
+        // Whoever sends the requests tries again, for as long as it is ready to.
+        Err(error) if error.is_transient() => Ok(()),
+        Err(source) => Err(Error::Store { lock: target.url(), source }),
+    }
+}
+
+/// What comes of it, with a word if that is long in coming.
+async fn answer(
+    event_loop: &mut EventLoop,
+    request: StoreRequest,
+    waiting: Option<String>,
+) -> Result<Result<(), StoreError>, Error> {
+    event_loop.send(request);
     let mut silent_until = Some(uptime().plus(SILENT));
-    let prepared = loop {
+    loop {
         match event_loop.idle(silent_until).await {
-            Ok(LoopEvent::Reply(StoreReply::Prepared(prepared))) => break prepared,
+            Ok(LoopEvent::Reply(StoreReply::Prepared(prepared))) => return Ok(prepared),
             Ok(LoopEvent::Due) => {
                 silent_until = None;
-                if let Some(whose) = &whose {
-                    let message = format!("waiting for AWS credentials: {whose}");
-                    event_loop.say(Notice::Note { message });
+                if let Some(message) = &waiting {
+                    event_loop.say(Notice::Note { message: message.clone() });
                 }
             }
             Ok(_) => {}
@@ -40,16 +63,5 @@ pub(super) async fn prepare(
                 return Err(error);
             }
         }
-    };
-    match prepared {
-        Ok(()) => {
-            if let Some(whose) = whose {
-                event_loop.say(Notice::Detail { message: format!("credentials: {whose}") });
-            }
-            Ok(())
-        }
-        // Whoever sends the requests tries again, for as long as it is ready to.
-        Err(error) if error.is_transient() => Ok(()),
-        Err(source) => Err(Error::Store { lock: target.url(), source }),
     }
 }

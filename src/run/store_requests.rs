@@ -26,6 +26,8 @@ pub(super) enum StoreRequest {
     State(Box<S3Backend>),
     /// What the other requests need first.
     Prepare(Arc<dyn Registers>),
+    /// Which conditions it looks at.
+    TryConditions(Arc<dyn Registers>),
     /// A line of stdin.
     Answer,
 }
@@ -49,6 +51,9 @@ impl StoreRequest {
             }
             Self::Prepare(store) => {
                 async move { StoreReply::Prepared(store.prepare().await) }.boxed()
+            }
+            Self::TryConditions(store) => {
+                async move { StoreReply::Prepared(store.try_conditions().await) }.boxed()
             }
             Self::Answer => async move {
                 // A thread of its own: nobody can be made to answer. It does not keep the process.

@@ -31,6 +31,13 @@ pub enum LockPlace {
         /// The `LockID` attribute.
         lock_id: String,
     },
+    /// `s3://BUCKET/KEY.tflock`
+    S3 {
+        /// The bucket.
+        bucket: String,
+        /// The key, without what every lock file ends with.
+        state_key: String,
+    },
     /// `file:///PATH`
     File(PathBuf),
 }
@@ -39,6 +46,7 @@ impl fmt::Display for LockPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::DynamoDb { table, lock_id } => write!(f, "dynamodb://{table}/{lock_id}"),
+            Self::S3 { bucket, state_key } => write!(f, "s3://{bucket}/{state_key}.tflock"),
             Self::File(path) => write!(f, "file://{}", path.display()),
         }
     }
@@ -50,7 +58,8 @@ impl LockUrl {
     /// # Errors
     /// In words, without the origin.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let forms = "known forms are `dynamodb://TABLE/LOCK-ID` and `file:///PATH`";
+        let forms = "known forms are `s3://BUCKET/KEY.tflock`, `dynamodb://TABLE/LOCK-ID` and \
+                     `file:///PATH`";
         let url =
             Url::parse(text).map_err(|error| format!("`{text}` is no URL ({error}); {forms}"))?;
         if !url.username().is_empty() || url.password().is_some() || url.port().is_some() {
@@ -85,18 +94,32 @@ impl LockUrl {
                 LockPlace::File(PathBuf::from(format!("/{}", decode(path)?)))
             }
             "s3" => {
-                return Err(format!(
-                    "`{text}`: S3 lock files are not supported by this version; {forms}"
-                ));
+                let key = decode(path)?;
+                match key.strip_suffix(".tflock") {
+                    Some(state_key) if !host.is_empty() && !state_key.is_empty() => {
+                        LockPlace::S3 { bucket: decode(host)?, state_key: state_key.to_owned() }
+                    }
+                    _ => {
+                        return Err(format!(
+                            "`{text}` is no lock file: write `s3://BUCKET/KEY.tflock`, with that \
+                             ending"
+                        ));
+                    }
+                }
             }
             scheme => return Err(format!("unknown scheme `{scheme}://`; {forms}")),
         };
         let mut lock = Self { place, region: None, endpoint: None, profile: None };
         for (name, value) in url.query_pairs() {
-            let slot = match (name.as_ref(), &lock.place) {
-                ("region", LockPlace::DynamoDb { .. }) => &mut lock.region,
-                ("endpoint", LockPlace::DynamoDb { .. }) => &mut lock.endpoint,
-                ("profile", LockPlace::DynamoDb { .. }) => &mut lock.profile,
+            let service = match &lock.place {
+                LockPlace::DynamoDb { .. } => "DynamoDB",
+                LockPlace::S3 { .. } => "S3",
+                LockPlace::File(_) => "",
+            };
+            let slot = match name.as_ref() {
+                "region" if !service.is_empty() => &mut lock.region,
+                "endpoint" if !service.is_empty() => &mut lock.endpoint,
+                "profile" if !service.is_empty() => &mut lock.profile,
                 _ => return Err(format!("`{text}`: unknown parameter `{name}`")),
             };
             if slot.is_some() {
@@ -112,7 +135,7 @@ impl LockUrl {
                 && let Some(why) = not_a_url(&value)
             {
                 let shown = without_password(&value);
-                return Err(format!("`{}`: the DynamoDB endpoint `{shown}` {why}", lock.place));
+                return Err(format!("`{}`: the {service} endpoint `{shown}` {why}", lock.place));
             }
             *slot = Some(value.into_owned());
         }
@@ -140,6 +163,18 @@ mod tests {
     }
 
     #[test]
+    fn an_s3_lock_is_a_bucket_and_the_key_of_a_lock_file() {
+        let lock = LockUrl::parse("s3://My.bucket/env:/dev/a%20b%2Bc.tflock?profile=p").unwrap();
+        let place = LockPlace::S3 {
+            bucket: "My.bucket".to_owned(),
+            state_key: "env:/dev/a b+c".to_owned(),
+        };
+        assert_eq!((lock.place, lock.profile.as_deref()), (place, Some("p")));
+        let plain = LockUrl::parse("s3://b/x/./y.tflock").unwrap().place;
+        assert_eq!(plain.to_string(), "s3://b/x/./y.tflock");
+    }
+
+    #[test]
     fn a_file_lock_is_an_absolute_path() {
         let lock = LockUrl::parse("file:///var/lock/prod%23.lock").unwrap();
         assert_eq!(lock.place, LockPlace::File(PathBuf::from("/var/lock/prod#.lock")));
@@ -160,7 +195,10 @@ mod tests {
             ("file:///x?region=y", "region"),
             ("dynamodb://t/x?region=evil.example/", "no AWS region"),
             ("dynamodb://t/x?region=a&region=b", "twice"),
-            ("s3://b/k", "not supported"),
+            ("s3://b/k", "that ending"),
+            ("s3://b/.tflock", "that ending"),
+            ("s3:///k.tflock", "that ending"),
+            ("s3://b/k.tflock?table=t", "table"),
         ] {
             let error = LockUrl::parse(text).unwrap_err();
             assert!(error.contains(what), "{text}: {error}");

@@ -16,6 +16,7 @@ mod dynamodb;
 mod file;
 mod local_state;
 mod memory;
+mod s3_lock;
 mod s3_state;
 
 pub use aws::{AwsClients, Timeouts};
@@ -23,15 +24,31 @@ pub use dynamodb::DynamoTable;
 pub use file::FileStore;
 pub use local_state::{HeldFile, JoinedLock, LocalState};
 pub use memory::MemoryStore;
+pub use s3_lock::LockObjects;
 pub use s3_state::{StateObject, workspace_state};
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 use crate::lock::LockKey;
 pub use crate::lock::register::{
     Expect, LeftOpen, Record, RecordVersion, RemoveReply, StoreError, Stored, WriteReply,
 };
 pub use crate::lock::{Flaw, FlawKind};
+
+/// Which conditions a store looks at.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Conditions {
+    /// Nobody has tried.
+    #[default]
+    Untried,
+    /// All of them.
+    All,
+    /// That of a create alone: a record cannot be changed safely, so it has no lease, and is removed
+    /// as Terraform itself does it.
+    OfCreates,
+}
 
 /// A store of registers.
 #[async_trait]
@@ -58,6 +75,20 @@ pub trait Registers: std::fmt::Debug + Send + Sync {
     /// When they cannot be had; nothing was sent.
     async fn prepare(&self) -> Result<(), StoreError> {
         Ok(())
+    }
+
+    /// Tries which conditions it looks at, where that is not known, on nothing of anybody else's.
+    ///
+    /// # Errors
+    /// When it cannot hold a lock, or did not answer.
+    async fn try_conditions(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// Which conditions it looks at, as far as that is known: it is once they are
+    /// [tried](Self::try_conditions).
+    fn conditions(&self) -> Conditions {
+        Conditions::All
     }
 
     /// A descriptor by which another process holds the lock on, where the kernel keeps it.

@@ -57,7 +57,7 @@ impl<'a> Opened<'a> {
         Holding {
             info: Holder::of(&stored.record).info().cloned().map(Box::new),
             kept_by: match lease {
-                _ if !self.target.has_lease() => KeptBy::Kernel,
+                _ if self.target.is_kept_by_kernel() => KeptBy::Kernel,
                 Some(lease) => KeptBy::Lease { lease, unchanged: None },
                 None => KeptBy::Nothing,
             },

@@ -40,7 +40,7 @@ pub(crate) async fn run(
         line: QueueState::Unasked,
     };
     say(&state.text(wall()));
-    if !lock.target.has_lease() {
+    if lock.target.is_kept_by_kernel() {
         return Err(refused(
             format!(
                 "`{}` is locked by the kernel for as long as a process has the state file open: \

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::{LockTarget, StoreSpec};
+use super::{LockTarget, StoreSpec, lock_file};
 use crate::backend::AwsSettings;
 use crate::lock::{Holder, LockId, LockKey};
 use crate::report::{clean, shell_command};
@@ -26,6 +26,9 @@ impl LockTarget {
             StoreSpec::DynamoDb { table, aws } => {
                 let (condition, values) = condition(&stored.record);
                 delete_item(table, &self.key, aws, condition, &values)
+            }
+            StoreSpec::S3 { bucket, aws, .. } => {
+                lock_file::remove_version(bucket, &self.key, aws, &stored.version)
             }
             StoreSpec::File { dir } => {
                 let store = FileStore::of_lock(dir, &self.key);

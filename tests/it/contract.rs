@@ -3,15 +3,17 @@
 mod checks;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tfwrap::lock::LockKey;
 use tfwrap::store::{
-    AwsClients, DynamoTable, Expect, FileStore, LocalState, MemoryStore, Record, RecordVersion,
-    Registers, RemoveReply, StoreError, Stored, Timeouts, WriteReply,
+    AwsClients, Conditions, DynamoTable, Expect, FileStore, LocalState, LockObjects, MemoryStore,
+    Record, RecordVersion, Registers, RemoveReply, StoreError, Stored, Timeouts, WriteReply,
 };
 
-use crate::servers::{Endpoint, dynamodb, second_dynamodb};
+use crate::s3_server::{self, Manners};
+use crate::servers::{BUCKET, Endpoint, aws_settings, dynamodb, further_s3, second_dynamodb};
 use checks::{ONE_WRITER, Open, SHARED, Subject, failures};
 
 fn shared(store: impl Fn() -> Arc<dyn Registers> + Send + Sync + 'static) -> Subject {
@@ -65,6 +67,33 @@ async fn a_dynamodb_table_keeps_the_contract() {
     // Where a second server is named, it counts as much as the emulator.
     for server in std::iter::once(dynamodb().clone()).chain(second_dynamodb()) {
         table_keeps_the_contract(&server).await;
+    }
+}
+
+async fn bucket_keeps_the_contract(url: &str) {
+    let prefix = format!("contract-{}/", std::process::id());
+    let lock = LockKey(format!("{prefix}lock"));
+    // Fifty at once, each with a signature, on a machine that has more to do.
+    let [connect, read, operation] = [30, 60, 90].map(Duration::from_secs);
+    let timeouts = Timeouts { connect, read, operation };
+    let clients = AwsClients::new(&aws_settings(url), timeouts).await.unwrap();
+    let open = move |known| {
+        let objects = tfwrap::backend::ObjectSettings::default();
+        LockObjects::new(&clients, BUCKET, &lock, &objects, known).unwrap()
+    };
+    let tried = open(Conditions::Untried);
+    tried.try_conditions().await.unwrap();
+    assert_eq!(tried.conditions(), Conditions::All, "{url}");
+    let subject = Subject { prefix, ..shared(move || Arc::new(open(Conditions::All))) };
+    assert_eq!(failures(&subject, &[ONE_WRITER, SHARED]).await, NONE, "{url}");
+}
+
+#[tokio::test]
+async fn a_bucket_keeps_the_contract() {
+    let ours = [Manners::Aws, Manners::Seaweed].map(|manners| s3_server::start(manners).url);
+    // Where further servers are named, they count as much as those of ours.
+    for url in ours.into_iter().chain(further_s3()) {
+        bucket_keeps_the_contract(&url).await;
     }
 }
 

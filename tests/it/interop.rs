@@ -1,5 +1,5 @@
 //! tfwrap and stock Terraform, beside each other and over one state: both ways, on the DynamoDB
-//! lock and on the local backend's.
+//! lock, on the lock file in S3 and on the local backend's.
 
 use std::path::Path;
 use std::process::Command;
@@ -9,12 +9,14 @@ use tempfile::TempDir;
 
 use crate::harness::{Finished, Gate, Running, S3Dir, applying, run, s3_dir, tfwrap};
 use crate::proxy::Proxy;
+use crate::s3_server;
 use crate::servers::{BUCKET, dynamodb, local_backend_dir, s3_backend_dir_at, terraform};
 
 /// A directory for Terraform, initialised.
 enum Stage {
     Local(TempDir),
     Dynamo(S3Dir),
+    LockFile(TempDir),
 }
 
 impl Stage {
@@ -26,16 +28,23 @@ impl Stage {
         Self::Dynamo(s3_dir(&format!("interop/{name}")).await)
     }
 
+    fn lock_file(name: &str) -> Self {
+        let key = format!("interop/{name}/terraform.tfstate");
+        let stage = Self::LockFile(s3_server::backend_dir(&s3_server::aws_like().url, &key, ""));
+        stage.stock(&["init"]).expect_code(0);
+        stage
+    }
+
     fn path(&self) -> &Path {
         match self {
-            Self::Local(dir) => dir.path(),
+            Self::Local(dir) | Self::LockFile(dir) => dir.path(),
             Self::Dynamo(dir) => dir.path(),
         }
     }
 
     fn remote(&self) -> &S3Dir {
         match self {
-            Self::Local(_) => panic!("a local stage has no table"),
+            Self::Local(_) | Self::LockFile(_) => panic!("there is no table"),
             Self::Dynamo(dir) => dir,
         }
     }
@@ -128,6 +137,17 @@ async fn we_wait_for_stock_terraform_on_the_dynamodb_lock() {
 #[test]
 fn we_wait_for_stock_terraform_on_the_local_lock() {
     waits_for_stock(&Stage::local());
+}
+
+/// The rest of it is in `s3_lock`.
+#[test]
+fn stock_terraform_is_shut_out_while_we_hold_the_lock_file() {
+    shuts_stock_out(&Stage::lock_file("out"));
+}
+
+#[test]
+fn we_wait_for_stock_terraform_on_the_lock_file() {
+    waits_for_stock(&Stage::lock_file("wait"));
 }
 
 #[test]
@@ -342,6 +362,11 @@ async fn every_locking_command_runs_under_the_dynamodb_lock() {
 }
 
 #[test]
+fn every_locking_command_runs_under_the_lock_file() {
+    every_command(&Stage::lock_file("commands"));
+}
+
+#[test]
 fn every_locking_command_runs_under_the_local_lock() {
     every_command(&Stage::local());
 }
@@ -365,6 +390,11 @@ fn pairs(stage: &Stage) {
 #[tokio::test]
 async fn beside_stock_terraform_we_never_fail_on_the_dynamodb_lock() {
     pairs(&Stage::dynamodb("pairs").await);
+}
+
+#[test]
+fn beside_stock_terraform_we_never_fail_on_the_lock_file() {
+    pairs(&Stage::lock_file("pairs"));
 }
 
 #[test]

@@ -42,6 +42,8 @@
 //! | `redrawn` | the line that is redrawn while waiting |
 //! | `s3_example` | `examples/s3-dynamodb` |
 //! | `said` | what is said to a new user, a row for each input |
+//! | `s3_lock` | the lock file in S3: contract, interop, odd stores |
+//! | `s3_server` | S3 servers that look at conditions, or do not |
 //! | `saved_plan` | `apply` of a saved plan |
 //! | `servers` | the servers, and directories with a backend |
 //! | `siblings` | commands side by side below one `run` |
@@ -94,6 +96,8 @@ mod recorder;
 mod recover;
 mod redrawn;
 mod s3_example;
+mod s3_lock;
+mod s3_server;
 mod said;
 mod saved_plan;
 mod servers;

@@ -435,7 +435,9 @@ impl Request {
             if path.contains("list-type=2") {
                 ("ListObjectsV2".to_owned(), path)
             } else {
-                (method, path)
+                // The name of the operation again, which the SDKs add.
+                let path = path.split_once("?x-id=").map_or(path.as_str(), |(path, _)| path);
+                (method, path.to_owned())
             }
         };
         Ok(Some(Self { head, body, operation, key, is_s3 }))

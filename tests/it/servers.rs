@@ -50,6 +50,13 @@ pub(crate) fn second_dynamodb() -> Option<Endpoint> {
     Some(Endpoint { url })
 }
 
+/// Further S3 servers to hold the contract against, where some are named: URLs, separated by spaces.
+pub(crate) fn further_s3() -> Vec<String> {
+    #[expect(clippy::disallowed_methods, reason = "configures the tests, not the program")]
+    let urls = std::env::var("TFWRAP_TEST_S3_URLS").unwrap_or_default();
+    urls.split_whitespace().map(str::to_owned).collect()
+}
+
 impl Endpoint {
     /// Settings of a client of this server.
     pub(crate) fn settings(&self) -> AwsSettings {
@@ -155,21 +162,26 @@ pub(crate) fn s3() -> &'static S3 {
     SERVER.get_or_init(|| {
         let root = s3_root();
         let files = s3s_fs::FileSystem::new(&root).unwrap();
-        let mut builder = S3ServiceBuilder::new(files);
-        builder.set_auth(SimpleAuth::from_single(SECRET, SECRET));
-        let service = builder.build();
-        let address = serve(|listener| async move {
-            loop {
-                let (connection, _) = listener.accept().await.unwrap();
-                let service = service.clone();
-                tokio::spawn(async move {
-                    let server = auto::Builder::new(TokioExecutor::new());
-                    // A client that goes away in the middle is no failure of the server.
-                    drop(server.serve_connection(TokioIo::new(connection), service).await);
-                });
-            }
-        });
+        let address = serve_s3(files);
         S3 { url: format!("http://{address}"), root }
+    })
+}
+
+/// Serves S3 to whoever signs with [`SECRET`].
+pub(crate) fn serve_s3(store: impl s3s::S3) -> SocketAddr {
+    let mut builder = S3ServiceBuilder::new(store);
+    builder.set_auth(SimpleAuth::from_single(SECRET, SECRET));
+    let service = builder.build();
+    serve(|listener| async move {
+        loop {
+            let (connection, _) = listener.accept().await.unwrap();
+            let service = service.clone();
+            tokio::spawn(async move {
+                let server = auto::Builder::new(TokioExecutor::new());
+                // A client that goes away in the middle is no failure of the server.
+                drop(server.serve_connection(TokioIo::new(connection), service).await);
+            });
+        }
     })
 }
 

@@ -58,7 +58,6 @@ fn keys_are_those_of_terraform() {
         let backend = read_in(&attributes, workspace, &[REGION]).unwrap();
         assert_eq!(backend.state_key(), state_key, "{attributes}");
         assert_eq!(backend.lock_key(), LockKey(format!("tfb/{state_key}")), "{attributes}");
-        assert_eq!(backend.lock_file_key(), format!("{state_key}.tflock"), "{attributes}");
     }
 }
 

@@ -26,6 +26,8 @@ pub(super) enum OwnAnswers {
     DynamoDb,
     /// Speaks XML.
     S3,
+    /// Of S3, too: says nothing of what it did but by the status, and gives objects as they are.
+    Objects,
     /// Speaks XML.
     Sts,
 }
@@ -34,7 +36,7 @@ impl fmt::Display for OwnAnswers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::DynamoDb => "DynamoDB",
-            Self::S3 => "S3",
+            Self::S3 | Self::Objects => "S3",
             Self::Sts => "STS",
         })
     }
@@ -102,7 +104,8 @@ impl OwnAnswers {
                     }
                     _ => false,
                 },
-                Self::S3 | Self::Sts => root(body).is_some_and(|root| {
+                Self::Objects if (ok || status == 412) && body.is_empty() => true,
+                Self::S3 | Self::Objects | Self::Sts => root(body).is_some_and(|root| {
                     if ok {
                         root.ends_with("Result") || root.ends_with("Response")
                     } else {

@@ -355,6 +355,17 @@ impl Endpoint {
         (*way == Way::Given && !has_one_path).then(|| query.to_owned())
     }
 
+    /// Whether it is AWS itself, by whatever of its names.
+    pub(in super::super) fn is_aws(&self) -> bool {
+        const NAMES: [&str; 4] =
+            [".amazonaws.com", ".amazonaws.com.cn", ".amazonaws.eu", ".api.aws"];
+        self.url.as_ref().is_none_or(|url| {
+            let host = url::Url::parse(&url.text).ok();
+            let host = host.as_ref().and_then(url::Url::host_str).unwrap_or_default();
+            NAMES.iter().any(|name| host.to_ascii_lowercase().ends_with(name))
+        })
+    }
+
     /// Whether requests go by TLS.
     pub(super) fn is_encrypted(&self) -> bool {
         let is_plain =

@@ -17,6 +17,9 @@ use super::http::{TooLong, Unusable};
 /// A server's message is shown up to here; a signature error would bring the whole request.
 const MESSAGE_LEN: usize = 300;
 
+/// The name of a region is shown up to here; whoever answers may have written anything.
+const REGION_LEN: usize = 40;
+
 /// What was asked of whom, for messages.
 #[derive(Debug, Clone, Copy)]
 pub(in super::super) struct Asked<'a> {
@@ -66,10 +69,35 @@ where
         }
         SdkError::ServiceError(answer) => {
             let (code, message) = (answer.err().code(), answer.err().message());
-            service(asked, answer.raw().status().as_u16(), code, message)
+            let region = answer.raw().headers().get("x-amz-bucket-region");
+            let is_other = |region: &&str| !asked.object.contains(&format!("in `{region}`"));
+            match region.filter(is_other).filter(|_| !answer.raw().status().is_success()) {
+                Some(region) if leads_elsewhere(code) => elsewhere(asked, region),
+                _ => service(asked, answer.raw().status().as_u16(), code, message),
+            }
         }
         _ => unavailable(&chain_text(Some(error)), true),
     }
+}
+
+/// Whether a request was refused for the region that it was sent to, or may have been: what is no
+/// `GET` is answered without a word.
+fn leads_elsewhere(code: Option<&str>) -> bool {
+    matches!(
+        code.unwrap_or_default(),
+        "" | "PermanentRedirect"
+            | "TemporaryRedirect"
+            | "AuthorizationHeaderMalformed"
+            | "IllegalLocationConstraintException"
+            | "BadRequest"
+    )
+}
+
+fn elsewhere(Asked { object, .. }: Asked<'_>, region: &str) -> StoreError {
+    let region: String = region.chars().filter(char::is_ascii_graphic).take(REGION_LEN).collect();
+    StoreError::Misconfigured(
+        format!("{object} is in another region, `{region}`: set `region = \"{region}\"`").into(),
+    )
 }
 
 fn dispatch(asked: Asked<'_>, failure: &DispatchFailure) -> StoreError {
@@ -161,6 +189,10 @@ fn service(asked: Asked<'_>, status: u16, code: Option<&str>, message: Option<&s
         | "ReplicatedWriteConflictException"
         | "OperationAborted"
         | "ConditionalRequestConflict" => not_applied(object, &said),
+        // A condition that this store does not know.
+        "NotImplemented" => StoreError::Misconfigured(
+            format!("{object} does not do `{action}` as it is asked to: {said}").into(),
+        ),
         "PermanentRedirect"
         | "AuthorizationHeaderMalformed"
         | "IllegalLocationConstraintException" => {

@@ -1,5 +1,5 @@
 //! AWS as the S3 backend's configuration means it: one place that builds clients and reads their
-//! errors, for the lock table and for the state's bucket.
+//! errors, for the lock table and for the bucket of the state and its lock file.
 //!
 //! The clients never retry: a retry after a lost reply meets its own record and takes it for a
 //! stranger's. Every request has a time-out, for the SDK by itself waits for ever.
@@ -137,13 +137,22 @@ impl AwsClients {
         Ok((aws_sdk_dynamodb::Client::from_conf(config.build()), place))
     }
 
-    /// The client of the state's bucket.
+    /// The client of the state's bucket, to list it.
     pub(super) fn s3(&self) -> Result<(aws_sdk_s3::Client, Endpoint), StoreError> {
+        self.s3_that(OwnAnswers::S3)
+    }
+
+    /// The client of the objects in it.
+    pub(super) fn objects(&self) -> Result<(aws_sdk_s3::Client, Endpoint), StoreError> {
+        self.s3_that(OwnAnswers::Objects)
+    }
+
+    fn s3_that(&self, own: OwnAnswers) -> Result<(aws_sdk_s3::Client, Endpoint), StoreError> {
         let place = self.place(Service::S3)?;
         let config = aws_sdk_s3::config::Builder::from(&place.put_into(&self.sdk))
             .force_path_style(self.settings.use_path_style)
             .interceptor(place.as_go())
-            .interceptor(OwnAnswers::S3);
+            .interceptor(own);
         Ok((aws_sdk_s3::Client::from_conf(config.build()), place))
     }
 

@@ -66,7 +66,7 @@ pub(super) async fn held(
         let lease = stored.record.lease.as_deref().and_then(Lease::parse);
         // What says nothing that can be read never expires.
         let declared = lease.map_or(LeaseTerm::Never, |lease| lease.term);
-        let term = target.has_lease().then_some(declared);
+        let term = (!target.is_kept_by_kernel()).then_some(declared);
         all.push(Watched { id: entry.id.clone(), register, stored, term, since: uptime() });
     }
     Ok(all)

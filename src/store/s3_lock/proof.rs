@@ -1,0 +1,78 @@
+//! What a store is worth: whether it honours the conditions that a lock stands on. On AWS that is
+//! known; anywhere else it is tried, before anything of anybody's is touched, on an object of our own
+//! beside the lock.
+//!
+//! Not on the lock itself: where a second create goes through, the first may have replaced a
+//! stranger's lock already.
+
+use uuid::Uuid;
+
+use super::super::Conditions;
+use super::{Answer, LockObjects, Only, version};
+use crate::lock::LockKey;
+use crate::lock::register::StoreError;
+
+impl LockObjects {
+    /// Finds out what the store honours.
+    ///
+    /// # Errors
+    /// [`StoreError::Misconfigured`] where it lets a second create through. Whatever else goes wrong
+    /// on the way proves nothing.
+    pub(super) async fn prove(&self) -> Result<Conditions, StoreError> {
+        let key = LockKey(format!("{}.tfwrap/probe/{}", self.lock, Uuid::new_v4()));
+        let found = self.tried_on(&key).await;
+        if !matches!(found, Ok(Conditions::All)) {
+            // What is left of it. Nobody else knows its name, so it costs nobody anything.
+            drop(self.delete(&key, Only::Always).await);
+        }
+        found
+    }
+
+    async fn tried_on(&self, key: &LockKey) -> Result<Conditions, StoreError> {
+        let content = |n: u8| format!("{{\"tfwrap\":{{\"probe\":{n}}}}}");
+        let Answer::Done(etag) = self.put(key, content(1), Only::IfAbsent).await? else {
+            return Err(self.is_no_store("refuses to create an object that is not there"));
+        };
+        if let Answer::Done(_) = self.put(key, content(1), Only::IfAbsent).await? {
+            return Err(self.is_no_store("ignores `If-None-Match`"));
+        }
+        let Some(etag) = etag else { return Ok(Conditions::OfCreates) };
+        // From here on it can be locked at least as Terraform itself does it.
+        let first = version(Some(etag), &[]);
+        let Answer::Done(Some(etag)) =
+            weighed(self.put(key, content(2), Only::IfIs(&first)).await)?
+        else {
+            return Ok(Conditions::OfCreates);
+        };
+        let second = version(Some(etag), &[]);
+        let replaced = weighed(self.put(key, content(3), Only::IfIs(&first)).await)?;
+        if second == first || matches!(replaced, Answer::Done(_)) {
+            return Ok(Conditions::OfCreates);
+        }
+        let removed = weighed(self.delete(key, Only::IfIs(&first)).await)?;
+        if removed != Answer::Refused {
+            return Ok(Conditions::OfCreates);
+        }
+        match weighed(self.delete(key, Only::IfIs(&second)).await)? {
+            Answer::Done(_) => Ok(Conditions::All),
+            Answer::Refused | Answer::Absent => Ok(Conditions::OfCreates),
+        }
+    }
+
+    fn is_no_store(&self, why: &str) -> StoreError {
+        let message = format!(
+            "{} cannot hold a lock: it {why}, so nothing there keeps two runs apart; \
+             name a lock elsewhere: `--lock dynamodb://TABLE/NAME` or `--lock file:///PATH`",
+            self.object
+        );
+        StoreError::Misconfigured(message.into())
+    }
+}
+
+/// A store that does not know the condition at all refuses it, too.
+fn weighed(answer: Result<Answer, StoreError>) -> Result<Answer, StoreError> {
+    match answer {
+        Err(StoreError::Misconfigured(_)) => Ok(Answer::Absent),
+        answer => answer,
+    }
+}
