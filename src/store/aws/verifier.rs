@@ -1,5 +1,5 @@
-//! Whether a server is who it says, as Go's `crypto/x509` finds it where WebPKI finds something
-//! else. All that is checked beyond that is WebPKI's.
+//! Whether a server is who it says, as Go's `crypto/x509` finds it where rustls finds something
+//! else. All that is checked beyond that is rustls's.
 //!
 //! Terraform's client of the table must take what ours takes: below us it only logs that it does
 //! not, and the state is written without its digest.
@@ -191,7 +191,7 @@ fn read<'a>(certificate: &'a CertificateDer<'_>) -> Option<X509Certificate<'a>> 
     Some(certificate)
 }
 
-/// When it may have signed others; `None`: never. WebPKI takes an anchor's word for nothing but its
+/// When it may have signed others; `None`: never. rustls takes an anchor's word for nothing but its
 /// name and its key; Go checks it like any other.
 fn as_issuer(certificate: &CertificateDer<'_>) -> Option<Validity> {
     let certificate = read(certificate)?;
