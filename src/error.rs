@@ -255,6 +255,10 @@ fn config_hint(kind: FlawKind) -> &'static str {
             "name a PEM file with at least one `-----BEGIN CERTIFICATE-----` block there, or remove \
              the setting to trust what the system trusts"
         }
+        FlawKind::Distrusted => {
+            "`openssl s_client -showcerts -connect HOST:443` shows what the server sends; correct \
+             that, or the CA bundle"
+        }
         FlawKind::Unreadable => UNREADABLE,
         _ => "correct the configuration named above",
     }
@@ -282,6 +286,7 @@ fn credentials_hint(kind: FlawKind) -> &'static str {
             "look whether the secret key was stored whole, and without a newline at its end; and \
              whether this machine's clock is right"
         }
+        FlawKind::Clock => "set this machine's clock right (NTP), then try again",
         FlawKind::NoCredentials => {
             "set `AWS_PROFILE`, or `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`, or log in"
         }

@@ -22,6 +22,8 @@ pub enum FlawKind {
     Unreadable,
     /// A bundle of certificates cannot be used.
     CaBundle,
+    /// A server's certificate, or its TLS, will not do.
+    Distrusted,
     /// A proxy of a kind that Terraform can use and tfwrap cannot.
     SocksProxy,
     /// A key or a token was stored with its newline.
@@ -36,6 +38,8 @@ pub enum FlawKind {
     Expired,
     /// A signature does not fit: the secret key, or the clock.
     Signature,
+    /// This machine's clock is off.
+    Clock,
     /// A role may not be assumed.
     Role,
 }

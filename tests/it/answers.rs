@@ -91,6 +91,19 @@ async fn what_is_not_dynamodb_is_not_believed() {
     }
 }
 
+/// As proxies add them, and as Terraform reads them.
+#[tokio::test]
+async fn an_answer_may_have_many_headers() {
+    let proxy = Proxy::before(&dynamodb().url);
+    let store = table("answers-headers", &proxy).await;
+    let many = "x-h: v\r\n".repeat(900);
+    proxy.plan([Rule::all(Fault::Headed(many))]);
+    let written = store.write(&key(), &record(), &Expect::Absent).await;
+    let Ok(WriteReply::Applied(version)) = written else { panic!("{written:?}") };
+    assert!(store.read(&key()).await.unwrap().is_some());
+    assert_eq!(store.remove(&key(), &version).await, Ok(RemoveReply::Removed));
+}
+
 #[tokio::test]
 async fn an_answer_without_its_body_leaves_the_outcome_unknown() {
     let proxy = Proxy::before(&dynamodb().url);

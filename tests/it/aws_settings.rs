@@ -22,7 +22,7 @@ use crate::servers::{aws_settings, clean};
 /// What a session lasts; the real STS gives none under 15 minutes.
 const SHORT: Duration = Duration::from_secs(1);
 
-async fn read(settings: &AwsSettings) -> Result<Option<Stored>, StoreError> {
+pub(crate) async fn read(settings: &AwsSettings) -> Result<Option<Stored>, StoreError> {
     let short = Duration::from_secs(2);
     let timeouts = Timeouts { connect: short, read: short, operation: short };
     let clients = AwsClients::new(settings, timeouts).await?;
@@ -258,10 +258,12 @@ async fn a_private_authority_is_trusted_if_its_bundle_is_named() {
     let server = Recorder::with_tls(TlsAcceptor::from(Arc::new(config)));
     let with = |ca_bundle| AwsSettings { ca_bundle, ..aws_settings(&server.url) };
     assert_eq!(read(&with(Some(ours_path))).await, Ok(None));
-    for bundle in [Some(other_path), None] {
+    for (bundle, says) in
+        [(Some(other_path), "`custom_ca_bundle` of the backend"), (None, "`AWS_CA_BUNDLE`")]
+    {
         let error = read(&with(bundle)).await.unwrap_err();
         assert!(matches!(error, StoreError::Misconfigured(_)), "{error:?}");
-        assert!(error.to_string().contains("`AWS_CA_BUNDLE`"), "{error}");
+        assert!(error.to_string().contains(says), "{error}");
     }
     assert_eq!(server.requests().len(), 1);
 }

@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use tfwrap::clock::wall;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -45,8 +47,12 @@ pub(crate) enum Fault {
     Page(&'static str),
     /// It is done, but the reply has lost its body.
     EmptyReply,
+    /// It is done, and these headers come first in the reply.
+    Headed(String),
     /// It is not done; this status and error code come back.
     Status(u16, &'static str),
+    /// The server's clock is so far ahead; as AWS does, it refuses what is signed 5 minutes off.
+    Clock(SignedDuration),
 }
 
 impl Fault {
@@ -328,8 +334,26 @@ async fn exchange(mut client: TcpStream, shared: &Shared) -> std::io::Result<()>
             client.write_all(head.as_bytes()).await?;
         }
         Fault::Status(status, code) => client.write_all(&request.error(status, code)).await?,
+        Fault::Clock(ahead) => {
+            let now = wall() + ahead;
+            let off = request.signed_at().duration_since(now).abs();
+            let reply = if off > SignedDuration::from_mins(5) {
+                request.error(400, "InvalidSignatureException")
+            } else {
+                upstream().await?
+            };
+            let date = now.strftime("date: %a, %d %b %Y %H:%M:%S GMT\r\n").to_string();
+            client.write_all(&headed(&reply, &date)).await?;
+        }
+        Fault::Headed(headers) => client.write_all(&headed(&upstream().await?, &headers)).await?,
     }
     client.shutdown().await
+}
+
+/// The reply with these headers before its own.
+fn headed(reply: &[u8], headers: &str) -> Vec<u8> {
+    let start = reply.iter().position(|byte| *byte == b'\n').expect("a head") + 1;
+    [&reply[..start], headers.as_bytes(), &reply[start..]].concat()
 }
 
 async fn next(mut released: watch::Receiver<usize>) {
@@ -366,6 +390,13 @@ impl Request {
     fn access_key(&self) -> &str {
         let signature = self.head.split_once("Credential=").map_or("", |(_, rest)| rest);
         signature.split_once('/').map_or("", |(key, _)| key)
+    }
+
+    fn signed_at(&self) -> Timestamp {
+        let head = self.head.to_ascii_lowercase();
+        let (_, rest) = head.split_once("x-amz-date: ").expect("a signed request");
+        let at = DateTime::strptime("%Y%m%dt%H%M%Sz", rest.lines().next().unwrap()).unwrap();
+        at.to_zoned(TimeZone::UTC).unwrap().timestamp()
     }
 
     fn is_of_an_ended_session(&self) -> bool {

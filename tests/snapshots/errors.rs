@@ -63,8 +63,8 @@ kinds!(ARGS, args, ArgsError: Variable);
 /// What the store says is set in here in words of its own; what tfwrap makes of it is not.
 fn store_errors() -> Vec<StoreError> {
     use FlawKind::{
-        CaBundle, Expired, InTheWay, LineBreak, LoggedOut, NoCredentials, Role, Signature,
-        SocksProxy, Unreadable,
+        CaBundle, Clock, Distrusted, Expired, InTheWay, LineBreak, LoggedOut, NoCredentials, Role,
+        Signature, SocksProxy, Unreadable,
     };
     let text = str::to_owned;
     let of = |kind: FlawKind, text: &str| kind.flaw(text);
@@ -84,6 +84,7 @@ fn store_errors() -> Vec<StoreError> {
         StoreError::Credentials(of(Expired, "the AWS credentials have expired (`ExpiredToken`)")),
         StoreError::Credentials(of(LineBreak, "`AWS_SECRET_ACCESS_KEY` has a line break in it")),
         StoreError::Credentials(of(Signature, "the signature of the request was refused")),
+        StoreError::Credentials(of(Clock, "this machine's clock is off: it is 10m fast")),
         StoreError::Credentials(of(Unreadable, "cannot read the web identity token `/t`")),
         StoreError::Credentials(text("`AWS_PROFILE` names `p`, which is in no file").into()),
         StoreError::Missing(text("the table `locks` does not exist in `eu-west-1`")),
@@ -92,6 +93,10 @@ fn store_errors() -> Vec<StoreError> {
         StoreError::Misconfigured(of(InTheWay, "`/d/x` is a pipe, not a lock file")),
         StoreError::Misconfigured(of(Unreadable, "cannot read the AWS profiles in `/c`")),
         StoreError::Misconfigured(of(CaBundle, "the CA bundle `/ca` cannot be used")),
+        StoreError::Misconfigured(of(
+            Distrusted,
+            "`locks` is not trusted: its certificate has expired",
+        )),
         StoreError::Misconfigured(of(SocksProxy, "tfwrap cannot use the SOCKS proxy `socks5://p`")),
     ]
 }

@@ -7,11 +7,16 @@ use std::fmt;
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::interceptors::Intercept;
 use aws_smithy_runtime_api::client::interceptors::context::{
-    AfterDeserializationInterceptorContextRef, BeforeTransmitInterceptorContextRef,
+    AfterDeserializationInterceptorContextRef, BeforeDeserializationInterceptorContextMut,
+    BeforeTransmitInterceptorContextRef,
 };
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::config_bag::{ConfigBag, Storable, StoreReplace};
+use jiff::civil::DateTime;
+use jiff::fmt::rfc2822;
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use super::http::origin;
@@ -46,6 +51,14 @@ impl fmt::Display for OwnAnswers {
 #[derive(Debug, Clone)]
 struct AskedAt(String);
 
+/// When it was signed, by this machine's clock; it goes with its answer.
+#[derive(Debug, Clone)]
+struct SignedAt(Option<Timestamp>);
+
+impl Storable for SignedAt {
+    type Storer = StoreReplace<Self>;
+}
+
 impl Storable for AskedAt {
     type Storer = StoreReplace<Self>;
 }
@@ -62,7 +75,25 @@ impl Intercept for OwnAnswers {
         _: &RuntimeComponents,
         bag: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        bag.interceptor_state().store_put(AskedAt(origin(context.request().uri())));
+        let request = context.request();
+        let signed_at = request.headers().get("x-amz-date").and_then(|at| {
+            let at = DateTime::strptime("%Y%m%dT%H%M%SZ", at).ok()?;
+            Some(at.to_zoned(TimeZone::UTC).ok()?.timestamp())
+        });
+        bag.interceptor_state().store_put(AskedAt(origin(request.uri())));
+        bag.interceptor_state().store_put(SignedAt(signed_at));
+        Ok(())
+    }
+
+    fn modify_before_deserialization(
+        &self,
+        context: &mut BeforeDeserializationInterceptorContextMut<'_>,
+        _: &RuntimeComponents,
+        bag: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        if let Some(signed_at) = bag.load::<SignedAt>() {
+            context.response_mut().add_extension(signed_at.clone());
+        }
         Ok(())
     }
 
@@ -76,6 +107,18 @@ impl Intercept for OwnAnswers {
         let at = bag.load::<AskedAt>().map_or("the endpoint", |at| &at.0);
         self.judge(at, context.response()).map_err(Into::into)
     }
+}
+
+/// Services refuse what was signed 5 minutes off (S3: 15); less is no reason.
+const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_mins(4);
+
+/// How far this machine's clock is from that of who answered, where it is too far: positive if it
+/// is fast.
+pub(super) fn clock_error(answer: &HttpResponse) -> Option<SignedDuration> {
+    let SignedAt(signed_at) = answer.extension()?;
+    let theirs = rfc2822::parse(answer.headers().get("date")?).ok()?.timestamp();
+    let off = signed_at.as_ref()?.duration_since(theirs);
+    (off.abs() > CLOCK_TOLERANCE).then_some(off)
 }
 
 impl OwnAnswers {

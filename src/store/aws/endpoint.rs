@@ -144,6 +144,9 @@ pub(super) fn find(
         url,
     };
     endpoint.check()?;
+    if service == Service::DynamoDb {
+        endpoint.check_discovery(settings, profile)?;
+    }
     if asker == Asker::Backend {
         check_query(settings, profile)?;
     }
@@ -295,6 +298,29 @@ impl Endpoint {
             ));
         }
         Ok(())
+    }
+
+    /// Terraform's client of the table refuses an endpoint that the backend found where it is to ask
+    /// AWS for one; `auto` asks where a service has no other way, and DynamoDB has.
+    fn check_discovery(&self, settings: &AwsSettings, profile: &InUse) -> Result<(), StoreError> {
+        const VARIABLE: &str = "AWS_ENABLE_ENDPOINT_DISCOVERY";
+        const KEY: &str = "endpoint_discovery_enabled";
+        let Some(Url { text, set_by, way: Way::Given }) = &self.url else { return Ok(()) };
+        let (is_on, by) = match settings.env.get(VARIABLE) {
+            Some(value) => (value.eq_ignore_ascii_case("true"), format!("`{VARIABLE}`")),
+            None => {
+                (profile.switch(KEY).unwrap_or(false), format!("`{KEY}` of {}", profile.shown()))
+            }
+        };
+        if !is_on {
+            return Ok(());
+        }
+        Err(StoreError::Misconfigured(format!(
+            "{by} turns endpoint discovery on, and {set_by} sets the DynamoDB endpoint `{}`, which \
+             Terraform refuses (`endpoint discovery is enabled, but a custom endpoint is \
+             provided`): switch one of them off",
+            without_password(text)
+        ).into()))
     }
 
     /// The configuration with this endpoint and none other in it.

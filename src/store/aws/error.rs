@@ -9,10 +9,13 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::{ConnectorError, DispatchFailure, SdkError};
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+use jiff::Unit;
+use rustls::{AlertDescription, CertificateError, OtherError};
 
 use super::super::{FlawKind, StoreError};
-use super::answer::NotTheService;
+use super::answer::{NotTheService, clock_error};
 use super::http::{TooLong, Unusable};
+use crate::duration;
 
 /// A server's message is shown up to here; a signature error would bring the whole request.
 const MESSAGE_LEN: usize = 300;
@@ -69,6 +72,9 @@ where
         }
         SdkError::ServiceError(answer) => {
             let (code, message) = (answer.err().code(), answer.err().message());
+            if let Some(error) = clock(answer.raw(), code.unwrap_or_default()) {
+                return error;
+            }
             let region = answer.raw().headers().get("x-amz-bucket-region");
             let is_other = |region: &&str| !asked.object.contains(&format!("in `{region}`"));
             match region.filter(is_other).filter(|_| !answer.raw().status().is_success()) {
@@ -107,14 +113,30 @@ fn dispatch(asked: Asked<'_>, failure: &DispatchFailure) -> StoreError {
         return unusable;
     }
     let text = chain_text(connector.and_then(Error::source));
-    if connector.is_some_and(|error| distrusts(error)) {
-        return StoreError::Misconfigured(
-            format!(
-                "{object} is not trusted: {text}; a private authority goes into `custom_ca_bundle` \
-             or `AWS_CA_BUNDLE`"
+    match connector.and_then(|error| of_tls(error)) {
+        Some(rustls::Error::InvalidCertificate(why)) => {
+            let why = match why {
+                CertificateError::Other(OtherError(why)) => why.to_string(),
+                why => format!("{why:?}"),
+            };
+            return StoreError::Misconfigured(
+                FlawKind::Distrusted.flaw(format!("{object} is not trusted: {why}")),
+            );
+        }
+        Some(
+            why @ (rustls::Error::AlertReceived(
+                AlertDescription::HandshakeFailure
+                | AlertDescription::InsufficientSecurity
+                | AlertDescription::ProtocolVersion,
             )
-            .into(),
-        );
+            | rustls::Error::PeerIncompatible(_)),
+        ) => {
+            return StoreError::Misconfigured(FlawKind::Distrusted.flaw(format!(
+                "{object} and tfwrap have no way of TLS in common ({why}): it takes versions 1.2 \
+                     and 1.3, AES-GCM and ChaCha20, X25519, P-256 and P-384"
+            )));
+        }
+        _ => {}
     }
     let of_client = connector.and_then(|error| find::<hyper_util::client::legacy::Error>(error));
     // The SDK found no endpoint, or none that is a URI: it never came to the client.
@@ -127,6 +149,24 @@ fn dispatch(asked: Asked<'_>, failure: &DispatchFailure) -> StoreError {
     let connected = of_client.is_none_or(|error| !error.is_connect());
     let detail = format!("no answer from {object} to `{action}`: {text}");
     StoreError::Unavailable { detail, sent: connected }
+}
+
+/// A refusal because of the time at which the request was signed, if it is one. Terraform's own
+/// request would be refused alike.
+fn clock(answer: &HttpResponse, code: &str) -> Option<StoreError> {
+    // These may also mean another secret.
+    if !["InvalidSignatureException", "SignatureDoesNotMatch", "RequestTimeTooSkewed"]
+        .contains(&code)
+    {
+        return None;
+    }
+    let off = clock_error(answer)?;
+    let side = if off.is_positive() { "fast" } else { "slow" };
+    let by = duration::format(off.round(Unit::Minute).unwrap_or(off).unsigned_abs());
+    Some(StoreError::Credentials(FlawKind::Clock.flaw(format!(
+        "this machine's clock is off: it is {by} {side} by that of AWS, which refuses what it signs \
+         (`{code}`), Terraform's requests, too"
+    ))))
 }
 
 fn service(asked: Asked<'_>, status: u16, code: Option<&str>, message: Option<&str>) -> StoreError {
@@ -245,14 +285,15 @@ pub(super) fn unsent(error: StoreError) -> StoreError {
     }
 }
 
-fn distrusts(error: &(dyn Error + 'static)) -> bool {
-    chain(error).any(|error| {
+/// What TLS says.
+fn of_tls<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
+    chain(error).find_map(|error| {
         // An `io::Error` shows its content, but not as its source; and it may hold another.
         let mut error = error;
         while let Some(inner) = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
             error = inner;
         }
-        matches!(error.downcast_ref(), Some(rustls::Error::InvalidCertificate(_)))
+        error.downcast_ref()
     })
 }
 

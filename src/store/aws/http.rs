@@ -18,6 +18,7 @@ use aws_smithy_types::body::SdkBody;
 use http_body_util::{BodyExt as _, Limited};
 
 use super::super::{Flaw, FlawKind};
+use super::connector::OneWay;
 use super::trust::Trust;
 use crate::backend::ProxySettings;
 use crate::backend::proxy::{Proxies, Proxy, Route};
@@ -26,18 +27,18 @@ use crate::backend::proxy::{Proxies, Proxy, Route};
 pub(super) fn client(proxies: &ProxySettings, trust: &Trust) -> SharedHttpClient {
     let [plain_by, tls_by] = proxies.set_by;
     let proxies = Proxies::of(proxies);
-    let routes = |proxy: &Option<Proxy>, set_by, is_secure: bool| Routes {
-        set_by,
-        direct: connecting(ProxyConfig::disabled(), is_secure.then_some(trust)),
-        through_proxy: proxy.as_ref().and_then(|proxy| {
-            // A proxy that is itself reached by TLS needs it for plain requests, too.
-            let is_secure = is_secure || proxy.scheme == "https";
-            let config = ProxyConfig::all(proxy.url()).ok().filter(|_| proxy.is_http());
-            Some(connecting(config?, is_secure.then_some(trust)))
-        }),
+    let is_usable = |proxy: &&Proxy| proxy.is_http();
+    let http = Routes {
+        set_by: plain_by,
+        direct: SharedHttpClient::new(OneWay::direct(None)),
+        through_proxy: proxies.http.as_ref().filter(is_usable).and_then(|it| forward(it, trust)),
     };
-    let (http, https) =
-        (routes(&proxies.http, plain_by, false), routes(&proxies.https, tls_by, true));
+    let tunnel = |proxy: &Proxy| OneWay::through(&proxy.url(), trust).map(SharedHttpClient::new);
+    let https = Routes {
+        set_by: tls_by,
+        direct: SharedHttpClient::new(OneWay::direct(Some(trust))),
+        through_proxy: proxies.https.as_ref().filter(is_usable).and_then(tunnel),
+    };
     SharedHttpClient::new(ByRoute { proxies: Arc::new(proxies), http, https })
 }
 
@@ -61,11 +62,12 @@ impl<T> Routes<T> {
     }
 }
 
-/// A client that goes one way for all requests.
-fn connecting(proxy: ProxyConfig, trust: Option<&Trust>) -> SharedHttpClient {
-    let trust = trust.cloned();
-    Builder::new().build_with_connector_fn(move |settings, components| {
-        let mut builder = Connector::builder().proxy_config(proxy.clone());
+/// The SDK's own client, for requests that a proxy reads and passes on.
+fn forward(proxy: &Proxy, trust: &Trust) -> Option<SharedHttpClient> {
+    let config = ProxyConfig::all(proxy.url()).ok()?;
+    let trust = (proxy.scheme == "https").then(|| trust.clone());
+    Some(Builder::new().build_with_connector_fn(move |settings, components| {
+        let mut builder = Connector::builder().proxy_config(config.clone());
         builder.set_connector_settings(settings.cloned());
         if let Some(components) = components {
             builder.set_sleep_impl(components.sleep_impl());
@@ -73,11 +75,11 @@ fn connecting(proxy: ProxyConfig, trust: Option<&Trust>) -> SharedHttpClient {
         match &trust {
             Some(trust) => builder
                 .tls_provider(Provider::rustls(CryptoMode::Ring))
-                .tls_context(trust.context())
+                .tls_context(trust.to_proxies())
                 .build(),
             None => builder.build_http(),
         }
-    })
+    }))
 }
 
 /// What is read of one answer, in MiB. DynamoDB answers with one item of 400 kB at most, S3 with

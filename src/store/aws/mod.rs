@@ -7,6 +7,7 @@
 mod answer;
 mod as_go;
 mod chain;
+mod connector;
 mod container;
 mod credential_process;
 mod endpoint;
@@ -23,6 +24,7 @@ mod session;
 mod sso;
 mod token_file;
 mod trust;
+mod verifier;
 mod wires;
 
 use std::sync::Arc;
@@ -102,6 +104,8 @@ impl AwsClients {
             .http_client(http.clone())
             .identity_cache(IdentityCache::no_cache())
             .retry_config(RetryConfig::disabled())
+            // Terraform's clients do not set their clock right: what it may not ask, we do not.
+            .disable_clock_skew_correction(true)
             .timeout_config(timeout_config)
             .build();
         let chain = chain::decide(settings, &profile.linked());

@@ -1,5 +1,6 @@
 //! Whom TLS trusts: one bundle, or what the system has, found as Go finds it.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,14 +8,15 @@ use std::sync::{Arc, OnceLock};
 
 use aws_smithy_http_client::tls::{TlsContext, TrustStore};
 use aws_smithy_types::base64;
-use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
+use rustls::{ClientConfig, RootCertStore};
 
 use super::super::blocking::reason;
 use super::super::{FlawKind, StoreError};
 use super::file;
 use super::profile::InUse;
+use super::verifier::Verifier;
 use crate::backend::AwsSettings;
 use crate::env::Env;
 
@@ -35,13 +37,23 @@ const DIRECTORIES: [&str; 2] = ["/etc/ssl/certs", "/etc/pki/tls/certs"];
 #[derive(Debug, Clone)]
 pub(super) struct Trust {
     from: From,
-    read: Arc<OnceLock<TlsContext>>,
+    read: Arc<Read>,
+}
+
+#[derive(Debug, Default)]
+struct Read {
+    to_proxies: OnceLock<TlsContext>,
+    tls: OnceLock<Arc<ClientConfig>>,
 }
 
 #[derive(Debug, Clone)]
 enum From {
-    Bundle(Arc<Vec<CertificateDer<'static>>>),
-    System { files: Vec<PathBuf>, directories: Vec<PathBuf> },
+    /// And what it is called.
+    Bundle(Arc<Vec<CertificateDer<'static>>>, String),
+    System {
+        files: Vec<PathBuf>,
+        directories: Vec<PathBuf>,
+    },
 }
 
 impl Trust {
@@ -52,23 +64,50 @@ impl Trust {
     pub(super) fn of(settings: &AwsSettings, profile: &InUse) -> Result<Self, StoreError> {
         let of_profile = || Some(settings.dir.join(profile.profile()?.text("ca_bundle")?));
         let from = match settings.ca_bundle.clone().or_else(of_profile) {
-            Some(path) => From::Bundle(Arc::new(bundle(&path, &set_by(settings, profile, &path))?)),
+            Some(path) => {
+                let shown = shown(&path, &set_by(settings, profile, &path));
+                From::Bundle(Arc::new(bundle(&path, &shown)?), shown)
+            }
             None => system(&settings.env, &settings.dir),
         };
         Ok(Self { from, read: Arc::default() })
     }
 
-    /// For a client.
-    pub(super) fn context(&self) -> TlsContext {
-        self.read
-            .get_or_init(|| {
-                let store = match &self.from {
-                    From::Bundle(certificates) => store(certificates),
-                    From::System { files, directories } => store(&of_system(files, directories)),
-                };
-                TlsContext::builder().with_trust_store(store).build().unwrap_or_default()
-            })
-            .clone()
+    /// For a client of whoever is asked.
+    pub(super) fn tls(&self) -> Arc<ClientConfig> {
+        let made = self.read.tls.get_or_init(|| {
+            let provider = Arc::new(rustls::crypto::ring::default_provider());
+            let bundle = match &self.from {
+                From::Bundle(_, shown) => Some(shown.clone()),
+                From::System { .. } => None,
+            };
+            let verifier = Verifier::new(&self.certificates(), bundle, &provider);
+            let mut config = ClientConfig::builder_with_provider(provider)
+                .with_safe_default_protocol_versions()
+                .expect("the provider has suites of both")
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(verifier))
+                .with_no_client_auth();
+            config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+            Arc::new(config)
+        });
+        Arc::clone(made)
+    }
+
+    /// For the SDK's client of a proxy that is spoken to by TLS and passes on what is not.
+    pub(super) fn to_proxies(&self) -> TlsContext {
+        let made = self.read.to_proxies.get_or_init(|| {
+            let store = store(&self.certificates());
+            TlsContext::builder().with_trust_store(store).build().unwrap_or_default()
+        });
+        made.clone()
+    }
+
+    fn certificates(&self) -> Cow<'_, [CertificateDer<'static>]> {
+        match &self.from {
+            From::Bundle(certificates, _) => Cow::Borrowed(certificates.as_slice()),
+            From::System { files, directories } => Cow::Owned(of_system(files, directories)),
+        }
     }
 }
 
@@ -114,12 +153,13 @@ fn set_by(settings: &AwsSettings, profile: &InUse, path: &Path) -> String {
     }
 }
 
-fn bundle(path: &Path, set_by: &str) -> Result<Vec<CertificateDer<'static>>, StoreError> {
-    let fail = |why: String| {
-        let name = path.display();
-        let text = format!("the CA bundle `{name}` of {set_by} {why}");
-        StoreError::Misconfigured(FlawKind::CaBundle.flaw(text))
-    };
+fn shown(path: &Path, set_by: &str) -> String {
+    format!("the CA bundle `{}` of {set_by}", path.display())
+}
+
+fn bundle(path: &Path, shown: &str) -> Result<Vec<CertificateDer<'static>>, StoreError> {
+    let fail =
+        |why: String| StoreError::Misconfigured(FlawKind::CaBundle.flaw(format!("{shown} {why}")));
     let text =
         file::read(path).map_err(|error| fail(format!("cannot be read: {}", reason(&error))))?;
     match usable(&text) {

@@ -1,8 +1,13 @@
 //! Credentials and permissions.
 
+use std::time::Duration;
+
+use jiff::SignedDuration;
+
 use super::{Stage, says};
 use crate::harness::{Running, run};
-use crate::proxy::Fault;
+use crate::proxy::{Fault, Rule};
+use crate::wrapped::uptime;
 
 #[tokio::test]
 async fn credentials_that_do_not_work_are_77_with_a_hint() {
@@ -18,6 +23,33 @@ async fn credentials_that_do_not_work_are_77_with_a_hint() {
         says(&done, &[word, "hint: ", hint]);
         assert_eq!((stage.runs(), stage.info().await), (0, None));
     }
+}
+
+/// Terraform's requests are refused then, and below us it would only log that: the state would be
+/// written, its digest not.
+#[tokio::test]
+async fn a_clock_that_is_off_is_said_at_once_and_not_made_up_for() {
+    let stage = Stage::new("access/clock").await;
+    for (minutes, word) in [(10, "10m slow"), (-10, "10m fast")] {
+        stage.proxy.plan([Rule::all(Fault::Clock(SignedDuration::from_mins(minutes)))]);
+        let before = uptime();
+        let done = run(&mut stage.around("true")).expect_code(77);
+        says(
+            &done,
+            &["clock is off", word, "Terraform's requests", "hint: set this machine's clock"],
+        );
+        assert!(uptime().since(before) < Duration::from_secs(5), "{done:?}");
+        assert_eq!((stage.runs(), stage.info().await), (0, None), "{minutes}");
+    }
+    // What AWS lets pass, we do.
+    for minutes in [4, -4] {
+        stage.proxy.plan([Rule::all(Fault::Clock(SignedDuration::from_mins(minutes)))]);
+        stage.went_well(run(&mut stage.around("true")), "a little off").await;
+    }
+    // And a secret that is wrong is not the clock's fault.
+    stage.plan(&[("PutItem", Fault::Status(400, "InvalidSignatureException"), usize::MAX)]);
+    let done = run(&mut stage.around("true")).expect_code(77);
+    assert!(!done.stderr.contains("clock is off"), "{done:?}");
 }
 
 #[tokio::test]

@@ -144,12 +144,16 @@ pub(in super::super) enum ProfileError {
 /// are that.
 type Check = (&'static str, &'static str, fn(&str) -> bool);
 
-const CHECKED: [Check; 8] = [
+const CHECKED: [Check; 9] = [
     ("ec2_metadata_service_endpoint_mode", "`IPv4`, `IPv6`", |text| {
         text.is_empty() || one_of(text, &["ipv4", "ipv6"])
     }),
     ("defaults_mode", "the SDK's modes", |text| {
-        one_of(text, &["auto", "cross-region", "in-region", "legacy", "mobile", "standard"])
+        text.is_empty()
+            || one_of(text, &["auto", "cross-region", "in-region", "legacy", "mobile", "standard"])
+    }),
+    ("account_id_endpoint_mode", "`preferred`, `required`, `disabled`", |text| {
+        ["preferred", "required", "disabled"].contains(&text)
     }),
     ("max_attempts", "the whole numbers", |text| text.parse::<i64>().is_ok()),
     ("retry_mode", "`standard`, `adaptive`", |text| ["standard", "adaptive"].contains(&text)),

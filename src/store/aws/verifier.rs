@@ -1,0 +1,250 @@
+//! Whether a server is who it says, as Go's `crypto/x509` finds it where rustls finds something
+//! else. All that is checked beyond that is rustls's.
+//!
+//! Terraform's client of the table must take what ours takes: below us it only logs that it does
+//! not, and the state is written without its digest.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
+use rustls::crypto::{
+    CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
+};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{
+    CertificateError, DigitallySignedStruct, Error, OtherError, RootCertStore, SignatureScheme,
+};
+use x509_parser::prelude::{FromDer as _, X509Certificate, X509Version};
+
+/// Verifies the certificates of servers.
+#[derive(Debug)]
+pub(super) struct Verifier {
+    /// Each is trusted by itself, whatever it says of authorities.
+    trusted: HashSet<Vec<u8>>,
+    /// Those that may have signed others, and the times from and to which they may.
+    issuers: Vec<(RootCertStore, Validity)>,
+    algorithms: WebPkiSupportedAlgorithms,
+    /// What names the bundle, if it is one.
+    bundle: Option<String>,
+}
+
+/// From and to, in Unix time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Validity(i64, i64);
+
+impl Validity {
+    fn of(certificate: &X509Certificate<'_>) -> Self {
+        let validity = certificate.validity();
+        Self(validity.not_before.timestamp(), validity.not_after.timestamp())
+    }
+
+    fn check(self, now: UnixTime) -> Result<(), CertificateError> {
+        let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+        match self {
+            Self(from, _) if now < from => Err(CertificateError::NotValidYet),
+            Self(_, to) if now > to => Err(CertificateError::Expired),
+            Self(..) => Ok(()),
+        }
+    }
+}
+
+impl Verifier {
+    pub(super) fn new(
+        certificates: &[CertificateDer<'static>],
+        bundle: Option<String>,
+        provider: &CryptoProvider,
+    ) -> Self {
+        let issuers = certificates.iter().filter_map(|certificate| {
+            let mut store = RootCertStore::empty();
+            store.add(certificate.clone()).ok()?;
+            Some((store, as_issuer(certificate)?))
+        });
+        Self {
+            trusted: certificates.iter().map(|it| it.to_vec()).collect(),
+            issuers: issuers.collect(),
+            algorithms: provider.signature_verification_algorithms,
+            bundle,
+        }
+    }
+
+    fn verify(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        now: UnixTime,
+    ) -> Result<(), Error> {
+        let parsed = ParsedCertificate::try_from(leaf)?;
+        if self.trusted.contains(leaf.as_ref()) {
+            let certificate = read(leaf).ok_or(CertificateError::BadEncoding)?;
+            Validity::of(&certificate).check(now)?;
+            if !is_for_servers(&certificate) {
+                return Err(CertificateError::InvalidPurpose.into());
+            }
+        } else {
+            let issuers = self.issuers.iter().filter(|(_, validity)| validity.check(now).is_ok());
+            let roots = issuers.flat_map(|(store, _)| store.roots.iter().cloned()).collect();
+            let roots = RootCertStore { roots };
+            let algorithms = self.algorithms.all;
+            // WebPKI passes over what the key of an issuer is for.
+            let may_sign = intermediates.iter().filter(|it| as_issuer(it).is_some());
+            let intermediates = may_sign.cloned().collect::<Vec<_>>();
+            verify_server_cert_signed_by_trust_anchor(
+                &parsed,
+                &roots,
+                &intermediates,
+                now,
+                algorithms,
+            )?;
+        }
+        verify_server_name(&parsed, name)
+    }
+
+    /// The same error with its reason in words.
+    fn in_words(&self, error: Error) -> Error {
+        match error {
+            Error::InvalidCertificate(why) => {
+                let text = self.words(&why);
+                CertificateError::Other(OtherError(Arc::new(Distrust(text)))).into()
+            }
+            error => error,
+        }
+    }
+
+    fn words(&self, why: &CertificateError) -> String {
+        use CertificateError as It;
+        match why {
+            It::Expired | It::ExpiredContext { .. } => "its certificate has expired".to_owned(),
+            It::NotValidYet | It::NotValidYetContext { .. } => {
+                "its certificate is not valid yet".to_owned()
+            }
+            It::UnknownIssuer => match &self.bundle {
+                Some(bundle) => format!(
+                    "its certificate is neither in {bundle}, nor signed by an authority in there \
+                     that is valid and may sign (`CA:TRUE`)"
+                ),
+                None => format!(
+                    "its certificate is signed by no authority that the system trusts; {PRIVATE}"
+                ),
+            },
+            It::BadSignature => {
+                let (place, more) = match &self.bundle {
+                    Some(bundle) => (bundle.as_str(), String::new()),
+                    None => ("what the system trusts", format!("; {PRIVATE}")),
+                };
+                format!(
+                    "its certificate is not signed by the authority of that name in {place}, or \
+                     with an RSA key of less than 2048 bits, which tfwrap does not take{more}"
+                )
+            }
+            It::NotValidForNameContext { expected, presented } => {
+                let names = presented.iter().take(NAMES).map(|name| format!("`{}`", plain(name)));
+                let names = names.collect::<Vec<_>>().join(", ");
+                let for_others =
+                    if names.is_empty() { String::new() } else { format!(", but for {names}") };
+                format!("its certificate is not for `{}`{for_others}", expected.to_str())
+            }
+            It::NotValidForName => "its certificate is for another name".to_owned(),
+            It::InvalidPurpose | It::InvalidPurposeContext { .. } => {
+                "its certificate is not for servers (`extendedKeyUsage`)".to_owned()
+            }
+            other => {
+                let other = format!("{other:?}");
+                if other.contains("CaUsedAsEndEntity") {
+                    "its certificate is an authority's (`CA:TRUE`) and signed by another; tfwrap \
+                     takes such a one where it is itself in `custom_ca_bundle` or `AWS_CA_BUNDLE`"
+                        .to_owned()
+                } else if other.starts_with("UnsupportedSignatureAlgorithm") {
+                    "its certificate is signed in a way that tfwrap does not take: with a P-521 \
+                     key or by SHA-1, for instance"
+                        .to_owned()
+                } else {
+                    format!("its certificate cannot be used: `{}`", plain(&other))
+                }
+            }
+        }
+    }
+}
+
+const PRIVATE: &str = "a private one goes into `custom_ca_bundle` or `AWS_CA_BUNDLE`";
+
+/// So many of a certificate's names are shown.
+const NAMES: usize = 3;
+
+/// The start of what a server may have written.
+fn plain(text: &str) -> String {
+    let text =
+        text.strip_prefix("DnsName(\"").and_then(|it| it.strip_suffix("\")")).unwrap_or(text);
+    text.chars().filter(|c| c.is_ascii_graphic() || *c == ' ').take(100).collect()
+}
+
+/// Why a server is not trusted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Distrust(String);
+
+fn read<'a>(certificate: &'a CertificateDer<'_>) -> Option<X509Certificate<'a>> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    Some(certificate)
+}
+
+/// When it may have signed others; `None`: never. rustls takes an anchor's word for nothing but its
+/// name and its key; Go checks it like any other.
+fn as_issuer(certificate: &CertificateDer<'_>) -> Option<Validity> {
+    let certificate = read(certificate)?;
+    let may_sign = match certificate.basic_constraints().ok()? {
+        Some(constraints) => constraints.value.ca,
+        None => certificate.version() != X509Version::V3,
+    };
+    let key_may = certificate.key_usage().ok()?.is_none_or(|usage| usage.value.key_cert_sign());
+    (may_sign && key_may && is_for_servers(&certificate)).then(|| Validity::of(&certificate))
+}
+
+fn is_for_servers(certificate: &X509Certificate<'_>) -> bool {
+    certificate
+        .extended_key_usage()
+        .is_ok_and(|usage| usage.is_none_or(|usage| usage.value.any || usage.value.server_auth))
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        _: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        match self.verify(leaf, intermediates, name, now) {
+            Ok(()) => Ok(ServerCertVerified::assertion()),
+            Err(error) => Err(self.in_words(error)),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, leaf, signed, &self.algorithms)
+            .map_err(|error| self.in_words(error))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, leaf, signed, &self.algorithms)
+            .map_err(|error| self.in_words(error))
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
