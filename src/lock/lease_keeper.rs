@@ -216,6 +216,15 @@ impl LeaseKeeper {
         self.known.answered && !self.is_lost() && self.is_young(now)
     }
 
+    /// Whether the lease has ended, so that others may have taken the lock over.
+    #[must_use]
+    pub fn is_over(&self, now: Uptime) -> bool {
+        match self.renewed_term {
+            LeaseTerm::After(ttl) => now.since(self.renewed) >= ttl,
+            LeaseTerm::Never => false,
+        }
+    }
+
     /// Whether the lease is before its first fence.
     fn is_young(&self, now: Uptime) -> bool {
         self.renewed_term.fences().is_none_or(|(interrupt, _)| now.since(self.renewed) < interrupt)

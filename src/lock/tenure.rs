@@ -256,6 +256,8 @@ impl Tenure {
             None => {
                 let version = match &self.keeping {
                     Keeping::Nobody(version) => version.clone(),
+                    // Others may have had it since. A remove that is not answered could not tell.
+                    Keeping::Us(keeper) if keeper.is_over(now) => None,
                     Keeping::Us(keeper) => keeper.version().cloned(),
                 };
                 let release = Release::new(self.id.clone(), version, now.plus(patience), jitter);

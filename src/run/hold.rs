@@ -78,8 +78,12 @@ pub(crate) async fn hold(
     let ended = kept.catch_unwind().await;
     event_loop.abandon();
     let releases = release::all(event_loop, Some(&context.state_dir), true).await;
+    let gone = |it: &ReleaseOutcome| {
+        matches!(it, ReleaseOutcome::AlreadyGone | ReleaseOutcome::TakenOver(_))
+    };
+    let was_lost = matches!(ended, Ok(Ok(End::Lost))) || releases.iter().any(gone);
     // Nobody was there to hear why it ended by itself: whoever comes for it is to be told.
-    if matches!(ended, Ok(Ok(End::Lost | End::ByItself))) {
+    if was_lost || matches!(ended, Ok(Ok(End::ByItself))) {
         event_loop.custody.leave_word();
     }
     for notice in event_loop.custody.finish() {
@@ -93,13 +97,11 @@ pub(crate) async fn hold(
             event_loop.say(Notice::Error { message, hint, code });
             code
         }
-        Ok(Ok(End::Lost)) => exit_code::LOST,
-        Ok(Ok(End::Told | End::ByItself))
-            if releases.iter().any(|it| matches!(it, ReleaseOutcome::Unconfirmed(_))) =>
-        {
+        Ok(Ok(_)) if was_lost => exit_code::LOST,
+        Ok(Ok(_)) if releases.iter().any(|it| matches!(it, ReleaseOutcome::Unconfirmed(_))) => {
             exit_code::NOT_RELEASED
         }
-        Ok(Ok(End::Told | End::ByItself)) => 0,
+        Ok(Ok(_)) => 0,
     }
 }
 

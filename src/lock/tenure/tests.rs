@@ -142,3 +142,16 @@ fn a_reply_after_a_pause_is_as_old_as_the_pause() {
     assert_eq!(actions[0], Action::Say(LeaseEvent::Freeze));
     assert_eq!(actions[1], Action::Say(LeaseEvent::Thaw));
 }
+
+/// Others may have had it since, and have given it back: a remove that nobody answers would hide it.
+#[test]
+fn a_lock_whose_lease_is_over_is_looked_at_before_it_is_removed() {
+    for (seconds, first) in [(59, Request::Remove(version("first"))), (60, Request::Read)] {
+        let mut tenure = Tenure::leased(keeper());
+        assert_eq!(tenure.step(at(seconds), release()), [Action::Ask(first)], "{seconds} s");
+    }
+    let mut tenure = Tenure::leased(keeper());
+    let _look = tenure.step(at(60), release());
+    let gone = tenure.step(at(61), Event::Answered(Reply::Read(Ok(None))));
+    assert_eq!(gone, [Action::Over(TenureEnd::Released(ReleaseOutcome::AlreadyGone))]);
+}

@@ -48,10 +48,12 @@ pub(super) async fn session(
     // `output` would take its standard error, too.
     let mut running =
         program.spawn().map_err(|error| failed(format!("cannot be run: {}", reason(&error))))?;
+    // Closed after all is killed: one that dies of a closed pipe leaves what it has started.
+    let mut output = running.stdout.take();
     let mut ended = EndWithAll(running.id());
     let mut answer = Vec::new();
     let heard = async {
-        if let Some(output) = running.stdout.take() {
+        if let Some(output) = &mut output {
             output.take((MOST << 20) + 1).read_to_end(&mut answer).await?;
         }
         if answer.len() as u64 > MOST << 20 {
