@@ -101,10 +101,12 @@ pub(super) async fn wait(event_loop: &mut EventLoop, dir: &Path) {
             return;
         }
         let living = living(dir, &ids);
-        for hold in living.iter().filter(|it| it.is_hold && !ended.contains(&it.runner)) {
-            end_hold(event_loop, hold);
+        for hold in living.iter().filter(|it| it.is_hold) {
+            if !ended.contains(&hold.runner) {
+                end_hold(event_loop, hold);
+                ended.push(hold.runner);
+            }
         }
-        ended.extend(living.iter().filter(|it| it.is_hold).map(|it| it.runner));
         let others: Vec<_> = living.iter().filter(|it| !it.is_hold).collect();
         let is_worth_a_word = living.is_empty() || !others.is_empty();
         if is_worth_a_word && !std::mem::replace(&mut said, true) {

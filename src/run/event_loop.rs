@@ -118,6 +118,12 @@ impl EventLoop {
         self.run.step(now, locks, event)
     }
 
+    /// Whether the child is to go on before anything else is heard.
+    pub(super) fn resumes(&mut self) -> bool {
+        let locks = self.lock_state(uptime());
+        self.run.resumes(locks)
+    }
+
     /// When the run has something to decide without being told.
     pub(super) fn run_deadline(&mut self) -> Option<Uptime> {
         let now = uptime();

@@ -194,6 +194,8 @@ async fn drive(
     loop {
         let event = if let Some(event) = next.pop_front() {
             locked_run::Event::Child(event)
+        } else if event_loop.resumes() {
+            locked_run::Event::Tick
         } else {
             let look = watch.as_ref().and_then(ChangeWatch::deadline);
             let deadlines = [event_loop.run_deadline(), canary.deadline(), look];
@@ -229,7 +231,7 @@ async fn drive(
                 }
                 LoopEvent::Lease(index, said) => {
                     let event = event_loop.lease_event(index, said);
-                    say_what_it_means(event_loop, index, &event, context);
+                    say_what_it_means(event_loop, index, &event);
                     event
                 }
                 LoopEvent::Due if watch.as_ref().is_some_and(ChangeWatch::is_due) => {
@@ -294,14 +296,9 @@ fn carry_out_noted(
 }
 
 /// Says what news of a lock means for the child, if anything.
-fn say_what_it_means(
-    event_loop: &EventLoop,
-    index: usize,
-    event: &locked_run::Event,
-    context: &Context,
-) {
+fn say_what_it_means(event_loop: &EventLoop, index: usize, event: &locked_run::Event) {
     let locked_run::Event::Lease { said, is_lost } = event else { return };
-    if Event::of_lease(said, *is_lost, context.lost_is_fatal).is_none() {
+    if !event_loop.run.heeds(said, *is_lost) {
         return;
     }
     let kept = &event_loop.kept[index];

@@ -169,6 +169,18 @@ impl LockedRun {
         self.stopped_by
     }
 
+    /// Whether the child is to go on at once: before anything else is heard, which may stop it again.
+    #[must_use]
+    pub fn resumes(&self, locks: LocksNow) -> bool {
+        matches!(self.stage, Stage::Running { resume: true, .. }) && locks.good
+    }
+
+    /// Whether this news of a lock means anything for a child.
+    #[must_use]
+    pub fn heeds(&self, said: &LeaseEvent, is_lost: bool) -> bool {
+        machine::Event::of_lease(said, is_lost, self.lost_is_fatal).is_some()
+    }
+
     /// Whether a lock was lost under the child, a fence stopped it, or it may have read another
     /// state: its own code counts for nothing.
     #[must_use]
