@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::sys::signal::{SigSet, SigmaskHow};
 use rustix::process::{Resource, getrlimit};
 use tokio::runtime::{Builder, Runtime};
 
@@ -53,10 +54,21 @@ pub(super) fn expect_descriptors() -> Result<(), Error> {
 /// and the runtime with one for what blocks. More are welcome later, and done without where there are
 /// none.
 pub(super) fn threads(options: ReporterOptions) -> Result<(Arc<Reporter>, Runtime), Error> {
+    // The signals are for the thread that calls this: two threads would take them in any order.
+    let mask = SigSet::all()
+        .thread_swap_mask(SigmaskHow::SIG_BLOCK)
+        .map_err(|error| Error::Internal(format!("signals cannot be blocked: {error}")))?;
     // First: it can tell why it has no thread.
-    let reporter = Reporter::to_stderr(options).map_err(|error| no_thread("messages", &error))?;
+    let reporter = Reporter::to_stderr(options);
+    mask.thread_set_mask()
+        .map_err(|error| Error::Internal(format!("signals cannot be unblocked: {error}")))?;
+    let reporter = reporter.map_err(|error| no_thread("messages", &error))?;
     let runtime = Builder::new_current_thread()
         .enable_all()
+        .on_thread_start(|| {
+            // It cannot fail with a valid set, and a thread that takes signals works, too.
+            let _blocked = SigSet::all().thread_set_mask();
+        })
         // A thread that has ended for lack of work may not be had again when there is some: Terraform
         // itself may have used the limit up since.
         .thread_keep_alive(Duration::MAX)

@@ -52,9 +52,9 @@ mod told;
 
 pub(super) use group::members;
 pub use spawn::{SpawnError, TerminalUse};
-pub(super) use sys::ignored_at_start;
 pub use sys::{Announce, exec, suspend_self};
 pub(super) use sys::{close_all_else, detach, join_group, stand_apart, watch};
+pub(super) use sys::{ignored_at_start, one_handler_at_a_time};
 pub(crate) use sys::{
     lent_descriptor, may_be_open_elsewhere, outlive_the_limit_of_files, stdout_was_closed,
 };

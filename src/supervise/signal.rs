@@ -13,7 +13,7 @@ use signal_hook::iterator::exfiltrator::origin::Origin as RawOrigin;
 use signal_hook::low_level::siginfo::Cause;
 use signal_hook_tokio::SignalsInfo;
 
-use super::child::ignored_at_start;
+use super::child::{ignored_at_start, one_handler_at_a_time};
 use super::{PassSignal, SignalKind, SignalOrigin, StopSignal};
 
 /// What we act on, and what it means.
@@ -43,7 +43,8 @@ pub struct Signals {
     stream: SignalsInfo<WithOrigin>,
     /// Taken from the stream together, not handed out yet.
     batch: VecDeque<Received>,
-    /// The last of SIGTSTP and SIGCONT that came.
+    /// The last of SIGTSTP and SIGCONT that came. Told by the order of their handlers: one thread runs
+    /// them (`app::limits`), one after the other.
     last: Arc<AtomicUsize>,
 }
 
@@ -63,12 +64,14 @@ impl Signals {
         };
         let ours: Vec<_> = ours.filter(is_heard).map(|signal| signal as i32).collect();
         let last = Arc::new(AtomicUsize::new(0));
-        for signal in [Signal::SIGTSTP, Signal::SIGCONT].map(|signal| signal as i32) {
-            if ours.contains(&signal) {
-                register_usize(signal, last.clone(), signal.unsigned_abs() as usize)?;
-            }
+        let mut ordered = vec![Signal::SIGTSTP as i32, Signal::SIGCONT as i32];
+        ordered.retain(|signal| ours.contains(signal));
+        for signal in &ordered {
+            register_usize(*signal, last.clone(), signal.unsigned_abs() as usize)?;
         }
-        Ok(Self { stream: SignalsInfo::new(ours)?, batch: VecDeque::new(), last })
+        let stream = SignalsInfo::new(ours)?;
+        one_handler_at_a_time(&ordered)?;
+        Ok(Self { stream, batch: VecDeque::new(), last })
     }
 
     /// No signals: for a process that is ending others' work and blocks them all.

@@ -307,6 +307,29 @@ pub(super) fn ignore_the_background() -> io::Result<()> {
     Ok(())
 }
 
+/// Lets no handler of these signals interrupt another's, so that they run in the order in which the
+/// kernel delivers the signals. To be called when the handlers are in place.
+pub(crate) fn one_handler_at_a_time(signals: &[libc::c_int]) -> io::Result<()> {
+    for signal in signals {
+        let mut action = MaybeUninit::uninit();
+        // SAFETY: without a new action the call only writes the one in place.
+        if unsafe { libc::sigaction(*signal, ptr::null(), action.as_mut_ptr()) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the call succeeded, so it has been written.
+        let mut action = unsafe { action.assume_init() };
+        for other in signals {
+            // SAFETY: the mask is a part of the action, and initialised as it is.
+            unsafe { libc::sigaddset(&raw mut action.sa_mask, *other) };
+        }
+        // SAFETY: the handler is the one that was in place, and runs with fewer signals.
+        if unsafe { libc::sigaction(*signal, &raw const action, ptr::null_mut()) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
 /// A descriptor that was left open for this program by the one that it replaced.
 pub(crate) fn lent_descriptor(number: RawFd) -> OwnedFd {
     // SAFETY: it was open when this program began, under this number, and nothing else here knows
