@@ -100,8 +100,9 @@ pub fn hint(is_below: bool) -> Option<String> {
     let uid = nix::unistd::geteuid();
     let text = if is_below {
         "call it as the user of the `run` or `hold` (without `sudo`), with the `TFWRAP_STATE_DIR` that \
-         it gives; in a container, with that directory mounted there; if the directory was removed \
-         meanwhile, end the `run` or `hold` and begin it anew"
+         it gives; in a container, with that directory mounted there; if the disk is full, make room on \
+         it; if the directory was removed meanwhile, or there was no room for its files, end the `run` \
+         or `hold` and begin it anew"
             .to_owned()
     } else {
         format!("name a directory of your own with `TFWRAP_STATE_DIR`, such as `/tmp/tfwrap-{uid}`")
