@@ -221,7 +221,7 @@ fn store_hint(error: &StoreError) -> &'static str {
     match error {
         StoreError::Throttled(_) => "raise the table's capacity, or switch it to on-demand",
         StoreError::Unavailable { .. } => {
-            "check the endpoint, the region and the network, then try again"
+            "check the endpoint, the region, the network and the proxy (`HTTPS_PROXY`), then try again"
         }
         StoreError::Failed(_) => "try again",
         StoreError::NotTheStore { .. } => {
