@@ -17,6 +17,7 @@ use crate::clock::uptime;
 use crate::env::Env;
 use crate::error::Error;
 use crate::exit_code;
+use crate::guardian;
 use crate::job::{self, ChildCommand, FoundLocks, Job};
 use crate::program;
 use crate::receipt::job_hash;
@@ -29,7 +30,6 @@ use crate::settings::Settings;
 use crate::subcommand;
 use crate::subcommand::recover::Recovery;
 use crate::subcommand::release::ReleaseCall;
-use crate::supervise::guardian;
 use crate::supervise::stand_in;
 use crate::supervise::{self, SpawnError};
 

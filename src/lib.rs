@@ -10,9 +10,10 @@
 //! | to find | look in |
 //! | --- | --- |
 //! | what was typed, what is set | [`cli`], [`settings`], [`duration`], [`env`] |
-//! | what there is to do | [`job`], [`terraform`] (its command line), [`backend`] (its state), [`program`], [`file_id`], [`opened`] |
+//! | what there is to do | [`job`], [`terraform`] (its command line), [`backend`] (its state), [`program`], [`version`], [`file_id`], [`opened`] |
 //! | the lock | [`lock`] (the machines), [`target`], [`store`] (one file per store) |
-//! | the child, the guardian | [`supervise`] |
+//! | the child | [`supervise`] |
+//! | what stands by while it runs, should tfwrap be killed | [`guardian`] |
 //! | what a killed run leaves | [`receipt`], `run::custody` (written), `run::orphan` (ended) |
 //! | `status`, `unlock`, `recover`, `hold`, `release` | `subcommand` |
 //! | the loop | `run`, `app` |
@@ -27,7 +28,7 @@
 //! `docs/protocol.md#invariants`, and:
 //!
 //! - Only `run`, `app` and `subcommand` read the clock ([`clock`]), and what stamps messages; only
-//!   [`store`] knows AWS; only [`supervise`] makes processes.
+//!   [`store`] knows AWS; only [`supervise`] and [`guardian`] make processes.
 //! - Nothing between acquire and release returns early.
 //! - The child is gone before the release, whoever gives the lock back.
 //! - The receipt and the guardian learn of a step before it is taken.
@@ -46,6 +47,7 @@ pub mod env;
 pub mod error;
 pub mod exit_code;
 pub mod file_id;
+pub mod guardian;
 pub mod held;
 pub mod identity;
 pub mod job;
@@ -64,6 +66,7 @@ mod subcommand;
 pub mod supervise;
 pub mod target;
 pub mod terraform;
+pub mod version;
 
 /// Runs the program: everything from the arguments to the exit code.
 #[must_use]

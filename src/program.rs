@@ -39,30 +39,6 @@ pub fn dialect(program: &Path, matters: impl FnOnce() -> bool) -> Dialect {
     }
 }
 
-/// Whether this program's S3 backend takes a variable for FIPS or dual-stack that says `false` for
-/// `true`: Terraform up to 1.14 and `OpenTofu` do.
-#[must_use]
-pub fn takes_false_for_true(program: &Path) -> bool {
-    static ASKED: Mutex<Option<(PathBuf, bool)>> = Mutex::new(None);
-    let mut asked = ASKED.lock().unwrap_or_else(PoisonError::into_inner);
-    match &*asked {
-        Some((known, answer)) if known == program => *answer,
-        _ => {
-            let said = supervise::first_words(program, "version").unwrap_or_default();
-            let answer = release(&said).is_none_or(|release| release < (1, 15));
-            *asked = Some((program.to_owned(), answer));
-            answer
-        }
-    }
-}
-
-/// The release of Terraform in what it says of itself.
-fn release(said: &str) -> Option<(u32, u32)> {
-    let (_, version) = said.split_once("Terraform v")?;
-    let mut parts = version.split('.').map(str::parse);
-    Some((parts.next()?.ok()?, parts.next()?.ok()?))
-}
-
 /// Nothing where no name tells.
 fn dialect_of_name(program: &Path) -> Option<Dialect> {
     let target = program.canonicalize().ok();
@@ -276,25 +252,6 @@ mod tests {
         std::fs::write(path, path.to_string_lossy().as_bytes()).unwrap();
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
         path.to_owned()
-    }
-
-    #[test]
-    fn a_program_is_asked_whether_it_takes_false_for_true() {
-        let top = tempfile::tempdir().unwrap();
-        let answers = [
-            ("Terraform v1.11.4", true),
-            ("Terraform v1.14.9\non linux_amd64", true),
-            ("Terraform v1.15.0-beta1", false),
-            ("Terraform v2.0.0", false),
-            ("OpenTofu v1.20.0", true),
-            ("", true),
-        ];
-        for (number, (said, expected)) in answers.into_iter().enumerate() {
-            let program = file(&top.path().join(number.to_string()), 0o755);
-            std::fs::write(&program, format!("#!/bin/sh\necho '{said}'\n")).unwrap();
-            assert_eq!(takes_false_for_true(&program), expected, "{said}");
-        }
-        assert!(takes_false_for_true(&top.path().join("none")));
     }
 
     #[test]

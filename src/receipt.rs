@@ -29,7 +29,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::lock::LockId;
 use crate::opened::{self, Kind, Opened};
-use crate::supervise::guardian::Interrupts;
+use crate::supervise::ending::Interrupts;
 use crate::supervise::{HostScope, ProcessId, ProcessTree};
 use crate::target::LockTarget;
 

@@ -12,6 +12,7 @@ use crate::ci::Ci;
 use crate::clock::wall;
 use crate::error::Error;
 use crate::exit_code;
+use crate::guardian;
 use crate::held::{self, Held};
 use crate::identity;
 use crate::job::{FoundLocks, LockedJob};
@@ -25,7 +26,6 @@ use crate::run::{self, Context, EventLoop, LockInfoTemplate};
 use crate::settings::OnLockLost;
 use crate::state_dir;
 use crate::subcommand;
-use crate::supervise::guardian;
 use crate::supervise::{Policy, Signals, TerminalUse};
 use crate::target::LockTarget;
 

@@ -12,6 +12,7 @@ use super::limits;
 use super::session::LAST_WORDS;
 use crate::clock::uptime;
 use crate::env::Env;
+use crate::guardian::{self, Head};
 use crate::lock::Uptime;
 use crate::receipt::ReceiptFile;
 use crate::report::{Notice, ReporterOptions};
@@ -19,7 +20,6 @@ use crate::run::EventLoop;
 use crate::run::custody::{Case, Custody};
 use crate::run::orphan::{Adopted, adopt, take_leave};
 use crate::supervise::Signals;
-use crate::supervise::guardian::{self, Head};
 
 /// How long somebody else who acts on the receipt is waited for.
 const OTHERS: Duration = Duration::from_secs(10);

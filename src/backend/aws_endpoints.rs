@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use super::aws_settings::Surroundings;
 use super::config::Section;
 use super::{AwsEndpoints, BackendError};
-use crate::program;
+use crate::version;
 
 /// The variables of a region, in their order.
 const REGION: [&str; 2] = ["AWS_REGION", "AWS_DEFAULT_REGION"];
@@ -232,7 +232,7 @@ pub(super) fn switch(
     };
     Ok(match (section.bool(attribute)?, said) {
         (Some(true), _) | (_, Some(true)) => Some(true),
-        (None, Some(false)) => Some(around.program.is_some_and(program::takes_false_for_true)),
+        (None, Some(false)) => Some(around.program.is_some_and(version::takes_false_for_true)),
         (Some(false), Some(false)) => Some(false),
         (_, None) => None,
     })

@@ -104,7 +104,7 @@ pub(super) fn of_backend(error: BackendError) -> Error {
 }
 
 /// How much the guardian and the receipt may have to say of the locks, in bytes of JSON: half of what
-/// is read again ([`crate::supervise::guardian`]), and several times that goes through its socket.
+/// is read again ([`crate::guardian`]), and several times that goes through its socket.
 const MOST_SAID: usize = 64 * 1024;
 
 /// What is said of each lock besides its name and the way to it.

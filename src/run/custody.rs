@@ -21,13 +21,14 @@ use nix::sys::signal::Signal;
 
 use crate::env::Env;
 use crate::error::Error;
+use crate::guardian::{self, Guardian, Head, Heard};
 use crate::held::Held;
 use crate::lock::LockId;
 use crate::lock::lease::LeaseTerm;
 use crate::receipt::{Beginning, Entry, Receipt, ReceiptFile};
 use crate::report::Notice;
 use crate::state_dir;
-use crate::supervise::guardian::{self, Guardian, Head, Heard, Interrupts};
+use crate::supervise::ending::Interrupts;
 use crate::supervise::{Announce, ProcessTree};
 use crate::target::LockTarget;
 

@@ -17,6 +17,7 @@ use super::store_requests::{StoreReply, StoreRequest};
 use super::{interrupted, messages, release};
 use crate::clock::uptime;
 use crate::error::Error;
+use crate::guardian::{Fence, Heard, fence_below};
 use crate::identity::new_seed;
 use crate::lock::Uptime;
 use crate::lock::jitter::Jitter;
@@ -24,7 +25,7 @@ use crate::lock::lease_keeper::{LeaseEvent, LeaseKeeper};
 use crate::lock::register::{Reply, Request, StoreError};
 use crate::lock::tenure::{self, TenureEnd};
 use crate::report::{Notice, Reporter};
-use crate::supervise::guardian::{Fence, Heard, Interrupts, fence_below};
+use crate::supervise::ending::Interrupts;
 use crate::supervise::locked_run::{self, LockedRun, LocksNow, NotStarted};
 use crate::supervise::{self, Child, ChildEvent, Reach, Received, SignalKind, Signals, StopSignal};
 

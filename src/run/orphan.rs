@@ -22,6 +22,7 @@ use crate::backend::{self, Backend, BackendQuery, aws_from_env};
 use crate::clock::{uptime, wall};
 use crate::env::Env;
 use crate::error::Error;
+use crate::guardian::Head;
 use crate::lock::landing::{self, LANDING, Landing, LandingOutcome};
 use crate::lock::lease::Lease;
 use crate::lock::lease_keeper::{LeaseKeeper, LeaseStart};
@@ -31,7 +32,6 @@ use crate::lock::{Holder, LockId, Uptime};
 use crate::receipt::{Entry, Receipt};
 use crate::report::Notice;
 use crate::store::{HeldFile, LocalState, RecordVersion, Registers as _, Stored};
-use crate::supervise::guardian::Head;
 use crate::supervise::lent_descriptor;
 use crate::target::{LockTarget, StoreSpec};
 

@@ -27,7 +27,7 @@ use crate::job::ChildCommand;
 use crate::lock::lease_keeper::{LeaseEvent, LeaseKeeper, Unconfirmed};
 use crate::program;
 use crate::report::Notice;
-use crate::supervise::guardian::Interrupts;
+use crate::supervise::ending::Interrupts;
 use crate::supervise::locked_run;
 use crate::supervise::{
     Action, Canary, Child, ChildEvent, ChildStatus, Event, ProcessTree, Reach, Rest, SignalKind,

@@ -53,10 +53,11 @@ mod told;
 pub(super) use group::members;
 pub use spawn::{SpawnError, TerminalUse};
 pub use sys::{Announce, exec, suspend_self};
-pub(super) use sys::{close_all_else, detach, join_group, stand_apart, watch};
+pub(super) use sys::{close_all_else, detach, join_group};
 pub(super) use sys::{ignored_at_start, one_handler_at_a_time};
 pub(crate) use sys::{
-    lent_descriptor, may_be_open_elsewhere, outlive_the_limit_of_files, stdout_was_closed,
+    lent_descriptor, may_be_open_elsewhere, outlive_the_limit_of_files, stand_apart,
+    stdout_was_closed, watch,
 };
 pub use told::Whom;
 

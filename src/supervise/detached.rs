@@ -15,7 +15,10 @@ use super::child::detach;
 use crate::env::Env;
 
 /// Itself, also when the file was replaced or deleted since.
-pub(super) const THIS_PROGRAM: &str = "/proc/self/exe";
+pub(crate) const THIS_PROGRAM: &str = "/proc/self/exe";
+
+/// What the guardian is called: its first argument.
+pub(crate) const GUARDIAN: &str = "lock-guardian";
 
 /// How it starts.
 pub(crate) struct Start<'a> {

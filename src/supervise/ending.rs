@@ -5,12 +5,28 @@
 
 use std::time::Duration;
 
-use super::guardian::Interrupts;
+use serde::{Deserialize, Serialize};
+
 use super::{GROUP_GRACE, SETTLE};
 use crate::lock::Uptime;
 
 /// How long after its SIGKILL a child may live on, where whoever ends it cannot wait for ever.
 pub const AFTER_KILL: Duration = Duration::from_secs(30);
+
+/// What is known of the interrupt that the child is to get.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, PartialOrd, Ord,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Interrupts {
+    /// It got none.
+    #[default]
+    None,
+    /// It may have got one.
+    Maybe,
+    /// It got one.
+    Sent,
+}
 
 /// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -18,7 +18,6 @@ mod canary;
 mod child;
 pub(crate) mod detached;
 pub mod ending;
-pub mod guardian;
 mod kill_below;
 pub mod locked_run;
 mod machine;
@@ -33,7 +32,8 @@ pub use answer::first_words;
 pub use canary::{Canary, Judged};
 pub use child::{Announce, Child, ChildEvent, SpawnError, TerminalUse, Whom, exec, suspend_self};
 pub(crate) use child::{
-    lent_descriptor, may_be_open_elsewhere, outlive_the_limit_of_files, stdout_was_closed,
+    lent_descriptor, may_be_open_elsewhere, outlive_the_limit_of_files, stand_apart,
+    stdout_was_closed, watch,
 };
 pub use kill_below::kill_below;
 pub use locked_run::LockedRun;

@@ -19,7 +19,7 @@ use nix::unistd::Pid;
 
 use super::child::{ignored_at_start, members};
 use super::process::{ProcessId, Stat, Waiting, proc_shows_all, processes};
-use super::{guardian, stand_in};
+use super::{detached, stand_in};
 use crate::file_id::FileId;
 use nix::sys::signal::Signal;
 
@@ -147,7 +147,7 @@ fn is_deaf(pid: Pid) -> bool {
     let mut variables = environment.split(|byte| *byte == 0);
     let name = stand_in::VARIABLE.as_bytes();
     variables.any(|it| it.strip_prefix(name).is_some_and(|rest| rest.first() == Some(&b'=')))
-        || words(pid).first().is_some_and(|name| name == guardian::NAME.as_bytes())
+        || words(pid).first().is_some_and(|name| name == detached::GUARDIAN.as_bytes())
 }
 
 /// The file name of the program that runs in a process.

@@ -6,10 +6,10 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 
+use crate::guardian::{Guardian, LentFile};
 use crate::lock::LockId;
 use crate::run::door::Door;
 use crate::store::{HeldFile, JoinedLock};
-use crate::supervise::guardian::{Guardian, LentFile};
 
 /// Above the numbers that scripts use for descriptors of their own.
 const HIGH: i32 = 100;

@@ -3,7 +3,7 @@
 use super::Custody;
 use crate::receipt::ReceiptFile;
 use crate::report::Notice;
-use crate::supervise::guardian::Interrupts;
+use crate::supervise::ending::Interrupts;
 
 impl Custody {
     /// Whether the next interrupt passes a script by, which goes on meanwhile.

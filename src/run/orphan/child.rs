@@ -5,14 +5,15 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use crate::clock::uptime;
+use crate::guardian::Head;
 use crate::lock::Uptime;
 use crate::lock::lease_keeper::LeaseEvent;
 use crate::receipt::ReceiptFile;
 use crate::report::Notice;
 use crate::run::custody::Case;
 use crate::run::event_loop::{EventLoop, LoopEvent};
+use crate::supervise::ending::Interrupts;
 use crate::supervise::ending::{Action, Ending, EndingStart, Event, Why};
-use crate::supervise::guardian::{Head, Interrupts};
 use crate::supervise::{ProcessTree, StopSignal};
 
 /// How often a child that is not ours is looked at.

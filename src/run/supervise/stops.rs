@@ -5,7 +5,7 @@ use super::super::event_loop::EventLoop;
 use super::super::standstill;
 use crate::clock::uptime;
 use crate::report::Notice;
-use crate::supervise::guardian::Interrupts;
+use crate::supervise::ending::Interrupts;
 use crate::supervise::stand_in::Overheard;
 use crate::supervise::{Action, Canary, Child, ChildEvent, Event, Reach, StopSignal, Whom};
 

@@ -18,7 +18,7 @@ use crate::report::Notice;
 use crate::run::orphan::complete;
 use crate::run::standstill::{self, Standstill};
 use crate::run::{EventLoop, store_requests};
-use crate::supervise::guardian::Interrupts;
+use crate::supervise::ending::Interrupts;
 use crate::supervise::{HostScope, ProcessId, Sight};
 
 /// Between two looks at processes.

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use tfwrap::guardian::Head;
 use tfwrap::lock::lease::Lease;
 use tfwrap::lock::line::{Line, Waiter};
 use tfwrap::lock::{LockInfo, LockKey};
 use tfwrap::receipt::{Beginning, Receipt};
 use tfwrap::store::{Expect, FileStore, Record, Registers as _};
-use tfwrap::supervise::guardian::Head;
 
 use super::read;
 

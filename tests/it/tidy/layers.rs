@@ -23,7 +23,7 @@ const BORDERS: [Border; 10] = [
             APP,
             CHILD,
             ("supervise/signal.rs", "awaits signals"),
-            ("supervise/guardian.rs", "awaits what the guardian tells"),
+            ("guardian.rs", "awaits what the guardian tells"),
             ("supervise/stand_in.rs", "awaits what the stand-in tells"),
         ],
     },

@@ -1,5 +1,5 @@
 //! The guardian: what it is told, its fence while tfwrap lives, and what it does when tfwrap is
-//! gone, as `supervise::guardian` and `run::orphan` do it. What it decides it decides by the shipped
+//! gone, as `guardian` and `run::orphan` do it. What it decides it decides by the shipped
 //! [`Tenure`], [`Ending`] and [`Landing`].
 
 use std::time::Duration;
@@ -10,8 +10,8 @@ use tfwrap::lock::lease::{Lease, LeaseTerm, TICK};
 use tfwrap::lock::lease_keeper::{LeaseEvent, LeaseKeeper, LeaseStart};
 use tfwrap::lock::register::Request;
 use tfwrap::lock::tenure::Tenure;
+use tfwrap::supervise::ending::Interrupts;
 use tfwrap::supervise::ending::{Action, Ending, EndingStart, Event};
-use tfwrap::supervise::guardian::Interrupts;
 
 use super::{Checked, Client, Held, Moment, Phase};
 use crate::child::Body;

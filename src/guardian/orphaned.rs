@@ -18,15 +18,14 @@ use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getpid};
 
+use super::TAKE_OVER;
 use super::below::{LastFence, leave_line};
-use super::message::{Head, Interrupts, LentFile};
-use super::{NAME, TAKE_OVER};
+use super::message::{Head, LentFile};
 use crate::lock::Uptime;
 use crate::receipt::ReceiptFile;
-use crate::supervise::detached::THIS_PROGRAM;
-use crate::supervise::ending::{Action, Ending, EndingStart, Event, Why};
-use crate::supervise::process::Stat;
-use crate::supervise::process_tree::ProcessTree;
+use crate::supervise::detached::{GUARDIAN, THIS_PROGRAM};
+use crate::supervise::ending::{Action, Ending, EndingStart, Event, Interrupts, Why};
+use crate::supervise::{ProcessTree, Stat};
 
 /// How often the child and the worker are looked at, in milliseconds.
 const LOOK_MS: u8 = 50;
@@ -220,7 +219,7 @@ impl Orphaned {
         // The program is ours since our start; a file that was deleted since can still be executed
         // so.
         let mut command = Command::new(THIS_PROGRAM);
-        command.arg0(NAME).arg(TAKE_OVER).arg(getpid().to_string()).stdin(reader);
+        command.arg0(GUARDIAN).arg(TAKE_OVER).arg(getpid().to_string()).stdin(reader);
         if let Some(Ok(log)) = self.receipt().map(|file| file.open_log()) {
             command.stderr(log);
         }

@@ -14,12 +14,12 @@ use nix::unistd::Pid;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recvmsg, send};
 
 use super::below::LastFence;
-use super::message::{CHILD, DONE, FENCED, FILE, Head, Interrupts, LONGEST, LentFile, STATE};
+use super::message::{CHILD, DONE, FENCED, FILE, Head, LONGEST, LentFile, STATE};
 use super::orphaned::Orphaned;
 use crate::lock::Uptime;
 use crate::lock::lease::TICK;
-use crate::supervise::child::stand_apart;
-use crate::supervise::process_tree::ProcessTree;
+use crate::supervise::ending::Interrupts;
+use crate::supervise::{ProcessTree, stand_apart};
 
 /// The signals by which somebody asks processes to end.
 const STOPS: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];

@@ -8,10 +8,10 @@ use std::path::Path;
 
 use nix::sys::signal::Signal;
 
-use super::message::Interrupts;
 use crate::lock::LockId;
 use crate::receipt::{Receipt, ReceiptFile};
-use crate::supervise::process::{HostScope, ProcessId, Sight};
+use crate::supervise::ending::Interrupts;
+use crate::supervise::{HostScope, ProcessId, Sight};
 
 /// What a fence does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -20,7 +20,7 @@ mod orphaned;
 mod watch;
 
 pub use below::{Fence, fence_below, inheriting};
-pub use message::{Head, Interrupts, LentFile};
+pub use message::{Head, LentFile};
 pub use watch::watch;
 
 use std::ffi::{CStr, OsStr};
@@ -34,14 +34,10 @@ use rustix::net::{
 };
 use tokio::io::unix::AsyncFd;
 
-use super::child::{Announce, watch as register};
-use super::detached::Start;
-use super::process::ProcessId;
+use crate::supervise::detached::{GUARDIAN, Start};
+use crate::supervise::{Announce, ProcessId, watch as register};
 
-/// What it is called: its first argument. Everything in it is [`SHORT_NAME`] where the kernel cuts.
-pub const NAME: &str = "lock-guardian";
-
-/// What the kernel calls it: at most 15 characters.
+/// What the kernel calls it, as [`GUARDIAN`]: at most 15 characters.
 const SHORT_NAME: &CStr = c"lock-guardian";
 
 /// The argument of the program that takes over.
@@ -95,7 +91,7 @@ impl Started {
     /// # Errors
     /// No process left, no `/proc`.
     pub fn new() -> io::Result<Self> {
-        let start = Start { name: NAME, args: &[], speaks: false, without: &WITHHELD };
+        let start = Start { name: GUARDIAN, args: &[], speaks: false, without: &WITHHELD };
         let (socket, child) = start.start()?;
         Ok(Self { socket, pid: child.pid() })
     }
@@ -127,7 +123,7 @@ pub fn is_gone(error: &io::Error) -> bool {
 /// Whether this process is a guardian, by what it is called.
 #[must_use]
 pub fn is_name(program: &OsStr) -> bool {
-    program == NAME
+    program == GUARDIAN
 }
 
 impl Guardian {

@@ -6,10 +6,11 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::supervise::process_tree::ProcessTree;
+use crate::supervise::ProcessTree;
+use crate::supervise::ending::Interrupts;
 
 /// From the child, before its program runs: its number.
-/// See [`super::super::child::Announce`].
+/// See [`crate::supervise::Announce`].
 pub(super) const CHILD: u8 = b'c';
 /// From tfwrap: how things stand, a [`Head`] and after a line feed what the guardian only keeps.
 pub(super) const STATE: u8 = b's';
@@ -25,21 +26,6 @@ pub(super) const FAILED: u8 = b'e';
 
 /// No datagram is longer.
 pub(super) const LONGEST: usize = 128 * 1024;
-
-/// What is known of the interrupt that the child is to get.
-#[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, PartialOrd, Ord,
-)]
-#[serde(rename_all = "lowercase")]
-pub enum Interrupts {
-    /// It got none.
-    #[default]
-    None,
-    /// It may have got one.
-    Maybe,
-    /// It got one.
-    Sent,
-}
 
 /// What the guardian itself must know.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
