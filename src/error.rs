@@ -3,6 +3,7 @@
 use crate::lock::{Flaw, FlawKind};
 use crate::settings::{Fault, SettingsError};
 use crate::store::StoreError;
+use crate::supervise::StopSignal;
 
 /// Why tfwrap itself did not get to the end. The child's own failure is not one of these.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -157,6 +158,13 @@ impl Error {
             return Self::Machine { message, hint: Some(MORE_PROCESSES.to_owned()) };
         }
         Self::Internal(message)
+    }
+
+    /// Of a stop that came before anything was run, and after which nothing is left.
+    #[must_use]
+    pub fn interrupted(signal: StopSignal) -> Self {
+        let (signal, leftover) = (signal.signal(), Leftover::Nothing);
+        Self::Interrupted { signal: signal as i32, name: signal.as_str().to_owned(), leftover }
     }
 
     /// What the user can do, where the message does not say it.

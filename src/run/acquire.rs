@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use super::custody::Use;
 use super::event_loop::{EventLoop, LoopEvent};
-use super::interrupted;
 use super::kept::Kept;
 use super::messages::{Voice, creates_only, late, no_line, timed_out, took_over};
 use super::prepare::prepare;
-use super::store_requests::{StoreReply, StoreRequest};
+use super::request::{StoreReply, StoreRequest};
 use crate::clock::{uptime, wall};
 use crate::error::{Error, Leftover};
 use crate::identity::{new_lock_id, new_seed};
@@ -174,7 +173,7 @@ impl<'a> Attempt<'a> {
             if let Some(error) = self.machine.take_denied() {
                 event_loop.say(no_line(self.target, &error));
             }
-            voice.speak(event_loop, self.target, &self.machine);
+            voice.speak(&event_loop.reporter, self.target, &self.machine);
             let event = match event_loop.idle(self.machine.deadline()).await {
                 Ok(LoopEvent::Reply(StoreReply::Register(reply))) => match reply {
                     Reply::Wrote(reply) => Event::Wrote(reply),
@@ -241,7 +240,8 @@ impl<'a> Attempt<'a> {
                     self.keep(event_loop, won);
                 }
                 let ended_by = self.ended_by.take();
-                let mut error = ended_by.unwrap_or_else(|| interrupted(StopSignal::Interrupt));
+                let mut error =
+                    ended_by.unwrap_or_else(|| Error::interrupted(StopSignal::Interrupt));
                 if let Error::Interrupted { leftover, .. } = &mut error {
                     *leftover = left;
                 }

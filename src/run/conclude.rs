@@ -1,14 +1,55 @@
 //! What is said and written at the end of a run, and its exit code.
 
+use super::context::Context;
 use super::event_loop::EventLoop;
-use super::{Context, RunEnd, RunReport};
+use super::supervise::ChildEnd;
 use crate::error::Error;
 use crate::exit_code::{self, RunRules};
 use crate::job::{JobKind, LockedJob};
 use crate::lock::Holder;
+use crate::lock::release::ReleaseOutcome;
 use crate::report::{Notice, RunOutcome, Summary};
 use crate::target::LockTarget;
+use std::time::Duration;
 
+/// How a run ended.
+pub(super) enum RunEnd {
+    /// With its child.
+    Child(ChildEnd),
+    /// The child was not started, or could not be watched to its end.
+    Failed(Error),
+    /// By a bug of ours.
+    Panicked,
+}
+
+impl RunEnd {
+    /// Nothing is said of a run that went as it should.
+    pub(super) fn is_worth_saying(&self) -> bool {
+        match self {
+            Self::Child(child) => child.stopped,
+            Self::Failed(_) | Self::Panicked => true,
+        }
+    }
+}
+
+/// What is said and written of a run that is over.
+pub(super) struct RunReport {
+    pub(super) end: RunEnd,
+    pub(super) releases: Vec<ReleaseOutcome>,
+    /// When the locks were asked for.
+    pub(super) asked: jiff::Timestamp,
+    /// How long they were waited for.
+    pub(super) waited: Duration,
+    /// How long they were held; zero where none was.
+    pub(super) held: Duration,
+    /// The ID of the lock that was taken last.
+    pub(super) id: Option<String>,
+    /// Who held it before.
+    pub(super) holder: Option<Holder>,
+    pub(super) contended: bool,
+}
+
+/// Says and writes it; returns the exit code.
 pub(super) fn conclude(
     event_loop: &EventLoop,
     job: &LockedJob,

@@ -9,12 +9,13 @@ use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use nix::sys::signal::Signal;
 
 use super::custody::Custody;
 use super::fail_point;
 use super::kept::Kept;
-use super::store_requests::{StoreReply, StoreRequest};
-use super::{interrupted, messages, release};
+use super::messages;
+use super::request::{StoreReply, StoreRequest};
 use crate::clock::uptime;
 use crate::error::Error;
 use crate::guardian::{Fence, Heard, fence_below};
@@ -27,7 +28,9 @@ use crate::lock::tenure::{self, TenureEnd};
 use crate::report::{Notice, Reporter};
 use crate::supervise::ending::Interrupts;
 use crate::supervise::locked_run::{self, LockedRun, LocksNow, NotStarted};
-use crate::supervise::{self, Child, ChildEvent, Reach, Received, SignalKind, Signals, StopSignal};
+use crate::supervise::{
+    self, Child, ChildEvent, Reach, Received, SignalKind, Signals, StopSignal, suspend_self,
+};
 
 /// One thing that happened.
 pub(super) enum LoopEvent {
@@ -159,6 +162,24 @@ impl EventLoop {
         Ok(happening)
     }
 
+    /// Waits for so long while nothing runs.
+    pub(crate) async fn pause(&mut self, until: Uptime) -> Result<(), Error> {
+        while uptime() < until {
+            self.idle(Some(until)).await?;
+        }
+        Ok(())
+    }
+
+    /// Stops us, as Ctrl-Z means it, until we are continued.
+    pub(super) fn suspend(&self) {
+        if let Err(error) = suspend_self(Signal::SIGTSTP, false) {
+            self.say(Notice::Warning {
+                message: format!("tfwrap could not be suspended: {error}"),
+                hint: None,
+            });
+        }
+    }
+
     /// Waits until a child may start, or never will.
     pub(super) async fn confirm(&mut self) -> Result<(), Error> {
         self.run.confirm(uptime());
@@ -183,7 +204,7 @@ impl EventLoop {
         for action in actions {
             match action {
                 locked_run::Action::MayStart => may_start = true,
-                locked_run::Action::Suspend => super::supervise::suspend(self),
+                locked_run::Action::Suspend => self.suspend(),
                 locked_run::Action::End(why) => return Err(self.not_started(why)),
                 locked_run::Action::EndDependents
                 | locked_run::Action::ReleaseFirst(_)
@@ -196,7 +217,7 @@ impl EventLoop {
     fn not_started(&self, why: NotStarted) -> Error {
         let url = |kept: Option<&Kept>| kept.map(|kept| kept.target.url()).unwrap_or_default();
         match why {
-            NotStarted::Stopped(signal) => interrupted(signal),
+            NotStarted::Stopped(signal) => Error::interrupted(signal),
             NotStarted::Lost => Error::Lost { lock: url(self.lost()) },
             NotStarted::Unconfirmed => {
                 let detail = "the lock was taken, but the store does not confirm it".to_owned();
@@ -374,7 +395,7 @@ fn hear(reporter: &Reporter, kept: &Kept, said: LeaseEvent) -> Option<LeaseEvent
             return None;
         }
         LeaseEvent::Lost(current) => {
-            reporter.say(release::loss(&kept.target, kept.id(), current.as_ref()));
+            reporter.say(messages::loss(&kept.target, kept.id(), current.as_ref()));
         }
         _ => {}
     }

@@ -5,9 +5,10 @@
 
 use std::time::Duration;
 
+use super::context::{Acquired, Context};
 use super::event_loop::EventLoop;
+use super::release;
 use super::store_requests::{self, LockRegister};
-use super::{Acquired, Context, release};
 use crate::clock::uptime;
 use crate::error::Error;
 use crate::job::{Basis, LockedJob};
@@ -53,7 +54,7 @@ pub(super) async fn give_back(
     let left = |outcome: &ReleaseOutcome| matches!(outcome, ReleaseOutcome::Unconfirmed(_));
     acquired.left.extend(releases.into_iter().filter(left));
     event_loop.custody.forget_inherited();
-    event_loop.run.stopped_by().map_or(Ok(()), |signal| Err(super::interrupted(signal)))
+    event_loop.run.stopped_by().map_or(Ok(()), |signal| Err(Error::interrupted(signal)))
 }
 
 /// The error of a run that began anew too often.

@@ -12,8 +12,9 @@ use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
 use super::acquire::Wait;
+use super::context::{Acquired, Context};
 use super::event_loop::EventLoop;
-use super::{Acquired, Context, acquire_all, dependents, release};
+use super::{dependents, release, take_all};
 use crate::clock::uptime;
 use crate::duration;
 use crate::error::Error;
@@ -65,7 +66,7 @@ pub(crate) async fn hold(
     let mut acquired = Acquired::default();
     event_loop.run = LockedRun::new(context.lost_is_fatal);
     let kept = AssertUnwindSafe(async {
-        acquire_all(event_loop, &mut job, context, wait, &mut acquired).await?;
+        take_all::take_all(event_loop, &mut job, context, wait, &mut acquired).await?;
         // Where each Terraform has to lock for itself, a keeper would keep nothing.
         if event_loop.kept.is_empty() && acquired.inherited.is_empty() {
             return Err(nothing_to_hold());

@@ -2,8 +2,8 @@
 //!
 //! Its rules: `docs/protocol.md#t3-coming-in`.
 
-use super::Context;
 use super::acquire::Wait;
+use super::context::Context;
 use super::custody::Use;
 use super::door::{self, Door};
 use super::event_loop::EventLoop;

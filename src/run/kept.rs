@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
-use super::{fail_point, store_requests};
+use super::{fail_point, request};
 use crate::lock::register::{LeftOpen, Reply, Request, StoreError};
 use crate::lock::tenure::Tenure;
 use crate::lock::{LockId, Uptime};
@@ -50,7 +50,7 @@ impl Kept {
         }
         let unanswered = request
             .failed(StoreError::Unavailable { detail: "no answer in time".to_owned(), sent: true });
-        let answer = store_requests::register(self.store.clone(), self.target.key.clone(), request);
+        let answer = request::register(self.store.clone(), self.target.key.clone(), request);
         self.answer = Some(match patience {
             None => answer,
             Some(patience) => tokio::time::timeout(patience, answer)

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::event_loop::EventLoop;
 use super::kept::Kept;
 use crate::clock::{uptime, wall};
 use crate::duration;
@@ -10,8 +9,8 @@ use crate::error::Error;
 use crate::lock::acquire::Acquire;
 use crate::lock::queue::Queue;
 use crate::lock::{Holder, LockId, LockInfo, Uptime};
-use crate::report::{Cadence, Notice, clean, describe_holder, shell_quote};
-use crate::store::{LeftOpen, Record, StoreError};
+use crate::report::{Cadence, Notice, Reporter, clean, describe_holder, shell_quote};
+use crate::store::{LeftOpen, Record, StoreError, Stored};
 use crate::target::LockTarget;
 
 pub(super) fn no_line(target: &LockTarget, error: &StoreError) -> Notice {
@@ -203,6 +202,35 @@ fn unlocking(target: &LockTarget, id: &LockId, is_leased: bool) -> String {
     }
 }
 
+/// That a lock was lost, and to whom.
+pub(super) fn loss(target: &LockTarget, id: &LockId, current: Option<&Stored>) -> Notice {
+    let lock = target.url();
+    let Some(stored) = current else {
+        return Notice::Warning {
+            message: format!(
+                "the lock `{lock}` was lost: someone removed it while it was ours (ID {id})"
+            ),
+            hint: Some(
+                "another run may have used the state meanwhile: check it with `terraform plan`"
+                    .to_owned(),
+            ),
+        };
+    };
+    let holder = describe(&Holder::of(&stored.record));
+    let nameless = target.nameless_removal(stored).map_or_else(String::new, |command| {
+        format!("; if nobody needs what lies there now, take it away with: {command}")
+    });
+    Notice::Warning {
+        message: format!(
+            "the lock `{lock}` was lost while it was ours (ID {id}): now {holder}; it is left as \
+             it is"
+        ),
+        hint: Some(format!(
+            "two runs may have used the state: check it with `terraform plan`{nameless}"
+        )),
+    }
+}
+
 /// How long something else may answer in the place of the store before a word is said of it.
 const MISLED: Duration = Duration::from_secs(5);
 
@@ -229,13 +257,13 @@ impl Voice {
         Self { cadence: Cadence::default(), holder: None, is_misled: false, started, limit }
     }
 
-    pub(super) fn speak(&mut self, event_loop: &EventLoop, target: &LockTarget, machine: &Queue) {
+    pub(super) fn speak(&mut self, reporter: &Reporter, target: &LockTarget, machine: &Queue) {
         let now = uptime();
         if let Some((error, _)) = machine.acquire().misled(now).filter(|it| it.1 >= MISLED)
             && !self.is_misled
         {
             self.is_misled = true;
-            event_loop.say(misled(target, error));
+            reporter.say(misled(target, error));
         }
         let holder = machine.acquire().holder();
         if holder.is_none() {
@@ -244,7 +272,7 @@ impl Voice {
         let changed = holder != self.holder;
         self.holder = holder;
         if self.cadence.is_due(now, changed) {
-            event_loop.say(Notice::Waiting {
+            reporter.say(Notice::Waiting {
                 lock: target.url(),
                 holder: self.holder.as_ref().and_then(Holder::info).cloned().map(Box::new),
                 waited: now.since(self.started),

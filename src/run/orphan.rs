@@ -297,7 +297,7 @@ async fn catch(
                 },
             ),
             landing::Action::Wait => {
-                super::pause(event_loop, landing.deadline().unwrap_or_else(uptime)).await?;
+                event_loop.pause(landing.deadline().unwrap_or_else(uptime)).await?;
                 landing::Event::Tick
             }
             landing::Action::Release(stored) => {

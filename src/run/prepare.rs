@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::event_loop::{EventLoop, LoopEvent};
-use super::store_requests::{StoreReply, StoreRequest};
+use super::request::{StoreReply, StoreRequest};
 use crate::clock::uptime;
 use crate::error::Error;
 use crate::report::Notice;

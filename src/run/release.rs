@@ -7,17 +7,16 @@ use super::dependents;
 use super::door;
 use super::event_loop::{EventLoop, LoopEvent};
 use super::kept::Kept;
-use super::messages::{describe, late};
+use super::messages::{late, loss};
 use crate::clock::uptime;
 #[cfg(debug_assertions)]
 use crate::duration;
 use crate::lock::release::{PATIENCE, ReleaseOutcome};
 use crate::lock::tenure::TenureEnd;
-use crate::lock::{Flaw, FlawKind, Holder, LockId};
+use crate::lock::{Flaw, FlawKind};
 use crate::report::Notice;
-use crate::store::{StoreError, Stored};
+use crate::store::StoreError;
 use crate::supervise::locked_run;
-use crate::target::LockTarget;
 
 /// Releases all that is held, the last taken first; where others may run under it, only after
 /// them. Signals that come meanwhile are heard and change nothing: the release has a limit of its
@@ -128,34 +127,5 @@ fn tell(event_loop: &EventLoop, kept: &Kept, outcome: &ReleaseOutcome, worth_say
             }),
             code: crate::exit_code::NOT_RELEASED,
         }),
-    }
-}
-
-/// That a lock was lost, and to whom.
-pub(super) fn loss(target: &LockTarget, id: &LockId, current: Option<&Stored>) -> Notice {
-    let lock = target.url();
-    let Some(stored) = current else {
-        return Notice::Warning {
-            message: format!(
-                "the lock `{lock}` was lost: someone removed it while it was ours (ID {id})"
-            ),
-            hint: Some(
-                "another run may have used the state meanwhile: check it with `terraform plan`"
-                    .to_owned(),
-            ),
-        };
-    };
-    let holder = describe(&Holder::of(&stored.record));
-    let nameless = target.nameless_removal(stored).map_or_else(String::new, |command| {
-        format!("; if nobody needs what lies there now, take it away with: {command}")
-    });
-    Notice::Warning {
-        message: format!(
-            "the lock `{lock}` was lost while it was ours (ID {id}): now {holder}; it is left as \
-             it is"
-        ),
-        hint: Some(format!(
-            "two runs may have used the state: check it with `terraform plan`{nameless}"
-        )),
     }
 }

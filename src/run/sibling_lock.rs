@@ -124,7 +124,7 @@ async fn rest(
             ),
         });
     }
-    super::pause(event_loop, uptime().plus(LOOK).min(give_up_at)).await
+    event_loop.pause(uptime().plus(LOOK).min(give_up_at)).await
 }
 
 fn open(under: Under<'_>, path: &Path) -> Result<Option<Door>, Error> {

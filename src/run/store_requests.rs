@@ -1,97 +1,20 @@
-//! What is asked of stores, and what they answer. And looking at what is not ours, and removing it,
-//! for the commands that do: one request at a time, and every wait but that for a write ends with a
-//! signal.
+//! Looking at what is not ours, and removing it, for the commands that do: one request at a time, and
+//! every wait but that for a write ends with a signal.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
-use futures_util::future::BoxFuture;
-
 use super::event_loop::{EventLoop, LoopEvent};
-use crate::backend::S3Backend;
+use super::request::{StoreReply, StoreRequest};
 use crate::clock::uptime;
 use crate::error::Error;
 use crate::lock::LockKey;
 use crate::lock::acquire::FIRST_CONTACT;
 use crate::lock::register::{RecordVersion, RemoveReply, Reply, Request, StoreError, Stored};
-use crate::store::{AwsClients, Registers, StateObject, Timeouts, workspace_state};
+use crate::store::Registers;
 
 /// Between two tries, while a store does not answer.
 pub(crate) use crate::lock::landing::RETRY;
-
-/// What is asked of a store.
-pub(super) enum StoreRequest {
-    Register(Arc<dyn Registers>, LockKey, Request),
-    State(Box<S3Backend>),
-    /// What the other requests need first.
-    Prepare(Arc<dyn Registers>),
-    /// Which conditions it looks at.
-    TryConditions(Arc<dyn Registers>),
-    /// A line of stdin.
-    Answer,
-}
-
-/// What a store answered.
-pub(super) enum StoreReply {
-    Register(Reply),
-    State(Result<StateObject, StoreError>),
-    Prepared(Result<(), StoreError>),
-    Answer(std::io::Result<String>),
-}
-
-impl StoreRequest {
-    pub(super) fn send(self) -> BoxFuture<'static, StoreReply> {
-        match self {
-            Self::Register(store, key, request) => {
-                register(store, key, request).map(StoreReply::Register).boxed()
-            }
-            Self::State(backend) => {
-                async move { StoreReply::State(state_object(&backend).await) }.boxed()
-            }
-            Self::Prepare(store) => {
-                async move { StoreReply::Prepared(store.prepare().await) }.boxed()
-            }
-            Self::TryConditions(store) => {
-                async move { StoreReply::Prepared(store.try_conditions().await) }.boxed()
-            }
-            Self::Answer => async move {
-                // A thread of its own: nobody can be made to answer. It does not keep the process.
-                let asked = tokio::task::spawn_blocking(|| {
-                    let mut line = String::new();
-                    std::io::stdin().read_line(&mut line).map(|_| line)
-                });
-                let answer = asked.await.map_err(std::io::Error::other);
-                StoreReply::Answer(answer.and_then(|line| line))
-            }
-            .boxed(),
-        }
-    }
-}
-
-/// Asks a register.
-pub(super) fn register(
-    store: Arc<dyn Registers>,
-    key: LockKey,
-    request: Request,
-) -> BoxFuture<'static, Reply> {
-    async move {
-        match request {
-            Request::Write(record, expect) => {
-                Reply::Wrote(store.write(&key, &record, &expect).await)
-            }
-            Request::Read => Reply::Read(store.read(&key).await),
-            Request::Remove(version) => Reply::Removed(store.remove(&key, &version).await),
-        }
-    }
-    .boxed()
-}
-
-async fn state_object(backend: &S3Backend) -> Result<StateObject, StoreError> {
-    let clients = AwsClients::new(&backend.aws, Timeouts::default()).await?;
-    let (prefix, key) = (backend.listing_prefix(), backend.state_key());
-    workspace_state(&clients, &backend.bucket, &prefix, &key).await
-}
 
 /// A register and the lock that it belongs to.
 #[derive(Debug, Clone)]
@@ -140,7 +63,7 @@ pub(super) async fn ask<T>(
         };
         match answered {
             Err(error) if error.is_worth_another_try() && uptime() < until => {
-                super::pause(event_loop, uptime().plus(RETRY).min(until)).await?;
+                event_loop.pause(uptime().plus(RETRY).min(until)).await?;
             }
             answered => return Ok(answered),
         }
@@ -161,11 +84,6 @@ pub(crate) async fn remove(
             return reply;
         }
     }
-}
-
-/// Waits, but for signals.
-pub(crate) async fn pause(event_loop: &mut EventLoop, span: Duration) -> Result<(), Error> {
-    super::pause(event_loop, uptime().plus(span)).await
 }
 
 /// What is typed on stdin; empty where nothing can be.

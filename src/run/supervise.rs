@@ -9,14 +9,13 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::signal::Signal;
 
 mod stops;
 
 use stops::{at_the_end, carry_out, handle_stand_in, of_child};
 
-use super::Context;
 use super::child_process;
+use super::context::Context;
 use super::event_loop::{EventLoop, LoopEvent};
 use super::fail_point;
 use super::fresh::{self, ChangeWatch};
@@ -31,7 +30,7 @@ use crate::supervise::ending::Interrupts;
 use crate::supervise::locked_run;
 use crate::supervise::{
     Action, Canary, Child, ChildEvent, ChildStatus, Event, ProcessTree, Reach, Rest, SignalKind,
-    SpawnError, StopSignal, Whom, suspend_self,
+    SpawnError, StopSignal, Whom,
 };
 
 /// How long a child may take to end after a bug of ours, before it is killed.
@@ -89,7 +88,7 @@ pub(super) async fn quietly(
     let mut child = spawn(event_loop, command, context)?;
     let ended = drive(event_loop, &mut child, context, None).await?;
     if let (true, Some(signal)) = (ended.stopped, event_loop.run.stopped_by()) {
-        return Err(super::interrupted(signal));
+        return Err(Error::interrupted(signal));
     }
     let mut bytes = Vec::new();
     said.rewind().and_then(|()| said.take(MOST_SAID).read_to_end(&mut bytes)).map_err(internal)?;
@@ -117,16 +116,6 @@ fn nameless_file(dir: &Path) -> Result<File, Error> {
         ),
         hint: Some("allow `memfd_create`, or make one of these directories writable".to_owned()),
     })
-}
-
-/// Stops us, as Ctrl-Z means it, until we are continued.
-pub(super) fn suspend(event_loop: &EventLoop) {
-    if let Err(error) = suspend_self(Signal::SIGTSTP, false) {
-        event_loop.say(Notice::Warning {
-            message: format!("tfwrap could not be suspended: {error}"),
-            hint: None,
-        });
-    }
 }
 
 /// After a bug of ours: ends the child as gently as can be, and returns only when it is gone. A

@@ -6,9 +6,11 @@
 
 use std::time::Duration;
 
+use super::context::Context;
 use super::event_loop::EventLoop;
-use super::store_requests::{LockRegister, StoreReply, StoreRequest};
-use super::{Context, store_requests, supervise};
+use super::request::{StoreReply, StoreRequest};
+use super::store_requests::LockRegister;
+use super::{store_requests, supervise};
 use crate::error::Error;
 use crate::job::WorkspaceBootstrap;
 use crate::report::{Notice, clean};

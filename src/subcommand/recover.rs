@@ -23,7 +23,6 @@ use crate::receipt::{Receipt, ReceiptFile};
 use crate::report::{Notice, clean, shell_quote};
 use crate::run::custody::Case;
 use crate::run::orphan::{Ended, Leave, adopt, take_leave};
-use crate::run::store_requests::pause;
 use crate::run::{EventLoop, dependents};
 use crate::state_dir;
 use crate::supervise::{HostScope, ProcessTree, SETTLE, Sight, StopSignal};
@@ -349,7 +348,7 @@ async fn give_back(
     show_log(event_loop, file, 0);
     if is_here && child.is_none() && receipt.child.is_some() {
         // Nobody was told of its end: whoever killed it may have cut off a request just now.
-        pause(event_loop, SETTLE).await?;
+        event_loop.pause(uptime().plus(SETTLE)).await?;
         if let Some(in_use) = in_use() {
             return Ok(in_use);
         }

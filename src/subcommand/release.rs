@@ -15,7 +15,7 @@ use crate::lock::{LockId, Uptime};
 use crate::receipt::{Receipt, ReceiptFile};
 use crate::report::{Notice, clean};
 use crate::run::standstill::{self, Standstill};
-use crate::run::{EventLoop, dependents, store_requests};
+use crate::run::{EventLoop, dependents};
 use crate::state_dir;
 use crate::supervise::{HostScope, ProcessId, Sight, ancestors};
 use crate::target::LockTarget;
@@ -321,7 +321,7 @@ async fn one(
             // The word may have been removed meanwhile, or the guardian stopped.
             drop(ask_for_release(file, receipt));
         }
-        store_requests::pause(event_loop, LOOK).await?;
+        event_loop.pause(uptime().plus(LOOK)).await?;
     }
     recover::show_log(event_loop, file, shown);
     if !file.path().exists() {

@@ -42,7 +42,7 @@ pub(super) async fn remove(
             }
             Err(error) if error.is_transient() && uptime() < until => {
                 unknown |= error.outcome_is_unknown();
-                store_requests::pause(event_loop, store_requests::RETRY).await?;
+                event_loop.pause(uptime().plus(store_requests::RETRY)).await?;
                 store_requests::read(event_loop, register, store_requests::PATIENCE).await?
             }
             Err(source) => return Err(Error::Store { lock: register.lock.clone(), source }),
@@ -56,7 +56,7 @@ pub(super) async fn remove(
                 version = current.version;
             }
             Some(current) if current.version == version => {
-                store_requests::pause(event_loop, store_requests::RETRY).await?;
+                event_loop.pause(uptime().plus(store_requests::RETRY)).await?;
             }
             current => return Ok(Removal::Changed(current)),
         }

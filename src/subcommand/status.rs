@@ -73,7 +73,7 @@ async fn watch(
                 }
                 // What comes after it is said in any case: so one sees that it is over.
                 (outage, said) = (true, None);
-                store_requests::pause(event_loop, PERIOD).await?;
+                event_loop.pause(uptime().plus(PERIOD)).await?;
                 continue;
             }
             states => states?,
@@ -95,7 +95,7 @@ async fn watch(
         if written.is_err() {
             return Ok(());
         }
-        store_requests::pause(event_loop, PERIOD).await?;
+        event_loop.pause(uptime().plus(PERIOD)).await?;
     }
 }
 

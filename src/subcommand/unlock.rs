@@ -143,7 +143,7 @@ async fn wait_for_a_sign(
     say(&format!("watching for a sign of life, up to {} …\n", duration::format(span)));
     let until = uptime().plus(span);
     while uptime() < until {
-        store_requests::pause(event_loop, LOOK.min(until.since(uptime()))).await?;
+        event_loop.pause(uptime().plus(LOOK.min(until.since(uptime())))).await?;
         let current =
             store_requests::read(event_loop, &lock.register, store_requests::PATIENCE).await?;
         if !current.as_ref().is_some_and(|it| it.version == shown.version) {

@@ -44,6 +44,6 @@ pub(crate) async fn take_leave(
             let message = format!("another process ends this run: waiting for it, up to {left}");
             event_loop.say(Notice::Note { message });
         }
-        super::super::pause(event_loop, uptime().plus(LOOK).min(until)).await?;
+        event_loop.pause(uptime().plus(LOOK).min(until)).await?;
     }
 }

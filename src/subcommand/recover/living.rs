@@ -109,7 +109,7 @@ pub(super) async fn wait_for(
             });
             drop(child.signal(Signal::SIGKILL));
         }
-        store_requests::pause(event_loop, LOOK.min(until.since(now))).await?;
+        event_loop.pause(uptime().plus(LOOK.min(until.since(now)))).await?;
     }
 }
 

@@ -110,7 +110,7 @@ pub(super) async fn judge(
         if !std::mem::replace(&mut said, true) {
             event_loop.say(Notice::Note { message: watching(receipt, &watched, end.since(now)) });
         }
-        store_requests::pause(event_loop, LOOK.min(end.since(now))).await?;
+        event_loop.pause(uptime().plus(LOOK.min(end.since(now)))).await?;
         if look_again(event_loop, &mut watched).await? {
             return Ok(Verdict::Lives);
         }

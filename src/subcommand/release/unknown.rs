@@ -54,7 +54,7 @@ pub(super) async fn look(
     while !unknown.is_empty() && uptime() < until {
         let missing = missing();
         unknown.retain(|it| missing.iter().any(|(_, id)| **id == it.id));
-        store_requests::pause(event_loop, LOOK).await?;
+        event_loop.pause(uptime().plus(LOOK)).await?;
     }
     Ok(unknown)
 }

@@ -72,6 +72,7 @@ const BORDERS: [Border; 10] = [
         words: &["std::process", "process::", "Command::new"],
         places: &[
             ("supervise/", "makes processes"),
+            ("guardian/orphaned.rs", "starts whoever takes over"),
             ("run/supervise.rs", "lets them be made"),
             ("run/child_process.rs", "describes the process to make"),
             ("app", "our parent's number; the limits of this process"),
@@ -85,6 +86,7 @@ const BORDERS: [Border; 10] = [
         words: &[".spawn()", "::spawn(", ".output()", ".exec()", "fork("],
         places: &[
             ("supervise/", "makes processes"),
+            ("guardian/orphaned.rs", "starts whoever takes over"),
             ("run/supervise.rs", "lets them be made"),
             ("store/aws/credential_process.rs", "runs the program that a profile names"),
         ],
@@ -94,6 +96,7 @@ const BORDERS: [Border; 10] = [
         places: &[
             ("opened.rs", "opens without waiting, and tells what it is"),
             ("supervise/", "opens ends of pipes and terminals"),
+            ("guardian/orphaned.rs", "opens the log"),
         ],
     },
     Border {

@@ -1,0 +1,41 @@
+//! What the steps of a run have in common: what it is given, and what is known of its locks.
+
+use std::path::PathBuf;
+
+use super::acquire::LockInfoTemplate;
+use super::planner::Planner;
+use crate::env::Env;
+use crate::held::Held;
+use crate::lock::release::ReleaseOutcome;
+use crate::lock::{Holder, LockId};
+use crate::report::github::GithubFiles;
+use crate::supervise::{Policy, TerminalUse};
+
+/// What a locked run needs besides the job.
+pub(crate) struct Context {
+    pub(crate) policy: Policy,
+    pub(crate) terminal_use: TerminalUse,
+    pub(crate) env: Env,
+    /// Where receipts lie.
+    pub(crate) state_dir: PathBuf,
+    pub(crate) introduction: LockInfoTemplate,
+    pub(crate) held: Held,
+    /// With `--on-lock-lost stop`.
+    pub(crate) lost_is_fatal: bool,
+    /// GitHub's files.
+    pub(crate) files: Option<GithubFiles>,
+    /// Resolves all anew.
+    pub(crate) planner: Planner,
+}
+
+/// What is known after the locks were taken, besides the locks themselves ([`super::event_loop::EventLoop::kept`]).
+#[derive(Default)]
+pub(super) struct Acquired {
+    /// Held by an outer tfwrap, under these IDs.
+    pub(super) inherited: Vec<LockId>,
+    pub(super) contended: bool,
+    /// Who held a lock when we last looked and it was not ours.
+    pub(super) holder: Option<Holder>,
+    /// Of locks that could not be given back before all began anew.
+    pub(super) left: Vec<ReleaseOutcome>,
+}

@@ -1,0 +1,138 @@
+//! All locks of a run, taken one after the other, and the wait begun anew where they are no longer
+//! the right ones.
+
+use super::acquire::{self, Wait};
+use super::context::{Acquired, Context};
+use super::event_loop::EventLoop;
+use super::workspace::{self, Ready};
+use super::{dependents, fail_point, fresh, inherit, messages};
+use crate::clock::uptime;
+use crate::error::Error;
+use crate::job::LockedJob;
+use crate::report::Notice;
+use crate::store::StateObject;
+use crate::supervise::StopSignal;
+
+/// How often the wait may begin anew because what was resolved before it is no longer so.
+const RESTARTS: u32 = 3;
+
+/// Takes what the job needs; what changed meanwhile makes it another job. When this returns, the
+/// locks are confirmed and right for what Terraform would read now.
+pub(super) async fn take_all(
+    event_loop: &mut EventLoop,
+    job: &mut LockedJob,
+    context: &Context,
+    wait: Wait,
+    acquired: &mut Acquired,
+) -> Result<(), Error> {
+    let (mut restarts, mut in_vain) = (0, 0);
+    if !context.held.is_empty()
+        && let Some(above) = dependents::stopping_above(&context.state_dir)
+    {
+        event_loop.say(Notice::Note {
+            message: format!("process {above} was asked to end: nothing is started below it"),
+        });
+        return Err(Error::interrupted(StopSignal::Interrupt));
+    }
+    loop {
+        let uncreated = ensure_workspace(event_loop, job, context).await?;
+        let mut waited_here = false;
+        for target in &job.targets {
+            let (around, had) = (job.kind.is_around_commands(), &acquired.inherited);
+            let id = inherit::inherit(event_loop, target, context, around, wait, had).await?;
+            if let Some(id) = id {
+                acquired.inherited.push(id);
+                continue;
+            }
+            if fresh::is_ours(event_loop, target).await? {
+                continue;
+            }
+            let taken = acquire::take(event_loop, target, &context.introduction, wait).await;
+            let failed = |error| match &uncreated {
+                Some(_) if target.of_backend => {
+                    messages::timed_out_uncreated(error, taken.seen.as_ref())
+                }
+                _ => error,
+            };
+            let result = taken.result.map_err(failed);
+            if let Some(holder) = taken.seen {
+                waited_here = true;
+                acquired.contended = true;
+                acquired.holder = Some(holder);
+            }
+            result?;
+            if job.kind.is_around_commands() {
+                dependents::let_in(event_loop, &context.state_dir);
+            }
+            fail_point::panic_at("acquired");
+        }
+        // Whoever held the lock before us may have deleted the workspace, or created it.
+        let missing = match &job.bootstrap {
+            Some(bootstrap) if waited_here || uncreated.is_some() => {
+                workspace::state(event_loop, bootstrap).await? == Ok(StateObject::Missing)
+            }
+            _ => false,
+        };
+        let (change, mut now) = if missing {
+            ("the workspace was deleted".to_owned(), context.planner.again()?)
+        } else {
+            event_loop.confirm().await?;
+            let Some(change) = fresh::change(job, context)? else {
+                fail_point::stop_at("planned");
+                return Ok(());
+            };
+            change
+        };
+        fresh::give_back(event_loop, job, context, acquired).await?;
+        if missing && let Some(why) = uncreated {
+            // Nothing changed: now Terraform can have the lock that it could not have before.
+            in_vain += u32::from(!waited_here || uptime() >= wait.give_up_at);
+            if in_vain > RESTARTS {
+                leave_to_terraform(event_loop, &mut now, why);
+            } else {
+                event_loop.say(Notice::Detail {
+                    message: "the lock is free: given back for Terraform to create the workspace"
+                        .to_owned(),
+                });
+            }
+        } else {
+            restarts += 1;
+            if restarts > RESTARTS {
+                return Err(fresh::never_at_rest(&change));
+            }
+            event_loop.say(Notice::Warning {
+                message: format!(
+                    "while the lock was waited for, {change}: all is given back and begun anew"
+                ),
+                hint: None,
+            });
+        }
+        *job = now;
+        event_loop.custody.works_in(&job.dir);
+    }
+}
+
+/// Creates the workspace if it is missing; where the lock cannot be held for Terraform, leaves it
+/// to Terraform and says so. What is returned is to be said where someone else has the lock for
+/// ever when Terraform wants it, and never when we do.
+async fn ensure_workspace(
+    event_loop: &mut EventLoop,
+    job: &mut LockedJob,
+    context: &Context,
+) -> Result<Option<Notice>, Error> {
+    let Some(bootstrap) = &job.bootstrap else { return Ok(None) };
+    let lock = job.targets.iter().find(|target| target.of_backend);
+    match workspace::ensure(event_loop, bootstrap, lock, context).await? {
+        Ready::Go => {}
+        Ready::Held(why) => return Ok(Some(why)),
+        Ready::Native(why) => leave_to_terraform(event_loop, job, why),
+    }
+    Ok(None)
+}
+
+/// Terraform takes the backend's lock by itself.
+fn leave_to_terraform(event_loop: &EventLoop, job: &mut LockedJob, why: Notice) {
+    event_loop.say(why);
+    job.native = job.bootstrap.take().and_then(|bootstrap| bootstrap.native);
+    job.targets.retain(|target| !target.of_backend);
+}
