@@ -29,7 +29,8 @@ use crate::report::{Notice, Reporter};
 use crate::supervise::ending::Interrupts;
 use crate::supervise::locked_run::{self, LockedRun, LocksNow, NotStarted};
 use crate::supervise::{
-    self, Child, ChildEvent, Reach, Received, SignalKind, Signals, StopSignal, suspend_self,
+    self, Child, ChildEvent, Reach, Received, SignalKind, Signals, StopSignal, TerminalUse,
+    suspend_self, watch_while_idle,
 };
 
 /// One thing that happened.
@@ -67,6 +68,8 @@ pub(crate) struct EventLoop {
     in_flight: Option<BoxFuture<'static, StoreReply>>,
     pub(super) kept: Vec<Kept>,
     news: VecDeque<LoopEvent>,
+    /// Whether we are a job on a terminal.
+    pub(super) terminal_use: TerminalUse,
     /// What all of it is for, and what becomes of that.
     pub(super) run: LockedRun,
 }
@@ -75,7 +78,8 @@ impl EventLoop {
     pub(crate) fn new(signals: Signals, reporter: Arc<Reporter>, custody: Custody) -> Self {
         let (kept, news) = (Vec::new(), VecDeque::new());
         let run = LockedRun::new(true);
-        Self { signals, reporter, custody, in_flight: None, kept, news, run }
+        let terminal_use = TerminalUse::HandOver;
+        Self { signals, reporter, custody, in_flight: None, kept, news, terminal_use, run }
     }
 
     /// From here on the lock is kept until it is given back.
@@ -139,9 +143,11 @@ impl EventLoop {
     /// child, and whether it reached it, `run::supervise` knows.)
     pub(super) fn decide_on(&mut self, happening: &LoopEvent) -> Vec<locked_run::Action> {
         self.decide(match happening {
-            LoopEvent::Signal(received) => {
-                locked_run::Event::Child(supervise::Event::of_signal(received.kind, Reach::UsOnly))
-            }
+            LoopEvent::Signal(received) => locked_run::Event::Child(supervise::Event::of_signal(
+                received.kind,
+                Reach::UsOnly,
+                || watch_while_idle(self.terminal_use),
+            )),
             LoopEvent::Lease(index, said) => self.lease_event(*index, said.clone()),
             LoopEvent::Fenced => locked_run::Event::Fenced,
             LoopEvent::Due | LoopEvent::Answered => locked_run::Event::Tick,

@@ -72,7 +72,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::Interval;
 
 use super::readers::Readers;
-use super::stand_in::{Model, Overheard, StandIn};
+use super::stand_in::{Heard, Model, Overheard, StandIn};
 use super::targets::runs_tfwrap;
 use super::{
     Action, ChildStatus, Event, Judged, PassSignal, ProcessId, Reach, Rest, SignalKind,
@@ -227,7 +227,7 @@ impl Child {
             SignalOrigin::Sent { pid, .. } if runs_tfwrap(Pid::from_raw(pid)) => Reach::Relayed,
             _ => Reach::UsOnly,
         };
-        Event::of_signal(received.kind, reach)
+        Event::of_signal(received.kind, reach, || self.watch())
     }
 
     /// Waits until something happens to the child. Dropping the future loses nothing. After the
@@ -267,8 +267,14 @@ impl Child {
                     self.readers.let_go_of_the_full();
                 }
                 () = look => {}
-                overheard = overheard => match overheard {
-                    Some(overheard) => return Ok(ChildEvent::Overheard(overheard)),
+                heard = overheard => match heard {
+                    Some(Heard::Stop(overheard)) => return Ok(ChildEvent::Overheard(overheard)),
+                    // It may never be told of the child: see `interrupt`.
+                    Some(Heard::Suspension) => {
+                        if let watch @ Watch::Orphaned = self.watch() {
+                            return Ok(ChildEvent::Stopped(Signal::SIGTSTP, watch));
+                        }
+                    }
                     // It has said what it had to say.
                     None => self.stand_in_again(),
                 },
@@ -366,6 +372,11 @@ impl Child {
                 Action::Withhold(_) => self.told.interrupt_new(self.frozen)?,
                 _ => self.told.interrupt(self.frozen)?,
             };
+            // A process that its Terraform was just starting may stand still, and Terraform wait for
+            // it without standing still itself (vfork(2)), so that no stop was ever told.
+            if !self.frozen && group::has_stopped(self.leader) {
+                self.send(Signal::SIGCONT)?;
+            }
         }
         Ok(())
     }
@@ -427,10 +438,22 @@ impl Child {
             && foreground.is_some_and(group::is_of_an_outer_tfwrap)
     }
 
-    /// Whether we are to stop with the child.
     fn watch(&self) -> Watch {
-        let on_terminal = self.terminal_use == TerminalUse::HandOver && self.terminal.is_some();
-        if on_terminal && group::is_job_of_a_shell() { Watch::Shell } else { Watch::Nobody }
+        watch_over_us(self.terminal_use == TerminalUse::HandOver && self.terminal.is_some())
+    }
+}
+
+/// Who would let us go on, had we stopped while there is no child.
+#[must_use]
+pub fn watch_while_idle(terminal_use: TerminalUse) -> Watch {
+    watch_over_us(terminal_use == TerminalUse::HandOver && Terminal::open().is_some())
+}
+
+fn watch_over_us(on_terminal: bool) -> Watch {
+    match (group::is_job_of_a_shell(), on_terminal) {
+        (true, true) => Watch::Shell,
+        (true, false) => Watch::Nobody,
+        (false, _) => Watch::Orphaned,
     }
 }
 

@@ -4,7 +4,7 @@
 //!
 //! | a run that | is stopped | loses a lock | is suspended |
 //! | --- | --- | --- | --- |
-//! | takes its locks, or waits until they are confirmed | ends | ends | stands still |
+//! | takes its locks, or waits until they are confirmed | ends | ends | stands still, for a shell that resumes it |
 //! | is a hold | ends | ends, and those below it with `--on-lock-lost stop` | goes on |
 //! | has a child | [`Supervisor`] | [`Supervisor`] | [`Supervisor`] |
 //! | waits for those below it | asks them to end, once | goes on | goes on |
@@ -14,7 +14,7 @@
 //!
 //! Its rules: `docs/protocol.md#signals`.
 
-use super::machine::{self, Supervisor};
+use super::machine::{self, Supervisor, Watch};
 use super::{Policy, StopSignal};
 use crate::lock::Uptime;
 use crate::lock::lease_keeper::LeaseEvent;
@@ -237,9 +237,12 @@ impl LockedRun {
             (_, Event::Child(machine::Event::Stop(signal, _))) => {
                 vec![Action::End(NotStarted::Stopped(*signal))]
             }
-            // Nobody would continue it.
-            (Stage::Holding, Event::Child(machine::Event::Suspend)) => Vec::new(),
-            (_, Event::Child(machine::Event::Suspend)) => vec![Action::Suspend],
+            // A hold nobody would continue.
+            (stage, Event::Child(machine::Event::Suspend(Watch::Shell)))
+                if *stage != Stage::Holding =>
+            {
+                vec![Action::Suspend]
+            }
             (Stage::Confirming(_), _) if locks.lost => lost(),
             (Stage::Confirming(until), Event::Tick) => match self.stopped_by {
                 Some(signal) => vec![Action::End(NotStarted::Stopped(signal))],

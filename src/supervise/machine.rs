@@ -207,10 +207,13 @@ impl Supervisor {
                 self.child_is_stopped = false;
                 Vec::new()
             }
-            Event::Suspend => {
+            Event::Suspend(Watch::Orphaned) => Vec::new(),
+            // It is to end, and could not.
+            Event::Suspend(Watch::Nobody) if self.stopped_by.is_some() => Vec::new(),
+            Event::Suspend(watch) => {
                 self.suspend_asked = true;
                 if self.child_is_stopped {
-                    self.suspended(now, Signal::SIGTSTP, Watch::Shell)
+                    self.suspended(now, Signal::SIGTSTP, watch)
                 } else {
                     vec![Action::StopGroup]
                 }
@@ -311,9 +314,14 @@ impl Supervisor {
         if self.frozen && signal == Signal::SIGSTOP {
             return Vec::new();
         }
+        if signal == Signal::SIGTSTP && watch == Watch::Orphaned {
+            // As if it had not come; of a frozen one, its thaw takes care.
+            (self.child_is_stopped, self.suspend_asked) = (false, false);
+            return if self.frozen { Vec::new() } else { self.go_on(now) };
+        }
         self.child_is_stopped = true;
         let by_job_control = matches!(signal, Signal::SIGTSTP | Signal::SIGTTIN | Signal::SIGTTOU);
-        if self.suspend_asked {
+        if self.suspend_asked && watch == Watch::Shell {
             vec![Action::SuspendSelf]
         } else if self.stopped_by.is_some() && !self.frozen {
             // It is to end, and must hear of it, though it reads a terminal that is not its own.

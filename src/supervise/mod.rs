@@ -30,7 +30,10 @@ mod targets;
 
 pub use answer::first_words;
 pub use canary::{Canary, Judged};
-pub use child::{Announce, Child, ChildEvent, SpawnError, TerminalUse, Whom, exec, suspend_self};
+pub use child::{
+    Announce, Child, ChildEvent, SpawnError, TerminalUse, Whom, exec, suspend_self,
+    watch_while_idle,
+};
 pub(crate) use child::{
     lent_descriptor, may_be_open_elsewhere, outlive_the_limit_of_files, stand_apart,
     stdout_was_closed, watch,

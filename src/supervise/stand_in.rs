@@ -46,6 +46,15 @@ pub struct Overheard {
     pub from_terminal: bool,
 }
 
+/// What came to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Heard {
+    /// A stop.
+    Stop(Overheard),
+    /// SIGTSTP, from anybody but us.
+    Suspension,
+}
+
 /// One that runs. Dropping it ends it.
 pub(crate) struct StandIn {
     socket: AsyncFd<OwnedFd>,
@@ -126,7 +135,7 @@ impl StandIn {
     }
 
     /// What it heard next; nothing once it has ended. Dropping the future loses nothing.
-    pub(crate) async fn heard(&mut self) -> Option<Overheard> {
+    pub(crate) async fn heard(&mut self) -> Option<Heard> {
         loop {
             let mut ready = self.socket.readable().await.ok()?;
             match read(self.socket.get_ref()) {
@@ -141,7 +150,12 @@ impl StandIn {
     /// The stops that it heard and that were not taken yet, and those that it is about to tell of.
     pub(crate) fn last_words(&self) -> Vec<StopSignal> {
         let told = std::iter::from_fn(|| read(self.socket.get_ref()).ok().flatten());
-        let told: Vec<_> = told.map(|heard| heard.signal).collect();
+        let told: Vec<_> = told
+            .filter_map(|heard| match heard {
+                Heard::Stop(overheard) => Some(overheard.signal),
+                Heard::Suspension => None,
+            })
+            .collect();
         let pending = StopSignal::ALL.into_iter();
         let pending = pending.filter(|signal| self.is_about_to_tell(signal.signal()));
         told.iter().copied().chain(pending.filter(|signal| !told.contains(signal))).collect()
@@ -149,13 +163,18 @@ impl StandIn {
 }
 
 /// What one has told; nothing where it has ended.
-fn read(socket: &OwnedFd) -> Result<Option<Overheard>, Errno> {
+fn read(socket: &OwnedFd) -> Result<Option<Heard>, Errno> {
     let mut words = [0; 2];
     if recv(socket, &mut words[..], RecvFlags::DONTWAIT)? != (2, 2) {
         return Ok(None);
     }
-    let signal = Signal::try_from(i32::from(words[0])).ok().and_then(StopSignal::of);
-    Ok(signal.map(|signal| Overheard { signal, from_terminal: words[1] == 1 }))
+    let signal = Signal::try_from(i32::from(words[0])).ok();
+    if signal == Some(Signal::SIGTSTP) {
+        return Ok(Some(Heard::Suspension));
+    }
+    let stop = signal.and_then(StopSignal::of);
+    let from_terminal = words[1] == 1;
+    Ok(stop.map(|signal| Heard::Stop(Overheard { signal, from_terminal })))
 }
 
 /// Whether this process was started as one; the variable alone may be anybody's.
@@ -182,15 +201,17 @@ pub fn run(name: &str) -> io::Result<()> {
         let is_over = wait_for_either(socket.as_fd(), &signals)?;
         while let Some(info) = signals.read_signal()? {
             let number = i32::try_from(info.ssi_signo).unwrap_or_default();
-            let stop = Signal::try_from(number).ok().and_then(StopSignal::of);
+            let signal = Signal::try_from(number).ok();
+            let stop = signal.and_then(StopSignal::of);
+            let suspends = signal == Some(Signal::SIGTSTP);
             let is_tfwraps = i64::from(info.ssi_pid) == i64::from(getppid().as_raw());
             let from_terminal = info.ssi_code == nix::libc::SI_KERNEL;
-            if stop.is_none() || (is_tfwraps && !from_terminal) {
+            if (stop.is_none() && !suspends) || (is_tfwraps && !from_terminal) {
                 continue;
             }
             let words = [u8::try_from(number).unwrap_or_default(), u8::from(from_terminal)];
             let _unheard = send(&socket, &words, SendFlags::NOSIGNAL);
-            if !from_terminal {
+            if !from_terminal && !suspends {
                 return Ok(());
             }
         }

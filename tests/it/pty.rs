@@ -322,6 +322,34 @@ fn is_suspended_and_answered(shell: &mut Shell, child: Pid, wrapper: Pid) {
 }
 
 /// Each is a stop of the child, and what continues it for the one must not undo the other.
+/// Without a shell, as with `ssh -t` or `docker run -it`, nobody could resume it.
+#[test]
+fn where_tfwrap_is_the_first_program_of_its_terminal_ctrl_z_stops_nothing() {
+    for is_below_a_run in [false, true] {
+        let scene = Scene::new(&LOGS_ALL.replace("on SIGINT log", "on SIGINT log; on SIGCONT log"));
+        let words = scene.shell_words();
+        let outer = is_below_a_run.then(|| Scene::of_shell(&format!("exec {words}")));
+        let mut shell = Shell::start();
+        let words = outer.as_ref().map_or(words, Scene::shell_words);
+        shell.send(&format!("exec {words}"));
+        let child = scene.pid_in("ready");
+        for number in 1..5 {
+            shell.key('z');
+            // Below a `run` it comes to the inner tfwrap, which passes it to nobody.
+            if !is_below_a_run {
+                scene.wait_for_log(&format!("SIGCONT {number}"));
+                wait_until("a running child", || (state(child) != Some('T')).then_some(()));
+            }
+        }
+        shell.key('c');
+        scene.wait_for_log("SIGINT 1");
+        kill(child, Signal::SIGUSR1).expect("the child is there");
+        wait_until("the end of all", || is_gone(shell.pid()).then_some(()));
+        assert_eq!(scene.count("SIGINT"), 1, "{:?}", scene.log());
+        scene.expect_free();
+    }
+}
+
 #[test]
 fn ctrl_z_counts_while_the_child_asks_for_the_terminal() {
     let script = "echo ready $$ >@/pid; mv @/pid @/ready

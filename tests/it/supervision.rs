@@ -305,25 +305,57 @@ fn a_child_whose_reader_is_gone_dies_as_it_would_alone() {
 }
 
 #[test]
-fn a_suspended_wrapper_and_its_child_stop_and_go_on_together() {
+fn without_a_shell_a_suspension_stops_the_child_alone() {
     let mut running = Scene::new(LOGS_ALL).start().ready();
     let child = running.scene.pid_in("ready");
-    for fg_before in [false, true, true, false, true, true] {
-        // Ctrl-Z just after `fg`: both are heard together.
-        if fg_before {
+    let stands = || wait_until("a stopped child", || (state(child) == Some('T')).then_some(()));
+    for continued_before in [false, true, true, false, true, true] {
+        // Both are heard together, and the last counts.
+        if continued_before {
             running.signal(Signal::SIGCONT);
         }
         running.signal(Signal::SIGTSTP);
-        for pid in [child, running.pid()] {
-            wait_until("a stopped process", || (state(pid) == Some('T')).then_some(()));
-        }
+        stands();
+        assert_ne!(state(running.pid()), Some('T'), "it could not hear a stop");
         running.signal(Signal::SIGCONT);
         wait_until("a running child", || (state(child) == Some('S')).then_some(()));
     }
+    running.signal(Signal::SIGTSTP);
+    stands();
     running.signal(Signal::SIGINT);
     running.scene.wait_for_log("SIGINT 1");
     running.signal(Signal::SIGUSR1);
     assert_eq!(running.code(), Some(5));
+}
+
+/// Terraform waits for a process that it just starts, and stands still for nobody to see if that does.
+#[test]
+fn a_stop_continues_whoever_stands_still_in_the_childs_group() {
+    let scene = Scene::new(&format!("spawn BACKGROUND; {LOGS_ALL}"));
+    let mut running = scene.background("ready @/background; sleep 50000; exit 0").start().ready();
+    let beside = running.scene.pid_in("background");
+    kill(beside, Signal::SIGSTOP).expect("it is there");
+    wait_until("its stop", || (state(beside) == Some('T')).then_some(()));
+    running.signal(Signal::SIGTERM);
+    wait_until("its end, or that it goes on", || (state(beside) != Some('T')).then_some(()));
+    running.signal(Signal::SIGUSR1);
+    assert_eq!(running.code(), Some(5));
+}
+
+#[test]
+fn a_suspension_below_a_suspended_wrapper_ends_with_it() {
+    for _ in 0..5 {
+        let inner = Scene::new(LOGS_ALL);
+        let mut running = Scene::of_shell(&format!("exec {}", inner.shell_words())).start();
+        let child = inner.pid_in("ready");
+        for _ in 0..20 {
+            running.signal(Signal::SIGTSTP);
+            running.signal(Signal::SIGCONT);
+        }
+        // One that stood still would not hear of it.
+        kill(child, Signal::SIGUSR1).expect("the child is there");
+        assert_eq!(running.code(), Some(5));
+    }
 }
 
 #[test]

@@ -41,8 +41,9 @@ const STOPS: [Input; 6] = [
     Input::Sent { signal: StopSignal::Terminate, to_child: true, child_first: false },
 ];
 
-const FAULTS: [Input; 5] = [
-    Input::Suspend,
+const FAULTS: [Input; 6] = [
+    Input::Suspend(Watch::Shell),
+    Input::Suspend(Watch::Nobody),
     Input::MustStop,
     Input::MustKill,
     Input::Freeze,

@@ -47,7 +47,7 @@ fn signals() -> impl Strategy<Value = StopSignal> {
 fn inputs() -> impl Strategy<Value = Input> {
     let reach = prop_oneof![Just(Reach::UsOnly), Just(Reach::ChildToo), Just(Reach::Relayed)];
     let stopping = prop_oneof![Just(Signal::SIGSTOP), Just(Signal::SIGTSTP), Just(Signal::SIGTTIN)];
-    let watch = prop_oneof![Just(Watch::Shell), Just(Watch::Nobody)];
+    let watch = prop_oneof![Just(Watch::Shell), Just(Watch::Nobody), Just(Watch::Orphaned)];
     let killed = Just(ChildStatus::Signaled(Signal::SIGKILL as i32));
     let died = Just(ChildStatus::Signaled(Signal::SIGINT as i32));
     let status = prop_oneof![Just(ChildStatus::Exited(0)), died, killed];
@@ -57,7 +57,7 @@ fn inputs() -> impl Strategy<Value = Input> {
         2 => (signals(), any::<bool>(), any::<bool>()).prop_map(|(signal, to_child, first)| {
             Input::Sent { signal, to_child, child_first: first }
         }),
-        1 => Just(Input::Suspend),
+        1 => watch.clone().prop_map(Input::Suspend),
         1 => Just(Input::Resume),
         1 => Just(Input::Freeze),
         2 => Just(Input::Thaw),

@@ -42,7 +42,7 @@ pub(crate) enum Input {
         to_child: bool,
         child_first: bool,
     },
-    Suspend,
+    Suspend(Watch),
     Resume,
     Freeze,
     Thaw,
@@ -73,6 +73,8 @@ pub(crate) struct Family {
     halted: bool,
     frozen: bool,
     resume_is_due: bool,
+    /// Who would resume us, as of the last suspension.
+    watch: Watch,
     /// It was asked to end; the first stop, and when; whether a second may be passed on.
     asked: bool,
     first: Option<(StopSignal, Reach, Duration)>,
@@ -104,6 +106,7 @@ impl Family {
             halted: false,
             frozen: false,
             resume_is_due: false,
+            watch: Watch::Shell,
             asked: false,
             first: None,
             second: false,
@@ -142,7 +145,10 @@ impl Family {
             Input::Sent { signal, to_child, child_first } => {
                 self.judge(signal, to_child, child_first)?;
             }
-            Input::Suspend => self.feed(Event::Suspend)?,
+            Input::Suspend(watch) => {
+                self.watch = watch;
+                self.feed(Event::Suspend(watch))?;
+            }
             Input::Resume => self.resume_is_due = true,
             Input::Freeze => {
                 self.frozen = true;
@@ -324,7 +330,7 @@ impl Family {
             Action::StopGroup if self.halted => {}
             Action::StopGroup => {
                 self.halted = true;
-                self.reports.push_back(Event::ChildStopped(Signal::SIGTSTP, Watch::Nobody));
+                self.reports.push_back(Event::ChildStopped(Signal::SIGTSTP, self.watch));
             }
             Action::SuspendSelf | Action::SuspendJob(_) => self.resume_is_due = true,
             Action::ContinueGroup | Action::Thaw { goes_on: true } => {

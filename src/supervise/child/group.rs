@@ -54,6 +54,11 @@ pub(super) fn is_empty(group: Pid, stand_in: Option<Pid>) -> bool {
     members(group).is_some_and(|members| !members.iter().any(counts))
 }
 
+/// Whether any process of this group stands still.
+pub(super) fn has_stopped(group: Pid) -> bool {
+    members(group).is_some_and(|members| members.iter().any(|(_, stat)| stat.stopped))
+}
+
 /// The members of a group; `None` without a `/proc` that shows all of our PID namespace.
 pub(crate) fn members(group: Pid) -> Option<Vec<(Pid, Stat)>> {
     if !proc_shows_all() {

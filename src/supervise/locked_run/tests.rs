@@ -13,7 +13,7 @@ const GOOD: LocksNow = LocksNow { confirmed: true, lost: false, good: true };
 const UNCONFIRMED: LocksNow = LocksNow { confirmed: false, lost: false, good: false };
 const LOST: LocksNow = LocksNow { confirmed: false, lost: true, good: true };
 const STOP: Event = Event::Child(machine::Event::Stop(StopSignal::Terminate, Reach::UsOnly));
-const SUSPEND: Event = Event::Child(machine::Event::Suspend);
+const SUSPEND: Event = Event::Child(machine::Event::Suspend(Watch::Shell));
 const RESUME: Event = Event::Child(machine::Event::Resume);
 const STOPPED: Action = Action::End(NotStarted::Stopped(StopSignal::Terminate));
 
@@ -134,7 +134,7 @@ fn anything() -> impl Strategy<Value = Event> {
     let child = prop_oneof![
         stop,
         stopped,
-        Just(machine::Event::Suspend),
+        Just(machine::Event::Suspend(Watch::Shell)),
         Just(machine::Event::Resume),
         Just(machine::Event::ChildContinued),
         Just(machine::Event::Overheard(StopSignal::Interrupt)),

@@ -13,7 +13,7 @@ pub enum Event {
     /// The child got a stop from somebody else, whether or not we get it, too.
     Overheard(StopSignal),
     /// We were asked to stop for a while.
-    Suspend,
+    Suspend(Watch),
     /// We go on. Fed after a SIGCONT, and whenever [`Action::SuspendSelf`] has returned; whoever
     /// feeds it has checked before that the child may go on (the lease).
     Resume,
@@ -48,12 +48,13 @@ pub enum Event {
 }
 
 impl Event {
-    /// What a signal of ours means; whoever got it besides is in `reach`.
+    /// What a signal of ours means; whoever got it besides is in `reach`, and who would resume us is
+    /// asked with `watch`.
     #[must_use]
-    pub fn of_signal(kind: SignalKind, reach: Reach) -> Self {
+    pub fn of_signal(kind: SignalKind, reach: Reach, watch: impl FnOnce() -> Watch) -> Self {
         match kind {
             SignalKind::Stop(signal) => Self::Stop(signal, reach),
-            SignalKind::Suspend => Self::Suspend,
+            SignalKind::Suspend => Self::Suspend(watch()),
             SignalKind::Resume => Self::Resume,
             SignalKind::Pass(signal) => Self::Pass(signal),
         }
@@ -126,13 +127,17 @@ pub enum Action {
     },
 }
 
-/// Whether a stopped child's stop is for us, too.
+/// Who would let us go on if we stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Watch {
-    /// We are the job of a shell that would resume us.
+    /// The shell whose job we are.
     Shell,
-    /// If we stopped, nobody would ever let us go on.
+    /// Nobody for certain, so that only the child stops: a SIGCONT to us continues it.
     Nobody,
+    /// Our process group is orphaned (we are the first program of a terminal, or of a session): there
+    /// a SIGTSTP stops nobody (`setpgid(2)`), so it must not stop the child either, whose group is one
+    /// of our own making.
+    Orphaned,
 }
 
 /// What is left of the group after the child's end.

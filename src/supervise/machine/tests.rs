@@ -6,7 +6,7 @@ use Action::{
     ContinueGroup, ForwardSecond, Interrupt, Kill, KillRest, PassOn, StopGroup, SuspendJob,
     SuspendSelf,
 };
-use Event::{ChildContinued, GroupGone, MustKill, MustStop, Resume, Suspend, Tick};
+use Event::{ChildContinued, GroupGone, MustKill, MustStop, Resume, Tick};
 use Reach::{ChildToo, UsOnly};
 use StopSignal::{Hangup, Quit, Terminate};
 
@@ -35,6 +35,8 @@ fn died(signal: Signal) -> Event {
 fn exited_leaving_terraform(code: u8) -> Event {
     Event::ChildExited { status: ChildStatus::Exited(code), rest: Rest::Terraform }
 }
+
+const SUSPEND: Event = Event::Suspend(Watch::Shell);
 
 fn stopped(signal: Signal) -> Event {
     Event::ChildStopped(signal, Watch::Shell)
@@ -368,7 +370,7 @@ fn nothing_moves_a_finished_supervisor() {
         GroupGone,
         Resume,
         ChildContinued,
-        Suspend,
+        SUSPEND,
         stopped(Signal::SIGTSTP),
         Event::Pass(PassSignal::User2),
         Event::ChildExited { status, rest: Rest::Others },
@@ -380,7 +382,7 @@ fn nothing_moves_a_finished_supervisor() {
 /// Every order of the events that matter, four deep: what can never happen does not.
 #[test]
 fn no_order_of_events_sends_more_than_one_interrupt_to_a_living_child() {
-    let events = [INT, TERM, CTRL_C, MustStop, Tick, Suspend, stopped(Signal::SIGSTOP)];
+    let events = [INT, TERM, CTRL_C, MustStop, Tick, SUSPEND, stopped(Signal::SIGSTOP)];
     for (a, b, c, d) in (0..events.len().pow(4)).map(|n| {
         let pick = |k: u32| events[n / events.len().pow(k) % events.len()];
         (pick(0), pick(1), pick(2), pick(3))

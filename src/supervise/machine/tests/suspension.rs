@@ -7,7 +7,7 @@ fn a_suspend_stops_the_group_first_and_us_when_it_stands() {
     play(
         HOLD,
         &[
-            (Suspend, &[StopGroup]),
+            (SUSPEND, &[StopGroup]),
             (stopped(Signal::SIGTSTP), &[SuspendSelf]),
             (Resume, &[ContinueGroup]),
             (ChildContinued, &[]),
@@ -28,9 +28,32 @@ fn where_no_shell_would_resume_us_the_child_stands_alone() {
     for signal in [Signal::SIGTSTP, Signal::SIGTTIN, Signal::SIGTTOU] {
         play(HOLD, &[(stopped_for_ever(signal), &[]), (TERM, &[Interrupt, ContinueGroup])]);
     }
-    // Whoever stops us by name resumes us, too.
-    let stands = stopped_for_ever(Signal::SIGTSTP);
-    play(HOLD, &[(Suspend, &[StopGroup]), (stands, &[SuspendSelf])]);
+    // Also when we are told to: a SIGCONT may have come before we stopped, or never come.
+    let (told, stands) = (Event::Suspend(Watch::Nobody), stopped_for_ever(Signal::SIGTSTP));
+    let waits: [(Event, &[Action]); 2] = [(told, &[StopGroup]), (stands, &[])];
+    play(HOLD, &[&waits[..], &[(Resume, &[ContinueGroup]), (ChildContinued, &[])]].concat());
+    play(HOLD, &[&waits[..], &[(TERM, &[Interrupt, ContinueGroup]), (told, &[])]].concat());
+    // A stop that comes before the child stands: it goes on to hear of it.
+    play(HOLD, &[waits[0], (TERM, &[Interrupt]), (stands, &[ContinueGroup])]);
+}
+
+#[test]
+fn in_an_orphaned_group_a_suspension_is_none() {
+    let told = Event::Suspend(Watch::Orphaned);
+    let stands = Event::ChildStopped(Signal::SIGTSTP, Watch::Orphaned);
+    play(
+        HOLD,
+        &[(told, &[]), (stands, &[ContinueGroup]), (stands, &[ContinueGroup]), (Resume, &[])],
+    );
+    play(HOLD, &[(TERM, &[Interrupt]), (stands, &[ContinueGroup])]);
+    // It lost its shell between the two.
+    play(HOLD, &[(SUSPEND, &[StopGroup]), (stands, &[ContinueGroup]), (Resume, &[])]);
+    // Nothing undoes a freeze, and nothing is left of the suspension after it.
+    let frozen: (Event, &[Action]) = (Event::Freeze, &[Action::Freeze]);
+    let goes_on: &[Action] = &[Action::Thaw { goes_on: true }];
+    play(HOLD, &[frozen, (stands, &[]), (Event::Thaw, goes_on)]);
+    // Somebody's SIGSTOP is theirs to end, as for any process.
+    play(HOLD, &[(Event::ChildStopped(Signal::SIGSTOP, Watch::Orphaned), &[])]);
 }
 
 #[test]
