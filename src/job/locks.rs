@@ -51,7 +51,7 @@ pub(super) fn find(settings: &Settings, place: &Place<'_>) -> Result<FoundLocks,
     let lock = lock_of(resolved.as_ref(), settings, &targets, place)?;
     let mut found = FoundLocks { targets, notes: Vec::new(), details: Vec::new() };
     match lock {
-        BackendLock::Take(target) => found.targets.push(target),
+        BackendLock::Take(targets) => found.targets.extend(targets),
         BackendLock::Native => {}
         BackendLock::None { why } => found.notes.push(why),
     }
@@ -136,7 +136,10 @@ pub(super) fn in_order(targets: &mut [LockTarget]) -> Result<(), Error> {
         (rank, place.to_owned(), way.map(|part| part.map(ToOwned::to_owned)))
     });
     match targets.array_windows().find(|[one, next]| one.register() == next.register()) {
-        None => Ok(()),
+        None => {
+            join_halves(targets);
+            Ok(())
+        }
         Some([first, second]) => {
             let other = (first.url() != second.url())
                 .then(|| format!("`{}` is another name of it; ", first.url()));
@@ -149,6 +152,15 @@ pub(super) fn in_order(targets: &mut [LockTarget]) -> Result<(), Error> {
                 )),
             })
         }
+    }
+}
+
+/// What a backend has of two locks at once is one lock, and has the place of the second.
+fn join_halves(targets: &mut [LockTarget]) {
+    let of_backend = |targets: &[LockTarget]| targets.iter().position(|it| it.of_backend);
+    let Some(first) = of_backend(targets) else { return };
+    if let Some(second) = of_backend(&targets[first + 1..]) {
+        targets[first..=first + second].rotate_left(1);
     }
 }
 

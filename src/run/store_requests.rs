@@ -9,11 +9,13 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
 use super::event_loop::{EventLoop, LoopEvent};
+use super::fail_point;
 use crate::backend::S3Backend;
 use crate::clock::uptime;
 use crate::error::Error;
 use crate::lock::LockKey;
 use crate::lock::acquire::FIRST_CONTACT;
+use crate::lock::pair::{Half, PairRequest, Step};
 use crate::lock::register::{RecordVersion, RemoveReply, Reply, Request, StoreError, Stored};
 use crate::store::{AwsClients, Registers, StateObject, Timeouts, workspace_state};
 
@@ -23,6 +25,8 @@ pub(crate) use crate::lock::landing::RETRY;
 /// What is asked of a store.
 pub(super) enum StoreRequest {
     Register(Arc<dyn Registers>, LockKey, Request),
+    /// Both halves of a lock, one after the other.
+    Pair(Box<PairRequest>, [(Arc<dyn Registers>, LockKey); 2]),
     State(Box<S3Backend>),
     /// What the other requests need first.
     Prepare(Arc<dyn Registers>),
@@ -46,6 +50,7 @@ impl StoreRequest {
             Self::Register(store, key, request) => {
                 register(store, key, request).map(StoreReply::Register).boxed()
             }
+            Self::Pair(asked, halves) => pair(*asked, halves).map(StoreReply::Register).boxed(),
             Self::State(backend) => {
                 async move { StoreReply::State(state_object(&backend).await) }.boxed()
             }
@@ -85,6 +90,25 @@ pub(super) fn register(
         }
     }
     .boxed()
+}
+
+async fn pair(
+    mut asked: PairRequest,
+    [first, second]: [(Arc<dyn Registers>, LockKey); 2],
+) -> Reply {
+    let mut step = asked.start();
+    loop {
+        let (half, request) = match step {
+            Step::Ask(half, request) => (half, request),
+            Step::Done(reply) => return reply,
+        };
+        fail_point::crash();
+        let (store, key) = match half {
+            Half::First => &first,
+            Half::Second => &second,
+        };
+        step = asked.answered(register(store.clone(), key.clone(), request).await);
+    }
 }
 
 async fn state_object(backend: &S3Backend) -> Result<StateObject, StoreError> {
