@@ -89,6 +89,7 @@ mod mistyped;
 mod nesting;
 mod odd_files;
 mod one_stop;
+mod pair;
 mod paths;
 mod program;
 mod proxy;
