@@ -144,7 +144,7 @@ async fn where_the_item_cannot_be_had_the_lock_file_is_given_back() {
         ("failed", Fault::FailAfter, 1, 0),
         ("refused", Fault::Refuse, 1, 0),
     ] {
-        let stage = Stage::new(name).await;
+        let stage = Stage::new(&format!("item-{name}")).await;
         stage.items.plan([Rule::on("PutItem", fault).key(&stage.lock_id()).times(times)]);
         let done = run(&mut stage.around(&["--lease", "15s"], "true")).expect_code(code);
         assert_eq!(stage.is_ready(), code == 0, "{name}: {}", done.stderr);
