@@ -105,13 +105,22 @@ pub struct PairRequest {
     /// Whether the first half can have a lease, which takes a store that looks at conditions.
     is_first_leased: bool,
     state: State,
+    /// Of a look: two strangers, each with one half.
+    apart: Option<[Record; 2]>,
 }
 
 impl PairRequest {
     /// A read, or a write of a record of ours; what is held is released half by half.
     #[must_use]
     pub fn new(id: LockId, is_first_leased: bool, request: Request) -> Self {
-        Self { id, is_first_leased, state: State::New(request) }
+        Self { id, is_first_leased, state: State::New(request), apart: None }
+    }
+
+    /// Who holds the first half, and who the second, where a look has found two that share no lock, so
+    /// that nothing keeps them from each other.
+    #[must_use]
+    pub fn apart(&self) -> Option<&[Record; 2]> {
+        self.apart.as_ref()
     }
 
     /// The first step.
@@ -201,6 +210,13 @@ impl PairRequest {
             }
             _ => None,
         };
+        if let (Some(one), Some(other)) = (&first, &second)
+            && is_theirs(one)
+            && is_theirs(other)
+            && !is_same_holder(one, other)
+        {
+            self.apart = Some([one.record.clone(), other.record.clone()]);
+        }
         let reply = Reply::Read(Ok(shown(first, second, &id)));
         let Some((half, version)) = left else { return Step::Done(reply) };
         self.state = State::Clearing(reply);

@@ -7,7 +7,7 @@ use super::custody::Use;
 use super::event_loop::{EventLoop, LoopEvent};
 use super::interrupted;
 use super::kept::Kept;
-use super::messages::{Voice, creates_only, late, no_line, timed_out, took_over};
+use super::messages::{Voice, apart, creates_only, late, no_line, timed_out, took_over};
 use super::prepare::prepare;
 use super::store_requests::{StoreReply, StoreRequest};
 use crate::clock::{uptime, wall};
@@ -124,6 +124,23 @@ struct Attempt {
     limit: Duration,
     /// What ended the wait from outside: a stop, or another lock of ours that was lost meanwhile.
     ended_by: Option<Error>,
+    apart: Apart,
+}
+
+/// Two others that hold one half each.
+enum Apart {
+    No,
+    /// By what is in both.
+    Seen([Option<String>; 2]),
+    Said,
+}
+
+fn of_reply(reply: Reply) -> Event {
+    match reply {
+        Reply::Wrote(reply) => Event::Wrote(reply),
+        Reply::Read(reply) => Event::Read(reply),
+        Reply::Removed(reply) => Event::Removed(reply),
+    }
 }
 
 impl Attempt {
@@ -177,8 +194,8 @@ impl Attempt {
             // Its registers are changed all the time, which takes conditions.
             introduction.in_line && last.target.has_line(),
         );
-        let (lease, ended_by) = ((term, lease), None);
-        Self { first, last, line, id, lease, record, machine, started, limit, ended_by }
+        let (lease, ended_by, apart) = ((term, lease), None, Apart::No);
+        Self { first, last, line, id, lease, record, machine, started, limit, ended_by, apart }
     }
 
     /// In the order in which they are taken.
@@ -221,11 +238,11 @@ impl Attempt {
             }
             voice.speak(event_loop, self.seen_in(), &self.machine);
             let event = match event_loop.idle(self.machine.deadline()).await {
-                Ok(LoopEvent::Reply(StoreReply::Register(reply))) => match reply {
-                    Reply::Wrote(reply) => Event::Wrote(reply),
-                    Reply::Read(reply) => Event::Read(reply),
-                    Reply::Removed(reply) => Event::Removed(reply),
-                },
+                Ok(LoopEvent::Reply(StoreReply::Register(reply))) => of_reply(reply),
+                Ok(LoopEvent::Reply(StoreReply::Pair(reply, holders))) => {
+                    self.heed(event_loop, holders);
+                    of_reply(reply)
+                }
                 Ok(_) => Event::Tick,
                 Err(error) => {
                     self.ended_by.get_or_insert(error);
@@ -251,6 +268,22 @@ impl Attempt {
             }
         }
         Taken { result, seen: self.machine.acquire().holder() }
+    }
+
+    /// Says of two strangers with one half each that they do not keep each other out. At the second
+    /// look: Terraform has the lock file for a moment at each try for both.
+    fn heed(&mut self, event_loop: &EventLoop, holders: Option<Box<[Record; 2]>>) {
+        let (Some(first), Some(holders)) = (&self.first, holders) else { return };
+        let seen = holders.each_ref().map(|record| record.info.clone());
+        match std::mem::replace(&mut self.apart, Apart::Seen(seen.clone())) {
+            Apart::Said => self.apart = Apart::Said,
+            Apart::Seen(before) if before == seen => {
+                self.apart = Apart::Said;
+                let locks = [first.target.url(), self.last.target.url()];
+                event_loop.say(apart(&locks, &holders));
+            }
+            Apart::No | Apart::Seen(_) => {}
+        }
     }
 
     fn ask(&self, event_loop: &mut EventLoop, slot: Slot, request: Request) {

@@ -16,7 +16,9 @@ use crate::error::Error;
 use crate::lock::LockKey;
 use crate::lock::acquire::FIRST_CONTACT;
 use crate::lock::pair::{Half, PairRequest, Step};
-use crate::lock::register::{RecordVersion, RemoveReply, Reply, Request, StoreError, Stored};
+use crate::lock::register::{
+    Record, RecordVersion, RemoveReply, Reply, Request, StoreError, Stored,
+};
 use crate::store::{AwsClients, Registers, StateObject, Timeouts, workspace_state};
 
 /// Between two tries, while a store does not answer.
@@ -39,6 +41,8 @@ pub(super) enum StoreRequest {
 /// What a store answered.
 pub(super) enum StoreReply {
     Register(Reply),
+    /// And who holds one half each, if two do that share no lock.
+    Pair(Reply, Option<Box<[Record; 2]>>),
     State(Result<StateObject, StoreError>),
     Prepared(Result<(), StoreError>),
     Answer(std::io::Result<String>),
@@ -50,7 +54,7 @@ impl StoreRequest {
             Self::Register(store, key, request) => {
                 register(store, key, request).map(StoreReply::Register).boxed()
             }
-            Self::Pair(asked, halves) => pair(*asked, halves).map(StoreReply::Register).boxed(),
+            Self::Pair(asked, halves) => pair(*asked, halves).boxed(),
             Self::State(backend) => {
                 async move { StoreReply::State(state_object(&backend).await) }.boxed()
             }
@@ -95,12 +99,14 @@ pub(super) fn register(
 async fn pair(
     mut asked: PairRequest,
     [first, second]: [(Arc<dyn Registers>, LockKey); 2],
-) -> Reply {
+) -> StoreReply {
     let mut step = asked.start();
     loop {
         let (half, request) = match step {
             Step::Ask(half, request) => (half, request),
-            Step::Done(reply) => return reply,
+            Step::Done(reply) => {
+                return StoreReply::Pair(reply, asked.apart().cloned().map(Box::new));
+            }
         };
         fail_point::crash();
         let (store, key) = match half {

@@ -2,6 +2,7 @@
 //! Terraform does it, under one ID; beside stock Terraform in each of the three modes; and halves of it
 //! that are left.
 
+mod crash;
 mod halves;
 mod migration;
 
@@ -260,9 +261,9 @@ async fn status_hold_and_release_know_both() {
         format!("s3://{BUCKET}/{}", stage.file()),
         format!("dynamodb://{}/{}", stage.table, stage.lock_id()),
     ];
-    let [locks, states] = status();
+    let [names_shown, shown] = status();
     assert_eq!(
-        (locks, states),
+        (names_shown, shown),
         (names.clone().map(Value::from), ["free", "free"].map(Value::from))
     );
     let _ends = EndsHolds(stage.dir.path().join(STATE_DIR));
@@ -274,8 +275,8 @@ async fn status_hold_and_release_know_both() {
         below.envs(env.iter().map(|(name, value)| (name, value.as_str().unwrap())));
         below
     };
-    let [_, states] = status();
-    assert_eq!(states, ["held", "held"].map(Value::from));
+    let [_, shown] = status();
+    assert_eq!(shown, ["held", "held"].map(Value::from));
     let id = stage.in_file().expect("held").id;
     assert_eq!(stage.in_item().await.expect("held").id, id);
     let told = env["TFWRAP_HELD"].as_str().unwrap();

@@ -56,7 +56,7 @@ struct Config {
 enum Phase {
     Idle,
     /// This is on its way, for the machine of a pair or for itself.
-    Asking(Option<PairRequest>, Half, Request),
+    Asking(Option<Box<PairRequest>>, Half, Request),
     Holding(Versions),
     Over,
     Dead,
@@ -108,7 +108,7 @@ impl Client {
             Kind::Pair => {
                 let mut machine = PairRequest::new(self.id.clone(), true, request);
                 let Step::Ask(half, request) = machine.start() else { panic!("nothing is asked") };
-                Phase::Asking(Some(machine), half, request)
+                Phase::Asking(Some(Box::new(machine)), half, request)
             }
         };
     }
@@ -132,18 +132,16 @@ impl Client {
             Reply::Wrote(Ok(WriteReply::Applied(version))) => {
                 self.phase = Phase::Holding(self.versions(&version));
             }
-            Reply::Wrote(Ok(WriteReply::Conflict(_))) => self.phase = Phase::Over,
             Reply::Wrote(Err(error)) if error.outcome_is_unknown() => {
                 self.unknown = true;
                 self.ask(Request::Read);
             }
-            Reply::Wrote(Err(_)) => self.phase = Phase::Over,
             Reply::Read(Ok(Some(stored))) if stored.record.is_held_by(&self.id) => {
                 self.phase = Phase::Holding(self.versions(&stored.version));
             }
             Reply::Read(Ok(None)) if self.attempts < ATTEMPTS => self.create(),
-            Reply::Read(Ok(_)) => self.phase = Phase::Over,
             Reply::Read(Err(_)) => self.ask(Request::Read),
+            Reply::Wrote(_) | Reply::Read(Ok(_)) => self.phase = Phase::Over,
             Reply::Removed(_) => panic!("nobody removes so"),
         }
     }

@@ -134,6 +134,19 @@ async fn a_half_lock_of_a_stranger_goes_by_its_lease() {
     stage.expect_free().await;
 }
 
+/// Two that share no lock are said to, for both may write the state; one alone is not.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_others_that_share_no_lock_are_warned_of() {
+    let stage = Stage::new("apart").await;
+    stage.put_item("4-5-6").await;
+    let wait = || run(&mut stage.around(&["--lock-timeout=3s"], "true")).expect_code(75).stderr;
+    let alone = wait();
+    assert!(!alone.contains("no lock in common"), "{alone}");
+    stage.server.put(&stage.file(), dead("").as_bytes());
+    let both = wait();
+    assert_eq!(both.matches("no lock in common").count(), 1, "{both}");
+}
+
 /// The first is given back where the second cannot be had; and what is not answered is found again.
 #[tokio::test(flavor = "multi_thread")]
 async fn where_the_item_cannot_be_had_the_lock_file_is_given_back() {
