@@ -185,6 +185,11 @@ async fn both_are_taken_and_given_back_in_terraforms_order_under_one_id() {
         running.finish().expect_code(0);
         stage.expect_free().await;
     }
+    // A workspace that is not there yet: Terraform makes it, under both of its locks.
+    run(tfwrap(stage.dir.path()).args(["plan", "-no-color"]).env("TF_WORKSPACE", "dev"))
+        .expect_code(0);
+    let made = stage.server.versions(&format!("env:/dev/{}", stage.file()));
+    assert_eq!(made, 4, "Terraform's and ours, each with its end");
 }
 
 /// Some have the item, some the lock file, some both: whoever shares a lock is excluded, both ways. Those
@@ -284,6 +289,12 @@ async fn status_hold_and_release_know_both() {
     let done = run(&mut applying(below(), "true")).expect_code(0);
     assert!(!done.stderr.contains("waiting"), "{}", done.stderr);
     assert_eq!(stage.in_file().expect("held still").id, id);
+    // It keeps both halves, too.
+    let mut inner = below();
+    inner.args(["run", "--", "sh", "-c"]);
+    inner.arg(format!("cat {STATE_DIR}/run-*.json"));
+    let receipts = run(&mut inner).expect_code(0).stdout;
+    assert_eq!(receipts.matches(r#""inherited":true"#).count(), 2, "{receipts}");
     run(below().arg("release")).expect_code(0);
     stage.expect_free().await;
 }
