@@ -293,7 +293,7 @@ async fn status_hold_and_release_know_both() {
     let mut inner = below();
     inner.args(["run", "--", "sh", "-c"]);
     inner.arg(format!("cat {STATE_DIR}/run-*.json"));
-    let receipts = run(&mut inner).expect_code(0).stdout;
+    let receipts = run(&mut inner).expect_code(0).stdout.replace(' ', "");
     assert_eq!(receipts.matches(r#""inherited":true"#).count(), 2, "{receipts}");
     run(below().arg("release")).expect_code(0);
     stage.expect_free().await;
