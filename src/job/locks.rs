@@ -213,4 +213,34 @@ mod tests {
             }
         }
     }
+
+    /// Nothing comes between the two, so that they are asked for together.
+    #[test]
+    fn the_two_locks_of_a_backend_are_one_at_the_place_of_its_item() {
+        let parsed = |text: &str, of_backend| {
+            let text = format!("{text}?region=eu-west-1");
+            let url = crate::settings::LockUrl::parse(&text).unwrap();
+            let target = LockTarget::of_url(&url, &Env::default(), Path::new("/")).unwrap();
+            LockTarget { of_backend, ..target }
+        };
+        let item = parsed("dynamodb://t/b/k", true);
+        let mut targets = [
+            parsed("dynamodb://t/z", false),
+            item.clone(),
+            parsed("s3://b/z.tflock", false),
+            parsed("s3://b/k.tflock", true),
+            parsed("dynamodb://t/a", false),
+        ];
+        in_order(&mut targets).unwrap();
+        let urls: Vec<_> = targets.iter().map(LockTarget::url).collect();
+        let (pair, around) =
+            (["s3://b/k.tflock", "dynamodb://t/b/k"], ["s3://b/z.tflock", "dynamodb://t/a"]);
+        assert_eq!(urls, [&around[..], &pair[..], &["dynamodb://t/z"][..]].concat());
+        let sizes: Vec<_> = LockTarget::locks(&targets).map(<[_]>::len).collect();
+        assert_eq!(sizes, [1, 1, 2, 1]);
+        // Half of it is a lock like others.
+        let mut targets = [item, parsed("s3://b/z.tflock", false)];
+        in_order(&mut targets).unwrap();
+        assert_eq!(LockTarget::locks(&targets).count(), 2);
+    }
 }

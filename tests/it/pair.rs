@@ -6,7 +6,6 @@ mod crash;
 mod halves;
 mod migration;
 
-use std::collections::HashMap;
 use std::process::Command;
 
 use aws_sdk_dynamodb::types::AttributeValue;
@@ -122,9 +121,15 @@ impl Stage {
     async fn put_item(&self, id: &str) {
         let info = LockInfo::parse(&format!(r#"{{"ID":"{id}","Who":"them@there"}}"#)).unwrap();
         let info = LockInfo { created: "2026-01-02T03:04:05Z".to_owned(), ..info };
-        let item = [("LockID", self.lock_id()), ("Info", info.to_json())];
-        let item = item.map(|(name, value)| (name.to_owned(), AttributeValue::S(value)));
-        dynamodb().put_raw(&self.table, HashMap::from(item)).await;
+        self.put_raw(&info.to_json(), None).await;
+    }
+
+    async fn put_raw(&self, info: &str, lease: Option<&str>) {
+        let item = [("LockID", Some(self.lock_id())), ("Info", Some(info.to_owned()))];
+        let item = item.into_iter().chain([("Tfwrap", lease.map(str::to_owned))]);
+        let item =
+            item.filter_map(|(name, value)| Some((name.to_owned(), AttributeValue::S(value?))));
+        dynamodb().put_raw(&self.table, item.collect()).await;
     }
 
     async fn expect_free(&self) {

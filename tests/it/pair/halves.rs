@@ -127,11 +127,26 @@ async fn a_half_lock_of_a_stranger_goes_by_its_lease() {
     assert!(stage.in_item().await.is_none() && stage.in_file().is_some());
     let lease = r#","tfwrap":{"beat":7,"ttl":15000}"#;
     stage.server.put(&stage.file(), dead(lease).as_bytes());
+    // And both of a dead holder, of which one has no lease, or each has one.
+    let (whole, mixed) = (Stage::new("leased-both").await, Stage::new("leased-half").await);
+    for other in [&whole, &mixed] {
+        other.server.put(&other.file(), dead(lease).as_bytes());
+    }
+    whole.put_raw(&dead(""), Some(r#"{"beat":7,"ttl":15000}"#)).await;
+    mixed.put_raw(&dead(""), None).await;
     let since = uptime();
-    let done = run(&mut stage.around(&["--lock-timeout=60s"], "true")).expect_code(0);
-    assert!(uptime().since(since) >= Duration::from_secs(15), "{}", done.stderr);
-    assert!(done.stderr.contains("`s3://"), "{}", done.stderr);
+    let waits = |stage: &Stage, limit| Running::start(&mut stage.around(&[limit], "true"));
+    let running = [waits(&stage, "--lock-timeout=60s"), waits(&whole, "--lock-timeout=60s")];
+    let in_vain = waits(&mixed, "--lock-timeout=18s");
+    for running in running {
+        let done = running.finish().expect_code(0);
+        assert!(uptime().since(since) >= Duration::from_secs(15), "{}", done.stderr);
+        assert!(done.stderr.contains("1-2-3"), "{}", done.stderr);
+    }
+    in_vain.finish().expect_code(75);
     stage.expect_free().await;
+    whole.expect_free().await;
+    assert!(mixed.in_file().is_some() && mixed.in_item().await.is_some());
 }
 
 /// Two that share no lock are said to, for both may write the state; one alone is not.
