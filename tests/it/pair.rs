@@ -3,6 +3,7 @@
 //! that are left.
 
 mod crash;
+mod fleet;
 mod halves;
 mod migration;
 
