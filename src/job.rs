@@ -264,8 +264,9 @@ fn of_terraform(args: &[OsString], settings: &Settings, place: &Place<'_>) -> Re
         basis: Basis::default(),
     };
     match lock_of(resolved.as_ref(), settings, &job.targets, place)? {
-        BackendLock::Take(LockTarget { store: StoreSpec::LocalState { path }, .. })
-            if !has_directory(&path) =>
+        BackendLock::Take(ref targets)
+            if let [LockTarget { store: StoreSpec::LocalState { path }, .. }] = &targets[..]
+                && !has_directory(path) =>
         {
             job.details.push(format!(
                 "the directory of `{}` does not exist: Terraform makes it or refuses, and locks for \
@@ -274,7 +275,7 @@ fn of_terraform(args: &[OsString], settings: &Settings, place: &Place<'_>) -> Re
             ));
             job.native = Some(invocation);
         }
-        BackendLock::Take(target) => {
+        BackendLock::Take(targets) => {
             job.child.args = invocation.locked_argv();
             job.child.env.push((PASSED_ON.into(), passed_on(&job.child.args, place).into()));
             if let Some(Resolved { backend: Backend::S3(backend), .. }) = &resolved
@@ -294,7 +295,7 @@ fn of_terraform(args: &[OsString], settings: &Settings, place: &Place<'_>) -> Re
                     ),
                 });
             }
-            job.targets.push(target);
+            job.targets.extend(targets);
         }
         BackendLock::Native => job.native = Some(invocation),
         BackendLock::None { why } => {

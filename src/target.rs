@@ -219,6 +219,18 @@ impl LockTarget {
         }
     }
 
+    /// The locks among these, in the order in which they are taken: each is one of them, or the two that
+    /// a backend has at once.
+    pub fn locks(targets: &[Self]) -> impl Iterator<Item = &[Self]> {
+        targets.chunk_by(|one, next| one.of_backend && next.of_backend)
+    }
+
+    /// Whether both are of one kind of store.
+    #[must_use]
+    pub fn is_alike(&self, other: &Self) -> bool {
+        std::mem::discriminant(&self.store) == std::mem::discriminant(&other.store)
+    }
+
     /// Whether the lock has a lease, which needs a record that can be changed on a condition.
     #[must_use]
     pub fn has_lease(&self) -> bool {

@@ -137,7 +137,7 @@ fn around(
         basis: Basis::default(),
     };
     match lock {
-        BackendLock::Take(target) => {
+        BackendLock::Take(targets) => {
             if let Some(Resolved { backend: Backend::S3(backend), initialised, .. }) = &resolved
                 && !backend.is_default_workspace()
             {
@@ -157,7 +157,7 @@ fn around(
                     });
                 }
             }
-            job.targets.push(target);
+            job.targets.extend(targets);
         }
         BackendLock::Native => {}
         BackendLock::None { why } => job.notes.push(why),

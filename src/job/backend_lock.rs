@@ -8,8 +8,8 @@ use crate::target::LockTarget;
 
 /// What is done about the lock of the backend.
 pub(super) enum BackendLock {
-    /// We take it.
-    Take(LockTarget),
+    /// We take it: what there is of it, in the order in which Terraform takes that.
+    Take(Vec<LockTarget>),
     /// Terraform takes it for itself.
     Native,
     /// There is none.
@@ -27,29 +27,19 @@ pub(super) fn lock_of(
         return Ok(BackendLock::Native);
     }
     let leave_it = settings.no_backend_lock.value;
-    let target = match &resolved.backend {
-        Backend::Local { state_path } => LockTarget::of_state_file(state_path),
-        Backend::S3(backend) => match (&backend.dynamodb_table, backend.use_lockfile) {
-            (Some(table), false) => LockTarget::of_table(backend, table),
-            (None, true) => LockTarget::of_lock_file(backend),
-            (None, false) if leave_it => return Ok(nothing_to_take()),
-            (None, false) => return Err(no_locking(&resolved.origin)),
-            (Some(_), true) if !further.is_empty() => return Ok(BackendLock::Native),
-            (Some(_), true) => {
-                return Err(Error::Config {
-                    message: format!(
-                        "the S3 backend in {} has `use_lockfile = true` and `dynamodb_table`, and \
-                         this version of tfwrap cannot hold both locks at once yet",
-                        resolved.origin
-                    ),
-                    hint: Some(
-                        "use one of them alone, or hold another lock beside them, which Terraform \
-                         then takes by itself: `--lock s3://BUCKET/NAME.tflock`"
-                            .to_owned(),
-                    ),
-                });
+    let targets = match &resolved.backend {
+        Backend::Local { state_path } => vec![LockTarget::of_state_file(state_path)],
+        Backend::S3(backend) => {
+            let file = backend.use_lockfile.then(|| LockTarget::of_lock_file(backend));
+            let table = backend.dynamodb_table.as_deref();
+            let item = table.map(|table| LockTarget::of_table(backend, table));
+            let targets: Vec<_> = file.into_iter().chain(item).collect();
+            match targets.is_empty() {
+                true if leave_it => return Ok(nothing_to_take()),
+                true => return Err(no_locking(&resolved.origin)),
+                false => targets,
             }
-        },
+        }
         Backend::Other(_) if !further.is_empty() => return Ok(BackendLock::Native),
         Backend::Other(_) if resolved.is_lockless && leave_it => return Ok(nothing_to_take()),
         Backend::Other(kind) if resolved.is_lockless => {
@@ -94,7 +84,7 @@ pub(super) fn lock_of(
             )),
         });
     }
-    Ok(if leave_it { BackendLock::Native } else { BackendLock::Take(target) })
+    Ok(if leave_it { BackendLock::Native } else { BackendLock::Take(targets) })
 }
 
 fn nothing_to_take() -> BackendLock {

@@ -43,7 +43,7 @@ impl Basis {
         // Of a backend that Terraform locks for itself, it finds what to lock for itself.
         let resolved = resolved.filter(|resolved| match &resolved.backend {
             Backend::Local { .. } => true,
-            Backend::S3(backend) => backend.dynamodb_table.is_some() != backend.use_lockfile,
+            Backend::S3(backend) => backend.dynamodb_table.is_some() || backend.use_lockfile,
             Backend::Other(_) => false,
         });
         let located = |target: &LockTarget| (target.clone(), target.real_path());
@@ -169,9 +169,11 @@ fn rename(path: &mut PathBuf, from: &Path, to: &Path) {
 
 fn s3_words(backend: &S3Backend) -> String {
     let state = format!("s3://{}/{}", backend.bucket, backend.state_key());
-    match &backend.dynamodb_table {
-        Some(table) => format!("{state} with the lock table {table}"),
-        None => state,
+    match (&backend.dynamodb_table, backend.use_lockfile) {
+        (Some(table), true) => format!("{state} with its lock file and the lock table {table}"),
+        (Some(table), false) => format!("{state} with the lock table {table}"),
+        (None, true) => format!("{state} with its lock file"),
+        (None, false) => state,
     }
 }
 

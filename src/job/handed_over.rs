@@ -75,8 +75,9 @@ fn held_around(
         ..BackendQuery::new(&dir, place.env)
     };
     let resolved = resolve(&request, &[], settings).ok()?;
-    let BackendLock::Take(target) = lock_of(resolved.as_ref(), settings, &[], place).ok()? else {
+    let BackendLock::Take(targets) = lock_of(resolved.as_ref(), settings, &[], place).ok()? else {
         return None;
     };
-    held.urls().find(|url| target.is_named(url)).map(ToOwned::to_owned)
+    let is_theirs = |url: &&str| targets.iter().any(|target| target.is_named(url));
+    held.urls().find(is_theirs).map(ToOwned::to_owned)
 }

@@ -51,7 +51,7 @@ pub(super) fn find(settings: &Settings, place: &Place<'_>) -> Result<FoundLocks,
     let lock = lock_of(resolved.as_ref(), settings, &targets, place)?;
     let mut found = FoundLocks { targets, notes: Vec::new(), details: Vec::new() };
     match lock {
-        BackendLock::Take(target) => found.targets.push(target),
+        BackendLock::Take(targets) => found.targets.extend(targets),
         BackendLock::Native => {}
         BackendLock::None { why } => found.notes.push(why),
     }
@@ -136,7 +136,10 @@ pub(super) fn in_order(targets: &mut [LockTarget]) -> Result<(), Error> {
         (rank, place.to_owned(), way.map(|part| part.map(ToOwned::to_owned)))
     });
     match targets.array_windows().find(|[one, next]| one.register() == next.register()) {
-        None => Ok(()),
+        None => {
+            join_halves(targets);
+            Ok(())
+        }
         Some([first, second]) => {
             let other = (first.url() != second.url())
                 .then(|| format!("`{}` is another name of it; ", first.url()));
@@ -149,6 +152,15 @@ pub(super) fn in_order(targets: &mut [LockTarget]) -> Result<(), Error> {
                 )),
             })
         }
+    }
+}
+
+/// What a backend has of two locks at once is one lock, and has the place of the second.
+fn join_halves(targets: &mut [LockTarget]) {
+    let of_backend = |targets: &[LockTarget]| targets.iter().position(|it| it.of_backend);
+    let Some(first) = of_backend(targets) else { return };
+    if let Some(second) = of_backend(&targets[first + 1..]) {
+        targets[first..=first + second].rotate_left(1);
     }
 }
 
@@ -200,5 +212,35 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// Nothing comes between the two, so that they are asked for together.
+    #[test]
+    fn the_two_locks_of_a_backend_are_one_at_the_place_of_its_item() {
+        let parsed = |text: &str, of_backend| {
+            let text = format!("{text}?region=eu-west-1");
+            let url = crate::settings::LockUrl::parse(&text).unwrap();
+            let target = LockTarget::of_url(&url, &Env::default(), Path::new("/")).unwrap();
+            LockTarget { of_backend, ..target }
+        };
+        let item = parsed("dynamodb://t/b/k", true);
+        let mut targets = [
+            parsed("dynamodb://t/z", false),
+            item.clone(),
+            parsed("s3://b/z.tflock", false),
+            parsed("s3://b/k.tflock", true),
+            parsed("dynamodb://t/a", false),
+        ];
+        in_order(&mut targets).unwrap();
+        let urls: Vec<_> = targets.iter().map(LockTarget::url).collect();
+        let (pair, around) =
+            (["s3://b/k.tflock", "dynamodb://t/b/k"], ["s3://b/z.tflock", "dynamodb://t/a"]);
+        assert_eq!(urls, [&around[..], &pair[..], &["dynamodb://t/z"][..]].concat());
+        let sizes: Vec<_> = LockTarget::locks(&targets).map(<[_]>::len).collect();
+        assert_eq!(sizes, [1, 1, 2, 1]);
+        // Half of it is a lock like others.
+        let mut targets = [item, parsed("s3://b/z.tflock", false)];
+        in_order(&mut targets).unwrap();
+        assert_eq!(LockTarget::locks(&targets).count(), 2);
     }
 }

@@ -13,6 +13,7 @@ pub mod landing;
 pub mod lease;
 pub mod lease_keeper;
 pub mod line;
+pub mod pair;
 pub mod queue;
 pub mod register;
 pub mod release;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::custody::Use;
 use super::event_loop::{EventLoop, LoopEvent};
 use super::kept::Kept;
-use super::messages::{Voice, creates_only, late, no_line, timed_out, took_over};
+use super::messages::{Voice, apart, creates_only, late, no_line, timed_out, took_over};
 use super::prepare::prepare;
 use super::request::{StoreReply, StoreRequest};
 use crate::clock::{uptime, wall};
@@ -17,8 +17,9 @@ use crate::lock::jitter::Jitter;
 use crate::lock::lease::{Lease, LeaseTerm};
 use crate::lock::lease_keeper::{LeaseKeeper, LeaseStart};
 use crate::lock::line::{Slot, Waiter};
+use crate::lock::pair::{PairRequest, Versions};
 use crate::lock::queue::{Action, Event, Queue};
-use crate::lock::register::{Record, Reply, Request};
+use crate::lock::register::{Record, RecordVersion, Reply, Request};
 use crate::lock::tenure::Tenure;
 use crate::lock::{Holder, LockId, LockInfo, LockKey, Uptime};
 use crate::report::Notice;
@@ -60,50 +61,61 @@ pub(super) struct Taken {
     pub(super) seen: Option<Holder>,
 }
 
-/// Takes one lock, or says why not.
+/// Takes one lock, or says why not: one register, or the two that a backend has at once.
 pub(super) async fn take(
     event_loop: &mut EventLoop,
-    target: &LockTarget,
+    halves: &[&LockTarget],
     introduction: &LockInfoTemplate,
     wait: Wait,
 ) -> Taken {
-    match target.open().await {
-        Ok(store) => match target.open_line(&store) {
-            Ok(line) => {
-                if let Err(error) = prepare(event_loop, target, &store).await {
-                    return Taken { result: Err(error), seen: None };
-                }
-                let target = &target.found_with(store.conditions());
-                if store.conditions() == Conditions::OfCreates {
-                    event_loop.say(creates_only(target));
-                }
-                let attempt = Attempt::new(target, store, line, introduction, wait);
-                for notice in event_loop.custody.ask(target, &attempt.id, false) {
+    match Attempt::prepared(event_loop, halves, introduction, wait).await {
+        Ok(attempt) => {
+            for half in attempt.halves() {
+                for notice in event_loop.custody.ask(&half.target, &attempt.id, false) {
                     event_loop.say(notice);
                 }
-                attempt.run(event_loop).await
             }
-            Err(source) => {
-                let error = Error::Store { lock: target.url(), source };
-                Taken { result: Err(error), seen: None }
-            }
-        },
-        Err(source) => {
-            let error = Error::Store { lock: target.url(), source };
-            Taken { result: Err(error), seen: None }
+            attempt.run(event_loop).await
         }
+        Err(error) => Taken { result: Err(error), seen: None },
+    }
+}
+
+/// One register of a lock.
+struct Register {
+    target: LockTarget,
+    store: Arc<dyn Registers>,
+}
+
+impl Register {
+    /// Opens it and looks whether it can hold a lock.
+    async fn prepared(event_loop: &mut EventLoop, target: &LockTarget) -> Result<Self, Error> {
+        let failed = |source| Error::Store { lock: target.url(), source };
+        let store = target.open().await.map_err(failed)?;
+        prepare(event_loop, target, &store).await?;
+        let target = target.found_with(store.conditions());
+        if store.conditions() == Conditions::OfCreates {
+            event_loop.say(creates_only(&target));
+        }
+        Ok(Self { target, store })
+    }
+
+    fn place(&self) -> (Arc<dyn Registers>, LockKey) {
+        (self.store.clone(), self.target.key.clone())
     }
 }
 
 /// One lock being taken.
-struct Attempt<'a> {
-    target: &'a LockTarget,
-    store: Arc<dyn Registers>,
+struct Attempt {
+    /// What is taken before it, where the lock is a pair.
+    first: Option<Register>,
+    /// The lock, or its second half: waiters stand in line beside it.
+    last: Register,
     /// Where the line's registers are, and what their keys are made from.
     line: (Arc<dyn Registers>, LockKey),
     id: LockId,
-    /// The lease to keep and the one to begin with; none where the kernel keeps the lock.
-    lease: Option<(LeaseTerm, Lease)>,
+    /// The lease to keep and the one to begin with.
+    lease: (LeaseTerm, Lease),
     /// What the first write stores.
     record: Record,
     machine: Queue,
@@ -111,22 +123,56 @@ struct Attempt<'a> {
     limit: Duration,
     /// What ended the wait from outside: a stop, or another lock of ours that was lost meanwhile.
     ended_by: Option<Error>,
+    apart: Apart,
 }
 
-impl<'a> Attempt<'a> {
+/// Two others that hold one half each.
+enum Apart {
+    No,
+    /// By what is in both.
+    Seen([Option<String>; 2]),
+    Said,
+}
+
+fn of_reply(reply: Reply) -> Event {
+    match reply {
+        Reply::Wrote(reply) => Event::Wrote(reply),
+        Reply::Read(reply) => Event::Read(reply),
+        Reply::Removed(reply) => Event::Removed(reply),
+    }
+}
+
+impl Attempt {
+    async fn prepared(
+        event_loop: &mut EventLoop,
+        halves: &[&LockTarget],
+        introduction: &LockInfoTemplate,
+        wait: Wait,
+    ) -> Result<Self, Error> {
+        let (first, last) = match halves {
+            [last] => (None, last),
+            [first, last] => (Some(Register::prepared(event_loop, first).await?), last),
+            _ => return Err(Error::Internal("a lock is one register, or two".to_owned())),
+        };
+        let last = Register::prepared(event_loop, last).await?;
+        let line = last.target.open_line(&last.store);
+        let line = line.map_err(|source| Error::Store { lock: last.target.url(), source })?;
+        Ok(Self::new(first, last, line, introduction, wait))
+    }
+
     fn new(
-        target: &'a LockTarget,
-        store: Arc<dyn Registers>,
+        first: Option<Register>,
+        last: Register,
         line: (Arc<dyn Registers>, LockKey),
         introduction: &LockInfoTemplate,
         Wait { give_up_at, limit }: Wait,
     ) -> Self {
         let (id, started) = (new_lock_id(), uptime());
-        let term = target.has_lease().then_some(introduction.term);
-        let lease = term.map(|term| (term, Lease { term: term.first(), beat: 0 }));
+        let term = introduction.term;
+        let lease = Lease { term: term.first(), beat: 0 };
         let record = Record {
-            info: Some(info(target, introduction, &id).to_json()),
-            lease: lease.map(|(_, first)| first.to_text()),
+            info: Some(info(&last.target, introduction, &id).to_json()),
+            lease: last.target.has_lease().then(|| lease.to_text()),
         };
         let acquire = Acquire::new(id.clone(), started, give_up_at, Jitter(new_seed()));
         let waiter = Waiter {
@@ -145,10 +191,24 @@ impl<'a> Attempt<'a> {
             give_up_at,
             Jitter(new_seed()),
             // Its registers are changed all the time, which takes conditions.
-            introduction.in_line && target.has_line(),
+            introduction.in_line && last.target.has_line(),
         );
-        let ended_by = None;
-        Self { target, store, line, id, lease, record, machine, started, limit, ended_by }
+        let (lease, ended_by, apart) = ((term, lease), None, Apart::No);
+        Self { first, last, line, id, lease, record, machine, started, limit, ended_by, apart }
+    }
+
+    /// In the order in which they are taken.
+    fn halves(&self) -> impl Iterator<Item = &Register> {
+        self.first.iter().chain([&self.last])
+    }
+
+    /// The half in which its holder was seen, for messages.
+    fn seen_in(&self) -> &LockTarget {
+        let shown = self.machine.acquire().shown();
+        match (&self.first, shown.map(|shown| Versions::of(&shown.version))) {
+            (Some(first), Some(Versions { second: None, .. })) => &first.target,
+            _ => &self.last.target,
+        }
     }
 
     async fn run(mut self, event_loop: &mut EventLoop) -> Taken {
@@ -160,7 +220,9 @@ impl<'a> Attempt<'a> {
                 Action::Write(slot, record, expect) => {
                     if slot == Slot::Lock {
                         let unanswered = self.machine.acquire().may_still_appear();
-                        event_loop.custody.asked(&self.id, unanswered);
+                        for half in self.halves() {
+                            event_loop.custody.asked(&half.target, &self.id, unanswered);
+                        }
                     }
                     self.ask(event_loop, slot, Request::Write(record, expect));
                 }
@@ -171,15 +233,15 @@ impl<'a> Attempt<'a> {
                 Action::Wait => {}
             }
             if let Some(error) = self.machine.take_denied() {
-                event_loop.say(no_line(self.target, &error));
+                event_loop.say(no_line(&self.last.target, &error));
             }
-            voice.speak(&event_loop.reporter, self.target, &self.machine);
+            voice.speak(&event_loop.reporter, self.seen_in(), &self.machine);
             let event = match event_loop.idle(self.machine.deadline()).await {
-                Ok(LoopEvent::Reply(StoreReply::Register(reply))) => match reply {
-                    Reply::Wrote(reply) => Event::Wrote(reply),
-                    Reply::Read(reply) => Event::Read(reply),
-                    Reply::Removed(reply) => Event::Removed(reply),
-                },
+                Ok(LoopEvent::Reply(StoreReply::Register(reply))) => of_reply(reply),
+                Ok(LoopEvent::Reply(StoreReply::Pair(reply, holders))) => {
+                    self.heed(event_loop, holders);
+                    of_reply(reply)
+                }
                 Ok(_) => Event::Tick,
                 Err(error) => {
                     self.ended_by.get_or_insert(error);
@@ -188,7 +250,9 @@ impl<'a> Attempt<'a> {
             };
             action = self.machine.step(uptime(), event);
             if !self.machine.acquire().may_be_ours() {
-                event_loop.custody.answered(&self.id);
+                for half in self.halves() {
+                    event_loop.custody.answered(&half.target, &self.id);
+                }
             }
         };
         // A stop does not wait for what is still out.
@@ -198,15 +262,39 @@ impl<'a> Attempt<'a> {
         let result = self.conclude(event_loop, outcome);
         let is_ours = event_loop.kept.iter().any(|kept| *kept.id() == self.id);
         if !is_ours && !self.machine.acquire().may_still_appear() {
-            event_loop.custody.forget(&self.id);
+            for half in self.halves() {
+                event_loop.custody.forget(&half.target, &self.id);
+            }
         }
         Taken { result, seen: self.machine.acquire().holder() }
     }
 
+    /// Says of two strangers with one half each that they do not keep each other out. At the second
+    /// look: Terraform has the lock file for a moment at each try for both.
+    fn heed(&mut self, event_loop: &EventLoop, holders: Option<Box<[Record; 2]>>) {
+        let (Some(first), Some(holders)) = (&self.first, holders) else { return };
+        let seen = holders.each_ref().map(|record| record.info.clone());
+        match std::mem::replace(&mut self.apart, Apart::Seen(seen.clone())) {
+            Apart::Said => self.apart = Apart::Said,
+            Apart::Seen(before) if before == seen => {
+                self.apart = Apart::Said;
+                let locks = [first.target.url(), self.last.target.url()];
+                event_loop.say(apart(&locks, &holders));
+            }
+            Apart::No | Apart::Seen(_) => {}
+        }
+    }
+
     fn ask(&self, event_loop: &mut EventLoop, slot: Slot, request: Request) {
-        let (store, key) = match slot {
-            Slot::Lock => (self.store.clone(), self.target.key.clone()),
-            Slot::Line | Slot::Ticket(_) => (self.line.0.clone(), slot.key(&self.line.1)),
+        let (store, key) = match (slot, &self.first) {
+            (Slot::Lock, Some(first)) => {
+                let is_leased = first.target.has_lease();
+                let asked = PairRequest::new(self.id.clone(), is_leased, request);
+                let halves = [first.place(), self.last.place()];
+                return event_loop.send(StoreRequest::Pair(Box::new(asked), halves));
+            }
+            (Slot::Lock, None) => self.last.place(),
+            (Slot::Line | Slot::Ticket(_), _) => (self.line.0.clone(), slot.key(&self.line.1)),
         };
         event_loop.send(StoreRequest::Register(store, key, request));
     }
@@ -215,24 +303,26 @@ impl<'a> Attempt<'a> {
         match outcome {
             Outcome::Granted(won) => {
                 self.keep(event_loop, won);
-                event_loop.say(Notice::Acquired {
-                    lock: self.target.url(),
-                    id: self.id.0.clone(),
-                    waited: uptime().since(self.started),
-                    contended: self.machine.acquire().contended(),
-                });
+                for half in self.halves() {
+                    event_loop.say(Notice::Acquired {
+                        lock: half.target.url(),
+                        id: self.id.0.clone(),
+                        waited: uptime().since(self.started),
+                        contended: self.machine.acquire().contended(),
+                    });
+                }
                 if let Some(record) = self.machine.acquire().taken_over() {
-                    event_loop.say(took_over(self.target, record));
+                    event_loop.say(took_over(self.seen_in(), record));
                 }
                 Ok(())
             }
             Outcome::TimedOut => {
                 self.warn_of_late_ones(event_loop);
-                Err(timed_out(self.target, self.machine.acquire(), self.limit))
+                Err(timed_out(self.seen_in(), self.machine.acquire(), self.limit))
             }
             Outcome::Failed(source) => {
                 self.warn_of_late_ones(event_loop);
-                Err(Error::Store { lock: self.target.url(), source })
+                Err(Error::Store { lock: self.last.target.url(), source })
             }
             Outcome::Stopped { held } => {
                 let left = self.leftover(held.is_some());
@@ -252,7 +342,9 @@ impl<'a> Attempt<'a> {
 
     fn warn_of_late_ones(&self, event_loop: &EventLoop) {
         if let Some(how) = self.machine.acquire().left_open() {
-            event_loop.say(late(self.target, &self.id, how));
+            for half in self.halves() {
+                event_loop.say(late(&half.target, &self.id, how));
+            }
         }
     }
 
@@ -260,48 +352,65 @@ impl<'a> Attempt<'a> {
     fn leftover(&self, held: bool) -> Leftover {
         match self.machine.acquire().left_open() {
             Some(how) if !held => Leftover::MayAppear {
-                lock: self.target.url(),
+                lock: self.last.target.url(),
                 id: self.id.0.clone(),
                 how: how.to_string(),
-                unlock: self.target.unlock_command(&self.id),
+                unlock: self.unlock_commands(),
             },
             _ if self.machine.leaves_place() => Leftover::Place,
             _ => Leftover::Nothing,
         }
     }
 
-    /// How long the credentials last, where that is known. An end that has passed is not theirs:
-    /// they have just been good.
-    fn credentials_left(&self) -> Option<Duration> {
-        let left = self.store.credentials_end()?.duration_since(wall());
-        Duration::try_from(left).ok().filter(|left| !left.is_zero())
+    fn unlock_commands(&self) -> String {
+        let commands: Vec<_> =
+            self.halves().map(|half| half.target.unlock_command(&self.id)).collect();
+        commands.join("; ")
     }
 
     /// From here on the lock is kept until it is released.
     fn keep(&self, event_loop: &mut EventLoop, won: Won) {
+        let Some(first) = &self.first else { return self.keep_half(event_loop, &self.last, won) };
+        // Each for itself, and each from before the first request for either.
+        let Versions { first: version_of_first, second } = Versions::of(&won.version);
+        for (half, version) in [(first, version_of_first), (&self.last, second)] {
+            let version = version.unwrap_or_else(|| RecordVersion(String::new()));
+            self.keep_half(event_loop, half, Won { version, ..won.clone() });
+        }
+    }
+
+    fn keep_half(&self, event_loop: &mut EventLoop, half: &Register, won: Won) {
         let now = uptime();
-        let tenure = match self.lease {
-            None => Tenure::unleased(self.id.clone(), Some(won.version)),
-            Some((term, lease)) => {
-                let Won { version, since, answered } = won;
-                let lease = Lease { beat: self.machine.last_beat(), ..lease };
-                let (id, info) = (self.id.clone(), self.record.info.clone());
-                let version = Some(version);
-                let known = LeaseStart { id, info, version, lease, since, answered };
-                let mut keeper = LeaseKeeper::new(known, term, now);
-                if let Some(left) = self.credentials_left() {
-                    keeper.credentials_end(now.plus(left));
-                }
-                Tenure::leased(keeper)
+        // Where the kernel keeps it, or it cannot be changed safely, there is none.
+        let tenure = if half.target.has_lease() {
+            let (term, lease) = self.lease;
+            let Won { version, since, answered } = won;
+            let lease = Lease { beat: self.machine.last_beat(), ..lease };
+            let (id, info) = (self.id.clone(), self.record.info.clone());
+            let version = Some(version);
+            let known = LeaseStart { id, info, version, lease, since, answered };
+            let mut keeper = LeaseKeeper::new(known, term, now);
+            if let Some(left) = credentials_left(&half.store) {
+                keeper.credentials_end(now.plus(left));
             }
+            Tenure::leased(keeper)
+        } else {
+            Tenure::unleased(self.id.clone(), Some(won.version))
         };
-        if let Ok(Some(file)) = self.store.lend() {
+        if let Ok(Some(file)) = half.store.lend() {
             event_loop.custody.lend(&self.id, Use::Lock(file));
         }
-        let mut kept = Kept::new(self.target.clone(), self.store.clone(), now, tenure);
+        let mut kept = Kept::new(half.target.clone(), half.store.clone(), now, tenure);
         kept.left_open = self.machine.acquire().left_open();
         event_loop.keep(kept);
     }
+}
+
+/// How long the credentials last, where that is known. An end that has passed is not theirs: they have
+/// just been good.
+fn credentials_left(store: &Arc<dyn Registers>) -> Option<Duration> {
+    let left = store.credentials_end()?.duration_since(wall());
+    Duration::try_from(left).ok().filter(|left| !left.is_zero())
 }
 
 fn info(target: &LockTarget, introduction: &LockInfoTemplate, id: &LockId) -> LockInfo {

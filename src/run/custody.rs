@@ -132,31 +132,34 @@ impl Custody {
 
     /// Before a request that may make the lock ours; `unanswered`: so may an earlier one. Whoever
     /// takes over looks for it, until it is known to be answered.
-    pub(crate) fn asked(&mut self, id: &LockId, unanswered: bool) {
-        let asked = CaseTenure { unanswered, ..CaseTenure::asked(id) };
+    pub(crate) fn asked(&mut self, target: &LockTarget, id: &LockId, unanswered: bool) {
+        let asked = CaseTenure { unanswered, ..CaseTenure::asked(target, id) };
         if self.receipt.is_some() && !self.tenures.contains(&asked) {
-            self.tenures.retain(|tenure| tenure.id != *id);
+            self.tenures.retain(|tenure| !tenure.is_of(target, id));
             self.tenures.push(asked);
             self.tell();
         }
     }
 
     /// Every such request was answered, and the lock is not ours: nothing can land.
-    pub(crate) fn answered(&mut self, id: &LockId) {
+    pub(crate) fn answered(&mut self, target: &LockTarget, id: &LockId) {
         let before = self.tenures.len();
-        self.tenures.retain(|tenure| tenure.granted || tenure.id != *id);
+        self.tenures.retain(|tenure| tenure.granted || !tenure.is_of(target, id));
         if self.tenures.len() < before {
             self.tell();
         }
     }
 
     /// The lock with this ID is given back, or never became ours and will not.
-    pub(crate) fn forget(&mut self, id: &LockId) {
-        self.lent.forget(id);
-        let Some(receipt) = &mut self.receipt else { return };
-        receipt.locks.retain(|entry| entry.id != *id);
+    pub(crate) fn forget(&mut self, target: &LockTarget, id: &LockId) {
+        let Some(receipt) = &mut self.receipt else { return self.lent.forget(id) };
+        receipt.locks.retain(|entry| entry.id != *id || entry.target.url() != target.url());
+        // The other half of it may be there still.
+        if receipt.locks.iter().all(|entry| entry.id != *id) {
+            self.lent.forget(id);
+        }
         let is_last = receipt.locks.is_empty();
-        self.tenures.retain(|tenure| tenure.id != *id);
+        self.tenures.retain(|tenure| !tenure.is_of(target, id));
         // The last goes with the file, and the guardian with it: until then it finds nothing.
         if !is_last {
             let _said_before = self.write();
@@ -165,10 +168,10 @@ impl Custody {
     }
 
     /// The lock was given back, but a request that was never answered may still make it ours.
-    pub(crate) fn may_return(&mut self, id: &LockId) {
-        self.tenures.retain(|tenure| tenure.id != *id);
+    pub(crate) fn may_return(&mut self, target: &LockTarget, id: &LockId) {
+        self.tenures.retain(|tenure| !tenure.is_of(target, id));
         if self.receipt.is_some() {
-            self.tenures.push(CaseTenure::asked(id));
+            self.tenures.push(CaseTenure::asked(target, id));
             self.tell();
         }
     }
@@ -176,6 +179,13 @@ impl Custody {
     /// Whether a lock may still become ours by a request that was never answered.
     fn may_land(&self) -> bool {
         self.tenures.iter().any(|tenure| !tenure.granted)
+    }
+
+    /// Whether this very lock is in the receipt as one that is held for us under this ID.
+    pub(super) fn has_inherited(&self, target: &LockTarget, id: &LockId) -> bool {
+        let register = target.register();
+        let mut inherited = self.receipt.iter().flat_map(Receipt::inherited);
+        inherited.any(|it| it.id == *id && it.target.register().may_be(&register))
     }
 
     /// Holds on to a descriptor.
@@ -228,7 +238,7 @@ impl Custody {
         let mut kill_at = None;
         let mut tenures = Vec::new();
         for kept in kept {
-            let mut tenure = CaseTenure::asked(kept.id());
+            let mut tenure = CaseTenure::asked(&kept.target, kept.id());
             tenure.granted = true;
             tenure.unanswered = kept.left_open.is_some();
             tenure.removed = kept.tenure.is_releasing();
@@ -247,7 +257,9 @@ impl Custody {
             }
             tenures.push(tenure);
         }
-        let asked = |it: &&CaseTenure| !it.granted && !tenures.iter().any(|new| new.id == it.id);
+        let asked = |it: &&CaseTenure| {
+            !it.granted && !tenures.iter().any(|new| (&new.id, &new.lock) == (&it.id, &it.lock))
+        };
         let asked: Vec<_> = self.tenures.iter().filter(asked).cloned().collect();
         tenures.extend(asked);
         if matches!(self.on_disk, OnDisk::Stale | OnDisk::Refused) {

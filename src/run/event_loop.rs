@@ -82,9 +82,12 @@ impl EventLoop {
         Self { signals, reporter, custody, in_flight: None, kept, news, terminal_use, run }
     }
 
-    /// From here on the lock is kept until it is given back.
+    /// From here on the lock is kept until it is given back. What is taken last is given back first,
+    /// but for the halves of a pair: Terraform gives the first back first, too.
     pub(super) fn keep(&mut self, kept: Kept) {
-        self.kept.push(kept);
+        let is_second = self.kept.last().is_some_and(|last| last.id() == kept.id());
+        let at = self.kept.len() - usize::from(is_second && !kept.tenure.is_inherited());
+        self.kept.insert(at, kept);
         self.custody.sync(&self.kept);
     }
 

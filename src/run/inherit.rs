@@ -56,14 +56,17 @@ pub(super) async fn inherit(
     if event_loop.custody.door(&id).is_some() {
         return Ok(Some(id));
     }
-    // By another name; the place under it is taken once.
-    if had.contains(&id) {
-        return Ok(Some(id));
-    }
     let under = Under { lock: &lock, id: &id, dir: &context.state_dir };
-    let door = sibling_lock::take(event_loop, under, !around_command, wait).await?;
-    let inside = door.is_some();
-    if let Some(door) = door {
+    // The place under it is taken once.
+    let mut inside = had.contains(&id);
+    if inside {
+        // By another name; else it is the other half of a pair.
+        if event_loop.custody.has_inherited(target, &id) {
+            return Ok(Some(id));
+        }
+        leave_word(event_loop, target, under)?;
+    } else if let Some(door) = sibling_lock::take(event_loop, under, !around_command, wait).await? {
+        inside = true;
         fail_point::crash();
         event_loop.custody.lend(&id, Use::Inside(door));
         fail_point::crash();
@@ -78,7 +81,7 @@ pub(super) async fn inherit(
     let since = uptime();
     let stored = store_requests::read(event_loop, &register, store_requests::PATIENCE).await?;
     let Some(stored) = stored.filter(|stored| is_held_by(target, stored, &id, context)) else {
-        event_loop.custody.forget(&id);
+        event_loop.custody.forget(target, &id);
         return Ok(None);
     };
     if !inside {

@@ -231,6 +231,23 @@ pub(super) fn loss(target: &LockTarget, id: &LockId, current: Option<&Stored>) -
     }
 }
 
+/// That two others work at one state, each with one of its locks.
+pub(super) fn apart(locks: &[String; 2], holders: &[Record; 2]) -> Notice {
+    let [one, other] = holders.each_ref().map(|record| describe(&Holder::of(record)));
+    let [first, second] = locks;
+    Notice::Warning {
+        message: format!(
+            "`{first}` is {one}, `{second}` is {other}: these two have no lock in common, and may \
+             both write the state"
+        ),
+        hint: Some(
+            "give every client of this state both locks for the time of a change: \
+             `use_lockfile = true` beside `dynamodb_table`"
+                .to_owned(),
+        ),
+    }
+}
+
 /// How long something else may answer in the place of the store before a word is said of it.
 const MISLED: Duration = Duration::from_secs(5);
 

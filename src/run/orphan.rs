@@ -65,7 +65,7 @@ pub(crate) async fn adopt(
     let is_used = head.child.is_some()
         || dir.as_deref().is_some_and(|dir| !dependents::close(event_loop, dir, &ids));
     for entry in &case.receipt.locks {
-        let tenure = case.tenures.iter().find(|tenure| tenure.id == entry.id);
+        let tenure = case.tenures.iter().find(|tenure| tenure.is_of(&entry.target, &entry.id));
         if entry.inherited {
             let used = tenure.filter(|_| head.child.is_some());
             if let Some(tenure) = used
@@ -115,7 +115,7 @@ pub(crate) async fn adopt(
     give_back(event_loop, dir.as_deref(), &case.receipt, &mut adopted).await;
     for (entry, tenure, until) in landing {
         // It stays in the receipt, whatever lands.
-        if adopted.left.iter().any(|left| left.id == entry.id) {
+        if adopted.left.contains(entry) {
             continue;
         }
         match catch(event_loop, (entry, tenure), &case.receipt, env, until).await {
@@ -145,16 +145,19 @@ async fn give_back(
     receipt: &Receipt,
     adopted: &mut Adopted,
 ) {
-    let kept: Vec<_> = event_loop.kept.iter().map(|kept| kept.id().clone()).collect();
+    // A local state may have another name by now, and the halves of a pair have one ID.
+    let entry_of = |kept: &Kept| {
+        let is_it = |it: &&Entry| it.id == *kept.id() && it.target.is_alike(&kept.target);
+        receipt.locks.iter().find(is_it).cloned()
+    };
+    let kept: Vec<_> = event_loop.kept.iter().map(entry_of).collect();
     let outcomes = release::all(event_loop, dir, true).await;
     // The last taken is given back first.
-    for (id, outcome) in kept.iter().rev().zip(outcomes) {
+    for (entry, outcome) in kept.into_iter().rev().zip(outcomes) {
         match outcome {
             ReleaseOutcome::Released => adopted.released += 1,
             ReleaseOutcome::AlreadyGone | ReleaseOutcome::TakenOver(_) => {}
-            ReleaseOutcome::Unconfirmed(_) => {
-                adopted.left.extend(receipt.locks.iter().find(|entry| entry.id == *id).cloned());
-            }
+            ReleaseOutcome::Unconfirmed(_) => adopted.left.extend(entry),
         }
     }
 }

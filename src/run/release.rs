@@ -37,7 +37,7 @@ pub(super) async fn all(
         let Some(kept) = event_loop.kept.pop() else { break };
         let outcome = match end {
             TenureEnd::Inherited => {
-                event_loop.custody.forget(kept.id());
+                event_loop.custody.forget(&kept.target, kept.id());
                 continue;
             }
             // Said when it was found.
@@ -53,9 +53,9 @@ pub(super) async fn all(
             door::remove(dir, kept.id());
         }
         if kept.left_open.is_some() {
-            event_loop.custody.may_return(kept.id());
+            event_loop.custody.may_return(&kept.target, kept.id());
         } else if !is_open {
-            event_loop.custody.forget(kept.id());
+            event_loop.custody.forget(&kept.target, kept.id());
         }
         outcomes.push(outcome);
     }

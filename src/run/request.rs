@@ -5,14 +5,18 @@ use std::sync::Arc;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
+use super::fail_point;
 use crate::backend::S3Backend;
 use crate::lock::LockKey;
-use crate::lock::register::{Reply, Request, StoreError};
+use crate::lock::pair::{Half, PairRequest, Step};
+use crate::lock::register::{Record, Reply, Request, StoreError};
 use crate::store::{AwsClients, Registers, StateObject, Timeouts, workspace_state};
 
 /// What is asked of a store.
 pub(super) enum StoreRequest {
     Register(Arc<dyn Registers>, LockKey, Request),
+    /// Both halves of a lock, one after the other.
+    Pair(Box<PairRequest>, [(Arc<dyn Registers>, LockKey); 2]),
     State(Box<S3Backend>),
     /// What the other requests need first.
     Prepare(Arc<dyn Registers>),
@@ -25,6 +29,8 @@ pub(super) enum StoreRequest {
 /// What a store answered.
 pub(super) enum StoreReply {
     Register(Reply),
+    /// And who holds one half each, if two do that share no lock.
+    Pair(Reply, Option<Box<[Record; 2]>>),
     State(Result<StateObject, StoreError>),
     Prepared(Result<(), StoreError>),
     Answer(std::io::Result<String>),
@@ -36,6 +42,7 @@ impl StoreRequest {
             Self::Register(store, key, request) => {
                 register(store, key, request).map(StoreReply::Register).boxed()
             }
+            Self::Pair(asked, halves) => pair(*asked, halves).boxed(),
             Self::State(backend) => {
                 async move { StoreReply::State(state_object(&backend).await) }.boxed()
             }
@@ -75,6 +82,27 @@ pub(super) fn register(
         }
     }
     .boxed()
+}
+
+async fn pair(
+    mut asked: PairRequest,
+    [first, second]: [(Arc<dyn Registers>, LockKey); 2],
+) -> StoreReply {
+    let mut step = asked.start();
+    loop {
+        let (half, request) = match step {
+            Step::Ask(half, request) => (half, request),
+            Step::Done(reply) => {
+                return StoreReply::Pair(reply, asked.apart().cloned().map(Box::new));
+            }
+        };
+        fail_point::crash();
+        let (store, key) = match half {
+            Half::First => &first,
+            Half::Second => &second,
+        };
+        step = asked.answered(register(store.clone(), key.clone(), request).await);
+    }
 }
 
 async fn state_object(backend: &S3Backend) -> Result<StateObject, StoreError> {

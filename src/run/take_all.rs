@@ -12,6 +12,7 @@ use crate::job::LockedJob;
 use crate::report::Notice;
 use crate::store::StateObject;
 use crate::supervise::StopSignal;
+use crate::target::LockTarget;
 
 /// How often the wait may begin anew because what was resolved before it is no longer so.
 const RESTARTS: u32 = 3;
@@ -37,17 +38,19 @@ pub(super) async fn take_all(
     loop {
         let uncreated = ensure_workspace(event_loop, job, context).await?;
         let mut waited_here = false;
-        for target in &job.targets {
-            let (around, had) = (job.kind.is_around_commands(), &acquired.inherited);
-            let id = inherit::inherit(event_loop, target, context, around, wait, had).await?;
-            if let Some(id) = id {
-                acquired.inherited.push(id);
-                continue;
+        for halves in LockTarget::locks(&job.targets) {
+            let mut wanted = Vec::new();
+            for target in halves {
+                let (around, had) = (job.kind.is_around_commands(), &acquired.inherited);
+                let id = inherit::inherit(event_loop, target, context, around, wait, had).await?;
+                match id {
+                    Some(id) => acquired.inherited.push(id),
+                    None if fresh::is_ours(event_loop, target).await? => {}
+                    None => wanted.push(target),
+                }
             }
-            if fresh::is_ours(event_loop, target).await? {
-                continue;
-            }
-            let taken = acquire::take(event_loop, target, &context.introduction, wait).await;
+            let Some(target) = wanted.last() else { continue };
+            let taken = acquire::take(event_loop, &wanted, &context.introduction, wait).await;
             let failed = |error| match &uncreated {
                 Some(_) if target.of_backend => {
                     messages::timed_out_uncreated(error, taken.seen.as_ref())
@@ -121,7 +124,8 @@ async fn ensure_workspace(
     context: &Context,
 ) -> Result<Option<Notice>, Error> {
     let Some(bootstrap) = &job.bootstrap else { return Ok(None) };
-    let lock = job.targets.iter().find(|target| target.of_backend);
+    // Of two, the second is in a store of its own.
+    let lock = job.targets.iter().rfind(|target| target.of_backend);
     match workspace::ensure(event_loop, bootstrap, lock, context).await? {
         Ready::Go => {}
         Ready::Held(why) => return Ok(Some(why)),

@@ -368,7 +368,7 @@ async fn give_back(
             if let Ok(Some(lease)) =
                 living::lease_of(event_loop, entry, receipt, recovery.env).await
             {
-                case.declared(&entry.id, lease);
+                case.declared(entry, lease);
             }
         }
     }

@@ -13,10 +13,10 @@ use crate::cli::UnlockArgs;
 use crate::clock::{uptime, wall};
 use crate::duration;
 use crate::error::Error;
-use crate::lock::lease::{Lease, LeaseTerm};
+use crate::lock::lease::LeaseTerm;
 use crate::lock::{Holder, LockId};
 use crate::report::{
-    LockState, QueueState, answer, ask, clean, clean_line, describe_holder, shell_quote,
+    LockState, Notice, QueueState, answer, ask, clean, clean_line, describe_holder, shell_quote,
 };
 use crate::run::{EventLoop, store_requests};
 use crate::store::Stored;
@@ -33,14 +33,16 @@ pub(crate) async fn run(
     can_ask: bool,
 ) -> Result<(), Error> {
     let locks = Opened::all(targets).await?;
-    let (lock, shown) = find(event_loop, &locks, &args.id).await?;
-    let state = LockState {
-        lock: lock.register.lock.clone(),
-        holding: Some(lock.holding(&shown)),
-        line: QueueState::Unasked,
-    };
-    say(&state.text(wall()));
-    if lock.target.is_kept_by_kernel() {
+    let found = find(event_loop, &locks, &args.id).await?;
+    for (lock, shown) in &found {
+        let state = LockState {
+            lock: lock.register.lock.clone(),
+            holding: Some(lock.holding(shown)),
+            line: QueueState::Unasked,
+        };
+        say(&state.text(wall()));
+    }
+    if let Some((lock, _)) = found.iter().find(|(lock, _)| lock.target.is_kept_by_kernel()) {
         return Err(refused(
             format!(
                 "`{}` is locked by the kernel for as long as a process has the state file open: \
@@ -60,21 +62,41 @@ pub(crate) async fn run(
         ));
     }
     if !args.force {
-        match lease_of(&shown) {
-            Some(lease) => wait_for_a_sign(event_loop, lock, &shown, lease).await?,
-            None => say("a record without a lease does not show whether its holder lives\n"),
+        if found.iter().any(|(_, shown)| lease_of(shown).is_none()) {
+            say("a record without a lease does not show whether its holder lives\n");
         }
+        wait_for_a_sign(event_loop, &found).await?;
     }
     if !args.yes && !is_confirmed(event_loop).await? {
         return Err(refused("not confirmed: the lock stays".to_owned(), "type `yes` in full"));
     }
-    remove(event_loop, lock, &shown, args.force).await?;
-    say(&format!(
-        "removed the lock `{}`\nits run may have ended in the middle: read what Terraform plans \
-         before you apply\n",
-        clean_line(&lock.register.lock)
-    ));
+    remove_all(event_loop, &found, args.force).await?;
+    say("its run may have ended in the middle: read what Terraform plans before you apply\n");
     Ok(())
+}
+
+/// Removes each, in the order in which Terraform does it, whatever becomes of the others.
+async fn remove_all(
+    event_loop: &mut EventLoop,
+    found: &[(&Opened<'_>, Stored)],
+    force: bool,
+) -> Result<(), Error> {
+    let mut failed = None;
+    for (lock, shown) in found {
+        match remove(event_loop, lock, shown, force).await {
+            Ok(()) => {
+                say(&format!("removed the lock `{}`\n", clean_line(&lock.register.lock)));
+            }
+            Err(error @ Error::Interrupted { .. }) => return Err(error),
+            Err(error) => {
+                if let Some(before) = failed.replace(error) {
+                    let (message, hint) = (before.to_string(), before.hint());
+                    event_loop.say(Notice::Warning { message, hint });
+                }
+            }
+        }
+    }
+    failed.map_or(Ok(()), Err)
 }
 
 /// A closed pipe is no failure.
@@ -86,26 +108,30 @@ fn refused(message: String, hint: &str) -> Error {
     Error::Refused { message, hint: Some(hint.to_owned()) }
 }
 
-/// The lock that is held under this ID.
+/// The lock that is held under this ID: of a backend that has two at once, both, or the half that is
+/// left.
 async fn find<'a, 'b>(
     event_loop: &mut EventLoop,
     locks: &'a [Opened<'b>],
     id: &str,
-) -> Result<(&'a Opened<'b>, Stored), Error> {
+) -> Result<Vec<(&'a Opened<'b>, Stored)>, Error> {
     let wanted = LockId(id.to_owned());
-    let (mut there, mut nameless) = (Vec::new(), Vec::new());
+    let (mut found, mut there, mut nameless) = (Vec::new(), Vec::new(), Vec::new());
     for lock in locks {
         let stored =
             store_requests::read(event_loop, &lock.register, store_requests::PATIENCE).await?;
         match stored {
             Some(stored) if !id.is_empty() && stored.record.is_held_by(&wanted) => {
-                return Ok((lock, stored));
+                found.push((lock, stored));
             }
             stored => {
                 nameless.extend(stored.as_ref().and_then(|it| lock.target.nameless_removal(it)));
                 there.push(described(lock, stored.as_ref()));
             }
         }
+    }
+    if !found.is_empty() {
+        return Ok(found);
     }
     if there.is_empty() {
         there.push("there is no lock here that tfwrap takes".to_owned());
@@ -135,27 +161,32 @@ fn described(lock: &Opened<'_>, stored: Option<&Stored>) -> String {
 /// gets through. That is no proof of its death, as it is said: a person decides here.
 async fn wait_for_a_sign(
     event_loop: &mut EventLoop,
-    lock: &Opened<'_>,
-    shown: &Stored,
-    lease: Lease,
+    found: &[(&Opened<'_>, Stored)],
 ) -> Result<(), Error> {
-    let span = lease.term.sign_of_life();
+    let terms = || found.iter().filter_map(|(_, shown)| Some(lease_of(shown)?.term));
+    let Some(span) = terms().map(LeaseTerm::sign_of_life).max() else { return Ok(()) };
     say(&format!("watching for a sign of life, up to {} …\n", duration::format(span)));
     let until = uptime().plus(span);
     while uptime() < until {
         event_loop.pause(uptime().plus(LOOK.min(until.since(uptime())))).await?;
-        let current =
-            store_requests::read(event_loop, &lock.register, store_requests::PATIENCE).await?;
-        if !current.as_ref().is_some_and(|it| it.version == shown.version) {
-            return Err(changed(lock, shown, current.as_ref()));
+        for (lock, shown) in found {
+            let current =
+                store_requests::read(event_loop, &lock.register, store_requests::PATIENCE).await?;
+            if !current.as_ref().is_some_and(|it| it.version == shown.version) {
+                return Err(changed(lock, shown, current.as_ref()));
+            }
         }
     }
-    match lease.term {
-        LeaseTerm::Never => say(
+    let ttl = terms().map(|term| match term {
+        LeaseTerm::Never => None,
+        LeaseTerm::After(ttl) => Some(ttl),
+    });
+    match ttl.collect::<Option<Vec<_>>>().and_then(|all| all.into_iter().max()) {
+        None => say(
             "it gave none. With a lease that never expires, neither does a run whose credentials \
              ran out, nor a machine that sleeps: make sure that the run is gone\n",
         ),
-        LeaseTerm::After(ttl) => say(&format!(
+        Some(ttl) => say(&format!(
             "it gave none, and may live all the same, cut off from its store or asleep: make sure \
              that the run is gone, or leave it to whoever waits for the lock, who takes it over \
              after {} of silence\n",

@@ -72,7 +72,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::Interval;
 
 use super::readers::Readers;
-use super::stand_in::{Heard, Model, Overheard, StandIn};
+use super::stand_in::{HeardBeside, Model, Overheard, StandIn};
 use super::targets::runs_tfwrap;
 use super::{
     Action, ChildStatus, Event, Judged, PassSignal, ProcessId, Reach, Rest, SignalKind,
@@ -268,9 +268,9 @@ impl Child {
                 }
                 () = look => {}
                 heard = overheard => match heard {
-                    Some(Heard::Stop(overheard)) => return Ok(ChildEvent::Overheard(overheard)),
+                    Some(HeardBeside::Stop(overheard)) => return Ok(ChildEvent::Overheard(overheard)),
                     // It may never be told of the child: see `interrupt`.
-                    Some(Heard::Suspension) => {
+                    Some(HeardBeside::Suspension) => {
                         if let watch @ Watch::Orphaned = self.watch() {
                             return Ok(ChildEvent::Stopped(Signal::SIGTSTP, watch));
                         }

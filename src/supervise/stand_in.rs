@@ -48,7 +48,7 @@ pub struct Overheard {
 
 /// What came to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Heard {
+pub(crate) enum HeardBeside {
     /// A stop.
     Stop(Overheard),
     /// SIGTSTP, from anybody but us.
@@ -135,7 +135,7 @@ impl StandIn {
     }
 
     /// What it heard next; nothing once it has ended. Dropping the future loses nothing.
-    pub(crate) async fn heard(&mut self) -> Option<Heard> {
+    pub(crate) async fn heard(&mut self) -> Option<HeardBeside> {
         loop {
             let mut ready = self.socket.readable().await.ok()?;
             match read(self.socket.get_ref()) {
@@ -152,8 +152,8 @@ impl StandIn {
         let told = std::iter::from_fn(|| read(self.socket.get_ref()).ok().flatten());
         let told: Vec<_> = told
             .filter_map(|heard| match heard {
-                Heard::Stop(overheard) => Some(overheard.signal),
-                Heard::Suspension => None,
+                HeardBeside::Stop(overheard) => Some(overheard.signal),
+                HeardBeside::Suspension => None,
             })
             .collect();
         let pending = StopSignal::ALL.into_iter();
@@ -163,18 +163,18 @@ impl StandIn {
 }
 
 /// What one has told; nothing where it has ended.
-fn read(socket: &OwnedFd) -> Result<Option<Heard>, Errno> {
+fn read(socket: &OwnedFd) -> Result<Option<HeardBeside>, Errno> {
     let mut words = [0; 2];
     if recv(socket, &mut words[..], RecvFlags::DONTWAIT)? != (2, 2) {
         return Ok(None);
     }
     let signal = Signal::try_from(i32::from(words[0])).ok();
     if signal == Some(Signal::SIGTSTP) {
-        return Ok(Some(Heard::Suspension));
+        return Ok(Some(HeardBeside::Suspension));
     }
     let stop = signal.and_then(StopSignal::of);
     let from_terminal = words[1] == 1;
-    Ok(stop.map(|signal| Heard::Stop(Overheard { signal, from_terminal })))
+    Ok(stop.map(|signal| HeardBeside::Stop(Overheard { signal, from_terminal })))
 }
 
 /// Whether this process was started as one; the variable alone may be anybody's.

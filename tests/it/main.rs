@@ -33,6 +33,7 @@
 //! | `nesting` | every Terraform below a `run` is locked once |
 //! | `odd_files` | odd files of Terraform's own, with stock Terraform as the measure |
 //! | `one_stop` | one stop, through whatever, is one interrupt |
+//! | `pair` | both locks of the S3 backend at once |
 //! | `paths` | the paths that Terraform makes for itself |
 //! | `program` | which program is run |
 //! | `proxy` | a proxy that loses, delays and breaks requests |
@@ -89,6 +90,7 @@ mod mistyped;
 mod nesting;
 mod odd_files;
 mod one_stop;
+mod pair;
 mod paths;
 mod program;
 mod proxy;

@@ -15,6 +15,7 @@
 //! | `search` | visits every world that can be reached, each once |
 //! | `line` | another world, of waiters that join the line: [`Queue`] |
 //! | `nest` | another world, of the commands below a `run` or a `hold`: turns, and who outlives whom |
+//! | `pair` | another world, of two registers that are one lock: [`PairRequest`] |
 //! | `group` | another world, of a child with others in its group: [`Supervisor`], [`Canary`] |
 //! | `faults` | random schedules with more faults, on the `MemoryStore` of the product |
 //! | `request` | what is asked of the store, and where that is on its way |
@@ -74,6 +75,7 @@
 //! [`Canary`]: tfwrap::supervise::Canary
 //! [`LeaseKeeper`]: tfwrap::lock::lease_keeper::Keeper
 //! [`Landing`]: tfwrap::lock::landing::Landing
+//! [`PairRequest`]: tfwrap::lock::pair::PairRequest
 //! [`Queue`]: tfwrap::lock::queue::Queue
 //! [`Release`]: tfwrap::lock::release::Release
 //! [`LockedRun`]: tfwrap::supervise::LockedRun
@@ -90,6 +92,7 @@ mod group;
 mod guardian;
 mod line;
 mod nest;
+mod pair;
 mod request;
 mod search;
 #[path = "../support/seeded.rs"]

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::Custody;
 use super::on_disk::OnDisk;
+use crate::receipt::Entry;
 
 impl Custody {
     /// Where Terraform works, from here on.
@@ -16,9 +17,9 @@ impl Custody {
     /// What an outer run or a `hold` has is no longer relied on.
     pub(crate) fn forget_inherited(&mut self) {
         let Some(receipt) = &mut self.receipt else { return };
-        let ids: Vec<_> = receipt.inherited().map(|entry| entry.id.clone()).collect();
-        for id in &ids {
-            self.forget(id);
+        let inherited: Vec<_> = receipt.inherited().cloned().collect();
+        for Entry { target, id, .. } in &inherited {
+            self.forget(target, id);
         }
         // Nor is it by what others read: they would wait for us.
         let is_empty = self.receipt.as_ref().is_some_and(|receipt| receipt.locks.is_empty());

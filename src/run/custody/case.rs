@@ -9,6 +9,7 @@ use crate::clock::uptime;
 use crate::lock::lease::{Lease, LeaseTerm};
 use crate::lock::{LockId, Uptime};
 use crate::receipt::{Entry, Receipt, ReceiptFile};
+use crate::target::LockTarget;
 
 /// What whoever takes over must know besides what the guardian itself needs.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -23,6 +24,8 @@ pub(crate) struct Case {
 /// How things stand with one lock of the receipt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct CaseTenure {
+    /// Its name: the halves of a pair have one ID.
+    pub(crate) lock: String,
     pub(crate) id: LockId,
     /// Whether it is ours; otherwise a request that may make it ours is out, or was never answered.
     pub(crate) granted: bool,
@@ -46,7 +49,7 @@ impl Case {
         let tenure = |entry: &Entry| CaseTenure {
             granted: true,
             renewed: millis(uptime().0),
-            ..CaseTenure::asked(&entry.id)
+            ..CaseTenure::asked(&entry.target, &entry.id)
         };
         let tenures = receipt.locks.iter().map(tenure).collect();
         let mut receipt = receipt.clone();
@@ -56,8 +59,9 @@ impl Case {
     }
 
     /// What they have declared last.
-    pub(crate) fn declared(&mut self, id: &LockId, lease: Lease) {
-        for tenure in self.tenures.iter_mut().filter(|tenure| tenure.id == *id) {
+    pub(crate) fn declared(&mut self, entry: &Entry, lease: Lease) {
+        let of_it = |tenure: &&mut CaseTenure| tenure.is_of(&entry.target, &entry.id);
+        for tenure in self.tenures.iter_mut().filter(of_it) {
             tenure.beat = lease.beat;
             if let LeaseTerm::After(ttl) = lease.term {
                 tenure.ttl = Some(millis(ttl));
@@ -67,8 +71,9 @@ impl Case {
 }
 
 impl CaseTenure {
-    pub(super) fn asked(id: &LockId) -> Self {
+    pub(super) fn asked(target: &LockTarget, id: &LockId) -> Self {
         Self {
+            lock: target.url(),
             id: id.clone(),
             granted: false,
             renewed: 0,
@@ -77,6 +82,10 @@ impl CaseTenure {
             unanswered: false,
             removed: false,
         }
+    }
+
+    pub(crate) fn is_of(&self, target: &LockTarget, id: &LockId) -> bool {
+        self.id == *id && self.lock == target.url()
     }
 
     pub(crate) fn renewed(&self) -> Uptime {

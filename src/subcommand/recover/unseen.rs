@@ -83,7 +83,9 @@ pub(super) async fn judge(
 ) -> Result<Verdict, Error> {
     let mut watched = held(event_loop, recovery, receipt, store_requests::PATIENCE).await?;
     for lock in &mut watched {
-        let Some(before) = seen.iter().find(|before| before.id == lock.id) else { continue };
+        let is_it =
+            |before: &&Watched| before.id == lock.id && before.register.lock == lock.register.lock;
+        let Some(before) = seen.iter().find(is_it) else { continue };
         if before.stored.version != lock.stored.version {
             return Ok(Verdict::Lives);
         }

@@ -116,7 +116,9 @@ async fn holder(
 pub(super) fn left(unknown: &[Unknown], recovery: &Recovery<'_>) -> Error {
     let dir = state_dir::path(recovery.env);
     let held = unknown.iter().map(|Unknown { lock, id, how }| format!("`{lock}` (ID {id}) {how}"));
-    let ids: Vec<_> = unknown.iter().map(|it| format!("`tfwrap unlock {}`", it.id)).collect();
+    let mut ids: Vec<_> = unknown.iter().map(|it| format!("`tfwrap unlock {}`", it.id)).collect();
+    // Both halves of a pair go by one ID.
+    ids.dedup();
     Error::LeftBehind {
         message: format!(
             "{}, and no receipt of that hold can be read in `{}`",
