@@ -27,6 +27,7 @@ use crate::run;
 use crate::run::child_process::{command, depth};
 use crate::run::planner::{Planner, working_dir};
 use crate::settings::Settings;
+use crate::state_dir;
 use crate::subcommand;
 use crate::subcommand::recover::Recovery;
 use crate::subcommand::release::ReleaseCall;
@@ -161,7 +162,7 @@ fn prepare(
         }
         std::env::set_current_dir(&dir).map_err(|error| no_directory(&dir, &error))?;
     }
-    let dir = terraforms_dir(line, &working_dir()?);
+    let dir = terraforms_dir(line, &where_we_are(line, env)?);
     let settings = Settings::load(&options, env, &dir, ci.in_ci)?;
     let planner = Planner {
         words: line.words.clone(),
@@ -172,6 +173,18 @@ fn prepare(
     };
     let job = planner.plan()?;
     Ok((planner, job))
+}
+
+/// What gives locks back needs no directory: a step that cleans up may have removed it before.
+fn where_we_are(line: &CommandLine, env: &Env) -> Result<PathBuf, Error> {
+    let is_any_right =
+        matches!(line.words, cli::CliCommand::Recover(_) | cli::CliCommand::Release(_))
+            && state_dir::path(env).is_absolute();
+    working_dir().or_else(|error| {
+        let root = PathBuf::from("/");
+        let is_there = is_any_right && std::env::set_current_dir(&root).is_ok();
+        if is_there { Ok(root) } else { Err(error) }
+    })
 }
 
 fn no_directory(dir: &OsStr, error: &std::io::Error) -> Error {

@@ -216,12 +216,12 @@ impl LeaseKeeper {
         self.known.answered && !self.is_lost() && self.is_young(now)
     }
 
-    /// Whether the lease has ended, so that others may have taken the lock over.
+    /// When the lease ends, from when on others may take the lock over; `None`: never.
     #[must_use]
-    pub fn is_over(&self, now: Uptime) -> bool {
+    pub fn ends(&self) -> Option<Uptime> {
         match self.renewed_term {
-            LeaseTerm::After(ttl) => now.since(self.renewed) >= ttl,
-            LeaseTerm::Never => false,
+            LeaseTerm::After(ttl) => Some(self.renewed.plus(ttl)),
+            LeaseTerm::Never => None,
         }
     }
 

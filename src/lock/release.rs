@@ -72,8 +72,11 @@ pub struct Release {
     give_up_at: Uptime,
     state: State,
     faults: u32,
-    /// Whether a remove was never answered: then an empty register is our own doing.
+    /// Whether a remove was never answered: then an empty register is our own doing, before
+    /// [`Self::others_from`].
     unanswered: bool,
+    /// When others may take it over, who may have given it back by the time we look.
+    others_from: Option<Uptime>,
 }
 
 impl Release {
@@ -86,7 +89,14 @@ impl Release {
         give_up_at: Uptime,
         jitter: Jitter,
     ) -> Self {
-        Self { id, version, jitter, give_up_at, state: State::New, faults: 0, unanswered: false }
+        let (state, faults, unanswered, others_from) = (State::New, 0, false, None);
+        Self { id, version, jitter, give_up_at, state, faults, unanswered, others_from }
+    }
+
+    /// One of a lock whose lease ends then.
+    #[must_use]
+    pub fn before(self, lease_ends: Option<Uptime>) -> Self {
+        Self { others_from: lease_ends, ..self }
     }
 
     /// One after a remove that somebody else sent, whose answer nobody heard.
@@ -146,8 +156,10 @@ impl Release {
 
     /// The remove was refused; this is what is there.
     fn found(&mut self, now: Uptime, current: Option<Stored>) -> Action {
+        let is_over = self.others_from.is_some_and(|at| now >= at);
+        let is_our_doing = self.unanswered && !is_over;
         match current {
-            None if self.unanswered => self.end(ReleaseOutcome::Released),
+            None if is_our_doing => self.end(ReleaseOutcome::Released),
             None => self.end(ReleaseOutcome::AlreadyGone),
             Some(stored) if stored.record.is_held_by(&self.id) => {
                 if self.version.replace(stored.version).is_none() {
@@ -160,7 +172,7 @@ impl Release {
                 })
             }
             // A stranger's record after an unanswered remove: ours went first.
-            Some(_) if self.unanswered => self.end(ReleaseOutcome::Released),
+            Some(_) if is_our_doing => self.end(ReleaseOutcome::Released),
             Some(stored) => self.end(ReleaseOutcome::TakenOver(stored)),
         }
     }

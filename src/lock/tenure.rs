@@ -254,13 +254,15 @@ impl Tenure {
             Some(current) => TenureEnd::Lost(current),
             None if self.inherited => TenureEnd::Inherited,
             None => {
+                let lease_ends = self.keeper().and_then(LeaseKeeper::ends);
                 let version = match &self.keeping {
                     Keeping::Nobody(version) => version.clone(),
                     // Others may have had it since. A remove that is not answered could not tell.
-                    Keeping::Us(keeper) if keeper.is_over(now) => None,
+                    Keeping::Us(_) if lease_ends.is_some_and(|at| now >= at) => None,
                     Keeping::Us(keeper) => keeper.version().cloned(),
                 };
-                let release = Release::new(self.id.clone(), version, now.plus(patience), jitter);
+                let release = Release::new(self.id.clone(), version, now.plus(patience), jitter)
+                    .before(lease_ends);
                 let release = if self.removed { release.after_a_remove() } else { release };
                 self.phase = Phase::Releasing(release);
                 return self.release(now, release::Event::Start, actions);

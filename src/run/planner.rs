@@ -51,6 +51,6 @@ impl Planner {
 pub(crate) fn working_dir() -> Result<PathBuf, Error> {
     std::env::current_dir().map_err(|error| Error::Config {
         message: format!("the working directory cannot be used: {error}"),
-        hint: None,
+        hint: Some("it may have been removed: change to one that is there (`cd`)".to_owned()),
     })
 }

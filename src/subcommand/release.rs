@@ -284,10 +284,10 @@ async fn one(
     let mut word_after = FIRST_WORD;
     let (mut shown, mut stood_still) = (0, Standstill::default());
     loop {
-        shown = recover::show_log(event_loop, file, shown);
         if !is_here(receipt) || !lives(receipt) {
             break;
         }
+        shown = recover::show_log(event_loop, file, shown);
         stood_still.end(event_loop, receipt, true);
         let now = uptime();
         if now >= until {
@@ -323,8 +323,8 @@ async fn one(
         }
         event_loop.pause(uptime().plus(LOOK)).await?;
     }
-    recover::show_log(event_loop, file, shown);
     if !file.path().exists() {
+        recover::show_log(event_loop, file, shown);
         // Our word may have come too late for it.
         recover::remove(event_loop, file);
         event_loop.say(Notice::Note { message: "released".to_owned() });

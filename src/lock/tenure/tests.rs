@@ -18,6 +18,10 @@ fn id() -> LockId {
     LockId("me".to_owned())
 }
 
+fn silent() -> StoreError {
+    StoreError::Unavailable { detail: String::new(), sent: true }
+}
+
 fn keeper() -> LeaseKeeper {
     let known = LeaseStart {
         id: id(),
@@ -75,8 +79,7 @@ fn nothing_follows_what_is_out() {
     let now = beating(&mut tenure);
     assert_eq!(tenure.step(now, release()), []);
     // A heartbeat whose fate is unknown would be read back.
-    let silent = StoreError::Unavailable { detail: String::new(), sent: true };
-    let actions = tenure.step(now, Event::Answered(Reply::Wrote(Err(silent))));
+    let actions = tenure.step(now, Event::Answered(Reply::Wrote(Err(silent()))));
     assert_eq!(actions, [Action::Ask(Request::Remove(version("first")))]);
 }
 
@@ -149,6 +152,19 @@ fn a_lock_whose_lease_is_over_is_looked_at_before_it_is_removed() {
     for (seconds, first) in [(59, Request::Remove(version("first"))), (60, Request::Read)] {
         let mut tenure = Tenure::leased(keeper());
         assert_eq!(tenure.step(at(seconds), release()), [Action::Ask(first)], "{seconds} s");
+    }
+    // Begun before its end, and cut off over it: the remove that was not answered explains nothing.
+    let lost = Event::Answered(Reply::Removed(Err(silent())));
+    for (seconds, outcome) in [(59, ReleaseOutcome::Released), (60, ReleaseOutcome::AlreadyGone)] {
+        let mut tenure = Tenure::leased(keeper());
+        let _remove = tenure.step(at(30), release());
+        let _again = tenure.step(at(31), lost.clone());
+        let _again = tenure.step(at(32), Event::Tick);
+        let refused = Event::Answered(Reply::Removed(Ok(RemoveReply::Conflict(None))));
+        let looks = tenure.step(at(33), refused);
+        assert_eq!(looks, [Action::Ask(Request::Read)]);
+        let gone = tenure.step(at(seconds), Event::Answered(Reply::Read(Ok(None))));
+        assert_eq!(gone, [Action::Over(TenureEnd::Released(outcome))], "{seconds} s");
     }
     let mut tenure = Tenure::leased(keeper());
     let _look = tenure.step(at(60), release());

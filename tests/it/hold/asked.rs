@@ -152,3 +152,26 @@ fn who_stands_still_under_the_hold_is_named_and_continued_by_its_release() {
     releasing.finish().expect_code(0);
     assert!(!held.is_held());
 }
+
+/// A step that cleans up has removed the directory that it works in.
+#[test]
+fn release_and_recover_need_no_working_directory() {
+    let held = Held::begin(&[]);
+    let tfwrap = wrapper().display().to_string();
+    for (command, code) in [("recover", 0), ("status", 78), ("release", 0)] {
+        let script = format!("mkdir w && cd w && rmdir ../w && exec {tfwrap} {command}");
+        let ended = run(&mut held.command(&["sh", "-c", &script])).expect_code(code);
+        if code == 78 {
+            assert!(ended.stderr.contains("change to one that is there"), "{}", ended.stderr);
+        }
+    }
+    assert!(!held.is_held());
+}
+
+#[test]
+fn what_a_hold_said_before_its_end_is_said_once() {
+    let held = Held::begin(&["--max-hold", "1s"]);
+    wait_until("the end of the hold", || (!held.is_held()).then_some(()));
+    let said = run(&mut held.release()).expect_code(0).stderr;
+    assert_eq!(said.matches("the longest").count(), 1, "{said}");
+}
