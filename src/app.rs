@@ -79,7 +79,7 @@ fn call(args: &[OsString], program: &OsStr, env: &Env) -> u8 {
             match job {
                 Job::Exec { child, warning, detail } => {
                     let mut said = first(&planner.settings, env, ill_formed::OF_A_CALL);
-                    let warning = warning.map(|message| Notice::Warning { message, hint: None });
+                    let warning = warning.map(Notice::warning);
                     let detail = detail.map(|message| Notice::Detail { message });
                     said.extend(warning);
                     said.extend(detail.filter(|_| options.verbosity == Verbosity::Verbose));
@@ -261,9 +261,9 @@ fn be_guardian(args: &[OsString], env: &Env) -> u8 {
 /// What is said first: that the configuration file cannot be used, by what does not need it; and which
 /// of these variables cannot be read.
 fn first(settings: &Settings, env: &Env, variables: &[&str]) -> Vec<Notice> {
-    let file = settings.unusable_file.as_ref().map(|error| Notice::Warning {
-        message: format!("{error}; going on without that file"),
-        hint: error.hint.clone(),
+    let file = settings.unusable_file.as_ref().map(|error| {
+        Notice::warning(format!("{error}; going on without that file"))
+            .with_hint(error.hint.clone())
     });
     file.into_iter().chain(ill_formed::warnings(env, variables)).collect()
 }

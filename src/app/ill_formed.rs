@@ -26,7 +26,7 @@ pub(super) fn warnings(env: &Env, names: &[&str]) -> Vec<Notice> {
     set.filter_map(|(name, value)| {
         let (form, then, hint) = wanted(name, value.to_str(), env)?;
         let message = format!("`{name}` is not {form}: {then}");
-        Some(Notice::Warning { message, hint: Some(hint) })
+        Some(Notice::warning(message).with_hint(hint))
     })
     .collect()
 }

@@ -46,7 +46,7 @@ fn set_up(
         Signals::install().map_err(|error| internal("signals cannot be handled", &error))?
     };
     for message in notes {
-        reporter.say(Notice::Warning { message: message.clone(), hint: None });
+        reporter.say(Notice::warning(message.clone()));
     }
     for message in details {
         reporter.say(Notice::Detail { message: message.clone() });

@@ -73,7 +73,7 @@ pub(super) fn run(guardian: Option<&OsString>, env: &Env) -> io::Result<()> {
     let kept = settle(&case, &adopted);
     if let Err(error) = kept {
         let message = format!("the receipt cannot be brought up to date: {error}");
-        reporter.say(Notice::Warning { message, hint: None });
+        reporter.say(Notice::warning(message));
     }
     reporter.flush(LAST_WORDS);
     runtime.shutdown_background();

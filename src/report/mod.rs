@@ -126,6 +126,20 @@ pub enum Notice {
 }
 
 impl Notice {
+    /// A warning without a hint.
+    pub fn warning(message: impl Into<String>) -> Self {
+        Self::Warning { message: message.into(), hint: None }
+    }
+
+    /// The same warning with a hint, if there is one.
+    #[must_use]
+    pub fn with_hint(self, its: impl Into<Option<String>>) -> Self {
+        match self {
+            Self::Warning { message, .. } => Self::Warning { message, hint: its.into() },
+            other => other,
+        }
+    }
+
     /// The least verbosity at which it is said in `format`. JSON is read by programs, which want
     /// the uneventful too.
     fn audience(&self, format: LogFormat) -> Verbosity {

@@ -84,8 +84,7 @@ pub(super) fn conclude(
     let summary = summary(job, report, code);
     if let Some(files) = &context.files {
         for error in files.write_end(&summary) {
-            event_loop
-                .say(Notice::Warning { message: error.to_string(), hint: Some(error.hint()) });
+            event_loop.say(Notice::warning(error.to_string()).with_hint(error.hint()));
         }
     }
     event_loop.say(Notice::Finished(Box::new(summary)));
@@ -95,21 +94,20 @@ pub(super) fn conclude(
 /// What the user may have met, where Terraform's own message does not know of us.
 fn hint_at_failure(event_loop: &EventLoop, job: &LockedJob, report: &RunReport) {
     if job.kind.saved_plan().is_some() && report.contended {
-        event_loop.say(Notice::Warning {
-            message: "the lock was waited for after the plan was made: if Terraform says that the \
-                      saved plan is stale, another run changed the state meanwhile"
-                .to_owned(),
-            hint: Some("plan again, or hold the lock over both: `tfwrap run -- sh -c 'terraform plan -out=p && terraform apply p'`".to_owned()),
-        });
+        let message = "the lock was waited for after the plan was made: if Terraform says that the \
+                       saved plan is stale, another run changed the state meanwhile";
+        let hint = "plan again, or hold the lock over both: `tfwrap run -- sh -c 'terraform plan \
+                    -out=p && terraform apply p'`";
+        event_loop.say(Notice::warning(message).with_hint(hint.to_owned()));
     }
     if let JobKind::Command { by_path: Some(path), .. } = &job.kind {
-        event_loop.say(Notice::Warning {
-            message: format!(
+        event_loop.say(
+            Notice::warning(format!(
                 "if Terraform says that it cannot acquire the state lock with our ID: the command \
                  calls `{path}` by its path",
-            ),
-            hint: Some("call it as `terraform`, so that it goes through tfwrap".to_owned()),
-        });
+            ))
+            .with_hint("call it as `terraform`, so that it goes through tfwrap".to_owned()),
+        );
     }
 }
 

@@ -341,10 +341,10 @@ impl Custody {
             && let Err(error) = file.remove()
         {
             let path = file.path().display();
-            notices.push(Notice::Warning {
-                message: format!("the receipt `{path}` cannot be removed: {error}"),
-                hint: Some("it does no harm: it allows nothing any more".to_owned()),
-            });
+            notices.push(
+                Notice::warning(format!("the receipt `{path}` cannot be removed: {error}"))
+                    .with_hint("it does no harm: it allows nothing any more".to_owned()),
+            );
         }
         if !self.may_land()
             && let Some(guardian) = self.guardian.take()
@@ -424,11 +424,9 @@ impl Custody {
 }
 
 fn no_guardian(why: &str) -> Notice {
-    Notice::Warning {
-        message: format!(
-            "no guardian watches over this run ({why}): if tfwrap is killed, Terraform lives on \
+    Notice::warning(format!(
+        "no guardian watches over this run ({why}): if tfwrap is killed, Terraform lives on \
              and the lock stays until its lease ends"
-        ),
-        hint: Some("after such an end: `tfwrap recover`".to_owned()),
-    }
+    ))
+    .with_hint("after such an end: `tfwrap recover`".to_owned())
 }

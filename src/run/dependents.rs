@@ -42,13 +42,13 @@ pub(super) fn let_in(event_loop: &mut EventLoop, dir: &Path) {
     let path = door::path(dir, &id);
     match door_of(kept, &path) {
         Ok(door) => event_loop.custody.lend(&id, Use::Door(door)),
-        Err(error) => event_loop.say(Notice::Warning {
-            message: format!(
+        Err(error) => event_loop.say(
+            Notice::warning(format!(
                 "no command below can use the lock `{lock}`: `{}`: {error}",
                 path.display()
-            ),
-            hint: state_dir::hint(false),
-        }),
+            ))
+            .with_hint(state_dir::hint(false)),
+        ),
     }
 }
 
@@ -119,7 +119,7 @@ pub(super) async fn wait(event_loop: &mut EventLoop, dir: &Path) {
             let message = still_runs(&who);
             match hint {
                 None => event_loop.say(Notice::Note { message }),
-                Some(_) => event_loop.say(Notice::Warning { message, hint }),
+                Some(_) => event_loop.say(Notice::warning(message).with_hint(hint)),
             }
         }
         for receipt in &living {

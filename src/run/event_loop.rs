@@ -182,10 +182,7 @@ impl EventLoop {
     /// Stops us, as Ctrl-Z means it, until we are continued.
     pub(super) fn suspend(&self) {
         if let Err(error) = suspend_self(Signal::SIGTSTP, false) {
-            self.say(Notice::Warning {
-                message: format!("tfwrap could not be suspended: {error}"),
-                hint: None,
-            });
+            self.say(Notice::warning(format!("tfwrap could not be suspended: {error}")));
         }
     }
 

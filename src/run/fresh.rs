@@ -139,11 +139,9 @@ impl<'a> ChangeWatch<'a> {
 /// That the child is interrupted for a change, or ended with it.
 pub(super) fn too_late(change: &str, ended: bool) -> Notice {
     let doing = if ended { "" } else { ": it is interrupted" };
-    Notice::Warning {
-        message: format!(
-            "while Terraform was starting, {change}; it may have read either, and only the lock of \
+    Notice::warning(format!(
+        "while Terraform was starting, {change}; it may have read either, and only the lock of \
              the former is held{doing}"
-        ),
-        hint: Some("check both states with `terraform plan`".to_owned()),
-    }
+    ))
+    .with_hint("check both states with `terraform plan`".to_owned())
 }

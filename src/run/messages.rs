@@ -14,59 +14,51 @@ use crate::store::{LeftOpen, Record, StoreError, Stored};
 use crate::target::LockTarget;
 
 pub(super) fn no_line(target: &LockTarget, error: &StoreError) -> Notice {
-    Notice::Warning {
-        message: format!(
-            "no line can be kept beside the lock `{}` ({error}): competing for it without order",
-            target.url()
-        ),
-        hint: Some(
-            "allow the same actions on the keys that begin with the lock's, or switch the line \
+    Notice::warning(format!(
+        "no line can be kept beside the lock `{}` ({error}): competing for it without order",
+        target.url()
+    ))
+    .with_hint(
+        "allow the same actions on the keys that begin with the lock's, or switch the line \
              off with `--no-line`"
-                .to_owned(),
-        ),
-    }
+            .to_owned(),
+    )
 }
 
 /// Of a store that honours the condition of a create and no other.
 pub(super) fn creates_only(target: &LockTarget) -> Notice {
-    Notice::Warning {
-        message: format!(
-            "the store of the lock `{}` looks at no condition when an object is changed or removed: \
-             the lock has no lease and no queue, stays if this run is killed with its guardian, and \
-             is removed as Terraform removes it, whoever's it is by then",
-            target.url()
-        ),
-        hint: Some(
-            "a store with conditional writes and removes, such as AWS' own, has none of these gaps"
-                .to_owned(),
-        ),
-    }
+    Notice::warning(format!(
+        "the store of the lock `{}` looks at no condition when an object is changed or removed: \
+         the lock has no lease and no queue, stays if this run is killed with its guardian, and \
+         is removed as Terraform removes it, whoever's it is by then",
+        target.url()
+    ))
+    .with_hint(
+        "a store with conditional writes and removes, such as AWS' own, has none of these gaps"
+            .to_owned(),
+    )
 }
 
 pub(super) fn took_over(target: &LockTarget, record: &Record) -> Notice {
     let holder = describe(&Holder::of(record));
-    Notice::Warning {
-        message: format!(
-            "took over the lock `{}`: its holder gave no sign of life for its whole lease; it was \
+    Notice::warning(format!(
+        "took over the lock `{}`: its holder gave no sign of life for its whole lease; it was \
              {holder}",
-            target.url()
-        ),
-        hint: Some(
-            "that run may have ended in the middle: read what Terraform plans before you apply"
-                .to_owned(),
-        ),
-    }
+        target.url()
+    ))
+    .with_hint(
+        "that run may have ended in the middle: read what Terraform plans before you apply"
+            .to_owned(),
+    )
 }
 
 /// What works below a lock is out of reach of its fence.
 pub(super) fn not_looked_for(lock: &str, error: &std::io::Error) -> Notice {
-    Notice::Warning {
-        message: format!(
-            "what works below the lock `{lock}` and has lost its tfwrap cannot be looked for, and so \
+    Notice::warning(format!(
+        "what works below the lock `{lock}` and has lost its tfwrap cannot be looked for, and so \
              not ended before somebody else may have the lock: {error}"
-        ),
-        hint: Some("end it by hand: `pgrep -a terraform` shows it".to_owned()),
-    }
+    ))
+    .with_hint("end it by hand: `pgrep -a terraform` shows it".to_owned())
 }
 
 /// Who has a lock, in words that follow "it is".
@@ -80,13 +72,11 @@ pub(super) fn describe(holder: &Holder) -> String {
 /// A create that was not answered by the store may land long after
 /// (`docs/protocol.md#r4-a-create-may-be-applied-late`).
 pub(super) fn late(target: &LockTarget, id: &LockId, how: LeftOpen) -> Notice {
-    Notice::Warning {
-        message: format!(
-            "a request for the lock `{}` was {how}: it may still appear with our ID {id}",
-            target.url()
-        ),
-        hint: Some(format!("if it does, remove it with: {}", target.unlock_command(id))),
-    }
+    Notice::warning(format!(
+        "a request for the lock `{}` was {how}: it may still appear with our ID {id}",
+        target.url()
+    ))
+    .with_hint(format!("if it does, remove it with: {}", target.unlock_command(id)))
 }
 
 /// That a session ended of which nobody had said when.
@@ -104,40 +94,36 @@ pub(super) fn refused(
         ),
         None => "the lock cannot be given back unless they are accepted again".to_owned(),
     };
-    Notice::Warning {
-        message: format!(
-            "the credentials for the lock `{}` are refused after {} of this hold ({error}): {then}",
-            kept.target.url(),
-            whole(after)
-        ),
-        hint: if kept.store.renews_credentials() {
-            // What has to be set right is their source.
-            Error::Store { lock: kept.target.url(), source: error.clone() }.hint()
-        } else {
-            Some(
-                "use credentials that tfwrap can renew (a role, a web identity, a profile), or a \
+    Notice::warning(format!(
+        "the credentials for the lock `{}` are refused after {} of this hold ({error}): {then}",
+        kept.target.url(),
+        whole(after)
+    ))
+    .with_hint(if kept.store.renews_credentials() {
+        // What has to be set right is their source.
+        Error::Store { lock: kept.target.url(), source: error.clone() }.hint()
+    } else {
+        Some(
+            "use credentials that tfwrap can renew (a role, a web identity, a profile), or a \
                  session that outlasts the run"
-                    .to_owned(),
-            )
-        },
-    }
+                .to_owned(),
+        )
+    })
 }
 
 /// That a session ends soon, and the lock is kept nevertheless.
 pub(super) fn last_beat(kept: &Kept, left: Duration) -> Notice {
-    Notice::Warning {
-        message: format!(
-            "the credentials for the lock `{}` run out in {} and cannot be renewed: from now on \
+    Notice::warning(format!(
+        "the credentials for the lock `{}` run out in {} and cannot be renewed: from now on \
              the lock does not expire, and the child is not stopped for its sake; it may be \
              impossible to give the lock back",
-            kept.target.url(),
-            whole(left)
-        ),
-        hint: Some(format!(
-            "if it stays behind, remove it with fresh credentials: {}",
-            kept.target.unlock_command(kept.id())
-        )),
-    }
+        kept.target.url(),
+        whole(left)
+    ))
+    .with_hint(format!(
+        "if it stays behind, remove it with fresh credentials: {}",
+        kept.target.unlock_command(kept.id())
+    ))
 }
 
 /// In whole seconds, for people.
@@ -206,46 +192,40 @@ fn unlocking(target: &LockTarget, id: &LockId, is_leased: bool) -> String {
 pub(super) fn loss(target: &LockTarget, id: &LockId, current: Option<&Stored>) -> Notice {
     let lock = target.url();
     let Some(stored) = current else {
-        return Notice::Warning {
-            message: format!(
-                "the lock `{lock}` was lost: someone removed it while it was ours (ID {id})"
-            ),
-            hint: Some(
-                "another run may have used the state meanwhile: check it with `terraform plan`"
-                    .to_owned(),
-            ),
-        };
+        return Notice::warning(format!(
+            "the lock `{lock}` was lost: someone removed it while it was ours (ID {id})"
+        ))
+        .with_hint(
+            "another run may have used the state meanwhile: check it with `terraform plan`"
+                .to_owned(),
+        );
     };
     let holder = describe(&Holder::of(&stored.record));
     let nameless = target.nameless_removal(stored).map_or_else(String::new, |command| {
         format!("; if nobody needs what lies there now, take it away with: {command}")
     });
-    Notice::Warning {
-        message: format!(
-            "the lock `{lock}` was lost while it was ours (ID {id}): now {holder}; it is left as \
+    Notice::warning(format!(
+        "the lock `{lock}` was lost while it was ours (ID {id}): now {holder}; it is left as \
              it is"
-        ),
-        hint: Some(format!(
-            "two runs may have used the state: check it with `terraform plan`{nameless}"
-        )),
-    }
+    ))
+    .with_hint(format!(
+        "two runs may have used the state: check it with `terraform plan`{nameless}"
+    ))
 }
 
 /// That two others work at one state, each with one of its locks.
 pub(super) fn apart(locks: &[String; 2], holders: &[Record; 2]) -> Notice {
     let [one, other] = holders.each_ref().map(|record| describe(&Holder::of(record)));
     let [first, second] = locks;
-    Notice::Warning {
-        message: format!(
-            "`{first}` is {one}, `{second}` is {other}: these two have no lock in common, and may \
+    Notice::warning(format!(
+        "`{first}` is {one}, `{second}` is {other}: these two have no lock in common, and may \
              both write the state"
-        ),
-        hint: Some(
-            "give every client of this state both locks for the time of a change: \
+    ))
+    .with_hint(
+        "give every client of this state both locks for the time of a change: \
              `use_lockfile = true` beside `dynamodb_table`"
-                .to_owned(),
-        ),
-    }
+            .to_owned(),
+    )
 }
 
 /// How long something else may answer in the place of the store before a word is said of it.
@@ -256,7 +236,7 @@ fn misled(target: &LockTarget, error: &StoreError) -> Notice {
     let lock = target.url();
     let message = format!("the lock `{lock}` cannot be asked for ({error}): trying on");
     let hint = Error::Store { lock, source: error.clone() }.hint();
-    Notice::Warning { message, hint }
+    Notice::warning(message).with_hint(hint)
 }
 
 /// Says who holds the lock, when it is time to, and why nobody says so.

@@ -130,7 +130,7 @@ fn announce(event_loop: &EventLoop, context: &Context) {
     if let (Some(files), Some(kept)) = (&context.files, event_loop.kept.last())
         && let Err(error) = files.write_lock_id(&kept.id().0)
     {
-        event_loop.say(Notice::Warning { message: error.to_string(), hint: Some(error.hint()) });
+        event_loop.say(Notice::warning(error.to_string()).with_hint(error.hint()));
     }
 }
 

@@ -167,10 +167,10 @@ fn cannot_open(event_loop: &EventLoop, entry: &Entry, error: &Error) {
         let command = entry.target.unlock_command(&entry.id);
         format!("if it is still held, finish with: {command}")
     };
-    event_loop.say(Notice::Warning {
-        message: format!("the lock `{}` (ID {}): {error}", entry.target.url(), entry.id),
-        hint: (!entry.inherited).then(finish),
-    });
+    event_loop.say(
+        Notice::warning(format!("the lock `{}` (ID {}): {error}", entry.target.url(), entry.id))
+            .with_hint((!entry.inherited).then(finish)),
+    );
 }
 
 /// The target with what is not in receipts: keys and tokens, from where they came from.

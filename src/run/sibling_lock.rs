@@ -95,14 +95,11 @@ async fn pause(
     wait: Wait,
 ) -> Result<(), Error> {
     if said.as_deref() != Some(who) && uptime() < wait.give_up_at {
-        event_loop.say(Notice::Warning {
-            message: format!(
-                "{who} uses the state of the lock `{}`: waiting for its end, up to {}",
-                under.lock,
-                duration::format(wait.limit)
-            ),
-            hint: None,
-        });
+        event_loop.say(Notice::warning(format!(
+            "{who} uses the state of the lock `{}`: waiting for its end, up to {}",
+            under.lock,
+            duration::format(wait.limit)
+        )));
         *said = Some(who.to_owned());
     }
     rest(event_loop, under, who, wait).await

@@ -29,12 +29,10 @@ pub(super) fn was_stopped(process: ProcessId) -> Notice {
 
 fn continued(process: ProcessId, or: &str) -> Notice {
     let (pid, go_on) = (process.pid, go_on_command(process));
-    Notice::Warning {
-        message: format!(
-            "process {pid}, whose end is waited for, stood still, stopped by a signal: continued"
-        ),
-        hint: Some(format!("should it stand still again: `{go_on}` lets it go on{or}")),
-    }
+    Notice::warning(format!(
+        "process {pid}, whose end is waited for, stood still, stopped by a signal: continued"
+    ))
+    .with_hint(format!("should it stand still again: `{go_on}` lets it go on{or}"))
 }
 
 /// Continues them, and names each once.
@@ -60,14 +58,12 @@ impl Standstill {
             // It heeds no signal.
             Ok(_) if is_guardian => continued(process, ""),
             Ok(_) => was_stopped(process),
-            Err(error) => Notice::Warning {
-                message: format!(
-                    "process {}, whose end is waited for, stands still, stopped by a signal, and \
+            Err(error) => Notice::warning(format!(
+                "process {}, whose end is waited for, stands still, stopped by a signal, and \
                      cannot be continued: {error}",
-                    process.pid
-                ),
-                hint: Some(format!("`{}` lets it go on", go_on_command(process))),
-            },
+                process.pid
+            ))
+            .with_hint(format!("`{}` lets it go on", go_on_command(process))),
         });
     }
 }

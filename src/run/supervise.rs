@@ -199,7 +199,7 @@ async fn drive(
                 }
                 LoopEvent::Fenced => {
                     if !event_loop.is_fenced() {
-                        event_loop.say(Notice::Warning { message: FENCED.to_owned(), hint: None });
+                        event_loop.say(Notice::warning(FENCED.to_owned()));
                     }
                     locked_run::Event::Fenced
                 }
@@ -327,5 +327,5 @@ fn say_what_it_means(event_loop: &EventLoop, index: usize, event: &locked_run::E
         | LeaseEvent::Refused { .. }
         | LeaseEvent::LastBeat { .. } => return,
     };
-    event_loop.say(Notice::Warning { message, hint: None });
+    event_loop.say(Notice::warning(message));
 }

@@ -103,12 +103,9 @@ pub(super) async fn take_all(
             if restarts > RESTARTS {
                 return Err(fresh::never_at_rest(&change));
             }
-            event_loop.say(Notice::Warning {
-                message: format!(
-                    "while the lock was waited for, {change}: all is given back and begun anew"
-                ),
-                hint: None,
-            });
+            event_loop.say(Notice::warning(format!(
+                "while the lock was waited for, {change}: all is given back and begun anew"
+            )));
         }
         *job = now;
         event_loop.custody.works_in(&job.dir);

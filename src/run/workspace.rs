@@ -42,7 +42,7 @@ fn native(why: &str) -> Ready {
 }
 
 fn not_held(why: &str) -> Notice {
-    Notice::Warning { message: format!("Terraform locks for itself: {why}"), hint: None }
+    Notice::warning(format!("Terraform locks for itself: {why}"))
 }
 
 /// Sees to it that the workspace is there.

@@ -182,12 +182,15 @@ async fn one(
         // Its run has just ended.
         Err(_) if !file.path().exists() => return Ok(Fate::Settled),
         Err(what) => {
-            event_loop.say(Notice::Warning {
-                message: format!("the receipt `{}` is left alone: {what}", file.path().display()),
-                hint: Some(
+            event_loop.say(
+                Notice::warning(format!(
+                    "the receipt `{}` is left alone: {what}",
+                    file.path().display()
+                ))
+                .with_hint(
                     "remove it if it is not needed; `tfwrap status` shows the lock".to_owned(),
                 ),
-            });
+            );
             return Ok(Fate::Theirs);
         }
     };
@@ -409,10 +412,13 @@ fn interrupted(signal: StopSignal, receipt: &Receipt) -> Error {
 
 pub(super) fn remove(event_loop: &EventLoop, file: &ReceiptFile) {
     if let Err(error) = file.remove() {
-        event_loop.say(Notice::Warning {
-            message: format!("the receipt `{}` cannot be removed: {error}", file.path().display()),
-            hint: Some("it allows nothing any more".to_owned()),
-        });
+        event_loop.say(
+            Notice::warning(format!(
+                "the receipt `{}` cannot be removed: {error}",
+                file.path().display()
+            ))
+            .with_hint("it allows nothing any more".to_owned()),
+        );
     }
 }
 

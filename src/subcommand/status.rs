@@ -100,10 +100,7 @@ async fn watch(
 }
 
 fn unanswered(lock: &str, error: &StoreError) -> Notice {
-    Notice::Warning {
-        message: format!("the lock `{lock}` cannot be looked at ({error}): looking on"),
-        hint: None,
-    }
+    Notice::warning(format!("the lock `{lock}` cannot be looked at ({error}): looking on"))
 }
 
 async fn look_at_all(

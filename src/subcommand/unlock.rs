@@ -91,7 +91,7 @@ async fn remove_all(
             Err(error) => {
                 if let Some(before) = failed.replace(error) {
                     let (message, hint) = (before.to_string(), before.hint());
-                    event_loop.say(Notice::Warning { message, hint });
+                    event_loop.say(Notice::warning(message).with_hint(hint));
                 }
             }
         }

@@ -7,7 +7,7 @@
 //! | `around` | `run` and further locks where not all can be known, or one has several names |
 //! | `aws_settings` | which of the backend's settings reach the wire: credentials, roles, proxies, TLS |
 //! | `canary` | a signal to every process of the job reaches the child once |
-//! | `certificates` | whose certificates are taken
+//! | `certificates` | whose certificates are taken |
 //! | `changes` | what Terraform would use changes during the wait |
 //! | `cli` | mistakes, exit codes, streams |
 //! | `clocks` | wall clocks that are a day apart |

@@ -115,22 +115,17 @@ impl Custody {
 
     pub(super) fn no_receipt(&mut self, why: &str) -> Notice {
         self.no_receipt = Some(why.to_owned());
-        Notice::Warning {
-            message: format!(
-                "no receipt of this run can be kept ({why}): `tfwrap recover` will not know of it"
-            ),
-            hint: self.hint.clone(),
-        }
+        Notice::warning(format!(
+            "no receipt of this run can be kept ({why}): `tfwrap recover` will not know of it"
+        ))
+        .with_hint(self.hint.clone())
     }
 }
 
 fn stale_receipt(why: &str) -> Notice {
-    Notice::Warning {
-        message: format!(
-            "the receipt of this run is out of date and cannot be written ({why}): it is tried \
+    Notice::warning(format!(
+        "the receipt of this run is out of date and cannot be written ({why}): it is tried \
              again; if tfwrap and its guardian are killed before, `tfwrap recover` goes by what it \
              said before"
-        ),
-        hint: None,
-    }
+    ))
 }

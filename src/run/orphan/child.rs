@@ -97,10 +97,8 @@ fn note(event_loop: &EventLoop, case: &Case, child: ProcessTree, interrupts: Int
     (receipt.child, receipt.interrupts) = (Some(child), interrupts);
     receipt.is_starting = false;
     if let Err(error) = ReceiptFile::at(path.clone()).write(&receipt) {
-        event_loop.say(Notice::Warning {
-            message: format!("the receipt cannot be brought up to date: {error}"),
-            hint: None,
-        });
+        event_loop
+            .say(Notice::warning(format!("the receipt cannot be brought up to date: {error}")));
     }
 }
 
@@ -130,15 +128,12 @@ fn kill(event_loop: &EventLoop, child: &ProcessTree, why: Why) {
     event_loop.say(if only_rest {
         Notice::Note { message }
     } else {
-        Notice::Warning { message, hint: Some("check the state with `terraform plan`".to_owned()) }
+        Notice::warning(message).with_hint("check the state with `terraform plan`".to_owned())
     });
 }
 
 fn complain(event_loop: &EventLoop, signalled: std::io::Result<()>) {
     if let Err(error) = signalled {
-        event_loop.say(Notice::Warning {
-            message: format!("the child could not be signalled: {error}"),
-            hint: None,
-        });
+        event_loop.say(Notice::warning(format!("the child could not be signalled: {error}")));
     }
 }

@@ -28,7 +28,7 @@ pub(super) fn carry_out(
     match child.apply(action) {
         Ok(()) => tell(event_loop, action, stop, child),
         Err(error) => {
-            event_loop.say(Notice::Warning { message: could_not(action, &error), hint: None });
+            event_loop.say(Notice::warning(could_not(action, &error)));
         }
     }
 }

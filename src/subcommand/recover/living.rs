@@ -103,10 +103,10 @@ pub(super) async fn wait_for(
         let is_late = now.plus(last_part) >= until;
         if let (true, false, Some(child)) = (is_late, killed, child) {
             killed = true;
-            event_loop.say(Notice::Warning {
-                message: format!("killed {}: the wait is over", child.whom()),
-                hint: Some("check the state with `terraform plan`".to_owned()),
-            });
+            event_loop.say(
+                Notice::warning(format!("killed {}: the wait is over", child.whom()))
+                    .with_hint("check the state with `terraform plan`".to_owned()),
+            );
             drop(child.signal(Signal::SIGKILL));
         }
         event_loop.pause(uptime().plus(LOOK.min(until.since(now)))).await?;
@@ -143,10 +143,8 @@ fn ask_to_end(event_loop: &EventLoop, file: &ReceiptFile, receipt: &Receipt) {
             event_loop.say(Notice::Note { message: format!("asked process {pid} to end") });
         }
         Ok(false) => {}
-        Err(error) => event_loop.say(Notice::Warning {
-            message: format!("process {pid} could not be asked to end: {error}"),
-            hint: None,
-        }),
+        Err(error) => event_loop
+            .say(Notice::warning(format!("process {pid} could not be asked to end: {error}"))),
     }
 }
 

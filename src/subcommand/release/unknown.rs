@@ -103,10 +103,9 @@ async fn holder(
         }
         // It may have been given back long ago.
         Err(error) => {
-            event_loop.say(Notice::Warning {
-                message: format!("whether the lock `{lock}` (ID {id}) is still held: {error}"),
-                hint: None,
-            });
+            event_loop.say(Notice::warning(format!(
+                "whether the lock `{lock}` (ID {id}) is still held: {error}"
+            )));
             Ok(None)
         }
     }
