@@ -405,5 +405,4 @@ impl LeaseKeeper {
 }
 
 #[cfg(test)]
-#[path = "lease_keeper_tests.rs"]
 mod tests;

@@ -401,5 +401,4 @@ fn longer(first: &Record, second: &Record) -> Option<String> {
 }
 
 #[cfg(test)]
-#[path = "pair_tests.rs"]
 mod tests;

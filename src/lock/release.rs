@@ -203,5 +203,4 @@ impl Release {
 }
 
 #[cfg(test)]
-#[path = "release_tests.rs"]
 mod tests;

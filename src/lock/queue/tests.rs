@@ -1,3 +1,5 @@
+mod damaged;
+
 use super::super::acquire::Won;
 use super::super::line::Line;
 use super::*;

@@ -119,23 +119,17 @@ fn every_module_of_a_suite_has_its_row() {
 
 /// The files that may declare the module in `path`.
 fn parents(top: &str, path: &str) -> Vec<String> {
-    let path = path.strip_suffix("/mod.rs").unwrap_or(path);
     let dir = path.rsplit_once('/').unwrap().0;
     let mut parents: Vec<_> = if dir == top {
         ["lib.rs", "main.rs"].map(|name| format!("{dir}/{name}")).into()
     } else {
-        vec![format!("{dir}.rs"), format!("{dir}/mod.rs")]
+        vec![format!("{dir}.rs")]
     };
-    // By `#[path]`, a file beside it may.
-    if let Some((base, _)) = path.rsplit_once("_tests.rs") {
-        parents.push(format!("{base}.rs"));
-    }
     parents.retain(|parent| root().join(parent).exists());
     parents
 }
 
 fn declares(parent: &str, path: &str) -> bool {
-    let path = path.strip_suffix("/mod.rs").unwrap_or(path);
     let name = path.rsplit_once('/').unwrap().1;
     let module = format!("mod {};", name.trim_end_matches(".rs"));
     let by_path = format!("#[path = \"{name}\"]");
@@ -156,4 +150,13 @@ fn every_bench_is_declared() {
             assert!(manifest.contains(&declared), "{path}");
         }
     }
+}
+
+/// One convention: a module is `name.rs`, what belongs to it lies in `name/`, its tests in
+/// `name/tests.rs` or below it.
+#[test]
+fn a_module_is_a_file_of_its_name() {
+    let odd = |path: &String| path.ends_with("/mod.rs") || path.ends_with("_tests.rs");
+    let found: Vec<_> = rust_files("src").into_iter().map(|file| file.path).filter(odd).collect();
+    assert_eq!(found, NONE);
 }

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 
 use proptest::prelude::*;
 
-use super::super::lease::{Lease, LeaseTerm};
-use super::super::line::{HandedOn, TICKET_BEAT};
-use super::super::{LockInfo, lease};
-use super::*;
+use super::super::*;
+use crate::lock::lease::{Lease, LeaseTerm};
+use crate::lock::line::{HandedOn, TICKET_BEAT};
+use crate::lock::{LockInfo, lease};
 
 /// What each request takes.
 const LATENCY: Duration = Duration::from_millis(20);

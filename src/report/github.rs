@@ -170,7 +170,7 @@ mod tests {
     /// The names under a top-level key of `action.yml`.
     fn names_in_action(key: &str) -> Vec<String> {
         let action: serde_yaml::Value =
-            serde_yaml::from_str(include_str!("../../../action.yml")).unwrap();
+            serde_yaml::from_str(include_str!("../../action.yml")).unwrap();
         let names = action[key].as_mapping().unwrap().keys();
         names.map(|name| name.as_str().unwrap().to_owned()).collect()
     }
@@ -180,7 +180,7 @@ mod tests {
         let text = final_outputs(&summary()) + &lock_id_output("x");
         let mut written: Vec<&str> =
             text.lines().map(|line| line.split_once('=').unwrap().0).collect();
-        let reference = include_str!("../../../docs/reference.md");
+        let reference = include_str!("../../docs/reference.md");
         for name in &written {
             assert!(reference.contains(&format!("\n| `{name}` | ")), "{name}");
         }

@@ -5,8 +5,6 @@
 //! register alone. One request at a time. Whatever goes wrong with the line's own registers, the
 //! lock is still competed for by backoff.
 
-#[cfg(test)]
-mod damaged_tests;
 mod join;
 #[cfg(test)]
 mod tests;

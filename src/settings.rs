@@ -273,5 +273,4 @@ fn color(from: &Sources<'_>, options: &Options) -> Result<ColorChoice, SettingsE
 }
 
 #[cfg(test)]
-#[path = "tests.rs"]
 mod tests;
