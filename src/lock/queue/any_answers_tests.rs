@@ -169,8 +169,8 @@ fn waits(answers: &[Vec<Answer>], patience: Duration, in_line: bool) -> Result<(
             Slot::Ticket(_) => 2,
         };
         let which = kind.0 * 3 + place;
-        let list = &answers[which];
-        let answer = &list[asked[which] % list.len()];
+        let replies = &answers[which];
+        let answer = &replies[asked[which] % replies.len()];
         asked[which] += 1;
         requests += 1;
         late += u64::from(now >= give_up_at);
@@ -234,5 +234,5 @@ fn a_place_that_does_not_stay_ours_is_taken_anew_with_pauses() {
     let removed = || vec![Answer::Applies];
     let answers =
         [locks, lines, beats, nothing(), nothing(), before, removed(), removed(), removed()];
-    waits(&answers, Duration::from_secs(120), true).unwrap();
+    waits(&answers, Duration::from_mins(2), true).unwrap();
 }
