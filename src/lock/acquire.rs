@@ -178,7 +178,9 @@ pub struct Acquire {
     /// Requests in a row that brought no answer.
     faults: u32,
     last_fault: Option<StoreError>,
-    /// Times in a row that a refused create met an empty register.
+    /// Whether a write of ours was refused since we rested last.
+    refused: bool,
+    /// Refusals in a row after which the lock was there to be taken all the same.
     phantoms: u32,
     /// What the store ever answered.
     reached: Reached,
@@ -213,6 +215,7 @@ impl Acquire {
             seen: None,
             faults: 0,
             last_fault: None,
+            refused: false,
             phantoms: 0,
             reached: Reached::Nothing,
             misled: None,
@@ -266,6 +269,18 @@ impl Acquire {
     pub fn shown(&self) -> Option<Stored> {
         let Seen { record, version, .. } = self.seen.as_ref()?;
         Some(Stored { record: record.clone(), version: version.clone() })
+    }
+
+    /// Whether the store refuses us the lock again and again, and shows nobody who has it.
+    #[must_use]
+    pub fn is_refused_for_nobody(&self) -> bool {
+        self.phantoms > 1 && !self.blind
+    }
+
+    /// Whether it is refused, and may not be read.
+    #[must_use]
+    pub fn is_blind(&self) -> bool {
+        self.blind
     }
 
     /// Why the store does not answer at the moment.

@@ -46,6 +46,9 @@ const FAULTS: u32 = 4;
 /// is damaged.
 const JOINS: u32 = 32;
 
+/// How often it may at once: then with pauses.
+const JOINS_AT_ONCE: u32 = 4;
+
 /// How often the remove of our own ticket is tried: it stands in the way of those behind it, but a
 /// lock that is ours by now must not wait for it.
 const REMOVE_TRIES: u32 = 4;
@@ -225,7 +228,7 @@ pub struct Queue {
     /// How many records were sent to the lock's register.
     attempts: u64,
     tries: u32,
-    /// How often joining the line had to begin anew.
+    /// How often joining the line had to begin anew since a beat showed that our place is ours.
     joins: u32,
     /// Since when we are told to stop.
     stopped: Option<Uptime>,
@@ -362,7 +365,7 @@ impl Queue {
             (Phase::GivingBack(ticket, version), Event::Removed(reply)) => {
                 match self.removes_again(ticket, version, reply) {
                     Some((version, again)) => self.ask(Phase::GivingBack(ticket, version), again),
-                    None if self.in_line => self.open(),
+                    None if self.in_line => self.join_anew(now),
                     None => self.be_without_line(now),
                 }
             }

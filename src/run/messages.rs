@@ -131,9 +131,20 @@ pub(super) fn whole(time: Duration) -> String {
     duration::format(Duration::from_secs(time.as_secs()))
 }
 
+/// What is known of a lock whose holder was never seen, in words that follow "it is".
+fn unseen(machine: &Acquire) -> &'static str {
+    if machine.is_blind() {
+        "refused, and may not be read: nobody can say who has it"
+    } else if machine.is_refused_for_nobody() {
+        "refused each time, and nobody is seen to have it"
+    } else {
+        "seen to be free"
+    }
+}
+
 pub(super) fn timed_out(target: &LockTarget, machine: &Acquire, limit: Duration) -> Error {
     let holder = machine.holder();
-    let described = holder.as_ref().map_or_else(|| "seen to be free".to_owned(), describe);
+    let described = holder.as_ref().map_or_else(|| unseen(machine).to_owned(), describe);
     let id = holder.as_ref().and_then(Holder::info).map(|info| &info.id);
     let hint = if target.is_kept_by_kernel() {
         // Also where the record has no ID: the command needs none.
@@ -245,13 +256,22 @@ pub(super) struct Voice {
     holder: Option<Holder>,
     /// Whether it was said who answers in the place of the store.
     is_misled: bool,
+    /// Whether it was said that nobody is seen to have what is refused.
+    is_unseen: bool,
     started: Uptime,
     limit: Duration,
 }
 
 impl Voice {
     pub(super) fn new(started: Uptime, limit: Duration) -> Self {
-        Self { cadence: Cadence::default(), holder: None, is_misled: false, started, limit }
+        Self {
+            cadence: Cadence::default(),
+            holder: None,
+            is_misled: false,
+            is_unseen: false,
+            started,
+            limit,
+        }
     }
 
     pub(super) fn speak(&mut self, reporter: &Reporter, target: &LockTarget, machine: &Queue) {
@@ -263,7 +283,20 @@ impl Voice {
             reporter.say(misled(target, error));
         }
         let holder = machine.acquire().holder();
-        if holder.is_none() {
+        let acquire = machine.acquire();
+        if holder.is_none() && (acquire.is_blind() || acquire.is_refused_for_nobody()) {
+            if !self.is_unseen {
+                self.is_unseen = true;
+                reporter.say(Notice::Warning {
+                    message: format!(
+                        "the lock `{}` is {}: trying on",
+                        target.url(),
+                        unseen(acquire)
+                    ),
+                    hint: None,
+                });
+            }
+        } else if holder.is_none() {
             return;
         }
         let changed = holder != self.holder;

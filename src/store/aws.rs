@@ -13,6 +13,7 @@ mod credential_process;
 mod endpoint;
 mod error;
 mod file;
+mod go_certificate;
 mod go_json;
 mod go_url;
 mod http;

@@ -33,7 +33,9 @@ pub(super) async fn remove(
     let mut version = seen.version.clone();
     // Whether a remove was sent that may have been applied.
     let mut unknown = false;
+    let mut rounds = 0_u32;
     loop {
+        rounds += 1;
         let current = match store_requests::remove(event_loop, register, &version).await {
             Ok(RemoveReply::Removed) => return Ok(Removal::Removed),
             Ok(RemoveReply::Conflict(Some(current))) => current,
@@ -54,6 +56,10 @@ pub(super) async fn remove(
             }
             Some(current) if follows && is_same_tenure(seen, &current) && uptime() < until => {
                 version = current.version;
+                // Its holder beat meanwhile: at once the first time.
+                if rounds > 1 {
+                    event_loop.pause(uptime().plus(store_requests::RETRY)).await?;
+                }
             }
             Some(current) if current.version == version => {
                 event_loop.pause(uptime().plus(store_requests::RETRY)).await?;

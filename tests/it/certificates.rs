@@ -6,15 +6,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rcgen::{
-    BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, DnType,
-    ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, date_time_ymd,
+    BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, CustomExtension, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SanType, date_time_ymd,
 };
 use tfwrap::backend::AwsSettings;
 use tfwrap::store::StoreError;
 use tokio::io::AsyncWriteExt as _;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::ring::sign::any_supported_type;
 use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
 
 use crate::aws_settings::read;
 use crate::recorder::Recorder;
@@ -51,10 +53,12 @@ fn params(name: &str, changes: &[Change]) -> CertificateParams {
 
 fn serving(leaf: &Certificate, key: &KeyPair) -> Recorder {
     let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    // `with_single_cert` would look through the certificate, too.
+    let private = any_supported_type(&private).unwrap();
+    let certified = CertifiedKey::new(vec![leaf.der().clone()], private);
     let config = ServerConfig::builder()
         .with_no_client_auth()
-        .with_single_cert(vec![leaf.der().clone()], private)
-        .unwrap();
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
     Recorder::with_tls(TlsAcceptor::from(Arc::new(config)))
 }
 
@@ -157,6 +161,62 @@ async fn an_authority_of_the_bundle_is_one_by_its_own_word() {
         let told = result.as_ref().err();
         assert_eq!(told.is_some(), says.is_some(), "{bundle:?} {told:?}");
         assert!(says.is_none_or(|says| told.unwrap().contains(says)), "{says:?}: {told:?}");
+    }
+}
+
+/// An extension with this content, which must be understood.
+fn critical(it: &mut CertificateParams, id: &[u64], content: &[u8]) {
+    let mut extension = CustomExtension::from_oid_content(id, content.to_vec());
+    extension.set_criticality(true);
+    it.custom_extensions.push(extension);
+}
+
+/// Each was refused by Terraform 1.11, in the authority and in the leaf alike.
+#[tokio::test]
+async fn what_go_does_not_handle_is_not_trusted() {
+    const UNKNOWN: Change = |it| critical(it, &[1, 2, 3, 4], &[5, 0]);
+    const INHIBITS: Change = |it| critical(it, &[2, 5, 29, 54], &[2, 1, 0]);
+    const POLICIES: Change = |it| critical(it, &[2, 5, 29, 36], &[0x30, 3, 0x80, 1, 0]);
+    // Of the kind `registeredID`.
+    const REGISTERED: Change = |it| {
+        critical(it, &[2, 5, 29, 30], &[0x30, 8, 0xa0, 6, 0x30, 4, 0x88, 2, 0x2a, 3]);
+    };
+    const URI: Change = |it| {
+        it.subject_alt_names.push(SanType::URI("http://a b/%".try_into().unwrap()));
+    };
+    const SPIFFE: Change = |it| {
+        it.subject_alt_names.push(SanType::URI("spiffe://a.test/ns/b".try_into().unwrap()));
+    };
+    const NOT_CRITICAL: Change = |it| {
+        it.custom_extensions.push(CustomExtension::from_oid_content(&[1, 2, 3, 4], vec![5, 0]));
+    };
+    for (change, of_leaf_too, says) in [
+        (UNKNOWN, true, Some("`1.2.3.4`")),
+        (INHIBITS, true, Some("`2.5.29.54`")),
+        (POLICIES, true, Some("`2.5.29.36`")),
+        (REGISTERED, false, Some("`2.5.29.30`")),
+        (URI, true, Some("not plain")),
+        (SPIFFE, true, None),
+        (NOT_CRITICAL, true, None),
+    ] {
+        for in_leaf in [false, true] {
+            if in_leaf && !of_leaf_too {
+                continue;
+            }
+            let (of_authority, of_leaf) = if in_leaf { (NONE, change) } else { (change, NONE) };
+            let authority = params("authority", &[CA, of_authority]);
+            let key = KeyPair::generate().unwrap();
+            let authority = CertifiedIssuer::self_signed(authority, key).unwrap();
+            let key = KeyPair::generate().unwrap();
+            let leaf = params("localhost", &[of_leaf]).signed_by(&key, &authority).unwrap();
+            let result = asked(&leaf, &key, &authority.pem()).await;
+            let told = result.as_ref().err();
+            assert_eq!(told.is_some(), says.is_some(), "{in_leaf} {says:?}: {told:?}");
+            assert!(says.is_none_or(|says| told.unwrap().contains(says)), "{says:?}: {told:?}");
+            // By itself it is not trusted either.
+            let result = asked(&leaf, &key, &leaf.pem()).await;
+            assert_eq!(result.is_err(), in_leaf && says.is_some(), "{says:?}: {result:?}");
+        }
     }
 }
 

@@ -122,6 +122,15 @@ async fn a_refused_request_was_not_applied() {
         assert!(matches!(error, StoreError::Throttled(_)), "{error:?}");
         assert!(error.is_transient() && !error.outcome_is_unknown(), "{error:?}");
     }
+    // What AWS' SDKs try again, and nobody says whether it was done.
+    for code in ["RequestTimeout", "RequestTimeoutException", "PriorRequestNotComplete"] {
+        proxy.plan([Rule::all(Fault::Status(400, code))]);
+        let error = create(&store, "1").await.unwrap_err();
+        assert!(error.is_transient() && error.outcome_is_unknown(), "{code}: {error:?}");
+        let version = RecordVersion("[\"Absent\",\"Absent\"]".to_owned());
+        let error = store.remove(&key(), &version).await.unwrap_err();
+        assert!(error.is_transient() && error.outcome_is_unknown(), "{code}: {error:?}");
+    }
     proxy.plan([Rule::on("PutItem", Fault::CONFLICT)]);
     let error = create(&store, "1").await.unwrap_err();
     assert!(error.is_transient() && !error.outcome_is_unknown(), "{error:?}");

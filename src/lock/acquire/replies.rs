@@ -86,9 +86,10 @@ impl Acquire {
             }
             Ok(WriteReply::Conflict(current)) => {
                 self.answered();
+                self.refused = true;
                 match current {
                     Some(Some(stored)) => self.met(now, sent, stored),
-                    Some(None) => self.phantom(now),
+                    Some(None) => self.vacant(now),
                     // Held, by whomever.
                     None if self.blind => self.vacant(now),
                     None => self.look(now, false),
@@ -165,7 +166,6 @@ impl Acquire {
 
     /// The register holds a record: ours, or someone's to wait for.
     pub(super) fn met(&mut self, now: Uptime, sent: Uptime, stored: Stored) -> Action {
-        self.phantoms = 0;
         if stored.record.is_held_by(&self.id) {
             // An unanswered create is found: it can land no more. Any other still can.
             self.unanswered = self.unanswered.saturating_sub(1);
@@ -184,7 +184,7 @@ impl Acquire {
             }
             // Tried twice, unanswered, and not there: not without a pause.
             if self.faults <= 1 {
-                return self.take_over(now);
+                return self.may_be_had(now, Self::take_over);
             }
             return if self.over(now) {
                 self.end(Outcome::TimedOut)
@@ -192,6 +192,7 @@ impl Acquire {
                 self.sleep(now, Next::Look)
             };
         }
+        self.phantoms = 0;
         self.answered();
         if self.over(now) {
             return self.end(Outcome::TimedOut);
@@ -244,7 +245,7 @@ impl Acquire {
                 self.sleep(now, Next::Take)
             };
         }
-        self.take(now)
+        self.may_be_had(now, Self::take)
     }
 
     /// An unanswered create is not there (yet): again at once the first time; then with backoff,
@@ -261,20 +262,20 @@ impl Acquire {
         }
     }
 
-    /// Refused, then absent: it has just come free. At once the first time; then with backoff,
-    /// since some S3 clones stay that way for ever.
-    pub(super) fn phantom(&mut self, now: Uptime) -> Action {
-        self.phantoms += 1;
-        if self.stopping.is_some() {
-            return self.end(Outcome::Stopped { held: None });
+    /// It can be taken. Where we were just refused it has come free since: at once the first time;
+    /// then with backoff, and until the end of the wait, since some stores stay that way for ever.
+    fn may_be_had(&mut self, now: Uptime, attempt: fn(&mut Self, Uptime) -> Action) -> Action {
+        if std::mem::take(&mut self.refused) {
+            self.phantoms = self.phantoms.saturating_add(1);
+            if self.phantoms > 1 {
+                return if self.over(now) {
+                    self.end(Outcome::TimedOut)
+                } else {
+                    self.sleep(now, Next::Look)
+                };
+            }
         }
-        if self.phantoms == 1 {
-            return self.take(now);
-        }
-        if self.over(now) {
-            return self.end(Outcome::TimedOut);
-        }
-        self.sleep(now, Next::Take)
+        attempt(self, now)
     }
 
     /// Why a store that answers reads is not asked any longer: something else answers every write,
@@ -293,6 +294,7 @@ impl Acquire {
     }
 
     pub(super) fn sleep(&mut self, now: Uptime, then: Next) -> Action {
+        self.refused = false;
         let unchanged = self.seen.as_ref().map_or(Duration::ZERO, |seen| now.since(seen.since));
         let pause = HEAD.interval(unchanged, &mut self.jitter)
             + pause_after(self.faults.max(self.phantoms), &mut self.jitter);

@@ -138,7 +138,46 @@ fn refused_then_absent_is_tried_again_at_once_and_then_with_backoff() {
     assert_eq!(machine.step(at(2), absent()), Action::Wait);
     let (now, action) = tick(&mut machine);
     assert!(now >= at(162));
-    assert_eq!(action, Action::Take);
+    assert_eq!(action, Action::Look);
+    assert_eq!(machine.step(now, Event::Looked(Ok(None))), Action::Take);
+    assert!(machine.is_refused_for_nobody());
+    assert_eq!(machine.step(now, absent()), Action::Wait);
+    assert_eq!(machine.step(now, Event::Stop), stopped(None));
+}
+
+#[test]
+fn a_refusal_without_a_word_of_what_is_not_there_is_one_for_nobody_too() {
+    for limit in [0, 3_000] {
+        let mut machine = taking(Duration::from_millis(limit));
+        let (mut now, mut requests) = (at(0), 1);
+        let mut event = Event::Took(Ok(WriteReply::Conflict(None)));
+        loop {
+            now = now.plus(Duration::from_millis(1));
+            event = match machine.step(now, event) {
+                Action::Take => Event::Took(Ok(WriteReply::Conflict(None))),
+                Action::Look => Event::Looked(Ok(None)),
+                Action::Wait => {
+                    now = machine.deadline().unwrap();
+                    Event::Tick
+                }
+                action => break assert_eq!(action, Action::Done(Outcome::TimedOut)),
+            };
+            requests += 1;
+            assert!(requests < 60);
+        }
+        assert!(now >= at(limit) && now <= at(limit + 100), "{now:?}");
+    }
+}
+
+#[test]
+fn a_take_over_that_is_refused_of_what_does_not_move_is_tried_with_pauses() {
+    let mut machine = taking(Duration::from_mins(10));
+    let event = Event::Took(Ok(WriteReply::Conflict(Some(Some(leased("dead", 1))))));
+    assert_eq!(machine.step(at(1), event.clone()), Action::Wait);
+    let (now, action) = look_on(&mut machine, &leased("dead", 1));
+    assert_eq!(action, Action::TakeOver(version("dead-1")));
+    assert_eq!(machine.step(now, event.clone()), Action::TakeOver(version("dead-1")));
+    assert_eq!(machine.step(now, event), Action::Wait);
 }
 
 #[test]

@@ -5,13 +5,22 @@ use std::time::Duration;
 use super::super::Uptime;
 use super::super::backoff::pause_after;
 use super::super::line::{Line, Slot, TICKET_BEAT, Ticket, Waiter};
-use super::{Action, FAULTS, JOINS, OwnTicket, Phase, Queue, ReturnTo, TRIES, Then};
+use super::{Action, FAULTS, JOINS, JOINS_AT_ONCE, OwnTicket, Phase, Queue, ReturnTo, TRIES, Then};
 use crate::lock::register::{Expect, RecordVersion, StoreError, Stored, WriteReply};
 
 impl Queue {
     pub(super) fn open(&mut self) -> Action {
         self.mine = None;
         self.ask(Phase::Opening, Action::Read(Slot::Line))
+    }
+
+    /// Others were quicker, or our place has gone: once more from the start.
+    pub(super) fn join_anew(&mut self, now: Uptime) -> Action {
+        self.mine = None;
+        match self.joins.saturating_sub(JOINS_AT_ONCE) {
+            0 => self.open(),
+            times => self.pause(now, times, Then::Open),
+        }
     }
 
     pub(super) fn know(&mut self, now: Uptime, current: Option<Stored>) {
@@ -125,7 +134,7 @@ impl Queue {
                 self.tries += 1;
                 match ticket.behind(stride) {
                     Some(further) if self.tries <= TRIES => self.claim(further),
-                    _ => self.open(),
+                    _ => self.join_anew(now),
                 }
             }
             Err(error) if error.outcome_is_unknown() => {

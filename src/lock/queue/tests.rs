@@ -1,3 +1,4 @@
+mod any_answers;
 mod damaged;
 
 use super::super::acquire::Won;

@@ -43,7 +43,6 @@ impl Queue {
     pub(super) fn queue(&mut self, now: Uptime) -> Action {
         (self.lock_due, self.moved, self.hold) = (now, now, Duration::ZERO);
         (self.watched, self.unclaimed) = (None, None);
-        self.joins = 0;
         self.survey_later(now);
         self.place(now)
     }
@@ -164,6 +163,7 @@ impl Queue {
             Ok(WriteReply::Applied(version)) => {
                 mine.version = version;
                 mine.beat_due = now.plus(TICKET_BEAT);
+                self.joins = 0;
                 self.go_on(now)
             }
             Ok(WriteReply::Conflict(Some(current))) => self.adopt(now, current),
@@ -203,7 +203,7 @@ impl Queue {
                 mine.beat_due = now.plus(TICKET_BEAT);
                 self.go_on(now)
             }
-            _ => self.open(),
+            _ => self.join_anew(now),
         }
     }
 

@@ -180,6 +180,7 @@ fn service(asked: Asked<'_>, status: u16, code: Option<&str>, message: Option<&s
             message.lines().next().unwrap_or_default().chars().take(MESSAGE_LEN).collect();
         let _ = write!(said, ": {line}");
     }
+    let failed = || StoreError::Failed(format!("{object} failed to do `{action}`: {said}"));
     match code.unwrap_or_default() {
         "ProvisionedThroughputExceededException"
         | "ThrottlingException"
@@ -191,7 +192,13 @@ fn service(asked: Asked<'_>, status: u16, code: Option<&str>, message: Option<&s
         | "TooManyRequestsException"
         | "BandwidthLimitExceeded"
         | "LimitExceededException"
+        | "EC2ThrottledException"
         | "SlowDown" => StoreError::Throttled(format!("{object}: {said}")),
+        // The server waited for the rest of the request, or for another one: whether anything came
+        // of it is not said.
+        "RequestTimeout" | "RequestTimeoutException" | "PriorRequestNotComplete" => failed(),
+        // As Go's SDK has it: tried again whatever the code.
+        _ if [500, 502, 503, 504].contains(&status) => failed(),
         "ExpiredToken" | "ExpiredTokenException" | "RequestExpired" | "TokenRefreshRequired" => {
             StoreError::Credentials(
                 FlawKind::Expired.flaw(format!("the AWS credentials have expired ({said})")),
@@ -206,12 +213,16 @@ fn service(asked: Asked<'_>, status: u16, code: Option<&str>, message: Option<&s
         | "NotSignedUp" => {
             StoreError::Credentials(format!("the AWS credentials are not valid ({said})").into())
         }
+        // Of the clock alone, and where the answer's own time does not show it.
+        "RequestTimeTooSkewed" => StoreError::Credentials(FlawKind::Clock.flaw(
+            "this machine's clock is off by more than AWS allows (`RequestTimeTooSkewed`): it refuses \
+             what is signed here, Terraform's requests, too",
+        )),
         // The server's message holds the whole request here.
         code @ ("InvalidSignatureException"
         | "SignatureDoesNotMatch"
         | "IncompleteSignature"
-        | "IncompleteSignatureException"
-        | "RequestTimeTooSkewed") => StoreError::Credentials(FlawKind::Signature.flaw(format!(
+        | "IncompleteSignatureException") => StoreError::Credentials(FlawKind::Signature.flaw(format!(
             "the signature of the request was refused (`{code}`): the secret key is wrong, or the \
              clock of this machine is off"
         ))),
@@ -246,7 +257,7 @@ fn service(asked: Asked<'_>, status: u16, code: Option<&str>, message: Option<&s
             },
             429 => StoreError::Throttled(format!("{object}: {said}")),
             409 => not_applied(object, &said),
-            500.. => StoreError::Failed(format!("{object} failed to do `{action}`: {said}")),
+            500.. => failed(),
             401 | 403 => denied(asked, &said),
             301 | 307 | 308 => {
                 StoreError::Misconfigured(format!("{object} is in another region: {said}").into())
@@ -378,6 +389,49 @@ mod tests {
         let error = service(ASKED, 200, None, None);
         assert!(matches!(error, StoreError::NotTheStore { sent: true, .. }), "{error:?}");
         assert!(!error.to_string().contains("hash key"), "{error}");
+    }
+
+    /// Of `aws-sdk-go-v2`'s `aws/retry/standard.go`: what Terraform tries again, whatever the status.
+    #[test]
+    fn what_terraform_tries_again_is_worth_another_try() {
+        const UNKNOWN: [&str; 3] =
+            ["RequestTimeout", "RequestTimeoutException", "PriorRequestNotComplete"];
+        const THROTTLED: [&str; 13] = [
+            "Throttling",
+            "ThrottlingException",
+            "ThrottledException",
+            "RequestThrottledException",
+            "TooManyRequestsException",
+            "ProvisionedThroughputExceededException",
+            "TransactionInProgressException",
+            "RequestLimitExceeded",
+            "BandwidthLimitExceeded",
+            "LimitExceededException",
+            "RequestThrottled",
+            "SlowDown",
+            "EC2ThrottledException",
+        ];
+        for status in [400, 403, 409, 500, 503] {
+            for code in UNKNOWN.into_iter().chain(THROTTLED) {
+                let error = meaning(status, code);
+                assert!(error.is_worth_another_try(), "{status} {code}: {error:?}");
+                let unknown = error.outcome_is_unknown();
+                assert!(unknown || !UNKNOWN.contains(&code), "{status} {code}: {error:?}");
+            }
+        }
+        for status in [500, 502, 503, 504] {
+            for code in ["Whatever", "AccessDenied", "NoSuchBucket", "ExpiredToken"] {
+                let error = meaning(status, code);
+                assert!(error.is_worth_another_try() && error.outcome_is_unknown(), "{error:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_skewed_time_names_the_clock_alone() {
+        let StoreError::Credentials(flaw) = meaning(403, "RequestTimeTooSkewed") else { panic!() };
+        assert_eq!(flaw.kind, FlawKind::Clock);
+        assert!(flaw.text.contains("clock") && !flaw.text.contains("secret"), "{flaw}");
     }
 
     #[test]

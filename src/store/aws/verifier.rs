@@ -18,6 +18,9 @@ use rustls::{
     CertificateError, DigitallySignedStruct, Error, OtherError, RootCertStore, SignatureScheme,
 };
 use x509_parser::prelude::{FromDer as _, X509Certificate, X509Version};
+use x509_parser::public_key::PublicKey;
+
+use super::go_certificate::{unhandled, unreadable};
 
 /// Verifies the certificates of servers.
 #[derive(Debug)]
@@ -29,6 +32,8 @@ pub(super) struct Verifier {
     algorithms: WebPkiSupportedAlgorithms,
     /// What names the bundle, if it is one.
     bundle: Option<String>,
+    /// What one of them has, for which Go does not take it.
+    left_out: Option<String>,
 }
 
 /// From and to, in Unix time.
@@ -62,7 +67,10 @@ impl Verifier {
             store.add(certificate.clone()).ok()?;
             Some((store, as_issuer(certificate)?))
         });
+        let read = certificates.iter().filter_map(read);
+        let left_out = read.into_iter().find_map(|it| unreadable(&it).or_else(|| unhandled(&it)));
         Self {
+            left_out,
             trusted: certificates.iter().map(|it| it.to_vec()).collect(),
             issuers: issuers.collect(),
             algorithms: provider.signature_verification_algorithms,
@@ -77,9 +85,27 @@ impl Verifier {
         name: &ServerName<'_>,
         now: UnixTime,
     ) -> Result<(), Error> {
+        let certificate = read(leaf).ok_or(CertificateError::BadEncoding)?;
+        if let Some(why) = unhandled(&certificate) {
+            return Err(distrust(format!("its certificate has {why}")));
+        }
+        if let Some(bits) = rsa_bits(&certificate).filter(|bits| *bits < RSA_BITS) {
+            return Err(distrust(format!(
+                "its certificate has an RSA key of {bits} bits; tfwrap takes none of less than \
+                 {RSA_BITS}"
+            )));
+        }
         let parsed = ParsedCertificate::try_from(leaf)?;
+        // Go reads all that is sent, whether it is of use or not.
+        for sent in std::iter::once(leaf).chain(intermediates) {
+            let certificate = read(sent).ok_or(CertificateError::BadEncoding)?;
+            if let Some(why) = unreadable(&certificate) {
+                return Err(distrust(format!(
+                    "its certificate, or one beside it, has {why}, which Terraform refuses"
+                )));
+            }
+        }
         if self.trusted.contains(leaf.as_ref()) {
-            let certificate = read(leaf).ok_or(CertificateError::BadEncoding)?;
             Validity::of(&certificate).check(now)?;
             if !is_for_servers(&certificate) {
                 return Err(CertificateError::InvalidPurpose.into());
@@ -106,10 +132,7 @@ impl Verifier {
     /// The same error with its reason in words.
     fn in_words(&self, error: Error) -> Error {
         match error {
-            Error::InvalidCertificate(why) => {
-                let text = self.words(&why);
-                CertificateError::Other(OtherError(Arc::new(Distrust(text)))).into()
-            }
+            Error::InvalidCertificate(why) => distrust(self.words(&why)),
             error => error,
         }
     }
@@ -117,15 +140,21 @@ impl Verifier {
     fn words(&self, why: &CertificateError) -> String {
         use CertificateError as It;
         match why {
+            It::Other(OtherError(why)) if why.is::<Distrust>() => why.to_string(),
             It::Expired | It::ExpiredContext { .. } => "its certificate has expired".to_owned(),
             It::NotValidYet | It::NotValidYetContext { .. } => {
                 "its certificate is not valid yet".to_owned()
             }
             It::UnknownIssuer => match &self.bundle {
-                Some(bundle) => format!(
-                    "its certificate is neither in {bundle}, nor signed by an authority in there \
-                     that is valid and may sign (`CA:TRUE`)"
-                ),
+                Some(bundle) => {
+                    let left_out = self.left_out.as_ref().map_or_else(String::new, |why| {
+                        format!("; one in there has {why}, so that it does not count")
+                    });
+                    format!(
+                        "its certificate is neither in {bundle}, nor signed by an authority in \
+                         there that is valid and may sign (`CA:TRUE`){left_out}"
+                    )
+                }
                 None => format!(
                     "its certificate is signed by no authority that the system trusts; {PRIVATE}"
                 ),
@@ -137,7 +166,7 @@ impl Verifier {
                 };
                 format!(
                     "its certificate is not signed by the authority of that name in {place}, or \
-                     with an RSA key of less than 2048 bits, which tfwrap does not take{more}"
+                     with an RSA key of less than {RSA_BITS} bits, which tfwrap does not take{more}"
                 )
             }
             It::NotValidForNameContext { expected, presented } => {
@@ -186,9 +215,24 @@ fn plain(text: &str) -> String {
 #[error("{0}")]
 pub(super) struct Distrust(String);
 
+fn distrust(text: String) -> Error {
+    CertificateError::Other(OtherError(Arc::new(Distrust(text)))).into()
+}
+
+/// The shortest RSA key that TLS for Rust takes.
+const RSA_BITS: usize = 2048;
+
+/// How long its key is, if it is one of RSA.
+fn rsa_bits(certificate: &X509Certificate<'_>) -> Option<usize> {
+    match certificate.public_key().parsed().ok()? {
+        PublicKey::RSA(key) => Some(key.key_size()),
+        _ => None,
+    }
+}
+
 fn read<'a>(certificate: &'a CertificateDer<'_>) -> Option<X509Certificate<'a>> {
-    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
-    Some(certificate)
+    let (rest, certificate) = X509Certificate::from_der(certificate).ok()?;
+    rest.is_empty().then_some(certificate)
 }
 
 /// When it may have signed others; `None`: never. rustls takes an anchor's word for nothing but its
@@ -200,7 +244,9 @@ fn as_issuer(certificate: &CertificateDer<'_>) -> Option<Validity> {
         None => certificate.version() != X509Version::V3,
     };
     let key_may = certificate.key_usage().ok()?.is_none_or(|usage| usage.value.key_cert_sign());
-    (may_sign && key_may && is_for_servers(&certificate)).then(|| Validity::of(&certificate))
+    let is_taken = unreadable(&certificate).is_none() && unhandled(&certificate).is_none();
+    (may_sign && key_may && is_taken && is_for_servers(&certificate))
+        .then(|| Validity::of(&certificate))
 }
 
 fn is_for_servers(certificate: &X509Certificate<'_>) -> bool {
@@ -246,5 +292,36 @@ impl ServerCertVerifier for Verifier {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Signed by itself for `localhost`, with an RSA key of 1024 bits.
+    const SHORT: &str = "MIICGTCCAYKgAwIBAgIUVLu01sIZFwU6uf5CwdyveVrGfLswDQYJKoZIhvcNAQELBQAwFDESMBAGA1UEAwwJbG9jYW\
+        xob3N0MCAXDTI2MTEyOTE1MjQwMloYDzIxMjYxMTA1MTUyNDAyWjAUMRIwEAYDVQQDDAlsb2NhbGhvc3QwgZ8wDQYJ\
+        KoZIhvcNAQEBBQADgY0AMIGJAoGBANr5/FdS4o+WVf2qEW8tlfo+FBHrZsRnMeBuNn5CgjGWRqZsEsOUGNoCvHhYxz\
+        QaV/wQBUiQOKzMdunCI+fKFSwyK+HobvgC4RxB5WF8jr2QvfsTC9hj0/ARSlz+Zj51gY6jTYSlq74svjnbK2JkzC6Q\
+        EOXIQaZjc8op78/RZmUBAgMBAAGjZjBkMB0GA1UdDgQWBBRCRN9Iur0fPlR2gLVyK32ULXN7XjAfBgNVHSMEGDAWgB\
+        RCRN9Iur0fPlR2gLVyK32ULXN7XjAUBgNVHREEDTALgglsb2NhbGhvc3QwDAYDVR0TAQH/BAIwADANBgkqhkiG9w0B\
+        AQsFAAOBgQDHYzx2nyxgOAtVrQ3Smv7dNlpPsi69+Y+L+gT3m4V0oFagR8f4YSaGilODPXcqmGq0NXQxStHBLPBCE7\
+        2zuhpEHGpu2fz7xorks9q6kcSoAvpJQD9XNxdeZaOBilZJWAf+lhq4iP3VDmlS2DWdhnj2nOqae+nUZhkFxRqFzdFP\
+        Sw==";
+
+    #[test]
+    fn a_short_key_is_not_called_a_wrong_signature() {
+        let der = aws_smithy_types::base64::decode(SHORT).unwrap();
+        let leaf = CertificateDer::from(der);
+        let provider = rustls::crypto::ring::default_provider();
+        let name = ServerName::try_from("localhost").unwrap();
+        let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(2_000_000_000));
+        for bundle in [vec![leaf.clone()], Vec::new()] {
+            let verifier = Verifier::new(&bundle, None, &provider);
+            let error = verifier.verify_server_cert(&leaf, &[], &name, &[], now).unwrap_err();
+            let says = "has an RSA key of 1024 bits";
+            assert!(format!("{error:?}").contains(says), "{error:?}");
+        }
     }
 }

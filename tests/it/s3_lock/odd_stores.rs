@@ -34,6 +34,10 @@ fn what_a_network_does_to_a_request_costs_time_and_never_the_lock() {
         Rule::on("PUT", Fault::EmptyReply).times(1),
         Rule::on("PUT", Fault::SERVER_ERROR).times(2),
         Rule::on("PUT", status(503, "SlowDown")).times(2),
+        // What every SDK of AWS' tries again, whatever its status.
+        Rule::on("PUT", status(400, "RequestTimeout")).times(1),
+        Rule::on("DELETE", status(400, "RequestTimeout")).times(2),
+        Rule::on("DELETE", status(400, "PriorRequestNotComplete")).times(1),
         Rule::on("DELETE", Fault::DropReply).times(1),
         Rule::on("DELETE", Fault::FailAfter).times(1),
         Rule::on("DELETE", Fault::Refuse).times(1),
@@ -49,6 +53,40 @@ fn what_a_network_does_to_a_request_costs_time_and_never_the_lock() {
         assert!(dir.path().join("ran").exists(), "{shown}: {}", done.stderr);
         let left = server.keys("faults/");
         assert!(left.iter().all(|key| key.contains("/line.")), "{shown}: {left:?}");
+    }
+}
+
+/// A create that is refused for ever, and nobody who has the lock.
+#[test]
+fn a_lock_that_is_refused_for_nobody_is_waited_for_until_the_end_and_said() {
+    let server = start(Manners::Aws);
+    let proxy = Proxy::before(&server.url);
+    let dir = dir();
+    for (n, (limit, fault, line)) in [
+        ("0s", status(412, "PreconditionFailed"), true),
+        ("2s", status(412, "PreconditionFailed"), true),
+        ("2s", status(409, "ConditionalRequestConflict"), false),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let name = format!("nobody/{n}");
+        let key = format!("/{BUCKET}/{name}.tflock");
+        proxy.plan([Rule::on("PUT", fault).key(&key)]);
+        let lock = lock_at(proxy.url(), &name);
+        let args = ["--lock-timeout", limit, "--no-line"];
+        let args = if line { &args[..2] } else { &args };
+        let done = run(&mut under(dir.path(), &lock, args, &["touch", "ran"])).expect_code(75);
+        assert!(!dir.path().join("ran").exists());
+        let says = "refused each time, and nobody is seen to have it";
+        assert!(done.stderr.contains(says), "{}", done.stderr);
+        assert_eq!(
+            done.stderr.contains("still waiting") || done.stderr.contains("waiting for"),
+            limit != "0s",
+            "{}",
+            done.stderr
+        );
+        assert!(proxy.count_of("PUT", &key) < 30);
     }
 }
 
