@@ -171,7 +171,7 @@ fn critical(it: &mut CertificateParams, id: &[u64], content: &[u8]) {
     it.custom_extensions.push(extension);
 }
 
-/// Each was refused by Terraform 1.11, in the authority and in the leaf alike.
+/// In the authority each was seen to be refused by Terraform 1.11, and the URI in the leaf.
 #[tokio::test]
 async fn what_go_does_not_handle_is_not_trusted() {
     const UNKNOWN: Change = |it| critical(it, &[1, 2, 3, 4], &[5, 0]);
