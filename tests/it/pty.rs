@@ -289,6 +289,9 @@ fn ctrl_z_and_fg_suspend_and_resume_the_whole_job() {
         shell.send(&shape.replace("{}", &scene.shell_words()));
         let child = scene.pid_in("ready");
         let wrapper = wrapper_of(child);
+        // What comes before that is of the two tests below.
+        let has_terminal = || foreground(child) == Some(child) && state(child) == Some('S');
+        wait_until("its terminal", || has_terminal().then_some(()));
         for _ in 0..3 {
             shell.key('z');
             shell.sees("Stopped");
@@ -321,7 +324,6 @@ fn is_suspended_and_answered(shell: &mut Shell, child: Pid, wrapper: Pid) {
     assert!(output.contains("read: the answer"), "{output}");
 }
 
-/// Each is a stop of the child, and what continues it for the one must not undo the other.
 /// Without a shell, as with `ssh -t` or `docker run -it`, nobody could resume it.
 #[test]
 fn where_tfwrap_is_the_first_program_of_its_terminal_ctrl_z_stops_nothing() {
@@ -350,6 +352,7 @@ fn where_tfwrap_is_the_first_program_of_its_terminal_ctrl_z_stops_nothing() {
     }
 }
 
+/// Each is a stop of the child, and what continues it for the one must not undo the other.
 #[test]
 fn ctrl_z_counts_while_the_child_asks_for_the_terminal() {
     let script = "echo ready $$ >@/pid; mv @/pid @/ready
