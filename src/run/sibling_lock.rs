@@ -54,9 +54,7 @@ pub(super) async fn take(
                 rest(event_loop, under, "whoever gives it back", wait).await?;
                 continue;
             }
-            let what = "its holder has ended, and `tfwrap recover` releases what it left; or this \
-                        is a copy of its directory";
-            return Err(refused(under, &format!("nobody has `{}` open: {what}", path.display())));
+            return Err(left_behind(under, &path));
         }
         match door.enter(with_turn).map_err(failed)? {
             // Removed or replaced before we were in.
@@ -135,6 +133,22 @@ fn open(under: Under<'_>, path: &Path) -> Result<Option<Door>, Error> {
         Some(_) => {}
     }
     Door::open(path).map_err(|error| refused(under, &format!("`{}`: {error}", path.display())))
+}
+
+/// The error of a command whose `run` or `hold` was killed, with all that would have kept its lock.
+fn left_behind(Under { lock, id, .. }: Under<'_>, door: &Path) -> Error {
+    Error::Config {
+        message: format!(
+            "the lock `{lock}` (ID {id}) was held by a `run` or a `hold` for the commands below it, \
+             which has ended: nobody has `{}` open",
+            door.display()
+        ),
+        hint: Some(
+            "release what it left with `tfwrap recover`, then begin it anew; if it still runs, this is a \
+             copy of its directory: call it with the `TFWRAP_STATE_DIR` that the `run` or `hold` gives"
+                .to_owned(),
+        ),
+    }
 }
 
 /// The error of a command that could neither take turns nor be waited for.
