@@ -59,7 +59,6 @@ pub(crate) async fn locked(
 ) -> u8 {
     event_loop.custody.outlives_loss = !context.lost_is_fatal;
     event_loop.run = LockedRun::new(context.lost_is_fatal);
-    event_loop.terminal_use = context.terminal_use;
     let (started, asked) = (uptime(), wall());
     let limit = job.lock_timeout.value;
     let wait = Wait { give_up_at: started.plus(limit), limit };

@@ -36,7 +36,7 @@ pub use child::{
 };
 pub(crate) use child::{
     lent_descriptor, may_be_open_elsewhere, outlive_the_limit_of_files, stand_apart,
-    stdout_was_closed, watch,
+    stdout_was_closed, watch, with_blocked,
 };
 pub use kill_below::kill_below;
 pub use locked_run::LockedRun;

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::signal::{SigSet, SigmaskHow};
+use nix::sys::signal::SigSet;
 use rustix::process::{Resource, getrlimit};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::error::{Error, MORE_PROCESSES};
 use crate::report::{Reporter, ReporterOptions};
+use crate::supervise::with_blocked;
 
 /// How many descriptors a run opens, with some room.
 const DESCRIPTORS: usize = 24;
@@ -55,14 +56,10 @@ pub(super) fn expect_descriptors() -> Result<(), Error> {
 /// none.
 pub(super) fn threads(options: ReporterOptions) -> Result<(Arc<Reporter>, Runtime), Error> {
     // The signals are for the thread that calls this: two threads would take them in any order.
-    let mask = SigSet::all()
-        .thread_swap_mask(SigmaskHow::SIG_BLOCK)
-        .map_err(|error| Error::Internal(format!("signals cannot be blocked: {error}")))?;
-    // First: it can tell why it has no thread.
-    let reporter = Reporter::to_stderr(options);
-    mask.thread_set_mask()
-        .map_err(|error| Error::Internal(format!("signals cannot be unblocked: {error}")))?;
-    let reporter = reporter.map_err(|error| no_thread("messages", &error))?;
+    // First the reporter: it can tell why it has no thread.
+    let reporter = with_blocked(&SigSet::all(), || Reporter::to_stderr(options))
+        .map_err(|error| Error::Internal(format!("signals cannot be blocked: {error}")))?
+        .map_err(|error| no_thread("messages", &error))?;
     let runtime = Builder::new_current_thread()
         .enable_all()
         .on_thread_start(|| {

@@ -124,6 +124,9 @@ fn begin(
     for notice in ill_formed::warnings(env, odd).into_iter().chain(notices) {
         event_loop.reporter.say(notice);
     }
+    if ci.in_ci {
+        event_loop.terminal_use = TerminalUse::LeaveAlone;
+    }
     let context = Context {
         policy: Policy { second_signal: settings.second_signal.value, grace: settings.grace.value },
         introduction: LockInfoTemplate {
@@ -138,7 +141,6 @@ fn begin(
         files: GithubFiles::from_env(env),
         env: env.clone(),
         state_dir: state_dir::path(env),
-        terminal_use: if ci.in_ci { TerminalUse::LeaveAlone } else { TerminalUse::HandOver },
         planner,
     };
     Ok((runtime, event_loop, context))

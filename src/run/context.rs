@@ -9,12 +9,11 @@ use crate::held::Held;
 use crate::lock::release::ReleaseOutcome;
 use crate::lock::{Holder, LockId};
 use crate::report::github::GithubFiles;
-use crate::supervise::{Policy, TerminalUse};
+use crate::supervise::Policy;
 
 /// What a locked run needs besides the job.
 pub(crate) struct Context {
     pub(crate) policy: Policy,
-    pub(crate) terminal_use: TerminalUse,
     pub(crate) env: Env,
     /// Where receipts lie.
     pub(crate) state_dir: PathBuf,

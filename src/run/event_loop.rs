@@ -69,7 +69,7 @@ pub(crate) struct EventLoop {
     pub(super) kept: Vec<Kept>,
     news: VecDeque<LoopEvent>,
     /// Whether we are a job on a terminal.
-    pub(super) terminal_use: TerminalUse,
+    pub(crate) terminal_use: TerminalUse,
     /// What all of it is for, and what becomes of that.
     pub(super) run: LockedRun,
 }

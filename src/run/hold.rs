@@ -65,7 +65,6 @@ pub(crate) async fn hold(
     let wait = Wait { give_up_at: uptime().plus(limit), limit };
     let mut acquired = Acquired::default();
     event_loop.run = LockedRun::new(context.lost_is_fatal);
-    event_loop.terminal_use = context.terminal_use;
     let kept = AssertUnwindSafe(async {
         take_all::take_all(event_loop, &mut job, context, wait, &mut acquired).await?;
         // Where each Terraform has to lock for itself, a keeper would keep nothing.

@@ -149,7 +149,7 @@ fn spawn(event_loop: &mut EventLoop, command: Command, context: &Context) -> Res
     let has_canary = !fail_point::is_off("canary");
     event_loop.custody.pass_on(true);
     // The stand-in closes what is passed on with the child.
-    let child = Child::spawn(command, context.terminal_use, announce, has_canary);
+    let child = Child::spawn(command, event_loop.terminal_use, announce, has_canary);
     event_loop.custody.pass_on(false);
     fail_point::crash();
     let started = child.as_ref().ok();

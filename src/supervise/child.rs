@@ -57,7 +57,7 @@ pub(super) use sys::{close_all_else, detach, join_group};
 pub(super) use sys::{ignored_at_start, one_handler_at_a_time};
 pub(crate) use sys::{
     lent_descriptor, may_be_open_elsewhere, outlive_the_limit_of_files, stand_apart,
-    stdout_was_closed, watch,
+    stdout_was_closed, watch, with_blocked,
 };
 pub use told::Whom;
 

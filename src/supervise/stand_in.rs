@@ -14,7 +14,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 
 use nix::sys::prctl::set_name;
-use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Pid, getppid};
 use rustix::io::Errno;
@@ -25,7 +25,7 @@ use rustix::net::{
 use tokio::io::unix::AsyncFd;
 
 use super::StopSignal;
-use super::child::{close_all_else, join_group, watch};
+use super::child::{close_all_else, join_group, watch, with_blocked};
 use super::detached::{THIS_PROGRAM, wait_for_either};
 use super::process::{ProcessId, proc_is_ours, proc_shows_all};
 use super::targets::runs_terraform;
@@ -116,10 +116,7 @@ impl StandIn {
         join_group(&mut command, leader);
         // It has our mask from its first moment on, so that no signal to the group ends it, or stops
         // it before it runs, for which its start would have to wait.
-        let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK).ok()?;
-        let started = command.spawn();
-        mask.thread_set_mask().ok()?;
-        let child = started.ok()?;
+        let child = with_blocked(&SigSet::all(), || command.spawn()).ok()?.ok()?;
         let process = ProcessId::of(Pid::from_raw(child.id().cast_signed()));
         Some(Self { socket: watch(ours).ok()?, child, process })
     }

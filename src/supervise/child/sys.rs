@@ -307,6 +307,14 @@ pub(super) fn ignore_the_background() -> io::Result<()> {
     Ok(())
 }
 
+/// Does something while this thread takes none of these signals; whatever it starts takes none either.
+pub(crate) fn with_blocked<T>(signals: &SigSet, act: impl FnOnce() -> T) -> nix::Result<T> {
+    let mask = signals.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+    let done = act();
+    mask.thread_set_mask()?;
+    Ok(done)
+}
+
 /// Lets no handler of these signals interrupt another's, so that they run in the order in which the
 /// kernel delivers the signals. To be called when the handlers are in place.
 pub(crate) fn one_handler_at_a_time(signals: &[libc::c_int]) -> io::Result<()> {

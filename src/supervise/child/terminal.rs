@@ -6,9 +6,11 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 
 use nix::libc;
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, killpg};
+use nix::sys::signal::{SigSet, Signal, killpg};
 use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
 use nix::unistd::{Pid, getpgrp, tcgetpgrp, tcsetpgrp};
+
+use super::sys::with_blocked;
 
 /// Our controlling terminal, which we may lend to the child's group.
 #[derive(Debug)]
@@ -142,10 +144,7 @@ impl Terminal {
 /// Does something to the terminal from the background. With SIGTTOU blocked POSIX allows it; else
 /// it would stop us.
 fn without_stopping(act: impl FnOnce() -> nix::Result<()>) -> io::Result<()> {
-    let mask = SigSet::from(Signal::SIGTTOU).thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
-    let acted = act();
-    mask.thread_set_mask()?;
-    match acted {
+    match with_blocked(&SigSet::from(Signal::SIGTTOU), act)? {
         // The terminal has hung up: there is nothing to give or to take any more.
         Err(nix::Error::EIO | nix::Error::ENOTTY | nix::Error::ENXIO) => Ok(()),
         acted => Ok(acted?),
