@@ -241,6 +241,11 @@ impl Acquire {
         }
     }
 
+    /// Whether we were told to stop.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.is_some()
+    }
+
     /// When we leave, whatever is out by then.
     pub(super) fn leaves_at(&self) -> Option<Uptime> {
         self.stopping.map(|since| since.plus(STOP_PATIENCE))
@@ -403,7 +408,7 @@ impl Acquire {
 
     /// Tries now, whatever the line says.
     pub fn attempt(&mut self, now: Uptime) -> Action {
-        if self.stopping.is_some() {
+        if self.is_stopping() {
             return self.way_out(now);
         }
         if now >= self.give_up_at {
@@ -414,7 +419,7 @@ impl Acquire {
 
     /// Begins to watch the lock, or goes on with it at once.
     pub fn watch(&mut self, now: Uptime) -> Action {
-        if self.stopping.is_some() {
+        if self.is_stopping() {
             return self.way_out(now);
         }
         if now >= self.give_up_at { self.attempt(now) } else { self.look(now, false) }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{LockId, LockKey};
+use super::LockKey;
 use crate::lock::register::Record;
 
 /// How often a waiter shows that it lives.
@@ -145,8 +145,8 @@ impl Line {
 
     /// The record to store: signed, and counted up.
     #[must_use]
-    pub fn signed(mut self, writer: &LockId) -> Record {
-        self.writer.clone_from(&writer.0);
+    pub fn signed(mut self, writer: &str) -> Record {
+        writer.clone_into(&mut self.writer);
         self.count = self.count.wrapping_add(1);
         record(&self)
     }

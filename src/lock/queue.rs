@@ -6,6 +6,7 @@
 //! lock is still competed for by backoff.
 
 mod join;
+mod pace;
 #[cfg(test)]
 mod tests;
 mod turn;
@@ -14,10 +15,11 @@ mod wait;
 
 use std::time::Duration;
 
-use super::acquire::{Acquire, Outcome, STOP_PATIENCE};
+use self::pace::Pace;
+use super::Uptime;
+use super::acquire::{Acquire, Outcome};
 use super::jitter::Jitter;
 use super::line::{Line, Slot, Ticket, Waiter};
-use super::{LockId, Uptime};
 use crate::lock::register::{
     Expect, Record, RecordVersion, RemoveReply, StoreError, Stored, WriteReply,
 };
@@ -200,7 +202,6 @@ struct Watched {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Queue {
     acquire: Acquire,
-    id: LockId,
     /// What the lock's register gets.
     record: Record,
     waiter: Waiter,
@@ -218,10 +219,7 @@ pub struct Queue {
     /// When to read how far the line has moved, unless the one before us is at its head.
     line_due: Uptime,
     lock_due: Uptime,
-    /// When `head` was seen to move last, or we joined.
-    moved: Uptime,
-    /// How long one hold takes, by the moves of `head` that we saw; zero until we saw one.
-    hold: Duration,
+    pace: Pace,
     unclaimed: Option<Unclaimed>,
     /// Whether, if the lock becomes ours now, it is our turn: `head` goes past our number.
     in_turn: bool,
@@ -230,8 +228,6 @@ pub struct Queue {
     tries: u32,
     /// How often joining the line had to begin anew since a beat showed that our place is ours.
     joins: u32,
-    /// Since when we are told to stop.
-    stopped: Option<Uptime>,
     /// A place of ours may still stand there although we have left.
     leaves_place: bool,
 }
@@ -250,7 +246,6 @@ impl Queue {
     ) -> Self {
         Self {
             acquire,
-            id: LockId(waiter.id.clone()),
             record,
             waiter,
             jitter,
@@ -264,14 +259,12 @@ impl Queue {
             watched: None,
             line_due: Uptime::default(),
             lock_due: Uptime::default(),
-            moved: Uptime::default(),
-            hold: Duration::ZERO,
+            pace: Pace::default(),
             unclaimed: None,
             in_turn: true,
             attempts: 0,
             tries: 0,
             joins: 0,
-            stopped: None,
             leaves_place: false,
         }
     }
@@ -304,13 +297,8 @@ impl Queue {
     /// told to stop.
     #[must_use]
     pub fn deadline(&self) -> Option<Uptime> {
-        let leaves_at = self.leaves_at().filter(|_| self.phase != Phase::Ended);
+        let leaves_at = self.acquire.leaves_at().filter(|_| self.phase != Phase::Ended);
         self.wakes_at().into_iter().chain(leaves_at).min()
-    }
-
-    /// When we leave, whatever is out by then.
-    fn leaves_at(&self) -> Option<Uptime> {
-        self.stopped.map(|since| since.plus(STOP_PATIENCE))
     }
 
     fn wakes_at(&self) -> Option<Uptime> {
@@ -337,14 +325,13 @@ impl Queue {
     /// Decides.
     pub fn step(&mut self, now: Uptime, event: Event) -> Action {
         if event == Event::Stop {
-            self.stopped.get_or_insert(now);
             self.acquire.stops(now);
         }
-        if self.leaves_at().is_some_and(|at| now >= at) {
+        if self.acquire.leaves_at().is_some_and(|at| now >= at) {
             return self.break_off(now);
         }
         let action = self.decide(now, event);
-        if self.stopped.is_some() { self.way_out(now, action) } else { action }
+        if self.acquire.is_stopping() { self.way_out(now, action) } else { action }
     }
 
     fn decide(&mut self, now: Uptime, event: Event) -> Action {
@@ -414,7 +401,7 @@ impl Queue {
     /// After a stop nothing is granted, and nothing else is the reason why not.
     fn end(&mut self, outcome: Outcome) -> Action {
         self.phase = Phase::Ended;
-        if self.stopped.is_none() {
+        if !self.acquire.is_stopping() {
             return Action::Done(outcome);
         }
         Action::Done(match outcome {

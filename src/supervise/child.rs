@@ -72,7 +72,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::Interval;
 
 use super::readers::Readers;
-use super::stand_in::{HeardBeside, Model, Overheard, StandIn};
+use super::stand_in::{Model, Overheard, OverheardStop, StandIn};
 use super::targets::runs_tfwrap;
 use super::{
     Action, ChildStatus, Event, Judged, PassSignal, ProcessId, Reach, Rest, SignalKind,
@@ -108,7 +108,7 @@ pub enum ChildEvent {
     /// Now nothing of its group is left.
     GroupGone,
     /// A stop came to where the child stands.
-    Overheard(Overheard),
+    Overheard(OverheardStop),
 }
 
 /// What still lives.
@@ -268,9 +268,9 @@ impl Child {
                 }
                 () = look => {}
                 heard = overheard => match heard {
-                    Some(HeardBeside::Stop(overheard)) => return Ok(ChildEvent::Overheard(overheard)),
+                    Some(Overheard::Stop(overheard)) => return Ok(ChildEvent::Overheard(overheard)),
                     // It may never be told of the child: see `interrupt`.
-                    Some(HeardBeside::Suspension) => {
+                    Some(Overheard::Suspension) => {
                         if let watch @ Watch::Orphaned = self.watch() {
                             return Ok(ChildEvent::Stopped(Signal::SIGTSTP, watch));
                         }

@@ -39,7 +39,7 @@ const NEUTRAL: &str = "lock-stand-in";
 
 /// What it heard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Overheard {
+pub struct OverheardStop {
     /// Which stop.
     pub signal: StopSignal,
     /// From the terminal, so it went to the child's group and to nobody else.
@@ -48,9 +48,9 @@ pub struct Overheard {
 
 /// What came to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum HeardBeside {
+pub(crate) enum Overheard {
     /// A stop.
-    Stop(Overheard),
+    Stop(OverheardStop),
     /// SIGTSTP, from anybody but us.
     Suspension,
 }
@@ -132,7 +132,7 @@ impl StandIn {
     }
 
     /// What it heard next; nothing once it has ended. Dropping the future loses nothing.
-    pub(crate) async fn heard(&mut self) -> Option<HeardBeside> {
+    pub(crate) async fn heard(&mut self) -> Option<Overheard> {
         loop {
             let mut ready = self.socket.readable().await.ok()?;
             match read(self.socket.get_ref()) {
@@ -149,8 +149,8 @@ impl StandIn {
         let told = std::iter::from_fn(|| read(self.socket.get_ref()).ok().flatten());
         let told: Vec<_> = told
             .filter_map(|heard| match heard {
-                HeardBeside::Stop(overheard) => Some(overheard.signal),
-                HeardBeside::Suspension => None,
+                Overheard::Stop(overheard) => Some(overheard.signal),
+                Overheard::Suspension => None,
             })
             .collect();
         let pending = StopSignal::ALL.into_iter();
@@ -160,18 +160,18 @@ impl StandIn {
 }
 
 /// What one has told; nothing where it has ended.
-fn read(socket: &OwnedFd) -> Result<Option<HeardBeside>, Errno> {
+fn read(socket: &OwnedFd) -> Result<Option<Overheard>, Errno> {
     let mut words = [0; 2];
     if recv(socket, &mut words[..], RecvFlags::DONTWAIT)? != (2, 2) {
         return Ok(None);
     }
     let signal = Signal::try_from(i32::from(words[0])).ok();
     if signal == Some(Signal::SIGTSTP) {
-        return Ok(Some(HeardBeside::Suspension));
+        return Ok(Some(Overheard::Suspension));
     }
     let stop = signal.and_then(StopSignal::of);
     let from_terminal = words[1] == 1;
-    Ok(stop.map(|signal| HeardBeside::Stop(Overheard { signal, from_terminal })))
+    Ok(stop.map(|signal| Overheard::Stop(OverheardStop { signal, from_terminal })))
 }
 
 /// Whether this process was started as one; the variable alone may be anybody's.

@@ -13,7 +13,7 @@ use tfwrap::env::Env;
 use tfwrap::held::{self, Held};
 use tfwrap::lock::lease::Lease;
 use tfwrap::lock::line::{Line, Waiter};
-use tfwrap::lock::{Holder, LockId, LockInfo, Uptime};
+use tfwrap::lock::{Holder, LockInfo, Uptime};
 use tfwrap::receipt::ReceiptFile;
 use tfwrap::settings::{ConfigFile, LockUrl};
 use tfwrap::store::Record;
@@ -106,7 +106,7 @@ fn line(bytes: &[u8]) -> bool {
     // Whoever read it writes it back, and it can be read again.
     let end = line.end();
     assert!(end.passed() > end.0);
-    let signed = line.clone().signed(&LockId("us".to_owned()));
+    let signed = line.clone().signed("us");
     let again = Line::of(&signed).expect("what was read can be written");
     assert_eq!((again.next, again.head), (line.next, line.head));
     true

@@ -131,7 +131,7 @@ impl<'a> Play<'a> {
             told: Vec::new(),
         };
         let line = Line { next: setting.next, head: setting.head, ..Line::default() };
-        play.put(Slot::Line, &line.signed(&LockId("other".to_owned())));
+        play.put(Slot::Line, &line.signed("other"));
         for n in setting.head..setting.next {
             let waiter = Waiter { id: format!("other-{n}"), ..Waiter::default() };
             play.put(Slot::Ticket(Ticket(n)), &waiter.to_record());
@@ -198,7 +198,7 @@ impl<'a> Play<'a> {
                 if let Some(mut line) = stored.and_then(|it| Line::of(&it.record)) {
                     line.turns += 1;
                     line.head = (line.head + 1).min(line.next);
-                    self.put(Slot::Line, &line.signed(&LockId("other".to_owned())));
+                    self.put(Slot::Line, &line.signed("other"));
                 }
             }
             _ => {}

@@ -352,7 +352,7 @@ impl World {
         let id = Holder::of(&holder.record).info().map(|info| info.id.0.clone());
         let (Some(id), Some(Lease { beat, .. })) = (id, lease) else { return };
         line.seen = Some(HandedOn { id, beat, stood: u64::MAX });
-        stored.record = line.signed(&LockId("a liar".to_owned()));
+        stored.record = line.signed("a liar");
     }
 
     fn answer(&mut self, index: usize, asked: Action, mishap: Mishap) -> Event {

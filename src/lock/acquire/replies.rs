@@ -54,7 +54,7 @@ impl Acquire {
     pub(super) fn wake(&mut self, now: Uptime, then: Next) -> Action {
         match then {
             Next::Settle => self.look(now, true),
-            _ if self.stopping.is_some() => self.way_out(now),
+            _ if self.is_stopping() => self.way_out(now),
             // Everyone tries once before giving up.
             _ if now >= self.give_up_at => {
                 self.last_try = true;
@@ -127,7 +127,7 @@ impl Acquire {
                 }
                 self.met(now, sent, stored)
             }
-            Ok(None) if settling && self.stopping.is_none() => self.not_there(now),
+            Ok(None) if settling && !self.is_stopping() => self.not_there(now),
             Ok(None) => {
                 self.answered();
                 self.vacant(now)
@@ -136,7 +136,7 @@ impl Acquire {
             Err(StoreError::Denied(_)) => {
                 self.blind = true;
                 self.answered();
-                if settling && self.stopping.is_some() {
+                if settling && self.is_stopping() {
                     // If the unanswered one landed, this one meets it.
                     return self.take(now);
                 }
@@ -157,7 +157,7 @@ impl Acquire {
 
     pub(super) fn granted(&mut self, won: Won) -> Action {
         self.answered();
-        self.end(if self.stopping.is_some() {
+        self.end(if self.is_stopping() {
             Outcome::Stopped { held: Some(won) }
         } else {
             Outcome::Granted(won)
@@ -175,7 +175,7 @@ impl Acquire {
         // Ours did not land, and the one who is there was not it.
         self.taken_over = None;
         self.see(now, sent, stored);
-        if self.stopping.is_some() {
+        if self.is_stopping() {
             return self.end(Outcome::Stopped { held: None });
         }
         if self.has_expired(now) {
@@ -235,7 +235,7 @@ impl Acquire {
 
     /// The register is empty: take it, unless we are on the way out.
     pub(super) fn vacant(&mut self, now: Uptime) -> Action {
-        if self.stopping.is_some() {
+        if self.is_stopping() {
             return self.end(Outcome::Stopped { held: None });
         }
         if self.blind {

@@ -1,7 +1,5 @@
 //! Joining the line: a ticket is claimed, then `next` is raised above it.
 
-use std::time::Duration;
-
 use super::super::Uptime;
 use super::super::backoff::pause_after;
 use super::super::line::{Line, Slot, TICKET_BEAT, Ticket, Waiter};
@@ -36,18 +34,11 @@ impl Queue {
         let before = self.line.head;
         self.know(now, current);
         if let Some(moves) = self.line.head.checked_sub(before).filter(|moves| *moves > 0) {
-            let moves = u32::try_from(moves).unwrap_or(u32::MAX);
-            self.hold = now.since(self.moved) / moves;
-            self.moved = now;
+            self.pace.moves(now, moves);
         }
         // Whoever saw the lock free before somebody's turn may have died since.
         self.unclaimed.take_if(|unclaimed| unclaimed.turns != self.line.turns);
         self.survey_later(now);
-    }
-
-    /// How long one hold takes, as far as we know: at least as long as the present one.
-    pub(super) fn hold(&self, now: Uptime) -> Duration {
-        self.hold.max(now.since(self.moved))
     }
 
     pub(super) fn opened(
@@ -164,7 +155,7 @@ impl Queue {
     }
 
     pub(super) fn is_mine(&self, stored: &Stored) -> bool {
-        Waiter::of(&stored.record).is_some_and(|waiter| waiter.id == self.id.0)
+        Waiter::of(&stored.record).is_some_and(|waiter| waiter.id == self.waiter.id)
     }
 
     pub(super) fn have(&mut self, now: Uptime, ticket: Ticket, version: RecordVersion) -> Action {
@@ -186,7 +177,7 @@ impl Queue {
     }
 
     pub(super) fn write_line(&mut self, phase: Phase, line: Line) -> Action {
-        let record = line.signed(&self.id);
+        let record = line.signed(&self.waiter.id);
         let expect = self.line_version.clone().map_or(Expect::Absent, Expect::Version);
         self.ask(phase, Action::Write(Slot::Line, record, expect))
     }
@@ -198,7 +189,7 @@ impl Queue {
                 self.line.next = mine.ticket.passed();
                 self.line.plans.0 = mine.plans.saturating_add(u64::from(self.waiter.is_plan()));
                 self.line.count = self.line.count.wrapping_add(1);
-                self.line.writer.clone_from(&self.id.0);
+                self.line.writer.clone_from(&self.waiter.id);
                 self.line_version = Some(version);
                 self.queue(now)
             }
@@ -237,7 +228,7 @@ impl Queue {
     ) -> Action {
         let Some(ticket) = self.mine.as_ref().map(|mine| mine.ticket) else { return self.open() };
         self.know(now, current);
-        let by_us = self.line.writer == self.id.0 && self.line.next == ticket.passed();
+        let by_us = self.line.writer == self.waiter.id && self.line.next == ticket.passed();
         if by_us {
             return self.queue(now);
         }

@@ -4,6 +4,7 @@ mod damaged;
 use super::super::acquire::Won;
 use super::super::line::Line;
 use super::*;
+use crate::lock::LockId;
 use crate::lock::register::Stored;
 
 const START: Uptime = Uptime(Duration::from_secs(1000));
@@ -28,10 +29,7 @@ fn fifth() -> Queue {
 
 fn line(head: u64) -> Stored {
     let line = Line { next: 6, head, ..Line::default() };
-    Stored {
-        record: line.signed(&LockId("other".into())),
-        version: RecordVersion(head.to_string()),
-    }
+    Stored { record: line.signed("other"), version: RecordVersion(head.to_string()) }
 }
 
 #[test]
@@ -70,7 +68,7 @@ fn the_line_counts_the_plans_before_us() {
     let plans = |head, plans| {
         let line = Line { next: 6, head, plans, ..Line::default() };
         let version = RecordVersion(format!("{plans:?}"));
-        Stored { record: line.signed(&LockId("other".into())), version }
+        Stored { record: line.signed("other"), version }
     };
     // Four plans in all, one of which has had its turn; ours is the fifth.
     queue.know(START, Some(plans(2, (4, 1))));

@@ -34,7 +34,7 @@ impl Queue {
             Event::Read(reply) => acquire::Event::Looked(reply),
             Event::Tick => {
                 let beat_due = self.mine.as_ref().is_some_and(|mine| now >= mine.beat_due);
-                if beat_due && self.acquire.is_at_rest() && self.stopped.is_none() {
+                if beat_due && self.acquire.is_at_rest() && !self.acquire.is_stopping() {
                     return self.beat();
                 }
                 acquire::Event::Tick

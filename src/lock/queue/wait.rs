@@ -6,6 +6,7 @@ use super::super::Uptime;
 use super::super::acquire;
 use super::super::backoff::{BEHIND, FAR_LOOK, SURVEY_LEAST, SURVEY_MOST};
 use super::super::line::{Slot, TICKET_BEAT, TICKET_TTL, Ticket, Waiter};
+use super::pace::{Pace, times};
 use super::{Action, LATE, LONGEST_WALK, Phase, Queue, RETRY, ReturnTo, Watched};
 use crate::lock::register::{Expect, StoreError, Stored, WriteReply};
 
@@ -33,15 +34,11 @@ impl Queue {
     #[must_use]
     pub fn estimate(&self, now: Uptime) -> Option<Duration> {
         let holds = self.ahead()?.saturating_add(1);
-        if self.hold.is_zero() {
-            return None;
-        }
-        let all = self.hold.saturating_mul(u32::try_from(holds).unwrap_or(u32::MAX));
-        Some(all.saturating_sub(now.since(self.moved)))
+        self.pace.until(now, holds)
     }
 
     pub(super) fn queue(&mut self, now: Uptime) -> Action {
-        (self.lock_due, self.moved, self.hold) = (now, now, Duration::ZERO);
+        (self.lock_due, self.pace) = (now, Pace::from(now));
         (self.watched, self.unclaimed) = (None, None);
         self.survey_later(now);
         self.place(now)
@@ -58,9 +55,8 @@ impl Queue {
     /// present one takes already is on the short side: then in half of that.
     pub(super) fn survey_later(&mut self, now: Uptime) {
         let places = self.ahead().unwrap_or(0);
-        let hold = self.hold(now);
-        let until = hold.saturating_mul(u32::try_from(places).unwrap_or(u32::MAX));
-        let share = if self.hold.is_zero() { until / 2 } else { until / 3 };
+        let until = times(self.pace.hold(now), places);
+        let share = if self.pace.is_known() { until / 3 } else { until / 2 };
         let interval = share.clamp(SURVEY_LEAST, SURVEY_MOST);
         self.line_due = now.plus(self.jitter.around(interval));
     }
@@ -71,8 +67,7 @@ impl Queue {
         let interval = if self.is_far() {
             self.jitter.around(FAR_LOOK)
         } else {
-            let hold = self.hold(now);
-            BEHIND.interval(hold, &mut self.jitter)
+            BEHIND.interval(self.pace.hold(now), &mut self.jitter)
         };
         now.plus(interval)
     }
@@ -197,7 +192,7 @@ impl Queue {
     pub(super) fn adopt(&mut self, now: Uptime, current: Option<Stored>) -> Action {
         match (current, &mut self.mine) {
             (Some(stored), Some(mine))
-                if Waiter::of(&stored.record).is_some_and(|it| it.id == self.id.0) =>
+                if Waiter::of(&stored.record).is_some_and(|it| it.id == self.waiter.id) =>
             {
                 mine.version = stored.version;
                 mine.beat_due = now.plus(TICKET_BEAT);

@@ -6,7 +6,7 @@ use super::super::standstill;
 use crate::clock::uptime;
 use crate::report::Notice;
 use crate::supervise::ending::Interrupts;
-use crate::supervise::stand_in::Overheard;
+use crate::supervise::stand_in::OverheardStop;
 use crate::supervise::{Action, Canary, Child, ChildEvent, Event, Reach, StopSignal, Whom};
 
 /// Does what was decided, and says what the user should hear of it.
@@ -38,7 +38,7 @@ pub(super) fn handle_stand_in(
     event_loop: &mut EventLoop,
     child: &mut Child,
     canary: &mut Canary,
-    Overheard { signal, from_terminal }: Overheard,
+    OverheardStop { signal, from_terminal }: OverheardStop,
 ) -> Option<Event> {
     child.let_it_speak();
     if child.is_deaf_to(signal) {
@@ -73,7 +73,7 @@ pub(super) fn of_child(event: ChildEvent) -> Event {
         ChildEvent::Exited { status, rest } => Event::ChildExited { status, rest },
         ChildEvent::TerraformGone => Event::TerraformGone,
         ChildEvent::GroupGone => Event::GroupGone,
-        ChildEvent::Overheard(Overheard { signal, .. }) => Event::Overheard(signal),
+        ChildEvent::Overheard(OverheardStop { signal, .. }) => Event::Overheard(signal),
     }
 }
 

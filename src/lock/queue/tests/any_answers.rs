@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::super::*;
 use crate::lock::lease::{Lease, LeaseTerm};
-use crate::lock::{LockInfo, lease};
+use crate::lock::{LockId, LockInfo, lease};
 use crate::seeded::seeded;
 
 /// What each request takes.
@@ -100,9 +100,7 @@ fn stored(written: Written, version: String) -> Stored {
             Record { info: info("other"), lease: Some(lease) }
         }
         Written::Garbage => of_line("x".to_owned()),
-        Written::Line(next, head) => {
-            Line { next, head, ..Line::default() }.signed(&LockId(version.clone()))
-        }
+        Written::Line(next, head) => Line { next, head, ..Line::default() }.signed(&version),
         Written::Ticket => Waiter { id: "other".into(), ..Waiter::default() }.to_record(),
         Written::Ours => Waiter { id: "us".into(), ..Waiter::default() }.to_record(),
     };

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::super::*;
 use crate::lock::lease::{Lease, LeaseTerm};
 use crate::lock::line::{HandedOn, TICKET_BEAT};
-use crate::lock::{LockInfo, lease};
+use crate::lock::{LockId, LockInfo, lease};
 
 /// What each request takes.
 const LATENCY: Duration = Duration::from_millis(20);
@@ -215,7 +215,7 @@ fn a_line_that_cannot_be_joined_is_left_alone() {
         if let Action::Write(Slot::Line, ..) = &action {
             writes += 1;
             let line = Line { next: 100 + u64::from(writes), ..Line::default() };
-            let record = line.signed(&LockId("other".into()));
+            let record = line.signed("other");
             world.store(Slot::Line, record);
         }
         event = world.does(action);
