@@ -7,12 +7,12 @@ use super::backend_lock::{BackendLock, lock_of};
 use super::basis::Basis;
 use super::by_path;
 use super::handed_down::handed_down;
-use super::locks::{dialect_in, further_locks, resolve};
+use super::locks::{further_locks, query, resolve};
 use super::{
     ChildCommand, Job, JobKind, LockedJob, Place, WorkspaceBootstrap, create_workspace_in,
     find_terraform, finish,
 };
-use crate::backend::{Backend, BackendQuery, Resolved, has_configuration};
+use crate::backend::{Backend, Resolved, has_configuration};
 use crate::error::Error;
 use crate::settings::Settings;
 use crate::shim;
@@ -73,8 +73,8 @@ fn has_detailed_exit_code(child: &ChildCommand, place: &Place<'_>) -> bool {
             .is_ok_and(|invocation| invocation.has("detailed-exitcode"))
 }
 
-/// Locks around a command, or around nothing yet (`hold`). Holds what can be known. Of what cannot, `run` says so: each Terraform below it takes its own
-/// lock, or refuses, by what it finds then.
+/// Locks around a command, or around nothing yet (`hold`). Holds what can be known. Of what cannot,
+/// `run` says so: each Terraform below it takes its own lock, or refuses, by what it finds then.
 fn around(
     command: Option<ChildCommand>,
     settings: &Settings,
@@ -82,12 +82,7 @@ fn around(
 ) -> Result<Job, Error> {
     let settings = settings.whole()?;
     let terraform = find_terraform(settings, place).ok();
-    let request = BackendQuery {
-        dialect: dialect_in(&place.dir, terraform.as_deref()),
-        program: terraform.as_deref(),
-        allow_hcl_fallback: true,
-        ..BackendQuery::new(&place.dir, place.env)
-    };
+    let request = query(place, terraform.as_deref());
     let further = further_locks(settings, place)?;
     let mut notes = Vec::new();
     let known = resolve(&request, &further, settings).and_then(|resolved| {

@@ -36,16 +36,21 @@ pub(super) fn if_any(settings: &Settings, place: &Place<'_>) -> FoundLocks {
     FoundLocks { targets: targets.unwrap_or_default(), ..FoundLocks::none() }
 }
 
+/// What to ask of the directory where nobody has said which command of Terraform it is for.
+pub(super) fn query<'a>(place: &'a Place<'_>, terraform: Option<&'a Path>) -> BackendQuery<'a> {
+    BackendQuery {
+        dialect: dialect_in(&place.dir, terraform),
+        program: terraform,
+        allow_hcl_fallback: true,
+        ..BackendQuery::new(&place.dir, place.env)
+    }
+}
+
 /// Finds what `run` would take.
 pub(super) fn find(settings: &Settings, place: &Place<'_>) -> Result<FoundLocks, Error> {
     let settings = settings.whole()?;
     let terraform = find_terraform(settings, place).ok();
-    let request = BackendQuery {
-        dialect: dialect_in(&place.dir, terraform.as_deref()),
-        program: terraform.as_deref(),
-        allow_hcl_fallback: true,
-        ..BackendQuery::new(&place.dir, place.env)
-    };
+    let request = query(place, terraform.as_deref());
     let targets = further_locks(settings, place)?;
     let resolved = resolve(&request, &targets, settings)?;
     let lock = lock_of(resolved.as_ref(), settings, &targets, place)?;

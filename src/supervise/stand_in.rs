@@ -37,7 +37,7 @@ pub const VARIABLE: &str = "LOCK_STAND_IN";
 /// that started.
 const NEUTRAL: &str = "lock-stand-in";
 
-/// What it heard.
+/// A stop that came to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct OverheardStop {
     /// Which stop.

@@ -9,10 +9,10 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tfwrap::clock::uptime;
 
-use crate::harness::fake_terraform;
-use crate::procs::Process;
 use crate::stage::{PATIENCE, Stage, Work};
 use crate::step::{Group, Step, within};
+use crate::support::harness::fake_terraform;
+use crate::support::procs::Process;
 
 /// The number of the point, or `count`.
 const POINT: &str = "TFWRAP_CRASH_POINT";

@@ -8,9 +8,9 @@ use std::time::Duration;
 use aws_sdk_dynamodb::types::AttributeValue;
 use tfwrap::clock::uptime;
 
-use crate::procs::{DEEPEST, Process};
-use crate::servers::{REGION, dynamodb};
 use crate::step::within;
+use crate::support::procs::{DEEPEST, Process};
+use crate::support::servers::{REGION, dynamodb};
 
 /// The table of all cases.
 pub(crate) const TABLE: &str = "cancel";

@@ -7,13 +7,10 @@
 //! | `stage` | a state and its lock, the child, the job's environment |
 //! | `lock` | the lock, watched |
 //! | `step` | an entry process with the runner's pipes |
-//! | `procs` | processes by number and birth |
 //! | `table` | the table in `docs/ci.md` |
 //! | `controls` | the same with a part switched off: what it is good for |
 //! | `crash` | tfwrap killed at every point |
-//! | `harness` | processes, started in a clean environment, ended by PID |
-//! | `proxy` | a proxy that loses, delays and breaks requests |
-//! | `servers` | the servers, and directories with a backend |
+//! | `support` | servers, processes and proxies: what the suites share |
 //!
 //! By default five times as fast as in life, in some two minutes. In life's own times, and with the
 //! table printed, or written into `docs/ci.md`:
@@ -28,21 +25,13 @@
 mod controls;
 mod crash;
 mod lock;
-mod procs;
 mod runners;
 mod stage;
 mod step;
 mod table;
 
-#[path = "../it/harness.rs"]
-#[expect(dead_code, reason = "the other tests use the rest")]
-mod harness;
-#[path = "../it/proxy.rs"]
-#[expect(dead_code, reason = "the other tests use the rest")]
-mod proxy;
-#[path = "../it/servers.rs"]
-#[expect(dead_code, reason = "the other tests use the rest")]
-mod servers;
+#[path = "../support/support.rs"]
+mod support;
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -50,6 +39,7 @@ use std::time::Duration;
 use lock::Freed;
 use runners::{RUNNERS, Runner};
 use stage::{Stage, Work, orphan_grace};
+use support::rounds::variable;
 use table::Record;
 
 /// As slow to stop as it can be within GitHub's 10 seconds; and the scripted ones.
@@ -58,11 +48,6 @@ const WORKS: [Work; 5] =
 
 /// They do little but wait.
 const AT_ONCE: usize = 12;
-
-fn variable(name: &str) -> Option<String> {
-    #[expect(clippy::disallowed_methods, reason = "configures the tests, not the program")]
-    std::env::var(name).ok()
-}
 
 fn play(runner: &Runner, work: Work, name: &str) -> Record {
     let mut stage = Stage::new(name, work, runner.job);

@@ -9,12 +9,12 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 use tfwrap::clock::uptime;
 
-use crate::harness::{self, fake_terraform, pause, wrapper as tfwrap};
 use crate::lock::{self, Lock, TABLE, Watch};
-use crate::procs::{self, Process};
-use crate::proxy::{Fault, Proxy, Rule};
-use crate::servers::{self, BUCKET};
 use crate::step::{Group, Output, Step, within};
+use crate::support::harness::{self, fake_terraform, pause, wrapper as tfwrap};
+use crate::support::procs::{self, Process};
+use crate::support::proxy::{Fault, Proxy, Rule};
+use crate::support::servers::{self, BUCKET};
 
 /// Of the state that is there before.
 const LINEAGE: &str = "6a1f7d2e-3b0c-4c1e-9f55-1d2a3b4c5d6e";

@@ -12,12 +12,12 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 use tfwrap::clock::uptime;
 
-use crate::harness::{self, fake_terraform, pause, wrapper as tfwrap};
 use crate::look::{Look, Outcome};
 use crate::plan::{Blow, Contender, Kind, Plan, Shape};
-use crate::procs::{self, Process};
-use crate::proxy::Proxy;
-use crate::servers::{self, BUCKET, dynamodb};
+use crate::support::harness::{self, fake_terraform, pause, wrapper as tfwrap};
+use crate::support::procs::{self, Process};
+use crate::support::proxy::Proxy;
+use crate::support::servers::{self, BUCKET, dynamodb};
 
 /// All that a round starts has this in its environment.
 const MARKER: &str = "TFWRAP_TEST_ROUND";

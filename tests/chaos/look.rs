@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::lane::{End, object};
 use crate::plan::Kind;
-use crate::servers::{self, BUCKET, dynamodb};
+use crate::support::servers::{self, BUCKET, dynamodb};
 
 type Item = HashMap<String, AttributeValue>;
 

@@ -5,14 +5,10 @@
 //!
 //! | module | is |
 //! | --- | --- |
-//! | `dice` | numbers from a seed |
 //! | `plan` | what a round does: who, when, killed how, what the store does |
 //! | `lane` | a state of its own, on which rounds are played one after the other |
 //! | `look` | what is checked |
-//! | `harness` | processes, started in a clean environment, ended by PID |
-//! | `procs` | processes by number and birth |
-//! | `proxy` | a proxy that loses, delays and breaks requests |
-//! | `servers` | the servers, and directories with a backend |
+//! | `support` | servers, processes and proxies: what the suites share |
 //!
 //! A round's plan follows from the seed and the round's number alone; what the machine makes of it
 //! does not. A failure prints both; to play such a round again, or all of them:
@@ -22,97 +18,48 @@
 //! TFWRAP_CHAOS_ROUNDS=300 cargo test --test chaos -- --nocapture
 //! ```
 
-mod dice;
 mod lane;
 mod look;
 mod plan;
 
-#[path = "../it/harness.rs"]
-#[expect(dead_code, reason = "the other tests use the rest")]
-mod harness;
-#[path = "../cancel/procs.rs"]
-#[expect(dead_code, reason = "the other tests use the rest")]
-mod procs;
-#[path = "../it/proxy.rs"]
-#[expect(dead_code, reason = "the other tests use the rest")]
-mod proxy;
-#[path = "../it/servers.rs"]
-#[expect(dead_code, reason = "the other tests use the rest")]
-mod servers;
-
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+#[path = "../support/support.rs"]
+mod support;
 
 use lane::{Lane, Lock};
 use look::Tally;
 use plan::{Kind, Plan};
+use support::rounds::{Ledger, Rounds};
 
 /// So many states are played on side by side.
 const LANES: usize = 4;
 const ROUNDS: usize = 24;
 
-fn number(name: &str) -> Option<u64> {
-    #[expect(clippy::disallowed_methods, reason = "configures the tests, not the program")]
-    let value = std::env::var(name).ok()?;
-    Some(value.parse().unwrap_or_else(|_| panic!("{name} is a number")))
-}
-
-/// Another one each time, unless one is asked for.
-fn seed() -> u64 {
-    let now = u64::try_from(tfwrap::clock::wall().as_millisecond()).expect("after 1970");
-    number("TFWRAP_CHAOS_SEED").unwrap_or(now)
-}
-
-fn count(value: u64) -> usize {
-    usize::try_from(value).expect("not so many")
-}
-
 #[test]
 fn whatever_is_killed_the_lock_holds_and_comes_free() {
-    let seed = seed();
-    let rounds = number("TFWRAP_CHAOS_ROUNDS").map_or(ROUNDS, count);
-    let first = number("TFWRAP_CHAOS_FIRST").map_or(0, count);
-    println!("seed {seed}, rounds {first} to {}", first + rounds - 1);
-    let next = AtomicUsize::new(first);
-    let (tally, failed) = (Mutex::new(Tally::default()), Mutex::new(Vec::new()));
-    std::thread::scope(|scope| {
-        for lane in 0..LANES.min(rounds) {
-            let (next, tally, failed) = (&next, &tally, &failed);
-            scope.spawn(move || {
-                let mut lane = Lane::new(&format!("lane-{lane}"));
-                loop {
-                    let round = next.fetch_add(1, Ordering::SeqCst);
-                    if round >= first + rounds {
-                        failed.lock().expect("not poisoned").extend(lane.end().err());
-                        return;
-                    }
-                    let plan = Plan::new(seed, round);
-                    let played = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                        lane.play(round, &plan, Lock::Taken)
-                    }));
-                    let result = played.unwrap_or_else(|_| Err("it panicked".to_owned()));
-                    match result {
-                        Ok(one) => tally.lock().expect("not poisoned").add(&one),
-                        Err(what) => {
-                            let what = format!(
-                                "seed {seed}, round {round}: {what}\n{plan:#?}\nreplay: \
-                                 TFWRAP_CHAOS_SEED={seed} TFWRAP_CHAOS_FIRST={round} \
-                                 TFWRAP_CHAOS_ROUNDS=1"
-                            );
-                            println!("{what}");
-                            failed.lock().expect("not poisoned").push(what);
-                            // Its rest must not spoil what comes after.
-                            lane = Lane::new(&format!("lane-{round}-after"));
-                        }
-                    }
+    // Another seed each time, unless one is asked for.
+    let now = u64::try_from(tfwrap::clock::wall().as_millisecond()).expect("after 1970");
+    let rounds = Rounds::of("chaos", ("TFWRAP_CHAOS", "ROUNDS"), now, ROUNDS);
+    let tally = rounds.play(LANES, |lane, ledger: &Ledger<Tally>| {
+        let mut lane = Lane::new(&format!("lane-{lane}"));
+        while let Some(round) = ledger.next() {
+            let plan = Plan::new(rounds.seed, round);
+            let played = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                lane.play(round, &plan, Lock::Taken)
+            }));
+            match played.unwrap_or_else(|_| Err("it panicked".to_owned())) {
+                Ok(one) => ledger.count(|tally| tally.add(&one)),
+                Err(what) => {
+                    let (named, replay) = (rounds.named(round), rounds.replay(round));
+                    ledger.fail(format!("{named}: {what}\n{plan:#?}\n{replay}"));
+                    // Its rest must not spoil what comes after.
+                    lane = Lane::new(&format!("lane-{round}-after"));
                 }
-            });
+            }
+        }
+        if let Err(what) = lane.end() {
+            ledger.fail(what);
         }
     });
-    let tally = tally.into_inner().expect("not poisoned");
-    println!("{tally}");
-    let failed = failed.into_inner().expect("not poisoned");
-    assert!(failed.is_empty(), "{} rounds failed:\n{}", failed.len(), failed.join("\n"));
     assert!(tally.begun > 0, "nobody ever worked");
 }
 

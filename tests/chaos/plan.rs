@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::dice::Dice;
-use crate::proxy::{Fault, Rule};
+use crate::support::dice::Dice;
+use crate::support::proxy::{Fault, Rule};
 
 /// Who wants the state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,9 +9,9 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::harness;
 use crate::record::{self, Recorder};
-use crate::servers::{self, dynamodb, s3};
+use crate::support::harness;
+use crate::support::servers::{self, dynamodb, s3};
 
 type Item = HashMap<String, AttributeValue>;
 

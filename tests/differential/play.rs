@@ -12,9 +12,9 @@ use nix::libc;
 
 use crate::arena::{Arena, Snapshot, Template};
 use crate::calls::Call;
-use crate::dice::Dice;
-use crate::harness::{self, Finished, Running, pause};
 use crate::scene::Scene;
+use crate::support::dice::Dice;
+use crate::support::harness::{self, Finished, Running, pause};
 
 /// Who is held against stock Terraform.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
-use crate::proxy::{Request, forward};
-use crate::servers::serve;
+use crate::support::proxy::{Request, forward};
+use crate::support::servers::serve;
 
 /// A request and its answer, each with its place in the order of all.
 #[derive(Debug, Clone)]

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::arena::Arena;
-use crate::dice::Dice;
-use crate::harness;
-use crate::servers::REGION;
+use crate::support::dice::Dice;
+use crate::support::harness;
+use crate::support::servers::REGION;
 
 const STATE: &str = r#"{"version":4,"terraform_version":"1.11.4","serial":3,"lineage":"0f4c9a52-6f43-4ba9-8a3e-77aa33c1d0be","outputs":{},"resources":[RESOURCES],"check_results":null}"#;
 const RESOURCE: &str = r#"{"mode":"managed","type":"terraform_data","name":"NAME","provider":"provider[\"terraform.io/builtin/terraform\"]","instances":[{"schema_version":0,"attributes":{"id":"4f0e3f4d-32f1-4b9c-8d5b-0e6f7a8b9c0NUMBER","input":{"value":"1","type":"string"},"output":{"value":"1","type":"string"},"triggers_replace":null},"sensitive_attributes":[]}]}"#;

@@ -13,9 +13,9 @@ use tfwrap::store::{
     WriteReply,
 };
 
-use crate::proxy::{Fault, Proxy, Rule};
 use crate::said::Row;
-use crate::servers::{REGION, aws_settings, dynamodb, serve};
+use crate::support::proxy::{Fault, Proxy, Rule};
+use crate::support::servers::{REGION, aws_settings, dynamodb, serve};
 use crate::wrapped::uptime;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 

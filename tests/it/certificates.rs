@@ -19,8 +19,8 @@ use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
 
 use crate::aws_settings::read;
-use crate::recorder::Recorder;
-use crate::servers::{aws_settings, serve};
+use crate::support::recorder::Recorder;
+use crate::support::servers::{aws_settings, serve};
 use crate::wrapped::uptime;
 
 type Change = fn(&mut CertificateParams);

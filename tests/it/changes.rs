@@ -11,8 +11,8 @@ use tempfile::TempDir;
 use tfwrap::store::{Expect, LocalState, Record, RecordVersion, Registers as _, WriteReply};
 
 use crate::aftermath::{Receipt, STATE_DIR};
-use crate::harness::{Finished, Gate, Running, applying, eventually, run, s3_dir, tfwrap};
-use crate::servers::{BUCKET, dynamodb, local_backend_dir, s3, terraform};
+use crate::support::harness::{Finished, Gate, Running, applying, eventually, run, s3_dir, tfwrap};
+use crate::support::servers::{BUCKET, dynamodb, local_backend_dir, s3, terraform};
 use crate::wrapped::{Scene, uptime};
 
 fn stock(dir: &Path, args: &[&str]) -> Finished {

@@ -13,10 +13,10 @@ use serde_json::{Value, json};
 use tfwrap::clock::wall;
 use tfwrap::lock::lease::{Lease, LeaseTerm};
 
-use crate::harness::pause;
-use crate::proxy::{Fault, Proxy, Rule, session_end};
-use crate::recorder::{Recorder, Sessions};
-use crate::servers::{REGION, dynamodb};
+use crate::support::harness::pause;
+use crate::support::proxy::{Fault, Proxy, Rule, session_end};
+use crate::support::recorder::{Recorder, Sessions};
+use crate::support::servers::{REGION, dynamodb};
 use crate::wrapped::{Running, Scene, wait_until};
 
 /// Longer than the way to the first fence.

@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use crate::aftermath::{EndsHolds, Lock, Receipt, kill_dead, ours};
-use crate::harness::{fake_terraform, run};
+use crate::support::harness::{fake_terraform, run};
 use crate::wrapped::{LOGS_ALL, Running, Scene, is_gone, wait_until};
 
 /// A small file system of its own, in a mount namespace that ends with this; a shell there does

@@ -5,9 +5,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::harness::{Gate, Running, applying, pause, run, s3_dir, tfwrap};
 use crate::one_stop::has;
-use crate::servers::{clean, local_backend_dir, terraform};
+use crate::support::harness::{Gate, Running, applying, pause, run, s3_dir, tfwrap};
+use crate::support::servers::{clean, local_backend_dir, terraform};
 use crate::wrapped::wrapper;
 
 /// Variable, its value, arguments.

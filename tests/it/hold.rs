@@ -16,8 +16,8 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::aftermath::{EndsHolds, Lock, Receipt, STATE_DIR, ours};
-use crate::harness::{self, Gate, Running, eventually, pause, run, s3_dir};
-use crate::servers::{dynamodb, terraform};
+use crate::support::harness::{self, Gate, Running, eventually, pause, run, s3_dir};
+use crate::support::servers::{dynamodb, terraform};
 use crate::wrapped::{LOGS_ALL, Scene, fake_terraform, is_gone, wait_until, wrapper};
 
 /// A command in the environment of a scene.

@@ -7,10 +7,10 @@ use std::process::Command;
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-use crate::harness::{Finished, Gate, Running, S3Dir, applying, run, s3_dir, tfwrap};
-use crate::proxy::Proxy;
-use crate::s3_server;
-use crate::servers::{BUCKET, dynamodb, local_backend_dir, s3_backend_dir_at, terraform};
+use crate::support::harness::{Finished, Gate, Running, S3Dir, applying, run, s3_dir, tfwrap};
+use crate::support::proxy::Proxy;
+use crate::support::s3_server;
+use crate::support::servers::{BUCKET, dynamodb, local_backend_dir, s3_backend_dir_at, terraform};
 
 /// A directory for Terraform, initialised.
 enum Stage {

@@ -13,9 +13,9 @@ use nix::sys::signal::{Signal, kill};
 use tfwrap::lock::lease::{Lease, LeaseTerm};
 use tfwrap::lock::{LockInfo, Uptime};
 
-use crate::harness::{self, Gate, S3Dir, applying, pause, s3_dir};
-use crate::proxy::{Fault, Proxy, Rule};
-use crate::servers::{REGION, dynamodb, terraform};
+use crate::support::harness::{self, Gate, S3Dir, applying, pause, s3_dir};
+use crate::support::proxy::{Fault, Proxy, Rule};
+use crate::support::servers::{REGION, dynamodb, terraform};
 use crate::wrapped::{LOGS_ALL, Running, Scene, is_gone, state, uptime, wait_until};
 
 const TTL: Duration = Duration::from_secs(15);

@@ -20,7 +20,6 @@
 //! | `full_disk` | a disk for receipts that is full or read-only |
 //! | `guardian` | tfwrap is killed: one interrupt for the child, then the lock is given back |
 //! | `handed_over` | commands that are handed over although they lock |
-//! | `harness` | processes, started in a clean environment, ended by PID |
 //! | `hold` | `hold` and `release` |
 //! | `identity` | whose credentials a lock is asked for with |
 //! | `interop` | tfwrap and stock Terraform over one state |
@@ -36,22 +35,19 @@
 //! | `pair` | both locks of the S3 backend at once |
 //! | `paths` | the paths that Terraform makes for itself |
 //! | `program` | which program is run |
-//! | `proxy` | a proxy that loses, delays and breaks requests |
 //! | `pty` | on a terminal, under a real shell |
 //! | `receipts` | receipts that cannot be kept, and what is in those that can |
-//! | `recorder` | a server that answers anything and keeps what it was sent |
 //! | `recover` | `recover` |
 //! | `redrawn` | the line that is redrawn while waiting |
 //! | `s3_example` | `examples/s3-dynamodb` |
 //! | `said` | what is said to a new user, a row for each input |
 //! | `s3_lock` | the lock file in S3: contract, interop, odd stores |
-//! | `s3_server` | S3 servers that look at conditions, or do not |
 //! | `saved_plan` | `apply` of a saved plan |
-//! | `servers` | the servers, and directories with a backend |
 //! | `siblings` | commands side by side below one `run` |
 //! | `status` | `status` |
 //! | `stops` | a stop or a loss while no child runs |
 //! | `store_faults` | what stores make of what goes wrong |
+//! | `support` | servers, processes and proxies: what the suites share |
 //! | `supervision` | signals, ends and streams of a child without a terminal |
 //! | `tidy` | rules of the house |
 //! | `unlock` | `unlock` |
@@ -77,7 +73,6 @@ mod file_store;
 mod full_disk;
 mod guardian;
 mod handed_over;
-mod harness;
 mod hold;
 mod identity;
 mod interop;
@@ -93,18 +88,14 @@ mod one_stop;
 mod pair;
 mod paths;
 mod program;
-mod proxy;
 mod pty;
 mod receipts;
-mod recorder;
 mod recover;
 mod redrawn;
 mod s3_example;
 mod s3_lock;
-mod s3_server;
 mod said;
 mod saved_plan;
-mod servers;
 mod siblings;
 mod status;
 mod stops;
@@ -115,3 +106,6 @@ mod unlock;
 mod visibility;
 mod workspace_trap;
 mod wrapped;
+
+#[path = "../support/support.rs"]
+mod support;

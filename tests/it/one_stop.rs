@@ -11,9 +11,9 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use crate::harness::{self, pause};
-use crate::proxy::{Fault, Proxy, Rule};
-use crate::servers::{self, BUCKET, SECRET, dynamodb, s3, s3_backend_dir};
+use crate::support::harness::{self, pause};
+use crate::support::proxy::{Fault, Proxy, Rule};
+use crate::support::servers::{self, BUCKET, SECRET, dynamodb, s3, s3_backend_dir};
 use crate::wrapped::{Running, Scene, wait_for_end, wait_until, wrapper};
 
 /// How long the state takes to be written after the interrupt. A second one within that time costs

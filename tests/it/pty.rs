@@ -11,8 +11,8 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::{Pid, getpgid};
 use rexpect::session::{PtySession, spawn_command};
 
-use crate::proxy::{Fault, Proxy, Rule};
-use crate::servers::{REGION, dynamodb, heed_signals};
+use crate::support::proxy::{Fault, Proxy, Rule};
+use crate::support::servers::{REGION, dynamodb, heed_signals};
 use crate::wrapped::{
     LOGS_ALL, Scene, born, is_gone, only_child, state, wait_for_end, wait_until, wrapper,
 };
@@ -426,9 +426,9 @@ fn a_suspended_job_whose_tfwrap_is_killed_ends_in_order() {
     wait_until("the child's end", || is_gone(child).then_some(()));
     assert_eq!(scene.log().len(), 1, "{:?}", scene.log());
     wait_until("a free lock", || {
-        let mut next = crate::harness::tfwrap(&scene.path("."));
+        let mut next = crate::support::harness::tfwrap(&scene.path("."));
         let next = next.args(["--lock-timeout=0s", "run", "--", "true"]);
-        (crate::harness::run(next).status.code() == Some(0)).then_some(())
+        (crate::support::harness::run(next).status.code() == Some(0)).then_some(())
     });
     scene.expect_takeable();
 }

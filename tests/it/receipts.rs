@@ -9,9 +9,9 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use crate::aftermath::{Lock, Receipt, STATE_DIR, kill_dead, ours};
-use crate::harness::{pause, run, s3_dir, tfwrap};
-use crate::proxy::{Fault, Proxy, Rule};
-use crate::servers::{SECRET, dynamodb, local_backend_dir};
+use crate::support::harness::{pause, run, s3_dir, tfwrap};
+use crate::support::proxy::{Fault, Proxy, Rule};
+use crate::support::servers::{SECRET, dynamodb, local_backend_dir};
 use crate::wrapped::{LOGS_ALL, Scene, is_gone, wait_until};
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use serde_json::json;
 use tfwrap::lock::lease::LeaseTerm;
 
 use crate::aftermath::{Lock, Receipt, STATE_DIR, TTL, kill_dead, ours};
-use crate::harness::{self, Finished, pause, run};
+use crate::support::harness::{self, Finished, pause, run};
 use crate::wrapped::{LOGS_ALL, Running, Scene, is_gone};
 
 type Env<'a> = &'a [(&'a str, &'a str)];

@@ -7,8 +7,8 @@ use std::path::Path;
 use aws_sdk_dynamodb::types::AttributeValue;
 
 use crate::faults::Stage;
-use crate::harness::{Finished, Gate, Running, applying, eventually, run, tfwrap};
-use crate::servers::{BUCKET, dynamodb, s3, terraform};
+use crate::support::harness::{Finished, Gate, Running, applying, eventually, run, tfwrap};
+use crate::support::servers::{BUCKET, dynamodb, s3, terraform};
 
 fn stock(dir: &Path, args: &[&str]) -> Finished {
     run(terraform(dir).args(args).arg("-no-color")).expect_code(0)

@@ -8,9 +8,9 @@ use nix::sys::wait::WaitStatus;
 use rexpect::session::spawn_command;
 use serde_json::{Value, json};
 
-use crate::harness::{Gate, Running, applying, eventually, run, s3_dir, tfwrap};
-use crate::proxy::{Fault, Proxy, Rule};
-use crate::servers::{REGION, dynamodb, local_backend_dir, terraform};
+use crate::support::harness::{Gate, Running, applying, eventually, run, s3_dir, tfwrap};
+use crate::support::proxy::{Fault, Proxy, Rule};
+use crate::support::servers::{REGION, dynamodb, local_backend_dir, terraform};
 
 /// The document, with its one lock.
 #[track_caller]

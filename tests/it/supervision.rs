@@ -9,9 +9,9 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
-use crate::harness::{self, Gate, applying, pause};
-use crate::proxy::{Fault, Proxy, Rule};
-use crate::servers::{REGION, dynamodb, local_backend_dir, terraform};
+use crate::support::harness::{self, Gate, applying, pause};
+use crate::support::proxy::{Fault, Proxy, Rule};
+use crate::support::servers::{REGION, dynamodb, local_backend_dir, terraform};
 use crate::wrapped::{
     LOGS_ALL, Running, Scene, fake_terraform, is_gone, only_child, state, uptime, wait_until,
     wrapper,

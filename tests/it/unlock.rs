@@ -11,9 +11,9 @@ use rexpect::session::{PtySession, spawn_command};
 use serde_json::Value;
 
 use crate::faults::Stage;
-use crate::harness::{Finished, Gate, Running, S3Dir, applying, run, s3_dir, tfwrap};
-use crate::proxy::Fault;
-use crate::servers::{REGION, dynamodb, local_backend_dir, terraform};
+use crate::support::harness::{Finished, Gate, Running, S3Dir, applying, run, s3_dir, tfwrap};
+use crate::support::proxy::Fault;
+use crate::support::servers::{REGION, dynamodb, local_backend_dir, terraform};
 
 const NOBODY: &str = "11111111-2222-3333-4444-555555555555";
 

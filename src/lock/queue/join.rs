@@ -34,7 +34,7 @@ impl Queue {
         let before = self.line.head;
         self.know(now, current);
         if let Some(moves) = self.line.head.checked_sub(before).filter(|moves| *moves > 0) {
-            self.pace.moves(now, moves);
+            self.progress.moves(now, moves);
         }
         // Whoever saw the lock free before somebody's turn may have died since.
         self.unclaimed.take_if(|unclaimed| unclaimed.turns != self.line.turns);

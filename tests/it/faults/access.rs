@@ -5,8 +5,8 @@ use std::time::Duration;
 use jiff::SignedDuration;
 
 use super::{Stage, says};
-use crate::harness::{Running, run};
-use crate::proxy::{Fault, Rule};
+use crate::support::harness::{Running, run};
+use crate::support::proxy::{Fault, Rule};
 use crate::wrapped::uptime;
 
 #[tokio::test]

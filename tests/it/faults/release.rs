@@ -8,9 +8,9 @@ use aws_sdk_dynamodb::error::ProvideErrorMetadata as _;
 use aws_sdk_dynamodb::types::AttributeValue;
 
 use super::{Stage, says};
-use crate::harness::{run, tfwrap};
-use crate::proxy::{Fault, Rule};
-use crate::servers::{Endpoint, REGION, dynamodb, local_backend_dir};
+use crate::support::harness::{run, tfwrap};
+use crate::support::proxy::{Fault, Rule};
+use crate::support::servers::{Endpoint, REGION, dynamodb, local_backend_dir};
 
 /// A printed `aws dynamodb delete-item …`, understood as the AWS command line would.
 #[derive(Debug)]
@@ -88,8 +88,8 @@ async fn a_removal_that_was_applied_and_not_answered_is_no_loss() {
         format!("dynamodb://{}/{}?region={REGION}&endpoint={url}", stage.table, stage.lock_id());
     let remover = local_backend_dir();
     let script = "touch in; while ! test -e go; do sleep 0.05; done";
-    let ours = crate::harness::Running::start(&mut stage.around(script));
-    crate::harness::eventually("the lock is held", || stage.path().join("in").exists());
+    let ours = crate::support::harness::Running::start(&mut stage.around(script));
+    crate::support::harness::eventually("the lock is held", || stage.path().join("in").exists());
     stage.cleared().await;
     fs::write(stage.path().join("go"), "").unwrap();
     says(&ours.finish().expect_code(76), &["lost"]);

@@ -8,9 +8,9 @@ use nix::unistd::Pid;
 
 use super::{gone, kill_tfwrap, started};
 use crate::aftermath::{Lock, kill_dead, ours};
-use crate::harness::{self, Gate, applying, eventually, run};
-use crate::proxy::{Fault, Proxy, Rule};
-use crate::servers::{dynamodb, local_backend_dir, terraform};
+use crate::support::harness::{self, Gate, applying, eventually, run};
+use crate::support::proxy::{Fault, Proxy, Rule};
+use crate::support::servers::{dynamodb, local_backend_dir, terraform};
 use crate::wrapped::{LOGS_ALL, Running, is_gone, uptime};
 
 /// What everybody waits after an end by force, but for what a test takes to see it.

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::{SLOW, gone, kill_tfwrap, started};
 use crate::aftermath::{Lock, kill_dead};
-use crate::harness::{self, Gate, applying, eventually, pause};
-use crate::servers::{local_backend_dir, terraform};
+use crate::support::harness::{self, Gate, applying, eventually, pause};
+use crate::support::servers::{local_backend_dir, terraform};
 use crate::wrapped::{LOGS_ALL, is_gone, wait_until};
 
 /// Sets a limit of a process and returns the one before.

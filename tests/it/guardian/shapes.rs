@@ -6,9 +6,9 @@ use nix::sys::signal::{Signal, kill};
 
 use super::{SLOW, gone, kill_tfwrap, started};
 use crate::aftermath::{Lock, Receipt, STATE_DIR, kill_dead, ours};
-use crate::harness::run;
-use crate::proxy::{Fault, Proxy, Rule};
-use crate::servers::dynamodb;
+use crate::support::harness::run;
+use crate::support::proxy::{Fault, Proxy, Rule};
+use crate::support::servers::dynamodb;
 use crate::wrapped::{is_gone, state, uptime, wait_until};
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use super::turns::Held;
 use super::{Holding, release};
 use crate::aftermath::{Lock, Receipt, STATE_DIR};
-use crate::harness::{Gate, Running, pause, run};
+use crate::support::harness::{Gate, Running, pause, run};
 use crate::wrapped::{LOGS_ALL, is_gone, state, wait_until, wrapper};
 
 fn keeper(held: &Held) -> Pid {

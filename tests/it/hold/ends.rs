@@ -8,7 +8,7 @@ use nix::unistd::Pid;
 
 use super::{Holding, holds, in_scene, release};
 use crate::aftermath::{EndsHolds, Lock, Receipt, STATE_DIR, kill_dead, ours};
-use crate::harness::{Running, pause, run};
+use crate::support::harness::{Running, pause, run};
 use crate::wrapped::{LOGS_ALL, Scene, is_gone, only_child, state, uptime, wait_until, wrapper};
 
 #[tokio::test]

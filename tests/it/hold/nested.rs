@@ -6,7 +6,7 @@ use std::process::Command;
 use super::turns::{Held, environment};
 use super::{holds_in, release};
 use crate::aftermath::{EndsHolds, Lock, STATE_DIR};
-use crate::harness::{run, tfwrap};
+use crate::support::harness::{run, tfwrap};
 use crate::wrapped::wrapper;
 
 type Env = Vec<(String, String)>;

@@ -5,8 +5,8 @@ use nix::unistd::Pid;
 
 use super::{Env, WILLING, receipts, recover};
 use crate::aftermath::{Lock, Receipt, STATE_DIR, ours};
-use crate::harness::{self, Gate, applying, eventually, run};
-use crate::servers::{local_backend_dir, terraform};
+use crate::support::harness::{self, Gate, applying, eventually, run};
+use crate::support::servers::{local_backend_dir, terraform};
 use crate::wrapped::{Running, is_gone, state, wait_until};
 
 const JOB: &[(&str, &str)] = &[("CI_JOB_ID", "7")];

@@ -10,9 +10,9 @@ use nix::unistd::Pid;
 
 use super::{WILLING, left};
 use crate::aftermath::{Lock, Receipt, STATE_DIR, kill_dead, ours};
-use crate::harness::{self, applying, eventually, pause, run, tfwrap};
-use crate::proxy::{Fault, Proxy, Rule};
-use crate::servers::{self, BUCKET, dynamodb, s3, terraform};
+use crate::support::harness::{self, applying, eventually, pause, run, tfwrap};
+use crate::support::proxy::{Fault, Proxy, Rule};
+use crate::support::servers::{self, BUCKET, dynamodb, s3, terraform};
 use crate::wrapped::{is_gone, wait_until};
 
 const JOB: (&str, &str) = ("CI_JOB_ID", "7");

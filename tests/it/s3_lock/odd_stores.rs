@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::{dead, dir, lock_at, under, until_held};
-use crate::harness::{Gate, Running, pause, run};
-use crate::proxy::{Fault, Proxy, Rule};
-use crate::s3_server::{Manners, start};
-use crate::servers::BUCKET;
+use crate::support::harness::{Gate, Running, pause, run};
+use crate::support::proxy::{Fault, Proxy, Rule};
+use crate::support::s3_server::{Manners, start};
+use crate::support::servers::BUCKET;
 
 /// A redirect as AWS sends it to whoever asks in the wrong region.
 const ELSEWHERE: &str = "HTTP/1.1 301 Moved Permanently\r\nx-amz-bucket-region: us-west-2\r\n\

@@ -8,9 +8,9 @@ use tempfile::TempDir;
 use tfwrap::lock::LockInfo;
 
 use crate::aftermath::{EndsHolds, Receipt, STATE_DIR, kill_dead};
-use crate::harness::{Finished, Gate, Running, applying, eventually, run, tfwrap};
-use crate::s3_server::{Bucket, Manners, Written, aws_like, backend_dir, start};
-use crate::servers::{BUCKET, terraform};
+use crate::support::harness::{Finished, Gate, Running, applying, eventually, run, tfwrap};
+use crate::support::s3_server::{Bucket, Manners, Written, aws_like, backend_dir, start};
+use crate::support::servers::{BUCKET, terraform};
 
 /// 32 bytes in base64.
 const CUSTOMER_KEY: &str = "c2VjcmV0IG9mIHRoZSBjdXN0b21lciwgMzIgYnl0ZXM=";

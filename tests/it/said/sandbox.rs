@@ -9,8 +9,8 @@ use nix::libc;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
 
 use super::Row;
-use crate::harness::wrapper;
-use crate::servers;
+use crate::support::harness::wrapper;
+use crate::support::servers;
 
 /// Runs a script where these calls are refused; its exit code, and what it says on stderr.
 fn confined(refused: &[libc::c_long], errno: i32, script: &str) -> (Option<i32>, String) {

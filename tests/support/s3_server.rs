@@ -14,7 +14,7 @@ use s3s::dto::{
 use s3s::{Body, S3, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 use tempfile::TempDir;
 
-use crate::servers::{self, BUCKET, REGION, serve_s3};
+use super::servers::{self, BUCKET, REGION, serve_s3};
 
 /// What a server does with conditions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
