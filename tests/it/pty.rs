@@ -498,6 +498,9 @@ fn a_background_job_that_reads_stops_and_reads_on_in_the_foreground() {
     wait_until("a stopped child", || (state(child) == Some('T')).then_some(()));
     let wrapper = wrapper_of(child);
     wait_until("a stopped wrapper", || (state(wrapper) == Some('T')).then_some(()));
+    // Its other threads may be on their way still, and a shell that has not heard of the stop of its job
+    // would not continue it.
+    wait_until("a stopped job", || shell.run("jobs").contains("Stopped").then_some(()));
     shell.send("fg");
     wait_until("a running child", || (state(child) == Some('S')).then_some(()));
     shell.send("late answer");
