@@ -19,7 +19,7 @@ use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
     name = "tfwrap",
     version,
     about = "Runs Terraform one at a time per state: takes Terraform's own lock, waits for it, always gives it back",
-    override_usage = "tfwrap [OPTIONS] <TERRAFORM COMMAND> [ARGS]...\n       tfwrap [OPTIONS] run -- <COMMAND> [ARGS]...\n       tfwrap [OPTIONS] status [--format text|json] [--watch]\n       tfwrap [OPTIONS] unlock <ID> [--yes] [--force]\n       tfwrap [OPTIONS] hold [--format shell|github|json]\n       tfwrap [OPTIONS] release [ID]\n       tfwrap [OPTIONS] recover [--wait <DURATION>]\n       tfwrap [OPTIONS] -- <TERRAFORM COMMAND> [ARGS]...",
+    override_usage = "tfwrap [OPTIONS] <TERRAFORM COMMAND> [ARGS]...\n       tfwrap [OPTIONS] run -- <COMMAND> [ARGS]...\n       tfwrap [OPTIONS] status [--all] [--format text|json] [--watch]\n       tfwrap [OPTIONS] unlock <ID> [--yes] [--force]\n       tfwrap [OPTIONS] hold [--format shell|github|json]\n       tfwrap [OPTIONS] release [ID]\n       tfwrap [OPTIONS] recover [--wait <DURATION>]\n       tfwrap [OPTIONS] -- <TERRAFORM COMMAND> [ARGS]...",
     after_help = AFTER_HELP,
     disable_help_subcommand = true,
     max_term_width = 100
@@ -301,7 +301,7 @@ mod tests {
     #[test]
     fn status_and_unlock_are_ours_unless_said_otherwise() {
         let words = |args: &[&str]| parse_words(args).unwrap().words;
-        let watch = StatusArgs { format: Format::Json, watch: true };
+        let watch = StatusArgs { all: false, format: Format::Json, watch: true };
         assert_eq!(
             words(&["tfwrap", "-q", "status", "--watch", "--format=json"]),
             CliCommand::Status(watch)

@@ -50,6 +50,15 @@ pub enum Conditions {
     OfCreates,
 }
 
+/// A part of all that a store keeps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegisterPage {
+    /// What is in it. What is no register (a state, its digest) is left out.
+    pub registers: Vec<(LockKey, Stored)>,
+    /// Where the next one begins, if there is one.
+    pub next: Option<String>,
+}
+
 /// A store of registers.
 #[async_trait]
 pub trait Registers: std::fmt::Debug + Send + Sync {
@@ -110,6 +119,16 @@ pub trait Registers: std::fmt::Debug + Send + Sync {
 
     /// Reads a register, strongly consistent; `None` when it is empty.
     async fn read(&self, key: &LockKey) -> Result<Option<Stored>, StoreError>;
+
+    /// All that is stored, of every lock: the first page, or the one that begins there.
+    ///
+    /// # Errors
+    /// [`StoreError::Misconfigured`] where each lock is in a place of its own.
+    async fn list(&self, from: Option<&str>) -> Result<RegisterPage, StoreError> {
+        let _ = from;
+        let message = "it is no table and no bucket, in which other locks could be looked for";
+        Err(StoreError::Misconfigured(message.into()))
+    }
 
     /// Stores `record` if `expect` holds. No two writes to one key may have the same bytes.
     async fn write(

@@ -26,9 +26,13 @@ pub(super) struct RunArgs {
 #[command(
     name = "tfwrap status",
     about = "Says who holds the locks of this directory, and who waits for them in which order",
-    override_usage = "tfwrap [OPTIONS] status [--format text|json] [--watch]"
+    override_usage = "tfwrap [OPTIONS] status [--all] [--format text|json] [--watch]"
 )]
 pub struct StatusArgs {
+    /// Every lock of the table or bucket in which this directory's is, the silent ones first, then the
+    /// oldest; needs `dynamodb:Scan`, or `s3:ListBucket`
+    #[arg(long)]
+    pub all: bool,
     /// How it looks on stdout
     #[arg(
         long,

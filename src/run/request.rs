@@ -10,7 +10,7 @@ use crate::backend::S3Backend;
 use crate::lock::LockKey;
 use crate::lock::pair::{Half, PairRequest, Step};
 use crate::lock::register::{Record, Reply, Request, StoreError};
-use crate::store::{AwsClients, Registers, StateObject, Timeouts, workspace_state};
+use crate::store::{AwsClients, RegisterPage, Registers, StateObject, Timeouts, workspace_state};
 
 /// What is asked of a store.
 pub(super) enum StoreRequest {
@@ -18,6 +18,8 @@ pub(super) enum StoreRequest {
     /// Both halves of a lock, one after the other.
     Pair(Box<PairRequest>, [(Arc<dyn Registers>, LockKey); 2]),
     State(Box<S3Backend>),
+    /// A page of all that it keeps.
+    List(Arc<dyn Registers>, Option<String>),
     /// What the other requests need first.
     Prepare(Arc<dyn Registers>),
     /// Which conditions it looks at.
@@ -32,6 +34,7 @@ pub(super) enum StoreReply {
     /// And who holds one half each, if two do that share no lock.
     Pair(Reply, Option<Box<[Record; 2]>>),
     State(Result<StateObject, StoreError>),
+    Listed(Result<RegisterPage, StoreError>),
     Prepared(Result<(), StoreError>),
     Answer(std::io::Result<String>),
 }
@@ -45,6 +48,9 @@ impl StoreRequest {
             Self::Pair(asked, halves) => pair(*asked, halves).boxed(),
             Self::State(backend) => {
                 async move { StoreReply::State(state_object(&backend).await) }.boxed()
+            }
+            Self::List(store, from) => {
+                async move { StoreReply::Listed(store.list(from.as_deref()).await) }.boxed()
             }
             Self::Prepare(store) => {
                 async move { StoreReply::Prepared(store.prepare().await) }.boxed()

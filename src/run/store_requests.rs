@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::lock::LockKey;
 use crate::lock::acquire::FIRST_CONTACT;
 use crate::lock::register::{RecordVersion, RemoveReply, Reply, Request, StoreError, Stored};
-use crate::store::Registers;
+use crate::store::{RegisterPage, Registers};
 
 /// Between two tries, while a store does not answer.
 pub(crate) use crate::lock::landing::RETRY;
@@ -42,6 +42,22 @@ pub(crate) async fn read(
     };
     let failed = |source| Error::Store { lock: register.lock.clone(), source };
     ask(event_loop, patience, request, read).await?.map_err(failed)
+}
+
+/// Reads a page of all that the store of a lock keeps.
+pub(crate) async fn list(
+    event_loop: &mut EventLoop,
+    register: &LockRegister,
+    from: Option<String>,
+    patience: Duration,
+) -> Result<RegisterPage, Error> {
+    let request = || StoreRequest::List(register.store.clone(), from.clone());
+    let listed = |reply| match reply {
+        StoreReply::Listed(answer) => Some(answer),
+        _ => None,
+    };
+    let failed = |source| Error::Store { lock: register.lock.clone(), source };
+    ask(event_loop, patience, request, listed).await?.map_err(failed)
 }
 
 /// Asks a store until it answers, or for so long: one time at least.

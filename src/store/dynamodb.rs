@@ -8,6 +8,8 @@
 //!
 //! Its rules: `docs/protocol.md#f6-dynamodb`.
 
+mod scan;
+
 use std::collections::HashMap;
 
 use async_trait::async_trait;
@@ -21,9 +23,11 @@ use serde::{Deserialize, Serialize};
 
 use super::aws::{Asked, AwsClients, Identity, classify};
 use super::{
-    Expect, Record, RecordVersion, Registers, RemoveReply, StoreError, Stored, WriteReply,
+    Expect, Record, RecordVersion, RegisterPage, Registers, RemoveReply, StoreError, Stored,
+    WriteReply,
 };
 use crate::lock::LockKey;
+pub(super) use scan::of_listing;
 
 const KEY: &str = "LockID";
 const INFO: &str = "Info";
@@ -90,6 +94,10 @@ impl Registers for DynamoTable {
         };
         let answer = self.identity.signed(send).await?;
         Ok(answer.item.as_ref().map(stored))
+    }
+
+    async fn list(&self, from: Option<&str>) -> Result<RegisterPage, StoreError> {
+        self.page(from).await
     }
 
     async fn write(

@@ -49,7 +49,7 @@
 //! | `saved_plan` | `apply` of a saved plan |
 //! | `servers` | the servers, and directories with a backend |
 //! | `siblings` | commands side by side below one `run` |
-//! | `status` | `status` |
+//! | `status` | `status` and `status --all` |
 //! | `stops` | a stop or a loss while no child runs |
 //! | `store_faults` | what stores make of what goes wrong |
 //! | `supervision` | signals, ends and streams of a child without a terminal |
