@@ -5,7 +5,9 @@
 
 mod args;
 
-pub use args::{Format, HoldArgs, HoldFormat, RecoverArgs, ReleaseArgs, StatusArgs, UnlockArgs};
+pub use args::{
+    DoctorArgs, Format, HoldArgs, HoldFormat, RecoverArgs, ReleaseArgs, StatusArgs, UnlockArgs,
+};
 
 use args::RunArgs;
 use std::ffi::{OsStr, OsString};
@@ -19,7 +21,7 @@ use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
     name = "tfwrap",
     version,
     about = "Runs Terraform one at a time per state: takes Terraform's own lock, waits for it, always gives it back",
-    override_usage = "tfwrap [OPTIONS] <TERRAFORM COMMAND> [ARGS]...\n       tfwrap [OPTIONS] run -- <COMMAND> [ARGS]...\n       tfwrap [OPTIONS] status [--all] [--format text|json] [--watch]\n       tfwrap [OPTIONS] unlock <ID> [--yes] [--force]\n       tfwrap [OPTIONS] hold [--format shell|github|json]\n       tfwrap [OPTIONS] release [ID]\n       tfwrap [OPTIONS] recover [--wait <DURATION>]\n       tfwrap [OPTIONS] -- <TERRAFORM COMMAND> [ARGS]...",
+    override_usage = "tfwrap [OPTIONS] <TERRAFORM COMMAND> [ARGS]...\n       tfwrap [OPTIONS] run -- <COMMAND> [ARGS]...\n       tfwrap [OPTIONS] status [--all] [--format text|json] [--watch]\n       tfwrap [OPTIONS] doctor [--format text|json]\n       tfwrap [OPTIONS] unlock <ID> [--yes] [--force]\n       tfwrap [OPTIONS] hold [--format shell|github|json]\n       tfwrap [OPTIONS] release [ID]\n       tfwrap [OPTIONS] recover [--wait <DURATION>]\n       tfwrap [OPTIONS] -- <TERRAFORM COMMAND> [ARGS]...",
     after_help = AFTER_HELP,
     disable_help_subcommand = true,
     max_term_width = 100
@@ -101,9 +103,10 @@ through tfwrap.
 
 `status` says who holds the locks and who waits for them; `unlock` removes the lock of a holder that
 is gone. `hold` keeps the locks over several commands, until `release`. `recover` gives back what a
-run that was killed left behind. `tfwrap status --help` and so on say more.
+run that was killed left behind. `doctor` checks the way to the lock. `tfwrap status --help` and so
+on say more.
 
-Exit codes: Terraform's own, else 1 `unlock` refused, 64 usage, 69 lock store unreachable, 70 bug,
+Exit codes: Terraform's own, else 1 `unlock` refused or `doctor` failed, 64 usage, 69 lock store unreachable, 70 bug,
 74 lock not given back or something left (`recover`, `release`), 75 lock not acquired in time, 76
 lock lost, 77 access denied, 78 configuration, 126 and 127 command not executable or not found,
 128+N ended by signal N.";
@@ -117,6 +120,8 @@ pub enum CliCommand {
     Run(Vec<OsString>),
     /// `status`.
     Status(StatusArgs),
+    /// `doctor`.
+    Doctor(DoctorArgs),
     /// `unlock`.
     Unlock(UnlockArgs),
     /// `recover`.
@@ -211,6 +216,9 @@ fn words(command: &mut clap::Command, split: &Split<'_>) -> Result<CliCommand, c
         Some("run") if !split.literal => {}
         Some("status") if !split.literal => {
             return StatusArgs::try_parse_from(split.rest).map(CliCommand::Status);
+        }
+        Some("doctor") if !split.literal => {
+            return DoctorArgs::try_parse_from(split.rest).map(CliCommand::Doctor);
         }
         Some("unlock") if !split.literal => {
             return UnlockArgs::try_parse_from(split.rest).map(CliCommand::Unlock);

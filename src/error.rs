@@ -42,7 +42,7 @@ pub enum Error {
         /// What to do about it.
         hint: Option<String>,
     },
-    /// `unlock` leaves the lock where it is.
+    /// `unlock` leaves the lock where it is, or a check of `doctor` failed.
     #[error("{message}")]
     Refused {
         /// Why, and what is there.

@@ -18,6 +18,7 @@ mod local_state;
 mod memory;
 mod s3_lock;
 mod s3_state;
+mod survey;
 
 pub use aws::{AwsClients, Timeouts};
 pub use dynamodb::DynamoTable;
@@ -26,6 +27,9 @@ pub use local_state::{HeldFile, JoinedLock, LocalState};
 pub use memory::MemoryStore;
 pub use s3_lock::LockObjects;
 pub use s3_state::{StateObject, workspace_state};
+pub use survey::{
+    BucketFacts, KeyAttribute, Known, StoreFacts, Survey, Surveyed, TableFacts, survey,
+};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -115,6 +119,12 @@ pub trait Registers: std::fmt::Debug + Send + Sync {
     /// When the state cannot be opened.
     async fn join(&self) -> Result<Option<JoinedLock>, StoreError> {
         Ok(None)
+    }
+
+    /// A version that no record has: what is asked for on its condition is refused, and changes
+    /// nothing.
+    fn no_version(&self) -> RecordVersion {
+        RecordVersion("\"00000000000000000000000000000000\"".to_owned())
     }
 
     /// Reads a register, strongly consistent; `None` when it is empty.

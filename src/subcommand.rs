@@ -1,5 +1,6 @@
 //! The commands of ours that start no child: they look at the locks that a run would take.
 
+pub(crate) mod doctor;
 pub(crate) mod hold;
 pub(crate) mod recover;
 pub(crate) mod release;

@@ -48,6 +48,27 @@ pub struct StatusArgs {
     pub watch: bool,
 }
 
+/// What follows `doctor`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Parser)]
+#[command(
+    name = "tfwrap doctor",
+    about = "Checks the way to the lock, with what helps beside each failure: settings, programs, \
+             credentials, table or bucket, permissions, conditions, the clock, leftovers. It tries the \
+             permissions on keys of its own, and leaves nothing behind",
+    override_usage = "tfwrap [OPTIONS] doctor [--format text|json]"
+)]
+pub struct DoctorArgs {
+    /// How it looks on stdout
+    #[arg(
+        long,
+        value_enum,
+        default_value_t,
+        value_name = "text|json",
+        hide_possible_values = true
+    )]
+    pub format: Format,
+}
+
 /// What an answer on stdout looks like.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum Format {

@@ -10,7 +10,10 @@ use crate::backend::S3Backend;
 use crate::lock::LockKey;
 use crate::lock::pair::{Half, PairRequest, Step};
 use crate::lock::register::{Record, Reply, Request, StoreError};
-use crate::store::{AwsClients, RegisterPage, Registers, StateObject, Timeouts, workspace_state};
+use crate::store::{
+    AwsClients, RegisterPage, Registers, StateObject, Survey, Surveyed, Timeouts, survey,
+    workspace_state,
+};
 
 /// What is asked of a store.
 pub(super) enum StoreRequest {
@@ -20,6 +23,8 @@ pub(super) enum StoreRequest {
     State(Box<S3Backend>),
     /// A page of all that it keeps.
     List(Arc<dyn Registers>, Option<String>),
+    /// What a table or a bucket is like, or who asks.
+    Survey(Survey),
     /// What the other requests need first.
     Prepare(Arc<dyn Registers>),
     /// Which conditions it looks at.
@@ -35,6 +40,7 @@ pub(super) enum StoreReply {
     Pair(Reply, Option<Box<[Record; 2]>>),
     State(Result<StateObject, StoreError>),
     Listed(Result<RegisterPage, StoreError>),
+    Surveyed(Surveyed),
     Prepared(Result<(), StoreError>),
     Answer(std::io::Result<String>),
 }
@@ -52,6 +58,7 @@ impl StoreRequest {
             Self::List(store, from) => {
                 async move { StoreReply::Listed(store.list(from.as_deref()).await) }.boxed()
             }
+            Self::Survey(asked) => async move { StoreReply::Surveyed(survey(asked).await) }.boxed(),
             Self::Prepare(store) => {
                 async move { StoreReply::Prepared(store.prepare().await) }.boxed()
             }

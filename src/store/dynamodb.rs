@@ -29,7 +29,7 @@ use super::{
 use crate::lock::LockKey;
 pub(super) use scan::of_listing;
 
-const KEY: &str = "LockID";
+pub(super) const KEY: &str = "LockID";
 const INFO: &str = "Info";
 const LEASE: &str = "Tfwrap";
 
@@ -83,6 +83,11 @@ impl Registers for DynamoTable {
 
     async fn prepare(&self) -> Result<(), StoreError> {
         self.identity.ready().await
+    }
+
+    fn no_version(&self) -> RecordVersion {
+        let nobodys = Record { info: None, lease: Some("no record has this".to_owned()) };
+        stored(&item(&LockKey(String::new()), &nobodys)).version
     }
 
     async fn read(&self, key: &LockKey) -> Result<Option<Stored>, StoreError> {

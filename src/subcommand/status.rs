@@ -152,7 +152,7 @@ fn unanswered(lock: &str, error: &StoreError) -> Notice {
     Notice::warning(format!("the lock `{lock}` cannot be looked at ({error}): looking on"))
 }
 
-async fn look_at_all(
+pub(super) async fn look_at_all(
     event_loop: &mut EventLoop,
     locks: &[Opened<'_>],
     patience: Duration,
@@ -215,10 +215,10 @@ fn queue_of<'a>(
 
 /// Since when each lock shows its beat.
 #[derive(Default)]
-struct Beats(HashMap<String, (Option<String>, Lease, Uptime)>);
+pub(super) struct Beats(HashMap<String, (Option<String>, Lease, Uptime)>);
 
 impl Beats {
-    fn observe(&mut self, states: &mut [LockState], now: Uptime) {
+    pub(super) fn observe(&mut self, states: &mut [LockState], now: Uptime) {
         for LockState { lock, holding, .. } in states {
             let Some(Holding { info, kept_by: KeptBy::Lease { lease, unchanged }, .. }) = holding
             else {

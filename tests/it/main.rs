@@ -14,6 +14,7 @@
 //! | `contention` | mutual exclusion under load |
 //! | `contract` | one contract for every store of registers |
 //! | `credentials` | credentials that run out during a hold |
+//! | `doctor` | `doctor` |
 //! | `emulators` | a real Terraform works with the servers of the tests |
 //! | `faults` | the whole program while its store misbehaves |
 //! | `file_store` | the files of `file://` locks, and what may be put in their way |
@@ -71,6 +72,7 @@ mod clocks;
 mod contention;
 mod contract;
 mod credentials;
+mod doctor;
 mod emulators;
 mod faults;
 mod file_store;
