@@ -21,6 +21,7 @@
 //! | `guardian` | tfwrap is killed: one interrupt for the child, then the lock is given back |
 //! | `handed_over` | commands that are handed over although they lock |
 //! | `hold` | `hold` and `release` |
+//! | `http_state` | a server for Terraform's `http` backend |
 //! | `identity` | whose credentials a lock is asked for with |
 //! | `interop` | tfwrap and stock Terraform over one state |
 //! | `leases` | who is fenced, what is noticed, what is taken over |
@@ -32,6 +33,7 @@
 //! | `nesting` | every Terraform below a `run` is locked once |
 //! | `odd_files` | odd files of Terraform's own, with stock Terraform as the measure |
 //! | `one_stop` | one stop, through whatever, is one interrupt |
+//! | `other_backends` | backends whose lock only Terraform can take |
 //! | `pair` | both locks of the S3 backend at once |
 //! | `paths` | the paths that Terraform makes for itself |
 //! | `program` | which program is run |
@@ -74,6 +76,7 @@ mod full_disk;
 mod guardian;
 mod handed_over;
 mod hold;
+mod http_state;
 mod identity;
 mod interop;
 mod leases;
@@ -85,6 +88,7 @@ mod mistyped;
 mod nesting;
 mod odd_files;
 mod one_stop;
+mod other_backends;
 mod pair;
 mod paths;
 mod program;
