@@ -24,9 +24,11 @@ use crate::env::Env;
 use crate::error::Error;
 use crate::file_id::FileId;
 use crate::program;
+use crate::report::Verbosity;
 use crate::settings::{Origin, Settings, Sourced};
 use crate::target::{LockTarget, StoreSpec};
 use crate::terraform::{Invocation, LockUse};
+use crate::version;
 pub use around::nothing_to_hold;
 use around::{of_hold, of_run};
 use backend_lock::{BackendLock, lock_of};
@@ -257,7 +259,7 @@ fn of_terraform(args: &[OsString], settings: &Settings, place: &Place<'_>) -> Re
         lock_timeout: timeout,
         bootstrap: None,
         notes: Vec::from_iter(backend::waited_for(&dir).filter(|_| command.reads_variables())),
-        details: Vec::new(),
+        details: Vec::from_iter(unknown_rules(&program, settings)),
         kind: JobKind::Terraform {
             saved_plan: request.plan_file.as_ref().map(|file| dir.join(file)),
         },
@@ -309,6 +311,12 @@ fn of_terraform(args: &[OsString], settings: &Settings, place: &Place<'_>) -> Re
         }
     }
     finish(job, resolved)
+}
+
+/// To ask the program takes a moment: only whoever reads it waits for that.
+fn unknown_rules(program: &Path, settings: &Settings) -> Option<String> {
+    let is_read = settings.verbosity == Verbosity::Verbose;
+    is_read.then(|| version::unknown_rules(program)).flatten()
 }
 
 fn finish(mut job: LockedJob, resolved: Option<Resolved>) -> Result<Job, Error> {

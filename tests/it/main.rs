@@ -53,6 +53,7 @@
 //! | `supervision` | signals, ends and streams of a child without a terminal |
 //! | `tidy` | rules of the house |
 //! | `unlock` | `unlock` |
+//! | `versions` | each Terraform that there is |
 //! | `visibility` | processes that `/proc` hides, and other namespaces |
 //! | `workspace_trap` | the workspace that Terraform makes under another one's lock |
 //! | `wrapped` | the wrapper around a scripted child, for other modules |
@@ -107,6 +108,7 @@ mod store_faults;
 mod supervision;
 mod tidy;
 mod unlock;
+mod versions;
 mod visibility;
 mod workspace_trap;
 mod wrapped;
