@@ -94,7 +94,7 @@ impl Orphaned {
                         .inspect_err(|error| {
                             if failures == 0 {
                                 self.note(&format!(
-                                    "cannot start what ends this run: {error}; it is tried again"
+                                    "cannot start the process that ends this run: {error}; retrying"
                                 ));
                             }
                         })
@@ -107,7 +107,7 @@ impl Orphaned {
                     }
                 }
                 if failures >= MOST_FAILURES && self.child_is_gone() {
-                    return Err(io::Error::other("no worker could do it"));
+                    return Err(io::Error::other("no worker could be started to do it"));
                 }
             }
             // Nothing is waited for but time; that a signal cuts it short does no harm.
@@ -189,9 +189,9 @@ impl Orphaned {
         let killed = child.signal(Signal::SIGKILL);
         self.head.killed = true;
         let why = match why {
-            Why::LeaseEnds => "the lease of its lock is about to end",
-            Why::Late => "its time is over",
-            Why::Left => "it did not end when it was interrupted",
+            Why::LeaseEnds => "the lease of its lock is about to expire",
+            Why::Late => "its time to end has run out",
+            Why::Left => "it did not end after the interrupt",
         };
         self.note(&match killed {
             Ok(()) => format!("killed {whom}: {why}"),

@@ -49,7 +49,7 @@ pub(super) fn lock_of(
                     resolved.origin
                 ),
                 hint: Some(
-                    "configure it and run `terraform init -reconfigure`; or name a lock to take \
+                    "configure it and run `terraform init -reconfigure`; or name a lock to use \
                      instead: `--lock s3://BUCKET/NAME.tflock` or `--lock file:///PATH`; or run \
                      unlocked with `--no-backend-lock`"
                         .to_owned(),
@@ -58,10 +58,10 @@ pub(super) fn lock_of(
         }
         Backend::Other(kind) => {
             return Err(Error::Config {
-                message: format!("the backend `{kind}` is not one that tfwrap can lock"),
+                message: format!("tfwrap cannot lock the backend `{kind}`"),
                 hint: Some(
-                    "name a lock to take instead: `--lock dynamodb://TABLE/NAME` or \
-                     `--lock file:///PATH`; Terraform then locks its state for itself"
+                    "name a lock to use instead: `--lock dynamodb://TABLE/NAME` or `--lock \
+                     file:///PATH`; Terraform then locks its state for itself"
                         .to_owned(),
                 ),
             });
@@ -71,11 +71,11 @@ pub(super) fn lock_of(
     if leave_it && further.is_empty() && !below_another {
         return Err(Error::Usage {
             message: format!(
-                "{}: the backend has a lock, and there is no `--lock` in its place",
+                "{}: the backend has a lock, and no `--lock` replaces it",
                 settings.no_backend_lock.origin
             ),
             hint: Some(format!(
-                "{}, or say `-lock=false` to Terraform to run unlocked",
+                "{}, or pass `-lock=false` to Terraform to run unlocked",
                 match &settings.no_backend_lock.origin {
                     Origin::Env(name) => format!("unset `{name}`"),
                     Origin::File { .. } => "take `no-backend-lock` out there".to_owned(),
@@ -89,7 +89,7 @@ pub(super) fn lock_of(
 
 fn nothing_to_take() -> BackendLock {
     BackendLock::None {
-        why: "the backend locks nothing, and `--no-backend-lock` says to go on: nothing keeps \
+        why: "the backend locks nothing, and `--no-backend-lock` says to continue: nothing keeps \
               another run from this state"
             .to_owned(),
     }

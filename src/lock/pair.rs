@@ -334,8 +334,7 @@ impl PairRequest {
             Ok(RemoveReply::Conflict(_)) => "it changed meanwhile".to_owned(),
             Err(error) => error.to_string(),
         };
-        let detail =
-            format!("the half of the lock that was taken could not be given back: {error}");
+        let detail = format!("the acquired half of the lock could not be released: {error}");
         Step::Done(Reply::Wrote(Err(StoreError::Failed(detail))))
     }
 }

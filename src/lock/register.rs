@@ -170,8 +170,8 @@ pub enum LeftOpen {
 impl std::fmt::Display for LeftOpen {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Self::ByAnother => "answered by something else only",
-            Self::Failed => "answered with an error only",
+            Self::ByAnother => "answered only by something else",
+            Self::Failed => "answered only with an error",
             Self::Unanswered => "never answered",
         })
     }

@@ -226,7 +226,7 @@ impl EventLoop {
             NotStarted::Stopped(signal) => Error::interrupted(signal),
             NotStarted::Lost => Error::Lost { lock: url(self.lost()) },
             NotStarted::Unconfirmed => {
-                let detail = "the lock was taken, but the store does not confirm it".to_owned();
+                let detail = "the lock was acquired, but the store does not confirm it".to_owned();
                 let source = StoreError::Unavailable { detail, sent: true };
                 Error::Store { lock: url(self.kept.last()), source }
             }

@@ -75,7 +75,7 @@ async fn one(event_loop: &mut EventLoop) -> TenureEnd {
             {
                 event_loop.say(Notice::Stopping {
                     signal: signal.signal().as_str().to_owned(),
-                    doing: format!("the lock `{}` is given back first", kept.target.url()),
+                    doing: format!("the lock `{}` is released first", kept.target.url()),
                 });
             }
         }
@@ -117,10 +117,10 @@ fn tell(event_loop: &EventLoop, kept: &Kept, outcome: &ReleaseOutcome, worth_say
         ReleaseOutcome::AlreadyGone => event_loop.say(loss(&kept.target, id, None)),
         ReleaseOutcome::TakenOver(stored) => event_loop.say(loss(&kept.target, id, Some(stored))),
         ReleaseOutcome::Unconfirmed(error) => event_loop.say(Notice::Error {
-            message: format!("the lock `{lock}` could not be given back (ID {id}): {error}"),
+            message: format!("the lock `{lock}` could not be released (ID {id}): {error}"),
             hint: Some(match error {
                 StoreError::Misconfigured(Flaw { kind: FlawKind::InTheWay, .. }) => format!(
-                    "see with `ls -ld` what lies there, and move it away; if the lock is still \
+                    "check with `ls -ld` what is there, and move it away; if the lock is still \
                      there, finish with: {command}"
                 ),
                 _ => format!("finish with: {command}"),

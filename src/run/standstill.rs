@@ -30,9 +30,9 @@ pub(super) fn was_stopped(process: ProcessId) -> Notice {
 fn continued(process: ProcessId, or: &str) -> Notice {
     let (pid, go_on) = (process.pid, go_on_command(process));
     Notice::warning(format!(
-        "process {pid}, whose end is waited for, stood still, stopped by a signal: continued"
+        "process {pid}, which tfwrap is waiting for, was stopped by a signal: continued"
     ))
-    .with_hint(format!("should it stand still again: `{go_on}` lets it go on{or}"))
+    .with_hint(format!("if it is stopped again, `{go_on}` continues it{or}"))
 }
 
 /// Continues them, and names each once.
@@ -59,11 +59,11 @@ impl Standstill {
             Ok(_) if is_guardian => continued(process, ""),
             Ok(_) => was_stopped(process),
             Err(error) => Notice::warning(format!(
-                "process {}, whose end is waited for, stands still, stopped by a signal, and \
-                     cannot be continued: {error}",
+                "process {}, which tfwrap is waiting for, is stopped by a signal and cannot be \
+                 continued: {error}",
                 process.pid
             ))
-            .with_hint(format!("`{}` lets it go on", go_on_command(process))),
+            .with_hint(format!("`{}` continues it", go_on_command(process))),
         });
     }
 }

@@ -55,7 +55,7 @@ pub(super) async fn ensure(
     let workspace = &bootstrap.backend.workspace;
     if let Some(why) = bootstrap.backend.never_listed() {
         return Ok(native(&format!(
-            "Terraform never finds the workspace `{}` in its listing, because {why}, and locks by \
+            "Terraform never finds the workspace `{}` in its listing, because {why}, and locks for \
              itself in every command",
             clean(workspace)
         )));
@@ -77,7 +77,7 @@ pub(super) async fn ensure(
             Ok(StateObject::Missing) => {}
             Err(StoreError::Denied(what)) => {
                 return Ok(native(&format!(
-                    "access denied: {what}; without it Terraform takes the lock by itself in every \
+                    "access denied: {what}; without it, Terraform takes the lock itself in every \
                      command outside the workspace `default`"
                 )));
             }

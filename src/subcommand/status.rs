@@ -86,7 +86,7 @@ async fn watch(
         let written = match format {
             Format::Text if on_terminal => {
                 let text = states_as_text(&states, wall());
-                redraw(&format!("{text}\nlooking again every 2 s; Ctrl-C ends it\n"))
+                redraw(&format!("{text}\nrefreshing every 2 s; Ctrl-C to quit\n"))
             }
             _ if !changed => Ok(()),
             Format::Text => answer(&states_as_text(&states, wall())),
@@ -100,7 +100,7 @@ async fn watch(
 }
 
 fn unanswered(lock: &str, error: &StoreError) -> Notice {
-    Notice::warning(format!("the lock `{lock}` cannot be looked at ({error}): looking on"))
+    Notice::warning(format!("the lock `{lock}` cannot be read ({error}): retrying"))
 }
 
 async fn look_at_all(

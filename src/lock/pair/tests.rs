@@ -182,7 +182,7 @@ fn a_roll_back_that_fails_is_unknown_and_made_up_for_by_the_next_look() {
     let expect = Versions { first: None, second: Some(RecordVersion("gone".to_owned())) };
     let request = Request::Write(record("me", Some(LEASE)), Expect::Version(expect.join()));
     let Reply::Wrote(Err(error)) = registers.ask("me", request) else { panic!("it is ours?") };
-    assert!(error.outcome_is_unknown() && error.to_string().contains("given back"), "{error}");
+    assert!(error.outcome_is_unknown() && error.to_string().contains("released"), "{error}");
     registers.keeps = false;
     let shown = registers.look("me").expect("they have it");
     assert_eq!(shown.record, record("them", None));

@@ -41,7 +41,8 @@ pub(crate) async fn take_leave(
         }
         if !std::mem::replace(&mut said, true) {
             let left = duration::format(left);
-            let message = format!("another process ends this run: waiting for it, up to {left}");
+            let message =
+                format!("another process is ending this run: waiting for it, up to {left}");
             event_loop.say(Notice::Note { message });
         }
         event_loop.pause(uptime().plus(LOOK).min(until)).await?;
