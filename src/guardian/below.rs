@@ -1,4 +1,4 @@
-//! The fence of a holder, for what works below its lock and nobody looks after any more.
+//! The fence of a holder, for commands under its lock that nobody looks after any more.
 //!
 //! Its rules: `docs/protocol.md#t4-heartbeats-below`.
 

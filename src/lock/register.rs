@@ -1,5 +1,5 @@
-//! What is asked of a register and what it answers, as the machines see it. What carries the
-//! requests out is [`crate::store`]; nothing here does.
+//! The requests to a register and its replies, as the machines see them. [`crate::store`] carries
+//! the requests out; nothing here does.
 
 use super::{Flaw, LockId, LockInfo};
 

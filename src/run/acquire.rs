@@ -1,4 +1,4 @@
-//! Taking the locks: drives [`Acquire`] for one after the other.
+//! Acquiring the locks: drives [`Acquire`] for one after the other.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! What outlives us: the receipt on the disk and the guardian. Both learn of every step before it
-//! is taken.
+//! What outlives us: the receipt on the disk, and the guardian. Both are told about every step
+//! before it is taken.
 
 mod anew;
 mod case;

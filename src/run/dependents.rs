@@ -1,8 +1,8 @@
-//! Who runs under a lock of ours without being our child: a tfwrap below a `run`, or in another
-//! step of a `hold`. It came in by the [`Door`] of the lock, and its receipt names our lock as
-//! inherited. The door tells for certain whether anybody is inside; the receipts tell who, and what
-//! is left of those whose descriptors were all closed (a wrapper between tfwrap and Terraform may
-//! do that).
+//! Commands that run under our lock without being our child: a tfwrap inside a `run`, or in another
+//! step of a `hold`. Such a command came in by the [`Door`] of the lock, and its receipt names our
+//! lock as inherited. The door tells for certain whether anybody is inside. The receipts tell who,
+//! and what is left of commands whose descriptors were all closed (a wrapper between tfwrap and
+//! Terraform may do that).
 //!
 //! Its rules: `docs/protocol.md#t6-the-holder-leaves-last`.
 

@@ -1,6 +1,6 @@
-//! The event loop: the one place where things happen: a single `select!` turns a signal, a reply, a deadline or
-//! the child's end into one [`LoopEvent`]; the machines decide what follows. The locks that are
-//! held live here, too: whatever else goes on, their beats do.
+//! The event loop, the one place where things happen. A single `select!` turns a signal, a reply, a
+//! deadline or the child's end into one [`LoopEvent`]; the machines decide what follows. The locks
+//! that are held also live here: their heartbeats continue, whatever else happens.
 
 use std::collections::VecDeque;
 use std::future::{pending, poll_fn};

@@ -1,5 +1,5 @@
-//! What was resolved before a wait, looked at again after it: the lock that is held must be the
-//! one that is used.
+//! Compares what was resolved before a wait with what is there after it: the lock that is held must
+//! be the lock that is used.
 //!
 //! Its rules: `docs/protocol.md#what-may-change-while-we-wait`.
 

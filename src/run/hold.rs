@@ -1,5 +1,5 @@
-//! The keeper of a `hold`: takes the locks as a run does, and keeps them until it is told to give
-//! them back, or nobody is left who could.
+//! The keeper of a `hold`: it acquires the locks as a run does, and keeps them until it is told to
+//! release them, or nobody is left who could tell it.
 //!
 //! Its rules: `docs/protocol.md#t7-hold-and-release`.
 

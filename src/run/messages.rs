@@ -1,4 +1,5 @@
-//! What is said about a lock while it is waited for, and when it is or is not ours.
+//! The messages about a lock: while tfwrap waits for it, and when it becomes ours or stops being
+//! ours.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What there is to do, and the same asked again: after a wait other files may be there.
+//! Plans what there is to do, and plans it again after a wait, when the files may have changed.
 
 use std::ffi::OsString;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! Releasing the locks, whatever happened before, one after the other.
+//! Releases the locks one after the other, whatever happened before.
 
 use std::path::Path;
 use std::time::Duration;

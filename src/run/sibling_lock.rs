@@ -1,9 +1,9 @@
-//! Turns among the commands of one run. The lock around a `run` is held for everything below it;
-//! without this, two Terraforms side by side below it (`make -j`, `&` in a script) would both use
+//! Turns among the commands of one run. The lock around a `run` is held for everything inside it.
+//! Without turns, two Terraforms side by side inside it (`make -j`, `&` in a script) would both use
 //! the state at once, each with its own locking off.
 //!
-//! A turn is had by going through the [`Door`] of the lock. A `run` inside a run goes in without
-//! one: it would keep the commands below itself from theirs.
+//! A command gets its turn by going through the [`Door`] of the lock. A `run` inside a run goes in
+//! without a turn, because it would keep the commands inside it from theirs.
 
 use std::collections::HashMap;
 use std::path::Path;

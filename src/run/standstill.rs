@@ -1,7 +1,8 @@
-//! Processes that were stopped by a signal and whose work is waited for. What they work for has
-//! ended, or they were asked to end: nobody else would ever continue them.
+//! Processes that were stopped by a signal and that tfwrap waits for. What they work for has ended,
+//! or they were asked to end, so nobody else would ever continue them.
 //!
-//! Its rules: `docs/protocol.md#t6-the-holder-leaves-last`, `docs/protocol.md#k4-what-recover-does`.
+//! Its rules: `docs/protocol.md#t6-the-holder-leaves-last`,
+//! `docs/protocol.md#k4-what-recover-does`.
 
 use nix::sys::signal::Signal;
 

@@ -1,4 +1,4 @@
-//! Running a child: drives [`Supervisor`] with what happens to us and to the child.
+//! Runs a child: drives [`Supervisor`] with what happens to us and to the child.
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};

@@ -1,4 +1,4 @@
-//! All locks of a run, taken one after the other, and the wait begun anew where they are no longer
+//! Acquires all locks of a run, one after the other, and starts the wait over if they are no longer
 //! the right ones.
 
 use super::acquire::{self, Wait};

@@ -1,6 +1,6 @@
 //! The workspace trap: Terraform creates a missing workspace under the state's lock, tries that
-//! once, and heeds neither `-lock=false` nor `-lock-timeout` (hashicorp/terraform#36088). Under our
-//! lock it would fail; so the workspace is created before, by Terraform itself.
+//! once, and ignores both `-lock=false` and `-lock-timeout` (hashicorp/terraform#36088). Under our
+//! lock it would fail. So the workspace is created beforehand, by Terraform itself.
 //!
 //! Its rules: `docs/protocol.md#c4-a-workspace-that-does-not-exist`.
 

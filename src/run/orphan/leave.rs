@@ -1,5 +1,5 @@
-//! Leave to end what a dead run left: one process at a time has it. Two would interrupt its child
-//! twice.
+//! Permission to end what a dead run left behind. One process has it at a time: two would interrupt
+//! the child twice.
 
 use std::time::Duration;
 

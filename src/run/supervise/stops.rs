@@ -1,4 +1,4 @@
-//! What a stop means for the child, and what is said of it.
+//! What a stop means for the child, and the messages about it.
 
 use super::super::dependents;
 use super::super::event_loop::EventLoop;
