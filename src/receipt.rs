@@ -133,10 +133,16 @@ impl Receipt {
         self.locks.iter().filter(|entry| !entry.inherited)
     }
 
-    /// Their IDs.
+    /// Their IDs, each once: the halves of a pair have one.
     #[must_use]
     pub fn own_ids(&self) -> Vec<LockId> {
-        self.own().map(|entry| entry.id.clone()).collect()
+        let mut ids = Vec::new();
+        for entry in self.own() {
+            if !ids.contains(&entry.id) {
+                ids.push(entry.id.clone());
+            }
+        }
+        ids
     }
 
     /// The locks that an outer run or a `hold` gives back.

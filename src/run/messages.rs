@@ -7,9 +7,10 @@ use super::kept::Kept;
 use crate::clock::{uptime, wall};
 use crate::duration;
 use crate::error::Error;
+use crate::exit_code;
 use crate::lock::acquire::Acquire;
 use crate::lock::queue::Queue;
-use crate::lock::{Holder, LockId, LockInfo, Uptime};
+use crate::lock::{Flaw, FlawKind, Holder, LockId, LockInfo, Uptime};
 use crate::report::{Cadence, Notice, Reporter, clean, describe_holder, shell_quote};
 use crate::store::{LeftOpen, Record, StoreError, Stored};
 use crate::target::LockTarget;
@@ -80,6 +81,22 @@ pub(super) fn late(target: &LockTarget, id: &LockId, how: LeftOpen) -> Notice {
     .with_hint(format!("if it does, remove it with: {}", target.unlock_command(id)))
 }
 
+/// That a lock stays where it is, with the command that removes it.
+pub(super) fn not_given_back(target: &LockTarget, id: &LockId, error: &StoreError) -> Notice {
+    let command = target.unlock_command(id);
+    Notice::Error {
+        message: format!("the lock `{}` could not be released (ID {id}): {error}", target.url()),
+        hint: Some(match error {
+            StoreError::Misconfigured(Flaw { kind: FlawKind::InTheWay, .. }) => format!(
+                "check with `ls -ld` what is there, and move it away; if the lock is still there, \
+                 finish with: {command}"
+            ),
+            _ => format!("finish with: {command}"),
+        }),
+        code: exit_code::NOT_RELEASED,
+    }
+}
+
 /// That a session ended of which nobody had said when.
 pub(super) fn refused(
     kept: &Kept,
@@ -143,7 +160,13 @@ fn unseen(machine: &Acquire) -> &'static str {
     }
 }
 
-pub(super) fn timed_out(target: &LockTarget, machine: &Acquire, limit: Duration) -> Error {
+/// `of_pair`: the target is one of two that are one lock.
+pub(super) fn timed_out(
+    target: &LockTarget,
+    machine: &Acquire,
+    limit: Duration,
+    of_pair: bool,
+) -> Error {
     let holder = machine.holder();
     let described = holder.as_ref().map_or_else(|| unseen(machine).to_owned(), describe);
     let id = holder.as_ref().and_then(Holder::info).map(|info| &info.id);
@@ -158,7 +181,9 @@ pub(super) fn timed_out(target: &LockTarget, machine: &Acquire, limit: Duration)
         })
     } else {
         let nameless = machine.shown().and_then(|shown| target.nameless_removal(&shown));
-        let named = || Some(unlocking(target, id?, machine.silence(uptime()).is_some()));
+        // Of half a lock `terraform force-unlock` says that it failed.
+        let by_us = of_pair || machine.silence(uptime()).is_some();
+        let named = || Some(unlocking(target, id?, by_us));
         nameless.or_else(named).map(|command| wait_or(&command))
     };
     Error::NotAcquired {
@@ -188,12 +213,12 @@ fn wait_or(unlock: &str) -> String {
 }
 
 /// The command that removes the lock of a dead holder.
-fn unlocking(target: &LockTarget, id: &LockId, is_leased: bool) -> String {
+fn unlocking(target: &LockTarget, id: &LockId, by_us: bool) -> String {
     // The ID comes from the record, so it is as untrusted as the rest of it.
     let id = LockId(clean(&id.0));
     if target.of_backend {
         // `tfwrap unlock` looks whether the holder lives, where that can be seen.
-        let program = if is_leased { "tfwrap unlock" } else { "terraform force-unlock" };
+        let program = if by_us { "tfwrap unlock" } else { "terraform force-unlock" };
         format!("{program} {}", shell_quote(&id.0))
     } else {
         target.unlock_command(&id)

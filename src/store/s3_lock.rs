@@ -80,8 +80,11 @@ enum Only<'a> {
 enum Answer {
     /// Done; with the `ETag` of what was written.
     Done(Option<String>),
-    /// The condition did not hold, or another request with one was under way.
+    /// The condition did not hold.
     Refused,
+    /// Not applied, for another request with a condition was under way: that one may have been applied,
+    /// or not.
+    Busy,
     /// There is no such object.
     Absent,
 }
@@ -241,11 +244,8 @@ impl LockObjects {
     {
         let status = error.raw_response().map_or(0, |answer| answer.status().as_u16());
         match (status, code(error)) {
-            (412, _)
-            // Not applied, for another request with a condition was under way: that one may have been
-            // applied, or not.
-            | (_, "ConditionalRequestConflict")
-            | (409, "OperationAborted") => Ok(Answer::Refused),
+            (412, _) => Ok(Answer::Refused),
+            (_, "ConditionalRequestConflict") | (409, "OperationAborted") => Ok(Answer::Busy),
             (404, "NoSuchKey") => Ok(Answer::Absent),
             _ => Err(classify(self.asked(action), error)),
         }
@@ -287,11 +287,16 @@ impl LockObjects {
                 .into(),
             ));
         }
-        match self.delete(key, Only::Always).await? {
-            Answer::Done(_) => Ok(RemoveReply::Removed),
-            Answer::Absent => Ok(RemoveReply::Conflict(Some(None))),
-            Answer::Refused => Ok(RemoveReply::Conflict(None)),
+        let answer = self.delete(key, Only::Always).await;
+        let is_certainly_not_applied = match &answer {
+            Ok(answer) => matches!(answer, Answer::Refused | Answer::Busy),
+            Err(error) => !error.outcome_is_unknown(),
+        };
+        if is_certainly_not_applied {
+            let mut given_up = self.given_up.lock().unwrap_or_else(PoisonError::into_inner);
+            given_up.remove(&(key.clone(), expect.0.clone()));
         }
+        Ok(removed(&answer?))
     }
 }
 
@@ -348,7 +353,7 @@ impl Registers for LockObjects {
         match self.put(key, content.clone(), only).await? {
             Answer::Done(None) if honours == Conditions::All => Err(self.is_not_s3()),
             Answer::Done(etag) => Ok(WriteReply::Applied(version(etag, content.as_bytes()))),
-            Answer::Refused => Ok(WriteReply::Conflict(None)),
+            Answer::Refused | Answer::Busy => Ok(WriteReply::Conflict(None)),
             Answer::Absent => Ok(WriteReply::Conflict(Some(None))),
         }
     }
@@ -362,11 +367,15 @@ impl Registers for LockObjects {
         if self.conditions() != Conditions::All {
             return self.remove_unconditionally(key, expect).await;
         }
-        match self.delete(key, Only::IfIs(expect)).await? {
-            Answer::Done(_) => Ok(RemoveReply::Removed),
-            Answer::Absent => Ok(RemoveReply::Conflict(Some(None))),
-            Answer::Refused => Ok(RemoveReply::Conflict(None)),
-        }
+        Ok(removed(&self.delete(key, Only::IfIs(expect)).await?))
+    }
+}
+
+fn removed(answer: &Answer) -> RemoveReply {
+    match answer {
+        Answer::Done(_) => RemoveReply::Removed,
+        Answer::Absent => RemoveReply::Conflict(Some(None)),
+        Answer::Refused | Answer::Busy => RemoveReply::Conflict(None),
     }
 }
 

@@ -269,7 +269,7 @@ impl Child {
                 () = look => {}
                 heard = overheard => match heard {
                     Some(Overheard::Stop(overheard)) => return Ok(ChildEvent::Overheard(overheard)),
-                    // It may never be told of the child: see `interrupt`.
+                    // It may never be told of the child: see `Action::ContinueStopped`.
                     Some(Overheard::Suspension) => {
                         if let watch @ Watch::Orphaned = self.watch() {
                             return Ok(ChildEvent::Stopped(Signal::SIGTSTP, watch));
@@ -323,6 +323,8 @@ impl Child {
                 self.suspend(signal, group::alone_in_our_group() != Some(true))
             }
             Action::ContinueGroup => self.go_on(),
+            Action::ContinueStopped if self.stands_still() => self.go_on(),
+            Action::ContinueStopped => Ok(()),
             Action::PassOn(PassSignal::WindowChange) => self.send(Signal::SIGWINCH),
             Action::PassOn(signal @ (PassSignal::User1 | PassSignal::User2)) => {
                 self.send_to_leader(signal.signal())
@@ -372,9 +374,7 @@ impl Child {
                 Action::Withhold(_) => self.told.interrupt_new(self.frozen)?,
                 _ => self.told.interrupt(self.frozen)?,
             };
-            // A process that its Terraform was just starting may stand still, and Terraform wait for
-            // it without standing still itself (vfork(2)), so that no stop was ever told.
-            if !self.frozen && group::has_stopped(self.leader) {
+            if self.stands_still() {
                 self.send(Signal::SIGCONT)?;
             }
         }
@@ -394,6 +394,10 @@ impl Child {
             Some(terminal) => terminal.lend_again(leader, go_on),
             None => go_on(),
         }
+    }
+
+    fn stands_still(&self) -> bool {
+        self.alive != Alive::Nobody && !self.frozen && group::has_stopped(self.leader)
     }
 
     fn suspend(&mut self, signal: Signal, all_of_our_group: bool) -> io::Result<()> {

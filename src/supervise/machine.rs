@@ -147,7 +147,8 @@ impl Supervisor {
                     self.hurried();
                 }
                 self.interrupted = true;
-                Vec::new()
+                // It came to whoever stood still there, and nobody may be able to resume them.
+                if self.frozen { Vec::new() } else { vec![Action::ContinueStopped] }
             }
             (_, Event::MustStop) if self.stopped_by.is_none() => {
                 self.first_stop(now, StopCause::Order, Some(Action::Interrupt))
@@ -296,8 +297,14 @@ impl Supervisor {
             self.kill_at = self.policy.grace.map(|grace| now.plus(grace));
         }
         // A stopped child could neither end nor save its state; a frozen one must not yet.
-        let go_on = self.child_is_stopped && !self.frozen;
-        action.into_iter().chain(go_on.then_some(Action::ContinueGroup)).collect()
+        let go_on = match action {
+            _ if self.frozen => None,
+            _ if self.child_is_stopped => Some(Action::ContinueGroup),
+            // With an interrupt of ours that is seen to.
+            Some(_) => None,
+            None => Some(Action::ContinueStopped),
+        };
+        action.into_iter().chain(go_on).collect()
     }
 
     fn kill(&mut self, now: Uptime) -> Vec<Action> {
@@ -323,7 +330,7 @@ impl Supervisor {
         let by_job_control = matches!(signal, Signal::SIGTSTP | Signal::SIGTTIN | Signal::SIGTTOU);
         if self.suspend_asked && watch == Watch::Shell {
             vec![Action::SuspendSelf]
-        } else if self.stopped_by.is_some() && !self.frozen {
+        } else if self.is_to_end(watch) && !self.frozen {
             // It is to end, and must hear of it, though it reads a terminal that is not its own.
             self.go_on(now)
         } else if by_job_control && watch == Watch::Shell {
@@ -332,6 +339,11 @@ impl Supervisor {
             // Whoever stopped it, it is between them and the child: nobody would wake us again.
             Vec::new()
         }
+    }
+
+    /// By what we were told, or by what it was told itself where no shell resumes it.
+    fn is_to_end(&self, watch: Watch) -> bool {
+        self.stopped_by.is_some() || (self.interrupted && watch != Watch::Shell)
     }
 
     fn go_on(&mut self, now: Uptime) -> Vec<Action> {

@@ -6,6 +6,7 @@ mod crash;
 mod fleet;
 mod halves;
 mod migration;
+mod told;
 
 use std::process::Command;
 

@@ -333,7 +333,8 @@ impl Family {
                 self.reports.push_back(Event::ChildStopped(Signal::SIGTSTP, self.watch));
             }
             Action::SuspendSelf | Action::SuspendJob(_) => self.resume_is_due = true,
-            Action::ContinueGroup | Action::Thaw { goes_on: true } => {
+            Action::ContinueStopped if !self.halted => {}
+            Action::ContinueGroup | Action::ContinueStopped | Action::Thaw { goes_on: true } => {
                 if self.frozen {
                     return Err(format!("{action:?} while it must stand still"));
                 }

@@ -3,8 +3,8 @@ mod suspension;
 
 use super::*;
 use Action::{
-    ContinueGroup, ForwardSecond, Interrupt, Kill, KillRest, PassOn, StopGroup, SuspendJob,
-    SuspendSelf,
+    ContinueGroup, ContinueStopped, ForwardSecond, Interrupt, Kill, KillRest, PassOn, StopGroup,
+    SuspendJob, SuspendSelf,
 };
 use Event::{ChildContinued, GroupGone, MustKill, MustStop, Resume, Tick};
 use Reach::{ChildToo, UsOnly};
@@ -141,15 +141,15 @@ fn three_hundred_stops_are_still_one_interrupt_and_one_second() {
 
 #[test]
 fn what_reached_both_is_not_forwarded() {
-    play(HOLD, &[(CTRL_C, &[]), (CTRL_C, &[])]);
-    let after = play(HOLD, &[(CTRL_C, &[]), (exited(1), &[finished(1, BY_INT)])]);
+    play(HOLD, &[(CTRL_C, &[ContinueStopped]), (CTRL_C, &[])]);
+    let after = play(HOLD, &[(CTRL_C, &[ContinueStopped]), (exited(1), &[finished(1, BY_INT)])]);
     assert_eq!(after.deadline(), None);
 }
 
 #[test]
 fn another_signal_after_one_that_reached_both_is_the_second() {
-    play(HOLD, &[(CTRL_C, &[]), (TERM, &[Action::Withhold(Terminate)])]);
-    play(FORWARD, &[(CTRL_C, &[]), (TERM, &[ForwardSecond])]);
+    play(HOLD, &[(CTRL_C, &[ContinueStopped]), (TERM, &[Action::Withhold(Terminate)])]);
+    play(FORWARD, &[(CTRL_C, &[ContinueStopped]), (TERM, &[ForwardSecond])]);
 }
 
 #[test]
@@ -166,7 +166,7 @@ fn a_second_interrupt_by_whomever_is_a_forced_end() {
         assert_eq!(supervisor.deadline(), is_forced.then_some(at(4).plus(SETTLE)));
     }
     let by_a_key = Event::Overheard(Quit);
-    let after = play(HOLD, &[(by_a_key, &[]), (exited(2), &[])]);
+    let after = play(HOLD, &[(by_a_key, &[ContinueStopped]), (exited(2), &[])]);
     assert_eq!(after.deadline(), Some(at(1).plus(SETTLE)));
 }
 
