@@ -92,6 +92,11 @@ fn call(args: &[OsString], program: &OsStr, env: &Env) -> u8 {
                         subcommand::status::run(event_loop, targets, args, on_terminal).await
                     })
                 }
+                Job::Doctor(args, job) => {
+                    ours(options, Vec::new(), &FoundLocks::none(), async |event_loop, _| {
+                        subcommand::doctor::run(event_loop, &job, args, env).await
+                    })
+                }
                 Job::Unlock(args, found) => {
                     ours(options, Vec::new(), &found, async |event_loop, targets| {
                         let can_ask =

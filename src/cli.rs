@@ -5,7 +5,9 @@
 
 mod args;
 
-pub use args::{Format, HoldArgs, HoldFormat, RecoverArgs, ReleaseArgs, StatusArgs, UnlockArgs};
+pub use args::{
+    DoctorArgs, Format, HoldArgs, HoldFormat, RecoverArgs, ReleaseArgs, StatusArgs, UnlockArgs,
+};
 
 use args::RunArgs;
 use std::ffi::{OsStr, OsString};
@@ -19,7 +21,7 @@ use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
     name = "tfwrap",
     version,
     about = "Runs one Terraform at a time per state: waits for Terraform's own lock, holds it, always releases it",
-    override_usage = "tfwrap [OPTIONS] <TERRAFORM COMMAND> [ARGS]...\n       tfwrap [OPTIONS] run -- <COMMAND> [ARGS]...\n       tfwrap [OPTIONS] status [--format text|json] [--watch]\n       tfwrap [OPTIONS] unlock <ID> [--yes] [--force]\n       tfwrap [OPTIONS] hold [--format shell|github|json]\n       tfwrap [OPTIONS] release [ID]\n       tfwrap [OPTIONS] recover [--wait <DURATION>]\n       tfwrap [OPTIONS] -- <TERRAFORM COMMAND> [ARGS]...",
+    override_usage = "tfwrap [OPTIONS] <TERRAFORM COMMAND> [ARGS]...\n       tfwrap [OPTIONS] run -- <COMMAND> [ARGS]...\n       tfwrap [OPTIONS] status [--all] [--format text|json] [--watch]\n       tfwrap [OPTIONS] doctor [--format text|json]\n       tfwrap [OPTIONS] unlock <ID> [--yes] [--force]\n       tfwrap [OPTIONS] hold [--format shell|github|json]\n       tfwrap [OPTIONS] release [ID]\n       tfwrap [OPTIONS] recover [--wait <DURATION>]\n       tfwrap [OPTIONS] -- <TERRAFORM COMMAND> [ARGS]...",
     after_help = AFTER_HELP,
     disable_help_subcommand = true,
     max_term_width = 100
@@ -102,12 +104,13 @@ tfwrap.
 
 `status` shows who holds the locks and who waits for them. `unlock` removes the lock of a holder
 that is gone. `hold` keeps the locks across several commands, until `release`. `recover` releases
-what a killed run left behind. For details, run `tfwrap status --help` and so on.
+what a killed run left behind. `doctor` checks the way to the lock. For details, run
+`tfwrap status --help` and so on.
 
-Exit codes: Terraform's own, or 1 `unlock` refused, 64 usage, 69 lock store unreachable, 70 bug,
-74 lock not released or something left (`recover`, `release`), 75 lock not acquired in time, 76
-lock lost, 77 access denied, 78 configuration, 126 and 127 command not executable or not found,
-128+N ended by signal N.";
+Exit codes: Terraform's own, or 1 `unlock` refused or `doctor` failed, 64 usage, 69 lock store
+unreachable, 70 bug, 74 lock not released or something left (`recover`, `release`), 75 lock not
+acquired in time, 76 lock lost, 77 access denied, 78 configuration, 126 and 127 command not
+executable or not found, 128+N ended by signal N.";
 
 /// The words after the options.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,6 +121,8 @@ pub enum CliCommand {
     Run(Vec<OsString>),
     /// `status`.
     Status(StatusArgs),
+    /// `doctor`.
+    Doctor(DoctorArgs),
     /// `unlock`.
     Unlock(UnlockArgs),
     /// `recover`.
@@ -213,6 +218,9 @@ fn words(command: &mut clap::Command, split: &Split<'_>) -> Result<CliCommand, c
         Some("status") if !split.literal => {
             return StatusArgs::try_parse_from(split.rest).map(CliCommand::Status);
         }
+        Some("doctor") if !split.literal => {
+            return DoctorArgs::try_parse_from(split.rest).map(CliCommand::Doctor);
+        }
         Some("unlock") if !split.literal => {
             return UnlockArgs::try_parse_from(split.rest).map(CliCommand::Unlock);
         }
@@ -302,7 +310,7 @@ mod tests {
     #[test]
     fn status_and_unlock_are_ours_unless_said_otherwise() {
         let words = |args: &[&str]| parse_words(args).unwrap().words;
-        let watch = StatusArgs { format: Format::Json, watch: true };
+        let watch = StatusArgs { all: false, format: Format::Json, watch: true };
         assert_eq!(
             words(&["tfwrap", "-q", "status", "--watch", "--format=json"]),
             CliCommand::Status(watch)

@@ -42,7 +42,7 @@ pub enum Error {
         /// What to do about it.
         hint: Option<String>,
     },
-    /// `unlock` leaves the lock where it is.
+    /// `unlock` leaves the lock where it is, or a check of `doctor` failed.
     #[error("{message}")]
     Refused {
         /// Why, and what is there.
@@ -215,6 +215,10 @@ fn file_hint(error: &StoreError) -> Option<&'static str> {
 fn bucket_hint(error: &StoreError) -> &'static str {
     match error {
         StoreError::Throttled(_) => "try again later, when the bucket is less busy",
+        StoreError::Denied(Flaw { kind: FlawKind::Listing, .. }) => {
+            "allow `s3:ListBucket` on the bucket; without `--all`, `tfwrap status` shows the lock of \
+             this directory's state and does not need that permission"
+        }
         StoreError::Denied(why) if why.kind != FlawKind::Role => {
             "allow `s3:GetObject`, `s3:PutObject` and `s3:DeleteObject` on the bucket's `*.tflock` \
              (and `s3:ListBucket` on the bucket), and what its KMS key needs; Terraform's lock \
@@ -239,6 +243,10 @@ fn store_hint(error: &StoreError) -> &'static str {
         StoreError::Denied(Flaw { kind: FlawKind::Role, .. }) => {
             "the role's trust policy must name this identity, and this identity must be allowed to \
              assume the role; `aws sts get-caller-identity` shows who you are"
+        }
+        StoreError::Denied(Flaw { kind: FlawKind::Listing, .. }) => {
+            "allow `dynamodb:Scan` on the table; without `--all`, `tfwrap status` shows the lock of this \
+             directory's state and does not need that permission"
         }
         StoreError::Denied(_) => {
             "allow `dynamodb:GetItem`, `dynamodb:PutItem` and `dynamodb:DeleteItem` on the lock \

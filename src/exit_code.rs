@@ -7,7 +7,7 @@ use crate::lock::release::ReleaseOutcome;
 use crate::store::StoreError;
 use crate::supervise::ChildStatus;
 
-/// `unlock` refused to remove the lock.
+/// `unlock` refused to remove the lock, or a check of `doctor` failed.
 pub const REFUSED: u8 = 1;
 /// Wrong usage.
 pub const USAGE: u8 = 64;

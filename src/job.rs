@@ -6,6 +6,7 @@ mod backend_lock;
 mod basis;
 mod bootstrap;
 mod by_path;
+mod doctor;
 mod handed_down;
 mod handed_over;
 mod locks;
@@ -19,7 +20,9 @@ use std::time::Duration;
 use sha2::{Digest as _, Sha256};
 
 use crate::backend::{self, Backend, BackendQuery, Resolved};
-use crate::cli::{CliCommand, HoldArgs, RecoverArgs, ReleaseArgs, StatusArgs, UnlockArgs};
+use crate::cli::{
+    CliCommand, DoctorArgs, HoldArgs, RecoverArgs, ReleaseArgs, StatusArgs, UnlockArgs,
+};
 use crate::env::Env;
 use crate::error::Error;
 use crate::file_id::FileId;
@@ -33,6 +36,7 @@ use backend_lock::{BackendLock, lock_of};
 pub use basis::Basis;
 pub use bootstrap::WorkspaceBootstrap;
 use bootstrap::{create_workspace, create_workspace_in};
+pub use doctor::DoctorJob;
 use handed_over::hand_over;
 pub use locks::FoundLocks;
 use locks::{further_locks, in_order, of_backend, resolve};
@@ -87,6 +91,8 @@ pub enum Job {
     Locked(Box<LockedJob>),
     /// Say who holds these locks.
     Status(StatusArgs, FoundLocks),
+    /// Check the way to the lock.
+    Doctor(DoctorArgs, Box<DoctorJob>),
     /// Remove one of these locks.
     Unlock(UnlockArgs, FoundLocks),
     /// Give back what dead runs left.
@@ -190,6 +196,9 @@ pub fn plan(words: &CliCommand, settings: &Settings, place: &Place<'_>) -> Resul
         CliCommand::Terraform(args) => of_terraform(args, settings, place),
         CliCommand::Run(command) => of_run(command, settings, place),
         CliCommand::Status(args) => Ok(Job::Status(*args, locks::find(settings, place)?)),
+        CliCommand::Doctor(args) => {
+            Ok(Job::Doctor(*args, Box::new(doctor::of_doctor(settings, place))))
+        }
         CliCommand::Unlock(args) => Ok(Job::Unlock(args.clone(), locks::find(settings, place)?)),
         CliCommand::Recover(args) => Ok(Job::Recover(args.clone())),
         CliCommand::Release(args) => Ok(Job::Release(args.clone(), locks::if_any(settings, place))),

@@ -8,6 +8,7 @@
 
 mod answer;
 mod cadence;
+mod checks;
 mod clean;
 mod format;
 pub mod github;
@@ -27,6 +28,7 @@ pub(crate) use hostile::any_text as hostile_text;
 
 pub(crate) use answer::{answer, ask, redraw, say_at_once};
 pub use cadence::Cadence;
+pub use checks::{Check, CheckStatus, checks_as_json, checks_as_text, count_of};
 pub use clean::{MAX_LINE, MAX_VALUE, clean, clean_line, clean_to, shell_command, shell_quote};
 pub use json::Json;
 pub use lock_state::{Holding, KeptBy, LockState, QueueState, states_as_json, states_as_text};

@@ -18,6 +18,7 @@ mod local_state;
 mod memory;
 mod s3_lock;
 mod s3_state;
+mod survey;
 
 pub use aws::{AwsClients, Timeouts};
 pub use dynamodb::DynamoTable;
@@ -26,6 +27,9 @@ pub use local_state::{HeldFile, JoinedLock, LocalState};
 pub use memory::MemoryStore;
 pub use s3_lock::LockObjects;
 pub use s3_state::{StateObject, workspace_state};
+pub use survey::{
+    BucketFacts, KeyAttribute, Known, StoreFacts, Survey, Surveyed, TableFacts, survey,
+};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -48,6 +52,15 @@ pub enum Conditions {
     /// That of a create alone: a record cannot be changed safely, so it has no lease, and is removed
     /// as Terraform itself does it.
     OfCreates,
+}
+
+/// A part of all that a store keeps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegisterPage {
+    /// What is in it. What is no register (a state, its digest) is left out.
+    pub registers: Vec<(LockKey, Stored)>,
+    /// Where the next one begins, if there is one.
+    pub next: Option<String>,
 }
 
 /// A store of registers.
@@ -108,8 +121,24 @@ pub trait Registers: std::fmt::Debug + Send + Sync {
         Ok(None)
     }
 
+    /// A version that no record has: what is asked for on its condition is refused, and changes
+    /// nothing.
+    fn no_version(&self) -> RecordVersion {
+        RecordVersion("\"00000000000000000000000000000000\"".to_owned())
+    }
+
     /// Reads a register, strongly consistent; `None` when it is empty.
     async fn read(&self, key: &LockKey) -> Result<Option<Stored>, StoreError>;
+
+    /// All that is stored, of every lock: the first page, or the one that begins there.
+    ///
+    /// # Errors
+    /// [`StoreError::Misconfigured`] where each lock is in a place of its own.
+    async fn list(&self, from: Option<&str>) -> Result<RegisterPage, StoreError> {
+        let _ = from;
+        let message = "it is no table and no bucket, in which other locks could be looked for";
+        Err(StoreError::Misconfigured(message.into()))
+    }
 
     /// Stores `record` if `expect` holds. No two writes to one key may have the same bytes.
     async fn write(

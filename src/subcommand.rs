@@ -1,5 +1,6 @@
 //! The commands of ours that start no child: they look at the locks that a run would take.
 
+pub(crate) mod doctor;
 pub(crate) mod hold;
 pub(crate) mod recover;
 pub(crate) mod release;
@@ -27,7 +28,7 @@ struct Opened<'a> {
 }
 
 impl<'a> Opened<'a> {
-    async fn all(targets: &'a [LockTarget]) -> Result<Vec<Self>, Error> {
+    async fn all(targets: impl IntoIterator<Item = &'a LockTarget>) -> Result<Vec<Self>, Error> {
         let mut opened = Vec::new();
         for target in targets {
             opened.push(Self::one(target).await?);
@@ -53,16 +54,21 @@ impl<'a> Opened<'a> {
 
     /// What its record says.
     fn holding(&self, stored: &Stored) -> Holding {
-        let lease = lease_of(stored);
-        Holding {
-            info: Holder::of(&stored.record).info().cloned().map(Box::new),
-            kept_by: match lease {
-                _ if self.target.is_kept_by_kernel() => KeptBy::Kernel,
-                Some(lease) => KeptBy::Lease { lease, unchanged: None },
-                None => KeptBy::Nothing,
-            },
-            nameless_removal: self.target.nameless_removal(stored),
-        }
+        holding(self.target, stored)
+    }
+}
+
+/// What the record of a lock says.
+fn holding(target: &LockTarget, stored: &Stored) -> Holding {
+    let lease = lease_of(stored);
+    Holding {
+        info: Holder::of(&stored.record).info().cloned().map(Box::new),
+        kept_by: match lease {
+            _ if target.is_kept_by_kernel() => KeptBy::Kernel,
+            Some(lease) => KeptBy::Lease { lease, unchanged: None },
+            None => KeptBy::Nothing,
+        },
+        nameless_removal: target.nameless_removal(stored),
     }
 }
 

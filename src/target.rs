@@ -219,6 +219,16 @@ impl LockTarget {
         }
     }
 
+    /// The name of the table or bucket that it is in, with others.
+    #[must_use]
+    pub fn store_url(&self) -> String {
+        match &self.store {
+            StoreSpec::DynamoDb { table, .. } => format!("dynamodb://{table}"),
+            StoreSpec::S3 { bucket, .. } => format!("s3://{bucket}"),
+            StoreSpec::File { .. } | StoreSpec::LocalState { .. } => self.url(),
+        }
+    }
+
     /// The locks among these, in the order in which they are taken: each is one of them, or the two that
     /// a backend has at once.
     pub fn locks(targets: &[Self]) -> impl Iterator<Item = &[Self]> {

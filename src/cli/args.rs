@@ -26,9 +26,13 @@ pub(super) struct RunArgs {
 #[command(
     name = "tfwrap status",
     about = "Shows who holds the locks of this directory, and who waits for them in which order",
-    override_usage = "tfwrap [OPTIONS] status [--format text|json] [--watch]"
+    override_usage = "tfwrap [OPTIONS] status [--all] [--format text|json] [--watch]"
 )]
 pub struct StatusArgs {
+    /// Show every lock of the table or bucket that holds this directory's lock, the silent ones first,
+    /// then the oldest; needs `dynamodb:Scan`, or `s3:ListBucket`
+    #[arg(long)]
+    pub all: bool,
     /// Format of the output on stdout
     #[arg(
         long,
@@ -42,6 +46,27 @@ pub struct StatusArgs {
     /// again when something has changed
     #[arg(long)]
     pub watch: bool,
+}
+
+/// What follows `doctor`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Parser)]
+#[command(
+    name = "tfwrap doctor",
+    about = "Checks the way to the lock, with what helps beside each failure: settings, programs, \
+             credentials, table or bucket, permissions, conditions, the clock, leftovers. It tries the \
+             permissions on keys of its own, and leaves nothing behind",
+    override_usage = "tfwrap [OPTIONS] doctor [--format text|json]"
+)]
+pub struct DoctorArgs {
+    /// How it looks on stdout
+    #[arg(
+        long,
+        value_enum,
+        default_value_t,
+        value_name = "text|json",
+        hide_possible_values = true
+    )]
+    pub format: Format,
 }
 
 /// What an answer on stdout looks like.

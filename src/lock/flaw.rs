@@ -42,6 +42,8 @@ pub enum FlawKind {
     Clock,
     /// A role may not be assumed.
     Role,
+    /// All locks of a store may not be looked through.
+    Listing,
 }
 
 impl FlawKind {

@@ -199,7 +199,7 @@ impl EventLoop {
     }
 
     /// Does what the run decides while it has no child; returns whether one may start.
-    fn handle_idle(&mut self, happening: &LoopEvent) -> Result<bool, Error> {
+    pub(super) fn handle_idle(&mut self, happening: &LoopEvent) -> Result<bool, Error> {
         let mut actions = self.decide_on(happening);
         // The word for the release of a hold that is not yet one. No answer of a store is lost for it.
         if !matches!(happening, LoopEvent::Reply(_)) && self.custody.is_release_asked() {

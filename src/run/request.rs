@@ -10,7 +10,10 @@ use crate::backend::S3Backend;
 use crate::lock::LockKey;
 use crate::lock::pair::{Findings, Half, PairRequest, Step};
 use crate::lock::register::{Reply, Request, StoreError};
-use crate::store::{AwsClients, Registers, StateObject, Timeouts, workspace_state};
+use crate::store::{
+    AwsClients, RegisterPage, Registers, StateObject, Survey, Surveyed, Timeouts, survey,
+    workspace_state,
+};
 
 /// What is asked of a store.
 pub(super) enum StoreRequest {
@@ -18,6 +21,10 @@ pub(super) enum StoreRequest {
     /// Both halves of a lock, one after the other.
     Pair(Box<PairRequest>, [(Arc<dyn Registers>, LockKey); 2]),
     State(Box<S3Backend>),
+    /// A page of all that it keeps.
+    List(Arc<dyn Registers>, Option<String>),
+    /// What a table or a bucket is like, or who asks.
+    Survey(Survey),
     /// What the other requests need first.
     Prepare(Arc<dyn Registers>),
     /// Which conditions it looks at.
@@ -31,6 +38,8 @@ pub(super) enum StoreReply {
     Register(Reply),
     Pair(Reply, Box<Findings>),
     State(Result<StateObject, StoreError>),
+    Listed(Result<RegisterPage, StoreError>),
+    Surveyed(Surveyed),
     Prepared(Result<(), StoreError>),
     Answer(std::io::Result<String>),
 }
@@ -45,6 +54,10 @@ impl StoreRequest {
             Self::State(backend) => {
                 async move { StoreReply::State(state_object(&backend).await) }.boxed()
             }
+            Self::List(store, from) => {
+                async move { StoreReply::Listed(store.list(from.as_deref()).await) }.boxed()
+            }
+            Self::Survey(asked) => async move { StoreReply::Surveyed(survey(asked).await) }.boxed(),
             Self::Prepare(store) => {
                 async move { StoreReply::Prepared(store.prepare().await) }.boxed()
             }

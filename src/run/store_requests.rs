@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::lock::LockKey;
 use crate::lock::acquire::FIRST_CONTACT;
 use crate::lock::register::{RecordVersion, RemoveReply, Reply, Request, StoreError, Stored};
-use crate::store::Registers;
+use crate::store::{RegisterPage, Registers, Survey, Surveyed};
 
 /// Between two tries, while a store does not answer.
 pub(crate) use crate::lock::landing::RETRY;
@@ -44,6 +44,22 @@ pub(crate) async fn read(
     ask(event_loop, patience, request, read).await?.map_err(failed)
 }
 
+/// Reads a page of all that the store of a lock keeps.
+pub(crate) async fn list(
+    event_loop: &mut EventLoop,
+    register: &LockRegister,
+    from: Option<String>,
+    patience: Duration,
+) -> Result<RegisterPage, Error> {
+    let request = || StoreRequest::List(register.store.clone(), from.clone());
+    let listed = |reply| match reply {
+        StoreReply::Listed(answer) => Some(answer),
+        _ => None,
+    };
+    let failed = |source| Error::Store { lock: register.lock.clone(), source };
+    ask(event_loop, patience, request, listed).await?.map_err(failed)
+}
+
 /// Asks a store until it answers, or for so long: one time at least.
 pub(super) async fn ask<T>(
     event_loop: &mut EventLoop,
@@ -66,6 +82,55 @@ pub(super) async fn ask<T>(
                 event_loop.pause(uptime().plus(RETRY).min(until)).await?;
             }
             answered => return Ok(answered),
+        }
+    }
+}
+
+/// Looks what a table or a bucket is like, or who asks.
+pub(crate) async fn survey(event_loop: &mut EventLoop, asked: Survey) -> Result<Surveyed, Error> {
+    event_loop.send(StoreRequest::Survey(asked));
+    loop {
+        if let LoopEvent::Reply(StoreReply::Surveyed(found)) = event_loop.idle(None).await? {
+            return Ok(found);
+        }
+    }
+}
+
+/// Gets the credentials of a store, or finds out which conditions it looks at.
+pub(crate) async fn prepare(
+    event_loop: &mut EventLoop,
+    store: &Arc<dyn Registers>,
+    with_conditions: bool,
+) -> Result<Result<(), StoreError>, Error> {
+    event_loop.send(if with_conditions {
+        StoreRequest::TryConditions(store.clone())
+    } else {
+        StoreRequest::Prepare(store.clone())
+    });
+    loop {
+        if let LoopEvent::Reply(StoreReply::Prepared(done)) = event_loop.idle(None).await? {
+            return Ok(done);
+        }
+    }
+}
+
+/// Asks a register and waits for the reply, whatever happens. A signal that comes meanwhile is what
+/// the caller has to end with, once it has put in order what it began.
+pub(crate) async fn settle(
+    event_loop: &mut EventLoop,
+    register: &LockRegister,
+    request: Request,
+    stopped: &mut Option<Error>,
+) -> Reply {
+    let (store, key) = (register.store.clone(), register.key.clone());
+    event_loop.send(StoreRequest::Register(store, key, request));
+    loop {
+        let happening = event_loop.next(None, None).await;
+        if let Err(error) = event_loop.handle_idle(&happening) {
+            stopped.get_or_insert(error);
+        }
+        if let LoopEvent::Reply(StoreReply::Register(reply)) = happening {
+            return reply;
         }
     }
 }

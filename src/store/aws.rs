@@ -38,7 +38,7 @@ use aws_smithy_types::retry::RetryConfig;
 use aws_smithy_types::timeout::TimeoutConfig;
 
 use super::StoreError;
-use crate::backend::AwsSettings;
+use crate::backend::{AccountBy, AwsSettings};
 use answer::OwnAnswers;
 use endpoint::{Asker, Service};
 use profile::InUse;
@@ -165,6 +165,19 @@ impl AwsClients {
     /// it may last a little longer, but is not renewed after it either.
     pub(super) fn credentials_end(&self) -> Option<jiff::Timestamp> {
         self.settings.session_ends.filter(|_| self.identity.is_of_environment())
+    }
+
+    /// The ARN of the credentials; nothing where the backend says that nobody is to be asked, or where
+    /// only AWS itself could be, and the store is not there.
+    pub(super) async fn caller(&self) -> Result<Option<String>, StoreError> {
+        let is_elsewhere = |service| Ok::<_, StoreError>(!self.place(service)?.is_aws());
+        let is_store_elsewhere = is_elsewhere(Service::DynamoDb)? || is_elsewhere(Service::S3)?;
+        if self.settings.account_by == AccountBy::Nobody
+            || is_store_elsewhere && !is_elsewhere(Service::Sts)?
+        {
+            return Ok(None);
+        }
+        self.identity.caller().await.map(Some)
     }
 
     fn place(&self, service: Service) -> Result<Endpoint, StoreError> {

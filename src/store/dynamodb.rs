@@ -8,6 +8,8 @@
 //!
 //! Its rules: `docs/protocol.md#f6-dynamodb`.
 
+mod scan;
+
 use std::collections::HashMap;
 
 use async_trait::async_trait;
@@ -21,11 +23,13 @@ use serde::{Deserialize, Serialize};
 
 use super::aws::{Asked, AwsClients, Identity, classify};
 use super::{
-    Expect, Record, RecordVersion, Registers, RemoveReply, StoreError, Stored, WriteReply,
+    Expect, Record, RecordVersion, RegisterPage, Registers, RemoveReply, StoreError, Stored,
+    WriteReply,
 };
 use crate::lock::LockKey;
+pub(super) use scan::of_listing;
 
-const KEY: &str = "LockID";
+pub(super) const KEY: &str = "LockID";
 const INFO: &str = "Info";
 const LEASE: &str = "Tfwrap";
 
@@ -81,6 +85,11 @@ impl Registers for DynamoTable {
         self.identity.ready().await
     }
 
+    fn no_version(&self) -> RecordVersion {
+        let nobodys = Record { info: None, lease: Some("no record has this".to_owned()) };
+        stored(&item(&LockKey(String::new()), &nobodys)).version
+    }
+
     async fn read(&self, key: &LockKey) -> Result<Option<Stored>, StoreError> {
         let request = self.client.get_item().table_name(&self.table).consistent_read(true);
         let request = request.key(KEY, AttributeValue::S(key.0.clone()));
@@ -90,6 +99,10 @@ impl Registers for DynamoTable {
         };
         let answer = self.identity.signed(send).await?;
         Ok(answer.item.as_ref().map(stored))
+    }
+
+    async fn list(&self, from: Option<&str>) -> Result<RegisterPage, StoreError> {
+        self.page(from).await
     }
 
     async fn write(

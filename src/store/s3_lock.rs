@@ -9,6 +9,7 @@
 //! Its rules: `docs/protocol.md#f9-s3`.
 
 mod body;
+mod list;
 mod proof;
 
 use std::collections::BTreeSet;
@@ -27,8 +28,8 @@ use tokio::sync::OnceCell;
 
 use super::aws::{Asked, AwsClients, Identity, classify};
 use super::{
-    Conditions, Expect, Record, RecordVersion, Registers, RemoveReply, StoreError, Stored,
-    WriteReply,
+    Conditions, Expect, Record, RecordVersion, RegisterPage, Registers, RemoveReply, StoreError,
+    Stored, WriteReply,
 };
 use crate::backend::{Encryption, ObjectSettings};
 use crate::lock::LockKey;
@@ -328,6 +329,10 @@ impl Registers for LockObjects {
 
     async fn read(&self, key: &LockKey) -> Result<Option<Stored>, StoreError> {
         self.get(key).await
+    }
+
+    async fn list(&self, from: Option<&str>) -> Result<RegisterPage, StoreError> {
+        self.page(from).await
     }
 
     async fn write(

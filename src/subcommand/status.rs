@@ -1,5 +1,7 @@
 //! `tfwrap status`: who holds the locks, and who waits for them.
 
+mod all;
+
 use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::time::Duration;
@@ -15,14 +17,65 @@ use crate::report::{
     Holding, KeptBy, LockState, Notice, QueueState, answer, redraw, states_as_json, states_as_text,
 };
 use crate::run::{EventLoop, store_requests};
-use crate::store::StoreError;
+use crate::store::{Record, StoreError};
 use crate::target::LockTarget;
 
 /// How often `--watch` looks.
 const PERIOD: Duration = Duration::from_secs(2);
 
+/// The same with `--all`: each look reads a whole table.
+const PERIOD_OF_ALL: Duration = Duration::from_secs(5);
+
 /// How many tickets are looked at: whoever can write to the table could claim any number.
 const MOST_TICKETS: u64 = 100;
+
+/// What is looked at.
+struct View<'a> {
+    /// These locks.
+    single: Vec<Opened<'a>>,
+    /// All in the stores of these.
+    whole: Vec<Opened<'a>>,
+    args: StatusArgs,
+}
+
+impl<'a> View<'a> {
+    async fn open(targets: &'a [LockTarget], args: StatusArgs) -> Result<Self, Error> {
+        let (mut whole, mut single) = (Vec::new(), targets.iter().collect());
+        if args.all {
+            (whole, single) = all::split(targets)?;
+        }
+        Ok(Self { single: Opened::all(single).await?, whole: Opened::all(whole).await?, args })
+    }
+
+    async fn look(
+        &self,
+        event_loop: &mut EventLoop,
+        patience: Duration,
+    ) -> Result<Vec<LockState>, Error> {
+        let mut states = look_at_all(event_loop, &self.single, patience).await?;
+        for lock in &self.whole {
+            states.extend(all::look(event_loop, lock, patience).await?);
+        }
+        Ok(states)
+    }
+
+    fn said(&self, states: &mut [LockState]) -> String {
+        if self.args.all {
+            all::in_order(states);
+        }
+        match self.args.format {
+            Format::Json => states_as_json(states),
+            Format::Text if self.args.all => {
+                states_as_text(states, wall()) + &all::summary(states, &self.whole)
+            }
+            Format::Text => states_as_text(states, wall()),
+        }
+    }
+
+    fn period(&self) -> Duration {
+        if self.args.all { PERIOD_OF_ALL } else { PERIOD }
+    }
+}
 
 /// Says it, once or until an interrupt.
 pub(crate) async fn run(
@@ -31,14 +84,10 @@ pub(crate) async fn run(
     args: StatusArgs,
     on_terminal: bool,
 ) -> Result<(), Error> {
-    let locks = Opened::all(targets).await?;
+    let view = View::open(targets, args).await?;
     if !args.watch {
-        let states = look_at_all(event_loop, &locks, store_requests::PATIENCE).await?;
-        let text = match args.format {
-            Format::Text => states_as_text(&states, wall()),
-            Format::Json => states_as_json(&states),
-        };
-        return match answer(&text) {
+        let mut states = view.look(event_loop, store_requests::PATIENCE).await?;
+        return match answer(&view.said(&mut states)) {
             // Who has read enough (`tfwrap status | head -1`) closes the pipe.
             Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Error::Config {
                 message: format!("the answer cannot be written to stdout: {error}"),
@@ -47,7 +96,7 @@ pub(crate) async fn run(
             _ => Ok(()),
         };
     }
-    match watch(event_loop, &locks, args.format, on_terminal).await {
+    match watch(event_loop, &view, on_terminal).await {
         Err(Error::Interrupted { signal, .. }) if signal == nix::libc::SIGINT => Ok(()),
         ended => ended,
     }
@@ -56,46 +105,46 @@ pub(crate) async fn run(
 /// Comes back only when nobody reads it, or with an error.
 async fn watch(
     event_loop: &mut EventLoop,
-    locks: &[Opened<'_>],
-    format: Format,
+    view: &View<'_>,
     on_terminal: bool,
 ) -> Result<(), Error> {
     let mut beats = Beats::default();
     let mut said = None;
     let mut outage = false;
+    let period = view.period();
     loop {
         // One that is known of is looked for at every turn, not waited for.
         let patience = if outage { Duration::ZERO } else { store_requests::PATIENCE };
-        let mut states = match look_at_all(event_loop, locks, patience).await {
+        let mut states = match view.look(event_loop, patience).await {
             Err(Error::Store { lock, source }) if source.is_transient() => {
                 if !outage {
                     event_loop.reporter.say(unanswered(&lock, &source));
                 }
                 // What comes after it is said in any case: so one sees that it is over.
                 (outage, said) = (true, None);
-                event_loop.pause(uptime().plus(PERIOD)).await?;
+                event_loop.pause(uptime().plus(period)).await?;
                 continue;
             }
             states => states?,
         };
         outage = false;
         beats.observe(&mut states, uptime());
+        let text = view.said(&mut states);
         let facts: Vec<_> = states.iter().map(LockState::facts).collect();
         let changed = said.as_ref() != Some(&facts);
         said = Some(facts);
-        let written = match format {
-            Format::Text if on_terminal => {
-                let text = states_as_text(&states, wall());
-                redraw(&format!("{text}\nrefreshing every 2 s; Ctrl-C to quit\n"))
-            }
-            _ if !changed => Ok(()),
-            Format::Text => answer(&states_as_text(&states, wall())),
-            Format::Json => answer(&states_as_json(&states)),
+        let written = if on_terminal && view.args.format == Format::Text {
+            let every = period.as_secs();
+            redraw(&format!("{text}\nrefreshing every {every} s; Ctrl-C to quit\n"))
+        } else if changed {
+            answer(&text)
+        } else {
+            Ok(())
         };
         if written.is_err() {
             return Ok(());
         }
-        event_loop.pause(uptime().plus(PERIOD)).await?;
+        event_loop.pause(uptime().plus(period)).await?;
     }
 }
 
@@ -103,7 +152,7 @@ fn unanswered(lock: &str, error: &StoreError) -> Notice {
     Notice::warning(format!("the lock `{lock}` cannot be read ({error}): retrying"))
 }
 
-async fn look_at_all(
+pub(super) async fn look_at_all(
     event_loop: &mut EventLoop,
     locks: &[Opened<'_>],
     patience: Duration,
@@ -131,28 +180,45 @@ async fn line_of(
     patience: Duration,
 ) -> Result<QueueState, Error> {
     let stored = store_requests::read(event_loop, &lock.beside(Slot::Line), patience).await?;
-    let Some(stored) = stored else {
-        return Ok(QueueState::Known { waiters: Vec::new(), more: 0 });
-    };
-    let Some(line) = Line::of(&stored.record) else { return Ok(QueueState::Unreadable) };
-    let end = line.next.min(line.head.saturating_add(MOST_TICKETS));
-    let mut waiters = Vec::new();
-    for ticket in (line.head..end).map(Ticket) {
-        // One that has had its turn or gave up leaves a gap.
+    let line = stored.map(|stored| stored.record);
+    let mut tickets = HashMap::new();
+    for ticket in line.as_ref().and_then(Line::of).into_iter().flat_map(|line| tickets_of(&line)) {
         let register = lock.beside(Slot::Ticket(ticket));
         if let Some(stored) = store_requests::read(event_loop, &register, patience).await? {
-            waiters.push((ticket, Waiter::of(&stored.record).unwrap_or_default()));
+            tickets.insert(ticket, stored.record);
         }
     }
-    Ok(QueueState::Known { waiters, more: line.next.saturating_sub(end.max(line.head)) })
+    Ok(queue_of(line.as_ref(), |ticket| tickets.get(&ticket)))
+}
+
+/// The places of a line that are looked at.
+fn tickets_of(line: &Line) -> impl Iterator<Item = Ticket> + use<> {
+    (line.head..line.next.min(line.head.saturating_add(MOST_TICKETS))).map(Ticket)
+}
+
+/// Who stands in the line of this record.
+fn queue_of<'a>(
+    line: Option<&Record>,
+    ticket: impl Fn(Ticket) -> Option<&'a Record>,
+) -> QueueState {
+    let Some(record) = line else {
+        return QueueState::Known { waiters: Vec::new(), more: 0 };
+    };
+    let Some(line) = Line::of(record) else { return QueueState::Unreadable };
+    // One that has had its turn or gave up leaves a gap.
+    let waiters = tickets_of(&line)
+        .filter_map(|number| Some((number, Waiter::of(ticket(number)?).unwrap_or_default())));
+    let looked_at = tickets_of(&line).count() as u64;
+    let more = line.next.saturating_sub(line.head).saturating_sub(looked_at);
+    QueueState::Known { waiters: waiters.collect(), more }
 }
 
 /// Since when each lock shows its beat.
 #[derive(Default)]
-struct Beats(HashMap<String, (Option<String>, Lease, Uptime)>);
+pub(super) struct Beats(HashMap<String, (Option<String>, Lease, Uptime)>);
 
 impl Beats {
-    fn observe(&mut self, states: &mut [LockState], now: Uptime) {
+    pub(super) fn observe(&mut self, states: &mut [LockState], now: Uptime) {
         for LockState { lock, holding, .. } in states {
             let Some(Holding { info, kept_by: KeptBy::Lease { lease, unchanged }, .. }) = holding
             else {

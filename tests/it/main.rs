@@ -14,6 +14,7 @@
 //! | `contention` | mutual exclusion under load |
 //! | `contract` | one contract for every store of registers |
 //! | `credentials` | credentials that run out during a hold |
+//! | `doctor` | `doctor` |
 //! | `emulators` | a real Terraform works with the servers of the tests |
 //! | `faults` | the whole program while its store misbehaves |
 //! | `file_store` | the files of `file://` locks, and what may be put in their way |
@@ -44,7 +45,7 @@
 //! | `s3_lock` | the lock file in S3: contract, interop, odd stores |
 //! | `saved_plan` | `apply` of a saved plan |
 //! | `siblings` | commands side by side below one `run` |
-//! | `status` | `status` |
+//! | `status` | `status` and `status --all` |
 //! | `stops` | a stop or a loss while no child runs |
 //! | `store_faults` | what stores make of what goes wrong |
 //! | `support` | servers, processes and proxies: what the suites share |
@@ -67,6 +68,7 @@ mod clocks;
 mod contention;
 mod contract;
 mod credentials;
+mod doctor;
 mod emulators;
 mod faults;
 mod file_store;

@@ -1,5 +1,7 @@
 //! `tfwrap status`: what it says of locks that real runs hold and wait for.
 
+mod all;
+
 use std::path::Path;
 
 use aws_sdk_dynamodb::types::AttributeValue;

@@ -22,6 +22,7 @@ fn command_of(words: &CliCommand) -> Option<&'static str> {
         CliCommand::Terraform(_) => None,
         CliCommand::Run(_) => Some("run"),
         CliCommand::Status(_) => Some("status"),
+        CliCommand::Doctor(_) => Some("doctor"),
         CliCommand::Unlock(_) => Some("unlock"),
         CliCommand::Recover(_) => Some("recover"),
         CliCommand::Hold(_) => Some("hold"),
@@ -63,6 +64,7 @@ fn the_usage_lists_every_command() {
         &["tfwrap", "plan"][..],
         &["tfwrap", "run", "--", "x"],
         &["tfwrap", "status"],
+        &["tfwrap", "doctor"],
         &["tfwrap", "unlock", "x"],
         &["tfwrap", "recover"],
         &["tfwrap", "hold"],
@@ -72,5 +74,5 @@ fn the_usage_lists_every_command() {
         let command = command_of(&tfwrap::cli::parse(&args).expect("a command line").words);
         assert!(command.is_none_or(|it| listed.iter().any(|listed| listed == it)), "{command:?}");
     }
-    assert_eq!(listed.len(), 6, "each is parsed above: {listed:?}");
+    assert_eq!(listed.len(), 7, "each is parsed above: {listed:?}");
 }

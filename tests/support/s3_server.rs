@@ -16,6 +16,9 @@ use tempfile::TempDir;
 
 use super::servers::{self, BUCKET, REGION, serve_s3};
 
+/// As many objects as one answer to a listing has.
+const PAGE: usize = 1000;
+
 /// What a server does with conditions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Manners {
@@ -286,12 +289,16 @@ impl S3 for Server {
         }
         let content = shared.content.lock().unwrap();
         let prefix = input.prefix.unwrap_or_default();
-        let after = input.start_after.unwrap_or_default();
-        let (mut objects, mut prefixes) = (Vec::new(), BTreeSet::new());
+        let after = input.continuation_token.or(input.start_after).unwrap_or_default();
+        let (mut objects, mut prefixes, mut next) = (Vec::new(), BTreeSet::new(), None);
         for key in content.objects.keys() {
             let Some(rest) = key.strip_prefix(&prefix) else { continue };
             if content.current(key).is_none() || *key <= after {
                 continue;
+            }
+            if objects.len() == PAGE {
+                next = objects.last().and_then(|object: &Object| object.key.clone());
+                break;
             }
             match input.delimiter.as_ref().and_then(|it| rest.split_once(it.as_str())) {
                 Some((part, _)) => {
@@ -304,7 +311,8 @@ impl S3 for Server {
         Ok(S3Response::new(ListObjectsV2Output {
             contents: Some(objects),
             common_prefixes: Some(prefixes.collect()),
-            is_truncated: Some(false),
+            is_truncated: Some(next.is_some()),
+            next_continuation_token: next,
             ..ListObjectsV2Output::default()
         }))
     }

@@ -150,7 +150,9 @@ impl OwnAnswers {
                 Self::Objects if (ok || status == 412) && body.is_empty() => true,
                 Self::S3 | Self::Objects | Self::Sts => root(body).is_some_and(|root| {
                     if ok {
-                        root.ends_with("Result") || root.ends_with("Response")
+                        ["Result", "Response", "Configuration"]
+                            .iter()
+                            .any(|end| root.ends_with(end))
                     } else {
                         root.starts_with("Error")
                     }
@@ -281,6 +283,7 @@ mod tests {
             (DynamoDb, 503, HTML, "<html>"),
             (DynamoDb, 429, HTML, ""),
             (S3, 200, NONE, &format!("{XML}<ListBucketResult xmlns=\"s3\"/>")),
+            (S3, 200, NONE, "<VersioningConfiguration xmlns=\"s3\"/>"),
             (S3, 403, NONE, "<Error><Code>AccessDenied</Code></Error>"),
             (Sts, 200, NONE, "<AssumeRoleResponse></AssumeRoleResponse>"),
             (Sts, 403, NONE, &format!("{XML}<ErrorResponse xmlns=\"sts\">")),

@@ -150,6 +150,16 @@ impl Identity {
         self.session().await.map(drop)
     }
 
+    /// Who that is, as STS has it.
+    ///
+    /// # Errors
+    /// As of [`Identity::ready`]; and what STS says.
+    pub(super) async fn caller(&self) -> Result<String, StoreError> {
+        let session = self.session().await?;
+        let sts = self.0.wires.sts(&SettingPlace::Backend, Some(&session))?;
+        role::caller(&sts).await.map(|caller| caller.arn.unwrap_or_default())
+    }
+
     /// Sends a request that is signed with the credentials, and once more where the store refuses
     /// them and their source has others by now: nothing has come of what is refused so.
     ///

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use aws_sdk_sts::Client;
+use aws_sdk_sts::operation::get_caller_identity::GetCallerIdentityOutput;
 use aws_sdk_sts::types::{AssumedRoleUser, PolicyDescriptorType, Tag};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
@@ -68,10 +69,14 @@ pub(super) async fn bear(sts: &Client, identity: &WebIdentity) -> Result<Session
 
 /// The account of the client's credentials.
 pub(super) async fn account(sts: &Client) -> Result<String, StoreError> {
+    Ok(caller(sts).await?.account.unwrap_or_default())
+}
+
+/// Whose they are.
+pub(super) async fn caller(sts: &Client) -> Result<GetCallerIdentityOutput, StoreError> {
     let asked = Asked { action: "sts:GetCallerIdentity", object: "STS", must: None };
     let answer = sts.get_caller_identity().send().await;
-    let answer = answer.map_err(|error| unsent(classify(asked, &error)))?;
-    Ok(answer.account.unwrap_or_default())
+    answer.map_err(|error| unsent(classify(asked, &error)))
 }
 
 /// The account that an ARN names.

@@ -1,0 +1,79 @@
+//! `tfwrap doctor`: the way to the lock, step by step, with what helps beside each that does not work.
+//!
+//! It leaves nothing behind: what it writes is on keys of its own, and is removed again ([`probe`]).
+
+mod here;
+mod leftovers;
+mod probe;
+mod runner;
+mod stores;
+
+use std::io::ErrorKind;
+
+use super::Opened;
+use crate::cli::{DoctorArgs, Format};
+use crate::env::Env;
+use crate::error::Error;
+use crate::job::DoctorJob;
+use crate::report::{Check, CheckStatus, answer, checks_as_json, checks_as_text, count_of};
+use crate::run::EventLoop;
+use crate::target::StoreSpec;
+
+/// Looks, and says what was found.
+pub(crate) async fn run(
+    event_loop: &mut EventLoop,
+    job: &DoctorJob,
+    args: DoctorArgs,
+    env: &Env,
+) -> Result<(), Error> {
+    let checks = all(event_loop, job, env).await?;
+    let text = match args.format {
+        Format::Text => checks_as_text(&checks),
+        Format::Json => checks_as_json(&checks),
+    };
+    match answer(&text) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            let message = format!("the answer cannot be written to stdout: {error}");
+            return Err(Error::Config { message, hint: None });
+        }
+        _ => {}
+    }
+    match count_of(&checks, CheckStatus::Fail) {
+        0 => Ok(()),
+        failed => Err(Error::Refused {
+            message: format!("{failed} of {} checks failed", checks.len()),
+            hint: Some("stdout has what helps beside each".to_owned()),
+        }),
+    }
+}
+
+async fn all(event_loop: &mut EventLoop, job: &DoctorJob, env: &Env) -> Result<Vec<Check>, Error> {
+    let mut checks = here::checks(job, env);
+    if let Ok(settings) = &job.settings {
+        checks.extend(runner::checks(settings, env));
+    }
+    let targets = job.found.as_ref().map_or(&[][..], |found| &found.targets);
+    let mut opened = Vec::new();
+    for target in targets {
+        match Opened::one(target).await {
+            Ok(lock) => opened.push(lock),
+            Err(error) => checks.push(Check::fail("lock", error.to_string(), error.hint())),
+        }
+    }
+    // Whom nobody may ask for one thing is not asked for the next.
+    let mut usable = Vec::new();
+    for lock in opened {
+        let (found, is_usable) = match &lock.target.store {
+            StoreSpec::DynamoDb { .. } | StoreSpec::S3 { .. } => {
+                stores::checks(event_loop, &lock, job, env).await?
+            }
+            StoreSpec::File { .. } | StoreSpec::LocalState { .. } => here::of_file(lock.target),
+        };
+        checks.extend(found);
+        if is_usable {
+            usable.push(lock);
+        }
+    }
+    checks.extend(leftovers::checks(event_loop, &usable, env).await?);
+    Ok(checks)
+}

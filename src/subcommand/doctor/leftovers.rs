@@ -1,0 +1,241 @@
+//! Who has the lock, and what dead runs left: looked at twice where something may live.
+
+use std::collections::HashMap;
+use std::slice;
+use std::time::Duration;
+
+use super::super::Opened;
+use super::super::status::{Beats, look_at_all};
+use crate::clock::{uptime, wall};
+use crate::duration;
+use crate::env::Env;
+use crate::error::Error;
+use crate::lock::LockInfo;
+use crate::lock::lease::SETTLE;
+use crate::lock::line::{TICKET_BEAT, Ticket};
+use crate::receipt::ReceiptFile;
+use crate::report::{
+    Check, Holding, KeptBy, LockState, Notice, QueueState, describe_holder, shell_quote,
+};
+use crate::run::EventLoop;
+use crate::state_dir;
+use crate::supervise::{HostScope, ProcessId, Sight};
+use crate::target::LockTarget;
+
+/// Longer than any two requests for the two halves of one lock are apart.
+const BETWEEN_HALVES: Duration = Duration::from_secs(3);
+
+/// After so long a lock without a lease is probably nobody's any more.
+const LONG_AGO: Duration = Duration::from_hours(1);
+
+pub(super) async fn checks(
+    event_loop: &mut EventLoop,
+    locks: &[Opened<'_>],
+    env: &Env,
+) -> Result<Vec<Check>, Error> {
+    let mut checks = Vec::new();
+    let mut beats = Beats::default();
+    let (mut seen, first) = (Vec::new(), look(event_loop, locks, &mut checks).await?);
+    for (lock, mut state) in first {
+        beats.observe(slice::from_mut(&mut state), uptime());
+        seen.push((lock, state));
+    }
+    let before = tickets(&seen);
+    let patience = patience(&seen);
+    if patience > Duration::ZERO {
+        let time = duration::format(patience);
+        let message =
+            format!("the lock is held or waited for: looking again in {time} for a sign of life");
+        event_loop.reporter.say(Notice::Note { message });
+        event_loop.pause(uptime().plus(patience)).await?;
+        let again: Vec<_> = look(event_loop, locks, &mut Vec::new()).await?;
+        seen = again;
+        for (_, state) in &mut seen {
+            beats.observe(slice::from_mut(state), uptime());
+        }
+    }
+    for (_, state) in &seen {
+        checks.push(holder(state));
+        checks.extend(queue(state, &before));
+        checks.extend(plans(state));
+    }
+    checks.extend(halves(&seen));
+    checks.extend(receipts(env));
+    Ok(checks)
+}
+
+async fn look<'a>(
+    event_loop: &mut EventLoop,
+    locks: &'a [Opened<'a>],
+    checks: &mut Vec<Check>,
+) -> Result<Vec<(&'a LockTarget, LockState)>, Error> {
+    let mut seen = Vec::new();
+    for lock in locks {
+        match look_at_all(event_loop, slice::from_ref(lock), Duration::ZERO).await {
+            Ok(states) => seen.extend(states.into_iter().map(|state| (lock.target, state))),
+            Err(error @ Error::Interrupted { .. }) => return Err(error),
+            Err(error) => checks.push(Check::skip("holder", format!("not looked at: {error}"))),
+        }
+    }
+    Ok(seen)
+}
+
+/// For how long whoever lives may show nothing new.
+fn patience(seen: &[(&LockTarget, LockState)]) -> Duration {
+    let each = seen.iter().map(|(_, state)| {
+        let holder = match state.holding.as_ref().map(|it| &it.kept_by) {
+            Some(KeptBy::Lease { lease, .. }) => lease.term.sign_of_life() + Duration::from_secs(1),
+            Some(KeptBy::Kernel | KeptBy::Nothing) | None => Duration::ZERO,
+        };
+        let waiters = waiters(state).next().map(|_| TICKET_BEAT + SETTLE);
+        holder.max(waiters.unwrap_or_default())
+    });
+    let halves = halves(seen).first().map(|_| BETWEEN_HALVES);
+    each.chain(halves).max().unwrap_or_default()
+}
+
+fn waiters(state: &LockState) -> impl Iterator<Item = (Ticket, u64, bool)> {
+    let waiters = match &state.line {
+        QueueState::Known { waiters, .. } => &waiters[..],
+        QueueState::Unasked | QueueState::Unreadable => &[],
+    };
+    waiters.iter().map(|(ticket, waiter)| (*ticket, waiter.beat, waiter.is_plan()))
+}
+
+type Tickets = HashMap<(String, Ticket), u64>;
+
+fn tickets(seen: &[(&LockTarget, LockState)]) -> Tickets {
+    let of = |state: &LockState| {
+        let lock = state.lock.clone();
+        waiters(state).map(|it| ((lock.clone(), it.0), it.1)).collect::<Vec<_>>()
+    };
+    seen.iter().flat_map(|(_, state)| of(state)).collect()
+}
+
+fn holder(state: &LockState) -> Check {
+    const NAME: &str = "holder";
+    let Some(Holding { info, kept_by, nameless_removal }) = &state.holding else {
+        return Check::pass(NAME, format!("{}: free", state.lock));
+    };
+    let who = match info {
+        Some(info) => describe_holder(info, wall()),
+        None => "held, its record does not say by whom".to_owned(),
+    };
+    let detail = format!("{}: {who}", state.lock);
+    let id = info.as_ref().map(|info| shell_quote(&info.id.0)).unwrap_or_default();
+    let hint = nameless_removal.clone().map_or_else(
+        || format!("when that run is gone for good: `tfwrap unlock {id}` (docs/stuck-lock.md)"),
+        |command| format!("when you are sure that its holder is dead: {command}"),
+    );
+    match kept_by {
+        KeptBy::Kernel => Check::pass(NAME, format!("{detail}; its process lives")),
+        KeptBy::Lease { lease, unchanged } => {
+            let still = unchanged.unwrap_or_default();
+            if still <= lease.term.sign_of_life() {
+                return Check::pass(NAME, format!("{detail}; it gives signs of life"));
+            }
+            let still = duration::format(Duration::from_secs(still.as_secs()));
+            Check::warn(NAME, format!("{detail}; no sign of life for {still}"), hint)
+        }
+        KeptBy::Nothing if info.as_ref().is_some_and(|info| is_recent(info)) => {
+            Check::pass(NAME, format!("{detail}; without a lease"))
+        }
+        KeptBy::Nothing => Check::warn(
+            NAME,
+            format!("{detail}; without a lease, so it stays until it is removed"),
+            hint,
+        ),
+    }
+}
+
+fn is_recent(info: &LockInfo) -> bool {
+    let created = info.created.parse::<jiff::Timestamp>();
+    created.is_ok_and(|at| wall().duration_since(at).unsigned_abs() < LONG_AGO)
+}
+
+/// Whoever died in the queue.
+fn queue(state: &LockState, before: &Tickets) -> Option<Check> {
+    const NAME: &str = "queue";
+    if state.line == QueueState::Unreadable {
+        return Some(Check::skip(NAME, format!("{}: the queue cannot be read", state.lock)));
+    }
+    let all = waiters(state).count();
+    let key = |ticket| (state.lock.clone(), ticket);
+    let dead = waiters(state).filter(|it| before.get(&key(it.0)) == Some(&it.1)).count();
+    let detail = format!("{}: {all} waiting", state.lock);
+    match (all, dead) {
+        (0, _) => None,
+        (_, 0) => Some(Check::pass(NAME, detail)),
+        _ => Some(Check::warn(
+            NAME,
+            format!("{detail}, {dead} of them without a sign of life"),
+            "nothing is to be done: a dead one is passed over when its turn comes",
+        )),
+    }
+}
+
+fn plans(state: &LockState) -> Option<Check> {
+    let info = state.holding.as_ref()?.info.as_ref()?;
+    let waiting = waiters(state).filter(|it| it.2).count();
+    (info.operation == "OperationTypePlan" && waiting > 0).then(|| {
+        Check::warn(
+            "plans",
+            format!("{}: held for a plan, and {waiting} in the queue are plans, too", state.lock),
+            "let plans that only inform run without the lock: `tfwrap plan -lock=false`, or \
+             `unlocked: [plan]` in `.tfwrap.yaml`",
+        )
+    })
+}
+
+/// Of a backend with two locks, one without the other.
+fn halves(seen: &[(&LockTarget, LockState)]) -> Vec<Check> {
+    let pairs =
+        seen.array_windows().filter(|[(one, _), (two, _)]| one.of_backend && two.of_backend);
+    let half = pairs.filter_map(|[(_, one), (_, two)]| {
+        let (held, free) = match (&one.holding, &two.holding) {
+            (Some(_), None) => (one, two),
+            (None, Some(_)) => (two, one),
+            _ => return None,
+        };
+        let info = held.holding.as_ref().and_then(|it| it.info.as_ref());
+        let id = info.map(|info| shell_quote(&info.id.0)).unwrap_or_default();
+        Some(Check::warn(
+            "pair",
+            format!("half of the lock is held: {}; and {} is free", held.lock, free.lock),
+            format!(
+                "when its run is gone for good: `tfwrap unlock {id}`, which removes what is there"
+            ),
+        ))
+    });
+    half.collect()
+}
+
+/// Runs of this machine that were killed.
+fn receipts(env: &Env) -> Option<Check> {
+    const NAME: &str = "receipts";
+    let dir = state_dir::path(env);
+    let here = HostScope::here()?;
+    let files = match ReceiptFile::all_in(&dir) {
+        Ok(files) => files,
+        Err(error) => {
+            return Some(Check::skip(NAME, format!("`{}` cannot be read: {error}", dir.display())));
+        }
+    };
+    let all = files.iter().filter_map(|file| file.read().ok());
+    let dead = all.filter(|receipt| {
+        let has_guardian = receipt.guardian.is_some_and(ProcessId::is_alive);
+        let is_here = receipt.world.seen_from(&here) == Sight::Here;
+        !receipt.is_over && is_here && !receipt.runner.is_alive() && !has_guardian
+    });
+    match dead.count() {
+        0 => Some(Check::pass(
+            NAME,
+            format!("no run was killed here, as `{}` has it", dir.display()),
+        )),
+        dead => Some(Check::warn(
+            NAME,
+            format!("runs that were killed here and left something: {dead}"),
+            "`tfwrap recover` gives it back",
+        )),
+    }
+}
