@@ -247,7 +247,7 @@ fn words(command: &mut clap::Command, split: &Split<'_>) -> Result<CliCommand, c
             .error(
                 InvalidSubcommand,
                 format!(
-                    "`{}` after `run`: options stand before it, and the command after `--`",
+                    "`{}` after `run`: options go before it, and the command after `--`",
                     word.to_string_lossy()
                 ),
             )),

@@ -283,8 +283,8 @@ fn of_terraform(args: &[OsString], settings: &Settings, place: &Place<'_>) -> Re
                 && !has_directory(path) =>
         {
             job.details.push(format!(
-                "the directory of `{}` does not exist: Terraform makes it or refuses, and locks for \
-                 itself",
+                "the directory of `{}` does not exist: Terraform creates it or refuses, and locks \
+                 for itself",
                 path.display()
             ));
             job.native = Some(invocation);

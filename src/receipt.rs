@@ -279,7 +279,7 @@ impl ReceiptFile {
             serde_json::from_str(&text).map_err(|error| format!("it cannot be read: {error}"))?;
         if receipt.format != FORMAT {
             return Err(format!(
-                "it has the form {}, which this version does not know",
+                "it has the format {}, which this version does not know",
                 receipt.format
             ));
         }
@@ -373,7 +373,7 @@ fn text_of(receipt: &Receipt) -> io::Result<Vec<u8>> {
     let room = (text.len() + ROOM).next_multiple_of(ROOM);
     if room > LONGEST {
         let length = text.len();
-        return Err(io::Error::other(format!("{length} bytes, more than anybody reads of one")));
+        return Err(io::Error::other(format!("{length} bytes, more than tfwrap reads of one")));
     }
     text.resize(room, b' ');
     Ok(text)

@@ -47,7 +47,7 @@ pub fn resolve(request: &BackendQuery<'_>) -> Result<Resolved, BackendError> {
             PlanFile::Encrypted => (directorys(request, &data_dir)?, Vec::new()),
             PlanFile::NotAPlan(why) => {
                 let note = format!(
-                    "`{}` is no saved plan ({why}): the directory's own backend counts",
+                    "`{}` is not a saved plan ({why}): the directory's own backend applies",
                     file.display()
                 );
                 (directorys(request, &data_dir)?, vec![note])
@@ -71,7 +71,7 @@ pub fn resolve(request: &BackendQuery<'_>) -> Result<Resolved, BackendError> {
     let is_plain = workspace::is_plain(&workspace.name);
     if !is_plain {
         notes.push(format!(
-            "the name of the workspace, from {}, is no text: Terraform locks for itself",
+            "the name of the workspace, from {}, is not text: Terraform locks for itself",
             workspace.origin
         ));
     }
@@ -163,12 +163,14 @@ fn notes_on(plan: &SavedPlan, file: &Path, data_dir: &Path, workspace: &Workspac
     let mut notes = Vec::new();
     match data_dir::read_backend(data_dir) {
         Ok(Some(own)) if !own.says_the_same(made) => notes.push(format!(
-            "the saved plan `{name}` is for the backend {}, and the directory's is {}: the plan's counts",
+            "the saved plan `{name}` is for the backend {}, and the directory's is {}: the plan's \
+             applies",
             made.describe(),
             own.describe()
         )),
         Ok(None) if made.kind != "local" => notes.push(format!(
-            "the saved plan `{name}` is for the backend {}, and the directory has none: the plan's counts",
+            "the saved plan `{name}` is for the backend {}, and the directory has none: the plan's \
+             applies",
             made.describe()
         )),
         Ok(_) => {}
@@ -181,7 +183,7 @@ fn notes_on(plan: &SavedPlan, file: &Path, data_dir: &Path, workspace: &Workspac
     if plan.workspace != workspace.name {
         notes.push(format!(
             "the saved plan `{name}` was made in the workspace `{}` by Terraform {}, and `{}` is \
-             selected: that one's state is used",
+             selected: the state of the selected workspace is used",
             plan.workspace, plan.terraform_version, workspace.name
         ));
     }

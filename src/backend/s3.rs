@@ -166,7 +166,7 @@ impl S3Backend {
         } else if !is_short(&self.workspace_key_prefix) {
             ("the workspace_key_prefix", &self.workspace_key_prefix)
         } else {
-            return Some("that is not one name in a path".to_owned());
+            return Some("that is not a single path element".to_owned());
         };
         Some(format!("{what} `{text}` is not in its shortest form"))
     }

@@ -58,8 +58,8 @@ fn nothing_here(
     let is_used = !further.is_empty() || state_path.exists() || has_configuration(&place.dir);
     (!is_used).then(|| {
         format!(
-            "no Terraform configuration is in `{}`: what is held is the lock of `{}`, which keeps \
-             nobody from any other state",
+            "there is no Terraform configuration in `{}`: this holds the lock of `{}`, which \
+             protects no other state",
             place.dir.display(),
             state_path.display()
         )
@@ -93,8 +93,8 @@ fn around(
     let (lock, resolved) = match known {
         Err(Error::Config { message, .. }) if command.is_some() => {
             notes.push(format!(
-                "no lock of a backend is held for the whole command ({message}): each Terraform \
-                 below locks for itself"
+                "no backend lock is held for the whole command ({message}): each Terraform inside \
+                 locks for itself"
             ));
             (BackendLock::Native, None)
         }

@@ -70,11 +70,11 @@ pub(super) fn lock_of(
     if leave_it && further.is_empty() && !below_another {
         return Err(Error::Usage {
             message: format!(
-                "{}: the backend has a lock, and there is no `--lock` in its place",
+                "{}: the backend has a lock, and no `--lock` replaces it",
                 settings.no_backend_lock.origin
             ),
             hint: Some(format!(
-                "{}, or say `-lock=false` to Terraform to run unlocked",
+                "{}, or pass `-lock=false` to Terraform to run unlocked",
                 match &settings.no_backend_lock.origin {
                     Origin::Env(name) => format!("unset `{name}`"),
                     Origin::File { .. } => "take `no-backend-lock` out there".to_owned(),
@@ -88,7 +88,7 @@ pub(super) fn lock_of(
 
 fn nothing_to_take() -> BackendLock {
     BackendLock::None {
-        why: "the backend locks nothing, and `--no-backend-lock` says to go on: nothing keeps \
+        why: "the backend locks nothing, and `--no-backend-lock` says to continue: nothing keeps \
               another run from this state"
             .to_owned(),
     }

@@ -157,8 +157,8 @@ fn expect_tellable(targets: &[LockTarget]) -> Result<(), Error> {
     }
     Err(Error::Config {
         message: format!(
-            "{} locks take {said} bytes to describe, and what gives them back after a kill keeps \
-             {MOST_SAID} at most",
+            "{} locks take {said} bytes to describe, and the process that releases them after a \
+             kill can keep at most {MOST_SAID}",
             targets.len()
         ),
         hint: Some("name fewer locks, or shorter ones".to_owned()),

@@ -1,17 +1,18 @@
-//! Two registers that are one lock: Terraform's lock file in S3 and its item in `DynamoDB`, where a
-//! backend has both. Whoever holds both halves under one ID holds the lock.
+//! Two registers that are one lock: Terraform's lock file in S3 and its item in `DynamoDB`, for a
+//! backend that has both. Whoever holds both halves under one ID holds the lock.
 //!
-//! [`Acquire`](super::acquire::Acquire) asks for a lock as if it were one register; this machine makes
-//! the requests to both halves of it, one after the other, and one reply of theirs. Once both are ours,
-//! each is kept and given back for itself ([`Tenure`](super::tenure::Tenure)): so the fence counts from
-//! the older half, and the loss of one leaves the other ours.
+//! [`Acquire`](super::acquire::Acquire) asks for a lock as if it were one register. This machine
+//! sends the requests to both halves, one after the other, and combines their replies into one.
+//! Once both halves are ours, each is kept and released separately
+//! ([`Tenure`](super::tenure::Tenure)). So the fence counts from the older half, and the loss of
+//! one half leaves the other ours.
 //!
-//! - The first half is taken first, as Terraform does it; a create looks at the second before, so that
-//!   whoever waits does not make and unmake the lock file at every look.
-//! - Where the second cannot be had, the first is given back. Where that is not answered, the whole is
-//!   *unknown*, as a create that was not answered is.
-//! - A half that bears our own ID is ours, from an attempt that was not answered, and is written anew.
-//!   One with a stranger's ID holds the lock, whatever the other half says.
+//! - The first half is acquired first, as Terraform does. A create reads the second half before
+//!   that, so that a waiter does not create and remove the lock file at every poll.
+//! - If the second half cannot be acquired, the first is released. If that release is not answered,
+//!   the whole is *unknown*, like a create that was not answered.
+//! - A half with our own ID is ours, from an attempt that was not answered, and is written again. A
+//!   half with a stranger's ID holds the lock, whatever the other half says.
 //!
 //! No clock, no I/O, no randomness. Its rules: `docs/protocol.md#a8-a-pair`.
 
@@ -369,8 +370,7 @@ impl PairRequest {
             return self.done(Half::Second, then);
         }
         self.findings.open[0] = true;
-        let detail =
-            format!("the half of the lock that was taken could not be given back: {error}");
+        let detail = format!("the acquired half of the lock could not be released: {error}");
         self.done(Half::First, Reply::Wrote(Err(StoreError::Failed(detail))))
     }
 

@@ -1,9 +1,9 @@
-//! The machine that waits for one lock in line: first come, first served
+//! The machine that waits for one lock in the queue: first come, first served
 //! (`docs/protocol.md#the-queue`).
 //!
-//! It decides *when* [`Acquire`] may try; whether the lock becomes ours is decided by the lock
-//! register alone. One request at a time. Whatever goes wrong with the line's own registers, the
-//! lock is still competed for by backoff.
+//! It decides *when* [`Acquire`] may try. Only the lock's register decides whether the lock becomes
+//! ours. One request is out at a time. Whatever goes wrong with the queue's own registers, tfwrap
+//! still competes for the lock with backoff.
 
 mod join;
 mod progress;

@@ -1,4 +1,4 @@
-//! Taking the locks: drives [`Acquire`] for one after the other.
+//! Acquiring the locks: drives [`Acquire`] for one after the other.
 
 mod halves;
 

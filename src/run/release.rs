@@ -1,4 +1,4 @@
-//! Releasing the locks, whatever happened before, one after the other.
+//! Releases the locks one after the other, whatever happened before.
 
 use std::path::Path;
 use std::time::Duration;
@@ -73,7 +73,7 @@ async fn one(event_loop: &mut EventLoop) -> TenureEnd {
             {
                 event_loop.say(Notice::Stopping {
                     signal: signal.signal().as_str().to_owned(),
-                    doing: format!("the lock `{}` is given back first", kept.target.url()),
+                    doing: format!("the lock `{}` is released first", kept.target.url()),
                 });
             }
         }

@@ -1,4 +1,4 @@
-//! What is asked of stores, and what they answer.
+//! The requests to stores, and their replies.
 
 use std::sync::Arc;
 

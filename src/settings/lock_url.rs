@@ -77,8 +77,8 @@ impl LockUrl {
     pub fn parse(text: &str) -> Result<Self, String> {
         let forms = "known forms are `s3://BUCKET/KEY.tflock`, `dynamodb://TABLE/LOCK-ID` and \
                      `file:///PATH`";
-        let url =
-            Url::parse(text).map_err(|error| format!("`{text}` is no URL ({error}); {forms}"))?;
+        let url = Url::parse(text)
+            .map_err(|error| format!("`{text}` is not a URL ({error}); {forms}"))?;
         if !url.username().is_empty() || url.password().is_some() || url.port().is_some() {
             return Err(format!("`{}://…` must not have a user or a port", url.scheme()));
         }
@@ -106,7 +106,7 @@ impl LockUrl {
             }
             "file" => {
                 if !host.is_empty() || path.is_empty() || path.ends_with('/') {
-                    return Err(format!("`{text}` is no path of a file: write `file:///PATH`"));
+                    return Err(format!("`{text}` is not a file path: write `file:///PATH`"));
                 }
                 LockPlace::File(PathBuf::from(format!("/{}", decode(path)?)))
             }
@@ -118,8 +118,8 @@ impl LockUrl {
                     }
                     _ => {
                         return Err(format!(
-                            "`{text}` is no lock file: write `s3://BUCKET/KEY.tflock`, with that \
-                             ending"
+                            "`{text}` is not a lock file: write `s3://BUCKET/KEY.tflock`, with \
+                             that ending"
                         ));
                     }
                 }
@@ -146,7 +146,7 @@ impl LockUrl {
             let is_label =
                 |text: &str| text.bytes().all(|it| it.is_ascii_alphanumeric() || it == b'-');
             if name == "region" && (value.is_empty() || !is_label(&value)) {
-                return Err(format!("`{text}`: `{value}` is no AWS region"));
+                return Err(format!("`{text}`: `{value}` is not an AWS region"));
             }
             if name == "endpoint"
                 && let Some(why) = not_a_url(&value)
@@ -200,7 +200,7 @@ mod tests {
     #[test]
     fn mistakes_are_named() {
         for (text, what) in [
-            ("table/x", "no URL"),
+            ("table/x", "not a URL"),
             ("redis://x/y", "unknown scheme"),
             ("dynamodb://table", "lacks"),
             ("dynamodb:///x", "lacks"),
@@ -210,7 +210,7 @@ mod tests {
             ("file://host/x", "file:///PATH"),
             ("file:///x/", "file:///PATH"),
             ("file:///x?region=y", "region"),
-            ("dynamodb://t/x?region=evil.example/", "no AWS region"),
+            ("dynamodb://t/x?region=evil.example/", "not an AWS region"),
             ("dynamodb://t/x?region=a&region=b", "twice"),
             ("s3://b/k", "that ending"),
             ("s3://b/.tflock", "that ending"),

@@ -257,7 +257,7 @@ impl LockObjects {
         StoreError::NotTheStore {
             detail: format!(
                 "what answers for {} is not S3: its answer has no `ETag`; is a proxy or a login \
-                 page between?",
+                 page in between?",
                 self.object
             ),
             sent: true,
@@ -282,8 +282,8 @@ impl LockObjects {
         if !is_first {
             return Err(StoreError::Misconfigured(
                 format!(
-                    "the one request to remove it may be on its way still, and {} does not look at \
-                     conditions: a second one could remove somebody else's",
+                    "the only request to remove it may still be on its way, and {} ignores \
+                     conditions: a second one could remove somebody else's lock",
                     self.object
                 )
                 .into(),
@@ -350,7 +350,7 @@ impl Registers for LockObjects {
         let is_leased = record.lease.is_some() || matches!(expect, Expect::Version(_));
         if honours == Conditions::OfCreates && is_leased {
             let message = format!(
-                "{} looks at no condition but that of a create: nothing there can be changed safely",
+                "{} honours only the condition of a create: nothing there can be changed safely",
                 self.object
             );
             return Err(StoreError::Misconfigured(message.into()));
@@ -425,11 +425,11 @@ fn with_digest(key: &str) -> Result<(String, String), StoreError> {
         )
     };
     if key.is_empty() {
-        return Err(wrong("is kept in no receipt, and was not found again"));
+        return Err(wrong("is not kept in receipts, and was not found again"));
     }
     let bytes = base64::decode(key).map_err(|_| wrong("is no base64"))?;
     if bytes.len() != 32 {
-        return Err(wrong("is not as long as a key"));
+        return Err(wrong("does not have the length of a key"));
     }
     Ok((key.to_owned(), base64::encode(md5::Md5::digest(bytes))))
 }
@@ -457,7 +457,7 @@ mod tests {
         let key = base64::encode([7; 32]);
         let (same, digest) = with_digest(&key).unwrap();
         assert_eq!((same, digest.len()), (key, 24));
-        for (key, says) in [("", "no receipt"), ("%", "no base64"), ("AAAA", "as long")] {
+        for (key, says) in [("", "in receipts"), ("%", "no base64"), ("AAAA", "the length")] {
             let error = with_digest(key).unwrap_err().to_string();
             assert!(error.contains(says), "{error}");
         }

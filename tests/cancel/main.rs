@@ -91,8 +91,8 @@ fn play(runner: &Runner, work: Work, name: &str, kind: Kind) -> Record {
 
 /// Who gave the lock back, as far as that can be told from outside.
 fn giver(freed: Option<&Freed>, said: &str, lease: bool) -> &'static str {
-    let recovered =
-        said.split_once(" recover").is_some_and(|(_, after)| after.contains("given back"));
+    let gives = |after: &str| after.contains("is released") || after.contains("are released");
+    let recovered = said.split_once(" recover").is_some_and(|(_, after)| gives(after));
     match freed {
         Some(freed) if freed.by_tfwrap => "tfwrap",
         _ if lease => "lease",

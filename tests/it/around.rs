@@ -13,7 +13,7 @@ fn below_run(dir: &Path, words: &[&str]) -> Command {
     command
 }
 
-const NOT_HELD: &str = "each Terraform below locks for itself";
+const NOT_HELD: &str = "each Terraform inside locks for itself";
 
 #[tokio::test]
 async fn a_script_may_complete_a_partial_backend() {

@@ -265,7 +265,7 @@ async fn a_strangers_lock_that_took_the_place_of_ours_stays() {
     let before = stage.raw_info(&stage.lock_id()).await;
     gate.open();
     let ours = ours.finish().expect_code(76);
-    assert!(ours.stderr.contains("left as it is"), "{}", ours.stderr);
+    assert!(ours.stderr.contains("leaves it as it is"), "{}", ours.stderr);
     assert_eq!(stage.raw_info(&stage.lock_id()).await, before);
     theirs.open();
     // Two applies overlapped by force; whether the second can write its state is Terraform's.

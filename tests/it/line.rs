@@ -245,7 +245,7 @@ async fn where_the_line_may_not_be_written_it_says_so_once_and_the_lock_still_wo
     let holder = holder.finish().expect_code(0);
     assert_eq!(holder.stderr, "", "who finds the lock free needs no line");
     let waiter = waiter.finish().expect_code(0);
-    let warnings = waiter.stderr.matches("no line can be kept").count();
+    let warnings = waiter.stderr.matches("no queue can be kept").count();
     assert_eq!(warnings, 1, "{}", waiter.stderr);
     assert_eq!(stage.keys().await, [""; 0]);
 }

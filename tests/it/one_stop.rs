@@ -456,7 +456,7 @@ fn after_a_stop_nothing_more_is_started_below_a_run() {
         let codes = fs::read_to_string(running.scene.path("codes")).unwrap_or_default();
         assert!(codes.lines().skip(1).all(|code| code == "130"), "{codes}");
         let said = running.stderr();
-        assert!(said.contains("nothing is started below it"), "{said}");
+        assert!(said.contains("nothing more is started inside it"), "{said}");
         expect_one(&running.scene, &key, "a loop");
     }
 }
@@ -484,7 +484,7 @@ fn a_terraform_that_a_script_starts_after_a_stop_hears_the_next() {
     let said = fs::read_to_string(running.scene.path("stdout")).expect("its stdout");
     assert_eq!(said.matches("Interrupt received").count(), 1, "{said}");
     assert_eq!(said.matches("Two interrupts").count(), 0, "{said}");
-    assert!(running.stderr().contains("which began after the first"), "{}", running.stderr());
+    assert!(running.stderr().contains("which started after the first"), "{}", running.stderr());
     let state = fs::read_to_string(other.path().join("terraform.tfstate")).expect("a state");
     assert!(state.contains("tainted"), "{state}");
 }

@@ -817,7 +817,7 @@ async fn no_stop_from_the_terminal_ends_the_release() {
         let wrapper = wait_until("the wrapper", || only_child(shell.pid()));
         if let Some(key) = key {
             shell.key(key);
-            shell.sees("is given back first");
+            shell.sees("is released first");
         } else {
             shell.hang_up();
         }

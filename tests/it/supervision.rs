@@ -510,7 +510,7 @@ async fn no_stop_ends_the_release() {
             for _ in 0..2 {
                 send(&running, shape, signal);
                 wait_until("word of it", || {
-                    running.stderr().contains("is given back first").then_some(())
+                    running.stderr().contains("is released first").then_some(())
                 });
             }
             assert!(running.is_running(), "{key}");

@@ -298,7 +298,7 @@ async fn the_lock_of_a_missing_workspace_is_waited_for_like_any_other() {
         let said = events.iter().find(|it| it["event"] == event).expect(event);
         assert_eq!(said.pointer(holder), Some(&"stranger@elsewhere".into()), "{said}");
     }
-    assert!(!done.stderr.contains("begun anew"), "{}", done.stderr);
+    assert!(!done.stderr.contains("starting over"), "{}", done.stderr);
     assert!(trap.stage.path().join("applied").exists());
 }
 

@@ -204,7 +204,7 @@ fn a_saved_plan_brings_its_own_backend() {
         resolved.notes,
         [
             "the saved plan `p.bin` is for the backend s3 `fixture-states/network/terraform.tfstate`, \
-          and the directory's is s3 `fixture-states/other/terraform.tfstate`: the plan's counts"
+          and the directory's is s3 `fixture-states/other/terraform.tfstate`: the plan's applies"
         ]
     );
 
@@ -218,7 +218,7 @@ fn a_saved_plan_brings_its_own_backend() {
 
     let resolved = apply(&[("p.bin", b"text"), (record, RECORD.as_bytes())], "blue");
     assert_eq!(s3(&resolved).state_key(), "ws/blue/network/terraform.tfstate");
-    assert!(resolved.notes[0].contains("is no saved plan"), "{:?}", resolved.notes);
+    assert!(resolved.notes[0].contains("is not a saved plan"), "{:?}", resolved.notes);
 }
 
 /// The backend's kind, and the name that is proposed for a lock.

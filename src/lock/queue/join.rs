@@ -1,4 +1,4 @@
-//! Joining the line: a ticket is claimed, then `next` is raised above it.
+//! Joining the queue: the waiter claims a ticket, then raises `next` above it.
 
 use super::super::Uptime;
 use super::super::backoff::pause_after;

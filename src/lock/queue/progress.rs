@@ -1,4 +1,4 @@
-//! How fast the line moves, by what we saw of it.
+//! How fast the queue moves, judged by what we have seen of it.
 
 use std::time::Duration;
 

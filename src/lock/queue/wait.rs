@@ -1,4 +1,4 @@
-//! Standing in line: what is watched, and when somebody has to be passed over.
+//! Waiting in the queue: what to watch, and when to pass somebody over.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What the machine is told, and what it answers.
+//! The events that the machine receives, and its answers.
 
 use nix::sys::signal::Signal;
 

@@ -167,7 +167,7 @@ async fn a_denied_removal_is_74_with_the_command_that_finishes() {
     let stage = Stage::new("release/denied").await;
     stage.plan(&[("DeleteItem", Fault::DENIED, usize::MAX)]);
     let done = run(&mut stage.around("true")).expect_code(74);
-    says(&done, &["could not be given back", "`dynamodb:DeleteItem`", "finish with: "]);
+    says(&done, &["could not be released", "`dynamodb:DeleteItem`", "finish with: "]);
     assert_eq!(stage.requests("DeleteItem"), 1, "a missing permission does not come by itself");
     // As printed, byte for byte, and of the very item that is there.
     let left = stage.info().await.unwrap();
@@ -187,7 +187,7 @@ async fn an_outage_for_the_whole_retry_time_is_74_with_the_command_that_finishes
         stage.plan(&[("DeleteItem", fault.clone(), usize::MAX)]);
         let mut command = stage.around("true");
         let done = run(command.env("TFWRAP_RELEASE_PATIENCE", "1s")).expect_code(74);
-        says(&done, &["could not be given back", "finish with: "]);
+        says(&done, &["could not be released", "finish with: "]);
         is_left_behind(&stage, &done.stderr).await;
     }
 }
@@ -198,7 +198,7 @@ async fn a_failed_child_keeps_its_code_when_the_lock_cannot_be_given_back() {
     stage.plan(&[("DeleteItem", Fault::DENIED, usize::MAX)]);
     for (script, code) in [("exit 3", 3), ("kill -9 $$", 137)] {
         let done = run(&mut stage.around(script)).expect_code(code);
-        says(&done, &["could not be given back"]);
+        says(&done, &["could not be released"]);
         is_left_behind(&stage, &done.stderr).await;
         stage.plan(&[("DeleteItem", Fault::DENIED, usize::MAX)]);
     }

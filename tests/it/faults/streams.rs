@@ -122,7 +122,7 @@ async fn files_of_the_runner_that_cannot_be_written_lose_no_lock_and_no_code() {
         ours.env("GITHUB_OUTPUT", file).env("GITHUB_STEP_SUMMARY", file);
         let done = run(&mut ours).expect_code(5);
         for (variable, missing) in
-            [("GITHUB_OUTPUT", "later steps"), ("GITHUB_STEP_SUMMARY", "summary has no word")]
+            [("GITHUB_OUTPUT", "later steps"), ("GITHUB_STEP_SUMMARY", "summary does not mention")]
         {
             let named = format!("tfwrap: warning: cannot write to `{file}` (from `{variable}`)");
             // Annotations say the same once more.

@@ -135,10 +135,7 @@ async fn a_guardian_that_cannot_be_told_is_replaced_and_done_without_aloud() {
     let lock = Lock::new("untold").await;
     let mut running = lock.scene(LOGS_ALL).env("TFWRAP_TEST_OFF", "tell").start().ready();
     wait_until("a word about it", || {
-        running
-            .stderr()
-            .contains("no guardian watches over this run (not to be told)")
-            .then_some(())
+        running.stderr().contains("no guardian watches this run (not to be told)").then_some(())
     });
     assert!(guardian_of(running.pid()).is_none_or(is_gone));
     running.signal(Signal::SIGUSR1);

@@ -181,7 +181,7 @@ async fn an_inner_tfwrap_that_stands_still_is_named_and_goes_on_to_its_end() {
         };
         stop();
         std::fs::write(&go_on, "").expect("a file");
-        wait_until(name, || running.stderr().contains("stood still").then_some(()));
+        wait_until(name, || running.stderr().contains("was stopped by a signal").then_some(()));
         if asked {
             wait_until("its going on", || (state(inner) != Some('T')).then_some(()));
             stop();

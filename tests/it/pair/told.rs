@@ -60,7 +60,7 @@ async fn a_lock_file_that_cannot_be_given_back_is_named_beside_what_refused_the_
         }
         let done = running.finish().expect_code(code);
         let id = stage.in_file().expect("it stays").id.0;
-        let kept = format!("the lock `s3://{BUCKET}/{}` could not be given back", stage.file());
+        let kept = format!("the lock `s3://{BUCKET}/{}` could not be released", stage.file());
         assert_eq!(done.stderr.matches(&kept).count(), 1, "{name}: {}", done.stderr);
         assert!(done.stderr.contains(&id), "{name}: {}", done.stderr);
         let why = if name == "denied" { "dynamodb:PutItem" } else { "4-5-6" };

@@ -153,7 +153,7 @@ async fn a_run_that_ends_already_is_not_told_again() {
         };
         running.scene.wait_for_log("SIGINT 1");
         let second = recover();
-        second.says("it is not asked again");
+        second.says("not asking again");
         for recovery in [first, Some(second)].into_iter().flatten() {
             recovery.finish().expect_code(0);
         }

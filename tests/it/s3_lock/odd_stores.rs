@@ -78,7 +78,7 @@ fn a_lock_that_is_refused_for_nobody_is_waited_for_until_the_end_and_said() {
         let args = if line { &args[..2] } else { &args };
         let done = run(&mut under(dir.path(), &lock, args, &["touch", "ran"])).expect_code(75);
         assert!(!dir.path().join("ran").exists());
-        let says = "refused each time, and nobody is seen to have it";
+        let says = "refused each time, although no holder can be seen";
         assert!(done.stderr.contains(says), "{}", done.stderr);
         assert_eq!(
             done.stderr.contains("still waiting") || done.stderr.contains("waiting for"),

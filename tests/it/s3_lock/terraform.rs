@@ -303,7 +303,7 @@ fn a_killed_runs_lock_file_is_given_back_and_no_receipt_has_the_customers_key() 
                 let child = receipt.text["child"]["leader"]["pid"].as_i64().expect("a child");
                 kill_dead(nix::unistd::Pid::from_raw(i32::try_from(child).unwrap()));
                 let done = run(stage.ours().arg("recover")).expect_code(0);
-                assert!(done.stderr.contains("its lock is given back"), "{}", done.stderr);
+                assert!(done.stderr.contains("its lock is released"), "{}", done.stderr);
             }
             eventually("it is given back", || stage.lock().is_none());
         }

@@ -71,7 +71,7 @@ fn a_guardian_that_cannot_watch_says_why() {
                   sleep 0.1; done; exit 9'";
     let (code, said) = confined(&[libc::SYS_signalfd4], libc::EPERM, script);
     assert_eq!(code, Some(0), "{said}");
-    assert!(said.contains("no guardian watches over this run (no signalfd(2): "), "{said}");
+    assert!(said.contains("no guardian watches this run (no signalfd(2): "), "{said}");
 }
 
 #[test]
