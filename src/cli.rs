@@ -6,7 +6,8 @@
 mod args;
 
 pub use args::{
-    DoctorArgs, Format, HoldArgs, HoldFormat, RecoverArgs, ReleaseArgs, StatusArgs, UnlockArgs,
+    DoctorArgs, Format, HoldArgs, HoldFormat, PolicyFormat, RecoverArgs, ReleaseArgs, StatusArgs,
+    TableArgs, TableCommand, TableCreateArgs, TablePolicyArgs, UnlockArgs,
 };
 
 use args::RunArgs;
@@ -21,7 +22,7 @@ use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
     name = "tfwrap",
     version,
     about = "Runs Terraform one at a time per state: takes Terraform's own lock, waits for it, always gives it back",
-    override_usage = "tfwrap [OPTIONS] <TERRAFORM COMMAND> [ARGS]...\n       tfwrap [OPTIONS] run -- <COMMAND> [ARGS]...\n       tfwrap [OPTIONS] status [--all] [--format text|json] [--watch]\n       tfwrap [OPTIONS] doctor [--format text|json]\n       tfwrap [OPTIONS] unlock <ID> [--yes] [--force]\n       tfwrap [OPTIONS] hold [--format shell|github|json]\n       tfwrap [OPTIONS] release [ID]\n       tfwrap [OPTIONS] recover [--wait <DURATION>]\n       tfwrap [OPTIONS] -- <TERRAFORM COMMAND> [ARGS]...",
+    override_usage = "tfwrap [OPTIONS] <TERRAFORM COMMAND> [ARGS]...\n       tfwrap [OPTIONS] run -- <COMMAND> [ARGS]...\n       tfwrap [OPTIONS] status [--all] [--format text|json] [--watch]\n       tfwrap [OPTIONS] doctor [--format text|json]\n       tfwrap [OPTIONS] unlock <ID> [--yes] [--force]\n       tfwrap [OPTIONS] hold [--format shell|github|json]\n       tfwrap [OPTIONS] release [ID]\n       tfwrap [OPTIONS] recover [--wait <DURATION>]\n       tfwrap [OPTIONS] table create [NAME] [--deletion-protection] [--tag KEY=VALUE]...\n       tfwrap [OPTIONS] table policy [--format json|terraform]\n       tfwrap [OPTIONS] -- <TERRAFORM COMMAND> [ARGS]...",
     after_help = AFTER_HELP,
     disable_help_subcommand = true,
     max_term_width = 100
@@ -103,13 +104,13 @@ through tfwrap.
 
 `status` says who holds the locks and who waits for them; `unlock` removes the lock of a holder that
 is gone. `hold` keeps the locks over several commands, until `release`. `recover` gives back what a
-run that was killed left behind. `doctor` checks the way to the lock. `tfwrap status --help` and so
-on say more.
+run that was killed left behind. `doctor` checks the way to the lock. `table` makes a lock table, and
+prints the policy for it. `tfwrap status --help` and so on say more.
 
-Exit codes: Terraform's own, else 1 `unlock` refused or `doctor` failed, 64 usage, 69 lock store unreachable, 70 bug,
-74 lock not given back or something left (`recover`, `release`), 75 lock not acquired in time, 76
-lock lost, 77 access denied, 78 configuration, 126 and 127 command not executable or not found,
-128+N ended by signal N.";
+Exit codes: Terraform's own, else 1 `unlock` refused or `doctor` failed, 64 usage, 69 lock store
+unreachable, 70 bug, 74 lock not given back or something left (`recover`, `release`), 75 lock not
+acquired in time, 76 lock lost, 77 access denied, 78 configuration, 126 and 127 command not
+executable or not found, 128+N ended by signal N.";
 
 /// The words after the options.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -130,6 +131,8 @@ pub enum CliCommand {
     Hold(HoldArgs),
     /// `release`.
     Release(ReleaseArgs),
+    /// `table`.
+    Table(TableCommand),
 }
 
 /// The command line, taken apart.
@@ -228,6 +231,9 @@ fn words(command: &mut clap::Command, split: &Split<'_>) -> Result<CliCommand, c
         }
         Some("hold") if !split.literal => {
             return HoldArgs::try_parse_from(split.rest).map(CliCommand::Hold);
+        }
+        Some("table") if !split.literal => {
+            return TableArgs::try_parse_from(split.rest).map(|it| CliCommand::Table(it.command));
         }
         Some("release") if !split.literal => {
             return ReleaseArgs::try_parse_from(split.rest).map(CliCommand::Release);

@@ -243,6 +243,10 @@ fn store_hint(error: &StoreError) -> &'static str {
             "the role's trust policy must name this identity, and this identity must be allowed to \
              assume the role; `aws sts get-caller-identity` shows who you are"
         }
+        StoreError::Denied(Flaw { kind: FlawKind::Making, .. }) => {
+            "`tfwrap table create` needs `dynamodb:DescribeTable` and `dynamodb:CreateTable`; its options \
+             need `dynamodb:UpdateTable`, `dynamodb:TagResource` and `dynamodb:UpdateContinuousBackups`"
+        }
         StoreError::Denied(Flaw { kind: FlawKind::Listing, .. }) => {
             "allow `dynamodb:Scan` on the table; without `--all`, `tfwrap status` shows the lock of this \
              directory's state, and needs it not"
@@ -252,9 +256,7 @@ fn store_hint(error: &StoreError) -> &'static str {
              table (and `s3:ListBucket` on the state's bucket), as Terraform's S3 backend needs them"
         }
         StoreError::Credentials(why) => credentials_hint(why.kind),
-        StoreError::Missing(_) => {
-            "check name and region; a lock table has a string hash key named `LockID`"
-        }
+        StoreError::Missing(_) => "check name and region, or make it: `tfwrap table create`",
         StoreError::Misconfigured(why) => config_hint(why.kind),
         StoreError::Full(_) => "free space on that disk, then try again",
     }

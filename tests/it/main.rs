@@ -54,6 +54,7 @@
 //! | `stops` | a stop or a loss while no child runs |
 //! | `store_faults` | what stores make of what goes wrong |
 //! | `supervision` | signals, ends and streams of a child without a terminal |
+//! | `table` | `table create` and `table policy` |
 //! | `tidy` | rules of the house |
 //! | `unlock` | `unlock` |
 //! | `visibility` | processes that `/proc` hides, and other namespaces |
@@ -112,6 +113,7 @@ mod status;
 mod stops;
 mod store_faults;
 mod supervision;
+mod table;
 mod tidy;
 mod unlock;
 mod visibility;
