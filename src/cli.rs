@@ -104,8 +104,8 @@ through tfwrap.
 
 `status` says who holds the locks and who waits for them; `unlock` removes the lock of a holder that
 is gone. `hold` keeps the locks over several commands, until `release`. `recover` gives back what a
-run that was killed left behind. `doctor` checks the way to the lock. `table` makes a lock table, and
-prints the policy for it. `tfwrap status --help` and so on say more.
+run that was killed left behind. `doctor` checks the way to the lock. `table` makes a lock table, or
+prints a policy. `tfwrap status --help` and so on say more.
 
 Exit codes: Terraform's own, else 1 `unlock` refused or `doctor` failed, 64 usage, 69 lock store
 unreachable, 70 bug, 74 lock not given back or something left (`recover`, `release`), 75 lock not
