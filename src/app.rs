@@ -97,6 +97,11 @@ fn call(args: &[OsString], program: &OsStr, env: &Env) -> u8 {
                         subcommand::doctor::run(event_loop, &job, args, env).await
                     })
                 }
+                Job::Table(job) => {
+                    ours(options, Vec::new(), &FoundLocks::none(), async |event_loop, _| {
+                        subcommand::table::run(event_loop, &job).await
+                    })
+                }
                 Job::Unlock(args, found) => {
                     ours(options, Vec::new(), &found, async |event_loop, targets| {
                         let can_ask =

@@ -6,7 +6,8 @@
 mod args;
 
 pub use args::{
-    DoctorArgs, Format, HoldArgs, HoldFormat, RecoverArgs, ReleaseArgs, StatusArgs, UnlockArgs,
+    DoctorArgs, Format, HoldArgs, HoldFormat, PolicyFormat, RecoverArgs, ReleaseArgs, StatusArgs,
+    TableArgs, TableCommand, TableCreateArgs, TablePolicyArgs, UnlockArgs,
 };
 
 use args::RunArgs;
@@ -21,7 +22,7 @@ use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
     name = "tfwrap",
     version,
     about = "Runs one Terraform at a time per state: waits for Terraform's own lock, holds it, always releases it",
-    override_usage = "tfwrap [OPTIONS] <TERRAFORM COMMAND> [ARGS]...\n       tfwrap [OPTIONS] run -- <COMMAND> [ARGS]...\n       tfwrap [OPTIONS] status [--all] [--format text|json] [--watch]\n       tfwrap [OPTIONS] doctor [--format text|json]\n       tfwrap [OPTIONS] unlock <ID> [--yes] [--force]\n       tfwrap [OPTIONS] hold [--format shell|github|json]\n       tfwrap [OPTIONS] release [ID]\n       tfwrap [OPTIONS] recover [--wait <DURATION>]\n       tfwrap [OPTIONS] -- <TERRAFORM COMMAND> [ARGS]...",
+    override_usage = "tfwrap [OPTIONS] <TERRAFORM COMMAND> [ARGS]...\n       tfwrap [OPTIONS] run -- <COMMAND> [ARGS]...\n       tfwrap [OPTIONS] status [--all] [--format text|json] [--watch]\n       tfwrap [OPTIONS] doctor [--format text|json]\n       tfwrap [OPTIONS] unlock <ID> [--yes] [--force]\n       tfwrap [OPTIONS] hold [--format shell|github|json]\n       tfwrap [OPTIONS] release [ID]\n       tfwrap [OPTIONS] recover [--wait <DURATION>]\n       tfwrap [OPTIONS] table create [NAME] [--deletion-protection] [--tag KEY=VALUE]...\n       tfwrap [OPTIONS] table policy [--format json|terraform]\n       tfwrap [OPTIONS] -- <TERRAFORM COMMAND> [ARGS]...",
     after_help = AFTER_HELP,
     disable_help_subcommand = true,
     max_term_width = 100
@@ -104,8 +105,8 @@ tfwrap.
 
 `status` shows who holds the locks and who waits for them. `unlock` removes the lock of a holder
 that is gone. `hold` keeps the locks across several commands, until `release`. `recover` releases
-what a killed run left behind. `doctor` checks the way to the lock. For details, run
-`tfwrap status --help` and so on.
+what a killed run left behind. `doctor` checks the way to the lock. `table`
+creates a lock table, or prints a policy. For details, run `tfwrap status --help` and so on.
 
 Exit codes: Terraform's own, or 1 `unlock` refused or `doctor` failed, 64 usage, 69 lock store
 unreachable, 70 bug, 74 lock not released or something left (`recover`, `release`), 75 lock not
@@ -131,6 +132,8 @@ pub enum CliCommand {
     Hold(HoldArgs),
     /// `release`.
     Release(ReleaseArgs),
+    /// `table`.
+    Table(TableCommand),
 }
 
 /// The command line, taken apart.
@@ -229,6 +232,9 @@ fn words(command: &mut clap::Command, split: &Split<'_>) -> Result<CliCommand, c
         }
         Some("hold") if !split.literal => {
             return HoldArgs::try_parse_from(split.rest).map(CliCommand::Hold);
+        }
+        Some("table") if !split.literal => {
+            return TableArgs::try_parse_from(split.rest).map(|it| CliCommand::Table(it.command));
         }
         Some("release") if !split.literal => {
             return ReleaseArgs::try_parse_from(split.rest).map(CliCommand::Release);

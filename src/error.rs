@@ -244,6 +244,10 @@ fn store_hint(error: &StoreError) -> &'static str {
             "the role's trust policy must name this identity, and this identity must be allowed to \
              assume the role; `aws sts get-caller-identity` shows who you are"
         }
+        StoreError::Denied(Flaw { kind: FlawKind::Making, .. }) => {
+            "`tfwrap table create` needs `dynamodb:DescribeTable` and `dynamodb:CreateTable`; its options \
+             need `dynamodb:UpdateTable`, `dynamodb:TagResource` and `dynamodb:UpdateContinuousBackups`"
+        }
         StoreError::Denied(Flaw { kind: FlawKind::Listing, .. }) => {
             "allow `dynamodb:Scan` on the table; without `--all`, `tfwrap status` shows the lock of this \
              directory's state and does not need that permission"
@@ -254,7 +258,7 @@ fn store_hint(error: &StoreError) -> &'static str {
         }
         StoreError::Credentials(why) => credentials_hint(why.kind),
         StoreError::Missing(_) => {
-            "check the name and the region; a lock table has a string hash key named `LockID`"
+            "check the name and the region, or create the table: `tfwrap table create`"
         }
         StoreError::Misconfigured(why) => config_hint(why.kind),
         StoreError::Full(_) => "free space on that disk, then try again",

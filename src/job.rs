@@ -11,6 +11,7 @@ mod handed_down;
 mod handed_over;
 mod locks;
 mod reading;
+mod table;
 
 use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
@@ -43,6 +44,7 @@ use handed_over::hand_over;
 pub use locks::FoundLocks;
 use locks::{further_locks, in_order, of_backend, or_those_around, resolve};
 use reading::{has_directory, read, terraforms_dir};
+pub use table::{TableJob, TableOrder};
 
 /// Where a run happens.
 #[derive(Debug)]
@@ -103,6 +105,8 @@ pub enum Job {
     Hold(Box<LockedJob>, HoldArgs),
     /// End a hold.
     Release(ReleaseArgs, FoundLocks),
+    /// Make a lock table, or print what its users need.
+    Table(TableJob),
 }
 
 /// A child and the locks it runs under.
@@ -204,6 +208,7 @@ pub fn plan(words: &CliCommand, settings: &Settings, place: &Place<'_>) -> Resul
         CliCommand::Unlock(args) => Ok(Job::Unlock(args.clone(), locks::find(settings, place)?)),
         CliCommand::Recover(args) => Ok(Job::Recover(args.clone())),
         CliCommand::Release(args) => Ok(Job::Release(args.clone(), locks::if_any(settings, place))),
+        CliCommand::Table(command) => table::of_table(command, settings, place).map(Job::Table),
         CliCommand::Hold(args) => Ok(Job::Hold(of_hold(settings, place)?, *args)),
     }
 }

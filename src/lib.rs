@@ -15,7 +15,7 @@
 //! | the child | [`supervise`] |
 //! | what stands by while it runs, should tfwrap be killed | [`guardian`] |
 //! | what a killed run leaves | [`receipt`], `run::custody` (written), `run::orphan` (ended) |
-//! | `status`, `doctor`, `unlock`, `recover`, `hold`, `release` | `subcommand` |
+//! | `status`, `doctor`, `table`, `unlock`, `recover`, `hold`, `release` | `subcommand` |
 //! | the loop | `run`, `app` |
 //! | what is said | [`report`], [`ci`], [`error`], [`exit_code`] |
 //! | `run` and nesting | [`held`], [`shim`], [`state_dir`] |

@@ -28,7 +28,7 @@ pub use memory::MemoryStore;
 pub use s3_lock::LockObjects;
 pub use s3_state::{StateObject, workspace_state};
 pub use survey::{
-    BucketFacts, KeyAttribute, Known, StoreFacts, Survey, Surveyed, TableFacts, survey,
+    BucketFacts, KeyAttribute, Known, StoreFacts, Survey, Surveyed, TableChange, TableFacts, survey,
 };
 
 use async_trait::async_trait;

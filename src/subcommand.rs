@@ -6,6 +6,7 @@ pub(crate) mod recover;
 pub(crate) mod release;
 mod removal;
 pub(crate) mod status;
+pub(crate) mod table;
 pub(crate) mod unlock;
 
 use std::sync::Arc;

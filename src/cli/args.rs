@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::duration;
 
@@ -67,6 +67,82 @@ pub struct DoctorArgs {
         hide_possible_values = true
     )]
     pub format: Format,
+}
+
+/// What follows `table`.
+#[derive(Debug, Clone, PartialEq, Eq, Parser)]
+#[command(
+    name = "tfwrap table",
+    about = "Makes a lock table in DynamoDB, or prints the policy that its users need",
+    override_usage = "tfwrap [OPTIONS] table create [NAME] [--deletion-protection] [--tag KEY=VALUE]...\n       tfwrap [OPTIONS] table policy [--format json|terraform]",
+    disable_help_subcommand = true
+)]
+pub struct TableArgs {
+    /// Which of the two
+    #[command(subcommand)]
+    pub command: TableCommand,
+}
+
+/// What `table` does.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum TableCommand {
+    /// Makes the lock table, unless it is there: on demand, with the string hash key `LockID`; waits
+    /// until it is active
+    #[command(
+        override_usage = "tfwrap [OPTIONS] table create [NAME] [--deletion-protection] [--tag KEY=VALUE]..."
+    )]
+    Create(TableCreateArgs),
+    /// Prints the least policy of IAM with which the locks of this directory can be taken, narrowed to
+    /// their keys: just what `doctor` tries
+    #[command(override_usage = "tfwrap [OPTIONS] table policy [--format json|terraform]")]
+    Policy(TablePolicyArgs),
+}
+
+/// What follows `table create`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+pub struct TableCreateArgs {
+    /// Its name, with `?region=`, `&endpoint=`, `&profile=` as in `--lock`; else the backend's
+    pub name: Option<String>,
+    /// Nobody can delete it until that is taken back
+    #[arg(long)]
+    pub deletion_protection: bool,
+    /// Its past can be restored
+    #[arg(long)]
+    pub point_in_time_recovery: bool,
+    /// A tag of it (repeatable)
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_tag)]
+    pub tag: Vec<(String, String)>,
+}
+
+fn parse_tag(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("a tag is `KEY=VALUE`".to_owned()),
+    }
+}
+
+/// What follows `table policy`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Args)]
+pub struct TablePolicyArgs {
+    /// As a document of IAM, or as `data "aws_iam_policy_document"`
+    #[arg(
+        long,
+        value_enum,
+        default_value_t,
+        value_name = "json|terraform",
+        hide_possible_values = true
+    )]
+    pub format: PolicyFormat,
+}
+
+/// What a policy looks like.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum PolicyFormat {
+    /// A document of IAM.
+    #[default]
+    Json,
+    /// A data source of Terraform's AWS provider.
+    Terraform,
 }
 
 /// What an answer on stdout looks like.

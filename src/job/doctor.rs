@@ -5,11 +5,12 @@ use std::ffi::OsStr;
 use std::path::PathBuf;
 
 use super::locks::{self, FoundLocks, dialect_in, of_backend};
-use super::{Place, find_terraform};
+use super::{Place, find_terraform, table};
 use crate::backend::{self, BackendQuery, Resolved};
 use crate::error::Error;
 use crate::program;
 use crate::settings::{Settings, SettingsError};
+use crate::target::LockTarget;
 
 /// What a run in this directory would find.
 #[derive(Debug)]
@@ -26,9 +27,12 @@ pub struct DoctorJob {
     pub resolved: Result<Resolved, Error>,
     /// Which locks it would take.
     pub found: Result<FoundLocks, Error>,
+    /// The bucket in which its workspace is looked for.
+    pub listed: Option<LockTarget>,
 }
 
-pub(super) fn of_doctor(settings: &Settings, place: &Place<'_>) -> DoctorJob {
+/// Which state a run would use.
+pub(super) fn resolve(settings: &Settings, place: &Place<'_>) -> Result<Resolved, Error> {
     let terraform = find_terraform(settings, place);
     let program = terraform.as_deref().ok();
     let request = BackendQuery {
@@ -37,16 +41,19 @@ pub(super) fn of_doctor(settings: &Settings, place: &Place<'_>) -> DoctorJob {
         allow_hcl_fallback: true,
         ..BackendQuery::new(&place.dir, place.env)
     };
-    let resolved = backend::resolve(&request).map_err(of_backend);
+    backend::resolve(&request).map_err(of_backend)
+}
+
+pub(super) fn of_doctor(settings: &Settings, place: &Place<'_>) -> DoctorJob {
     let first_on_path = program::search(OsStr::new("terraform"), place.env, None).ok();
+    let past_us = program::search(OsStr::new("terraform"), place.env, place.this).ok();
     DoctorJob {
         settings: settings.whole().cloned(),
-        is_first_us: first_on_path.is_some()
-            && program::search(OsStr::new("terraform"), place.env, place.this).ok()
-                != first_on_path,
+        terraform: find_terraform(settings, place),
+        is_first_us: first_on_path.is_some() && past_us != first_on_path,
         first_on_path,
+        resolved: resolve(settings, place),
         found: locks::find(settings, place),
-        terraform,
-        resolved,
+        listed: table::listed(settings, place),
     }
 }

@@ -1,4 +1,5 @@
-//! What is asked of AWS besides registers: what a table or a bucket is like, and who asks.
+//! What is asked of AWS besides registers: what a table or a bucket is like, and who asks; and that a
+//! table is made.
 
 mod bucket;
 mod table;
@@ -17,13 +18,15 @@ use super::StoreError;
 use super::aws::{AwsClients, Timeouts};
 use crate::backend::AwsSettings;
 pub use bucket::{BucketFacts, Known};
-pub use table::{KeyAttribute, TableFacts};
+pub use table::{KeyAttribute, TableChange, TableFacts};
 
 /// What is to be looked at.
 #[derive(Debug, Clone)]
 pub enum Survey {
     /// A table; needs `dynamodb:DescribeTable`.
     Table(Box<AwsSettings>, String),
+    /// The same, and something is done to it.
+    Change(Box<AwsSettings>, String, TableChange),
     /// A bucket; each part needs a permission of its own.
     Bucket(Box<AwsSettings>, String),
     /// Whose the credentials are: of STS, where that is asked at all.
@@ -62,6 +65,9 @@ async fn look(asked: Survey, date: &ServerDate) -> Result<StoreFacts, StoreError
     match &asked {
         Survey::Table(aws, name) => {
             table::describe(&clients(aws).await?, name, date).await.map(StoreFacts::Table)
+        }
+        Survey::Change(aws, name, change) => {
+            table::change(&clients(aws).await?, name, change).await.map(StoreFacts::Table)
         }
         Survey::Bucket(aws, name) => {
             bucket::look(&clients(aws).await?, name, date).await.map(StoreFacts::Bucket)

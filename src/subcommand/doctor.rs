@@ -74,6 +74,11 @@ async fn all(event_loop: &mut EventLoop, job: &DoctorJob, env: &Env) -> Result<V
             usable.push(lock);
         }
     }
+    if let Some(bucket) =
+        job.listed.as_ref().filter(|it| targets.iter().all(|target| target.store != it.store))
+    {
+        checks.push(stores::listed(event_loop, bucket).await?);
+    }
     checks.extend(leftovers::checks(event_loop, &usable, env).await?);
     Ok(checks)
 }

@@ -52,6 +52,7 @@
 //! | `store_faults` | what stores make of what goes wrong |
 //! | `support` | servers, processes and proxies: what the suites share |
 //! | `supervision` | signals, ends and streams of a child without a terminal |
+//! | `table` | `table create` and `table policy` |
 //! | `tidy` | rules of the house |
 //! | `unlock` | `unlock` |
 //! | `versions` | each Terraform that there is |
@@ -108,6 +109,7 @@ mod status;
 mod stops;
 mod store_faults;
 mod supervision;
+mod table;
 mod tidy;
 mod unlock;
 mod versions;

@@ -63,8 +63,8 @@ kinds!(ARGS, args, ArgsError: Variable);
 /// What the store says is set in here in words of its own; what tfwrap makes of it is not.
 fn store_errors() -> Vec<StoreError> {
     use FlawKind::{
-        CaBundle, Clock, Distrusted, Expired, InTheWay, LineBreak, LoggedOut, NoCredentials, Role,
-        Signature, SocksProxy, Unreadable,
+        CaBundle, Clock, Distrusted, Expired, InTheWay, LineBreak, Listing, LoggedOut, Making,
+        NoCredentials, Role, Signature, SocksProxy, Unreadable,
     };
     let text = str::to_owned;
     let of = |kind: FlawKind, text: &str| kind.flaw(text);
@@ -79,6 +79,8 @@ fn store_errors() -> Vec<StoreError> {
         StoreError::NotTheStore { detail: text("a page answered, with 302"), sent: true },
         StoreError::Denied(text("`dynamodb:PutItem` on the table `locks`").into()),
         StoreError::Denied(of(Role, "`sts:AssumeRole` on `arn:aws:iam::1:role/r`")),
+        StoreError::Denied(of(Listing, "`dynamodb:Scan` on the table `locks`")),
+        StoreError::Denied(of(Making, "`dynamodb:CreateTable` on the table `locks`")),
         StoreError::Credentials(of(NoCredentials, "no AWS credentials were found")),
         StoreError::Credentials(of(LoggedOut, "log in: `aws sso login --profile a`")),
         StoreError::Credentials(of(Expired, "the AWS credentials have expired (`ExpiredToken`)")),

@@ -379,7 +379,7 @@ pub(crate) async fn forward(upstream: &str, request: &Request) -> std::io::Resul
 /// A request as it came, but for its `connection` header.
 pub(crate) struct Request {
     head: String,
-    body: Vec<u8>,
+    pub(crate) body: Vec<u8>,
     pub(crate) operation: String,
     pub(crate) key: String,
     /// Of S3, which speaks XML.

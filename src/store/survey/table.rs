@@ -1,10 +1,15 @@
 //! What a table is like.
 
-use aws_sdk_dynamodb::types::{KeyType, TableDescription, TableStatus};
+use aws_sdk_dynamodb::error::{BuildError, ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::types::{
+    AttributeDefinition, BillingMode, KeySchemaElement, KeyType, PointInTimeRecoverySpecification,
+    ScalarAttributeType, TableDescription, TableStatus, Tag,
+};
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
-use super::super::StoreError;
 use super::super::aws::{Asked, AwsClients, classify};
 use super::super::dynamodb::KEY;
+use super::super::{FlawKind, StoreError};
 use super::ServerDate;
 
 /// As far as it matters for locks.
@@ -72,6 +77,137 @@ pub(super) async fn describe(
         detail: format!("{object} was described without a word"),
         sent: true,
     })
+}
+
+/// What is done to a table.
+#[derive(Debug, Clone)]
+pub enum TableChange {
+    /// It is made: on demand, with the key of a lock table.
+    Make {
+        /// Whether it must not be deleted.
+        is_protected: bool,
+        /// Its tags.
+        tags: Vec<(String, String)>,
+    },
+    /// It must not be deleted any more.
+    Protect,
+    /// It gets these tags; by its ARN.
+    Tag(String, Vec<(String, String)>),
+    /// Its past can be restored from now on.
+    Recovery,
+}
+
+/// Does it, unless it was done before.
+pub(super) async fn change(
+    clients: &AwsClients,
+    table: &str,
+    change: &TableChange,
+) -> Result<TableFacts, StoreError> {
+    let (client, place) = clients.dynamodb()?;
+    let object = format!("DynamoDB table `{table}` {place}");
+    let asked = |action| Asked { action, object: &object, must: None };
+    let identity = clients.identity();
+    match change {
+        TableChange::Make { is_protected, tags } => {
+            let action = "dynamodb:CreateTable";
+            let request = client
+                .create_table()
+                .table_name(table)
+                .billing_mode(BillingMode::PayPerRequest)
+                .attribute_definitions(built(
+                    AttributeDefinition::builder()
+                        .attribute_name(KEY)
+                        .attribute_type(ScalarAttributeType::S)
+                        .build(),
+                )?)
+                .key_schema(built(
+                    KeySchemaElement::builder().attribute_name(KEY).key_type(KeyType::Hash).build(),
+                )?)
+                .set_deletion_protection_enabled(is_protected.then_some(true))
+                .set_tags(Some(tags_of(tags)?).filter(|tags| !tags.is_empty()));
+            let send = || async {
+                let sent = request.clone().send().await;
+                sent.map_err(|error| refused(asked(action), &error))
+            };
+            match identity.signed(send).await {
+                Ok(made) => Ok(made.table_description.as_ref().map(facts).unwrap_or_default()),
+                // Somebody was faster, or our own request was, whose answer was lost.
+                Err(StoreError::Unavailable { sent: false, .. }) => {
+                    describe(clients, table, &ServerDate::default()).await
+                }
+                Err(error) => Err(error),
+            }
+        }
+        TableChange::Protect => {
+            let action = "dynamodb:UpdateTable";
+            let request = client.update_table().table_name(table).deletion_protection_enabled(true);
+            let send = || async {
+                let sent = request.clone().send().await;
+                sent.map_err(|error| refused(asked(action), &error))
+            };
+            let done = identity.signed(send).await?;
+            Ok(done.table_description.as_ref().map(facts).unwrap_or_default())
+        }
+        TableChange::Tag(arn, tags) => {
+            let action = "dynamodb:TagResource";
+            let request = client.tag_resource().resource_arn(arn).set_tags(Some(tags_of(tags)?));
+            let send = || async {
+                let sent = request.clone().send().await;
+                sent.map_err(|error| refused(asked(action), &error))
+            };
+            identity.signed(send).await?;
+            Ok(TableFacts::default())
+        }
+        TableChange::Recovery => {
+            let action = "dynamodb:UpdateContinuousBackups";
+            let recovery = PointInTimeRecoverySpecification::builder()
+                .point_in_time_recovery_enabled(true)
+                .build();
+            let request = client
+                .update_continuous_backups()
+                .table_name(table)
+                .point_in_time_recovery_specification(built(recovery)?);
+            let send = || async {
+                let sent = request.clone().send().await;
+                sent.map_err(|error| refused(asked(action), &error))
+            };
+            identity.signed(send).await?;
+            Ok(TableFacts::default())
+        }
+    }
+}
+
+/// What an error means of a table that is being made.
+fn refused<E>(asked: Asked<'_>, error: &SdkError<E, HttpResponse>) -> StoreError
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+{
+    let Asked { action, object, .. } = asked;
+    match error.as_service_error().and_then(ProvideErrorMetadata::code) {
+        // It is being made, or changed, at this moment.
+        Some(
+            code @ ("ResourceInUseException"
+            | "TableInUseException"
+            | "ContinuousBackupsUnavailableException"),
+        ) => {
+            let detail = format!("{object} is busy: `{action}` was refused: `{code}`");
+            StoreError::Unavailable { detail, sent: false }
+        }
+        _ => match classify(asked, error) {
+            StoreError::Denied(why) if why.kind == FlawKind::Named => {
+                StoreError::Denied(FlawKind::Making.flaw(why.text))
+            }
+            error => error,
+        },
+    }
+}
+
+fn tags_of(tags: &[(String, String)]) -> Result<Vec<Tag>, StoreError> {
+    tags.iter().map(|(key, value)| built(Tag::builder().key(key).value(value).build())).collect()
+}
+
+fn built<T>(part: Result<T, BuildError>) -> Result<T, StoreError> {
+    part.map_err(|error| StoreError::Misconfigured(error.to_string().into()))
 }
 
 pub(super) fn facts(table: &TableDescription) -> TableFacts {

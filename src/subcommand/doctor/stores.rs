@@ -83,11 +83,46 @@ pub(super) async fn checks(
     Ok((checks, is_usable))
 }
 
+/// The bucket in which a workspace is looked for before a run, where the lock is elsewhere.
+pub(super) async fn listed(
+    event_loop: &mut EventLoop,
+    target: &LockTarget,
+) -> Result<Check, Error> {
+    const NAME: &str = "bucket";
+    let StoreSpec::S3 { bucket: name, aws, .. } = &target.store else {
+        return Ok(Check::skip(NAME, "there is none"));
+    };
+    let found =
+        store_requests::survey(event_loop, Survey::Bucket(aws.clone(), name.clone())).await?;
+    Ok(match found.facts {
+        Ok(StoreFacts::Bucket(facts)) => bucket(target, &facts),
+        Ok(_) => Check::skip(NAME, "an answer to something else"),
+        Err(StoreError::Denied(why)) => {
+            let hint =
+                "allow `s3:ListBucket` on it: a workspace is looked for there before each run";
+            Check::fail(NAME, format!("access denied: {why}"), Some(hint.to_owned()))
+        }
+        Err(source) => {
+            let error = Error::Store { lock: target.store_url(), source };
+            Check::fail(NAME, error.to_string(), error.hint())
+        }
+    })
+}
+
 /// The command that makes the table of this lock.
 fn create(target: &LockTarget) -> String {
     match &target.store {
-        StoreSpec::DynamoDb { table, .. } if !target.of_backend => {
-            shell_command(&["tfwrap", "table", "create", table])
+        StoreSpec::DynamoDb { table, aws } if !target.of_backend => {
+            let parts = [
+                ("region", &aws.region),
+                ("endpoint", &aws.endpoints.dynamodb),
+                ("profile", &aws.profile),
+            ];
+            let parts = parts
+                .iter()
+                .filter_map(|(name, value)| Some(format!("{name}={}", value.as_ref()?)));
+            let query = parts.collect::<Vec<_>>().join("&");
+            shell_command(&["tfwrap", "table", "create", &format!("{table}?{query}")])
         }
         _ => "tfwrap table create".to_owned(),
     }

@@ -1,0 +1,150 @@
+//! `tfwrap table`: makes a lock table, and prints what its users need.
+
+mod policy;
+
+use std::fmt::Write as _;
+use std::io::ErrorKind;
+use std::time::Duration;
+
+use crate::clock::uptime;
+use crate::error::Error;
+use crate::job::{TableJob, TableOrder};
+use crate::report::{Notice, answer, clean_line};
+use crate::run::{EventLoop, store_requests};
+use crate::store::{StoreError, StoreFacts, Survey, TableChange, TableFacts};
+
+/// How long a new table may take to become active; minutes are rare.
+const PATIENCE: Duration = Duration::from_mins(5);
+
+/// For how long a table may be busy with what was done to it before, or not answer.
+const BUSY: Duration = Duration::from_secs(30);
+
+/// How often it is looked at meanwhile.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// Does it.
+pub(crate) async fn run(event_loop: &mut EventLoop, job: &TableJob) -> Result<(), Error> {
+    let text = match job {
+        TableJob::Create(order) => create(event_loop, order).await?,
+        TableJob::Policy { format, targets, listed } => {
+            policy::text(targets, listed.as_ref(), *format)
+        }
+    };
+    match answer(&text) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            let message = format!("the answer cannot be written to stdout: {error}");
+            Err(Error::Config { message, hint: None })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Makes it, unless it is there; what is asked for beside that, of one that is there, too.
+async fn create(event_loop: &mut EventLoop, order: &TableOrder) -> Result<String, Error> {
+    let url = format!("dynamodb://{}", order.name);
+    let found = look(event_loop, order).await?;
+    let was_there = found.is_some();
+    let mut facts = if let Some(facts) = found {
+        facts
+    } else {
+        let (is_protected, tags) = (order.is_protected, order.tags.clone());
+        ask(event_loop, order, TableChange::Make { is_protected, tags }).await?
+    };
+    let until = uptime().plus(PATIENCE);
+    let mut is_told = false;
+    loop {
+        if let Some(what) = facts.wrong_key() {
+            return Err(Error::Config {
+                message: format!("`{url}` is there already, and is no lock table: {what}"),
+                hint: Some(
+                    "a key cannot be changed: choose another name (`tfwrap table create NAME`), and name \
+                     it as `dynamodb_table`"
+                        .to_owned(),
+                ),
+            });
+        }
+        if facts.is_active() {
+            break;
+        }
+        if uptime() >= until {
+            let detail = format!("it is still {} after 5m", facts.status);
+            let source = StoreError::Unavailable { detail, sent: false };
+            return Err(Error::Store { lock: url, source });
+        }
+        if !is_told {
+            is_told = true;
+            let message = format!("`{url}` is {}: waiting until it is active", facts.status);
+            event_loop.reporter.say(Notice::Detail { message });
+        }
+        event_loop.pause(uptime().plus(PERIOD)).await?;
+        // One that was deleted meanwhile is made by whoever calls again.
+        let Some(now) = look(event_loop, order).await? else {
+            let source = StoreError::Missing(format!("`{url}` was deleted meanwhile"));
+            return Err(Error::Store { lock: url, source });
+        };
+        facts = now;
+    }
+    if was_there {
+        if order.is_protected && !facts.is_protected {
+            ask(event_loop, order, TableChange::Protect).await?;
+        }
+        if let (false, Some(arn)) = (order.tags.is_empty(), facts.arn.clone()) {
+            ask(event_loop, order, TableChange::Tag(arn, order.tags.clone())).await?;
+        }
+    }
+    if order.has_recovery {
+        ask(event_loop, order, TableChange::Recovery).await?;
+    }
+    Ok(said(order, &url, was_there, &facts))
+}
+
+fn said(order: &TableOrder, url: &str, was_there: bool, facts: &TableFacts) -> String {
+    let mut out = format!("{url}: {}", if was_there { "was there already" } else { "made" });
+    let _ = write!(out, ", hash key `LockID` (S)");
+    if order.is_protected || facts.is_protected {
+        out.push_str(", deletion protection on");
+    }
+    if order.has_recovery {
+        out.push_str(", point-in-time recovery on");
+    }
+    let tags: Vec<_> = order.tags.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    if !tags.is_empty() {
+        let _ = write!(out, ", tagged {}", tags.join(", "));
+    }
+    clean_line(&out) + "\n"
+}
+
+/// The table as it is; nothing where there is none.
+async fn look(event_loop: &mut EventLoop, order: &TableOrder) -> Result<Option<TableFacts>, Error> {
+    let survey = Survey::Table(order.aws.clone(), order.name.clone());
+    match store_requests::survey(event_loop, survey).await?.facts {
+        Ok(StoreFacts::Table(facts)) => Ok(Some(facts)),
+        Ok(_) => Err(Error::Internal("an answer to something else".to_owned())),
+        Err(StoreError::Missing(_)) => Ok(None),
+        Err(source) => Err(failed(order, source)),
+    }
+}
+
+async fn ask(
+    event_loop: &mut EventLoop,
+    order: &TableOrder,
+    change: TableChange,
+) -> Result<TableFacts, Error> {
+    let until = uptime().plus(BUSY);
+    loop {
+        let survey = Survey::Change(order.aws.clone(), order.name.clone(), change.clone());
+        match store_requests::survey(event_loop, survey).await?.facts {
+            Ok(StoreFacts::Table(facts)) => return Ok(facts),
+            Ok(_) => return Err(Error::Internal("an answer to something else".to_owned())),
+            // Each of them may be asked for twice.
+            Err(source) if source.is_worth_another_try() && uptime() < until => {
+                event_loop.pause(uptime().plus(PERIOD)).await?;
+            }
+            Err(source) => return Err(failed(order, source)),
+        }
+    }
+}
+
+fn failed(order: &TableOrder, source: StoreError) -> Error {
+    Error::Store { lock: format!("dynamodb://{}", order.name), source }
+}
