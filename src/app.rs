@@ -52,7 +52,9 @@ pub(crate) fn start(args: &[OsString], env: &Env) -> u8 {
     if guardian::is_name(program) {
         return be_guardian(args, env);
     }
-    if let Some(name) = env.get(stand_in::VARIABLE).filter(|_| stand_in::is_one()) {
+    // A keeper has such a stdin, too, and its environment from whoever typed `hold`.
+    let is_stand_in = || stand_in::is_one() && !subcommand::hold::is_keeper(program);
+    if let Some(name) = env.get(stand_in::VARIABLE).filter(|_| is_stand_in()) {
         return stand_in::run(name).map_or(exit_code::BUG, |()| 0);
     }
     say_panics_at_once();

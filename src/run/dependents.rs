@@ -245,6 +245,12 @@ pub(crate) fn looked_up(dir: &Path, ids: &[LockId]) -> Option<String> {
     path.exists().then(|| format!("fuser -v {}", shell_quote(&path.display().to_string())))
 }
 
+/// Whether the holder of these locks has let the last one out, and gives them back.
+pub(crate) fn are_closed(dir: &Path, ids: &[LockId]) -> bool {
+    let mut doors = ids.iter().filter_map(|id| Door::open(&door::path(dir, id)).ok().flatten());
+    doors.any(|door| door.is_closed().unwrap_or(false))
+}
+
 /// Whether this is a copy of the directory in which the living holder of these locks has its files:
 /// nobody has these doors open.
 pub(crate) fn is_copy(dir: &Path, ids: &[LockId]) -> bool {

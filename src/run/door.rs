@@ -103,6 +103,13 @@ impl Door {
         Ok(libc::c_int::from(lock.l_type) != libc::F_UNLCK)
     }
 
+    /// Whether its holder has closed it, to give its lock back.
+    pub(super) fn is_closed(&self) -> io::Result<bool> {
+        let mut lock = lock_of(libc::F_RDLCK, THRESHOLD)?;
+        fcntl(&self.0, FcntlArg::F_OFD_GETLK(&mut lock))?;
+        Ok(libc::c_int::from(lock.l_type) == libc::F_WRLCK)
+    }
+
     /// Opens the door of somebody's lock; none where there is no such file.
     ///
     /// # Errors

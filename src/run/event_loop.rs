@@ -401,7 +401,7 @@ fn hear(reporter: &Reporter, kept: &Kept, said: LeaseEvent) -> Option<LeaseEvent
             return None;
         }
         LeaseEvent::Lost(current) => {
-            reporter.say(messages::loss(&kept.target, kept.id(), current.as_ref()));
+            reporter.say(messages::loss(kept, current.as_ref()));
         }
         _ => {}
     }

@@ -9,6 +9,7 @@ use crate::duration;
 use crate::error::Error;
 use crate::exit_code;
 use crate::lock::acquire::Acquire;
+use crate::lock::lease_keeper::LeaseKeeper;
 use crate::lock::queue::Queue;
 use crate::lock::{Flaw, FlawKind, Holder, LockId, LockInfo, Uptime};
 use crate::report::{Cadence, Notice, Reporter, clean, describe_holder, shell_quote};
@@ -226,13 +227,18 @@ fn unlocking(target: &LockTarget, id: &LockId, by_us: bool) -> String {
 }
 
 /// That a lock was lost, and to whom.
-pub(super) fn loss(target: &LockTarget, id: &LockId, current: Option<&Stored>) -> Notice {
+pub(super) fn loss(kept: &Kept, current: Option<&Stored>) -> Notice {
+    let (target, id) = (&kept.target, kept.id());
     let lock = target.url();
     let Some(stored) = current else {
-        return Notice::warning(format!(
-            "the lock `{lock}` was lost: someone removed it while we held it (ID {id})"
-        ))
-        .with_hint(
+        let ends = kept.tenure.keeper().and_then(LeaseKeeper::ends);
+        let how = if ends.is_some_and(|at| uptime() >= at) {
+            "its lease ended before a heartbeat was confirmed, and it is gone: others may have \
+             held it since"
+        } else {
+            "someone removed it while we held it"
+        };
+        return Notice::warning(format!("the lock `{lock}` was lost: {how} (ID {id})")).with_hint(
             "another run may have used the state in the meantime: check it with `terraform plan`"
                 .to_owned(),
         );

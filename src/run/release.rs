@@ -111,8 +111,8 @@ fn tell(event_loop: &EventLoop, kept: &Kept, outcome: &ReleaseOutcome, worth_say
                 event_loop.say(late(&kept.target, id, how));
             }
         }
-        ReleaseOutcome::AlreadyGone => event_loop.say(loss(&kept.target, id, None)),
-        ReleaseOutcome::TakenOver(stored) => event_loop.say(loss(&kept.target, id, Some(stored))),
+        ReleaseOutcome::AlreadyGone => event_loop.say(loss(kept, None)),
+        ReleaseOutcome::TakenOver(stored) => event_loop.say(loss(kept, Some(stored))),
         ReleaseOutcome::Unconfirmed(error) => {
             event_loop.say(not_given_back(&kept.target, id, error));
         }

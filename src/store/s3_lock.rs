@@ -329,7 +329,12 @@ impl Registers for LockObjects {
     }
 
     async fn read(&self, key: &LockKey) -> Result<Option<Stored>, StoreError> {
-        self.get(key).await
+        let mut found = self.get(key).await?;
+        if let (Some(stored), Conditions::OfCreates) = (&mut found, self.conditions()) {
+            // Nobody could take it over safely: for us it never expires.
+            stored.record.lease = None;
+        }
+        Ok(found)
     }
 
     async fn list(&self, from: Option<&str>) -> Result<RegisterPage, StoreError> {

@@ -251,6 +251,7 @@ async fn one(
         if is_of_this_job || (hint.is_some() && !receipt.runner.is_alive()) {
             return Ok(Fate::Left(what, hint));
         }
+        let what = hint.map_or(what.clone(), |hint| format!("{what} ({hint})"));
         leave(event_loop, recovery, &receipt, &what);
         return Ok(Fate::Theirs);
     }

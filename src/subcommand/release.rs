@@ -289,15 +289,18 @@ async fn one(
         }
         shown = recover::show_log(event_loop, file, shown);
         stood_still.end(event_loop, receipt, true);
+        // It may have given back some of them by now.
+        let newer = file.read();
+        let left = newer.as_ref().unwrap_or(receipt);
         let now = uptime();
         if now >= until {
             return Err(Error::LeftBehind {
                 message: format!(
                     "{} was asked to end and has not released {} within {}: {}",
                     run_of(receipt),
-                    locks(receipt),
+                    locks(left),
                     duration::format(asked.limit),
-                    under(file, receipt)
+                    under(file, left)
                 ),
                 hint: Some(
                     "it will do so as soon as it can; run `tfwrap release` again to wait for it, \
@@ -311,10 +314,10 @@ async fn one(
                 message: format!(
                     "still waiting for {} to release {} ({} of up to {}): {}",
                     run_of(receipt),
-                    locks(receipt),
+                    locks(left),
                     duration::format(word_after),
                     duration::format(asked.limit),
-                    under(file, receipt)
+                    under(file, left)
                 ),
             });
             word_after *= 2;
@@ -350,6 +353,10 @@ fn under(file: &ReceiptFile, receipt: &Receipt) -> String {
         None if !file.path().exists() => {
             let dir = clean(&dir.to_string_lossy());
             format!("its files in `{dir}` were removed, so tfwrap cannot tell what runs under it")
+        }
+        None if dependents::are_closed(dir, &receipt.own_ids()) => {
+            "nothing runs under it any more, and the lock store has not confirmed the release yet"
+                .to_owned()
         }
         None => match dependents::looked_up(dir, &receipt.own_ids()) {
             Some(command) => {

@@ -39,7 +39,7 @@ const ROUNDS_OF_FLEET: usize = 12;
 #[test]
 fn whatever_is_killed_the_lock_holds_and_comes_free() {
     let rounds = Rounds::of("chaos", ("TFWRAP_CHAOS", "ROUNDS"), another_seed(), ROUNDS);
-    soak(&rounds, Lane::new, |round| Plan::new(rounds.seed, round));
+    soak(&rounds, "one", Lane::new, |round| Plan::new(rounds.seed, round));
 }
 
 /// Of two that have a lock in common, one may have another one besides.
@@ -51,7 +51,7 @@ const FLEETS: [[Mode; 2]; 2] = [[Mode::Both, Mode::Item], [Mode::Both, Mode::Fil
 fn whatever_is_killed_in_a_fleet_that_moves_its_locks_hold_and_come_free() {
     let rounds = Rounds::of("chaos", ("TFWRAP_FLEET", "ROUNDS"), another_seed(), ROUNDS_OF_FLEET);
     let plan = |round| Plan::of_fleet(rounds.seed, round, &FLEETS[round % FLEETS.len()]);
-    soak(&rounds, Lane::of_fleet, plan);
+    soak(&rounds, "fleet", Lane::of_fleet, plan);
 }
 
 /// One each time, unless one is asked for.
@@ -59,8 +59,8 @@ fn another_seed() -> u64 {
     u64::try_from(tfwrap::clock::wall().as_millisecond()).expect("after 1970")
 }
 
-fn soak(rounds: &Rounds, lane: fn(&str) -> Lane, plan: impl Fn(usize) -> Plan + Sync) {
-    let new = |name: String| lane(&format!("{}-{name}", rounds.seed));
+fn soak(rounds: &Rounds, what: &str, lane: fn(&str) -> Lane, plan: impl Fn(usize) -> Plan + Sync) {
+    let new = |name: String| lane(&format!("{what}-{}-{name}", rounds.seed));
     let tally = rounds.play(LANES, |index, ledger: &Ledger<Tally>| {
         let mut lane = new(format!("lane-{index}"));
         while let Some(round) = ledger.next() {

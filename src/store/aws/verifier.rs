@@ -193,6 +193,10 @@ impl Verifier {
                     "its certificate is signed in a way that tfwrap does not accept: with a P-521 \
                      key or by SHA-1, for instance"
                         .to_owned()
+                } else if other.contains("NameConstraintViolation") {
+                    "its certificate is for a name that an authority above it may not certify \
+                     (`nameConstraints`)"
+                        .to_owned()
                 } else {
                     format!("its certificate cannot be used: `{}`", plain(&other))
                 }
@@ -208,8 +212,8 @@ const NAMES: usize = 3;
 
 /// The start of what a server may have written.
 fn plain(text: &str) -> String {
-    let text =
-        text.strip_prefix("DnsName(\"").and_then(|it| it.strip_suffix("\")")).unwrap_or(text);
+    let inner = |begin, end| text.strip_prefix(begin)?.strip_suffix(end);
+    let text = inner("DnsName(\"", "\")").or_else(|| inner("IpAddress(", ")")).unwrap_or(text);
     text.chars().filter(|c| c.is_ascii_graphic() || *c == ' ').take(100).collect()
 }
 

@@ -138,7 +138,7 @@ fn what_the_parent_passes_on_is_the_same_one_however_late() {
     let (int, term) = (passed_on(StopSignal::Interrupt), passed_on(StopSignal::Terminate));
     for (first, its, later, other) in [
         (INT, &[Interrupt][..], int, term),
-        (CTRL_C, &[], int, term),
+        (CTRL_C, &[ContinueStopped], int, term),
         (TERM, &[Interrupt], term, int),
     ] {
         let mut supervisor = play(FORWARD, &[(first, its)]);

@@ -11,6 +11,8 @@ use super::turns::Held;
 use super::{Holding, release};
 use crate::aftermath::{Lock, Receipt, STATE_DIR};
 use crate::support::harness::{Gate, Running, pause, run};
+use crate::support::proxy::{Fault, Proxy, Rule};
+use crate::support::servers::dynamodb;
 use crate::wrapped::{LOGS_ALL, is_gone, state, wait_until, wrapper};
 
 fn keeper(held: &Held) -> Pid {
@@ -136,6 +138,28 @@ async fn a_release_gives_up_with_a_word() {
     hold.is_over();
 }
 
+/// The store is what it waits for, and only for what is left.
+#[tokio::test]
+async fn a_release_that_the_store_does_not_confirm_blames_nobody_who_runs_under_it() {
+    let lock = Lock::new("unconfirmed").await;
+    let proxy = Proxy::before(&dynamodb().url);
+    let scene = lock.scene_at(proxy.url(), LOGS_ALL);
+    let further = format!("file://{}", scene.path("further").display());
+    let item = lock.url_at(proxy.url());
+    let hold = Holding::begin(&scene, &["--lock", &item, "--lock", &further]);
+    proxy.plan([Rule::on("DeleteItem", Fault::SERVER_ERROR)]);
+    let mut env = hold.env.clone();
+    env.push(("TFWRAP_LOCK_TIMEOUT".to_owned(), "12s".to_owned()));
+    let done = run(&mut release(&scene, &env, &[])).expect_code(74);
+    proxy.plan([]);
+    assert!(done.stderr.contains("has not confirmed the release yet"), "{}", done.stderr);
+    assert!(!done.stderr.contains("fuser"), "{}", done.stderr);
+    let waits = done.stderr.lines().find(|line| line.contains("still waiting")).expect("a word");
+    assert!(!waits.contains(&further) && waits.contains("dynamodb://"), "{waits}");
+    run(&mut release(&scene, &hold.env, &[])).expect_code(0);
+    hold.is_over();
+}
+
 /// Its terminal is another one, and nobody there knows of the release.
 #[test]
 fn who_stands_still_under_the_hold_is_named_and_continued_by_its_release() {
@@ -150,6 +174,18 @@ fn who_stands_still_under_the_hold_is_named_and_continued_by_its_release() {
     let applied = apply.finish().expect_code(0);
     assert!(!applied.stdout.contains("nterrupt"), "{}", applied.stdout);
     releasing.finish().expect_code(0);
+    assert!(!held.is_held());
+}
+
+/// A variable of our own that somebody has set: the keeper is no stand-in.
+#[test]
+fn a_keeper_is_one_whatever_its_environment_says() {
+    let held = Held::nothing();
+    let words = [wrapper().display().to_string(), "hold".to_owned()];
+    let words: Vec<_> = words.iter().map(String::as_str).collect();
+    run(held.command(&words).env("LOCK_STAND_IN", "yes")).expect_code(0);
+    assert!(held.is_held());
+    run(&mut held.release()).expect_code(0);
     assert!(!held.is_held());
 }
 

@@ -175,6 +175,19 @@ fn a_store_that_honours_creates_only_is_locked_without_a_lease() {
     }
 }
 
+/// A lease that nobody could take over safely never ends for whoever waits here.
+#[test]
+fn a_leased_lock_is_waited_for_where_nothing_can_be_replaced() {
+    let server = start(Manners::CreatesOnly);
+    let (dir, lock) = (dir(), lock_at(&server.url, "x"));
+    let theirs = dead("1-2-3", r#","tfwrap":{"beat":7,"ttl":15000}"#);
+    server.put("x.tflock", theirs.as_bytes());
+    let options = ["--lock-timeout=18s"];
+    let done = run(&mut under(dir.path(), &lock, &options, &["true"])).expect_code(75);
+    assert!(done.stderr.contains("1-2-3"), "{}", done.stderr);
+    assert_eq!(server.text("x.tflock"), Some(theirs));
+}
+
 /// What it is tried with is answered by "busy with another request", or by something else than the store,
 /// each in turn: no condition was ignored.
 #[test]
