@@ -115,3 +115,15 @@ async fn a_clock_that_is_off_is_told_by_the_servers_own() {
     said.expect("clock", "fail", "slow: AWS refuses what it signs");
     said.expect("table", "fail", "this machine's clock is off");
 }
+
+#[tokio::test]
+async fn what_may_no_longer_be_removed_is_named_with_the_command() {
+    let table = "doctor-stays";
+    let (dir, proxy) = stage(table).await;
+    proxy.plan([Rule::on("DeleteItem", Fault::DENIED).after(1)]);
+    let said = Said::of(&mut with_lock(dir.path(), table, proxy.url()));
+    said.expect("permissions", "fail", "`dynamodb:DeleteItem`");
+    said.expect("probe", "fail", "may be left behind: access denied");
+    said.expect("probe", "fail", "fix: aws dynamodb delete-item --table-name doctor-stays --key");
+    assert_eq!(items(table).await, 1);
+}
