@@ -6,10 +6,10 @@
 #[expect(dead_code, reason = "each bench uses a part of it")]
 mod support;
 
-#[path = "../tests/it/proxy.rs"]
+#[path = "../tests/support/proxy.rs"]
 #[expect(dead_code, reason = "the tests use the rest")]
 mod proxy;
-#[path = "../tests/it/servers.rs"]
+#[path = "../tests/support/servers.rs"]
 #[expect(dead_code, reason = "the tests use the rest")]
 mod servers;
 

@@ -153,7 +153,7 @@ fn prepare(
 ) -> Result<(Planner, Job), Error> {
     if depth(env) > MOST_NESTINGS {
         return Err(Error::Config {
-            message: format!("tfwrap is called by itself more than {MOST_NESTINGS} times"),
+            message: format!("tfwrap calls itself more than {MOST_NESTINGS} times"),
             hint: Some(
                 "look for a script that is called `terraform` and calls `terraform` again"
                     .to_owned(),
@@ -208,13 +208,13 @@ fn no_directory(dir: &OsStr, error: &std::io::Error) -> Error {
     let (what, hint) = match error.kind() {
         std::io::ErrorKind::NotFound => (
             "no such directory".to_owned(),
-            format!("make it with `mkdir -p {quoted}`, or name it as it is seen from here"),
+            format!("create it with `mkdir -p {quoted}`, or name it relative to this directory"),
         ),
         std::io::ErrorKind::NotADirectory => (
             "not a directory".to_owned(),
             format!("name the directory itself; `ls -ld {quoted}` shows what this is"),
         ),
-        _ => (error.to_string().to_lowercase(), format!("look at it with `ls -ld {quoted}`")),
+        _ => (error.to_string().to_lowercase(), format!("check it with `ls -ld {quoted}`")),
     };
     Error::Usage { message: format!("`--chdir {}`: {what}", dir.display()), hint: Some(hint) }
 }
@@ -244,9 +244,10 @@ fn own_path(program: &OsStr, env: &Env) -> Result<PathBuf, Error> {
         program::search(program, env, None).ok()
     };
     found.filter(|path| path.exists()).ok_or_else(|| Error::Config {
-        message: "tfwrap's own binary cannot be found: there is no `/proc`, and it was not called \
-                  by its path"
-            .to_owned(),
+        message:
+            "tfwrap cannot find its own binary: there is no `/proc`, and it was not called by its \
+             path"
+                .to_owned(),
         hint: Some("mount `/proc`, or call tfwrap by its path".to_owned()),
     })
 }
@@ -272,7 +273,7 @@ fn be_guardian(args: &[OsString], env: &Env) -> u8 {
 /// of these variables cannot be read.
 fn first(settings: &Settings, env: &Env, variables: &[&str]) -> Vec<Notice> {
     let file = settings.unusable_file.as_ref().map(|error| {
-        Notice::warning(format!("{error}; going on without that file"))
+        Notice::warning(format!("{error}; continuing without that file"))
             .with_hint(error.hint.clone())
     });
     file.into_iter().chain(ill_formed::warnings(env, variables)).collect()

@@ -21,7 +21,7 @@ use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
 #[command(
     name = "tfwrap",
     version,
-    about = "Runs Terraform one at a time per state: takes Terraform's own lock, waits for it, always gives it back",
+    about = "Runs one Terraform at a time per state: waits for Terraform's own lock, holds it, always releases it",
     override_usage = "tfwrap [OPTIONS] <TERRAFORM COMMAND> [ARGS]...\n       tfwrap [OPTIONS] run -- <COMMAND> [ARGS]...\n       tfwrap [OPTIONS] status [--all] [--format text|json] [--watch]\n       tfwrap [OPTIONS] doctor [--format text|json]\n       tfwrap [OPTIONS] unlock <ID> [--yes] [--force]\n       tfwrap [OPTIONS] hold [--format shell|github|json]\n       tfwrap [OPTIONS] release [ID]\n       tfwrap [OPTIONS] recover [--wait <DURATION>]\n       tfwrap [OPTIONS] table create [NAME] [--deletion-protection] [--tag KEY=VALUE]...\n       tfwrap [OPTIONS] table policy [--format json|terraform]\n       tfwrap [OPTIONS] -- <TERRAFORM COMMAND> [ARGS]...",
     after_help = AFTER_HELP,
     disable_help_subcommand = true,
@@ -30,44 +30,45 @@ use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
 #[expect(clippy::struct_excessive_bools, reason = "a command line is a set of switches")]
 #[expect(clippy::doc_markdown, reason = "the text of `--help`, where variables go bare")]
 pub struct Options {
-    /// Longest wait for all locks together, such as `90s` or `1h30m`; `0s` tries once
+    /// Maximum wait for all locks together, such as `90s` or `1h30m`; `0s` tries once
     /// [env: TFWRAP_LOCK_TIMEOUT] [default: 30m]
     #[arg(long, value_name = "DURATION")]
     pub lock_timeout: Option<String>,
-    /// A further lock beside the backend's (repeatable): `s3://BUCKET/KEY.tflock`,
+    /// An additional lock beside the backend's (repeatable): `s3://BUCKET/KEY.tflock`,
     /// `dynamodb://TABLE/LOCK-ID` or `file:///PATH`, with `?region=`, `&endpoint=`, `&profile=`
     /// [env: TFWRAP_LOCK]
     #[arg(long, value_name = "URL", action = ArgAction::Append)]
     pub lock: Vec<String>,
-    /// Take only the `--lock` ones; Terraform locks its state for itself
+    /// Acquire only the `--lock` ones; Terraform locks its state for itself
     /// [env: TFWRAP_NO_BACKEND_LOCK]
     #[arg(long)]
     pub no_backend_lock: bool,
-    /// After how long without a sign of life others may take the lock over, or `never`
+    /// How long without a heartbeat until others may take over the lock, or `never`
     /// [env: TFWRAP_LEASE] [default: 10m in CI, else never]
     #[arg(long, value_name = "DURATION|never")]
     pub lease: Option<String>,
-    /// Compete by backoff instead of standing in line [env: TFWRAP_NO_LINE]
+    /// Compete with backoff instead of waiting in the queue [env: TFWRAP_NO_LINE]
     #[arg(long)]
     pub no_line: bool,
     /// What to do when the lock is no longer ours: `stop` the child or `warn`
     /// [env: TFWRAP_ON_LOCK_LOST] [default: stop]
     #[arg(long, value_name = "stop|warn")]
     pub on_lock_lost: Option<String>,
-    /// Kill Terraform's process group so long after its first signal, or `none`
+    /// Kill Terraform's process group this long after its first signal, or `none`
     /// [env: TFWRAP_GRACE] [default: none]
     #[arg(long, value_name = "DURATION|none")]
     pub grace: Option<String>,
-    /// How long Terraform may take to end after tfwrap was killed; then its guardian kills it
-    /// [env: TFWRAP_ORPHAN_GRACE] [default: 3m]
+    /// How long Terraform may take to end after tfwrap was killed; after that, the guardian kills
+    /// it [env: TFWRAP_ORPHAN_GRACE] [default: 3m]
     #[arg(long, value_name = "DURATION")]
     pub orphan_grace: Option<String>,
-    /// Longest `hold`; then the lock is given back, once what runs under it has ended
+    /// Maximum duration of a `hold`; after that, the lock is released once whatever still runs
+    /// under it has ended
     /// [env: TFWRAP_MAX_HOLD] [default: 6h]
     #[arg(long, value_name = "DURATION")]
     pub max_hold: Option<String>,
-    /// What a second INT or TERM does: `hold` keeps it from Terraform, `forward` passes it on
-    /// [env: TFWRAP_SECOND_SIGNAL] [default: hold in CI, else forward]
+    /// What to do with a second INT or TERM: `hold` keeps it from Terraform, `forward` passes it
+    /// on [env: TFWRAP_SECOND_SIGNAL] [default: hold in CI, else forward]
     #[arg(long, value_name = "hold|forward")]
     pub second_signal: Option<String>,
     /// The Terraform or OpenTofu binary [env: TFWRAP_TERRAFORM] [default: `terraform`, else
@@ -81,14 +82,14 @@ pub struct Options {
     /// the first `.git`]
     #[arg(long, value_name = "FILE")]
     pub config: Option<OsString>,
-    /// How tfwrap's own lines on stderr look: `text` or `json` [env: TFWRAP_LOG_FORMAT]
+    /// Format of tfwrap's own lines on stderr: `text` or `json` [env: TFWRAP_LOG_FORMAT]
     /// [default: text]
     #[arg(long, value_name = "text|json")]
     pub log_format: Option<String>,
-    /// Say warnings and errors only
+    /// Print only warnings and errors
     #[arg(short, long, conflicts_with = "verbose")]
     pub quiet: bool,
-    /// Say also what was found and done
+    /// Also print what was found and done
     #[arg(short, long)]
     pub verbose: bool,
     /// Colour: `auto`, `always` or `never` [env: NO_COLOR, CLICOLOR_FORCE] [default: auto]
@@ -98,17 +99,17 @@ pub struct Options {
 
 const AFTER_HELP: &str = "\
 Commands that take the state lock (plan, apply, destroy, refresh, import, taint, untaint, state mv,
-state rm, state push, state replace-provider, workspace delete) run under it; all others are handed
-to Terraform as they are. `run` holds the lock around any command; `terraform` inside it goes
-through tfwrap.
+state rm, state push, state replace-provider, workspace delete) run under it. All others go to
+Terraform unchanged. `run` holds the lock around any command; `terraform` inside it goes through
+tfwrap.
 
-`status` says who holds the locks and who waits for them; `unlock` removes the lock of a holder that
-is gone. `hold` keeps the locks over several commands, until `release`. `recover` gives back what a
-run that was killed left behind. `doctor` checks the way to the lock. `table` makes a lock table, or
-prints a policy. `tfwrap status --help` and so on say more.
+`status` shows who holds the locks and who waits for them. `unlock` removes the lock of a holder
+that is gone. `hold` keeps the locks across several commands, until `release`. `recover` releases
+what a killed run left behind. `doctor` checks the way to the lock. `table`
+creates a lock table, or prints a policy. For details, run `tfwrap status --help` and so on.
 
-Exit codes: Terraform's own, else 1 `unlock` refused or `doctor` failed, 64 usage, 69 lock store
-unreachable, 70 bug, 74 lock not given back or something left (`recover`, `release`), 75 lock not
+Exit codes: Terraform's own, or 1 `unlock` refused or `doctor` failed, 64 usage, 69 lock store
+unreachable, 70 bug, 74 lock not released or something left (`recover`, `release`), 75 lock not
 acquired in time, 76 lock lost, 77 access denied, 78 configuration, 126 and 127 command not
 executable or not found, 128+N ended by signal N.";
 
@@ -252,7 +253,7 @@ fn words(command: &mut clap::Command, split: &Split<'_>) -> Result<CliCommand, c
             .error(
                 InvalidSubcommand,
                 format!(
-                    "`{}` after `run`: options stand before it, and the command after `--`",
+                    "`{}` after `run`: options go before it, and the command after `--`",
                     word.to_string_lossy()
                 ),
             )),

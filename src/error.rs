@@ -132,13 +132,13 @@ impl std::fmt::Display for Leftover {
         match self {
             Self::Nothing => f.write_str(", nothing is left behind"),
             Self::Place => f.write_str(
-                "; a place in the queue may be left, which whoever waits behind it passes over after 20 s",
+                "; a place in the queue may be left, which the waiters behind it skip after 20 s",
             ),
-            Self::Lock => f.write_str("; a lock is left behind, as said above"),
+            Self::Lock => f.write_str("; a lock is left behind (see above)"),
             Self::MayAppear { lock, id, how, unlock } => write!(
                 f,
-                "; the lock `{lock}` with ID {id} may still appear, since a request was {how}: if \
-                 it does, remove it with: {unlock}"
+                "; the lock `{lock}` with ID {id} may still appear, because a request was {how}: \
+                 if it does, remove it with: {unlock}"
             ),
             Self::Run(run) => write!(f, "; {run} still runs and keeps its lock"),
         }
@@ -194,13 +194,13 @@ impl Error {
 fn file_hint(error: &StoreError) -> Option<&'static str> {
     match error {
         StoreError::Full(_) => Some("free space on that disk, then try again"),
-        StoreError::Unavailable { .. } => Some("look after that file system, then try again"),
+        StoreError::Unavailable { .. } => Some("check that file system, then try again"),
         StoreError::Denied(_) => {
-            Some("give this user the right to write in that directory, or name another path")
+            Some("give this user write access to that directory, or name another path")
         }
-        StoreError::Missing(_) => Some("make the directory, or name another path"),
+        StoreError::Missing(_) => Some("create the directory, or name another path"),
         StoreError::Misconfigured(Flaw { kind: FlawKind::InTheWay, .. }) => {
-            Some("see with `ls -ld` what lies there, and move it away or name another path")
+            Some("check with `ls -ld` what is there, and move it away or name another path")
         }
         // It says what helps; the others are of services.
         StoreError::Misconfigured(_)
@@ -214,15 +214,15 @@ fn file_hint(error: &StoreError) -> Option<&'static str> {
 /// Of a lock that is an object in S3.
 fn bucket_hint(error: &StoreError) -> &'static str {
     match error {
-        StoreError::Throttled(_) => "try again later, when the bucket has less to do",
+        StoreError::Throttled(_) => "try again later, when the bucket is less busy",
         StoreError::Denied(Flaw { kind: FlawKind::Listing, .. }) => {
             "allow `s3:ListBucket` on the bucket; without `--all`, `tfwrap status` shows the lock of \
-             this directory's state, and needs it not"
+             this directory's state and does not need that permission"
         }
         StoreError::Denied(why) if why.kind != FlawKind::Role => {
             "allow `s3:GetObject`, `s3:PutObject` and `s3:DeleteObject` on the bucket's `*.tflock` \
-             (and `s3:ListBucket` on it), and what its key of KMS needs, as Terraform's lock file \
-             needs them"
+             (and `s3:ListBucket` on the bucket), and what its KMS key needs; Terraform's lock \
+             file needs the same"
         }
         StoreError::Missing(_) => "check the name of the bucket, and the region",
         error => store_hint(error),
@@ -237,7 +237,8 @@ fn store_hint(error: &StoreError) -> &'static str {
         }
         StoreError::Failed(_) => "try again",
         StoreError::NotTheStore { .. } => {
-            "check the endpoint, `HTTPS_PROXY` and `NO_PROXY`; what is between may want a login"
+            "check the endpoint, `HTTPS_PROXY` and `NO_PROXY`; something in between may want a \
+             login"
         }
         StoreError::Denied(Flaw { kind: FlawKind::Role, .. }) => {
             "the role's trust policy must name this identity, and this identity must be allowed to \
@@ -249,14 +250,16 @@ fn store_hint(error: &StoreError) -> &'static str {
         }
         StoreError::Denied(Flaw { kind: FlawKind::Listing, .. }) => {
             "allow `dynamodb:Scan` on the table; without `--all`, `tfwrap status` shows the lock of this \
-             directory's state, and needs it not"
+             directory's state and does not need that permission"
         }
         StoreError::Denied(_) => {
             "allow `dynamodb:GetItem`, `dynamodb:PutItem` and `dynamodb:DeleteItem` on the lock \
              table (and `s3:ListBucket` on the state's bucket), as Terraform's S3 backend needs them"
         }
         StoreError::Credentials(why) => credentials_hint(why.kind),
-        StoreError::Missing(_) => "check name and region, or make it: `tfwrap table create`",
+        StoreError::Missing(_) => {
+            "check the name and the region, or create the table: `tfwrap table create`"
+        }
         StoreError::Misconfigured(why) => config_hint(why.kind),
         StoreError::Full(_) => "free space on that disk, then try again",
     }
@@ -266,8 +269,8 @@ fn config_hint(kind: FlawKind) -> &'static str {
     match kind {
         FlawKind::LineBreak => WITHOUT_NEWLINE,
         FlawKind::SocksProxy => {
-            "name an HTTP proxy there, which Terraform can use, too; or name the hosts that can be \
-             reached without one in `NO_PROXY`"
+            "name an HTTP proxy there, which Terraform can use too; or name the hosts that can be \
+             reached without a proxy in `NO_PROXY`"
         }
         FlawKind::CaBundle => {
             "name a PEM file with at least one `-----BEGIN CERTIFICATE-----` block there, or remove \
@@ -282,7 +285,8 @@ fn config_hint(kind: FlawKind) -> &'static str {
     }
 }
 
-const UNREADABLE: &str = "see with `ls -l` what lies there, or correct the setting or `AWS_…_FILE` variable that names it";
+const UNREADABLE: &str = "check with `ls -l` what is there, or correct the setting or `AWS_…_FILE` \
+                          variable that names it";
 const WITHOUT_NEWLINE: &str =
     "store it without its newline (`printf %s`, where `echo` adds one), then try again";
 
@@ -292,19 +296,20 @@ fn credentials_hint(kind: FlawKind) -> &'static str {
     match kind {
         FlawKind::LoggedOut => "log in with that command, then try again",
         FlawKind::Process => {
-            "run that program by hand, and see what it says; the profile has it as `credential_process`"
+            "run that program by hand and see what it prints; it is the `credential_process` of \
+             the profile"
         }
         FlawKind::Expired => {
-            "log in again (`aws sso login`, where you use it), or renew the session's keys; `aws sts \
+            "log in again (`aws sso login`, if you use it), or renew the session's keys; `aws sts \
              get-caller-identity` shows who you are"
         }
         FlawKind::LineBreak => WITHOUT_NEWLINE,
         FlawKind::Unreadable => UNREADABLE,
         FlawKind::Signature => {
-            "look whether the secret key was stored whole, and without a newline at its end; and \
-             whether this machine's clock is right"
+            "check that the secret key was stored completely and without a trailing newline, and \
+             that this machine's clock is right"
         }
-        FlawKind::Clock => "set this machine's clock right (NTP), then try again",
+        FlawKind::Clock => "correct this machine's clock (NTP), then try again",
         FlawKind::NoCredentials => {
             "set `AWS_PROFILE`, or `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`, or log in"
         }

@@ -1,16 +1,16 @@
-//! The guardian: a small process that ends what a tfwrap began that was killed.
+//! The guardian: a small process that ends what a killed tfwrap has started.
 //!
-//! GitHub's runner on Linux kills the step's own process and nothing else: Terraform lives on,
-//! with nobody to beat for its lock or to give it back. So before the first write a second process
-//! is started. It has a session of its own, `/dev/null` for its streams, nothing else open but what
-//! it is lent, a name that `pkill tfwrap` does not match, and none of the variables by which runners
-//! find what a job has left. It hears on a socket how things stand. When that is closed without a word, it
-//! interrupts the child once, and starts the program that keeps the locks until the child has ended
-//! and releases them then.
+//! GitHub's runner on Linux kills the step's own process and nothing else. Terraform lives on, and
+//! nobody sends heartbeats for its lock or releases it. So a second process is started before the
+//! first write. It has its own session, `/dev/null` for its streams, nothing else open but what is
+//! lent to it, a name that `pkill tfwrap` does not match, and none of the variables by which
+//! runners find what a job has left behind. It learns the state of the run over a socket. When the
+//! socket closes without a word, it interrupts the child once and starts the program that keeps the
+//! locks until the child has ended and then releases them.
 //!
-//! It is also the fence of a tfwrap that is stopped or stuck: it kills the child before its lease
-//! ends. And where it was signalled itself, so probably was every process: then the child that
-//! outlives tfwrap needs no interrupt of its own.
+//! It is also the fence of a tfwrap that is stopped or stuck: it kills the child before the lease
+//! ends. And if the guardian itself was signalled, probably every process was. Then a child that
+//! outlives tfwrap needs no further interrupt.
 //!
 //! Its rules: `docs/protocol.md#the-guardian`.
 

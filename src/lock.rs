@@ -1,8 +1,8 @@
 //! The vocabulary of locks, shared by every layer.
 //!
 //! A *register* is a small record under a key that is changed by compare-and-swap only
-//! ([`crate::store`]). The lock is one register whose content is what Terraform itself would
-//! write ([`LockInfo`]).
+//! ([`crate::store`]). The lock is one register. Its content is what Terraform itself would write
+//! ([`LockInfo`]).
 
 pub mod acquire;
 pub mod backoff;

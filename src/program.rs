@@ -83,8 +83,8 @@ pub fn search(name: &OsStr, env: &Env, this: Option<FileId>) -> Result<PathBuf, 
             let quoted = shell_command(&[&relative]);
             Err(Error::NotFound {
                 message: format!(
-                    "`{}` was not found on PATH: `{relative}` is there by a relative entry, which \
-                     tfwrap does not follow",
+                    "`{}` was not found on PATH: `{relative}` is there through a relative entry, \
+                     which tfwrap does not follow",
                     name.display()
                 ),
                 hint: Some(format!(
@@ -97,7 +97,10 @@ pub fn search(name: &OsStr, env: &Env, this: Option<FileId>) -> Result<PathBuf, 
             let path = path.display().to_string();
             Err(Error::NotExecutable {
                 message: format!("`{path}` is not executable"),
-                hint: Some(format!("make it so with `{}`", shell_command(&["chmod", "+x", &path]))),
+                hint: Some(format!(
+                    "make it executable with `{}`",
+                    shell_command(&["chmod", "+x", &path])
+                )),
             })
         }
         (None, None) => Err(Error::NotFound {
@@ -113,12 +116,12 @@ fn not_before(relative: Option<PathBuf>, found: PathBuf) -> Result<PathBuf, Erro
     let (relative, found) = (relative.display().to_string(), found.display().to_string());
     Err(Error::Config {
         message: format!(
-            "a shell runs `{relative}`, which is on PATH by a relative entry; tfwrap does not \
-             follow those and would run `{found}`"
+            "a shell runs `{relative}`, which is on PATH through a relative entry; tfwrap does not \
+             follow such entries and would run `{found}`"
         ),
         hint: Some(format!(
-            "say which one with `--terraform {}` or `--terraform {}` (or `TFWRAP_TERRAFORM`), or \
-             make the entry of PATH absolute",
+            "choose one with `--terraform {}` or `--terraform {}` (or `TFWRAP_TERRAFORM`), or make \
+             the PATH entry absolute",
             shell_command(&[&relative]),
             shell_command(&[&found])
         )),

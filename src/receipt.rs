@@ -133,10 +133,16 @@ impl Receipt {
         self.locks.iter().filter(|entry| !entry.inherited)
     }
 
-    /// Their IDs.
+    /// Their IDs, each once: the halves of a pair have one.
     #[must_use]
     pub fn own_ids(&self) -> Vec<LockId> {
-        self.own().map(|entry| entry.id.clone()).collect()
+        let mut ids = Vec::new();
+        for entry in self.own() {
+            if !ids.contains(&entry.id) {
+                ids.push(entry.id.clone());
+            }
+        }
+        ids
     }
 
     /// The locks that an outer run or a `hold` gives back.
@@ -273,7 +279,7 @@ impl ReceiptFile {
             serde_json::from_str(&text).map_err(|error| format!("it cannot be read: {error}"))?;
         if receipt.format != FORMAT {
             return Err(format!(
-                "it has the form {}, which this version does not know",
+                "it has the format {}, which this version does not know",
                 receipt.format
             ));
         }
@@ -367,7 +373,7 @@ fn text_of(receipt: &Receipt) -> io::Result<Vec<u8>> {
     let room = (text.len() + ROOM).next_multiple_of(ROOM);
     if room > LONGEST {
         let length = text.len();
-        return Err(io::Error::other(format!("{length} bytes, more than anybody reads of one")));
+        return Err(io::Error::other(format!("{length} bytes, more than tfwrap reads of one")));
     }
     text.resize(room, b' ');
     Ok(text)

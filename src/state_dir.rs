@@ -99,10 +99,10 @@ pub fn owner(dir: &Path) -> Option<u32> {
 pub fn hint(is_below: bool) -> Option<String> {
     let uid = nix::unistd::geteuid();
     let text = if is_below {
-        "call it as the user of the `run` or `hold` (without `sudo`), with the `TFWRAP_STATE_DIR` that \
-         it gives; in a container, with that directory mounted there; if the disk is full, make room on \
-         it; if the directory was removed meanwhile, or there was no room for its files, end the `run` \
-         or `hold` and begin it anew"
+        "run it as the user of the `run` or `hold` (without `sudo`), with the `TFWRAP_STATE_DIR` \
+         that it sets; in a container, mount that directory; if the disk is full, free space on \
+         it; if the directory has been removed, or there was no space for its files, end the `run` \
+         or `hold` and start it again"
             .to_owned()
     } else {
         format!("name a directory of your own with `TFWRAP_STATE_DIR`, such as `/tmp/tfwrap-{uid}`")

@@ -1,17 +1,19 @@
-//! Supervision of the child: one interrupt, whoever sent how many, and no release before it is gone.
+//! Supervision of the child: one interrupt, however many are sent and by whom, and no release
+//! before the child is gone.
 //!
 //! Three pieces, driven by the one loop in `run`:
 //!
-//! - [`Signals`] turns what is delivered to us into words ([`SignalKind`]) with their [`SignalOrigin`].
+//! - [`Signals`] classifies the signals that are delivered to us ([`SignalKind`]), with their
+//!   [`SignalOrigin`].
 //! - [`Child`] is the process, its group and its terminal. It reports what happens to them
 //!   ([`ChildEvent`]) and carries out what was decided ([`Child::apply`]).
 //! - [`Supervisor`] decides what the child gets, [`LockedRun`] what becomes of the run around it.
 //!   They have no clock and do no I/O.
 //!
 //! Why so few signals go out: Terraform counts INT and TERM alike and takes the second as "exit at
-//! once"; CI runners send several as a matter of course. What goes out is SIGINT, also for TERM and
-//! HUP, for which Terraform has no handler; and it goes to Terraform itself, wherever it stands
-//! below the child ([`targets`]), for what stands between may pass it on, or die of it.
+//! once". CI runners routinely send several. What goes out is SIGINT, also for TERM and for HUP,
+//! for which Terraform has no handler. It goes to Terraform itself, wherever that is below the
+//! child ([`targets`]), because whatever is in between may pass it on, or die of it.
 
 mod answer;
 mod canary;
@@ -181,4 +183,6 @@ pub enum Reach {
     ChildToo,
     /// Only we, from an outer tfwrap, which makes an interrupt of whatever stop it got.
     Relayed,
+    /// Only we, from whatever has started us: it may pass on what it has heard itself.
+    ByParent,
 }

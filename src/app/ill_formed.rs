@@ -38,19 +38,19 @@ fn wanted(
     env: &Env,
 ) -> Option<(&'static str, &'static str, String)> {
     let again =
-        || format!("call it in the environment that the outer tfwrap gave, or `unset {name}`");
+        || format!("run it in the environment that the outer tfwrap set, or `unset {name}`");
     let is = |check: &dyn Fn(&str) -> bool| text.is_some_and(check);
     let (is_so, form, then, hint) = match name {
         held::VARIABLE => (
             is(&Held::is_well_formed),
             "`LOCK#ID` for each lock",
-            "what cannot be read of it counts for nothing, and a lock that only it names is waited for",
+            "tfwrap ignores the unreadable part, and waits for a lock that only that part names",
             again(),
         ),
         held::HOLDS => (
             is(&held::names_holds),
             "the names of holds",
-            "it counts for nothing",
+            "tfwrap ignores it",
             "`tfwrap release ID` ends the hold of that lock ID; `tfwrap status` shows it"
                 .to_owned(),
         ),
@@ -63,7 +63,7 @@ fn wanted(
         PASSED_ON => (
             is(&|text| text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())),
             "what tfwrap sets it to",
-            "it counts for nothing",
+            "tfwrap ignores it",
             again(),
         ),
         crate::ci::RUN_URL => (
@@ -75,7 +75,7 @@ fn wanted(
         _ => (
             text.is_some(),
             "UTF-8",
-            "the lock shows whom the CI names, if any",
+            "the lock shows the name from the CI, if any",
             format!("correct or unset `{name}`"),
         ),
     };

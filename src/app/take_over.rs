@@ -53,7 +53,8 @@ pub(super) fn run(guardian: Option<&OsString>, env: &Env) -> io::Result<()> {
             EventLoop::new(Signals::none()?, Arc::clone(&reporter), Custody::none());
         event_loop.reporter.say(Notice::Note {
             message: format!(
-                "tfwrap (process {}) is gone: its guardian (process {}) ends what it left",
+                "tfwrap (process {}) is gone: its guardian (process {}) is ending what it left \
+                 behind",
                 case.receipt.runner.pid,
                 std::os::unix::process::parent_id()
             ),
@@ -72,7 +73,7 @@ pub(super) fn run(guardian: Option<&OsString>, env: &Env) -> io::Result<()> {
     })?;
     let kept = settle(&case, &adopted);
     if let Err(error) = kept {
-        let message = format!("the receipt cannot be brought up to date: {error}");
+        let message = format!("the receipt cannot be updated: {error}");
         reporter.say(Notice::warning(message));
     }
     reporter.flush(LAST_WORDS);

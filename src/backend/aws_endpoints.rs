@@ -21,7 +21,9 @@ pub(super) fn region(
     if let Some(region) = section.text("region")? {
         let any = section.bool("skip_region_validation")?.unwrap_or(false);
         if !is_host_label(&region) || !any && !looks_like_aws(&region) {
-            return Err(section.bad("region", format!("`{}` is no AWS region", printed(&region))));
+            return Err(
+                section.bad("region", format!("`{}` is not an AWS region", printed(&region)))
+            );
         }
         return Ok(region);
     }
@@ -31,7 +33,7 @@ pub(super) fn region(
             Some(region) => {
                 return Err(BackendError::BadVariable {
                     name: name.to_owned(),
-                    reason: format!("`{}` is no AWS region", printed(region)),
+                    reason: format!("`{}` is not an AWS region", printed(region)),
                 });
             }
             None => {}
@@ -44,7 +46,7 @@ pub(super) fn region(
 pub(super) fn sts_region(section: Section<'_>) -> Result<Option<String>, BackendError> {
     match section.text("sts_region")? {
         Some(region) if !is_host_label(&region) => {
-            Err(section.bad("sts_region", format!("`{}` is no AWS region", printed(&region))))
+            Err(section.bad("sts_region", format!("`{}` is not an AWS region", printed(&region))))
         }
         region => Ok(region),
     }
@@ -118,7 +120,7 @@ pub fn not_a_url(text: &str) -> Option<String> {
     if is_url(&text) {
         return match host_of(&text) {
             Some(url::Host::Ipv6(address)) if zone.is_some() && address.is_unicast_link_local() => {
-                Some("has an address with a zone, by which tfwrap cannot ask".to_owned())
+                Some("has an address with a zone, which tfwrap does not support".to_owned())
             }
             Some(url::Host::Ipv4(address)) if !authority(&text).contains(&address.to_string()) => {
                 // Go looks it up as a name.
@@ -133,12 +135,12 @@ pub fn not_a_url(text: &str) -> Option<String> {
     // Go writes such a host in its ASCII form, and by other rules than anybody else.
     let host = authority(text).rsplit('@').next().unwrap_or_default();
     if host.starts_with('[') || (host.is_ascii() && !host.contains('%')) {
-        return Some("is no http(s) URL".to_owned());
+        return Some("is not an http(s) URL".to_owned());
     }
     let ascii = url::Url::parse(text).ok().and_then(|it| Some(it.host_str()?.to_owned()));
     let ascii = ascii.filter(|it| it.is_ascii()).map(|it| format!(" (`{it}`)"));
     Some(format!(
-        "has a host that is not written in ASCII: write it in that form{}",
+        "has a host that is not written in ASCII: write it in ASCII{}",
         ascii.unwrap_or_default()
     ))
 }
@@ -247,18 +249,18 @@ mod tests {
         for (text, told) in [
             ("http://bücher.test:8000/é", Some("(`xn--bcher-kva.test`)")),
             ("http://b%C3%BCcher.test", Some("(`xn--bcher-kva.test`)")),
-            ("http://bücher.test:99999", Some("in that form")),
-            ("http://[fe80::1%25lo]", Some("by which tfwrap cannot ask")),
+            ("http://bücher.test:99999", Some("write it in ASCII")),
+            ("http://[fe80::1%25lo]", Some("which tfwrap does not support")),
             ("http://[::1%25lo]:8000/a?b", None),
-            ("http://[::1%25]:8000", Some("is no http(s) URL")),
-            ("http://[::1%lo]:8000", Some("is no http(s) URL")),
+            ("http://[::1%25]:8000", Some("is not an http(s) URL")),
+            ("http://[::1%lo]:8000", Some("is not an http(s) URL")),
             ("http://127.1:8000", Some("write the address as `127.0.0.1`")),
             ("http://0x7f.1", Some("write the address as `127.0.0.1`")),
             ("http://2130706433:8000", Some("write the address as `127.0.0.1`")),
             ("http://0177.0.0.1", Some("write the address as `127.0.0.1`")),
             ("http://127.0.0.1:8000", None),
             ("http://127.1.test", None),
-            ("foo", Some("is no http(s) URL")),
+            ("foo", Some("is not an http(s) URL")),
             ("http://h/é", None),
         ] {
             let why = not_a_url(text);

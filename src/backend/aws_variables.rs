@@ -57,8 +57,8 @@ pub(super) fn check(env: &Env) -> Result<(), BackendError> {
             {
                 continue;
             }
-            Kind::Number(i64::MIN, _) => "no whole number".to_owned(),
-            Kind::Number(from, to) => format!("no whole number from {from} to {to}"),
+            Kind::Number(i64::MIN, _) => "not a whole number".to_owned(),
+            Kind::Number(from, to) => format!("not a whole number from {from} to {to}"),
             Kind::Words(words) if words.contains(&value) => continue,
             Kind::AnyCase(words) if is_one(words) => continue,
             Kind::Words(words) | Kind::AnyCase(words) => {

@@ -46,7 +46,7 @@ pub enum BackendError {
         limit: u64,
     },
     /// The data directory's `terraform.tfstate` is not what Terraform writes.
-    #[error("`{}` is not a backend record of Terraform's: {reason}", path.display())]
+    #[error("`{}` is not a Terraform backend record: {reason}", path.display())]
     BadRecord {
         /// Which.
         path: PathBuf,
@@ -88,7 +88,7 @@ pub enum BackendError {
         path: String,
     },
     /// A variable of AWS' is one that Terraform does not run with.
-    #[error("`{name}` has no use as it is: {reason}")]
+    #[error("`{name}` cannot be used: {reason}")]
     BadVariable {
         /// Which.
         name: String,
@@ -105,7 +105,7 @@ pub enum BackendError {
         place: String,
     },
     /// A workspace has a name that Terraform does not accept.
-    #[error("{origin} names the workspace `{name}`, which is no valid name")]
+    #[error("{origin} names the workspace `{name}`, which is not a valid name")]
     BadWorkspace {
         /// The name.
         name: String,
@@ -135,9 +135,7 @@ impl BackendError {
                 format!("check `ls -l {}`", quoted(path))
             }
             Self::TooLarge { path, .. } => format!("see what `{}` is", path.display()),
-            Self::BadRecord { .. } => {
-                "run `terraform init -reconfigure` to write it anew".to_owned()
-            }
+            Self::BadRecord { .. } => "run `terraform init -reconfigure` to rewrite it".to_owned(),
             Self::BadHcl { .. } => {
                 "run `terraform init` first; it reads more than literal values, \
                                     and names what it cannot read"
@@ -155,10 +153,10 @@ impl BackendError {
                                            count for Terraform either"
                 .to_owned(),
             Self::BadWorkspace { .. } => {
-                "`terraform workspace list` shows the names there are".to_owned()
+                "`terraform workspace list` shows the existing names".to_owned()
             }
             Self::CorruptPlan { path, .. } => {
-                format!("write it anew with `terraform plan -out={}`", quoted(path))
+                format!("create it again with `terraform plan -out={}`", quoted(path))
             }
         }
     }

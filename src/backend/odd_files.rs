@@ -44,8 +44,8 @@ pub fn waited_for(dir: &Path) -> Option<String> {
     };
     let (name, kind) = find(dir, is_read)?;
     Some(format!(
-        "`{}` is {kind}, not a regular file: until somebody writes to it, Terraform waits, and the \
-         lock is held",
+        "`{}` is {kind}, not a regular file: Terraform waits until somebody writes to it, and the \
+         lock stays held",
         Path::new(&name).display()
     ))
 }

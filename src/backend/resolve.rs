@@ -4,13 +4,13 @@ use std::path::Path;
 
 use super::aws_settings::Surroundings;
 use super::config::BackendConfig;
+use super::other::OtherBackend;
 use super::plan_file::{PlanFile, SavedPlan};
 use super::workspace::Workspace;
 use super::{
     Backend, BackendError, BackendQuery, Dialect, Resolved, data_dir, hcl, local, plan_file, s3,
     workspace,
 };
-use crate::env::Env;
 
 const NO_BACKEND: &str = "no backend is configured";
 
@@ -30,7 +30,6 @@ pub fn resolve(request: &BackendQuery<'_>) -> Result<Resolved, BackendError> {
             origin: "`-state`".to_owned(),
             initialised: true,
             locks_alone: false,
-            is_lockless: false,
             notes: Vec::new(),
         });
     }
@@ -48,7 +47,7 @@ pub fn resolve(request: &BackendQuery<'_>) -> Result<Resolved, BackendError> {
             PlanFile::Encrypted => (directorys(request, &data_dir)?, Vec::new()),
             PlanFile::NotAPlan(why) => {
                 let note = format!(
-                    "`{}` is no saved plan ({why}): the directory's own backend counts",
+                    "`{}` is not a saved plan ({why}): the directory's own backend applies",
                     file.display()
                 );
                 (directorys(request, &data_dir)?, vec![note])
@@ -56,7 +55,7 @@ pub fn resolve(request: &BackendQuery<'_>) -> Result<Resolved, BackendError> {
         },
     };
     let origin = config.as_ref().map_or(NO_BACKEND.to_owned(), |config| config.place.clone());
-    let backend = backend_of(config.as_ref(), &workspace.name, request)?;
+    let backend = backend_of(config.as_ref(), initialised, &workspace.name, request)?;
     let is_own_file = match &backend {
         Backend::Local { state_path } => {
             data_dir::files(&data_dir).iter().any(|own| is_same_file(own, state_path))
@@ -72,27 +71,12 @@ pub fn resolve(request: &BackendQuery<'_>) -> Result<Resolved, BackendError> {
     let is_plain = workspace::is_plain(&workspace.name);
     if !is_plain {
         notes.push(format!(
-            "the name of the workspace, from {}, is no text: Terraform locks for itself",
+            "the name of the workspace, from {}, is not text: Terraform locks for itself",
             workspace.origin
         ));
     }
     let locks_alone = is_own_file || !is_plain;
-    let is_lockless = initialised && config.is_some_and(|it| locks_nothing(&it, request.env));
-    Ok(Resolved { backend, workspace, origin, initialised, locks_alone, is_lockless, notes })
-}
-
-/// Of the backends that lock only if they are told so.
-fn locks_nothing(config: &BackendConfig, env: &Env) -> bool {
-    let is_unset = |name: &str, variable: &str| {
-        config.attributes.get(name).is_none_or(|value| value.is_null() || value == "")
-            && env.get_os(variable).is_none()
-    };
-    match config.kind.as_str() {
-        "http" => is_unset("lock_address", "TF_HTTP_LOCK_ADDRESS"),
-        "oss" => is_unset("tablestore_table", "TABLESTORE_TABLE"),
-        "consul" => config.attributes.get("lock").is_some_and(|value| value == false),
-        _ => false,
-    }
+    Ok(Resolved { backend, workspace, origin, initialised, locks_alone, notes })
 }
 
 /// Whether both name one file, also one that does not exist yet.
@@ -118,6 +102,7 @@ impl Found {
 
 fn backend_of(
     config: Option<&BackendConfig>,
+    initialised: bool,
     workspace: &str,
     request: &BackendQuery<'_>,
 ) -> Result<Backend, BackendError> {
@@ -127,7 +112,9 @@ fn backend_of(
                 Surroundings { env: request.env, dir: request.dir, program: request.program };
             Ok(Backend::S3(Box::new(s3::from_config(config, workspace, &around)?)))
         }
-        Some(config) if config.kind != "local" => Ok(Backend::Other(config.kind.clone())),
+        Some(config) if config.kind != "local" => {
+            Ok(Backend::Other(OtherBackend::from_config(config, initialised, request.env)))
+        }
         local_or_none => {
             let flag = request.state_flag.as_ref().map(|flag| flag.path.as_path());
             let state_path = local::state_path(local_or_none, workspace, flag, request.dir)?;
@@ -176,12 +163,14 @@ fn notes_on(plan: &SavedPlan, file: &Path, data_dir: &Path, workspace: &Workspac
     let mut notes = Vec::new();
     match data_dir::read_backend(data_dir) {
         Ok(Some(own)) if !own.says_the_same(made) => notes.push(format!(
-            "the saved plan `{name}` is for the backend {}, and the directory's is {}: the plan's counts",
+            "the saved plan `{name}` is for the backend {}, and the directory's is {}: the plan's \
+             applies",
             made.describe(),
             own.describe()
         )),
         Ok(None) if made.kind != "local" => notes.push(format!(
-            "the saved plan `{name}` is for the backend {}, and the directory has none: the plan's counts",
+            "the saved plan `{name}` is for the backend {}, and the directory has none: the plan's \
+             applies",
             made.describe()
         )),
         Ok(_) => {}
@@ -194,7 +183,7 @@ fn notes_on(plan: &SavedPlan, file: &Path, data_dir: &Path, workspace: &Workspac
     if plan.workspace != workspace.name {
         notes.push(format!(
             "the saved plan `{name}` was made in the workspace `{}` by Terraform {}, and `{}` is \
-             selected: that one's state is used",
+             selected: the state of the selected workspace is used",
             plan.workspace, plan.terraform_version, workspace.name
         ));
     }

@@ -115,7 +115,7 @@ mod tests {
     fn a_name_that_terraform_refuses_is_refused() {
         for name in ["a/b", "a b", "ü", "a%20b", "a?b", "a,b", "a;b", "(a)"] {
             let error = format!(
-                "error: `TF_WORKSPACE` names the workspace `{name}`, which is no valid name"
+                "error: `TF_WORKSPACE` names the workspace `{name}`, which is not a valid name"
             );
             assert_eq!(selected(None, Some(name), None), error);
             assert_eq!(selected(Some(name), None, None), name, "it may be there to be deleted");

@@ -10,8 +10,8 @@ use crate::duration;
 #[derive(Debug, Parser)]
 #[command(
     name = "tfwrap run",
-    about = "Runs any command under the locks; `terraform` and `tofu` inside it go through tfwrap, and \
-             use what is held",
+    about = "Runs any command under the locks; `terraform` and `tofu` inside it go through tfwrap and \
+             use the locks that are held",
     override_usage = "tfwrap [OPTIONS] run -- <COMMAND> [ARGS]..."
 )]
 pub(super) struct RunArgs {
@@ -25,15 +25,15 @@ pub(super) struct RunArgs {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Parser)]
 #[command(
     name = "tfwrap status",
-    about = "Says who holds the locks of this directory, and who waits for them in which order",
+    about = "Shows who holds the locks of this directory, and who waits for them in which order",
     override_usage = "tfwrap [OPTIONS] status [--all] [--format text|json] [--watch]"
 )]
 pub struct StatusArgs {
-    /// Every lock of the table or bucket in which this directory's is, the silent ones first, then the
-    /// oldest; needs `dynamodb:Scan`, or `s3:ListBucket`
+    /// Show every lock of the table or bucket that holds this directory's lock, the silent ones first,
+    /// then the oldest; needs `dynamodb:Scan`, or `s3:ListBucket`
     #[arg(long)]
     pub all: bool,
-    /// How it looks on stdout
+    /// Format of the output on stdout
     #[arg(
         long,
         value_enum,
@@ -42,8 +42,8 @@ pub struct StatusArgs {
         hide_possible_values = true
     )]
     pub format: Format,
-    /// Look again every 2 s until interrupted (which ends it with 0): redrawn on a terminal, else
-    /// said anew when something changed
+    /// Poll every 2 s until interrupted (then exit with 0): on a terminal, redraw; elsewhere, print
+    /// again when something has changed
     #[arg(long)]
     pub watch: bool,
 }
@@ -159,16 +159,16 @@ pub enum Format {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Parser)]
 #[command(
     name = "tfwrap unlock",
-    about = "Removes the lock with this ID, if its holder gives no sign of life",
+    about = "Removes the lock with this ID, if its holder sends no heartbeat",
     override_usage = "tfwrap [OPTIONS] unlock <ID> [--yes] [--force]"
 )]
 pub struct UnlockArgs {
     /// The lock ID, as `tfwrap status` and a Terraform that is locked out print it
     pub id: String,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(long)]
     pub yes: bool,
-    /// Remove it although its holder lives; that run is interrupted and ends with 76
+    /// Remove the lock even if its holder is alive; that run is interrupted and ends with 76
     #[arg(long)]
     pub force: bool,
 }
@@ -177,13 +177,13 @@ pub struct UnlockArgs {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Parser)]
 #[command(
     name = "tfwrap recover",
-    about = "Gives back what runs of this machine or this CI job left behind when they were killed",
+    about = "Releases what killed runs of this machine or this CI job left behind",
     override_usage = "tfwrap [OPTIONS] recover [--wait <DURATION>]"
 )]
 pub struct RecoverArgs {
-    /// How long to wait for runs of this CI job that have not ended; they are told to end, and what
-    /// is left of their Terraform is killed shortly before the wait is over. Without it, nobody is
-    /// told or waited for
+    /// How long to wait for runs of this CI job that have not ended. They are asked to end. Whatever
+    /// is left of their Terraform is killed shortly before the wait is over. Without `--wait`, nobody
+    /// is asked or waited for
     #[arg(long, value_name = "DURATION", value_parser = parse_wait)]
     pub wait: Option<Duration>,
 }
@@ -196,13 +196,13 @@ fn parse_wait(text: &str) -> Result<Duration, String> {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Parser)]
 #[command(
     name = "tfwrap hold",
-    about = "Takes the locks and leaves a keeper behind, so that several commands run under them",
+    about = "Acquires the locks and leaves a keeper behind, so that several commands can run under them",
     override_usage = "tfwrap [OPTIONS] hold [--format shell|github|json]"
 )]
 pub struct HoldArgs {
-    /// How the environment for the later commands is given: `shell` for
-    /// `held=$(tfwrap hold) && eval "$held"`, `github` into the files of GitHub Actions for the
-    /// later steps of the job, `json` for programs
+    /// Format of the environment for the later commands: `shell` for
+    /// `held=$(tfwrap hold) && eval "$held"`, `github` to write it into the files of GitHub Actions
+    /// for the later steps of the job, `json` for programs
     #[arg(
         long,
         value_enum,
@@ -229,11 +229,11 @@ pub enum HoldFormat {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Parser)]
 #[command(
     name = "tfwrap release",
-    about = "Gives back what `tfwrap hold` took, after whatever still runs under it has ended",
+    about = "Releases what `tfwrap hold` acquired, once whatever still runs under it has ended",
     override_usage = "tfwrap [OPTIONS] release [ID]"
 )]
 pub struct ReleaseArgs {
-    /// The lock ID; without it, the hold whose environment this is, else those of this CI job, else
-    /// the only one on this machine
+    /// The lock ID. Without it: the hold whose environment this is, or the holds of this CI job, or
+    /// the only hold on this machine
     pub id: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! The fence of a holder, for what works below its lock and nobody looks after any more.
+//! The fence of a holder, for commands under its lock that nobody looks after any more.
 //!
 //! Its rules: `docs/protocol.md#t4-heartbeats-below`.
 
@@ -86,8 +86,8 @@ impl LastFence {
         });
         if let (Err(error), false) = (looked, self.is_said) {
             let what = format!(
-                "what works below the locks of this run cannot be looked for, and so not killed \
-                 before somebody else may have them: {error}; it is tried again"
+                "the guardian cannot look for commands that run under the locks of this run, so it \
+                 cannot kill them before somebody else may acquire these locks: {error}; retrying"
             );
             self.is_said = leave_line(&file, &what).is_ok();
         }
@@ -141,7 +141,7 @@ mod tests {
         fence.kill_below(Some(file.path()));
         fence.kill_below(Some(file.path()));
         let log = file.read_log();
-        assert_eq!(log.matches("cannot be looked for").count(), 1, "{log}");
+        assert_eq!(log.matches("cannot look for").count(), 1, "{log}");
         assert_eq!(fence.spare.len(), SPARE);
         // No directory.
         fence_below(file.path(), &[], Fence::Kill).unwrap_err();

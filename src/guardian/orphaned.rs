@@ -1,11 +1,11 @@
-//! What the guardian does when tfwrap is gone: it sees to it that the child is ended, that its
+//! What the guardian does when tfwrap is gone: it makes sure that the child is ended, that its
 //! locks are kept until then, and that they are released.
 //!
-//! All that is done by a worker, which is this program started anew, with a runtime and a store. It
-//! may fail just when it is needed: no process, no thread, no descriptor to be had. So what others'
-//! exclusion rests on needs none: the descriptors stay open in this process, and while there is no
-//! worker, the child is interrupted (once in all) and killed from here, in a plain loop. A worker
-//! that could not be started, or failed, is followed by another.
+//! A worker does all this. It is this program started again, with a runtime and a store. It may
+//! fail just when it is needed: there may be no process, no thread or no descriptor left. So the
+//! exclusion of others does not depend on it. The descriptors stay open in this process. While
+//! there is no worker, this process interrupts the child (once in all) and kills it, in a plain
+//! loop. If a worker could not be started, or failed, another one follows.
 
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
@@ -94,7 +94,7 @@ impl Orphaned {
                         .inspect_err(|error| {
                             if failures == 0 {
                                 self.note(&format!(
-                                    "cannot start what ends this run: {error}; it is tried again"
+                                    "cannot start the process that ends this run: {error}; retrying"
                                 ));
                             }
                         })
@@ -107,7 +107,7 @@ impl Orphaned {
                     }
                 }
                 if failures >= MOST_FAILURES && self.child_is_gone() {
-                    return Err(io::Error::other("no worker could do it"));
+                    return Err(io::Error::other("no worker could be started to do it"));
                 }
             }
             // Nothing is waited for but time; that a signal cuts it short does no harm.
@@ -189,9 +189,9 @@ impl Orphaned {
         let killed = child.signal(Signal::SIGKILL);
         self.head.killed = true;
         let why = match why {
-            Why::LeaseEnds => "the lease of its lock is about to end",
-            Why::Late => "its time is over",
-            Why::Left => "it did not end when it was interrupted",
+            Why::LeaseEnds => "the lease of its lock is about to expire",
+            Why::Late => "its time to end has run out",
+            Why::Left => "it did not end after the interrupt",
         };
         self.note(&match killed {
             Ok(()) => format!("killed {whom}: {why}"),

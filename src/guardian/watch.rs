@@ -1,7 +1,7 @@
 //! The guardian's own side: a loop without runtime, threads or store.
 //!
-//! It lives for as long as tfwrap does, and costs little: what is needed to beat and to release
-//! comes with the program that it starts when tfwrap is gone without a word.
+//! It lives for as long as tfwrap does, and costs little. What is needed to send heartbeats and to
+//! release comes with the program that it starts when tfwrap is gone without a word.
 
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;

@@ -7,12 +7,12 @@ use super::backend_lock::{BackendLock, lock_of};
 use super::basis::Basis;
 use super::by_path;
 use super::handed_down::handed_down;
-use super::locks::{dialect_in, further_locks, resolve};
+use super::locks::{further_locks, or_those_around, query, resolve};
 use super::{
     ChildCommand, Job, JobKind, LockedJob, Place, WorkspaceBootstrap, create_workspace_in,
     find_terraform, finish,
 };
-use crate::backend::{Backend, BackendQuery, Resolved, has_configuration};
+use crate::backend::{Backend, Resolved, has_configuration};
 use crate::error::Error;
 use crate::settings::Settings;
 use crate::shim;
@@ -58,8 +58,8 @@ fn nothing_here(
     let is_used = !further.is_empty() || state_path.exists() || has_configuration(&place.dir);
     (!is_used).then(|| {
         format!(
-            "no Terraform configuration is in `{}`: what is held is the lock of `{}`, which keeps \
-             nobody from any other state",
+            "there is no Terraform configuration in `{}`: this holds the lock of `{}`, which \
+             protects no other state",
             place.dir.display(),
             state_path.display()
         )
@@ -73,8 +73,8 @@ fn has_detailed_exit_code(child: &ChildCommand, place: &Place<'_>) -> bool {
             .is_ok_and(|invocation| invocation.has("detailed-exitcode"))
 }
 
-/// Locks around a command, or around nothing yet (`hold`). Holds what can be known. Of what cannot, `run` says so: each Terraform below it takes its own
-/// lock, or refuses, by what it finds then.
+/// Locks around a command, or around nothing yet (`hold`). Holds what can be known. Of what cannot,
+/// `run` says so: each Terraform below it takes its own lock, or refuses, by what it finds then.
 fn around(
     command: Option<ChildCommand>,
     settings: &Settings,
@@ -82,28 +82,25 @@ fn around(
 ) -> Result<Job, Error> {
     let settings = settings.whole()?;
     let terraform = find_terraform(settings, place).ok();
-    let request = BackendQuery {
-        dialect: dialect_in(&place.dir, terraform.as_deref()),
-        program: terraform.as_deref(),
-        allow_hcl_fallback: true,
-        ..BackendQuery::new(&place.dir, place.env)
-    };
+    let request = query(place, terraform.as_deref());
     let further = further_locks(settings, place)?;
     let mut notes = Vec::new();
+    let mut named = further.clone();
     let known = resolve(&request, &further, settings).and_then(|resolved| {
-        Ok((lock_of(resolved.as_ref(), settings, &further, place)?, resolved))
+        named = or_those_around(further, resolved.as_ref(), place)?;
+        Ok((lock_of(resolved.as_ref(), settings, &named, place)?, resolved))
     });
     let (lock, resolved) = match known {
         Err(Error::Config { message, .. }) if command.is_some() => {
             notes.push(format!(
-                "no lock of a backend is held for the whole command ({message}): each Terraform \
-                 below locks for itself"
+                "no backend lock is held for the whole command ({message}): each Terraform inside \
+                 locks for itself"
             ));
             (BackendLock::Native, None)
         }
         known => known?,
     };
-    notes.extend(nothing_here(resolved.as_ref(), &further, place));
+    notes.extend(nothing_here(resolved.as_ref(), &named, place));
     let terraform_is_set = settings.terraform.is_some();
     let shim = shim::prepare(place.env, &place.this_path, terraform_is_set).map_err(|what| {
         Error::Config {
@@ -124,7 +121,7 @@ fn around(
     let two_is_success = has_detailed_exit_code(&child, place);
     let mut job = LockedJob {
         dir: place.dir.clone(),
-        targets: further,
+        targets: named,
         child,
         operation: operation.to_owned(),
         lock_timeout: settings.lock_timeout.clone(),

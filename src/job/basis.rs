@@ -116,10 +116,7 @@ impl Basis {
             if self.dir.path != later.dir.path {
                 return Some(self.other_directory(later));
             }
-            return Some(format!(
-                "another directory took the place of `{}`",
-                self.dir.path.display()
-            ));
+            return Some(format!("`{}` is now a different directory", self.dir.path.display()));
         }
         if let (Some(before), Some(now)) = (&self.workspace, &later.workspace)
             && before != now
@@ -131,7 +128,7 @@ impl Basis {
             let words = |backend: &Option<Backend>| match backend {
                 Some(Backend::Local { state_path }) => state_path.display().to_string(),
                 Some(Backend::S3(backend)) => s3_words(backend),
-                Some(Backend::Other(kind)) => kind.clone(),
+                Some(Backend::Other(other)) => other.kind.clone(),
                 None => "one that Terraform locks for itself".to_owned(),
             };
             let (before, now) = (words(&self.backend), words(&later.backend));
@@ -144,9 +141,9 @@ impl Basis {
         match (&self.plan, &later.plan) {
             _ if digest(self) == digest(later) => {}
             (_, Some((plan, _))) => {
-                return Some(format!("the saved plan `{}` was written anew", plan.display()));
+                return Some(format!("the saved plan `{}` was rewritten", plan.display()));
             }
-            (_, None) => return Some("there is no saved plan any more".to_owned()),
+            (_, None) => return Some("the saved plan no longer exists".to_owned()),
         }
         for (lock, before) in &self.locks {
             let same = later.locks.iter().find(|(other, _)| other == lock);

@@ -33,8 +33,8 @@ pub(super) fn hand_over(
         let warning = own_lock.certain.then(|| {
             let way_out = own_lock.way_out.map(|way| format!(", or {way}")).unwrap_or_default();
             format!(
-                "`{name}` takes the lock by itself ({}), and a `run` or `hold` around it has \
-                 `{lock}`: it fails where it needs that lock; call it outside of them{way_out}",
+                "`{name}` takes the lock itself ({}), and a `run` or `hold` around it holds \
+                 `{lock}`: it fails if it needs that lock; run it outside of them{way_out}",
                 it.why
             )
         });
@@ -42,8 +42,8 @@ pub(super) fn hand_over(
     }
     if !own_lock.can_wait() {
         let warning = Some(format!(
-            "`{name}` takes the lock by itself and cannot be told to wait: if somebody has it, it \
-             fails at once (it takes none from Terraform 1.15 on)"
+            "`{name}` takes the lock itself and cannot be told to wait: if somebody holds it, it \
+             fails at once (it takes no lock from Terraform 1.15 on)"
         ));
         return Job::Exec { child, warning, detail };
     }

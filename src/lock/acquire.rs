@@ -1,11 +1,11 @@
-//! The machine that takes one lock: what to ask the store next, given what it answered.
+//! The machine that acquires one lock: what to ask the store next, given what it answered.
 //!
-//! No clock, no I/O, no randomness of its own. The event loop in [`crate::run`] sends what an
-//! [`Action`] asks for, one request at a time, and feeds back what came of it.
+//! It has no clock, no I/O and no randomness of its own. The event loop in [`crate::run`] sends
+//! what an [`Action`] asks for, one request at a time, and feeds the result back.
 //!
-//! A reply is applied, refused or unknown (`docs/protocol.md#r2-applied-refused-unknown`); unknown is
-//! settled by a read; our own ID in the register means that it is ours; *refused, then absent* means
-//! that it has just come free (`docs/protocol.md#a2-what-an-answer-means`).
+//! A reply is applied, refused or unknown (`docs/protocol.md#r2-applied-refused-unknown`). Unknown
+//! is settled by a read. Our own ID in the register means that the lock is ours. *Refused, then
+//! absent* means that it has just come free (`docs/protocol.md#a2-what-an-answer-means`).
 
 mod replies;
 

@@ -1,4 +1,4 @@
-//! How often to look, and how long to leave a struggling store alone (`docs/protocol.md#q5-pace`).
+//! How often to poll, and how long to leave a struggling store alone (`docs/protocol.md#q5-pace`).
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What is wrong with what people have set up: said in words, and of a kind that tells what helps.
+//! What is wrong with the user's setup: a message, and a kind that decides which hint helps.
 
 use std::fmt;
 

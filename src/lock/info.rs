@@ -1,9 +1,9 @@
-//! Terraform's lock info, byte for byte what Go's encoder makes of it.
+//! Terraform's lock info, byte for byte as Go's encoder writes it.
 //!
-//! `OpenTofu` re-encodes the info before its conditional unlock: one byte off, and
-//! `tofu force-unlock` fails on the lock for ever. So the bytes are Go's: the seven fields in
-//! their order, no spaces, HTML-escaped (`encoding/json`), the time as RFC 3339 with nanoseconds
-//! and trailing zeros trimmed (`time.Time.MarshalJSON`).
+//! `OpenTofu` re-encodes the info before its conditional unlock. If one byte differs,
+//! `tofu force-unlock` fails on the lock for ever. So the bytes are Go's: the seven fields in their
+//! order, no spaces, HTML-escaped (`encoding/json`), the time as RFC 3339 with nanoseconds and
+//! trailing zeros trimmed (`time.Time.MarshalJSON`).
 //!
 //! Its rules: `docs/protocol.md#f2-info`.
 

@@ -1,5 +1,6 @@
-//! Looking for a lock that a request nobody saw the answer of may still create: it is removed when
-//! it is there; where several such requests are out, each time that it is.
+//! Looks for a lock that may still appear, because nobody saw the answer to a request to create it.
+//! If the lock appears, it is removed. If several such requests are out, it is removed each time
+//! that it appears.
 //!
 //! Its rule: `docs/protocol.md#r4-a-create-may-be-applied-late`.
 

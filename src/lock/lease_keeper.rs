@@ -1,11 +1,12 @@
-//! The machine that keeps one lock: beats, and the fence that ends the child before anybody may
-//! take over (`docs/protocol.md#the-lease`).
+//! The machine that keeps one lock: heartbeats, and the fence that ends the child before anybody
+//! may take over (`docs/protocol.md#the-lease`).
 //!
-//! Only an *applied* beat renews the lease, counted from before it was sent. A newer beat of our
-//! own found by reading or by a refusal gives us its version and nothing else.
+//! Only an *applied* heartbeat renews the lease, counted from before it was sent. If a read or a
+//! refusal shows a newer heartbeat of our own, it gives us its version and nothing else.
 //!
-//! Nobody can beat with credentials that have run out. Where their end is known, two beats before
-//! it the lease becomes one that never expires: nobody may take over, and there is no fence.
+//! Nobody can send heartbeats with expired credentials. If their expiry is known, then two
+//! heartbeats before it the lease becomes one that never expires: nobody may take over, and there
+//! is no fence.
 
 mod events;
 

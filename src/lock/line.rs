@@ -1,9 +1,9 @@
-//! What stands in the registers of the waiting line, beside the lock
-//! (`docs/protocol.md#f4-the-line-register`, `docs/protocol.md#f5-tickets`).
+//! The content of the queue's registers, beside the lock (`docs/protocol.md#f4-the-line-register`,
+//! `docs/protocol.md#f5-tickets`).
 //!
-//! The line is advisory: it decides who may try, never who holds. A bug in it can cost order or
-//! time, never exclusion; but for what is handed on of a holder's silence ([`HandedOn`]), which is
-//! believed (`docs/protocol.md#i6-the-queue-is-advisory`).
+//! The queue is advisory: it decides who may try, never who holds the lock. A bug in it can cost
+//! order or time, never exclusion. There is one exception: what a waiter hands on about a holder's
+//! silence ([`HandedOn`]) is believed (`docs/protocol.md#i6-the-queue-is-advisory`).
 
 use std::time::Duration;
 

@@ -1,17 +1,18 @@
-//! Two registers that are one lock: Terraform's lock file in S3 and its item in `DynamoDB`, where a
-//! backend has both. Whoever holds both halves under one ID holds the lock.
+//! Two registers that are one lock: Terraform's lock file in S3 and its item in `DynamoDB`, for a
+//! backend that has both. Whoever holds both halves under one ID holds the lock.
 //!
-//! [`Acquire`](super::acquire::Acquire) asks for a lock as if it were one register; this machine makes
-//! the requests to both halves of it, one after the other, and one reply of theirs. Once both are ours,
-//! each is kept and given back for itself ([`Tenure`](super::tenure::Tenure)): so the fence counts from
-//! the older half, and the loss of one leaves the other ours.
+//! [`Acquire`](super::acquire::Acquire) asks for a lock as if it were one register. This machine
+//! sends the requests to both halves, one after the other, and combines their replies into one.
+//! Once both halves are ours, each is kept and released separately
+//! ([`Tenure`](super::tenure::Tenure)). So the fence counts from the older half, and the loss of
+//! one half leaves the other ours.
 //!
-//! - The first half is taken first, as Terraform does it; a create looks at the second before, so that
-//!   whoever waits does not make and unmake the lock file at every look.
-//! - Where the second cannot be had, the first is given back. Where that is not answered, the whole is
-//!   *unknown*, as a create that was not answered is.
-//! - A half that bears our own ID is ours, from an attempt that was not answered, and is written anew.
-//!   One with a stranger's ID holds the lock, whatever the other half says.
+//! - The first half is acquired first, as Terraform does. A create reads the second half before
+//!   that, so that a waiter does not create and remove the lock file at every poll.
+//! - If the second half cannot be acquired, the first is released. If that release is not answered,
+//!   the whole is *unknown*, like a create that was not answered.
+//! - A half with our own ID is ours, from an attempt that was not answered, and is written again. A
+//!   half with a stranger's ID holds the lock, whatever the other half says.
 //!
 //! No clock, no I/O, no randomness. Its rules: `docs/protocol.md#a8-a-pair`.
 
@@ -77,7 +78,7 @@ enum State {
     ReadingSecond,
     ReadingFirst(Result<Option<Stored>, StoreError>),
     /// Of a look: a half that we left behind goes, where somebody has the other.
-    Clearing(Reply),
+    Clearing(Half, Reply),
     /// A create looks whether somebody has the second.
     Peeking(Errand),
     TakingFirst(Errand),
@@ -98,6 +99,23 @@ struct Errand {
     rewrites: u32,
 }
 
+/// What is known of the halves, beside the reply of the pair.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Findings {
+    /// Which half an error or a refusal came from.
+    pub from: Option<Half>,
+    /// Who holds the first half, and who the second, where a look has found two that share no lock, so
+    /// that nothing keeps them from each other.
+    pub apart: Option<Box<[Record; 2]>>,
+    /// Which halves a write may get our record into that was not answered.
+    pub open: [bool; 2],
+    /// The first half's holder, whose lease was over, has lost it.
+    pub wrote_over: bool,
+    /// Whether the first half could be given back, where it was to be: an error that another try does
+    /// not help with leaves it ours, without the second.
+    pub given_back: Option<Result<(), StoreError>>,
+}
+
 /// One request for a pair.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct PairRequest {
@@ -105,22 +123,20 @@ pub struct PairRequest {
     /// Whether the first half can have a lease, which takes a store that looks at conditions.
     is_first_leased: bool,
     state: State,
-    /// Of a look: two strangers, each with one half.
-    apart: Option<[Record; 2]>,
+    findings: Findings,
 }
 
 impl PairRequest {
     /// A read, or a write of a record of ours; what is held is released half by half.
     #[must_use]
     pub fn new(id: LockId, is_first_leased: bool, request: Request) -> Self {
-        Self { id, is_first_leased, state: State::New(request), apart: None }
+        Self { id, is_first_leased, state: State::New(request), findings: Findings::default() }
     }
 
-    /// Who holds the first half, and who the second, where a look has found two that share no lock, so
-    /// that nothing keeps them from each other.
+    /// What it has found, once it is over.
     #[must_use]
-    pub fn apart(&self) -> Option<&[Record; 2]> {
-        self.apart.as_ref()
+    pub fn findings(&self) -> &Findings {
+        &self.findings
     }
 
     /// The first step.
@@ -163,7 +179,11 @@ impl PairRequest {
                 Step::Ask(Half::First, Request::Read)
             }
             (State::ReadingFirst(second), Reply::Read(first)) => self.looked(first, second),
-            (State::Clearing(reply), _) => Step::Done(reply),
+            (State::Clearing(Half::First, then), Reply::Removed(reply)) => {
+                self.findings.given_back = Some(reply.map(drop));
+                Step::Done(then)
+            }
+            (State::Clearing(_, then), _) => Step::Done(then),
             (State::Peeking(errand), Reply::Read(second)) => self.peeked(errand, second),
             (State::TakingFirst(errand), Reply::Wrote(reply)) => self.took_first(errand, reply),
             (State::FindingFirst(errand), Reply::Read(found)) => self.found_first(errand, found),
@@ -173,7 +193,7 @@ impl PairRequest {
             (State::FindingSecond(errand, first), Reply::Read(found)) => {
                 self.found_second(errand, first, found)
             }
-            (State::GivingBack(then), Reply::Removed(reply)) => Self::gave_back(then, reply),
+            (State::GivingBack(then), Reply::Removed(reply)) => self.gave_back(then, reply),
             // No reply of another kind comes to a request.
             (_, Reply::Read(_)) => Step::Done(Reply::Read(Err(out_of_turn()))),
             (_, Reply::Wrote(_) | Reply::Removed(_)) => {
@@ -198,7 +218,8 @@ impl PairRequest {
             // What one half says of a stranger is enough; else nobody knows.
             (Err(_), Ok(second)) if second.as_ref().is_some_and(is_theirs) => (None, second),
             (Ok(first), Err(_)) if first.as_ref().is_some_and(is_theirs) => (first, None),
-            (Err(error), _) | (_, Err(error)) => return Step::Done(Reply::Read(Err(error))),
+            (Err(error), _) => return self.done(Half::First, Reply::Read(Err(error))),
+            (_, Err(error)) => return self.done(Half::Second, Reply::Read(Err(error))),
         };
         // We hold nothing while somebody else has the other half.
         let left = match (&first, &second) {
@@ -215,20 +236,20 @@ impl PairRequest {
             && is_theirs(other)
             && !is_same_holder(one, other)
         {
-            self.apart = Some([one.record.clone(), other.record.clone()]);
+            self.findings.apart = Some(Box::new([one.record.clone(), other.record.clone()]));
         }
         let reply = Reply::Read(Ok(shown(first, second, &id)));
         let Some((half, version)) = left else { return Step::Done(reply) };
-        self.state = State::Clearing(reply);
+        self.state = State::Clearing(half, reply);
         Step::Ask(half, Request::Remove(version))
     }
 
     fn peeked(&mut self, errand: Errand, second: Result<Option<Stored>, StoreError>) -> Step {
         match second {
-            Ok(Some(stored)) if !self.is_ours(&stored) => refused(),
+            Ok(Some(stored)) if !self.is_ours(&stored) => self.refused(Half::Second),
             // Without leave to read, the create tells.
             Ok(_) | Err(StoreError::Denied(_)) => self.take_first(errand),
-            Err(error) => Step::Done(Reply::Wrote(Err(unsent(error)))),
+            Err(error) => self.done(Half::Second, Reply::Wrote(Err(unsent(error)))),
         }
     }
 
@@ -242,13 +263,19 @@ impl PairRequest {
 
     fn took_first(&mut self, errand: Errand, reply: Result<WriteReply, StoreError>) -> Step {
         match reply {
-            Ok(WriteReply::Applied(version)) => self.take_second(errand, version),
+            Ok(WriteReply::Applied(version)) => {
+                self.findings.wrote_over |= errand.rewrites == 0 && errand.first != Expect::Absent;
+                self.take_second(errand, version)
+            }
             Ok(WriteReply::Conflict(Some(current))) => self.found_first(errand, Ok(current)),
             Ok(WriteReply::Conflict(None)) => {
                 self.state = State::FindingFirst(errand);
                 Step::Ask(Half::First, Request::Read)
             }
-            Err(error) => Step::Done(Reply::Wrote(Err(error))),
+            Err(error) => {
+                self.findings.open[0] = error.outcome_is_unknown();
+                self.done(Half::First, Reply::Wrote(Err(error)))
+            }
         }
     }
 
@@ -268,8 +295,8 @@ impl PairRequest {
                 errand.first = Expect::Version(stored.version);
                 self.take_first(errand)
             }
-            Ok(None) => Step::Done(Reply::Wrote(Ok(WriteReply::Conflict(Some(None))))),
-            Ok(Some(_)) | Err(_) => refused(),
+            Ok(None) => self.done(Half::First, Reply::Wrote(Ok(WriteReply::Conflict(Some(None))))),
+            Ok(Some(_)) | Err(_) => self.refused(Half::First),
         }
     }
 
@@ -298,7 +325,10 @@ impl PairRequest {
                 Step::Ask(Half::Second, Request::Read)
             }
             // It may be ours: a look tells.
-            Err(error) if error.outcome_is_unknown() => Step::Done(Reply::Wrote(Err(error))),
+            Err(error) if error.outcome_is_unknown() => {
+                self.findings.open = [true, true];
+                self.done(Half::Second, Reply::Wrote(Err(error)))
+            }
             Err(error) => self.give_back(first, Err(error)),
         }
     }
@@ -325,24 +355,35 @@ impl PairRequest {
         Step::Ask(Half::First, Request::Remove(first))
     }
 
-    fn gave_back(then: Reply, reply: Result<RemoveReply, StoreError>) -> Step {
+    fn gave_back(&mut self, then: Reply, reply: Result<RemoveReply, StoreError>) -> Step {
         let error = match reply {
             // Changed: it is not ours, or its remove is for whoever looks.
             Ok(RemoveReply::Removed | RemoveReply::Conflict(Some(None))) => {
-                return Step::Done(then);
+                self.findings.given_back = Some(Ok(()));
+                return self.done(Half::Second, then);
             }
-            Ok(RemoveReply::Conflict(_)) => "it changed meanwhile".to_owned(),
-            Err(error) => error.to_string(),
+            Ok(RemoveReply::Conflict(_)) => StoreError::Failed("it changed meanwhile".to_owned()),
+            Err(error) => error,
         };
-        let detail =
-            format!("the half of the lock that was taken could not be given back: {error}");
-        Step::Done(Reply::Wrote(Err(StoreError::Failed(detail))))
+        if !error.is_transient() {
+            self.findings.given_back = Some(Err(error));
+            return self.done(Half::Second, then);
+        }
+        self.findings.open[0] = true;
+        let detail = format!("the acquired half of the lock could not be released: {error}");
+        self.done(Half::First, Reply::Wrote(Err(StoreError::Failed(detail))))
     }
-}
 
-/// Somebody has it; a look tells who.
-fn refused() -> Step {
-    Step::Done(Reply::Wrote(Ok(WriteReply::Conflict(None))))
+    /// Somebody has it; a look tells who.
+    fn refused(&mut self, half: Half) -> Step {
+        self.done(half, Reply::Wrote(Ok(WriteReply::Conflict(None))))
+    }
+
+    /// What this half has said is the reply of the pair.
+    fn done(&mut self, half: Half, reply: Reply) -> Step {
+        self.findings.from = Some(half);
+        Step::Done(reply)
+    }
 }
 
 /// The error of a look, where nothing was written yet.

@@ -1,12 +1,12 @@
-//! The machine that waits for one lock in line: first come, first served
+//! The machine that waits for one lock in the queue: first come, first served
 //! (`docs/protocol.md#the-queue`).
 //!
-//! It decides *when* [`Acquire`] may try; whether the lock becomes ours is decided by the lock
-//! register alone. One request at a time. Whatever goes wrong with the line's own registers, the
-//! lock is still competed for by backoff.
+//! It decides *when* [`Acquire`] may try. Only the lock's register decides whether the lock becomes
+//! ours. One request is out at a time. Whatever goes wrong with the queue's own registers, tfwrap
+//! still competes for the lock with backoff.
 
 mod join;
-mod pace;
+mod progress;
 #[cfg(test)]
 mod tests;
 mod turn;
@@ -15,7 +15,7 @@ mod wait;
 
 use std::time::Duration;
 
-use self::pace::Pace;
+use self::progress::Progress;
 use super::Uptime;
 use super::acquire::{Acquire, Outcome};
 use super::jitter::Jitter;
@@ -219,7 +219,7 @@ pub struct Queue {
     /// When to read how far the line has moved, unless the one before us is at its head.
     line_due: Uptime,
     lock_due: Uptime,
-    pace: Pace,
+    progress: Progress,
     unclaimed: Option<Unclaimed>,
     /// Whether, if the lock becomes ours now, it is our turn: `head` goes past our number.
     in_turn: bool,
@@ -259,7 +259,7 @@ impl Queue {
             watched: None,
             line_due: Uptime::default(),
             lock_due: Uptime::default(),
-            pace: Pace::default(),
+            progress: Progress::default(),
             unclaimed: None,
             in_turn: true,
             attempts: 0,

@@ -1,5 +1,5 @@
-//! What is asked of a register and what it answers, as the machines see it. What carries the
-//! requests out is [`crate::store`]; nothing here does.
+//! The requests to a register and its replies, as the machines see them. [`crate::store`] carries
+//! the requests out; nothing here does.
 
 use super::{Flaw, LockId, LockInfo};
 
@@ -170,8 +170,8 @@ pub enum LeftOpen {
 impl std::fmt::Display for LeftOpen {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Self::ByAnother => "answered by something else only",
-            Self::Failed => "answered with an error only",
+            Self::ByAnother => "answered only by something else",
+            Self::Failed => "answered only with an error",
             Self::Unanswered => "never answered",
         })
     }

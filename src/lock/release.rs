@@ -1,7 +1,7 @@
-//! The machine that gives one lock back: a conditional remove, retried for a minute.
+//! The machine that releases one lock: a conditional remove, retried for a minute.
 //!
-//! Whoever else's record is there stays untouched. The signal that ended the run does not end
-//! this (`docs/protocol.md#the-end-of-a-run`).
+//! It never touches somebody else's record. The signal that ended the run does not end the release
+//! (`docs/protocol.md#the-end-of-a-run`).
 
 use std::time::Duration;
 

@@ -1,7 +1,8 @@
-//! One lock from the moment it is ours to its end: kept, then released. The machine composes the
-//! [`LeaseKeeper`] and the [`Release`], and holds what neither can alone: at most one request of a
-//! lock is out at any time, so what is out when the release is asked for is waited for first. A
-//! heartbeat that is applied after its lock was removed would bring the lock back.
+//! One lock from the moment it is ours to its end: first kept, then released. The machine composes
+//! the [`LeaseKeeper`] and the [`Release`], and enforces what neither can alone: at most one
+//! request for a lock is out at any time. So when the release is requested, a request that is out
+//! is waited for first. A heartbeat that is applied after the lock was removed would bring the lock
+//! back.
 //!
 //! No clock, no I/O, no randomness of its own.
 

@@ -90,7 +90,7 @@ fn nonsense_and_other_forms_are_refused() {
     let mut later = receipt();
     later.format = 2;
     write(&serde_json::to_string(&later).unwrap());
-    assert!(file.read().unwrap_err().contains("form 2"));
+    assert!(file.read().unwrap_err().contains("format 2"));
 }
 
 #[test]
@@ -151,7 +151,7 @@ fn what_nobody_would_read_is_not_written() {
         }
     };
     assert!(receipt.locks.len() > 100, "{}", receipt.locks.len());
-    assert!(refused.contains("more than anybody reads"), "{refused}");
+    assert!(refused.contains("more than tfwrap reads"), "{refused}");
     assert_eq!(file.read().unwrap().locks.len(), receipt.locks.len() - 1);
 }
 

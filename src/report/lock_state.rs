@@ -98,7 +98,7 @@ impl LockState {
         match &self.holding {
             None => out.push_str("free\n"),
             Some(Holding { info, kept_by, nameless_removal }) => {
-                let unreadable = || "held, its record does not say by whom".to_owned();
+                let unreadable = || "held, but its record does not say by whom".to_owned();
                 out.push_str(
                     &info.as_deref().map_or_else(unreadable, |info| describe_holder(info, now)),
                 );
@@ -111,7 +111,7 @@ impl LockState {
         }
         match &self.line {
             QueueState::Unasked => {}
-            QueueState::Unreadable => out.push_str("  waiting: the line cannot be read\n"),
+            QueueState::Unreadable => out.push_str("  waiting: the queue cannot be read\n"),
             QueueState::Known { waiters, more } => {
                 if !waiters.is_empty() {
                     out.push_str("  waiting, in this order:\n");
@@ -173,14 +173,15 @@ impl KeptBy {
                 let term = match lease.term {
                     LeaseTerm::Never => "never expires".to_owned(),
                     LeaseTerm::After(ttl) => {
-                        format!("expires {} after the last sign of life", human(ttl))
+                        format!("expires {} after the last heartbeat", human(ttl))
                     }
                 };
                 let seen = unchanged.map(|still| format!(", unchanged for {}", human(still)));
                 format!("lease: {term}; beat {}{}", lease.beat, seen.unwrap_or_default())
             }
             Self::Kernel => {
-                "kept by the kernel: ends with the process that has the state file open".to_owned()
+                "kept by the kernel: ends when the process that has the state file open ends"
+                    .to_owned()
             }
             Self::Nothing => "without a lease: never expires".to_owned(),
         }

@@ -334,7 +334,7 @@ impl Renderer {
         match self.options.format {
             LogFormat::Json => self.json.render_dropped(count, clock::wall()),
             LogFormat::Text => {
-                let message = format!("{count} messages are missing here, stderr was stalled");
+                let message = format!("{count} messages are missing here: stderr was stalled");
                 self.render(&Notice::Warning { message, hint: None }, clock::wall())
             }
         }

@@ -229,8 +229,8 @@ mod tests {
         );
         assert_eq!(
             Text::default().render(&waiting(None, 90), now()),
-            "tfwrap: still waiting for the lock `tfb/a/terraform.tfstate`: held, its record does \
-             not say by whom; waited 1m30s of 30m\n"
+            "tfwrap: still waiting for the lock `tfb/a/terraform.tfstate`: held, but its record \
+             does not say by whom; waited 1m30s of 30m\n"
         );
     }
 

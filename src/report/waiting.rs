@@ -20,7 +20,7 @@ pub(super) fn sentence(notice: &Notice, now: Timestamp) -> Option<String> {
         return None;
     };
     let holder = holder.as_deref().map_or_else(
-        || "held, its record does not say by whom".to_owned(),
+        || "held, but its record does not say by whom".to_owned(),
         |info| describe_holder(info, now),
     );
     let place = format!("{}{}", place(*ahead), plans(*plans_ahead));
@@ -58,14 +58,14 @@ pub(super) fn short(notice: &Notice, later: Duration) -> Option<String> {
 
 fn silence(silent: Option<Duration>) -> String {
     let silent = silent.filter(|silent| *silent >= SILENCE);
-    silent.map_or_else(String::new, |silent| format!(", no sign of life for {}", human(silent)))
+    silent.map_or_else(String::new, |silent| format!(", no heartbeat for {}", human(silent)))
 }
 
 fn place(ahead: Option<u64>) -> String {
     match ahead {
         None => String::new(),
         Some(0) => "; we are next".to_owned(),
-        Some(ahead) => format!("; {ahead} before us"),
+        Some(ahead) => format!("; {ahead} ahead of us"),
     }
 }
 
@@ -113,7 +113,7 @@ mod tests {
     #[test]
     fn a_waiter_in_line_learns_its_place_the_time_and_of_a_silent_holder() {
         let text = sentence(&waiting(0), Timestamp::UNIX_EPOCH).unwrap();
-        let end = "whom, no sign of life for 1m30s; 2 before us (1 plan); about 4m to go; waiting up to 30m";
+        let end = "whom, no heartbeat for 1m30s; 2 ahead of us (1 plan); about 4m to go; waiting up to 30m";
         assert!(text.ends_with(end), "{text}");
     }
 
@@ -121,10 +121,10 @@ mod tests {
     fn the_short_line_goes_on_by_itself() {
         assert_eq!(
             short(&waiting(10), Duration::from_millis(62_900)).unwrap(),
-            "waited 1m12s of 30m; about 3m to go; 2 before us; held, no sign of life for 2m33s"
+            "waited 1m12s of 30m; about 3m to go; 2 ahead of us; held, no heartbeat for 2m33s"
         );
         let late = short(&waiting(10), 10 * MINUTE).unwrap();
-        assert!(late.starts_with("waited 10m10s of 30m; 2 before us; held"), "{late}");
+        assert!(late.starts_with("waited 10m10s of 30m; 2 ahead of us; held"), "{late}");
     }
 
     #[test]

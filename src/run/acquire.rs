@@ -1,12 +1,15 @@
-//! Taking the locks: drives [`Acquire`] for one after the other.
+//! Acquiring the locks: drives [`Acquire`] for one after the other.
+
+mod halves;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::halves::Halves;
 use super::custody::Use;
 use super::event_loop::{EventLoop, LoopEvent};
 use super::kept::Kept;
-use super::messages::{Voice, apart, creates_only, late, no_line, timed_out, took_over};
+use super::messages::{Voice, creates_only, late, no_line, not_given_back, timed_out, took_over};
 use super::prepare::prepare;
 use super::request::{StoreReply, StoreRequest};
 use crate::clock::{uptime, wall};
@@ -123,15 +126,7 @@ struct Attempt {
     limit: Duration,
     /// What ended the wait from outside: a stop, or another lock of ours that was lost meanwhile.
     ended_by: Option<Error>,
-    apart: Apart,
-}
-
-/// Two others that hold one half each.
-enum Apart {
-    No,
-    /// By what is in both.
-    Seen([Option<String>; 2]),
-    Said,
+    halves: Halves,
 }
 
 fn of_reply(reply: Reply) -> Event {
@@ -193,8 +188,8 @@ impl Attempt {
             // Its registers are changed all the time, which takes conditions.
             introduction.in_line && last.target.has_line(),
         );
-        let (lease, ended_by, apart) = ((term, lease), None, Apart::No);
-        Self { first, last, line, id, lease, record, machine, started, limit, ended_by, apart }
+        let (lease, ended_by, halves) = ((term, lease), None, Halves::default());
+        Self { first, last, line, id, lease, record, machine, started, limit, ended_by, halves }
     }
 
     /// In the order in which they are taken.
@@ -207,7 +202,8 @@ impl Attempt {
         let shown = self.machine.acquire().shown();
         match (&self.first, shown.map(|shown| Versions::of(&shown.version))) {
             (Some(first), Some(Versions { second: None, .. })) => &first.target,
-            _ => &self.last.target,
+            (_, Some(_)) => &self.last.target,
+            (_, None) => self.answered_by(),
         }
     }
 
@@ -238,8 +234,8 @@ impl Attempt {
             voice.speak(&event_loop.reporter, self.seen_in(), &self.machine);
             let event = match event_loop.idle(self.machine.deadline()).await {
                 Ok(LoopEvent::Reply(StoreReply::Register(reply))) => of_reply(reply),
-                Ok(LoopEvent::Reply(StoreReply::Pair(reply, holders))) => {
-                    self.heed(event_loop, holders);
+                Ok(LoopEvent::Reply(StoreReply::Pair(reply, findings))) => {
+                    self.heed(event_loop, &reply, *findings);
                     of_reply(reply)
                 }
                 Ok(_) => Event::Tick,
@@ -250,7 +246,7 @@ impl Attempt {
             };
             action = self.machine.step(uptime(), event);
             if !self.machine.acquire().may_be_ours() {
-                for half in self.halves() {
+                for half in self.halves().filter(|half| !self.is_kept(half)) {
                     event_loop.custody.answered(&half.target, &self.id);
                 }
             }
@@ -262,27 +258,11 @@ impl Attempt {
         let result = self.conclude(event_loop, outcome);
         let is_ours = event_loop.kept.iter().any(|kept| *kept.id() == self.id);
         if !is_ours && !self.machine.acquire().may_still_appear() {
-            for half in self.halves() {
+            for half in self.halves().filter(|half| !self.is_kept(half)) {
                 event_loop.custody.forget(&half.target, &self.id);
             }
         }
         Taken { result, seen: self.machine.acquire().holder() }
-    }
-
-    /// Says of two strangers with one half each that they do not keep each other out. At the second
-    /// look: Terraform has the lock file for a moment at each try for both.
-    fn heed(&mut self, event_loop: &EventLoop, holders: Option<Box<[Record; 2]>>) {
-        let (Some(first), Some(holders)) = (&self.first, holders) else { return };
-        let seen = holders.each_ref().map(|record| record.info.clone());
-        match std::mem::replace(&mut self.apart, Apart::Seen(seen.clone())) {
-            Apart::Said => self.apart = Apart::Said,
-            Apart::Seen(before) if before == seen => {
-                self.apart = Apart::Said;
-                let locks = [first.target.url(), self.last.target.url()];
-                event_loop.say(apart(&locks, &holders));
-            }
-            Apart::No | Apart::Seen(_) => {}
-        }
     }
 
     fn ask(&self, event_loop: &mut EventLoop, slot: Slot, request: Request) {
@@ -318,13 +298,21 @@ impl Attempt {
             }
             Outcome::TimedOut => {
                 self.warn_of_late_ones(event_loop);
-                Err(timed_out(self.seen_in(), self.machine.acquire(), self.limit))
+                Err(timed_out(
+                    self.seen_in(),
+                    self.machine.acquire(),
+                    self.limit,
+                    self.first.is_some(),
+                ))
             }
             Outcome::Failed(source) => {
                 self.warn_of_late_ones(event_loop);
-                Err(Error::Store { lock: self.last.target.url(), source })
+                Err(Error::Store { lock: self.answered_by().url(), source })
             }
             Outcome::Stopped { held } => {
+                if let (Some(first), Some(error)) = (&self.first, &self.halves.kept) {
+                    event_loop.say(not_given_back(&first.target, &self.id, error));
+                }
                 let left = self.leftover(held.is_some());
                 if let Some(won) = held {
                     self.keep(event_loop, won);
@@ -342,9 +330,12 @@ impl Attempt {
 
     fn warn_of_late_ones(&self, event_loop: &EventLoop) {
         if let Some(how) = self.machine.acquire().left_open() {
-            for half in self.halves() {
+            for half in self.open_halves() {
                 event_loop.say(late(&half.target, &self.id, how));
             }
+        }
+        if let (Some(first), Some(error)) = (&self.first, &self.halves.kept) {
+            event_loop.say(not_given_back(&first.target, &self.id, error));
         }
     }
 
@@ -352,7 +343,11 @@ impl Attempt {
     fn leftover(&self, held: bool) -> Leftover {
         match self.machine.acquire().left_open() {
             Some(how) if !held => Leftover::MayAppear {
-                lock: self.last.target.url(),
+                lock: self
+                    .open_halves()
+                    .map(|half| half.target.url())
+                    .collect::<Vec<_>>()
+                    .join("` and `"),
                 id: self.id.0.clone(),
                 how: how.to_string(),
                 unlock: self.unlock_commands(),
@@ -364,7 +359,7 @@ impl Attempt {
 
     fn unlock_commands(&self) -> String {
         let commands: Vec<_> =
-            self.halves().map(|half| half.target.unlock_command(&self.id)).collect();
+            self.open_halves().map(|half| half.target.unlock_command(&self.id)).collect();
         commands.join("; ")
     }
 
@@ -401,7 +396,8 @@ impl Attempt {
             event_loop.custody.lend(&self.id, Use::Lock(file));
         }
         let mut kept = Kept::new(half.target.clone(), half.store.clone(), now, tenure);
-        kept.left_open = self.machine.acquire().left_open();
+        let is_open = self.open_halves().any(|open| std::ptr::eq(open, half));
+        kept.left_open = self.machine.acquire().left_open().filter(|_| is_open);
         event_loop.keep(kept);
     }
 }

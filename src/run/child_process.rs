@@ -1,4 +1,4 @@
-//! The child as the operating system is told to start it.
+//! The child, as described to the operating system to start it.
 
 use std::process::Command;
 

@@ -69,7 +69,8 @@ pub(super) fn conclude(
             event_loop.say(Notice::Error { message: error.to_string(), hint: error.hint(), code });
         }
         RunEnd::Panicked => {
-            let message = "a bug in tfwrap ended the run; a child that was started was ended first";
+            let message = "a bug in tfwrap ended the run; if a child was running, tfwrap ended it \
+                           first";
             event_loop.say(Notice::Error {
                 message: message.to_owned(),
                 hint: Error::Internal(String::new()).hint(),
@@ -94,16 +95,16 @@ pub(super) fn conclude(
 /// What the user may have met, where Terraform's own message does not know of us.
 fn hint_at_failure(event_loop: &EventLoop, job: &LockedJob, report: &RunReport) {
     if job.kind.saved_plan().is_some() && report.contended {
-        let message = "the lock was waited for after the plan was made: if Terraform says that the \
-                       saved plan is stale, another run changed the state meanwhile";
-        let hint = "plan again, or hold the lock over both: `tfwrap run -- sh -c 'terraform plan \
+        let message = "tfwrap waited for the lock after the plan was made: if Terraform says that \
+                       the saved plan is stale, another run changed the state during the wait";
+        let hint = "plan again, or hold the lock across both: `tfwrap run -- sh -c 'terraform plan \
                     -out=p && terraform apply p'`";
         event_loop.say(Notice::warning(message).with_hint(hint.to_owned()));
     }
     if let JobKind::Command { by_path: Some(path), .. } = &job.kind {
         event_loop.say(
             Notice::warning(format!(
-                "if Terraform says that it cannot acquire the state lock with our ID: the command \
+                "if Terraform cannot acquire the state lock and reports our lock ID: the command \
                  calls `{path}` by its path",
             ))
             .with_hint("call it as `terraform`, so that it goes through tfwrap".to_owned()),

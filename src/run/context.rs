@@ -1,4 +1,4 @@
-//! What the steps of a run have in common: what it is given, and what is known of its locks.
+//! What the steps of a run share: its inputs, and what is known about its locks.
 
 use std::path::PathBuf;
 

@@ -1,5 +1,5 @@
-//! What outlives us: the receipt on the disk and the guardian. Both learn of every step before it
-//! is taken.
+//! What outlives us: the receipt on the disk, and the guardian. Both are told about every step
+//! before it is taken.
 
 mod anew;
 mod case;
@@ -225,7 +225,9 @@ impl Custody {
         }
         let why = self.no_receipt.as_deref().unwrap_or("it was not written");
         Err(Error::Config {
-            message: format!("a hold needs its receipt, or `tfwrap release` cannot find it: {why}"),
+            message: format!(
+                "a hold needs its receipt, because `tfwrap release` finds the hold by it: {why}"
+            ),
             hint: self.hint.clone(),
         })
     }
@@ -343,7 +345,9 @@ impl Custody {
             let path = file.path().display();
             notices.push(
                 Notice::warning(format!("the receipt `{path}` cannot be removed: {error}"))
-                    .with_hint("it does no harm: it allows nothing any more".to_owned()),
+                    .with_hint(
+                        "this does no harm: the receipt no longer allows anything".to_owned(),
+                    ),
             );
         }
         if !self.may_land()
@@ -369,7 +373,7 @@ impl Custody {
         let gone = self.guardian.take();
         if self.guardians >= MOST_GUARDIANS {
             let why = gone.as_ref().and_then(Guardian::why_gone).or(self.why_untold.as_deref());
-            return Some(no_guardian(why.unwrap_or("it was ended again and again")));
+            return Some(no_guardian(why.unwrap_or("it ended repeatedly")));
         }
         self.guardians += 1;
         match guardian::Started::new().and_then(guardian::Started::register) {
@@ -425,8 +429,8 @@ impl Custody {
 
 fn no_guardian(why: &str) -> Notice {
     Notice::warning(format!(
-        "no guardian watches over this run ({why}): if tfwrap is killed, Terraform lives on \
-             and the lock stays until its lease ends"
+        "no guardian watches this run ({why}): if tfwrap is killed, Terraform keeps running and \
+         the lock stays until its lease expires"
     ))
-    .with_hint("after such an end: `tfwrap recover`".to_owned())
+    .with_hint("if that happens, run `tfwrap recover`".to_owned())
 }

@@ -1,8 +1,8 @@
-//! Who runs under a lock of ours without being our child: a tfwrap below a `run`, or in another
-//! step of a `hold`. It came in by the [`Door`] of the lock, and its receipt names our lock as
-//! inherited. The door tells for certain whether anybody is inside; the receipts tell who, and what
-//! is left of those whose descriptors were all closed (a wrapper between tfwrap and Terraform may
-//! do that).
+//! Commands that run under our lock without being our child: a tfwrap inside a `run`, or in another
+//! step of a `hold`. Such a command came in by the [`Door`] of the lock, and its receipt names our
+//! lock as inherited. The door tells for certain whether anybody is inside. The receipts tell who,
+//! and what is left of commands whose descriptors were all closed (a wrapper between tfwrap and
+//! Terraform may do that).
 //!
 //! Its rules: `docs/protocol.md#t6-the-holder-leaves-last`.
 
@@ -44,7 +44,7 @@ pub(super) fn let_in(event_loop: &mut EventLoop, dir: &Path) {
         Ok(door) => event_loop.custody.lend(&id, Use::Door(door)),
         Err(error) => event_loop.say(
             Notice::warning(format!(
-                "no command below can use the lock `{lock}`: `{}`: {error}",
+                "no command inside can use the lock `{lock}`: `{}`: {error}",
                 path.display()
             ))
             .with_hint(state_dir::hint(false)),
@@ -143,7 +143,8 @@ fn end_hold(event_loop: &EventLoop, hold: &Receipt) {
     let pid = hold.runner.pid;
     event_loop.say(Notice::Note {
         message: format!(
-            "the hold of process {pid} was not released below this command, and ends with it"
+            "the hold of process {pid}, started inside this command, was not released: it ends \
+             with this command"
         ),
     });
     // One that is gone has a guardian, which is waited for.
@@ -152,7 +153,7 @@ fn end_hold(event_loop: &EventLoop, hold: &Receipt) {
 
 /// Whose end is waited for.
 pub(super) fn still_runs(who: &str) -> String {
-    format!("{who} still runs under the lock, which is given back when it has ended")
+    format!("{who} still runs under the lock; the lock is released when it has ended")
 }
 
 /// Lets nobody come under these locks any more; not while anybody is.

@@ -1,25 +1,26 @@
-//! The door of a lock that a `run` or a `hold` has: a small file in its holder's directory, through
-//! which the commands below come under the lock.
+//! The door of a lock that a `run` or a `hold` holds: a small file in its holder's directory,
+//! through which the commands inside come under the lock.
 //!
 //! Three of its bytes are locked, each for an open file description (`F_OFD_SETLK`):
 //!
-//! - the *presence*, by the holder for as long as it or its guardian lives: by it the very file is
-//!   told from one in a copy of the directory, in an overlay or in an image, where nobody would see
-//!   who is inside;
+//! - the *presence*, by the holder for as long as it or its guardian lives. It tells the real file
+//!   from a copy (of the directory, in an overlay, in an image), where nobody would see who is
+//!   inside;
 //! - the *turn*, by the one command that uses the state;
-//! - the *threshold*, shared by all that are inside. Before the lock is given back, its holder has
-//!   it for itself alone, and with that the door is closed.
+//! - the *threshold*, shared by all that are inside. Before the holder releases the lock, it takes
+//!   the threshold exclusively, and with that the door is closed.
 //!
-//! The kernel keeps such a lock while any process has the description open, seen or unseen: our
-//! child inherits it and our guardian is lent it, so it outlives us. It ends at a word of any of
-//! them, however many still have it open, so that what a provisioner leaves on purpose does not keep
-//! it. And where `/proc` shows nothing, in another PID namespace or as another user, it still holds.
+//! The kernel keeps such a lock while any process has the description open, whether we can see that
+//! process or not. Our child inherits it and it is lent to our guardian, so it outlives us. Any of
+//! them can end it with an explicit unlock, however many still have it open. So what a provisioner
+//! leaves behind on purpose does not keep it. And it still holds where `/proc` shows nothing, in
+//! another PID namespace or as another user.
 //!
-//! Where the kernel keeps the lock itself (a local state), the file says which file is locked:
-//! `DEVICE:INODE` and a newline. Else it is empty.
+//! If the kernel keeps the lock itself (a local state), the file says which file is locked:
+//! `DEVICE:INODE` and a newline. Otherwise it is empty.
 //!
-//! Only the holder makes the file. Who does not find it (another directory, another machine's) or
-//! may not use it (another user's) could neither take turns nor be waited for.
+//! Only the holder creates the file. A command that does not find it (another directory, another
+//! machine's) or may not use it (another user's) could neither take turns nor be waited for.
 //!
 //! Its rules: `docs/protocol.md#t2-the-door`.
 

@@ -1,6 +1,6 @@
-//! The event loop: the one place where things happen: a single `select!` turns a signal, a reply, a deadline or
-//! the child's end into one [`LoopEvent`]; the machines decide what follows. The locks that are
-//! held live here, too: whatever else goes on, their beats do.
+//! The event loop, the one place where things happen. A single `select!` turns a signal, a reply, a
+//! deadline or the child's end into one [`LoopEvent`]; the machines decide what follows. The locks
+//! that are held also live here: their heartbeats continue, whatever else happens.
 
 use std::collections::VecDeque;
 use std::future::{pending, poll_fn};
@@ -226,7 +226,7 @@ impl EventLoop {
             NotStarted::Stopped(signal) => Error::interrupted(signal),
             NotStarted::Lost => Error::Lost { lock: url(self.lost()) },
             NotStarted::Unconfirmed => {
-                let detail = "the lock was taken, but the store does not confirm it".to_owned();
+                let detail = "the lock was acquired, but the store does not confirm it".to_owned();
                 let source = StoreError::Unavailable { detail, sent: true };
                 Error::Store { lock: url(self.kept.last()), source }
             }

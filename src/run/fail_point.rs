@@ -1,4 +1,4 @@
-//! Where tests let the program fail, or go without; nothing in a release build.
+//! Where tests make the program fail, or switch parts of it off. Does nothing in a release build.
 
 /// Panics where a test asks for it by name.
 pub(super) fn panic_at(name: &str) {

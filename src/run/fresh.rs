@@ -1,5 +1,5 @@
-//! What was resolved before a wait, looked at again after it: the lock that is held must be the
-//! one that is used.
+//! Compares what was resolved before a wait with what is there after it: the lock that is held must
+//! be the lock that is used.
 //!
 //! Its rules: `docs/protocol.md#what-may-change-while-we-wait`.
 
@@ -61,12 +61,11 @@ pub(super) async fn give_back(
 pub(super) fn never_at_rest(change: &str) -> Error {
     Error::Config {
         message: format!(
-            "what Terraform would use changes again and again while its lock is waited for; now \
-             {change}"
+            "what Terraform would use keeps changing while tfwrap waits for its lock; now {change}"
         ),
         hint: Some(
-            "give each run a working directory of its own, or a `TF_DATA_DIR` of its own and the \
-             workspace by `TF_WORKSPACE`"
+            "give each run its own working directory, or its own `TF_DATA_DIR` with the workspace \
+             set by `TF_WORKSPACE`"
                 .to_owned(),
         ),
     }
@@ -138,10 +137,10 @@ impl<'a> ChangeWatch<'a> {
 
 /// That the child is interrupted for a change, or ended with it.
 pub(super) fn too_late(change: &str, ended: bool) -> Notice {
-    let doing = if ended { "" } else { ": it is interrupted" };
+    let doing = if ended { "" } else { ": interrupting Terraform" };
     Notice::warning(format!(
-        "while Terraform was starting, {change}; it may have read either, and only the lock of \
-             the former is held{doing}"
+        "while Terraform was starting, {change}; Terraform may have read either one, and only the \
+         lock of the first is held{doing}"
     ))
     .with_hint("check both states with `terraform plan`".to_owned())
 }

@@ -1,5 +1,5 @@
-//! The keeper of a `hold`: takes the locks as a run does, and keeps them until it is told to give
-//! them back, or nobody is left who could.
+//! The keeper of a `hold`: it acquires the locks as a run does, and keeps them until it is told to
+//! release them, or nobody is left who could tell it.
 //!
 //! Its rules: `docs/protocol.md#t7-hold-and-release`.
 
@@ -176,7 +176,7 @@ async fn keep(event_loop: &mut EventLoop, limits: Limits, dir: &Path) -> End {
             }
         }
         if event_loop.custody.is_release_asked() {
-            say(event_loop, "asked for the release: the hold ends".to_owned());
+            say(event_loop, "asked to release the lock: the hold ends".to_owned());
             return End::Told;
         }
         if let Some(signal) = stopped_by {
@@ -185,15 +185,12 @@ async fn keep(event_loop: &mut EventLoop, limits: Limits, dir: &Path) -> End {
         }
         dependents::mend(event_loop, dir);
         if limits.anchor.is_some_and(|anchor| !anchor.is_alive()) {
-            say(event_loop, "the job is over, and with it the hold".to_owned());
+            say(event_loop, "the job is over: the hold ends".to_owned());
             return End::ByItself;
         }
         if uptime() >= until {
             let limit = duration::format(limits.max_hold);
-            say(
-                event_loop,
-                format!("held for {limit}, which is the longest that `--max-hold` allows"),
-            );
+            say(event_loop, format!("held for {limit}, the maximum that `--max-hold` allows"));
             return End::ByItself;
         }
     }

@@ -86,7 +86,7 @@ pub(super) async fn inherit(
     };
     if !inside {
         let dir = context.state_dir.display();
-        let why = format!("nothing of it is in `{dir}`, the state directory of this one");
+        let why = format!("its files are not in `{dir}`, the state directory of this command");
         return Err(sibling_lock::refused(under, &why));
     }
     if let Some(lease) = stored.record.lease.as_deref().and_then(Lease::parse) {
@@ -133,5 +133,8 @@ fn leave_word(
         return Ok(());
     }
     let dir = under.dir.display();
-    Err(sibling_lock::refused(under, &format!("no receipt of it can be kept in `{dir}`")))
+    Err(sibling_lock::refused(
+        under,
+        &format!("tfwrap cannot keep a receipt of this command in `{dir}`"),
+    ))
 }

@@ -1,5 +1,5 @@
-//! A lock that is held, as the event loop has it: what its [`Tenure`] decides, and its one request
-//! that is out.
+//! A lock that is held, as the event loop sees it: what its [`Tenure`] decides, and the one request
+//! of it that is out.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};

@@ -1,4 +1,5 @@
-//! What is said about a lock while it is waited for, and when it is or is not ours.
+//! The messages about a lock: while tfwrap waits for it, and when it becomes ours or stops being
+//! ours.
 
 use std::time::Duration;
 
@@ -6,21 +7,23 @@ use super::kept::Kept;
 use crate::clock::{uptime, wall};
 use crate::duration;
 use crate::error::Error;
+use crate::exit_code;
 use crate::lock::acquire::Acquire;
 use crate::lock::queue::Queue;
-use crate::lock::{Holder, LockId, LockInfo, Uptime};
+use crate::lock::{Flaw, FlawKind, Holder, LockId, LockInfo, Uptime};
 use crate::report::{Cadence, Notice, Reporter, clean, describe_holder, shell_quote};
 use crate::store::{LeftOpen, Record, StoreError, Stored};
 use crate::target::LockTarget;
 
 pub(super) fn no_line(target: &LockTarget, error: &StoreError) -> Notice {
     Notice::warning(format!(
-        "no line can be kept beside the lock `{}` ({error}): competing for it without order",
+        "no queue can be kept beside the lock `{}` ({error}): competing for it with backoff, in no \
+         order",
         target.url()
     ))
     .with_hint(
-        "allow the same actions on the keys that begin with the lock's, or switch the line \
-             off with `--no-line`"
+        "allow the same actions on the keys that begin with the lock's key, or switch the queue \
+         off with `--no-line`"
             .to_owned(),
     )
 }
@@ -28,13 +31,13 @@ pub(super) fn no_line(target: &LockTarget, error: &StoreError) -> Notice {
 /// Of a store that honours the condition of a create and no other.
 pub(super) fn creates_only(target: &LockTarget) -> Notice {
     Notice::warning(format!(
-        "the store of the lock `{}` looks at no condition when an object is changed or removed: \
-         the lock has no lease and no queue, stays if this run is killed with its guardian, and \
-         is removed as Terraform removes it, whoever's it is by then",
+        "the store of the lock `{}` ignores conditions when an object is replaced or removed: the \
+         lock has no lease and no queue, it stays if this run is killed together with its \
+         guardian, and tfwrap removes it as Terraform does, even if it is somebody else's by then",
         target.url()
     ))
     .with_hint(
-        "a store with conditional writes and removes, such as AWS' own, has none of these gaps"
+        "a store with conditional writes and removes, such as AWS's own, has none of these gaps"
             .to_owned(),
     )
 }
@@ -42,23 +45,22 @@ pub(super) fn creates_only(target: &LockTarget) -> Notice {
 pub(super) fn took_over(target: &LockTarget, record: &Record) -> Notice {
     let holder = describe(&Holder::of(record));
     Notice::warning(format!(
-        "took over the lock `{}`: its holder gave no sign of life for its whole lease; it was \
-             {holder}",
+        "took over the lock `{}`: its holder sent no heartbeat for its whole lease; it was \
+         {holder}",
         target.url()
     ))
     .with_hint(
-        "that run may have ended in the middle: read what Terraform plans before you apply"
-            .to_owned(),
+        "that run may have stopped halfway: read Terraform's plan before you apply".to_owned(),
     )
 }
 
 /// What works below a lock is out of reach of its fence.
 pub(super) fn not_looked_for(lock: &str, error: &std::io::Error) -> Notice {
     Notice::warning(format!(
-        "what works below the lock `{lock}` and has lost its tfwrap cannot be looked for, and so \
-             not ended before somebody else may have the lock: {error}"
+        "tfwrap cannot look for commands that run under the lock `{lock}` and have lost their own \
+         tfwrap, so it cannot end them before somebody else may acquire the lock: {error}"
     ))
-    .with_hint("end it by hand: `pgrep -a terraform` shows it".to_owned())
+    .with_hint("end them by hand: `pgrep -a terraform` shows them".to_owned())
 }
 
 /// Who has a lock, in words that follow "it is".
@@ -73,10 +75,26 @@ pub(super) fn describe(holder: &Holder) -> String {
 /// (`docs/protocol.md#r4-a-create-may-be-applied-late`).
 pub(super) fn late(target: &LockTarget, id: &LockId, how: LeftOpen) -> Notice {
     Notice::warning(format!(
-        "a request for the lock `{}` was {how}: it may still appear with our ID {id}",
+        "a request for the lock `{}` was {how}: the lock may still appear, with our ID {id}",
         target.url()
     ))
     .with_hint(format!("if it does, remove it with: {}", target.unlock_command(id)))
+}
+
+/// That a lock stays where it is, with the command that removes it.
+pub(super) fn not_given_back(target: &LockTarget, id: &LockId, error: &StoreError) -> Notice {
+    let command = target.unlock_command(id);
+    Notice::Error {
+        message: format!("the lock `{}` could not be released (ID {id}): {error}", target.url()),
+        hint: Some(match error {
+            StoreError::Misconfigured(Flaw { kind: FlawKind::InTheWay, .. }) => format!(
+                "check with `ls -ld` what is there, and move it away; if the lock is still there, \
+                 finish with: {command}"
+            ),
+            _ => format!("finish with: {command}"),
+        }),
+        code: exit_code::NOT_RELEASED,
+    }
 }
 
 /// That a session ended of which nobody had said when.
@@ -88,14 +106,14 @@ pub(super) fn refused(
 ) -> Notice {
     let then = match fence {
         Some(fence) => format!(
-            "the child is interrupted in {}, before anyone may take the lock over, unless they are \
-             accepted again",
+            "the child will be interrupted in {}, before anyone may take over the lock, unless \
+             they are accepted again",
             whole(fence)
         ),
-        None => "the lock cannot be given back unless they are accepted again".to_owned(),
+        None => "the lock cannot be released unless they are accepted again".to_owned(),
     };
     Notice::warning(format!(
-        "the credentials for the lock `{}` are refused after {} of this hold ({error}): {then}",
+        "the credentials for the lock `{}` are refused after it was held for {} ({error}): {then}",
         kept.target.url(),
         whole(after)
     ))
@@ -114,9 +132,9 @@ pub(super) fn refused(
 /// That a session ends soon, and the lock is kept nevertheless.
 pub(super) fn last_beat(kept: &Kept, left: Duration) -> Notice {
     Notice::warning(format!(
-        "the credentials for the lock `{}` run out in {} and cannot be renewed: from now on \
-             the lock does not expire, and the child is not stopped for its sake; it may be \
-             impossible to give the lock back",
+        "the credentials for the lock `{}` expire in {} and cannot be renewed: from now on the \
+         lease never expires, and the child is not stopped to protect the lock; it may be \
+         impossible to release the lock",
         kept.target.url(),
         whole(left)
     ))
@@ -134,15 +152,21 @@ pub(super) fn whole(time: Duration) -> String {
 /// What is known of a lock whose holder was never seen, in words that follow "it is".
 fn unseen(machine: &Acquire) -> &'static str {
     if machine.is_blind() {
-        "refused, and may not be read: nobody can say who has it"
+        "refused, and tfwrap may not read it: its holder is unknown"
     } else if machine.is_refused_for_nobody() {
-        "refused each time, and nobody is seen to have it"
+        "refused each time, although no holder can be seen"
     } else {
-        "seen to be free"
+        "free when last seen"
     }
 }
 
-pub(super) fn timed_out(target: &LockTarget, machine: &Acquire, limit: Duration) -> Error {
+/// `of_pair`: the target is one of two that are one lock.
+pub(super) fn timed_out(
+    target: &LockTarget,
+    machine: &Acquire,
+    limit: Duration,
+    of_pair: bool,
+) -> Error {
     let holder = machine.holder();
     let described = holder.as_ref().map_or_else(|| unseen(machine).to_owned(), describe);
     let id = holder.as_ref().and_then(Holder::info).map(|info| &info.id);
@@ -151,13 +175,15 @@ pub(super) fn timed_out(target: &LockTarget, machine: &Acquire, limit: Duration)
         holder.as_ref().map(|_| {
             format!(
                 "wait longer with `--lock-timeout`, or end the process that holds the lock: until \
-                 then the kernel keeps it; this shows which have the state file open: {}",
+                 then the kernel keeps it; this shows which processes have the state file open: {}",
                 target.unlock_command(&LockId(String::new()))
             )
         })
     } else {
         let nameless = machine.shown().and_then(|shown| target.nameless_removal(&shown));
-        let named = || Some(unlocking(target, id?, machine.silence(uptime()).is_some()));
+        // Of half a lock `terraform force-unlock` says that it failed.
+        let by_us = of_pair || machine.silence(uptime()).is_some();
+        let named = || Some(unlocking(target, id?, by_us));
         nameless.or_else(named).map(|command| wait_or(&command))
     };
     Error::NotAcquired {
@@ -187,12 +213,12 @@ fn wait_or(unlock: &str) -> String {
 }
 
 /// The command that removes the lock of a dead holder.
-fn unlocking(target: &LockTarget, id: &LockId, is_leased: bool) -> String {
+fn unlocking(target: &LockTarget, id: &LockId, by_us: bool) -> String {
     // The ID comes from the record, so it is as untrusted as the rest of it.
     let id = LockId(clean(&id.0));
     if target.of_backend {
         // `tfwrap unlock` looks whether the holder lives, where that can be seen.
-        let program = if is_leased { "tfwrap unlock" } else { "terraform force-unlock" };
+        let program = if by_us { "tfwrap unlock" } else { "terraform force-unlock" };
         format!("{program} {}", shell_quote(&id.0))
     } else {
         target.unlock_command(&id)
@@ -204,20 +230,20 @@ pub(super) fn loss(target: &LockTarget, id: &LockId, current: Option<&Stored>) -
     let lock = target.url();
     let Some(stored) = current else {
         return Notice::warning(format!(
-            "the lock `{lock}` was lost: someone removed it while it was ours (ID {id})"
+            "the lock `{lock}` was lost: someone removed it while we held it (ID {id})"
         ))
         .with_hint(
-            "another run may have used the state meanwhile: check it with `terraform plan`"
+            "another run may have used the state in the meantime: check it with `terraform plan`"
                 .to_owned(),
         );
     };
     let holder = describe(&Holder::of(&stored.record));
     let nameless = target.nameless_removal(stored).map_or_else(String::new, |command| {
-        format!("; if nobody needs what lies there now, take it away with: {command}")
+        format!("; if nobody needs what is there now, remove it with: {command}")
     });
     Notice::warning(format!(
-        "the lock `{lock}` was lost while it was ours (ID {id}): now {holder}; it is left as \
-             it is"
+        "the lock `{lock}` was lost while we held it (ID {id}): now {holder}; tfwrap leaves it as \
+         it is"
     ))
     .with_hint(format!(
         "two runs may have used the state: check it with `terraform plan`{nameless}"
@@ -233,8 +259,8 @@ pub(super) fn apart(locks: &[String; 2], holders: &[Record; 2]) -> Notice {
              both write the state"
     ))
     .with_hint(
-        "give every client of this state both locks for the time of a change: \
-             `use_lockfile = true` beside `dynamodb_table`"
+        "during a migration, give every client of this state both locks: `use_lockfile = true` \
+         together with `dynamodb_table`"
             .to_owned(),
     )
 }
@@ -245,7 +271,7 @@ const MISLED: Duration = Duration::from_secs(5);
 /// What answers in the place of the store is asked again and again.
 fn misled(target: &LockTarget, error: &StoreError) -> Notice {
     let lock = target.url();
-    let message = format!("the lock `{lock}` cannot be asked for ({error}): trying on");
+    let message = format!("the lock `{lock}` cannot be requested ({error}): retrying");
     let hint = Error::Store { lock, source: error.clone() }.hint();
     Notice::warning(message).with_hint(hint)
 }
@@ -289,7 +315,7 @@ impl Voice {
                 self.is_unseen = true;
                 reporter.say(Notice::Warning {
                     message: format!(
-                        "the lock `{}` is {}: trying on",
+                        "the lock `{}` is {}: retrying",
                         target.url(),
                         unseen(acquire)
                     ),

@@ -1,8 +1,9 @@
-//! Ending a run for a tfwrap that cannot: its guardian does it, or `recover`.
+//! Ends a run for a tfwrap that cannot: its guardian does this, or `recover`.
 //!
-//! The locks beat on, the child gets its one interrupt if it had none, is waited for, and killed
-//! when its time is up; then the locks are given back. A lock that an outer run or a `hold` has
-//! beats on as long as the child lives, too: whoever has it may be gone, or cut off.
+//! Heartbeats for the locks continue. The child gets its one interrupt if it has had none, is
+//! waited for, and is killed when its time has run out. Then the locks are released. For a lock
+//! that an outer run or a `hold` holds, heartbeats also continue as long as the child lives: its
+//! holder may be gone, or cut off.
 
 mod child;
 mod leave;

@@ -1,4 +1,4 @@
-//! What there is to do, and the same asked again: after a wait other files may be there.
+//! Plans what there is to do, and plans it again after a wait, when the files may have changed.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -39,9 +39,10 @@ impl Planner {
         match self.plan()? {
             Job::Locked(job) | Job::Hold(job, _) => Ok(*job),
             _ => Err(Error::Config {
-                message: "while the lock was waited for, the backend changed to one that has none"
-                    .to_owned(),
-                hint: Some("nothing was run; call it again".to_owned()),
+                message:
+                    "while tfwrap waited for the lock, the backend changed to one that has no lock"
+                        .to_owned(),
+                hint: Some("nothing was run; run the command again".to_owned()),
             }),
         }
     }
@@ -51,6 +52,6 @@ impl Planner {
 pub(crate) fn working_dir() -> Result<PathBuf, Error> {
     std::env::current_dir().map_err(|error| Error::Config {
         message: format!("the working directory cannot be used: {error}"),
-        hint: Some("it may have been removed: change to one that is there (`cd`)".to_owned()),
+        hint: Some("it may have been removed: change to one that exists (`cd`)".to_owned()),
     })
 }

@@ -1,6 +1,6 @@
-//! What every request for a lock needs first: credentials, and a store that can hold one. Getting the
-//! former may take as long as a person needs to log in; no limit of a request counts meanwhile, and a
-//! signal ends it at once.
+//! What every request for a lock needs first: credentials, and a store that can hold a lock.
+//! Getting credentials may take as long as a person needs to log in. Meanwhile no request limit
+//! applies, and a signal ends the wait at once.
 
 use std::sync::Arc;
 use std::time::Duration;

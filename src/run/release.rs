@@ -1,4 +1,4 @@
-//! Releasing the locks, whatever happened before, one after the other.
+//! Releases the locks one after the other, whatever happened before.
 
 use std::path::Path;
 use std::time::Duration;
@@ -7,15 +7,13 @@ use super::dependents;
 use super::door;
 use super::event_loop::{EventLoop, LoopEvent};
 use super::kept::Kept;
-use super::messages::{late, loss};
+use super::messages::{late, loss, not_given_back};
 use crate::clock::uptime;
 #[cfg(debug_assertions)]
 use crate::duration;
 use crate::lock::release::{PATIENCE, ReleaseOutcome};
 use crate::lock::tenure::TenureEnd;
-use crate::lock::{Flaw, FlawKind};
 use crate::report::Notice;
-use crate::store::StoreError;
 use crate::supervise::locked_run;
 
 /// Releases all that is held, the last taken first; where others may run under it, only after
@@ -75,7 +73,7 @@ async fn one(event_loop: &mut EventLoop) -> TenureEnd {
             {
                 event_loop.say(Notice::Stopping {
                     signal: signal.signal().as_str().to_owned(),
-                    doing: format!("the lock `{}` is given back first", kept.target.url()),
+                    doing: format!("the lock `{}` is released first", kept.target.url()),
                 });
             }
         }
@@ -101,7 +99,6 @@ fn patience() -> Duration {
 fn tell(event_loop: &EventLoop, kept: &Kept, outcome: &ReleaseOutcome, worth_saying: bool) {
     let lock = kept.target.url();
     let id = kept.id();
-    let command = kept.target.unlock_command(id);
     match outcome {
         ReleaseOutcome::Released => {
             event_loop.say(Notice::Released {
@@ -116,16 +113,8 @@ fn tell(event_loop: &EventLoop, kept: &Kept, outcome: &ReleaseOutcome, worth_say
         }
         ReleaseOutcome::AlreadyGone => event_loop.say(loss(&kept.target, id, None)),
         ReleaseOutcome::TakenOver(stored) => event_loop.say(loss(&kept.target, id, Some(stored))),
-        ReleaseOutcome::Unconfirmed(error) => event_loop.say(Notice::Error {
-            message: format!("the lock `{lock}` could not be given back (ID {id}): {error}"),
-            hint: Some(match error {
-                StoreError::Misconfigured(Flaw { kind: FlawKind::InTheWay, .. }) => format!(
-                    "see with `ls -ld` what lies there, and move it away; if the lock is still \
-                     there, finish with: {command}"
-                ),
-                _ => format!("finish with: {command}"),
-            }),
-            code: crate::exit_code::NOT_RELEASED,
-        }),
+        ReleaseOutcome::Unconfirmed(error) => {
+            event_loop.say(not_given_back(&kept.target, id, error));
+        }
     }
 }

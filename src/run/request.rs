@@ -1,4 +1,4 @@
-//! What is asked of stores, and what they answer.
+//! The requests to stores, and their replies.
 
 use std::sync::Arc;
 
@@ -8,8 +8,8 @@ use futures_util::future::BoxFuture;
 use super::fail_point;
 use crate::backend::S3Backend;
 use crate::lock::LockKey;
-use crate::lock::pair::{Half, PairRequest, Step};
-use crate::lock::register::{Record, Reply, Request, StoreError};
+use crate::lock::pair::{Findings, Half, PairRequest, Step};
+use crate::lock::register::{Reply, Request, StoreError};
 use crate::store::{
     AwsClients, RegisterPage, Registers, StateObject, Survey, Surveyed, Timeouts, survey,
     workspace_state,
@@ -36,8 +36,7 @@ pub(super) enum StoreRequest {
 /// What a store answered.
 pub(super) enum StoreReply {
     Register(Reply),
-    /// And who holds one half each, if two do that share no lock.
-    Pair(Reply, Option<Box<[Record; 2]>>),
+    Pair(Reply, Box<Findings>),
     State(Result<StateObject, StoreError>),
     Listed(Result<RegisterPage, StoreError>),
     Surveyed(Surveyed),
@@ -106,7 +105,7 @@ async fn pair(
         let (half, request) = match step {
             Step::Ask(half, request) => (half, request),
             Step::Done(reply) => {
-                return StoreReply::Pair(reply, asked.apart().cloned().map(Box::new));
+                return StoreReply::Pair(reply, Box::new(asked.findings().clone()));
             }
         };
         fail_point::crash();

@@ -1,9 +1,9 @@
-//! Turns among the commands of one run. The lock around a `run` is held for everything below it;
-//! without this, two Terraforms side by side below it (`make -j`, `&` in a script) would both use
+//! Turns among the commands of one run. The lock around a `run` is held for everything inside it.
+//! Without turns, two Terraforms side by side inside it (`make -j`, `&` in a script) would both use
 //! the state at once, each with its own locking off.
 //!
-//! A turn is had by going through the [`Door`] of the lock. A `run` inside a run goes in without
-//! one: it would keep the commands below itself from theirs.
+//! A command gets its turn by going through the [`Door`] of the lock. A `run` inside a run goes in
+//! without a turn, because it would keep the commands inside it from theirs.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -51,7 +51,7 @@ pub(super) async fn take(
         if !door.has_holder().map_err(failed)? {
             // Removed or replaced since: by its holder, that gives the lock back.
             if !door.is_at(&path) {
-                rest(event_loop, under, "whoever gives it back", wait).await?;
+                rest(event_loop, under, "the holder, which is releasing the lock,", wait).await?;
                 continue;
             }
             return Err(left_behind(under, &path));
@@ -59,7 +59,7 @@ pub(super) async fn take(
         match door.enter(with_turn).map_err(failed)? {
             // Removed or replaced before we were in.
             Entered::Inside if !door.is_at(&path) => {
-                rest(event_loop, under, "whoever gives it back", wait).await?;
+                rest(event_loop, under, "the holder, which is releasing the lock,", wait).await?;
             }
             Entered::Inside => {
                 let left = with_turn.then(|| dependents::left_by_the_dead(under.dir, under.id));
@@ -77,7 +77,14 @@ pub(super) async fn take(
                 pause(event_loop, under, &mut said, "another command of this run", wait).await?;
             }
             Entered::Closing => {
-                pause(event_loop, under, &mut said, "whoever gives it back", wait).await?;
+                pause(
+                    event_loop,
+                    under,
+                    &mut said,
+                    "the holder, which is releasing the lock,",
+                    wait,
+                )
+                .await?;
             }
         }
         // What was locked ends with the description; nobody else has it open.
@@ -94,7 +101,7 @@ async fn pause(
 ) -> Result<(), Error> {
     if said.as_deref() != Some(who) && uptime() < wait.give_up_at {
         event_loop.say(Notice::warning(format!(
-            "{who} uses the state of the lock `{}`: waiting for its end, up to {}",
+            "{who} uses the state of the lock `{}`: waiting for that to end, up to {}",
             under.lock,
             duration::format(wait.limit)
         )));
@@ -115,7 +122,7 @@ async fn rest(
             waited: duration::format(limit),
             holder: format!("`{lock}` is held by this run, and {who} uses it"),
             hint: Some(
-                "call them one after the other, or wait longer with `--lock-timeout`".to_owned(),
+                "run them one after the other, or wait longer with `--lock-timeout`".to_owned(),
             ),
         });
     }
@@ -139,13 +146,14 @@ fn open(under: Under<'_>, path: &Path) -> Result<Option<Door>, Error> {
 fn left_behind(Under { lock, id, .. }: Under<'_>, door: &Path) -> Error {
     Error::Config {
         message: format!(
-            "the lock `{lock}` (ID {id}) was held by a `run` or a `hold` for the commands below it, \
-             which has ended: nobody has `{}` open",
+            "the `run` or `hold` that held the lock `{lock}` (ID {id}) for the commands inside it \
+             has ended: nobody has `{}` open",
             door.display()
         ),
         hint: Some(
-            "release what it left with `tfwrap recover`, then begin it anew; if it still runs, this is a \
-             copy of its directory: call it with the `TFWRAP_STATE_DIR` that the `run` or `hold` gives"
+            "release what it left with `tfwrap recover`, then start it again; if it still runs, \
+             this is a copy of its directory: use the `TFWRAP_STATE_DIR` that the `run` or `hold` \
+             sets"
                 .to_owned(),
         ),
     }
@@ -155,8 +163,8 @@ fn left_behind(Under { lock, id, .. }: Under<'_>, door: &Path) -> Error {
 pub(super) fn refused(Under { lock, id, .. }: Under<'_>, why: &str) -> Error {
     Error::Config {
         message: format!(
-            "the lock `{lock}` (ID {id}) is held by a `run` or a `hold` for the commands below it, \
-             which this one cannot join: {why}"
+            "the lock `{lock}` (ID {id}) is held by a `run` or a `hold` for the commands inside \
+             it, and this command cannot join them: {why}"
         ),
         hint: state_dir::hint(true),
     }

@@ -1,7 +1,8 @@
-//! Processes that were stopped by a signal and whose work is waited for. What they work for has
-//! ended, or they were asked to end: nobody else would ever continue them.
+//! Processes that were stopped by a signal and that tfwrap waits for. What they work for has ended,
+//! or they were asked to end, so nobody else would ever continue them.
 //!
-//! Its rules: `docs/protocol.md#t6-the-holder-leaves-last`, `docs/protocol.md#k4-what-recover-does`.
+//! Its rules: `docs/protocol.md#t6-the-holder-leaves-last`,
+//! `docs/protocol.md#k4-what-recover-does`.
 
 use nix::sys::signal::Signal;
 
@@ -30,9 +31,9 @@ pub(super) fn was_stopped(process: ProcessId) -> Notice {
 fn continued(process: ProcessId, or: &str) -> Notice {
     let (pid, go_on) = (process.pid, go_on_command(process));
     Notice::warning(format!(
-        "process {pid}, whose end is waited for, stood still, stopped by a signal: continued"
+        "process {pid}, which tfwrap is waiting for, was stopped by a signal: continued"
     ))
-    .with_hint(format!("should it stand still again: `{go_on}` lets it go on{or}"))
+    .with_hint(format!("if it is stopped again, `{go_on}` continues it{or}"))
 }
 
 /// Continues them, and names each once.
@@ -59,11 +60,11 @@ impl Standstill {
             Ok(_) if is_guardian => continued(process, ""),
             Ok(_) => was_stopped(process),
             Err(error) => Notice::warning(format!(
-                "process {}, whose end is waited for, stands still, stopped by a signal, and \
-                     cannot be continued: {error}",
+                "process {}, which tfwrap is waiting for, is stopped by a signal and cannot be \
+                 continued: {error}",
                 process.pid
             ))
-            .with_hint(format!("`{}` lets it go on", go_on_command(process))),
+            .with_hint(format!("`{}` continues it", go_on_command(process))),
         });
     }
 }

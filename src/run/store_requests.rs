@@ -1,5 +1,5 @@
-//! Looking at what is not ours, and removing it, for the commands that do: one request at a time, and
-//! every wait but that for a write ends with a signal.
+//! Reads and removes locks that are not ours, for the commands that do so: one request at a time. A
+//! signal ends every wait except the wait for a write.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Running a child: drives [`Supervisor`] with what happens to us and to the child.
+//! Runs a child: drives [`Supervisor`] with what happens to us and to the child.
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
@@ -37,8 +37,8 @@ use crate::supervise::{
 const LAST_RESORT: Duration = Duration::from_mins(3);
 
 /// What is left to say where none of our own fences has acted.
-const FENCED: &str = "the guardian killed the child before anyone may take the lock over: it had not \
-                      heard in time of a heartbeat that was confirmed";
+const FENCED: &str = "the guardian killed the child before anyone could take over the lock: it did \
+                      not hear of a confirmed heartbeat in time";
 
 /// The most that is read of what a quiet child says.
 const MOST_SAID: u64 = 64 * 1024;
@@ -110,8 +110,8 @@ fn nameless_file(dir: &Path) -> Result<File, Error> {
     };
     on_disk(dir).or_else(|_| on_disk(Path::new("/tmp"))).map_err(|error| Error::Machine {
         message: format!(
-            "no file can be had for what Terraform says: memfd_create(2): {refused}; in `{}` and in \
-             `/tmp`: {error}",
+            "no file can be created for Terraform's output: memfd_create(2): {refused}; in `{}` \
+             and in `/tmp`: {error}",
             dir.display()
         ),
         hint: Some("allow `memfd_create`, or make one of these directories writable".to_owned()),
@@ -296,13 +296,13 @@ fn say_what_it_means(event_loop: &EventLoop, index: usize, event: &locked_run::E
         LeaseEvent::Interrupt => {
             let why = match kept.tenure.keeper().and_then(LeaseKeeper::refused_after) {
                 Some(good) => {
-                    format!("credentials that are refused since {} of this hold", whole(good))
+                    format!("refused credentials (first after {} of holding the lock)", whole(good))
                 }
                 None => "no answer from the lock store".to_owned(),
             };
             format!(
-                "{why} for over half of the lease of `{lock}`: the child is interrupted before \
-                 anyone may take the lock over"
+                "{why} for over half of the lease of `{lock}`: interrupting the child before \
+                 anyone may take over the lock"
             )
         }
         LeaseEvent::Kill(why) => {
@@ -312,14 +312,14 @@ fn say_what_it_means(event_loop: &EventLoop, index: usize, event: &locked_run::E
                     whole(*since)
                 ),
                 Unconfirmed::StoodStill(pause) => format!(
-                    "tfwrap stood still for {}, until too late for a heartbeat of `{lock}`",
+                    "tfwrap stood still for {}, until it was too late for a heartbeat of `{lock}`",
                     whole(*pause)
                 ),
             };
-            format!("{why}: the child is killed before anyone may take the lock over")
+            format!("{why}: killing the child before anyone may take over the lock")
         }
         LeaseEvent::Freeze => {
-            format!("paused for long: the child stands still until `{lock}` is confirmed")
+            format!("paused for a long time: the child stays stopped until `{lock}` is confirmed")
         }
         // Said when it was found, or of no interest.
         LeaseEvent::Lost(_)

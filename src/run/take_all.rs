@@ -1,4 +1,4 @@
-//! All locks of a run, taken one after the other, and the wait begun anew where they are no longer
+//! Acquires all locks of a run, one after the other, and starts the wait over if they are no longer
 //! the right ones.
 
 use super::acquire::{self, Wait};
@@ -31,7 +31,7 @@ pub(super) async fn take_all(
         && let Some(above) = dependents::stopping_above(&context.state_dir)
     {
         event_loop.say(Notice::Note {
-            message: format!("process {above} was asked to end: nothing is started below it"),
+            message: format!("process {above} was asked to end: nothing more is started inside it"),
         });
         return Err(Error::interrupted(StopSignal::Interrupt));
     }
@@ -94,7 +94,8 @@ pub(super) async fn take_all(
                 leave_to_terraform(event_loop, &mut now, why);
             } else {
                 event_loop.say(Notice::Detail {
-                    message: "the lock is free: given back for Terraform to create the workspace"
+                    message: "the lock is free: releasing it so that Terraform can create the \
+                              workspace"
                         .to_owned(),
                 });
             }
@@ -104,7 +105,7 @@ pub(super) async fn take_all(
                 return Err(fresh::never_at_rest(&change));
             }
             event_loop.say(Notice::warning(format!(
-                "while the lock was waited for, {change}: all is given back and begun anew"
+                "while tfwrap waited for the lock, {change}: releasing everything and starting over"
             )));
         }
         *job = now;

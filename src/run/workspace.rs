@@ -1,6 +1,6 @@
 //! The workspace trap: Terraform creates a missing workspace under the state's lock, tries that
-//! once, and heeds neither `-lock=false` nor `-lock-timeout` (hashicorp/terraform#36088). Under our
-//! lock it would fail; so the workspace is created before, by Terraform itself.
+//! once, and ignores both `-lock=false` and `-lock-timeout` (hashicorp/terraform#36088). Under our
+//! lock it would fail. So the workspace is created beforehand, by Terraform itself.
 //!
 //! Its rules: `docs/protocol.md#c4-a-workspace-that-does-not-exist`.
 
@@ -55,7 +55,7 @@ pub(super) async fn ensure(
     let workspace = &bootstrap.backend.workspace;
     if let Some(why) = bootstrap.backend.never_listed() {
         return Ok(native(&format!(
-            "Terraform never finds the workspace `{}` in its listing, because {why}, and locks by \
+            "Terraform never finds the workspace `{}` in its listing, because {why}, and locks for \
              itself in every command",
             clean(workspace)
         )));
@@ -77,7 +77,7 @@ pub(super) async fn ensure(
             Ok(StateObject::Missing) => {}
             Err(StoreError::Denied(what)) => {
                 return Ok(native(&format!(
-                    "access denied: {what}; without it Terraform takes the lock by itself in every \
+                    "access denied: {what}; without it, Terraform takes the lock itself in every \
                      command outside the workspace `default`"
                 )));
             }

@@ -53,7 +53,7 @@ pub(super) fn search(dir: &Path) -> Result<Option<PathBuf>, SettingsError> {
         Err(error) => {
             let message = format!("cannot look for `{}`: {error}", path.display());
             let look = crate::report::shell_quote(&path.to_string_lossy());
-            Err(SettingsError::of_file(message).with_hint(format!("see `ls -ld {look}`")))
+            Err(SettingsError::of_file(message).with_hint(format!("check `ls -ld {look}`")))
         }
     };
     let mut candidates = Vec::new();
@@ -107,7 +107,7 @@ impl ConfigFile {
         let fail = |what: String| SettingsError::of_file(format!("`{}`: {what}", path.display()));
         let fail = |what: String| {
             let look =
-                format!("see `ls -l {}`", crate::report::shell_quote(&path.to_string_lossy()));
+                format!("check `ls -l {}`", crate::report::shell_quote(&path.to_string_lossy()));
             fail(what).with_hint(match found_from {
                 Some(_) => look,
                 None => format!("{look}; it is named by `--config` or `TFWRAP_CONFIG`"),
@@ -148,7 +148,7 @@ impl ConfigFile {
             let line = twice.or(error.location().map(|at| at.line()));
             match (line, second_document(&text)) {
                 (None, Some(line)) => fail(format!(" line {line}: a second document begins here"))
-                    .with_hint("make one of them, without `---` between"),
+                    .with_hint("merge them into one, without `---` in between"),
                 (line, _) => fail(format!(" line {}: {error}", line.unwrap_or(1)))
                     .with_hint(hint_on(&error.to_string())),
             }
@@ -158,17 +158,15 @@ impl ConfigFile {
             Value::Mapping(values) => values,
             _ => {
                 return Err(fail(" line 1: must be a mapping of keys and values".to_owned())
-                    .with_hint(
-                        "write a key and a value in each line, such as `lock-timeout: 45m`",
-                    ));
+                    .with_hint("write one key and value per line, such as `lock-timeout: 45m`"));
             }
         };
         let file = Self { path, way, text, values };
         for key in file.values.keys() {
             let Some(name) = key.as_str() else {
-                return Err(file.error_at_line(1, "keys must be words").with_hint(
-                    "write a key and a value in each line, such as `lock-timeout: 45m`",
-                ));
+                return Err(file
+                    .error_at_line(1, "keys must be words")
+                    .with_hint("write one key and value per line, such as `lock-timeout: 45m`"));
             };
             if !KEYS.contains(&name) {
                 let known = KEYS.map(|key| format!("`{key}`")).join(", ");
@@ -213,7 +211,7 @@ impl ConfigFile {
             _ => {
                 return Err(self
                     .error(name, format!("`{name}` must be a single value"))
-                    .with_hint(format!("write it in one line: `{name}: VALUE`")));
+                    .with_hint(format!("write it on one line: `{name}: VALUE`")));
             }
         };
         Ok(Sourced { value, origin: self.origin(name) })
@@ -231,8 +229,8 @@ impl ConfigFile {
         }
         allowed().map_err(|what| {
             SettingsError::at(origin, what).with_hint(format!(
-                "such a file may come with a pull request: set `{}` instead, or name a file that none \
-                 can change with `TFWRAP_CONFIG`",
+                "such a file may come with a pull request: set `{}` instead, or name a file that \
+                 no pull request can change with `TFWRAP_CONFIG`",
                 super::source::variable(name)
             ))
         })
@@ -275,12 +273,12 @@ impl ConfigFile {
 /// What helps with a text that is no YAML. The library tells its errors apart by their words alone.
 fn hint_on(error: &str) -> &'static str {
     if error.contains("duplicate") {
-        "leave one of them"
+        "keep only one of them"
     } else if error.contains("cannot start any token") {
-        "indent with spaces, not tabs, and put a value that begins with a sign into quotes"
+        "indent with spaces, not tabs, and quote a value that begins with a special character"
     } else {
-        "write a key and a value in each line, such as `lock-timeout: 45m`, and put a value with \
-         signs of YAML in it into quotes"
+        "write one key and value per line, such as `lock-timeout: 45m`, and quote a value that \
+         contains YAML's special characters"
     }
 }
 

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use percent_encoding::percent_decode_str;
-use url::Url;
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
+use url::{Url, form_urlencoded};
 
 use crate::backend::{not_a_url, without_password};
 
@@ -52,6 +52,23 @@ impl fmt::Display for LockPlace {
     }
 }
 
+impl fmt::Display for LockUrl {
+    /// As it may be given again.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", utf8_percent_encode(&self.place.to_string(), UNSAFE))?;
+        let parameters =
+            [("region", &self.region), ("endpoint", &self.endpoint), ("profile", &self.profile)];
+        let given = parameters.iter().filter_map(|(name, value)| Some((name, value.as_ref()?)));
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        query.extend_pairs(given);
+        let query = query.finish();
+        if query.is_empty() { Ok(()) } else { write!(f, "?{query}") }
+    }
+}
+
+/// What would end a URL's path, or the URL where several stand in a row.
+const UNSAFE: &AsciiSet = &CONTROLS.add(b' ').add(b'#').add(b'%').add(b'?');
+
 impl LockUrl {
     /// Reads one.
     ///
@@ -60,8 +77,8 @@ impl LockUrl {
     pub fn parse(text: &str) -> Result<Self, String> {
         let forms = "known forms are `s3://BUCKET/KEY.tflock`, `dynamodb://TABLE/LOCK-ID` and \
                      `file:///PATH`";
-        let url =
-            Url::parse(text).map_err(|error| format!("`{text}` is no URL ({error}); {forms}"))?;
+        let url = Url::parse(text)
+            .map_err(|error| format!("`{text}` is not a URL ({error}); {forms}"))?;
         if !url.username().is_empty() || url.password().is_some() || url.port().is_some() {
             return Err(format!("`{}://…` must not have a user or a port", url.scheme()));
         }
@@ -89,7 +106,7 @@ impl LockUrl {
             }
             "file" => {
                 if !host.is_empty() || path.is_empty() || path.ends_with('/') {
-                    return Err(format!("`{text}` is no path of a file: write `file:///PATH`"));
+                    return Err(format!("`{text}` is not a file path: write `file:///PATH`"));
                 }
                 LockPlace::File(PathBuf::from(format!("/{}", decode(path)?)))
             }
@@ -101,8 +118,8 @@ impl LockUrl {
                     }
                     _ => {
                         return Err(format!(
-                            "`{text}` is no lock file: write `s3://BUCKET/KEY.tflock`, with that \
-                             ending"
+                            "`{text}` is not a lock file: write `s3://BUCKET/KEY.tflock`, with \
+                             that ending"
                         ));
                     }
                 }
@@ -129,7 +146,7 @@ impl LockUrl {
             let is_label =
                 |text: &str| text.bytes().all(|it| it.is_ascii_alphanumeric() || it == b'-');
             if name == "region" && (value.is_empty() || !is_label(&value)) {
-                return Err(format!("`{text}`: `{value}` is no AWS region"));
+                return Err(format!("`{text}`: `{value}` is not an AWS region"));
             }
             if name == "endpoint"
                 && let Some(why) = not_a_url(&value)
@@ -183,7 +200,7 @@ mod tests {
     #[test]
     fn mistakes_are_named() {
         for (text, what) in [
-            ("table/x", "no URL"),
+            ("table/x", "not a URL"),
             ("redis://x/y", "unknown scheme"),
             ("dynamodb://table", "lacks"),
             ("dynamodb:///x", "lacks"),
@@ -193,7 +210,7 @@ mod tests {
             ("file://host/x", "file:///PATH"),
             ("file:///x/", "file:///PATH"),
             ("file:///x?region=y", "region"),
-            ("dynamodb://t/x?region=evil.example/", "no AWS region"),
+            ("dynamodb://t/x?region=evil.example/", "not an AWS region"),
             ("dynamodb://t/x?region=a&region=b", "twice"),
             ("s3://b/k", "that ending"),
             ("s3://b/.tflock", "that ending"),
@@ -202,6 +219,19 @@ mod tests {
         ] {
             let error = LockUrl::parse(text).unwrap_err();
             assert!(error.contains(what), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        for text in [
+            "dynamodb://t/a%20b/%25%23%3F/c?region=eu-west-1&endpoint=http%3A%2F%2Fh%3A8%2F&profile=p%26q",
+            "s3://b/env:/dev/ä+ü.tflock",
+            "file:///a/b%20c",
+        ] {
+            let lock = LockUrl::parse(text).unwrap();
+            assert!(!lock.to_string().contains(' '), "{lock}");
+            assert_eq!(LockUrl::parse(&lock.to_string()).unwrap(), lock, "{lock}");
         }
     }
 }

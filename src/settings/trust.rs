@@ -45,7 +45,7 @@ impl Hands {
         let Self { owner, group, mode } = self;
         if ![us, 0, dir.owner].contains(&owner) {
             return Err(format!(
-                "belongs to user {owner}, who is neither you nor root nor the owner of the \
+                "belongs to user {owner}, who is neither you, nor root, nor the owner of the \
                  directory in which Terraform works (user {})",
                 dir.owner
             ));
@@ -74,8 +74,8 @@ pub(super) fn check_program(program: &OsStr) -> Result<(), String> {
         return Ok(());
     }
     Err(format!(
-        "`terraform: {}`: a file that was found may only name a `terraform…` or `tofu…` that is on \
-         PATH",
+        "`terraform: {}`: a file that tfwrap found by searching may only name a `terraform…` or \
+         `tofu…` that is on PATH",
         program.display()
     ))
 }
@@ -87,5 +87,8 @@ pub(super) fn check_lock(lock: &LockUrl) -> Result<(), String> {
         LockUrl { profile: Some(_), .. } => "profile",
         _ => return Ok(()),
     };
-    Err(format!("`{}`: a file that was found may not set `{parameter}`", lock.place))
+    Err(format!(
+        "`{}`: a file that tfwrap found by searching may not set `{parameter}`",
+        lock.place
+    ))
 }

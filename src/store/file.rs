@@ -143,7 +143,7 @@ impl FileStore {
             }
             if waited >= LOCK_PATIENCE {
                 let path = self.lock_file();
-                let detail = format!("another process does not give back `{}`", path.display());
+                let detail = format!("another process does not release `{}`", path.display());
                 return Err(StoreError::Unavailable { detail, sent: false });
             }
             tokio::time::sleep(LOCK_LOOK).await;

@@ -81,8 +81,11 @@ enum Only<'a> {
 enum Answer {
     /// Done; with the `ETag` of what was written.
     Done(Option<String>),
-    /// The condition did not hold, or another request with one was under way.
+    /// The condition did not hold.
     Refused,
+    /// Not applied, for another request with a condition was under way: that one may have been applied,
+    /// or not.
+    Busy,
     /// There is no such object.
     Absent,
 }
@@ -193,6 +196,7 @@ impl LockObjects {
             .set_acl(settings.acl.as_deref().map(ObjectCannedAcl::from))
             // Without it the SDK sends a checksum of another kind, as Terraform's does.
             .set_checksum_algorithm((!settings.skip_checksum).then_some(ChecksumAlgorithm::Sha256))
+            .set_tagging(settings.lock_tags.clone())
             .body(ByteStream::from(content.into_bytes()));
         let request = match &settings.encryption {
             Encryption::None => request,
@@ -242,11 +246,8 @@ impl LockObjects {
     {
         let status = error.raw_response().map_or(0, |answer| answer.status().as_u16());
         match (status, code(error)) {
-            (412, _)
-            // Not applied, for another request with a condition was under way: that one may have been
-            // applied, or not.
-            | (_, "ConditionalRequestConflict")
-            | (409, "OperationAborted") => Ok(Answer::Refused),
+            (412, _) => Ok(Answer::Refused),
+            (_, "ConditionalRequestConflict") | (409, "OperationAborted") => Ok(Answer::Busy),
             (404, "NoSuchKey") => Ok(Answer::Absent),
             _ => Err(classify(self.asked(action), error)),
         }
@@ -256,7 +257,7 @@ impl LockObjects {
         StoreError::NotTheStore {
             detail: format!(
                 "what answers for {} is not S3: its answer has no `ETag`; is a proxy or a login \
-                 page between?",
+                 page in between?",
                 self.object
             ),
             sent: true,
@@ -281,18 +282,23 @@ impl LockObjects {
         if !is_first {
             return Err(StoreError::Misconfigured(
                 format!(
-                    "the one request to remove it may be on its way still, and {} does not look at \
-                     conditions: a second one could remove somebody else's",
+                    "the only request to remove it may still be on its way, and {} ignores \
+                     conditions: a second one could remove somebody else's lock",
                     self.object
                 )
                 .into(),
             ));
         }
-        match self.delete(key, Only::Always).await? {
-            Answer::Done(_) => Ok(RemoveReply::Removed),
-            Answer::Absent => Ok(RemoveReply::Conflict(Some(None))),
-            Answer::Refused => Ok(RemoveReply::Conflict(None)),
+        let answer = self.delete(key, Only::Always).await;
+        let is_certainly_not_applied = match &answer {
+            Ok(answer) => matches!(answer, Answer::Refused | Answer::Busy),
+            Err(error) => !error.outcome_is_unknown(),
+        };
+        if is_certainly_not_applied {
+            let mut given_up = self.given_up.lock().unwrap_or_else(PoisonError::into_inner);
+            given_up.remove(&(key.clone(), expect.0.clone()));
         }
+        Ok(removed(&answer?))
     }
 }
 
@@ -344,7 +350,7 @@ impl Registers for LockObjects {
         let is_leased = record.lease.is_some() || matches!(expect, Expect::Version(_));
         if honours == Conditions::OfCreates && is_leased {
             let message = format!(
-                "{} looks at no condition but that of a create: nothing there can be changed safely",
+                "{} honours only the condition of a create: nothing there can be changed safely",
                 self.object
             );
             return Err(StoreError::Misconfigured(message.into()));
@@ -353,7 +359,7 @@ impl Registers for LockObjects {
         match self.put(key, content.clone(), only).await? {
             Answer::Done(None) if honours == Conditions::All => Err(self.is_not_s3()),
             Answer::Done(etag) => Ok(WriteReply::Applied(version(etag, content.as_bytes()))),
-            Answer::Refused => Ok(WriteReply::Conflict(None)),
+            Answer::Refused | Answer::Busy => Ok(WriteReply::Conflict(None)),
             Answer::Absent => Ok(WriteReply::Conflict(Some(None))),
         }
     }
@@ -367,11 +373,15 @@ impl Registers for LockObjects {
         if self.conditions() != Conditions::All {
             return self.remove_unconditionally(key, expect).await;
         }
-        match self.delete(key, Only::IfIs(expect)).await? {
-            Answer::Done(_) => Ok(RemoveReply::Removed),
-            Answer::Absent => Ok(RemoveReply::Conflict(Some(None))),
-            Answer::Refused => Ok(RemoveReply::Conflict(None)),
-        }
+        Ok(removed(&self.delete(key, Only::IfIs(expect)).await?))
+    }
+}
+
+fn removed(answer: &Answer) -> RemoveReply {
+    match answer {
+        Answer::Done(_) => RemoveReply::Removed,
+        Answer::Absent => RemoveReply::Conflict(Some(None)),
+        Answer::Refused | Answer::Busy => RemoveReply::Conflict(None),
     }
 }
 
@@ -415,11 +425,11 @@ fn with_digest(key: &str) -> Result<(String, String), StoreError> {
         )
     };
     if key.is_empty() {
-        return Err(wrong("is kept in no receipt, and was not found again"));
+        return Err(wrong("is not kept in receipts, and was not found again"));
     }
     let bytes = base64::decode(key).map_err(|_| wrong("is no base64"))?;
     if bytes.len() != 32 {
-        return Err(wrong("is not as long as a key"));
+        return Err(wrong("does not have the length of a key"));
     }
     Ok((key.to_owned(), base64::encode(md5::Md5::digest(bytes))))
 }
@@ -447,7 +457,7 @@ mod tests {
         let key = base64::encode([7; 32]);
         let (same, digest) = with_digest(&key).unwrap();
         assert_eq!((same, digest.len()), (key, 24));
-        for (key, says) in [("", "no receipt"), ("%", "no base64"), ("AAAA", "as long")] {
+        for (key, says) in [("", "in receipts"), ("%", "no base64"), ("AAAA", "the length")] {
             let error = with_digest(key).unwrap_err().to_string();
             assert!(error.contains(says), "{error}");
         }

@@ -61,7 +61,7 @@ pub(crate) fn run(
 ) -> Result<u8, Error> {
     if let Some(began_in) = began_in {
         began_in.and_then(|dir| Ok(fchdir(dir)?)).map_err(|error| Error::Machine {
-            message: format!("the keeper cannot begin in this directory: {error}"),
+            message: format!("the keeper cannot start in this directory: {error}"),
             hint: Some("name the directory of `--chdir` by its absolute path".to_owned()),
         })?;
     }
@@ -74,7 +74,7 @@ pub(crate) fn run(
         Error::no_process(format!("the keeper cannot be started: {error}"), &error)
     })?;
     let answer = wait(&socket, &keeper, &stops)
-        .map_err(|error| internal("the keeper cannot be heard", &error))?;
+        .map_err(|error| internal("cannot read from the keeper", &error))?;
     let Some(answer) = answer else {
         // It has said why.
         return keeper.wait().map_err(|error| internal("the keeper is gone", &error));
@@ -89,8 +89,8 @@ pub(crate) fn run(
             keeper.tell(Signal::SIGTERM);
             let _gone = keeper.wait();
             Err(Error::Config {
-                message: format!("the environment cannot be given: {what}"),
-                hint: Some("the lock is given back".to_owned()),
+                message: format!("the environment cannot be printed: {what}"),
+                hint: Some("the lock is released".to_owned()),
             })
         }
     }
@@ -152,5 +152,5 @@ pub(crate) fn hand_over(handed: &Handed, log: Option<&ReceiptFile>) -> Result<()
     let _as_before = prctl::set_pdeathsig(None);
     send(&socket, &words, SendFlags::NOSIGNAL)
         .map(|_| ())
-        .map_err(|error| fail("nobody waits for the lock any more", &error.into()))
+        .map_err(|error| fail("nobody is waiting for the lock any more", &error.into()))
 }

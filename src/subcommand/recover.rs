@@ -86,7 +86,7 @@ enum Dead {
 pub(super) fn receipts(recovery: &Recovery<'_>, whose: &str) -> Result<Vec<ReceiptFile>, Error> {
     let dir = state_dir::path(recovery.env);
     ReceiptFile::all_in(&dir).map_err(|error| Error::Config {
-        message: format!("receipts cannot be looked for in `{}`: {error}", dir.display()),
+        message: format!("cannot look for receipts in `{}`: {error}", dir.display()),
         hint: Some(format!("name the directory of the {whose} with `TFWRAP_STATE_DIR`")),
     })
 }
@@ -201,7 +201,7 @@ async fn one(
     }
     let is_of_this_job = recovery.is_of_this_job(&receipt);
     let Some(here) = HostScope::here() else {
-        return Ok(left("without `/proc` nobody can tell what still runs".to_owned()));
+        return Ok(left("without `/proc`, tfwrap cannot tell what still runs".to_owned()));
     };
     match receipt.world.seen_from(&here) {
         Sight::Here => {}
@@ -214,8 +214,10 @@ async fn one(
                 Verdict::Unknown { why, hint } => return Ok(Fate::Left(why, Some(hint))),
                 Verdict::Lives => {}
             }
-            let what =
-                format!("{} still beats, where this machine cannot see it", run_of(&receipt));
+            let what = format!(
+                "{} still sends heartbeats, from where this machine cannot see it",
+                run_of(&receipt)
+            );
             if is_of_this_job {
                 return Ok(left(what));
             }
@@ -223,7 +225,8 @@ async fn one(
             return Ok(Fate::Theirs);
         }
         Sight::Elsewhere => {
-            let what = format!("{} is another machine's or another container's", run_of(&receipt));
+            let what =
+                format!("{} belongs to another machine or another container", run_of(&receipt));
             leave(event_loop, recovery, &receipt, &what);
             return Ok(Fate::Theirs);
         }
@@ -262,8 +265,8 @@ async fn one(
             Ok(Fate::Left(why, (!is_of_this_job).then(end)))
         }
         None if receipt.is_starting => Ok(left(format!(
-            "{} was killed while it started a command, and nobody knows whether that runs: look \
-             with `ps`, and when it does not, finish with: `{}`",
+            "{} was killed while it started a command, and tfwrap cannot tell whether that command \
+             runs: check with `ps`; if it does not run, finish with: `{}`",
             run_of(&receipt),
             last_commands(&receipt, file).join("; ")
         ))),
@@ -295,11 +298,11 @@ pub(super) fn leave(
     what: &str,
 ) {
     let whose = match (&receipt.job, &recovery.job) {
-        (Some(theirs), Some(ours)) if theirs == ours => "it is of this CI job",
-        (Some(_), Some(_)) => "it is of another CI job",
-        (Some(_), None) => "it is of a CI job, and this is none",
-        (None, Some(_)) => "it is of no CI job, and this is one",
-        (None, None) => "neither it nor this is of a CI job",
+        (Some(theirs), Some(ours)) if theirs == ours => "it belongs to this CI job",
+        (Some(_), Some(_)) => "it belongs to another CI job",
+        (Some(_), None) => "it belongs to a CI job, and this is not a CI job",
+        (None, Some(_)) => "it belongs to no CI job, and this is a CI job",
+        (None, None) => "neither it nor this `recover` belongs to a CI job",
     };
     let locks: Vec<_> =
         receipt.own().map(|it| format!("`{}` (ID {})", it.target.url(), it.id)).collect();
@@ -321,7 +324,7 @@ async fn give_back(
 ) -> Result<Fate, Error> {
     let leave = take_leave(event_loop, file, until).await?;
     if matches!(leave, Leave::Theirs) {
-        return Ok(left(format!("another process still ends {}", run_of(receipt))));
+        return Ok(left(format!("another process is still ending {}", run_of(receipt))));
     }
     // Whoever had it before us may have changed it, or settled it.
     let receipt = &match file.read() {
@@ -380,7 +383,7 @@ async fn give_back(
         (Ended::LeftBy(signal), _) => return Err(interrupted(signal, receipt)),
         (Ended::Stuck, Some(child)) => {
             return Ok(left(format!(
-                "what {} started does not end, not even killed: {}",
+                "what {} started does not end, even after SIGKILL: {}",
                 run_of(receipt),
                 child.named()
             )));
@@ -390,15 +393,15 @@ async fn give_back(
     if adopted.left.is_empty() {
         remove(event_loop, file);
         let what = match released + adopted.released {
-            0 => "it held nothing any more".to_owned(),
-            1 => "its lock is given back".to_owned(),
-            count => format!("its {count} locks are given back"),
+            0 => "it no longer held anything".to_owned(),
+            1 => "its lock is released".to_owned(),
+            count => format!("its {count} locks are released"),
         };
         let message = format!("settled {}: {what}", run_of(receipt));
         event_loop.say(Notice::Note { message });
         return Ok(Fate::Settled);
     }
-    Ok(left(format!("a lock of {} could not be given back", run_of(receipt))))
+    Ok(left(format!("a lock of {} could not be released", run_of(receipt))))
 }
 
 fn interrupted(signal: StopSignal, receipt: &Receipt) -> Error {
@@ -417,7 +420,7 @@ pub(super) fn remove(event_loop: &EventLoop, file: &ReceiptFile) {
                 "the receipt `{}` cannot be removed: {error}",
                 file.path().display()
             ))
-            .with_hint("it allows nothing any more".to_owned()),
+            .with_hint("the receipt no longer allows anything".to_owned()),
         );
     }
 }
@@ -442,7 +445,8 @@ pub(super) async fn finish(
     match one(event_loop, recovery, file, &[], uptime().plus(recovery.wait)).await? {
         Fate::Settled => Ok(()),
         Fate::Theirs => Err(Error::LeftBehind {
-            message: "the hold is another machine's or container's and cannot be ended from here"
+            message: "the hold belongs to another machine or container and cannot be ended from \
+                      here"
                 .to_owned(),
             hint: Some("`tfwrap status` shows the lock, `tfwrap unlock ID` removes it".to_owned()),
         }),

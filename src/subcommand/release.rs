@@ -76,8 +76,8 @@ pub(crate) async fn run(
         let message = match around(&holds, recovery).filter(|_| is_named) {
             None => format!("nothing is held: no hold{by_us} is known in `{dir}`"),
             Some((lock, id)) => format!(
-                "no hold of this environment is left in `{dir}`; the one around it goes on and has \
-                 {lock}: `tfwrap release {id}` ends that one, too"
+                "no hold of this environment is left in `{dir}`; the one around it is still there \
+                 and holds {lock}: `tfwrap release {id}` ends that one too"
             ),
         };
         event_loop.say(Notice::Note { message });
@@ -122,13 +122,13 @@ fn refuse_unknown(recovery: &Recovery<'_>, holds: &[Hold], id: &str) -> Result<(
     let dir = state_dir::path(recovery.env);
     Err(Error::Usage {
         message: format!(
-            "no hold that is known in `{}` has the lock ID `{}`; held there: {held}",
+            "no known hold in `{}` has the lock ID `{}`; held there: {held}",
             clean(&dir.to_string_lossy()),
             clean(id)
         ),
         hint: Some(
-            "`tfwrap release` without an ID ends the hold whose environment it has, or the only one; \
-             one of another `TFWRAP_STATE_DIR` is found with that"
+            "`tfwrap release` without an ID ends the hold whose environment it has, or the only \
+             one; to find a hold of another `TFWRAP_STATE_DIR`, set that variable"
                 .to_owned(),
         ),
     })
@@ -160,8 +160,8 @@ fn refuse_below(recovery: &Recovery<'_>, receipt: &Receipt) -> Result<(), Error>
     let Some(below) = below else { return Ok(()) };
     Err(Error::LeftBehind {
         message: format!(
-            "this `release` is called by {}, of a command of tfwrap ({}) that still works \
-             under the lock {}: each would wait for the other",
+            "this `release` is called by {}, of a tfwrap command ({}) that still runs under the \
+             lock {}: each would wait for the other",
             dependents::living_of(&below),
             clean(&below.operation),
             locks(receipt)
@@ -180,15 +180,15 @@ fn tell(event_loop: &EventLoop, receipt: &Receipt, file: &ReceiptFile) -> Result
     if dependents::is_copy(dir, &receipt.own_ids()) && receipt.runner.is_alive() {
         return Err(Error::LeftBehind {
             message: format!(
-                "`{}` is a copy of the directory of {}, which does not hear what is asked there and \
-                 still has {}",
+                "`{}` is a copy of the directory of {}, which does not see requests in the copy \
+                 and still holds {}",
                 clean(&dir.to_string_lossy()),
                 run_of(receipt),
                 locks(receipt)
             ),
             hint: Some(
-                "call it with the `TFWRAP_STATE_DIR` that the hold gave, or end the keeper once with: \
-                 kill -TERM "
+                "use the `TFWRAP_STATE_DIR` that the hold set, or end the keeper once with: kill \
+                 -TERM "
                     .to_owned()
                     + &pid.to_string(),
             ),
@@ -196,13 +196,13 @@ fn tell(event_loop: &EventLoop, receipt: &Receipt, file: &ReceiptFile) -> Result
     }
     let is_first = ask_for_release(file, receipt).map_err(|error| Error::LeftBehind {
         message: format!(
-            "process {pid}, which keeps {}, cannot be asked for the release: {error}",
+            "process {pid}, which holds {}, cannot be asked to release it: {error}",
             locks(receipt)
         ),
         hint: Some(format!("ask it once with: kill -TERM {pid}")),
     })?;
     if !is_first {
-        let message = format!("{} is being released already: waiting for it, too", run_of(receipt));
+        let message = format!("{} is already being released: waiting for it too", run_of(receipt));
         event_loop.say(Notice::Note { message });
     }
     Ok(())
@@ -242,7 +242,7 @@ fn choose<'a>(
             let ids: Vec<_> = ids.into_iter().collect();
             return Err(Error::Usage {
                 message: format!("more than one lock is held: {}", ids.join(", ")),
-                hint: Some("say which: `tfwrap release ID`".to_owned()),
+                hint: Some("name one: `tfwrap release ID`".to_owned()),
             });
         }
     }
@@ -293,15 +293,15 @@ async fn one(
         if now >= until {
             return Err(Error::LeftBehind {
                 message: format!(
-                    "{} was asked for the release and has not given back {} within {}: {}",
+                    "{} was asked to end and has not released {} within {}: {}",
                     run_of(receipt),
                     locks(receipt),
                     duration::format(asked.limit),
                     under(file, receipt)
                 ),
                 hint: Some(
-                    "it does so as soon as it can; `tfwrap release` waits for it again, longer \
-                     with `--lock-timeout`"
+                    "it will do so as soon as it can; run `tfwrap release` again to wait for it, \
+                     longer with `--lock-timeout`"
                         .to_owned(),
                 ),
             });
@@ -309,10 +309,10 @@ async fn one(
         if now.since(since) >= word_after {
             event_loop.say(Notice::Note {
                 message: format!(
-                    "waiting since {} for {} to give back {}, up to {}: {}",
-                    duration::format(word_after),
+                    "still waiting for {} to release {} ({} of up to {}): {}",
                     run_of(receipt),
                     locks(receipt),
+                    duration::format(word_after),
                     duration::format(asked.limit),
                     under(file, receipt)
                 ),
@@ -337,7 +337,7 @@ async fn one(
 fn under(file: &ReceiptFile, receipt: &Receipt) -> String {
     if let Some(process) = standstill::of(receipt) {
         let command = standstill::go_on_command(process);
-        return format!("process {} stands still: `{command}` lets it go on", process.pid);
+        return format!("process {} is stopped: `{command}` continues it", process.pid);
     }
     let dir = file.path().parent().unwrap_or(Path::new("/"));
     match dependents::living(dir, &receipt.own_ids()).first() {
@@ -349,13 +349,15 @@ fn under(file: &ReceiptFile, receipt: &Receipt) -> String {
         ),
         None if !file.path().exists() => {
             let dir = clean(&dir.to_string_lossy());
-            format!("its files in `{dir}` were removed, so what runs under it cannot be told")
+            format!("its files in `{dir}` were removed, so tfwrap cannot tell what runs under it")
         }
         None => match dependents::looked_up(dir, &receipt.own_ids()) {
             Some(command) => {
-                format!("what has no receipt here may run under it, which this shows: {command}")
+                format!(
+                    "commands without a receipt here may run under it; this shows them: {command}"
+                )
             }
-            None => "it gives back what it holds".to_owned(),
+            None => "it is releasing what it holds".to_owned(),
         },
     }
 }

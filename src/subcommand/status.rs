@@ -135,7 +135,7 @@ async fn watch(
         said = Some(facts);
         let written = if on_terminal && view.args.format == Format::Text {
             let every = period.as_secs();
-            redraw(&format!("{text}\nlooking again every {every} s; Ctrl-C ends it\n"))
+            redraw(&format!("{text}\nrefreshing every {every} s; Ctrl-C to quit\n"))
         } else if changed {
             answer(&text)
         } else {
@@ -149,7 +149,7 @@ async fn watch(
 }
 
 fn unanswered(lock: &str, error: &StoreError) -> Notice {
-    Notice::warning(format!("the lock `{lock}` cannot be looked at ({error}): looking on"))
+    Notice::warning(format!("the lock `{lock}` cannot be read ({error}): retrying"))
 }
 
 pub(super) async fn look_at_all(

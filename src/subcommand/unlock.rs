@@ -45,25 +45,25 @@ pub(crate) async fn run(
     if let Some((lock, _)) = found.iter().find(|(lock, _)| lock.target.is_kept_by_kernel()) {
         return Err(refused(
             format!(
-                "`{}` is locked by the kernel for as long as a process has the state file open: \
+                "the kernel keeps `{}` locked for as long as a process has the state file open: \
                  nobody else can unlock it",
                 lock.register.lock
             ),
             &format!(
-                "end that process, which this shows: {}",
+                "end that process; this shows it: {}",
                 lock.target.unlock_command(&LockId(clean(&args.id)))
             ),
         ));
     }
     if !args.yes && !can_ask {
         return Err(refused(
-            "there is no terminal to ask on, so the lock stays".to_owned(),
-            "say `--yes` if you are sure that its holder is gone",
+            "there is no terminal to ask for confirmation, so the lock stays".to_owned(),
+            "pass `--yes` if you are sure that its holder is gone",
         ));
     }
     if !args.force {
         if found.iter().any(|(_, shown)| lease_of(shown).is_none()) {
-            say("a record without a lease does not show whether its holder lives\n");
+            say("a record without a lease does not show whether its holder is alive\n");
         }
         wait_for_a_sign(event_loop, &found).await?;
     }
@@ -71,7 +71,7 @@ pub(crate) async fn run(
         return Err(refused("not confirmed: the lock stays".to_owned(), "type `yes` in full"));
     }
     remove_all(event_loop, &found, args.force).await?;
-    say("its run may have ended in the middle: read what Terraform plans before you apply\n");
+    say("its run may have stopped halfway: read Terraform's plan before you apply\n");
     Ok(())
 }
 
@@ -134,14 +134,13 @@ async fn find<'a, 'b>(
         return Ok(found);
     }
     if there.is_empty() {
-        there.push("there is no lock here that tfwrap takes".to_owned());
+        there.push("tfwrap takes no lock here".to_owned());
     }
     let hint = if nameless.is_empty() {
         "`tfwrap status` shows the locks of this directory and workspace".to_owned()
     } else {
         format!(
-            "a record that names no ID goes by what it is, if you are sure that its holder is dead: \
-             {}",
+            "this removes a record without an ID, if you are sure that its holder is dead: {}",
             nameless.join("; ")
         )
     };
@@ -165,7 +164,7 @@ async fn wait_for_a_sign(
 ) -> Result<(), Error> {
     let terms = || found.iter().filter_map(|(_, shown)| Some(lease_of(shown)?.term));
     let Some(span) = terms().map(LeaseTerm::sign_of_life).max() else { return Ok(()) };
-    say(&format!("watching for a sign of life, up to {} …\n", duration::format(span)));
+    say(&format!("watching for a heartbeat, up to {} …\n", duration::format(span)));
     let until = uptime().plus(span);
     while uptime() < until {
         event_loop.pause(uptime().plus(LOOK.min(until.since(uptime())))).await?;
@@ -182,14 +181,15 @@ async fn wait_for_a_sign(
         LeaseTerm::After(ttl) => Some(ttl),
     });
     match ttl.collect::<Option<Vec<_>>>().and_then(|all| all.into_iter().max()) {
-        None => say(
-            "it gave none. With a lease that never expires, neither does a run whose credentials \
-             ran out, nor a machine that sleeps: make sure that the run is gone\n",
-        ),
+        None => {
+            say("no heartbeat. With a lease that never expires, this proves little: a run whose \
+                 credentials have expired or a machine that sleeps sends none either, so make sure \
+                 that the run is gone\n");
+        }
         Some(ttl) => say(&format!(
-            "it gave none, and may live all the same, cut off from its store or asleep: make sure \
-             that the run is gone, or leave it to whoever waits for the lock, who takes it over \
-             after {} of silence\n",
+            "no heartbeat. The holder may still be alive, cut off from its store or asleep: make \
+             sure that the run is gone, or leave the lock to whoever waits for it, who takes it \
+             over after {} of silence\n",
             duration::format(ttl)
         )),
     }
@@ -200,12 +200,12 @@ async fn wait_for_a_sign(
 fn changed(lock: &Opened<'_>, shown: &Stored, current: Option<&Stored>) -> Error {
     match current {
         Some(current) if is_same_tenure(shown, current) => refused(
-            "its holder lives: it gave a sign of life just now".to_owned(),
-            "wait for it, or stop that run where it was started; `--force` removes the lock \
-             although two runs may then use the state",
+            "its holder is alive: it has just sent a heartbeat".to_owned(),
+            "wait for it, or stop that run where it was started; `--force` removes the lock, but \
+             then two runs may use the state",
         ),
         current => refused(
-            format!("the lock changed meanwhile and stays: {}", described(lock, current)),
+            format!("the lock has changed in the meantime and stays: {}", described(lock, current)),
             "`tfwrap status` shows what is there now",
         ),
     }

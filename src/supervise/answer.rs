@@ -1,4 +1,4 @@
-//! What a program says of itself.
+//! What a program says about itself.
 
 use std::io::Read as _;
 use std::os::fd::AsFd as _;

@@ -1,8 +1,9 @@
-//! One interrupt, whoever sent how many: whether a signal that reached us reached the child, too.
+//! One interrupt, whoever sent how many: tells whether a signal that reached us also reached the
+//! child.
 //!
-//! Some signal every process that they find (GitLab's docker executor, Jenkins), or all of a name
-//! or a session (`pkill`). The stand-in stands where the child stands ([`super::stand_in`]). If it
-//! too got a signal, so did the child.
+//! Some runners signal every process that they find (GitLab's docker executor, Jenkins), or all of
+//! one name or session (`pkill`). The stand-in is in the same place as the child
+//! ([`super::stand_in`]). If the stand-in got a signal too, so did the child.
 //!
 //! Its rules: `docs/protocol.md#s6-the-stand-in`.
 

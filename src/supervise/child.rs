@@ -2,46 +2,46 @@
 //!
 //! # Its group
 //!
-//! The child gets a process group of its own. So a signal that somebody sends to *our* group
-//! (GitLab, Buildkite, a terminal) does not reach it, and it gets the one that we send.
+//! The child gets its own process group. So a signal that somebody sends to *our* group (GitLab,
+//! Buildkite, a terminal) does not reach it, and it gets the one that we send.
 //!
 //! # The terminal
 //!
-//! On a terminal only the foreground group may read, and the keys signal that group. So where we
-//! are the foreground job, we do what a shell does for its jobs: the child's group becomes the
-//! foreground, and comes back to us when the child ends or is stopped.
+//! On a terminal, only the foreground group may read, and the keys signal that group. So if we are
+//! the foreground job, we do what a shell does for its jobs: the child's group becomes the
+//! foreground, and the terminal comes back to us when the child ends or is stopped.
 //!
-//! At once only where we are *alone* in our group. In `tfwrap plan | less`, `less` is in it too and
-//! would lose the keyboard; in `./deploy.sh`, the script's shell is, and would no longer be suspended
-//! with us or see the interrupt that ends its loop. There, and in CI ([`TerminalUse::LeaveAlone`]),
-//! the child gets the terminal when it reads it, which stops it; what its keys and its hang-up do to
-//! our group meanwhile, we pass on.
+//! We do this at once only if we are *alone* in our group. In `tfwrap plan | less`, `less` is also
+//! in the group and would lose the keyboard. In `./deploy.sh`, so is the script's shell: it would
+//! no longer be suspended with us, nor see the interrupt that ends its loop. In these cases, and in
+//! CI ([`TerminalUse::LeaveAlone`]), the child gets the terminal when it reads from it, which stops
+//! the child. Meanwhile we pass on what the terminal's keys and its hang-up do to our group.
 //!
-//! To be alone cannot be seen from the group's number: a shell makes the first process of any
-//! pipeline the leader of its group. So the other members are looked for in `/proc`; where that is
-//! missing, others are assumed.
+//! The group's number does not tell whether we are alone: a shell makes the first process of any
+//! pipeline the leader of its group. So we look for the other members in `/proc`. If that is
+//! missing, we assume that there are others.
 //!
-//! In the background the terminal is never taken. When the child reads it there, it is stopped, and
-//! so is our whole group, as the kernel would have done it; the child is given the terminal when the
-//! job is brought to the foreground. Where no shell would do that, the child stands alone, and is
-//! continued when it is to end.
+//! In the background, we never take the terminal. When the child reads from it there, the child is
+//! stopped, and so is our whole group, as the kernel would have done it. The child is given the
+//! terminal when the job is brought to the foreground. If no shell would do that, the child stays
+//! stopped alone, and is continued when it is to end.
 //!
 //! When the terminal is closed, the kernel hangs up on the foreground group, which may be the
-//! child's: Terraform would die where it stands, its state unsaved. So on a terminal the child
-//! ignores SIGHUP, as under `nohup`; we hear of it from the shell, which tells its jobs, or from the
-//! stand-in, and the child gets our SIGINT.
+//! child's. Terraform would die on the spot, its state unsaved. So on a terminal the child ignores
+//! SIGHUP, as under `nohup`. We learn of the hang-up from the shell, which tells its jobs, or from
+//! the stand-in, and the child gets our SIGINT.
 //!
 //! # Streams
 //!
-//! stdin, stdout and stderr are inherited untouched. One that was closed when we started is
+//! stdin, stdout and stderr are inherited untouched. A stream that was closed when we started is
 //! `/dev/null`: Rust's runtime opens that in its place before `main`, so that no other file can get
 //! its number, and the child gets the same.
 //!
 //! # Its end
 //!
-//! No parent-death signal: after a forwarded interrupt it would be the second one. We are a
-//! subreaper instead, so that whatever the child leaves behind becomes our child, also as PID 1
-//! of a container, and its end is noticed and reaped.
+//! There is no parent-death signal: after a forwarded interrupt, it would be the second one.
+//! Instead we are a subreaper. So whatever the child leaves behind becomes our child, even as PID 1
+//! of a container, and we notice and reap its end.
 
 mod changes;
 mod group;
@@ -67,7 +67,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use nix::sys::signal::{Signal, kill, killpg};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getppid};
 use tokio::io::unix::AsyncFd;
 use tokio::time::Interval;
 
@@ -225,6 +225,7 @@ impl Child {
         let reach = match received.origin {
             _ if child_too && !is_deaf(received.kind) => Reach::ChildToo,
             SignalOrigin::Sent { pid, .. } if runs_tfwrap(Pid::from_raw(pid)) => Reach::Relayed,
+            SignalOrigin::Sent { pid, .. } if pid == getppid().as_raw() => Reach::ByParent,
             _ => Reach::UsOnly,
         };
         Event::of_signal(received.kind, reach, || self.watch())
@@ -269,7 +270,7 @@ impl Child {
                 () = look => {}
                 heard = overheard => match heard {
                     Some(Overheard::Stop(overheard)) => return Ok(ChildEvent::Overheard(overheard)),
-                    // It may never be told of the child: see `interrupt`.
+                    // It may never be told of the child: see `Action::ContinueStopped`.
                     Some(Overheard::Suspension) => {
                         if let watch @ Watch::Orphaned = self.watch() {
                             return Ok(ChildEvent::Stopped(Signal::SIGTSTP, watch));
@@ -323,6 +324,8 @@ impl Child {
                 self.suspend(signal, group::alone_in_our_group() != Some(true))
             }
             Action::ContinueGroup => self.go_on(),
+            Action::ContinueStopped if self.stands_still() => self.go_on(),
+            Action::ContinueStopped => Ok(()),
             Action::PassOn(PassSignal::WindowChange) => self.send(Signal::SIGWINCH),
             Action::PassOn(signal @ (PassSignal::User1 | PassSignal::User2)) => {
                 self.send_to_leader(signal.signal())
@@ -372,9 +375,7 @@ impl Child {
                 Action::Withhold(_) => self.told.interrupt_new(self.frozen)?,
                 _ => self.told.interrupt(self.frozen)?,
             };
-            // A process that its Terraform was just starting may stand still, and Terraform wait for
-            // it without standing still itself (vfork(2)), so that no stop was ever told.
-            if !self.frozen && group::has_stopped(self.leader) {
+            if self.stands_still() {
                 self.send(Signal::SIGCONT)?;
             }
         }
@@ -394,6 +395,10 @@ impl Child {
             Some(terminal) => terminal.lend_again(leader, go_on),
             None => go_on(),
         }
+    }
+
+    fn stands_still(&self) -> bool {
+        self.alive != Alive::Nobody && !self.frozen && group::has_stopped(self.leader)
     }
 
     fn suspend(&mut self, signal: Signal, all_of_our_group: bool) -> io::Result<()> {

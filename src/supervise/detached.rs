@@ -1,4 +1,5 @@
-//! This program, started anew under another name and apart from everything: as guardian, as keeper.
+//! This program, started again under another name and apart from everything: as guardian, as
+//! keeper.
 
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};

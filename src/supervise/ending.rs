@@ -1,7 +1,7 @@
 //! The end of a child whose tfwrap is gone: what its guardian, or `recover`, does to it, and when.
-//! Only when nothing of it lives are its locks given back, and never at once: how it ended cannot
-//! be seen from here, and whoever killed it may have cut off a request. Of one that had ended
-//! before its tfwrap did, whoever begins this was told.
+//! Its locks are released only when nothing of it lives, and never at once: we cannot see from here
+//! how it ended, and whoever killed it may have cut off a request. If the child had ended before
+//! its tfwrap did, whoever begins this was told so.
 
 use std::time::Duration;
 

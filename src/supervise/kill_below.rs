@@ -1,4 +1,4 @@
-//! A process that never got a group of its own, and what it has started.
+//! A process that never got its own group, and what it has started.
 
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;

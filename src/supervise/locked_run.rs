@@ -1,14 +1,14 @@
 //! A run from its first lock to its last release: what a stop, a loss and a suspension mean for it,
-//! whatever it is at. The one place where that is decided; the event loop feeds it and carries out
-//! what it answers.
+//! in every phase. This is the one place where that is decided. The event loop feeds it and carries
+//! out what it answers.
 //!
 //! | a run that | is stopped | loses a lock | is suspended |
 //! | --- | --- | --- | --- |
-//! | takes its locks, or waits until they are confirmed | ends | ends | stands still, for a shell that resumes it |
-//! | is a hold | ends | ends, and those below it with `--on-lock-lost stop` | goes on |
+//! | acquires its locks, or waits until they are confirmed | ends | ends | stands still, for a shell that resumes it |
+//! | is a hold | ends | ends, and those inside it with `--on-lock-lost stop` | continues |
 //! | has a child | [`Supervisor`] | [`Supervisor`] | [`Supervisor`] |
-//! | waits for those below it | asks them to end, once | goes on | goes on |
-//! | releases | goes on | goes on | goes on |
+//! | waits for those inside it | asks them to end, once | continues | continues |
+//! | releases | continues | continues | continues |
 //!
 //! No clock, no I/O, no randomness.
 //!

@@ -73,6 +73,8 @@ pub struct Supervisor {
     stops: u8,
     /// The first of them, how it came, and when.
     first: Option<(StopSignal, Reach, Uptime)>,
+    /// Whether our parent has told us of a stop.
+    parent_has_told: bool,
     /// Whether the child has had an interrupt, from whomever: its next one is the second.
     interrupted: bool,
     /// When the group is killed.
@@ -102,6 +104,7 @@ impl Supervisor {
             stopped_by: None,
             stops: 0,
             first: None,
+            parent_has_told: false,
             interrupted: false,
             kill_at: None,
             kill_rest_at: None,
@@ -147,7 +150,8 @@ impl Supervisor {
                     self.hurried();
                 }
                 self.interrupted = true;
-                Vec::new()
+                // It came to whoever stood still there, and nobody may be able to resume them.
+                if self.frozen { Vec::new() } else { vec![Action::ContinueStopped] }
             }
             (_, Event::MustStop) if self.stopped_by.is_none() => {
                 self.first_stop(now, StopCause::Order, Some(Action::Interrupt))
@@ -247,14 +251,22 @@ impl Supervisor {
     }
 
     fn stop(&mut self, now: Uptime, signal: StopSignal, reach: Reach) -> Vec<Action> {
+        let by_parent = reach == Reach::ByParent;
         // An outer tfwrap makes an INT of all but a QUIT. What it got may come here, too, before
         // its own or after that.
         let is_relayed = |its| signal != StopSignal::Quit && [reach, its].contains(&Reach::Relayed);
         let is_same = |first: StopSignal, its: Reach| {
             signal == first || is_relayed(its) || first == StopSignal::Hangup
         };
+        // Terragrunt passes on after 15 s what it got together with us.
+        let told_before = self.parent_has_told;
+        self.parent_has_told |= by_parent;
+        let is_passed_on =
+            |first, its| by_parent && !told_before && its != Reach::ByParent && signal == first;
         let is_echo = |(first, its, at)| {
-            signal == StopSignal::Hangup || (is_same(first, its) && now.since(at) < ECHO)
+            signal == StopSignal::Hangup
+                || is_passed_on(first, its)
+                || (is_same(first, its) && now.since(at) < ECHO)
         };
         if self.first.is_some_and(is_echo) {
             return Vec::new();
@@ -296,8 +308,14 @@ impl Supervisor {
             self.kill_at = self.policy.grace.map(|grace| now.plus(grace));
         }
         // A stopped child could neither end nor save its state; a frozen one must not yet.
-        let go_on = self.child_is_stopped && !self.frozen;
-        action.into_iter().chain(go_on.then_some(Action::ContinueGroup)).collect()
+        let go_on = match action {
+            _ if self.frozen => None,
+            _ if self.child_is_stopped => Some(Action::ContinueGroup),
+            // With an interrupt of ours that is seen to.
+            Some(_) => None,
+            None => Some(Action::ContinueStopped),
+        };
+        action.into_iter().chain(go_on).collect()
     }
 
     fn kill(&mut self, now: Uptime) -> Vec<Action> {
@@ -323,7 +341,7 @@ impl Supervisor {
         let by_job_control = matches!(signal, Signal::SIGTSTP | Signal::SIGTTIN | Signal::SIGTTOU);
         if self.suspend_asked && watch == Watch::Shell {
             vec![Action::SuspendSelf]
-        } else if self.stopped_by.is_some() && !self.frozen {
+        } else if self.is_to_end(watch) && !self.frozen {
             // It is to end, and must hear of it, though it reads a terminal that is not its own.
             self.go_on(now)
         } else if by_job_control && watch == Watch::Shell {
@@ -332,6 +350,11 @@ impl Supervisor {
             // Whoever stopped it, it is between them and the child: nobody would wake us again.
             Vec::new()
         }
+    }
+
+    /// By what we were told, or by what it was told itself where no shell resumes it.
+    fn is_to_end(&self, watch: Watch) -> bool {
+        self.stopped_by.is_some() || (self.interrupted && watch != Watch::Shell)
     }
 
     fn go_on(&mut self, now: Uptime) -> Vec<Action> {

@@ -1,4 +1,4 @@
-//! The child as those see it who did not start it: the guardian, `recover`, `release`.
+//! The child, as seen by processes that did not start it: the guardian, `recover`, `release`.
 
 use std::fmt;
 use std::fs;

@@ -1,13 +1,13 @@
-//! Somebody who would read what is written, for as long as a command is on its way to its end.
+//! Keeps the pipes of a command open while the command is ending, as a reader would.
 //!
 //! A write to a pipe that nobody reads any more ends a program. What stops a command often ends its
-//! reader, too: Ctrl-C and `tfwrap apply | tee log`, a window that is closed, a runner that goes on
-//! while what it has cancelled still ends. Terraform would die of its next word, its state unsaved.
-//! So from the stop on its pipes are held open from the other end. Nothing is read there: whoever
-//! reads goes on to read all of it.
+//! reader too: Ctrl-C and `tfwrap apply | tee log`, a window that is closed, a runner that moves on
+//! while what it has cancelled is still ending. Terraform would die on its next write, its state
+//! unsaved. So from the stop on, we hold its pipes open from the other end. We read nothing there:
+//! a real reader still reads all of it.
 //!
-//! Only pipes can be opened so. What is written to a socket whose other end is gone ends a program as
-//! before.
+//! Only pipes can be opened in this way. A write to a socket whose other end is gone still ends a
+//! program.
 //!
 //! Its rules: `docs/protocol.md#s12-the-other-end-of-its-pipes`.
 

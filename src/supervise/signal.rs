@@ -1,4 +1,4 @@
-//! The border where signals get their meaning.
+//! Where signals get their meaning.
 
 use std::collections::VecDeque;
 use std::io;

@@ -1,11 +1,11 @@
-//! The stand-in: a process of ours where the child stands, in its session, group and directory, with
-//! its environment and, beside a Terraform, under its name. Whoever signals the child by any of these,
-//! and perhaps tfwrap, too, reaches the stand-in, which tells tfwrap of it: the child has had that
-//! one and gets none besides.
+//! The stand-in: a process of ours in the same place as the child, in its session, group and
+//! directory, with its environment and, beside a Terraform, under its name. Whoever signals the
+//! child by any of these, and perhaps tfwrap too, also reaches the stand-in. It tells tfwrap that
+//! the child has already had that signal, so tfwrap does not send another.
 //!
-//! All signals are blocked in it, so none ends it. It ends when tfwrap does; and when it has told
-//! of a signal, for some runners wait for each process that they signalled. Then another takes its
-//! place, a few times: some runners go round more than once.
+//! All signals are blocked in it, so none ends it. It ends when tfwrap does. It also ends when it
+//! has reported a signal, because some runners wait for each process that they signalled. Then
+//! another takes its place, a few times: some runners go round more than once.
 
 use std::ffi::OsString;
 use std::io;
@@ -37,7 +37,7 @@ pub const VARIABLE: &str = "LOCK_STAND_IN";
 /// that started.
 const NEUTRAL: &str = "lock-stand-in";
 
-/// What it heard.
+/// A stop that came to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct OverheardStop {
     /// Which stop.

@@ -1,12 +1,13 @@
-//! Whom an interrupt goes to: every Terraform of a command, once, whatever stands in between.
+//! Which processes get an interrupt: every Terraform of a command, once, whatever is in between.
 //!
-//! A SIGINT to the whole group ends a wrapper without handlers (setup-terraform's default) where it
-//! stands, is the second one behind a wrapper that passes it on (tenv's kind), and beside an inner
-//! tfwrap that does. So the processes below the command are looked through, down to the first that
-//! is a Terraform or a tfwrap: that one is told, nobody above it, and what is below it is its own
-//! business. Where there is none, it is the last that was given the command's own arguments, among
-//! them the flag of ours: a Terraform whose file is called otherwise (`v1`, `1.11.4`). Where there is
-//! none of these either, the group is all that can be told.
+//! A SIGINT to the whole group has three flaws: it ends a wrapper without handlers on the spot
+//! (setup-terraform's default), it is the second one behind a wrapper that passes it on (such as
+//! tenv), and it is the second one beside an inner tfwrap that does. So we search the processes
+//! below the command, down to the first that is a Terraform or a tfwrap. That one gets the
+//! interrupt. Nothing above it does, and what is below it is its own business. If there is none,
+//! the target is the last process that was given the command's own arguments, with our flag among
+//! them: a Terraform whose file has another name (`v1`, `1.11.4`). If there is none of these
+//! either, only the group can be signalled.
 //!
 //! Its rules: `docs/protocol.md#s3-whom-an-interrupt-goes-to`.
 

@@ -81,7 +81,7 @@ impl OwnLock {
         Some(Self {
             state: None,
             way_out: Some(if by_variable && !is_init {
-                "put what `TF_CLI_ARGS` and its like hold on its command line"
+                "put what `TF_CLI_ARGS` and similar variables hold on its command line"
             } else {
                 "add `-lock=false` if nobody else uses the other state"
             }),

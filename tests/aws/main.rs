@@ -14,7 +14,7 @@
 //! | `verdict` | whether they agree |
 //! | `exceptions` | where they may differ, and why |
 //! | `lanes` | many worlds side by side |
-//! | `dice` | numbers from a seed |
+//! | `dice`, `rounds` | numbers from a seed; which cases, and how to play one again |
 //!
 //! A random case follows from the seed and its number alone, and a failure prints it as a line that
 //! may be put among the designed. To play one again, many more, or one of the designed:
@@ -38,14 +38,18 @@ mod services;
 mod verdict;
 mod world;
 
-#[path = "../chaos/dice.rs"]
+#[path = "../support/dice.rs"]
 mod dice;
+#[path = "../support/rounds.rs"]
+#[expect(dead_code, reason = "its cases are not played by it")]
+mod rounds;
 
 use std::sync::Mutex;
 
 use case::Case;
 use exceptions::Exceptions;
 use lanes::{Lane, play_all};
+use rounds::{Rounds, variable};
 use verdict::Kind;
 
 /// What was designed, by subject.
@@ -61,20 +65,6 @@ const DESIGNED: [&str; 6] = [
 const CASES: usize = 60;
 /// The default run plays the same cases every time.
 const SEED: u64 = 1;
-
-fn variable(name: &str) -> Option<String> {
-    #[expect(clippy::disallowed_methods, reason = "configures the tests, not the program")]
-    std::env::var(name).ok()
-}
-
-fn number(name: &str) -> Option<u64> {
-    let value = variable(name)?;
-    Some(value.parse().unwrap_or_else(|_| panic!("{name} is a number")))
-}
-
-fn count(value: u64) -> usize {
-    usize::try_from(value).expect("not so many")
-}
 
 /// Plays them, and tells of each that differs and may not.
 fn play(
@@ -141,17 +131,11 @@ fn designed_cases_find_aws_as_terraform_does() {
 
 #[test]
 fn random_cases_find_aws_as_terraform_does() {
-    let seed = number("TFWRAP_AWS_SEED").unwrap_or(SEED);
-    let cases = number("TFWRAP_AWS_CASES").map_or(CASES, count);
-    let first = number("TFWRAP_AWS_FIRST").map_or(0, count);
-    println!("seed {seed}, cases {first} to {}", first + cases - 1);
-    let cases: Vec<Case> = (first..first + cases).map(|it| random::case(seed, it)).collect();
+    let rounds = Rounds::of("aws random", ("TFWRAP_AWS", "CASES"), SEED, CASES);
+    let cases: Vec<Case> = rounds.numbers.clone().map(|it| random::case(rounds.seed, it)).collect();
     let failed = play(&cases, &Exceptions::read(), |case| {
         let number = case.name.rsplit('-').next().unwrap_or_default();
-        format!(
-            "again: TFWRAP_AWS_SEED={seed} TFWRAP_AWS_FIRST={number} TFWRAP_AWS_CASES=1 cargo \
-             test --test aws random"
-        )
+        rounds.replay(number.parse().expect("a random case ends with its number"))
     });
     assert!(failed.is_empty(), "{} differ and may not:\n{}", failed.len(), failed.join("\n"));
 }

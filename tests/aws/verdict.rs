@@ -164,7 +164,7 @@ mod tests {
         let refuses = trace(1, None);
         assert_eq!(difference(&refuses, &works), Some(Kind::Takes));
         assert_eq!(difference(&refuses, &trace(77, None)), None);
-        let alarms = Trace { said: "it may still appear".to_owned(), ..trace(69, None) };
+        let alarms = Trace { said: "may still appear".to_owned(), ..trace(69, None) };
         assert_eq!(difference(&refuses, &alarms), Some(Kind::Alarms));
         for (kind, name) in Kind::ALL {
             assert_eq!(Kind::of(name), Some(kind));

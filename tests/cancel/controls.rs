@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::procs::Process;
 use crate::runners::{GITHUB, GITLAB, JENKINS, POD, Played, github_alone, github_exec, jenkins};
 use crate::stage::{Stage, Work, orphan_grace};
+use crate::support::procs::Process;
 
 const OFF: &str = "TFWRAP_TEST_OFF";
 

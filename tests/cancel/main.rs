@@ -7,13 +7,10 @@
 //! | `stage` | a state and its lock, the child, the job's environment |
 //! | `lock` | the lock, watched |
 //! | `step` | an entry process with the runner's pipes |
-//! | `procs` | processes by number and birth |
 //! | `table` | the table in `docs/ci.md` |
 //! | `controls` | the same with a part switched off: what it is good for |
 //! | `crash` | tfwrap killed at every point |
-//! | `harness` | processes, started in a clean environment, ended by PID |
-//! | `proxy` | a proxy that loses, delays and breaks requests |
-//! | `servers` | the servers, and directories with a backend |
+//! | `support` | servers, processes and proxies: what the suites share |
 //!
 //! By default five times as fast as in life, in some two minutes. In life's own times, and with the
 //! table printed, or written into `docs/ci.md`:
@@ -23,33 +20,27 @@
 //! TFWRAP_CANCEL_SCALE=1 TFWRAP_CANCEL_TABLE=write cargo test --test cancel runners
 //! ```
 //!
-//! `TFWRAP_CANCEL_ONLY=Jenkins` plays only the cases whose runner and child contain this.
+//! The lock is in DynamoDB, in S3 or in both, by turns; `TFWRAP_CANCEL_LOCK=item`, `file` or `both` plays all
+//! cases under that one. `TFWRAP_CANCEL_ONLY=Jenkins` plays only the cases whose runner and child contain this.
 
 mod controls;
 mod crash;
 mod lock;
-mod procs;
 mod runners;
 mod stage;
 mod step;
 mod table;
 
-#[path = "../it/harness.rs"]
-#[expect(dead_code, reason = "the other tests use the rest")]
-mod harness;
-#[path = "../it/proxy.rs"]
-#[expect(dead_code, reason = "the other tests use the rest")]
-mod proxy;
-#[path = "../it/servers.rs"]
-#[expect(dead_code, reason = "the other tests use the rest")]
-mod servers;
+#[path = "../support/support.rs"]
+mod support;
 
 use std::sync::Mutex;
 use std::time::Duration;
 
-use lock::Freed;
+use lock::{Freed, Kind};
 use runners::{RUNNERS, Runner};
 use stage::{Stage, Work, orphan_grace};
+use support::rounds::variable;
 use table::Record;
 
 /// As slow to stop as it can be within GitHub's 10 seconds; and the scripted ones.
@@ -59,13 +50,8 @@ const WORKS: [Work; 5] =
 /// They do little but wait.
 const AT_ONCE: usize = 12;
 
-fn variable(name: &str) -> Option<String> {
-    #[expect(clippy::disallowed_methods, reason = "configures the tests, not the program")]
-    std::env::var(name).ok()
-}
-
-fn play(runner: &Runner, work: Work, name: &str) -> Record {
-    let mut stage = Stage::new(name, work, runner.job);
+fn play(runner: &Runner, work: Work, name: &str, kind: Kind) -> Record {
+    let mut stage = Stage::under(kind, name, work, runner.job);
     let played = (runner.play)(&mut stage);
     // A guardian may still be at work.
     let left = stage.left_after(orphan_grace() + Duration::from_secs(10));
@@ -86,7 +72,7 @@ fn play(runner: &Runner, work: Work, name: &str) -> Record {
     check(saved == Some(false) && direct < 2, "the state is not saved".to_owned());
     let said = stage.said();
     if !problems.is_empty() {
-        println!("=== {}, {work:?}: {problems:#?}\n{said}", runner.name);
+        println!("=== {}, {work:?}, {kind:?}: {problems:#?}\n{said}", runner.name);
     }
     Record {
         runner: runner.name,
@@ -105,8 +91,8 @@ fn play(runner: &Runner, work: Work, name: &str) -> Record {
 
 /// Who gave the lock back, as far as that can be told from outside.
 fn giver(freed: Option<&Freed>, said: &str, lease: bool) -> &'static str {
-    let recovered =
-        said.split_once(" recover").is_some_and(|(_, after)| after.contains("given back"));
+    let gives = |after: &str| after.contains("is released") || after.contains("are released");
+    let recovered = said.split_once(" recover").is_some_and(|(_, after)| gives(after));
     match freed {
         Some(freed) if freed.by_tfwrap => "tfwrap",
         _ if lease => "lease",
@@ -137,7 +123,8 @@ fn play_all() -> Vec<Record> {
                     let next = left.lock().expect("not poisoned").pop();
                     let Some((place, runner, index, work)) = next else { return };
                     let name = format!("{place}-{index}");
-                    let played = std::panic::catch_unwind(|| play(runner, work, &name));
+                    let kind = Kind::of_case(place + index);
+                    let played = std::panic::catch_unwind(|| play(runner, work, &name, kind));
                     let record = played.unwrap_or_else(|_| Record::failed(runner, work));
                     done.lock().expect("not poisoned").push((place, index, record));
                 }

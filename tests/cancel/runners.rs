@@ -19,8 +19,8 @@ mod terminal;
 use rustix::process::Signal;
 
 use crate::lock::Watch;
-use crate::procs::Process;
 use crate::stage::{Stage, Work};
+use crate::support::procs::Process;
 
 pub(crate) use actions::{GITHUB, github_alone, github_exec};
 pub(crate) use gitlab::JOB as GITLAB;

@@ -15,8 +15,8 @@ use nix::sys::signal::killpg;
 use rustix::process::Signal;
 use tfwrap::clock::uptime;
 
-use crate::harness::pause;
-use crate::procs::Process;
+use crate::support::harness::pause;
+use crate::support::procs::Process;
 
 const LOOK: Duration = Duration::from_millis(10);
 

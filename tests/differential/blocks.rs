@@ -15,13 +15,11 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tfwrap::backend::{Backend, BackendError, BackendQuery, resolve};
 use tfwrap::env::Env;
 
-use crate::{count, number};
+use crate::support::rounds::{Ledger, Rounds};
 
 /// Side by side.
 const LANES: usize = 3;
@@ -150,58 +148,52 @@ fn play(dir: &Path, files: &[(String, Vec<u8>)], port: u16) -> Outcome {
     }
 }
 
+/// How many came to what.
+#[derive(Default)]
+struct Outcomes {
+    agree: usize,
+    neither: usize,
+    unknown: usize,
+    asks: usize,
+}
+
+impl std::fmt::Display for Outcomes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { agree, neither, unknown, asks } = self;
+        write!(
+            f,
+            "{agree} agree; {neither} are refused by both, {unknown} by Terraform alone, {asks} by \
+             tfwrap, and may be"
+        )
+    }
+}
+
 #[test]
 fn a_backend_block_means_before_init_what_it_means_after() {
-    let seed = number("TFWRAP_BLOCKS_SEED").unwrap_or(SEED);
-    let cases = number("TFWRAP_BLOCKS_CASES").map_or(CASES, count);
-    let first = number("TFWRAP_BLOCKS_FIRST").map_or(0, count);
-    println!("seed {seed}, cases {first} to {}", first + cases - 1);
-    let (port, next) = (bucket(), AtomicUsize::new(first));
-    let (all, failed) = (Mutex::new([0; 4]), Mutex::new(Vec::new()));
-    let root = tempfile::tempdir().unwrap();
-    std::thread::scope(|scope| {
-        for _ in 0..LANES.min(cases) {
-            scope.spawn(|| {
-                loop {
-                    let number = next.fetch_add(1, Ordering::SeqCst);
-                    if number >= first + cases {
-                        return;
-                    }
-                    let (dir, files) =
-                        (root.path().join(number.to_string()), write::case(seed, number));
-                    let outcome = play(&dir, &files, port);
-                    fs::remove_dir_all(&dir).unwrap();
-                    let at = match outcome {
-                        Outcome::Agree => 0,
-                        Outcome::Neither => 1,
-                        Outcome::Unknown => 2,
-                        Outcome::Asks => 3,
-                        Outcome::Differ(how) => {
-                            let mut what = format!("seed {seed}, case {number}: {how}\n");
-                            for (name, text) in &files {
-                                what += "--- ";
-                                what += name;
-                                what += "\n";
-                                what += &String::from_utf8_lossy(text);
-                                what += "\n";
-                            }
-                            println!("{what}");
-                            failed.lock().unwrap().push(what);
-                            continue;
-                        }
-                    };
-                    all.lock().unwrap()[at] += 1;
-                }
+    let cases = Rounds::of("differential", ("TFWRAP_BLOCKS", "CASES"), SEED, CASES);
+    let (port, root) = (bucket(), tempfile::tempdir().unwrap());
+    let outcomes = cases.play(LANES, |_, ledger: &Ledger<Outcomes>| {
+        while let Some(number) = ledger.next() {
+            let dir = root.path().join(number.to_string());
+            let files = write::case(cases.seed, number);
+            let outcome = play(&dir, &files, port);
+            fs::remove_dir_all(&dir).unwrap();
+            ledger.count(|all| match &outcome {
+                Outcome::Agree => all.agree += 1,
+                Outcome::Neither => all.neither += 1,
+                Outcome::Unknown => all.unknown += 1,
+                Outcome::Asks => all.asks += 1,
+                Outcome::Differ(_) => {}
             });
+            if let Outcome::Differ(how) = outcome {
+                let shown = files
+                    .iter()
+                    .map(|(name, text)| format!("--- {name}\n{}\n", String::from_utf8_lossy(text)));
+                let (named, replay) = (cases.named(number), cases.replay(number));
+                ledger.fail(format!("{named}: {how}\n{}{replay}", shown.collect::<String>()));
+            }
         }
     });
-    let [agree, neither, unknown, asks] = all.into_inner().unwrap();
-    let failed = failed.into_inner().unwrap();
-    println!(
-        "{agree} agree; {neither} are refused by both, {unknown} by Terraform alone, {asks} by \
-         tfwrap, and may be; {} differ",
-        failed.len()
-    );
-    assert!(failed.is_empty(), "{} of {cases} differ:\n{}", failed.len(), failed.join("\n"));
-    assert!(cases < 50 || agree * 2 > cases, "too few are of use: {agree} of {cases}");
+    let (agree, all) = (outcomes.agree, cases.numbers.len());
+    assert!(all < 50 || agree * 2 > all, "too few are of use: {agree} of {all}");
 }

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use crate::dice::Dice;
 use crate::scene::Scene;
+use crate::support::dice::Dice;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Call {

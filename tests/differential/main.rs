@@ -15,10 +15,7 @@
 //! | `tally` | how much of it was of use |
 //! | `blocks` | backend blocks, before and after `terraform init` |
 //! | `record` | a server that hands on, and keeps in order what it handed on |
-//! | `dice` | numbers from a seed |
-//! | `harness` | processes, started in a clean environment, ended by PID |
-//! | `proxy` | a proxy that loses, delays and breaks requests |
-//! | `servers` | the servers, and directories with a backend |
+//! | `support` | servers, processes and proxies: what the suites share |
 //!
 //! A case follows from the seed and its number alone. A failure prints both; to play such a case
 //! again, or many more:
@@ -36,23 +33,12 @@ mod record;
 mod scene;
 mod tally;
 
-#[path = "../chaos/dice.rs"]
-mod dice;
-#[path = "../it/harness.rs"]
-#[expect(dead_code, reason = "the other tests use the rest")]
-mod harness;
-#[path = "../it/proxy.rs"]
-#[expect(dead_code, reason = "the other tests use the rest")]
-mod proxy;
-#[path = "../it/servers.rs"]
-#[expect(dead_code, reason = "the other tests use the rest")]
-mod servers;
-
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+#[path = "../support/support.rs"]
+mod support;
 
 use arena::Arena;
-use play::{Case, Played, Player, Stage};
+use play::{Player, Stage};
+use support::rounds::{Ledger, Rounds};
 use tally::Tally;
 
 /// Side by side.
@@ -63,63 +49,25 @@ const AT_ONE_STAGE: usize = 8;
 /// The default run plays the same cases every time.
 const SEED: u64 = 1;
 
-fn number(name: &str) -> Option<u64> {
-    #[expect(clippy::disallowed_methods, reason = "configures the tests, not the program")]
-    let value = std::env::var(name).ok()?;
-    Some(value.parse().unwrap_or_else(|_| panic!("{name} is a number")))
-}
-
-fn count(value: u64) -> usize {
-    usize::try_from(value).expect("not so many")
-}
-
-fn told(seed: u64, number: usize, case: &Case, played: &Played) -> String {
-    format!(
-        "seed {seed}, case {number}: {}\n{case}\n{}\nreplay: TFWRAP_DIFF_SEED={seed} \
-         TFWRAP_DIFF_FIRST={number} TFWRAP_DIFF_CASES=1 cargo test --test differential",
-        played.faults.join("\n  "),
-        played.said
-    )
-}
-
 #[test]
 fn what_stock_terraform_does_so_does_tfwrap() {
-    let seed = number("TFWRAP_DIFF_SEED").unwrap_or(SEED);
-    let cases = number("TFWRAP_DIFF_CASES").map_or(CASES, count);
-    let first = number("TFWRAP_DIFF_FIRST").map_or(0, count);
-    println!("seed {seed}, cases {first} to {}", first + cases - 1);
-    let next = AtomicUsize::new(first / AT_ONE_STAGE);
-    let (tally, failed) = (Mutex::new(Tally::default()), Mutex::new(Vec::new()));
-    std::thread::scope(|scope| {
-        for index in 0..ARENAS.min(cases) {
-            let (next, tally, failed) = (&next, &tally, &failed);
-            scope.spawn(move || {
-                let arena = Arena::new(&index.to_string());
-                loop {
-                    let group = next.fetch_add(1, Ordering::SeqCst);
-                    let numbers = group * AT_ONE_STAGE..(group + 1) * AT_ONE_STAGE;
-                    if numbers.start >= first + cases {
-                        return;
-                    }
-                    let stage = Stage::new(seed, group, &arena);
-                    for number in numbers.filter(|it| (first..first + cases).contains(it)) {
-                        let case = stage.case(seed, number, &arena);
-                        let played = play::play(&arena, &stage, &case, Player::Tfwrap);
-                        tally.lock().expect("not poisoned").add(&played);
-                        if !played.faults.is_empty() {
-                            let what = told(seed, number, &case, &played);
-                            println!("{what}");
-                            failed.lock().expect("not poisoned").push(what);
-                        }
-                    }
+    let cases = Rounds::of("differential", ("TFWRAP_DIFF", "CASES"), SEED, CASES);
+    let tally = cases.play(ARENAS, |index, ledger: &Ledger<Tally>| {
+        let arena = Arena::new(&index.to_string());
+        while let Some(numbers) = ledger.take(AT_ONE_STAGE) {
+            let stage = Stage::new(cases.seed, numbers.start / AT_ONE_STAGE, &arena);
+            for number in numbers {
+                let case = stage.case(cases.seed, number, &arena);
+                let played = play::play(&arena, &stage, &case, Player::Tfwrap);
+                ledger.count(|tally| tally.add(&played));
+                if !played.faults.is_empty() {
+                    let (named, replay) = (cases.named(number), cases.replay(number));
+                    let (faults, said) = (played.faults.join("\n  "), &played.said);
+                    ledger.fail(format!("{named}: {faults}\n{case}\n{said}\n{replay}"));
                 }
-            });
+            }
         }
     });
-    let tally = tally.into_inner().expect("not poisoned");
-    println!("{tally}");
-    let failed = failed.into_inner().expect("not poisoned");
-    assert!(failed.is_empty(), "{} of {cases} cases differ:\n{}", failed.len(), failed.join("\n"));
     assert!(tally.is_of_use(), "too little was done: {tally}");
 }
 

@@ -12,8 +12,8 @@ use serde_json::Value;
 use tfwrap::lock::LockInfo;
 use tfwrap::lock::lease::{Lease, LeaseTerm};
 
-use crate::harness;
-use crate::servers::{REGION, dynamodb};
+use crate::support::harness;
+use crate::support::servers::{REGION, dynamodb};
 use crate::wrapped::{Scene, born, is_gone, wait_until};
 
 /// Where the scenes keep their receipts.

@@ -13,9 +13,9 @@ use tfwrap::store::{
     WriteReply,
 };
 
-use crate::proxy::{Fault, Proxy, Rule};
 use crate::said::Row;
-use crate::servers::{REGION, aws_settings, dynamodb, serve};
+use crate::support::proxy::{Fault, Proxy, Rule};
+use crate::support::servers::{REGION, aws_settings, dynamodb, serve};
 use crate::wrapped::uptime;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -29,7 +29,7 @@ const LOGIN: &str = page!("403 Forbidden", "content-type: text/html\r\n", "<html
 
 /// What answers, and what is said of it.
 const PAGES: [(&str, &str); 9] = [
-    (LOGIN, "HTTP 403 with text/html; is a proxy or a login page between?"),
+    (LOGIN, "HTTP 403 with text/html; is a proxy or a login page in between?"),
     (page!("200 OK", "content-type: text/html\r\n", "<html/>"), "HTTP 200 with text/html"),
     (page!("302 Found", "location: http://h/\r\n", ""), "HTTP 302 with nothing in it"),
     (page!("404 Not Found", "content-type: text/plain\r\n", "no"), "HTTP 404 with text/plain"),
@@ -137,7 +137,7 @@ async fn a_login_page_is_named_at_once_and_nothing_is_run() {
     proxy.plan([Rule::all(Fault::Page(LOGIN))]);
     let says = format!(
         "`{}` is not DynamoDB: it answered HTTP 403 with text/html; is a proxy or a login page \
-         between?",
+         in between?",
         proxy.url()
     );
     let before = uptime();
@@ -198,7 +198,10 @@ async fn a_failure_of_the_server_is_an_answer() {
     Row {
         typed: &line,
         code: 69,
-        says: &["was answered with an error only: it may still appear", "aws dynamodb delete-item"],
+        says: &[
+            "was answered only with an error: the lock may still appear",
+            "aws dynamodb delete-item",
+        ],
         never: &["never answered"],
         ..Row::default()
     }
@@ -237,7 +240,7 @@ async fn a_page_in_the_place_of_every_write_is_told_of_and_given_up() {
                     Row {
                         typed: &line,
                         code: 69,
-                        says: &[says, "cannot be asked for (", "): trying on"],
+                        says: &[says, "cannot be requested (", "): retrying"],
                         never: &["HERE/ran", "Log in"],
                         ..Row::default()
                     }
@@ -327,7 +330,7 @@ async fn an_answer_without_an_end_is_not_read_to_its_end() {
     for (at, (settings, writes, sent)) in settings.into_iter().enumerate() {
         let (url, count) = &servers[at];
         let error = asked(settings, writes).await;
-        let is_said = error.to_string().contains(&format!("`{url}` is no service of AWS"));
+        let is_said = error.to_string().contains(&format!("`{url}` is not an AWS service"));
         assert!(is_said && error.to_string().contains("more than 16 MiB"), "{at}: {error}");
         match &error {
             StoreError::NotTheStore { sent: may, .. } => assert_eq!(Some(*may), sent, "{at}"),

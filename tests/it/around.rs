@@ -4,8 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::harness::{Finished, Gate, Running, applying, run, s3_dir, tfwrap};
-use crate::servers::{BUCKET, dynamodb, local_backend_dir, s3_backend_dir, terraform};
+use crate::support::harness::{Finished, Gate, Running, applying, run, s3_dir, tfwrap};
+use crate::support::servers::{BUCKET, dynamodb, local_backend_dir, s3_backend_dir, terraform};
 
 fn below_run(dir: &Path, words: &[&str]) -> Command {
     let mut command = tfwrap(dir);
@@ -13,7 +13,7 @@ fn below_run(dir: &Path, words: &[&str]) -> Command {
     command
 }
 
-const NOT_HELD: &str = "each Terraform below locks for itself";
+const NOT_HELD: &str = "each Terraform inside locks for itself";
 
 #[tokio::test]
 async fn a_script_may_complete_a_partial_backend() {

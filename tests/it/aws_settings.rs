@@ -16,8 +16,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
-use crate::recorder::{Recorder, Sessions};
-use crate::servers::{aws_settings, clean};
+use crate::support::recorder::{Recorder, Sessions};
+use crate::support::servers::{aws_settings, clean};
 
 /// What a session lasts; the real STS gives none under 15 minutes.
 const SHORT: Duration = Duration::from_secs(1);

@@ -8,7 +8,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getpgid};
 
 use crate::aftermath::{Lock, Receipt};
-use crate::harness::pause;
+use crate::support::harness::pause;
 use crate::wrapped::{LOGS_ALL, Running, Scene, is_gone, uptime, wait_until};
 
 /// How long tfwrap waits for word from its stand-in, and time for what comes of it.

@@ -19,8 +19,8 @@ use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
 
 use crate::aws_settings::read;
-use crate::recorder::Recorder;
-use crate::servers::{aws_settings, serve};
+use crate::support::recorder::Recorder;
+use crate::support::servers::{aws_settings, serve};
 use crate::wrapped::uptime;
 
 type Change = fn(&mut CertificateParams);
@@ -233,6 +233,6 @@ async fn a_server_of_other_ciphers_is_told_at_once() {
     let url = format!("https://localhost:{}", server.port());
     let error = read(&aws_settings(&url)).await.unwrap_err();
     let StoreError::Misconfigured(flaw) = &error else { panic!("{error:?}") };
-    assert!(flaw.text.contains("no way of TLS in common"), "{flaw}");
+    assert!(flaw.text.contains("no TLS parameters in common"), "{flaw}");
     assert!(uptime().since(begun) < Duration::from_secs(5));
 }

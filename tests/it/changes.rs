@@ -11,8 +11,8 @@ use tempfile::TempDir;
 use tfwrap::store::{Expect, LocalState, Record, RecordVersion, Registers as _, WriteReply};
 
 use crate::aftermath::{Receipt, STATE_DIR};
-use crate::harness::{Finished, Gate, Running, applying, eventually, run, s3_dir, tfwrap};
-use crate::servers::{BUCKET, dynamodb, local_backend_dir, s3, terraform};
+use crate::support::harness::{Finished, Gate, Running, applying, eventually, run, s3_dir, tfwrap};
+use crate::support::servers::{BUCKET, dynamodb, local_backend_dir, s3, terraform};
 use crate::wrapped::{Scene, uptime};
 
 fn stock(dir: &Path, args: &[&str]) -> Finished {
@@ -65,7 +65,7 @@ impl Waiting {
     }
 }
 
-const BEGUN_ANEW: &str = "all is given back and begun anew";
+const BEGUN_ANEW: &str = "releasing everything and starting over";
 
 fn resources(state: &[u8]) -> usize {
     let state: serde_json::Value = serde_json::from_slice(state).expect("a state");
@@ -95,7 +95,7 @@ fn the_lock_of_a_workspace_selected_while_we_wait_is_the_one_that_is_held() {
         let receipts = Receipt::all(&dir.join(STATE_DIR));
         assert_eq!(receipts.iter().map(Receipt::locks).collect::<Vec<_>>(), [1]);
     });
-    let said = "the workspace changed from `a` to `b`: all is given back and begun anew";
+    let said = "the workspace changed from `a` to `b`: releasing everything and starting over";
     assert!(done.stderr.contains(said), "{}", done.stderr);
     assert_eq!((applied("a"), applied("b")), (1, 1));
     assert_eq!(Receipt::all(&dir.join(STATE_DIR)).len(), 0);
@@ -185,7 +185,7 @@ fn a_plan_written_anew_while_we_wait_is_said() {
         theirs.open();
         stock.finish().expect_code(0);
         let done = ours.finish().expect_code(0);
-        assert_eq!(done.stderr.contains("p.bin` was written anew"), rewritten, "{}", done.stderr);
+        assert_eq!(done.stderr.contains("p.bin` was rewritten"), rewritten, "{}", done.stderr);
         assert_eq!(dir.join("second").exists(), rewritten);
         assert_eq!(dir.join("first").exists(), !rewritten);
     }
@@ -305,7 +305,7 @@ async fn what_changes_again_and_again_is_78_and_nothing_is_run_or_left() {
         let expected = if changes > 3 { 78 } else { 0 };
         assert_eq!(done.status.code(), Some(expected), "{}", done.stderr);
         assert_eq!(done.stderr.matches(BEGUN_ANEW).count(), 3, "{}", done.stderr);
-        assert_eq!(done.stderr.contains("again and again"), changes > 3, "{}", done.stderr);
+        assert_eq!(done.stderr.contains("keeps changing"), changes > 3, "{}", done.stderr);
         assert_eq!(dir.join("ran").exists(), changes <= 3);
         assert_eq!(Receipt::all(&dir.join(STATE_DIR)).len(), 0);
         for name in ["w0", "w1", "w2", "w3", "w4"] {

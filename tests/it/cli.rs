@@ -6,8 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-use crate::harness::{self, Finished, run, tfwrap};
-use crate::servers::{self, dynamodb, local_backend_dir, s3_backend_dir};
+use crate::support::harness::{self, Finished, run, tfwrap};
+use crate::support::servers::{self, dynamodb, local_backend_dir, s3_backend_dir};
 
 /// Fails unless the run ended with this code, said each of these words on stderr and nothing on
 /// stdout.

@@ -9,7 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use tempfile::TempDir;
 
 use crate::aftermath::{Lock, TTL};
-use crate::harness::run;
+use crate::support::harness::run;
 use crate::wrapped::{LOGS_ALL, Running, uptime};
 
 const DAY: i64 = 24 * 60 * 60;

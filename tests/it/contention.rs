@@ -4,9 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::harness::{Running, tfwrap};
-use crate::s3_server::{self, Manners};
-use crate::servers::{BUCKET, REGION, dynamodb, local_backend_dir};
+use crate::support::harness::{Running, tfwrap};
+use crate::support::s3_server::{self, Manners};
+use crate::support::servers::{BUCKET, REGION, dynamodb, local_backend_dir};
 
 const PROCESSES: usize = 20;
 const ROUNDS: usize = 5;
@@ -92,7 +92,7 @@ fn the_negative_control_without_a_lock_loses_counts() {
     let dir = local_backend_dir();
     let counted = count(dir.path(), || {
         let mut command = Command::new("env");
-        crate::servers::clean(&mut command, dir.path());
+        crate::support::servers::clean(&mut command, dir.path());
         command
     });
     assert!(counted < ALL, "{counted}: the test proves nothing");

@@ -12,8 +12,10 @@ use tfwrap::store::{
     Record, RecordVersion, Registers, RemoveReply, StoreError, Stored, Timeouts, WriteReply,
 };
 
-use crate::s3_server::{self, Manners};
-use crate::servers::{BUCKET, Endpoint, aws_settings, dynamodb, further_s3, second_dynamodb};
+use crate::support::s3_server::{self, Manners};
+use crate::support::servers::{
+    BUCKET, Endpoint, aws_settings, dynamodb, further_s3, second_dynamodb,
+};
 use checks::{ONE_WRITER, Open, SHARED, Subject, failures};
 
 fn shared(store: impl Fn() -> Arc<dyn Registers> + Send + Sync + 'static) -> Subject {

@@ -13,10 +13,10 @@ use serde_json::{Value, json};
 use tfwrap::clock::wall;
 use tfwrap::lock::lease::{Lease, LeaseTerm};
 
-use crate::harness::pause;
-use crate::proxy::{Fault, Proxy, Rule, session_end};
-use crate::recorder::{Recorder, Sessions};
-use crate::servers::{REGION, dynamodb};
+use crate::support::harness::pause;
+use crate::support::proxy::{Fault, Proxy, Rule, session_end};
+use crate::support::recorder::{Recorder, Sessions};
+use crate::support::servers::{REGION, dynamodb};
 use crate::wrapped::{Running, Scene, wait_until};
 
 /// Longer than the way to the first fence.
@@ -245,7 +245,7 @@ async fn the_session_of_a_web_identity_is_renewed_during_a_hold() {
 async fn outlives_its_session(lock: &Lock, variable: &str) -> Running {
     let end = (wall() + Duration::from_secs(6)).to_string();
     let holder = lock.with_session().env(variable, &end).start().ready();
-    wait_until("the warning", || holder.stderr().contains("does not expire").then_some(()));
+    wait_until("the warning", || holder.stderr().contains("never expires").then_some(()));
     let lease = lock.lease().await.expect("a lease");
     assert_eq!(lease.term, LeaseTerm::Never);
     lock.proxy.plan([Rule::all(Fault::EXPIRED)]);
@@ -263,7 +263,7 @@ async fn a_session_that_is_known_to_end_leaves_a_lock_that_never_expires() {
     assert_eq!(holder.bare_code(), Some(74), "{}", holder.stderr());
     let said = holder.stderr();
     assert_eq!(said.matches("tfwrap: warning").count(), 1, "{said}");
-    for words in ["run out in", "cannot be renewed", "finish with: aws dynamodb delete-item"] {
+    for words in ["expire in", "cannot be renewed", "finish with: aws dynamodb delete-item"] {
         assert!(said.contains(words), "{words}: {said}");
     }
     assert!(lock.lease().await.is_some(), "it stays");
@@ -301,7 +301,7 @@ async fn a_session_that_ends_without_notice_is_told_of_and_then_fenced() {
     lock.proxy.plan([Rule::all(Fault::EXPIRED)]);
     wait_until("the warning", || holder.stderr().contains("are refused after").then_some(()));
     let said = holder.stderr();
-    for words in [&lock.table, "have expired", "of this hold", "is interrupted in"] {
+    for words in [&lock.table, "have expired", "after it was held for", "will be interrupted in"] {
         assert!(said.contains(words), "{words}: {said}");
     }
     assert!(holder.is_running());
@@ -309,6 +309,6 @@ async fn a_session_that_ends_without_notice_is_told_of_and_then_fenced() {
     assert_eq!(holder.bare_code(), Some(76), "{}", holder.stderr());
     let said = holder.stderr();
     assert_eq!(said.matches("are refused after").count(), 1, "{said}");
-    assert!(said.contains("credentials that are refused since"), "{said}");
+    assert!(said.contains("refused credentials (first after"), "{said}");
     assert!(said.contains("over half of the lease"), "{said}");
 }

@@ -12,9 +12,9 @@ use aws_sdk_dynamodb::types::{
 };
 use serde_json::{Value, json};
 
-use crate::harness::{run, s3_dir, tfwrap};
-use crate::proxy::{Fault, Proxy, Rule};
-use crate::servers::{REGION, dynamodb, local_backend_dir, s3_backend_dir};
+use crate::support::harness::{run, s3_dir, tfwrap};
+use crate::support::proxy::{Fault, Proxy, Rule};
+use crate::support::servers::{REGION, dynamodb, local_backend_dir, s3_backend_dir};
 
 /// All that there are, in the order of the reference.
 const NAMES: [&str; 21] = [
@@ -218,7 +218,7 @@ async fn what_is_wrong_in_the_directory_hides_nothing_else() {
     std::fs::write(dir.path().join("backend.tf"), "terraform {\n  backend \"gcs\" {}\n}\n")
         .unwrap();
     let said = Said::of(&mut tfwrap(dir.path()));
-    said.expect("lock", "fail", "not one that tfwrap can lock");
+    said.expect("lock", "fail", "tfwrap cannot lock the backend");
     said.expect("terraform", "pass", "Terraform v");
 }
 
@@ -231,10 +231,10 @@ async fn a_wrapper_that_stands_in_between_is_named() {
         let path = std::env::var("PATH").unwrap();
         command.env("PATH", format!("{}:{path}", bin.display()));
     };
-    let real = crate::harness::real_terraform();
+    let real = crate::support::harness::real_terraform();
     let script = |last: &str| {
         let text = format!("#!/bin/sh\n{last}\"{}\" \"$@\"\n", real.display());
-        crate::harness::program(&bin.join("terraform"), &text);
+        crate::support::harness::program(&bin.join("terraform"), &text);
         let mut command = tfwrap(dir.path());
         path(&mut command);
         Said::of(&mut command)
@@ -242,7 +242,7 @@ async fn a_wrapper_that_stands_in_between_is_named() {
     script("").expect("path", "warn", "a script: it stands between");
     script("exec ").expect("path", "pass", "a script that executes another");
     std::fs::remove_file(bin.join("terraform")).unwrap();
-    std::os::unix::fs::symlink(crate::harness::wrapper(), bin.join("terraform")).unwrap();
+    std::os::unix::fs::symlink(crate::support::harness::wrapper(), bin.join("terraform")).unwrap();
     let mut command = tfwrap(dir.path());
     path(&mut command);
     Said::of(&mut command).expect("path", "pass", "`terraform` is tfwrap");

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::servers::{BUCKET, dynamodb, s3, s3_backend_dir, terraform};
+use crate::support::servers::{BUCKET, dynamodb, s3, s3_backend_dir, terraform};
 
 fn succeed(command: &mut Command) -> String {
     let output = command.output().unwrap();

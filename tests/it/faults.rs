@@ -17,9 +17,9 @@ use std::time::Duration;
 use aws_sdk_dynamodb::types::AttributeValue;
 use tempfile::TempDir;
 
-use crate::harness::{Finished, Running, applying, eventually, run, tfwrap};
-use crate::proxy::{Fault, Proxy, Rule};
-use crate::servers::{BUCKET, dynamodb, s3_backend_dir, terraform};
+use crate::support::harness::{Finished, Running, applying, eventually, run, tfwrap};
+use crate::support::proxy::{Fault, Proxy, Rule};
+use crate::support::servers::{BUCKET, dynamodb, s3_backend_dir, terraform};
 
 /// A directory whose backend has its lock table behind a proxy of its own.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use crate::aftermath::{EndsHolds, Lock, Receipt, kill_dead, ours};
-use crate::harness::{fake_terraform, run};
+use crate::support::harness::{fake_terraform, run};
 use crate::wrapped::{LOGS_ALL, Running, Scene, is_gone, wait_until};
 
 /// A small file system of its own, in a mount namespace that ends with this; a shell there does
@@ -179,7 +179,7 @@ async fn a_receipt_that_cannot_be_put_right_is_removed_or_nothing_is_started() {
     assert!(!running.scene.path("ready").exists() && !lock.is_held().await, "{said}");
     disk.turns("rw");
     let settled = run(&mut recover(&disk, &running.scene, &["recover"])).expect_code(0);
-    assert!(settled.stderr.contains("nothing any more"), "{}", settled.stderr);
+    assert!(settled.stderr.contains("no longer held anything"), "{}", settled.stderr);
 
     let lock = Lock::new("withdrawn").await;
     let mut running = waiting(&disk, &lock, LOGS_ALL, &["apply"]).await;
@@ -190,7 +190,7 @@ async fn a_receipt_that_cannot_be_put_right_is_removed_or_nothing_is_started() {
     lock.remove().await;
     running.scene.wait_for("ready");
     let said = running.stderr();
-    assert!(said.contains("no receipt of this run can be kept"), "{said}");
+    assert!(said.contains("cannot keep a receipt of this run"), "{said}");
     // There is room for it where it was, or a heartbeat after there is some.
     disk.empty();
     let receipt = wait_until("a receipt", || Receipt::all(&disk.dir).pop());
@@ -212,7 +212,7 @@ async fn on_a_full_disk_a_run_goes_on_and_a_hold_ends_with_nothing_locked() {
         let mut running = scene.start();
         assert_eq!(running.bare_code(), Some(3), "{}", running.stderr());
         let said = running.stderr();
-        assert!(said.contains("no receipt of this run can be kept"), "{words:?}: {said}");
+        assert!(said.contains("cannot keep a receipt of this run"), "{words:?}: {said}");
         assert!(said.contains("No space left"), "{words:?}: {said}");
         assert!(!lock.is_held().await, "{words:?}: {said}");
     }
@@ -245,7 +245,8 @@ async fn on_a_disk_that_fills_later_a_hold_goes_on_and_lets_nobody_in() {
     let given = given["env"]["TFWRAP_HELD"].as_str().expect("a string");
     let id = lock.id().await;
     let refused = run(&mut below(&holding.scene, given)).expect_code(78);
-    for words in ["no receipt of it can be kept", "if the disk is full, make room on it"] {
+    for words in ["cannot keep a receipt of this command", "if the disk is full, free space on it"]
+    {
         assert!(refused.stderr.contains(words), "{words}: {}", refused.stderr);
     }
     assert!(!holding.scene.path("ready").exists(), "{}", refused.stderr);

@@ -13,9 +13,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::aftermath::{Lock, Receipt, STATE_DIR, TTL, kill_dead, ours};
-use crate::harness::{self, Gate, applying, eventually, pause, s3_dir};
-use crate::proxy::{Fault, Proxy, Rule};
-use crate::servers::{BUCKET, dynamodb, local_backend_dir, s3, terraform};
+use crate::support::harness::{self, Gate, applying, eventually, pause, s3_dir};
+use crate::support::proxy::{Fault, Proxy, Rule};
+use crate::support::servers::{BUCKET, dynamodb, local_backend_dir, s3, terraform};
 use crate::wrapped::{LOGS_ALL, Running, Scene, is_gone, uptime, wait_until, wrapper};
 
 /// A child that takes a while to end.

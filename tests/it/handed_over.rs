@@ -5,9 +5,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::harness::{Gate, Running, applying, pause, run, s3_dir, tfwrap};
 use crate::one_stop::has;
-use crate::servers::{clean, local_backend_dir, terraform};
+use crate::support::harness::{Gate, Running, applying, pause, run, s3_dir, tfwrap};
+use crate::support::servers::{clean, local_backend_dir, terraform};
 use crate::wrapped::wrapper;
 
 /// Variable, its value, arguments.
@@ -105,7 +105,7 @@ fn what_the_user_says_about_the_wait_counts() {
 #[test]
 fn what_cannot_wait_says_so() {
     let dir = local_backend_dir();
-    let said = "`console` takes the lock by itself and cannot be told to wait";
+    let said = "`console` takes the lock itself and cannot be told to wait";
     let done = run(tfwrap(dir.path()).arg("console"));
     assert!(done.stderr.contains(said), "{}", done.stderr);
     // What locks nothing says nothing.
@@ -120,7 +120,7 @@ fn below_a_run_what_meets_its_lock_says_so_and_how_to_avoid_it() {
     let dir = with_plan();
     let console: Call = ("X", "", &["console"]);
     for (call, way_out) in [
-        (console, "call it outside of them"),
+        (console, "run it outside of them"),
         (MOVES, "or add `-lock=false`"),
         (PLAN_IN_VARIABLE, "on its command line"),
         (NEWLINE, "on its command line"),
@@ -130,10 +130,10 @@ fn below_a_run_what_meets_its_lock_says_so_and_how_to_avoid_it() {
         let mut command = tfwrap(dir.path());
         command.args(["run", "--", "env", &format!("{name}={value}"), "terraform"]).args(args);
         let done = run(&mut command).expect_code(1);
-        let said = "takes the lock by itself";
+        let said = "takes the lock itself";
         assert!(done.stderr.contains(said), "{call:?}: {}", done.stderr);
         assert!(
-            done.stderr.contains("a `run` or `hold` around it has `local://"),
+            done.stderr.contains("a `run` or `hold` around it holds `local://"),
             "{}",
             done.stderr
         );
@@ -144,7 +144,7 @@ fn below_a_run_what_meets_its_lock_says_so_and_how_to_avoid_it() {
                   terraform state mv -lock=false -state-out=o.tfstate terraform_data.work \
                   terraform_data.there && terraform plan -no-color";
     let done = run(tfwrap(dir.path()).args(["run", "--", "sh", "-c", script])).expect_code(0);
-    assert!(!done.stderr.contains("by itself"), "{}", done.stderr);
+    assert!(!done.stderr.contains("takes the lock itself"), "{}", done.stderr);
 }
 
 /// A shell removes them, other programs need not.

@@ -16,8 +16,8 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::aftermath::{EndsHolds, Lock, Receipt, STATE_DIR, ours};
-use crate::harness::{self, Gate, Running, eventually, pause, run, s3_dir};
-use crate::servers::{dynamodb, terraform};
+use crate::support::harness::{self, Gate, Running, eventually, pause, run, s3_dir};
+use crate::support::servers::{dynamodb, terraform};
 use crate::wrapped::{LOGS_ALL, Scene, fake_terraform, is_gone, wait_until, wrapper};
 
 /// A command in the environment of a scene.
@@ -223,7 +223,7 @@ async fn a_later_step_on_github_finds_the_hold() {
     // A step that was told nothing finds it by its job, and one of another job does not.
     let other = [("RUNNER_TRACKING_ID".to_owned(), "github_2".to_owned())];
     let left = run(&mut release(&scene, &other, &[])).expect_code(0).stderr;
-    assert!(left.contains("it is of another CI job") && left.contains(&id), "{left}");
+    assert!(left.contains("it belongs to another CI job") && left.contains(&id), "{left}");
     // Nor does somebody who is in no job, on the same machine.
     run(&mut ours(&scene, &["release"])).expect_code(0);
     assert!(lock.is_held().await, "another job's");

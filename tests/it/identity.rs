@@ -12,9 +12,9 @@ use tfwrap::backend::{AssumeRole, AwsEndpoints, AwsSettings, WebIdentity};
 use tfwrap::lock::LockKey;
 use tfwrap::store::{AwsClients, DynamoTable, FlawKind, Registers as _, StoreError, Timeouts};
 
-use crate::proxy::{Fault, Proxy, Rule};
-use crate::recorder::{Recorder, Sessions};
-use crate::servers::{REGION, aws_settings, dynamodb};
+use crate::support::proxy::{Fault, Proxy, Rule};
+use crate::support::recorder::{Recorder, Sessions};
+use crate::support::servers::{REGION, aws_settings, dynamodb};
 use crate::wrapped::{Scene, is_gone, uptime, wait_for_end};
 
 /// A request may take so long; what gives credentials takes longer.

@@ -7,10 +7,10 @@ use std::process::Command;
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-use crate::harness::{Finished, Gate, Running, S3Dir, applying, run, s3_dir, tfwrap};
-use crate::proxy::Proxy;
-use crate::s3_server;
-use crate::servers::{BUCKET, dynamodb, local_backend_dir, s3_backend_dir_at, terraform};
+use crate::support::harness::{Finished, Gate, Running, S3Dir, applying, run, s3_dir, tfwrap};
+use crate::support::proxy::Proxy;
+use crate::support::s3_server;
+use crate::support::servers::{BUCKET, dynamodb, local_backend_dir, s3_backend_dir_at, terraform};
 
 /// A directory for Terraform, initialised.
 enum Stage {
@@ -265,7 +265,7 @@ async fn a_strangers_lock_that_took_the_place_of_ours_stays() {
     let before = stage.raw_info(&stage.lock_id()).await;
     gate.open();
     let ours = ours.finish().expect_code(76);
-    assert!(ours.stderr.contains("left as it is"), "{}", ours.stderr);
+    assert!(ours.stderr.contains("leaves it as it is"), "{}", ours.stderr);
     assert_eq!(stage.raw_info(&stage.lock_id()).await, before);
     theirs.open();
     // Two applies overlapped by force; whether the second can write its state is Terraform's.

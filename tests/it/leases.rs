@@ -13,9 +13,9 @@ use nix::sys::signal::{Signal, kill};
 use tfwrap::lock::lease::{Lease, LeaseTerm};
 use tfwrap::lock::{LockInfo, Uptime};
 
-use crate::harness::{self, Gate, S3Dir, applying, pause, s3_dir};
-use crate::proxy::{Fault, Proxy, Rule};
-use crate::servers::{REGION, dynamodb, terraform};
+use crate::support::harness::{self, Gate, S3Dir, applying, pause, s3_dir};
+use crate::support::proxy::{Fault, Proxy, Rule};
+use crate::support::servers::{REGION, dynamodb, terraform};
 use crate::wrapped::{LOGS_ALL, Running, Scene, is_gone, state, uptime, wait_until};
 
 const TTL: Duration = Duration::from_secs(15);
@@ -259,7 +259,7 @@ async fn whoever_has_a_lost_lock_is_named_and_left_alone() {
     assert!(noticed <= PERIOD + SLACK, "{noticed:?}");
     assert_eq!(holder.bare_code(), Some(76), "{}", holder.stderr());
     let said = holder.stderr();
-    for words in ["was lost", "for apply", &tfwrap::identity::who(), "left as it is"] {
+    for words in ["was lost", "for apply", &tfwrap::identity::who(), "leaves it as it is"] {
         assert!(said.contains(words), "{words}: {said}");
     }
     assert_eq!(lock.item().await, before);
@@ -379,7 +379,7 @@ async fn after_a_pause_beyond_the_lease_the_old_child_does_nothing_more() {
         assert!(took <= SLACK, "{took:?}");
         assert_eq!(holder.bare_code(), Some(76), "{}", holder.stderr());
         let said = holder.stderr();
-        assert!(said.contains("was lost") && said.contains("left as it is"), "{said}");
+        assert!(said.contains("was lost") && said.contains("leaves it as it is"), "{said}");
         assert!(said.contains("tfwrap stood still for"), "{said}");
         assert!(!said.contains("no heartbeat has been confirmed"), "{said}");
         assert_eq!(lock.info().await, theirs);
@@ -422,7 +422,7 @@ async fn after_a_pause_within_the_lease_the_child_goes_on() {
         wait_until("more work", || {
             (times(&holder.scene, "ticks").len() > before + 5).then_some(())
         });
-        assert!(holder.stderr().contains("stands still until"), "{}", holder.stderr());
+        assert!(holder.stderr().contains("stays stopped until"), "{}", holder.stderr());
         holder.signal(Signal::SIGUSR1);
         assert_eq!(holder.bare_code(), Some(0), "{}", holder.stderr());
         assert_eq!(holder.scene.count("SIGINT"), 0);

@@ -12,9 +12,9 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 use tfwrap::lock::Uptime;
 
-use crate::harness::{self, Gate, Running, applying, eventually, s3_dir, tfwrap};
-use crate::proxy::{Fault, Proxy, Rule};
-use crate::servers::{REGION, dynamodb, terraform};
+use crate::support::harness::{self, Gate, Running, applying, eventually, s3_dir, tfwrap};
+use crate::support::proxy::{Fault, Proxy, Rule};
+use crate::support::servers::{REGION, dynamodb, terraform};
 use crate::wrapped::uptime;
 
 /// What the dead may cost those behind them.
@@ -245,7 +245,7 @@ async fn where_the_line_may_not_be_written_it_says_so_once_and_the_lock_still_wo
     let holder = holder.finish().expect_code(0);
     assert_eq!(holder.stderr, "", "who finds the lock free needs no line");
     let waiter = waiter.finish().expect_code(0);
-    let warnings = waiter.stderr.matches("no line can be kept").count();
+    let warnings = waiter.stderr.matches("no queue can be kept").count();
     assert_eq!(warnings, 1, "{}", waiter.stderr);
     assert_eq!(stage.keys().await, [""; 0]);
 }
@@ -297,7 +297,7 @@ async fn stock_terraform_beside_the_line_may_barge_in_but_holds_up_nobody_for_go
 /// A boot-time clock a day ahead: that is the clock by which leases and tickets are judged.
 fn a_day_ahead(dir: &TempDir) -> Command {
     let mut command = Command::new("unshare");
-    crate::servers::clean(&mut command, dir.path());
+    crate::support::servers::clean(&mut command, dir.path());
     command.env("TFWRAP_STATE_DIR", dir.path().join(".tfwrap-state"));
     command.args(["-Ur", "-T", "--boottime", "86400", "--monotonic", "86400", "--"]);
     command

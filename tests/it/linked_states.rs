@@ -3,8 +3,8 @@
 use std::fs;
 
 use crate::aftermath::{EndsHolds, STATE_DIR};
-use crate::harness::{run, tfwrap, wrapper};
-use crate::servers::local_backend_dir;
+use crate::support::harness::{run, tfwrap, wrapper};
+use crate::support::servers::local_backend_dir;
 
 /// How the state `o/real` is linked in the directory `d`, where this and all else is called.
 struct Form {

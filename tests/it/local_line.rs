@@ -11,8 +11,8 @@ use tfwrap::lock::line::{Line, Slot, Ticket};
 use tfwrap::lock::{LockKey, Uptime};
 use tfwrap::store::{FileStore, Registers as _};
 
-use crate::harness::{Gate, Running, applying, tfwrap};
-use crate::servers::local_backend_dir;
+use crate::support::harness::{Gate, Running, applying, tfwrap};
+use crate::support::servers::local_backend_dir;
 
 /// What a dead waiter may cost those behind it.
 const DEAD: Duration = Duration::from_secs(20);

@@ -14,8 +14,8 @@ use tfwrap::store::{
     Expect, LocalState, Record, RecordVersion, Registers as _, RemoveReply, StoreError, WriteReply,
 };
 
-use crate::harness::{Gate, Running, applying, eventually, run, tfwrap};
-use crate::servers::{local_backend_dir, terraform};
+use crate::support::harness::{Gate, Running, applying, eventually, run, tfwrap};
+use crate::support::servers::{local_backend_dir, terraform};
 
 const INFO_FILE: &str = ".terraform.tfstate.lock.info";
 

@@ -21,8 +21,8 @@
 //! | `full_disk` | a disk for receipts that is full or read-only |
 //! | `guardian` | tfwrap is killed: one interrupt for the child, then the lock is given back |
 //! | `handed_over` | commands that are handed over although they lock |
-//! | `harness` | processes, started in a clean environment, ended by PID |
 //! | `hold` | `hold` and `release` |
+//! | `http_state` | a server for Terraform's `http` backend |
 //! | `identity` | whose credentials a lock is asked for with |
 //! | `interop` | tfwrap and stock Terraform over one state |
 //! | `leases` | who is fenced, what is noticed, what is taken over |
@@ -34,29 +34,28 @@
 //! | `nesting` | every Terraform below a `run` is locked once |
 //! | `odd_files` | odd files of Terraform's own, with stock Terraform as the measure |
 //! | `one_stop` | one stop, through whatever, is one interrupt |
+//! | `other_backends` | backends whose lock only Terraform can take |
 //! | `pair` | both locks of the S3 backend at once |
 //! | `paths` | the paths that Terraform makes for itself |
 //! | `program` | which program is run |
-//! | `proxy` | a proxy that loses, delays and breaks requests |
 //! | `pty` | on a terminal, under a real shell |
 //! | `receipts` | receipts that cannot be kept, and what is in those that can |
-//! | `recorder` | a server that answers anything and keeps what it was sent |
 //! | `recover` | `recover` |
 //! | `redrawn` | the line that is redrawn while waiting |
 //! | `s3_example` | `examples/s3-dynamodb` |
 //! | `said` | what is said to a new user, a row for each input |
 //! | `s3_lock` | the lock file in S3: contract, interop, odd stores |
-//! | `s3_server` | S3 servers that look at conditions, or do not |
 //! | `saved_plan` | `apply` of a saved plan |
-//! | `servers` | the servers, and directories with a backend |
 //! | `siblings` | commands side by side below one `run` |
 //! | `status` | `status` and `status --all` |
 //! | `stops` | a stop or a loss while no child runs |
 //! | `store_faults` | what stores make of what goes wrong |
+//! | `support` | servers, processes and proxies: what the suites share |
 //! | `supervision` | signals, ends and streams of a child without a terminal |
 //! | `table` | `table create` and `table policy` |
 //! | `tidy` | rules of the house |
 //! | `unlock` | `unlock` |
+//! | `versions` | each Terraform that there is |
 //! | `visibility` | processes that `/proc` hides, and other namespaces |
 //! | `workspace_trap` | the workspace that Terraform makes under another one's lock |
 //! | `wrapped` | the wrapper around a scripted child, for other modules |
@@ -80,8 +79,8 @@ mod file_store;
 mod full_disk;
 mod guardian;
 mod handed_over;
-mod harness;
 mod hold;
+mod http_state;
 mod identity;
 mod interop;
 mod leases;
@@ -93,21 +92,18 @@ mod mistyped;
 mod nesting;
 mod odd_files;
 mod one_stop;
+mod other_backends;
 mod pair;
 mod paths;
 mod program;
-mod proxy;
 mod pty;
 mod receipts;
-mod recorder;
 mod recover;
 mod redrawn;
 mod s3_example;
 mod s3_lock;
-mod s3_server;
 mod said;
 mod saved_plan;
-mod servers;
 mod siblings;
 mod status;
 mod stops;
@@ -116,6 +112,10 @@ mod supervision;
 mod table;
 mod tidy;
 mod unlock;
+mod versions;
 mod visibility;
 mod workspace_trap;
 mod wrapped;
+
+#[path = "../support/support.rs"]
+mod support;

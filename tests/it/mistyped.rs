@@ -4,8 +4,8 @@
 use std::fs;
 use std::process::Command;
 
-use crate::harness::{S3Dir, run, s3_dir, tfwrap};
-use crate::servers::{BUCKET, dynamodb, s3, terraform};
+use crate::support::harness::{S3Dir, run, s3_dir, tfwrap};
+use crate::support::servers::{BUCKET, dynamodb, s3, terraform};
 
 /// What is left of a call: its code, whether the workspace is there, and its digest.
 async fn end(

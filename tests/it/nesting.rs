@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use crate::harness::{Gate, Running, applying, run, s3_dir, tfwrap};
-use crate::servers::{local_backend_dir, terraform};
+use crate::support::harness::{Gate, Running, applying, run, s3_dir, tfwrap};
+use crate::support::servers::{local_backend_dir, terraform};
 
 /// `tfwrap run -- sh -c SCRIPT`
 fn script(dir: &Path, script: &str) -> std::process::Command {
@@ -194,7 +194,7 @@ fn called_as_terraform_everything_is_terraforms() {
     theirs.reached();
     let called = |args: &[&str]| {
         let mut command = std::process::Command::new(&link);
-        crate::servers::clean(&mut command, dir.path());
+        crate::support::servers::clean(&mut command, dir.path());
         run(command.args(args).env("TFWRAP_LOCK_TIMEOUT", "0s"))
     };
     called(&["plan"]).expect_code(75);

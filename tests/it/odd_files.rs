@@ -14,8 +14,8 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use tempfile::TempDir;
 
-use crate::harness::{Running, run, tfwrap};
-use crate::servers::terraform;
+use crate::support::harness::{Running, run, tfwrap};
+use crate::support::servers::terraform;
 
 const RESOURCE: &str =
     "variable \"a\" {\n default = \"\"\n}\nresource \"terraform_data\" \"x\" {}\n";

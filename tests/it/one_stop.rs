@@ -11,9 +11,9 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use crate::harness::{self, pause};
-use crate::proxy::{Fault, Proxy, Rule};
-use crate::servers::{self, BUCKET, SECRET, dynamodb, s3, s3_backend_dir};
+use crate::support::harness::{self, pause};
+use crate::support::proxy::{Fault, Proxy, Rule};
+use crate::support::servers::{self, BUCKET, SECRET, dynamodb, s3, s3_backend_dir};
 use crate::wrapped::{Running, Scene, wait_for_end, wait_until, wrapper};
 
 /// How long the state takes to be written after the interrupt. A second one within that time costs
@@ -195,6 +195,62 @@ fn a_wrapper_that_hears_nothing_and_one_that_passes_everything_on() {
             assert!(matches!(code, Some(1 | 130)), "{code:?}: {}", running.stderr());
             expect_one(&running.scene, &key, program);
         }
+    }
+}
+
+/// Terragrunt, as `TG_TF_PATH=tfwrap terragrunt run --all` has it: a tfwrap in each unit, all of them in
+/// its own group. The stop that came to all it passes on, 15 s later, to those that are left.
+const TERRAGRUNT: &str = r"#!/usr/bin/env python3
+import os, shlex, signal, subprocess, sys, time
+stops, units = [], []
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda number, _: stops.append((number, time.monotonic())))
+for unit in sys.argv[1:]:
+    where, command = unit.split(':', 1)
+    streams = [open(where + '/' + name, 'w') for name in ('stdout', 'stderr')]
+    units.append(subprocess.Popen(shlex.split(command), stdout=streams[0], stderr=streams[1]))
+passed_on = False
+while any(unit.poll() is None for unit in units):
+    time.sleep(0.05)
+    if stops and not passed_on and time.monotonic() - stops[0][1] > float(os.environ['DELAY']):
+        passed_on = True
+        for unit in units:
+            if unit.poll() is None: unit.send_signal(stops[0][0])
+print('passed on' if passed_on else 'all ended before')
+sys.exit(max(unit.returncode for unit in units))
+";
+
+/// Outside of a CI, where a second stop is meant to hurry: this is none.
+#[test]
+fn what_terragrunt_passes_on_seconds_later_is_still_the_same_one() {
+    if !has("python3") {
+        return;
+    }
+    let mut units = Vec::new();
+    for _ in 0..2 {
+        let Stage { scene, key, _slow: slow } = stage(None);
+        units.push(Stage { scene: scene.command(&APPLY), key, _slow: slow });
+    }
+    let first = &units[0].scene;
+    script(first, "terragrunt", TERRAGRUNT);
+    let mut terragrunt = Command::new(first.path("terragrunt"));
+    terragrunt.args(units.iter().map(|Stage { scene, .. }| {
+        format!("{}:{}", scene.path(".").display(), scene.shell_words())
+    }));
+    // The state takes longer than that to be written.
+    terragrunt.env("DELAY", "2").stdout(fs::File::create(first.path("said")).expect("a file"));
+    std::os::unix::process::CommandExt::process_group(&mut terragrunt, 0);
+    let mut terragrunt = terragrunt.spawn().expect("it starts");
+    for unit in &units {
+        unit.scene.wait_for("ready");
+    }
+    let group = Pid::from_raw(terragrunt.id().cast_signed());
+    nix::sys::signal::killpg(group, Signal::SIGINT).expect("its group");
+    let status = wait_until("its end", || terragrunt.try_wait().expect("it can be waited for"));
+    assert_eq!(status.code(), Some(1));
+    assert_eq!(first.wait_for("said"), "passed on\n");
+    for Stage { scene, key, .. } in &units {
+        expect_one(scene, key, "terragrunt");
     }
 }
 
@@ -400,7 +456,7 @@ fn after_a_stop_nothing_more_is_started_below_a_run() {
         let codes = fs::read_to_string(running.scene.path("codes")).unwrap_or_default();
         assert!(codes.lines().skip(1).all(|code| code == "130"), "{codes}");
         let said = running.stderr();
-        assert!(said.contains("nothing is started below it"), "{said}");
+        assert!(said.contains("nothing more is started inside it"), "{said}");
         expect_one(&running.scene, &key, "a loop");
     }
 }
@@ -428,7 +484,7 @@ fn a_terraform_that_a_script_starts_after_a_stop_hears_the_next() {
     let said = fs::read_to_string(running.scene.path("stdout")).expect("its stdout");
     assert_eq!(said.matches("Interrupt received").count(), 1, "{said}");
     assert_eq!(said.matches("Two interrupts").count(), 0, "{said}");
-    assert!(running.stderr().contains("which began after the first"), "{}", running.stderr());
+    assert!(running.stderr().contains("which started after the first"), "{}", running.stderr());
     let state = fs::read_to_string(other.path().join("terraform.tfstate")).expect("a state");
     assert!(state.contains("tainted"), "{state}");
 }

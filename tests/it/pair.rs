@@ -6,6 +6,7 @@ mod crash;
 mod fleet;
 mod halves;
 mod migration;
+mod told;
 
 use std::process::Command;
 
@@ -16,10 +17,10 @@ use tempfile::TempDir;
 use tfwrap::lock::LockInfo;
 
 use crate::aftermath::{EndsHolds, STATE_DIR};
-use crate::harness::{Finished, Gate, Running, applying, eventually, run, tfwrap};
-use crate::proxy::{Fault, Proxy, Rule};
-use crate::s3_server::{Bucket, Manners, aws_like, backend_dir, start};
-use crate::servers::{BUCKET, dynamodb, terraform};
+use crate::support::harness::{Finished, Gate, Running, applying, eventually, run, tfwrap};
+use crate::support::proxy::{Fault, Proxy, Rule};
+use crate::support::s3_server::{Bucket, Manners, aws_like, backend_dir, start};
+use crate::support::servers::{BUCKET, dynamodb, terraform};
 
 /// Which of the two locks a backend has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

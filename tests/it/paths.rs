@@ -8,8 +8,8 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use crate::harness::{Finished, eventually, run, tfwrap};
-use crate::servers::terraform;
+use crate::support::harness::{Finished, eventually, run, tfwrap};
+use crate::support::servers::terraform;
 
 /// Notes whose locks are held while it is applied.
 const MAIN: &str = r#"

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use crate::harness::{program, run, tfwrap};
+use crate::support::harness::{program, run, tfwrap};
 
 fn script(path: &Path, text: &str) {
     program(path, &format!("#!/bin/sh\n{text}\n"));

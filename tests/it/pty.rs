@@ -11,8 +11,8 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::{Pid, getpgid};
 use rexpect::session::{PtySession, spawn_command};
 
-use crate::proxy::{Fault, Proxy, Rule};
-use crate::servers::{REGION, dynamodb, heed_signals};
+use crate::support::proxy::{Fault, Proxy, Rule};
+use crate::support::servers::{REGION, dynamodb, heed_signals};
 use crate::wrapped::{
     LOGS_ALL, Scene, born, is_gone, only_child, state, wait_for_end, wait_until, wrapper,
 };
@@ -227,6 +227,29 @@ fn in_ci_a_child_below_a_run_gets_the_terminal_when_it_reads_it() {
     scene.expect_free();
 }
 
+/// There its keys go to the child's group alone, and no shell resumes it.
+#[test]
+fn in_ci_a_child_that_has_the_terminal_hears_ctrl_c_though_ctrl_z_stopped_it() {
+    for words in [&["apply"][..], &["run", "--", "sh", "-c", "true; terraform apply"]] {
+        let scene = Scene::new("log @/log; on SIGINT exit 4; ready @/ready; read; wait").in_ci();
+        let scene = scene.command(words);
+        let mut shell = Shell::start();
+        shell.send(&scene.shell_words());
+        let child = scene.pid_in("ready");
+        shell.send("some answer");
+        wait_until("the terminal", || (foreground(child)? != wrapper_of(child)).then_some(()));
+        for key in ['z', 'c'] {
+            shell.key(key);
+            if key == 'z' {
+                wait_until("its stop", || (state(child) == Some('T')).then_some(()));
+            }
+        }
+        shell.prompt();
+        assert_eq!((shell.code(), scene.log().len()), (4, 1), "{words:?}: {:?}", scene.log());
+        scene.expect_free();
+    }
+}
+
 #[test]
 fn ctrl_c_is_one_interrupt_for_the_child() {
     // Alone, in a pipeline, in a script, and in CI, where it comes through the wrapper.
@@ -426,9 +449,9 @@ fn a_suspended_job_whose_tfwrap_is_killed_ends_in_order() {
     wait_until("the child's end", || is_gone(child).then_some(()));
     assert_eq!(scene.log().len(), 1, "{:?}", scene.log());
     wait_until("a free lock", || {
-        let mut next = crate::harness::tfwrap(&scene.path("."));
+        let mut next = crate::support::harness::tfwrap(&scene.path("."));
         let next = next.args(["--lock-timeout=0s", "run", "--", "true"]);
-        (crate::harness::run(next).status.code() == Some(0)).then_some(())
+        (crate::support::harness::run(next).status.code() == Some(0)).then_some(())
     });
     scene.expect_takeable();
 }
@@ -475,6 +498,9 @@ fn a_background_job_that_reads_stops_and_reads_on_in_the_foreground() {
     wait_until("a stopped child", || (state(child) == Some('T')).then_some(()));
     let wrapper = wrapper_of(child);
     wait_until("a stopped wrapper", || (state(wrapper) == Some('T')).then_some(()));
+    // Its other threads may be on their way still, and a shell that has not heard of the stop of its job
+    // would not continue it.
+    wait_until("a stopped job", || shell.run("jobs").contains("Stopped").then_some(()));
     shell.send("fg");
     wait_until("a running child", || (state(child) == Some('S')).then_some(()));
     shell.send("late answer");
@@ -791,7 +817,7 @@ async fn no_stop_from_the_terminal_ends_the_release() {
         let wrapper = wait_until("the wrapper", || only_child(shell.pid()));
         if let Some(key) = key {
             shell.key(key);
-            shell.sees("is given back first");
+            shell.sees("is released first");
         } else {
             shell.hang_up();
         }

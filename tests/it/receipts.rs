@@ -9,9 +9,9 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use crate::aftermath::{Lock, Receipt, STATE_DIR, kill_dead, ours};
-use crate::harness::{pause, run, s3_dir, tfwrap};
-use crate::proxy::{Fault, Proxy, Rule};
-use crate::servers::{SECRET, dynamodb, local_backend_dir};
+use crate::support::harness::{pause, run, s3_dir, tfwrap};
+use crate::support::proxy::{Fault, Proxy, Rule};
+use crate::support::servers::{SECRET, dynamodb, local_backend_dir};
 use crate::wrapped::{LOGS_ALL, Scene, is_gone, wait_until};
 
 #[tokio::test]
@@ -24,7 +24,7 @@ async fn without_a_place_for_receipts_the_run_goes_on_with_a_warning() {
         let mut running = scene.start();
         assert_eq!(running.bare_code(), Some(3), "{dir}: {}", running.stderr());
         let said = running.stderr();
-        assert!(said.contains("no receipt of this run can be kept"), "{dir}: {said}");
+        assert!(said.contains("cannot keep a receipt of this run"), "{dir}: {said}");
         assert!(!lock.is_held().await, "{dir}");
     }
 }
@@ -48,7 +48,7 @@ async fn beyond_the_limit_of_files_everything_is_said_and_nothing_left() {
     for (before, is_ignored) in [("", false), ("trap '' XFSZ;", true)] {
         let mut command = tfwrap(dir.path());
         let done = run(&mut without_files(command.args(child), before)).expect_code(0);
-        assert!(done.stderr.contains("no receipt of this run can be kept"), "{}", done.stderr);
+        assert!(done.stderr.contains("cannot keep a receipt of this run"), "{}", done.stderr);
         assert!(done.stderr.contains("File too large"), "{}", done.stderr);
         let ignored = u64::from_str_radix(done.stdout.trim(), 16).expect("a set of signals");
         let bit = 1 << (nix::libc::SIGXFSZ - 1);

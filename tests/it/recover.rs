@@ -14,7 +14,7 @@ use serde_json::json;
 use tfwrap::lock::lease::LeaseTerm;
 
 use crate::aftermath::{Lock, Receipt, STATE_DIR, TTL, kill_dead, ours};
-use crate::harness::{self, Finished, pause, run};
+use crate::support::harness::{self, Finished, pause, run};
 use crate::wrapped::{LOGS_ALL, Running, Scene, is_gone};
 
 type Env<'a> = &'a [(&'a str, &'a str)];
@@ -60,7 +60,7 @@ async fn what_a_dead_run_left_is_given_back_once() {
     kill_dead(child);
     assert!(lock.is_held().await);
     let done = recover(&left.scene, &[], &[]).expect_code(0);
-    assert!(done.stderr.contains("its lock is given back"), "{}", done.stderr);
+    assert!(done.stderr.contains("its lock is released"), "{}", done.stderr);
     assert!(!lock.is_held().await);
     assert_eq!(receipts(&left.scene), 0);
     let again = recover(&left.scene, &[], &[]).expect_code(0);
@@ -211,7 +211,7 @@ async fn whoever_has_the_lock_by_now_keeps_it() {
     lock.remove().await;
     lock.hold_as("theirs", 1).await;
     let done = recover(&left.scene, &[], &[]).expect_code(0);
-    assert!(done.stderr.contains("nothing any more"), "{}", done.stderr);
+    assert!(done.stderr.contains("no longer held anything"), "{}", done.stderr);
     assert_eq!(lock.id().await.as_deref(), Some("theirs"));
     assert_eq!(receipts(&left.scene), 0);
 }
@@ -323,7 +323,7 @@ async fn another_world_is_dead_only_if_its_locks_stand_still_for_their_whole_lea
 
     // For its own job it is left alone while it beats.
     let done = recover_while_it_beats(scene, &lock, &job).await.expect_code(74);
-    assert!(done.stderr.contains("still beats"), "{}", done.stderr);
+    assert!(done.stderr.contains("still sends heartbeats"), "{}", done.stderr);
     assert_eq!((lock.id().await.as_ref(), receipts(scene)), (Some(&id), 1));
     // Silence for less than the lease proves nothing, and where it never ends, none does.
     for words in [&[][..], &["--wait", "7s"]] {
@@ -335,7 +335,7 @@ async fn another_world_is_dead_only_if_its_locks_stand_still_for_their_whole_lea
     }
     lock.hold_for(&id, 2, LeaseTerm::Never).await;
     let done = recover(scene, &["--wait", "1s"], &job).expect_code(74);
-    for words in ["never ends", "make sure", "delete-item", &id] {
+    for words in ["never expires", "make sure", "delete-item", &id] {
         assert!(done.stderr.contains(words), "{words:?} in {}", done.stderr);
     }
     assert_eq!((lock.id().await.as_ref(), receipts(scene)), (Some(&id), 1));
@@ -355,7 +355,7 @@ async fn another_world_is_dead_only_if_its_locks_stand_still_for_their_whole_lea
     for env in [&job[..], &[("CI_JOB_ID", "8")], &[]] {
         let code = if env == job { 74 } else { 0 };
         let done = recover_while_it_beats(scene, &lock, env).await.expect_code(code);
-        assert!(done.stderr.contains("still beats"), "{}", done.stderr);
+        assert!(done.stderr.contains("still sends heartbeats"), "{}", done.stderr);
         assert_eq!((lock.id().await.as_ref(), receipts(scene)), (Some(&id), 1));
     }
     recover(scene, A_LEASE, &[]).expect_code(0);

@@ -6,9 +6,9 @@ use nix::sys::signal::Signal;
 use rexpect::session::{PtySession, spawn_command};
 use tempfile::TempDir;
 
-use crate::harness::{Gate, Running, applying, tfwrap};
 use crate::pty::Shell;
-use crate::servers::{local_backend_dir, terraform};
+use crate::support::harness::{Gate, Running, applying, tfwrap};
+use crate::support::servers::{local_backend_dir, terraform};
 use crate::wrapped::{LOGS_ALL, Scene};
 
 const PATIENCE_MS: u64 = 60_000;

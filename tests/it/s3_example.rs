@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::harness::{Finished, Running, run, tfwrap};
-use crate::servers::{dynamodb, s3, terraform};
+use crate::support::harness::{Finished, Running, run, tfwrap};
+use crate::support::servers::{dynamodb, s3, terraform};
 
 const BUCKET: &str = "my-terraform-states";
 const TABLE: &str = "terraform-locks";

@@ -9,9 +9,9 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use crate::harness::{Running, tfwrap};
-use crate::s3_server::Bucket;
-use crate::servers::{BUCKET, REGION};
+use crate::support::harness::{Running, tfwrap};
+use crate::support::s3_server::Bucket;
+use crate::support::servers::{BUCKET, REGION};
 
 /// A lock of `--lock`, at a server or at a proxy before it.
 fn lock_at(url: &str, name: &str) -> String {
@@ -38,7 +38,7 @@ fn dead(id: &str, lease: &str) -> String {
 
 /// Waits until it holds the lock, or does not.
 fn until_held(server: &Bucket, key: &str, running: &Running) {
-    crate::harness::eventually("the lock is held", || {
+    crate::support::harness::eventually("the lock is held", || {
         assert!(!running.is_over(), "{}", running.stderr());
         server.get(key).is_some()
     });

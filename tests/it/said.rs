@@ -11,8 +11,8 @@ mod wrong;
 
 use std::process::Command;
 
-use crate::harness::{Finished, run, wrapper};
-use crate::servers;
+use crate::support::harness::{Finished, run, wrapper};
+use crate::support::servers;
 
 /// A row: what makes the directory, what is typed, and what comes of it. `HERE` is the directory.
 #[derive(Debug, Clone, Copy, Default)]

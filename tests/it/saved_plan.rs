@@ -7,8 +7,8 @@ use std::path::Path;
 use aws_sdk_dynamodb::types::AttributeValue;
 
 use crate::faults::Stage;
-use crate::harness::{Finished, Gate, Running, applying, eventually, run, tfwrap};
-use crate::servers::{BUCKET, dynamodb, s3, terraform};
+use crate::support::harness::{Finished, Gate, Running, applying, eventually, run, tfwrap};
+use crate::support::servers::{BUCKET, dynamodb, s3, terraform};
 
 fn stock(dir: &Path, args: &[&str]) -> Finished {
     run(terraform(dir).args(args).arg("-no-color")).expect_code(0)
@@ -74,7 +74,7 @@ async fn what_is_no_plan_locks_the_directorys_backend_and_fails_in_terraforms_wo
     let before = stage.requests("PutItem");
     for file in ["text", "missing"] {
         let done = run(tfwrap(stage.path()).args(["apply", "-no-color", file])).expect_code(1);
-        let note = format!("`{file}` is no saved plan");
+        let note = format!("`{file}` is not a saved plan");
         assert!(done.stderr.contains(&note), "{}", done.stderr);
         assert!(done.stderr.contains("Failed to load"), "Terraform says why: {}", done.stderr);
         assert_eq!(stage.info().await, None);

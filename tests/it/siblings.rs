@@ -5,8 +5,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::harness::{Gate, Running, eventually, run, s3_dir, tfwrap};
-use crate::servers::local_backend_dir;
+use crate::support::harness::{Gate, Running, eventually, run, s3_dir, tfwrap};
+use crate::support::servers::local_backend_dir;
 
 fn script(dir: &Path, script: &str) -> Command {
     let mut command = tfwrap(dir);
@@ -94,5 +94,5 @@ async fn a_stop_while_waiting_for_a_turn_ends_all() {
     let done = ours.finish();
     assert_eq!(fs::read_to_string(dir.path().join("code")).unwrap(), "130\n", "{}", done.stderr);
     assert!(!dir.path().join("second").exists());
-    assert_eq!(crate::servers::dynamodb().get_raw(&dir.table, &dir.lock_id()).await, None);
+    assert_eq!(crate::support::servers::dynamodb().get_raw(&dir.table, &dir.lock_id()).await, None);
 }

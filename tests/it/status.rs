@@ -10,9 +10,9 @@ use nix::sys::wait::WaitStatus;
 use rexpect::session::spawn_command;
 use serde_json::{Value, json};
 
-use crate::harness::{Gate, Running, applying, eventually, run, s3_dir, tfwrap};
-use crate::proxy::{Fault, Proxy, Rule};
-use crate::servers::{REGION, dynamodb, local_backend_dir, terraform};
+use crate::support::harness::{Gate, Running, applying, eventually, run, s3_dir, tfwrap};
+use crate::support::proxy::{Fault, Proxy, Rule};
+use crate::support::servers::{REGION, dynamodb, local_backend_dir, terraform};
 
 /// The document, with its one lock.
 #[track_caller]
@@ -193,7 +193,7 @@ async fn watching_goes_on_through_an_outage_and_says_so_once() {
     let watching = Running::start(command.args(["status", "--watch", "--format", "json"]));
     eventually("the first look", || watching.stdout().lines().count() == 1);
     proxy.plan([Rule::all(Fault::Refuse)]);
-    watching.says("cannot be looked at");
+    watching.says("cannot be read");
     let before = proxy.count("GetItem");
     eventually("further looks", || proxy.count("GetItem") >= before + 2);
     proxy.plan([]);
@@ -247,7 +247,7 @@ async fn a_terminal_is_redrawn_until_control_c() {
     command.args(["status", "--watch"]);
     let mut session = spawn_command(command, Some(60_000)).expect("a terminal");
     session.exp_string(": free").expect("the first look");
-    session.exp_string("Ctrl-C ends it").expect("how to leave");
+    session.exp_string("Ctrl-C to quit").expect("how to leave");
     let gate = Gate::new(dir.path(), "ours");
     let mut ours = tfwrap(dir.path());
     ours.args(["--lease", "15s"]);

@@ -9,9 +9,9 @@ use nix::sys::signal::Signal;
 use tempfile::TempDir;
 use tfwrap::lock::Uptime;
 
-use crate::harness::{Finished, Gate, Running, tfwrap};
-use crate::proxy::{Fault, Proxy, Rule};
-use crate::servers::{REGION, dynamodb};
+use crate::support::harness::{Finished, Gate, Running, tfwrap};
+use crate::support::proxy::{Fault, Proxy, Rule};
+use crate::support::servers::{REGION, dynamodb};
 use crate::wrapped::uptime;
 
 /// What a stop may take, and what a busy machine may add to it.

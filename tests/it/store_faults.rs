@@ -11,8 +11,8 @@ use tfwrap::store::{
     StoreError, Timeouts, WriteReply, workspace_state,
 };
 
-use crate::proxy::{Fault, Proxy, Rule};
-use crate::servers::{aws_settings, dynamodb, s3};
+use crate::support::proxy::{Fault, Proxy, Rule};
+use crate::support::servers::{aws_settings, dynamodb, s3};
 
 const KEY: &str = "b/k";
 

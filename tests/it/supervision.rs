@@ -9,9 +9,9 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
-use crate::harness::{self, Gate, applying, pause};
-use crate::proxy::{Fault, Proxy, Rule};
-use crate::servers::{REGION, dynamodb, local_backend_dir, terraform};
+use crate::support::harness::{self, Gate, applying, pause};
+use crate::support::proxy::{Fault, Proxy, Rule};
+use crate::support::servers::{REGION, dynamodb, local_backend_dir, terraform};
 use crate::wrapped::{
     LOGS_ALL, Running, Scene, fake_terraform, is_gone, only_child, state, uptime, wait_until,
     wrapper,
@@ -510,7 +510,7 @@ async fn no_stop_ends_the_release() {
             for _ in 0..2 {
                 send(&running, shape, signal);
                 wait_until("word of it", || {
-                    running.stderr().contains("is given back first").then_some(())
+                    running.stderr().contains("is released first").then_some(())
                 });
             }
             assert!(running.is_running(), "{key}");

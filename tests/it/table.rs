@@ -8,10 +8,10 @@ use std::process::Command;
 use aws_sdk_dynamodb::types::{BillingMode, KeyType, ScalarAttributeType, TableDescription};
 use serde_json::{Value, json};
 
-use crate::harness::{Finished, run, s3_dir, tfwrap};
-use crate::proxy::{Fault, Proxy, Rule};
-use crate::s3_server::{aws_like, backend_dir};
-use crate::servers::{REGION, dynamodb, local_backend_dir, s3_backend_dir, terraform};
+use crate::support::harness::{Finished, run, s3_dir, tfwrap};
+use crate::support::proxy::{Fault, Proxy, Rule};
+use crate::support::s3_server::{aws_like, backend_dir};
+use crate::support::servers::{REGION, dynamodb, local_backend_dir, s3_backend_dir, terraform};
 
 fn create(dir: &Path, url: &str, args: &[&str]) -> Finished {
     let mut command = tfwrap(dir);

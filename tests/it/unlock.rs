@@ -11,9 +11,9 @@ use rexpect::session::{PtySession, spawn_command};
 use serde_json::Value;
 
 use crate::faults::Stage;
-use crate::harness::{Finished, Gate, Running, S3Dir, applying, run, s3_dir, tfwrap};
-use crate::proxy::Fault;
-use crate::servers::{REGION, dynamodb, local_backend_dir, terraform};
+use crate::support::harness::{Finished, Gate, Running, S3Dir, applying, run, s3_dir, tfwrap};
+use crate::support::proxy::Fault;
+use crate::support::servers::{REGION, dynamodb, local_backend_dir, terraform};
 
 const NOBODY: &str = "11111111-2222-3333-4444-555555555555";
 
@@ -107,7 +107,7 @@ async fn a_holder_that_lives_is_refused_unless_forced() {
     let ours = holding(&dir, &gate);
     let id = held_id(dir.path());
     let refused = unlock(dir.path(), &[&id, "--yes"]).expect_code(1);
-    for words in ["sign of life", "--force"] {
+    for words in ["has just sent a heartbeat", "--force"] {
         assert!(refused.stderr.contains(words), "{words:?} in {}", refused.stderr);
     }
     assert_eq!(held_id(dir.path()), id);
@@ -127,7 +127,7 @@ async fn a_stock_terraforms_lock_goes_by_its_id() {
     let stock = Running::start(&mut applying(terraform(dir.path()), &gate.command()));
     gate.reached();
     let done = unlock(dir.path(), &[&held_id(dir.path()), "--yes"]).expect_code(0);
-    assert!(done.stdout.contains("does not show whether its holder lives"), "{}", done.stdout);
+    assert!(done.stdout.contains("does not show whether its holder is alive"), "{}", done.stdout);
     assert_eq!(item(&dir).await, None);
     gate.open();
     // It says that its lock is gone.
@@ -238,7 +238,7 @@ async fn what_changed_after_it_was_shown_stays() {
     };
     let taken = changed("Info", &id, NOBODY);
     let beaten = changed("Tfwrap", "\"beat\":", "\"beat\":7");
-    for (now, words) in [(taken, NOBODY), (beaten, "sign of life")] {
+    for (now, words) in [(taken, NOBODY), (beaten, "has just sent a heartbeat")] {
         dynamodb().put_raw(&dir.table, original.clone()).await;
         let session = asked(&dir, &id);
         dynamodb().put_raw(&dir.table, now.clone()).await;

@@ -6,7 +6,7 @@ use std::process::Command;
 use nix::sys::signal::Signal;
 
 use crate::aftermath::{Lock, Receipt, STATE_DIR, kill_dead, ours};
-use crate::harness;
+use crate::support::harness;
 use crate::wrapped::{LOGS_ALL, Scene};
 
 /// Our own command in another time namespace, by that of util-linux.

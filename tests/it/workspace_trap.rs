@@ -10,9 +10,9 @@ use nix::sys::signal::Signal;
 
 use crate::aftermath::{EndsHolds, Receipt, STATE_DIR};
 use crate::faults::Stage;
-use crate::harness::{Finished, Running, applying, eventually, run, tfwrap};
-use crate::proxy::{Fault, Proxy, Rule};
-use crate::servers::{BUCKET, dynamodb, s3, terraform};
+use crate::support::harness::{Finished, Running, applying, eventually, run, tfwrap};
+use crate::support::proxy::{Fault, Proxy, Rule};
+use crate::support::servers::{BUCKET, dynamodb, s3, terraform};
 
 /// A directory with both servers behind proxies, and a workspace that it does not have.
 struct Trap {
@@ -72,7 +72,7 @@ impl Trap {
         // By its path: under `run` the name would lead back to tfwrap.
         let path = run(Command::new("sh").args(["-c", "command -v terraform"])).stdout;
         let script = format!("#!/bin/sh\necho \"$*\" >> calls\nexec {} \"$@\"\n", path.trim());
-        crate::harness::program(&file, &script);
+        crate::support::harness::program(&file, &script);
         command.env("TFWRAP_TERRAFORM", file);
         command
     }
@@ -298,7 +298,7 @@ async fn the_lock_of_a_missing_workspace_is_waited_for_like_any_other() {
         let said = events.iter().find(|it| it["event"] == event).expect(event);
         assert_eq!(said.pointer(holder), Some(&"stranger@elsewhere".into()), "{said}");
     }
-    assert!(!done.stderr.contains("begun anew"), "{}", done.stderr);
+    assert!(!done.stderr.contains("starting over"), "{}", done.stderr);
     assert!(trap.stage.path().join("applied").exists());
 }
 
@@ -313,7 +313,7 @@ async fn a_workspace_that_terraform_never_gets_to_create_is_left_to_it() {
          exec {} \"$@\"\n",
         path.trim()
     );
-    crate::harness::program(&file, &script);
+    crate::support::harness::program(&file, &script);
     let mut command = trap.tfwrap();
     command.env("TFWRAP_TERRAFORM", file);
     let done = run(&mut applying(command, "true"));

@@ -14,8 +14,8 @@ use tempfile::TempDir;
 use tfwrap::lock::Uptime;
 use tfwrap::store::{Expect, LocalState, Record, Registers as _, WriteReply};
 
-pub(crate) use crate::harness::{fake_terraform, wrapper};
-use crate::{harness, servers};
+pub(crate) use crate::support::harness::{fake_terraform, wrapper};
+use crate::support::{harness, servers};
 
 /// The longest any single wait of a test takes; reached only when the test fails.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -9,10 +9,7 @@
 //! | `tree` | a job: what is in what, and how that is written |
 //! | `round` | jobs side by side, and who is signalled |
 //! | `look` | what is checked |
-//! | `dice` | numbers from a seed |
-//! | `harness` | processes, started in a clean environment, ended by PID |
-//! | `procs` | processes by number and birth |
-//! | `servers` | the servers, and directories with a backend |
+//! | `support` | servers, processes and proxies: what the suites share |
 //!
 //! A round's plan follows from the seed and the round's number alone; what the machine makes of it
 //! does not. A failure prints both; to play such a round again, or all of them:
@@ -26,23 +23,12 @@ mod look;
 mod round;
 mod tree;
 
-#[path = "../chaos/dice.rs"]
-mod dice;
-#[path = "../it/harness.rs"]
-#[expect(dead_code, reason = "the other tests use the rest")]
-mod harness;
-#[path = "../cancel/procs.rs"]
-#[expect(dead_code, reason = "the other tests use the rest")]
-mod procs;
-#[path = "../it/servers.rs"]
-#[expect(dead_code, reason = "the other tests use the rest")]
-mod servers;
-
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+#[path = "../support/support.rs"]
+mod support;
 
 use look::Tally;
 use round::{Lane, Plan};
+use support::rounds::{Ledger, Rounds};
 use tree::Lock;
 
 /// So many states are played on side by side.
@@ -51,57 +37,24 @@ const ROUNDS: usize = 20;
 /// The default run plays the same rounds every time.
 const SEED: u64 = 1;
 
-fn number(name: &str) -> Option<u64> {
-    #[expect(clippy::disallowed_methods, reason = "configures the tests, not the program")]
-    let value = std::env::var(name).ok()?;
-    Some(value.parse().unwrap_or_else(|_| panic!("{name} is a number")))
-}
-
-fn count(value: u64) -> usize {
-    usize::try_from(value).expect("not so many")
-}
-
 #[test]
 fn whoever_is_signalled_terraforms_take_turns_and_hear_of_each_stop_once() {
-    let seed = number("TFWRAP_NEST_SEED").unwrap_or(SEED);
-    let rounds = number("TFWRAP_NEST_ROUNDS").map_or(ROUNDS, count);
-    let first = number("TFWRAP_NEST_FIRST").map_or(0, count);
-    println!("seed {seed}, rounds {first} to {}", first + rounds - 1);
-    let next = AtomicUsize::new(first);
-    let (tally, failed) = (Mutex::new(Tally::default()), Mutex::new(Vec::new()));
-    std::thread::scope(|scope| {
-        for lane in 0..LANES.min(rounds) {
-            let (next, tally, failed) = (&next, &tally, &failed);
-            scope.spawn(move || {
-                let mut lane = Lane::new(&format!("lane-{lane}"));
-                loop {
-                    let round = next.fetch_add(1, Ordering::SeqCst);
-                    if round >= first + rounds {
-                        return;
-                    }
-                    let plan = Plan::new(seed, round);
-                    let outcome = lane.play(round, &plan, Lock::Taken);
-                    if !outcome.faults.is_empty() {
-                        let what = format!(
-                            "seed {seed}, round {round}: {}\n{plan}\n{outcome}\nreplay: \
-                             TFWRAP_NEST_SEED={seed} TFWRAP_NEST_FIRST={round} \
-                             TFWRAP_NEST_ROUNDS=1 cargo test --test nest",
-                            outcome.faults.join("\n  ")
-                        );
-                        println!("{what}");
-                        failed.lock().expect("not poisoned").push(what);
-                        // Its rest must not spoil what comes after.
-                        lane = Lane::new(&format!("lane-after-{round}"));
-                    }
-                    tally.lock().expect("not poisoned").add(&outcome);
-                }
-            });
+    let rounds = Rounds::of("nest", ("TFWRAP_NEST", "ROUNDS"), SEED, ROUNDS);
+    let tally = rounds.play(LANES, |lane, ledger: &Ledger<Tally>| {
+        let mut lane = Lane::new(&format!("lane-{lane}"));
+        while let Some(round) = ledger.next() {
+            let plan = Plan::new(rounds.seed, round);
+            let outcome = lane.play(round, &plan, Lock::Taken);
+            if !outcome.faults.is_empty() {
+                let (named, replay) = (rounds.named(round), rounds.replay(round));
+                let faults = outcome.faults.join("\n  ");
+                ledger.fail(format!("{named}: {faults}\n{plan}\n{outcome}\n{replay}"));
+                // Its rest must not spoil what comes after.
+                lane = Lane::new(&format!("lane-after-{round}"));
+            }
+            ledger.count(|tally| tally.add(&outcome));
         }
     });
-    let tally = tally.into_inner().expect("not poisoned");
-    println!("{tally}");
-    let failed = failed.into_inner().expect("not poisoned");
-    assert!(failed.is_empty(), "{} rounds failed:\n{}", failed.len(), failed.join("\n"));
     assert!(tally.is_of_use(), "too little happened: {tally}");
 }
 

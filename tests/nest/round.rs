@@ -13,11 +13,11 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::dice::Dice;
-use crate::harness::{self, fake_terraform, pause, wrapper};
 use crate::look::Outcome;
-use crate::procs::{self, Process};
-use crate::servers::{self, BUCKET, dynamodb};
+use crate::support::dice::Dice;
+use crate::support::harness::{self, fake_terraform, pause, wrapper};
+use crate::support::procs::{self, Process};
+use crate::support::servers::{self, BUCKET, dynamodb};
 use crate::tree::{Grower, Lock, Node, Writer};
 
 /// All that a round starts has this in its environment.

@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use crate::dice::Dice;
-use crate::harness::{fake_terraform, wrapper};
+use crate::support::dice::Dice;
+use crate::support::harness::{fake_terraform, wrapper};
 
 /// Whether tfwrap is there at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

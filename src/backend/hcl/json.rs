@@ -107,7 +107,7 @@ impl Reader {
             let value =
                 value.ok_or_else(|| format!("the value of `{name}` is not a literal one"))?;
             if object.contains_key(&name) {
-                return Err(format!("`{name}` is there twice"));
+                return Err(format!("`{name}` appears twice"));
             }
             object.insert(name, value);
         }

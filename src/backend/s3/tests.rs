@@ -64,7 +64,7 @@ fn keys_are_those_of_terraform() {
 #[test]
 fn a_workspace_that_the_listing_cannot_show_is_known() {
     let key = |key: &str| Some(format!("the key `{key}` is not in its shortest form"));
-    let name = || Some("that is not one name in a path".to_owned());
+    let name = || Some("that is not a single path element".to_owned());
     for (attributes, workspace, prefix, why) in [
         (json!({}), "default", "env:/", None),
         (json!({}), "dev", "env:/", None),
@@ -143,18 +143,14 @@ fn a_region_comes_from_the_backend_or_the_environment_only() {
     assert!(error.to_string().starts_with("missing region value: the backend in `x`"), "{error}");
     assert!(error.hint().contains("AWS_REGION"), "{}", error.hint());
     for (attributes, env, said) in &[
-        (json!({"region": "mars-1"}), "", "has no usable `region`: `mars-1` is no AWS region"),
-        (json!({"region": "eu-west-1\n"}), "", "`eu-west-1\\n` is no AWS region"),
+        (json!({"region": "mars-1"}), "", "has no usable `region`: `mars-1` is not an AWS region"),
+        (json!({"region": "eu-west-1\n"}), "", "`eu-west-1\\n` is not an AWS region"),
         (
             json!({"region": "eu west 1", "skip_region_validation": true}),
             "",
-            "`eu west 1` is no AWS region",
+            "`eu west 1` is not an AWS region",
         ),
-        (
-            json!({}),
-            "eu-west-1 ",
-            "`AWS_REGION` has no use as it is: `eu-west-1 ` is no AWS region",
-        ),
+        (json!({}), "eu-west-1 ", "`AWS_REGION` cannot be used: `eu-west-1 ` is not an AWS region"),
     ] {
         let env = [("AWS_REGION", *env)];
         let error = read_in(attributes, "default", &env).unwrap_err();
@@ -227,8 +223,7 @@ fn a_switch_is_its_attributes_or_its_variables_or_left_to_the_profile() {
     }
     let vars = [("AWS_USE_DUALSTACK_ENDPOINT", "yes")];
     let error = read_in(&json!({"region": "eu-west-1"}), "default", &vars).unwrap_err();
-    let said =
-        "`AWS_USE_DUALSTACK_ENDPOINT` has no use as it is: `yes` is neither `true` nor `false`";
+    let said = "`AWS_USE_DUALSTACK_ENDPOINT` cannot be used: `yes` is neither `true` nor `false`";
     assert_eq!(error.to_string(), said);
 }
 
@@ -237,10 +232,10 @@ fn an_endpoint_of_the_backend_is_a_url_and_stands_there_once() {
     for (attributes, said) in [
         (
             json!({"endpoints": {"dynamodb": "foo"}}),
-            "`endpoints.dynamodb`: `foo` is no http(s) URL",
+            "`endpoints.dynamodb`: `foo` is not an http(s) URL",
         ),
-        (json!({"endpoints": {"s3": ""}}), "`endpoints.s3`: `` is no http(s) URL"),
-        (json!({"sts_endpoint": "u:secret@h:1"}), "`sts_endpoint`: `h:1` is no http(s) URL"),
+        (json!({"endpoints": {"s3": ""}}), "`endpoints.s3`: `` is not an http(s) URL"),
+        (json!({"sts_endpoint": "u:secret@h:1"}), "`sts_endpoint`: `h:1` is not an http(s) URL"),
         (
             json!({"endpoints": {"dynamodb": "http://h"}, "dynamodb_endpoint": "http://h"}),
             "`dynamodb_endpoint`: `endpoints.dynamodb` is set, too",

@@ -19,8 +19,10 @@ struct Registers {
     asked: Vec<String>,
     /// What becomes of the n-th request: it is not answered, and is carried out or not.
     lost: Option<(usize, bool)>,
-    /// What refuses removes.
-    keeps: bool,
+    /// Why removes fail.
+    keeps: Option<StoreError>,
+    /// What the last request has found.
+    findings: Findings,
 }
 
 impl Registers {
@@ -50,8 +52,8 @@ impl Registers {
                 Reply::Wrote(Ok(WriteReply::Conflict(None)))
             }
             Request::Write(..) => Reply::Wrote(Ok(WriteReply::Conflict(Some(current)))),
-            Request::Remove(_) if self.keeps => {
-                Reply::Removed(Err(StoreError::Denied(super::super::Flaw::from("no".to_owned()))))
+            Request::Remove(_) if self.keeps.is_some() => {
+                Reply::Removed(Err(self.keeps.clone().expect("looked at")))
             }
             Request::Remove(version)
                 if current.as_ref().is_some_and(|it| it.version == *version) =>
@@ -69,7 +71,10 @@ impl Registers {
         for _ in 0..12 {
             let (half, request) = match step {
                 Step::Ask(half, request) => (half, request),
-                Step::Done(reply) => return reply,
+                Step::Done(reply) => {
+                    self.findings = pair.findings().clone();
+                    return reply;
+                }
             };
             let what = match &request {
                 Request::Read => "look",
@@ -177,16 +182,27 @@ fn whatever_is_not_answered_is_found_again() {
 #[test]
 fn a_roll_back_that_fails_is_unknown_and_made_up_for_by_the_next_look() {
     let mut registers = Registers::of(Some(record("me", Some(LEASE))), Some(record("them", None)));
-    registers.keeps = true;
+    registers.keeps = Some(StoreError::Throttled("no".to_owned()));
     // As a take-over of what somebody has by then.
     let expect = Versions { first: None, second: Some(RecordVersion("gone".to_owned())) };
     let request = Request::Write(record("me", Some(LEASE)), Expect::Version(expect.join()));
-    let Reply::Wrote(Err(error)) = registers.ask("me", request) else { panic!("it is ours?") };
-    assert!(error.outcome_is_unknown() && error.to_string().contains("given back"), "{error}");
-    registers.keeps = false;
+    let reply = registers.ask("me", request.clone());
+    let Reply::Wrote(Err(error)) = reply else { panic!("it is ours?") };
+    assert!(error.outcome_is_unknown() && error.to_string().contains("released"), "{error}");
+    assert_eq!((registers.findings.open, &registers.findings.given_back), ([true, false], &None));
+    // Where another try does not help, nothing is unknown.
+    let denied = StoreError::Denied(super::super::Flaw::from("no".to_owned()));
+    registers.keeps = Some(denied.clone());
+    let reply = registers.ask("me", request);
+    assert_eq!(reply, Reply::Wrote(Ok(WriteReply::Conflict(None))));
+    assert_eq!(registers.findings.given_back, Some(Err(denied.clone())));
+    let _shown = registers.look("me");
+    assert_eq!(registers.findings.given_back, Some(Err(denied)));
+    registers.keeps = None;
     let shown = registers.look("me").expect("they have it");
     assert_eq!(shown.record, record("them", None));
     assert_eq!(registers.holders(), [None, record("them", None).info]);
+    assert_eq!(registers.findings.given_back, Some(Ok(())));
 }
 
 /// A stranger's half holds the lock, and is as old as the older of two.

@@ -1,4 +1,4 @@
-//! Joining the line: a ticket is claimed, then `next` is raised above it.
+//! Joining the queue: the waiter claims a ticket, then raises `next` above it.
 
 use super::super::Uptime;
 use super::super::backoff::pause_after;
@@ -34,7 +34,7 @@ impl Queue {
         let before = self.line.head;
         self.know(now, current);
         if let Some(moves) = self.line.head.checked_sub(before).filter(|moves| *moves > 0) {
-            self.pace.moves(now, moves);
+            self.progress.moves(now, moves);
         }
         // Whoever saw the lock free before somebody's turn may have died since.
         self.unclaimed.take_if(|unclaimed| unclaimed.turns != self.line.turns);

@@ -1,4 +1,4 @@
-//! Having one's turn: the lock is tried, and the line is left.
+//! Taking one's turn: the waiter tries the lock, and leaves the queue.
 
 use super::super::Uptime;
 use super::super::acquire::{self, Outcome};

@@ -1,9 +1,10 @@
-//! A free lock is never left lying: who stands behind the head looks at the lock, too, and tries it
-//! where nobody before it lives.
+//! A free lock is never left unclaimed: a waiter behind the head also looks at the lock, and tries
+//! it if nobody in front of it is alive.
 //!
-//! Whoever sees the lock free says so in its ticket ([`Waiter::free_after`]). All that live have
-//! seen it within 10 s, so after those the tickets before ours are read, down to the head: the
-//! first that has seen it goes before us, and if there is none it is our turn.
+//! A waiter that sees the lock free says so in its ticket ([`Waiter::free_after`]). All live
+//! waiters have seen it within 10 s. After that, the waiter reads the tickets in front of its own,
+//! down to the head. The first of these that has seen the free lock goes first. If there is none,
+//! it is our turn.
 
 use super::super::Uptime;
 use super::super::acquire::Observation;

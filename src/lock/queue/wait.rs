@@ -1,4 +1,4 @@
-//! Standing in line: what is watched, and when somebody has to be passed over.
+//! Waiting in the queue: what to watch, and when to pass somebody over.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use super::super::Uptime;
 use super::super::acquire;
 use super::super::backoff::{BEHIND, FAR_LOOK, SURVEY_LEAST, SURVEY_MOST};
 use super::super::line::{Slot, TICKET_BEAT, TICKET_TTL, Ticket, Waiter};
-use super::pace::{Pace, times};
+use super::progress::{Progress, times};
 use super::{Action, LATE, LONGEST_WALK, Phase, Queue, RETRY, ReturnTo, Watched};
 use crate::lock::register::{Expect, StoreError, Stored, WriteReply};
 
@@ -34,11 +34,11 @@ impl Queue {
     #[must_use]
     pub fn estimate(&self, now: Uptime) -> Option<Duration> {
         let holds = self.ahead()?.saturating_add(1);
-        self.pace.until(now, holds)
+        self.progress.until(now, holds)
     }
 
     pub(super) fn queue(&mut self, now: Uptime) -> Action {
-        (self.lock_due, self.pace) = (now, Pace::from(now));
+        (self.lock_due, self.progress) = (now, Progress::from(now));
         (self.watched, self.unclaimed) = (None, None);
         self.survey_later(now);
         self.place(now)
@@ -55,8 +55,8 @@ impl Queue {
     /// present one takes already is on the short side: then in half of that.
     pub(super) fn survey_later(&mut self, now: Uptime) {
         let places = self.ahead().unwrap_or(0);
-        let until = times(self.pace.hold(now), places);
-        let share = if self.pace.is_known() { until / 3 } else { until / 2 };
+        let until = times(self.progress.hold(now), places);
+        let share = if self.progress.is_known() { until / 3 } else { until / 2 };
         let interval = share.clamp(SURVEY_LEAST, SURVEY_MOST);
         self.line_due = now.plus(self.jitter.around(interval));
     }
@@ -67,7 +67,7 @@ impl Queue {
         let interval = if self.is_far() {
             self.jitter.around(FAR_LOOK)
         } else {
-            BEHIND.interval(self.pace.hold(now), &mut self.jitter)
+            BEHIND.interval(self.progress.hold(now), &mut self.jitter)
         };
         now.plus(interval)
     }

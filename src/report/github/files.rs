@@ -43,14 +43,14 @@ impl FilesError {
     pub fn hint(&self) -> String {
         let Self { variable, source, .. } = self;
         let missing = match *variable {
-            SUMMARY => "the job's summary has no word of this run",
+            SUMMARY => "the job's summary does not mention this run",
             _ => "later steps do not get tfwrap's outputs",
         };
         if source.kind() == io::ErrorKind::StorageFull {
             return format!("free space on that disk; until then {missing}");
         }
         format!(
-            "leave `{variable}` as the runner sets it, and mount that file in a container, too; until \
+            "leave `{variable}` as the runner sets it, and in a container, mount that file; until \
              then {missing}"
         )
     }
@@ -143,14 +143,14 @@ pub(crate) fn append_environment(
     let file = |variable: &'static str| {
         let path = env.get_os(variable).map(PathBuf::from);
         path.map(|path| (variable, path))
-            .ok_or_else(|| format!("`{variable}` is not set: this is no GitHub Actions step"))
+            .ok_or_else(|| format!("`{variable}` is not set: this is not a GitHub Actions step"))
     };
     let (to_env, to_path) = (file("GITHUB_ENV")?, file("GITHUB_PATH")?);
     let mut text = String::new();
     for (name, value) in variables {
         // None of ours has one; with one, the value would go on as a command to the runner.
         if value.contains(['\r', '\n']) || path.contains(['\r', '\n']) {
-            return Err(format!("the value of `{name}` has a line end"));
+            return Err(format!("the value of `{name}` contains a line break"));
         }
         let _infallible = writeln!(text, "{name}={value}");
     }

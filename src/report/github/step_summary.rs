@@ -35,11 +35,11 @@ pub fn step_summary(summary: &Summary) -> String {
 fn headline(outcome: RunOutcome) -> &'static str {
     match outcome {
         RunOutcome::Success => "done",
-        RunOutcome::Failure => "the command failed, the lock was given back",
-        RunOutcome::TimedOut => "the lock was not to be had in time",
+        RunOutcome::Failure => "the command failed, the lock was released",
+        RunOutcome::TimedOut => "the lock was not acquired in time",
         RunOutcome::Interrupted => "interrupted",
         RunOutcome::Lost => "the lock was lost during the run",
-        RunOutcome::NotReleased => "the lock could not be given back",
+        RunOutcome::NotReleased => "the lock could not be released",
         RunOutcome::Error => "failed before the command ran",
     }
 }

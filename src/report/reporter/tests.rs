@@ -59,7 +59,7 @@ fn a_stalled_stderr_costs_messages_but_no_time() {
     let report = said.lines().rev().nth(1).unwrap();
     assert_eq!(
         report,
-        format!("tfwrap: warning: {} messages are missing here, stderr was stalled", 2000 - kept)
+        format!("tfwrap: warning: {} messages are missing here: stderr was stalled", 2000 - kept)
     );
     assert!(kept >= QUEUE && said.ends_with("tfwrap: warning: number 1\n"));
 }

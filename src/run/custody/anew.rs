@@ -1,4 +1,4 @@
-//! When all begins anew: nothing may claim what the first plan had.
+//! Starting over: nothing may claim what the first plan held.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! What whoever ends a run for a tfwrap that cannot must know of it.
+//! What a process needs to know to end a run for a tfwrap that cannot.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! Descriptors that hold something for as long as they are open, in whatever process: so our
-//! guardian is lent them, and Terraform inherits those that it works under.
+//! Descriptors that hold something for as long as they are open, in whatever process. So they are
+//! lent to our guardian, and Terraform inherits those of the locks that it works under.
 
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};

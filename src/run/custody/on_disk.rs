@@ -97,11 +97,12 @@ impl Custody {
         let why = self.no_receipt.as_deref().unwrap_or("it was not written");
         Err(Error::Config {
             message: format!(
-                "nothing was started: the receipt of this run does not say so and can be neither \
-                 written nor removed ({why}), so that others could take the lock from under it"
+                "nothing was started: the receipt of this run does not mention the start and can \
+                 be neither written nor removed ({why}), so others could take the lock away while \
+                 the command runs"
             ),
             hint: Some(
-                "make room there, or make it writable; or name another directory with \
+                "free space there, or make it writable, or name another directory with \
                  `TFWRAP_STATE_DIR`"
                     .to_owned(),
             ),
@@ -116,7 +117,8 @@ impl Custody {
     pub(super) fn no_receipt(&mut self, why: &str) -> Notice {
         self.no_receipt = Some(why.to_owned());
         Notice::warning(format!(
-            "no receipt of this run can be kept ({why}): `tfwrap recover` will not know of it"
+            "tfwrap cannot keep a receipt of this run ({why}): `tfwrap recover` will not know of \
+             the run"
         ))
         .with_hint(self.hint.clone())
     }
@@ -124,8 +126,8 @@ impl Custody {
 
 fn stale_receipt(why: &str) -> Notice {
     Notice::warning(format!(
-        "the receipt of this run is out of date and cannot be written ({why}): it is tried \
-             again; if tfwrap and its guardian are killed before, `tfwrap recover` goes by what it \
-             said before"
+        "the receipt of this run is out of date and cannot be written ({why}): tfwrap keeps \
+         trying; if tfwrap and its guardian are killed before it succeeds, `tfwrap recover` uses \
+         the outdated receipt"
     ))
 }

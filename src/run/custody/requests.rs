@@ -1,4 +1,4 @@
-//! What others are told of the child, and what they ask of a hold.
+//! What others are told about the child, and what they ask of a hold.
 
 use super::Custody;
 use crate::receipt::ReceiptFile;

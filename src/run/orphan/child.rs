@@ -97,8 +97,7 @@ fn note(event_loop: &EventLoop, case: &Case, child: ProcessTree, interrupts: Int
     (receipt.child, receipt.interrupts) = (Some(child), interrupts);
     receipt.is_starting = false;
     if let Err(error) = ReceiptFile::at(path.clone()).write(&receipt) {
-        event_loop
-            .say(Notice::warning(format!("the receipt cannot be brought up to date: {error}")));
+        event_loop.say(Notice::warning(format!("the receipt cannot be updated: {error}")));
     }
 }
 
@@ -120,9 +119,9 @@ fn kill(event_loop: &EventLoop, child: &ProcessTree, why: Why) {
     let whom = child.whom();
     complain(event_loop, child.signal(Signal::SIGKILL));
     let why = match why {
-        Why::Late => "its time to end is over",
-        Why::LeaseEnds => "the lease of its lock is about to end",
-        Why::Left => "it did not end when it was interrupted",
+        Why::Late => "its time to end has run out",
+        Why::LeaseEnds => "the lease of its lock is about to expire",
+        Why::Left => "it did not end after the interrupt",
     };
     let message = format!("killed {whom}: {why}");
     event_loop.say(if only_rest {

@@ -1,5 +1,5 @@
-//! Leave to end what a dead run left: one process at a time has it. Two would interrupt its child
-//! twice.
+//! Permission to end what a dead run left behind. One process has it at a time: two would interrupt
+//! the child twice.
 
 use std::time::Duration;
 
@@ -41,7 +41,8 @@ pub(crate) async fn take_leave(
         }
         if !std::mem::replace(&mut said, true) {
             let left = duration::format(left);
-            let message = format!("another process ends this run: waiting for it, up to {left}");
+            let message =
+                format!("another process is ending this run: waiting for it, up to {left}");
             event_loop.say(Notice::Note { message });
         }
         event_loop.pause(uptime().plus(LOOK).min(until)).await?;

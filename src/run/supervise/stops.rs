@@ -1,4 +1,4 @@
-//! What a stop means for the child, and what is said of it.
+//! What a stop means for the child, and the messages about it.
 
 use super::super::dependents;
 use super::super::event_loop::EventLoop;
@@ -96,21 +96,24 @@ fn tell(event_loop: &EventLoop, action: Action, stop: Option<StopSignal>, child:
     };
     let doing = match action {
         Action::Interrupt if *child.whom() == Whom::Nobody => {
-            "the child has had its interrupt; the lock is given back when it has ended".to_owned()
+            "the child has already had its interrupt; the lock is released when it has ended"
+                .to_owned()
         }
         Action::Interrupt => {
-            format!("SIGINT sent to {whom}; the lock is given back when it has ended")
+            format!("SIGINT sent to {whom}; the lock is released when it has ended")
         }
         Action::Quit => {
-            "SIGQUIT sent to the child's process group; the lock is given back when it \
-                         has ended"
+            "SIGQUIT sent to the child's process group; the lock is released when it has ended"
                 .to_owned()
         }
         Action::ForwardSecond => format!("a second SIGINT sent to {whom}: it will exit at once"),
         Action::Withhold(_) if *child.whom() != Whom::Nobody => {
-            format!("SIGINT sent to {whom}, which began after the first; kept from all else")
+            format!(
+                "SIGINT sent to {whom}, which started after the first one; not passed on to \
+                 anything else"
+            )
         }
-        Action::Withhold(_) => "kept from the child, which is ending already".to_owned(),
+        Action::Withhold(_) => "not passed on to the child, which is already ending".to_owned(),
         _ => return,
     };
     event_loop.say(Notice::Stopping { signal: signal.signal().as_str().to_owned(), doing });

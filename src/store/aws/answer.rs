@@ -225,22 +225,22 @@ impl fmt::Display for NotTheService {
         if self.why == Why::Checksum {
             return write!(
                 f,
-                "`{at}` answered HTTP {status} with a body that is not the one of its checksum \
-                 `x-amz-crc32`; is a proxy between that changes answers?"
+                "`{at}` answered HTTP {status} with a body that does not match its checksum \
+                 `x-amz-crc32`; does a proxy in between change answers?"
             );
         }
         write!(f, "`{at}` is not {service}: it answered HTTP {status} with ")?;
         match &self.kind {
             Some(kind) if kind.contains("json") && self.status < 300 => {
-                write!(f, "{kind} that is cut short or is no answer of {service}'s")?;
+                write!(f, "{kind} that is cut short or is not an answer from {service}")?;
             }
             Some(kind) => f.write_str(kind)?,
             None if self.is_empty => f.write_str("nothing in it")?,
-            None => f.write_str("content of no type")?,
+            None => f.write_str("content without a type")?,
         }
         f.write_str(match self.why {
             Why::Login => "; the proxy wants a login",
-            Why::Checksum | Why::Other => "; is a proxy or a login page between?",
+            Why::Checksum | Why::Other => "; is a proxy or a login page in between?",
         })
     }
 }
@@ -290,7 +290,7 @@ mod tests {
         ] {
             assert_eq!(judged(service, status, headers, body), None, "{service} {status} {body}");
         }
-        let page = "is a proxy or a login page between?";
+        let page = "is a proxy or a login page in between?";
         for (service, status, headers, body, says) in [
             (
                 DynamoDb,
@@ -312,7 +312,7 @@ mod tests {
             ),
             (DynamoDb, 200, JSON, "", "with nothing in it".to_owned()),
             (DynamoDb, 200, JSON, "{\"Item\":{", "x-amz-json-1.0 that is cut short".to_owned()),
-            (DynamoDb, 200, JSON, "[]", "is no answer".to_owned()),
+            (DynamoDb, 200, JSON, "[]", "is not an answer".to_owned()),
             (
                 DynamoDb,
                 404,
@@ -329,7 +329,7 @@ mod tests {
                 "is not S3: it answered HTTP 200 with text/html".to_owned(),
             ),
             (S3, 200, NONE, "", "nothing in it".to_owned()),
-            (S3, 403, NONE, "no", "content of no type".to_owned()),
+            (S3, 403, NONE, "no", "content without a type".to_owned()),
             (Sts, 200, NONE, "{}", "is not STS".to_owned()),
         ] {
             let said = judged(service, status, headers, body).expect("refused");

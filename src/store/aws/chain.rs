@@ -307,7 +307,7 @@ fn container(settings: &AwsSettings) -> Option<Result<Source, StoreError>> {
         value.to_owned()
     };
     if url::Url::parse(&url).is_err() {
-        return Some(Err(wrong(format!("`{name}` is no URI: `{value}`"))));
+        return Some(Err(wrong(format!("`{name}` is not a URI: `{value}`"))));
     }
     let file = env.get_os("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE");
     let given =

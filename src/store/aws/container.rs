@@ -132,7 +132,8 @@ async fn is_near(url: &Url) -> bool {
 
 fn not_allowed(url: &str) -> StoreError {
     StoreError::Misconfigured(format!(
-        "the container's credentials endpoint `{url}` is neither on this machine nor reached by TLS"
+        "the container's credentials endpoint `{url}` is neither on this machine nor reached over \
+         TLS"
     ).into())
 }
 

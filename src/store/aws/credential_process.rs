@@ -64,9 +64,13 @@ pub(super) async fn session(
     // It has no group of its own: from there it could neither ask at the terminal nor hear Ctrl-C.
     let status = match timeout(PATIENCE, heard).await {
         Err(_) => return Err(failed("did not answer within a minute".to_owned())),
-        Ok(Err(error)) => return Err(failed(format!("cannot be heard: {}", reason(&error)))),
+        Ok(Err(error)) => {
+            return Err(failed(format!("wrote output that cannot be read: {}", reason(&error))));
+        }
         Ok(Ok(None)) => {
-            return Err(failed(format!("writes more than {MOST} MiB, which are no credentials")));
+            return Err(failed(format!(
+                "writes more than {MOST} MiB, so this cannot be credentials"
+            )));
         }
         Ok(Ok(Some(status))) => status,
     };
@@ -122,7 +126,7 @@ mod tests {
             (whole.replace('1', "2"), "the answer's `Version` is not 1"),
             (whole.replace("\"Version\": 1, ", ""), "the answer's `Version` is not 1"),
             (whole.replace("AccessKeyId", "Id"), "the answer has no `AccessKeyId`"),
-            (String::new(), "the answer is no JSON object"),
+            (String::new(), "the answer is not a JSON object"),
         ] {
             let error = run(&format!("echo '{answer}'")).await.unwrap_err();
             assert!(error.ends_with(expected) && !error.contains("hunter2"), "{error}");
@@ -188,8 +192,8 @@ mod tests {
             let asked = timeout(Duration::from_secs(30), run(&command)).await;
             assert_eq!(
                 asked.expect("not heard to its end").unwrap_err(),
-                "the `credential_process` of profile `p` writes more than 1 MiB, which are no \
-                 credentials"
+                "the `credential_process` of profile `p` writes more than 1 MiB, so this \
+                 cannot be credentials"
             );
             let id = std::fs::read_to_string(&pid).unwrap();
             let id = nix::unistd::Pid::from_raw(id.trim().parse().unwrap());

@@ -132,8 +132,8 @@ fn dispatch(asked: Asked<'_>, failure: &DispatchFailure) -> StoreError {
             | rustls::Error::PeerIncompatible(_)),
         ) => {
             return StoreError::Misconfigured(FlawKind::Distrusted.flaw(format!(
-                "{object} and tfwrap have no way of TLS in common ({why}): it takes versions 1.2 \
-                     and 1.3, AES-GCM and ChaCha20, X25519, P-256 and P-384"
+                "{object} and tfwrap have no TLS parameters in common ({why}): tfwrap supports \
+                 versions 1.2 and 1.3, AES-GCM and ChaCha20, X25519, P-256 and P-384"
             )));
         }
         _ => {}
@@ -164,8 +164,8 @@ fn clock(answer: &HttpResponse, code: &str) -> Option<StoreError> {
     let side = if off.is_positive() { "fast" } else { "slow" };
     let by = duration::format(off.round(Unit::Minute).unwrap_or(off).unsigned_abs());
     Some(StoreError::Credentials(FlawKind::Clock.flaw(format!(
-        "this machine's clock is off: it is {by} {side} by that of AWS, which refuses what it signs \
-         (`{code}`), Terraform's requests, too"
+        "this machine's clock is off: it is {by} {side} compared with AWS, which refuses the \
+         requests that it signs (`{code}`), Terraform's too"
     ))))
 }
 
@@ -215,8 +215,8 @@ fn service(asked: Asked<'_>, status: u16, code: Option<&str>, message: Option<&s
         }
         // Of the clock alone, and where the answer's own time does not show it.
         "RequestTimeTooSkewed" => StoreError::Credentials(FlawKind::Clock.flaw(
-            "this machine's clock is off by more than AWS allows (`RequestTimeTooSkewed`): it refuses \
-             what is signed here, Terraform's requests, too",
+            "this machine's clock is off by more than AWS allows (`RequestTimeTooSkewed`): AWS \
+             refuses the requests that it signs, Terraform's too",
         )),
         // The server's message holds the whole request here.
         code @ ("InvalidSignatureException"
@@ -242,7 +242,7 @@ fn service(asked: Asked<'_>, status: u16, code: Option<&str>, message: Option<&s
         | "ConditionalRequestConflict" => not_applied(object, &said),
         // A condition that this store does not know.
         "NotImplemented" => StoreError::Misconfigured(
-            format!("{object} does not do `{action}` as it is asked to: {said}").into(),
+            format!("{object} does not do `{action}` as requested: {said}").into(),
         ),
         "PermanentRedirect"
         | "AuthorizationHeaderMalformed"

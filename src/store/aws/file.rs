@@ -16,7 +16,8 @@ const LIMIT: u64 = 64 << 20;
 pub(super) fn open(path: &Path) -> io::Result<Opened> {
     let opened = opened::to_read(path)?;
     if opened.kind() == Kind::Pipe {
-        let what = "it is a pipe, which can be read once, and Terraform reads it, too; name a file";
+        let what = "it is a pipe, which can be read only once, and Terraform must read it too; \
+                    name a file";
         return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
     }
     Ok(opened)

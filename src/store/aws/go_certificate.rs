@@ -31,7 +31,7 @@ pub(super) fn unreadable(certificate: &X509Certificate<'_>) -> Option<String> {
     let names = [certificate.subject(), certificate.issuer()];
     let mut attributes = names.into_iter().flat_map(X509Name::iter_attributes);
     if !attributes.all(|it| is_text(it.attr_value().tag(), it.attr_value().data)) {
-        return Some("a subject or an issuer that is no text".to_owned());
+        return Some("a subject or an issuer that is not text".to_owned());
     }
     certificate.extensions().iter().find_map(unreadable_extension)
 }

@@ -98,8 +98,8 @@ impl std::fmt::Display for TooLong {
         let Self { at, status } = self;
         write!(
             f,
-            "`{at}` is no service of AWS: it answered HTTP {status} with more than {MOST} MiB; is \
-             a proxy or a login page between?"
+            "`{at}` is not an AWS service: it answered HTTP {status} with more than {MOST} MiB; is \
+             a proxy or a login page in between?"
         )
     }
 }

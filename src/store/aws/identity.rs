@@ -225,7 +225,8 @@ impl Identity {
         let this = self.clone();
         let task = tokio::runtime::Handle::current().spawn(async move { this.renew().await });
         let ended = || {
-            let detail = "the AWS credentials could not be had: the program is ending".to_owned();
+            let detail =
+                "the AWS credentials could not be obtained: the program is ending".to_owned();
             Err(StoreError::Unavailable { detail, sent: false })
         };
         let asking = async move { task.await.unwrap_or_else(|_| ended()) }.boxed().shared();

@@ -112,7 +112,7 @@ fn session(
     let odd = |what: &str| StoreError::Credentials(format!("STS answered {what}").into());
     let found = found.ok_or_else(|| odd("without credentials"))?;
     let ends = Timestamp::from_second(found.expiration.secs());
-    let ends = ends.map_err(|_| odd("with an expiration that is no time"))?;
+    let ends = ends.map_err(|_| odd("with an expiration that is not a time"))?;
     let keys = StaticKeys {
         id: found.access_key_id,
         secret: found.secret_access_key,

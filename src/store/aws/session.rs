@@ -46,7 +46,7 @@ impl Session {
     /// In words, without any of the values.
     pub(super) fn parse(text: &[u8], token: &str) -> Result<Self, String> {
         let Some(fields) = go_json::object(text) else {
-            return Err("the answer is no JSON object".to_owned());
+            return Err("the answer is not a JSON object".to_owned());
         };
         let field = |name: &str| {
             // Of several the last one, as Go's decoder has it.
@@ -56,15 +56,15 @@ impl Session {
         let text = |name: &str| match field(name) {
             None => Ok(None),
             Some(Value::String(text)) => Ok(Some(text.clone()).filter(|text| !text.is_empty())),
-            Some(_) => Err(format!("the answer's `{name}` is no string")),
+            Some(_) => Err(format!("the answer's `{name}` is not a string")),
         };
         let needed = |name: &str| text(name)?.ok_or(format!("the answer has no `{name}`"));
         let ends = match field("Expiration") {
             None => None,
             Some(Value::String(text)) => {
-                Some(go_time(text).ok_or("the answer's `Expiration` is no time")?)
+                Some(go_time(text).ok_or("the answer's `Expiration` is not a time")?)
             }
-            Some(_) => return Err("the answer's `Expiration` is no string".to_owned()),
+            Some(_) => return Err("the answer's `Expiration` is not a string".to_owned()),
         };
         Ok(Self {
             keys: StaticKeys {
@@ -167,17 +167,20 @@ mod tests {
         let lasting = r#"{"AccessKeyId": "a", "SecretAccessKey": "s", "Expiration": null}"#;
         assert_eq!(parse(lasting).unwrap().ends, None);
         for (text, expected) in [
-            ("", "the answer is no JSON object"),
-            ("[]", "the answer is no JSON object"),
+            ("", "the answer is not a JSON object"),
+            ("[]", "the answer is not a JSON object"),
             (r#"{"AccessKeyId": "hunter2"}"#, "the answer has no `SecretAccessKey`"),
-            (r#"{"AccessKeyId": 7, "More": "\ud800"}"#, "the answer's `AccessKeyId` is no string"),
+            (
+                r#"{"AccessKeyId": 7, "More": "\ud800"}"#,
+                "the answer's `AccessKeyId` is not a string",
+            ),
             (
                 r#"{"AccessKeyId": "a", "SecretAccessKey": "s", "Expiration": 7}"#,
-                "the answer's `Expiration` is no string",
+                "the answer's `Expiration` is not a string",
             ),
             (
                 r#"{"AccessKeyId": "a", "SecretAccessKey": "s", "Expiration": "soon"}"#,
-                "the answer's `Expiration` is no time",
+                "the answer's `Expiration` is not a time",
             ),
         ] {
             assert_eq!(parse(text).unwrap_err(), expected, "{text}");

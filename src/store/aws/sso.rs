@@ -67,7 +67,7 @@ pub(super) async fn session(
         let account = Some(sso.account_id.clone()).filter(|account| !account.is_empty());
         Some(Session { keys, ends, account })
     });
-    keys.ok_or_else(|| login.failed("brought an answer without credentials"))
+    keys.ok_or_else(|| login.failed("returned an answer without credentials"))
 }
 
 struct Login<'a> {
@@ -98,7 +98,9 @@ impl Login<'_> {
     /// What lies there must go before a login helps.
     fn in_the_way(&self, why: &str) -> StoreError {
         let file = self.file.display();
-        self.again(&format!("cannot be read (`{file}`: {why}); move that away, and log in anew"))
+        self.again(&format!(
+            "cannot be read (`{file}`: {why}); move that file away and log in again"
+        ))
     }
 
     async fn token(&self, sso: &Sso, clients: &Clients) -> Result<String, StoreError> {
@@ -127,7 +129,7 @@ impl Login<'_> {
         let bytes = read.map_err(|error| {
             let (file, why) = (self.file.display(), reason(&error));
             match error.kind() {
-                ErrorKind::NotFound => self.again(&format!("is not there (`{file}`: {why})")),
+                ErrorKind::NotFound => self.again(&format!("does not exist (`{file}`: {why})")),
                 // Where it lies nobody chooses.
                 ErrorKind::InvalidInput => self.in_the_way("it is a pipe"),
                 _ => self.in_the_way(&why),
@@ -214,7 +216,7 @@ impl Cached {
     /// Or what is wrong with it, which shows nothing of it.
     fn parse(bytes: &[u8]) -> Result<Self, String> {
         let Some(fields) = go_json::object(bytes) else {
-            return Err("holds no JSON object".to_owned());
+            return Err("does not hold a JSON object".to_owned());
         };
         let text = |name: &str| {
             let text = fields.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
@@ -224,7 +226,7 @@ impl Cached {
         if let Some(odd) = unsendable(&token) {
             return Err(format!("has {odd} in its `accessToken`"));
         }
-        let ends = ends.parse().map_err(|_| "has an `expiresAt` that is no time".to_owned())?;
+        let ends = ends.parse().map_err(|_| "has an `expiresAt` that is not a time".to_owned())?;
         Ok(Self { token, ends, fields })
     }
 
@@ -273,14 +275,14 @@ mod tests {
     #[test]
     fn what_is_wrong_with_a_cached_token_is_said_and_nothing_of_it_shown() {
         for (text, expected) in [
-            ("", "holds no JSON object"),
-            ("[]", "holds no JSON object"),
+            ("", "does not hold a JSON object"),
+            ("[]", "does not hold a JSON object"),
             (r#"{"expiresAt": "x"}"#, "has no `accessToken`"),
             (r#"{"accessToken": ""}"#, "has no `accessToken`"),
             (r#"{"accessToken": "hunter2"}"#, "has no `expiresAt`"),
             (
                 r#"{"accessToken": "hunter2", "expiresAt": "soon"}"#,
-                "has an `expiresAt` that is no time",
+                "has an `expiresAt` that is not a time",
             ),
             (
                 r#"{"accessToken": "hunter2\n", "expiresAt": "x"}"#,

@@ -164,8 +164,8 @@ fn bundle(path: &Path, shown: &str) -> Result<Vec<CertificateDer<'static>>, Stor
         file::read(path).map_err(|error| fail(format!("cannot be read: {}", reason(&error))))?;
     match usable(&text) {
         (certificates, _) if !certificates.is_empty() => Ok(certificates),
-        (_, Some(error)) => Err(fail(format!("is not in PEM form: {error}"))),
-        (_, None) => Err(fail("has no usable certificate in PEM form".to_owned())),
+        (_, Some(error)) => Err(fail(format!("is not in PEM format: {error}"))),
+        (_, None) => Err(fail("has no usable certificate in PEM format".to_owned())),
     }
 }
 

@@ -91,8 +91,8 @@ impl Verifier {
         }
         if let Some(bits) = rsa_bits(&certificate).filter(|bits| *bits < RSA_BITS) {
             return Err(distrust(format!(
-                "its certificate has an RSA key of {bits} bits; tfwrap takes none of less than \
-                 {RSA_BITS}"
+                "its certificate has an RSA key of {bits} bits; tfwrap accepts no RSA key of less \
+                 than {RSA_BITS}"
             )));
         }
         let parsed = ParsedCertificate::try_from(leaf)?;
@@ -148,7 +148,7 @@ impl Verifier {
             It::UnknownIssuer => match &self.bundle {
                 Some(bundle) => {
                     let left_out = self.left_out.as_ref().map_or_else(String::new, |why| {
-                        format!("; one in there has {why}, so that it does not count")
+                        format!("; one certificate in there has {why}, so it does not count")
                     });
                     format!(
                         "its certificate is neither in {bundle}, nor signed by an authority in \
@@ -156,7 +156,8 @@ impl Verifier {
                     )
                 }
                 None => format!(
-                    "its certificate is signed by no authority that the system trusts; {PRIVATE}"
+                    "its certificate is not signed by an authority that the system trusts; \
+                     {PRIVATE}"
                 ),
             },
             It::BadSignature => {
@@ -165,8 +166,9 @@ impl Verifier {
                     None => ("what the system trusts", format!("; {PRIVATE}")),
                 };
                 format!(
-                    "its certificate is not signed by the authority of that name in {place}, or \
-                     with an RSA key of less than {RSA_BITS} bits, which tfwrap does not take{more}"
+                    "its certificate is not signed by the authority of that name in {place}, or is \
+                     signed with an RSA key of less than {RSA_BITS} bits, which tfwrap does not \
+                     accept{more}"
                 )
             }
             It::NotValidForNameContext { expected, presented } => {
@@ -183,11 +185,12 @@ impl Verifier {
             other => {
                 let other = format!("{other:?}");
                 if other.contains("CaUsedAsEndEntity") {
-                    "its certificate is an authority's (`CA:TRUE`) and signed by another; tfwrap \
-                     takes such a one where it is itself in `custom_ca_bundle` or `AWS_CA_BUNDLE`"
+                    "its certificate is an authority's (`CA:TRUE`) and signed by another \
+                     authority; tfwrap accepts such a certificate only if it is itself in \
+                     `custom_ca_bundle` or `AWS_CA_BUNDLE`"
                         .to_owned()
                 } else if other.starts_with("UnsupportedSignatureAlgorithm") {
-                    "its certificate is signed in a way that tfwrap does not take: with a P-521 \
+                    "its certificate is signed in a way that tfwrap does not accept: with a P-521 \
                      key or by SHA-1, for instance"
                         .to_owned()
                 } else {
@@ -198,7 +201,7 @@ impl Verifier {
     }
 }
 
-const PRIVATE: &str = "a private one goes into `custom_ca_bundle` or `AWS_CA_BUNDLE`";
+const PRIVATE: &str = "put a private one into `custom_ca_bundle` or `AWS_CA_BUNDLE`";
 
 /// So many of a certificate's names are shown.
 const NAMES: usize = 3;

@@ -288,14 +288,15 @@ fn in_the_way(path: &Path, kind: Kind) -> StoreError {
     if kind == Kind::Link {
         return is_a_link(path);
     }
-    let text = format!("`{}` is {kind}, and no lock file of tfwrap's", path.display());
+    let text = format!("`{}` is {kind}, not a tfwrap lock file", path.display());
     StoreError::Misconfigured(FlawKind::InTheWay.flaw(text))
 }
 
 fn is_a_link(path: &Path) -> StoreError {
     let path = path.display();
     StoreError::Misconfigured(
-        format!("`{path}` is a symbolic link, which is not followed: name what it leads to").into(),
+        format!("`{path}` is a symbolic link, which tfwrap does not follow: name its target")
+            .into(),
     )
 }
 
@@ -303,7 +304,7 @@ fn is_no_lock(path: &Path) -> StoreError {
     let path = path.display();
     StoreError::Misconfigured(
         FlawKind::InTheWay.flaw(format!(
-            "`{path}` is no lock file of tfwrap's: name one that does not exist yet"
+            "`{path}` is not a tfwrap lock file: name a file that does not exist yet"
         )),
     )
 }

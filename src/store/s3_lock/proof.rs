@@ -30,24 +30,33 @@ impl LockObjects {
 
     async fn tried_on(&self, key: &LockKey) -> Result<Conditions, StoreError> {
         let content = |n: u8| format!("{{\"tfwrap\":{{\"probe\":{n}}}}}");
-        let Answer::Done(etag) = self.put(key, content(1), Only::IfAbsent).await? else {
+        let weighed = |answer| self.weighed(answer);
+        let created = || async { self.settled(self.put(key, content(1), Only::IfAbsent).await?) };
+        let Answer::Done(etag) = created().await? else {
             return Err(self.is_no_store("refuses to create an object that is not there"));
         };
-        if let Answer::Done(_) = self.put(key, content(1), Only::IfAbsent).await? {
-            return Err(self.is_no_store("ignores `If-None-Match`"));
+        if let Answer::Done(again) = created().await? {
+            // A store that names versions names each, and one that does not none.
+            let is_its_own = again.is_some() == etag.is_some();
+            let ignores = self.is_no_store("ignores `If-None-Match`");
+            return Err(if is_its_own { ignores } else { self.is_not_s3() });
         }
         let Some(etag) = etag else { return Ok(Conditions::OfCreates) };
         // From here on it can be locked at least as Terraform itself does it.
         let first = version(Some(etag), &[]);
-        let Answer::Done(Some(etag)) =
-            weighed(self.put(key, content(2), Only::IfIs(&first)).await)?
-        else {
-            return Ok(Conditions::OfCreates);
+        let etag = match weighed(self.put(key, content(2), Only::IfIs(&first)).await)? {
+            Answer::Done(Some(etag)) => etag,
+            Answer::Done(None) => return Err(self.is_not_s3()),
+            Answer::Refused | Answer::Busy | Answer::Absent => return Ok(Conditions::OfCreates),
         };
         let second = version(Some(etag), &[]);
-        let replaced = weighed(self.put(key, content(3), Only::IfIs(&first)).await)?;
-        if second == first || matches!(replaced, Answer::Done(_)) {
-            return Ok(Conditions::OfCreates);
+        match weighed(self.put(key, content(3), Only::IfIs(&first)).await)? {
+            Answer::Done(None) => return Err(self.is_not_s3()),
+            Answer::Done(Some(_)) => return Ok(Conditions::OfCreates),
+            Answer::Refused | Answer::Busy | Answer::Absent if second == first => {
+                return Ok(Conditions::OfCreates);
+            }
+            Answer::Refused | Answer::Busy | Answer::Absent => {}
         }
         let removed = weighed(self.delete(key, Only::IfIs(&first)).await)?;
         if removed != Answer::Refused {
@@ -55,8 +64,25 @@ impl LockObjects {
         }
         match weighed(self.delete(key, Only::IfIs(&second)).await)? {
             Answer::Done(_) => Ok(Conditions::All),
-            Answer::Refused | Answer::Absent => Ok(Conditions::OfCreates),
+            Answer::Refused | Answer::Busy | Answer::Absent => Ok(Conditions::OfCreates),
         }
+    }
+
+    /// What an answer proves: a store that does not know a condition at all refuses it, too.
+    fn weighed(&self, answer: Result<Answer, StoreError>) -> Result<Answer, StoreError> {
+        match answer {
+            Err(StoreError::Misconfigured(_)) => Ok(Answer::Absent),
+            answer => self.settled(answer?),
+        }
+    }
+
+    /// One that is busy with another request proves nothing.
+    fn settled(&self, answer: Answer) -> Result<Answer, StoreError> {
+        if answer == Answer::Busy {
+            let detail = format!("{} is busy with another request", self.object);
+            return Err(StoreError::Unavailable { detail, sent: false });
+        }
+        Ok(answer)
     }
 
     fn is_no_store(&self, why: &str) -> StoreError {
@@ -66,13 +92,5 @@ impl LockObjects {
             self.object
         );
         StoreError::Misconfigured(message.into())
-    }
-}
-
-/// A store that does not know the condition at all refuses it, too.
-fn weighed(answer: Result<Answer, StoreError>) -> Result<Answer, StoreError> {
-    match answer {
-        Err(StoreError::Misconfigured(_)) => Ok(Answer::Absent),
-        answer => answer,
     }
 }

@@ -45,19 +45,19 @@ pub(super) fn unended(receipt: &Receipt) -> Option<Unended> {
     let (run, stopped) = (run_of(receipt), standstill::of(receipt));
     let guardian = receipt.guardian.filter(|guardian| guardian.is_alive());
     let what = match (receipt.runner.is_alive(), guardian) {
-        (true, _) if stopped.is_some() => format!("{run} stands still, stopped by a signal"),
+        (true, _) if stopped.is_some() => format!("{run} is stopped by a signal"),
         (true, _) => format!("{run} still runs"),
         (false, Some(guardian)) if stopped.is_some() => format!(
-            "{run} was killed, and its guardian (process {}), which would end it, stands still, \
-             stopped by a signal",
+            "{run} was killed, and its guardian (process {}), which would end it, is stopped by a \
+             signal",
             guardian.pid
         ),
         (false, Some(guardian)) => {
-            format!("{run} was killed, and its guardian (process {}) ends it", guardian.pid)
+            format!("{run} was killed, and its guardian (process {}) is ending it", guardian.pid)
         }
         (false, None) => return None,
     };
-    let hint = stopped.map(|it| format!("`{}` lets it go on", standstill::go_on_command(it)));
+    let hint = stopped.map(|it| format!("`{}` continues it", standstill::go_on_command(it)));
     Some(Unended { what, hint })
 }
 
@@ -83,9 +83,9 @@ pub(super) async fn wait_for(
         if !std::mem::replace(&mut told, true) {
             let span = duration::format(whole(until.since(uptime())));
             // More than was asked for, maybe.
-            let why = if receipt.is_hold { ", which a release may take" } else { "" };
+            let why = if receipt.is_hold { ", as long as a release may take" } else { "" };
             event_loop.say(Notice::Note {
-                message: format!("waiting for the end of {}, up to {span}{why}", run_of(receipt)),
+                message: format!("waiting for {} to end, up to {span}{why}", run_of(receipt)),
             });
             // Holds were told already.
             if runs && !receipt.is_hold {
@@ -132,7 +132,7 @@ fn ask_to_end(event_loop: &EventLoop, file: &ReceiptFile, receipt: &Receipt) {
     let asked = if receipt.is_hold {
         ask_for_release(file, receipt).map(|_| true)
     } else if was_told() {
-        let message = format!("process {pid} was asked to end before: it is not asked again");
+        let message = format!("process {pid} has already been asked to end: not asking again");
         event_loop.say(Notice::Note { message });
         return;
     } else {

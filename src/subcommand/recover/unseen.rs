@@ -167,9 +167,9 @@ fn unknown(receipt: &Receipt, watched: &[Watched], left: Option<Duration>) -> Ve
     let (Some(left), Some(ttl)) = (left, longest(watched)) else {
         return Verdict::Unknown {
             why: format!(
-                "{run} cannot be seen from here, and may live: the lease of {locks} never ends, and \
-                 neither a run whose credentials ran out nor a machine that sleeps gives a sign of \
-                 life"
+                "{run} cannot be seen from here, and may be alive: the lease of {locks} never \
+                 expires, and a run whose credentials have expired or a machine that sleeps sends \
+                 no heartbeat"
             ),
             hint: format!(
                 "make sure that the run is gone, and finish with: {}",
@@ -179,16 +179,13 @@ fn unknown(receipt: &Receipt, watched: &[Watched], left: Option<Duration>) -> Ve
     };
     Verdict::Unknown {
         why: format!(
-            "{run} cannot be seen from here, and may live until {locks} has shown no heartbeat for \
-             its whole lease of {}: that is in {} at the earliest, and then whoever waits for it \
-             takes it over",
+            "{run} cannot be seen from here, and may be alive until {locks} has shown no heartbeat \
+             for its whole lease of {}: that takes at least another {}, and then whoever waits for \
+             the lock takes it over",
             duration::format(ttl),
             duration::format(whole(left))
         ),
-        hint: format!(
-            "to give it back then: tfwrap recover --wait {}",
-            duration::format(ttl + ROOM)
-        ),
+        hint: format!("to release it then: tfwrap recover --wait {}", duration::format(ttl + ROOM)),
     }
 }
 
@@ -212,7 +209,7 @@ pub(super) async fn give_back(
         match removal::remove(event_loop, &lock.register, &lock.stored, false).await? {
             Removal::Removed => released += 1,
             Removal::Changed(Some(now)) if is_same_tenure(&lock.stored, &now) => {
-                return Ok(Err(format!("the holder of `{name}` gave a sign of life just now")));
+                return Ok(Err(format!("the holder of `{name}` has just sent a heartbeat")));
             }
             // Somebody was quicker.
             Removal::Changed(_) => {}

@@ -87,7 +87,7 @@ async fn holder(
             }
             Err(source) => Err(Error::Store { lock: lock.to_owned(), source }),
         },
-        None => Err(Error::Internal("its place is not known here".to_owned())),
+        None => Err(Error::Internal("tfwrap does not know here where it is".to_owned())),
     };
     match read {
         Ok(stored) => Ok(stored.and_then(|stored| {
@@ -104,7 +104,7 @@ async fn holder(
         // It may have been given back long ago.
         Err(error) => {
             event_loop.say(Notice::warning(format!(
-                "whether the lock `{lock}` (ID {id}) is still held: {error}"
+                "cannot tell whether the lock `{lock}` (ID {id}) is still held: {error}"
             )));
             Ok(None)
         }
@@ -125,8 +125,8 @@ pub(super) fn left(unknown: &[Unknown], recovery: &Recovery<'_>) -> Error {
             dir.display()
         ),
         hint: Some(format!(
-            "name the directory of the hold with `TFWRAP_STATE_DIR`; if it is lost, end the keeper, \
-             the process that `ps -C lock-keeper` shows, with SIGTERM; if there is none: {}",
+            "name the directory of the hold with `TFWRAP_STATE_DIR`; if it is lost, send SIGTERM \
+             to the keeper, the process that `ps -C lock-keeper` shows; if there is none: {}",
             ids.join(", ")
         )),
     }

@@ -1,9 +1,9 @@
 //! What has no safe interface: all `unsafe` is here.
 //!
-//! Most of it gives a child what we inherited, unchanged. A child must find signals as if it had been started in our place. Three parties come between:
-//! Rust's runtime ignores SIGPIPE before `main`, we install handlers, and `std` gives every child
-//! an empty signal mask and the default SIGPIPE. So what we got is noted before all of them, when
-//! the program is loaded.
+//! Most of it gives a child what we inherited, unchanged. A child must find signals as if it had
+//! been started in our place. Three parties come in between: Rust's runtime ignores SIGPIPE before
+//! `main`, we install handlers, and `std` gives every child an empty signal mask and the default
+//! SIGPIPE. So what we got is recorded before all of them, when the program is loaded.
 #![expect(
     unsafe_code,
     reason = "sigaction(2), leases of files, the hook before exec, the note at load time and AsyncFd have no \

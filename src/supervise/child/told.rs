@@ -1,4 +1,5 @@
-//! Who has had the interrupt, so that nobody gets a second one, and how long they live.
+//! Which processes have had the interrupt, so that nobody gets a second one, and how long they
+//! live.
 
 use std::future::{pending, poll_fn};
 use std::io;

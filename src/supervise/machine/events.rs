@@ -1,4 +1,4 @@
-//! What the machine is told, and what it answers.
+//! The events that the machine receives, and its answers.
 
 use nix::sys::signal::Signal;
 
@@ -106,6 +106,9 @@ pub enum Action {
     SuspendJob(Signal),
     /// Give the terminal to the group if it is ours to give, and SIGCONT.
     ContinueGroup,
+    /// The same, if anybody in the group stands still: a process that its Terraform was just starting
+    /// may, and Terraform wait for it without standing still itself (vfork(2)), so that nobody tells.
+    ContinueStopped,
     /// SIGSTOP to the group.
     Freeze,
     /// The freeze is over: SIGCONT to the group, unless it stands still for another reason.

@@ -3,8 +3,8 @@ mod suspension;
 
 use super::*;
 use Action::{
-    ContinueGroup, ForwardSecond, Interrupt, Kill, KillRest, PassOn, StopGroup, SuspendJob,
-    SuspendSelf,
+    ContinueGroup, ContinueStopped, ForwardSecond, Interrupt, Kill, KillRest, PassOn, StopGroup,
+    SuspendJob, SuspendSelf,
 };
 use Event::{ChildContinued, GroupGone, MustKill, MustStop, Resume, Tick};
 use Reach::{ChildToo, UsOnly};
@@ -131,6 +131,32 @@ fn what_comes_with_the_first_stop_is_the_same_one() {
     assert_eq!(supervisor.step(at(0), quit), [Action::Quit]);
 }
 
+/// Whoever started us passes on what came to it and to us together, at any time, and once.
+#[test]
+fn what_the_parent_passes_on_is_the_same_one_however_late() {
+    let passed_on = |signal| Event::Stop(signal, Reach::ByParent);
+    let (int, term) = (passed_on(StopSignal::Interrupt), passed_on(StopSignal::Terminate));
+    for (first, its, later, other) in [
+        (INT, &[Interrupt][..], int, term),
+        (CTRL_C, &[], int, term),
+        (TERM, &[Interrupt], term, int),
+    ] {
+        let mut supervisor = play(FORWARD, &[(first, its)]);
+        assert_eq!(supervisor.step(at(15), later), []);
+        // It has passed on what there was: the next is its own.
+        assert_eq!(supervisor.step(at(20), later), [ForwardSecond]);
+        // Another one is no echo.
+        let mut supervisor = play(FORWARD, &[(first, its)]);
+        assert_eq!(supervisor.step(at(15), other), [ForwardSecond]);
+    }
+    // The first was its own, so the second is.
+    let mut supervisor = play(FORWARD, &[(int, &[Interrupt])]);
+    assert_eq!(supervisor.step(at(15), int), [ForwardSecond]);
+    // And a second of somebody else's.
+    let mut supervisor = play(FORWARD, &[(INT, &[Interrupt]), (int, &[])]);
+    assert_eq!(supervisor.step(at(15), INT), [ForwardSecond]);
+}
+
 #[test]
 fn three_hundred_stops_are_still_one_interrupt_and_one_second() {
     let mut supervisor = Supervisor::new(FORWARD);
@@ -141,15 +167,15 @@ fn three_hundred_stops_are_still_one_interrupt_and_one_second() {
 
 #[test]
 fn what_reached_both_is_not_forwarded() {
-    play(HOLD, &[(CTRL_C, &[]), (CTRL_C, &[])]);
-    let after = play(HOLD, &[(CTRL_C, &[]), (exited(1), &[finished(1, BY_INT)])]);
+    play(HOLD, &[(CTRL_C, &[ContinueStopped]), (CTRL_C, &[])]);
+    let after = play(HOLD, &[(CTRL_C, &[ContinueStopped]), (exited(1), &[finished(1, BY_INT)])]);
     assert_eq!(after.deadline(), None);
 }
 
 #[test]
 fn another_signal_after_one_that_reached_both_is_the_second() {
-    play(HOLD, &[(CTRL_C, &[]), (TERM, &[Action::Withhold(Terminate)])]);
-    play(FORWARD, &[(CTRL_C, &[]), (TERM, &[ForwardSecond])]);
+    play(HOLD, &[(CTRL_C, &[ContinueStopped]), (TERM, &[Action::Withhold(Terminate)])]);
+    play(FORWARD, &[(CTRL_C, &[ContinueStopped]), (TERM, &[ForwardSecond])]);
 }
 
 #[test]
@@ -166,7 +192,7 @@ fn a_second_interrupt_by_whomever_is_a_forced_end() {
         assert_eq!(supervisor.deadline(), is_forced.then_some(at(4).plus(SETTLE)));
     }
     let by_a_key = Event::Overheard(Quit);
-    let after = play(HOLD, &[(by_a_key, &[]), (exited(2), &[])]);
+    let after = play(HOLD, &[(by_a_key, &[ContinueStopped]), (exited(2), &[])]);
     assert_eq!(after.deadline(), Some(at(1).plus(SETTLE)));
 }
 

@@ -5,9 +5,9 @@ use std::process::{Command, Stdio};
 use rustix::process::Signal;
 
 use super::Played;
-use crate::procs;
 use crate::stage::{PATIENCE, Stage, scaled};
 use crate::step::{Group, Step};
+use crate::support::procs;
 
 const TRACKING: &str = "RUNNER_TRACKING_ID";
 const LOOKUP: &str = "VSTS_PROCESS_LOOKUP_ID";

@@ -4,9 +4,9 @@ use std::process::Command;
 
 use rustix::process::Signal;
 
-use crate::procs::{self, Process};
 use crate::stage::{PATIENCE, Stage};
 use crate::step::{Group, Step, within};
+use crate::support::procs::{self, Process};
 
 /// Makes the command the first process of a namespace. No root is needed; where the kernel refuses
 /// this, a container cannot be replayed, and the test fails and says so (`.ci/run` asks for it).

@@ -85,11 +85,12 @@ pub(super) fn kubernetes(stage: &mut Stage) -> Played {
     let mut step = stage.start(&mut command, Group::Own);
     let mut played = Played::new(stage.at_work());
     // `pgrep -f` finds the subshell by the same command line.
-    let shells = |process: &crate::procs::Process| {
+    let shells = |process: &crate::support::procs::Process| {
         process.describe().contains("script.sh") && process.program().ends_with("/bash")
     };
     let shells: Vec<_> = container.processes().into_iter().filter(shells).collect();
-    let children: Vec<_> = shells.iter().flat_map(crate::procs::Process::children).collect();
+    let children: Vec<_> =
+        shells.iter().flat_map(crate::support::procs::Process::children).collect();
     for child in children {
         played.signal(&child, Signal::TERM);
     }

@@ -9,9 +9,9 @@ use tfwrap::lock::Uptime;
 
 use super::Played;
 use super::container::Container;
-use crate::procs::{self, Process};
 use crate::stage::{PATIENCE, Stage, orphan_grace, scaled};
 use crate::step::{Group, within};
+use crate::support::procs::{self, Process};
 
 pub(super) const BUILDKITE: &[(&str, &str)] = &[
     ("CI", "true"),

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::dice::Dice;
+use crate::support::dice::Dice;
 
 /// What stands beside the block.
 const BESIDE: [&str; 12] = [

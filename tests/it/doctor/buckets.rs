@@ -4,10 +4,10 @@ use std::path::Path;
 use std::process::Command;
 
 use super::Said;
-use crate::harness::{run, tfwrap};
-use crate::proxy::{Fault, Proxy, Rule};
-use crate::s3_server::{Bucket, Manners, backend_dir, start};
-use crate::servers::{BUCKET, REGION, local_backend_dir, terraform};
+use crate::support::harness::{run, tfwrap};
+use crate::support::proxy::{Fault, Proxy, Rule};
+use crate::support::s3_server::{Bucket, Manners, backend_dir, start};
+use crate::support::servers::{BUCKET, REGION, local_backend_dir, terraform};
 
 /// A lock of `--lock` and no other.
 fn with_lock(dir: &Path, url: &str, bucket: &str) -> Command {

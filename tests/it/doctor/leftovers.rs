@@ -7,9 +7,9 @@ use serde_json::json;
 use tfwrap::clock::wall;
 
 use super::{Said, with_lock};
-use crate::harness::{Gate, Running, applying, s3_dir, tfwrap};
-use crate::s3_server::{aws_like, backend_dir};
-use crate::servers::{REGION, dynamodb, local_backend_dir, terraform};
+use crate::support::harness::{Gate, Running, applying, s3_dir, tfwrap};
+use crate::support::s3_server::{aws_like, backend_dir};
+use crate::support::servers::{REGION, dynamodb, local_backend_dir, terraform};
 
 fn info(id: &str, operation: &str, created: &str) -> String {
     json!({
@@ -87,7 +87,7 @@ async fn half_of_a_pair_is_told() {
     let text = std::fs::read_to_string(&file).unwrap();
     let endpoints = format!("endpoints                   = {{ s3 = \"{}\" }}", server.url);
     std::fs::write(&file, text.replace(&endpoints, &lines)).unwrap();
-    crate::harness::run(terraform(dir.path()).args(["init", "-no-color"])).expect_code(0);
+    crate::support::harness::run(terraform(dir.path()).args(["init", "-no-color"])).expect_code(0);
     let said = Said::of(&mut tfwrap(dir.path()));
     assert!(!said.names().contains(&"pair"), "{}", said.text);
     assert_eq!(said.names().iter().filter(|name| **name == "conditions").count(), 2);
@@ -107,7 +107,7 @@ async fn a_killed_run_of_this_machine_is_told() {
     let mut command = tfwrap(dir.path());
     command.env("TFWRAP_TEST_OFF", "guardian").args(["--no-backend-lock", "--lock", &lock]);
     let running = Running::start(command.args(["run", "--", "sh", "-c", "echo $$; exec sleep 60"]));
-    crate::harness::eventually("it runs", || running.stdout().ends_with('\n'));
+    crate::support::harness::eventually("it runs", || running.stdout().ends_with('\n'));
     let child: i32 = running.stdout().trim().parse().unwrap();
     running.signal(Signal::SIGKILL);
     nix::sys::signal::kill(Pid::from_raw(child), Signal::SIGKILL).unwrap();

@@ -7,9 +7,9 @@ use tempfile::TempDir;
 use tfwrap::clock::wall;
 
 use super::{Said, items, with_lock};
-use crate::harness::Running;
-use crate::proxy::{Fault, Proxy, Rule};
-use crate::servers::{dynamodb, local_backend_dir};
+use crate::support::harness::Running;
+use crate::support::proxy::{Fault, Proxy, Rule};
+use crate::support::servers::{dynamodb, local_backend_dir};
 
 /// A table with a proxy before it.
 async fn stage(table: &str) -> (TempDir, Proxy) {

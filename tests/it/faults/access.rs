@@ -5,8 +5,8 @@ use std::time::Duration;
 use jiff::SignedDuration;
 
 use super::{Stage, says};
-use crate::harness::{Running, run};
-use crate::proxy::{Fault, Rule};
+use crate::support::harness::{Running, run};
+use crate::support::proxy::{Fault, Rule};
 use crate::wrapped::uptime;
 
 #[tokio::test]
@@ -16,7 +16,7 @@ async fn credentials_that_do_not_work_are_77_with_a_hint() {
     for (code, word, hint) in [
         ("ExpiredTokenException", "expired", identity),
         ("UnrecognizedClientException", "not valid", identity),
-        ("InvalidSignatureException", "secret key", "without a newline"),
+        ("InvalidSignatureException", "secret key", "without a trailing newline"),
     ] {
         stage.plan(&[("PutItem", Fault::Status(400, code), usize::MAX)]);
         let done = run(&mut stage.around("true")).expect_code(77);
@@ -25,7 +25,7 @@ async fn credentials_that_do_not_work_are_77_with_a_hint() {
     }
 }
 
-/// Terraform's requests are refused then, and below us it would only log that: the state would be
+/// Terraform's too are refused then, and below us it would only log that: the state would be
 /// written, its digest not.
 #[tokio::test]
 async fn a_clock_that_is_off_is_said_at_once_and_not_made_up_for() {
@@ -36,7 +36,7 @@ async fn a_clock_that_is_off_is_said_at_once_and_not_made_up_for() {
         let done = run(&mut stage.around("true")).expect_code(77);
         says(
             &done,
-            &["clock is off", word, "Terraform's requests", "hint: set this machine's clock"],
+            &["clock is off", word, "Terraform's too", "hint: correct this machine's clock"],
         );
         assert!(uptime().since(before) < Duration::from_secs(5), "{done:?}");
         assert_eq!((stage.runs(), stage.info().await), (0, None), "{minutes}");

@@ -6,8 +6,8 @@ use std::process::Command;
 use nix::sys::signal::Signal;
 
 use super::{Stage, says};
-use crate::harness::{Finished, Running, eventually, run};
-use crate::proxy::Fault;
+use crate::support::harness::{Finished, Running, eventually, run};
+use crate::support::proxy::Fault;
 
 fn failing(mut command: Command, point: &str) -> Command {
     command.env("TFWRAP_FAIL_POINT", point);

@@ -8,9 +8,9 @@ use aws_sdk_dynamodb::error::ProvideErrorMetadata as _;
 use aws_sdk_dynamodb::types::AttributeValue;
 
 use super::{Stage, says};
-use crate::harness::{run, tfwrap};
-use crate::proxy::{Fault, Rule};
-use crate::servers::{Endpoint, REGION, dynamodb, local_backend_dir};
+use crate::support::harness::{run, tfwrap};
+use crate::support::proxy::{Fault, Rule};
+use crate::support::servers::{Endpoint, REGION, dynamodb, local_backend_dir};
 
 /// A printed `aws dynamodb delete-item …`, understood as the AWS command line would.
 #[derive(Debug)]
@@ -88,8 +88,8 @@ async fn a_removal_that_was_applied_and_not_answered_is_no_loss() {
         format!("dynamodb://{}/{}?region={REGION}&endpoint={url}", stage.table, stage.lock_id());
     let remover = local_backend_dir();
     let script = "touch in; while ! test -e go; do sleep 0.05; done";
-    let ours = crate::harness::Running::start(&mut stage.around(script));
-    crate::harness::eventually("the lock is held", || stage.path().join("in").exists());
+    let ours = crate::support::harness::Running::start(&mut stage.around(script));
+    crate::support::harness::eventually("the lock is held", || stage.path().join("in").exists());
     stage.cleared().await;
     fs::write(stage.path().join("go"), "").unwrap();
     says(&ours.finish().expect_code(76), &["lost"]);
@@ -167,7 +167,7 @@ async fn a_denied_removal_is_74_with_the_command_that_finishes() {
     let stage = Stage::new("release/denied").await;
     stage.plan(&[("DeleteItem", Fault::DENIED, usize::MAX)]);
     let done = run(&mut stage.around("true")).expect_code(74);
-    says(&done, &["could not be given back", "`dynamodb:DeleteItem`", "finish with: "]);
+    says(&done, &["could not be released", "`dynamodb:DeleteItem`", "finish with: "]);
     assert_eq!(stage.requests("DeleteItem"), 1, "a missing permission does not come by itself");
     // As printed, byte for byte, and of the very item that is there.
     let left = stage.info().await.unwrap();
@@ -187,7 +187,7 @@ async fn an_outage_for_the_whole_retry_time_is_74_with_the_command_that_finishes
         stage.plan(&[("DeleteItem", fault.clone(), usize::MAX)]);
         let mut command = stage.around("true");
         let done = run(command.env("TFWRAP_RELEASE_PATIENCE", "1s")).expect_code(74);
-        says(&done, &["could not be given back", "finish with: "]);
+        says(&done, &["could not be released", "finish with: "]);
         is_left_behind(&stage, &done.stderr).await;
     }
 }
@@ -198,7 +198,7 @@ async fn a_failed_child_keeps_its_code_when_the_lock_cannot_be_given_back() {
     stage.plan(&[("DeleteItem", Fault::DENIED, usize::MAX)]);
     for (script, code) in [("exit 3", 3), ("kill -9 $$", 137)] {
         let done = run(&mut stage.around(script)).expect_code(code);
-        says(&done, &["could not be given back"]);
+        says(&done, &["could not be released"]);
         is_left_behind(&stage, &done.stderr).await;
         stage.plan(&[("DeleteItem", Fault::DENIED, usize::MAX)]);
     }

@@ -4,8 +4,8 @@
 use nix::sys::signal::Signal;
 
 use super::{Stage, says};
-use crate::harness::{Running, eventually};
-use crate::proxy::Fault;
+use crate::support::harness::{Running, eventually};
+use crate::support::proxy::Fault;
 
 const SIGNALS: [(Signal, i32); 4] =
     [(Signal::SIGINT, 130), (Signal::SIGTERM, 143), (Signal::SIGHUP, 129), (Signal::SIGQUIT, 131)];

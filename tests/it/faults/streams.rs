@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use nix::fcntl::{FcntlArg, fcntl};
 
 use super::Stage;
-use crate::harness::{LIMIT, eventually, pause, run};
+use crate::support::harness::{LIMIT, eventually, pause, run};
 
 /// Starts it with these streams, waits for its end and returns its code.
 fn code_of(command: &mut Command, out: Stdio, err: Stdio) -> Option<i32> {
@@ -106,7 +106,7 @@ async fn a_panic_with_a_stalled_stderr_still_gives_the_lock_back() {
 #[tokio::test]
 async fn a_lost_release_with_a_stalled_stderr_still_ends() {
     let stage = Stage::new("streams/release").await;
-    stage.plan(&[("DeleteItem", crate::proxy::Fault::DENIED, usize::MAX)]);
+    stage.plan(&[("DeleteItem", crate::support::proxy::Fault::DENIED, usize::MAX)]);
     let (reader, stderr) = stalled();
     assert_eq!(code_of(&mut stage.around("true"), Stdio::null(), stderr), Some(74));
     eventually("it was asked for", || stage.requests("DeleteItem") == 1);
@@ -122,7 +122,7 @@ async fn files_of_the_runner_that_cannot_be_written_lose_no_lock_and_no_code() {
         ours.env("GITHUB_OUTPUT", file).env("GITHUB_STEP_SUMMARY", file);
         let done = run(&mut ours).expect_code(5);
         for (variable, missing) in
-            [("GITHUB_OUTPUT", "later steps"), ("GITHUB_STEP_SUMMARY", "summary has no word")]
+            [("GITHUB_OUTPUT", "later steps"), ("GITHUB_STEP_SUMMARY", "summary does not mention")]
         {
             let named = format!("tfwrap: warning: cannot write to `{file}` (from `{variable}`)");
             // Annotations say the same once more.

@@ -8,9 +8,9 @@ use nix::unistd::Pid;
 
 use super::{gone, kill_tfwrap, started};
 use crate::aftermath::{Lock, kill_dead, ours};
-use crate::harness::{self, Gate, applying, eventually, run};
-use crate::proxy::{Fault, Proxy, Rule};
-use crate::servers::{dynamodb, local_backend_dir, terraform};
+use crate::support::harness::{self, Gate, applying, eventually, run};
+use crate::support::proxy::{Fault, Proxy, Rule};
+use crate::support::servers::{dynamodb, local_backend_dir, terraform};
 use crate::wrapped::{LOGS_ALL, Running, is_gone, uptime};
 
 /// What everybody waits after an end by force, but for what a test takes to see it.
@@ -101,6 +101,26 @@ async fn what_a_child_leaves_on_purpose_outlives_a_tfwrap_that_is_killed_in_its_
         assert_eq!(running.scene.log(), Vec::<String>::new(), "by recover: {by_recover}");
         kill_dead(daemon);
     }
+}
+
+/// The remove lands late, before the one of the guardian, which then finds nothing: no stranger has
+/// taken the lock away.
+#[tokio::test]
+async fn a_lock_whose_remove_a_killed_tfwrap_had_sent_is_released_and_not_lost() {
+    let lock = Lock::new("remove-sent").await;
+    let proxy = Proxy::before(&dynamodb().url);
+    proxy.plan([Rule::on("DeleteItem", Fault::Hold)]);
+    let script = "ready @/ready; sleep 300; exit 0";
+    let (mut running, guardian, _) = started(lock.scene_at(proxy.url(), script));
+    let removes = format!("DeleteItem {}", lock.key);
+    proxy.arrived(&removes, 1).await;
+    kill_tfwrap(&mut running);
+    proxy.arrived(&removes, 2).await;
+    lock.remove().await;
+    proxy.release();
+    gone("the guardian", guardian);
+    let told = run(&mut ours(&running.scene, &["recover"])).expect_code(0).stderr;
+    assert!(told.contains("released the lock"), "{told}");
 }
 
 /// Terraform ends its provisioner's shell, and what that had started lives on.

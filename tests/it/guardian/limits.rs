@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::{SLOW, gone, kill_tfwrap, started};
 use crate::aftermath::{Lock, kill_dead};
-use crate::harness::{self, Gate, applying, eventually, pause};
-use crate::servers::{local_backend_dir, terraform};
+use crate::support::harness::{self, Gate, applying, eventually, pause};
+use crate::support::servers::{local_backend_dir, terraform};
 use crate::wrapped::{LOGS_ALL, is_gone, wait_until};
 
 /// Sets a limit of a process and returns the one before.
@@ -135,10 +135,7 @@ async fn a_guardian_that_cannot_be_told_is_replaced_and_done_without_aloud() {
     let lock = Lock::new("untold").await;
     let mut running = lock.scene(LOGS_ALL).env("TFWRAP_TEST_OFF", "tell").start().ready();
     wait_until("a word about it", || {
-        running
-            .stderr()
-            .contains("no guardian watches over this run (not to be told)")
-            .then_some(())
+        running.stderr().contains("no guardian watches this run (not to be told)").then_some(())
     });
     assert!(guardian_of(running.pid()).is_none_or(is_gone));
     running.signal(Signal::SIGUSR1);

@@ -6,9 +6,9 @@ use nix::sys::signal::{Signal, kill};
 
 use super::{SLOW, gone, kill_tfwrap, started};
 use crate::aftermath::{Lock, Receipt, STATE_DIR, kill_dead, ours};
-use crate::harness::run;
-use crate::proxy::{Fault, Proxy, Rule};
-use crate::servers::dynamodb;
+use crate::support::harness::run;
+use crate::support::proxy::{Fault, Proxy, Rule};
+use crate::support::servers::dynamodb;
 use crate::wrapped::{is_gone, state, uptime, wait_until};
 
 #[tokio::test]
@@ -181,7 +181,7 @@ async fn an_inner_tfwrap_that_stands_still_is_named_and_goes_on_to_its_end() {
         };
         stop();
         std::fs::write(&go_on, "").expect("a file");
-        wait_until(name, || running.stderr().contains("stood still").then_some(()));
+        wait_until(name, || running.stderr().contains("was stopped by a signal").then_some(()));
         if asked {
             wait_until("its going on", || (state(inner) != Some('T')).then_some(()));
             stop();

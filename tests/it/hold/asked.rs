@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use super::turns::Held;
 use super::{Holding, release};
 use crate::aftermath::{Lock, Receipt, STATE_DIR};
-use crate::harness::{Gate, Running, pause, run};
+use crate::support::harness::{Gate, Running, pause, run};
 use crate::wrapped::{LOGS_ALL, is_gone, state, wait_until, wrapper};
 
 fn keeper(held: &Held) -> Pid {
@@ -31,7 +31,7 @@ fn a_second_release_waits_too_and_interrupts_nobody() {
     assert!(limited.stderr.contains("still runs under the lock"), "{}", limited.stderr);
     let others = [Running::start(&mut held.release()), Running::start(&mut held.release())];
     for other in &others {
-        other.says("is being released already");
+        other.says("is already being released");
     }
     pause(Duration::from_millis(500));
     assert!(!apply.is_over() && held.is_held());
@@ -126,7 +126,7 @@ async fn a_release_gives_up_with_a_word() {
     let mut env = hold.env.clone();
     env.push(("TFWRAP_LOCK_TIMEOUT".to_owned(), "7s".to_owned()));
     let done = run(&mut release(&scene, &env, &[])).expect_code(74);
-    assert!(done.stderr.contains("waiting since 5s"), "{}", done.stderr);
+    assert!(done.stderr.contains("(5s of up to 7s)"), "{}", done.stderr);
     assert!(done.stderr.contains(&format!("process {below}")), "{}", done.stderr);
     assert!(lock.is_held().await && scene.log().is_empty(), "{:?}", scene.log());
     kill(child, Signal::SIGUSR1).expect("the child is there");
@@ -146,7 +146,7 @@ fn who_stands_still_under_the_hold_is_named_and_continued_by_its_release() {
     apply.signal(Signal::SIGSTOP);
     gate.open();
     let releasing = Running::start(&mut held.release());
-    releasing.says("stood still");
+    releasing.says("was stopped by a signal");
     let applied = apply.finish().expect_code(0);
     assert!(!applied.stdout.contains("nterrupt"), "{}", applied.stdout);
     releasing.finish().expect_code(0);
@@ -162,7 +162,7 @@ fn release_and_recover_need_no_working_directory() {
         let script = format!("mkdir w && cd w && rmdir ../w && exec {tfwrap} {command}");
         let ended = run(&mut held.command(&["sh", "-c", &script])).expect_code(code);
         if code == 78 {
-            assert!(ended.stderr.contains("change to one that is there"), "{}", ended.stderr);
+            assert!(ended.stderr.contains("change to one that exists"), "{}", ended.stderr);
         }
     }
     assert!(!held.is_held());
@@ -173,5 +173,5 @@ fn what_a_hold_said_before_its_end_is_said_once() {
     let held = Held::begin(&["--max-hold", "1s"]);
     wait_until("the end of the hold", || (!held.is_held()).then_some(()));
     let said = run(&mut held.release()).expect_code(0).stderr;
-    assert_eq!(said.matches("the longest").count(), 1, "{said}");
+    assert_eq!(said.matches("the maximum").count(), 1, "{said}");
 }

@@ -11,9 +11,9 @@ use tfwrap::lock::lease::LeaseTerm;
 use super::{Holding, in_scene};
 use crate::aftermath::{Lock, Receipt, STATE_DIR, TTL, kill_dead};
 use crate::guardian::limits::limit;
-use crate::harness::{Running, pause};
-use crate::proxy::{Fault, Proxy, Rule};
-use crate::servers::dynamodb;
+use crate::support::harness::{Running, pause};
+use crate::support::proxy::{Fault, Proxy, Rule};
+use crate::support::servers::dynamodb;
 use crate::wrapped::{LOGS_ALL, Scene, is_gone, uptime, wait_until};
 
 const STUBBORN: &str = "log @/log; on SIGINT log; ignore SIGTERM; ready @/ready; wait";

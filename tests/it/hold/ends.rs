@@ -8,7 +8,7 @@ use nix::unistd::Pid;
 
 use super::{Holding, holds, in_scene, release};
 use crate::aftermath::{EndsHolds, Lock, Receipt, STATE_DIR, kill_dead, ours};
-use crate::harness::{Running, pause, run};
+use crate::support::harness::{Running, pause, run};
 use crate::wrapped::{LOGS_ALL, Scene, is_gone, only_child, state, uptime, wait_until, wrapper};
 
 #[tokio::test]
@@ -209,7 +209,7 @@ async fn a_hold_that_cannot_say_what_it_holds_gives_it_back() {
     let _ends = EndsHolds(scene.path(STATE_DIR));
     for words in ["$TFWRAP hold > /dev/full", "$TFWRAP hold --format github"] {
         let done = run(&mut in_scene(&scene, &[], &["sh", "-c", words])).expect_code(78);
-        assert!(done.stderr.contains("the lock is given back"), "{}", done.stderr);
+        assert!(done.stderr.contains("the lock is released"), "{}", done.stderr);
         assert!(!lock.is_held().await && holds(&scene).is_empty(), "{words}");
     }
 }
@@ -247,7 +247,7 @@ async fn the_post_step_of_a_job_that_no_runner_tracks_ends_its_hold() {
     let recover = ["env", "RUNNER_TRACKING_ID=", &wrapper, "recover", "--wait", "30s"];
     let leg = |dir: &str| vec![("GITHUB_WORKSPACE".to_owned(), dir.to_owned())];
     let other = run(&mut in_scene(&scene, &leg("/other"), &recover)).expect_code(0);
-    assert!(other.stderr.contains("it is of another CI job"), "{}", other.stderr);
+    assert!(other.stderr.contains("it belongs to another CI job"), "{}", other.stderr);
     assert!(lock.is_held().await && !is_gone(hold.keeper));
     run(&mut in_scene(&scene, &[], &recover)).expect_code(0);
     assert!(!lock.is_held().await);

@@ -6,7 +6,7 @@ use std::process::Command;
 use super::turns::{Held, environment};
 use super::{holds_in, release};
 use crate::aftermath::{EndsHolds, Lock, STATE_DIR};
-use crate::harness::{run, tfwrap};
+use crate::support::harness::{run, tfwrap};
 use crate::wrapped::wrapper;
 
 type Env = Vec<(String, String)>;
@@ -65,7 +65,7 @@ fn a_release_ends_its_own_hold_and_what_is_below_and_never_one_around_it() {
             let said = run(&mut releasing(&held, &inner)).expect_code(0).stderr;
             assert_eq!((left(), held.is_held()), (2, true), "{format}: one around it or beside it");
             // In one shell it may have been meant for the one around it.
-            assert_eq!(said.contains("the one around it goes on"), is_again, "{said}");
+            assert_eq!(said.contains("the one around it is still there"), is_again, "{said}");
             assert_eq!(said.contains("`tfwrap release "), is_again, "{said}");
         }
         run(&mut releasing(&held, &below)).expect_code(0);
@@ -118,7 +118,11 @@ fn a_hold_that_nobody_released_ends_with_the_run_around_it() {
     let around = [&wrapper, "run", "--", "sh", "-c", script, &wrapper];
     let done = run(&mut held.command(&around)).expect_code(0);
     assert!(done.stdout.contains("Apply complete!"), "{}", done.stdout);
-    assert!(done.stderr.contains("was not released below this command"), "{}", done.stderr);
+    assert!(
+        done.stderr.contains("started inside this command, was not released"),
+        "{}",
+        done.stderr
+    );
     assert!(!held.is_held());
 }
 

@@ -12,9 +12,9 @@ use serde_json::Value;
 
 use super::{Holding, release};
 use crate::aftermath::{EndsHolds, Lock, Receipt, STATE_DIR, kill_dead};
-use crate::harness::{Gate, Running, applying, eventually, pause, run, tfwrap};
-use crate::proxy::{Fault, Proxy, Rule};
-use crate::servers::{clean, dynamodb, local_backend_dir, terraform};
+use crate::support::harness::{Gate, Running, applying, eventually, pause, run, tfwrap};
+use crate::support::proxy::{Fault, Proxy, Rule};
+use crate::support::servers::{clean, dynamodb, local_backend_dir, terraform};
 use crate::wrapped::{is_gone, wait_until, wrapper};
 
 /// A directory with a local state, held, and the environment that its hold gave.
@@ -118,7 +118,7 @@ fn a_killed_command_keeps_its_turn_until_its_terraform_has_ended() {
     let real = run(Command::new("sh").args(["-c", "command -v terraform"])).stdout;
     let script = "for n in {100..140}; do eval \"exec $n>&-\"; done";
     let text = format!("#!/usr/bin/env bash\n{script}\nexec {} \"$@\"\n", real.trim());
-    crate::harness::program(&path, &text);
+    crate::support::harness::program(&path, &text);
 
     for program in [None, Some(path)] {
         let held = Held::begin(&[]);
@@ -416,7 +416,7 @@ fn a_command_that_its_holder_would_not_see_is_refused() {
     let words = ["unshare", "-Urpf", "terraform"];
     if !cannot_be_apart() {
         let blind = run(&mut applying(held.command(&words), "touch written")).expect_code(78);
-        assert!(blind.stderr.contains("no receipt of it can be kept"), "{}", blind.stderr);
+        assert!(blind.stderr.contains("cannot keep a receipt of this command"), "{}", blind.stderr);
     }
     assert!(!held.path().join("written").exists() && held.is_held());
     // The directory moved away and back is the same again.

@@ -8,8 +8,8 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use crate::aftermath::{Receipt, STATE_DIR, kill_dead};
-use crate::harness::{Finished, Gate, run, tfwrap, wrapper};
-use crate::servers::{local_backend_dir, terraform};
+use crate::support::harness::{Finished, Gate, run, tfwrap, wrapper};
+use crate::support::servers::{local_backend_dir, terraform};
 use crate::wrapped::{is_gone, wait_until};
 
 const JOB: (&str, &str) = ("CI_JOB_ID", "7");

@@ -9,8 +9,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::aftermath::{Receipt, STATE_DIR, kill_dead};
-use crate::harness::{applying, eventually, run, tfwrap};
-use crate::servers::{local_backend_dir, terraform};
+use crate::support::harness::{applying, eventually, run, tfwrap};
+use crate::support::servers::{local_backend_dir, terraform};
 use crate::wrapped::{is_gone, wait_until};
 
 const JOB: (&str, &str) = ("CI_JOB_ID", "7");

@@ -5,8 +5,8 @@ use nix::unistd::Pid;
 
 use super::{Env, WILLING, receipts, recover};
 use crate::aftermath::{Lock, Receipt, STATE_DIR, ours};
-use crate::harness::{self, Gate, applying, eventually, run};
-use crate::servers::{local_backend_dir, terraform};
+use crate::support::harness::{self, Gate, applying, eventually, run};
+use crate::support::servers::{local_backend_dir, terraform};
 use crate::wrapped::{Running, is_gone, state, wait_until};
 
 const JOB: &[(&str, &str)] = &[("CI_JOB_ID", "7")];
@@ -41,13 +41,13 @@ async fn a_stopped_guardian_of_the_dead_is_named_and_continued_for_its_own_job_o
     ];
     for (words, env) in others {
         let done = recover(scene, words, env).expect_code(74);
-        assert!(done.stderr.contains("stands still"), "{}", done.stderr);
+        assert!(done.stderr.contains("is stopped by a signal"), "{}", done.stderr);
         assert!(done.stderr.contains(&help), "{}", done.stderr);
         assert_eq!(state(guardian), Some('T'));
     }
     assert!(lock.is_held().await && !is_gone(child) && scene.log().is_empty());
     let done = recover(scene, &["--wait", "60s"], JOB).expect_code(0);
-    for words in ["stood still", &help] {
+    for words in ["was stopped by a signal", &help] {
         assert!(done.stderr.contains(words), "{words:?} in {}", done.stderr);
     }
     // It heeds nothing but that.
@@ -66,7 +66,7 @@ async fn a_run_that_stands_still_is_said_to_and_ends_for_its_own_job() {
     let help = format!("kill -CONT {}", running.pid());
     for (env, code) in [(&[][..], 0), (JOB, 74)] {
         let done = recover(&running.scene, &[], env).expect_code(code);
-        assert!(done.stderr.contains("stands still"), "{}", done.stderr);
+        assert!(done.stderr.contains("is stopped by a signal"), "{}", done.stderr);
         assert!(code == 0 || done.stderr.contains(&help), "{}", done.stderr);
     }
     assert_eq!(state(running.pid()), Some('T'));

@@ -10,9 +10,9 @@ use nix::unistd::Pid;
 
 use super::{WILLING, left};
 use crate::aftermath::{Lock, Receipt, STATE_DIR, kill_dead, ours};
-use crate::harness::{self, applying, eventually, pause, run, tfwrap};
-use crate::proxy::{Fault, Proxy, Rule};
-use crate::servers::{self, BUCKET, dynamodb, s3, terraform};
+use crate::support::harness::{self, applying, eventually, pause, run, tfwrap};
+use crate::support::proxy::{Fault, Proxy, Rule};
+use crate::support::servers::{self, BUCKET, dynamodb, s3, terraform};
 use crate::wrapped::{is_gone, wait_until};
 
 const JOB: (&str, &str) = ("CI_JOB_ID", "7");
@@ -153,7 +153,7 @@ async fn a_run_that_ends_already_is_not_told_again() {
         };
         running.scene.wait_for_log("SIGINT 1");
         let second = recover();
-        second.says("it is not asked again");
+        second.says("not asking again");
         for recovery in [first, Some(second)].into_iter().flatten() {
             recovery.finish().expect_code(0);
         }

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::{dead, dir, lock_at, under, until_held};
-use crate::harness::{Gate, Running, pause, run};
-use crate::proxy::{Fault, Proxy, Rule};
-use crate::s3_server::{Manners, start};
-use crate::servers::BUCKET;
+use crate::support::harness::{Gate, Running, pause, run};
+use crate::support::proxy::{Fault, Proxy, Rule};
+use crate::support::s3_server::{Manners, start};
+use crate::support::servers::BUCKET;
 
 /// A redirect as AWS sends it to whoever asks in the wrong region.
 const ELSEWHERE: &str = "HTTP/1.1 301 Moved Permanently\r\nx-amz-bucket-region: us-west-2\r\n\
@@ -78,7 +78,7 @@ fn a_lock_that_is_refused_for_nobody_is_waited_for_until_the_end_and_said() {
         let args = if line { &args[..2] } else { &args };
         let done = run(&mut under(dir.path(), &lock, args, &["touch", "ran"])).expect_code(75);
         assert!(!dir.path().join("ran").exists());
-        let says = "refused each time, and nobody is seen to have it";
+        let says = "refused each time, although no holder can be seen";
         assert!(done.stderr.contains(says), "{}", done.stderr);
         assert_eq!(
             done.stderr.contains("still waiting") || done.stderr.contains("waiting for"),
@@ -157,13 +157,48 @@ fn a_store_that_honours_creates_only_is_locked_without_a_lease() {
         first.finish().expect_code(0);
         assert_eq!(server.keys(""), [""; 0], "{manners:?}");
         // Its one request to remove is not answered: it was done, or nobody knows.
-        for (fault, code) in [(Fault::DropReply, 0), (Fault::Refuse, 74)] {
+        // Or it was certainly not: then it is sent again.
+        let busy = status(409, "OperationAborted");
+        for (fault, code, sent) in [
+            (Fault::DropReply, 0, 1),
+            (busy, 0, 2),
+            (Fault::THROTTLED, 0, 2),
+            (Fault::Refuse, 74, 1),
+        ] {
             proxy.plan([Rule::on("DELETE", fault).key(&format!("/{BUCKET}/x.tflock")).times(1)]);
             let before = proxy.count(&format!("DELETE /{BUCKET}/x.tflock"));
             let done = run(&mut under(dir.path(), &lock, &[], &["true"])).expect_code(code);
-            assert_eq!(proxy.count(&format!("DELETE /{BUCKET}/x.tflock")), before + 1);
+            assert_eq!(proxy.count(&format!("DELETE /{BUCKET}/x.tflock")), before + sent);
             let command = "aws s3api delete-object";
             assert_eq!(done.stderr.contains(command), code == 74, "{}", done.stderr);
+        }
+    }
+}
+
+/// What it is tried with is answered by "busy with another request", or by something else than the store,
+/// each in turn: no condition was ignored.
+#[test]
+fn a_store_that_is_busy_while_it_is_tried_is_not_taken_for_one_that_ignores_conditions() {
+    let server = start(Manners::Aws);
+    let proxy = Proxy::before(&server.url);
+    let (dir, lock) = (dir(), lock_at(proxy.url(), "x"));
+    for (operation, requests) in [("PUT", 4), ("DELETE", 2)] {
+        for skipped in 0..requests {
+            let busy = status(409, "ConditionalRequestConflict");
+            for fault in [busy, Fault::Page("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")] {
+                // Of a removal nobody could tell.
+                if operation == "DELETE" && matches!(fault, Fault::Page(_)) {
+                    continue;
+                }
+                let what = format!("{operation} {skipped} {fault:?}");
+                let rule = Rule::on(operation, fault).key_with(".tfwrap/probe/");
+                proxy.plan([rule.after(skipped).times(1)]);
+                let options = ["--lease=15s", "--lock-timeout=30s"];
+                let done = run(&mut under(dir.path(), &lock, &options, &["true"]));
+                assert_eq!(done.status.code(), Some(0), "{what}: {}", done.stderr);
+                assert!(!done.stderr.contains("no lease"), "{what}: {}", done.stderr);
+                assert_eq!(server.keys(""), [""; 0], "{what}");
+            }
         }
     }
 }

@@ -41,7 +41,7 @@ fn a_file_that_was_found_names_no_program_and_no_endpoint() {
             Row { typed: &typed, code: 78, ..row }.play();
         }
         // What depends on nothing in it goes on.
-        let says = &[&["warning: `", "going on without that file"][..], what].concat();
+        let says = &[&["warning: `", "continuing without that file"][..], what].concat();
         for typed in &goes_on[..count] {
             let typed = format!("tfwrap {typed}");
             Row { typed: &typed, code: 0, says, ..row }.play();
@@ -67,7 +67,7 @@ fn a_named_file_may_say_it_and_a_found_one_the_rest() {
     for (typed, says) in [
         ("tfwrap --config '' plan", &["is empty"][..]),
         ("tfwrap --config nope plan", &["`nope`: cannot be read"]),
-        ("tfwrap --lock 'dynamodb://t/k?region=evil.example/' plan", &["no AWS region"]),
+        ("tfwrap --lock 'dynamodb://t/k?region=evil.example/' plan", &["is not an AWS region"]),
     ] {
         let code = if typed.contains("--lock") { 64 } else { 78 };
         Row { typed, code, says, ..Row::default() }.play();

@@ -64,7 +64,7 @@ fn only_a_terraform_that_is_called_by_its_path_is_said_to_be() {
 
 #[test]
 fn a_lock_that_protects_nothing_is_said_to() {
-    let says = &["no Terraform configuration is in `HERE`", "`HERE/terraform.tfstate`"];
+    let says = &["there is no Terraform configuration in `HERE`", "`HERE/terraform.tfstate`"];
     for typed in ["tfwrap run -- true", "held=$(tfwrap hold); eval \"$held\"; tfwrap release"] {
         Row { make: "rm main.tf", typed, says, ..Row::default() }.play();
         Row { typed, never: &["no Terraform configuration"], ..Row::default() }.play();
@@ -82,7 +82,7 @@ fn a_plan_that_opentofu_encrypted_is_nothing_to_warn_of() {
     let row = Row { make: &make, ..Row::default() };
     let typed = "tfwrap --terraform bin/tofu apply sealed";
     Row { typed, never: &["warning"], ..row }.play();
-    let says = &["`other` is no saved plan"];
+    let says = &["`other` is not a saved plan"];
     Row { typed: "tfwrap --terraform bin/tofu apply other", says, ..row }.play();
 }
 
@@ -95,7 +95,7 @@ fn a_file_of_githubs_that_is_missing_is_named() {
         ("GITHUB_PATH=HERE/main.tf", "`GITHUB_ENV` is not set"),
     ] {
         let typed = format!("c=0; {env} tfwrap hold --format github || c=$?{free}");
-        let says = &[what, "the lock is given back"];
+        let says = &[what, "the lock is released"];
         Row { make: "", typed: &typed, code: 78, says, ..Row::default() }.play();
     }
 }
@@ -115,6 +115,16 @@ fn a_shim_that_comes_back_to_us_has_the_lock() {
     ] {
         let typed = format!("{path}{typed}");
         Row { make, typed: &typed, says, never, ..Row::default() }.play();
+    }
+    // Where Terraform takes its own lock, beside one that was named.
+    let other = format!(
+        "{make}; mkdir .terraform locks; echo '{{\"version\":3,\"backend\":{{\"type\":\"gcs\",\"config\":{{}}}}}}' \
+         > .terraform/terraform.tfstate"
+    );
+    for typed in ["apply -auto-approve", "run -- terraform apply -auto-approve"] {
+        let typed = format!("{path}tfwrap --lock file://HERE/locks/x {typed}");
+        let says = &["real apply -lock-timeout="];
+        Row { make: &other, typed: &typed, says, never: &["no `--lock`"], ..Row::default() }.play();
     }
     // The control: what was typed is typed.
     let typed = format!("{path}terraform apply -lock=false -auto-approve");

@@ -55,49 +55,49 @@ fn b7_b8_b9_what_is_wrong_with_a_file_lock_is_said_of_the_file() {
             "echo precious > text",
             "tfwrap --lock file://HERE/text run -- true",
             78,
-            &["`HERE/text` is no lock file of tfwrap's: name one that does not exist yet"],
+            &["`HERE/text` is not a tfwrap lock file: name a file that does not exist yet"],
         ),
         row(
             "mkfifo pipe",
             "tfwrap --lock file://HERE/pipe run -- true",
             78,
-            &["HERE/pipe` is a pipe, and no lock file", "see with `ls -ld`"],
+            &["HERE/pipe` is a pipe, not a tfwrap lock file", "check with `ls -ld`"],
         ),
         row(
             "mkdir dir",
             "tfwrap --lock file://HERE/dir run -- true",
             78,
-            &["HERE/dir` is a directory, and no lock file", "see with `ls -ld`"],
+            &["HERE/dir` is a directory, not a tfwrap lock file", "check with `ls -ld`"],
         ),
         row(
             &socket,
             "tfwrap --lock file://HERE/odd run -- true",
             78,
-            &["HERE/odd` is a socket, and no lock file", "see with `ls -ld`"],
+            &["HERE/odd` is a socket, not a tfwrap lock file", "check with `ls -ld`"],
         ),
         row(
             &socket,
             "mv odd x.tfwrap.lock; tfwrap --lock file://HERE/x run -- true",
             78,
-            &["HERE/x.tfwrap.lock` is a socket, and no lock file", "see with `ls -ld`"],
+            &["HERE/x.tfwrap.lock` is a socket, not a tfwrap lock file", "check with `ls -ld`"],
         ),
         row(
             "mkfifo x.tfwrap.lock",
             "tfwrap --lock file://HERE/x run -- true",
             78,
-            &["HERE/x.tfwrap.lock` is a pipe, and no lock file", "see with `ls -ld`"],
+            &["HERE/x.tfwrap.lock` is a pipe, not a tfwrap lock file", "check with `ls -ld`"],
         ),
         row(
             "ln -s main.tf ln",
             "tfwrap --lock file://HERE/ln run -- true",
             78,
-            &["`HERE/ln` is a symbolic link, which is not followed"],
+            &["`HERE/ln` is a symbolic link, which tfwrap does not follow"],
         ),
         row(
             "mkdir dir; ln -s dir ln",
             "tfwrap --lock file://HERE/ln/x run -- true",
             78,
-            &["`HERE/ln` is a symbolic link, which is not followed"],
+            &["`HERE/ln` is a symbolic link, which tfwrap does not follow"],
         ),
         // What it leaves in somebody's directory bears the lock's name.
         row(
@@ -113,7 +113,7 @@ fn b7_b8_b9_what_is_wrong_with_a_file_lock_is_said_of_the_file() {
             "",
             "tfwrap --lock file:///dev/null run -- true",
             78,
-            &["`/dev/null` is a device, and no lock file of tfwrap's"],
+            &["`/dev/null` is a device, not a tfwrap lock file"],
         ));
         rows.push(row(
             "cp \"$T\" tfwrap; chmod 755 . tfwrap; mkdir -m 700 own; mkdir -m 777 state",
@@ -121,7 +121,7 @@ fn b7_b8_b9_what_is_wrong_with_a_file_lock_is_said_of_the_file() {
              setpriv --reuid 65534 --regid 65534 --clear-groups ./tfwrap --no-backend-lock \
              --lock file://HERE/own/x run -- true",
             77,
-            &["give this user the right to write in that directory"],
+            &["give this user write access to that directory"],
         ));
     }
     for row in rows {
@@ -154,11 +154,10 @@ fn a_file_lock_that_is_overwritten_is_lost_at_once() {
                      'trap \"exit 5\" INT; echo > ready; while :; do sleep 0.05; done' 2> said & \
                      until test -s ready; do sleep 0.05; done; {put}; mv odd locks/x; \
                      c=0; wait $! || c=$?; cat said >&2; \
-                     sed -n 's/.*take it away with: //p' said > finish; sh finish; \
+                     sed -n 's/.*remove it with: //p' said > finish; sh finish; \
                      tfwrap --lock file://HERE/locks/x run -- true; exit $c"
                 );
-                let says =
-                    &["`file://HERE/locks/x` was lost while it was ours", "take it away with: "];
+                let says = &["`file://HERE/locks/x` was lost while we held it", "remove it with: "];
                 Row { make: "mkdir locks", typed: &typed, code: 76, says, never: NO_AWS }.play();
             });
         }
@@ -241,7 +240,7 @@ fn files_of_aws_that_can_be_read_once_only_are_refused() {
         let typed = format!(
             "unset AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY; export {set}{keys}; tfwrap {lock}"
         );
-        let says = &["HERE/pipe", "can be read once"];
+        let says = &["HERE/pipe", "can be read only once"];
         Row { make: "mkfifo pipe", typed: &typed, code, says, ..Row::default() }.play();
     }
     // The system's certificates are those that can be read.
@@ -268,11 +267,11 @@ fn a_token_that_cannot_be_used_is_named_by_its_place() {
             &["`TOKEN`, which has a line break in its `accessToken`", login][..],
         ),
         ("printf '{\"accessToken\": \"hunter2\"}' > TOKEN", &["`TOKEN`, which has no `expiresAt`"]),
-        (": > TOKEN", &["`TOKEN`, which holds no JSON object"]),
-        ("mkfifo TOKEN", &["(`TOKEN`: it is a pipe); move that away", login]),
-        ("mkdir TOKEN", &["(`TOKEN`: is a directory); move that away", login]),
-        ("ln -s TOKEN TOKEN", &["(`TOKEN`: too many", "move that away", login]),
-        ("true", &["is not there (`TOKEN`: no such file", login]),
+        (": > TOKEN", &["`TOKEN`, which does not hold a JSON object"]),
+        ("mkfifo TOKEN", &["(`TOKEN`: it is a pipe); move that file away", login]),
+        ("mkdir TOKEN", &["(`TOKEN`: is a directory); move that file away", login]),
+        ("ln -s TOKEN TOKEN", &["(`TOKEN`: too many", "move that file away", login]),
+        ("true", &["does not exist (`TOKEN`: no such file", login]),
     ] {
         let make = format!("{make}{}", file.replace("TOKEN", token));
         let typed = format!(

@@ -4,7 +4,7 @@
 use std::process::Command;
 
 use super::Row;
-use crate::servers::{REGION, dynamodb};
+use crate::support::servers::{REGION, dynamodb};
 
 #[test]
 fn b14_too_few_descriptors_are_said() {

@@ -4,7 +4,7 @@ use super::Row;
 
 #[test]
 fn a_variable_of_ours_that_cannot_be_read_is_said() {
-    let held = "`TFWRAP_HELD` is not `LOCK#ID` for each lock: what cannot be read of it counts for nothing";
+    let held = "`TFWRAP_HELD` is not `LOCK#ID` for each lock: tfwrap ignores the unreadable part";
     let outer = "unset TFWRAP_HELD";
     let bytes = "\"$(printf 'a#\\377')\"";
     let never: &[&str] = &["hunter2", "\x1b"];
@@ -110,7 +110,7 @@ fn what_lies_in_the_place_of_a_file_is_named() {
     let config = "TFWRAP_CONFIG=HERE/odd tfwrap plan";
     let program = "TFWRAP_TERRAFORM=./odd tfwrap plan";
     let unset = "hint: correct `TFWRAP_TERRAFORM`, or unset it: `terraform`";
-    let looked = "see `ls -l HERE/odd`";
+    let looked = "check `ls -l HERE/odd`";
     play(&[
         ("mkdir odd", config, 78, &["is a directory, not", looked]),
         ("mkfifo odd", config, 78, &["is a pipe, not", looked]),
@@ -121,7 +121,7 @@ fn what_lies_in_the_place_of_a_file_is_named() {
             "mkdir .tfwrap.yaml",
             "tfwrap plan",
             78,
-            &["is a directory", "see `ls -l HERE/.tfwrap.yaml`"],
+            &["is a directory", "check `ls -l HERE/.tfwrap.yaml`"],
         ),
         ("mkdir odd", program, 126, &["HERE/odd` is not executable: it is a directory", unset]),
         (": > odd", program, 126, &["HERE/odd` is not executable: its mode", "chmod +x", unset]),
@@ -169,7 +169,7 @@ fn what_lies_in_the_place_of_a_file_is_named() {
             "ln -s terraform.tfstate terraform.tfstate",
             "tfwrap plan",
             78,
-            &["HERE/terraform.tfstate`: too many", "see with `ls -ld`"],
+            &["HERE/terraform.tfstate`: too many", "check with `ls -ld`"],
         ),
     ]);
     // The control: a device is a state that is always empty.
@@ -189,7 +189,7 @@ fn what_lies_in_the_place_of_a_file_of_aws_is_named() {
     let (config, keys) = (aws("AWS_CONFIG_FILE=odd"), aws("AWS_SHARED_CREDENTIALS_FILE=odd"));
     let gone = aws("AWS_PROFILE=p AWS_CONFIG_FILE=odd");
     let (none, no_file) = ("no AWS credentials were found", "`HERE/odd` cannot be opened: no such");
-    let seen = "see with `ls -l`";
+    let seen = "check with `ls -l`";
     play(&[
         ("", &keys, 77, &[none, no_file]),
         ("ln -s odd odd", &keys, 77, &[none, "`HERE/odd` cannot be opened: too many"]),

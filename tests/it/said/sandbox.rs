@@ -9,8 +9,8 @@ use nix::libc;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
 
 use super::Row;
-use crate::harness::wrapper;
-use crate::servers;
+use crate::support::harness::wrapper;
+use crate::support::servers;
 
 /// Runs a script where these calls are refused; its exit code, and what it says on stderr.
 fn confined(refused: &[libc::c_long], errno: i32, script: &str) -> (Option<i32>, String) {
@@ -71,7 +71,7 @@ fn a_guardian_that_cannot_watch_says_why() {
                   sleep 0.1; done; exit 9'";
     let (code, said) = confined(&[libc::SYS_signalfd4], libc::EPERM, script);
     assert_eq!(code, Some(0), "{said}");
-    assert!(said.contains("no guardian watches over this run (no signalfd(2): "), "{said}");
+    assert!(said.contains("no guardian watches this run (no signalfd(2): "), "{said}");
 }
 
 #[test]

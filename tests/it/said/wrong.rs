@@ -28,7 +28,7 @@ fn b13_an_answer_that_nobody_gets_is_said_and_keeps_no_lock() {
     let free = "; tfwrap status | grep -q free || exit 9; exit $c";
     for stdout in [">&-", "> /dev/full"] {
         let typed = format!("c=0; tfwrap hold {stdout} || c=$?{free}");
-        let says = &["the environment cannot be given: stdout", "the lock is given back"];
+        let says = &["the environment cannot be printed: stdout", "the lock is released"];
         Row { typed: &typed, code: 78, says, ..Row::default() }.play();
         let typed = format!("tfwrap status {stdout}");
         let says = &["cannot be written to stdout"];
@@ -56,13 +56,13 @@ fn b15_a_backend_that_locks_nothing_is_taken_at_its_word() {
     let lockless = record("");
     let row = Row { make: &lockless, ..Row::default() };
     // 1: Terraform itself runs, and refuses the record.
-    let says = &["the backend locks nothing, and `--no-backend-lock` says to go on"][..];
+    let says = &["the backend locks nothing, and `--no-backend-lock` says to continue"][..];
     Row { typed: "tfwrap --no-backend-lock plan", code: 1, says, ..row }.play();
     let (says, never) =
         (&["no locking configured", "--no-backend-lock"][..], &["locks its state"][..]);
     Row { typed: "tfwrap plan", code: 78, says, never, ..row }.play();
     // The controls: told where to lock, it locks.
-    let says = &["is not one that tfwrap can lock"][..];
+    let says = &["only Terraform can take the lock of the backend `http`"][..];
     let typed = "TF_HTTP_LOCK_ADDRESS=http://127.0.0.1:9/l tfwrap --no-backend-lock plan";
     Row { typed, code: 78, says, ..row }.play();
     let locks = record(",\"lock_address\":\"http://127.0.0.1:9/l\"");

@@ -7,10 +7,10 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use super::waiters;
-use crate::harness::{Gate, Running, applying, eventually, run, s3_dir, tfwrap};
-use crate::proxy::{Fault, Proxy, Rule};
-use crate::s3_server::{Manners, backend_dir, start};
-use crate::servers::{REGION, dynamodb, local_backend_dir, terraform};
+use crate::support::harness::{Gate, Running, applying, eventually, run, s3_dir, tfwrap};
+use crate::support::proxy::{Fault, Proxy, Rule};
+use crate::support::s3_server::{Manners, backend_dir, start};
+use crate::support::servers::{REGION, dynamodb, local_backend_dir, terraform};
 
 #[track_caller]
 fn all(dir: &Path) -> Vec<Value> {

@@ -11,10 +11,10 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::policy;
-use crate::harness::{Gate, Running, applying, eventually, run, tfwrap};
-use crate::proxy::{Request, forward};
-use crate::s3_server::{aws_like, backend_dir};
-use crate::servers::{BUCKET, REGION, dynamodb, s3_backend_dir_at, serve, terraform};
+use crate::support::harness::{Gate, Running, applying, eventually, run, tfwrap};
+use crate::support::proxy::{Request, forward};
+use crate::support::s3_server::{aws_like, backend_dir};
+use crate::support::servers::{BUCKET, REGION, dynamodb, s3_backend_dir_at, serve, terraform};
 
 /// The server, and what it refused.
 #[derive(Debug, Clone)]

@@ -176,32 +176,32 @@ fn who_set_an_endpoint_is_said() {
         (
             &["AWS_ENDPOINT_URL=127.0.0.1:8000"][..],
             Service::DynamoDb,
-            "the DynamoDB endpoint `127.0.0.1:8000` of `AWS_ENDPOINT_URL` is no http(s) URL",
+            "the DynamoDB endpoint `127.0.0.1:8000` of `AWS_ENDPOINT_URL` is not an http(s) URL",
         ),
         (
             &["tf endpoint=foo", "AWS_S3_ENDPOINT=foo"],
             Service::S3,
-            "the S3 endpoint `foo` of `AWS_S3_ENDPOINT` is no http(s) URL",
+            "the S3 endpoint `foo` of `AWS_S3_ENDPOINT` is not an http(s) URL",
         ),
         (
             &["tf endpoint=foo"],
             Service::Sts,
-            "the STS endpoint `foo` of `endpoints.sts` is no http(s) URL",
+            "the STS endpoint `foo` of `endpoints.sts` is not an http(s) URL",
         ),
         (
             &["tf endpoint=foo"],
             Service::Sso,
-            "the SSO endpoint `foo` of `endpoints.sso` is no http(s) URL",
+            "the SSO endpoint `foo` of `endpoints.sso` is not an http(s) URL",
         ),
         (
             &["AWS_ENDPOINT_URL_SSO_OIDC=u:secret@foo"],
             Service::SsoOidc,
-            "the SSO OIDC endpoint `foo` of `AWS_ENDPOINT_URL_SSO_OIDC` is no http(s) URL",
+            "the SSO OIDC endpoint `foo` of `AWS_ENDPOINT_URL_SSO_OIDC` is not an http(s) URL",
         ),
         (
             &["conf endpoint_url=foo"],
             Service::DynamoDb,
-            "the DynamoDB endpoint `foo` of `endpoint_url` of profile `default` is no http(s) URL",
+            "the DynamoDB endpoint `foo` of `endpoint_url` of profile `default` is not an http(s) URL",
         ),
     ] {
         let error = ask(words, service, Asker::Backend).unwrap_err();

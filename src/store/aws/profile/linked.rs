@@ -123,7 +123,7 @@ pub(in super::super) enum ProfileError {
         session: String,
     },
     /// A login that is not described.
-    #[error("profile `{profile}` lacks {missing} for a login by SSO")]
+    #[error("profile `{profile}` lacks {missing} for an SSO login")]
     PartialSso {
         /// Which.
         profile: String,
@@ -131,7 +131,7 @@ pub(in super::super) enum ProfileError {
         missing: String,
     },
     /// What the profile says of its session is not what the session says.
-    #[error("profile `{profile}` has another `{key}` than its `sso-session` section")]
+    #[error("profile `{profile}` has a different `{key}` than its `sso-session` section")]
     OtherSso {
         /// Which.
         profile: String,
@@ -452,11 +452,11 @@ mod tests {
             (format!("{session}[profile p]\nsso_session=s\n{legacy}{account}"), "s r u"),
             (
                 format!("{session}[profile p]\nsso_session=s\nsso_region=x\n{account}"),
-                "profile `p` has another `sso_region` than its `sso-session` section",
+                "profile `p` has a different `sso_region` than its `sso-session` section",
             ),
             (
                 format!("{session}[profile p]\nsso_session=s\n"),
-                "profile `p` lacks `sso_account_id`, `sso_role_name` for a login by SSO",
+                "profile `p` lacks `sso_account_id`, `sso_role_name` for an SSO login",
             ),
             ("[profile p]\nregion=r".to_owned(), "none"),
         ] {

@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 use tfwrap::supervise::ProcessId;
 
-use crate::servers;
+use super::servers;
 
 /// The longest that anything in a test may take; reached only when something is wrong.
 pub(crate) const LIMIT: Duration = Duration::from_mins(2);

@@ -14,7 +14,7 @@ use s3s::dto::{
 use s3s::{Body, S3, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 use tempfile::TempDir;
 
-use crate::servers::{self, BUCKET, REGION, serve_s3};
+use super::servers::{self, BUCKET, REGION, serve_s3};
 
 /// As many objects as one answer to a listing has.
 const PAGE: usize = 1000;
@@ -43,6 +43,7 @@ pub(crate) struct Written {
     etag: String,
     pub(crate) content_type: Option<String>,
     pub(crate) acl: Option<String>,
+    pub(crate) tags: Option<String>,
     /// `AES256`, or `aws:kms` with the key.
     pub(crate) encryption: Option<String>,
     pub(crate) kms_key: Option<String>,
@@ -215,6 +216,7 @@ impl S3 for Server {
             etag: String::new(),
             content_type: input.content_type,
             acl: input.acl.map(|it| it.as_str().to_owned()),
+            tags: input.tagging,
             encryption: input.server_side_encryption.map(|it| it.as_str().to_owned()),
             kms_key: input.ssekms_key_id,
             customer_key: input.sse_customer_key_md5,

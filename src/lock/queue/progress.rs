@@ -1,4 +1,4 @@
-//! How fast the line moves, by what we saw of it.
+//! How fast the queue moves, judged by what we have seen of it.
 
 use std::time::Duration;
 
@@ -6,14 +6,14 @@ use super::super::Uptime;
 
 /// How long a hold takes, and how much of the present one is over.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-pub(super) struct Pace {
+pub(super) struct Progress {
     /// When `head` was seen to move last, or we joined.
     moved: Uptime,
     /// How long one hold took, where we saw one end.
     hold: Option<Duration>,
 }
 
-impl Pace {
+impl Progress {
     /// Nothing is known yet.
     pub(super) fn from(now: Uptime) -> Self {
         Self { moved: now, hold: None }

@@ -16,7 +16,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use crate::servers::serve;
+use super::servers::serve;
 
 /// Longer than anything here takes; only a broken test waits for so long.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -8,8 +8,8 @@ use tfwrap::clock::wall;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio_rustls::TlsAcceptor;
 
-use crate::proxy::session_end;
-use crate::servers::serve;
+use super::proxy::session_end;
+use super::servers::serve;
 
 /// A server that keeps what it is sent: of DynamoDB an empty table, of STS one that gives any
 /// role, of a proxy one that answers by itself.

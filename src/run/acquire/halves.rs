@@ -1,0 +1,92 @@
+//! A lock that is two registers: which of them is meant by what a store says, and which may be left.
+
+use super::super::event_loop::EventLoop;
+use super::super::messages::{apart, took_over};
+use super::{Attempt, Register};
+use crate::lock::pair::{Findings, Half};
+use crate::lock::register::{Record, Reply, StoreError, WriteReply};
+use crate::target::LockTarget;
+
+/// What is known of the two halves of a pair.
+#[derive(Default)]
+pub(super) struct Halves {
+    apart: Apart,
+    /// Which one an error or a refusal came from last.
+    pub(super) from: Option<Half>,
+    /// Which a write may get our record into that was not answered.
+    pub(super) open: [bool; 2],
+    /// Why the first could not be given back.
+    pub(super) kept: Option<StoreError>,
+}
+
+/// Two others that hold one half each.
+#[derive(Default)]
+enum Apart {
+    #[default]
+    No,
+    /// By what is in both.
+    Seen([Option<String>; 2]),
+    Said,
+}
+
+impl Attempt {
+    /// Those that a write may get our record into which was not answered.
+    pub(super) fn open_halves(&self) -> impl Iterator<Item = &Register> {
+        // Of a lock that is one register, it is that one.
+        let [first, last] = self.halves.open;
+        let last = last || self.first.is_none();
+        let first = self.first.iter().filter(move |_| first);
+        first.chain([&self.last].into_iter().filter(move |_| last))
+    }
+
+    /// Whether our record stands there and could not be given back, although the lock is not ours.
+    pub(super) fn is_kept(&self, half: &Register) -> bool {
+        self.halves.kept.is_some() && self.first.as_ref().is_some_and(|it| std::ptr::eq(it, half))
+    }
+
+    /// Where what the store said last comes from.
+    pub(super) fn answered_by(&self) -> &LockTarget {
+        match (&self.first, self.halves.from) {
+            (Some(first), Some(Half::First)) => &first.target,
+            _ => &self.last.target,
+        }
+    }
+
+    /// Takes note of what a request for both halves has found.
+    pub(super) fn heed(&mut self, event_loop: &EventLoop, reply: &Reply, findings: Findings) {
+        let Findings { from, apart, open, wrote_over, given_back } = findings;
+        let is_ours = matches!(reply, Reply::Wrote(Ok(WriteReply::Applied(_))));
+        // Where the rest cannot be had, either, it is not said at the end.
+        if let (true, false, Some(first)) = (wrote_over, is_ours, &self.first)
+            && let Some(record) = self.machine.acquire().taken_over()
+        {
+            event_loop.say(took_over(&first.target, record));
+        }
+        self.halves.from = from.or(self.halves.from);
+        for (all, new) in self.halves.open.iter_mut().zip(open) {
+            *all |= new;
+        }
+        if let Some(given_back) = given_back {
+            self.halves.kept = given_back.err();
+        }
+        if let Some(holders) = apart {
+            self.set_apart(event_loop, &holders);
+        }
+    }
+
+    /// Says of two strangers with one half each that they do not keep each other out. At the second
+    /// look: Terraform has the lock file for a moment at each try for both.
+    fn set_apart(&mut self, event_loop: &EventLoop, holders: &[Record; 2]) {
+        let Some(first) = &self.first else { return };
+        let seen = holders.each_ref().map(|record| record.info.clone());
+        match std::mem::replace(&mut self.halves.apart, Apart::Seen(seen.clone())) {
+            Apart::Said => self.halves.apart = Apart::Said,
+            Apart::Seen(before) if before == seen => {
+                self.halves.apart = Apart::Said;
+                let locks = [first.target.url(), self.last.target.url()];
+                event_loop.say(apart(&locks, holders));
+            }
+            Apart::No | Apart::Seen(_) => {}
+        }
+    }
+}
