@@ -60,7 +60,6 @@ async fn all(event_loop: &mut EventLoop, job: &DoctorJob, env: &Env) -> Result<V
             Err(error) => checks.push(Check::fail("lock", error.to_string(), error.hint())),
         }
     }
-    // Whom nobody may ask for one thing is not asked for the next.
     let mut usable = Vec::new();
     for lock in opened {
         let (found, is_usable) = match &lock.target.store {

@@ -46,6 +46,9 @@ async fn each_permission_that_is_missing_is_named_and_nothing_is_left() {
         said.expect("permissions", "fail", "`tfwrap table policy`");
         said.expect("table", "pass", "hash key");
         said.expect("receipts", "pass", "no run was killed");
+        if action != "GetItem" {
+            said.expect("holder", "pass", "a/lock: free");
+        }
         assert_eq!(items(table).await, 0);
         // What could not be removed again is not written.
         let wrote = proxy.count("PutItem") > before;
@@ -111,4 +114,16 @@ async fn a_clock_that_is_off_is_told_by_the_servers_own() {
     let said = Said::of(&mut with_lock(dir.path(), table, proxy.url()));
     said.expect("clock", "fail", "slow: AWS refuses what it signs");
     said.expect("table", "fail", "this machine's clock is off");
+}
+
+#[tokio::test]
+async fn what_may_no_longer_be_removed_is_named_with_the_command() {
+    let table = "doctor-stays";
+    let (dir, proxy) = stage(table).await;
+    proxy.plan([Rule::on("DeleteItem", Fault::DENIED).after(1)]);
+    let said = Said::of(&mut with_lock(dir.path(), table, proxy.url()));
+    said.expect("permissions", "fail", "`dynamodb:DeleteItem`");
+    said.expect("probe", "fail", "may be left behind: access denied");
+    said.expect("probe", "fail", "fix: aws dynamodb delete-item --table-name doctor-stays --key");
+    assert_eq!(items(table).await, 1);
 }
