@@ -17,6 +17,7 @@ pub(crate) mod go_path;
 mod hcl;
 mod local;
 mod odd_files;
+mod other;
 mod plan_file;
 pub(crate) mod proxy;
 mod read;
@@ -30,6 +31,7 @@ pub use aws_settings::aws_from_env;
 pub use error::BackendError;
 pub use hcl::{has_configuration, has_tofu_files};
 pub use odd_files::{expect_readable, waited_for};
+pub use other::OtherBackend;
 pub use resolve::resolve;
 pub use s3::{Encryption, ObjectSettings, S3Backend};
 pub use workspace::Workspace;
@@ -51,8 +53,8 @@ pub enum Backend {
     },
     /// The S3 backend.
     S3(Box<S3Backend>),
-    /// One that tfwrap has no lock for, by Terraform's name (`gcs`, `http`, `cloud`, …).
-    Other(String),
+    /// One that tfwrap has no lock for.
+    Other(OtherBackend),
 }
 
 /// What is asked of [`resolve`]. Not printable: the environment holds keys and tokens.
@@ -111,8 +113,6 @@ pub struct Resolved {
     /// Whether its lock is Terraform's alone to take: the empty file that a lock makes would be
     /// read as a record of another kind.
     pub locks_alone: bool,
-    /// Whether it locks nothing, as it is configured, of those that tfwrap has no lock for.
-    pub is_lockless: bool,
     /// What the user should be told, if anything.
     pub notes: Vec<String>,
 }

@@ -27,9 +27,11 @@ use crate::env::Env;
 use crate::error::Error;
 use crate::file_id::FileId;
 use crate::program;
+use crate::report::Verbosity;
 use crate::settings::{Origin, Settings, Sourced};
 use crate::target::{LockTarget, StoreSpec};
 use crate::terraform::{Invocation, LockUse};
+use crate::version;
 pub use around::nothing_to_hold;
 use around::{of_hold, of_run};
 use backend_lock::{BackendLock, lock_of};
@@ -39,7 +41,7 @@ use bootstrap::{create_workspace, create_workspace_in};
 pub use doctor::DoctorJob;
 use handed_over::hand_over;
 pub use locks::FoundLocks;
-use locks::{further_locks, in_order, of_backend, resolve};
+use locks::{further_locks, in_order, of_backend, or_those_around, resolve};
 use reading::{has_directory, read, terraforms_dir};
 
 /// Where a run happens.
@@ -226,10 +228,11 @@ fn of_terraform(args: &[OsString], settings: &Settings, place: &Place<'_>) -> Re
     };
     let name = command.name();
     let timeout = lock_timeout(&invocation, settings);
-    if let Some(said) = invocation.wants_no_lock() {
-        let is_ours = place.env.get(PASSED_ON) == Some(&passed_on(args, place));
-        let warning =
-            (!is_ours).then(|| format!("`{name}` runs without a lock: `-lock=false` in {said}"));
+    let is_passed_on = place.env.get(PASSED_ON) == Some(&passed_on(args, &place.dir));
+    let wants_no_lock = invocation.wants_no_lock().filter(|_| !is_passed_on);
+    if is_passed_on || wants_no_lock.is_some() {
+        let warning = wants_no_lock
+            .map(|said| format!("`{name}` runs without a lock: `-lock=false` in {said}"));
         return Ok(Job::Exec { child: child(args.to_vec()), warning, detail: None });
     }
     let settings = settings.whole()?;
@@ -256,6 +259,7 @@ fn of_terraform(args: &[OsString], settings: &Settings, place: &Place<'_>) -> Re
     };
     let further = further_locks(settings, place)?;
     let resolved = resolve(&request, &further, settings)?;
+    let further = or_those_around(further, resolved.as_ref(), place)?;
     let mut job = LockedJob {
         dir: dir.clone(),
         targets: further,
@@ -264,7 +268,7 @@ fn of_terraform(args: &[OsString], settings: &Settings, place: &Place<'_>) -> Re
         lock_timeout: timeout,
         bootstrap: None,
         notes: Vec::from_iter(backend::waited_for(&dir).filter(|_| command.reads_variables())),
-        details: Vec::new(),
+        details: Vec::from_iter(unknown_rules(&program, settings)),
         kind: JobKind::Terraform {
             saved_plan: request.plan_file.as_ref().map(|file| dir.join(file)),
         },
@@ -272,6 +276,7 @@ fn of_terraform(args: &[OsString], settings: &Settings, place: &Place<'_>) -> Re
         native: None,
         basis: Basis::default(),
     };
+    locks::name_none(&mut job.child, place);
     match lock_of(resolved.as_ref(), settings, &job.targets, place)? {
         BackendLock::Take(ref targets)
             if let [LockTarget { store: StoreSpec::LocalState { path }, .. }] = &targets[..]
@@ -286,7 +291,7 @@ fn of_terraform(args: &[OsString], settings: &Settings, place: &Place<'_>) -> Re
         }
         BackendLock::Take(targets) => {
             job.child.args = invocation.locked_argv();
-            job.child.env.push((PASSED_ON.into(), passed_on(&job.child.args, place).into()));
+            job.child.env.push((PASSED_ON.into(), passed_on(&job.child.args, &place.dir).into()));
             if let Some(Resolved { backend: Backend::S3(backend), .. }) = &resolved
                 && !backend.is_default_workspace()
                 && request.workspace_override.is_none()
@@ -317,6 +322,12 @@ fn of_terraform(args: &[OsString], settings: &Settings, place: &Place<'_>) -> Re
     finish(job, resolved)
 }
 
+/// To ask the program takes a moment: only whoever reads it waits for that.
+fn unknown_rules(program: &Path, settings: &Settings) -> Option<String> {
+    let is_read = settings.verbosity == Verbosity::Verbose;
+    is_read.then(|| version::unknown_rules(program)).flatten()
+}
+
 fn finish(mut job: LockedJob, resolved: Option<Resolved>) -> Result<Job, Error> {
     in_order(&mut job.targets)?;
     job.basis = Basis::of(&job, resolved.as_ref());
@@ -334,14 +345,14 @@ fn finish(mut job: LockedJob, resolved: Option<Resolved>) -> Result<Job, Error> 
     Ok(Job::Locked(Box::new(job)))
 }
 
-/// Set for a Terraform that is told not to lock, since we hold its lock. What is found under its name
-/// may be a shim that looks for it again, and finds us: then it is our own `-lock=false` that comes.
+/// Set for a Terraform that runs under our locks. What is found under its name may be a shim that
+/// looks for it again, and finds us: then it is our own call that comes.
 pub(crate) const PASSED_ON: &str = "TFWRAP_PASSED_ON";
 
 /// What tells that call from others.
-fn passed_on(args: &[OsString], place: &Place<'_>) -> String {
+pub(crate) fn passed_on(args: &[OsString], dir: &Path) -> String {
     let mut hash = Sha256::new();
-    for part in args.iter().map(OsString::as_os_str).chain([place.dir.as_os_str()]) {
+    for part in args.iter().map(OsString::as_os_str).chain([dir.as_os_str()]) {
         hash.update(part.len().to_le_bytes());
         hash.update(part.as_encoded_bytes());
     }

@@ -44,7 +44,7 @@ pub(crate) use supervise::of_spawn;
 use crate::clock::{uptime, wall};
 use crate::error::{Error, Leftover};
 use crate::held;
-use crate::job::{ChildCommand, LockedJob};
+use crate::job::{ChildCommand, LockedJob, PASSED_ON, passed_on};
 use crate::lock::release::ReleaseOutcome;
 use crate::lock::{LockId, Uptime};
 use crate::report::Notice;
@@ -144,6 +144,10 @@ fn child_command(
     let mut child = job.child.clone();
     if let Some(native) = &job.native {
         child.args = native.argv_with_lock_timeout(give_up_at.since(uptime()));
+        if let Ok(dir) = planner::working_dir() {
+            let told = passed_on(&child.args, &dir);
+            child.env.push((PASSED_ON.into(), told.into()));
+        }
     }
     let mut held = context.held.clone();
     for kept in &event_loop.kept {

@@ -183,4 +183,6 @@ pub enum Reach {
     ChildToo,
     /// Only we, from an outer tfwrap, which makes an interrupt of whatever stop it got.
     Relayed,
+    /// Only we, from whatever has started us: it may pass on what it has heard itself.
+    ByParent,
 }

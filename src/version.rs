@@ -5,26 +5,61 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::supervise;
 
+/// A release, without its last number.
+type Release = (u32, u32);
+
+/// How each of the two programs begins its answer, and the oldest and the newest release of it whose
+/// rules are known here.
+const KNOWN: [(&str, [Release; 2]); 2] =
+    [("Terraform", [(1, 0), (1, 15)]), ("OpenTofu", [(1, 6), (1, 12)])];
+
 /// Whether this program's S3 backend takes a variable for FIPS or dual-stack that says `false` for
 /// `true`: Terraform up to 1.14 and `OpenTofu` do.
 #[must_use]
 pub fn takes_false_for_true(program: &Path) -> bool {
-    static ASKED: Mutex<Option<(PathBuf, bool)>> = Mutex::new(None);
+    let said = said_by(program);
+    released(&said, "Terraform").is_none_or(|release| release < (1, 15))
+}
+
+/// That a program has a release whose rules are not known here, and which count in their place.
+#[must_use]
+pub fn unknown_rules(program: &Path) -> Option<String> {
+    let said = said_by(program);
+    let known = KNOWN.iter().find_map(|(name, known)| Some((name, released(&said, name)?, known)));
+    let Some((name, release, [oldest, newest])) = known else {
+        return Some(format!(
+            "`{}` does not say which release of Terraform it is: the rules of 1.14 count",
+            program.display()
+        ));
+    };
+    let counts = release.clamp(*oldest, *newest);
+    let text = |release: Release| format!("{}.{}", release.0, release.1);
+    (counts != release).then(|| {
+        format!(
+            "the rules of {name} {} are not known here: those of {} count",
+            text(release),
+            text(counts)
+        )
+    })
+}
+
+/// What the program says of itself. It is asked once.
+fn said_by(program: &Path) -> String {
+    static ASKED: Mutex<Option<(PathBuf, String)>> = Mutex::new(None);
     let mut asked = ASKED.lock().unwrap_or_else(PoisonError::into_inner);
     match &*asked {
-        Some((known, answer)) if known == program => *answer,
+        Some((known, said)) if known == program => said.clone(),
         _ => {
             let said = supervise::first_words(program, "version").unwrap_or_default();
-            let answer = release(&said).is_none_or(|release| release < (1, 15));
-            *asked = Some((program.to_owned(), answer));
-            answer
+            *asked = Some((program.to_owned(), said.clone()));
+            said
         }
     }
 }
 
-/// The release of Terraform in what it says of itself.
-fn release(said: &str) -> Option<(u32, u32)> {
-    let (_, version) = said.split_once("Terraform v")?;
+/// The release of the program of this name in what it says of itself.
+fn released(said: &str, name: &str) -> Option<Release> {
+    let (_, version) = said.split_once(&format!("{name} v"))?;
     let mut parts = version.split('.').map(str::parse);
     Some((parts.next()?.ok()?, parts.next()?.ok()?))
 }
@@ -40,19 +75,28 @@ mod tests {
     fn a_program_is_asked_whether_it_takes_false_for_true() {
         let top = tempfile::tempdir().unwrap();
         let answers = [
-            ("Terraform v1.11.4", true),
-            ("Terraform v1.14.9\non linux_amd64", true),
-            ("Terraform v1.15.0-beta1", false),
-            ("Terraform v2.0.0", false),
-            ("OpenTofu v1.20.0", true),
-            ("", true),
+            ("Terraform v1.11.4", true, ""),
+            ("Terraform v1.14.9\non linux_amd64", true, ""),
+            ("Terraform v1.15.0-beta1", false, ""),
+            ("Terraform v1.16.0", false, "Terraform 1.16 are not known here: those of 1.15 count"),
+            ("Terraform v2.0.0", false, "those of 1.15 count"),
+            ("Terraform v0.15.5", true, "those of 1.0 count"),
+            ("OpenTofu v1.10.0", true, ""),
+            ("OpenTofu v1.20.0", true, "OpenTofu 1.20 are not known here: those of 1.12 count"),
+            ("", true, "the rules of 1.14 count"),
         ];
-        for (number, (said, expected)) in answers.into_iter().enumerate() {
+        for (number, (said, expected, counts)) in answers.into_iter().enumerate() {
             let program = top.path().join(number.to_string());
             std::fs::write(&program, format!("#!/bin/sh\necho '{said}'\n")).unwrap();
             std::fs::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
             assert_eq!(takes_false_for_true(&program), expected, "{said}");
+            let unknown = unknown_rules(&program).unwrap_or_default();
+            assert!(
+                unknown.ends_with(counts) && unknown.is_empty() == counts.is_empty(),
+                "{unknown}"
+            );
         }
-        assert!(takes_false_for_true(&top.path().join("none")));
+        let none = top.path().join("none");
+        assert!(takes_false_for_true(&none) && unknown_rules(&none).is_some());
     }
 }

@@ -4,13 +4,13 @@ use std::path::Path;
 
 use super::aws_settings::Surroundings;
 use super::config::BackendConfig;
+use super::other::OtherBackend;
 use super::plan_file::{PlanFile, SavedPlan};
 use super::workspace::Workspace;
 use super::{
     Backend, BackendError, BackendQuery, Dialect, Resolved, data_dir, hcl, local, plan_file, s3,
     workspace,
 };
-use crate::env::Env;
 
 const NO_BACKEND: &str = "no backend is configured";
 
@@ -30,7 +30,6 @@ pub fn resolve(request: &BackendQuery<'_>) -> Result<Resolved, BackendError> {
             origin: "`-state`".to_owned(),
             initialised: true,
             locks_alone: false,
-            is_lockless: false,
             notes: Vec::new(),
         });
     }
@@ -56,7 +55,7 @@ pub fn resolve(request: &BackendQuery<'_>) -> Result<Resolved, BackendError> {
         },
     };
     let origin = config.as_ref().map_or(NO_BACKEND.to_owned(), |config| config.place.clone());
-    let backend = backend_of(config.as_ref(), &workspace.name, request)?;
+    let backend = backend_of(config.as_ref(), initialised, &workspace.name, request)?;
     let is_own_file = match &backend {
         Backend::Local { state_path } => {
             data_dir::files(&data_dir).iter().any(|own| is_same_file(own, state_path))
@@ -77,22 +76,7 @@ pub fn resolve(request: &BackendQuery<'_>) -> Result<Resolved, BackendError> {
         ));
     }
     let locks_alone = is_own_file || !is_plain;
-    let is_lockless = initialised && config.is_some_and(|it| locks_nothing(&it, request.env));
-    Ok(Resolved { backend, workspace, origin, initialised, locks_alone, is_lockless, notes })
-}
-
-/// Of the backends that lock only if they are told so.
-fn locks_nothing(config: &BackendConfig, env: &Env) -> bool {
-    let is_unset = |name: &str, variable: &str| {
-        config.attributes.get(name).is_none_or(|value| value.is_null() || value == "")
-            && env.get_os(variable).is_none()
-    };
-    match config.kind.as_str() {
-        "http" => is_unset("lock_address", "TF_HTTP_LOCK_ADDRESS"),
-        "oss" => is_unset("tablestore_table", "TABLESTORE_TABLE"),
-        "consul" => config.attributes.get("lock").is_some_and(|value| value == false),
-        _ => false,
-    }
+    Ok(Resolved { backend, workspace, origin, initialised, locks_alone, notes })
 }
 
 /// Whether both name one file, also one that does not exist yet.
@@ -118,6 +102,7 @@ impl Found {
 
 fn backend_of(
     config: Option<&BackendConfig>,
+    initialised: bool,
     workspace: &str,
     request: &BackendQuery<'_>,
 ) -> Result<Backend, BackendError> {
@@ -127,7 +112,9 @@ fn backend_of(
                 Surroundings { env: request.env, dir: request.dir, program: request.program };
             Ok(Backend::S3(Box::new(s3::from_config(config, workspace, &around)?)))
         }
-        Some(config) if config.kind != "local" => Ok(Backend::Other(config.kind.clone())),
+        Some(config) if config.kind != "local" => {
+            Ok(Backend::Other(OtherBackend::from_config(config, initialised, request.env)))
+        }
         local_or_none => {
             let flag = request.state_flag.as_ref().map(|flag| flag.path.as_path());
             let state_path = local::state_path(local_or_none, workspace, flag, request.dir)?;

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use url::form_urlencoded;
 
 use super::aws_settings::Surroundings;
 use super::config::{BackendConfig, Section};
@@ -42,6 +43,9 @@ pub struct ObjectSettings {
     pub encryption: Encryption,
     /// Whether checksums are left out (`skip_s3_checksum`).
     pub skip_checksum: bool,
+    /// The tags of the lock file, as its header has them (`lock_tags`, `OpenTofu`'s).
+    #[serde(default)]
+    pub lock_tags: Option<String>,
 }
 
 /// How objects are encrypted on the server. Anything but [`Encryption::None`] needs
@@ -93,6 +97,7 @@ impl fmt::Debug for ObjectSettings {
             .field("acl", &self.acl)
             .field("encryption", &self.encryption)
             .field("skip_checksum", &self.skip_checksum)
+            .field("lock_tags", &self.lock_tags)
             .finish()
     }
 }
@@ -167,6 +172,14 @@ impl S3Backend {
     }
 }
 
+/// Tags as the header of an object has them, in Go's order.
+fn tags(section: Section<'_>, name: &str) -> Result<Option<String>, BackendError> {
+    let mut pairs = section.pairs(name)?;
+    pairs.sort();
+    let tags = form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
+    Ok((!tags.is_empty()).then_some(tags))
+}
+
 /// Makes sense of a configuration of the S3 backend.
 pub(super) fn from_config(
     config: &BackendConfig,
@@ -194,6 +207,7 @@ pub(super) fn from_config(
             acl: section.text("acl")?,
             encryption: encryption(section, around)?,
             skip_checksum: section.bool("skip_s3_checksum")?.unwrap_or(false),
+            lock_tags: tags(section, "lock_tags")?,
         },
         aws: aws_settings::from_config(section, around)?,
     })

@@ -7,7 +7,7 @@ use super::backend_lock::{BackendLock, lock_of};
 use super::basis::Basis;
 use super::by_path;
 use super::handed_down::handed_down;
-use super::locks::{further_locks, query, resolve};
+use super::locks::{further_locks, or_those_around, query, resolve};
 use super::{
     ChildCommand, Job, JobKind, LockedJob, Place, WorkspaceBootstrap, create_workspace_in,
     find_terraform, finish,
@@ -85,8 +85,10 @@ fn around(
     let request = query(place, terraform.as_deref());
     let further = further_locks(settings, place)?;
     let mut notes = Vec::new();
+    let mut named = further.clone();
     let known = resolve(&request, &further, settings).and_then(|resolved| {
-        Ok((lock_of(resolved.as_ref(), settings, &further, place)?, resolved))
+        named = or_those_around(further, resolved.as_ref(), place)?;
+        Ok((lock_of(resolved.as_ref(), settings, &named, place)?, resolved))
     });
     let (lock, resolved) = match known {
         Err(Error::Config { message, .. }) if command.is_some() => {
@@ -98,7 +100,7 @@ fn around(
         }
         known => known?,
     };
-    notes.extend(nothing_here(resolved.as_ref(), &further, place));
+    notes.extend(nothing_here(resolved.as_ref(), &named, place));
     let terraform_is_set = settings.terraform.is_some();
     let shim = shim::prepare(place.env, &place.this_path, terraform_is_set).map_err(|what| {
         Error::Config {
@@ -119,7 +121,7 @@ fn around(
     let two_is_success = has_detailed_exit_code(&child, place);
     let mut job = LockedJob {
         dir: place.dir.clone(),
-        targets: further,
+        targets: named,
         child,
         operation: operation.to_owned(),
         lock_timeout: settings.lock_timeout.clone(),

@@ -41,29 +41,28 @@ pub(super) fn lock_of(
             }
         }
         Backend::Other(_) if !further.is_empty() => return Ok(BackendLock::Native),
-        Backend::Other(_) if resolved.is_lockless && leave_it => return Ok(nothing_to_take()),
-        Backend::Other(kind) if resolved.is_lockless => {
+        Backend::Other(other) if other.is_lockless && leave_it => return Ok(nothing_to_take()),
+        Backend::Other(other) if other.is_lockless => {
             return Err(Error::Config {
                 message: format!(
-                    "the backend `{kind}` in {} has no locking configured",
-                    resolved.origin
+                    "the backend `{}` in {} has no locking configured",
+                    other.kind, resolved.origin
                 ),
-                hint: Some(
-                    "configure it and run `terraform init -reconfigure`; or name a lock to use \
-                     instead: `--lock s3://BUCKET/NAME.tflock` or `--lock file:///PATH`; or run \
-                     unlocked with `--no-backend-lock`"
-                        .to_owned(),
-                ),
+                hint: Some(format!(
+                    "configure it and run `terraform init -reconfigure`, or run unlocked with \
+                     `--no-backend-lock`, or {}",
+                    naming_one(&other.lock_name)
+                )),
             });
         }
-        Backend::Other(kind) => {
+        Backend::Other(other) => {
             return Err(Error::Config {
-                message: format!("tfwrap cannot lock the backend `{kind}`"),
-                hint: Some(
-                    "name a lock to use instead: `--lock dynamodb://TABLE/NAME` or `--lock \
-                     file:///PATH`; Terraform then locks its state for itself"
-                        .to_owned(),
+                message: format!(
+                    "only Terraform can take the lock of the backend `{}` in {}, and no `--lock` \
+                     names one for tfwrap",
+                    other.kind, resolved.origin
                 ),
+                hint: Some(naming_one(&other.lock_name)),
             });
         }
     };
@@ -93,6 +92,16 @@ fn nothing_to_take() -> BackendLock {
               another run from this state"
             .to_owned(),
     }
+}
+
+/// How to name a lock, the same one as others do who use that state.
+fn naming_one(name: &str) -> String {
+    format!(
+        "name a lock that all who use this state name, by `--lock URL` or one of these lines in \
+         `.tfwrap.yaml`; it gives them a queue and a lease, and Terraform keeps its own lock:\n  \
+         lock: s3://BUCKET/{name}.tflock\n  lock: dynamodb://TABLE/{name}\n  \
+         lock: file:///SHARED-DIRECTORY/{name}"
+    )
 }
 
 fn no_locking(origin: &str) -> Error {

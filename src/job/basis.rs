@@ -128,7 +128,7 @@ impl Basis {
             let words = |backend: &Option<Backend>| match backend {
                 Some(Backend::Local { state_path }) => state_path.display().to_string(),
                 Some(Backend::S3(backend)) => s3_words(backend),
-                Some(Backend::Other(kind)) => kind.clone(),
+                Some(Backend::Other(other)) => other.kind.clone(),
                 None => "one that Terraform locks for itself".to_owned(),
             };
             let (before, now) = (words(&self.backend), words(&later.backend));

@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::locks::NAMED_LOCKS;
 use crate::env::Env;
 use crate::lock::lease::LeaseTerm;
 use crate::settings::{OnLockLost, Origin, Settings};
@@ -53,6 +54,10 @@ pub(super) fn handed_down(settings: &Settings, outer: &Env) -> Vec<(Cow<'static,
             set.value.clone()
         };
         typed("TFWRAP_TERRAFORM", &set.origin, &|| path.clone());
+    }
+    if !settings.locks.is_empty() {
+        let urls: Vec<_> = settings.locks.iter().map(|lock| lock.value.to_string()).collect();
+        env.push((NAMED_LOCKS.into(), urls.join(" ").into()));
     }
     // Always: what is one stop here must be one stop below, too.
     let second_signal = match settings.second_signal.value {

@@ -1,13 +1,14 @@
 //! Which locks there are: the backend's, as a run would find it, and those of `--lock`.
 
+use std::ffi::OsString;
 use std::path::Path;
 
 use super::backend_lock::{BackendLock, lock_of};
-use super::{Place, find_terraform};
-use crate::backend::{self, BackendError, BackendQuery, Dialect, Resolved};
+use super::{ChildCommand, Place, find_terraform};
+use crate::backend::{self, Backend, BackendError, BackendQuery, Dialect, Resolved};
 use crate::error::Error;
 use crate::program::dialect;
-use crate::settings::Settings;
+use crate::settings::{LockUrl, Settings};
 use crate::target::LockTarget;
 
 /// The locks of a directory, for the commands that look at them.
@@ -53,6 +54,7 @@ pub(super) fn find(settings: &Settings, place: &Place<'_>) -> Result<FoundLocks,
     let request = query(place, terraform.as_deref());
     let targets = further_locks(settings, place)?;
     let resolved = resolve(&request, &targets, settings)?;
+    let targets = or_those_around(targets, resolved.as_ref(), place)?;
     let lock = lock_of(resolved.as_ref(), settings, &targets, place)?;
     let mut found = FoundLocks { targets, notes: Vec::new(), details: Vec::new() };
     match lock {
@@ -87,6 +89,37 @@ pub(super) fn further_locks(
             })
         })
         .collect()
+}
+
+/// The locks that were named to the `run` or `hold` around us.
+pub(super) const NAMED_LOCKS: &str = "TFWRAP_NAMED_LOCKS";
+
+/// What a Terraform starts has none of our locks, by whatever name.
+pub(super) fn name_none(child: &mut ChildCommand, place: &Place<'_>) {
+    if place.env.get(NAMED_LOCKS).is_some() {
+        child.env.push((NAMED_LOCKS.into(), OsString::new()));
+    }
+}
+
+/// Of a state whose lock only Terraform can take, the locks that were named to the `run` or `hold`
+/// around us are its locks, too: for us, which have no others.
+pub(super) fn or_those_around(
+    further: Vec<LockTarget>,
+    resolved: Option<&Resolved>,
+    place: &Place<'_>,
+) -> Result<Vec<LockTarget>, Error> {
+    let is_other = resolved.is_some_and(|it| matches!(it.backend, Backend::Other(_)));
+    if !further.is_empty() || !is_other {
+        return Ok(further);
+    }
+    let named = place.env.get(NAMED_LOCKS).unwrap_or_default().split_ascii_whitespace();
+    named
+        .map(|text| LockTarget::of_url(&LockUrl::parse(text)?, place.env, &place.dir))
+        .collect::<Result<_, _>>()
+        .map_err(|what| Error::Config {
+            message: format!("`{NAMED_LOCKS}`: {what}"),
+            hint: Some(format!("unset `{NAMED_LOCKS}`, and name the lock by `--lock`")),
+        })
 }
 
 /// What Terraform will use. With `--no-backend-lock` and locks of our own nothing needs to be

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use percent_encoding::percent_decode_str;
-use url::Url;
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
+use url::{Url, form_urlencoded};
 
 use crate::backend::{not_a_url, without_password};
 
@@ -51,6 +51,23 @@ impl fmt::Display for LockPlace {
         }
     }
 }
+
+impl fmt::Display for LockUrl {
+    /// As it may be given again.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", utf8_percent_encode(&self.place.to_string(), UNSAFE))?;
+        let parameters =
+            [("region", &self.region), ("endpoint", &self.endpoint), ("profile", &self.profile)];
+        let given = parameters.iter().filter_map(|(name, value)| Some((name, value.as_ref()?)));
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        query.extend_pairs(given);
+        let query = query.finish();
+        if query.is_empty() { Ok(()) } else { write!(f, "?{query}") }
+    }
+}
+
+/// What would end a URL's path, or the URL where several stand in a row.
+const UNSAFE: &AsciiSet = &CONTROLS.add(b' ').add(b'#').add(b'%').add(b'?');
 
 impl LockUrl {
     /// Reads one.
@@ -202,6 +219,19 @@ mod tests {
         ] {
             let error = LockUrl::parse(text).unwrap_err();
             assert!(error.contains(what), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        for text in [
+            "dynamodb://t/a%20b/%25%23%3F/c?region=eu-west-1&endpoint=http%3A%2F%2Fh%3A8%2F&profile=p%26q",
+            "s3://b/env:/dev/ä+ü.tflock",
+            "file:///a/b%20c",
+        ] {
+            let lock = LockUrl::parse(text).unwrap();
+            assert!(!lock.to_string().contains(' '), "{lock}");
+            assert_eq!(LockUrl::parse(&lock.to_string()).unwrap(), lock, "{lock}");
         }
     }
 }

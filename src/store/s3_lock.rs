@@ -196,6 +196,7 @@ impl LockObjects {
             .set_acl(settings.acl.as_deref().map(ObjectCannedAcl::from))
             // Without it the SDK sends a checksum of another kind, as Terraform's does.
             .set_checksum_algorithm((!settings.skip_checksum).then_some(ChecksumAlgorithm::Sha256))
+            .set_tagging(settings.lock_tags.clone())
             .body(ByteStream::from(content.into_bytes()));
         let request = match &settings.encryption {
             Encryption::None => request,

@@ -67,7 +67,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use nix::sys::signal::{Signal, kill, killpg};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getppid};
 use tokio::io::unix::AsyncFd;
 use tokio::time::Interval;
 
@@ -225,6 +225,7 @@ impl Child {
         let reach = match received.origin {
             _ if child_too && !is_deaf(received.kind) => Reach::ChildToo,
             SignalOrigin::Sent { pid, .. } if runs_tfwrap(Pid::from_raw(pid)) => Reach::Relayed,
+            SignalOrigin::Sent { pid, .. } if pid == getppid().as_raw() => Reach::ByParent,
             _ => Reach::UsOnly,
         };
         Event::of_signal(received.kind, reach, || self.watch())

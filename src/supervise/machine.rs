@@ -73,6 +73,8 @@ pub struct Supervisor {
     stops: u8,
     /// The first of them, how it came, and when.
     first: Option<(StopSignal, Reach, Uptime)>,
+    /// Whether our parent has told us of a stop.
+    parent_has_told: bool,
     /// Whether the child has had an interrupt, from whomever: its next one is the second.
     interrupted: bool,
     /// When the group is killed.
@@ -102,6 +104,7 @@ impl Supervisor {
             stopped_by: None,
             stops: 0,
             first: None,
+            parent_has_told: false,
             interrupted: false,
             kill_at: None,
             kill_rest_at: None,
@@ -248,14 +251,22 @@ impl Supervisor {
     }
 
     fn stop(&mut self, now: Uptime, signal: StopSignal, reach: Reach) -> Vec<Action> {
+        let by_parent = reach == Reach::ByParent;
         // An outer tfwrap makes an INT of all but a QUIT. What it got may come here, too, before
         // its own or after that.
         let is_relayed = |its| signal != StopSignal::Quit && [reach, its].contains(&Reach::Relayed);
         let is_same = |first: StopSignal, its: Reach| {
             signal == first || is_relayed(its) || first == StopSignal::Hangup
         };
+        // Terragrunt passes on after 15 s what it got together with us.
+        let told_before = self.parent_has_told;
+        self.parent_has_told |= by_parent;
+        let is_passed_on =
+            |first, its| by_parent && !told_before && its != Reach::ByParent && signal == first;
         let is_echo = |(first, its, at)| {
-            signal == StopSignal::Hangup || (is_same(first, its) && now.since(at) < ECHO)
+            signal == StopSignal::Hangup
+                || is_passed_on(first, its)
+                || (is_same(first, its) && now.since(at) < ECHO)
         };
         if self.first.is_some_and(is_echo) {
             return Vec::new();

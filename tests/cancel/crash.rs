@@ -1,6 +1,7 @@
 //! tfwrap killed at every point of its way: before and after each request to the store, and wherever
 //! the shell may fail. What follows must be the same each time: no child beside the next run's, the
-//! lock free in bounded time, nothing left running.
+//! lock free in bounded time, nothing left running. Under the lock in DynamoDB, unless
+//! `TFWRAP_CANCEL_LOCK` asks for another.
 
 use std::path::Path;
 use std::sync::Mutex;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tfwrap::clock::uptime;
 
+use crate::lock::Kind;
 use crate::stage::{PATIENCE, Stage, Work};
 use crate::step::{Group, Step, within};
 use crate::support::harness::fake_terraform;
@@ -51,7 +53,7 @@ impl Way {
 }
 
 fn stage(name: &str) -> Stage {
-    Stage::new(&format!("crash-{name}"), Work::Never, &[("CI", "true")])
+    Stage::under(Kind::of_case(0), &format!("crash-{name}"), Work::Never, &[("CI", "true")])
 }
 
 fn start(stage: &Stage, way: Way, point: &str) -> Step {

@@ -1,5 +1,6 @@
 //! The lock of a case, looked at from outside all the time.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
@@ -10,7 +11,9 @@ use tfwrap::clock::uptime;
 
 use crate::step::within;
 use crate::support::procs::{DEEPEST, Process};
-use crate::support::servers::{REGION, dynamodb};
+use crate::support::rounds::variable;
+use crate::support::s3_server::aws_like;
+use crate::support::servers::{BUCKET, REGION, dynamodb};
 
 /// The table of all cases.
 pub(crate) const TABLE: &str = "cancel";
@@ -28,24 +31,75 @@ pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     runtime.expect("a runtime").block_on(future)
 }
 
-/// An item of the table.
+/// Which locks a backend has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// An item of the table.
+    Item,
+    /// A lock file.
+    File,
+    Both,
+}
+
+pub(crate) const KINDS: [Kind; 3] = [Kind::Item, Kind::File, Kind::Both];
+
+impl Kind {
+    /// The one that `TFWRAP_CANCEL_LOCK` asks for, else one of all by turns.
+    pub(crate) fn of_case(number: usize) -> Self {
+        match variable("TFWRAP_CANCEL_LOCK").as_deref() {
+            None => KINDS[number % KINDS.len()],
+            Some("item") => Self::Item,
+            Some("file") => Self::File,
+            Some("both") => Self::Both,
+            Some(other) => panic!("TFWRAP_CANCEL_LOCK is item, file or both, not {other}"),
+        }
+    }
+}
+
+/// The lock of a state, or the one that a URL names.
 #[derive(Debug, Clone)]
 pub(crate) struct Lock {
+    kind: Kind,
+    /// Of the item.
     key: String,
 }
 
 impl Lock {
-    pub(crate) fn of(key: String) -> Self {
-        Self { key }
+    pub(crate) fn of(kind: Kind, key: String) -> Self {
+        Self { kind, key }
     }
 
     pub(crate) fn key(&self) -> &str {
         &self.key
     }
 
-    pub(crate) fn url(&self) -> String {
+    fn state_key(&self) -> &str {
+        let (_, key) = self.key.split_once('/').expect("a bucket");
+        key
+    }
+
+    /// The item's name, where that is all there is.
+    pub(crate) fn url(&self) -> Option<String> {
         let endpoint = &dynamodb().url;
-        format!("dynamodb://{TABLE}/{}?region={REGION}&endpoint={endpoint}", self.key)
+        let url = format!("dynamodb://{TABLE}/{}?region={REGION}&endpoint={endpoint}", self.key);
+        (self.kind == Kind::Item).then_some(url)
+    }
+
+    /// What `terraform init` leaves of a backend with the lock file, from which it is read else.
+    pub(crate) fn record_backend(&self, dir: &Path) {
+        let table = (self.kind == Kind::Both).then_some(TABLE);
+        let config = serde_json::json!({
+            "bucket": BUCKET, "key": self.state_key(), "region": REGION,
+            "use_lockfile": true, "dynamodb_table": table, "use_path_style": true,
+            "skip_credentials_validation": true, "skip_requesting_account_id": true,
+            "skip_metadata_api_check": "true", "skip_region_validation": true,
+            "endpoints": { "s3": aws_like().url, "dynamodb": dynamodb().url },
+        });
+        let backend = serde_json::json!({ "type": "s3", "config": config, "hash": 1 });
+        let record = serde_json::json!({ "version": 3, "backend": backend });
+        std::fs::create_dir(dir.join(".terraform")).expect("a directory");
+        let file = dir.join(".terraform/terraform.tfstate");
+        std::fs::write(file, record.to_string()).expect("a file");
     }
 
     pub(crate) fn is_held(&self) -> bool {
@@ -53,6 +107,10 @@ impl Lock {
     }
 
     async fn is_held_in(&self, client: &aws_sdk_dynamodb::Client) -> bool {
+        let file = || aws_like().get(&format!("{}.tflock", self.state_key()));
+        if self.kind != Kind::Item && file().is_some() {
+            return true;
+        }
         let key = AttributeValue::S(self.key.clone());
         let request = client.get_item().table_name(TABLE).key("LockID", key).consistent_read(true);
         request.send().await.expect("the table can be read").item.is_some()

@@ -20,7 +20,8 @@
 //! TFWRAP_CANCEL_SCALE=1 TFWRAP_CANCEL_TABLE=write cargo test --test cancel runners
 //! ```
 //!
-//! `TFWRAP_CANCEL_ONLY=Jenkins` plays only the cases whose runner and child contain this.
+//! The lock is in DynamoDB, in S3 or in both, by turns; `TFWRAP_CANCEL_LOCK=item`, `file` or `both` plays all
+//! cases under that one. `TFWRAP_CANCEL_ONLY=Jenkins` plays only the cases whose runner and child contain this.
 
 mod controls;
 mod crash;
@@ -36,7 +37,7 @@ mod support;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use lock::Freed;
+use lock::{Freed, Kind};
 use runners::{RUNNERS, Runner};
 use stage::{Stage, Work, orphan_grace};
 use support::rounds::variable;
@@ -49,8 +50,8 @@ const WORKS: [Work; 5] =
 /// They do little but wait.
 const AT_ONCE: usize = 12;
 
-fn play(runner: &Runner, work: Work, name: &str) -> Record {
-    let mut stage = Stage::new(name, work, runner.job);
+fn play(runner: &Runner, work: Work, name: &str, kind: Kind) -> Record {
+    let mut stage = Stage::under(kind, name, work, runner.job);
     let played = (runner.play)(&mut stage);
     // A guardian may still be at work.
     let left = stage.left_after(orphan_grace() + Duration::from_secs(10));
@@ -71,7 +72,7 @@ fn play(runner: &Runner, work: Work, name: &str) -> Record {
     check(saved == Some(false) && direct < 2, "the state is not saved".to_owned());
     let said = stage.said();
     if !problems.is_empty() {
-        println!("=== {}, {work:?}: {problems:#?}\n{said}", runner.name);
+        println!("=== {}, {work:?}, {kind:?}: {problems:#?}\n{said}", runner.name);
     }
     Record {
         runner: runner.name,
@@ -122,7 +123,8 @@ fn play_all() -> Vec<Record> {
                     let next = left.lock().expect("not poisoned").pop();
                     let Some((place, runner, index, work)) = next else { return };
                     let name = format!("{place}-{index}");
-                    let played = std::panic::catch_unwind(|| play(runner, work, &name));
+                    let kind = Kind::of_case(place + index);
+                    let played = std::panic::catch_unwind(|| play(runner, work, &name, kind));
                     let record = played.unwrap_or_else(|_| Record::failed(runner, work));
                     done.lock().expect("not poisoned").push((place, index, record));
                 }

@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 use tfwrap::clock::uptime;
 
-use crate::lock::{self, Lock, TABLE, Watch};
+use crate::lock::{self, Kind, Lock, TABLE, Watch};
 use crate::step::{Group, Output, Step, within};
 use crate::support::harness::{self, fake_terraform, pause, wrapper as tfwrap};
 use crate::support::procs::{self, Process};
@@ -74,20 +74,30 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    /// For a job with these variables.
+    /// For a job with these variables, and a lock in the table.
     pub(crate) fn new(name: &str, work: Work, job: &[(&'static str, &str)]) -> Self {
+        Self::under(Kind::Item, name, work, job)
+    }
+
+    /// The same with another lock; that of a real Terraform is always in the table.
+    pub(crate) fn under(kind: Kind, name: &str, work: Work, job: &[(&'static str, &str)]) -> Self {
         lock::make_table();
         let state = format!("{name}/terraform.tfstate");
-        let (dir, slow, key, terraform) = match work {
+        let (dir, slow, lock, terraform) = match work {
             Work::Terraform(stop) => {
                 let slow = Proxy::before(&servers::s3().url);
                 let dir = terraform_dir(&state, &slow);
                 slow.plan([Rule::on("PUT", Fault::Delay(scaled(stop))).times(1)]);
-                (dir, Some(slow), format!("{BUCKET}/{state}"), None)
+                let lock = Lock::of(Kind::Item, format!("{BUCKET}/{state}"));
+                (dir, Some(slow), lock, None)
             }
             Work::Ends(_) | Work::Never => {
                 let dir = tempfile::tempdir().expect("a directory");
-                (dir, None, format!("fake/{name}"), Some(fake_terraform()))
+                let lock = Lock::of(kind, format!("{BUCKET}/fake/{name}"));
+                if kind != Kind::Item {
+                    lock.record_backend(dir.path());
+                }
+                (dir, None, lock, Some(fake_terraform()))
             }
         };
         let marker = format!("{}-{name}", uptime().0.as_nanos());
@@ -95,7 +105,6 @@ impl Stage {
         let job = job.iter().map(|(name, value)| (*name, value.replace('@', &here))).collect();
         let grace = format!("{}ms", orphan_grace().as_millis());
         let options = ["--lease", "15s", "--orphan-grace", &grace].map(str::to_owned).into();
-        let lock = Lock::of(key);
         let output = Output::default();
         Self { dir, marker, work, lock, output, job, _slow: slow, options, terraform }
     }
@@ -145,8 +154,9 @@ impl Stage {
     fn locking(&self) -> Vec<String> {
         let mut words = vec![tfwrap().display().to_string()];
         words.extend(self.options.iter().cloned());
-        if !matches!(self.work, Work::Terraform(_)) {
-            let url = self.lock.url();
+        if !matches!(self.work, Work::Terraform(_))
+            && let Some(url) = self.lock.url()
+        {
             words.extend(["--no-backend-lock", "--lock", &url].map(str::to_owned));
         }
         if let Some(program) = &self.terraform {

@@ -13,11 +13,12 @@ use tempfile::TempDir;
 use tfwrap::clock::uptime;
 
 use crate::look::{Look, Outcome};
-use crate::plan::{Blow, Contender, Kind, Plan, Shape};
+use crate::plan::{Blow, Contender, Kind, Mode, Plan, Shape};
 use crate::support::harness::{self, fake_terraform, pause, wrapper as tfwrap};
 use crate::support::procs::{self, Process};
 use crate::support::proxy::Proxy;
-use crate::support::servers::{self, BUCKET, dynamodb};
+use crate::support::s3_server::{self, aws_like};
+use crate::support::servers::{self, dynamodb};
 
 /// All that a round starts has this in its environment.
 const MARKER: &str = "TFWRAP_TEST_ROUND";
@@ -45,11 +46,28 @@ pub(crate) enum Lock {
 
 pub(crate) struct Lane {
     name: String,
-    /// With the store behind the proxy; and straight to it, for stock Terraform.
-    wrapped: TempDir,
-    stock: TempDir,
+    /// With the stores behind the proxies; and straight to them, for stock Terraform.
+    wrapped: Dirs,
+    stock: Dirs,
     proxy: Proxy,
+    /// Before where lock files are.
+    files: Proxy,
     look: Look,
+}
+
+/// A directory for each backend that there is.
+struct Dirs(Vec<(Mode, TempDir)>);
+
+impl Dirs {
+    fn of(&self, mode: Mode) -> &Path {
+        let found = self.0.iter().find(|(one, _)| *one == mode);
+        found.expect("a directory").1.path()
+    }
+
+    /// Where nothing depends on the backend.
+    fn any(&self) -> &Path {
+        self.0[0].1.path()
+    }
 }
 
 /// A contender that was started.
@@ -70,21 +88,55 @@ pub(crate) struct End {
 impl Lane {
     pub(crate) fn new(name: &str) -> Self {
         let (table, key) = (format!("chaos-{name}"), format!("chaos/{name}/terraform.tfstate"));
-        let look = Look::new(&table, &key);
+        let look = Look::new(&table, &key, false);
         let proxy = Proxy::before(&dynamodb().url);
-        let dir = |dynamodb: &str| {
+        let dirs = |dynamodb: &str| {
             let dir = servers::s3_backend_dir_at(dynamodb, &key, &table);
             harness::run(servers::terraform(dir.path()).args(["init", "-no-color"])).expect_code(0);
-            dir
+            Dirs(vec![(Mode::Item, dir)])
         };
-        let (wrapped, stock) = (dir(proxy.url()), dir(&dynamodb().url));
-        Self { name: name.to_owned(), wrapped, stock, proxy, look }
+        let (wrapped, stock) = (dirs(proxy.url()), dirs(&dynamodb().url));
+        let files = Proxy::before(&aws_like().url);
+        Self { name: name.to_owned(), wrapped, stock, proxy, files, look }
+    }
+
+    /// One state, with a directory for each of the three backends.
+    pub(crate) fn of_fleet(name: &str) -> Self {
+        let (table, key) = (format!("chaos-{name}"), format!("chaos/{name}/terraform.tfstate"));
+        let look = Look::new(&table, &key, true);
+        let (proxy, files) = (Proxy::before(&dynamodb().url), Proxy::before(&aws_like().url));
+        let dirs = |dynamodb: &str, s3: &str| {
+            let dir = |mode| {
+                let item = format!("dynamodb_table = \"{table}\"");
+                let dir = s3_server::backend_dir(s3, &key, "");
+                let file = dir.path().join("backend.tf");
+                let text = fs::read_to_string(&file).expect("a backend");
+                let at = format!("s3 = \"{s3}\"");
+                let text = text.replace(&at, &format!("{at}, dynamodb = \"{dynamodb}\""));
+                let line = "use_lockfile                = true";
+                let text = match mode {
+                    Mode::File => text,
+                    Mode::Item => text.replace(line, &item),
+                    Mode::Both => text.replace(line, &format!("{line}\n    {item}")),
+                };
+                fs::write(&file, text).expect("a backend");
+                let mut init = servers::terraform(dir.path());
+                harness::run(init.args(["init", "-no-color"])).expect_code(0);
+                (mode, dir)
+            };
+            Dirs([Mode::Both, Mode::Item, Mode::File].map(dir).into())
+        };
+        let wrapped = dirs(proxy.url(), files.url());
+        let stock = dirs(&dynamodb().url, &aws_like().url);
+        Self { name: name.to_owned(), wrapped, stock, proxy, files, look }
     }
 
     /// When all rounds are over: the last guardian goes, too, and the lock is free.
     pub(crate) fn end(&self) -> Result<(), String> {
-        let ours = self.wrapped.path().display().to_string();
-        let left = || procs::with_variable("HOME", &ours);
+        let left = || {
+            let homes = self.wrapped.0.iter().map(|(_, dir)| dir.path().display().to_string());
+            homes.flat_map(|home| procs::with_variable("HOME", &home)).collect::<Vec<_>>()
+        };
         for _ in 0..LANDING.as_millis() / 50 {
             if left().is_empty() {
                 return self.look.check_end();
@@ -98,13 +150,14 @@ impl Lane {
     pub(crate) fn play(&self, round: usize, plan: &Plan, lock: Lock) -> Result<Outcome, String> {
         let place = Place {
             marker: format!("{}-{round}-{}", self.name, std::process::id()),
-            work: self.wrapped.path().join(format!("work-{round}")),
+            work: self.wrapped.any().join(format!("work-{round}")),
             round,
             lane: self,
             line: plan.line,
             lock,
         };
         self.proxy.plan(plan.faults.clone());
+        self.files.plan(plan.faults_of_files.clone());
         let ends: Vec<End> = std::thread::scope(|scope| {
             let all: Vec<_> = plan
                 .contenders
@@ -119,7 +172,8 @@ impl Lane {
         });
         let left = place.left_after(QUIET);
         self.proxy.plan([]);
-        if !plan.faults.is_empty() {
+        self.files.plan([]);
+        if !(plan.faults.is_empty() && plan.faults_of_files.is_empty()) {
             pause(LATE);
         }
         let mut outcome = Outcome::new(&fs::read_to_string(&place.work).unwrap_or_default(), ends);
@@ -127,6 +181,8 @@ impl Lane {
             return Ok(outcome);
         }
         let result = self.look.check(&outcome, &left).and_then(|()| {
+            // Of two locks two may be left, each by another.
+            place.clear(plan.recover, &mut outcome)?;
             place.clear(plan.recover, &mut outcome)?;
             self.look.check_end()
         });
@@ -150,7 +206,7 @@ impl Place<'_> {
         let mut command = Command::new(program);
         servers::clean(&mut command, dir);
         command.env(MARKER, &self.marker).env("CI", "true");
-        command.env("TFWRAP_STATE_DIR", self.lane.wrapped.path().join(".tfwrap-state"));
+        command.env("TFWRAP_STATE_DIR", self.lane.wrapped.any().join(".tfwrap-state"));
         command.process_group(0).stdin(Stdio::null());
         command
     }
@@ -172,7 +228,7 @@ impl Place<'_> {
             format!("exec env FAKE_TERRAFORM_SCRIPT='{}' {}", spans(begin), fake.display())
         };
         let apply = ["apply", "-auto-approve", "-no-color"];
-        let (wrapped, stock) = (self.lane.wrapped.path(), self.lane.stock.path());
+        let (wrapped, stock) = (self.lane.wrapped.of(one.mode), self.lane.stock.of(one.mode));
         let mut command = match one.kind {
             _ if self.lock == Lock::None => self.command(&fake, wrapped),
             Kind::Stock => {
@@ -279,7 +335,7 @@ impl Place<'_> {
         let Some(held) = self.lane.look.holder() else { return Ok(()) };
         if held.is_stock {
             outcome.of_stock += 1;
-            let mut command = servers::terraform(self.lane.stock.path());
+            let mut command = servers::terraform(self.lane.stock.of(held.mode));
             harness::run(command.args(["force-unlock", "-force", &held.id])).expect_code(0);
             return Ok(());
         }
@@ -294,7 +350,7 @@ impl Place<'_> {
             pause(Duration::from_millis(50));
         }
         outcome.left += 1;
-        let mut command = self.command(&tfwrap(), self.lane.wrapped.path());
+        let mut command = self.command(&tfwrap(), self.lane.wrapped.any());
         if recover {
             command.arg("recover");
         } else {
@@ -366,9 +422,4 @@ impl Entry {
             }
         }
     }
-}
-
-/// Where the state is, for [`Look`].
-pub(crate) fn object(key: &str) -> Option<Vec<u8>> {
-    servers::s3().get(BUCKET, key)
 }

@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::Value;
 
-use crate::lane::{End, object};
-use crate::plan::Kind;
+use crate::lane::End;
+use crate::plan::{Kind, Mode};
+use crate::support::s3_server::aws_like;
 use crate::support::servers::{self, BUCKET, dynamodb};
 
 type Item = HashMap<String, AttributeValue>;
@@ -58,17 +59,26 @@ impl Outcome {
     }
 }
 
-/// Who holds the lock.
+/// Who holds the lock, or what is left of it.
 #[derive(Debug)]
 pub(crate) struct Holder {
     pub(crate) id: String,
     pub(crate) is_stock: bool,
+    /// Where the record is.
+    pub(crate) mode: Mode,
+}
+
+fn holder(info: &str, mode: Mode, is_stock: bool) -> Holder {
+    let info: Value = serde_json::from_str(info).expect("JSON");
+    Holder { id: info["ID"].as_str().expect("an ID").to_owned(), is_stock, mode }
 }
 
 /// The eyes on one state.
 pub(crate) struct Look {
     table: String,
     key: String,
+    /// Whether the state is where lock files can be.
+    is_fleet: bool,
     bystander: Item,
     /// Of the state, the last time.
     serial: AtomicU64,
@@ -76,7 +86,7 @@ pub(crate) struct Look {
 }
 
 impl Look {
-    pub(crate) fn new(table: &str, key: &str) -> Self {
+    pub(crate) fn new(table: &str, key: &str, is_fleet: bool) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.expect("a runtime");
         let text = |text: &str| AttributeValue::S(text.to_owned());
@@ -91,10 +101,15 @@ impl Look {
         let state = format!(
             r#"{{"version":4,"terraform_version":"1.11.4","serial":1,"lineage":"{LINEAGE}","outputs":{{}},"resources":[]}}"#
         );
-        servers::s3().put(BUCKET, key, state.as_bytes());
+        if is_fleet {
+            aws_like().put(key, state.as_bytes());
+        } else {
+            servers::s3().put(BUCKET, key, state.as_bytes());
+        }
         Self {
             table: table.to_owned(),
             key: key.to_owned(),
+            is_fleet,
             bystander,
             serial: AtomicU64::new(1),
             runtime,
@@ -111,11 +126,27 @@ impl Look {
 
     /// Who holds the lock, if anybody does.
     pub(crate) fn holder(&self) -> Option<Holder> {
-        let item = self.item(&self.lock_id())?;
-        let info: Value = serde_json::from_str(item["Info"].as_s().expect("text")).expect("JSON");
-        let id = info["ID"].as_str().expect("an ID").to_owned();
-        // What tfwrap puts beside Terraform's own two.
-        Some(Holder { id, is_stock: item.len() == 2 })
+        let item = self.item(&self.lock_id()).map(|item| {
+            // What tfwrap puts beside Terraform's own two.
+            holder(item["Info"].as_s().expect("text"), Mode::Item, item.len() == 2)
+        });
+        let file = aws_like().text(&format!("{}.tflock", self.key)).map(|text| {
+            let info: Value = serde_json::from_str(&text).expect("JSON");
+            holder(&text, Mode::File, info.as_object().is_some_and(|info| info.len() == 7))
+        });
+        match (file, item) {
+            (Some(file), Some(item)) if file.id == item.id => {
+                Some(Holder { mode: Mode::Both, ..file })
+            }
+            (file, item) => file.or(item),
+        }
+    }
+
+    fn object(&self) -> Option<Vec<u8>> {
+        if self.is_fleet {
+            return aws_like().get(&self.key).map(|it| it.body);
+        }
+        servers::s3().get(BUCKET, &self.key)
     }
 
     /// When all that a round started has ended, or should have.
@@ -150,7 +181,7 @@ impl Look {
     }
 
     fn check_state(&self) -> Result<(), String> {
-        let state = object(&self.key).ok_or("the state is gone")?;
+        let state = self.object().ok_or("the state is gone")?;
         let state: Value = serde_json::from_slice(&state).map_err(|error| error.to_string())?;
         let serial = state["serial"].as_u64().ok_or("no serial")?;
         let before = self.serial.swap(serial, Ordering::SeqCst);

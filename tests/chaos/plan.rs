@@ -20,6 +20,16 @@ pub(crate) enum Kind {
     Stock,
 }
 
+/// Which locks the backend of a contender has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// An item of the table.
+    Item,
+    /// A lock file.
+    File,
+    Both,
+}
+
 /// Who gets a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shape {
@@ -49,6 +59,7 @@ pub(crate) struct Blow {
 #[derive(Debug, Clone)]
 pub(crate) struct Contender {
     pub(crate) kind: Kind,
+    pub(crate) mode: Mode,
     /// After the round's start.
     pub(crate) starts: Duration,
     pub(crate) works: Duration,
@@ -62,6 +73,8 @@ pub(crate) struct Plan {
     pub(crate) contenders: Vec<Contender>,
     /// What the store does to the requests of all but stock Terraform.
     pub(crate) faults: Vec<Rule>,
+    /// The same, of the requests for lock files.
+    pub(crate) faults_of_files: Vec<Rule>,
     /// Whether they stand in line, where the dead cost those behind them up to 20 s; or compete.
     pub(crate) line: bool,
     /// Whether what is left is cleared by `recover`, or by the next one's wait for the lease.
@@ -69,6 +82,8 @@ pub(crate) struct Plan {
 }
 
 const OPERATIONS: [&str; 3] = ["GetItem", "PutItem", "DeleteItem"];
+/// The same, of a lock file.
+const METHODS: [&str; 3] = ["GET", "PUT", "DELETE"];
 
 impl Plan {
     /// Round `round` of this seed.
@@ -79,7 +94,20 @@ impl Plan {
         let contenders = (0..count).map(|_| contender(&mut dice)).collect();
         let faults = dice.between(0, 6);
         let faults = (0..faults).map(|_| rule(&mut dice)).collect();
-        Self { contenders, faults, line: dice.percent(40), recover: dice.percent(70) }
+        let (line, recover) = (dice.percent(40), dice.percent(70));
+        Self { contenders, faults, faults_of_files: Vec::new(), line, recover }
+    }
+
+    /// The same, of a fleet whose contenders have one of these backends.
+    pub(crate) fn of_fleet(seed: u64, round: usize, modes: &[Mode]) -> Self {
+        let mut plan = Self::new(seed, round);
+        let number = u64::try_from(round).expect("not so many");
+        let mut dice = Dice::new(!seed.wrapping_mul(0x9e37_79b9).wrapping_add(number));
+        for one in &mut plan.contenders {
+            one.mode = dice.one(modes);
+        }
+        plan.faults_of_files = (0..dice.between(0, 5)).map(|_| rule_of_file(&mut dice)).collect();
+        plan
     }
 }
 
@@ -100,7 +128,7 @@ fn contender(dice: &mut Dice) -> Contender {
     let works = if stubborn { Duration::from_secs(5) } else { millis(dice, 50, 1200) };
     let heeds = if stubborn { Duration::from_secs(20) } else { millis(dice, 0, 900) };
     let blow = dice.percent(65).then(|| blow(dice));
-    Contender { kind, starts, works, heeds, blow }
+    Contender { kind, mode: Mode::Item, starts, works, heeds, blow }
 }
 
 fn blow(dice: &mut Dice) -> Blow {
@@ -130,4 +158,13 @@ fn rule(dice: &mut Dice) -> Rule {
     let skip = usize::try_from(dice.between(0, 12)).expect("a small number");
     let times = usize::try_from(dice.between(1, 4)).expect("a small number");
     Rule::on(dice.one(&OPERATIONS), fault).after(skip).times(times)
+}
+
+fn rule_of_file(dice: &mut Dice) -> Rule {
+    let delay = Fault::Delay(millis(dice, 50, 900));
+    let fault =
+        dice.one(&[Fault::DropReply, Fault::HalfReply, Fault::FailAfter, Fault::Refuse, delay]);
+    let skip = usize::try_from(dice.between(0, 12)).expect("a small number");
+    let times = usize::try_from(dice.between(1, 4)).expect("a small number");
+    Rule::on(dice.one(&METHODS), fault).key_with(".tflock").after(skip).times(times)
 }

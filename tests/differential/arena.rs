@@ -135,21 +135,36 @@ impl Arena {
         }
     }
 
-    pub(crate) fn remove_item(&self, lock: &str) {
+    fn remove_item(&self, lock: &str) {
         let key = AttributeValue::S(lock.to_owned());
         let client = dynamodb().client();
         let request = client.delete_item().table_name(self.table()).key("LockID", key);
         self.runtime.block_on(request.send()).expect("it can be removed");
     }
 
-    /// A stranger's lock.
-    pub(crate) fn put_item(&self, lock: &str) {
+    /// A stranger's lock, in the table and beside the state: whichever counts.
+    pub(crate) fn put_lock(&self, lock: &str) {
         let info = format!(
             r#"{{"ID":"5ca1ab1e-0000-4000-8000-000000000001","Operation":"OperationTypeApply","Info":"","Who":"jane@desk","Version":"1.11.4","Created":"2026-01-02T03:04:05Z","Path":"{lock}"}}"#
         );
         let text = |text: &str| AttributeValue::S(text.to_owned());
         let item = [("LockID".to_owned(), text(lock)), ("Info".to_owned(), text(&info))].into();
         self.runtime.block_on(dynamodb().put_raw(self.table(), item));
+        let file = self.lock_file(lock);
+        fs::create_dir_all(file.parent().expect("a directory")).expect("it can be made");
+        fs::write(file, info).expect("it can be written");
+    }
+
+    /// Takes it away again.
+    pub(crate) fn remove_lock(&self, lock: &str) {
+        self.remove_item(lock);
+        // The player may have taken the whole workspace away.
+        drop(fs::remove_file(self.lock_file(lock)));
+    }
+
+    fn lock_file(&self, lock: &str) -> PathBuf {
+        let (_, key) = lock.split_once('/').expect("a bucket");
+        self.bucket_path().join(format!("{key}.tflock"))
     }
 
     /// What was written without its lock since the last time.

@@ -399,7 +399,7 @@ impl Locks {
         for path in &self.0 {
             if let Some(key) = path.strip_prefix("s3:") {
                 let lock = format!("{}/{key}", arena.bucket);
-                arena.put_item(&lock);
+                arena.put_lock(&lock);
                 held.items.push(lock);
             } else {
                 held.files.push(lock_file(&arena.path().join(path)));
@@ -418,7 +418,7 @@ struct Held {
 
 impl Held {
     fn give_back(self, arena: &Arena) {
-        self.items.iter().for_each(|item| arena.remove_item(item));
+        self.items.iter().for_each(|item| arena.remove_lock(item));
         for (_, info) in &self.files {
             // The player may have taken the whole directory away.
             drop(fs::remove_file(info));

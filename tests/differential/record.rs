@@ -81,15 +81,19 @@ pub(crate) fn unlocked(bucket: &str, all: &[Exchange]) -> Vec<String> {
     let mut found = Vec::new();
     for write in all.iter().filter(|one| one.done) {
         let Some(lock) = lock_of(bucket, write) else { continue };
-        let about = |one: &&Exchange| one.done && one.key == lock;
+        let file = format!("{lock}.tflock");
+        let about = |one: &&Exchange| {
+            one.done && (one.key == lock || object_of(one).is_some_and(|object| object == file))
+        };
         let locks = || all.iter().filter(about);
+        let is = |one: &Exchange, operations: [&str; 2]| operations.contains(&&*one.operation);
         let taken = locks()
-            .filter(|one| one.operation == "PutItem" && one.to < write.from)
+            .filter(|one| is(one, ["PutItem", "PUT"]) && one.to < write.from)
             .map(|one| one.to)
             .max();
         // From a request to give back on, whether it was answered yet or not, it may be free.
         let given_back = |taken: u64| {
-            let mut ends = locks().filter(|one| one.operation == "DeleteItem");
+            let mut ends = locks().filter(|one| is(one, ["DeleteItem", "DELETE"]));
             ends.any(|one| one.to > taken && one.from < write.to)
         };
         if taken.is_none_or(given_back) {
@@ -105,12 +109,17 @@ pub(crate) fn unlocked(bucket: &str, all: &[Exchange]) -> Vec<String> {
 fn lock_of(bucket: &str, write: &Exchange) -> Option<String> {
     match write.operation.as_str() {
         "PutItem" | "DeleteItem" => write.key.strip_suffix("-md5").map(str::to_owned),
-        "PUT" | "DELETE" => {
-            let path = write.key.split('?').next().unwrap_or_default();
-            let path = percent_encoding::percent_decode_str(path).decode_utf8_lossy().into_owned();
-            let is_ours = path.strip_prefix('/').is_some_and(|path| path.starts_with(bucket));
-            is_ours.then(|| path.trim_start_matches('/').to_owned())
-        }
-        _ => None,
+        // A lock file, and what is beside one, is no state.
+        _ => object_of(write).filter(|path| path.starts_with(bucket) && !path.ends_with(".tflock")),
     }
+}
+
+/// The bucket and the key of what is written or removed in S3.
+fn object_of(write: &Exchange) -> Option<String> {
+    if !matches!(write.operation.as_str(), "PUT" | "DELETE") {
+        return None;
+    }
+    let path = write.key.split('?').next().unwrap_or_default();
+    let path = percent_encoding::percent_decode_str(path).decode_utf8_lossy().into_owned();
+    path.strip_prefix('/').map(str::to_owned)
 }

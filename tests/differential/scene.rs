@@ -40,7 +40,28 @@ pub(crate) enum Backend {
     S3 {
         key: String,
         prefix: Option<String>,
+        lock: Lock,
     },
+}
+
+/// What locks a state in S3.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lock {
+    Item,
+    File,
+    Both,
+}
+
+impl Lock {
+    fn lines(self, arena: &Arena) -> String {
+        let item = format!("    dynamodb_table = \"{}\"\n", arena.table());
+        let file = "    use_lockfile = true\n";
+        match self {
+            Self::Item => item,
+            Self::File => file.to_owned(),
+            Self::Both => item + file,
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -90,6 +111,7 @@ impl Scene {
             _ => Backend::S3 {
                 key: dice.one(&["k", "a/b/terraform.tfstate", "ä b/k+k", "./k"]).to_owned(),
                 prefix: dice.percent(35).then(|| dice.one(&["", "p", "w s/x", "env:"]).to_owned()),
+                lock: Lock::Item,
             },
         };
         let names = ["dev", "dev", "pro-d", "ünï"];
@@ -112,7 +134,7 @@ impl Scene {
             dice.percent(25).then(|| dice.one(&data_dirs).replace("ABS", &here.to_string()));
         let plans = ["p.bin", "./p.bin", "plan word", "ABS/p.bin", "../other/p"];
         let plan = dice.percent(25).then(|| dice.one(&plans).replace("ABS", &here.to_string()));
-        Self {
+        let mut scene = Self {
             dir,
             backend,
             workspaces,
@@ -121,6 +143,14 @@ impl Scene {
             data_dir,
             is_initialised: dice.percent(96),
             plan,
+        };
+        scene.lock_with(dice.one(&[Lock::Item, Lock::Item, Lock::File, Lock::Both]));
+        scene
+    }
+
+    fn lock_with(&mut self, with: Lock) {
+        if let Backend::S3 { lock, .. } = &mut self.backend {
+            *lock = with;
         }
     }
 
@@ -129,7 +159,8 @@ impl Scene {
         let backend = if dice.percent(50) {
             Backend::None
         } else {
-            Backend::S3 { key: "k".to_owned(), prefix: None }
+            let lock = dice.one(&[Lock::Item, Lock::File, Lock::Both]);
+            Backend::S3 { key: "k".to_owned(), prefix: None, lock }
         };
         Self {
             dir: "infra".to_owned(),
@@ -158,13 +189,13 @@ impl Scene {
                 line("path", path),
                 line("workspace_dir", workspace_dir)
             ),
-            Backend::S3 { key, prefix } => format!(
+            Backend::S3 { key, prefix, lock } => format!(
                 r#"  backend "s3" {{
     bucket                      = "{bucket}"
     key                         = "{key}"
 {prefix}
     region                      = "{REGION}"
-    dynamodb_table              = "{table}"
+{lock}
     use_path_style              = true
     skip_credentials_validation = true
     skip_requesting_account_id  = true
@@ -178,7 +209,7 @@ impl Scene {
 "#,
                 bucket = arena.bucket,
                 prefix = line("workspace_key_prefix", prefix),
-                table = arena.table(),
+                lock = lock.lines(arena),
                 s3 = arena.s3.url,
                 dynamodb = arena.dynamodb.url,
             ),
@@ -189,8 +220,9 @@ impl Scene {
     /// Another state for the same directory.
     pub(crate) fn turned(&self) -> Backend {
         match &self.backend {
-            Backend::S3 { prefix, .. } => {
-                Backend::S3 { key: "turned/k".to_owned(), prefix: prefix.clone() }
+            Backend::S3 { prefix, lock, .. } => {
+                let (key, prefix) = ("turned/k".to_owned(), prefix.clone());
+                Backend::S3 { key, prefix, lock: *lock }
             }
             _ => Backend::Local { path: Some("turned.tfstate".to_owned()), workspace_dir: None },
         }

@@ -22,6 +22,7 @@
 //! | `guardian` | tfwrap is killed: one interrupt for the child, then the lock is given back |
 //! | `handed_over` | commands that are handed over although they lock |
 //! | `hold` | `hold` and `release` |
+//! | `http_state` | a server for Terraform's `http` backend |
 //! | `identity` | whose credentials a lock is asked for with |
 //! | `interop` | tfwrap and stock Terraform over one state |
 //! | `leases` | who is fenced, what is noticed, what is taken over |
@@ -33,6 +34,7 @@
 //! | `nesting` | every Terraform below a `run` is locked once |
 //! | `odd_files` | odd files of Terraform's own, with stock Terraform as the measure |
 //! | `one_stop` | one stop, through whatever, is one interrupt |
+//! | `other_backends` | backends whose lock only Terraform can take |
 //! | `pair` | both locks of the S3 backend at once |
 //! | `paths` | the paths that Terraform makes for itself |
 //! | `program` | which program is run |
@@ -52,6 +54,7 @@
 //! | `supervision` | signals, ends and streams of a child without a terminal |
 //! | `tidy` | rules of the house |
 //! | `unlock` | `unlock` |
+//! | `versions` | each Terraform that there is |
 //! | `visibility` | processes that `/proc` hides, and other namespaces |
 //! | `workspace_trap` | the workspace that Terraform makes under another one's lock |
 //! | `wrapped` | the wrapper around a scripted child, for other modules |
@@ -76,6 +79,7 @@ mod full_disk;
 mod guardian;
 mod handed_over;
 mod hold;
+mod http_state;
 mod identity;
 mod interop;
 mod leases;
@@ -87,6 +91,7 @@ mod mistyped;
 mod nesting;
 mod odd_files;
 mod one_stop;
+mod other_backends;
 mod pair;
 mod paths;
 mod program;
@@ -105,6 +110,7 @@ mod store_faults;
 mod supervision;
 mod tidy;
 mod unlock;
+mod versions;
 mod visibility;
 mod workspace_trap;
 mod wrapped;

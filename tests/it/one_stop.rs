@@ -198,6 +198,62 @@ fn a_wrapper_that_hears_nothing_and_one_that_passes_everything_on() {
     }
 }
 
+/// Terragrunt, as `TG_TF_PATH=tfwrap terragrunt run --all` has it: a tfwrap in each unit, all of them in
+/// its own group. The stop that came to all it passes on, 15 s later, to those that are left.
+const TERRAGRUNT: &str = r"#!/usr/bin/env python3
+import os, shlex, signal, subprocess, sys, time
+stops, units = [], []
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda number, _: stops.append((number, time.monotonic())))
+for unit in sys.argv[1:]:
+    where, command = unit.split(':', 1)
+    streams = [open(where + '/' + name, 'w') for name in ('stdout', 'stderr')]
+    units.append(subprocess.Popen(shlex.split(command), stdout=streams[0], stderr=streams[1]))
+passed_on = False
+while any(unit.poll() is None for unit in units):
+    time.sleep(0.05)
+    if stops and not passed_on and time.monotonic() - stops[0][1] > float(os.environ['DELAY']):
+        passed_on = True
+        for unit in units:
+            if unit.poll() is None: unit.send_signal(stops[0][0])
+print('passed on' if passed_on else 'all ended before')
+sys.exit(max(unit.returncode for unit in units))
+";
+
+/// Outside of a CI, where a second stop is meant to hurry: this is none.
+#[test]
+fn what_terragrunt_passes_on_seconds_later_is_still_the_same_one() {
+    if !has("python3") {
+        return;
+    }
+    let mut units = Vec::new();
+    for _ in 0..2 {
+        let Stage { scene, key, _slow: slow } = stage(None);
+        units.push(Stage { scene: scene.command(&APPLY), key, _slow: slow });
+    }
+    let first = &units[0].scene;
+    script(first, "terragrunt", TERRAGRUNT);
+    let mut terragrunt = Command::new(first.path("terragrunt"));
+    terragrunt.args(units.iter().map(|Stage { scene, .. }| {
+        format!("{}:{}", scene.path(".").display(), scene.shell_words())
+    }));
+    // The state takes longer than that to be written.
+    terragrunt.env("DELAY", "2").stdout(fs::File::create(first.path("said")).expect("a file"));
+    std::os::unix::process::CommandExt::process_group(&mut terragrunt, 0);
+    let mut terragrunt = terragrunt.spawn().expect("it starts");
+    for unit in &units {
+        unit.scene.wait_for("ready");
+    }
+    let group = Pid::from_raw(terragrunt.id().cast_signed());
+    nix::sys::signal::killpg(group, Signal::SIGINT).expect("its group");
+    let status = wait_until("its end", || terragrunt.try_wait().expect("it can be waited for"));
+    assert_eq!(status.code(), Some(1));
+    assert_eq!(first.wait_for("said"), "passed on\n");
+    for Stage { scene, key, .. } in &units {
+        expect_one(scene, key, "terragrunt");
+    }
+}
+
 /// Where no Terraform can be seen below a wrapper (it stands in a container), all of the group is told,
 /// though a shell that the wrapper has forked has its words.
 #[test]

@@ -45,7 +45,8 @@ fn signals() -> impl Strategy<Value = StopSignal> {
 }
 
 fn inputs() -> impl Strategy<Value = Input> {
-    let reach = prop_oneof![Just(Reach::UsOnly), Just(Reach::ChildToo), Just(Reach::Relayed)];
+    let all = [Reach::UsOnly, Reach::ChildToo, Reach::Relayed, Reach::ByParent];
+    let reach = prop::sample::select(all.to_vec());
     let stopping = prop_oneof![Just(Signal::SIGSTOP), Just(Signal::SIGTSTP), Just(Signal::SIGTTIN)];
     let watch = prop_oneof![Just(Watch::Shell), Just(Watch::Nobody), Just(Watch::Orphaned)];
     let killed = Just(ChildStatus::Signaled(Signal::SIGKILL as i32));

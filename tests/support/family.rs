@@ -78,6 +78,8 @@ pub(crate) struct Family {
     /// It was asked to end; the first stop, and when; whether a second may be passed on.
     asked: bool,
     first: Option<(StopSignal, Reach, Duration)>,
+    /// Whether the parent has passed one on.
+    parent_told: bool,
     second: bool,
     forwarded: bool,
     /// Something harder than an interrupt was sent.
@@ -109,6 +111,7 @@ impl Family {
             watch: Watch::Shell,
             asked: false,
             first: None,
+            parent_told: false,
             second: false,
             forwarded: false,
             forced: false,
@@ -264,13 +267,18 @@ impl Family {
         if !self.living().is_empty() {
             self.asked = true;
             let (first, its, at) = *self.first.get_or_insert((signal, reach, self.now + ECHO));
+            let by_parent = reach == Reach::ByParent;
+            let told_before = self.parent_told;
+            self.parent_told |= by_parent;
+            let passed_on = by_parent && !told_before && its != Reach::ByParent && signal == first;
             let relayed = reach == Reach::Relayed || its == Reach::Relayed;
             let equal = (signal == first
                 || (relayed && signal != StopSignal::Quit)
                 || first == StopSignal::Hangup)
                 && self.now < at;
             let is_first = at == self.now + ECHO && signal == first;
-            self.second |= !is_first && !equal && signal != StopSignal::Hangup;
+            let same = is_first || equal || passed_on;
+            self.second |= !same && signal != StopSignal::Hangup;
         }
         self.feed(Event::Stop(signal, reach))
     }

@@ -43,6 +43,7 @@ pub(crate) struct Written {
     etag: String,
     pub(crate) content_type: Option<String>,
     pub(crate) acl: Option<String>,
+    pub(crate) tags: Option<String>,
     /// `AES256`, or `aws:kms` with the key.
     pub(crate) encryption: Option<String>,
     pub(crate) kms_key: Option<String>,
@@ -215,6 +216,7 @@ impl S3 for Server {
             etag: String::new(),
             content_type: input.content_type,
             acl: input.acl.map(|it| it.as_str().to_owned()),
+            tags: input.tagging,
             encryption: input.server_side_encryption.map(|it| it.as_str().to_owned()),
             kms_key: input.ssekms_key_id,
             customer_key: input.sse_customer_key_md5,

@@ -146,9 +146,9 @@ fn the_declared_backend_will_do_as_a_fall_back() {
     assert_eq!(s3(&resolved).lock_key().0, "b/k");
     assert!(resolved.origin.ends_with("/main.tf:2`"), "{}", resolved.origin);
     let gcs = fall_back("terraform {\n backend \"gcs\" {\n bucket = var.x\n }\n}").unwrap();
-    assert_eq!(gcs.backend, Backend::Other("gcs".to_owned()));
+    assert_eq!(other(&gcs), ("gcs", "gcs"));
     let cloud = fall_back("terraform {\n cloud {}\n}").unwrap();
-    assert_eq!(cloud.backend, Backend::Other("cloud".to_owned()));
+    assert_eq!(other(&cloud), ("cloud", "cloud"));
     let local = fall_back("terraform {\n backend \"local\" {\n path = \"p\"\n }\n}").unwrap();
     assert!(matches!(local.backend, Backend::Local { state_path } if state_path.ends_with("p")));
 
@@ -221,13 +221,19 @@ fn a_saved_plan_brings_its_own_backend() {
     assert!(resolved.notes[0].contains("is not a saved plan"), "{:?}", resolved.notes);
 }
 
+/// The backend's kind, and the name that is proposed for a lock.
+fn other(resolved: &Resolved) -> (&str, &str) {
+    let Backend::Other(other) = &resolved.backend else { panic!("{resolved:?}") };
+    (&other.kind, &other.lock_name)
+}
+
 #[test]
 fn other_backends_are_named() {
     let record = r#"{"version": 3, "backend": {"type": "gcs", "config": {"bucket": "b"}}}"#;
     let dir = Dir::with(&[(".terraform/terraform.tfstate", record.as_bytes())]);
     let env = env();
     let resolved = resolve(&BackendQuery::new(dir.path(), &env)).unwrap();
-    assert_eq!(resolved.backend, Backend::Other("gcs".to_owned()));
+    assert_eq!(other(&resolved), ("gcs", "gcs-b"));
 }
 
 #[test]

@@ -159,7 +159,7 @@ fn initialised(resolved: &Resolved) -> Check {
         Backend::S3(backend) => {
             format!("s3, bucket `{}`, key `{}`", backend.bucket, backend.state_key())
         }
-        Backend::Other(kind) => kind.clone(),
+        Backend::Other(other) => other.kind.clone(),
     };
     let detail = format!("{kind} ({})", resolved.origin);
     if resolved.initialised {

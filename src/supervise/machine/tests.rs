@@ -131,6 +131,32 @@ fn what_comes_with_the_first_stop_is_the_same_one() {
     assert_eq!(supervisor.step(at(0), quit), [Action::Quit]);
 }
 
+/// Whoever started us passes on what came to it and to us together, at any time, and once.
+#[test]
+fn what_the_parent_passes_on_is_the_same_one_however_late() {
+    let passed_on = |signal| Event::Stop(signal, Reach::ByParent);
+    let (int, term) = (passed_on(StopSignal::Interrupt), passed_on(StopSignal::Terminate));
+    for (first, its, later, other) in [
+        (INT, &[Interrupt][..], int, term),
+        (CTRL_C, &[], int, term),
+        (TERM, &[Interrupt], term, int),
+    ] {
+        let mut supervisor = play(FORWARD, &[(first, its)]);
+        assert_eq!(supervisor.step(at(15), later), []);
+        // It has passed on what there was: the next is its own.
+        assert_eq!(supervisor.step(at(20), later), [ForwardSecond]);
+        // Another one is no echo.
+        let mut supervisor = play(FORWARD, &[(first, its)]);
+        assert_eq!(supervisor.step(at(15), other), [ForwardSecond]);
+    }
+    // The first was its own, so the second is.
+    let mut supervisor = play(FORWARD, &[(int, &[Interrupt])]);
+    assert_eq!(supervisor.step(at(15), int), [ForwardSecond]);
+    // And a second of somebody else's.
+    let mut supervisor = play(FORWARD, &[(INT, &[Interrupt]), (int, &[])]);
+    assert_eq!(supervisor.step(at(15), INT), [ForwardSecond]);
+}
+
 #[test]
 fn three_hundred_stops_are_still_one_interrupt_and_one_second() {
     let mut supervisor = Supervisor::new(FORWARD);

@@ -128,6 +128,38 @@ fn our_lock_file_is_written_as_terraforms_and_shuts_it_out() {
     }
 }
 
+/// Of `OpenTofu`, which has these two: the tags of a lock are its own, those of a state are none of it.
+#[test]
+fn a_lock_file_has_the_tags_that_are_set_for_it() {
+    let stage = Stage::new("tagged/terraform.tfstate", "");
+    let record = stage.dir.path().join(".terraform/terraform.tfstate");
+    let tags = r#""lock_tags": {"team": "a b&c", "cost": "ü"}, "state_tags": {"is": "state"}"#;
+    let text = std::fs::read_to_string(&record).unwrap();
+    let tagged = text.replacen("\"config\": {", &format!("\"config\": {{ {tags},"), 1);
+    assert_ne!(tagged, text);
+    std::fs::write(&record, tagged).unwrap();
+    let gate = Gate::new(stage.dir.path(), "tagged");
+    let mut command = stage.ours();
+    // Each write has them: an overwrite without them would take them away.
+    command.args(["--lease=15s", "run", "--", "sh", "-c", &gate.command()]);
+    let ours = Running::start(&mut command);
+    gate.reached();
+    let first = stage.lock().expect("it is held");
+    assert_eq!(first.tags.as_deref(), Some("cost=%C3%BC&team=a+b%26c"));
+    eventually("a heartbeat", || stage.lock().is_some_and(|now| now.body != first.body));
+    assert_eq!(stage.lock().expect("it is held").tags, first.tags);
+    gate.open();
+    ours.finish().expect_code(0);
+    assert!(stage.lock().is_none());
+    // Without them there is no such header.
+    std::fs::write(&record, text).unwrap();
+    let gate = Gate::new(stage.dir.path(), "plain");
+    let ours = stage.started(tfwrap(stage.dir.path()), &gate);
+    assert_eq!(stage.lock().expect("it is held").tags, None);
+    gate.open();
+    ours.finish().expect_code(0);
+}
+
 /// The keys of states of all forms and workspaces are Terraform's own: under our lock its own is
 /// refused by just this object. And nothing of ours looks like a workspace.
 #[test]

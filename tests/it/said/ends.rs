@@ -116,6 +116,16 @@ fn a_shim_that_comes_back_to_us_has_the_lock() {
         let typed = format!("{path}{typed}");
         Row { make, typed: &typed, says, never, ..Row::default() }.play();
     }
+    // Where Terraform takes its own lock, beside one that was named.
+    let other = format!(
+        "{make}; mkdir .terraform locks; echo '{{\"version\":3,\"backend\":{{\"type\":\"gcs\",\"config\":{{}}}}}}' \
+         > .terraform/terraform.tfstate"
+    );
+    for typed in ["apply -auto-approve", "run -- terraform apply -auto-approve"] {
+        let typed = format!("{path}tfwrap --lock file://HERE/locks/x {typed}");
+        let says = &["real apply -lock-timeout="];
+        Row { make: &other, typed: &typed, says, never: &["no `--lock`"], ..Row::default() }.play();
+    }
     // The control: what was typed is typed.
     let typed = format!("{path}terraform apply -lock=false -auto-approve");
     Row { make, typed: &typed, says: &["runs without a lock"], ..Row::default() }.play();

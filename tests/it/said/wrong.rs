@@ -62,7 +62,7 @@ fn b15_a_backend_that_locks_nothing_is_taken_at_its_word() {
         (&["no locking configured", "--no-backend-lock"][..], &["locks its state"][..]);
     Row { typed: "tfwrap plan", code: 78, says, never, ..row }.play();
     // The controls: told where to lock, it locks.
-    let says = &["tfwrap cannot lock the backend"][..];
+    let says = &["only Terraform can take the lock of the backend `http`"][..];
     let typed = "TF_HTTP_LOCK_ADDRESS=http://127.0.0.1:9/l tfwrap --no-backend-lock plan";
     Row { typed, code: 78, says, ..row }.play();
     let locks = record(",\"lock_address\":\"http://127.0.0.1:9/l\"");
