@@ -218,7 +218,7 @@ async fn what_is_wrong_in_the_directory_hides_nothing_else() {
     std::fs::write(dir.path().join("backend.tf"), "terraform {\n  backend \"gcs\" {}\n}\n")
         .unwrap();
     let said = Said::of(&mut tfwrap(dir.path()));
-    said.expect("lock", "fail", "can take the lock of the backend `gcs`");
+    said.expect("lock", "fail", "only Terraform can take the lock of the backend `gcs`");
     said.expect("terraform", "pass", "Terraform v");
 }
 
