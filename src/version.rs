@@ -21,6 +21,30 @@ pub fn takes_false_for_true(program: &Path) -> bool {
     released(&said, "Terraform").is_none_or(|release| release < (1, 15))
 }
 
+/// What `console` does about the lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConsoleLock {
+    /// It takes none: Terraform from 1.15 on.
+    None,
+    /// It takes it, and no flag says otherwise.
+    Always,
+    /// It has `-lock` and `-lock-timeout`: `OpenTofu` from 1.12 on.
+    WithFlags,
+}
+
+/// What this program's `console` does about the lock.
+#[must_use]
+pub fn console_lock(program: &Path) -> ConsoleLock {
+    let said = said_by(program);
+    if released(&said, "Terraform").is_some_and(|release| release >= (1, 15)) {
+        ConsoleLock::None
+    } else if released(&said, "OpenTofu").is_some_and(|release| release >= (1, 12)) {
+        ConsoleLock::WithFlags
+    } else {
+        ConsoleLock::Always
+    }
+}
+
 /// That a program has a release whose rules are not known here, and which count in their place.
 #[must_use]
 pub fn unknown_rules(program: &Path) -> Option<String> {
@@ -70,6 +94,26 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
+
+    #[test]
+    fn a_program_is_asked_what_its_console_does_about_the_lock() {
+        let top = tempfile::tempdir().unwrap();
+        for (number, (said, expected)) in [
+            ("Terraform v1.14.9", ConsoleLock::Always),
+            ("Terraform v1.15.0", ConsoleLock::None),
+            ("OpenTofu v1.11.5", ConsoleLock::Always),
+            ("OpenTofu v1.12.0", ConsoleLock::WithFlags),
+            ("", ConsoleLock::Always),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let program = top.path().join(number.to_string());
+            std::fs::write(&program, format!("#!/bin/sh\necho '{said}'\n")).unwrap();
+            std::fs::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
+            assert_eq!(console_lock(&program), expected, "{said}");
+        }
+    }
 
     #[test]
     fn a_program_is_asked_whether_it_takes_false_for_true() {

@@ -10,6 +10,7 @@ use crate::backend::{BackendQuery, Dialect};
 use crate::held::Held;
 use crate::settings::Settings;
 use crate::terraform::{Command, Invocation, OwnLock, StateFlag};
+use crate::version::{self, ConsoleLock};
 
 /// Hands over. What locks for itself waits for so long as we would, if it can; if not, and where it
 /// will meet a lock that is held around it, that is said.
@@ -24,7 +25,7 @@ pub(super) fn hand_over(
         return Job::Exec { child, warning: None, detail: None };
     };
     let detail = Some(format!("handed over to `{}`: {}", child.program.display(), it.why));
-    let Some(own_lock) = &it.own_lock else {
+    let Some(own_lock) = &as_released(it.own_lock.clone(), &child) else {
         return Job::Exec { child, warning: None, detail };
     };
     let name = invocation.command().map(Command::name).unwrap_or_default();
@@ -43,7 +44,7 @@ pub(super) fn hand_over(
     if !own_lock.can_wait() {
         let warning = Some(format!(
             "`{name}` takes the lock itself and cannot be told to wait: if somebody holds it, it \
-             fails at once (it takes no lock from Terraform 1.15 on)"
+             fails at once"
         ));
         return Job::Exec { child, warning, detail };
     }
@@ -51,6 +52,20 @@ pub(super) fn hand_over(
     child.args = args;
     child.env.extend(variable.map(|(name, value)| (name.into(), value)));
     Job::Exec { child, warning: None, detail }
+}
+
+/// What it locks by itself, as the release of the program has it.
+fn as_released(own_lock: Option<OwnLock>, child: &ChildCommand) -> Option<OwnLock> {
+    // Of all that lock by themselves only `console` cannot be told to wait.
+    let own_lock = own_lock?;
+    if own_lock.can_wait() {
+        return Some(own_lock);
+    }
+    match version::console_lock(&child.program) {
+        ConsoleLock::None => None,
+        ConsoleLock::Always => Some(own_lock),
+        ConsoleLock::WithFlags => Some(own_lock.with_flags()),
+    }
 }
 
 /// The lock that the call will meet, if whatever is around it has it. By its name: nobody is asked

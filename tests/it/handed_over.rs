@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::one_stop::has;
-use crate::support::harness::{Gate, Running, applying, pause, run, s3_dir, tfwrap};
+use crate::support::harness::{self, Gate, Running, applying, pause, run, s3_dir, tfwrap};
 use crate::support::servers::{clean, local_backend_dir, terraform};
 use crate::wrapped::wrapper;
 
@@ -112,6 +112,37 @@ fn what_cannot_wait_says_so() {
     for args in [&["console", "-help"][..], &["init", "-no-color"], &["workspace", "new", "w"]] {
         let done = run(tfwrap(dir.path()).args(args));
         assert!(!done.stderr.contains("tfwrap: "), "{args:?}: {}", done.stderr);
+    }
+}
+
+/// From 1.15 on Terraform's takes no lock; from 1.12 on OpenTofu's has the flags of other commands.
+#[test]
+fn a_console_is_spoken_of_as_its_release_has_it() {
+    let dir = local_backend_dir();
+    for (name, release, waits, below) in [
+        ("terraform", "Terraform v1.14.9", None, Some("run it outside of them")),
+        ("terraform", "Terraform v1.15.0", Some("console\n"), None),
+        ("tofu", "OpenTofu v1.11.5", None, Some("run it outside of them")),
+        ("tofu", "OpenTofu v1.12.0", Some("console -lock-timeout=9s\n"), Some("`-lock=false`")),
+    ] {
+        let program = dir.path().join(release).join(name);
+        let text = format!("#!/bin/sh\ntest \"$1\" = version && echo '{release}' || echo \"$@\"\n");
+        harness::program(&program, &text);
+        let ours = || {
+            let mut command = tfwrap(dir.path());
+            command.args(["--lock-timeout=9s", "--terraform"]).arg(&program);
+            command
+        };
+        let done = run(ours().arg("console")).expect_code(0);
+        assert_eq!(done.stdout, waits.unwrap_or("console\n"), "{release}");
+        let warns = done.stderr.contains("cannot be told to wait");
+        assert_eq!(warns, waits.is_none(), "{release}: {}", done.stderr);
+        let done = run(ours().args(["run", "--", "terraform", "console"])).expect_code(0);
+        assert_eq!(done.stdout, "console\n", "{release}");
+        match below {
+            Some(way_out) => assert!(done.stderr.contains(way_out), "{release}: {}", done.stderr),
+            None => assert!(!done.stderr.contains("console"), "{release}: {}", done.stderr),
+        }
     }
 }
 
