@@ -233,6 +233,12 @@ fn words(command: &mut clap::Command, split: &Split<'_>) -> Result<CliCommand, c
         Some("hold") if !split.literal => {
             return HoldArgs::try_parse_from(split.rest).map(CliCommand::Hold);
         }
+        Some("table") if !split.literal && rest.is_empty() => {
+            return Err(command.error(
+                MissingSubcommand,
+                "`table` needs one of its commands: `tfwrap table create` or `tfwrap table policy`",
+            ));
+        }
         Some("table") if !split.literal => {
             return TableArgs::try_parse_from(split.rest).map(|it| CliCommand::Table(it.command));
         }

@@ -40,6 +40,7 @@ fn usage(dir: &Path) -> String {
         &["--color", "pink", "plan"],
         &["-q", "-v", "plan"],
         &["run"],
+        &["table"],
         &["run", "-x", "y"],
         &["status", "x"],
         &["status", "--format", "xml"],
