@@ -100,7 +100,7 @@ pub fn checks_as_text(checks: &[Check]) -> String {
     let count = |status: CheckStatus| count_of(checks, status);
     let _ = writeln!(
         out,
-        "{} passed, {} to know, {} failed, {} not looked at",
+        "{} passed, {} warnings, {} failed, {} skipped",
         count(CheckStatus::Pass),
         count(CheckStatus::Warn),
         count(CheckStatus::Fail),
@@ -146,7 +146,7 @@ warn  longer  three
               fix: do
                    this
 skip  b       four
-1 passed, 1 to know, 0 failed, 1 not looked at
+1 passed, 1 warnings, 0 failed, 1 skipped
 ";
         assert_eq!(checks_as_text(&checks), expected);
     }

@@ -167,7 +167,7 @@ async fn where_all_is_well_every_check_passes_and_nothing_is_left() {
     let lines: Vec<_> = done.stdout.lines().collect();
     assert!(lines[0].starts_with("pass  settings     lock-timeout = 30m"), "{}", done.stdout);
     assert!(lines[1].starts_with("                   lease = never"), "{}", done.stdout);
-    assert_eq!(*lines.last().unwrap(), "14 passed, 0 to know, 0 failed, 0 not looked at");
+    assert_eq!(*lines.last().unwrap(), "14 passed, 0 warnings, 0 failed, 0 skipped");
     assert_eq!(done.stderr, "");
 }
 

@@ -45,7 +45,7 @@ pub(super) async fn checks(
     if patience > Duration::ZERO {
         let time = duration::format(patience);
         let message =
-            format!("the lock is held or waited for: looking again in {time} for a sign of life");
+            format!("the lock is held or waited for: looking again in {time} for a heartbeat");
         event_loop.reporter.say(Notice::Note { message });
         event_loop.pause(uptime().plus(patience)).await?;
         let again: Vec<_> = look(event_loop, locks, &mut Vec::new()).await?;
@@ -74,7 +74,9 @@ async fn look<'a>(
         match look_at_all(event_loop, slice::from_ref(lock), Duration::ZERO).await {
             Ok(states) => seen.extend(states.into_iter().map(|state| (lock.target, state))),
             Err(error @ Error::Interrupted { .. }) => return Err(error),
-            Err(error) => checks.push(Check::skip("holder", format!("not looked at: {error}"))),
+            Err(error) => {
+                checks.push(Check::skip("holder", format!("could not be checked: {error}")));
+            }
         }
     }
     Ok(seen)
@@ -132,10 +134,10 @@ fn holder(state: &LockState) -> Check {
         KeptBy::Lease { lease, unchanged } => {
             let still = unchanged.unwrap_or_default();
             if still <= lease.term.sign_of_life() {
-                return Check::pass(NAME, format!("{detail}; it gives signs of life"));
+                return Check::pass(NAME, format!("{detail}; it sends heartbeats"));
             }
             let still = duration::format(Duration::from_secs(still.as_secs()));
-            Check::warn(NAME, format!("{detail}; no sign of life for {still}"), hint)
+            Check::warn(NAME, format!("{detail}; no heartbeat for {still}"), hint)
         }
         KeptBy::Nothing if info.as_ref().is_some_and(|info| is_recent(info)) => {
             Check::pass(NAME, format!("{detail}; without a lease"))
@@ -168,7 +170,7 @@ fn queue(state: &LockState, before: &Tickets) -> Option<Check> {
         (_, 0) => Some(Check::pass(NAME, detail)),
         _ => Some(Check::warn(
             NAME,
-            format!("{detail}, {dead} of them without a sign of life"),
+            format!("{detail}, {dead} of them without a heartbeat"),
             "nothing is to be done: a dead one is passed over when its turn comes",
         )),
     }
@@ -228,14 +230,13 @@ fn receipts(env: &Env) -> Option<Check> {
         !receipt.is_over && is_here && !receipt.runner.is_alive() && !has_guardian
     });
     match dead.count() {
-        0 => Some(Check::pass(
-            NAME,
-            format!("no run was killed here, as `{}` has it", dir.display()),
-        )),
+        0 => {
+            Some(Check::pass(NAME, format!("no killed run of this machine in `{}`", dir.display())))
+        }
         dead => Some(Check::warn(
             NAME,
             format!("runs that were killed here and left something: {dead}"),
-            "`tfwrap recover` gives it back",
+            "`tfwrap recover` releases it",
         )),
     }
 }

@@ -56,10 +56,12 @@ pub(super) async fn checks(
         Ok(StoreFacts::Bucket(facts)) => bucket(lock.target, &facts),
         Ok(StoreFacts::Caller(_)) => Check::skip(name, "an answer to something else"),
         // The lock does without it.
-        Err(error @ StoreError::Denied(_)) => Check::skip(name, format!("not looked at: {error}")),
+        Err(error @ StoreError::Denied(_)) => {
+            Check::skip(name, format!("could not be checked: {error}"))
+        }
         // So says an emulator that cannot tell.
         Err(error @ StoreError::Misconfigured(_)) if name == "table" => {
-            Check::skip(name, format!("not looked at: {error}"))
+            Check::skip(name, format!("could not be checked: {error}"))
         }
         Err(StoreError::Missing(what)) if name == "table" => {
             let hint =
@@ -210,7 +212,7 @@ fn bucket(target: &LockTarget, facts: &BucketFacts) -> Check {
     const NAME: &str = "bucket";
     let said = |known: &Known<String>| match known {
         Ok(text) => text.clone(),
-        Err(StoreError::Denied(_)) => "not looked at (denied)".to_owned(),
+        Err(StoreError::Denied(_)) => "unknown (access denied)".to_owned(),
         Err(_) => "not known".to_owned(),
     };
     let text = |known: &Known<Option<String>>, none: &str| {

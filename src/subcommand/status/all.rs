@@ -146,7 +146,7 @@ pub(super) fn summary(states: &[LockState], stores: &[Opened<'_>]) -> String {
     let _ = write!(out, " in {}", urls.join(" and "));
     let silent = states.iter().filter(|state| is_silent(state)).count();
     if silent > 0 {
-        let _ = write!(out, ", {silent} of them without a sign of life");
+        let _ = write!(out, ", {silent} of them without a heartbeat");
     }
     let waiting: usize = states.iter().map(waiting).sum();
     if waiting > 0 {

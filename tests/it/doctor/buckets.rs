@@ -70,7 +70,7 @@ fn what_the_bucket_is_like_is_told_as_far_as_it_may_be_looked_at() {
     ]);
     let said = Said::of(&mut tfwrap(dir.path()));
     let (_, detail) = said.check("bucket");
-    let facts = "versioning off; Object Lock off; default encryption not looked at (denied)";
+    let facts = "versioning off; Object Lock off; default encryption unknown (access denied)";
     assert!(detail.contains(facts), "{detail}");
     said.expect("bucket", "warn", "aws s3api put-bucket-versioning --bucket tfstate");
 }

@@ -35,7 +35,7 @@ async fn a_holder_is_silent_or_gives_signs_of_life() {
     let ours = Running::start(&mut applying(command, &gate.command()));
     gate.reached();
     let said = Said::of(&mut tfwrap(dir.path()));
-    said.expect("holder", "pass", "it gives signs of life");
+    said.expect("holder", "pass", "it sends heartbeats");
     assert_eq!(said.code, 0, "{}", said.text);
     gate.open();
     ours.finish().expect_code(0);
@@ -44,7 +44,7 @@ async fn a_holder_is_silent_or_gives_signs_of_life() {
     put(&dir.table, &dir.lock_id(), &[("Info", &silent), ("Tfwrap", r#"{"beat":3,"ttl":15000}"#)])
         .await;
     let said = Said::of(&mut tfwrap(dir.path()));
-    said.expect("holder", "warn", "no sign of life for");
+    said.expect("holder", "warn", "no heartbeat for");
     said.expect("holder", "warn", "`tfwrap unlock 7-silent`");
     assert_eq!(said.code, 0, "{}", said.text);
 }
@@ -68,7 +68,7 @@ async fn an_old_lock_of_stock_terraform_and_the_dead_in_the_queue_are_told() {
         "warn",
         "it stays until it is removed\nfix: when that run is gone for good",
     );
-    said.expect("queue", "warn", "1 waiting, 1 of them without a sign of life");
+    said.expect("queue", "warn", "1 waiting, 1 of them without a heartbeat");
     said.expect("plans", "warn", "held for a plan, and 1 in the queue are plans, too");
 }
 
