@@ -1,7 +1,8 @@
 //! Conditional registers: small records under keys, changed by compare-and-swap only.
 //!
 //! Three operations, each atomic on one key. One trait, several stores, one contract suite that
-//! every store passes unchanged. One store is one file, and only that file names its SDK.
+//! every store passes unchanged. One store is one file, with what belongs to it in a directory of
+//! its name; no other room names an SDK.
 //!
 //! Every reply to a write is one of *applied* (`Applied`), *refused* (`Conflict`) or *unknown*
 //! (an error whose [`StoreError::outcome_is_unknown`] says so). An unknown write is answered by a
@@ -54,7 +55,7 @@ pub enum Conditions {
     OfCreates,
 }
 
-/// A part of all that a store keeps.
+/// One page of a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RegisterPage {
     /// What is in it. What is no register (a state, its digest) is left out.
@@ -90,7 +91,8 @@ pub trait Registers: std::fmt::Debug + Send + Sync {
         Ok(())
     }
 
-    /// Tries which conditions it looks at, where that is not known, on nothing of anybody else's.
+    /// Finds out, on a key of its own, which conditional requests the store honours, where that is not
+    /// known.
     ///
     /// # Errors
     /// When it cannot hold a lock, or did not answer.
@@ -112,7 +114,7 @@ pub trait Registers: std::fmt::Debug + Send + Sync {
         Ok(None)
     }
 
-    /// A lock of ours beside the one that somebody holds for us, where the kernel keeps it; `None`
+    /// Of a lock that the kernel keeps: a lock of our own on the file that our holder has locked. `None`
     /// elsewhere, and where it is not held for anybody but its holder.
     ///
     /// # Errors

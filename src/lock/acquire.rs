@@ -127,9 +127,9 @@ struct Seen {
 }
 
 impl Seen {
-    /// When its lease has stood still for its whole term; never, without a lease. What another has
-    /// seen of that is believed only as far as a holder that lives would have shown itself to us by
-    /// then: the line may be damaged, or edited by hand.
+    /// When its lease has stood still for its whole term ([`Acquire::has_expired`] asks); never, without
+    /// a lease. Time that another waiter observed counts, but only once we have watched for a sign of
+    /// life ourselves: the line may be damaged, or edited by hand.
     fn expires(&self) -> Option<Uptime> {
         let lease = self.record.lease.as_deref().and_then(Lease::parse)?;
         match lease.term {

@@ -49,7 +49,7 @@ impl LeaseTerm {
         }
     }
 
-    /// The time between two beats: a tenth of the term.
+    /// The time between two heartbeats: a tenth of the term, 15 s at most; with `never`, 15 s.
     #[must_use]
     pub fn period(self) -> Duration {
         match self {
@@ -71,8 +71,8 @@ impl LeaseTerm {
 
     /// When the holder interrupts its child, and when it kills it, without an answered beat: at
     /// two thirds and four fifths; of a lease below 30 s earlier. So the child is gone, and what it
-    /// sent last has arrived, before anybody may take over, as long as clocks run within 5 % of each
-    /// other: the kill comes up to [`TICK`] late, and then [`SETTLE`] passes.
+    /// sent last has arrived, before anybody may take over, as long as clocks run within 5 % of the true
+    /// time: the kill comes up to [`TICK`] late, and then [`SETTLE`] passes.
     ///
     /// Ours slow by 5 %, theirs fast by as much: (9/10 L - 3 s + 1 s + 2 s) · 1.05 < 95/100 L.
     #[must_use]

@@ -51,12 +51,12 @@ enum Fence {
 /// Keeps one lock.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct LeaseKeeper {
-    /// As it was, but for the version, what is stored of the info, and whether it is confirmed.
+    /// What we knew at the start. Only the version, the info and `answered` are updated.
     known: LeaseStart,
     /// What is declared from the first beat on, up to the last: what the user asked for, or, where
     /// the lock is not ours alone to keep, what its record declares.
     term: LeaseTerm,
-    /// Whether that is so.
+    /// Whether `term` follows the record, because another process keeps the lock, too.
     follows: bool,
     /// The number of the last beat that was sent, answered or not.
     sent_beat: u64,
@@ -368,8 +368,8 @@ impl LeaseKeeper {
         }
     }
 
-    /// Another process may beat for the same known. No two writes have the same bytes; and what
-    /// declares less than we did is to be believed, since others will take over by that.
+    /// Another process may send heartbeats for the same lock. No two writes have the same bytes. A record
+    /// that declares less than we did counts, since others will take over by it.
     fn follow(&mut self, record: &Record) {
         let Some(lease) = record.lease.as_deref().and_then(Lease::parse) else { return };
         self.sent_beat = self.sent_beat.max(lease.beat);

@@ -22,10 +22,12 @@ pub use crate::lock::lease::SETTLE;
 /// whenever the child itself is quick.
 pub const GROUP_GRACE: Duration = Duration::from_secs(3);
 
-/// For how long after the first stop another one may be the same: `timeout` signals the process and
-/// then its group, a shell and the kernel both tell of a terminal that is closed, the shell sends
-/// SIGTERM then to a job that stood still, and an outer tfwrap makes an INT of the TERM that
-/// everybody got.
+/// For how long after the first stop another one may be the same:
+///
+/// - `timeout` signals the process, and then its group;
+/// - of a terminal that is closed, a shell and the kernel both tell;
+/// - a shell sends SIGTERM then to a job that was stopped;
+/// - an outer tfwrap makes an INT of the TERM that everybody got.
 pub const ECHO: Duration = Duration::from_secs(1);
 
 /// How long a wrapper may take to end by itself, after the Terraform that was interrupted below it.

@@ -106,8 +106,8 @@ pub enum Action {
     SuspendJob(Signal),
     /// Give the terminal to the group if it is ours to give, and SIGCONT.
     ContinueGroup,
-    /// The same, if anybody in the group stands still: a process that its Terraform was just starting
-    /// may, and Terraform wait for it without standing still itself (vfork(2)), so that nobody tells.
+    /// The same, if any process of the group is stopped. One that Terraform is just starting (vfork(2))
+    /// may be, while Terraform waits for it: no event reports that.
     ContinueStopped,
     /// SIGSTOP to the group.
     Freeze,
@@ -118,8 +118,8 @@ pub enum Action {
     },
     /// This signal, as it is.
     PassOn(PassSignal),
-    /// The child does not get this stop, of which the user should hear; but for each Terraform and
-    /// each tfwrap that began after the one before and has had none.
+    /// Do not pass this stop on, and tell the user. Only a Terraform or a tfwrap that has had no
+    /// interrupt yet, since it started after the first one, gets it.
     Withhold(StopSignal),
     /// It is over; the lock may go.
     Finished {

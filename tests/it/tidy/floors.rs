@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::layers::program;
 use super::{NONE, read};
 
-/// The modules of `src`, the lowest first. Each may import those above it in this list.
+/// The modules of `src`, the lowest first. Each may import only those listed before it.
 const ROOMS: [&str; 31] = [
     "duration",
     "env",
