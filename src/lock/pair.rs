@@ -107,8 +107,12 @@ pub struct Findings {
     /// Who holds the first half, and who the second, where a look has found two that share no lock, so
     /// that nothing keeps them from each other.
     pub apart: Option<Box<[Record; 2]>>,
-    /// Which halves a write may get our record into that was not answered.
-    pub open: [bool; 2],
+    /// The half whose write was not answered: our record may get there.
+    pub unanswered: Option<Half>,
+    /// In which halves our record was found, by an earlier write.
+    pub found: [bool; 2],
+    /// Whether the first half is ours for now, without the second.
+    pub has_first: bool,
     /// The first half's holder, whose lease was over, has lost it.
     pub wrote_over: bool,
     /// Whether the first half could be given back, where it was to be: an error that another try does
@@ -273,7 +277,7 @@ impl PairRequest {
                 Step::Ask(Half::First, Request::Read)
             }
             Err(error) => {
-                self.findings.open[0] = error.outcome_is_unknown();
+                self.findings.unanswered = error.outcome_is_unknown().then_some(Half::First);
                 self.done(Half::First, Reply::Wrote(Err(error)))
             }
         }
@@ -288,6 +292,7 @@ impl PairRequest {
         match found {
             Ok(Some(stored)) if self.is_ours(&stored) && errand.rewrites < REWRITES => {
                 errand.rewrites += 1;
+                self.findings.found[0] = true;
                 // Where nothing can be changed safely, it stays as it is.
                 if !self.is_first_leased {
                     return self.take_second(errand, stored.version);
@@ -326,7 +331,8 @@ impl PairRequest {
             }
             // It may be ours: a look tells.
             Err(error) if error.outcome_is_unknown() => {
-                self.findings.open = [true, true];
+                self.findings.unanswered = Some(Half::Second);
+                self.findings.has_first = true;
                 self.done(Half::Second, Reply::Wrote(Err(error)))
             }
             Err(error) => self.give_back(first, Err(error)),
@@ -342,6 +348,7 @@ impl PairRequest {
         match found {
             Ok(Some(stored)) if self.is_ours(&stored) && errand.rewrites < REWRITES => {
                 errand.rewrites += 1;
+                self.findings.found[1] = true;
                 errand.second = Expect::Version(stored.version);
                 self.take_second(errand, first)
             }
@@ -369,7 +376,7 @@ impl PairRequest {
             self.findings.given_back = Some(Err(error));
             return self.done(Half::Second, then);
         }
-        self.findings.open[0] = true;
+        self.findings.has_first = true;
         let detail = format!("the acquired half of the lock could not be released: {error}");
         self.done(Half::First, Reply::Wrote(Err(StoreError::Failed(detail))))
     }

@@ -9,7 +9,9 @@ use self::halves::Halves;
 use super::custody::Use;
 use super::event_loop::{EventLoop, LoopEvent};
 use super::kept::Kept;
-use super::messages::{Voice, creates_only, late, no_line, not_given_back, timed_out, took_over};
+use super::messages::{
+    Voice, creates_only, half_taken, late, no_line, not_given_back, timed_out, took_over,
+};
 use super::prepare::prepare;
 use super::request::{StoreReply, StoreRequest};
 use crate::clock::{uptime, wall};
@@ -310,8 +312,8 @@ impl Attempt {
                 Err(Error::Store { lock: self.answered_by().url(), source })
             }
             Outcome::Stopped { held } => {
-                if let (Some(first), Some(error)) = (&self.first, &self.halves.kept) {
-                    event_loop.say(not_given_back(&first.target, &self.id, error));
+                if held.is_none() {
+                    self.warn_of_the_first(event_loop);
                 }
                 let left = self.leftover(held.is_some());
                 if let Some(won) = held {
@@ -334,8 +336,16 @@ impl Attempt {
                 event_loop.say(late(&half.target, &self.id, how));
             }
         }
-        if let (Some(first), Some(error)) = (&self.first, &self.halves.kept) {
-            event_loop.say(not_given_back(&first.target, &self.id, error));
+        self.warn_of_the_first(event_loop);
+    }
+
+    /// Half a lock is left.
+    fn warn_of_the_first(&self, event_loop: &EventLoop) {
+        let Some(first) = &self.first else { return };
+        match &self.halves.kept {
+            Some(error) => event_loop.say(not_given_back(&first.target, &self.id, error)),
+            None if self.halves.has_first => event_loop.say(half_taken(&first.target, &self.id)),
+            None => {}
         }
     }
 

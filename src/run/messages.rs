@@ -82,6 +82,18 @@ pub(super) fn late(target: &LockTarget, id: &LockId, how: LeftOpen) -> Notice {
     .with_hint(format!("if it does, remove it with: {}", target.unlock_command(id)))
 }
 
+/// That half of a lock was acquired, nobody knows of the other half, and it is not released yet.
+pub(super) fn half_taken(target: &LockTarget, id: &LockId) -> Notice {
+    Notice::warning(format!(
+        "the lock `{}` was acquired (ID {id}), but not the rest of it; it is not released yet",
+        target.url()
+    ))
+    .with_hint(format!(
+        "if it is still held in a minute, release it with: {}",
+        target.unlock_command(id)
+    ))
+}
+
 /// That a lock stays where it is, with the command that removes it.
 pub(super) fn not_given_back(target: &LockTarget, id: &LockId, error: &StoreError) -> Notice {
     let command = target.unlock_command(id);

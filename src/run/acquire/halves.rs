@@ -13,8 +13,10 @@ pub(super) struct Halves {
     apart: Apart,
     /// Which one an error or a refusal came from last.
     pub(super) from: Option<Half>,
-    /// Which a write may get our record into that was not answered.
-    pub(super) open: [bool; 2],
+    /// How many writes were not answered, nor found, that may get our record there.
+    pub(super) open: [u32; 2],
+    /// Whether the first is ours for now, without the second.
+    pub(super) has_first: bool,
     /// Why the first could not be given back.
     pub(super) kept: Option<StoreError>,
 }
@@ -33,7 +35,7 @@ impl Attempt {
     /// Those that a write may get our record into which was not answered.
     pub(super) fn open_halves(&self) -> impl Iterator<Item = &Register> {
         // Of a lock that is one register, it is that one.
-        let [first, last] = self.halves.open;
+        let [first, last] = self.halves.open.map(|count| count > 0);
         let last = last || self.first.is_none();
         let first = self.first.iter().filter(move |_| first);
         first.chain([&self.last].into_iter().filter(move |_| last))
@@ -54,7 +56,8 @@ impl Attempt {
 
     /// Takes note of what a request for both halves has found.
     pub(super) fn heed(&mut self, event_loop: &EventLoop, reply: &Reply, findings: Findings) {
-        let Findings { from, apart, open, wrote_over, given_back } = findings;
+        let Findings { from, apart, unanswered, found, has_first, wrote_over, given_back } =
+            findings;
         let is_ours = matches!(reply, Reply::Wrote(Ok(WriteReply::Applied(_))));
         // Where the rest cannot be had, either, it is not said at the end.
         if let (true, false, Some(first)) = (wrote_over, is_ours, &self.first)
@@ -63,8 +66,13 @@ impl Attempt {
             event_loop.say(took_over(&first.target, record));
         }
         self.halves.from = from.or(self.halves.from);
-        for (all, new) in self.halves.open.iter_mut().zip(open) {
-            *all |= new;
+        for ((open, found), half) in
+            self.halves.open.iter_mut().zip(found).zip([Half::First, Half::Second])
+        {
+            *open = open.saturating_sub(u32::from(found)) + u32::from(unanswered == Some(half));
+        }
+        if let Reply::Wrote(_) = reply {
+            self.halves.has_first = has_first;
         }
         if let Some(given_back) = given_back {
             self.halves.kept = given_back.err();

@@ -126,3 +126,45 @@ async fn what_a_killed_run_or_hold_leaves_of_both_is_given_back() {
         stage.expect_free().await;
     }
 }
+
+/// Only what may still land is said to; what was found has landed; and half a lock that stands is one.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_may_still_appear_is_said_of_that_half_alone() {
+    let lines = |done: &Finished, words: &str| {
+        done.stderr
+            .lines()
+            .filter(|line| line.contains(words))
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    for (name, of_file, fault, warned) in [
+        ("item-lost", false, Fault::Refuse, &["`dynamodb://"][..]),
+        ("item-found", false, Fault::DropReply, &[]),
+        ("file-found", true, Fault::DropReply, &[]),
+    ] {
+        let stage = Stage::new(&format!("appear-{name}")).await;
+        if of_file {
+            stage.s3.plan([Rule::on("PUT", fault).key(&stage.path()).times(1)]);
+        } else {
+            stage.items.plan([Rule::on("PutItem", fault).key(&stage.lock_id()).times(1)]);
+        }
+        let done = run(&mut stage.around(&["--lease", "15s"], "true")).expect_code(0);
+        let said = lines(&done, "may still appear");
+        assert_eq!(said.len(), warned.len(), "{name}: {}", done.stderr);
+        assert!(
+            said.iter().zip(warned).all(|(line, lock)| line.contains(lock)),
+            "{name}: {said:?}"
+        );
+    }
+    let stage = Stage::new("appear-half").await;
+    stage.items.plan([Rule::on("PutItem", Fault::Refuse).key(&stage.lock_id())]);
+    stage.s3.plan([Rule::on("DELETE", Fault::SERVER_ERROR).key(&stage.path())]);
+    let options = ["--lease", "15s", "--lock-timeout=3s"];
+    let done = run(&mut stage.around(&options, "true")).expect_code(69);
+    assert!(stage.in_file().is_some(), "{}", done.stderr);
+    assert_eq!(lines(&done, "not the rest of it").len(), 1, "{}", done.stderr);
+    let said = lines(&done, "may still appear");
+    assert!(said.iter().all(|line| line.contains("`dynamodb://")), "{}", done.stderr);
+    stage.s3.plan([]);
+    eventually("its guardian releases it", || stage.in_file().is_none());
+}
