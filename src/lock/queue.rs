@@ -368,8 +368,10 @@ impl Queue {
                 self.look_before(now, ticket)
             }
             (Phase::Surveying, Event::Read(reply)) => {
-                if let Ok(current) = reply {
-                    self.learn(now, current);
+                match reply {
+                    Ok(current) => self.learn(now, current),
+                    // Else it would be due still, and asked for again at once.
+                    Err(_) => self.line_due = now.plus(RETRY),
                 }
                 self.place(now)
             }

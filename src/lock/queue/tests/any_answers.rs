@@ -67,21 +67,28 @@ fn content() -> impl Strategy<Value = Content> {
     })
 }
 
-fn answer() -> impl Strategy<Value = Answer> {
+fn errors() -> Vec<StoreError> {
     let text = String::new;
-    let errors = proptest::sample::select(vec![
+    vec![
         StoreError::Throttled(text()),
         StoreError::Unavailable { detail: text(), sent: true },
         StoreError::Unavailable { detail: text(), sent: false },
         StoreError::Failed(text()),
         StoreError::NotTheStore { detail: text(), sent: true },
         StoreError::Denied(text().into()),
-    ]);
+    ]
+}
+
+fn error() -> impl Strategy<Value = StoreError> {
+    proptest::sample::select(errors())
+}
+
+fn answer() -> impl Strategy<Value = Answer> {
     prop_oneof![
         6 => content().prop_map(Answer::Shows),
         4 => Just(Answer::Refuses),
         2 => Just(Answer::Applies),
-        2 => errors.prop_map(Answer::Fails),
+        2 => error().prop_map(Answer::Fails),
     ]
 }
 
@@ -136,6 +143,17 @@ fn event(action: &Action, answer: &Answer, request: u64) -> Event {
 }
 
 fn waits(answers: &[Vec<Answer>], patience: Duration, in_line: bool) -> Result<(), String> {
+    waits_until_gone(answers, patience, in_line, None)
+}
+
+/// The same, with a store that answers nothing any more after so many requests.
+fn waits_until_gone(
+    answers: &[Vec<Answer>],
+    patience: Duration,
+    in_line: bool,
+    gone: Option<(u64, StoreError)>,
+) -> Result<(), String> {
+    let gone = gone.map(|(after, error)| (after, Answer::Fails(error)));
     let start = Uptime(Duration::from_secs(1000));
     let give_up_at = start.plus(patience);
     let acquire = Acquire::new(LockId("us".into()), start, give_up_at, Jitter(1));
@@ -168,7 +186,10 @@ fn waits(answers: &[Vec<Answer>], patience: Duration, in_line: bool) -> Result<(
         };
         let which = kind.0 * 3 + place;
         let replies = &answers[which];
-        let answer = &replies[asked[which] % replies.len()];
+        let answer = match &gone {
+            Some((after, gone)) if requests >= *after => gone,
+            _ => &replies[asked[which] % replies.len()],
+        };
         asked[which] += 1;
         requests += 1;
         late += u64::from(now >= give_up_at);
@@ -190,8 +211,10 @@ proptest! {
         answers in proptest::collection::vec(answers(), 9),
         patience in proptest::sample::select(vec![0_u64, 3, 120, 1200]),
         in_line in any::<bool>(),
+        gone in proptest::option::of((0_u64..100, error())),
     ) {
-        let ended = waits(&answers, Duration::from_secs(patience), in_line);
+        let patience = Duration::from_secs(patience);
+        let ended = waits_until_gone(&answers, patience, in_line, gone);
         prop_assert!(ended.is_ok(), "{}", ended.unwrap_err());
     }
 }
@@ -233,4 +256,28 @@ fn a_place_that_does_not_stay_ours_is_taken_anew_with_pauses() {
     let answers =
         [locks, lines, beats, nothing(), nothing(), before, removed(), removed(), removed()];
     waits(&answers, Duration::from_mins(2), true).unwrap();
+}
+
+/// Five stand before it, and it may be at anything when the store goes away.
+#[test]
+fn a_store_that_goes_away_is_asked_with_pauses_wherever_the_waiter_stands() {
+    let shows = |written| vec![Answer::Shows(Content::Same(written))];
+    let applied = || vec![Answer::Applies];
+    let answers = [
+        shows(Written::Stranger),
+        applied(),
+        applied(),
+        shows(Written::Stranger),
+        shows(Written::Line(7, 2)),
+        shows(Written::Ticket),
+        applied(),
+        applied(),
+        applied(),
+    ];
+    for (after, error) in (0..150).flat_map(|after| errors().into_iter().map(move |it| (after, it)))
+    {
+        let gone = Some((after, error.clone()));
+        let ended = waits_until_gone(&answers, Duration::from_mins(10), true, gone);
+        assert!(ended.is_ok(), "after {after}, {error:?}: {}", ended.unwrap_err());
+    }
 }
