@@ -48,6 +48,9 @@ fn left(runs: usize) -> (TempDir, Vec<Receipt>) {
         signal(receipt.runner(), Signal::SIGKILL);
     }
     running.wait().expect("it has ended");
+    for receipt in &receipts {
+        wait_until("its end", || is_gone(receipt.runner()).then_some(()));
+    }
     (dir, receipts)
 }
 
