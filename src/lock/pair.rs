@@ -99,6 +99,17 @@ struct Errand {
     rewrites: u32,
 }
 
+/// What became of the first half, where the pair did not become ours.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum FirstHalf {
+    /// It is ours for now: nobody knows of the second, or it is released at the next try.
+    Ours,
+    /// It is not there, or not any more.
+    Gone,
+    /// It is ours, and could not be released.
+    Kept(StoreError),
+}
+
 /// What is known of the halves, beside the reply of the pair.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Findings {
@@ -111,13 +122,10 @@ pub struct Findings {
     pub unanswered: Option<Half>,
     /// In which halves our record was found, by an earlier write.
     pub found: [bool; 2],
-    /// Whether the first half is ours for now, without the second.
-    pub has_first: bool,
     /// The first half's holder, whose lease was over, has lost it.
     pub wrote_over: bool,
-    /// Whether the first half could be given back, where it was to be: an error that another try does
-    /// not help with leaves it ours, without the second.
-    pub given_back: Option<Result<(), StoreError>>,
+    /// What became of our first half, where there was one.
+    pub first: Option<FirstHalf>,
 }
 
 /// One request for a pair.
@@ -184,7 +192,10 @@ impl PairRequest {
             }
             (State::ReadingFirst(second), Reply::Read(first)) => self.looked(first, second),
             (State::Clearing(Half::First, then), Reply::Removed(reply)) => {
-                self.findings.given_back = Some(reply.map(drop));
+                self.findings.first = Some(match reply {
+                    Ok(_) => FirstHalf::Gone,
+                    Err(error) => FirstHalf::Kept(error),
+                });
                 Step::Done(then)
             }
             (State::Clearing(_, then), _) => Step::Done(then),
@@ -217,6 +228,9 @@ impl PairRequest {
     ) -> Step {
         let id = self.id.clone();
         let is_theirs = |half: &Stored| !half.record.is_held_by(&id);
+        if first.as_ref().is_ok_and(|first| first.as_ref().is_none_or(is_theirs)) {
+            self.findings.first = Some(FirstHalf::Gone);
+        }
         let (first, second) = match (first, second) {
             (Ok(first), Ok(second)) => (first, second),
             // What one half says of a stranger is enough; else nobody knows.
@@ -332,7 +346,7 @@ impl PairRequest {
             // It may be ours: a look tells.
             Err(error) if error.outcome_is_unknown() => {
                 self.findings.unanswered = Some(Half::Second);
-                self.findings.has_first = true;
+                self.findings.first = Some(FirstHalf::Ours);
                 self.done(Half::Second, Reply::Wrote(Err(error)))
             }
             Err(error) => self.give_back(first, Err(error)),
@@ -366,17 +380,17 @@ impl PairRequest {
         let error = match reply {
             // Changed: it is not ours, or its remove is for whoever looks.
             Ok(RemoveReply::Removed | RemoveReply::Conflict(Some(None))) => {
-                self.findings.given_back = Some(Ok(()));
+                self.findings.first = Some(FirstHalf::Gone);
                 return self.done(Half::Second, then);
             }
             Ok(RemoveReply::Conflict(_)) => StoreError::Failed("it changed meanwhile".to_owned()),
             Err(error) => error,
         };
         if !error.is_transient() {
-            self.findings.given_back = Some(Err(error));
+            self.findings.first = Some(FirstHalf::Kept(error));
             return self.done(Half::Second, then);
         }
-        self.findings.has_first = true;
+        self.findings.first = Some(FirstHalf::Ours);
         let detail = format!("the acquired half of the lock could not be released: {error}");
         self.done(Half::First, Reply::Wrote(Err(StoreError::Failed(detail))))
     }

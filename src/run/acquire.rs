@@ -9,9 +9,7 @@ use self::halves::Halves;
 use super::custody::Use;
 use super::event_loop::{EventLoop, LoopEvent};
 use super::kept::Kept;
-use super::messages::{
-    Voice, creates_only, half_taken, late, no_line, not_given_back, timed_out, took_over,
-};
+use super::messages::{Voice, creates_only, late, no_line, timed_out, took_over};
 use super::prepare::prepare;
 use super::request::{StoreReply, StoreRequest};
 use crate::clock::{uptime, wall};
@@ -337,16 +335,6 @@ impl Attempt {
             }
         }
         self.warn_of_the_first(event_loop);
-    }
-
-    /// Half a lock is left.
-    fn warn_of_the_first(&self, event_loop: &EventLoop) {
-        let Some(first) = &self.first else { return };
-        match &self.halves.kept {
-            Some(error) => event_loop.say(not_given_back(&first.target, &self.id, error)),
-            None if self.halves.has_first => event_loop.say(half_taken(&first.target, &self.id)),
-            None => {}
-        }
     }
 
     /// What an interrupted wait may leave behind.

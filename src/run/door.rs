@@ -98,16 +98,12 @@ impl Door {
 
     /// Whether its holder, or that one's guardian, has it open.
     pub(super) fn has_holder(&self) -> io::Result<bool> {
-        let mut lock = lock_of(libc::F_WRLCK, PRESENCE)?;
-        fcntl(&self.0, FcntlArg::F_OFD_GETLK(&mut lock))?;
-        Ok(libc::c_int::from(lock.l_type) != libc::F_UNLCK)
+        Ok(self.against(libc::F_WRLCK, PRESENCE)? != libc::F_UNLCK)
     }
 
     /// Whether its holder has closed it, to give its lock back.
     pub(super) fn is_closed(&self) -> io::Result<bool> {
-        let mut lock = lock_of(libc::F_RDLCK, THRESHOLD)?;
-        fcntl(&self.0, FcntlArg::F_OFD_GETLK(&mut lock))?;
-        Ok(libc::c_int::from(lock.l_type) == libc::F_WRLCK)
+        Ok(self.against(libc::F_RDLCK, THRESHOLD)? == libc::F_WRLCK)
     }
 
     /// Opens the door of somebody's lock; none where there is no such file.
@@ -160,6 +156,13 @@ impl Door {
             // Nothing that a lock on a byte needs can be missing to end it.
             let _ended = self.lock(libc::F_UNLCK, byte);
         }
+    }
+
+    /// The kind of lock of others that keeps one of this kind from us; `F_UNLCK` if none does.
+    fn against(&self, kind: libc::c_int, byte: libc::off_t) -> io::Result<libc::c_int> {
+        let mut lock = lock_of(kind, byte)?;
+        fcntl(&self.0, FcntlArg::F_OFD_GETLK(&mut lock))?;
+        Ok(lock.l_type.into())
     }
 
     fn lock(&self, kind: libc::c_int, byte: libc::off_t) -> io::Result<bool> {

@@ -189,20 +189,20 @@ fn a_roll_back_that_fails_is_unknown_and_made_up_for_by_the_next_look() {
     let reply = registers.ask("me", request.clone());
     let Reply::Wrote(Err(error)) = reply else { panic!("it is ours?") };
     assert!(error.outcome_is_unknown() && error.to_string().contains("released"), "{error}");
-    assert!(registers.findings.has_first && registers.findings.given_back.is_none());
+    assert_eq!(registers.findings.first, Some(FirstHalf::Ours));
     // Where another try does not help, nothing is unknown.
     let denied = StoreError::Denied(super::super::Flaw::from("no".to_owned()));
     registers.keeps = Some(denied.clone());
     let reply = registers.ask("me", request);
     assert_eq!(reply, Reply::Wrote(Ok(WriteReply::Conflict(None))));
-    assert_eq!(registers.findings.given_back, Some(Err(denied.clone())));
+    assert_eq!(registers.findings.first, Some(FirstHalf::Kept(denied.clone())));
     let _shown = registers.look("me");
-    assert_eq!(registers.findings.given_back, Some(Err(denied)));
+    assert_eq!(registers.findings.first, Some(FirstHalf::Kept(denied)));
     registers.keeps = None;
     let shown = registers.look("me").expect("they have it");
     assert_eq!(shown.record, record("them", None));
     assert_eq!(registers.holders(), [None, record("them", None).info]);
-    assert_eq!(registers.findings.given_back, Some(Ok(())));
+    assert_eq!(registers.findings.first, Some(FirstHalf::Gone));
 }
 
 /// A stranger's half holds the lock, and is as old as the older of two.

@@ -1,10 +1,10 @@
 //! A lock that is two registers: which of them is meant by what a store says, and which may be left.
 
 use super::super::event_loop::EventLoop;
-use super::super::messages::{apart, took_over};
+use super::super::messages::{apart, half_taken, not_given_back, took_over};
 use super::{Attempt, Register};
-use crate::lock::pair::{Findings, Half};
-use crate::lock::register::{Record, Reply, StoreError, WriteReply};
+use crate::lock::pair::{Findings, FirstHalf, Half};
+use crate::lock::register::{Record, Reply, WriteReply};
 use crate::target::LockTarget;
 
 /// What is known of the two halves of a pair.
@@ -12,13 +12,11 @@ use crate::target::LockTarget;
 pub(super) struct Halves {
     apart: Apart,
     /// Which one an error or a refusal came from last.
-    pub(super) from: Option<Half>,
+    from: Option<Half>,
     /// How many writes were not answered, nor found, that may get our record there.
-    pub(super) open: [u32; 2],
-    /// Whether the first is ours for now, without the second.
-    pub(super) has_first: bool,
-    /// Why the first could not be given back.
-    pub(super) kept: Option<StoreError>,
+    open: [u32; 2],
+    /// What became of the first, as far as that is known.
+    first: Option<FirstHalf>,
 }
 
 /// Two others that hold one half each.
@@ -43,7 +41,8 @@ impl Attempt {
 
     /// Whether our record stands there and could not be given back, although the lock is not ours.
     pub(super) fn is_kept(&self, half: &Register) -> bool {
-        self.halves.kept.is_some() && self.first.as_ref().is_some_and(|it| std::ptr::eq(it, half))
+        matches!(self.halves.first, Some(FirstHalf::Kept(_)))
+            && self.first.as_ref().is_some_and(|it| std::ptr::eq(it, half))
     }
 
     /// Where what the store said last comes from.
@@ -54,10 +53,21 @@ impl Attempt {
         }
     }
 
+    /// Says that half a lock is left, where the lock is not ours.
+    pub(super) fn warn_of_the_first(&self, event_loop: &EventLoop) {
+        let Some(first) = &self.first else { return };
+        match &self.halves.first {
+            Some(FirstHalf::Kept(error)) => {
+                event_loop.say(not_given_back(&first.target, &self.id, error));
+            }
+            Some(FirstHalf::Ours) => event_loop.say(half_taken(&first.target, &self.id)),
+            Some(FirstHalf::Gone) | None => {}
+        }
+    }
+
     /// Takes note of what a request for both halves has found.
     pub(super) fn heed(&mut self, event_loop: &EventLoop, reply: &Reply, findings: Findings) {
-        let Findings { from, apart, unanswered, found, has_first, wrote_over, given_back } =
-            findings;
+        let Findings { from, apart, unanswered, found, wrote_over, first } = findings;
         let is_ours = matches!(reply, Reply::Wrote(Ok(WriteReply::Applied(_))));
         // Where the rest cannot be had, either, it is not said at the end.
         if let (true, false, Some(first)) = (wrote_over, is_ours, &self.first)
@@ -71,11 +81,8 @@ impl Attempt {
         {
             *open = open.saturating_sub(u32::from(found)) + u32::from(unanswered == Some(half));
         }
-        if let Reply::Wrote(_) = reply {
-            self.halves.has_first = has_first;
-        }
-        if let Some(given_back) = given_back {
-            self.halves.kept = given_back.err();
+        if first.is_some() {
+            self.halves.first = first;
         }
         if let Some(holders) = apart {
             self.set_apart(event_loop, &holders);
