@@ -14,7 +14,7 @@ use s3s::dto::{
 use s3s::{Body, S3, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 use tempfile::TempDir;
 
-use super::servers::{self, BUCKET, REGION, serve_s3};
+use super::servers::{self, BUCKET, serve_s3};
 
 /// As many objects as one answer to a listing has.
 const PAGE: usize = 1000;
@@ -124,28 +124,12 @@ impl Bucket {
 /// A directory for Terraform with its state and its lock file in [`BUCKET`] at this server, and these
 /// lines in its backend. Run `terraform init` first.
 pub(crate) fn backend_dir(url: &str, key: &str, lines: &str) -> TempDir {
-    let dir = servers::local_backend_dir();
-    let backend = format!(
-        r#"
-terraform {{
-  backend "s3" {{
-    bucket                      = "{BUCKET}"
-    key                         = "{key}"
-    region                      = "{REGION}"
-    use_lockfile                = true
-    use_path_style              = true
-    skip_credentials_validation = true
-    skip_requesting_account_id  = true
-    skip_metadata_api_check     = true
-    skip_region_validation      = true
+    let lines = format!(
+        r#"use_lockfile                = true
     endpoints                   = {{ s3 = "{url}" }}
-    {lines}
-  }}
-}}
-"#
+    {lines}"#
     );
-    std::fs::write(dir.path().join("backend.tf"), backend).unwrap();
-    dir
+    servers::dir_of_s3_backend(key, &lines)
 }
 
 impl Shared {

@@ -110,6 +110,13 @@ impl Endpoint {
         self.client().put_item().table_name(table).set_item(Some(item)).send().await.unwrap();
     }
 
+    /// The same, of texts, beside the lock ID.
+    pub(crate) async fn put_texts(&self, table: &str, lock_id: &str, texts: &[(&str, &str)]) {
+        let texts = [("LockID", lock_id)].into_iter().chain(texts.iter().copied());
+        let item = texts.map(|(name, text)| (name.to_owned(), AttributeValue::S(text.to_owned())));
+        self.put_raw(table, item.collect()).await;
+    }
+
     /// Reads an item as it is.
     pub(crate) async fn get_raw(
         &self,
@@ -273,6 +280,16 @@ pub(crate) fn s3_backend_dir(key: &str, table: &str) -> TempDir {
 /// The same, with the table reached by this URL, such as a proxy's.
 pub(crate) fn s3_backend_dir_at(dynamodb: &str, key: &str, table: &str) -> TempDir {
     s3().create_bucket(BUCKET);
+    let s3 = &s3().url;
+    let lines = format!(
+        r#"dynamodb_table              = "{table}"
+    endpoints                   = {{ s3 = "{s3}", dynamodb = "{dynamodb}" }}"#
+    );
+    dir_of_s3_backend(key, &lines)
+}
+
+/// A directory for Terraform with its state in [`BUCKET`] under `key`, and these lines in its backend.
+pub(crate) fn dir_of_s3_backend(key: &str, lines: &str) -> TempDir {
     let dir = local_backend_dir();
     let backend = format!(
         r#"
@@ -281,20 +298,15 @@ terraform {{
     bucket                      = "{BUCKET}"
     key                         = "{key}"
     region                      = "{REGION}"
-    dynamodb_table              = "{table}"
     use_path_style              = true
     skip_credentials_validation = true
     skip_requesting_account_id  = true
     skip_metadata_api_check     = true
     skip_region_validation      = true
-    endpoints = {{
-      s3       = "{}"
-      dynamodb = "{dynamodb}"
-    }}
+    {lines}
   }}
 }}
-"#,
-        s3().url
+"#
     );
     std::fs::write(dir.path().join("backend.tf"), backend).unwrap();
     dir

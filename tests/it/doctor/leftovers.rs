@@ -1,6 +1,5 @@
 //! Locks that stay, tickets of the dead, receipts of killed runs.
 
-use aws_sdk_dynamodb::types::AttributeValue;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use serde_json::json;
@@ -19,13 +18,6 @@ fn info(id: &str, operation: &str, created: &str) -> String {
     .to_string()
 }
 
-async fn put(table: &str, key: &str, parts: &[(&str, &str)]) {
-    let key = [("LockID", key)];
-    let fields = key.iter().chain(parts);
-    let item = fields.map(|(name, text)| ((*name).to_owned(), AttributeValue::S((*text).into())));
-    dynamodb().put_raw(table, item.collect()).await;
-}
-
 #[tokio::test]
 async fn a_holder_is_silent_or_gives_signs_of_life() {
     let dir = s3_dir("doctor/held").await;
@@ -41,7 +33,12 @@ async fn a_holder_is_silent_or_gives_signs_of_life() {
     ours.finish().expect_code(0);
 
     let silent = info("7-silent", "OperationTypeApply", "2026-01-02T03:04:05Z");
-    put(&dir.table, &dir.lock_id(), &[("Info", &silent), ("Tfwrap", r#"{"beat":3,"ttl":15000}"#)])
+    dynamodb()
+        .put_texts(
+            &dir.table,
+            &dir.lock_id(),
+            &[("Info", &silent), ("Tfwrap", r#"{"beat":3,"ttl":15000}"#)],
+        )
         .await;
     let said = Said::of(&mut tfwrap(dir.path()));
     said.expect("holder", "warn", "no heartbeat for");
@@ -55,13 +52,17 @@ async fn an_old_lock_of_stock_terraform_and_the_dead_in_the_queue_are_told() {
     dynamodb().create_lock_table(table).await;
     let asked = || Said::of(&mut with_lock(dir.path(), table, &dynamodb().url));
     let now = wall().to_string();
-    put(table, "a/lock", &[("Info", &info("8", "OperationTypeApply", &now))]).await;
+    dynamodb()
+        .put_texts(table, "a/lock", &[("Info", &info("8", "OperationTypeApply", &now))])
+        .await;
     asked().expect("holder", "pass", "without a lease");
     let old = info("8", "OperationTypePlan", "2026-01-02T03:04:05Z");
-    put(table, "a/lock", &[("Info", &old)]).await;
-    put(table, "a/lock.tfwrap/line", &[("Tfwrap", r#"{"next":6,"head":5}"#)]).await;
+    dynamodb().put_texts(table, "a/lock", &[("Info", &old)]).await;
+    dynamodb()
+        .put_texts(table, "a/lock.tfwrap/line", &[("Tfwrap", r#"{"next":6,"head":5}"#)])
+        .await;
     let ticket = r#"{"id":"9","beat":4,"operation":"OperationTypePlan"}"#;
-    put(table, "a/lock.tfwrap/ticket/5", &[("Tfwrap", ticket)]).await;
+    dynamodb().put_texts(table, "a/lock.tfwrap/ticket/5", &[("Tfwrap", ticket)]).await;
     let said = asked();
     said.expect(
         "holder",
@@ -92,7 +93,12 @@ async fn half_of_a_pair_is_told() {
     assert!(!said.names().contains(&"pair"), "{}", said.text);
     assert_eq!(said.names().iter().filter(|name| **name == "conditions").count(), 2);
     let now = wall().to_string();
-    put(table, "tfstate/doctor/half", &[("Info", &info("half-1", "OperationTypeApply", &now))])
+    dynamodb()
+        .put_texts(
+            table,
+            "tfstate/doctor/half",
+            &[("Info", &info("half-1", "OperationTypeApply", &now))],
+        )
         .await;
     let said = Said::of(&mut tfwrap(dir.path()));
     said.expect("pair", "warn", &format!("half of the lock is held: dynamodb://{table}/"));

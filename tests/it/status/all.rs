@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use aws_sdk_dynamodb::types::AttributeValue;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -35,13 +34,6 @@ fn info(id: &str, created: &str) -> String {
     .to_string()
 }
 
-async fn put(table: &str, key: &str, parts: &[(&str, &str)]) {
-    let key = [("LockID", key)];
-    let fields = key.iter().chain(parts);
-    let item = fields.map(|(name, text)| ((*name).to_owned(), AttributeValue::S((*text).into())));
-    dynamodb().put_raw(table, item.collect()).await;
-}
-
 #[tokio::test]
 async fn every_lock_of_the_table_is_shown_with_who_waits_and_nothing_else() {
     let dir = s3_dir("status-all/table").await;
@@ -52,14 +44,16 @@ async fn every_lock_of_the_table_is_shown_with_who_waits_and_nothing_else() {
     let waiter = Running::start(tfwrap(dir.path()).args(["plan", "-no-color"]));
     eventually("it stands in line", || waiters(dir.path()).len() == 1);
     let old = info("1-old", "2026-01-02T03:04:05Z");
-    put(&dir.table, "other/prod", &[("Info", &old)]).await;
-    put(&dir.table, "other/prod-md5", &[("Digest", "0123")]).await;
-    put(&dir.table, "other/by-hand", &[]).await;
-    put(&dir.table, "free.tfwrap/line", &[("Tfwrap", r#"{"next":7,"head":7}"#)]).await;
+    dynamodb().put_texts(&dir.table, "other/prod", &[("Info", &old)]).await;
+    dynamodb().put_texts(&dir.table, "other/prod-md5", &[("Digest", "0123")]).await;
+    dynamodb().put_texts(&dir.table, "other/by-hand", &[]).await;
+    dynamodb()
+        .put_texts(&dir.table, "free.tfwrap/line", &[("Tfwrap", r#"{"next":7,"head":7}"#)])
+        .await;
     // More than comes at once.
     for n in 0..4 {
         let long = info(&"x".repeat(350_000), "2026-01-03T03:04:05Z");
-        put(&dir.table, &format!("long/{n}"), &[("Info", &long)]).await;
+        dynamodb().put_texts(&dir.table, &format!("long/{n}"), &[("Info", &long)]).await;
     }
     let locks = all(dir.path());
     let mine = format!("dynamodb://{}/{}", dir.table, dir.lock_id());
@@ -85,7 +79,13 @@ async fn every_lock_of_the_table_is_shown_with_who_waits_and_nothing_else() {
 async fn two_looks_put_the_silent_one_first() {
     let dir = s3_dir("status-all/silent").await;
     let silent = info("2-silent", "2036-01-02T03:04:05Z");
-    put(&dir.table, "silent", &[("Info", &silent), ("Tfwrap", r#"{"beat":3,"ttl":15000}"#)]).await;
+    dynamodb()
+        .put_texts(
+            &dir.table,
+            "silent",
+            &[("Info", &silent), ("Tfwrap", r#"{"beat":3,"ttl":15000}"#)],
+        )
+        .await;
     let gate = Gate::new(dir.path(), "ours");
     let mut command = tfwrap(dir.path());
     command.args(["--lease", "15s"]);
