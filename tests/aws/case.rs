@@ -86,7 +86,7 @@ impl Case {
         let mut parts = line.split(" | ").map(|part| part.trim().to_owned());
         let name = parts.next().expect("a name");
         assert!(!name.contains(' '), "a name first: {line}");
-        Self { name, fields: parts.collect() }
+        Self { name, fields: parts.filter(|part| !part.is_empty()).collect() }
     }
 
     /// Without its part of this number: a field, or a line of a file.

@@ -117,13 +117,15 @@ impl Arena {
         if how("chdir") {
             command.current_dir(&self.dir);
         }
+        let mut askers = 1;
         if player == Player::Tfwrap && !how("plan") {
             command.args(["run", "--", "true"]);
         } else {
             command.args(["plan", "-no-color"]);
+            askers += usize::from(player == Player::Tfwrap);
         }
         let (code, said, took) = self.call(command);
-        self.trace(&setup, code, said, seconds + took)
+        Trace { askers, ..self.trace(&setup, code, said, seconds + took) }
     }
 
     fn trace(&self, setup: &Setup, code: Option<i32>, said: String, seconds: f64) -> Trace {
@@ -141,6 +143,7 @@ impl Arena {
             roles,
             requests: all,
             runs: self.runs(),
+            askers: 1,
             unsaid: setup.says.iter().filter(|text| !said.contains(*text)).cloned().collect(),
             said,
             seconds,

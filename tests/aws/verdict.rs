@@ -21,6 +21,8 @@ pub(crate) struct Trace {
     pub(crate) unsaid: Vec<String>,
     /// How often a program was asked for credentials.
     pub(crate) runs: usize,
+    /// How many programs ask for credentials: tfwrap, and the Terraform below it.
+    pub(crate) askers: usize,
     pub(crate) seconds: f64,
 }
 
@@ -90,7 +92,7 @@ pub(crate) fn difference(stock: &Trace, ours: &Trace) -> Option<Kind> {
         if ours.said.contains("already taken") {
             return Some(Kind::Mute);
         }
-        let asks = ours.runs > stock.runs.max(1);
+        let asks = ours.runs > stock.runs.max(1) * ours.askers;
         (!ours.unsaid.is_empty()).then_some(Kind::Mute).or(asks.then_some(Kind::Asks))
     };
     unlike.or_else(less)

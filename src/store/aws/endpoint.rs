@@ -147,14 +147,17 @@ pub(super) fn find(
     if service == Service::DynamoDb {
         endpoint.check_discovery(settings, profile)?;
     }
-    if asker == Asker::Backend {
-        check_query(settings, profile)?;
+    match (asker, service) {
+        (Asker::Backend, Service::S3) => check_query(settings, profile)?,
+        // Whoever asks for the lock goes on to the state: what Terraform refuses there is refused
+        // before the lock is asked for.
+        (Asker::Backend, _) => drop(find(settings, profile, Service::S3, asker, None)?),
+        (Asker::Chain, _) => {}
     }
     Ok(endpoint)
 }
 
-/// Of all services S3 alone refuses a query in what goes through the rules; and whoever asks for
-/// the lock goes on to the state.
+/// Of all services S3 alone refuses a query in what goes through the rules.
 fn check_query(settings: &AwsSettings, profile: &InUse) -> Result<(), StoreError> {
     if given(settings, Service::S3).is_some() {
         return Ok(());
@@ -268,7 +271,8 @@ impl Endpoint {
             let has = partition(&self.region);
             let lacks = switched.find(|it| match *it {
                 "FIPS" => !has.has_fips,
-                _ => !has.has_dual_stack,
+                // S3's rules make up a name there.
+                _ => !has.has_dual_stack && self.service != Service::S3,
             });
             return match lacks {
                 Some(what) => {
