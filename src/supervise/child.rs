@@ -444,21 +444,22 @@ impl Child {
     }
 
     fn watch(&self) -> Watch {
-        watch_over_us(self.terminal_use == TerminalUse::HandOver && self.terminal.is_some())
+        watch_over_us(self.terminal_use, self.terminal.is_some())
     }
 }
 
 /// Who would let us go on, had we stopped while there is no child.
 #[must_use]
 pub fn watch_while_idle(terminal_use: TerminalUse) -> Watch {
-    watch_over_us(terminal_use == TerminalUse::HandOver && Terminal::open().is_some())
+    watch_over_us(terminal_use, Terminal::open().is_some())
 }
 
-fn watch_over_us(on_terminal: bool) -> Watch {
-    match (group::is_job_of_a_shell(), on_terminal) {
-        (true, true) => Watch::Shell,
-        (true, false) => Watch::Nobody,
-        (false, _) => Watch::Orphaned,
+fn watch_over_us(terminal_use: TerminalUse, on_terminal: bool) -> Watch {
+    match (group::is_job_of_a_shell(), on_terminal, terminal_use) {
+        (true, true, TerminalUse::HandOver) => Watch::Shell,
+        // A Ctrl-Z in CI, where nobody types `fg`, is none.
+        (true, true, TerminalUse::LeaveAlone) | (false, ..) => Watch::Orphaned,
+        (true, false, _) => Watch::Nobody,
     }
 }
 

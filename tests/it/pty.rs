@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use nix::fcntl::OFlag;
 use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
@@ -227,9 +228,36 @@ fn in_ci_a_child_below_a_run_gets_the_terminal_when_it_reads_it() {
     scene.expect_free();
 }
 
-/// There its keys go to the child's group alone, and no shell resumes it.
+/// Nobody types `fg` there, also where a shell would know it: what stood still would do so for ever,
+/// and with the lock.
 #[test]
-fn in_ci_a_child_that_has_the_terminal_hears_ctrl_c_though_ctrl_z_stopped_it() {
+fn in_ci_ctrl_z_stops_nobody_and_ctrl_c_is_heard() {
+    for shape in ["{}", "{} | cat"] {
+        let scene = Scene::new(LOGS_ALL).in_ci();
+        let mut shell = Shell::start();
+        shell.send(&shape.replace("{}", &scene.shell_words()));
+        let child = scene.pid_in("ready");
+        shell.key('z');
+        goes_on(child);
+        shell.key('c');
+        scene.wait_for_log("SIGINT 1");
+        kill(child, Signal::SIGUSR1).expect("the child is there");
+        shell.prompt();
+        scene.expect_free();
+    }
+}
+
+/// It was stopped, or was to be, and goes on.
+fn goes_on(child: Pid) {
+    for _ in 0..10 {
+        wait_until("that it goes on", || (state(child) != Some('T')).then_some(()));
+        crate::support::harness::pause(Duration::from_millis(50));
+    }
+}
+
+/// There its keys go to the child's group alone.
+#[test]
+fn in_ci_a_child_that_has_the_terminal_hears_ctrl_c_after_a_ctrl_z() {
     for words in [&["apply"][..], &["run", "--", "sh", "-c", "true; terraform apply"]] {
         let scene = Scene::new("log @/log; on SIGINT exit 4; ready @/ready; read; wait").in_ci();
         let scene = scene.command(words);
@@ -241,7 +269,7 @@ fn in_ci_a_child_that_has_the_terminal_hears_ctrl_c_though_ctrl_z_stopped_it() {
         for key in ['z', 'c'] {
             shell.key(key);
             if key == 'z' {
-                wait_until("its stop", || (state(child) == Some('T')).then_some(()));
+                goes_on(child);
             }
         }
         shell.prompt();

@@ -139,7 +139,7 @@ pub enum Watch {
     Nobody,
     /// Our process group is orphaned (we are the first program of a terminal, or of a session): there
     /// a SIGTSTP stops nobody (`setpgid(2)`), so it must not stop the child either, whose group is one
-    /// of our own making.
+    /// of our own making. The same on a terminal in CI, where nobody types `fg`.
     Orphaned,
 }
 
