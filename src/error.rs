@@ -281,6 +281,10 @@ fn config_hint(kind: FlawKind) -> &'static str {
              that, or the CA bundle"
         }
         FlawKind::Unreadable => UNREADABLE,
+        FlawKind::Schema => {
+            "`tfwrap doctor` shows what is wrong; the key of a table cannot be changed: create another \
+             one with `tfwrap table create NAME`, and name that"
+        }
         _ => "correct the configuration named above",
     }
 }

@@ -42,6 +42,8 @@ pub enum FlawKind {
     Clock,
     /// A role may not be assumed.
     Role,
+    /// A request does not fit the store; the text says what the store must be like.
+    Schema,
     /// A table may not be made or changed.
     Making,
     /// All locks of a store may not be looked through.

@@ -64,7 +64,7 @@ kinds!(ARGS, args, ArgsError: Variable);
 fn store_errors() -> Vec<StoreError> {
     use FlawKind::{
         CaBundle, Clock, Distrusted, Expired, InTheWay, LineBreak, Listing, LoggedOut, Making,
-        NoCredentials, Role, Signature, SocksProxy, Unreadable,
+        NoCredentials, Role, Schema, Signature, SocksProxy, Unreadable,
     };
     let text = str::to_owned;
     let of = |kind: FlawKind, text: &str| kind.flaw(text);
@@ -90,7 +90,7 @@ fn store_errors() -> Vec<StoreError> {
         StoreError::Credentials(of(Unreadable, "cannot read the web identity token `/t`")),
         StoreError::Credentials(text("`AWS_PROFILE` names `p`, which is in no file").into()),
         StoreError::Missing(text("the table `locks` does not exist in `eu-west-1`")),
-        StoreError::Misconfigured(text("the table `locks` has no hash key `LockID`").into()),
+        StoreError::Misconfigured(of(Schema, "the table `locks` needs a hash key `LockID`")),
         StoreError::Misconfigured(of(LineBreak, "`AWS_SESSION_TOKEN` has a line break in it")),
         StoreError::Misconfigured(of(InTheWay, "`/d/x` is a pipe, not a lock file")),
         StoreError::Misconfigured(of(Unreadable, "cannot read the AWS profiles in `/c`")),

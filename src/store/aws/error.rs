@@ -263,10 +263,11 @@ fn service(asked: Asked<'_>, status: u16, code: Option<&str>, message: Option<&s
                 StoreError::Misconfigured(format!("{object} is in another region: {said}").into())
             }
             _ => {
-                let must = must.map_or_else(String::new, |must| format!("; {must}"));
-                StoreError::Misconfigured(
-                    format!("{object} refuses `{action}`: {said}{must}").into(),
-                )
+                let refused = format!("{object} refuses `{action}`: {said}");
+                StoreError::Misconfigured(match must {
+                    Some(must) => FlawKind::Schema.flaw(format!("{refused}; {must}")),
+                    None => refused.into(),
+                })
             }
         },
     }
