@@ -48,12 +48,15 @@ pub(super) fn unended(receipt: &Receipt) -> Option<Unended> {
         (true, _) if stopped.is_some() => format!("{run} is stopped by a signal"),
         (true, _) => format!("{run} still runs"),
         (false, Some(guardian)) if stopped.is_some() => format!(
-            "{run} was killed, and its guardian (process {}), which would end it, is stopped by a \
-             signal",
+            "{run} is gone, and its guardian (process {}), which would finish what it left, is \
+             stopped by a signal",
             guardian.pid
         ),
         (false, Some(guardian)) => {
-            format!("{run} was killed, and its guardian (process {}) is ending it", guardian.pid)
+            format!(
+                "{run} is gone, and its guardian (process {}) finishes what it left",
+                guardian.pid
+            )
         }
         (false, None) => return None,
     };
