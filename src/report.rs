@@ -64,6 +64,8 @@ pub enum Notice {
         /// How long ago the holder last showed that it lives, as far as we saw; none where its
         /// record has no lease.
         silent: Option<Duration>,
+        /// How long the store has not answered, so that all this may be old; none where it answers.
+        unanswered: Option<Duration>,
         /// How long it may still take until our turn, by the holds seen so far; none before one
         /// was seen to end.
         estimate: Option<Duration>,
@@ -202,6 +204,7 @@ mod tests {
                 ahead: None,
                 plans_ahead: None,
                 silent: None,
+                unanswered: None,
                 estimate: None,
             },
             Notice::Acquired { lock: text(), id: text(), waited: time, contended: true },

@@ -16,6 +16,7 @@ mod inherit;
 mod kept;
 mod messages;
 pub(crate) mod orphan;
+mod outage;
 pub(crate) mod planner;
 mod prepare;
 mod release;

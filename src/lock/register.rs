@@ -100,6 +100,18 @@ pub enum Reply {
     Removed(Result<RemoveReply, StoreError>),
 }
 
+impl Reply {
+    /// Why there is no answer, if there is none.
+    #[must_use]
+    pub fn error(&self) -> Option<&StoreError> {
+        match self {
+            Self::Wrote(answer) => answer.as_ref().err(),
+            Self::Read(answer) => answer.as_ref().err(),
+            Self::Removed(answer) => answer.as_ref().err(),
+        }
+    }
+}
+
 impl Request {
     /// The reply that this brought no answer.
     #[must_use]

@@ -71,7 +71,17 @@ impl Json {
 
 fn event_of(notice: &Notice) -> (&'static str, Value) {
     match notice {
-        Notice::Waiting { holder, waited, limit, ahead, plans_ahead, silent, estimate, .. } => (
+        Notice::Waiting {
+            holder,
+            waited,
+            limit,
+            ahead,
+            plans_ahead,
+            silent,
+            unanswered,
+            estimate,
+            ..
+        } => (
             "waiting",
             json!({
                 "holder": holder.as_deref().map(holder_of),
@@ -80,6 +90,7 @@ fn event_of(notice: &Notice) -> (&'static str, Value) {
                 "ahead": ahead,
                 "plans_ahead": plans_ahead,
                 "silent_seconds": silent.map(seconds),
+                "unanswered_seconds": unanswered.map(seconds),
                 "estimate_seconds": estimate.map(seconds),
             }),
         ),

@@ -215,6 +215,7 @@ mod tests {
             ahead: None,
             plans_ahead: None,
             silent: None,
+            unanswered: None,
             estimate: None,
         }
     }

@@ -14,8 +14,17 @@ const SILENCE: Duration = Duration::from_secs(30);
 
 /// Everything that is known, for a line of its own; nothing for other notices.
 pub(super) fn sentence(notice: &Notice, now: Timestamp) -> Option<String> {
-    let Notice::Waiting { lock, holder, waited, limit, ahead, plans_ahead, silent, estimate } =
-        notice
+    let Notice::Waiting {
+        lock,
+        holder,
+        waited,
+        limit,
+        ahead,
+        plans_ahead,
+        silent,
+        unanswered,
+        estimate,
+    } = notice
     else {
         return None;
     };
@@ -24,7 +33,8 @@ pub(super) fn sentence(notice: &Notice, now: Timestamp) -> Option<String> {
         |info| describe_holder(info, now),
     );
     let place = format!("{}{}", place(*ahead), plans(*plans_ahead));
-    let holder = format!("{holder}{}{place}{}", silence(*silent), to_go(*estimate));
+    let silence = format!("{}{}", last_seen(*unanswered), silence(*silent));
+    let holder = format!("{holder}{silence}{place}{}", to_go(*estimate));
     let (lock, limit) = (clean(lock), human(*limit));
     // The first line comes at once.
     Some(if *waited < Duration::from_secs(1) {
@@ -40,18 +50,20 @@ pub(super) fn sentence(notice: &Notice, now: Timestamp) -> Option<String> {
 /// What changes, the most wanted first: a narrow terminal shows the beginning only. `later` is how
 /// long after the notice this is said.
 pub(super) fn short(notice: &Notice, later: Duration) -> Option<String> {
-    let Notice::Waiting { holder, waited, limit, ahead, silent, estimate, .. } = notice else {
+    let Notice::Waiting { holder, waited, limit, ahead, silent, unanswered, estimate, .. } = notice
+    else {
         return None;
     };
     let holder = holder.as_deref().map_or_else(|| "held".to_owned(), describe_who);
     let estimate = estimate.map(|estimate| estimate.saturating_sub(later));
     Some(format!(
-        "waited {} of {}{}{}; {holder}{}",
+        "waited {} of {}{}{}; {holder}{}{}",
         // Whole seconds, each shown when it is over.
         human(Duration::from_secs((*waited + later).as_secs())),
         human(*limit),
         to_go(estimate),
         place(*ahead),
+        last_seen(unanswered.map(|unanswered| unanswered + later)),
         silence(silent.map(|silent| silent + later)),
     ))
 }
@@ -59,6 +71,11 @@ pub(super) fn short(notice: &Notice, later: Duration) -> Option<String> {
 fn silence(silent: Option<Duration>) -> String {
     let silent = silent.filter(|silent| *silent >= SILENCE);
     silent.map_or_else(String::new, |silent| format!(", no heartbeat for {}", human(silent)))
+}
+
+/// Where nobody has answered since, it may be over.
+fn last_seen(unanswered: Option<Duration>) -> String {
+    unanswered.map_or_else(String::new, |ago| format!(", last seen {} ago", human(ago)))
 }
 
 fn place(ahead: Option<u64>) -> String {
@@ -106,6 +123,7 @@ mod tests {
             ahead: Some(2),
             plans_ahead: Some(1),
             silent: Some(Duration::from_secs(90)),
+            unanswered: None,
             estimate: Some(Duration::from_secs(244)),
         }
     }

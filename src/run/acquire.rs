@@ -9,7 +9,10 @@ use self::halves::Halves;
 use super::custody::Use;
 use super::event_loop::{EventLoop, LoopEvent};
 use super::kept::Kept;
-use super::messages::{Voice, creates_only, late, no_line, timed_out, took_over};
+use super::messages::{
+    Voice, answers_again, creates_only, late, no_line, out_of_reach, timed_out, took_over,
+};
+use super::outage::Outage;
 use super::prepare::prepare;
 use super::request::{StoreReply, StoreRequest};
 use crate::clock::{uptime, wall};
@@ -127,6 +130,7 @@ struct Attempt {
     /// What ended the wait from outside: a stop, or another lock of ours that was lost meanwhile.
     ended_by: Option<Error>,
     halves: Halves,
+    outage: Outage,
 }
 
 fn of_reply(reply: Reply) -> Event {
@@ -188,8 +192,20 @@ impl Attempt {
             // Its registers are changed all the time, which takes conditions.
             introduction.in_line && last.target.has_line(),
         );
-        let (lease, ended_by, halves) = ((term, lease), None, Halves::default());
-        Self { first, last, line, id, lease, record, machine, started, limit, ended_by, halves }
+        Self {
+            first,
+            last,
+            line,
+            id,
+            lease: (term, lease),
+            record,
+            machine,
+            started,
+            limit,
+            ended_by: None,
+            halves: Halves::default(),
+            outage: Outage::default(),
+        }
     }
 
     /// In the order in which they are taken.
@@ -231,11 +247,20 @@ impl Attempt {
             if let Some(error) = self.machine.take_denied() {
                 event_loop.say(no_line(&self.last.target, &error));
             }
-            voice.speak(&event_loop.reporter, self.seen_in(), &self.machine);
-            let event = match event_loop.idle(self.machine.deadline()).await {
-                Ok(LoopEvent::Reply(StoreReply::Register(reply))) => of_reply(reply),
+            if self.outage.is_due(uptime()) {
+                event_loop.say(out_of_reach(&self.answered_by().url(), self.outage.error()));
+            }
+            let unanswered = self.outage.lasts(uptime());
+            voice.speak(&event_loop.reporter, self.seen_in(), &self.machine, unanswered);
+            let wake = self.machine.deadline().into_iter().chain(self.outage.deadline()).min();
+            let event = match event_loop.idle(wake).await {
+                Ok(LoopEvent::Reply(StoreReply::Register(reply))) => {
+                    self.notes_answer(event_loop, &reply);
+                    of_reply(reply)
+                }
                 Ok(LoopEvent::Reply(StoreReply::Pair(reply, findings))) => {
                     self.heed(event_loop, &reply, *findings);
+                    self.notes_answer(event_loop, &reply);
                     of_reply(reply)
                 }
                 Ok(_) => Event::Tick,
@@ -265,7 +290,14 @@ impl Attempt {
         Taken { result, seen: self.machine.acquire().holder() }
     }
 
-    fn ask(&self, event_loop: &mut EventLoop, slot: Slot, request: Request) {
+    fn notes_answer(&mut self, event_loop: &EventLoop, reply: &Reply) {
+        if let Some(lasted) = self.outage.answered(uptime(), reply.error()) {
+            event_loop.say(answers_again(&self.answered_by().url(), lasted));
+        }
+    }
+
+    fn ask(&mut self, event_loop: &mut EventLoop, slot: Slot, request: Request) {
+        self.outage.asked(uptime());
         let (store, key) = match (slot, &self.first) {
             (Slot::Lock, Some(first)) => {
                 let is_leased = first.target.has_lease();

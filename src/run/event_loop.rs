@@ -15,6 +15,7 @@ use super::custody::Custody;
 use super::fail_point;
 use super::kept::Kept;
 use super::messages;
+use super::outage::Outage;
 use super::request::{StoreReply, StoreRequest};
 use crate::clock::uptime;
 use crate::error::Error;
@@ -252,6 +253,8 @@ impl EventLoop {
     /// which its patience bounds. Ends with [`LoopEvent::Released`].
     pub(super) fn release_last(&mut self, patience: Duration) -> bool {
         let Some(last) = self.kept.len().checked_sub(1) else { return false };
+        // A store that was out of reach before is told of again: what follows is another thing now.
+        self.kept[last].outage = Outage::of_one_that_answered();
         let jitter = Jitter(new_seed());
         self.step(last, uptime(), tenure::Event::Release { patience, jitter });
         true
@@ -262,6 +265,12 @@ impl EventLoop {
         for index in 0..self.kept.len() {
             if self.kept[index].tenure.deadline().is_some_and(|at| now >= at) {
                 self.step(index, now, tenure::Event::Tick);
+            }
+            let kept = &mut self.kept[index];
+            if kept.outage.is_due(now)
+                && let Some(notice) = messages::outage(kept, now)
+            {
+                self.reporter.say(notice);
             }
         }
     }
@@ -289,7 +298,11 @@ impl EventLoop {
     }
 
     fn answered(&mut self, index: usize, reply: Reply) {
-        self.step(index, uptime(), tenure::Event::Answered(reply));
+        let (now, kept) = (uptime(), &mut self.kept[index]);
+        if let Some(lasted) = kept.outage.answered(now, reply.error()) {
+            self.reporter.say(messages::answers_again(&kept.target.url(), lasted));
+        }
+        self.step(index, now, tenure::Event::Answered(reply));
         self.custody.sync(&self.kept);
     }
 
@@ -310,8 +323,8 @@ impl EventLoop {
             if let Some(news) = self.news.pop_front() {
                 return news;
             }
-            let held = self.kept.iter().filter_map(|kept| kept.tenure.deadline());
-            let wake = held.chain(deadline).min();
+            let held = self.kept.iter().flat_map(|it| [it.tenure.deadline(), it.outage.deadline()]);
+            let wake = held.flatten().chain(deadline).min();
             let due = async {
                 match wake.map(|at| at.since(uptime())) {
                     // What has come in already comes first, and no timer is waited for: the

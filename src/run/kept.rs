@@ -7,7 +7,9 @@ use std::task::{Context, Poll};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
+use super::outage::Outage;
 use super::{fail_point, request};
+use crate::clock::uptime;
 use crate::lock::register::{LeftOpen, Reply, Request, StoreError};
 use crate::lock::tenure::Tenure;
 use crate::lock::{LockId, Uptime};
@@ -23,6 +25,7 @@ pub(super) struct Kept {
     /// How a create of ours was answered that may still be applied after the release.
     pub(super) left_open: Option<LeftOpen>,
     pub(super) tenure: Tenure,
+    pub(super) outage: Outage,
     /// The answer to its one request that is out.
     answer: Option<BoxFuture<'static, Reply>>,
 }
@@ -34,7 +37,8 @@ impl Kept {
         since: Uptime,
         tenure: Tenure,
     ) -> Self {
-        Self { target, store, since, left_open: None, tenure, answer: None }
+        let outage = Outage::of_one_that_answered();
+        Self { target, store, since, left_open: None, tenure, outage, answer: None }
     }
 
     pub(super) fn id(&self) -> &LockId {
@@ -43,6 +47,7 @@ impl Kept {
 
     /// Sends what the machine asks for.
     pub(super) fn send(&mut self, request: Request) {
+        self.outage.asked(uptime());
         let patience = self.tenure.patience();
         // A heartbeat is no step of the run.
         if patience.is_none() {

@@ -11,6 +11,7 @@ use crate::exit_code;
 use crate::lock::acquire::Acquire;
 use crate::lock::lease_keeper::LeaseKeeper;
 use crate::lock::queue::Queue;
+use crate::lock::release::PATIENCE;
 use crate::lock::{Flaw, FlawKind, Holder, LockId, LockInfo, Uptime};
 use crate::report::{Cadence, Notice, Reporter, clean, describe_holder, shell_quote};
 use crate::store::{LeftOpen, Record, StoreError, Stored};
@@ -108,6 +109,49 @@ pub(super) fn not_given_back(target: &LockTarget, id: &LockId, error: &StoreErro
         }),
         code: exit_code::NOT_RELEASED,
     }
+}
+
+/// That a store does not answer about a lock, or a state, that we ask for by this URL.
+pub(super) fn out_of_reach(url: &str, error: Option<&StoreError>) -> Notice {
+    Notice::warning(format!("cannot reach `{url}`: {}; retrying", why(error)))
+        .with_hint(remedy(url, error))
+}
+
+/// What a store says in the place of an answer.
+fn why(error: Option<&StoreError>) -> String {
+    error.map_or_else(|| "no answer so far".to_owned(), ToString::to_string)
+}
+
+/// What helps against what does not pass by itself.
+fn remedy(lock: &str, error: Option<&StoreError>) -> Option<String> {
+    let source = error.filter(|error| !error.is_transient())?.clone();
+    Error::Store { lock: lock.to_owned(), source }.hint()
+}
+
+/// The same about a lock that is held, and what follows if it goes on; nothing where its refused
+/// credentials were told of.
+pub(super) fn outage(kept: &Kept, now: Uptime) -> Option<Notice> {
+    let (lock, error) = (kept.target.url(), kept.outage.error());
+    let said = why(error);
+    if kept.tenure.is_releasing() {
+        return Some(Notice::warning(format!(
+            "cannot release the lock `{lock}` yet: {said}; retrying for up to {}",
+            whole(PATIENCE)
+        )));
+    }
+    let keeper = kept.tenure.keeper().filter(|keeper| keeper.refused_after().is_none())?;
+    let (renewed, term) = keeper.renewed();
+    let then = term.fences().map_or_else(String::new, |(interrupt, _)| {
+        let left = renewed.plus(interrupt).since(now);
+        format!("; the child will be interrupted in {} unless one succeeds", whole(left))
+    });
+    let message = format!("no heartbeat of the lock `{lock}` succeeds: {said}; retrying{then}");
+    Some(Notice::warning(message).with_hint(remedy(&lock, error)))
+}
+
+/// That it is over.
+pub(super) fn answers_again(url: &str, lasted: Duration) -> Notice {
+    Notice::Note { message: format!("`{url}` can be reached again, after {}", whole(lasted)) }
 }
 
 /// That a session ended of which nobody had said when.
@@ -318,10 +362,18 @@ impl Voice {
         }
     }
 
-    pub(super) fn speak(&mut self, reporter: &Reporter, target: &LockTarget, machine: &Queue) {
+    /// `unanswered`: how long the store has not answered, where that was said.
+    pub(super) fn speak(
+        &mut self,
+        reporter: &Reporter,
+        target: &LockTarget,
+        machine: &Queue,
+        unanswered: Option<Duration>,
+    ) {
         let now = uptime();
         if let Some((error, _)) = machine.acquire().misled(now).filter(|it| it.1 >= MISLED)
             && !self.is_misled
+            && unanswered.is_none()
         {
             self.is_misled = true;
             reporter.say(misled(target, error));
@@ -354,6 +406,7 @@ impl Voice {
                 ahead: machine.ahead(),
                 plans_ahead: machine.plans_ahead(),
                 silent: machine.acquire().silence(now),
+                unanswered,
                 estimate: machine.estimate(now),
             });
         }

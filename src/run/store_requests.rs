@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::event_loop::{EventLoop, LoopEvent};
+use super::messages::{answers_again, out_of_reach};
+use super::outage::Outage;
 use super::request::{StoreReply, StoreRequest};
 use crate::clock::uptime;
 use crate::error::Error;
@@ -41,7 +43,7 @@ pub(crate) async fn read(
         _ => None,
     };
     let failed = |source| Error::Store { lock: register.lock.clone(), source };
-    ask(event_loop, patience, request, read).await?.map_err(failed)
+    ask(event_loop, &register.lock, patience, request, read).await?.map_err(failed)
 }
 
 /// Reads a page of all that the store of a lock keeps.
@@ -57,26 +59,36 @@ pub(crate) async fn list(
         _ => None,
     };
     let failed = |source| Error::Store { lock: register.lock.clone(), source };
-    ask(event_loop, patience, request, listed).await?.map_err(failed)
+    ask(event_loop, &register.lock, patience, request, listed).await?.map_err(failed)
 }
 
-/// Asks a store until it answers, or for so long: one time at least.
+/// Asks the store of a lock, or of a state, until it answers, or for so long: one time at least.
 pub(super) async fn ask<T>(
     event_loop: &mut EventLoop,
+    url: &str,
     patience: Duration,
     request: impl Fn() -> StoreRequest,
     answer: impl Fn(StoreReply) -> Option<Result<T, StoreError>>,
 ) -> Result<Result<T, StoreError>, Error> {
     let until = uptime().plus(patience);
+    let mut outage = Outage::default();
     loop {
+        outage.asked(uptime());
         event_loop.send(request());
         let answered = loop {
-            if let LoopEvent::Reply(reply) = event_loop.idle(None).await?
+            let happening = event_loop.idle(outage.deadline()).await?;
+            if outage.is_due(uptime()) && patience > Duration::ZERO {
+                event_loop.say(out_of_reach(url, outage.error()));
+            }
+            if let LoopEvent::Reply(reply) = happening
                 && let Some(answered) = answer(reply)
             {
                 break answered;
             }
         };
+        if let Some(lasted) = outage.answered(uptime(), answered.as_ref().err()) {
+            event_loop.say(answers_again(url, lasted));
+        }
         match answered {
             Err(error) if error.is_worth_another_try() && uptime() < until => {
                 event_loop.pause(uptime().plus(RETRY).min(until)).await?;

@@ -298,10 +298,11 @@ fn say_what_it_means(event_loop: &EventLoop, index: usize, event: &locked_run::E
                 Some(good) => {
                     format!("refused credentials (first after {} of holding the lock)", whole(good))
                 }
-                None => "no answer from the lock store".to_owned(),
+                None => "no heartbeat has been confirmed".to_owned(),
             };
+            let last = kept.outage.error().map_or_else(String::new, |last| format!(" ({last})"));
             format!(
-                "{why} for over half of the lease of `{lock}`: interrupting the child before \
+                "{why} for over half of the lease of `{lock}`{last}: interrupting the child before \
                  anyone may take over the lock"
             )
         }

@@ -4,21 +4,17 @@
 //!
 //! Its rules: `docs/protocol.md#c4-a-workspace-that-does-not-exist`.
 
-use std::time::Duration;
-
 use super::context::Context;
 use super::event_loop::EventLoop;
 use super::request::{StoreReply, StoreRequest};
 use super::store_requests::LockRegister;
 use super::{store_requests, supervise};
+use crate::backend::S3Backend;
 use crate::error::Error;
 use crate::job::WorkspaceBootstrap;
 use crate::report::{Notice, clean};
 use crate::store::{StateObject, StoreError};
 use crate::target::LockTarget;
-
-/// After so long without an answer it is said that there is none.
-const FIRST_WORD: Duration = Duration::from_secs(5);
 
 /// How often a creation that succeeded may leave the workspace unseen.
 const TRIES: u32 = 3;
@@ -123,16 +119,7 @@ async fn expect_an_answer(event_loop: &mut EventLoop, target: &LockTarget) -> Re
     let failed = |source| Error::Store { lock: lock.clone(), source };
     let store = target.open().await.map_err(failed)?;
     let register = LockRegister { lock: lock.clone(), store, key: target.key.clone() };
-    let later = store_requests::PATIENCE.saturating_sub(FIRST_WORD);
-    let first = store_requests::read(event_loop, &register, FIRST_WORD).await;
-    let answer = match first {
-        Err(error) if is_silence(&error) => {
-            event_loop.say(Notice::Note { message: format!("{error}; asking again") });
-            store_requests::read(event_loop, &register, later).await
-        }
-        first => first,
-    };
-    match answer {
+    match store_requests::read(event_loop, &register, store_requests::PATIENCE).await {
         Err(error) if is_silence(&error) || !matches!(error, Error::Store { .. }) => Err(error),
         _ => Ok(()),
     }
@@ -168,7 +155,9 @@ pub(super) async fn state(
         StoreReply::State(answer) => Some(answer),
         _ => None,
     };
-    store_requests::ask(event_loop, store_requests::PATIENCE, request, answer).await
+    let S3Backend { bucket, .. } = &bootstrap.backend;
+    let url = format!("s3://{bucket}/{}", bootstrap.backend.state_key());
+    store_requests::ask(event_loop, &url, store_requests::PATIENCE, request, answer).await
 }
 
 /// Terraform's words (1.x and OpenTofu) for a lock that someone else has.

@@ -3,6 +3,7 @@
 //! whose backend is read from `backend.tf`, so nothing of Terraform's own comes in between.
 
 mod access;
+mod outages;
 mod panics;
 mod release;
 mod signals;

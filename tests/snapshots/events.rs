@@ -43,16 +43,18 @@ fn summary(outcome: RunOutcome, exit_code: u8) -> Notice {
 
 /// Of each event what there is to see of it.
 fn examples() -> Vec<(&'static str, Vec<Notice>)> {
-    let waiting = |holder, ahead, plans_ahead, silent, estimate| Notice::Waiting {
-        lock: LOCK.into(),
-        holder,
-        waited: Duration::from_millis(61_234),
-        limit: Duration::from_mins(30),
-        ahead,
-        plans_ahead,
-        silent,
-        estimate,
-    };
+    let waiting =
+        |holder, ahead, plans_ahead, [silent, unanswered]: [_; 2], estimate| Notice::Waiting {
+            lock: LOCK.into(),
+            holder,
+            waited: Duration::from_millis(61_234),
+            limit: Duration::from_mins(30),
+            ahead,
+            plans_ahead,
+            silent,
+            unanswered,
+            estimate,
+        };
     let seconds = |count| Some(Duration::from_secs(count));
     let (lock, id) = (|| LOCK.to_owned(), || ID.to_owned());
     let acquired = |contended| Notice::Acquired {
@@ -82,9 +84,10 @@ fn examples() -> Vec<(&'static str, Vec<Notice>)> {
         (
             "waiting",
             vec![
-                waiting(None, None, None, None, None),
-                waiting(Some(holder()), Some(0), Some(0), seconds(4), None),
-                waiting(Some(holder()), Some(3), Some(1), seconds(90), seconds(240)),
+                waiting(None, None, None, [None; 2], None),
+                waiting(Some(holder()), Some(0), Some(0), [seconds(4), None], None),
+                waiting(Some(holder()), Some(1), None, [None, seconds(32)], None),
+                waiting(Some(holder()), Some(3), Some(1), [seconds(90), None], seconds(240)),
             ],
         ),
         ("acquired", vec![acquired(false), acquired(true)]),

@@ -150,6 +150,7 @@ fn a_line_that_is_redrawn_is_gone_when_it_is_settled() {
         ahead: None,
         plans_ahead: None,
         silent: None,
+        unanswered: None,
         estimate: None,
     };
     reporter.say(waiting(0));
@@ -182,6 +183,7 @@ fn json_is_never_redrawn() {
             ahead: None,
             plans_ahead: None,
             silent: None,
+            unanswered: None,
             estimate: None,
         });
     }
