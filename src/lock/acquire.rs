@@ -339,8 +339,7 @@ impl Acquire {
     }
 
     /// What answers our creates in the place of the store, and for how long by now.
-    #[must_use]
-    pub fn misled(&self, now: Uptime) -> Option<(&StoreError, Duration)> {
+    fn misled(&self, now: Uptime) -> Option<(&StoreError, Duration)> {
         let error = self.last_fault.as_ref();
         let error = error.filter(|error| matches!(error, StoreError::NotTheStore { .. }))?;
         Some((error, now.since(self.misled?)))

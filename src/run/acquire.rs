@@ -12,7 +12,7 @@ use super::kept::Kept;
 use super::messages::{
     Voice, answers_again, creates_only, late, no_line, out_of_reach, timed_out, took_over,
 };
-use super::outage::Outage;
+use super::outage::{Access, Outage};
 use super::prepare::prepare;
 use super::request::{StoreReply, StoreRequest};
 use crate::clock::{uptime, wall};
@@ -250,8 +250,8 @@ impl Attempt {
             if self.outage.is_due(uptime()) {
                 event_loop.say(out_of_reach(&self.answered_by().url(), self.outage.error()));
             }
-            let unanswered = self.outage.lasts(uptime());
-            voice.speak(&event_loop.reporter, self.seen_in(), &self.machine, unanswered);
+            let unseen = self.outage.unseen(uptime());
+            voice.speak(&event_loop.reporter, self.seen_in(), &self.machine, unseen);
             let wake = self.machine.deadline().into_iter().chain(self.outage.deadline()).min();
             let event = match event_loop.idle(wake).await {
                 Ok(LoopEvent::Reply(StoreReply::Register(reply))) => {
@@ -291,13 +291,14 @@ impl Attempt {
     }
 
     fn notes_answer(&mut self, event_loop: &EventLoop, reply: &Reply) {
-        if let Some(lasted) = self.outage.answered(uptime(), reply.error()) {
+        if let Some(lasted) = self.outage.answered(uptime(), Access::of(reply), reply.error()) {
             event_loop.say(answers_again(&self.answered_by().url(), lasted));
         }
     }
 
     fn ask(&mut self, event_loop: &mut EventLoop, slot: Slot, request: Request) {
-        self.outage.asked(uptime());
+        let access = if request == Request::Read { Access::Read } else { Access::Write };
+        self.outage.asked(uptime(), access);
         let (store, key) = match (slot, &self.first) {
             (Slot::Lock, Some(first)) => {
                 let is_leased = first.target.has_lease();

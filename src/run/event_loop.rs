@@ -15,7 +15,7 @@ use super::custody::Custody;
 use super::fail_point;
 use super::kept::Kept;
 use super::messages;
-use super::outage::Outage;
+use super::outage::{Access, Outage};
 use super::request::{StoreReply, StoreRequest};
 use crate::clock::uptime;
 use crate::error::Error;
@@ -254,7 +254,7 @@ impl EventLoop {
     pub(super) fn release_last(&mut self, patience: Duration) -> bool {
         let Some(last) = self.kept.len().checked_sub(1) else { return false };
         // A store that was out of reach before is told of again: what follows is another thing now.
-        self.kept[last].outage = Outage::of_one_that_answered();
+        self.kept[last].outage = Outage::of_one_that_answered(uptime());
         let jitter = Jitter(new_seed());
         self.step(last, uptime(), tenure::Event::Release { patience, jitter });
         true
@@ -299,7 +299,7 @@ impl EventLoop {
 
     fn answered(&mut self, index: usize, reply: Reply) {
         let (now, kept) = (uptime(), &mut self.kept[index]);
-        if let Some(lasted) = kept.outage.answered(now, reply.error()) {
+        if let Some(lasted) = kept.outage.answered(now, Access::of(&reply), reply.error()) {
             self.reporter.say(messages::answers_again(&kept.target.url(), lasted));
         }
         self.step(index, now, tenure::Event::Answered(reply));

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
-use super::outage::Outage;
+use super::outage::{Access, Outage};
 use super::{fail_point, request};
 use crate::clock::uptime;
 use crate::lock::register::{LeftOpen, Reply, Request, StoreError};
@@ -37,7 +37,7 @@ impl Kept {
         since: Uptime,
         tenure: Tenure,
     ) -> Self {
-        let outage = Outage::of_one_that_answered();
+        let outage = Outage::of_one_that_answered(uptime());
         Self { target, store, since, left_open: None, tenure, outage, answer: None }
     }
 
@@ -47,7 +47,6 @@ impl Kept {
 
     /// Sends what the machine asks for.
     pub(super) fn send(&mut self, request: Request) {
-        self.outage.asked(uptime());
         let patience = self.tenure.patience();
         // A heartbeat is no step of the run.
         if patience.is_none() {
@@ -55,6 +54,7 @@ impl Kept {
         }
         let unanswered = request
             .failed(StoreError::Unavailable { detail: "no answer in time".to_owned(), sent: true });
+        self.outage.asked(uptime(), Access::of(&unanswered));
         let answer = request::register(self.store.clone(), self.target.key.clone(), request);
         self.answer = Some(match patience {
             None => answer,

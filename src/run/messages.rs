@@ -124,7 +124,7 @@ fn why(error: Option<&StoreError>) -> String {
 
 /// What helps against what does not pass by itself.
 fn remedy(lock: &str, error: Option<&StoreError>) -> Option<String> {
-    let source = error.filter(|error| !error.is_transient())?.clone();
+    let source = error.filter(|error| !error.is_worth_another_try())?.clone();
     Error::Store { lock: lock.to_owned(), source }.hint()
 }
 
@@ -327,23 +327,10 @@ pub(super) fn apart(locks: &[String; 2], holders: &[Record; 2]) -> Notice {
     )
 }
 
-/// How long something else may answer in the place of the store before a word is said of it.
-const MISLED: Duration = Duration::from_secs(5);
-
-/// What answers in the place of the store is asked again and again.
-fn misled(target: &LockTarget, error: &StoreError) -> Notice {
-    let lock = target.url();
-    let message = format!("the lock `{lock}` cannot be requested ({error}): retrying");
-    let hint = Error::Store { lock, source: error.clone() }.hint();
-    Notice::warning(message).with_hint(hint)
-}
-
 /// Says who holds the lock, when it is time to, and why nobody says so.
 pub(super) struct Voice {
     cadence: Cadence,
     holder: Option<Holder>,
-    /// Whether it was said who answers in the place of the store.
-    is_misled: bool,
     /// Whether it was said that nobody is seen to have what is refused.
     is_unseen: bool,
     started: Uptime,
@@ -352,32 +339,18 @@ pub(super) struct Voice {
 
 impl Voice {
     pub(super) fn new(started: Uptime, limit: Duration) -> Self {
-        Self {
-            cadence: Cadence::default(),
-            holder: None,
-            is_misled: false,
-            is_unseen: false,
-            started,
-            limit,
-        }
+        Self { cadence: Cadence::default(), holder: None, is_unseen: false, started, limit }
     }
 
-    /// `unanswered`: how long the store has not answered, where that was said.
+    /// `last_seen`: how long ago, where it was said that the store does not answer.
     pub(super) fn speak(
         &mut self,
         reporter: &Reporter,
         target: &LockTarget,
         machine: &Queue,
-        unanswered: Option<Duration>,
+        last_seen: Option<Duration>,
     ) {
         let now = uptime();
-        if let Some((error, _)) = machine.acquire().misled(now).filter(|it| it.1 >= MISLED)
-            && !self.is_misled
-            && unanswered.is_none()
-        {
-            self.is_misled = true;
-            reporter.say(misled(target, error));
-        }
         let holder = machine.acquire().holder();
         let acquire = machine.acquire();
         if holder.is_none() && (acquire.is_blind() || acquire.is_refused_for_nobody()) {
@@ -406,7 +379,7 @@ impl Voice {
                 ahead: machine.ahead(),
                 plans_ahead: machine.plans_ahead(),
                 silent: machine.acquire().silence(now),
-                unanswered,
+                unanswered: last_seen,
                 estimate: machine.estimate(now),
             });
         }

@@ -1,12 +1,13 @@
 //! What is said while a store does not answer, or answers only that it cannot do what it is asked.
 //!
 //! The machines ask again, so an outage is no failure yet. But whoever reads the log must know why
-//! nothing happens, and what will follow if it lasts.
+//! nothing happens, and what will follow if it lasts. Reads and writes count apart: a table that is
+//! throttled, or a filter on the way, may let the one through and not the other.
 
 use std::time::Duration;
 
 use crate::lock::Uptime;
-use crate::lock::register::StoreError;
+use crate::lock::register::{Reply, StoreError};
 
 /// How long a store that has never answered may be silent before that is said.
 const AT_FIRST: Duration = Duration::from_secs(2);
@@ -14,43 +15,107 @@ const AT_FIRST: Duration = Duration::from_secs(2);
 /// The same of one that has answered: a slow request now and then is not worth a word.
 const LATER: Duration = Duration::from_secs(5);
 
+/// What a request does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    Read,
+    /// Or remove.
+    Write,
+}
+
+impl Access {
+    /// Of what this answers.
+    pub(super) fn of(reply: &Reply) -> Self {
+        match reply {
+            Reply::Read(_) => Self::Read,
+            Reply::Wrote(_) | Reply::Removed(_) => Self::Write,
+        }
+    }
+}
+
+/// Requests that were not answered, one after the other.
+#[derive(Debug, Default)]
+struct Failing {
+    /// When the first of them was sent.
+    since: Option<Uptime>,
+    failures: u32,
+    is_out: bool,
+}
+
+impl Failing {
+    /// Since when, if it is more than one that failed and is not sent again.
+    fn since(&self) -> Option<Uptime> {
+        self.since.filter(|_| self.is_out || self.failures > 1)
+    }
+}
+
 /// One store, as one who asks it sees it.
 #[derive(Debug, Default)]
 pub(super) struct Outage {
-    /// When the first request was sent that no answer has followed.
-    since: Option<Uptime>,
-    /// What it said last.
+    reads: Failing,
+    writes: Failing,
+    /// What it said last, unless it has answered since.
     error: Option<StoreError>,
-    has_answered: bool,
+    /// When it last answered.
+    answered: Option<Uptime>,
     is_said: bool,
 }
 
 impl Outage {
-    /// Of a store that has answered before.
-    pub(super) fn of_one_that_answered() -> Self {
-        Self { has_answered: true, ..Self::default() }
+    /// Of a store that has answered by now.
+    pub(super) fn of_one_that_answered(now: Uptime) -> Self {
+        Self { answered: Some(now), ..Self::default() }
+    }
+
+    fn failing(&mut self, access: Access) -> &mut Failing {
+        match access {
+            Access::Read => &mut self.reads,
+            Access::Write => &mut self.writes,
+        }
     }
 
     /// A request is sent.
-    pub(super) fn asked(&mut self, now: Uptime) {
-        self.since.get_or_insert(now);
+    pub(super) fn asked(&mut self, now: Uptime, access: Access) {
+        let failing = self.failing(access);
+        failing.since.get_or_insert(now);
+        failing.is_out = true;
     }
 
     /// It was answered, or failed; returns how long an outage lasted that was said and is over.
-    pub(super) fn answered(&mut self, now: Uptime, error: Option<&StoreError>) -> Option<Duration> {
+    pub(super) fn answered(
+        &mut self,
+        now: Uptime,
+        access: Access,
+        error: Option<&StoreError>,
+    ) -> Option<Duration> {
         if let Some(error) = error {
+            let failing = self.failing(access);
+            failing.is_out = false;
+            failing.failures = failing.failures.saturating_add(1);
             self.error = Some(error.clone());
             return None;
         }
-        let over = self.lasts(now);
-        *self = Self::of_one_that_answered();
-        over
+        let lasted = self.since().map(|since| now.since(since));
+        self.answered = Some(now);
+        *self.failing(access) = Failing::default();
+        if access == Access::Write {
+            self.reads = Failing::default();
+        }
+        if self.writes.failures > 0 {
+            return None;
+        }
+        self.error = None;
+        lasted.filter(|_| std::mem::take(&mut self.is_said))
+    }
+
+    fn since(&self) -> Option<Uptime> {
+        self.reads.since().into_iter().chain(self.writes.since()).min()
     }
 
     /// When it will be worth a word.
     pub(super) fn deadline(&self) -> Option<Uptime> {
-        let patience = if self.has_answered { LATER } else { AT_FIRST };
-        self.since.filter(|_| !self.is_said).map(|since| since.plus(patience))
+        let patience = if self.answered.is_some() { LATER } else { AT_FIRST };
+        self.since().filter(|_| !self.is_said).map(|since| since.plus(patience))
     }
 
     /// Whether it is worth a word now, which counts as said.
@@ -61,9 +126,10 @@ impl Outage {
         is_due
     }
 
-    /// How long it lasts, once it was said.
-    pub(super) fn lasts(&self, now: Uptime) -> Option<Duration> {
-        self.since.filter(|_| self.is_said).map(|since| now.since(since))
+    /// How old is what was seen last, where it was said that no more is to be seen.
+    pub(super) fn unseen(&self, now: Uptime) -> Option<Duration> {
+        let unseen = self.answered.filter(|_| self.is_said).map(|answered| now.since(answered));
+        unseen.filter(|unseen| *unseen >= LATER)
     }
 
     /// What the store said last, if it has not answered since.
@@ -84,13 +150,26 @@ mod tests {
         StoreError::Throttled("busy".to_owned())
     }
 
+    /// Fails once a second, from the first to before the last of these seconds; returns at which it
+    /// was worth a word.
+    fn failing(outage: &mut Outage, access: Access, seconds: std::ops::Range<u64>) -> Vec<u64> {
+        let mut words = Vec::new();
+        for second in seconds {
+            let now = at(second * 1000);
+            outage.asked(now, access);
+            words.extend(outage.is_due(now).then_some(second));
+            assert_eq!(outage.answered(now, access, Some(&throttled())), None);
+        }
+        words
+    }
+
     #[test]
     fn a_store_that_never_answered_gets_two_seconds_and_one_that_did_five() {
         for (mut outage, patience) in
-            [(Outage::default(), 2000), (Outage::of_one_that_answered(), 5000)]
+            [(Outage::default(), 2000), (Outage::of_one_that_answered(at(0)), 5000)]
         {
             assert_eq!(outage.deadline(), None);
-            outage.asked(at(100));
+            outage.asked(at(100), Access::Read);
             assert_eq!(outage.deadline(), Some(at(100 + patience)));
             assert!(!outage.is_due(at(99 + patience)));
             assert!(outage.is_due(at(100 + patience)));
@@ -99,29 +178,46 @@ mod tests {
 
     #[test]
     fn an_outage_counts_from_its_first_request_and_is_said_once_with_the_last_error() {
-        let mut outage = Outage::of_one_that_answered();
-        for second in 0..9 {
-            outage.asked(at(second * 1000));
-            assert_eq!(outage.is_due(at(second * 1000)), second == 5);
-            assert_eq!(outage.answered(at(second * 1000 + 1), Some(&throttled())), None);
+        for access in [Access::Read, Access::Write] {
+            let mut outage = Outage::of_one_that_answered(at(0));
+            assert_eq!(failing(&mut outage, access, 0..9), [5]);
+            assert_eq!(outage.unseen(at(9000)), Some(Duration::from_secs(9)));
+            assert_eq!(outage.error(), Some(&throttled()));
+            let over = outage.answered(at(9000), access, None);
+            assert_eq!(over, Some(Duration::from_secs(9)));
+            assert_eq!((outage.unseen(at(9000)), outage.error()), (None, None));
         }
-        assert_eq!(outage.lasts(at(9000)), Some(Duration::from_secs(9)));
-        assert_eq!(outage.error(), Some(&throttled()));
-        assert_eq!(outage.answered(at(9000), None), Some(Duration::from_secs(9)));
-        assert_eq!((outage.lasts(at(9000)), outage.error()), (None, None));
     }
 
     #[test]
     fn an_answer_in_time_makes_it_none() {
-        let mut outage = Outage::of_one_that_answered();
-        for second in 0..60 {
-            outage.asked(at(second * 1000));
-            let error = throttled();
-            assert_eq!(
-                outage.answered(at(second * 1000), (second % 4 > 0).then_some(&error)),
-                None
-            );
-            assert!(!outage.is_due(at(second * 1000 + 900)));
+        let mut outage = Outage::of_one_that_answered(at(0));
+        for round in 0..60 {
+            let words = failing(&mut outage, Access::Write, round * 4..round * 4 + 3);
+            assert_eq!(words, [0; 0]);
+            assert_eq!(outage.answered(at(round * 4000 + 3000), Access::Write, None), None);
         }
+    }
+
+    #[test]
+    fn reads_that_are_answered_do_not_hide_that_writes_are_not() {
+        let mut outage = Outage::of_one_that_answered(at(0));
+        let mut words = Vec::new();
+        for second in 0..20 {
+            words.extend(failing(&mut outage, Access::Write, second..second + 1));
+            outage.asked(at(second * 1000 + 500), Access::Read);
+            assert_eq!(outage.answered(at(second * 1000 + 500), Access::Read, None), None);
+            // Who holds it is seen.
+            assert_eq!(outage.unseen(at(second * 1000 + 600)), None);
+        }
+        assert_eq!(words, [5]);
+        assert_eq!(outage.answered(at(20_000), Access::Write, None), Some(Duration::from_secs(20)));
+    }
+
+    #[test]
+    fn one_failure_that_nobody_tries_again_is_no_outage() {
+        let mut outage = Outage::of_one_that_answered(at(0));
+        assert_eq!(failing(&mut outage, Access::Write, 0..1), [0; 0]);
+        assert_eq!(outage.deadline(), None);
     }
 }

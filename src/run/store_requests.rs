@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::event_loop::{EventLoop, LoopEvent};
 use super::messages::{answers_again, out_of_reach};
-use super::outage::Outage;
+use super::outage::{Access, Outage};
 use super::request::{StoreReply, StoreRequest};
 use crate::clock::uptime;
 use crate::error::Error;
@@ -73,7 +73,7 @@ pub(super) async fn ask<T>(
     let until = uptime().plus(patience);
     let mut outage = Outage::default();
     loop {
-        outage.asked(uptime());
+        outage.asked(uptime(), Access::Read);
         event_loop.send(request());
         let answered = loop {
             let happening = event_loop.idle(outage.deadline()).await?;
@@ -86,7 +86,7 @@ pub(super) async fn ask<T>(
                 break answered;
             }
         };
-        if let Some(lasted) = outage.answered(uptime(), answered.as_ref().err()) {
+        if let Some(lasted) = outage.answered(uptime(), Access::Read, answered.as_ref().err()) {
             event_loop.say(answers_again(url, lasted));
         }
         match answered {

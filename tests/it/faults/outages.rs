@@ -84,3 +84,21 @@ async fn a_release_that_has_to_wait_says_so() {
     ours.says("can be reached again");
     stage.went_well(ours.finish(), "after a late release").await;
 }
+
+#[tokio::test]
+async fn writes_that_fail_where_reads_do_not_are_told_of() {
+    let stage = Stage::new("outages/writes").await;
+    for (fault, why) in [
+        (Fault::SERVER_ERROR, "InternalServerError"),
+        (Fault::OVER_CAPACITY, "the store is throttling"),
+        (Fault::Page("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi"), "is not DynamoDB"),
+    ] {
+        stage.plan(&[("PutItem", fault.clone(), usize::MAX)]);
+        let ours = Running::start(&mut stage.around("true"));
+        ours.says("cannot reach `dynamodb://outages-writes/");
+        ours.says(why);
+        stage.proxy.plan([]);
+        ours.says("can be reached again");
+        stage.went_well(ours.finish(), &format!("{fault:?}")).await;
+    }
+}
