@@ -317,7 +317,13 @@ fn say_what_it_means(event_loop: &EventLoop, index: usize, event: &locked_run::E
                     whole(*pause)
                 ),
             };
-            format!("{why}: killing the child before anyone may take over the lock")
+            let ends = kept.tenure.keeper().and_then(LeaseKeeper::ends);
+            let then = if ends.is_some_and(|at| uptime() >= at) {
+                "; others may have held the lock since"
+            } else {
+                " before anyone may take over the lock"
+            };
+            format!("{why}: killing the child{then}")
         }
         LeaseEvent::Freeze => {
             format!("paused for a long time: the child stays stopped until `{lock}` is confirmed")

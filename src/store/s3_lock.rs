@@ -26,7 +26,7 @@ use aws_smithy_types::base64;
 use md5::Digest as _;
 use tokio::sync::OnceCell;
 
-use super::aws::{Asked, AwsClients, Identity, classify};
+use super::aws::{Asked, AwsClients, Identity, classify, unsent};
 use super::{
     Conditions, Expect, Record, RecordVersion, RegisterPage, Registers, RemoveReply, StoreError,
     Stored, WriteReply,
@@ -64,6 +64,8 @@ pub struct LockObjects {
     credentials_end: Option<jiff::Timestamp>,
     lock: LockKey,
     honours: OnceCell<Conditions>,
+    /// What the store was tried with and has not removed yet.
+    probe: Mutex<Option<LockKey>>,
     /// Versions that a remove without a condition was sent for: none is ever sent again.
     given_up: Mutex<BTreeSet<(LockKey, String)>>,
 }
@@ -121,6 +123,7 @@ impl LockObjects {
             credentials_end: clients.credentials_end(),
             lock: lock.clone(),
             honours: OnceCell::new_with(known),
+            probe: Mutex::default(),
             given_up: Mutex::default(),
         })
     }
@@ -347,7 +350,8 @@ impl Registers for LockObjects {
         record: &Record,
         expect: &Expect,
     ) -> Result<WriteReply, StoreError> {
-        let honours = self.honours().await?;
+        // Until it is known, nothing is sent for the lock itself.
+        let honours = self.honours().await.map_err(unsent)?;
         let only = match expect {
             Expect::Absent => Only::IfAbsent,
             Expect::Version(version) => Only::IfIs(version),

@@ -429,7 +429,8 @@ pub(super) fn remove(event_loop: &EventLoop, file: &ReceiptFile) {
 /// Says what a keeper or a guardian said while nobody was there, from this line on; returns where
 /// to go on.
 pub(super) fn show_log(event_loop: &EventLoop, file: &ReceiptFile, from: usize) -> usize {
-    let log = file.read_log();
+    // A keeper may have been started on a terminal.
+    let log = anstream::adapter::strip_str(&file.read_log()).to_string();
     for line in log.lines().skip(from) {
         let line = line.strip_prefix("tfwrap: ").unwrap_or(line);
         event_loop.say(Notice::Note { message: format!("before: {line}") });

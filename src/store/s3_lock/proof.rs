@@ -5,6 +5,8 @@
 //! Not on the lock itself: where a second create goes through, the first may have replaced a
 //! stranger's lock already.
 
+use std::sync::{MutexGuard, PoisonError};
+
 use uuid::Uuid;
 
 use super::super::Conditions;
@@ -19,13 +21,32 @@ impl LockObjects {
     /// [`StoreError::Misconfigured`] where it lets a second create through. Whatever else goes wrong
     /// on the way proves nothing.
     pub(super) async fn prove(&self) -> Result<Conditions, StoreError> {
+        // One after the other, or each try in an outage would leave another object.
+        self.remove_probe().await?;
         let key = LockKey(format!("{}.tfwrap/probe/{}", self.lock, Uuid::new_v4()));
+        *self.probe() = Some(key.clone());
         let found = self.tried_on(&key).await;
-        if !matches!(found, Ok(Conditions::All)) {
-            // What is left of it. Nobody else knows its name, so it costs nobody anything.
-            drop(self.delete(&key, Only::Always).await);
+        if matches!(found, Ok(Conditions::All)) {
+            *self.probe() = None;
+        } else {
+            // Nobody else knows its name, so what is left of it costs nobody anything.
+            drop(self.remove_probe().await);
         }
         found
+    }
+
+    fn probe(&self) -> MutexGuard<'_, Option<LockKey>> {
+        self.probe.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Removes what the last try left.
+    async fn remove_probe(&self) -> Result<(), StoreError> {
+        let left = self.probe().clone();
+        if let Some(key) = left {
+            self.settled(self.delete(&key, Only::Always).await?)?;
+            *self.probe() = None;
+        }
+        Ok(())
     }
 
     async fn tried_on(&self, key: &LockKey) -> Result<Conditions, StoreError> {

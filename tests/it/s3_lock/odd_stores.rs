@@ -216,6 +216,28 @@ fn a_store_that_is_busy_while_it_is_tried_is_not_taken_for_one_that_ignores_cond
     }
 }
 
+/// What it is tried with stays while nothing can be removed: one object, not one for each try. And of
+/// the lock itself nothing was asked, so nothing of it may appear.
+#[test]
+fn a_store_that_removes_nothing_for_a_while_is_left_one_object_at_most() {
+    let server = start(Manners::Aws);
+    let proxy = Proxy::before(&server.url);
+    let (dir, lock) = (dir(), lock_at(proxy.url(), "x"));
+    let removals = || Rule::on("DELETE", status(500, "InternalError")).key_with(".tfwrap/probe/");
+    proxy.plan([removals()]);
+    let options = ["--lease=15s", "--lock-timeout=6s"];
+    let done = run(&mut under(dir.path(), &lock, &options, &["true"])).expect_code(69);
+    assert!(!done.stderr.contains("may still appear"), "{}", done.stderr);
+    assert!(proxy.count("DELETE") > 4, "it was tried again: {}", proxy.count("DELETE"));
+    let left = server.keys("");
+    assert!(left.len() == 1 && left[0].contains(".tfwrap/probe/"), "{left:?}");
+    // And no further one where they are removed in time.
+    proxy.plan([removals().times(7)]);
+    let options = ["--lease=15s", "--lock-timeout=60s"];
+    run(&mut under(dir.path(), &lock, &options, &["true"])).expect_code(0);
+    assert_eq!(server.keys(""), left);
+}
+
 /// Object Lock, a retention, a policy without `s3:DeleteObject`.
 #[test]
 fn a_lock_file_that_may_not_be_removed_is_74_with_the_command() {
