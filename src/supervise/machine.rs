@@ -260,15 +260,17 @@ impl Supervisor {
         let is_same = |first: StopSignal, its: Reach| {
             signal == first || is_relayed(its) || first == StopSignal::Hangup
         };
-        // Terragrunt passes on after 15 s what it got together with us.
+        // Terragrunt passes on after 15 s what it got together with us; foreman makes a TERM of an
+        // INT, and is quick.
         let told_before = self.parent_has_told;
         self.parent_has_told |= by_parent;
-        let is_passed_on =
-            |first, its| by_parent && !told_before && its != Reach::ByParent && signal == first;
+        let may_be_passed_on = |its| by_parent && !told_before && its != Reach::ByParent;
         let is_echo = |(first, its, at)| {
+            let is_quick = now.since(at) < ECHO;
+            let is_passed_on = signal == first || (is_quick && signal != StopSignal::Quit);
             signal == StopSignal::Hangup
-                || is_passed_on(first, its)
-                || (is_same(first, its) && now.since(at) < ECHO)
+                || (may_be_passed_on(its) && is_passed_on)
+                || (is_same(first, its) && is_quick)
         };
         if self.first.is_some_and(is_echo) {
             return Vec::new();
@@ -373,7 +375,9 @@ impl Supervisor {
         if status == ChildStatus::Signaled(Signal::SIGKILL as i32) {
             self.hurried();
         }
-        let own_accord = self.stopped_by.is_none() && matches!(status, ChildStatus::Exited(_));
+        // A key or a signal that came to its group alone is a stop for whoever is in it, too.
+        let is_stopped = self.stopped_by.is_some() || self.interrupted;
+        let own_accord = !is_stopped && matches!(status, ChildStatus::Exited(_));
         if own_accord {
             // What a provisioner left running it left on purpose, as with bare Terraform.
             return self.group_gone(now, status);
@@ -401,7 +405,11 @@ impl Supervisor {
     fn end_the_rest(&mut self, now: Uptime) -> Vec<Action> {
         self.kill_rest_at.get_or_insert(now.plus(GROUP_GRACE));
         self.await_rest_at = None;
-        if self.force == Force::Killed { Vec::new() } else { vec![Action::Interrupt] }
+        let have_it_already = self.interrupted && self.stopped_by.is_none();
+        if self.force == Force::Killed || have_it_already {
+            return Vec::new();
+        }
+        vec![Action::Interrupt]
     }
 
     fn group_gone(&mut self, now: Uptime, status: ChildStatus) -> Vec<Action> {

@@ -278,6 +278,26 @@ fn in_ci_a_child_that_has_the_terminal_hears_ctrl_c_after_a_ctrl_z() {
     }
 }
 
+/// The keys go to the child's group alone, and whoever heeds them not is left in it.
+#[test]
+fn after_ctrl_c_nothing_of_the_group_survives_the_wrapper() {
+    let main = "spawn BACKGROUND; on SIGINT exit 1; ready @/ready; wait";
+    let background = "guard @/terraform.tfstate; ignore SIGINT; ready @/background; wait";
+    for in_ci in [false, true] {
+        let scene = Scene::new(main).background(background);
+        let scene = if in_ci { scene.in_ci() } else { scene };
+        let mut shell = Shell::start();
+        shell.send(&scene.shell_words());
+        scene.pid_in("ready");
+        let background = scene.pid_in("background");
+        shell.key('c');
+        shell.prompt();
+        assert_eq!(shell.code(), 1);
+        assert!(is_gone(background), "it outlived the wrapper");
+        scene.expect_free();
+    }
+}
+
 #[test]
 fn ctrl_c_is_one_interrupt_for_the_child() {
     // Alone, in a pipeline, in a script, and in CI, where it comes through the wrapper.

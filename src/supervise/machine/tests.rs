@@ -145,9 +145,15 @@ fn what_the_parent_passes_on_is_the_same_one_however_late() {
         assert_eq!(supervisor.step(at(15), later), []);
         // It has passed on what there was: the next is its own.
         assert_eq!(supervisor.step(at(20), later), [ForwardSecond]);
-        // Another one is no echo.
+        // Another one is no echo, but at once.
         let mut supervisor = play(FORWARD, &[(first, its)]);
         assert_eq!(supervisor.step(at(15), other), [ForwardSecond]);
+        let mut supervisor = play(FORWARD, &[(first, its)]);
+        assert_eq!(supervisor.step(at(0).plus(Duration::from_millis(999)), other), []);
+        assert_eq!(supervisor.step(at(1), other), [ForwardSecond]);
+        let quit = passed_on(StopSignal::Quit);
+        let mut supervisor = play(FORWARD, &[(first, its)]);
+        assert_eq!(supervisor.step(at(0), quit), [Action::Quit]);
     }
     // The first was its own, so the second is.
     let mut supervisor = play(FORWARD, &[(int, &[Interrupt])]);
@@ -213,6 +219,22 @@ fn after_a_stop_the_whole_group_is_ended_before_the_finish() {
             (GroupGone, &[finished(1, Some(StopCause::Signal(Terminate)))]),
         ],
     );
+}
+
+/// A key, as the terminal gives it to the child's group alone.
+#[test]
+fn after_a_stop_that_was_only_overheard_what_is_left_has_had_it_and_is_ended() {
+    let mut supervisor = play(
+        HOLD,
+        &[
+            (Event::Overheard(StopSignal::Interrupt), &[ContinueStopped]),
+            (exited_leaving_others(1), &[]),
+        ],
+    );
+    let due = supervisor.deadline().expect("a stubborn rest is killed");
+    assert_eq!((due, supervisor.step(due, Tick)), (at(1).plus(GROUP_GRACE), vec![KillRest]));
+    assert_eq!(supervisor.step(due, GroupGone), []);
+    assert_eq!(supervisor.step(due.plus(SETTLE), Tick), [finished(1, None)]);
 }
 
 #[test]
