@@ -1,5 +1,6 @@
 //! From the arguments to the run: everything before the first remote request.
 
+mod answer;
 mod ill_formed;
 mod limits;
 mod session;
@@ -7,7 +8,7 @@ mod take_over;
 
 use session::{LAST_WORDS, keeper, locked, ours};
 use std::ffi::{OsStr, OsString};
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -70,7 +71,7 @@ pub(crate) fn start(args: &[OsString], env: &Env) -> u8 {
 fn call(args: &[OsString], program: &OsStr, env: &Env) -> u8 {
     let line = match cli::parse(args) {
         Ok(line) => line,
-        Err(error) => return answer(&error, env),
+        Err(said) => return answer::answer(said, env),
     };
     let ci = Ci::from_env(env);
     // A keeper reads the same words once more, and must read them from here.
@@ -340,28 +341,4 @@ fn fail(error: &Error, options: report::ReporterOptions) -> u8 {
         Err(_) => report::say_at_once(&notice),
     }
     code
-}
-
-/// What clap has to say: help and version on stdout, or wrong usage.
-fn answer(error: &clap::Error, env: &Env) -> u8 {
-    if !error.use_stderr() {
-        // A closed pipe (`tfwrap --help | head -1`) is no failure.
-        let _ = write!(anstream::stdout(), "{}", error.render().ansi());
-        return 0;
-    }
-    let text = error.render().to_string();
-    let lines: Vec<_> = text
-        .lines()
-        .map(str::trim)
-        .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"))
-        .filter(|line| !line.is_empty())
-        .collect();
-    let (tips, said): (Vec<_>, Vec<_>) =
-        lines.into_iter().partition(|line| line.starts_with("tip: "));
-    let message = said.join(" ");
-    let message = message.strip_prefix("error: ").unwrap_or(&message).to_owned();
-    let mut hint: Vec<_> = tips.iter().map(|tip| tip.trim_start_matches("tip: ")).collect();
-    hint.push("`tfwrap --help` lists commands and options");
-    let error = Error::Usage { message, hint: Some(hint.join("; ")) };
-    fail(&error, provisional_options(&Options::default(), env))
 }

@@ -1,90 +1,106 @@
 //! What was typed: tfwrap's own options, then the words that are not ours to parse.
 //!
 //! Everything from the Terraform command on is Terraform's, byte for byte. So the arguments are
-//! split before clap sees them, and clap parses our part alone.
+//! split before clap sees them, and clap parses our part alone. What is parsed is built when it is
+//! needed: a call that is handed over must not wait for the help of all commands.
 
 mod args;
+mod documents;
+mod refusal;
+mod tree;
 
-pub use args::{
-    DoctorArgs, Format, HoldArgs, HoldFormat, PolicyFormat, RecoverArgs, ReleaseArgs, StatusArgs,
-    TableArgs, TableCommand, TableCreateArgs, TablePolicyArgs, UnlockArgs,
-};
-
-use args::RunArgs;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
-use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
+pub use args::{
+    CliCommand, DoctorArgs, Format, HoldArgs, HoldFormat, PolicyFormat, RecoverArgs, ReleaseArgs,
+    RunArgs, StatusArgs, TableArgs, TableCommand, TableCreateArgs, TablePolicyArgs, UnlockArgs,
+};
+pub use tree::{own_commands, whole_command};
+
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand, ValueHint};
+use documents::Document;
 
 /// tfwrap's options as typed; every value is still text, resolved in [`crate::settings`].
 #[derive(Debug, Clone, Default, Parser)]
 #[command(
     name = "tfwrap",
     version,
-    about = "Runs one Terraform at a time per state: waits for Terraform's own lock, holds it, always releases it",
-    override_usage = "tfwrap [OPTIONS] <TERRAFORM COMMAND> [ARGS]...\n       tfwrap [OPTIONS] run -- <COMMAND> [ARGS]...\n       tfwrap [OPTIONS] status [--all] [--format text|json] [--watch]\n       tfwrap [OPTIONS] doctor [--format text|json]\n       tfwrap [OPTIONS] unlock <ID> [--yes] [--force]\n       tfwrap [OPTIONS] hold [--format shell|github|json]\n       tfwrap [OPTIONS] release [ID]\n       tfwrap [OPTIONS] recover [--wait <DURATION>]\n       tfwrap [OPTIONS] table create [NAME] [--deletion-protection] [--tag KEY=VALUE]...\n       tfwrap [OPTIONS] table policy [--format json|terraform]\n       tfwrap [OPTIONS] -- <TERRAFORM COMMAND> [ARGS]...",
-    after_help = AFTER_HELP,
+    about = tree::ABOUT,
+    override_usage = "tfwrap [OPTIONS] <COMMAND> [ARGS]...\n       tfwrap [OPTIONS] -- <TERRAFORM COMMAND> [ARGS]...",
     disable_help_subcommand = true,
     max_term_width = 100
 )]
 #[expect(clippy::struct_excessive_bools, reason = "a command line is a set of switches")]
 #[expect(clippy::doc_markdown, reason = "the text of `--help`, where variables go bare")]
 pub struct Options {
-    /// Maximum wait for all locks together, such as `90s` or `1h30m`; `0s` tries once
+    /// Maximum wait for all locks together, such as `90s` or `1h30m`
     /// [env: TFWRAP_LOCK_TIMEOUT] [default: 30m]
-    #[arg(long, value_name = "DURATION")]
+    ///
+    /// `0s` tries once. Terraform's own `-lock-timeout=`, after the command, means the same and wins.
+    #[arg(long, value_name = "DURATION", value_hint = ValueHint::Other)]
     pub lock_timeout: Option<String>,
     /// An additional lock beside the backend's (repeatable): `s3://BUCKET/KEY.tflock`,
-    /// `dynamodb://TABLE/LOCK-ID` or `file:///PATH`, with `?region=`, `&endpoint=`, `&profile=`
-    /// [env: TFWRAP_LOCK]
-    #[arg(long, value_name = "URL", action = ArgAction::Append)]
+    /// `dynamodb://TABLE/LOCK-ID` or `file:///PATH` [env: TFWRAP_LOCK]
+    ///
+    /// `?region=`, `&endpoint=` and `&profile=` say what the environment's AWS settings do not. Several
+    /// in the variable are separated by spaces. All are acquired in one global order, all or none.
+    #[arg(long, value_name = "URL", action = ArgAction::Append, value_hint = ValueHint::Url)]
     pub lock: Vec<String>,
-    /// Acquire only the `--lock` ones; Terraform locks its state for itself
-    /// [env: TFWRAP_NO_BACKEND_LOCK]
-    #[arg(long)]
-    pub no_backend_lock: bool,
     /// How long without a heartbeat until others may take over the lock, or `never`
     /// [env: TFWRAP_LEASE] [default: 10m in CI, else never]
-    #[arg(long, value_name = "DURATION|never")]
+    ///
+    /// At least `15s`. The kernel alone ends the lock of a local state.
+    #[arg(long, value_name = "DURATION|never", value_hint = ValueHint::Other)]
     pub lease: Option<String>,
+    /// Acquire only the `--lock` ones; Terraform locks its state for itself
+    /// [env: TFWRAP_NO_BACKEND_LOCK]
+    ///
+    /// Without `--lock`: for a backend that locks nothing, run unlocked and say so.
+    #[arg(long, hide_short_help = true)]
+    pub no_backend_lock: bool,
     /// Compete with backoff instead of waiting in the queue [env: TFWRAP_NO_LINE]
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     pub no_line: bool,
     /// What to do when the lock is no longer ours: `stop` the child or `warn`
     /// [env: TFWRAP_ON_LOCK_LOST] [default: stop]
-    #[arg(long, value_name = "stop|warn")]
+    #[arg(long, value_name = "stop|warn", hide_short_help = true, help_heading = END)]
     pub on_lock_lost: Option<String>,
+    /// What to do with a second INT or TERM: `hold` keeps it from Terraform, `forward` passes it
+    /// on [env: TFWRAP_SECOND_SIGNAL] [default: hold in CI, else forward]
+    ///
+    /// Terraform takes a second one as "exit at once, data loss may have occurred".
+    #[arg(long, value_name = "hold|forward", hide_short_help = true, help_heading = END)]
+    pub second_signal: Option<String>,
     /// Kill Terraform's process group this long after its first signal, or `none`
     /// [env: TFWRAP_GRACE] [default: none]
-    #[arg(long, value_name = "DURATION|none")]
+    #[arg(long, value_name = "DURATION|none", value_hint = ValueHint::Other)]
+    #[arg(hide_short_help = true, help_heading = END)]
     pub grace: Option<String>,
     /// How long Terraform may take to end after tfwrap was killed; after that, the guardian kills
     /// it [env: TFWRAP_ORPHAN_GRACE] [default: 3m]
-    #[arg(long, value_name = "DURATION")]
+    #[arg(long, value_name = "DURATION", value_hint = ValueHint::Other)]
+    #[arg(hide_short_help = true, help_heading = END)]
     pub orphan_grace: Option<String>,
     /// Maximum duration of a `hold`; after that, the lock is released once whatever still runs
-    /// under it has ended
-    /// [env: TFWRAP_MAX_HOLD] [default: 6h]
-    #[arg(long, value_name = "DURATION")]
+    /// under it has ended [env: TFWRAP_MAX_HOLD] [default: 6h]
+    #[arg(long, value_name = "DURATION", value_hint = ValueHint::Other)]
+    #[arg(hide_short_help = true, help_heading = END)]
     pub max_hold: Option<String>,
-    /// What to do with a second INT or TERM: `hold` keeps it from Terraform, `forward` passes it
-    /// on [env: TFWRAP_SECOND_SIGNAL] [default: hold in CI, else forward]
-    #[arg(long, value_name = "hold|forward")]
-    pub second_signal: Option<String>,
     /// The Terraform or OpenTofu binary [env: TFWRAP_TERRAFORM] [default: `terraform`, else
     /// `tofu`, on PATH]
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::ExecutablePath)]
     pub terraform: Option<OsString>,
     /// Switch to this directory first, like Terraform's `-chdir`
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub chdir: Option<OsString>,
     /// The configuration file [env: TFWRAP_CONFIG] [default: `.tfwrap.yaml`, searched upwards to
     /// the first `.git`]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub config: Option<OsString>,
     /// Format of tfwrap's own lines on stderr: `text` or `json` [env: TFWRAP_LOG_FORMAT]
     /// [default: text]
-    #[arg(long, value_name = "text|json")]
+    #[arg(long, value_name = "text|json", hide_short_help = true)]
     pub log_format: Option<String>,
     /// Print only warnings and errors
     #[arg(short, long, conflicts_with = "verbose")]
@@ -93,48 +109,12 @@ pub struct Options {
     #[arg(short, long)]
     pub verbose: bool,
     /// Colour: `auto`, `always` or `never` [env: NO_COLOR, CLICOLOR_FORCE] [default: auto]
-    #[arg(long, value_name = "auto|always|never")]
+    #[arg(long, value_name = "auto|always|never", hide_short_help = true)]
     pub color: Option<String>,
 }
 
-const AFTER_HELP: &str = "\
-Commands that take the state lock (plan, apply, destroy, refresh, import, taint, untaint, state mv,
-state rm, state push, state replace-provider, workspace delete) run under it. All others go to
-Terraform unchanged. `run` holds the lock around any command; `terraform` inside it goes through
-tfwrap.
-
-`status` shows who holds the locks and who waits for them. `unlock` removes the lock of a holder
-that is gone. `hold` keeps the locks across several commands, until `release`. `recover` releases
-what a killed run left behind. `doctor` checks the way to the lock. `table`
-creates a lock table, or prints a policy. For details, run `tfwrap status --help` and so on.
-
-Exit codes: Terraform's own, or 1 `unlock` refused or `doctor` failed, 64 usage, 69 lock store
-unreachable, 70 bug, 74 lock not released or something left (`recover`, `release`), 75 lock not
-acquired in time, 76 lock lost, 77 access denied, 78 configuration, 126 and 127 command not
-executable or not found, 128+N ended by signal N.";
-
-/// The words after the options.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CliCommand {
-    /// Terraform's command line, `-chdir=` included.
-    Terraform(Vec<OsString>),
-    /// `run -- …`: a command to hold the lock around; never empty.
-    Run(Vec<OsString>),
-    /// `status`.
-    Status(StatusArgs),
-    /// `doctor`.
-    Doctor(DoctorArgs),
-    /// `unlock`.
-    Unlock(UnlockArgs),
-    /// `recover`.
-    Recover(RecoverArgs),
-    /// `hold`.
-    Hold(HoldArgs),
-    /// `release`.
-    Release(ReleaseArgs),
-    /// `table`.
-    Table(TableCommand),
-}
+/// The heading of what is about ends.
+const END: &str = "Options for stops and losses";
 
 /// The command line, taken apart.
 #[derive(Debug, Clone)]
@@ -145,11 +125,28 @@ pub struct CommandLine {
     pub words: CliCommand,
 }
 
+/// What a command line is answered with, where it starts nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CliAnswer {
+    /// What was asked for: a help, a script, a page; with the escapes of a terminal.
+    Asked(String),
+    /// A command is missing; this shows which there are.
+    Overview(String),
+    /// It is wrong.
+    Refused {
+        /// What is wrong.
+        message: String,
+        /// What to type instead.
+        hint: String,
+    },
+}
+
 /// Takes the arguments apart; `args` starts with the program's name.
 ///
 /// # Errors
-/// What clap says of wrong usage, and its answers to `--help` and `--version`.
-pub fn parse(args: &[OsString]) -> Result<CommandLine, clap::Error> {
+/// What is said of wrong usage, and the answers to `--help`, `help`, `--version`, `completions` and
+/// `man`.
+pub fn parse(args: &[OsString]) -> Result<CommandLine, CliAnswer> {
     let (program, args) = args
         .split_first()
         .map_or((OsStr::new("tfwrap"), args), |(program, rest)| (program.as_os_str(), rest));
@@ -159,12 +156,21 @@ pub fn parse(args: &[OsString]) -> Result<CommandLine, clap::Error> {
             words: CliCommand::Terraform(args.to_vec()),
         });
     }
-    let mut command = Options::command();
+    if args.is_empty() {
+        return Err(tree::overview());
+    }
+    let command = Options::command();
     let split = split(&command, args);
-    let ours = std::iter::once(OsString::from("tfwrap")).chain(split.ours.iter().cloned());
-    let matches = command.try_get_matches_from_mut(ours)?;
-    let options = Options::from_arg_matches(&matches)?;
-    let words = words(&mut command, &split)?;
+    let ours = || std::iter::once(OsString::from("tfwrap")).chain(split.ours.iter().cloned());
+    let options = command
+        .try_get_matches_from(ours())
+        .and_then(|matches| Options::from_arg_matches(&matches))
+        .map_err(|error| {
+            // Again, by the one who knows all commands: that is whose help it is.
+            let error = whole_command().try_get_matches_from(ours()).err().unwrap_or(error);
+            refusal::of_options(&error, split.ours)
+        })?;
+    let words = words(&split)?;
     Ok(CommandLine { options, words })
 }
 
@@ -211,71 +217,48 @@ fn split<'a>(command: &clap::Command, args: &'a [OsString]) -> Split<'a> {
     Split { ours: &args[..at], rest: &args[at..], literal: false }
 }
 
-fn words(command: &mut clap::Command, split: &Split<'_>) -> Result<CliCommand, clap::Error> {
-    use clap::error::ErrorKind::{InvalidSubcommand, MissingSubcommand};
-    let Some((first, rest)) = split.rest.split_first() else {
-        return Err(command.error(MissingSubcommand, "a command is missing"));
+fn words(split: &Split<'_>) -> Result<CliCommand, CliAnswer> {
+    let Some(first) = split.rest.first() else {
+        return Err(CliAnswer::Refused {
+            message: "a command is missing".to_owned(),
+            hint: "`tfwrap --help` lists commands and options".to_owned(),
+        });
     };
-    match first.to_str() {
-        Some("run") if !split.literal => {}
-        Some("status") if !split.literal => {
-            return StatusArgs::try_parse_from(split.rest).map(CliCommand::Status);
-        }
-        Some("doctor") if !split.literal => {
-            return DoctorArgs::try_parse_from(split.rest).map(CliCommand::Doctor);
-        }
-        Some("unlock") if !split.literal => {
-            return UnlockArgs::try_parse_from(split.rest).map(CliCommand::Unlock);
-        }
-        Some("recover") if !split.literal => {
-            return RecoverArgs::try_parse_from(split.rest).map(CliCommand::Recover);
-        }
-        Some("hold") if !split.literal => {
-            return HoldArgs::try_parse_from(split.rest).map(CliCommand::Hold);
-        }
-        Some("table") if !split.literal && rest.is_empty() => {
-            return Err(command.error(
-                MissingSubcommand,
-                "`table` needs one of its commands: `tfwrap table create` or `tfwrap table policy`",
-            ));
-        }
-        Some("table") if !split.literal => {
-            return TableArgs::try_parse_from(split.rest).map(|it| CliCommand::Table(it.command));
-        }
-        Some("release") if !split.literal => {
-            return ReleaseArgs::try_parse_from(split.rest).map(CliCommand::Release);
-        }
-        _ => return Ok(CliCommand::Terraform(split.rest.to_vec())),
+    let name = first.to_str().filter(|_| !split.literal).unwrap_or_default();
+    if CliCommand::has_subcommand(name) {
+        let own = CliCommand::augment_subcommands(clap::Command::new("tfwrap"));
+        return parsed(own, split, name);
     }
-    match rest.split_first() {
-        Some((word, _)) if word == "--help" || word == "-h" || word == "-help" => {
-            RunArgs::try_parse_from(["tfwrap run", "--help"])
-                .map(|_| CliCommand::Run(rest.to_vec()))
-        }
-        Some((word, rest)) if word == "--" && !rest.is_empty() => {
-            Ok(CliCommand::Run(rest.to_vec()))
-        }
-        Some((word, _)) if word != "--" && word.to_string_lossy().starts_with('-') => Err(command
-            .error(
-                InvalidSubcommand,
-                format!(
-                    "`{}` after `run`: options go before it, and the command after `--`",
-                    word.to_string_lossy()
-                ),
-            )),
-        Some((word, _)) if word != "--" => Ok(CliCommand::Run(rest.to_vec())),
-        _ => {
-            Err(command.error(MissingSubcommand, "`run` needs a command: `tfwrap run -- COMMAND`"))
-        }
+    if Document::has_subcommand(name) {
+        let own = Document::augment_subcommands(clap::Command::new("tfwrap"));
+        return Err(parsed::<Document>(own, split, name)?.answer());
     }
+    Ok(CliCommand::Terraform(split.rest.to_vec()))
+}
+
+/// Parses a command of ours and what follows it.
+fn parsed<T: FromArgMatches>(
+    own: clap::Command,
+    split: &Split<'_>,
+    name: &str,
+) -> Result<T, CliAnswer> {
+    let args = std::iter::once(OsStr::new("tfwrap")).chain(split.rest.iter().map(|it| &**it));
+    tree::looks_like_ours(own)
+        .try_get_matches_from(args)
+        .and_then(|matches| T::from_arg_matches(&matches))
+        .map_err(|error| refusal::of_command(&error, name, split.rest))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parse_words(args: &[&str]) -> Result<CommandLine, clap::Error> {
+    fn parse_words(args: &[&str]) -> Result<CommandLine, CliAnswer> {
         parse(&args.iter().map(OsString::from).collect::<Vec<_>>())
+    }
+
+    fn is_wrong(args: &[&str]) -> bool {
+        !matches!(parse_words(args), Ok(_) | Err(CliAnswer::Asked(_)))
     }
 
     fn terraform(words: &[&str]) -> CliCommand {
@@ -310,12 +293,15 @@ mod tests {
     fn run_takes_a_command_with_or_without_a_double_dash() {
         for args in [&["tfwrap", "run", "--", "make", "-k"][..], &["tfwrap", "run", "make", "-k"]] {
             let words = parse_words(args).unwrap().words;
-            assert_eq!(words, CliCommand::Run(vec!["make".into(), "-k".into()]));
+            assert_eq!(
+                words,
+                CliCommand::Run(RunArgs { command: vec!["make".into(), "-k".into()] })
+            );
         }
         for args in
             [&["tfwrap", "run"][..], &["tfwrap", "run", "--"], &["tfwrap", "run", "-x", "y"]]
         {
-            assert!(parse_words(args).unwrap_err().use_stderr(), "{args:?}");
+            assert!(is_wrong(args), "{args:?}");
         }
     }
 
@@ -340,10 +326,8 @@ mod tests {
             &["tfwrap", "unlock"],
             &["tfwrap", "unlock", "1", "2"],
         ] {
-            assert!(parse_words(args).unwrap_err().use_stderr(), "{args:?}");
+            assert!(is_wrong(args), "{args:?}");
         }
-        StatusArgs::command().debug_assert();
-        UnlockArgs::command().debug_assert();
     }
 
     #[test]
@@ -360,8 +344,8 @@ mod tests {
             &["tfwrap", "--lock-timeout"],
             &["tfwrap", "-q", "-v", "apply"],
         ] {
-            assert!(parse_words(args).unwrap_err().use_stderr(), "{args:?}");
+            assert!(is_wrong(args), "{args:?}");
         }
-        Options::command().debug_assert();
+        whole_command().debug_assert();
     }
 }

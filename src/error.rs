@@ -150,6 +150,18 @@ pub(crate) const MORE_PROCESSES: &str =
     "raise the limit of processes (`ulimit -u`, or that of the container)";
 
 impl Error {
+    /// Of an answer that was written to stdout. Who has read enough (`tfwrap status | head -1`) closes
+    /// the pipe, which is no failure.
+    pub fn expect_answered(written: std::io::Result<()>) -> Result<(), Self> {
+        match written {
+            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Self::Config {
+                message: format!("the answer cannot be written to stdout: {error}"),
+                hint: None,
+            }),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
     /// Of a process that cannot be started, for no fault of its program.
     #[must_use]
     pub fn no_process(message: String, source: &std::io::Error) -> Self {

@@ -10,6 +10,7 @@ mod doctor;
 mod handed_down;
 mod handed_over;
 mod locks;
+mod mistyped;
 mod reading;
 mod table;
 
@@ -200,7 +201,7 @@ impl JobKind {
 pub fn plan(words: &CliCommand, settings: &Settings, place: &Place<'_>) -> Result<Job, Error> {
     match words {
         CliCommand::Terraform(args) => of_terraform(args, settings, place),
-        CliCommand::Run(command) => of_run(command, settings, place),
+        CliCommand::Run(args) => of_run(&args.command, settings, place),
         CliCommand::Status(args) => Ok(Job::Status(*args, locks::find(settings, place)?)),
         CliCommand::Doctor(args) => {
             Ok(Job::Doctor(*args, Box::new(doctor::of_doctor(settings, place))))
@@ -208,7 +209,7 @@ pub fn plan(words: &CliCommand, settings: &Settings, place: &Place<'_>) -> Resul
         CliCommand::Unlock(args) => Ok(Job::Unlock(args.clone(), locks::find(settings, place)?)),
         CliCommand::Recover(args) => Ok(Job::Recover(args.clone())),
         CliCommand::Release(args) => Ok(Job::Release(args.clone(), locks::if_any(settings, place))),
-        CliCommand::Table(command) => table::of_table(command, settings, place).map(Job::Table),
+        CliCommand::Table(args) => table::of_table(&args.command, settings, place).map(Job::Table),
         CliCommand::Hold(args) => Ok(Job::Hold(of_hold(settings, place)?, *args)),
     }
 }

@@ -9,7 +9,7 @@
 //!
 //! | to find | look in |
 //! | --- | --- |
-//! | what was typed, what is set | [`cli`], [`settings`], [`duration`], [`env`] |
+//! | what was typed, what is set | [`cli`], [`settings`], [`duration`], [`env`], [`nearest`] |
 //! | what there is to do | [`job`], [`terraform`] (its command line), [`backend`] (its state), [`program`], [`version`], [`file_id`], [`opened`] |
 //! | the lock | [`lock`] (the machines), [`target`], [`store`] (one file per store) |
 //! | the child | [`supervise`] |
@@ -52,6 +52,7 @@ pub mod held;
 pub mod identity;
 pub mod job;
 pub mod lock;
+pub mod nearest;
 pub mod opened;
 mod path_text;
 pub mod program;

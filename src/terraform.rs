@@ -14,10 +14,12 @@ mod cli_args;
 mod command;
 mod flags;
 mod invocation;
+mod overview;
 mod own_lock;
 
 pub use command::{Command, LockUse, is_known_word};
 pub use invocation::{ArgsError, Invocation, Said, StateFlag};
+pub use overview::{LISTED_COMMANDS, ListedCommand, LockCare};
 pub use own_lock::{HandedOver, OwnLock};
 
 /// Which of the two programs is to run: they know different flags and read different files.

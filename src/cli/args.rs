@@ -1,33 +1,118 @@
 //! What follows the commands of ours.
 
+use std::ffi::OsString;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum, ValueHint};
 
 use crate::duration;
 
-/// What follows `run`; only for its help, since the command is not ours to parse.
-#[derive(Debug, Parser)]
-#[command(
-    name = "tfwrap run",
-    about = "Runs any command under the locks; `terraform` and `tofu` inside it go through tfwrap and \
-             use the locks that are held",
-    override_usage = "tfwrap [OPTIONS] run -- <COMMAND> [ARGS]..."
-)]
-pub(super) struct RunArgs {
-    /// The command and its arguments, such as `make deploy`, or `sh -c 'terraform plan -out=p &&
-    /// terraform apply p'`
-    #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
-    command: Vec<std::ffi::OsString>,
+/// The end of each command's help.
+macro_rules! example {
+    ($($line:literal),+) => {
+        concat!(
+            "Example:\n",
+            $("  ", $line, "\n",)+
+            "\n`tfwrap --help` has the options that go before the command, and the exit codes."
+        )
+    };
+}
+pub(super) use example;
+
+/// The words after the options.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum CliCommand {
+    /// Terraform's command line, `-chdir=` included.
+    #[command(skip)]
+    Terraform(Vec<OsString>),
+    /// Run any command under the locks
+    ///
+    /// `terraform` and `tofu` inside it go through tfwrap and use the locks that are held.
+    #[command(
+        override_usage = "tfwrap [OPTIONS] run -- <COMMAND> [ARGS]...",
+        after_help = example!(
+            "tfwrap run -- make deploy",
+            "tfwrap run -- sh -c 'terraform plan -out=p && terraform apply p'"
+        )
+    )]
+    Run(RunArgs),
+    /// Keep the locks across several commands, until `release`
+    ///
+    /// Acquires the locks, leaves a keeper behind that renews them, and prints the environment for the
+    /// commands that follow.
+    #[command(
+        override_usage = "tfwrap [OPTIONS] hold [--format shell|github|json]",
+        after_help = example!("held=$(tfwrap hold) && eval \"$held\"")
+    )]
+    Hold(HoldArgs),
+    /// Release what `hold` acquired
+    ///
+    /// Waits until whatever still runs under the locks has ended, for up to `--lock-timeout`. It
+    /// interrupts nobody.
+    #[command(
+        override_usage = "tfwrap [OPTIONS] release [ID]",
+        after_help = example!("tfwrap release")
+    )]
+    Release(ReleaseArgs),
+    /// Show who holds the locks, and who waits for them
+    ///
+    /// Shows the locks of this directory and workspace, with those who wait in their order. It only
+    /// reads.
+    #[command(
+        override_usage = "tfwrap [OPTIONS] status [--all] [--format text|json] [--watch]",
+        after_help = example!("tfwrap status --watch")
+    )]
+    Status(StatusArgs),
+    /// Remove the lock of a holder that is gone
+    ///
+    /// Shows the lock with this ID, watches for a heartbeat, asks, and removes exactly what it showed.
+    #[command(
+        override_usage = "tfwrap [OPTIONS] unlock <ID> [--yes] [--force]",
+        after_help = example!("tfwrap unlock 28e8a6c8-39d1-5a99-58ed-ea0d4970a5f4")
+    )]
+    Unlock(UnlockArgs),
+    /// Release what killed runs left behind
+    ///
+    /// Looks only at runs of this machine or this CI job. You can call it any number of times.
+    #[command(
+        override_usage = "tfwrap [OPTIONS] recover [--wait <DURATION>]",
+        after_help = example!("tfwrap recover --wait 4m")
+    )]
+    Recover(RecoverArgs),
+    /// Check the way to the lock
+    ///
+    /// Checks settings, programs, credentials, table or bucket, permissions, conditions, the clock and
+    /// leftovers, with what helps beside each failure. It tries the permissions on keys of its own, and
+    /// leaves nothing behind.
+    #[command(
+        override_usage = "tfwrap [OPTIONS] doctor [--format text|json]",
+        after_help = example!("tfwrap doctor")
+    )]
+    Doctor(DoctorArgs),
+    /// Create a lock table, or print the policy for its users
+    #[command(
+        override_usage = "tfwrap [OPTIONS] table create [NAME]\n       tfwrap [OPTIONS] table policy",
+        after_help = example!("tfwrap table create", "tfwrap table policy --format terraform"),
+        disable_help_subcommand = true
+    )]
+    Table(TableArgs),
+}
+
+/// What follows `run`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+pub struct RunArgs {
+    /// The command and its arguments; never empty
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        value_name = "COMMAND",
+        value_hint = ValueHint::CommandWithArguments
+    )]
+    pub command: Vec<OsString>,
 }
 
 /// What follows `status`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Parser)]
-#[command(
-    name = "tfwrap status",
-    about = "Shows who holds the locks of this directory, and who waits for them in which order",
-    override_usage = "tfwrap [OPTIONS] status [--all] [--format text|json] [--watch]"
-)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Args)]
 pub struct StatusArgs {
     /// Show every lock of the table or bucket that holds this directory's lock, the silent ones first,
     /// then the oldest; needs `dynamodb:Scan`, or `s3:ListBucket`
@@ -49,16 +134,9 @@ pub struct StatusArgs {
 }
 
 /// What follows `doctor`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Parser)]
-#[command(
-    name = "tfwrap doctor",
-    about = "Checks the way to the lock, with what helps beside each failure: settings, programs, \
-             credentials, table or bucket, permissions, conditions, the clock, leftovers. It tries the \
-             permissions on keys of its own, and leaves nothing behind",
-    override_usage = "tfwrap [OPTIONS] doctor [--format text|json]"
-)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Args)]
 pub struct DoctorArgs {
-    /// How it looks on stdout
+    /// Format of the output on stdout
     #[arg(
         long,
         value_enum,
@@ -70,13 +148,7 @@ pub struct DoctorArgs {
 }
 
 /// What follows `table`.
-#[derive(Debug, Clone, PartialEq, Eq, Parser)]
-#[command(
-    name = "tfwrap table",
-    about = "Makes a lock table in DynamoDB, or prints the policy that its users need",
-    override_usage = "tfwrap [OPTIONS] table create [NAME] [--deletion-protection] [--tag KEY=VALUE]...\n       tfwrap [OPTIONS] table policy [--format json|terraform]",
-    disable_help_subcommand = true
-)]
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct TableArgs {
     /// Which of the two
     #[command(subcommand)]
@@ -86,15 +158,25 @@ pub struct TableArgs {
 /// What `table` does.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub enum TableCommand {
-    /// Makes the lock table, unless it is there: on demand, with the string hash key `LockID`; waits
-    /// until it is active
+    /// Create the lock table, unless it exists
+    ///
+    /// On demand, with the string hash key `LockID`; waits until it is active. A table that exists gets
+    /// the tags and the protection that you ask for.
     #[command(
-        override_usage = "tfwrap [OPTIONS] table create [NAME] [--deletion-protection] [--tag KEY=VALUE]..."
+        override_usage = "tfwrap [OPTIONS] table create [NAME] [--tag KEY=VALUE]...\n                                        [--deletion-protection]\n                                        [--point-in-time-recovery]",
+        after_help = example!(
+            "tfwrap table create",
+            "tfwrap table create 'locks?region=eu-west-1' --tag team=infra"
+        )
     )]
     Create(TableCreateArgs),
-    /// Prints the least policy of IAM with which the locks of this directory can be taken, narrowed to
-    /// their keys: just what `doctor` tries
-    #[command(override_usage = "tfwrap [OPTIONS] table policy [--format json|terraform]")]
+    /// Print the least IAM policy for the locks of this directory
+    ///
+    /// Narrowed to their keys: just what `doctor` tries.
+    #[command(
+        override_usage = "tfwrap [OPTIONS] table policy [--format json|terraform]",
+        after_help = example!("tfwrap table policy --format terraform >policy.tf")
+    )]
     Policy(TablePolicyArgs),
 }
 
@@ -103,13 +185,13 @@ pub enum TableCommand {
 pub struct TableCreateArgs {
     /// Its name, with `?region=`, `&endpoint=`, `&profile=` as in `--lock`; else the backend's
     pub name: Option<String>,
-    /// Nobody can delete it until that is taken back
+    /// Protect it from deletion
     #[arg(long)]
     pub deletion_protection: bool,
-    /// Its past can be restored
+    /// Enable point-in-time recovery
     #[arg(long)]
     pub point_in_time_recovery: bool,
-    /// A tag of it (repeatable)
+    /// Tag it (repeatable)
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_tag)]
     pub tag: Vec<(String, String)>,
 }
@@ -124,7 +206,7 @@ fn parse_tag(text: &str) -> Result<(String, String), String> {
 /// What follows `table policy`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Args)]
 pub struct TablePolicyArgs {
-    /// As a document of IAM, or as `data "aws_iam_policy_document"`
+    /// An IAM document, or a `data "aws_iam_policy_document"` of Terraform's
     #[arg(
         long,
         value_enum,
@@ -156,12 +238,7 @@ pub enum Format {
 }
 
 /// What follows `unlock`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Parser)]
-#[command(
-    name = "tfwrap unlock",
-    about = "Removes the lock with this ID, if its holder sends no heartbeat",
-    override_usage = "tfwrap [OPTIONS] unlock <ID> [--yes] [--force]"
-)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 pub struct UnlockArgs {
     /// The lock ID, as `tfwrap status` and a Terraform that is locked out print it
     pub id: String,
@@ -174,17 +251,12 @@ pub struct UnlockArgs {
 }
 
 /// What follows `recover`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Parser)]
-#[command(
-    name = "tfwrap recover",
-    about = "Releases what killed runs of this machine or this CI job left behind",
-    override_usage = "tfwrap [OPTIONS] recover [--wait <DURATION>]"
-)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 pub struct RecoverArgs {
     /// How long to wait for runs of this CI job that have not ended. They are asked to end. Whatever
     /// is left of their Terraform is killed shortly before the wait is over. Without `--wait`, nobody
     /// is asked or waited for
-    #[arg(long, value_name = "DURATION", value_parser = parse_wait)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_wait, value_hint = ValueHint::Other)]
     pub wait: Option<Duration>,
 }
 
@@ -193,12 +265,7 @@ fn parse_wait(text: &str) -> Result<Duration, String> {
 }
 
 /// What follows `hold`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Parser)]
-#[command(
-    name = "tfwrap hold",
-    about = "Acquires the locks and leaves a keeper behind, so that several commands can run under them",
-    override_usage = "tfwrap [OPTIONS] hold [--format shell|github|json]"
-)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Args)]
 pub struct HoldArgs {
     /// Format of the environment for the later commands: `shell` for
     /// `held=$(tfwrap hold) && eval "$held"`, `github` to write it into the files of GitHub Actions
@@ -226,12 +293,7 @@ pub enum HoldFormat {
 }
 
 /// What follows `release`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Parser)]
-#[command(
-    name = "tfwrap release",
-    about = "Releases what `tfwrap hold` acquired, once whatever still runs under it has ended",
-    override_usage = "tfwrap [OPTIONS] release [ID]"
-)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 pub struct ReleaseArgs {
     /// The lock ID. Without it: the hold whose environment this is, or the holds of this CI job, or
     /// the only hold on this machine

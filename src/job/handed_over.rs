@@ -5,16 +5,29 @@ use std::path::PathBuf;
 
 use super::backend_lock::{BackendLock, lock_of};
 use super::locks::resolve;
-use super::{ChildCommand, Job, Place, terraforms_dir};
+use super::{ChildCommand, Job, Place, mistyped, terraforms_dir};
 use crate::backend::{BackendQuery, Dialect};
 use crate::held::Held;
 use crate::settings::Settings;
 use crate::terraform::{Command, Invocation, OwnLock, StateFlag};
 use crate::version::{self, ConsoleLock};
 
-/// Hands over. What locks for itself waits for so long as we would, if it can; if not, and where it
-/// will meet a lock that is held around it, that is said.
+/// Hands over, with a word on what was probably meant for us.
 pub(super) fn hand_over(
+    invocation: &Invocation,
+    child: ChildCommand,
+    dialect: Dialect,
+    settings: &Settings,
+    place: &Place<'_>,
+) -> Job {
+    let words = child.args.clone();
+    let job = as_it_locks(invocation, child, dialect, settings, place);
+    mistyped::told(job, &words, invocation, place)
+}
+
+/// What locks for itself waits for so long as we would, if it can; if not, and where it
+/// will meet a lock that is held around it, that is said.
+fn as_it_locks(
     invocation: &Invocation,
     mut child: ChildCommand,
     dialect: Dialect,

@@ -8,6 +8,7 @@ use serde_yaml::{Mapping, Value};
 
 use super::source::{Origin, SettingsError, Sourced};
 use super::trust::{ConfigFileOrigin, Hands};
+use crate::nearest::nearest;
 use crate::opened::{self, Kind};
 
 const NAME: &str = ".tfwrap.yaml";
@@ -170,9 +171,13 @@ impl ConfigFile {
             };
             if !KEYS.contains(&name) {
                 let known = KEYS.map(|key| format!("`{key}`")).join(", ");
+                let hint = match nearest(name, KEYS) {
+                    Some(meant) => format!("did you mean `{meant}`?"),
+                    None => format!("correct or remove `{name}`"),
+                };
                 return Err(file
                     .error(name, format!("unknown key `{name}`; known are {known}"))
-                    .with_hint(format!("correct or remove `{name}`")));
+                    .with_hint(hint));
             }
         }
         Ok(file)

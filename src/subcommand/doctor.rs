@@ -8,8 +8,6 @@ mod probe;
 mod runner;
 mod stores;
 
-use std::io::ErrorKind;
-
 use super::Opened;
 use crate::cli::{DoctorArgs, Format};
 use crate::env::Env;
@@ -31,13 +29,7 @@ pub(crate) async fn run(
         Format::Text => checks_as_text(&checks),
         Format::Json => checks_as_json(&checks),
     };
-    match answer(&text) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            let message = format!("the answer cannot be written to stdout: {error}");
-            return Err(Error::Config { message, hint: None });
-        }
-        _ => {}
-    }
+    Error::expect_answered(answer(&text))?;
     match count_of(&checks, CheckStatus::Fail) {
         0 => Ok(()),
         failed => Err(Error::Refused {

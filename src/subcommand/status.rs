@@ -3,7 +3,6 @@
 mod all;
 
 use std::collections::HashMap;
-use std::io::ErrorKind;
 use std::time::Duration;
 
 use super::Opened;
@@ -87,14 +86,7 @@ pub(crate) async fn run(
     let view = View::open(targets, args).await?;
     if !args.watch {
         let mut states = view.look(event_loop, store_requests::PATIENCE).await?;
-        return match answer(&view.said(&mut states)) {
-            // Who has read enough (`tfwrap status | head -1`) closes the pipe.
-            Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Error::Config {
-                message: format!("the answer cannot be written to stdout: {error}"),
-                hint: None,
-            }),
-            _ => Ok(()),
-        };
+        return Error::expect_answered(answer(&view.said(&mut states)));
     }
     match watch(event_loop, &view, on_terminal).await {
         Err(Error::Interrupted { signal, .. }) if signal == nix::libc::SIGINT => Ok(()),

@@ -3,7 +3,6 @@
 mod policy;
 
 use std::fmt::Write as _;
-use std::io::ErrorKind;
 use std::time::Duration;
 
 use crate::clock::uptime;
@@ -30,13 +29,7 @@ pub(crate) async fn run(event_loop: &mut EventLoop, job: &TableJob) -> Result<()
             policy::text(targets, listed.as_ref(), *format)
         }
     };
-    match answer(&text) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            let message = format!("the answer cannot be written to stdout: {error}");
-            Err(Error::Config { message, hint: None })
-        }
-        _ => Ok(()),
-    }
+    Error::expect_answered(answer(&text))
 }
 
 /// Makes it, unless it is there; what is asked for beside that, of one that is there, too.

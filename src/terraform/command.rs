@@ -282,6 +282,12 @@ pub fn is_known_word(word: &OsStr) -> bool {
         || COMMANDS.iter().any(|command| word == OsStr::new(command.words[0]))
 }
 
+/// All of them.
+#[cfg(test)]
+pub(super) fn all() -> &'static [Command] {
+    COMMANDS
+}
+
 /// Finds the command that `args` begins with.
 pub(super) fn find(args: &[OsString]) -> Option<&'static Command> {
     COMMANDS

@@ -11,6 +11,7 @@
 //! | `changes` | what Terraform would use changes during the wait |
 //! | `cli` | mistakes, exit codes, streams |
 //! | `clocks` | wall clocks that are a day apart |
+//! | `completions` | completion scripts, in their shells, and the manual page |
 //! | `contention` | mutual exclusion under load |
 //! | `contract` | one contract for every store of registers |
 //! | `credentials` | credentials that run out during a hold |
@@ -21,6 +22,7 @@
 //! | `full_disk` | a disk for receipts that is full or read-only |
 //! | `guardian` | tfwrap is killed: one interrupt for the child, then the lock is given back |
 //! | `handed_over` | commands that are handed over although they lock |
+//! | `help` | help, and what is said of a mistyped command |
 //! | `hold` | `hold` and `release` |
 //! | `http_state` | a server for Terraform's `http` backend |
 //! | `identity` | whose credentials a lock is asked for with |
@@ -69,6 +71,7 @@ mod certificates;
 mod changes;
 mod cli;
 mod clocks;
+mod completions;
 mod contention;
 mod contract;
 mod credentials;
@@ -79,6 +82,7 @@ mod file_store;
 mod full_disk;
 mod guardian;
 mod handed_over;
+mod help;
 mod hold;
 mod http_state;
 mod identity;

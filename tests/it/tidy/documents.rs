@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use clap::CommandFactory as _;
-use tfwrap::cli::Options;
+use tfwrap::cli::{Options, own_commands, whole_command};
 use tfwrap::settings::ConfigFile;
 
 use super::{read, rust_files};
@@ -93,6 +93,18 @@ fn the_table_of_options_is_what_the_parser_knows() {
     }
 }
 
+#[test]
+fn the_table_of_commands_has_each() {
+    let rows = table("Commands");
+    let typed = rows.iter().filter_map(|row| quoted(&row[0])[0].strip_prefix("tfwrap "));
+    let names = typed.map(|typed| {
+        let words = typed.trim_start_matches("[OPTIONS] ");
+        words.split([' ', '[']).next().unwrap().to_owned()
+    });
+    let told: BTreeSet<String> = names.filter(|name| !name.starts_with(['<', '-'])).collect();
+    assert_eq!(told, own_commands().into_iter().collect());
+}
+
 /// Of test builds only.
 const IN_TEST_BUILDS: [&str; 5] = [
     "TFWRAP_CRASH_COUNT_FILE",
@@ -167,7 +179,7 @@ fn the_table_of_keys_is_what_the_file_may_hold() {
 #[test]
 fn the_table_of_exit_codes_is_the_codes_constants() {
     let source = read("src/exit_code.rs");
-    let constants: BTreeSet<String> = source
+    let mut constants: BTreeSet<String> = source
         .lines()
         .filter_map(|line| line.strip_prefix("pub const ")?.split_once(": u8 = "))
         .map(|(_, value)| value.trim_end_matches(';').to_owned())
@@ -177,12 +189,12 @@ fn the_table_of_exit_codes_is_the_codes_constants() {
     assert_eq!(told.len(), rows.len(), "one row each");
     assert!(told.remove("128+N"));
     assert_eq!(told, constants);
-    let help = Options::command().get_after_help().unwrap().to_string();
+    let help = whole_command().get_after_long_help().unwrap().to_string();
     let (_, codes) = help.split_once("Exit codes:").unwrap();
-    let words: BTreeSet<&str> = codes.split(|c: char| !c.is_ascii_digit()).collect();
-    for code in constants {
-        assert!(words.contains(code.as_str()), "`--help` does not name {code}");
-    }
+    let codes = codes.lines().skip(1).filter_map(|line| line.trim_start().split_once("  "));
+    let codes: BTreeSet<String> = codes.map(|(code, _)| code.to_owned()).collect();
+    constants.insert("128+N".to_owned());
+    assert_eq!(codes, constants, "of `--help`");
 }
 
 /// That every input is an option is held beside the outputs, in `report::github`.

@@ -6,9 +6,10 @@ use super::layers::program;
 use super::{NONE, read};
 
 /// The modules of `src`, the lowest first. Each may import only those listed before it.
-const ROOMS: [&str; 31] = [
+const ROOMS: [&str; 32] = [
     "duration",
     "env",
+    "nearest",
     "path_text",
     "file_id",
     "opened",
@@ -17,8 +18,8 @@ const ROOMS: [&str; 31] = [
     "identity",
     "supervise",
     "version",
-    "cli",
     "terraform",
+    "cli",
     "backend",
     "store",
     "report",

@@ -1,0 +1,123 @@
+//! Commands that only print: help, completion, manual. They need no settings, so that nothing in a
+//! directory keeps them away.
+
+use std::ffi::{OsStr, OsString};
+
+use clap::builder::PossibleValuesParser;
+use clap::{Args, Subcommand};
+use clap_complete::Shell;
+
+use super::args::example;
+use super::{CliAnswer, refusal, tree};
+
+mod man;
+
+/// What is printed.
+#[derive(Debug, Subcommand)]
+pub(super) enum Document {
+    /// Show the help of a command, of Terraform's too
+    #[command(
+        override_usage = "tfwrap help [COMMAND]...",
+        after_help = example!("tfwrap help unlock", "tfwrap help state mv")
+    )]
+    Help(HelpArgs),
+    /// Print the completion script of a shell
+    ///
+    /// It completes tfwrap's commands and options, and Terraform's commands.
+    #[command(
+        override_usage = "tfwrap completions <SHELL>",
+        after_help = example!(
+            "tfwrap completions bash >~/.local/share/bash-completion/completions/tfwrap",
+            "tfwrap completions zsh >\"${fpath[1]}/_tfwrap\"",
+            "tfwrap completions fish >~/.config/fish/completions/tfwrap.fish",
+            "tfwrap completions powershell | Out-String | Invoke-Expression"
+        )
+    )]
+    Completions(CompletionsArgs),
+    /// Print the manual page
+    #[command(
+        override_usage = "tfwrap man",
+        after_help = example!("tfwrap man | man -l -", "tfwrap man >/usr/local/share/man/man1/tfwrap.1")
+    )]
+    Man,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct HelpArgs {
+    /// The command, such as `status`, `table create` or Terraform's `plan`; all of them without it
+    #[arg(value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CompletionsArgs {
+    /// For which shell: `bash`, `elvish`, `fish`, `powershell` or `zsh`
+    #[arg(value_enum, value_name = "SHELL", hide_possible_values = true)]
+    shell: Shell,
+}
+
+impl Document {
+    pub(super) fn answer(self) -> CliAnswer {
+        match self {
+            Self::Help(args) => help(&args.command),
+            Self::Completions(args) => CliAnswer::Asked(completions(args.shell)),
+            Self::Man => CliAnswer::Asked(man::page()),
+        }
+    }
+}
+
+fn help(words: &[OsString]) -> CliAnswer {
+    let mut found = tree::whole_command();
+    found.build();
+    let mut found = &mut found;
+    for (index, word) in words.iter().enumerate() {
+        let names: Vec<_> = found.get_subcommands().map(|it| it.get_name().to_owned()).collect();
+        match names.iter().position(|name| word.to_str() == Some(name)) {
+            Some(at) => {
+                found = found.get_subcommands_mut().nth(at).expect("one for each name");
+            }
+            None => return refusal::of_no_command(&words[..=index], &names),
+        }
+    }
+    if found.is_disable_help_flag_set() {
+        // Terraform's.
+        return CliAnswer::Asked(found.render_help().ansi().to_string());
+    }
+    let typed = words.iter().map(OsString::as_os_str).chain([OsStr::new("--help")]);
+    let typed = std::iter::once(OsStr::new("tfwrap")).chain(typed);
+    let error = tree::whole_command().try_get_matches_from(typed).expect_err("it only prints");
+    refusal::of_options(&error, words)
+}
+
+fn completions(shell: Shell) -> String {
+    let command = tree::whole_command();
+    // Not its own, or fish would find `help` among what was typed already, and nothing more to add.
+    let others = command.get_subcommands().filter(|it| it.get_name() != "help");
+    let names: Vec<_> = others.map(name_of).collect();
+    let mut command =
+        command.mut_args(with_its_values).mut_subcommand("help", |it| it.subcommands(names));
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut command, "tfwrap", &mut script);
+    String::from_utf8_lossy(&script).into_owned()
+}
+
+/// The name of a command, with those below it, for what follows `help`.
+fn name_of(command: &clap::Command) -> clap::Command {
+    clap::Command::new(command.get_name().to_owned())
+        .about(command.get_about().cloned().unwrap_or_default())
+        .disable_help_flag(true)
+        .subcommands(command.get_subcommands().map(name_of))
+}
+
+/// Of an option whose value is one of a few words, which the settings check, those words.
+fn with_its_values(arg: clap::Arg) -> clap::Arg {
+    let is_word = |word: &str| word.bytes().all(|c| c.is_ascii_lowercase());
+    let named = arg.get_value_names().and_then(|names| names.first()).map(ToString::to_string);
+    match named {
+        Some(named) if named.split('|').all(is_word) => {
+            let words: Vec<_> = named.split('|').map(ToOwned::to_owned).collect();
+            arg.value_parser(PossibleValuesParser::new(words))
+        }
+        _ => arg,
+    }
+}

@@ -1,0 +1,33 @@
+//! The known word that a mistyped one was meant to be.
+
+/// How alike two words must be, from 0 to 1: clap's own measure for options.
+const ALIKE: f64 = 0.7;
+
+/// The word that is most like this one, unless none is like it.
+pub fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .into_iter()
+        .map(|word| (strsim::jaro(typed, word), word))
+        .filter(|(alike, _)| *alike > ALIKE)
+        .max_by(|(one, _), (other, _)| one.total_cmp(other))
+        .map(|(_, word)| word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_alike_is_found() {
+        let known = ["status", "state", "release", "lock-timeout"];
+        for (typed, meant) in [
+            ("stauts", Some("status")),
+            ("lock-timout", Some("lock-timeout")),
+            ("releas", Some("release")),
+            ("xyz", None),
+            ("", None),
+        ] {
+            assert_eq!(nearest(typed, known), meant, "{typed}");
+        }
+    }
+}
