@@ -174,7 +174,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::report::hostile;
+    use crate::report::{RunOutcome, hostile};
 
     fn now() -> Timestamp {
         "2026-11-21T09:16:11.5Z".parse().unwrap()
@@ -239,6 +239,31 @@ mod tests {
             }
         }
         assert!(reference.contains("| `dropped` | `count`"));
+    }
+
+    #[test]
+    fn the_schema_has_every_event_and_field_and_no_other() {
+        let schema: Value =
+            serde_json::from_str(include_str!("../../docs/json-log.schema.json")).unwrap();
+        let notices = super::super::tests::hostile_notices();
+        let mut events: Vec<_> = notices.iter().map(event_of).collect();
+        events.push(("dropped", json!({ "count": 1 })));
+        let mut known = schema["properties"]["event"]["enum"].as_array().unwrap().clone();
+        for (event, fields) in &events {
+            let defined = &schema["$defs"][event];
+            assert_eq!(defined["properties"]["event"]["const"], *event);
+            let of = |value: &Value| -> Vec<String> {
+                value.as_object().unwrap().keys().filter(|it| *it != "event").cloned().collect()
+            };
+            assert_eq!(of(&defined["properties"]), of(fields), "{event}");
+            assert_eq!(defined["required"], json!(of(fields)), "{event}");
+            known.retain(|it| it != event);
+        }
+        assert!(known.is_empty(), "nothing says {known:?}");
+        assert_eq!(schema["oneOf"].as_array().unwrap().len(), events.len());
+        let known = &schema["$defs"]["finished"]["properties"]["outcome"]["enum"];
+        let outcomes = RunOutcome::ALL.map(RunOutcome::as_str);
+        assert_eq!(*known, json!(outcomes));
     }
 
     proptest! {

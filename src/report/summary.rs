@@ -47,6 +47,18 @@ pub enum RunOutcome {
 }
 
 impl RunOutcome {
+    /// All of them.
+    #[cfg(test)]
+    pub(super) const ALL: [Self; 7] = [
+        Self::Success,
+        Self::Failure,
+        Self::TimedOut,
+        Self::Interrupted,
+        Self::Lost,
+        Self::NotReleased,
+        Self::Error,
+    ];
+
     /// The word in outputs and in the JSON log.
     #[must_use]
     pub fn as_str(self) -> &'static str {

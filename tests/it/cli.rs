@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::support::harness::{self, Finished, run, tfwrap};
+use crate::support::json_log;
 use crate::support::servers::{self, dynamodb, local_backend_dir, s3_backend_dir};
 
 /// Fails unless the run ended with this code, said each of these words on stderr and nothing on
@@ -160,14 +161,10 @@ fn json_lines_are_objects_with_an_event() {
     let dir = local_backend_dir();
     let mut command = tfwrap(dir.path());
     let done = run(command.args(["--log-format", "json", "apply", "-auto-approve"])).expect_code(0);
-    let mut events = Vec::new();
-    for line in done.stderr.lines() {
-        let value: serde_json::Value = serde_json::from_str(line).expect(line);
-        assert!(value["ts"].is_string(), "{line}");
-        events.push(value["event"].as_str().unwrap().to_owned());
-    }
+    let lines = json_log::lines(&done.stderr);
+    assert_eq!(lines.len(), done.stderr.lines().count(), "{}", done.stderr);
     for event in ["acquired", "released"] {
-        assert!(events.iter().any(|it| it == event), "{event} in {events:?}");
+        assert!(lines.iter().any(|it| it["event"] == event), "{event} in {lines:?}");
     }
 }
 

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use crate::aftermath::{Lock, TTL};
 use crate::support::harness::run;
+use crate::support::json_log;
 use crate::wrapped::{LOGS_ALL, Running, uptime};
 
 const DAY: i64 = 24 * 60 * 60;
@@ -52,8 +53,8 @@ fn shifted(lock: &Lock, library: &Path, shift: i64, wait: &str) -> Running {
 #[track_caller]
 fn shift_of(waiter: &Running) -> i64 {
     let said = waiter.stderr();
-    let first = said.lines().next().expect("it says that it waits");
-    let line: serde_json::Value = serde_json::from_str(first).expect("JSON");
+    let lines = json_log::lines(&said);
+    let line = lines.first().expect("it says that it waits");
     let at: jiff::Timestamp = line["ts"].as_str().expect("a time").parse().expect("a time");
     at.duration_since(jiff::Timestamp::now()).as_secs()
 }

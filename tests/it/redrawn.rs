@@ -8,6 +8,7 @@ use tempfile::TempDir;
 
 use crate::pty::Shell;
 use crate::support::harness::{Gate, Running, applying, tfwrap};
+use crate::support::json_log;
 use crate::support::servers::{local_backend_dir, terraform};
 use crate::wrapped::{LOGS_ALL, Scene};
 
@@ -140,6 +141,8 @@ fn a_pipe_a_dumb_terminal_a_ci_and_json_see_no_escapes() {
     for (mut terminal, written) in waiting {
         ended.push(written + &terminal.exp_eof().expect("its end"));
     }
+    let log = ended.last().expect("that of JSON").replace("\r\n", "\n");
+    assert!(!json_log::lines(&log).is_empty(), "{log:?}");
     ended.push(piped.finish().expect_code(0).stderr);
     for written in ended {
         // Nothing is drawn over: a carriage return only ends a line, as a terminal has it.

@@ -11,6 +11,7 @@ use nix::sys::signal::Signal;
 use crate::aftermath::{EndsHolds, Receipt, STATE_DIR};
 use crate::faults::Stage;
 use crate::support::harness::{Finished, Running, applying, eventually, run, tfwrap};
+use crate::support::json_log;
 use crate::support::proxy::{Fault, Proxy, Rule};
 use crate::support::servers::{BUCKET, dynamodb, s3, terraform};
 
@@ -292,8 +293,7 @@ async fn the_lock_of_a_missing_workspace_is_waited_for_like_any_other() {
     trap.gone(&trap.lock_id()).await;
     let done = ours.finish();
     trap.all_well(&done).await;
-    let events: Vec<serde_json::Value> =
-        done.stderr.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let events = json_log::lines(&done.stderr);
     for (event, holder) in [("waiting", "/holder/who"), ("finished", "/holder/who")] {
         let said = events.iter().find(|it| it["event"] == event).expect(event);
         assert_eq!(said.pointer(holder), Some(&"stranger@elsewhere".into()), "{said}");

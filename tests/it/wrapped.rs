@@ -15,7 +15,7 @@ use tfwrap::lock::Uptime;
 use tfwrap::store::{Expect, LocalState, Record, Registers as _, WriteReply};
 
 pub(crate) use crate::support::harness::{fake_terraform, wrapper};
-use crate::support::{harness, servers};
+use crate::support::{harness, json_log, servers};
 
 /// The longest any single wait of a test takes; reached only when the test fails.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -342,7 +342,9 @@ impl Running {
     }
 
     pub(crate) fn stderr(&self) -> String {
-        fs::read_to_string(self.scene.path("stderr")).expect("its stderr")
+        let stderr = fs::read_to_string(self.scene.path("stderr")).expect("its stderr");
+        json_log::lines(&stderr);
+        stderr
     }
 }
 

@@ -6,6 +6,7 @@
 //! | `help` | `--help` of every command |
 //! | `events` | each line of the JSON log, and what text says in its place |
 //! | `errors` | each error, with its hint and its exit code |
+//! | `json_log` | holds each line of the JSON log to its schema |
 //! | `typed` | what is said of wrong usage and wrong configuration, through the program itself |
 //!
 //! The texts are in the directories of those names. A difference fails, and nothing is written, until
@@ -14,6 +15,8 @@
 mod errors;
 mod events;
 mod help;
+#[path = "../support/json_log.rs"]
+mod json_log;
 mod typed;
 
 use std::collections::BTreeMap;

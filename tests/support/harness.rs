@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 use tfwrap::supervise::ProcessId;
 
-use super::servers;
+use super::{json_log, servers};
 
 /// The longest that anything in a test may take; reached only when something is wrong.
 pub(crate) const LIMIT: Duration = Duration::from_mins(2);
@@ -195,7 +195,9 @@ impl Running {
             reader.join().unwrap();
         }
         let take = |text: &Arc<Mutex<String>>| std::mem::take(&mut *text.lock().unwrap());
-        Finished { status, stdout: take(&self.stdout), stderr: take(&self.stderr) }
+        let stderr = take(&self.stderr);
+        json_log::lines(&stderr);
+        Finished { status, stdout: take(&self.stdout), stderr }
     }
 }
 

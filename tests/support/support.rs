@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `dice` | numbers from a seed |
 //! | `harness` | processes, started in a clean environment, ended by PID |
+//! | `json_log` | the lines of the JSON log, each held to its schema |
 //! | `procs` | processes by number and birth |
 //! | `proxy` | a proxy that loses, delays and breaks requests |
 //! | `recorder` | a server that answers anything and keeps what it was sent |
@@ -17,6 +18,7 @@
 
 pub(crate) mod dice;
 pub(crate) mod harness;
+pub(crate) mod json_log;
 pub(crate) mod procs;
 pub(crate) mod proxy;
 pub(crate) mod recorder;

@@ -7,6 +7,7 @@ use tfwrap::cli::{Options, own_commands, whole_command};
 use tfwrap::settings::ConfigFile;
 
 use super::{read, rust_files};
+use crate::support::json_log;
 
 /// The cells of the table under a heading of the reference, without the head.
 fn table(heading: &str) -> Vec<Vec<String>> {
@@ -195,6 +196,30 @@ fn the_table_of_exit_codes_is_the_codes_constants() {
     let codes: BTreeSet<String> = codes.map(|(code, _)| code.to_owned()).collect();
     constants.insert("128+N".to_owned());
     assert_eq!(codes, constants, "of `--help`");
+}
+
+/// The events of the schema, each with the fields of its own. That they are those of the code is
+/// held beside it, in `report::json`.
+#[test]
+fn the_table_of_events_is_the_schemas() {
+    let schema: serde_json::Value = serde_json::from_str(json_log::SCHEMA).unwrap();
+    let fields = |event: &str| -> Vec<String> {
+        let properties = &schema["$defs"][event]["properties"];
+        let names = properties.as_object().unwrap_or_else(|| panic!("`{event}`")).keys();
+        names.filter(|name| *name != "event").cloned().collect()
+    };
+    let rows = table("JSON log");
+    let mut told = Vec::new();
+    for row in &rows {
+        let event = quoted(&row[0])[0];
+        assert_eq!(quoted(&row[1]), fields(event), "{event}");
+        told.push(event);
+    }
+    assert_eq!(serde_json::json!(told), schema["properties"]["event"]["enum"]);
+    let outcomes = rows.iter().find(|row| row[0] == "`finished`").unwrap();
+    let outcomes: Vec<_> = quoted(&outcomes[2]).into_iter().skip(1).collect();
+    let known = &schema["$defs"]["finished"]["properties"]["outcome"]["enum"];
+    assert_eq!(serde_json::json!(outcomes), *known);
 }
 
 /// That every input is an option is held beside the outputs, in `report::github`.
