@@ -138,6 +138,19 @@ pub fn is_on_path(name: &OsStr, env: &Env, this: Option<FileId>) -> bool {
     }
 }
 
+/// Whether there is no file where a command of this name would be looked for. One that is there may
+/// still not be executable.
+#[must_use]
+pub fn is_nowhere(name: &OsStr, env: &Env) -> bool {
+    let is_there = |path: &Path| path.try_exists().unwrap_or(true);
+    if name.as_encoded_bytes().contains(&b'/') {
+        return !is_there(Path::new(name));
+    }
+    // Without PATH, the system has one of its own.
+    let Some(path) = env.get_os("PATH") else { return false };
+    !std::env::split_paths(path).any(|dir| is_there(&dir.join(name)))
+}
+
 /// Finds Terraform: the one that was set, else the one tfwrap was called as, else `terraform`,
 /// else `tofu`.
 ///

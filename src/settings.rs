@@ -21,8 +21,10 @@ use crate::cli::Options;
 use crate::duration;
 use crate::env::Env;
 use crate::lock::lease::{LeaseTerm, SHORTEST};
+use crate::nearest::nearest;
 use crate::report::{ColorChoice, LogFormat, Verbosity};
 use crate::supervise::SecondSignal;
+use crate::terraform::LISTED_COMMANDS;
 use source::Sources;
 
 /// What to do when the lock is no longer ours.
@@ -131,7 +133,7 @@ impl Settings {
             )?,
             verbosity: verbosity(&from, options)?,
             color: color(&from, options)?,
-            unlocked: from.list_of_file("unlocked")?,
+            unlocked: unlocked(&from)?,
             unusable_file: None,
         })
     }
@@ -165,6 +167,24 @@ impl Settings {
     pub fn whole(&self) -> Result<&Self, SettingsError> {
         self.unusable_file.clone().map_or(Ok(self), Err)
     }
+}
+
+/// The commands that run without the lock. One that nobody knows would be one that still takes it.
+fn unlocked(from: &Sources<'_>) -> Result<Vec<Sourced<String>>, SettingsError> {
+    let commands = from.list_of_file("unlocked")?;
+    let known: Vec<_> = LISTED_COMMANDS.iter().map(|it| it.words.join(" ")).collect();
+    for Sourced { value, origin } in &commands {
+        if !known.contains(value) {
+            let what = format!("`unlocked`: Terraform has no command `{value}`");
+            let meant = nearest(value, known.iter().map(String::as_str));
+            let hint = meant.map_or_else(
+                || format!("correct or remove `{value}`"),
+                |meant| format!("did you mean `{meant}`?"),
+            );
+            return Err(SettingsError::at(origin, what).with_hint(hint));
+        }
+    }
+    Ok(commands)
 }
 
 fn locks(from: &Sources<'_>, options: &Options) -> Result<Vec<Sourced<LockUrl>>, SettingsError> {

@@ -14,6 +14,8 @@ use super::{
 };
 use crate::backend::{Backend, Resolved, has_configuration};
 use crate::error::Error;
+use crate::program;
+use crate::report::shell_quote;
 use crate::settings::Settings;
 use crate::shim;
 use crate::state_dir;
@@ -28,6 +30,23 @@ pub(super) fn of_run(
     let Some((program, args)) = command.split_first() else {
         return Err(Error::Usage { message: "`run` needs a command".to_owned(), hint: None });
     };
+    if program.is_empty() {
+        let hint = Some("name it after `--`: `tfwrap run -- COMMAND`".to_owned());
+        return Err(Error::Usage { message: "the command of `run` is empty".to_owned(), hint });
+    }
+    // Nobody need wait for a lock to learn that. tfwrap itself is `terraform` and `tofu` there.
+    let is_shim = program == "terraform" || program == "tofu";
+    if !is_shim && program::is_nowhere(program, place.env) {
+        let program = program.to_string_lossy();
+        return Err(Error::NotFound {
+            message: format!("`{program}` is not found"),
+            hint: Some(if program.contains('/') {
+                format!("check `ls -l {}`", shell_quote(&program))
+            } else {
+                "check its name, and the directories on PATH".to_owned()
+            }),
+        });
+    }
     let (program, args) = (PathBuf::from(program), args.to_vec());
     around(Some(ChildCommand { program, args, env: Vec::new() }), settings, place)
 }

@@ -48,8 +48,12 @@ fn option(name: &str, args: &[OsString]) -> Option<String> {
     let is_ours = |long: &str| long != "lock" && long != "lock-timeout";
     let longs: Vec<_> = command.get_arguments().filter_map(clap::Arg::get_long).collect();
     let words = args.iter().filter_map(|arg| arg.to_str()).take_while(|arg| *arg != "--");
-    let long = words.filter_map(|word| word.strip_prefix("--")?.split('=').next());
-    let long = long.into_iter().find(|long| is_ours(long) && longs.contains(long))?;
+    let long = words.into_iter().find_map(|word| {
+        let (long, value) = word.strip_prefix("--")?.split_once('=').unwrap_or((&word[2..], ""));
+        // But a URL is a lock of ours.
+        let is_meant = is_ours(long) || (long == "lock" && value.contains("://"));
+        (is_meant && longs.contains(&long)).then_some(long)
+    })?;
     Some(format!(
         "`--{long}` after `{name}` goes to Terraform; tfwrap's options go before the command: \
          `tfwrap --{long} … {name}`"

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek};
+use std::io::{self, Read, Seek};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -25,7 +25,7 @@ use crate::error::Error;
 use crate::job::ChildCommand;
 use crate::lock::lease_keeper::{LeaseEvent, LeaseKeeper, Unconfirmed};
 use crate::program;
-use crate::report::Notice;
+use crate::report::{Notice, shell_quote};
 use crate::supervise::ending::Interrupts;
 use crate::supervise::locked_run;
 use crate::supervise::{
@@ -166,7 +166,16 @@ pub(crate) fn of_spawn(error: &SpawnError) -> Error {
     let message = error.to_string();
     match error {
         SpawnError::NotFound { .. } => Error::NotFound { message, hint: None },
-        SpawnError::NotExecutable { .. } => Error::NotExecutable { message, hint: None },
+        SpawnError::NotExecutable { program, source } => {
+            let is_its_interpreter = source.kind() == io::ErrorKind::NotFound;
+            let hint = is_its_interpreter.then(|| {
+                let quoted = shell_quote(&program.to_string_lossy());
+                format!(
+                    "what it needs to run is missing: `head -n 1 {quoted}` names its interpreter"
+                )
+            });
+            Error::NotExecutable { message, hint }
+        }
         SpawnError::Failed { source, .. } => Error::no_process(message, source),
     }
 }

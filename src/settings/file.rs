@@ -186,7 +186,7 @@ impl ConfigFile {
     /// The one value of a key, as text.
     pub(super) fn scalar(&self, name: &str) -> Result<Option<Sourced<String>>, SettingsError> {
         match self.values.get(name) {
-            None | Some(Value::Null) => Ok(None),
+            None => Ok(None),
             Some(value) => self.text(name, value).map(Some),
         }
     }
@@ -194,7 +194,7 @@ impl ConfigFile {
     /// The list under a key; a single value is a list of one.
     pub(super) fn list(&self, name: &str) -> Result<Vec<Sourced<String>>, SettingsError> {
         match self.values.get(name) {
-            None | Some(Value::Null) => Ok(Vec::new()),
+            None => Ok(Vec::new()),
             Some(Value::Sequence(values)) => {
                 let item = |value| {
                     let mut text = self.text(name, value)?;
@@ -213,6 +213,11 @@ impl ConfigFile {
             Value::String(text) => text.clone(),
             Value::Bool(value) => value.to_string(),
             Value::Number(value) => value.to_string(),
+            Value::Null => {
+                return Err(self
+                    .error(name, format!("`{name}` has no value"))
+                    .with_hint(format!("write `{name}: VALUE`, or remove the line")));
+            }
             _ => {
                 return Err(self
                     .error(name, format!("`{name}` must be a single value"))
@@ -279,7 +284,7 @@ impl ConfigFile {
 fn hint_on(error: &str) -> &'static str {
     if error.contains("duplicate") {
         "keep only one of them"
-    } else if error.contains("cannot start any token") {
+    } else if error.contains("cannot start any token") || error.contains("a tab character") {
         "indent with spaces, not tabs, and quote a value that begins with a special character"
     } else {
         "write one key and value per line, such as `lock-timeout: 45m`, and quote a value that \

@@ -126,6 +126,9 @@ fn an_option_after_the_command_is_said_to_be_terraforms() {
     let said = "tfwrap's options go before the command: `tfwrap --lease … plan`";
     assert!(done.stderr.contains(said), "{}", done.stderr);
     assert!(done.stderr.contains("flag provided but not defined: -lease"), "{}", done.stderr);
+    // A URL is no value of Terraform's `-lock`.
+    let done = run(tfwrap(dir.path()).args(["plan", "--lock=file:///x"])).expect_code(1);
+    assert!(done.stderr.contains("`tfwrap --lock … plan`"), "{}", done.stderr);
     // Terraform has this one, too.
     let done =
         run(tfwrap(dir.path()).args(["plan", "--lock-timeout=5m", "-nonsense", "-no-color"]));

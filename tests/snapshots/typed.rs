@@ -42,6 +42,7 @@ fn usage(dir: &Path) -> String {
         &["-q", "-v", "plan"],
         &["run"],
         &["run", "-x", "y"],
+        &["run", "--", ""],
         &["table", "crate"],
         &["help", "aply"],
         &["help", "state", "mvv"],
@@ -71,6 +72,9 @@ fn configuration(dir: &Path) -> String {
         "lease: never\nlock-timeout: 90\n",
         "lease: [\n",
         "second-signal: maybe\n",
+        "lease: never\n\tquiet: true\n",
+        "lease:\n",
+        "unlocked:\n  - paln\n",
     ] {
         fs::write(&yaml, text).expect("a file");
         let _ = write!(all, "$ cat .tfwrap.yaml\n{text}");

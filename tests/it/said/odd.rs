@@ -97,6 +97,35 @@ fn a_setting_of_the_environment_that_cannot_be_used_is_named_and_has_a_hint() {
     Row { typed, code: 127, says, ..Row::default() }.play();
 }
 
+#[test]
+fn a_command_that_cannot_be_run_is_named_and_one_that_is_not_there_waits_for_no_lock() {
+    let never: &[&str] = &["released", "waiting"];
+    for (typed, code, says) in [
+        ("run -- nosuchcmd", 127, &["`nosuchcmd` is not found", "on PATH"][..]),
+        ("run -- ./nosuch cmd", 127, &["`./nosuch` is not found", "ls -l ./nosuch"]),
+        ("run -- ''", 64, &["the command of `run` is empty"]),
+    ] {
+        // Whoever holds the lock need not be waited for.
+        let typed = format!(
+            "held=$(tfwrap hold) && tfwrap {typed}; code=$?; eval \"$held\"; tfwrap release >/dev/null 2>&1; exit $code"
+        );
+        Row { typed: &typed, code, says, never, ..Row::default() }.play();
+    }
+    let make = "printf '#!/no/such\\n' > odd; chmod +x odd";
+    let says = &["`./odd` cannot be executed", "`head -n 1 ./odd` names its interpreter"];
+    Row { make, typed: "tfwrap run -- ./odd", code: 126, says, ..Row::default() }.play();
+    // The controls: what is on PATH there alone, and what has a path of its own.
+    let typed = "export TFWRAP_TERRAFORM=$(command -v terraform); PATH=/bin tfwrap run -- terraform version";
+    Row { typed, ..Row::default() }.play();
+    let make = "printf '#!/bin/sh\\n' > even; chmod +x even";
+    Row {
+        make,
+        typed: "tfwrap run -- ./even && PATH=$PATH:. tfwrap run -- even",
+        ..Row::default()
+    }
+    .play();
+}
+
 /// What lies in the place of a file, and what is said of it; nothing is asked for far away, and nobody is
 /// waited for.
 fn play(rows: &[(&str, &str, i32, &[&str])]) {
