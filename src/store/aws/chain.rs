@@ -291,9 +291,19 @@ fn of_machine(settings: &AwsSettings, linked: &Linked) -> Result<Source, StoreEr
     let tried = if settings.profile.is_some() {
         format!("profile `{name}`, container")
     } else {
-        format!("environment, web identity token, profile `{name}`, container")
+        let half = half_a_key(&settings.env).unwrap_or_default();
+        format!("environment{half}, web identity token, profile `{name}`, container")
     };
     Ok(instance(settings, tried))
+}
+
+/// Which half of a key the environment has, if it has no whole one.
+fn half_a_key(env: &Env) -> Option<&'static str> {
+    match ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"].map(|name| env.get(name).is_some()) {
+        [true, false] => Some(" (`AWS_ACCESS_KEY_ID` is set, `AWS_SECRET_ACCESS_KEY` is not)"),
+        [false, true] => Some(" (`AWS_SECRET_ACCESS_KEY` is set, `AWS_ACCESS_KEY_ID` is not)"),
+        _ => None,
+    }
 }
 
 /// The container's endpoint.

@@ -214,6 +214,13 @@ fn the_instance_is_asked_unless_it_is_switched_off() {
     for (skip, profiles, env, expected) in [
         (None, &[][..], &[][..], "instance metadata"),
         (None, &[], &off, "no AWS credentials were found; looked in: environment, web identity"),
+        (
+            None,
+            &[],
+            &[off[0], ("AWS_ACCESS_KEY_ID", "AKIA")],
+            "no AWS credentials were found; looked in: environment (`AWS_ACCESS_KEY_ID` is set, \
+             `AWS_SECRET_ACCESS_KEY` is not), web identity",
+        ),
         (None, &[], &[("AWS_EC2_METADATA_DISABLED", "")], "instance metadata"),
         (None, &[], &[("AWS_EC2_METADATA_DISABLED", "yes")], "instance metadata"),
         // F7.
