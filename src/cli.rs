@@ -331,6 +331,24 @@ mod tests {
     }
 
     #[test]
+    fn what_is_wrong_is_named_without_its_value() {
+        use std::os::unix::ffi::OsStrExt as _;
+        let bytes = OsStr::from_bytes(b"5m\xff");
+        let args = ["tfwrap", "--lock-timeout", "", "plan"].map(OsString::from);
+        let args = args.map(|it| if it.is_empty() { bytes.into() } else { it });
+        let said = |args: &[OsString]| match parse(args) {
+            Err(CliAnswer::Refused { message, hint }) => format!("{message}; {hint}"),
+            other => panic!("{other:?}"),
+        };
+        assert!(said(&args).starts_with("`--lock-timeout`: `5m\u{fffd}` is not UTF-8"));
+        let hint = said(&["tfwrap", "-terraform=hunter2", "plan"].map(OsString::from));
+        assert!(
+            hint.contains("did you mean `--terraform`?") && !hint.contains("hunter2"),
+            "{hint}"
+        );
+    }
+
+    #[test]
     fn under_terraforms_name_every_argument_is_terraforms() {
         let line = parse_words(&["/x/terraform", "--lock-timeout", "run"]).unwrap();
         assert_eq!(line.words, terraform(&["--lock-timeout", "run"]));

@@ -120,7 +120,9 @@ fn with_one_dash(error: &clap::Error, typed: &[OsString], longs: &[String]) -> O
     let wrong = text(error, ContextKind::InvalidArg).filter(|wrong| !wrong.starts_with("--"))?;
     let words = typed.iter().filter_map(|word| word.to_str());
     let word = words.filter(|word| word.len() > 2).find(|word| word.starts_with(&wrong))?;
-    let meant = nearest(word[1..].split('=').next()?, longs.iter().map(String::as_str))?;
+    // Without its value, which may be a secret.
+    let word = word.split('=').next()?;
+    let meant = nearest(&word[1..], longs.iter().map(String::as_str))?;
     Some(format!("`{word}` has one dash: did you mean `--{meant}`?"))
 }
 
