@@ -19,6 +19,7 @@ use crate::env::Env;
 use crate::error::Error;
 use crate::exit_code;
 use crate::guardian;
+use crate::held::Held;
 use crate::job::{self, ChildCommand, FoundLocks, Job};
 use crate::program;
 use crate::receipt::job_hash;
@@ -32,6 +33,7 @@ use crate::state_dir;
 use crate::subcommand;
 use crate::subcommand::recover::Recovery;
 use crate::subcommand::release::ReleaseCall;
+use crate::subcommand::wait::WaitCall;
 use crate::supervise::stand_in;
 use crate::supervise::{self, SpawnError};
 
@@ -93,6 +95,14 @@ fn call(args: &[OsString], program: &OsStr, env: &Env) -> u8 {
                     ours(options, Vec::new(), &found, async |event_loop, targets| {
                         let on_terminal = std::io::stdout().is_terminal();
                         subcommand::status::run(event_loop, targets, args, on_terminal).await
+                    })
+                }
+                Job::Wait(args, found) => {
+                    let limit = planner.settings.lock_timeout.value;
+                    let held: Vec<_> = Held::from_env(env).ids().cloned().collect();
+                    ours(options, Vec::new(), &found, async |event_loop, targets| {
+                        let call = WaitCall { args, limit, held: &held };
+                        subcommand::wait::run(event_loop, targets, call).await
                     })
                 }
                 Job::Doctor(args, job) => {

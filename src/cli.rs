@@ -15,6 +15,7 @@ use std::path::Path;
 pub use args::{
     CliCommand, DoctorArgs, Format, HoldArgs, HoldFormat, PolicyFormat, RecoverArgs, ReleaseArgs,
     RunArgs, StatusArgs, TableArgs, TableCommand, TableCreateArgs, TablePolicyArgs, UnlockArgs,
+    WaitArgs,
 };
 pub use tree::{own_commands, whole_command};
 

@@ -42,6 +42,14 @@ pub enum Error {
         /// What to do about it.
         hint: Option<String>,
     },
+    /// `wait` is over, and somebody still has what was to be free.
+    #[error("{message}")]
+    NotFree {
+        /// Who has which lock, since when.
+        message: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
     /// `unlock` leaves the lock where it is, or a check of `doctor` failed.
     #[error("{message}")]
     Refused {
@@ -186,6 +194,7 @@ impl Error {
             Self::Usage { hint, .. }
             | Self::Config { hint, .. }
             | Self::NotAcquired { hint, .. }
+            | Self::NotFree { hint, .. }
             | Self::Refused { hint, .. }
             | Self::LeftBehind { hint, .. }
             | Self::Machine { hint, .. }

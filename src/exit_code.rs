@@ -37,7 +37,7 @@ pub fn of_error(error: &Error) -> u8 {
         Error::Usage { .. } => USAGE,
         Error::Config { .. } => CONFIG,
         Error::Store { source, .. } => of_store(source),
-        Error::NotAcquired { .. } => NOT_ACQUIRED,
+        Error::NotAcquired { .. } | Error::NotFree { .. } => NOT_ACQUIRED,
         Error::Refused { .. } => REFUSED,
         Error::LeftBehind { .. } => NOT_RELEASED,
         Error::Lost { .. } => LOST,

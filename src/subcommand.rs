@@ -8,6 +8,7 @@ mod removal;
 pub(crate) mod status;
 pub(crate) mod table;
 pub(crate) mod unlock;
+pub(crate) mod wait;
 
 use std::sync::Arc;
 

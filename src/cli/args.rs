@@ -63,6 +63,15 @@ pub enum CliCommand {
         after_help = example!("tfwrap status --watch")
     )]
     Status(StatusArgs),
+    /// Wait until nobody holds the locks
+    ///
+    /// Waits for up to `--lock-timeout` (then exits with 75), prints whom it waited for, and acquires
+    /// nothing: somebody may take a lock right after it.
+    #[command(
+        override_usage = "tfwrap [OPTIONS] wait [--line]",
+        after_help = example!("tfwrap --lock-timeout 10m wait --line && ./check-drift")
+    )]
+    Wait(WaitArgs),
     /// Remove the lock of a holder that is gone
     ///
     /// Shows the lock with this ID, watches for a heartbeat, asks, and removes exactly what it showed.
@@ -131,6 +140,14 @@ pub struct StatusArgs {
     /// again when something has changed
     #[arg(long)]
     pub watch: bool,
+}
+
+/// What follows `wait`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Args)]
+pub struct WaitArgs {
+    /// Wait until nobody waits for the locks either
+    #[arg(long)]
+    pub line: bool,
 }
 
 /// What follows `doctor`.

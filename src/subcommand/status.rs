@@ -140,7 +140,7 @@ async fn watch(
     }
 }
 
-fn unanswered(lock: &str, error: &StoreError) -> Notice {
+pub(super) fn unanswered(lock: &str, error: &StoreError) -> Notice {
     Notice::warning(format!("the lock `{lock}` cannot be read ({error}): retrying"))
 }
 

@@ -59,6 +59,7 @@
 //! | `unlock` | `unlock` |
 //! | `versions` | each Terraform that there is |
 //! | `visibility` | processes that `/proc` hides, and other namespaces |
+//! | `wait` | `wait` |
 //! | `workspace_trap` | the workspace that Terraform makes under another one's lock |
 //! | `wrapped` | the wrapper around a scripted child, for other modules |
 
@@ -118,6 +119,7 @@ mod tidy;
 mod unlock;
 mod versions;
 mod visibility;
+mod wait;
 mod workspace_trap;
 mod wrapped;
 

@@ -51,7 +51,7 @@ macro_rules! kinds {
     };
 }
 
-kinds!(TOP, top, Error: Usage, Config, Store, NotAcquired, Refused, LeftBehind, Lost, Interrupted,
+kinds!(TOP, top, Error: Usage, Config, Store, NotAcquired, NotFree, Refused, LeftBehind, Lost, Interrupted,
     NotFound, NotExecutable, Machine, Internal);
 kinds!(STORE, store, StoreError: Throttled, Unavailable, Full, Failed, NotTheStore, Denied, Credentials,
     Missing, Misconfigured);
@@ -135,6 +135,7 @@ fn top_errors() -> Vec<Error> {
         Error::Config { message: message(), hint: hint() },
         Error::Store { lock: lock(), source: StoreError::Failed("<the store>".into()) },
         Error::NotAcquired { waited: "30m".into(), holder: "<who>".into(), hint: hint() },
+        Error::NotFree { message: message(), hint: hint() },
         Error::Refused { message: message(), hint: hint() },
         Error::LeftBehind { message: message(), hint: hint() },
         Error::Lost { lock: lock() },

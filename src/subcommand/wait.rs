@@ -1,0 +1,272 @@
+//! `tfwrap wait`: waits until nobody holds the locks, and takes nothing.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use super::Opened;
+use super::status::{Beats, look_at_all, unanswered};
+use crate::cli::WaitArgs;
+use crate::clock::{uptime, wall};
+use crate::duration;
+use crate::error::Error;
+use crate::lock::line::{TICKET_TTL, Ticket};
+use crate::lock::{LockId, LockInfo, Uptime};
+use crate::report::{
+    Cadence, Holding, KeptBy, LockState, Notice, QueueState, answer, clean, clean_line,
+    describe_holder, shell_quote,
+};
+use crate::run::{EventLoop, store_requests};
+use crate::target::LockTarget;
+
+/// How often the locks are looked at. The next holder may take one in between and not be seen.
+const PERIOD: Duration = Duration::from_secs(2);
+
+/// What `wait` is to wait for.
+pub(crate) struct WaitCall<'a> {
+    pub(crate) args: WaitArgs,
+    /// For how long.
+    pub(crate) limit: Duration,
+    /// What a `run` or a `hold` around us says that it holds.
+    pub(crate) held: &'a [LockId],
+}
+
+/// Comes back when all of these locks are free in one look.
+///
+/// # Errors
+/// [`Error::NotFree`] when the time is over, and at once where a lock can never become free: one that
+/// is held for us.
+pub(crate) async fn run(
+    event_loop: &mut EventLoop,
+    targets: &[LockTarget],
+    call: WaitCall<'_>,
+) -> Result<(), Error> {
+    let locks = Opened::all(targets).await?;
+    let began = uptime();
+    let until = began.plus(call.limit);
+    let mut wait = Wait::new(call, began);
+    let mut is_outage = false;
+    loop {
+        // One that is known of is looked for at every turn, not waited for.
+        let patience = if is_outage { Duration::ZERO } else { store_requests::PATIENCE };
+        match look_at_all(event_loop, &locks, patience).await {
+            Err(Error::Store { lock, source }) if source.is_transient() && wait.has_looked => {
+                if !is_outage {
+                    event_loop.say(unanswered(&lock, &source));
+                }
+                is_outage = true;
+                if uptime() >= until {
+                    return Err(Error::Store { lock, source });
+                }
+            }
+            states => {
+                is_outage = false;
+                let mut states = states?;
+                if wait.is_over(event_loop, &mut states)? {
+                    return print(&wait.report(&states));
+                }
+                if uptime() >= until {
+                    return Err(wait.not_free(&states));
+                }
+            }
+        }
+        event_loop.pause(uptime().plus(PERIOD).min(until)).await?;
+    }
+}
+
+fn print(text: &str) -> Result<(), Error> {
+    answer(text).map_err(|error| Error::Config {
+        message: format!("the answer cannot be written to stdout: {error}"),
+        hint: None,
+    })
+}
+
+/// One lock that was seen to be held.
+#[derive(Default)]
+struct Told {
+    cadence: Cadence,
+    /// Who held it, in order, as last seen.
+    holders: Vec<(LockId, String)>,
+    last: Option<LockId>,
+}
+
+struct Wait<'a> {
+    call: WaitCall<'a>,
+    began: Uptime,
+    beats: Beats,
+    waiters: HashMap<(String, Ticket), (u64, Uptime)>,
+    told: HashMap<String, Told>,
+    has_looked: bool,
+}
+
+impl<'a> Wait<'a> {
+    fn new(call: WaitCall<'a>, began: Uptime) -> Self {
+        let (beats, waiters, told) = (Beats::default(), HashMap::new(), HashMap::new());
+        Self { call, began, beats, waiters, told, has_looked: false }
+    }
+
+    /// Whether nobody has any of them, and nobody waits where that counts; says who does.
+    fn is_over(&mut self, event_loop: &EventLoop, states: &mut [LockState]) -> Result<bool, Error> {
+        let now = uptime();
+        self.has_looked = true;
+        self.beats.observe(states, now);
+        let mut is_over = true;
+        for state in states {
+            self.forget_the_dead(state, now);
+            if let Some(holding) = &state.holding {
+                self.expect_another(&state.lock, holding)?;
+                self.tell_of_the_holder(event_loop, &state.lock, holding, now);
+                is_over = false;
+            } else if self.call.args.line {
+                let waiting = waiting_for(state)?;
+                if waiting > 0 {
+                    self.tell_of_the_queue(event_loop, &state.lock, waiting, now);
+                    is_over = false;
+                }
+            }
+        }
+        Ok(is_over)
+    }
+
+    /// Nobody who has gone is waited for: as in the queue itself, whoever shows no heartbeat for so
+    /// long has.
+    fn forget_the_dead(&mut self, state: &mut LockState, now: Uptime) {
+        let QueueState::Known { waiters, .. } = &mut state.line else { return };
+        waiters.retain(|(ticket, waiter)| {
+            let seen = self.waiters.entry((state.lock.clone(), *ticket));
+            let (beat, since) = seen.or_insert((waiter.beat, now));
+            if *beat != waiter.beat {
+                (*beat, *since) = (waiter.beat, now);
+            }
+            now.since(*since) < TICKET_TTL
+        });
+    }
+
+    /// A lock that is held for this very command is not free before it has ended.
+    fn expect_another(&self, lock: &str, holding: &Holding) -> Result<(), Error> {
+        let id = holding.info.as_ref().map(|info| &info.id);
+        match id.filter(|id| self.call.held.contains(id)) {
+            None => Ok(()),
+            Some(id) => Err(Error::NotFree {
+                message: format!(
+                    "the lock `{}` (ID {}) is held for this command by the `run` or `hold` around it, \
+                     so it is not free before this command has ended",
+                    clean_line(lock),
+                    clean(&id.0)
+                ),
+                hint: Some(
+                    "call `tfwrap wait` after the `run`, or after `tfwrap release`".to_owned(),
+                ),
+            }),
+        }
+    }
+
+    fn tell_of_the_holder(
+        &mut self,
+        event_loop: &EventLoop,
+        lock: &str,
+        Holding { info, kept_by, .. }: &Holding,
+        now: Uptime,
+    ) {
+        let told = self.told.entry(lock.to_owned()).or_default();
+        let id = info.as_ref().map_or_else(|| LockId(String::new()), |info| info.id.clone());
+        let words = described(info.as_deref());
+        match told.holders.iter_mut().find(|(known, _)| *known == id) {
+            Some((_, before)) => *before = words,
+            None => told.holders.push((id.clone(), words)),
+        }
+        let changed = told.last.replace(id.clone()) != Some(id);
+        if told.cadence.is_due(now, changed) {
+            let silent = match kept_by {
+                KeptBy::Lease { unchanged, .. } => *unchanged,
+                KeptBy::Kernel | KeptBy::Nothing => None,
+            };
+            event_loop.say(Notice::Waiting {
+                lock: lock.to_owned(),
+                holder: info.clone(),
+                waited: now.since(self.began),
+                limit: self.call.limit,
+                ahead: None,
+                plans_ahead: None,
+                silent,
+                unanswered: None,
+                estimate: None,
+            });
+        }
+    }
+
+    fn tell_of_the_queue(&mut self, event_loop: &EventLoop, lock: &str, count: u64, now: Uptime) {
+        let told = self.told.entry(lock.to_owned()).or_default();
+        if told.cadence.is_due(now, told.last.take().is_some()) {
+            let message = format!(
+                "the lock `{}` is free, and {count} wait for it; waited {} of {}",
+                clean_line(lock),
+                whole(now.since(self.began)),
+                whole(self.call.limit)
+            );
+            event_loop.say(Notice::Note { message });
+        }
+    }
+
+    /// What became of each lock, and whom it was waited for.
+    fn report(&self, states: &[LockState]) -> String {
+        let mut text = String::new();
+        for LockState { lock, .. } in states {
+            let _ = write!(text, "{}: free", clean_line(lock));
+            let Some(told) = self.told.get(lock) else {
+                text.push('\n');
+                continue;
+            };
+            let _ = writeln!(text, " after {}", whole(uptime().since(self.began)));
+            for (_, holder) in &told.holders {
+                let _ = writeln!(text, "  was {holder}");
+            }
+        }
+        text
+    }
+
+    fn not_free(&self, states: &[LockState]) -> Error {
+        let held = states.iter().find_map(|it| Some((&it.lock, it.holding.as_ref()?)));
+        let limit = whole(self.call.limit);
+        let message = match held {
+            Some((lock, holding)) => format!(
+                "not free within {limit}: `{}` is {}",
+                clean_line(lock),
+                described(holding.info.as_deref())
+            ),
+            None => format!("not free within {limit}: others wait for the lock"),
+        };
+        let id = held.and_then(|(_, holding)| holding.info.as_ref()).map(|info| &info.id.0);
+        let unlock = id.filter(|id| !id.is_empty()).map_or_else(String::new, |id| {
+            let id = shell_quote(&clean(id));
+            format!("; if you are sure that the holder is dead: tfwrap unlock {id}")
+        });
+        Error::NotFree { message, hint: Some(format!("wait longer with `--lock-timeout`{unlock}")) }
+    }
+}
+
+fn described(info: Option<&LockInfo>) -> String {
+    let unknown = || "held, but its record does not say by whom".to_owned();
+    info.map_or_else(unknown, |info| describe_holder(info, wall()))
+}
+
+/// How many wait for it.
+fn waiting_for(state: &LockState) -> Result<u64, Error> {
+    match &state.line {
+        QueueState::Unasked => Ok(0),
+        QueueState::Known { waiters, more } => Ok(*more + waiters.len() as u64),
+        QueueState::Unreadable => Err(Error::Config {
+            message: format!(
+                "`--line` waits for the queue of the lock `{}`, which cannot be read: access denied",
+                clean_line(&state.lock)
+            ),
+            hint: Some(
+                "`tfwrap table policy` prints the permissions; or leave `--line` out".to_owned(),
+            ),
+        }),
+    }
+}
+
+fn whole(span: Duration) -> String {
+    duration::format(Duration::from_secs(span.as_secs()))
+}
