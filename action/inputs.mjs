@@ -5,7 +5,7 @@ import { resolve } from "node:path";
 // Options of tfwrap, by how they take their value.
 const VALUES = ["lock-timeout", "lease", "on-lock-lost", "grace", "orphan-grace", "max-hold", "second-signal", "terraform", "config", "log-format", "color"];
 const LISTS = ["lock"];
-const FLAGS = ["no-backend-lock", "no-line", "quiet", "verbose"];
+const FLAGS = ["no-backend-lock", "no-line", "no-history", "quiet", "verbose"];
 
 export class InputError extends Error {}
 

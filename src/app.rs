@@ -97,6 +97,11 @@ fn call(args: &[OsString], program: &OsStr, env: &Env) -> u8 {
                         subcommand::status::run(event_loop, targets, args, on_terminal).await
                     })
                 }
+                Job::History(args, found) => {
+                    ours(options, Vec::new(), &found, async |event_loop, targets| {
+                        subcommand::history::run(event_loop, targets, args).await
+                    })
+                }
                 Job::Wait(args, found) => {
                     let limit = planner.settings.lock_timeout.value;
                     let held: Vec<_> = Held::from_env(env).ids().cloned().collect();

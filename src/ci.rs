@@ -6,8 +6,10 @@
 
 mod detect;
 mod link;
+mod pipeline;
 
 use crate::env::Env;
+use crate::lock::history::Pipeline;
 use crate::report::{clean, clean_to};
 pub use detect::System;
 use detect::{Facts, facts};
@@ -42,6 +44,10 @@ pub struct Ci {
     /// A value that this very job has and no other, not even another leg of its matrix. Raw: it is
     /// compared, never shown.
     pub job_key: Option<String>,
+    /// The commit that it runs for.
+    pub commit: Option<String>,
+    /// The pipeline that it is a run of, where its runs are numbered.
+    pub pipeline: Option<Pipeline>,
 }
 
 impl Ci {
@@ -66,6 +72,8 @@ impl Ci {
             job: text(job),
             attempt,
             job_key: job_key(env),
+            commit: system.and_then(|system| pipeline::commit(system, env)),
+            pipeline: system.and_then(|system| pipeline::pipeline(system, env)),
         }
     }
 

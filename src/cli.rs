@@ -13,9 +13,9 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
 pub use args::{
-    CliCommand, DoctorArgs, Format, HoldArgs, HoldFormat, PolicyFormat, RecoverArgs, ReleaseArgs,
-    RunArgs, StatusArgs, TableArgs, TableCommand, TableCreateArgs, TablePolicyArgs, UnlockArgs,
-    WaitArgs,
+    CliCommand, DoctorArgs, Format, HistoryArgs, HistoryFormat, HoldArgs, HoldFormat, PolicyFormat,
+    RecoverArgs, ReleaseArgs, RunArgs, StatusArgs, TableArgs, TableCommand, TableCreateArgs,
+    TablePolicyArgs, UnlockArgs, WaitArgs,
 };
 pub use tree::{own_commands, whole_command};
 
@@ -63,6 +63,11 @@ pub struct Options {
     /// Compete with backoff instead of waiting in the queue [env: TFWRAP_NO_LINE]
     #[arg(long, hide_short_help = true)]
     pub no_line: bool,
+    /// Write no entry into the history of the locks [env: TFWRAP_NO_HISTORY]
+    ///
+    /// `tfwrap history` shows the entries.
+    #[arg(long, hide_short_help = true)]
+    pub no_history: bool,
     /// What to do when the lock is no longer ours: `stop` the child or `warn`
     /// [env: TFWRAP_ON_LOCK_LOST] [default: stop]
     #[arg(long, value_name = "stop|warn", hide_short_help = true, help_heading = END)]

@@ -23,7 +23,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::backend::{self, Backend, BackendQuery, Resolved};
 use crate::cli::{
-    CliCommand, DoctorArgs, HoldArgs, RecoverArgs, ReleaseArgs, StatusArgs, UnlockArgs, WaitArgs,
+    CliCommand, DoctorArgs, HistoryArgs, HoldArgs, RecoverArgs, ReleaseArgs, StatusArgs,
+    UnlockArgs, WaitArgs,
 };
 use crate::env::Env;
 use crate::error::Error;
@@ -96,6 +97,8 @@ pub enum Job {
     Locked(Box<LockedJob>),
     /// Say who holds these locks.
     Status(StatusArgs, FoundLocks),
+    /// Say who asked for these locks.
+    History(HistoryArgs, FoundLocks),
     /// Wait until these locks are free.
     Wait(WaitArgs, FoundLocks),
     /// Check the way to the lock.
@@ -205,6 +208,7 @@ pub fn plan(words: &CliCommand, settings: &Settings, place: &Place<'_>) -> Resul
         CliCommand::Terraform(args) => of_terraform(args, settings, place),
         CliCommand::Run(args) => of_run(&args.command, settings, place),
         CliCommand::Status(args) => Ok(Job::Status(*args, locks::find(settings, place)?)),
+        CliCommand::History(args) => Ok(Job::History(*args, locks::find(settings, place)?)),
         CliCommand::Wait(args) => Ok(Job::Wait(*args, locks::find(settings, place)?)),
         CliCommand::Doctor(args) => {
             Ok(Job::Doctor(*args, Box::new(doctor::of_doctor(settings, place))))

@@ -47,6 +47,7 @@ pub mod env;
 pub mod error;
 pub mod exit_code;
 pub mod file_id;
+pub mod git;
 pub mod guardian;
 pub mod held;
 pub mod identity;

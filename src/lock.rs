@@ -7,6 +7,7 @@
 pub mod acquire;
 pub mod backoff;
 mod flaw;
+pub mod history;
 mod info;
 pub mod jitter;
 pub mod landing;

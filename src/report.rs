@@ -13,8 +13,10 @@ mod clean;
 mod format;
 pub mod github;
 pub mod gitlab;
+mod history;
 mod json;
 mod lock_state;
+mod markdown;
 mod redrawn;
 mod reporter;
 mod summary;
@@ -30,6 +32,9 @@ pub(crate) use answer::{answer, ask, redraw, say_at_once};
 pub use cadence::Cadence;
 pub use checks::{Check, CheckStatus, checks_as_json, checks_as_text, count_of};
 pub use clean::{MAX_LINE, MAX_VALUE, clean, clean_line, clean_to, shell_command, shell_quote};
+pub use history::{
+    LockHistory, histories_as_html, histories_as_json, histories_as_mermaid, histories_as_text,
+};
 pub use json::Json;
 pub use lock_state::{Holding, KeptBy, LockState, QueueState, states_as_json, states_as_text};
 pub use reporter::{Reporter, ReporterOptions};

@@ -11,6 +11,7 @@ mod door;
 mod event_loop;
 mod fail_point;
 mod fresh;
+mod history;
 pub(crate) mod hold;
 mod inherit;
 mod kept;
@@ -39,6 +40,7 @@ pub(crate) use context::Context;
 pub(crate) use event_loop::EventLoop;
 use fresh::ChangeWatch;
 use futures_util::FutureExt;
+pub(crate) use history::Provenance;
 use kept::Kept;
 pub(crate) use supervise::of_spawn;
 
@@ -77,6 +79,7 @@ pub(crate) async fn locked(
     let dependents_in = job.kind.is_around_commands().then_some(context.state_dir.as_path());
     let mut releases = acquired.left;
     releases.extend(release::all(event_loop, dependents_in, end.is_worth_saying()).await);
+    let over = uptime();
     if let RunEnd::Failed(Error::Interrupted { leftover, .. }) = &mut end
         && releases.iter().any(|it| matches!(it, ReleaseOutcome::Unconfirmed(_)))
     {
@@ -90,12 +93,15 @@ pub(crate) async fn locked(
         releases,
         asked,
         waited,
-        held: id.as_ref().map_or(Duration::ZERO, |_| uptime().since(since)),
+        held: id.as_ref().map_or(Duration::ZERO, |_| over.since(since)),
         id,
         holder: acquired.holder,
         contended: acquired.contended,
     };
-    conclude::conclude(event_loop, &job, context, &report)
+    let (code, outcome) = conclude::conclude(event_loop, &job, context, &report);
+    let end = history::End { outcome, code, over };
+    history::write(event_loop, &job, context, &acquired.requests, end).await;
+    code
 }
 
 /// Starts the child under the locks and sees it to its end, whatever happens.

@@ -45,6 +45,7 @@ pub struct Settings {
     pub no_backend_lock: Sourced<bool>,
     pub lease: Sourced<LeaseTerm>,
     pub no_line: Sourced<bool>,
+    pub no_history: Sourced<bool>,
     pub on_lock_lost: Sourced<OnLockLost>,
     pub grace: Sourced<Option<Duration>>,
     pub orphan_grace: Sourced<Duration>,
@@ -97,6 +98,7 @@ impl Settings {
             no_backend_lock: from.pick_flag("no-backend-lock", options.no_backend_lock)?,
             lease: from.pick("lease", text(&options.lease), parse_lease, lease)?,
             no_line: from.pick_flag("no-line", options.no_line)?,
+            no_history: from.pick_flag("no-history", options.no_history)?,
             on_lock_lost: from.pick(
                 "on-lock-lost",
                 text(&options.on_lock_lost),

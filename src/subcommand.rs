@@ -1,6 +1,7 @@
 //! The commands of ours that start no child: they look at the locks that a run would take.
 
 pub(crate) mod doctor;
+pub(crate) mod history;
 pub(crate) mod hold;
 pub(crate) mod recover;
 pub(crate) mod release;

@@ -257,6 +257,13 @@ impl LockTarget {
         self.has_lease() || self.is_kept_by_kernel()
     }
 
+    /// Whether there is a history beside it. One beside a local state would be a file that stays in its
+    /// directory.
+    #[must_use]
+    pub fn has_history(&self) -> bool {
+        self.has_lease()
+    }
+
     /// Whether it lasts for as long as a process has the state file open, and no longer.
     #[must_use]
     pub fn is_kept_by_kernel(&self) -> bool {

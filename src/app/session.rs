@@ -12,6 +12,7 @@ use crate::ci::Ci;
 use crate::clock::wall;
 use crate::error::Error;
 use crate::exit_code;
+use crate::git;
 use crate::guardian;
 use crate::held::{self, Held};
 use crate::identity;
@@ -22,7 +23,7 @@ use crate::report::github::GithubFiles;
 use crate::report::{self, Notice, Reporter};
 use crate::run::custody::Custody;
 use crate::run::hold::{Handed, Limits};
-use crate::run::{self, Context, EventLoop, LockInfoTemplate};
+use crate::run::{self, Context, EventLoop, LockInfoTemplate, Provenance};
 use crate::settings::OnLockLost;
 use crate::state_dir;
 use crate::subcommand;
@@ -139,6 +140,12 @@ fn begin(
         held: Held::from_env(env),
         lost_is_fatal: settings.on_lock_lost.value == OnLockLost::Stop,
         files: GithubFiles::from_env(env),
+        provenance: (!settings.no_history.value).then(|| Provenance {
+            actor: ci.actor.clone(),
+            // What is checked out is what will be applied, whatever started the job.
+            commit: git::head(&job.dir).or_else(|| ci.commit.clone()),
+            pipeline: ci.pipeline.clone(),
+        }),
         env: env.clone(),
         state_dir: state_dir::path(env),
         planner,

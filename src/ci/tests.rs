@@ -354,3 +354,59 @@ proptest! {
         prop_assert_eq!(clean(&info), info);
     }
 }
+
+#[test]
+fn a_pipeline_and_its_commit_are_what_the_ci_says() {
+    let sha = "1f2e3d4c5b6a79880f1e2d3c4b5a69788f9e0d1c";
+    let of = |vars: &[(&str, &str)]| {
+        let ci = ci(vars);
+        let parts = ci.pipeline.map(|it| (it.repository, it.workflow, it.reference, it.number));
+        (parts, ci.commit)
+    };
+    let is = |parts: (&str, &str, &str, u64)| {
+        let (repository, workflow, reference, number) = parts;
+        Some((repository.to_owned(), workflow.to_owned(), reference.to_owned(), number))
+    };
+    let commit = Some(sha.to_owned());
+    let github = [
+        ("GITHUB_ACTIONS", "true"),
+        ("GITHUB_REPOSITORY", "acme/infra"),
+        ("GITHUB_WORKFLOW", "deploy"),
+        ("GITHUB_REF", "refs/heads/main"),
+        ("GITHUB_RUN_NUMBER", "412"),
+        ("GITHUB_SHA", sha),
+    ];
+    let expected = is(("acme/infra", "deploy", "refs/heads/main", 412));
+    assert_eq!(of(&github), (expected, commit.clone()));
+    let gitlab = [
+        ("GITLAB_CI", "true"),
+        ("CI_PROJECT_PATH", "acme/infra"),
+        ("CI_COMMIT_REF_NAME", "main"),
+        ("CI_PIPELINE_IID", "7"),
+        ("CI_COMMIT_SHA", sha),
+    ];
+    assert_eq!(of(&gitlab), (is(("acme/infra", "", "main", 7)), commit.clone()));
+    let buildkite = [
+        ("BUILDKITE", "true"),
+        ("BUILDKITE_ORGANIZATION_SLUG", "acme"),
+        ("BUILDKITE_PIPELINE_SLUG", "infra"),
+        ("BUILDKITE_BRANCH", "main\u{1b}[2J"),
+        ("BUILDKITE_BUILD_NUMBER", "7"),
+        ("BUILDKITE_COMMIT", "HEAD"),
+    ];
+    assert_eq!(of(&buildkite), (is(("acme/infra", "", "main\u{fffd}[2J", 7)), None));
+    // The number of a pull request is not that of a run.
+    let atlantis = [
+        ("ATLANTIS_TERRAFORM_VERSION", "1.11.4"),
+        ("BASE_REPO_OWNER", "acme"),
+        ("BASE_REPO_NAME", "infra"),
+        ("PULL_NUM", "7"),
+        ("HEAD_COMMIT", sha),
+    ];
+    assert_eq!(of(&atlantis), (None, commit));
+    for missing in 1..4 {
+        let some = [&github[..missing], &github[missing + 1..]].concat();
+        assert_eq!(of(&some).0.is_none(), missing == 1, "without {}", github[missing].0);
+    }
+    assert_eq!(of(&github[..4]).0, None, "without a number");
+}

@@ -63,6 +63,18 @@ pub enum CliCommand {
         after_help = example!("tfwrap status --watch")
     )]
     Status(StatusArgs),
+    /// Show the last runs, and what share of the last week was waiting
+    ///
+    /// The last runs that asked for the locks of this directory and workspace: who, what, with which
+    /// commit, how long they waited and for whom, how long they held the lock, and how they ended.
+    #[command(
+        override_usage = "tfwrap [OPTIONS] history [--limit <N>] [--format text|json|mermaid|html]",
+        after_help = example!(
+            "tfwrap history",
+            "tfwrap history --limit 100 --format html > history.html"
+        )
+    )]
+    History(HistoryArgs),
     /// Wait until nobody holds the locks
     ///
     /// Waits for up to `--lock-timeout` (then exits with 75), prints whom it waited for, and acquires
@@ -252,6 +264,37 @@ pub enum Format {
     Text,
     /// A JSON document.
     Json,
+}
+
+/// What follows `history`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Args)]
+pub struct HistoryArgs {
+    /// How many runs to show, the last ones; 100 are kept
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub limit: usize,
+    /// Format of the output on stdout: `mermaid` is a chart in Markdown, `html` a page with a timeline
+    #[arg(
+        long,
+        value_enum,
+        default_value_t,
+        value_name = "text|json|mermaid|html",
+        hide_possible_values = true
+    )]
+    pub format: HistoryFormat,
+}
+
+/// How `history` shows the runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum HistoryFormat {
+    /// Lines for people.
+    #[default]
+    Text,
+    /// A JSON document.
+    Json,
+    /// Markdown with a chart.
+    Mermaid,
+    /// A page with a timeline.
+    Html,
 }
 
 /// What follows `unlock`.

@@ -38,6 +38,7 @@ pub(super) fn handed_down(settings: &Settings, outer: &Env) -> Vec<(Cow<'static,
         LeaseTerm::After(ttl) => duration(ttl),
     });
     typed("TFWRAP_NO_LINE", &settings.no_line.origin, &|| "true".into());
+    typed("TFWRAP_NO_HISTORY", &settings.no_history.origin, &|| "true".into());
     typed("TFWRAP_ON_LOCK_LOST", &settings.on_lock_lost.origin, &|| {
         OsString::from(match settings.on_lock_lost.value {
             OnLockLost::Stop => "stop",

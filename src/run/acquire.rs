@@ -5,9 +5,12 @@ mod halves;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use self::halves::Halves;
 use super::custody::Use;
 use super::event_loop::{EventLoop, LoopEvent};
+use super::history::{self, LockRequest};
 use super::kept::Kept;
 use super::messages::{
     Voice, answers_again, creates_only, late, no_line, out_of_reach, timed_out, took_over,
@@ -19,6 +22,7 @@ use crate::clock::{uptime, wall};
 use crate::error::{Error, Leftover};
 use crate::identity::{new_lock_id, new_seed};
 use crate::lock::acquire::{Acquire, Outcome, Won};
+use crate::lock::history::WaitWatch;
 use crate::lock::jitter::Jitter;
 use crate::lock::lease::{Lease, LeaseTerm};
 use crate::lock::lease_keeper::{LeaseKeeper, LeaseStart};
@@ -65,6 +69,8 @@ pub(super) struct Taken {
     pub(super) result: Result<(), Error>,
     /// Who else was seen to hold it.
     pub(super) seen: Option<Holder>,
+    /// What its history says of it, if it has one and its store answered.
+    pub(super) request: Option<LockRequest>,
 }
 
 /// Takes one lock, or says why not: one register, or the two that a backend has at once.
@@ -83,7 +89,7 @@ pub(super) async fn take(
             }
             attempt.run(event_loop).await
         }
-        Err(error) => Taken { result: Err(error), seen: None },
+        Err(error) => Taken { result: Err(error), seen: None, request: None },
     }
 }
 
@@ -126,6 +132,7 @@ struct Attempt {
     record: Record,
     machine: Queue,
     started: Uptime,
+    asked: Timestamp,
     limit: Duration,
     /// What ended the wait from outside: a stop, or another lock of ours that was lost meanwhile.
     ended_by: Option<Error>,
@@ -166,7 +173,7 @@ impl Attempt {
         introduction: &LockInfoTemplate,
         Wait { give_up_at, limit }: Wait,
     ) -> Self {
-        let (id, started) = (new_lock_id(), uptime());
+        let (id, started, asked) = (new_lock_id(), uptime(), wall());
         let term = introduction.term;
         let lease = Lease { term: term.first(), beat: 0 };
         let record = Record {
@@ -201,6 +208,7 @@ impl Attempt {
             record,
             machine,
             started,
+            asked,
             limit,
             ended_by: None,
             halves: Halves::default(),
@@ -225,6 +233,7 @@ impl Attempt {
 
     async fn run(mut self, event_loop: &mut EventLoop) -> Taken {
         let mut voice = Voice::new(self.started, self.limit);
+        let mut watch = WaitWatch::default();
         let mut action = self.machine.step(self.started, Event::Start);
         let outcome = loop {
             match action {
@@ -270,6 +279,7 @@ impl Attempt {
                 }
             };
             action = self.machine.step(uptime(), event);
+            watch.observe(uptime(), self.machine.acquire().holder().as_ref());
             if !self.machine.acquire().may_be_ours() {
                 for half in self.halves().filter(|half| !self.is_kept(half)) {
                     event_loop.custody.answered(&half.target, &self.id);
@@ -280,6 +290,7 @@ impl Attempt {
         event_loop.abandon();
         // Before a child starts, and before an error is said.
         event_loop.reporter.settle(SETTLING);
+        let has_answered = !matches!(outcome, Outcome::Failed(_));
         let result = self.conclude(event_loop, outcome);
         let is_ours = event_loop.kept.iter().any(|kept| *kept.id() == self.id);
         if !is_ours && !self.machine.acquire().may_still_appear() {
@@ -287,7 +298,23 @@ impl Attempt {
                 event_loop.custody.forget(&half.target, &self.id);
             }
         }
-        Taken { result, seen: self.machine.acquire().holder() }
+        let request = has_answered.then(|| self.request(watch, is_ours)).flatten();
+        Taken { result, seen: self.machine.acquire().holder(), request }
+    }
+
+    /// What the history says of this attempt, which is over.
+    fn request(&self, watch: WaitWatch, is_ours: bool) -> Option<LockRequest> {
+        let now = uptime();
+        Some(LockRequest {
+            register: history::register(&self.last.target, &self.line)?,
+            target: self.last.target.clone(),
+            id: self.id.clone(),
+            asked: self.asked,
+            waited: now.since(self.started),
+            granted: is_ours.then_some(now),
+            behind: watch.ended(now),
+            took_over: self.machine.acquire().taken_over().is_some(),
+        })
     }
 
     fn notes_answer(&mut self, event_loop: &EventLoop, reply: &Reply) {

@@ -49,13 +49,13 @@ pub(super) struct RunReport {
     pub(super) contended: bool,
 }
 
-/// Says and writes it; returns the exit code.
+/// Says and writes it; returns the exit code, and its word.
 pub(super) fn conclude(
     event_loop: &EventLoop,
     job: &LockedJob,
     context: &Context,
     report: &RunReport,
-) -> u8 {
+) -> (u8, RunOutcome) {
     let rules =
         RunRules { lost_is_fatal: context.lost_is_fatal, two_is_success: job.two_is_success };
     let code = match &report.end {
@@ -88,8 +88,9 @@ pub(super) fn conclude(
             event_loop.say(Notice::warning(error.to_string()).with_hint(error.hint()));
         }
     }
+    let outcome = summary.outcome;
     event_loop.say(Notice::Finished(Box::new(summary)));
-    code
+    (code, outcome)
 }
 
 /// What the user may have met, where Terraform's own message does not know of us.
@@ -112,12 +113,20 @@ fn hint_at_failure(event_loop: &EventLoop, job: &LockedJob, report: &RunReport) 
     }
 }
 
+/// The word for a run that this error ended.
+pub(super) fn of_error(error: &Error) -> RunOutcome {
+    match error {
+        Error::NotAcquired { .. } => RunOutcome::TimedOut,
+        Error::Interrupted { .. } => RunOutcome::Interrupted,
+        Error::NotFound { .. } | Error::NotExecutable { .. } => RunOutcome::Failure,
+        _ => RunOutcome::Error,
+    }
+}
+
 fn summary(job: &LockedJob, report: &RunReport, code: u8) -> Summary {
     let outcome = match &report.end {
-        RunEnd::Failed(Error::NotAcquired { .. }) => RunOutcome::TimedOut,
-        RunEnd::Failed(Error::Interrupted { .. }) => RunOutcome::Interrupted,
-        RunEnd::Failed(Error::NotFound { .. } | Error::NotExecutable { .. }) => RunOutcome::Failure,
-        RunEnd::Failed(_) | RunEnd::Panicked => RunOutcome::Error,
+        RunEnd::Failed(error) => of_error(error),
+        RunEnd::Panicked => RunOutcome::Error,
         RunEnd::Child(child) => match code {
             exit_code::LOST => RunOutcome::Lost,
             exit_code::NOT_RELEASED => RunOutcome::NotReleased,

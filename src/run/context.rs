@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::acquire::LockInfoTemplate;
+use super::history::{LockRequest, Provenance};
 use super::planner::Planner;
 use crate::env::Env;
 use crate::held::Held;
@@ -23,6 +24,8 @@ pub(crate) struct Context {
     pub(crate) lost_is_fatal: bool,
     /// GitHub's files.
     pub(crate) files: Option<GithubFiles>,
+    /// What the history says of this run; nothing with `--no-history`.
+    pub(crate) provenance: Option<Provenance>,
     /// Resolves all anew.
     pub(crate) planner: Planner,
 }
@@ -37,4 +40,6 @@ pub(super) struct Acquired {
     pub(super) holder: Option<Holder>,
     /// Of locks that could not be given back before all began anew.
     pub(super) left: Vec<ReleaseOutcome>,
+    /// Each lock that was asked for and has a history.
+    pub(super) requests: Vec<LockRequest>,
 }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::acquire::Wait;
 use super::context::{Acquired, Context};
 use super::event_loop::EventLoop;
-use super::{dependents, release, take_all};
+use super::{conclude, dependents, history, release, take_all};
 use crate::clock::uptime;
 use crate::duration;
 use crate::error::Error;
@@ -23,7 +23,7 @@ use crate::held;
 use crate::job::{LockedJob, nothing_to_hold};
 use crate::lock::release::ReleaseOutcome;
 use crate::receipt::ReceiptFile;
-use crate::report::Notice;
+use crate::report::{Notice, RunOutcome};
 use crate::supervise::locked_run::{self, NotStarted};
 use crate::supervise::{LockedRun, ProcessId};
 
@@ -79,6 +79,7 @@ pub(crate) async fn hold(
     let ended = kept.catch_unwind().await;
     event_loop.abandon();
     let releases = release::all(event_loop, Some(&context.state_dir), true).await;
+    let over = uptime();
     let gone = |it: &ReleaseOutcome| {
         matches!(it, ReleaseOutcome::AlreadyGone | ReleaseOutcome::TakenOver(_))
     };
@@ -90,20 +91,23 @@ pub(crate) async fn hold(
     for notice in event_loop.custody.finish() {
         event_loop.say(notice);
     }
-    match ended {
-        Err(_) => exit_code::BUG,
+    let (code, outcome) = match ended {
+        Err(_) => (exit_code::BUG, RunOutcome::Error),
         Ok(Err(error)) => {
             let code = exit_code::of_error(&error);
             let (message, hint) = (error.to_string(), error.hint());
             event_loop.say(Notice::Error { message, hint, code });
-            code
+            (code, conclude::of_error(&error))
         }
-        Ok(Ok(_)) if was_lost => exit_code::LOST,
+        Ok(Ok(_)) if was_lost => (exit_code::LOST, RunOutcome::Lost),
         Ok(Ok(_)) if releases.iter().any(|it| matches!(it, ReleaseOutcome::Unconfirmed(_))) => {
-            exit_code::NOT_RELEASED
+            (exit_code::NOT_RELEASED, RunOutcome::NotReleased)
         }
-        Ok(Ok(_)) => 0,
-    }
+        Ok(Ok(_)) => (0, RunOutcome::Success),
+    };
+    let end = history::End { outcome, code, over };
+    history::write(event_loop, &job, context, &acquired.requests, end).await;
+    code
 }
 
 fn handed(

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, join_all};
 
 use super::fail_point;
+use super::history::HistoryRegister;
 use crate::backend::S3Backend;
 use crate::lock::LockKey;
+use crate::lock::history::{History, PastRun};
 use crate::lock::pair::{Findings, Half, PairRequest, Step};
-use crate::lock::register::{Reply, Request, StoreError};
+use crate::lock::register::{Expect, Reply, Request, StoreError, Stored, WriteReply};
 use crate::store::{
     AwsClients, RegisterPage, Registers, StateObject, Survey, Surveyed, Timeouts, survey,
     workspace_state,
@@ -31,6 +33,8 @@ pub(super) enum StoreRequest {
     TryConditions(Arc<dyn Registers>),
     /// A line of stdin.
     Answer,
+    /// Each of these histories has one more run.
+    Remember(Vec<(HistoryRegister, PastRun)>),
 }
 
 /// What a store answered.
@@ -42,7 +46,12 @@ pub(super) enum StoreReply {
     Surveyed(Surveyed),
     Prepared(Result<(), StoreError>),
     Answer(std::io::Result<String>),
+    /// Of each, in words why not.
+    Remembered(Vec<Result<(), String>>),
 }
+
+/// How often one run is written into a history that others change meanwhile.
+const TRIES: usize = 5;
 
 impl StoreRequest {
     pub(super) fn send(self) -> BoxFuture<'static, StoreReply> {
@@ -63,6 +72,10 @@ impl StoreRequest {
             }
             Self::TryConditions(store) => {
                 async move { StoreReply::Prepared(store.try_conditions().await) }.boxed()
+            }
+            Self::Remember(runs) => {
+                let all = runs.into_iter().map(|(register, run)| remember(register, run));
+                join_all(all).map(StoreReply::Remembered).boxed()
             }
             Self::Answer => async move {
                 // A thread of its own: nobody can be made to answer. It does not keep the process.
@@ -94,6 +107,33 @@ pub(super) fn register(
         }
     }
     .boxed()
+}
+
+/// Adds a run to a history. A write that is not answered is not repeated: no two have the same bytes.
+async fn remember(register: HistoryRegister, run: PastRun) -> Result<(), String> {
+    let HistoryRegister { store, key } = register;
+    let (mut shown, mut denied): (Option<Option<Stored>>, _) = (None, None);
+    for _ in 0..TRIES {
+        let current = match shown.take() {
+            Some(current) => current,
+            None => match store.read(&key).await {
+                // S3 denies a look at what is not there.
+                Err(StoreError::Denied(flaw)) => {
+                    denied = Some(StoreError::Denied(flaw));
+                    None
+                }
+                read => read.map_err(|error| error.to_string())?,
+            },
+        };
+        let history = History::of(current.as_ref().map(|stored| &stored.record));
+        let record = history.map_err(|why| why.to_string())?.with(&run);
+        let expect = current.map_or(Expect::Absent, |stored| Expect::Version(stored.version));
+        match store.write(&key, &record, &expect).await.map_err(|error| error.to_string())? {
+            WriteReply::Applied(_) => return Ok(()),
+            WriteReply::Conflict(current) => shown = current,
+        }
+    }
+    Err(denied.map_or_else(|| "others keep changing it".to_owned(), |error| error.to_string()))
 }
 
 async fn pair(

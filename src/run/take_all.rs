@@ -5,7 +5,7 @@ use super::acquire::{self, Wait};
 use super::context::{Acquired, Context};
 use super::event_loop::EventLoop;
 use super::workspace::{self, Ready};
-use super::{dependents, fail_point, fresh, inherit, messages};
+use super::{dependents, fail_point, fresh, history, inherit, messages};
 use crate::clock::uptime;
 use crate::error::Error;
 use crate::job::LockedJob;
@@ -58,6 +58,9 @@ pub(super) async fn take_all(
                 _ => error,
             };
             let result = taken.result.map_err(failed);
+            if let Some(request) = taken.request {
+                history::remember(&mut acquired.requests, request);
+            }
             if let Some(holder) = taken.seen {
                 waited_here = true;
                 acquired.contended = true;

@@ -15,12 +15,13 @@ const NAME: &str = ".tfwrap.yaml";
 const MOST_BYTES: u64 = 64 * 1024;
 
 /// The keys: the long options' names that make sense in a file, and `unlocked`.
-const KEYS: [&str; 16] = [
+const KEYS: [&str; 17] = [
     "lock-timeout",
     "lock",
     "no-backend-lock",
     "lease",
     "no-line",
+    "no-history",
     "on-lock-lost",
     "grace",
     "orphan-grace",

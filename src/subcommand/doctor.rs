@@ -3,6 +3,7 @@
 //! It leaves nothing behind: what it writes is on keys of its own, and is removed again ([`probe`]).
 
 mod here;
+mod history;
 mod leftovers;
 mod probe;
 mod runner;

@@ -7,14 +7,19 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use tempfile::TempDir;
 use tfwrap::backend::{BackendQuery, resolve};
 use tfwrap::env::Env;
 use tfwrap::held::{self, Held};
+use tfwrap::lock::history::{History, MOST_BYTES, PastRun};
 use tfwrap::lock::lease::Lease;
 use tfwrap::lock::line::{Line, Waiter};
 use tfwrap::lock::{Holder, LockInfo, Uptime};
 use tfwrap::receipt::ReceiptFile;
+use tfwrap::report::{
+    LockHistory, histories_as_html, histories_as_json, histories_as_mermaid, histories_as_text,
+};
 use tfwrap::settings::{ConfigFile, LockUrl};
 use tfwrap::store::Record;
 use tfwrap::terraform::{Dialect, Invocation};
@@ -32,7 +37,7 @@ pub(crate) struct Parser {
 const STATE: &[u8] = include_bytes!("../../src/backend/testdata/s3-record.json");
 const PLAN: &[u8] = include_bytes!("../../src/backend/testdata/s3.tfplan");
 
-pub(crate) const PARSERS: [Parser; 12] = [
+pub(crate) const PARSERS: [Parser; 13] = [
     Parser {
         name: "line",
         samples: &[
@@ -46,6 +51,13 @@ pub(crate) const PARSERS: [Parser; 12] = [
             br#"{"id":"x","beat":3,"free_after":2,"who":"u@h","operation":"OperationTypePlan","info":"i","joined":"2026-01-02T03:04:05Z"}"#,
         ],
         read: ticket,
+    },
+    Parser {
+        name: "history",
+        samples: &[
+            br#"{"version":1,"dropped":3,"runs":[{"id":"a","asked":1},{"id":"x","who":"u@h","actor":"a","operation":"run","info":"https://h/ i","asked":1795252571000,"waited":30000,"held":5,"outcome":"success","code":0,"commit":"1f2e3d4c5b6a79880f1e2d3c4b5a69788f9e0d1c","pipeline":{"repository":"r","workflow":"w","ref":"b","number":7},"behind":[{"id":"a","who":"u","operation":"o","info":"i","waited":9}],"took_over":true}]}"#,
+        ],
+        read: history,
     },
     Parser {
         name: "record",
@@ -110,6 +122,30 @@ fn line(bytes: &[u8]) -> bool {
     let again = Line::of(&signed).expect("what was read can be written");
     assert_eq!((again.next, again.head), (line.next, line.head));
     true
+}
+
+fn history(bytes: &[u8]) -> bool {
+    let Ok(history) = History::of(Some(&registers_own(bytes))) else { return false };
+    let runs: Vec<_> = history.runs().flatten().collect();
+    let (shown, now) = ([LockHistory::new("s3://b/k".to_owned(), &history)], Timestamp::UNIX_EPOCH);
+    for text in [
+        histories_as_text(&shown, usize::MAX, now),
+        histories_as_json(&shown, usize::MAX, now),
+        histories_as_mermaid(&shown, usize::MAX, now),
+        histories_as_html(&shown, usize::MAX, now),
+    ] {
+        assert!(!text.contains(|c: char| c.is_control() && c != '\n'), "{text:?}");
+    }
+    // Whoever adds a run keeps what was read, or says that it did not.
+    let ours = PastRun { id: "ours".to_owned(), ..PastRun::default() };
+    let (before, dropped) = (history.runs().count(), history.dropped);
+    let written = history.with(&ours);
+    assert!(written.lease.as_ref().is_some_and(|text| text.len() <= MOST_BYTES));
+    let again = History::of(Some(&written)).expect("what was written can be read");
+    let lost = (before + 1).saturating_sub(again.runs().count()) as u64;
+    assert_eq!(again.dropped, dropped.saturating_add(lost));
+    assert_eq!(again.runs().next(), Some(Some(ours)));
+    runs.len() > 1
 }
 
 fn ticket(bytes: &[u8]) -> bool {

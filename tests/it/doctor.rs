@@ -17,7 +17,7 @@ use crate::support::proxy::{Fault, Proxy, Rule};
 use crate::support::servers::{REGION, dynamodb, local_backend_dir, s3_backend_dir};
 
 /// All that there are, in the order of the reference.
-const NAMES: [&str; 21] = [
+const NAMES: [&str; 22] = [
     "settings",
     "terraform",
     "path",
@@ -34,6 +34,7 @@ const NAMES: [&str; 21] = [
     "clock",
     "permissions",
     "conditions",
+    "history",
     "probe",
     "holder",
     "queue",
@@ -145,6 +146,7 @@ async fn where_all_is_well_every_check_passes_and_nothing_is_left() {
         "clock",
         "permissions",
         "conditions",
+        "history",
         "holder",
         "receipts",
     ];
@@ -167,7 +169,7 @@ async fn where_all_is_well_every_check_passes_and_nothing_is_left() {
     let lines: Vec<_> = done.stdout.lines().collect();
     assert!(lines[0].starts_with("pass  settings     lock-timeout = 30m"), "{}", done.stdout);
     assert!(lines[1].starts_with("                   lease = never"), "{}", done.stdout);
-    assert_eq!(*lines.last().unwrap(), "14 passed, 0 warnings, 0 failed, 0 skipped");
+    assert_eq!(*lines.last().unwrap(), "15 passed, 0 warnings, 0 failed, 0 skipped");
     assert_eq!(done.stderr, "");
 }
 

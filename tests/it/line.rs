@@ -137,7 +137,8 @@ async fn twenty_waiters_have_the_lock_in_the_order_in_which_they_came() {
         waiter.finish().expect_code(0);
     }
     assert_eq!(stage.log(), (0..20).collect::<Vec<_>>());
-    assert_eq!(stage.keys().await, ["state.tfwrap/line"], "nothing else is left");
+    let left = ["state.tfwrap/history", "state.tfwrap/line"];
+    assert_eq!(stage.keys().await, left, "nothing else is left");
 }
 
 /// Kills waiters 1 to `dead` of `dead + 2`, and lets the holder end.
@@ -207,7 +208,7 @@ async fn who_times_out_or_is_interrupted_leaves_no_ticket_and_holds_up_nobody() 
     let took = stage.had(1, since);
     assert!(took <= DEAD, "it took {took:?}");
     patient.finish().expect_code(0);
-    assert_eq!(stage.keys().await, ["state.tfwrap/line"]);
+    assert_eq!(stage.keys().await, ["state.tfwrap/history", "state.tfwrap/line"]);
 }
 
 /// As damage leaves it, or a weekend of waiters that died.
@@ -229,7 +230,7 @@ async fn a_damaged_line_is_passed_in_time_and_mended() {
         assert!(asked <= reads, "{next}: {asked} reads");
         // The next one finds nobody before it.
         let before = stage.proxy.count("GetItem");
-        stage.run(&[], "exit 0").finish().expect_code(0);
+        stage.run(&["--no-history"], "exit 0").finish().expect_code(0);
         assert_eq!(stage.proxy.count("GetItem") - before, 1, "{next}: mended");
     }
 }
@@ -253,8 +254,8 @@ async fn where_the_line_may_not_be_written_it_says_so_once_and_the_lock_still_wo
 #[tokio::test]
 async fn without_the_line_its_keys_are_neither_written_nor_read() {
     let stage = Stage::new("none").await;
-    let (holder, gate) = stage.holder(&["--no-line"]);
-    let waiter = stage.run(&["--no-line"], "echo 1 >> log");
+    let (holder, gate) = stage.holder(&["--no-line", "--no-history"]);
+    let waiter = stage.run(&["--no-line", "--no-history"], "echo 1 >> log");
     waiter.says("waiting");
     gate.open();
     holder.finish().expect_code(0);
@@ -265,9 +266,13 @@ async fn without_the_line_its_keys_are_neither_written_nor_read() {
 #[tokio::test]
 async fn a_run_alone_costs_a_read_a_write_and_a_remove() {
     let stage = Stage::new("alone").await;
+    let counts =
+        || ["GetItem", "PutItem", "DeleteItem"].map(|operation| stage.proxy.count(operation));
+    stage.run(&["--no-history"], "exit 0").finish().expect_code(0);
+    assert_eq!(counts(), [1, 1, 1]);
+    // And a read and a write for the history, after the remove.
     stage.run(&[], "exit 0").finish().expect_code(0);
-    let counts = ["GetItem", "PutItem", "DeleteItem"].map(|operation| stage.proxy.count(operation));
-    assert_eq!(counts, [1, 1, 1]);
+    assert_eq!(counts(), [3, 3, 2]);
 }
 
 #[tokio::test]

@@ -22,6 +22,7 @@
 //! | `full_disk` | a disk for receipts that is full or read-only |
 //! | `guardian` | tfwrap is killed: one interrupt for the child, then the lock is given back |
 //! | `handed_over` | commands that are handed over although they lock |
+//! | `history` | what runs leave in the history, and what `history` says of them |
 //! | `help` | help, and what is said of a mistyped command |
 //! | `hold` | `hold` and `release` |
 //! | `http_state` | a server for Terraform's `http` backend |
@@ -84,6 +85,7 @@ mod full_disk;
 mod guardian;
 mod handed_over;
 mod help;
+mod history;
 mod hold;
 mod http_state;
 mod identity;

@@ -40,13 +40,13 @@ impl Mode {
 }
 
 /// One state, and its two locks behind proxies.
-struct Stage {
+pub(crate) struct Stage {
     server: Bucket,
     key: String,
     table: String,
-    s3: Proxy,
-    items: Proxy,
-    dir: TempDir,
+    pub(crate) s3: Proxy,
+    pub(crate) items: Proxy,
+    pub(crate) dir: TempDir,
 }
 
 impl Stage {
@@ -64,7 +64,7 @@ impl Stage {
         stage
     }
 
-    async fn initialised(name: &str) -> Self {
+    pub(crate) async fn initialised(name: &str) -> Self {
         let stage = Self::new(name).await;
         init(&stage.dir);
         stage

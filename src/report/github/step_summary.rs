@@ -4,8 +4,8 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::super::clean::clean_to;
-use super::{RunOutcome, Summary, clean, holder_output, human};
+use super::super::markdown::{chart_name, escape_markdown};
+use super::{RunOutcome, Summary, holder_output, human};
 
 /// Bars shorter than this are left out of the chart.
 const LEAST_BAR: Duration = Duration::from_millis(500);
@@ -67,33 +67,6 @@ fn gantt(summary: &Summary) -> String {
         "\n```mermaid\ngantt\n    dateFormat x\n    axisFormat %H:%M:%S\n    section {}\n{bars}```\n",
         chart_name(&summary.lock)
     )
-}
-
-/// A name within a Mermaid chart. Its grammar gives meaning to `:`, `#`, `;`, `%`, quotes and
-/// brackets and has no escape for most of them, so only what certainly has none stays.
-fn chart_name(text: &str) -> String {
-    clean_to(text.trim(), 80)
-        .chars()
-        .map(|c| match c {
-            ' ' | '.' | '_' | '/' | '@' | '-' => c,
-            c if c.is_alphanumeric() => c,
-            _ => '_',
-        })
-        .collect()
-}
-
-/// Text within Markdown. Character references are never markup, so all ASCII punctuation but the
-/// harmless is written as one; this also keeps a hostile link from becoming one.
-fn escape_markdown(text: &str) -> String {
-    let mut out = String::new();
-    for c in clean(text).chars() {
-        if c.is_ascii_punctuation() && !matches!(c, ',' | '/' | '-') {
-            let _ = write!(out, "&#{};", u32::from(c));
-        } else {
-            out.push(c);
-        }
-    }
-    out
 }
 
 #[cfg(test)]

@@ -51,6 +51,7 @@ fn values(settings: &Settings) -> Vec<String> {
             LeaseTerm::After(ttl) => duration::format(*ttl),
         }),
         line("no-line", &settings.no_line, switch),
+        line("no-history", &settings.no_history, switch),
         line("no-backend-lock", &settings.no_backend_lock, switch),
         line("on-lock-lost", &settings.on_lock_lost, |what| match what {
             OnLockLost::Stop => "stop".to_owned(),

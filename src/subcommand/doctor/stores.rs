@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use super::super::Opened;
-use super::probe;
+use super::{history, probe};
 use crate::backend::{AwsSettings, ObjectSettings};
 use crate::clock::wall;
 use crate::duration;
@@ -80,6 +80,9 @@ pub(super) async fn checks(
         return Ok((checks, false));
     }
     checks.extend(probe::run(event_loop, lock).await?);
+    if lock.target.has_history() {
+        checks.push(history::check(event_loop, lock, job).await?);
+    }
     // Who holds it may be seen without leave to take it.
     Ok((checks, true))
 }

@@ -300,6 +300,28 @@ mod tests {
         assert_eq!(json_of(&elsewhere)["Statement"].as_array().unwrap().len(), 2);
     }
 
+    /// What lies beside a lock is under one prefix.
+    #[test]
+    fn the_queue_and_the_history_are_among_what_is_allowed() {
+        use crate::lock::history;
+        use crate::lock::line::{Slot, Ticket};
+        let lock = LockKey("a".to_owned());
+        let beside =
+            [Slot::Line.key(&lock), Slot::Ticket(Ticket(7)).key(&lock), history::key(&lock)];
+        let policy =
+            json_of(&[target("dynamodb://t/a?region=r"), target("s3://b/a.tflock?region=r")]);
+        let [items, objects] = [0, 1].map(|n| &policy["Statement"][n]);
+        let item =
+            items["Condition"]["ForAllValues:StringLike"]["dynamodb:LeadingKeys"][1].as_str();
+        let object = objects["Resource"][1].as_str().unwrap();
+        for key in beside.map(|key| key.0) {
+            assert!(key.starts_with(item.unwrap().strip_suffix('*').unwrap()), "{key}");
+            let (prefix, suffix) = object.split_once('*').unwrap();
+            let name = format!("arn:aws:s3:::b/{key}.tflock");
+            assert!(name.starts_with(prefix) && name.ends_with(suffix), "{name}");
+        }
+    }
+
     #[test]
     fn a_key_stands_for_itself() {
         let targets = [target("s3://b/a*${x}%25%7B\".tflock?region=eu-west-1")];

@@ -52,7 +52,8 @@ fn what_a_network_does_to_a_request_costs_time_and_never_the_lock() {
         let done = run(&mut under(dir.path(), &lock, &[], &["touch", "ran"])).expect_code(0);
         assert!(dir.path().join("ran").exists(), "{shown}: {}", done.stderr);
         let left = server.keys("faults/");
-        assert!(left.iter().all(|key| key.contains("/line.")), "{shown}: {left:?}");
+        let stays = |key: &String| key.contains("/line.") || key.contains("/history.");
+        assert!(left.iter().all(stays), "{shown}: {left:?}");
     }
 }
 
@@ -206,7 +207,7 @@ fn a_store_that_is_busy_while_it_is_tried_is_not_taken_for_one_that_ignores_cond
                 let what = format!("{operation} {skipped} {fault:?}");
                 let rule = Rule::on(operation, fault).key_with(".tfwrap/probe/");
                 proxy.plan([rule.after(skipped).times(1)]);
-                let options = ["--lease=15s", "--lock-timeout=30s"];
+                let options = ["--lease=15s", "--lock-timeout=30s", "--no-history"];
                 let done = run(&mut under(dir.path(), &lock, &options, &["true"]));
                 assert_eq!(done.status.code(), Some(0), "{what}: {}", done.stderr);
                 assert!(!done.stderr.contains("no lease"), "{what}: {}", done.stderr);
@@ -233,7 +234,7 @@ fn a_store_that_removes_nothing_for_a_while_is_left_one_object_at_most() {
     assert!(left.len() == 1 && left[0].contains(".tfwrap/probe/"), "{left:?}");
     // And no further one where they are removed in time.
     proxy.plan([removals().times(7)]);
-    let options = ["--lease=15s", "--lock-timeout=60s"];
+    let options = ["--lease=15s", "--lock-timeout=60s", "--no-history"];
     run(&mut under(dir.path(), &lock, &options, &["true"])).expect_code(0);
     assert_eq!(server.keys(""), left);
 }
@@ -300,5 +301,5 @@ fn waiters_stand_in_line_in_objects_that_end_as_lock_files_do() {
         running.finish().expect_code(0);
     }
     assert_eq!(std::fs::read_to_string(dir.path().join("order")).unwrap(), "one\ntwo\nthree\n");
-    assert_eq!(server.keys(""), ["line.tfwrap/line.tflock"]);
+    assert_eq!(server.keys(""), ["line.tfwrap/history.tflock", "line.tfwrap/line.tflock"]);
 }

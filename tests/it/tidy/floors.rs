@@ -6,13 +6,14 @@ use super::layers::program;
 use super::{NONE, read};
 
 /// The modules of `src`, the lowest first. Each may import only those listed before it.
-const ROOMS: [&str; 32] = [
+const ROOMS: [&str; 33] = [
     "duration",
     "env",
     "nearest",
     "path_text",
     "file_id",
     "opened",
+    "git",
     "lock",
     "clock",
     "identity",

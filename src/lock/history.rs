@@ -1,0 +1,275 @@
+//! The content of the history's register, beside the lock (`docs/protocol.md#f12-history`): the last
+//! runs that asked for it.
+//!
+//! It is for people and decides nothing. It holds no argument of a command, since these can be secrets.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::register::Record;
+use super::{Holder, LockKey, Uptime};
+
+/// How many runs are kept.
+pub const MOST_RUNS: usize = 100;
+
+/// How many bytes the register may have. A table's capacity is counted in kilobytes written, and an item
+/// of DynamoDB may have 400 KB.
+pub const MOST_BYTES: usize = 32 * 1024;
+
+/// How many bytes one run may have: what is longer was written by no tfwrap.
+const MOST_OF_A_RUN: usize = 8 * 1024;
+
+/// How many holders are named for one wait.
+const MOST_AWAITED: usize = 3;
+
+/// The version of the format.
+const VERSION: u32 = 1;
+
+/// A run that waited or held for longer is damaged: a year, in milliseconds.
+const TOO_LONG: u64 = 366 * 24 * 3600 * 1000;
+
+/// The register's key, from the lock's.
+#[must_use]
+pub fn key(lock: &LockKey) -> LockKey {
+    LockKey(format!("{lock}.tfwrap/history"))
+}
+
+/// One run that asked for the lock.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PastRun {
+    /// The lock ID that it used.
+    pub id: String,
+    /// `user@host`.
+    #[serde(default)]
+    pub who: String,
+    /// The person who started it, as the CI says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actor: Option<String>,
+    /// What it did, in Terraform's word.
+    #[serde(default)]
+    pub operation: String,
+    /// Its CI run.
+    #[serde(default)]
+    pub info: String,
+    /// When it asked for the lock, in milliseconds since 1970, on its own wall clock.
+    pub asked: i64,
+    /// How long it waited, in milliseconds.
+    #[serde(default)]
+    pub waited: u64,
+    /// How long it held the lock, in milliseconds; nothing if it never got it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<u64>,
+    /// How it ended: the word of `outcome` in the JSON log.
+    #[serde(default)]
+    pub outcome: String,
+    /// What it exited with.
+    #[serde(default)]
+    pub code: u8,
+    /// The commit that was checked out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
+    /// The CI's pipeline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pipeline: Option<Pipeline>,
+    /// Whom it waited for, the longest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub behind: Vec<Awaited>,
+    /// Whether it took the lock over from a holder without heartbeats.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub took_over: bool,
+}
+
+/// A pipeline of a CI, of which higher numbers are later runs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pipeline {
+    /// Whose it is.
+    #[serde(default)]
+    pub repository: String,
+    /// Its name there; empty where a repository has but one.
+    #[serde(default)]
+    pub workflow: String,
+    /// The branch or tag that it ran for.
+    #[serde(default, rename = "ref")]
+    pub reference: String,
+    /// The number of the run.
+    #[serde(default)]
+    pub number: u64,
+}
+
+/// A holder that was waited for, as its record named it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Awaited {
+    /// Its lock ID.
+    #[serde(default)]
+    pub id: String,
+    /// `user@host`.
+    #[serde(default)]
+    pub who: String,
+    /// What it did, in Terraform's word.
+    #[serde(default)]
+    pub operation: String,
+    /// Its CI run.
+    #[serde(default)]
+    pub info: String,
+    /// For how long it was seen to hold the lock during the wait, in milliseconds.
+    #[serde(default)]
+    pub waited: u64,
+}
+
+impl Awaited {
+    fn of(holder: &Holder) -> Self {
+        let Some(info) = holder.info() else { return Self::default() };
+        Self {
+            id: cut(&info.id.0, 64),
+            who: cut(&info.who, 60),
+            operation: cut(&info.operation, 40),
+            info: cut(&info.info, 200),
+            waited: 0,
+        }
+    }
+
+    fn is_of(&self, holder: &Holder) -> bool {
+        let id = holder.info().map_or("", |info| info.id.0.as_str());
+        self.id == cut(id, 64)
+    }
+}
+
+/// The beginning of a text of others, on one line.
+#[must_use]
+pub fn cut(text: &str, most: usize) -> String {
+    let plain = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    text.trim().chars().take(most).map(plain).collect()
+}
+
+/// A time as the register has it.
+#[must_use]
+pub fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Measures for how long each holder was waited for. A waiter far back in the queue looks at the lock once
+/// a minute only, so it may see a change as late as that.
+#[derive(Debug, Clone, Default)]
+pub struct WaitWatch {
+    seen: Vec<(Awaited, Duration)>,
+    /// Who of them was seen last, and up to when that is counted.
+    last: Option<(usize, Uptime)>,
+}
+
+impl WaitWatch {
+    /// Counts the time since the last call for whoever was seen then.
+    pub fn observe(&mut self, now: Uptime, holder: Option<&Holder>) {
+        if let Some((index, before)) = self.last.take() {
+            self.seen[index].1 += now.since(before);
+        }
+        let Some(holder) = holder else { return };
+        let known = self.seen.iter().position(|(it, _)| it.is_of(holder));
+        let index = known.unwrap_or_else(|| {
+            self.seen.push((Awaited::of(holder), Duration::ZERO));
+            self.seen.len() - 1
+        });
+        self.last = Some((index, now));
+    }
+
+    /// Whom one waited for, the longest first; of many the first few.
+    #[must_use]
+    pub fn ended(mut self, now: Uptime) -> Vec<Awaited> {
+        self.observe(now, None);
+        self.seen.sort_by_key(|(_, waited)| std::cmp::Reverse(*waited));
+        let seen = self.seen.into_iter().take(MOST_AWAITED);
+        seen.map(|(it, waited)| Awaited { waited: millis(waited), ..it }).collect()
+    }
+}
+
+/// What is in the register. Runs are kept as they were written, so that a version that knows more of them
+/// loses nothing by one that knows less.
+#[derive(Debug, Clone, Default)]
+pub struct History {
+    runs: Vec<Box<RawValue>>,
+    /// How many were dropped so far.
+    pub dropped: u64,
+}
+
+/// Why a register is left alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotAHistory {
+    /// Somebody uses a lock of this name.
+    #[error("there is a lock in its place")]
+    Lock,
+    /// It is for a version that is to come.
+    #[error("a newer version of tfwrap wrote it")]
+    Newer,
+}
+
+#[derive(Deserialize)]
+struct Version {
+    version: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Content<T> {
+    version: u32,
+    #[serde(default)]
+    dropped: u64,
+    runs: Vec<T>,
+}
+
+impl History {
+    /// Reads a register. What is damaged is begun anew.
+    ///
+    /// # Errors
+    /// When it is not for us to change.
+    pub fn of(record: Option<&Record>) -> Result<Self, NotAHistory> {
+        let Some(record) = record else { return Ok(Self::default()) };
+        if record.info.is_some() {
+            return Err(NotAHistory::Lock);
+        }
+        let text = record.lease.as_deref().unwrap_or_default();
+        if serde_json::from_str(text).is_ok_and(|it: Version| it.version > VERSION) {
+            return Err(NotAHistory::Newer);
+        }
+        Ok(serde_json::from_str(text).map_or_else(
+            |_| Self::default(),
+            |Content { dropped, runs, .. }| Self { runs, dropped },
+        ))
+    }
+
+    /// The runs, the last one first; `None` for what is none.
+    pub fn runs(&self) -> impl Iterator<Item = Option<PastRun>> {
+        self.runs.iter().rev().map(|raw| {
+            let run: PastRun = Some(raw.get())
+                .filter(|it| it.len() <= MOST_OF_A_RUN)
+                .and_then(|it| serde_json::from_str(it).ok())?;
+            let times = [run.waited, run.held.unwrap_or_default()];
+            let is_sound = times.iter().all(|time| *time <= TOO_LONG)
+                && jiff::Timestamp::from_millisecond(run.asked).is_ok();
+            is_sound.then_some(run)
+        })
+    }
+
+    /// The record with one more run; the oldest are dropped where there are too many.
+    #[must_use]
+    pub fn with(mut self, run: &PastRun) -> Record {
+        let before = self.runs.len();
+        self.runs.retain(|raw| raw.get().len() <= MOST_OF_A_RUN);
+        self.runs.extend(serde_json::value::to_raw_value(run).ok());
+        // Each has a comma; what is around them has some fifty bytes.
+        let mut bytes = 64;
+        let mut fits = |raw: &RawValue| {
+            bytes += raw.get().len() + 1;
+            bytes <= MOST_BYTES
+        };
+        let last = self.runs.iter().rev().take(MOST_RUNS);
+        let kept = last.take_while(|raw| fits(raw)).count();
+        self.runs.drain(..self.runs.len() - kept);
+        let gone = (before + 1).saturating_sub(self.runs.len()) as u64;
+        let dropped = self.dropped.saturating_add(gone);
+        let content = Content { version: VERSION, dropped, runs: self.runs };
+        Record { info: None, lease: serde_json::to_string(&content).ok() }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,162 @@
+//! What a run leaves in the history of each lock that it asked for. It is written when everything else is
+//! done: the locks are released, the guardian is dismissed, the end is said. So it delays nobody but the exit
+//! of this process, and that by [`BOUND`] at most.
+//!
+//! Its rules: `docs/protocol.md#the-history`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::context::Context;
+use super::event_loop::{EventLoop, LoopEvent};
+use super::request::{StoreReply, StoreRequest};
+use crate::clock::uptime;
+use crate::job::LockedJob;
+use crate::lock::history::{self, Awaited, PastRun, Pipeline, cut, millis};
+use crate::lock::{LockId, LockKey, Uptime};
+use crate::report::{Notice, RunOutcome};
+use crate::store::Registers;
+use crate::target::LockTarget;
+
+/// How long the exit waits for the histories of all locks together.
+const BOUND: Duration = Duration::from_secs(1);
+
+/// Where this run comes from.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Provenance {
+    pub(crate) actor: Option<String>,
+    pub(crate) commit: Option<String>,
+    pub(crate) pipeline: Option<Pipeline>,
+}
+
+/// One lock that this run asked for.
+#[derive(Debug)]
+pub(super) struct LockRequest {
+    /// The lock; of a pair the second half.
+    pub(super) target: LockTarget,
+    pub(super) register: HistoryRegister,
+    pub(super) id: LockId,
+    pub(super) asked: Timestamp,
+    pub(super) waited: Duration,
+    /// Since when it is ours, if it ever was.
+    pub(super) granted: Option<Uptime>,
+    pub(super) behind: Vec<Awaited>,
+    pub(super) took_over: bool,
+}
+
+/// Where the history of a lock is.
+#[derive(Debug, Clone)]
+pub(super) struct HistoryRegister {
+    pub(super) store: Arc<dyn Registers>,
+    pub(super) key: LockKey,
+}
+
+impl LockRequest {
+    /// After an earlier request for the same lock, which was given back since what it was resolved from had
+    /// changed: it is one wait.
+    fn after(mut self, earlier: Self) -> Self {
+        let apart = self.asked.duration_since(earlier.asked);
+        self.waited += Duration::try_from(apart).unwrap_or_default();
+        self.asked = earlier.asked;
+        self.took_over |= earlier.took_over;
+        for awaited in earlier.behind {
+            match self.behind.iter_mut().find(|it| it.id == awaited.id) {
+                Some(known) => known.waited = known.waited.saturating_add(awaited.waited),
+                None => self.behind.push(awaited),
+            }
+        }
+        self
+    }
+
+    fn past_run(&self, context: &Context, from: &Provenance, end: End) -> PastRun {
+        let template = &context.introduction;
+        PastRun {
+            id: self.id.0.clone(),
+            who: cut(&template.who, 60),
+            actor: from.actor.clone(),
+            operation: cut(&template.operation, 40),
+            info: cut(&template.info, 200),
+            asked: self.asked.as_millisecond(),
+            waited: millis(self.waited),
+            held: self.granted.map(|since| millis(end.over.since(since))),
+            outcome: end.outcome.as_str().to_owned(),
+            code: end.code,
+            commit: from.commit.clone(),
+            pipeline: from.pipeline.clone(),
+            behind: self.behind.clone(),
+            took_over: self.took_over,
+        }
+    }
+}
+
+/// Remembers that a lock was asked for.
+pub(super) fn remember(requests: &mut Vec<LockRequest>, request: LockRequest) {
+    let url = request.target.url();
+    let earlier = requests.iter().position(|it| it.target.url() == url);
+    let request = match earlier {
+        Some(index) => request.after(requests.remove(index)),
+        None => request,
+    };
+    requests.push(request);
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct End {
+    pub(super) outcome: RunOutcome,
+    pub(super) code: u8,
+    /// When the locks were released.
+    pub(super) over: Uptime,
+}
+
+/// Writes the histories. What comes of it is said with `-v`, and changes nothing.
+pub(super) async fn write(
+    event_loop: &mut EventLoop,
+    job: &LockedJob,
+    context: &Context,
+    requests: &[LockRequest],
+    end: End,
+) {
+    let Some(from) = &context.provenance else { return };
+    // Of a lock of an earlier plan that the run did without in the end, its outcome says nothing.
+    let is_used =
+        |it: &&LockRequest| job.targets.iter().any(|target| target.url() == it.target.url());
+    let used: Vec<_> = requests.iter().filter(is_used).collect();
+    if used.is_empty() {
+        return;
+    }
+    let runs = used.iter().map(|it| (it.register.clone(), it.past_run(context, from, end)));
+    event_loop.send(StoreRequest::Remember(runs.collect()));
+    let until = uptime().plus(BOUND);
+    let failed = loop {
+        let happening = event_loop.next(Some(until), None).await;
+        match happening {
+            LoopEvent::Reply(StoreReply::Remembered(written)) => break written,
+            LoopEvent::Due => break vec![Err(format!("no answer within {BOUND:?}")); used.len()],
+            _ if happening.stop().is_some() => {
+                break vec![Err("interrupted".to_owned()); used.len()];
+            }
+            _ => {}
+        }
+    };
+    event_loop.abandon();
+    for (request, written) in used.iter().zip(failed) {
+        if let Err(why) = written {
+            let lock = request.target.url();
+            let message = format!("this run is not in the history of `{lock}`: {why}");
+            event_loop.say(Notice::Detail { message });
+        }
+    }
+}
+
+/// The register of a lock, whose queue is there; nothing where a record cannot be changed safely, or would be
+/// a file that stays in the directory of a local state.
+pub(super) fn register(
+    target: &LockTarget,
+    (store, lock): &(Arc<dyn Registers>, LockKey),
+) -> Option<HistoryRegister> {
+    let key = history::key(lock);
+    target.has_history().then(|| HistoryRegister { store: store.clone(), key })
+}
