@@ -154,6 +154,13 @@ pub(super) fn answers_again(url: &str, lasted: Duration) -> Notice {
     Notice::Note { message: format!("`{url}` can be reached again, after {}", whole(lasted)) }
 }
 
+/// The same where more than one lock is looked at.
+pub(super) fn store_answers_again(lasted: Duration) -> Notice {
+    Notice::Note {
+        message: format!("the lock store can be reached again, after {}", whole(lasted)),
+    }
+}
+
 /// That a session ended of which nobody had said when.
 pub(super) fn refused(
     kept: &Kept,

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::event_loop::{EventLoop, LoopEvent};
-use super::messages::{answers_again, out_of_reach};
+use super::messages::{answers_again, out_of_reach, store_answers_again};
 use super::outage::{Access, Outage};
 use super::request::{StoreReply, StoreRequest};
 use crate::clock::uptime;
 use crate::error::Error;
-use crate::lock::LockKey;
 use crate::lock::acquire::FIRST_CONTACT;
 use crate::lock::register::{RecordVersion, RemoveReply, Reply, Request, StoreError, Stored};
+use crate::lock::{LockKey, Uptime};
 use crate::store::{RegisterPage, Registers, Survey, Surveyed};
 
 /// Between two tries, while a store does not answer.
@@ -94,6 +94,43 @@ pub(super) async fn ask<T>(
                 event_loop.pause(uptime().plus(RETRY).min(until)).await?;
             }
             answered => return Ok(answered),
+        }
+    }
+}
+
+/// One that looks at the same stores again and again, and goes on through an outage.
+#[derive(Debug, Default)]
+pub(crate) struct Patient(Outage);
+
+impl Patient {
+    /// What a look found that began then; none where the stores do not answer for now, which is said
+    /// once, as is the end of it.
+    ///
+    /// # Errors
+    /// Those that do not pass by themselves.
+    pub(crate) fn heard<T>(
+        &mut self,
+        event_loop: &EventLoop,
+        began: Uptime,
+        found: Result<T, Error>,
+    ) -> Result<Option<T>, Error> {
+        let now = uptime();
+        self.0.asked(began, Access::Read);
+        match found {
+            Err(Error::Store { lock, source }) if source.is_transient() => {
+                if self.0.is_due(now) {
+                    event_loop.say(out_of_reach(&lock, Some(&source)));
+                }
+                self.0.answered(now, Access::Read, Some(&source));
+                Ok(None)
+            }
+            found => {
+                let found = found?;
+                if let Some(lasted) = self.0.answered(now, Access::Read, None) {
+                    event_loop.say(store_answers_again(lasted));
+                }
+                Ok(Some(found))
+            }
         }
     }
 }

@@ -13,9 +13,10 @@ use crate::lock::Uptime;
 use crate::lock::lease::Lease;
 use crate::lock::line::{Line, Slot, Ticket, Waiter};
 use crate::report::{
-    Holding, KeptBy, LockState, Notice, QueueState, answer, redraw, states_as_json, states_as_text,
+    Holding, KeptBy, LockState, QueueState, answer, redraw, states_as_json, states_as_text,
 };
-use crate::run::{EventLoop, store_requests};
+use crate::run::EventLoop;
+use crate::run::store_requests::{self, Patient};
 use crate::store::{Record, StoreError};
 use crate::target::LockTarget;
 
@@ -102,24 +103,17 @@ async fn watch(
 ) -> Result<(), Error> {
     let mut beats = Beats::default();
     let mut said = None;
-    let mut outage = false;
+    let mut patient = Patient::default();
     let period = view.period();
     loop {
-        // One that is known of is looked for at every turn, not waited for.
-        let patience = if outage { Duration::ZERO } else { store_requests::PATIENCE };
-        let mut states = match view.look(event_loop, patience).await {
-            Err(Error::Store { lock, source }) if source.is_transient() => {
-                if !outage {
-                    event_loop.reporter.say(unanswered(&lock, &source));
-                }
-                // What comes after it is said in any case: so one sees that it is over.
-                (outage, said) = (true, None);
-                event_loop.pause(uptime().plus(period)).await?;
-                continue;
-            }
-            states => states?,
+        let began = uptime();
+        let found = view.look(event_loop, Duration::ZERO).await;
+        let Some(mut states) = patient.heard(event_loop, began, found)? else {
+            // What comes after it is said in any case: so one sees that it is over.
+            said = None;
+            event_loop.pause(uptime().plus(period)).await?;
+            continue;
         };
-        outage = false;
         beats.observe(&mut states, uptime());
         let text = view.said(&mut states);
         let facts: Vec<_> = states.iter().map(LockState::facts).collect();
@@ -138,10 +132,6 @@ async fn watch(
         }
         event_loop.pause(uptime().plus(period)).await?;
     }
-}
-
-pub(super) fn unanswered(lock: &str, error: &StoreError) -> Notice {
-    Notice::warning(format!("the lock `{lock}` cannot be read ({error}): retrying"))
 }
 
 pub(super) async fn look_at_all(

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::Opened;
-use super::status::{Beats, look_at_all, unanswered};
+use super::status::{Beats, look_at_all};
 use crate::cli::WaitArgs;
 use crate::clock::{uptime, wall};
 use crate::duration;
@@ -16,7 +16,8 @@ use crate::report::{
     Cadence, Holding, KeptBy, LockState, Notice, QueueState, answer, clean, clean_line,
     describe_holder, shell_quote,
 };
-use crate::run::{EventLoop, store_requests};
+use crate::run::EventLoop;
+use crate::run::store_requests::{self, Patient};
 use crate::target::LockTarget;
 
 /// How often the locks are looked at. The next holder may take one in between and not be seen.
@@ -45,32 +46,24 @@ pub(crate) async fn run(
     let began = uptime();
     let until = began.plus(call.limit);
     let mut wait = Wait::new(call, began);
-    let mut is_outage = false;
+    let mut patient = Patient::default();
+    let mut states = look_at_all(event_loop, &locks, store_requests::PATIENCE).await?;
     loop {
-        // One that is known of is looked for at every turn, not waited for.
-        let patience = if is_outage { Duration::ZERO } else { store_requests::PATIENCE };
-        match look_at_all(event_loop, &locks, patience).await {
-            Err(Error::Store { lock, source }) if source.is_transient() && wait.has_looked => {
-                if !is_outage {
-                    event_loop.say(unanswered(&lock, &source));
-                }
-                is_outage = true;
-                if uptime() >= until {
-                    return Err(Error::Store { lock, source });
-                }
+        if wait.is_over(event_loop, &mut states)? {
+            return print(&wait.report(&states));
+        }
+        loop {
+            if uptime() >= until {
+                return Err(wait.not_free(&states));
             }
-            states => {
-                is_outage = false;
-                let mut states = states?;
-                if wait.is_over(event_loop, &mut states)? {
-                    return print(&wait.report(&states));
-                }
-                if uptime() >= until {
-                    return Err(wait.not_free(&states));
-                }
+            event_loop.pause(uptime().plus(PERIOD).min(until)).await?;
+            let began = uptime();
+            let found = look_at_all(event_loop, &locks, Duration::ZERO).await;
+            if let Some(found) = patient.heard(event_loop, began, found)? {
+                states = found;
+                break;
             }
         }
-        event_loop.pause(uptime().plus(PERIOD).min(until)).await?;
     }
 }
 
@@ -96,19 +89,17 @@ struct Wait<'a> {
     beats: Beats,
     waiters: HashMap<(String, Ticket), (u64, Uptime)>,
     told: HashMap<String, Told>,
-    has_looked: bool,
 }
 
 impl<'a> Wait<'a> {
     fn new(call: WaitCall<'a>, began: Uptime) -> Self {
         let (beats, waiters, told) = (Beats::default(), HashMap::new(), HashMap::new());
-        Self { call, began, beats, waiters, told, has_looked: false }
+        Self { call, began, beats, waiters, told }
     }
 
     /// Whether nobody has any of them, and nobody waits where that counts; says who does.
     fn is_over(&mut self, event_loop: &EventLoop, states: &mut [LockState]) -> Result<bool, Error> {
         let now = uptime();
-        self.has_looked = true;
         self.beats.observe(states, now);
         let mut is_over = true;
         for state in states {
