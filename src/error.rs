@@ -226,6 +226,7 @@ fn file_hint(error: &StoreError) -> Option<&'static str> {
         // It says what helps; the others are of services.
         StoreError::Misconfigured(_)
         | StoreError::Throttled(_)
+        | StoreError::Busy(_)
         | StoreError::Failed(_)
         | StoreError::NotTheStore { .. }
         | StoreError::Credentials(_) => None,
@@ -256,7 +257,7 @@ fn store_hint(error: &StoreError) -> &'static str {
         StoreError::Unavailable { .. } => {
             "check the endpoint, the region, the network and the proxy (`HTTPS_PROXY`), then try again"
         }
-        StoreError::Failed(_) => "try again",
+        StoreError::Failed(_) | StoreError::Busy(_) => "try again",
         StoreError::NotTheStore { .. } => {
             "check the endpoint, `HTTPS_PROXY` and `NO_PROXY`; something in between may want a \
              login"

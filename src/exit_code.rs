@@ -51,6 +51,7 @@ pub fn of_error(error: &Error) -> u8 {
 fn of_store(error: &StoreError) -> u8 {
     match error {
         StoreError::Throttled(_)
+        | StoreError::Busy(_)
         | StoreError::Unavailable { .. }
         | StoreError::Full(_)
         | StoreError::Failed(_)

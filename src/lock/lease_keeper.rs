@@ -21,6 +21,9 @@ use crate::lock::register::{Record, RecordVersion, StoreError, Stored, WriteRepl
 /// A tick that comes later than this means that we were paused.
 const LATE: Duration = Duration::from_secs(3);
 
+/// The least time that a request has to be answered in: at a lease of 15 s, half a period is 0.75 s.
+const LEAST_PATIENCE: Duration = Duration::from_secs(2);
+
 /// Between two requests while the store does not answer.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -175,10 +178,11 @@ impl LeaseKeeper {
         }
     }
 
-    /// How long a request may take before it counts as unanswered: half a period.
+    /// How long a request may take before it counts as unanswered: half a period, but not less than
+    /// a slow store needs.
     #[must_use]
     pub fn patience(&self) -> Duration {
-        self.renewed_term.period() / 2
+        (self.renewed_term.period() / 2).max(LEAST_PATIENCE)
     }
 
     /// Our ID.

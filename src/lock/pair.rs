@@ -410,9 +410,8 @@ impl PairRequest {
 /// The error of a look, where nothing was written yet.
 fn unsent(error: StoreError) -> StoreError {
     match error {
-        StoreError::Unavailable { detail, .. } | StoreError::Failed(detail) => {
-            StoreError::Unavailable { detail, sent: false }
-        }
+        StoreError::Unavailable { detail, .. } => StoreError::Unavailable { detail, sent: false },
+        StoreError::Failed(detail) => StoreError::Busy(detail),
         StoreError::NotTheStore { detail, .. } => StoreError::NotTheStore { detail, sent: false },
         error => error,
     }

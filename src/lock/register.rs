@@ -130,6 +130,9 @@ pub enum StoreError {
     /// The store asks for fewer requests; nothing was applied.
     #[error("the store is throttling: {0}")]
     Throttled(String),
+    /// It answered that it did not do this now, and may later; nothing was applied.
+    #[error("{0}")]
+    Busy(String),
     /// No answer: connection, time-out. A write may or may not have been applied
     /// (`sent` is false where the request certainly never left, such as a refused connection).
     #[error("{detail}")]
@@ -196,6 +199,7 @@ impl StoreError {
         matches!(
             self,
             Self::Throttled(_)
+                | Self::Busy(_)
                 | Self::Unavailable { .. }
                 | Self::Full(_)
                 | Self::Failed(_)

@@ -262,13 +262,14 @@ impl EventLoop {
 
     /// Lets every lock whose time has come decide.
     fn tick(&mut self, now: Uptime) {
+        let is_over = self.kept.iter().any(|kept| kept.tenure.is_releasing());
         for index in 0..self.kept.len() {
             if self.kept[index].tenure.deadline().is_some_and(|at| now >= at) {
                 self.step(index, now, tenure::Event::Tick);
             }
             let kept = &mut self.kept[index];
             if kept.outage.is_due(now)
-                && let Some(notice) = messages::outage(kept, now)
+                && let Some(notice) = messages::outage(kept, now, is_over)
             {
                 self.reporter.say(notice);
             }

@@ -128,9 +128,9 @@ fn remedy(lock: &str, error: Option<&StoreError>) -> Option<String> {
     Error::Store { lock: lock.to_owned(), source }.hint()
 }
 
-/// The same about a lock that is held, and what follows if it goes on; nothing where its refused
-/// credentials were told of.
-pub(super) fn outage(kept: &Kept, now: Uptime) -> Option<Notice> {
+/// The same about a lock that is held, and what follows if it goes on, unless the child has ended (`is_over`);
+/// nothing where its refused credentials were told of.
+pub(super) fn outage(kept: &Kept, now: Uptime, is_over: bool) -> Option<Notice> {
     let (lock, error) = (kept.target.url(), kept.outage.error());
     let said = why(error);
     if kept.tenure.is_releasing() {
@@ -141,7 +141,8 @@ pub(super) fn outage(kept: &Kept, now: Uptime) -> Option<Notice> {
     }
     let keeper = kept.tenure.keeper().filter(|keeper| keeper.refused_after().is_none())?;
     let (renewed, term) = keeper.renewed();
-    let then = term.fences().map_or_else(String::new, |(interrupt, _)| {
+    let fences = term.fences().filter(|_| !is_over);
+    let then = fences.map_or_else(String::new, |(interrupt, _)| {
         let left = renewed.plus(interrupt).since(now);
         format!("; the child will be interrupted in {} unless one succeeds", whole(left))
     });

@@ -33,19 +33,40 @@ impl Access {
     }
 }
 
+/// After how long a failure is no part of the next one's outage: nothing was wrong that anybody saw.
+/// Whoever meets a fault asks again within 10 s or so.
+const FORGOTTEN: Duration = Duration::from_secs(15);
+
 /// Requests that were not answered, one after the other.
 #[derive(Debug, Default)]
 struct Failing {
-    /// When the first of them was sent.
+    /// When the first of those was sent that failed.
     since: Option<Uptime>,
+    /// When the last of them failed.
+    last: Option<Uptime>,
     failures: u32,
-    is_out: bool,
+    /// When the one was sent that is out.
+    sent: Option<Uptime>,
 }
 
 impl Failing {
-    /// Since when, if it is more than one that failed and is not sent again.
+    fn asked(&mut self, now: Uptime) {
+        if self.last.is_some_and(|last| now.since(last) > FORGOTTEN) {
+            *self = Self::default();
+        }
+        self.sent = Some(now);
+    }
+
+    fn failed(&mut self, now: Uptime) {
+        self.since = self.since.or(self.sent);
+        self.sent = None;
+        self.last = Some(now);
+        self.failures = self.failures.saturating_add(1);
+    }
+
+    /// Since when, if it is more than one that failed and may not be sent again.
     fn since(&self) -> Option<Uptime> {
-        self.since.filter(|_| self.is_out || self.failures > 1)
+        self.since.filter(|_| self.failures > 1).or(self.sent)
     }
 }
 
@@ -76,9 +97,7 @@ impl Outage {
 
     /// A request is sent.
     pub(super) fn asked(&mut self, now: Uptime, access: Access) {
-        let failing = self.failing(access);
-        failing.since.get_or_insert(now);
-        failing.is_out = true;
+        self.failing(access).asked(now);
     }
 
     /// It was answered, or failed; returns how long an outage lasted that was said and is over.
@@ -89,9 +108,7 @@ impl Outage {
         error: Option<&StoreError>,
     ) -> Option<Duration> {
         if let Some(error) = error {
-            let failing = self.failing(access);
-            failing.is_out = false;
-            failing.failures = failing.failures.saturating_add(1);
+            self.failing(access).failed(now);
             self.error = Some(error.clone());
             return None;
         }
@@ -219,5 +236,12 @@ mod tests {
         let mut outage = Outage::of_one_that_answered(at(0));
         assert_eq!(failing(&mut outage, Access::Write, 0..1), [0; 0]);
         assert_eq!(outage.deadline(), None);
+        // Nor does it make one of what is slow, or fails once, much later.
+        outage.asked(at(20_000), Access::Write);
+        assert_eq!(outage.deadline(), Some(at(25_000)));
+        assert_eq!(outage.answered(at(20_001), Access::Write, Some(&throttled())), None);
+        assert_eq!((outage.deadline(), outage.is_due(at(29_000))), (None, false));
+        outage.asked(at(29_000), Access::Write);
+        assert_eq!(outage.answered(at(29_001), Access::Write, None), None);
     }
 }

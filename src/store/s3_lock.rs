@@ -13,6 +13,7 @@ mod list;
 mod proof;
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -64,6 +65,7 @@ pub struct LockObjects {
     credentials_end: Option<jiff::Timestamp>,
     lock: LockKey,
     honours: OnceCell<Conditions>,
+    has_answered: AtomicBool,
     /// What the store was tried with and has not removed yet.
     probe: Mutex<Option<LockKey>>,
     /// Versions that a remove without a condition was sent for: none is ever sent again.
@@ -123,6 +125,7 @@ impl LockObjects {
             credentials_end: clients.credentials_end(),
             lock: lock.clone(),
             honours: OnceCell::new_with(known),
+            has_answered: AtomicBool::new(false),
             probe: Mutex::default(),
             given_up: Mutex::default(),
         })
@@ -137,8 +140,25 @@ impl LockObjects {
         self.honours.get_or_try_init(|| self.prove()).await.copied()
     }
 
+    /// What a failed trial means for the lock itself, of which nothing was asked.
+    fn not_of_the_lock(&self, error: StoreError) -> StoreError {
+        let has_answered = self.has_answered.load(Ordering::Relaxed);
+        match error {
+            throttled @ StoreError::Throttled(_) => throttled,
+            StoreError::Failed(detail) => StoreError::Busy(detail),
+            StoreError::Unavailable { detail, .. } if has_answered => StoreError::Busy(detail),
+            error => unsent(error),
+        }
+    }
+
+    /// Notes whether the store has answered anything.
+    fn noted<T>(&self, answer: Result<T, StoreError>) -> Result<T, StoreError> {
+        self.has_answered.fetch_or(answer.is_ok(), Ordering::Relaxed);
+        answer
+    }
+
     async fn get(&self, key: &LockKey) -> Result<Option<Stored>, StoreError> {
-        self.identity.signed(|| self.get_once(key)).await
+        self.noted(self.identity.signed(|| self.get_once(key)).await)
     }
 
     async fn put(
@@ -147,11 +167,11 @@ impl LockObjects {
         content: String,
         only: Only<'_>,
     ) -> Result<Answer, StoreError> {
-        self.identity.signed(|| self.put_once(key, content.clone(), only)).await
+        self.noted(self.identity.signed(|| self.put_once(key, content.clone(), only)).await)
     }
 
     async fn delete(&self, key: &LockKey, only: Only<'_>) -> Result<Answer, StoreError> {
-        self.identity.signed(|| self.delete_once(key, only)).await
+        self.noted(self.identity.signed(|| self.delete_once(key, only)).await)
     }
 
     async fn get_once(&self, key: &LockKey) -> Result<Option<Stored>, StoreError> {
@@ -351,7 +371,7 @@ impl Registers for LockObjects {
         expect: &Expect,
     ) -> Result<WriteReply, StoreError> {
         // Until it is known, nothing is sent for the lock itself.
-        let honours = self.honours().await.map_err(unsent)?;
+        let honours = self.honours().await.map_err(|error| self.not_of_the_lock(error))?;
         let only = match expect {
             Expect::Absent => Only::IfAbsent,
             Expect::Version(version) => Only::IfIs(version),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::clock::uptime;
 use crate::error::Error;
 use crate::job::{TableJob, TableOrder};
+use crate::lock::FlawKind;
 use crate::report::{Notice, answer, clean_line};
 use crate::run::{EventLoop, store_requests};
 use crate::store::{StoreError, StoreFacts, Survey, TableChange, TableFacts};
@@ -139,5 +140,12 @@ async fn ask(
 }
 
 fn failed(order: &TableOrder, source: StoreError) -> Error {
+    // The first request only looks, as many do; here it is one of those that make a table.
+    let source = match source {
+        StoreError::Denied(why) if why.kind == FlawKind::Named => {
+            StoreError::Denied(FlawKind::Making.flaw(why.text))
+        }
+        source => source,
+    };
     Error::Store { lock: format!("dynamodb://{}", order.name), source }
 }

@@ -50,7 +50,7 @@ pub(crate) async fn run(
     let mut states = look_at_all(event_loop, &locks, store_requests::PATIENCE).await?;
     loop {
         if wait.is_over(event_loop, &mut states)? {
-            return print(&wait.report(&states));
+            return Error::expect_answered(answer(&wait.report(&states)));
         }
         loop {
             if uptime() >= until {
@@ -65,13 +65,6 @@ pub(crate) async fn run(
             }
         }
     }
-}
-
-fn print(text: &str) -> Result<(), Error> {
-    answer(text).map_err(|error| Error::Config {
-        message: format!("the answer cannot be written to stdout: {error}"),
-        hint: None,
-    })
 }
 
 /// One lock that was seen to be held.

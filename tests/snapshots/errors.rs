@@ -53,7 +53,7 @@ macro_rules! kinds {
 
 kinds!(TOP, top, Error: Usage, Config, Store, NotAcquired, NotFree, Refused, LeftBehind, Lost, Interrupted,
     NotFound, NotExecutable, Machine, Internal);
-kinds!(STORE, store, StoreError: Throttled, Unavailable, Full, Failed, NotTheStore, Denied, Credentials,
+kinds!(STORE, store, StoreError: Throttled, Busy, Unavailable, Full, Failed, NotTheStore, Denied, Credentials,
     Missing, Misconfigured);
 kinds!(BACKEND, backend, BackendError: NotInitialised, Unreadable, NotRegular, TooLarge, BadRecord,
     BadHcl, PartialBackend, BadAttribute, OthersHome, BadVariable, MissingRegion, BadWorkspace,
@@ -72,6 +72,7 @@ fn store_errors() -> Vec<StoreError> {
         |detail: &str, sent| StoreError::Unavailable { detail: detail.to_owned(), sent };
     vec![
         StoreError::Throttled(text("ThrottlingException")),
+        StoreError::Busy(text("the bucket `b` is busy with another request")),
         unavailable("no answer within 5s", true),
         unavailable("connection refused", false),
         StoreError::Full(text("no space left on device")),

@@ -75,7 +75,7 @@ impl Acquire {
             Err(StoreError::NotTheStore { .. }) => {
                 self.misled.get_or_insert(now);
             }
-            Ok(_) | Err(StoreError::Throttled(_)) => {
+            Ok(_) | Err(StoreError::Throttled(_) | StoreError::Busy(_)) => {
                 (self.reached, self.misled) = (Reached::Writes, None);
             }
             Err(_) => self.misled = None,
@@ -307,7 +307,7 @@ impl Acquire {
 
     pub(super) fn faulted(&mut self, error: StoreError) {
         self.faults += 1;
-        if matches!(error, StoreError::Throttled(_)) {
+        if matches!(error, StoreError::Throttled(_) | StoreError::Busy(_)) {
             self.reached = self.reached.max(Reached::Reads);
         }
         self.last_fault = Some(error);

@@ -279,13 +279,14 @@ fn denied(Asked { action, object, .. }: Asked<'_>, said: &str) -> StoreError {
 }
 
 fn not_applied(object: &str, said: &str) -> StoreError {
-    StoreError::Unavailable { detail: format!("{object} is busy: {said}"), sent: false }
+    StoreError::Busy(format!("{object} is busy: {said}"))
 }
 
 /// The same where nothing was sent to a store: whose answer is missing is a source of credentials.
 pub(in super::super) fn unsent(error: StoreError) -> StoreError {
     match error {
         StoreError::Throttled(detail)
+        | StoreError::Busy(detail)
         | StoreError::Full(detail)
         | StoreError::Failed(detail)
         | StoreError::Unavailable { detail, .. } => StoreError::Unavailable { detail, sent: false },

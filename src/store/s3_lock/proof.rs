@@ -6,6 +6,7 @@
 //! stranger's lock already.
 
 use std::sync::{MutexGuard, PoisonError};
+use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -13,6 +14,18 @@ use super::super::Conditions;
 use super::{Answer, LockObjects, Only, version};
 use crate::lock::LockKey;
 use crate::lock::register::StoreError;
+
+/// How much longer each pause is before a request of a trial is sent again, and after which it is not.
+const PAUSE: Duration = Duration::from_millis(100);
+const LAST_PAUSE: Duration = Duration::from_millis(500);
+
+/// A request of a trial.
+#[derive(Debug, Clone, Copy)]
+enum Trial<'a> {
+    /// Of the object with this number in it.
+    Put(u8, Only<'a>),
+    Delete(Only<'a>),
+}
 
 impl LockObjects {
     /// Finds out what the store honours.
@@ -24,6 +37,8 @@ impl LockObjects {
         // One after the other, or each try in an outage would leave another object.
         self.remove_probe().await?;
         let key = LockKey(format!("{}.tfwrap/probe/{}", self.lock, Uuid::new_v4()));
+        // Nothing is made that may not be removed.
+        self.tried(&key, Trial::Delete(Only::Always)).await?;
         *self.probe() = Some(key.clone());
         let found = self.tried_on(&key).await;
         if matches!(found, Ok(Conditions::All)) {
@@ -43,16 +58,17 @@ impl LockObjects {
     async fn remove_probe(&self) -> Result<(), StoreError> {
         let left = self.probe().clone();
         if let Some(key) = left {
-            self.settled(self.delete(&key, Only::Always).await?)?;
+            self.tried(&key, Trial::Delete(Only::Always)).await?;
             *self.probe() = None;
         }
         Ok(())
     }
 
     async fn tried_on(&self, key: &LockKey) -> Result<Conditions, StoreError> {
-        let content = |n: u8| format!("{{\"tfwrap\":{{\"probe\":{n}}}}}");
-        let weighed = |answer| self.weighed(answer);
-        let created = || async { self.settled(self.put(key, content(1), Only::IfAbsent).await?) };
+        let weighed = Self::weighed;
+        let put = |n, only| self.tried(key, Trial::Put(n, only));
+        let delete = |only| self.tried(key, Trial::Delete(only));
+        let created = || put(1, Only::IfAbsent);
         let Answer::Done(etag) = created().await? else {
             return Err(self.is_no_store("refuses to create an object that is not there"));
         };
@@ -65,13 +81,13 @@ impl LockObjects {
         let Some(etag) = etag else { return Ok(Conditions::OfCreates) };
         // From here on it can be locked at least as Terraform itself does it.
         let first = version(Some(etag), &[]);
-        let etag = match weighed(self.put(key, content(2), Only::IfIs(&first)).await)? {
+        let etag = match weighed(put(2, Only::IfIs(&first)).await)? {
             Answer::Done(Some(etag)) => etag,
             Answer::Done(None) => return Err(self.is_not_s3()),
             Answer::Refused | Answer::Busy | Answer::Absent => return Ok(Conditions::OfCreates),
         };
         let second = version(Some(etag), &[]);
-        match weighed(self.put(key, content(3), Only::IfIs(&first)).await)? {
+        match weighed(put(3, Only::IfIs(&first)).await)? {
             Answer::Done(None) => return Err(self.is_not_s3()),
             Answer::Done(Some(_)) => return Ok(Conditions::OfCreates),
             Answer::Refused | Answer::Busy | Answer::Absent if second == first => {
@@ -79,21 +95,46 @@ impl LockObjects {
             }
             Answer::Refused | Answer::Busy | Answer::Absent => {}
         }
-        let removed = weighed(self.delete(key, Only::IfIs(&first)).await)?;
+        let removed = weighed(delete(Only::IfIs(&first)).await)?;
         if removed != Answer::Refused {
             return Ok(Conditions::OfCreates);
         }
-        match weighed(self.delete(key, Only::IfIs(&second)).await)? {
+        match weighed(delete(Only::IfIs(&second)).await)? {
             Answer::Done(_) => Ok(Conditions::All),
             Answer::Refused | Answer::Busy | Answer::Absent => Ok(Conditions::OfCreates),
         }
     }
 
     /// What an answer proves: a store that does not know a condition at all refuses it, too.
-    fn weighed(&self, answer: Result<Answer, StoreError>) -> Result<Answer, StoreError> {
+    fn weighed(answer: Result<Answer, StoreError>) -> Result<Answer, StoreError> {
         match answer {
             Err(StoreError::Misconfigured(_)) => Ok(Answer::Absent),
-            answer => self.settled(answer?),
+            answer => answer,
+        }
+    }
+
+    /// Asks a few times where nothing was done for now: the trial takes several requests, and a store
+    /// that throttles some of them would never get through it.
+    async fn tried(&self, key: &LockKey, request: Trial<'_>) -> Result<Answer, StoreError> {
+        let mut pause = Duration::ZERO;
+        loop {
+            let answer = match request {
+                Trial::Put(n, only) => {
+                    self.put(key, format!("{{\"tfwrap\":{{\"probe\":{n}}}}}"), only).await
+                }
+                Trial::Delete(only) => self.delete(key, only).await,
+            };
+            pause += PAUSE;
+            match answer.and_then(|answer| self.settled(answer)) {
+                Err(error)
+                    if error.is_transient()
+                        && !error.outcome_is_unknown()
+                        && pause < LAST_PAUSE =>
+                {
+                    tokio::time::sleep(pause).await;
+                }
+                answer => return answer,
+            }
         }
     }
 
@@ -101,7 +142,7 @@ impl LockObjects {
     fn settled(&self, answer: Answer) -> Result<Answer, StoreError> {
         if answer == Answer::Busy {
             let detail = format!("{} is busy with another request", self.object);
-            return Err(StoreError::Unavailable { detail, sent: false });
+            return Err(StoreError::Busy(detail));
         }
         Ok(answer)
     }

@@ -132,9 +132,7 @@ pub(super) async fn change(
             match identity.signed(send).await {
                 Ok(made) => Ok(made.table_description.as_ref().map(facts).unwrap_or_default()),
                 // Somebody was faster, or our own request was, whose answer was lost.
-                Err(StoreError::Unavailable { sent: false, .. }) => {
-                    describe(clients, table, &ServerDate::default()).await
-                }
+                Err(StoreError::Busy(_)) => describe(clients, table, &ServerDate::default()).await,
                 Err(error) => Err(error),
             }
         }
@@ -189,10 +187,7 @@ where
             code @ ("ResourceInUseException"
             | "TableInUseException"
             | "ContinuousBackupsUnavailableException"),
-        ) => {
-            let detail = format!("{object} is busy: `{action}` was refused: `{code}`");
-            StoreError::Unavailable { detail, sent: false }
-        }
+        ) => StoreError::Busy(format!("{object} is busy: `{action}` was refused: `{code}`")),
         _ => match classify(asked, error) {
             StoreError::Denied(why) if why.kind == FlawKind::Named => {
                 StoreError::Denied(FlawKind::Making.flaw(why.text))

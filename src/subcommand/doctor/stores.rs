@@ -77,7 +77,7 @@ pub(super) async fn checks(
     }
     if let Some(check) = probe::try_conditions(event_loop, lock).await? {
         checks.push(check);
-        return Ok((checks, false));
+        return Ok((checks, true));
     }
     checks.extend(probe::run(event_loop, lock).await?);
     if lock.target.has_history() {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tfwrap::clock::uptime;
+
 use super::{dead, dir, lock_at, under, until_held};
 use crate::support::harness::{Gate, Running, pause, run};
 use crate::support::proxy::{Fault, Proxy, Rule};
@@ -101,7 +103,7 @@ fn what_does_not_heal_is_said_before_anything_is_run() {
     let lock = lock_at(proxy.url(), "x");
     for (lock, fault, code, says) in [
         (&lock, Fault::Page(ELSEWHERE), 78, "is in another region, `us-west-2`"),
-        (&lock, status(403, "AccessDenied"), 77, "`s3:PutObject` on bucket"),
+        (&lock, status(403, "AccessDenied"), 77, "`s3:DeleteObject` on bucket"),
         (&lock, status(501, "NotImplemented"), 78, "`NotImplemented`"),
         (&missing, Fault::Pass, 69, "does not exist"),
     ] {
@@ -196,7 +198,7 @@ fn a_store_that_is_busy_while_it_is_tried_is_not_taken_for_one_that_ignores_cond
     let server = start(Manners::Aws);
     let proxy = Proxy::before(&server.url);
     let (dir, lock) = (dir(), lock_at(proxy.url(), "x"));
-    for (operation, requests) in [("PUT", 4), ("DELETE", 2)] {
+    for (operation, requests) in [("PUT", 4), ("DELETE", 3)] {
         for skipped in 0..requests {
             let busy = status(409, "ConditionalRequestConflict");
             for fault in [busy, Fault::Page("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")] {
@@ -217,21 +219,53 @@ fn a_store_that_is_busy_while_it_is_tried_is_not_taken_for_one_that_ignores_cond
     }
 }
 
-/// What it is tried with stays while nothing can be removed: one object, not one for each try. And of
-/// the lock itself nothing was asked, so nothing of it may appear.
+/// A store that answers, if not everything, is asked for as long as the wait lasts, as Terraform does,
+/// and not only as long as one that nobody has reached.
+#[test]
+fn a_store_that_fails_many_requests_while_it_is_tried_is_not_given_up() {
+    let faults =
+        [(status(503, "SlowDown"), 40), (status(500, "InternalError"), 12), (Fault::DropReply, 12)];
+    let runs = faults.map(|(fault, times)| {
+        std::thread::spawn(move || {
+            let server = start(Manners::Aws);
+            let proxy = Proxy::before(&server.url);
+            let (dir, lock) = (dir(), lock_at(proxy.url(), "x"));
+            let failing = Rule::on("PUT", fault.clone()).key_with(".tfwrap/probe/");
+            proxy.plan([failing.times(times)]);
+            let options = ["--lease=15s", "--lock-timeout=240s"];
+            let began = uptime();
+            let done = run(&mut under(dir.path(), &lock, &options, &["true"]));
+            let took = uptime().since(began);
+            assert_eq!(done.status.code(), Some(0), "{fault:?}: {}", done.stderr);
+            assert!(took > Duration::from_secs(12), "{fault:?}: it was no long outage: {took:?}");
+            assert!(done.stderr.contains("cannot reach `s3://"), "{fault:?}: {}", done.stderr);
+            assert_eq!(server.keys("x.tfwrap/probe"), [""; 0]);
+        })
+    });
+    for run in runs {
+        run.join().expect("it is not given up");
+    }
+}
+
+/// Nothing is made while nothing can be removed; and what was made before that is one object, not one
+/// for each try. Of the lock itself nothing was asked, so nothing of it may appear.
 #[test]
 fn a_store_that_removes_nothing_for_a_while_is_left_one_object_at_most() {
     let server = start(Manners::Aws);
     let proxy = Proxy::before(&server.url);
     let (dir, lock) = (dir(), lock_at(proxy.url(), "x"));
     let removals = || Rule::on("DELETE", status(500, "InternalError")).key_with(".tfwrap/probe/");
-    proxy.plan([removals()]);
     let options = ["--lease=15s", "--lock-timeout=6s"];
-    let done = run(&mut under(dir.path(), &lock, &options, &["true"])).expect_code(69);
-    assert!(!done.stderr.contains("may still appear"), "{}", done.stderr);
-    assert!(proxy.count("DELETE") > 4, "it was tried again: {}", proxy.count("DELETE"));
+    for (skipped, most) in [(0, 0), (1, 1)] {
+        let before = proxy.count("DELETE");
+        proxy.plan([removals().after(skipped)]);
+        let done = run(&mut under(dir.path(), &lock, &options, &["true"])).expect_code(69);
+        assert!(!done.stderr.contains("may still appear"), "{}", done.stderr);
+        assert!(proxy.count("DELETE") > before + 4, "it was tried again");
+        let left = server.keys("");
+        assert!(left.len() == most, "{left:?}");
+    }
     let left = server.keys("");
-    assert!(left.len() == 1 && left[0].contains(".tfwrap/probe/"), "{left:?}");
     // And no further one where they are removed in time.
     proxy.plan([removals().times(7)]);
     let options = ["--lease=15s", "--lock-timeout=60s", "--no-history"];
