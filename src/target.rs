@@ -2,7 +2,7 @@
 //! know it by.
 
 mod by_record;
-mod lock_file;
+pub(crate) mod lock_file;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

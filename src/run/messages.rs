@@ -113,7 +113,7 @@ pub(super) fn not_given_back(target: &LockTarget, id: &LockId, error: &StoreErro
 
 /// That a store does not answer about a lock, or a state, that we ask for by this URL.
 pub(super) fn out_of_reach(url: &str, error: Option<&StoreError>) -> Notice {
-    Notice::warning(format!("cannot reach `{url}`: {}; retrying", why(error)))
+    Notice::warning(format!("requests for `{url}` fail: {}; retrying", why(error)))
         .with_hint(remedy(url, error))
 }
 
@@ -152,13 +152,13 @@ pub(super) fn outage(kept: &Kept, now: Uptime, is_over: bool) -> Option<Notice> 
 
 /// That it is over.
 pub(super) fn answers_again(url: &str, lasted: Duration) -> Notice {
-    Notice::Note { message: format!("`{url}` can be reached again, after {}", whole(lasted)) }
+    Notice::Note { message: format!("requests for `{url}` succeed again, after {}", whole(lasted)) }
 }
 
 /// The same where more than one lock is looked at.
 pub(super) fn store_answers_again(lasted: Duration) -> Notice {
     Notice::Note {
-        message: format!("the lock store can be reached again, after {}", whole(lasted)),
+        message: format!("requests to the lock store succeed again, after {}", whole(lasted)),
     }
 }
 

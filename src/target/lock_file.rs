@@ -83,7 +83,8 @@ pub(super) fn remove_version(
     shell_command(&words)
 }
 
-fn options(aws: &AwsSettings) -> impl Iterator<Item = &str> {
+/// What the AWS command line must be told to ask where Terraform does.
+pub(crate) fn options(aws: &AwsSettings) -> impl Iterator<Item = &str> {
     let options = [
         ("--region", &aws.region),
         ("--endpoint-url", &aws.endpoints.s3),

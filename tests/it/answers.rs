@@ -240,7 +240,7 @@ async fn a_page_in_the_place_of_every_write_is_told_of_and_given_up() {
                     Row {
                         typed: &line,
                         code: 69,
-                        says: &[says, "cannot reach `", "; retrying"],
+                        says: &[says, "requests for `", "; retrying"],
                         never: &["HERE/ran", "Log in"],
                         ..Row::default()
                     }

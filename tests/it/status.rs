@@ -193,7 +193,7 @@ async fn watching_goes_on_through_an_outage_and_says_so_once() {
     let watching = Running::start(command.args(["status", "--watch", "--format", "json"]));
     eventually("the first look", || watching.stdout().lines().count() == 1);
     proxy.plan([Rule::all(Fault::Refuse)]);
-    watching.says("cannot reach `dynamodb://");
+    watching.says("requests for `dynamodb://");
     let before = proxy.count("GetItem");
     eventually("further looks", || proxy.count("GetItem") >= before + 2);
     proxy.plan([]);
@@ -202,7 +202,7 @@ async fn watching_goes_on_through_an_outage_and_says_so_once() {
     let done = watching.finish().expect_code(0);
     assert_eq!(done.stderr.matches("tfwrap: warning").count(), 1, "{}", done.stderr);
     assert!(done.stderr.contains(table), "{}", done.stderr);
-    assert_eq!(done.stderr.matches("can be reached again").count(), 1, "{}", done.stderr);
+    assert_eq!(done.stderr.matches("succeed again").count(), 1, "{}", done.stderr);
     let lines: Vec<_> = done.stdout.lines().collect();
     assert_eq!(lines[0], lines[1]);
 }

@@ -112,7 +112,7 @@ async fn an_interrupt_ends_the_wait_and_an_outage_does_not() {
     interrupted.signal(Signal::SIGINT);
     interrupted.finish().expect_code(130);
     proxy.plan([Rule::all(Fault::SERVER_ERROR)]);
-    patient.says("cannot reach `dynamodb://");
+    patient.says("requests for `dynamodb://");
     gate.open();
     holder.finish().expect_code(0);
     assert!(!patient.is_over(), "{}", patient.stderr());

@@ -15,7 +15,7 @@ use crate::job::DoctorJob;
 use crate::report::{Check, CheckStatus, shell_command};
 use crate::run::{EventLoop, store_requests};
 use crate::store::{BucketFacts, Known, StoreError, StoreFacts, Survey, TableFacts};
-use crate::target::{LockTarget, StoreSpec};
+use crate::target::{LockTarget, StoreSpec, lock_file};
 
 const CREDENTIALS: &str = "credentials";
 const CLOCK: &str = "clock";
@@ -258,11 +258,7 @@ fn is_without_checksum(objects: &ObjectSettings) -> bool {
 fn versioning(bucket: &str, aws: &AwsSettings) -> String {
     let mut words = vec!["aws", "s3api", "put-bucket-versioning", "--bucket", bucket];
     words.extend(["--versioning-configuration", "Status=Enabled"]);
-    for (name, value) in [("--region", &aws.region), ("--profile", &aws.profile)] {
-        if let Some(value) = value {
-            words.extend([name, value]);
-        }
-    }
+    words.extend(lock_file::options(aws));
     format!("keep versions of the state: `{}`", shell_command(&words))
 }
 

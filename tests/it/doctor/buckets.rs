@@ -73,6 +73,7 @@ fn what_the_bucket_is_like_is_told_as_far_as_it_may_be_looked_at() {
     let facts = "versioning off; Object Lock off; default encryption unknown (access denied)";
     assert!(detail.contains(facts), "{detail}");
     said.expect("bucket", "warn", "aws s3api put-bucket-versioning --bucket tfstate");
+    said.expect("bucket", "warn", "--endpoint-url http://127.0.0.1:");
 }
 
 #[test]

@@ -15,11 +15,11 @@ async fn at_the_start_an_outage_is_told_of_soon() {
     ] {
         stage.proxy.plan([Rule::all(fault.clone())]);
         let ours = Running::start(&mut stage.around("true"));
-        ours.says("cannot reach `dynamodb://outages-start/");
+        ours.says("requests for `dynamodb://outages-start/");
         ours.says(why);
         stage.proxy.plan([]);
         stage.proxy.release();
-        ours.says("can be reached again");
+        ours.says("succeed again");
         stage.went_well(ours.finish(), &format!("{fault:?}")).await;
     }
 }
@@ -31,11 +31,11 @@ async fn a_holder_is_not_said_to_hold_what_nobody_can_see() {
     let ours = Running::start(&mut stage.around("true"));
     ours.says("held by stranger@elsewhere");
     stage.proxy.plan([Rule::all(Fault::SERVER_ERROR)]);
-    ours.says("cannot reach `dynamodb://outages-wait/");
+    ours.says("requests for `dynamodb://outages-wait/");
     ours.says("s ago), lock ID `11111111-2222-3333-4444-555555555555`, last seen ");
     stage.cleared().await;
     stage.proxy.plan([]);
-    ours.says("can be reached again");
+    ours.says("succeed again");
     stage.went_well(ours.finish(), "after an outage").await;
 }
 
@@ -51,7 +51,7 @@ async fn heartbeats_that_fail_are_told_of_before_the_child_is_interrupted() {
     ours.says("; the child will be interrupted in ");
     ours.says("hint: allow `dynamodb:GetItem`, `dynamodb:PutItem`");
     stage.proxy.plan([]);
-    ours.says("can be reached again");
+    ours.says("succeed again");
     gate.open();
     stage.went_well(ours.finish(), "after a permission was missing").await;
 }
@@ -81,7 +81,7 @@ async fn a_release_that_has_to_wait_says_so() {
     ours.says("cannot release the lock `dynamodb://outages-release/");
     ours.says("; retrying for up to 1m");
     stage.proxy.plan([]);
-    ours.says("can be reached again");
+    ours.says("succeed again");
     stage.went_well(ours.finish(), "after a late release").await;
 }
 
@@ -95,10 +95,10 @@ async fn writes_that_fail_where_reads_do_not_are_told_of() {
     ] {
         stage.plan(&[("PutItem", fault.clone(), usize::MAX)]);
         let ours = Running::start(&mut stage.around("true"));
-        ours.says("cannot reach `dynamodb://outages-writes/");
+        ours.says("requests for `dynamodb://outages-writes/");
         ours.says(why);
         stage.proxy.plan([]);
-        ours.says("can be reached again");
+        ours.says("succeed again");
         stage.went_well(ours.finish(), &format!("{fault:?}")).await;
     }
 }
