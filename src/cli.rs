@@ -68,6 +68,12 @@ pub struct Options {
     /// `tfwrap history` shows the entries.
     #[arg(long, hide_short_help = true)]
     pub no_history: bool,
+    /// What `apply` and `destroy` do when a newer commit or pipeline run was applied already: `run`, `skip`
+    /// (exit with 0) or `fail` (with 79) [env: TFWRAP_OUTDATED] [default: run]
+    ///
+    /// The history of the state's lock tells. Not known counts as not outdated.
+    #[arg(long, value_name = "run|skip|fail", hide_short_help = true)]
+    pub outdated: Option<String>,
     /// What to do when the lock is no longer ours: `stop` the child or `warn`
     /// [env: TFWRAP_ON_LOCK_LOST] [default: stop]
     #[arg(long, value_name = "stop|warn", hide_short_help = true, help_heading = END)]

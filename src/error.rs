@@ -66,6 +66,14 @@ pub enum Error {
         /// What to do about it.
         hint: Option<String>,
     },
+    /// A newer run was applied already (`--outdated fail`).
+    #[error("{message}")]
+    Outdated {
+        /// Which.
+        message: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
     /// A lock was lost before the child started.
     #[error("the lock `{lock}` was lost before anything was run")]
     Lost {
@@ -197,6 +205,7 @@ impl Error {
             | Self::NotFree { hint, .. }
             | Self::Refused { hint, .. }
             | Self::LeftBehind { hint, .. }
+            | Self::Outdated { hint, .. }
             | Self::Machine { hint, .. }
             | Self::NotFound { hint, .. }
             | Self::NotExecutable { hint, .. } => hint.clone(),

@@ -25,6 +25,8 @@ pub const LOST: u8 = 76;
 pub const DENIED: u8 = 77;
 /// The configuration is wrong or incomplete.
 pub const CONFIG: u8 = 78;
+/// A newer run was applied already, and that is to be a failure.
+pub const OUTDATED: u8 = 79;
 /// The command is not executable.
 pub const NOT_EXECUTABLE: u8 = 126;
 /// The command is not found.
@@ -40,6 +42,7 @@ pub fn of_error(error: &Error) -> u8 {
         Error::NotAcquired { .. } | Error::NotFree { .. } => NOT_ACQUIRED,
         Error::Refused { .. } => REFUSED,
         Error::LeftBehind { .. } => NOT_RELEASED,
+        Error::Outdated { .. } => OUTDATED,
         Error::Lost { .. } => LOST,
         Error::Interrupted { signal, .. } => of_signal(*signal),
         Error::NotFound { .. } => NOT_FOUND,

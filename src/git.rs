@@ -1,5 +1,10 @@
-//! Which commit is checked out, as git's own files say (gitrepository-layout(5)). No git is run: there may be
-//! none, and it may refuse a directory of another owner.
+//! Which commit is checked out, as git's own files say (gitrepository-layout(5)). No git is run for it: there
+//! may be none, and it may refuse a directory of another owner. Which of two commits is older, git itself is
+//! asked ([`AncestryQuery`]).
+
+mod ancestry;
+
+pub use ancestry::AncestryQuery;
 
 use std::path::{Path, PathBuf};
 
@@ -19,9 +24,7 @@ const MOST_LINKS: usize = 5;
 #[must_use]
 pub fn head(dir: &Path) -> Option<String> {
     let git = dir.ancestors().find_map(git_dir)?;
-    // A worktree of its own shares the branches.
-    let common =
-        line(&git.join("commondir")).map_or_else(|| git.clone(), |common| git.join(common));
+    let common = common_dir(&git);
     let mut said = line(&git.join("HEAD"))?;
     for _ in 0..MOST_LINKS {
         let Some(name) = said.strip_prefix("ref: ") else { break };
@@ -47,6 +50,11 @@ fn git_dir(dir: &Path) -> Option<PathBuf> {
         return Some(path);
     }
     Some(dir.join(line(&path)?.strip_prefix("gitdir: ")?))
+}
+
+/// A worktree of its own shares the branches, and all objects.
+fn common_dir(git: &Path) -> PathBuf {
+    line(&git.join("commondir")).map_or_else(|| git.to_owned(), |common| git.join(common))
 }
 
 fn packed(common: &Path, name: &str) -> Option<String> {

@@ -28,7 +28,7 @@
 //! `docs/protocol.md#invariants`, and:
 //!
 //! - Only `run`, `app` and `subcommand` read the clock ([`clock`]), and what stamps messages; only
-//!   [`store`] knows AWS; only [`supervise`] and [`guardian`] make processes.
+//!   [`store`] knows AWS; only [`supervise`] and [`guardian`] make processes that outlive a request.
 //! - Nothing between acquire and release returns early.
 //! - The child is gone before the release, whoever gives the lock back.
 //! - The receipt and the guardian learn of a step before it is taken.

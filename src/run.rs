@@ -18,6 +18,7 @@ mod kept;
 mod messages;
 pub(crate) mod orphan;
 mod outage;
+mod outdated;
 pub(crate) mod planner;
 mod prepare;
 mod release;
@@ -71,7 +72,7 @@ pub(crate) async fn locked(
     let (waited, since) = (uptime().since(started), uptime());
     let id = event_loop.kept.last().map(|kept| kept.id().0.clone());
     let mut end = match acquiring {
-        Ok(Ok(())) => run_child(event_loop, &job, context, &acquired.inherited, wait).await,
+        Ok(Ok(())) => run_child(event_loop, &job, context, &acquired, wait).await,
         Ok(Err(error)) => RunEnd::Failed(error),
         Err(_) => RunEnd::Panicked,
     };
@@ -104,16 +105,23 @@ pub(crate) async fn locked(
     code
 }
 
-/// Starts the child under the locks and sees it to its end, whatever happens.
+/// Starts the child under the locks, unless it is outdated, and sees it to its end, whatever happens.
 async fn run_child(
     event_loop: &mut EventLoop,
     job: &LockedJob,
     context: &Context,
-    inherited: &[LockId],
+    acquired: &Acquired,
     wait: Wait,
 ) -> RunEnd {
+    let check = AssertUnwindSafe(outdated::check(event_loop, job, context, acquired));
+    match check.catch_unwind().await {
+        Ok(Ok(None)) => {}
+        Ok(Ok(Some(newer))) => return RunEnd::Outdated(newer),
+        Ok(Err(error)) => return RunEnd::Failed(error),
+        Err(_) => return RunEnd::Panicked,
+    }
     announce(event_loop, context);
-    let child = child_command(event_loop, job, inherited, context, wait.give_up_at);
+    let child = child_command(event_loop, job, &acquired.inherited, context, wait.give_up_at);
     // The child's handle lives out here: after a panic it is still there to be ended.
     let mut slot = None;
     let watch = ChangeWatch::over(job, context);

@@ -36,6 +36,32 @@ pub enum OnLockLost {
     Warn,
 }
 
+/// What an `apply` or a `destroy` does when a newer run was applied already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnOutdated {
+    /// Go on.
+    Run,
+    /// Step aside, with exit code 0.
+    Skip,
+    /// Fail.
+    Fail,
+}
+
+impl OnOutdated {
+    const WORDS: [(&str, Self); 3] =
+        [("run", Self::Run), ("skip", Self::Skip), ("fail", Self::Fail)];
+
+    /// The word that was typed.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Run => "run",
+            Self::Skip => "skip",
+            Self::Fail => "fail",
+        }
+    }
+}
+
 /// Everything a user can set, resolved.
 #[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "each field is the option of its name, described in `cli`")]
@@ -46,6 +72,7 @@ pub struct Settings {
     pub lease: Sourced<LeaseTerm>,
     pub no_line: Sourced<bool>,
     pub no_history: Sourced<bool>,
+    pub outdated: Sourced<OnOutdated>,
     pub on_lock_lost: Sourced<OnLockLost>,
     pub grace: Sourced<Option<Duration>>,
     pub orphan_grace: Sourced<Duration>,
@@ -99,6 +126,12 @@ impl Settings {
             lease: from.pick("lease", text(&options.lease), parse_lease, lease)?,
             no_line: from.pick_flag("no-line", options.no_line)?,
             no_history: from.pick_flag("no-history", options.no_history)?,
+            outdated: from.pick(
+                "outdated",
+                text(&options.outdated),
+                |value| word(value, &OnOutdated::WORDS),
+                OnOutdated::Run,
+            )?,
             on_lock_lost: from.pick(
                 "on-lock-lost",
                 text(&options.on_lock_lost),

@@ -146,6 +146,7 @@ fn begin(
             commit: git::head(&job.dir).or_else(|| ci.commit.clone()),
             pipeline: ci.pipeline.clone(),
         }),
+        on_outdated: settings.outdated.value,
         env: env.clone(),
         state_dir: state_dir::path(env),
         planner,

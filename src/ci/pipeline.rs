@@ -2,10 +2,7 @@
 
 use super::System;
 use crate::env::Env;
-use crate::lock::history::{Pipeline, cut};
-
-/// The most characters of each part.
-const MAX: usize = 60;
+use crate::lock::history::{MOST_OF_A_NAME, Pipeline, cut};
 
 /// The variables: the repository (joined by `/`), the workflow, the ref, the run's number, the commit.
 struct Names {
@@ -95,10 +92,11 @@ pub(super) fn pipeline(system: System, env: &Env) -> Option<Pipeline> {
     let names = names(system)?;
     let number = env.get(names.number)?.parse().ok()?;
     let repository: Option<Vec<_>> = names.repository.iter().map(|name| env.get(name)).collect();
-    let first =
-        |names: &[&str]| cut(names.iter().find_map(|name| env.get(name)).unwrap_or_default(), MAX);
+    let first = |names: &[&str]| {
+        cut(names.iter().find_map(|name| env.get(name)).unwrap_or_default(), MOST_OF_A_NAME)
+    };
     Some(Pipeline {
-        repository: cut(&repository?.join("/"), MAX),
+        repository: cut(&repository?.join("/"), MOST_OF_A_NAME),
         workflow: first(names.workflow),
         reference: first(names.reference),
         number,

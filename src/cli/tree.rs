@@ -21,6 +21,7 @@ pub(super) const EXIT_CODES: &[(&str, &str)] = &[
     ("76", "the lock was lost"),
     ("77", "access denied to the lock store; no credentials, or expired ones"),
     ("78", "the configuration is wrong or incomplete"),
+    ("79", "with `--outdated fail`: a newer run was applied already"),
     ("126", "the command cannot be executed"),
     ("127", "the command was not found"),
     ("128+N", "ended by signal N"),

@@ -1,7 +1,8 @@
 //! The content of the history's register, beside the lock (`docs/protocol.md#f12-history`): the last
 //! runs that asked for it.
 //!
-//! It is for people and decides nothing. It holds no argument of a command, since these can be secrets.
+//! It is for people, and for `--outdated` (`docs/protocol.md#outdated-runs`); no lock depends on it. It holds no
+//! argument of a command, since these can be secrets.
 
 use std::time::Duration;
 
@@ -79,7 +80,13 @@ pub struct PastRun {
     /// Whether it took the lock over from a holder without heartbeats.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub took_over: bool,
+    /// The lock ID of the `run` or `hold` under whose lock it ran; nothing if it took the lock itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub within: Option<String>,
 }
+
+/// The most characters of each text of a pipeline.
+pub const MOST_OF_A_NAME: usize = 60;
 
 /// A pipeline of a CI, of which higher numbers are later runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,6 +103,21 @@ pub struct Pipeline {
     /// The number of the run.
     #[serde(default)]
     pub number: u64,
+}
+
+impl Pipeline {
+    /// Whether this is an earlier run of the same pipeline. What may have been cut, and a run for an unknown
+    /// ref, is the same as nothing.
+    #[must_use]
+    pub fn is_before(&self, other: &Self) -> bool {
+        let is_whole = |text: &str| text.chars().count() < MOST_OF_A_NAME;
+        let texts = |it: &Self| [it.repository.clone(), it.reference.clone(), it.workflow.clone()];
+        let ours = texts(self);
+        ours == texts(other)
+            && ours.iter().all(|text| is_whole(text))
+            && ours[..2].iter().all(|text| !text.is_empty())
+            && self.number < other.number
+    }
 }
 
 /// A holder that was waited for, as its record named it.

@@ -54,7 +54,8 @@ impl LockHistory {
     pub fn new(lock: String, history: &History) -> Self {
         let all: Vec<_> = history.runs().collect();
         let unreadable = all.iter().filter(|run| run.is_none()).count();
-        let runs = all.into_iter().flatten().collect();
+        // What ran within another run is part of that.
+        let runs = all.into_iter().flatten().filter(|run| run.within.is_none()).collect();
         Self { lock, runs, unreadable, dropped: history.dropped }
     }
 

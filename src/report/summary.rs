@@ -42,6 +42,8 @@ pub enum RunOutcome {
     Lost,
     /// The lock could not be given back.
     NotReleased,
+    /// A newer run was applied already: Terraform was not started.
+    Outdated,
     /// tfwrap itself failed before the child ran: store, access, configuration, usage.
     Error,
 }
@@ -49,13 +51,14 @@ pub enum RunOutcome {
 impl RunOutcome {
     /// All of them.
     #[cfg(test)]
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::Success,
         Self::Failure,
         Self::TimedOut,
         Self::Interrupted,
         Self::Lost,
         Self::NotReleased,
+        Self::Outdated,
         Self::Error,
     ];
 
@@ -69,6 +72,7 @@ impl RunOutcome {
             Self::Interrupted => "interrupted",
             Self::Lost => "lost",
             Self::NotReleased => "not-released",
+            Self::Outdated => "outdated",
             Self::Error => "error",
         }
     }

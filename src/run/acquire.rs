@@ -314,6 +314,7 @@ impl Attempt {
             granted: is_ours.then_some(now),
             behind: watch.ended(now),
             took_over: self.machine.acquire().taken_over().is_some(),
+            within: None,
         })
     }
 

@@ -9,6 +9,7 @@ use crate::job::{JobKind, LockedJob};
 use crate::lock::Holder;
 use crate::lock::release::ReleaseOutcome;
 use crate::report::{Notice, RunOutcome, Summary};
+use crate::supervise::ChildStatus;
 use crate::target::LockTarget;
 use std::time::Duration;
 
@@ -16,6 +17,8 @@ use std::time::Duration;
 pub(super) enum RunEnd {
     /// With its child.
     Child(ChildEnd),
+    /// Without it, and well: a newer run, of which these words tell, was applied already.
+    Outdated(String),
     /// The child was not started, or could not be watched to its end.
     Failed(Error),
     /// By a bug of ours.
@@ -27,6 +30,7 @@ impl RunEnd {
     pub(super) fn is_worth_saying(&self) -> bool {
         match self {
             Self::Child(child) => child.stopped,
+            Self::Outdated(_) => false,
             Self::Failed(_) | Self::Panicked => true,
         }
     }
@@ -62,12 +66,14 @@ pub(super) fn conclude(
         RunEnd::Failed(error) => exit_code::of_error(error),
         RunEnd::Child(child) if child.lost => exit_code::LOST,
         RunEnd::Child(child) => exit_code::of_run(child.status, &report.releases, rules),
+        RunEnd::Outdated(_) => exit_code::of_run(ChildStatus::Exited(0), &report.releases, rules),
         RunEnd::Panicked => exit_code::BUG,
     };
     match &report.end {
         RunEnd::Failed(error) => {
             event_loop.say(Notice::Error { message: error.to_string(), hint: error.hint(), code });
         }
+        RunEnd::Outdated(message) => event_loop.say(Notice::warning(message.clone())),
         RunEnd::Panicked => {
             let message = "a bug in tfwrap ended the run; if a child was running, tfwrap ended it \
                            first";
@@ -118,6 +124,7 @@ pub(super) fn of_error(error: &Error) -> RunOutcome {
     match error {
         Error::NotAcquired { .. } => RunOutcome::TimedOut,
         Error::Interrupted { .. } => RunOutcome::Interrupted,
+        Error::Outdated { .. } => RunOutcome::Outdated,
         Error::NotFound { .. } | Error::NotExecutable { .. } => RunOutcome::Failure,
         _ => RunOutcome::Error,
     }
@@ -126,6 +133,11 @@ pub(super) fn of_error(error: &Error) -> RunOutcome {
 fn summary(job: &LockedJob, report: &RunReport, code: u8) -> Summary {
     let outcome = match &report.end {
         RunEnd::Failed(error) => of_error(error),
+        RunEnd::Outdated(_) => match code {
+            exit_code::LOST => RunOutcome::Lost,
+            exit_code::NOT_RELEASED => RunOutcome::NotReleased,
+            _ => RunOutcome::Outdated,
+        },
         RunEnd::Panicked => RunOutcome::Error,
         RunEnd::Child(child) => match code {
             exit_code::LOST => RunOutcome::Lost,

@@ -10,6 +10,7 @@ use crate::held::Held;
 use crate::lock::release::ReleaseOutcome;
 use crate::lock::{Holder, LockId};
 use crate::report::github::GithubFiles;
+use crate::settings::OnOutdated;
 use crate::supervise::Policy;
 
 /// What a locked run needs besides the job.
@@ -26,6 +27,8 @@ pub(crate) struct Context {
     pub(crate) files: Option<GithubFiles>,
     /// What the history says of this run; nothing with `--no-history`.
     pub(crate) provenance: Option<Provenance>,
+    /// What an apply does that is outdated.
+    pub(crate) on_outdated: OnOutdated,
     /// Resolves all anew.
     pub(crate) planner: Planner,
 }

@@ -12,12 +12,13 @@ use jiff::Timestamp;
 use super::context::Context;
 use super::event_loop::{EventLoop, LoopEvent};
 use super::request::{StoreReply, StoreRequest};
-use crate::clock::uptime;
+use crate::clock::{uptime, wall};
+use crate::identity::new_lock_id;
 use crate::job::LockedJob;
 use crate::lock::history::{self, Awaited, PastRun, Pipeline, cut, millis};
 use crate::lock::{LockId, LockKey, Uptime};
 use crate::report::{Notice, RunOutcome};
-use crate::store::Registers;
+use crate::store::{Registers, StoreError};
 use crate::target::LockTarget;
 
 /// How long the exit waits for the histories of all locks together.
@@ -44,6 +45,8 @@ pub(super) struct LockRequest {
     pub(super) granted: Option<Uptime>,
     pub(super) behind: Vec<Awaited>,
     pub(super) took_over: bool,
+    /// Whose lock it is, where we came under that of a `run` or a `hold`.
+    pub(super) within: Option<LockId>,
 }
 
 /// Where the history of a lock is.
@@ -87,6 +90,7 @@ impl LockRequest {
             pipeline: from.pipeline.clone(),
             behind: self.behind.clone(),
             took_over: self.took_over,
+            within: self.within.as_ref().map(|id| id.0.clone()),
         }
     }
 }
@@ -144,11 +148,48 @@ pub(super) async fn write(
     event_loop.abandon();
     for (request, written) in used.iter().zip(failed) {
         if let Err(why) = written {
-            let lock = request.target.url();
-            let message = format!("this run is not in the history of `{lock}`: {why}");
-            event_loop.say(Notice::Detail { message });
+            event_loop.say(not_written(&request.target, &why));
         }
     }
+}
+
+/// Remembers an apply that came under the lock of a `run` or a `hold`, which asked for it: what it applied is
+/// what others compare themselves with (`super::outdated`).
+pub(super) async fn remember_within(
+    event_loop: &EventLoop,
+    requests: &mut Vec<LockRequest>,
+    target: &LockTarget,
+    within: LockId,
+) {
+    let register = match open(target).await {
+        Ok(Some(register)) => register,
+        Ok(None) => return,
+        Err(error) => return event_loop.say(not_written(target, &error.to_string())),
+    };
+    let request = LockRequest {
+        target: target.clone(),
+        register,
+        // It took none of its own.
+        id: new_lock_id(),
+        asked: wall(),
+        waited: Duration::ZERO,
+        granted: Some(uptime()),
+        behind: Vec::new(),
+        took_over: false,
+        within: Some(within),
+    };
+    remember(requests, request);
+}
+
+async fn open(target: &LockTarget) -> Result<Option<HistoryRegister>, StoreError> {
+    let store = target.open().await?;
+    let line = target.open_line(&store)?;
+    Ok(register(target, &line))
+}
+
+fn not_written(target: &LockTarget, why: &str) -> Notice {
+    let lock = target.url();
+    Notice::Detail { message: format!("this run is not in the history of `{lock}`: {why}") }
 }
 
 /// The register of a lock, whose queue is there; nothing where a record cannot be changed safely, or would be

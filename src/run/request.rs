@@ -8,6 +8,7 @@ use futures_util::future::{BoxFuture, join_all};
 use super::fail_point;
 use super::history::HistoryRegister;
 use crate::backend::S3Backend;
+use crate::git;
 use crate::lock::LockKey;
 use crate::lock::history::{History, PastRun};
 use crate::lock::pair::{Findings, Half, PairRequest, Step};
@@ -35,6 +36,8 @@ pub(super) enum StoreRequest {
     Answer,
     /// Each of these histories has one more run.
     Remember(Vec<(HistoryRegister, PastRun)>),
+    /// Which of two commits is older, of git.
+    Ancestry(git::AncestryQuery),
 }
 
 /// What a store answered.
@@ -48,6 +51,8 @@ pub(super) enum StoreReply {
     Answer(std::io::Result<String>),
     /// Of each, in words why not.
     Remembered(Vec<Result<(), String>>),
+    /// Whether it is so, or in words why that is not known.
+    Ancestry(Result<bool, String>),
 }
 
 /// How often one run is written into a history that others change meanwhile.
@@ -76,6 +81,9 @@ impl StoreRequest {
             Self::Remember(runs) => {
                 let all = runs.into_iter().map(|(register, run)| remember(register, run));
                 join_all(all).map(StoreReply::Remembered).boxed()
+            }
+            Self::Ancestry(asked) => {
+                async move { StoreReply::Ancestry(asked.answer().await) }.boxed()
             }
             Self::Answer => async move {
                 // A thread of its own: nobody can be made to answer. It does not keep the process.

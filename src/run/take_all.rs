@@ -5,7 +5,7 @@ use super::acquire::{self, Wait};
 use super::context::{Acquired, Context};
 use super::event_loop::EventLoop;
 use super::workspace::{self, Ready};
-use super::{dependents, fail_point, fresh, history, inherit, messages};
+use super::{dependents, fail_point, fresh, history, inherit, messages, outdated};
 use crate::clock::uptime;
 use crate::error::Error;
 use crate::job::LockedJob;
@@ -44,7 +44,14 @@ pub(super) async fn take_all(
                 let (around, had) = (job.kind.is_around_commands(), &acquired.inherited);
                 let id = inherit::inherit(event_loop, target, context, around, wait, had).await?;
                 match id {
-                    Some(id) => acquired.inherited.push(id),
+                    Some(id) => {
+                        if outdated::is_compared(job, target) && context.provenance.is_some() {
+                            let requests = &mut acquired.requests;
+                            history::remember_within(event_loop, requests, target, id.clone())
+                                .await;
+                        }
+                        acquired.inherited.push(id);
+                    }
                     None if fresh::is_ours(event_loop, target).await? => {}
                     None => wanted.push(target),
                 }

@@ -15,13 +15,14 @@ const NAME: &str = ".tfwrap.yaml";
 const MOST_BYTES: u64 = 64 * 1024;
 
 /// The keys: the long options' names that make sense in a file, and `unlocked`.
-const KEYS: [&str; 17] = [
+const KEYS: [&str; 18] = [
     "lock-timeout",
     "lock",
     "no-backend-lock",
     "lease",
     "no-line",
     "no-history",
+    "outdated",
     "on-lock-lost",
     "grace",
     "orphan-grace",

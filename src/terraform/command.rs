@@ -160,6 +160,8 @@ const STATE_REPLACE: Group =
     &[("state", Value), ("backup", Value), ("auto-approve", Bool), ("ignore-remote-version", Bool)];
 const WORKSPACE_DELETE: Group = &[("force", Bool)];
 
+/// The operation of `apply` and `destroy`.
+pub const APPLY_OPERATION: &str = "OperationTypeApply";
 const INVALID: &str = "OperationTypeInvalid";
 
 /// Every command whose words need telling apart. Of two that match, the longer one is meant.
@@ -172,13 +174,13 @@ static COMMANDS: &[Command] = &[
     ),
     Command::locks(
         &["apply"],
-        "OperationTypeApply",
+        APPLY_OPERATION,
         StateUse::LocalBackend,
         &[LOCK, STATE, OPERATION, VARS, VIEW, APPLY],
     ),
     Command::locks(
         &["destroy"],
-        "OperationTypeApply",
+        APPLY_OPERATION,
         StateUse::LocalBackend,
         &[LOCK, STATE, OPERATION, VARS, VIEW, APPLY],
     ),

@@ -55,7 +55,7 @@ pub(crate) const PARSERS: [Parser; 13] = [
     Parser {
         name: "history",
         samples: &[
-            br#"{"version":1,"dropped":3,"runs":[{"id":"a","asked":1},{"id":"x","who":"u@h","actor":"a","operation":"run","info":"https://h/ i","asked":1795252571000,"waited":30000,"held":5,"outcome":"success","code":0,"commit":"1f2e3d4c5b6a79880f1e2d3c4b5a69788f9e0d1c","pipeline":{"repository":"r","workflow":"w","ref":"b","number":7},"behind":[{"id":"a","who":"u","operation":"o","info":"i","waited":9}],"took_over":true}]}"#,
+            br#"{"version":1,"dropped":3,"runs":[{"id":"a","asked":1},{"id":"x","who":"u@h","actor":"a","operation":"run","info":"https://h/ i","asked":1795252571000,"waited":30000,"held":5,"outcome":"success","code":0,"commit":"1f2e3d4c5b6a79880f1e2d3c4b5a69788f9e0d1c","pipeline":{"repository":"r","workflow":"w","ref":"b","number":7},"behind":[{"id":"a","who":"u","operation":"o","info":"i","waited":9}],"took_over":true,"within":"a"}]}"#,
         ],
         read: history,
     },

@@ -38,6 +38,7 @@
 //! | `odd_files` | odd files of Terraform's own, with stock Terraform as the measure |
 //! | `one_stop` | one stop, through whatever, is one interrupt |
 //! | `other_backends` | backends whose lock only Terraform can take |
+//! | `outdated` | an older commit after a newer one: skipped, refused, or run |
 //! | `pair` | both locks of the S3 backend at once |
 //! | `paths` | the paths that Terraform makes for itself |
 //! | `program` | which program is run |
@@ -100,6 +101,7 @@ mod nesting;
 mod odd_files;
 mod one_stop;
 mod other_backends;
+mod outdated;
 mod pair;
 mod paths;
 mod program;

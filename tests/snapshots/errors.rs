@@ -51,8 +51,8 @@ macro_rules! kinds {
     };
 }
 
-kinds!(TOP, top, Error: Usage, Config, Store, NotAcquired, NotFree, Refused, LeftBehind, Lost, Interrupted,
-    NotFound, NotExecutable, Machine, Internal);
+kinds!(TOP, top, Error: Usage, Config, Store, NotAcquired, NotFree, Refused, LeftBehind, Outdated, Lost,
+    Interrupted, NotFound, NotExecutable, Machine, Internal);
 kinds!(STORE, store, StoreError: Throttled, Busy, Unavailable, Full, Failed, NotTheStore, Denied, Credentials,
     Missing, Misconfigured);
 kinds!(BACKEND, backend, BackendError: NotInitialised, Unreadable, NotRegular, TooLarge, BadRecord,
@@ -139,6 +139,7 @@ fn top_errors() -> Vec<Error> {
         Error::NotFree { message: message(), hint: hint() },
         Error::Refused { message: message(), hint: hint() },
         Error::LeftBehind { message: message(), hint: hint() },
+        Error::Outdated { message: message(), hint: hint() },
         Error::Lost { lock: lock() },
         Error::Interrupted { signal: 15, name: "SIGTERM".into(), leftover: Leftover::Nothing },
         Error::NotFound { message: message(), hint: hint() },

@@ -78,6 +78,7 @@ fn examples() -> Vec<(&'static str, Vec<Notice>)> {
         (RunOutcome::Interrupted, 130),
         (RunOutcome::Lost, 76),
         (RunOutcome::NotReleased, 74),
+        (RunOutcome::Outdated, 0),
         (RunOutcome::Error, 69),
     ];
     vec![

@@ -28,6 +28,7 @@ fn full() -> PastRun {
         }),
         behind: vec![Awaited { id: "1-2".to_owned(), waited: 29_000, ..Awaited::default() }],
         took_over: true,
+        within: Some("0-1".to_owned()),
     }
 }
 
@@ -42,12 +43,40 @@ fn ids(record: &Record) -> Vec<String> {
 #[test]
 fn the_format_is_this_one() {
     let record = History::default().with(&full());
-    let expected = r#"{"version":1,"dropped":0,"runs":[{"id":"28e8a6c8-39d1-5a99-58ed-ea0d4970a5f4","who":"ci@runner-7","actor":"alice","operation":"OperationTypeApply","info":"https://ci.example/run/7 (deploy by alice)","asked":1795252571000,"waited":30000,"held":120500,"outcome":"success","code":0,"commit":"1f2e3d","pipeline":{"repository":"acme/infra","workflow":"deploy","ref":"refs/heads/main","number":7},"behind":[{"id":"1-2","who":"","operation":"","info":"","waited":29000}],"took_over":true}]}"#;
+    let expected = r#"{"version":1,"dropped":0,"runs":[{"id":"28e8a6c8-39d1-5a99-58ed-ea0d4970a5f4","who":"ci@runner-7","actor":"alice","operation":"OperationTypeApply","info":"https://ci.example/run/7 (deploy by alice)","asked":1795252571000,"waited":30000,"held":120500,"outcome":"success","code":0,"commit":"1f2e3d","pipeline":{"repository":"acme/infra","workflow":"deploy","ref":"refs/heads/main","number":7},"behind":[{"id":"1-2","who":"","operation":"","info":"","waited":29000}],"took_over":true,"within":"0-1"}]}"#;
     assert_eq!(record, lease(expected));
     assert_eq!(History::of(Some(&record)).unwrap().runs().collect::<Vec<_>>(), [Some(full())]);
     let least = History::default().with(&run("1"));
     assert_eq!(ids(&least), ["1"]);
     assert_eq!(key(&LockKey("b/k".to_owned())).0, "b/k.tfwrap/history");
+}
+
+#[test]
+fn runs_of_one_pipeline_are_in_order_and_no_others() {
+    type Field = fn(&mut Pipeline) -> &mut String;
+    let run = |number| Pipeline { number, ..full().pipeline.unwrap() };
+    assert!(run(7).is_before(&run(8)));
+    for number in [7, 6] {
+        assert!(!run(7).is_before(&run(number)), "{number}");
+    }
+    // Of each text: another one, one that may have been cut, and one that is unknown.
+    let fields: [(Field, bool); 3] = [
+        (|it| &mut it.repository, false),
+        (|it| &mut it.reference, false),
+        (|it| &mut it.workflow, true),
+    ];
+    for (field, may_be_empty) in fields {
+        let with = |number, text: &str| {
+            let mut pipeline = run(number);
+            text.clone_into(field(&mut pipeline));
+            pipeline
+        };
+        assert!(!with(7, "a").is_before(&with(8, "b")));
+        let long = |length| "x".repeat(length);
+        assert!(with(7, &long(59)).is_before(&with(8, &long(59))));
+        assert!(!with(7, &long(60)).is_before(&with(8, &long(60))));
+        assert_eq!(with(7, "").is_before(&with(8, "")), may_be_empty);
+    }
 }
 
 #[test]

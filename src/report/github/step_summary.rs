@@ -40,6 +40,7 @@ fn headline(outcome: RunOutcome) -> &'static str {
         RunOutcome::Interrupted => "interrupted",
         RunOutcome::Lost => "the lock was lost during the run",
         RunOutcome::NotReleased => "the lock could not be released",
+        RunOutcome::Outdated => "outdated, Terraform was not started",
         RunOutcome::Error => "failed before the command ran",
     }
 }

@@ -172,6 +172,7 @@ fn hostile_run(text: &str) -> PastRun {
             waited: u64::MAX,
         }],
         took_over: true,
+        within: None,
     }
 }
 

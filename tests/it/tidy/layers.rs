@@ -25,6 +25,7 @@ const BORDERS: [Border; 10] = [
             ("supervise/signal.rs", "awaits signals"),
             ("guardian.rs", "awaits what the guardian tells"),
             ("supervise/stand_in.rs", "awaits what the stand-in tells"),
+            ("git/ancestry.rs", "awaits what git says"),
         ],
     },
     Border {
@@ -80,6 +81,7 @@ const BORDERS: [Border; 10] = [
             ("main.rs", "the exit code"),
             ("store/aws/credential_process.rs", "runs the program that a profile names"),
             ("ci.rs", "our own PID, for people"),
+            ("git/ancestry.rs", "asks git which commit is older"),
         ],
     },
     Border {
