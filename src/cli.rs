@@ -216,7 +216,10 @@ fn split<'a>(command: &clap::Command, args: &'a [OsString]) -> Split<'a> {
         let terraforms = !text.starts_with('-')
             || text == "-"
             || text.starts_with("-chdir")
-            || matches!(text.as_ref(), "-help" | "-version");
+            || matches!(
+                text.as_ref(),
+                "-help" | "-version" | "-install-autocomplete" | "-uninstall-autocomplete"
+            );
         if terraforms {
             break;
         }
@@ -289,7 +292,13 @@ mod tests {
 
     #[test]
     fn terraforms_own_leading_flags_begin_its_part() {
-        for words in [&["-chdir=a b", "plan"][..], &["-version"], &["-help"], &["-chdir", "x"]] {
+        for words in [
+            &["-chdir=a b", "plan"][..],
+            &["-version"],
+            &["-help"],
+            &["-install-autocomplete"],
+            &["-chdir", "x"],
+        ] {
             let args: Vec<_> = std::iter::once("tfwrap").chain(words.iter().copied()).collect();
             assert_eq!(parse_words(&args).unwrap().words, terraform(words));
         }

@@ -34,6 +34,12 @@ fn command(word: &str) -> Option<String> {
         return None;
     }
     let own = cli::own_commands();
+    if own.iter().any(|it| it == word) {
+        return Some(format!(
+            "`{word}` after `-chdir` or `--` goes to Terraform; tfwrap's own command takes `--chdir` \
+             before it: `tfwrap --chdir DIR {word}`"
+        ));
+    }
     let known = own.iter().map(String::as_str);
     let meant = nearest(word, known.chain(LISTED_COMMANDS.iter().map(|it| it.words[0])))?;
     own.iter().any(|it| it == meant).then(|| {

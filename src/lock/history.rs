@@ -261,9 +261,13 @@ impl History {
     /// The runs, the last one first; `None` for what is none.
     pub fn runs(&self) -> impl Iterator<Item = Option<PastRun>> {
         self.runs.iter().rev().map(|raw| {
-            let run: PastRun = Some(raw.get())
+            let mut run: PastRun = Some(raw.get())
                 .filter(|it| it.len() <= MOST_OF_A_RUN)
                 .and_then(|it| serde_json::from_str(it).ok())?;
+            run.behind.truncate(MOST_AWAITED);
+            for awaited in &mut run.behind {
+                awaited.waited = awaited.waited.min(TOO_LONG);
+            }
             let times = [run.waited, run.held.unwrap_or_default()];
             let is_sound = times.iter().all(|time| *time <= TOO_LONG)
                 && jiff::Timestamp::from_millisecond(run.asked).is_ok();

@@ -100,7 +100,11 @@ pub(super) async fn ask<T>(
 
 /// One that looks at the same stores again and again, and goes on through an outage.
 #[derive(Debug, Default)]
-pub(crate) struct Patient(Outage);
+pub(crate) struct Patient {
+    outage: Outage,
+    /// What the last look ended with, if it was no answer.
+    failure: Option<(String, StoreError)>,
+}
 
 impl Patient {
     /// What a look found that began then; none where the stores do not answer for now, which is said
@@ -115,23 +119,31 @@ impl Patient {
         found: Result<T, Error>,
     ) -> Result<Option<T>, Error> {
         let now = uptime();
-        self.0.asked(began, Access::Read);
+        self.outage.asked(began, Access::Read);
         match found {
             Err(Error::Store { lock, source }) if source.is_transient() => {
-                if self.0.is_due(now) {
+                if self.outage.is_due(now) {
                     event_loop.say(out_of_reach(&lock, Some(&source)));
                 }
-                self.0.answered(now, Access::Read, Some(&source));
+                self.outage.answered(now, Access::Read, Some(&source));
+                self.failure = Some((lock, source));
                 Ok(None)
             }
             found => {
                 let found = found?;
-                if let Some(lasted) = self.0.answered(now, Access::Read, None) {
+                self.failure = None;
+                if let Some(lasted) = self.outage.answered(now, Access::Read, None) {
                     event_loop.say(store_answers_again(lasted));
                 }
                 Ok(Some(found))
             }
         }
+    }
+
+    /// Why the last look found nothing out, if it did not.
+    pub(crate) fn failure(&self) -> Option<Error> {
+        let (lock, source) = self.failure.clone()?;
+        Some(Error::Store { lock, source })
     }
 }
 

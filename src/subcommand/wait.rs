@@ -54,7 +54,8 @@ pub(crate) async fn run(
         }
         loop {
             if uptime() >= until {
-                return Err(wait.not_free(&states));
+                // What was seen last may be over by now.
+                return Err(patient.failure().unwrap_or_else(|| wait.not_free(&states)));
             }
             event_loop.pause(uptime().plus(PERIOD).min(until)).await?;
             let began = uptime();
@@ -71,8 +72,8 @@ pub(crate) async fn run(
 #[derive(Default)]
 struct Told {
     cadence: Cadence,
-    /// Who held it, in order, as last seen.
-    holders: Vec<(LockId, String)>,
+    /// Who held it, in order.
+    holders: Vec<(LockId, Option<Box<LockInfo>>)>,
     last: Option<LockId>,
 }
 
@@ -154,10 +155,8 @@ impl<'a> Wait<'a> {
     ) {
         let told = self.told.entry(lock.to_owned()).or_default();
         let id = info.as_ref().map_or_else(|| LockId(String::new()), |info| info.id.clone());
-        let words = described(info.as_deref());
-        match told.holders.iter_mut().find(|(known, _)| *known == id) {
-            Some((_, before)) => *before = words,
-            None => told.holders.push((id.clone(), words)),
+        if told.holders.iter().all(|(known, _)| *known != id) {
+            told.holders.push((id.clone(), info.clone()));
         }
         let changed = told.last.replace(id.clone()) != Some(id);
         if told.cadence.is_due(now, changed) {
@@ -203,7 +202,7 @@ impl<'a> Wait<'a> {
             };
             let _ = writeln!(text, " after {}", whole(uptime().since(self.began)));
             for (_, holder) in &told.holders {
-                let _ = writeln!(text, "  was {holder}");
+                let _ = writeln!(text, "  was {}", described(holder.as_deref()));
             }
         }
         text

@@ -121,6 +121,29 @@ async fn an_interrupt_ends_the_wait_and_an_outage_does_not() {
     assert!(done.stdout.contains(": free after "), "{}", done.stdout);
 }
 
+/// Whoever was seen last may have gone: nobody is said to hold what nobody has seen.
+#[tokio::test]
+async fn at_the_end_of_the_time_an_outage_is_the_reason() {
+    let stage = s3_dir("wait-end").await;
+    let proxy = Proxy::before(&dynamodb().url);
+    let gate = Gate::new(stage.path(), "held");
+    let holder = applied(stage.path(), &gate);
+    let lock = format!(
+        "dynamodb://{}/{}?region=eu-west-1&endpoint={}",
+        stage.table,
+        stage.lock_id(),
+        proxy.url()
+    );
+    let words = ["--lock-timeout=8s", "--no-backend-lock", "--lock", &lock, "wait"];
+    let waiter = Running::start(&mut waiting(stage.path(), &words));
+    waiter.says("waiting for the lock `");
+    proxy.plan([Rule::all(Fault::SERVER_ERROR)]);
+    let done = waiter.finish().expect_code(69);
+    assert!(!done.stderr.contains("not free within"), "{}", done.stderr);
+    gate.open();
+    holder.finish().expect_code(0);
+}
+
 #[tokio::test]
 async fn the_log_is_json_where_asked_for() {
     let stage = s3_dir("wait-json").await;

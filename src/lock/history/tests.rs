@@ -212,3 +212,20 @@ proptest! {
         }
     }
 }
+
+/// No sum of them is more than a number can hold.
+#[test]
+fn who_was_waited_for_is_bounded_in_number_and_time() {
+    let awaited = r#"{"id":"x","waited":18446744073709551615}"#;
+    let behind = vec![awaited; 150].join(",");
+    let run = format!(
+        r#"{{"id":"a","asked":0,"waited":1,"outcome":"success","code":0,"behind":[{behind}]}}"#
+    );
+    let text = format!(r#"{{"version":1,"dropped":0,"runs":[{run}]}}"#);
+    let record = Record { info: None, lease: Some(text) };
+    let history = History::of(Some(&record)).unwrap();
+    let runs: Vec<_> = history.runs().collect();
+    let run = runs[0].as_ref().unwrap();
+    assert_eq!(run.behind.len(), MOST_AWAITED);
+    assert!(run.behind.iter().all(|awaited| awaited.waited == TOO_LONG), "{:?}", run.behind);
+}
