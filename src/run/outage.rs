@@ -79,7 +79,8 @@ pub(super) struct Outage {
     error: Option<StoreError>,
     /// When it last answered.
     answered: Option<Uptime>,
-    is_said: bool,
+    /// When that began which was said.
+    said: Option<Uptime>,
 }
 
 impl Outage {
@@ -112,7 +113,6 @@ impl Outage {
             self.error = Some(error.clone());
             return None;
         }
-        let lasted = self.since().map(|since| now.since(since));
         self.answered = Some(now);
         *self.failing(access) = Failing::default();
         if access == Access::Write {
@@ -122,7 +122,7 @@ impl Outage {
             return None;
         }
         self.error = None;
-        lasted.filter(|_| std::mem::take(&mut self.is_said))
+        self.said.take().map(|began| now.since(began))
     }
 
     fn since(&self) -> Option<Uptime> {
@@ -132,20 +132,22 @@ impl Outage {
     /// When it will be worth a word.
     pub(super) fn deadline(&self) -> Option<Uptime> {
         let patience = if self.answered.is_some() { LATER } else { AT_FIRST };
-        self.since().filter(|_| !self.is_said).map(|since| since.plus(patience))
+        self.since().filter(|_| self.said.is_none()).map(|since| since.plus(patience))
     }
 
     /// Whether it is worth a word now, which counts as said.
     #[must_use]
     pub(super) fn is_due(&mut self, now: Uptime) -> bool {
         let is_due = self.deadline().is_some_and(|at| now >= at);
-        self.is_said |= is_due;
+        if is_due {
+            self.said = self.since();
+        }
         is_due
     }
 
     /// How old is what was seen last, where it was said that no more is to be seen.
     pub(super) fn unseen(&self, now: Uptime) -> Option<Duration> {
-        let unseen = self.answered.filter(|_| self.is_said).map(|answered| now.since(answered));
+        let unseen = self.answered.filter(|_| self.said.is_some()).map(|it| now.since(it));
         unseen.filter(|unseen| *unseen >= LATER)
     }
 
@@ -229,6 +231,18 @@ mod tests {
         }
         assert_eq!(words, [5]);
         assert_eq!(outage.answered(at(20_000), Access::Write, None), Some(Duration::from_secs(20)));
+    }
+
+    /// However long nobody asked in between.
+    #[test]
+    fn it_lasted_since_it_began() {
+        let mut outage = Outage::of_one_that_answered(at(0));
+        assert_eq!(failing(&mut outage, Access::Write, 0..7), [5]);
+        outage.asked(at(40_000), Access::Write);
+        assert_eq!(
+            outage.answered(at(40_001), Access::Write, None),
+            Some(Duration::from_millis(40_001))
+        );
     }
 
     #[test]

@@ -27,6 +27,15 @@ enum Trial<'a> {
     Delete(Only<'a>),
 }
 
+/// Whether a request can be sent again that may have been applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Repeated {
+    /// It changes nothing the second time: it is to be refused, or removes what nobody else knows.
+    Harmless,
+    /// Its second answer would tell of the first one.
+    Telltale,
+}
+
 impl LockObjects {
     /// Finds out what the store honours.
     ///
@@ -38,7 +47,7 @@ impl LockObjects {
         self.remove_probe().await?;
         let key = LockKey(format!("{}.tfwrap/probe/{}", self.lock, Uuid::new_v4()));
         // Nothing is made that may not be removed.
-        self.tried(&key, Trial::Delete(Only::Always)).await?;
+        self.tried(&key, Trial::Delete(Only::Always), Repeated::Harmless).await?;
         *self.probe() = Some(key.clone());
         let found = self.tried_on(&key).await;
         if matches!(found, Ok(Conditions::All)) {
@@ -58,7 +67,7 @@ impl LockObjects {
     async fn remove_probe(&self) -> Result<(), StoreError> {
         let left = self.probe().clone();
         if let Some(key) = left {
-            self.tried(&key, Trial::Delete(Only::Always)).await?;
+            self.tried(&key, Trial::Delete(Only::Always), Repeated::Harmless).await?;
             *self.probe() = None;
         }
         Ok(())
@@ -66,13 +75,13 @@ impl LockObjects {
 
     async fn tried_on(&self, key: &LockKey) -> Result<Conditions, StoreError> {
         let weighed = Self::weighed;
-        let put = |n, only| self.tried(key, Trial::Put(n, only));
-        let delete = |only| self.tried(key, Trial::Delete(only));
-        let created = || put(1, Only::IfAbsent);
-        let Answer::Done(etag) = created().await? else {
+        let put = |n, only, repeated| self.tried(key, Trial::Put(n, only), repeated);
+        let delete = |only, repeated| self.tried(key, Trial::Delete(only), repeated);
+        let create = |repeated| put(1, Only::IfAbsent, repeated);
+        let Answer::Done(etag) = create(Repeated::Telltale).await? else {
             return Err(self.is_no_store("refuses to create an object that is not there"));
         };
-        if let Answer::Done(again) = created().await? {
+        if let Answer::Done(again) = create(Repeated::Harmless).await? {
             // A store that names versions names each, and one that does not none.
             let is_its_own = again.is_some() == etag.is_some();
             let ignores = self.is_no_store("ignores `If-None-Match`");
@@ -81,13 +90,13 @@ impl LockObjects {
         let Some(etag) = etag else { return Ok(Conditions::OfCreates) };
         // From here on it can be locked at least as Terraform itself does it.
         let first = version(Some(etag), &[]);
-        let etag = match weighed(put(2, Only::IfIs(&first)).await)? {
+        let etag = match weighed(put(2, Only::IfIs(&first), Repeated::Telltale).await)? {
             Answer::Done(Some(etag)) => etag,
             Answer::Done(None) => return Err(self.is_not_s3()),
             Answer::Refused | Answer::Busy | Answer::Absent => return Ok(Conditions::OfCreates),
         };
         let second = version(Some(etag), &[]);
-        match weighed(put(3, Only::IfIs(&first)).await)? {
+        match weighed(put(3, Only::IfIs(&first), Repeated::Harmless).await)? {
             Answer::Done(None) => return Err(self.is_not_s3()),
             Answer::Done(Some(_)) => return Ok(Conditions::OfCreates),
             Answer::Refused | Answer::Busy | Answer::Absent if second == first => {
@@ -95,11 +104,11 @@ impl LockObjects {
             }
             Answer::Refused | Answer::Busy | Answer::Absent => {}
         }
-        let removed = weighed(delete(Only::IfIs(&first)).await)?;
+        let removed = weighed(delete(Only::IfIs(&first), Repeated::Harmless).await)?;
         if removed != Answer::Refused {
             return Ok(Conditions::OfCreates);
         }
-        match weighed(delete(Only::IfIs(&second)).await)? {
+        match weighed(delete(Only::IfIs(&second), Repeated::Telltale).await)? {
             Answer::Done(_) => Ok(Conditions::All),
             Answer::Refused | Answer::Busy | Answer::Absent => Ok(Conditions::OfCreates),
         }
@@ -113,9 +122,16 @@ impl LockObjects {
         }
     }
 
-    /// Asks a few times where nothing was done for now: the trial takes several requests, and a store
-    /// that throttles some of them would never get through it.
-    async fn tried(&self, key: &LockKey, request: Trial<'_>) -> Result<Answer, StoreError> {
+    /// Asks a few times: the trial takes several requests, and a store that fails some of them would
+    /// hardly ever get through it.
+    async fn tried(
+        &self,
+        key: &LockKey,
+        request: Trial<'_>,
+        repeated: Repeated,
+    ) -> Result<Answer, StoreError> {
+        let may_repeat =
+            |error: &StoreError| repeated == Repeated::Harmless || !error.outcome_is_unknown();
         let mut pause = Duration::ZERO;
         loop {
             let answer = match request {
@@ -127,9 +143,7 @@ impl LockObjects {
             pause += PAUSE;
             match answer.and_then(|answer| self.settled(answer)) {
                 Err(error)
-                    if error.is_transient()
-                        && !error.outcome_is_unknown()
-                        && pause < LAST_PAUSE =>
+                    if error.is_worth_another_try() && may_repeat(&error) && pause < LAST_PAUSE =>
                 {
                     tokio::time::sleep(pause).await;
                 }
