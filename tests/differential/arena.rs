@@ -183,11 +183,11 @@ impl Arena {
         found.retain(|path, what| {
             !path.starts_with("s3:") || !(path.contains(".json") || what == "directory")
         });
-        // The line's own record stays where anybody ever waited.
+        // The line's own record stays where anybody ever waited, and the history where anybody ever ran.
         found.retain(|path, _| !path.split('/').any(|name| name.ends_with(".tfwrap")));
         for item in self.items() {
             let key = item["LockID"].as_s().expect("text");
-            if key.ends_with("tfwrap/line") {
+            if key.ends_with("tfwrap/line") || key.ends_with("tfwrap/history") {
                 continue;
             }
             let what = if key.ends_with("-md5") { "digest" } else { "lock" };
