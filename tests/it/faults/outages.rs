@@ -5,6 +5,9 @@ use super::{Stage, says};
 use crate::support::harness::{Gate, Running};
 use crate::support::proxy::{Fault, Rule};
 
+/// Something else's answer, which ends its connection as it says.
+const PAGE: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nhi";
+
 #[tokio::test]
 async fn at_the_start_an_outage_is_told_of_soon() {
     let stage = Stage::new("outages/start").await;
@@ -91,7 +94,7 @@ async fn writes_that_fail_where_reads_do_not_are_told_of() {
     for (fault, why) in [
         (Fault::SERVER_ERROR, "InternalServerError"),
         (Fault::OVER_CAPACITY, "the store is throttling"),
-        (Fault::Page("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi"), "is not DynamoDB"),
+        (Fault::Page(PAGE), "is not DynamoDB"),
     ] {
         stage.plan(&[("PutItem", fault.clone(), usize::MAX)]);
         let ours = Running::start(&mut stage.around("true"));
