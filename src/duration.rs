@@ -108,6 +108,12 @@ pub fn format(duration: Duration) -> String {
     out
 }
 
+/// The same in whole seconds, for people.
+#[must_use]
+pub fn in_seconds(duration: Duration) -> String {
+    format(Duration::from_secs(duration.as_secs()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -267,7 +267,7 @@ impl PairRequest {
             Ok(Some(stored)) if !self.is_ours(&stored) => self.refused(Half::Second),
             // Without leave to read, the create tells.
             Ok(_) | Err(StoreError::Denied(_)) => self.take_first(errand),
-            Err(error) => self.done(Half::Second, Reply::Wrote(Err(unsent(error)))),
+            Err(error) => self.done(Half::Second, Reply::Wrote(Err(error.of_nothing_written()))),
         }
     }
 
@@ -404,16 +404,6 @@ impl PairRequest {
     fn done(&mut self, half: Half, reply: Reply) -> Step {
         self.findings.from = Some(half);
         Step::Done(reply)
-    }
-}
-
-/// The error of a look, where nothing was written yet.
-fn unsent(error: StoreError) -> StoreError {
-    match error {
-        StoreError::Unavailable { detail, .. } => StoreError::Unavailable { detail, sent: false },
-        StoreError::Failed(detail) => StoreError::Busy(detail),
-        StoreError::NotTheStore { detail, .. } => StoreError::NotTheStore { detail, sent: false },
-        error => error,
     }
 }
 

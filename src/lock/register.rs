@@ -214,6 +214,17 @@ impl StoreError {
         self.is_transient() && !matches!(self, Self::NotTheStore { .. })
     }
 
+    /// What this means for a write that was not sent because of it: nothing of that can be applied.
+    #[must_use]
+    pub fn of_nothing_written(self) -> Self {
+        match self {
+            Self::Unavailable { detail, .. } => Self::Unavailable { detail, sent: false },
+            Self::Failed(detail) => Self::Busy(detail),
+            Self::NotTheStore { detail, .. } => Self::NotTheStore { detail, sent: false },
+            error => error,
+        }
+    }
+
     /// Whether a write that ended so may have been applied nevertheless.
     #[must_use]
     pub fn outcome_is_unknown(&self) -> bool {

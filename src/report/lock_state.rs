@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::clean::{clean, clean_line};
 use super::json::{escape, holder_of, seconds};
-use super::text::{describe_holder, human, operation_words, or_unknown, since};
+use super::text::{describe_holding, human, operation_words, or_unknown, since};
 use crate::lock::LockInfo;
 use crate::lock::lease::{Lease, LeaseTerm};
 use crate::lock::line::{Ticket, Waiter};
@@ -98,10 +98,7 @@ impl LockState {
         match &self.holding {
             None => out.push_str("free\n"),
             Some(Holding { info, kept_by, nameless_removal }) => {
-                let unreadable = || "held, but its record does not say by whom".to_owned();
-                out.push_str(
-                    &info.as_deref().map_or_else(unreadable, |info| describe_holder(info, now)),
-                );
+                out.push_str(&describe_holding(info.as_deref(), now));
                 let _ = writeln!(out, "\n  {}", kept_by.in_words());
                 if let Some(command) = nameless_removal {
                     let command = clean_line(command);

@@ -116,6 +116,13 @@ pub fn describe_holder(info: &LockInfo, now: Timestamp) -> String {
     out
 }
 
+/// The same of a lock whose record may not say it.
+#[must_use]
+pub fn describe_holding(info: Option<&LockInfo>, now: Timestamp) -> String {
+    let unknown = || "held, but its record does not say by whom".to_owned();
+    info.map_or_else(unknown, |info| describe_holder(info, now))
+}
+
 pub(super) fn describe_who(info: &LockInfo) -> String {
     let mut out = format!("held by {}", or_unknown(&clean(info.who.trim())));
     let operation = operation_words(&info.operation);

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::Notice;
 use super::clean::clean;
-use super::text::{describe_holder, describe_who, human};
+use super::text::{describe_holding, describe_who, human};
 
 /// One beat is at most 15 s; only a longer silence is worth a word.
 const SILENCE: Duration = Duration::from_secs(30);
@@ -28,10 +28,7 @@ pub(super) fn sentence(notice: &Notice, now: Timestamp) -> Option<String> {
     else {
         return None;
     };
-    let holder = holder.as_deref().map_or_else(
-        || "held, but its record does not say by whom".to_owned(),
-        |info| describe_holder(info, now),
-    );
+    let holder = describe_holding(holder.as_deref(), now);
     let place = format!("{}{}", place(*ahead), plans(*plans_ahead));
     let silence = format!("{}{}", last_seen(*unanswered), silence(*silent));
     let holder = format!("{holder}{silence}{place}{}", to_go(*estimate));

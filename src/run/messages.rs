@@ -136,7 +136,7 @@ pub(super) fn outage(kept: &Kept, now: Uptime, is_over: bool) -> Option<Notice> 
     if kept.tenure.is_releasing() {
         return Some(Notice::warning(format!(
             "cannot release the lock `{lock}` yet: {said}; retrying for up to {}",
-            whole(PATIENCE)
+            duration::in_seconds(PATIENCE)
         )));
     }
     let keeper = kept.tenure.keeper().filter(|keeper| keeper.refused_after().is_none())?;
@@ -144,7 +144,10 @@ pub(super) fn outage(kept: &Kept, now: Uptime, is_over: bool) -> Option<Notice> 
     let fences = term.fences().filter(|_| !is_over);
     let then = fences.map_or_else(String::new, |(interrupt, _)| {
         let left = renewed.plus(interrupt).since(now);
-        format!("; the child will be interrupted in {} unless one succeeds", whole(left))
+        format!(
+            "; the child will be interrupted in {} unless one succeeds",
+            duration::in_seconds(left)
+        )
     });
     let message = format!("no heartbeat of the lock `{lock}` succeeds: {said}; retrying{then}");
     Some(Notice::warning(message).with_hint(remedy(&lock, error)))
@@ -152,13 +155,21 @@ pub(super) fn outage(kept: &Kept, now: Uptime, is_over: bool) -> Option<Notice> 
 
 /// That it is over.
 pub(super) fn answers_again(url: &str, lasted: Duration) -> Notice {
-    Notice::Note { message: format!("requests for `{url}` succeed again, after {}", whole(lasted)) }
+    Notice::Note {
+        message: format!(
+            "requests for `{url}` succeed again, after {}",
+            duration::in_seconds(lasted)
+        ),
+    }
 }
 
 /// The same where more than one lock is looked at.
 pub(super) fn store_answers_again(lasted: Duration) -> Notice {
     Notice::Note {
-        message: format!("requests to the lock store succeed again, after {}", whole(lasted)),
+        message: format!(
+            "requests to the lock store succeed again, after {}",
+            duration::in_seconds(lasted)
+        ),
     }
 }
 
@@ -173,14 +184,14 @@ pub(super) fn refused(
         Some(fence) => format!(
             "the child will be interrupted in {}, before anyone may take over the lock, unless \
              they are accepted again",
-            whole(fence)
+            duration::in_seconds(fence)
         ),
         None => "the lock cannot be released unless they are accepted again".to_owned(),
     };
     Notice::warning(format!(
         "the credentials for the lock `{}` are refused after it was held for {} ({error}): {then}",
         kept.target.url(),
-        whole(after)
+        duration::in_seconds(after)
     ))
     .with_hint(if kept.store.renews_credentials() {
         // What has to be set right is their source.
@@ -201,17 +212,12 @@ pub(super) fn last_beat(kept: &Kept, left: Duration) -> Notice {
          lease never expires, and the child is not stopped to protect the lock; it may be \
          impossible to release the lock",
         kept.target.url(),
-        whole(left)
+        duration::in_seconds(left)
     ))
     .with_hint(format!(
         "if it stays behind, remove it with fresh credentials: {}",
         kept.target.unlock_command(kept.id())
     ))
-}
-
-/// In whole seconds, for people.
-pub(super) fn whole(time: Duration) -> String {
-    duration::format(Duration::from_secs(time.as_secs()))
 }
 
 /// What is known of a lock whose holder was never seen, in words that follow "it is".

@@ -19,8 +19,8 @@ use super::context::Context;
 use super::event_loop::{EventLoop, LoopEvent};
 use super::fail_point;
 use super::fresh::{self, ChangeWatch};
-use super::messages::whole;
 use crate::clock::uptime;
+use crate::duration;
 use crate::error::Error;
 use crate::job::ChildCommand;
 use crate::lock::lease_keeper::{LeaseEvent, LeaseKeeper, Unconfirmed};
@@ -305,7 +305,10 @@ fn say_what_it_means(event_loop: &EventLoop, index: usize, event: &locked_run::E
         LeaseEvent::Interrupt => {
             let why = match kept.tenure.keeper().and_then(LeaseKeeper::refused_after) {
                 Some(good) => {
-                    format!("refused credentials (first after {} of holding the lock)", whole(good))
+                    format!(
+                        "refused credentials (first after {} of holding the lock)",
+                        duration::in_seconds(good)
+                    )
                 }
                 None => "no heartbeat has been confirmed".to_owned(),
             };
@@ -319,11 +322,11 @@ fn say_what_it_means(event_loop: &EventLoop, index: usize, event: &locked_run::E
             let why = match why {
                 Unconfirmed::Unanswered(since) => format!(
                     "no heartbeat has been confirmed for {}, over two thirds of the lease of `{lock}`",
-                    whole(*since)
+                    duration::in_seconds(*since)
                 ),
                 Unconfirmed::StoodStill(pause) => format!(
                     "tfwrap stood still for {}, until it was too late for a heartbeat of `{lock}`",
-                    whole(*pause)
+                    duration::in_seconds(*pause)
                 ),
             };
             let ends = kept.tenure.keeper().and_then(LeaseKeeper::ends);

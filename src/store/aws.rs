@@ -46,7 +46,7 @@ use trust::Trust;
 use wires::Wires;
 
 pub(super) use endpoint::Endpoint;
-pub(super) use error::{Asked, classify, unsent};
+pub(super) use error::{Asked, classify};
 pub(super) use identity::Identity;
 
 /// How long a request may take.

@@ -27,7 +27,7 @@ use aws_smithy_types::base64;
 use md5::Digest as _;
 use tokio::sync::OnceCell;
 
-use super::aws::{Asked, AwsClients, Identity, classify, unsent};
+use super::aws::{Asked, AwsClients, Identity, classify};
 use super::{
     Conditions, Expect, Record, RecordVersion, RegisterPage, Registers, RemoveReply, StoreError,
     Stored, WriteReply,
@@ -144,10 +144,8 @@ impl LockObjects {
     fn not_of_the_lock(&self, error: StoreError) -> StoreError {
         let has_answered = self.has_answered.load(Ordering::Relaxed);
         match error {
-            throttled @ StoreError::Throttled(_) => throttled,
-            StoreError::Failed(detail) => StoreError::Busy(detail),
             StoreError::Unavailable { detail, .. } if has_answered => StoreError::Busy(detail),
-            error => unsent(error),
+            error => error.of_nothing_written(),
         }
     }
 

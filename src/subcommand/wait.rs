@@ -14,7 +14,7 @@ use crate::lock::line::{TICKET_TTL, Ticket};
 use crate::lock::{LockId, LockInfo, Uptime};
 use crate::report::{
     Cadence, Holding, KeptBy, LockState, Notice, QueueState, answer, clean, clean_line,
-    describe_holder, shell_quote,
+    describe_holding, shell_quote,
 };
 use crate::run::EventLoop;
 use crate::run::store_requests::{self, Patient};
@@ -184,8 +184,8 @@ impl<'a> Wait<'a> {
             let message = format!(
                 "the lock `{}` is free, and {count} wait for it; waited {} of {}",
                 clean_line(lock),
-                whole(now.since(self.began)),
-                whole(self.call.limit)
+                duration::in_seconds(now.since(self.began)),
+                duration::in_seconds(self.call.limit)
             );
             event_loop.say(Notice::Note { message });
         }
@@ -200,9 +200,9 @@ impl<'a> Wait<'a> {
                 text.push('\n');
                 continue;
             };
-            let _ = writeln!(text, " after {}", whole(uptime().since(self.began)));
+            let _ = writeln!(text, " after {}", duration::in_seconds(uptime().since(self.began)));
             for (_, holder) in &told.holders {
-                let _ = writeln!(text, "  was {}", described(holder.as_deref()));
+                let _ = writeln!(text, "  was {}", describe_holding(holder.as_deref(), wall()));
             }
         }
         text
@@ -210,12 +210,12 @@ impl<'a> Wait<'a> {
 
     fn not_free(&self, states: &[LockState]) -> Error {
         let held = states.iter().find_map(|it| Some((&it.lock, it.holding.as_ref()?)));
-        let limit = whole(self.call.limit);
+        let limit = duration::in_seconds(self.call.limit);
         let message = match held {
             Some((lock, holding)) => format!(
                 "not free within {limit}: `{}` is {}",
                 clean_line(lock),
-                described(holding.info.as_deref())
+                describe_holding(holding.info.as_deref(), wall())
             ),
             None => format!("not free within {limit}: others wait for the lock"),
         };
@@ -226,11 +226,6 @@ impl<'a> Wait<'a> {
         });
         Error::NotFree { message, hint: Some(format!("wait longer with `--lock-timeout`{unlock}")) }
     }
-}
-
-fn described(info: Option<&LockInfo>) -> String {
-    let unknown = || "held, but its record does not say by whom".to_owned();
-    info.map_or_else(unknown, |info| describe_holder(info, wall()))
 }
 
 /// How many wait for it.
@@ -248,8 +243,4 @@ fn waiting_for(state: &LockState) -> Result<u64, Error> {
             ),
         }),
     }
-}
-
-fn whole(span: Duration) -> String {
-    duration::format(Duration::from_secs(span.as_secs()))
 }

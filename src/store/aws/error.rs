@@ -283,7 +283,7 @@ fn not_applied(object: &str, said: &str) -> StoreError {
 }
 
 /// The same where nothing was sent to a store: whose answer is missing is a source of credentials.
-pub(in super::super) fn unsent(error: StoreError) -> StoreError {
+pub(super) fn unsent(error: StoreError) -> StoreError {
     match error {
         StoreError::Throttled(detail)
         | StoreError::Busy(detail)

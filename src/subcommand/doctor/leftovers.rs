@@ -136,7 +136,7 @@ fn holder(state: &LockState) -> Check {
             if still <= lease.term.sign_of_life() {
                 return Check::pass(NAME, format!("{detail}; it sends heartbeats"));
             }
-            let still = duration::format(Duration::from_secs(still.as_secs()));
+            let still = duration::in_seconds(still);
             Check::warn(NAME, format!("{detail}; no heartbeat for {still}"), hint)
         }
         KeptBy::Nothing if info.as_ref().is_some_and(|info| is_recent(info)) => {

@@ -172,7 +172,7 @@ fn lifetime(
         _ if is_renewed => Check::pass(CREDENTIALS, format!("{who}; renewed before they end")),
         Some(end) => {
             let left = Duration::try_from(end.duration_since(wall())).unwrap_or_default();
-            let left = duration::format(Duration::from_secs(left.as_secs()));
+            let left = duration::in_seconds(left);
             let detail = format!(
                 "{who}; they end in {left} and cannot be renewed, and `--max-hold` is {longest}"
             );
@@ -268,7 +268,7 @@ fn clock(theirs: Option<Timestamp>, ours: Timestamp) -> Check {
     };
     let off = ours.duration_since(theirs);
     let side = if off.is_positive() { "fast" } else { "slow" };
-    let by = duration::format(Duration::from_secs(off.unsigned_abs().as_secs()));
+    let by = duration::in_seconds(off.unsigned_abs());
     let hint = "set it right: `timedatectl set-ntp true`";
     match off.abs() {
         off if off <= EXACT => Check::pass(CLOCK, "as that of the server, to the second or so"),
