@@ -97,6 +97,8 @@ impl Custody {
         custody.receipt = Receipt::begin(beginning);
         custody.hint = state_dir::hint(!Held::from_env(env).is_empty());
         if custody.receipt.is_none() {
+            custody.hint =
+                Some("mount the `/proc` of this PID namespace (`unshare --mount-proc`)".into());
             notices.push(custody.no_receipt("there is no `/proc` that shows this process"));
         }
         match state_dir::secured(env) {

@@ -9,11 +9,16 @@ use crate::aftermath::{Lock, Receipt, STATE_DIR, kill_dead, ours};
 use crate::support::harness;
 use crate::wrapped::{LOGS_ALL, Scene};
 
-/// Our own command in another time namespace, by that of util-linux.
+/// Our own command in another time namespace.
 fn elsewhen(scene: &Scene, words: &[&str]) -> Command {
+    apart(&["-Ur", "-T", "--boottime", "86400"], scene, words)
+}
+
+/// Our own command in other namespaces, by util-linux.
+fn apart(namespaces: &[&str], scene: &Scene, words: &[&str]) -> Command {
     let ours = ours(scene, words);
     let mut command = Command::new("unshare");
-    command.args(["-Ur", "-T", "--boottime", "86400", "--"]);
+    command.args(namespaces).arg("--");
     command.arg(ours.get_program()).args(ours.get_args());
     command.current_dir(ours.get_current_dir().expect("it has one"));
     command.env_clear();
@@ -65,4 +70,19 @@ async fn a_receipt_that_names_no_child_yet_is_no_proof_that_there_is_none() {
     receipt.write();
     harness::run(&mut ours(&running.scene, &["recover"])).expect_code(0);
     lock.freed().await;
+}
+
+/// The `/proc` of a PID namespace that is not its own shows no process by its own number.
+#[tokio::test]
+async fn a_run_that_cannot_see_itself_says_how_to_change_that() {
+    let lock = Lock::new("unseen").await;
+    let scene = lock.scene("exit 0");
+    let words = &["run", "--", "true"];
+    let mut command = apart(&["-Urpf"], &scene, words);
+    let said = harness::run(&mut command).expect_code(0).stderr;
+    assert!(said.contains("there is no `/proc` that shows this process"), "{said}");
+    assert!(said.contains("(`unshare --mount-proc`)"), "{said}");
+    // The control.
+    let said = harness::run(&mut apart(&["-Urpf", "--mount-proc"], &scene, words)).expect_code(0);
+    assert!(!said.stderr.contains("/proc"), "{}", said.stderr);
 }

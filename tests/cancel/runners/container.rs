@@ -29,7 +29,10 @@ impl Container {
         let outside = step.process().namespace();
         let mut first = None;
         within(PATIENCE, || {
-            let inside = |process: &Process| process.namespace() != outside;
+            // `unshare` itself is in it before its `/proc` is.
+            let inside = |process: &Process| {
+                process.namespace() != outside && !process.program().ends_with("/unshare")
+            };
             first = step.process().children().into_iter().find(inside);
             first.is_some()
         });
