@@ -97,6 +97,12 @@ impl ProcessTree {
     pub fn named(&self) -> String {
         let living = self.living();
         if living.is_empty() {
+            if self.are_gone() {
+                return format!(
+                    "a process of the group {}, which has ended by now",
+                    self.leader.pid
+                );
+            }
             return format!("a process of the group {} that cannot be seen", self.leader.pid);
         }
         let mut names: Vec<_> = living.iter().take(MOST_NAMED).map(Member::to_string).collect();

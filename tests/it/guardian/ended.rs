@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use tfwrap::supervise::ProcessTree;
 
 use super::{gone, kill_tfwrap, started};
 use crate::aftermath::{Lock, kill_dead, ours};
@@ -38,10 +39,12 @@ fn in_its_settle(running: &mut Running, _: Pid, child: Pid) {
 fn the_guardian_too(running: &mut Running, guardian: Pid, child: Pid) {
     running.signal(Signal::SIGSTOP);
     kill_dead(guardian);
+    let tree = ProcessTree::of(child).expect("it is there");
     kill(child, Signal::SIGKILL).expect("it is there");
-    // So that `recover` does not come before its end.
+    // So that `recover` does not come before the end of the child and of what it had started.
     gone("the child", child);
     kill_tfwrap(running);
+    eventually("its group has ended", || tree.are_gone());
     run(&mut ours(&running.scene, &["recover"])).expect_code(0);
 }
 
