@@ -21,16 +21,11 @@ mod s3_server;
 mod servers;
 
 use std::process::Command;
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser as _;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use recorder::Recorder;
-use rustls::ServerConfig;
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use support::{Args, Backend, Place, now, pairs, pause, quartile, say_where, start, timed};
-use tokio_rustls::TlsAcceptor;
 
 fn main() {
     let args = Args::parse();
@@ -80,22 +75,11 @@ fn main() {
 /// How long after its start tfwrap's first request has arrived, in milliseconds. It has to look through
 /// as many authorities as this machine trusts.
 fn first_request() -> f64 {
-    let mut params = CertificateParams::new(vec![]).unwrap();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-    let key = KeyPair::generate().unwrap();
-    let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-    let certificate = params.signed_by(&key, &authority).unwrap();
-    let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    let config = ServerConfig::builder()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.der().clone()], private)
-        .unwrap();
-    let server = Recorder::with_tls(TlsAcceptor::from(Arc::new(config)));
+    let (server, authority) = Recorder::trusted();
     let place = Place::new(Backend::Local, "");
     let trusted = std::fs::read_to_string("/etc/ssl/certs/ca-certificates.crt").unwrap_or_default();
     let bundle = place.path().join("authorities.pem");
-    std::fs::write(&bundle, format!("{trusted}\n{}", authority.pem())).unwrap();
+    std::fs::write(&bundle, format!("{trusted}\n{authority}")).unwrap();
     let mut command = place.tfwrap();
     command
         .env("AWS_ENDPOINT_URL_DYNAMODB", &server.url)

@@ -128,13 +128,12 @@ struct Records {
 /// Plays all cases and each runner's control, so many at once.
 fn play_all() -> Records {
     let only = variable("TFWRAP_CANCEL_ONLY").unwrap_or_default();
-    // Without a work: the control.
-    let mut cases: Vec<(usize, &Runner, Option<(usize, Work)>)> = Vec::new();
-    for (place, runner) in RUNNERS.iter().enumerate() {
-        cases.push((place, runner, None));
+    let cases = RUNNERS.iter().enumerate().flat_map(|(place, runner)| {
         let works = WORKS.into_iter().enumerate().filter(|(_, work)| runner.plays(*work));
-        cases.extend(works.map(|work| (place, runner, Some(work))));
-    }
+        // Without a work: the control.
+        works.map(Some).chain([None]).map(move |work| (place, runner, work))
+    });
+    let mut cases: Vec<_> = cases.collect();
     cases.retain(|(_, runner, work)| {
         let work = work.map_or_else(|| "bare".to_owned(), |(_, work)| format!("{work:?}"));
         format!("{} {work}", runner.name).contains(&only)
