@@ -3,7 +3,7 @@
 import { resolve } from "node:path";
 
 // Options of tfwrap, by how they take their value.
-const VALUES = ["lock-timeout", "lease", "outdated", "on-lock-lost", "grace", "orphan-grace", "max-hold", "second-signal", "terraform", "config", "log-format", "color"];
+const VALUES = ["lock-timeout", "lease", "outdated", "summary", "on-lock-lost", "grace", "orphan-grace", "max-hold", "second-signal", "terraform", "config", "log-format", "color"];
 const LISTS = ["lock"];
 const FLAGS = ["no-backend-lock", "no-line", "no-history", "quiet", "verbose"];
 

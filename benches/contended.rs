@@ -4,11 +4,14 @@
 //! begin of the next's, Terraform's own start included; a hand-off is the time in which the lock
 //! was free, as tfwrap's log has it.
 //!
-//! `cargo bench --bench contended -- --rounds 3 --stock-rounds 1`
+//! `cargo bench --bench contended -- --rounds 3 --rival-rounds 1 --backend lock-file`
 
 #[expect(dead_code, reason = "each bench uses a part of it")]
 mod support;
 
+#[path = "../tests/support/s3_server.rs"]
+#[expect(dead_code, reason = "the tests use the rest")]
+mod s3_server;
 #[path = "../tests/support/servers.rs"]
 #[expect(dead_code, reason = "the tests use the rest")]
 mod servers;
@@ -18,16 +21,16 @@ use std::process::Command;
 use std::time::Duration;
 
 use clap::Parser;
-use support::{Backend, Place, apply, now, pause, quartile, say_where, start, timed};
+use support::{Backend, Place, Rival, apply, now, pause, quartile, say_where, start, timed};
 
 #[derive(Debug, Parser)]
 struct Args {
     /// How many rounds under tfwrap.
     #[arg(long, default_value_t = 3)]
     rounds: u16,
-    /// How many rounds under Terraform's own waiting.
+    /// How many rounds under Terraform's own waiting, or under the other tfwrap.
     #[arg(long, default_value_t = 1)]
-    stock_rounds: u16,
+    rival_rounds: u16,
     /// How many times to measure one apply with nobody there.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     singles: u16,
@@ -38,8 +41,10 @@ struct Args {
     #[arg(long, default_value_t = 3)]
     work: u8,
     /// Where the state is.
-    #[arg(long, value_enum, default_value_t = Backend::S3)]
+    #[arg(long, value_enum, default_value_t = Backend::Dynamodb)]
     backend: Backend,
+    #[command(flatten)]
+    rival: Rival,
     /// Given by cargo.
     #[arg(long, hide = true)]
     bench: bool,
@@ -56,12 +61,18 @@ fn main() {
     let work = |number: u8| {
         format!("echo {number} {now} >> {GRANTS}; sleep {}; echo - {now} >> {GRANTS}", args.work)
     };
-    let tfwrap = |number| {
-        let mut command = place.tfwrap();
+    let wrapped = |mut command: Command, number| {
         command.args(["--log-format", "json"]);
         apply(command, &[], &work(number))
     };
-    let stock = |number| apply(place.terraform(), &["-lock-timeout=300s"], &work(number));
+    let tfwrap = |number| wrapped(place.tfwrap(), number);
+    let rival = |number| {
+        let command = args.rival.command(&place);
+        if args.rival.is_terraform() {
+            return apply(command, &["-lock-timeout=300s"], &work(number));
+        }
+        wrapped(command, number)
+    };
 
     timed(&mut apply(place.tfwrap(), &[], "true"));
     let alone: Vec<f64> = (0..args.singles).map(|_| timed(&mut tfwrap(0)).as_secs_f64()).collect();
@@ -77,14 +88,14 @@ fn main() {
     println!("| round | wall | over the ideal | overtakings | order of grants | failed |");
     println!("| --- | --- | --- | --- | --- | --- |");
     let (mut ours, mut theirs) = (Times::default(), Times::default());
-    for index in 0..args.rounds.max(args.stock_rounds) {
+    for index in 0..args.rounds.max(args.rival_rounds) {
         if index < args.rounds {
             let name = format!("tfwrap {}", index + 1);
             round(&name, &args, place.path(), ideal, tfwrap, &mut ours);
         }
-        if index < args.stock_rounds {
-            let name = format!("terraform {}", index + 1);
-            round(&name, &args, place.path(), ideal, stock, &mut theirs);
+        if index < args.rival_rounds {
+            let name = format!("{} {}", args.rival.name(), index + 1);
+            round(&name, &args, place.path(), ideal, rival, &mut theirs);
         }
     }
     println!("\n| between two | | p50 | most | of |");
@@ -92,7 +103,8 @@ fn main() {
     for (name, what, times) in [
         ("tfwrap", "hand-off", &ours.handoffs),
         ("tfwrap", "gap", &ours.gaps),
-        ("terraform", "gap", &theirs.gaps),
+        (args.rival.name(), "hand-off", &theirs.handoffs),
+        (args.rival.name(), "gap", &theirs.gaps),
     ] {
         if !times.is_empty() {
             let (half, most) = (quartile(times, 2), quartile(times, 4));

@@ -1,41 +1,99 @@
 //! What tfwrap itself costs: `tfwrap version`, which is handed over, against `terraform version`;
-//! and the memory of a tfwrap that holds a lock and of its guardian.
+//! `tfwrap run -- true` under a local lock against `true`; the time until its first request, over TLS; and
+//! the memory of a tfwrap that holds a lock and of its guardian.
 //!
 //! `cargo bench --bench startup -- --pairs 21`
 
 #[expect(dead_code, reason = "each bench uses a part of it")]
 mod support;
 
+#[path = "../tests/support/proxy.rs"]
+#[expect(dead_code, reason = "the tests use the rest")]
+mod proxy;
+#[path = "../tests/support/recorder.rs"]
+#[expect(dead_code, reason = "the tests use the rest")]
+mod recorder;
+#[path = "../tests/support/s3_server.rs"]
+#[expect(dead_code, reason = "the tests use the rest")]
+mod s3_server;
 #[path = "../tests/support/servers.rs"]
 #[expect(dead_code, reason = "the tests use the rest")]
 mod servers;
 
+use std::process::Command;
 use std::time::Duration;
 
 use clap::Parser as _;
-use support::{Args, Backend, Place, pairs, pause, say_where, start, timed};
+use recorder::Recorder;
+use support::{Args, Backend, Place, now, pairs, pause, quartile, say_where, start, timed};
 
 fn main() {
     let args = Args::parse();
     let place = Place::new(Backend::Local, "");
     say_where(&place);
-    let version = |mut command: std::process::Command| {
+    let version = |mut command: Command| {
         command.arg("version");
         command
     };
-    let (tfwrap, terraform) = (|| version(place.tfwrap()), || version(place.terraform()));
-    timed(&mut terraform());
+    let tfwrap = || version(place.tfwrap());
+    let rival = || version(args.rival.command(&place));
+    timed(&mut rival());
     timed(&mut tfwrap());
-    println!("| command | tfwrap | terraform | ratio | quartiles | pairs |");
+    let name = args.rival.name();
+    println!("| | tfwrap | {name} | ratio | quartiles | pairs |");
     println!("| --- | --- | --- | --- | --- | --- |");
-    println!("| `version` | {} |", pairs(args.pairs(), tfwrap, terraform).cells());
+    println!("| `version` | {} |", pairs(args.pairs(), tfwrap, rival).cells());
+
+    let run_true = |mut command: Command| {
+        command.args(["run", "--", "true"]);
+        command
+    };
+    let tfwrap = || run_true(place.tfwrap());
+    timed(&mut tfwrap());
+    let (alone, cells) = if args.rival.is_terraform() {
+        ("`true` alone", pairs(args.pairs(), tfwrap, || Command::new("true")).cells())
+    } else {
+        let rival = || run_true(args.rival.command(&place));
+        (name, pairs(args.pairs(), tfwrap, rival).cells())
+    };
+    println!("| `run -- true`, local, against {alone} | {cells} |");
+
+    let first: Vec<f64> = (0..args.pairs()).map(|_| first_request()).collect();
+    println!("\n| from the start to the first request, over TLS | quartiles | of |");
+    println!("| --- | --- | --- |");
+    let [low, half, high] = [1, 2, 3].map(|which| quartile(&first, which));
+    println!("| {half:.1} ms | {low:.1}–{high:.1} ms | {} |", first.len());
 
     println!("\n| holding a lock | peak memory | its guardian (Pss) |");
     println!("| --- | --- | --- |");
-    for backend in [Backend::S3, Backend::Local] {
+    for backend in Backend::ALL {
         let (peak, guardian) = memory(backend);
         println!("| {} | {} MiB | {guardian} KiB |", backend.name(), peak.div_ceil(1024));
     }
+}
+
+/// How long after its start tfwrap's first request has arrived, in milliseconds. It has to look through
+/// as many authorities as this machine trusts.
+fn first_request() -> f64 {
+    let (server, authority) = Recorder::trusted();
+    let place = Place::new(Backend::Local, "");
+    let trusted = std::fs::read_to_string("/etc/ssl/certs/ca-certificates.crt").unwrap_or_default();
+    let bundle = place.path().join("authorities.pem");
+    std::fs::write(&bundle, format!("{trusted}\n{authority}")).unwrap();
+    let mut command = place.tfwrap();
+    command
+        .env("AWS_ENDPOINT_URL_DYNAMODB", &server.url)
+        .env("SSL_CERT_FILE", &bundle)
+        .args(["--no-backend-lock", "--lock", "dynamodb://locks/first?region=eu-west-1"])
+        .args(["run", "--", "true"]);
+    let from = now();
+    let running = start(&mut command);
+    while server.requests().is_empty() && from.elapsed() < Duration::from_secs(30) {
+        pause(Duration::from_micros(100));
+    }
+    let took = from.elapsed().as_secs_f64() * 1000.0;
+    running.success();
+    took
 }
 
 /// The peak memory of a tfwrap whose child runs, and what its guardian takes of the machine's

@@ -1,7 +1,8 @@
-//! What tfwrap costs when nobody else wants the lock: `tfwrap apply` against `terraform apply` with
-//! its own lock, by turns on one state.
+//! What tfwrap costs when nobody else wants the lock: `tfwrap apply` and `tfwrap plan` against the
+//! same of `terraform` with its own lock, by turns on one state.
 //!
 //! `cargo bench --bench uncontended -- --pairs 21`
+//! `cargo bench --bench uncontended -- --against OTHER_TFWRAP`
 
 #[expect(dead_code, reason = "each bench uses a part of it")]
 mod support;
@@ -9,9 +10,15 @@ mod support;
 #[path = "../tests/support/proxy.rs"]
 #[expect(dead_code, reason = "the tests use the rest")]
 mod proxy;
+#[path = "../tests/support/s3_server.rs"]
+#[expect(dead_code, reason = "the tests use the rest")]
+mod s3_server;
 #[path = "../tests/support/servers.rs"]
 #[expect(dead_code, reason = "the tests use the rest")]
 mod servers;
+
+use std::process::Command;
+use std::sync::OnceLock;
 
 use clap::Parser as _;
 use proxy::Proxy;
@@ -21,40 +28,61 @@ use support::{Args, Backend, Place, apply, key, pairs, say_where, timed};
 fn main() {
     let args = Args::parse();
     say_where(&Place::new(Backend::Local, ""));
-    println!("| backend | tfwrap | terraform | ratio | quartiles | pairs |");
+    println!("| | tfwrap | {} | ratio | quartiles | pairs |", args.rival.name());
     println!("| --- | --- | --- | --- | --- | --- |");
-    for backend in [Backend::S3, Backend::Local] {
+    for backend in Backend::ALL {
         let place = Place::new(backend, "uncontended");
-        let tfwrap = || apply(place.tfwrap(), &[], "true");
-        let terraform = || apply(place.terraform(), &[], "true");
-        // Creates the state, and warms up both.
-        timed(&mut terraform());
-        timed(&mut tfwrap());
-        let pairs = pairs(args.pairs(), tfwrap, terraform);
-        println!("| {} | {} |", backend.name(), pairs.cells());
+        let applied = |command: Command| apply(command, &[], "true");
+        for (verb, of) in [("apply", applied as fn(Command) -> Command), ("plan", plan)] {
+            let tfwrap = || of(place.tfwrap());
+            let rival = || of(args.rival.command(&place));
+            // Creates the state, and warms up both.
+            timed(&mut rival());
+            timed(&mut tfwrap());
+            let pairs = pairs(args.pairs(), tfwrap, rival);
+            println!("| `{verb}`, {} | {} |", backend.name(), pairs.cells());
+        }
     }
-    println!("\n| lock requests of one apply | PutItem | GetItem | DeleteItem |");
-    println!("| --- | --- | --- | --- |");
-    let ours = lock_requests("tfwrap", Place::tfwrap);
-    lock_requests("terraform", Place::terraform);
-    assert_eq!(ours, [1, 0, 1], "tfwrap writes once and removes once");
+    println!("\n| requests of one apply for its lock | writes | reads | removes | around it |");
+    println!("| --- | --- | --- | --- | --- |");
+    for backend in [Backend::Dynamodb, Backend::LockFile] {
+        let ours = lock_requests(backend, "tfwrap", Place::tfwrap);
+        lock_requests(backend, "terraform", Place::terraform);
+        assert_eq!((ours[0], ours[2]), (1, 1), "tfwrap writes once and removes once");
+    }
 }
 
-/// Counts the requests about the lock item, which go through a proxy.
-fn lock_requests(name: &str, command: impl Fn(&Place) -> std::process::Command) -> [usize; 3] {
-    let proxy = Proxy::before(&servers::dynamodb().url);
-    let table = format!("requests-{name}");
-    let place = Place::in_s3(proxy.url(), &table);
-    let lock = format!("{BUCKET}/{}", key(&table));
+fn plan(mut command: Command) -> Command {
+    command.args(["plan", "-no-color"]);
+    command
+}
+
+/// Counts the requests about the lock, which go through a proxy: its writes, reads and removes, and all
+/// that is about what lies beside it (the queue, the history).
+fn lock_requests(backend: Backend, name: &str, command: impl Fn(&Place) -> Command) -> [usize; 4] {
+    let proxy = OnceLock::new();
+    let at = format!("requests-{name}");
+    let before = |url: &str| proxy.get_or_init(|| Proxy::before(url)).url().to_owned();
+    let place = Place::behind(backend, &at, before);
+    let proxy: &Proxy = proxy.get().unwrap();
+    let lock = format!("{BUCKET}/{}", key(&at));
+    let (operations, lock) = match backend {
+        Backend::Dynamodb => (["PutItem", "GetItem", "DeleteItem"], lock),
+        _ => (["PUT", "GET", "DELETE"], format!("/{lock}.tflock")),
+    };
+    let counts = || {
+        let [writes, reads, removes] = operations.map(|operation| proxy.count_of(operation, &lock));
+        [writes, reads, removes, proxy.count_with(".tfwrap/")]
+    };
     // The first apply creates the state.
     timed(&mut apply(command(&place), &[], "true"));
-    let operations = ["PutItem", "GetItem", "DeleteItem"];
-    let before = operations.map(|operation| proxy.count_of(operation, &lock));
+    let before = counts();
     timed(&mut apply(command(&place), &[], "true"));
-    let mut counts = operations.map(|operation| proxy.count_of(operation, &lock));
+    let mut counts = counts();
     for (count, before) in counts.iter_mut().zip(before) {
         *count -= before;
     }
-    println!("| {name} | {} | {} | {} |", counts[0], counts[1], counts[2]);
+    let [writes, reads, removes, around] = counts;
+    println!("| {name}, {} | {writes} | {reads} | {removes} | {around} |", backend.name());
     counts
 }

@@ -74,6 +74,10 @@ pub struct Options {
     /// The history of the state's lock tells. Not known counts as not outdated.
     #[arg(long, value_name = "run|skip|fail", hide_short_help = true)]
     pub outdated: Option<String>,
+    /// Whether to write a step summary: `auto` on GitHub Actions, `always` wherever `GITHUB_STEP_SUMMARY`
+    /// names a file, or `never` [env: TFWRAP_SUMMARY] [default: auto]
+    #[arg(long, value_name = "auto|always|never", hide_short_help = true)]
+    pub summary: Option<String>,
     /// What to do when the lock is no longer ours: `stop` the child or `warn`
     /// [env: TFWRAP_ON_LOCK_LOST] [default: stop]
     #[arg(long, value_name = "stop|warn", hide_short_help = true, help_heading = END)]

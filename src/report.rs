@@ -171,6 +171,7 @@ mod tests {
     use std::time::Duration;
 
     use super::{Notice, RunOutcome, Summary, hostile};
+    use crate::lock::history::Awaited;
     use crate::lock::{LockId, LockInfo};
 
     /// An ordinary run that waited.
@@ -192,6 +193,16 @@ mod tests {
                 created: "2026-11-21T09:11:59Z".into(),
                 path: "tfb/a/terraform.tfstate".into(),
             })),
+            behind: vec![Awaited {
+                id: "51".into(),
+                who: "ci@runner".into(),
+                operation: "OperationTypeApply".into(),
+                info: "https://ci.example/run/7".into(),
+                waited: 20_000,
+            }],
+            ahead: Some(1),
+            reason: None,
+            advice: None,
         }
     }
 

@@ -98,6 +98,8 @@ pub(crate) async fn locked(
         id,
         holder: acquired.holder,
         contended: acquired.contended,
+        behind: acquired.behind,
+        ahead: acquired.ahead,
     };
     let (code, outcome) = conclude::conclude(event_loop, &job, context, &report);
     let end = history::End { outcome, code, over };

@@ -22,6 +22,7 @@ use crate::duration;
 use crate::env::Env;
 use crate::lock::lease::{LeaseTerm, SHORTEST};
 use crate::nearest::nearest;
+use crate::report::github::SummaryMode;
 use crate::report::{ColorChoice, LogFormat, Verbosity};
 use crate::supervise::SecondSignal;
 use crate::terraform::LISTED_COMMANDS;
@@ -73,6 +74,7 @@ pub struct Settings {
     pub no_line: Sourced<bool>,
     pub no_history: Sourced<bool>,
     pub outdated: Sourced<OnOutdated>,
+    pub summary: Sourced<SummaryMode>,
     pub on_lock_lost: Sourced<OnLockLost>,
     pub grace: Sourced<Option<Duration>>,
     pub orphan_grace: Sourced<Duration>,
@@ -131,6 +133,12 @@ impl Settings {
                 text(&options.outdated),
                 |value| word(value, &OnOutdated::WORDS),
                 OnOutdated::Run,
+            )?,
+            summary: from.pick(
+                "summary",
+                text(&options.summary),
+                |value| word(value, &SummaryMode::WORDS),
+                SummaryMode::Auto,
             )?,
             on_lock_lost: from.pick(
                 "on-lock-lost",

@@ -9,6 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
+use crate::s3_server::{self, aws_like};
 use crate::servers;
 
 /// The longest that one process may take; reached only when something is wrong.
@@ -20,6 +21,8 @@ pub(crate) struct Args {
     /// How many pairs for each comparison.
     #[arg(long, default_value_t = 21, value_parser = clap::value_parser!(u16).range(1..))]
     pairs: u16,
+    #[command(flatten)]
+    pub(crate) rival: Rival,
     /// Given by cargo.
     #[arg(long, hide = true)]
     bench: bool,
@@ -31,19 +34,52 @@ impl Args {
     }
 }
 
-/// The two backends that tfwrap locks.
+/// What tfwrap is compared with.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Rival {
+    /// Another tfwrap, such as one of an older commit, instead of Terraform alone.
+    #[arg(long = "against", value_name = "TFWRAP")]
+    tfwrap: Option<PathBuf>,
+}
+
+impl Rival {
+    /// What it is called in the tables.
+    pub(crate) fn name(&self) -> &'static str {
+        if self.is_terraform() { "terraform" } else { "the other tfwrap" }
+    }
+
+    /// Whether it is Terraform alone.
+    pub(crate) fn is_terraform(&self) -> bool {
+        self.tfwrap.is_none()
+    }
+
+    /// It, without arguments.
+    pub(crate) fn command(&self, place: &Place) -> Command {
+        self.tfwrap.as_deref().map_or_else(|| place.terraform(), |path| place.this_tfwrap(path))
+    }
+}
+
+/// What tfwrap locks: the lock that goes with each of these backends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Backend {
     /// State in S3, lock in DynamoDB.
-    S3,
+    Dynamodb,
+    /// State in S3, lock in a file beside it.
+    LockFile,
+    /// State in S3, both locks.
+    Both,
     /// State and lock in a file.
     Local,
 }
 
 impl Backend {
+    pub(crate) const ALL: [Self; 4] = [Self::Dynamodb, Self::LockFile, Self::Both, Self::Local];
+
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Self::S3 => "S3 + DynamoDB",
+            Self::Dynamodb => "S3 + DynamoDB",
+            Self::LockFile => "S3 lock file",
+            Self::Both => "S3, both locks",
             Self::Local => "local",
         }
     }
@@ -58,18 +94,29 @@ pub(crate) struct Place {
 impl Place {
     /// `name`: of the state and of the lock table.
     pub(crate) fn new(backend: Backend, name: &str) -> Self {
-        let dir = match backend {
-            Backend::S3 => return Self::in_s3(&servers::dynamodb().url, name),
-            Backend::Local => servers::local_backend_dir(),
-        };
-        Self { dir }
+        Self::behind(backend, name, str::to_owned)
     }
 
-    /// With the table reached by this URL.
-    pub(crate) fn in_s3(dynamodb: &str, name: &str) -> Self {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(servers::dynamodb().create_lock_table(name));
-        let dir = servers::s3_backend_dir_at(dynamodb, &key(name), name);
+    /// With the server of the lock reached by another URL, such as a proxy's before it.
+    pub(crate) fn behind(backend: Backend, name: &str, before: impl Fn(&str) -> String) -> Self {
+        let key = key(name);
+        let dir = match backend {
+            Backend::Local => return Self { dir: servers::local_backend_dir() },
+            Backend::Dynamodb => {
+                let dynamodb = &lock_table(name).url;
+                servers::s3_backend_dir_at(&before(dynamodb), &key, name)
+            }
+            Backend::LockFile => s3_server::backend_dir(&before(&aws_like().url), &key, ""),
+            Backend::Both => {
+                let (s3, dynamodb) = (before(&aws_like().url), before(&lock_table(name).url));
+                let lines = format!(
+                    r#"use_lockfile                = true
+    dynamodb_table              = "{name}"
+    endpoints                   = {{ s3 = "{s3}", dynamodb = "{dynamodb}" }}"#
+                );
+                servers::dir_of_s3_backend(&key, &lines)
+            }
+        };
         timed(servers::terraform(dir.path()).args(["init", "-no-color"]));
         Self { dir }
     }
@@ -85,7 +132,11 @@ impl Place {
 
     /// `tfwrap`, of the profile of this bench.
     pub(crate) fn tfwrap(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tfwrap"));
+        self.this_tfwrap(Path::new(env!("CARGO_BIN_EXE_tfwrap")))
+    }
+
+    fn this_tfwrap(&self, path: &Path) -> Command {
+        let mut command = Command::new(path);
         servers::clean(&mut command, self.path());
         command.env("TFWRAP_STATE_DIR", self.state_dir());
         command
@@ -95,6 +146,13 @@ impl Place {
     pub(crate) fn state_dir(&self) -> PathBuf {
         self.path().join(".tfwrap-state")
     }
+}
+
+/// The server with the lock table called `name`, which it has from now on.
+fn lock_table(name: &str) -> &'static servers::Endpoint {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(servers::dynamodb().create_lock_table(name));
+    servers::dynamodb()
 }
 
 /// The key of the state called `name`.

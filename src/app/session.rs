@@ -139,7 +139,7 @@ fn begin(
         },
         held: Held::from_env(env),
         lost_is_fatal: settings.on_lock_lost.value == OnLockLost::Stop,
-        files: GithubFiles::from_env(env),
+        files: GithubFiles::from_env(env, settings.summary.value),
         provenance: (!settings.no_history.value).then(|| Provenance {
             actor: ci.actor.clone(),
             // What is checked out is what will be applied, whatever started the job.

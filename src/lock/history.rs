@@ -158,6 +158,16 @@ impl Awaited {
     }
 }
 
+/// Adds those of another wait of the same run.
+pub fn add(behind: &mut Vec<Awaited>, more: Vec<Awaited>) {
+    for awaited in more {
+        match behind.iter_mut().find(|it| it.id == awaited.id) {
+            Some(known) => known.waited = known.waited.saturating_add(awaited.waited),
+            None => behind.push(awaited),
+        }
+    }
+}
+
 /// The beginning of a text of others, on one line.
 #[must_use]
 pub fn cut(text: &str, most: usize) -> String {

@@ -5,14 +5,13 @@ mod files;
 mod step_summary;
 
 pub(crate) use files::append_environment;
-pub use files::{FilesError, GithubFiles};
+pub use files::{FilesError, GithubFiles, SummaryMode};
 pub use step_summary::step_summary;
 
 use super::clean::{clean, clean_line};
 use super::text::{hint_lines, human, operation_words};
 use super::{Notice, RunOutcome, Summary};
 use crate::env::Env;
-use crate::lock::LockInfo;
 
 /// Whether this is a GitHub Actions job (or one that looks the same, as Gitea's do).
 #[must_use]
@@ -62,7 +61,9 @@ pub fn final_outputs(summary: &Summary) -> String {
 
 /// The same where another has set `exitcode`.
 fn outputs_but_the_code(summary: &Summary) -> String {
-    let holder = summary.holder.as_deref().map(holder_output).unwrap_or_default();
+    let holder = summary.holder.as_deref();
+    let holder =
+        holder.map(|it| holder_output(&it.who, &it.operation, &it.info)).unwrap_or_default();
     [
         output("outcome", summary.outcome.as_str()),
         output("waited-seconds", &whole_seconds(summary.waited)),
@@ -84,16 +85,16 @@ fn whole_seconds(time: std::time::Duration) -> String {
 }
 
 /// `ci@runner for apply, https://…`.
-fn holder_output(info: &LockInfo) -> String {
-    let mut out = info.who.trim().to_owned();
-    let operation = operation_words(&info.operation);
+fn holder_output(who: &str, operation: &str, info: &str) -> String {
+    let mut out = who.trim().to_owned();
+    let operation = operation_words(operation);
     if !operation.is_empty() {
         out.push_str(" for ");
         out.push_str(&operation);
     }
-    if !info.info.trim().is_empty() {
+    if !info.trim().is_empty() {
         out.push_str(", ");
-        out.push_str(info.info.trim());
+        out.push_str(info.trim());
     }
     out
 }

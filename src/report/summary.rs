@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::lock::LockInfo;
+use crate::lock::history::Awaited;
 
 /// What came of a run; for the outputs, the step summary and the JSON log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +26,14 @@ pub struct Summary {
     pub held: Duration,
     /// Who held it when we last looked and it was not ours; `None` without contention.
     pub holder: Option<Box<LockInfo>>,
+    /// All who were seen to hold it during the wait, in order.
+    pub behind: Vec<Awaited>,
+    /// How many places there were before ours in a queue at most.
+    pub ahead: Option<u64>,
+    /// Why the run did not go as it should, where tfwrap knows.
+    pub reason: Option<String>,
+    /// What to do about it.
+    pub advice: Option<String>,
 }
 
 /// How a run ended.

@@ -22,7 +22,7 @@ use crate::clock::{uptime, wall};
 use crate::error::{Error, Leftover};
 use crate::identity::{new_lock_id, new_seed};
 use crate::lock::acquire::{Acquire, Outcome, Won};
-use crate::lock::history::WaitWatch;
+use crate::lock::history::{Awaited, WaitWatch};
 use crate::lock::jitter::Jitter;
 use crate::lock::lease::{Lease, LeaseTerm};
 use crate::lock::lease_keeper::{LeaseKeeper, LeaseStart};
@@ -71,6 +71,10 @@ pub(super) struct Taken {
     pub(super) seen: Option<Holder>,
     /// What its history says of it, if it has one and its store answered.
     pub(super) request: Option<LockRequest>,
+    /// All who were seen to hold it, in order.
+    pub(super) behind: Vec<Awaited>,
+    /// How many places there were before ours at most.
+    pub(super) ahead: Option<u64>,
 }
 
 /// Takes one lock, or says why not: one register, or the two that a backend has at once.
@@ -89,7 +93,9 @@ pub(super) async fn take(
             }
             attempt.run(event_loop).await
         }
-        Err(error) => Taken { result: Err(error), seen: None, request: None },
+        Err(error) => {
+            Taken { result: Err(error), seen: None, request: None, behind: Vec::new(), ahead: None }
+        }
     }
 }
 
@@ -234,6 +240,7 @@ impl Attempt {
     async fn run(mut self, event_loop: &mut EventLoop) -> Taken {
         let mut voice = Voice::new(self.started, self.limit);
         let mut watch = WaitWatch::default();
+        let mut ahead = None;
         let mut action = self.machine.step(self.started, Event::Start);
         let outcome = loop {
             match action {
@@ -280,6 +287,7 @@ impl Attempt {
             };
             action = self.machine.step(uptime(), event);
             watch.observe(uptime(), self.machine.acquire().holder().as_ref());
+            ahead = ahead.max(self.machine.ahead());
             if !self.machine.acquire().may_be_ours() {
                 for half in self.halves().filter(|half| !self.is_kept(half)) {
                     event_loop.custody.answered(&half.target, &self.id);
@@ -298,12 +306,13 @@ impl Attempt {
                 event_loop.custody.forget(&half.target, &self.id);
             }
         }
-        let request = has_answered.then(|| self.request(watch, is_ours)).flatten();
-        Taken { result, seen: self.machine.acquire().holder(), request }
+        let behind = watch.ended(uptime());
+        let request = has_answered.then(|| self.request(behind.clone(), is_ours)).flatten();
+        Taken { result, seen: self.machine.acquire().holder(), request, behind, ahead }
     }
 
     /// What the history says of this attempt, which is over.
-    fn request(&self, watch: WaitWatch, is_ours: bool) -> Option<LockRequest> {
+    fn request(&self, behind: Vec<Awaited>, is_ours: bool) -> Option<LockRequest> {
         let now = uptime();
         Some(LockRequest {
             register: history::register(&self.last.target, &self.line)?,
@@ -312,7 +321,7 @@ impl Attempt {
             asked: self.asked,
             waited: now.since(self.started),
             granted: is_ours.then_some(now),
-            behind: watch.ended(now),
+            behind,
             took_over: self.machine.acquire().taken_over().is_some(),
             within: None,
         })

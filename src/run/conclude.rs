@@ -6,8 +6,9 @@ use super::supervise::ChildEnd;
 use crate::error::Error;
 use crate::exit_code::{self, RunRules};
 use crate::job::{JobKind, LockedJob};
-use crate::lock::Holder;
+use crate::lock::history::Awaited;
 use crate::lock::release::ReleaseOutcome;
+use crate::lock::{Holder, LockId};
 use crate::report::{Notice, RunOutcome, Summary};
 use crate::supervise::ChildStatus;
 use crate::target::LockTarget;
@@ -51,6 +52,10 @@ pub(super) struct RunReport {
     /// Who held it before.
     pub(super) holder: Option<Holder>,
     pub(super) contended: bool,
+    /// All who were seen to hold it before, in order.
+    pub(super) behind: Vec<Awaited>,
+    /// How many places there were before ours in a queue at most.
+    pub(super) ahead: Option<u64>,
 }
 
 /// Says and writes it; returns the exit code, and its word.
@@ -149,6 +154,16 @@ fn summary(job: &LockedJob, report: &RunReport, code: u8) -> Summary {
         },
     };
     let lock = job.targets.first().map(LockTarget::url).unwrap_or_default();
+    let (reason, advice) = match &report.end {
+        RunEnd::Failed(error) => (Some(error.to_string()), error.hint()),
+        RunEnd::Outdated(message) => (Some(message.clone()), None),
+        RunEnd::Child(_) | RunEnd::Panicked => (None, None),
+    };
+    let advice = match outcome {
+        RunOutcome::NotReleased => Some(advise_release(job, report)),
+        RunOutcome::Lost => Some(ADVICE_LOST.to_owned()),
+        _ => advice,
+    };
     Summary {
         lock,
         id: report.id.clone(),
@@ -158,5 +173,19 @@ fn summary(job: &LockedJob, report: &RunReport, code: u8) -> Summary {
         waited: report.waited,
         held: report.held,
         holder: report.holder.as_ref().and_then(Holder::info).cloned().map(Box::new),
+        behind: report.behind.clone(),
+        ahead: report.ahead,
+        reason,
+        advice,
     }
+}
+
+const ADVICE_LOST: &str =
+    "another run may have used the state in the meantime: check it with `terraform plan`";
+
+fn advise_release(job: &LockedJob, report: &RunReport) -> String {
+    let id = LockId(report.id.clone().unwrap_or_default());
+    let mut commands: Vec<_> = job.targets.iter().map(|it| it.unlock_command(&id)).collect();
+    commands.dedup();
+    format!("release it with: {}", commands.join(" && "))
 }

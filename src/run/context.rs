@@ -7,6 +7,7 @@ use super::history::{LockRequest, Provenance};
 use super::planner::Planner;
 use crate::env::Env;
 use crate::held::Held;
+use crate::lock::history::Awaited;
 use crate::lock::release::ReleaseOutcome;
 use crate::lock::{Holder, LockId};
 use crate::report::github::GithubFiles;
@@ -41,6 +42,10 @@ pub(super) struct Acquired {
     pub(super) contended: bool,
     /// Who held a lock when we last looked and it was not ours.
     pub(super) holder: Option<Holder>,
+    /// All who were seen to hold one, in order.
+    pub(super) behind: Vec<Awaited>,
+    /// How many places there were before ours in a queue at most.
+    pub(super) ahead: Option<u64>,
     /// Of locks that could not be given back before all began anew.
     pub(super) left: Vec<ReleaseOutcome>,
     /// Each lock that was asked for and has a history.

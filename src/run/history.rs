@@ -64,12 +64,7 @@ impl LockRequest {
         self.waited += Duration::try_from(apart).unwrap_or_default();
         self.asked = earlier.asked;
         self.took_over |= earlier.took_over;
-        for awaited in earlier.behind {
-            match self.behind.iter_mut().find(|it| it.id == awaited.id) {
-                Some(known) => known.waited = known.waited.saturating_add(awaited.waited),
-                None => self.behind.push(awaited),
-            }
-        }
+        history::add(&mut self.behind, earlier.behind);
         self
     }
 

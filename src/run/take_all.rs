@@ -9,6 +9,7 @@ use super::{dependents, fail_point, fresh, history, inherit, messages, outdated}
 use crate::clock::uptime;
 use crate::error::Error;
 use crate::job::LockedJob;
+use crate::lock;
 use crate::report::Notice;
 use crate::store::StateObject;
 use crate::supervise::StopSignal;
@@ -68,6 +69,8 @@ pub(super) async fn take_all(
             if let Some(request) = taken.request {
                 history::remember(&mut acquired.requests, request);
             }
+            lock::history::add(&mut acquired.behind, taken.behind);
+            acquired.ahead = acquired.ahead.max(taken.ahead);
             if let Some(holder) = taken.seen {
                 waited_here = true;
                 acquired.contended = true;

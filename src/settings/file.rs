@@ -15,7 +15,7 @@ const NAME: &str = ".tfwrap.yaml";
 const MOST_BYTES: u64 = 64 * 1024;
 
 /// The keys: the long options' names that make sense in a file, and `unlocked`.
-const KEYS: [&str; 18] = [
+const KEYS: [&str; 19] = [
     "lock-timeout",
     "lock",
     "no-backend-lock",
@@ -23,6 +23,7 @@ const KEYS: [&str; 18] = [
     "no-line",
     "no-history",
     "outdated",
+    "summary",
     "on-lock-lost",
     "grace",
     "orphan-grace",

@@ -8,6 +8,7 @@
 //! | `lock` | the lock, watched |
 //! | `step` | an entry process with the runner's pipes |
 //! | `table` | the table in `docs/ci.md` |
+//! | `bare` | the same without tfwrap: the second table |
 //! | `controls` | the same with a part switched off: what it is good for |
 //! | `crash` | tfwrap killed at every point |
 //! | `support` | servers, processes and proxies: what the suites share |
@@ -23,6 +24,7 @@
 //! The lock is in DynamoDB, in S3 or in both, by turns; `TFWRAP_CANCEL_LOCK=item`, `file` or `both` plays all
 //! cases under that one. `TFWRAP_CANCEL_ONLY=Jenkins` plays only the cases whose runner and child contain this.
 
+mod bare;
 mod controls;
 mod crash;
 mod lock;
@@ -37,6 +39,7 @@ mod support;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use bare::BareRecord;
 use lock::{Freed, Kind};
 use runners::{RUNNERS, Runner};
 use stage::{Stage, Work, orphan_grace};
@@ -89,6 +92,20 @@ fn play(runner: &Runner, work: Work, name: &str, kind: Kind) -> Record {
     }
 }
 
+/// The control: the same without tfwrap.
+fn play_bare(runner: &Runner, name: &str) -> BareRecord {
+    let mut stage = Stage::bare(name, WORKS[0], runner.job);
+    let played = (runner.play)(&mut stage);
+    let left = stage.left_after(orphan_grace() + Duration::from_secs(10));
+    BareRecord {
+        runner: runner.name,
+        interrupts: stage.interrupts(),
+        is_saved: stage.state_is_saved() == Some(true),
+        is_locked: played.watch.freed_within(Duration::from_secs(2)).is_none(),
+        has_left: !left.is_empty(),
+    }
+}
+
 /// Who gave the lock back, as far as that can be told from outside.
 fn giver(freed: Option<&Freed>, said: &str, lease: bool) -> &'static str {
     let gives = |after: &str| after.contains("is released") || after.contains("are released");
@@ -101,56 +118,82 @@ fn giver(freed: Option<&Freed>, said: &str, lease: bool) -> &'static str {
     }
 }
 
-/// Plays all cases, so many at once.
-fn play_all() -> Vec<Record> {
+/// How the cases and the controls went, in the order of the runners.
+#[derive(Default)]
+struct Records {
+    cases: Vec<(usize, Record)>,
+    controls: Vec<(usize, BareRecord)>,
+}
+
+/// Plays all cases and each runner's control, so many at once.
+fn play_all() -> Records {
     let only = variable("TFWRAP_CANCEL_ONLY").unwrap_or_default();
     let cases = RUNNERS.iter().enumerate().flat_map(|(place, runner)| {
-        WORKS.into_iter().enumerate().map(move |(index, work)| (place, runner, index, work))
+        let works = WORKS.into_iter().enumerate().filter(|(_, work)| runner.plays(*work));
+        // Without a work: the control.
+        works.map(Some).chain([None]).map(move |work| (place, runner, work))
     });
-    let mut cases: Vec<_> = cases
-        .filter(|(_, runner, _, work)| runner.plays(*work))
-        .filter(|(_, runner, _, work)| format!("{} {work:?}", runner.name).contains(&only))
-        .collect();
+    let mut cases: Vec<_> = cases.collect();
+    cases.retain(|(_, runner, work)| {
+        let work = work.map_or_else(|| "bare".to_owned(), |(_, work)| format!("{work:?}"));
+        format!("{} {work}", runner.name).contains(&only)
+    });
     assert!(!cases.is_empty(), "no case is called `{only}`");
     // Those that take longest first.
-    cases.sort_by_key(|(place, _, index, _)| (5 - index, *place));
+    cases.sort_by_key(|(place, _, work)| (work.map_or(0, |(index, _)| 5 - index), *place));
     cases.reverse();
-    let (left, done) = (Mutex::new(cases), Mutex::new(Vec::new()));
+    let (left, done) = (Mutex::new(cases), Mutex::new(Records::default()));
     std::thread::scope(|scope| {
         for _ in 0..AT_ONCE {
             scope.spawn(|| {
                 loop {
                     let next = left.lock().expect("not poisoned").pop();
-                    let Some((place, runner, index, work)) = next else { return };
+                    let Some((place, runner, work)) = next else { return };
+                    let Some((index, work)) = work else {
+                        let record = play_bare(runner, &format!("{place}-bare"));
+                        done.lock().expect("not poisoned").controls.push((place, record));
+                        continue;
+                    };
                     let name = format!("{place}-{index}");
                     let kind = Kind::of_case(place + index);
                     let played = std::panic::catch_unwind(|| play(runner, work, &name, kind));
                     let record = played.unwrap_or_else(|_| Record::failed(runner, work));
-                    done.lock().expect("not poisoned").push((place, index, record));
+                    done.lock().expect("not poisoned").cases.push((place * 10 + index, record));
                 }
             });
         }
     });
     let mut done = done.into_inner().expect("not poisoned");
-    done.sort_by_key(|(place, index, _)| (*place, *index));
-    done.into_iter().map(|(.., record)| record).collect()
+    done.cases.sort_by_key(|(at, _)| *at);
+    done.controls.sort_by_key(|(at, _)| *at);
+    done
 }
 
 #[test]
 fn runners() {
-    let records = play_all();
+    let done = play_all();
+    let records: Vec<_> = done.cases.into_iter().map(|(_, record)| record).collect();
+    let controls: Vec<_> = done.controls.into_iter().map(|(_, record)| record).collect();
     for record in &records {
         println!("{}", record.line());
     }
-    println!("\n{}\n", table::markdown(&records));
+    println!("\n{}\n\n{}\n", table::markdown(&records), bare::markdown(&controls));
     let failed: Vec<String> =
         records.iter().filter(|one| !one.problems.is_empty()).map(Record::line).collect();
     assert!(failed.is_empty(), "{failed:#?}");
+    // What no times decide: after a kill nobody releases.
+    for control in controls.iter().filter(|one| one.runner.starts_with("No warning")) {
+        assert!(control.is_locked && !control.is_saved, "{control:?}");
+    }
     match variable("TFWRAP_CANCEL_TABLE").as_deref() {
-        Some("write") => table::write(&records),
+        Some("write") => {
+            table::write(&records);
+            bare::write(&controls);
+        }
         Some(other) => panic!("TFWRAP_CANCEL_TABLE=write, not {other}"),
         None if variable("TFWRAP_CANCEL_ONLY").is_none() => {
             assert_eq!(table::differences(&records), Vec::<String>::new());
+            assert_eq!(bare::differences(&controls), Vec::<String>::new());
         }
         None => {}
     }

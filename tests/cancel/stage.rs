@@ -71,6 +71,8 @@ pub(crate) struct Stage {
     options: Vec<String>,
     /// What tfwrap takes for Terraform, if not what is found on the `PATH`.
     terraform: Option<PathBuf>,
+    /// Without tfwrap: the control.
+    is_bare: bool,
 }
 
 impl Stage {
@@ -87,7 +89,7 @@ impl Stage {
             Work::Terraform(stop) => {
                 let slow = Proxy::before(&servers::s3().url);
                 let dir = terraform_dir(&state, &slow);
-                slow.plan([Rule::on("PUT", Fault::Delay(scaled(stop))).times(1)]);
+                slow.plan([Rule::on("PUT", Fault::Slow(scaled(stop))).times(1)]);
                 let lock = Lock::of(Kind::Item, format!("{BUCKET}/{state}"));
                 (dir, Some(slow), lock, None)
             }
@@ -106,7 +108,20 @@ impl Stage {
         let grace = format!("{}ms", orphan_grace().as_millis());
         let options = ["--lease", "15s", "--orphan-grace", &grace].map(str::to_owned).into();
         let output = Output::default();
-        Self { dir, marker, work, lock, output, job, _slow: slow, options, terraform }
+        let is_bare = false;
+        Self { dir, marker, work, lock, output, job, _slow: slow, options, terraform, is_bare }
+    }
+
+    /// A real Terraform that locks for itself, without tfwrap.
+    pub(crate) fn bare(name: &str, work: Work, job: &[(&'static str, &str)]) -> Self {
+        assert!(matches!(work, Work::Terraform(_)), "a real one");
+        let mut stage = Self::new(name, work, job);
+        stage.is_bare = true;
+        stage
+    }
+
+    pub(crate) fn is_bare(&self) -> bool {
+        self.is_bare
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -171,13 +186,22 @@ impl Stage {
             Work::Terraform(_) => &["apply", "-auto-approve", "-no-color"],
             Work::Ends(_) | Work::Never => &["apply"],
         };
-        self.locking().into_iter().chain(child.iter().map(|&word| word.to_owned())).collect()
+        let before = if self.is_bare {
+            let program = self.terraform.clone().unwrap_or_else(harness::real_terraform);
+            vec![program.display().to_string()]
+        } else {
+            self.locking()
+        };
+        before.into_iter().chain(child.iter().map(|&word| word.to_owned())).collect()
     }
 
     /// The words that run a program of the user's under the lock.
     pub(crate) fn words_of_run(&self, program: &Path) -> Vec<String> {
         let run = ["run", "--"].map(str::to_owned);
         let program = program.display().to_string();
+        if self.is_bare {
+            return vec![program];
+        }
         self.locking().into_iter().chain(run).chain([program]).collect()
     }
 
@@ -266,8 +290,12 @@ impl Stage {
         self.processes().iter().map(Process::describe).collect()
     }
 
-    /// Runs `tfwrap recover` in another step of the job, to its end; returns its code.
+    /// Runs `tfwrap recover` in another step of the job, to its end; returns its code. Nothing of a
+    /// Terraform without tfwrap.
     pub(crate) fn recover(&self, before: &[&str], options: &[&str]) -> Option<i32> {
+        if self.is_bare {
+            return None;
+        }
         let words = before.iter().map(|&word| word.to_owned());
         let mut words: Vec<_> = words.chain([tfwrap().display().to_string()]).collect();
         words.push("recover".to_owned());

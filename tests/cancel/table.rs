@@ -6,8 +6,7 @@ use std::time::Duration;
 use crate::runners::Runner;
 use crate::stage::Work;
 
-const BEGIN: &str = "<!-- cancel-table -->";
-const END: &str = "<!-- /cancel-table -->";
+const SECTION: Section = Section { begin: "<!-- cancel-table -->", end: "<!-- /cancel-table -->" };
 
 /// How a case went.
 #[derive(Debug, Clone)]
@@ -163,34 +162,50 @@ pub(crate) fn markdown(records: &[Record]) -> String {
     lines.join("\n")
 }
 
-fn document() -> String {
-    std::fs::read_to_string(path()).expect("docs/ci.md")
+/// A part of `docs/ci.md`, between two markers.
+pub(crate) struct Section {
+    pub(crate) begin: &'static str,
+    pub(crate) end: &'static str,
 }
 
-fn path() -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/ci.md")
-}
+impl Section {
+    fn path() -> std::path::PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/ci.md")
+    }
 
-/// Before, between and after the markers.
-fn parts(text: &str) -> Option<(&str, &str, &str)> {
-    let (before, rest) = text.split_once(BEGIN)?;
-    let (table, after) = rest.split_once(END)?;
-    Some((before, table, after))
+    /// Before, between and after the markers.
+    fn parts(&self) -> Result<[String; 3], String> {
+        let text = std::fs::read_to_string(Self::path()).expect("docs/ci.md");
+        let parts = text.split_once(self.begin).and_then(|(before, rest)| {
+            let (table, after) = rest.split_once(self.end)?;
+            Some([before, table, after].map(str::to_owned))
+        });
+        parts.ok_or_else(|| format!("docs/ci.md has no {} … {}", self.begin, self.end))
+    }
+
+    /// What is there, or what is missing.
+    pub(crate) fn read(&self) -> Result<String, String> {
+        self.parts().map(|[_, table, _]| table)
+    }
+
+    /// Puts this there.
+    pub(crate) fn write(&self, table: &str) {
+        let [before, _, after] = self.parts().expect("the markers");
+        let text = format!("{before}{}\n{table}\n{}{after}", self.begin, self.end);
+        std::fs::write(Self::path(), text).expect("docs/ci.md can be written");
+    }
 }
 
 /// Puts the table where `docs/ci.md` has it.
 pub(crate) fn write(records: &[Record]) {
-    let text = document();
-    let (before, _, after) = parts(&text).expect("docs/ci.md has the markers");
-    let text = format!("{before}{BEGIN}\n{}\n{END}{after}", markdown(records));
-    std::fs::write(path(), text).expect("docs/ci.md can be written");
+    SECTION.write(&markdown(records));
 }
 
 /// Whether `docs/ci.md` has the same rows, but for the times.
 pub(crate) fn differences(records: &[Record]) -> Vec<String> {
-    let text = document();
-    let Some((_, table, _)) = parts(&text) else {
-        return vec![format!("docs/ci.md has no {BEGIN} … {END}")];
+    let table = match SECTION.read() {
+        Ok(table) => table,
+        Err(what) => return vec![what],
     };
     let told: Vec<Vec<&str>> = table
         .lines()

@@ -2,19 +2,14 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tfwrap::backend::{
     AssumeRole, AwsEndpoints, AwsSettings, ProxySettings, WebIdentity, aws_from_env,
 };
 use tfwrap::env::Env;
 use tfwrap::lock::LockKey;
 use tfwrap::store::{AwsClients, DynamoTable, Registers as _, StoreError, Stored, Timeouts};
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
-use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use crate::support::recorder::{Recorder, Sessions};
 use crate::support::servers::{aws_settings, clean};
@@ -237,25 +232,14 @@ async fn fips_and_dual_stack_change_the_host_that_is_asked_for() {
 async fn a_private_authority_is_trusted_if_its_bundle_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let authority = |name: &str| {
-        let mut params = CertificateParams::new(vec![]).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let (server, authority) = Recorder::trusted();
         let path = dir.path().join(name);
         // With text around it, as such bundles often have.
-        std::fs::write(&path, format!("# {name}\n{}\n", issuer.pem())).unwrap();
-        (issuer, path)
+        std::fs::write(&path, format!("# {name}\n{authority}\n")).unwrap();
+        (server, path)
     };
-    let (ours, ours_path) = authority("ours.pem");
+    let (server, ours_path) = authority("ours.pem");
     let (_, other_path) = authority("other.pem");
-    let key = KeyPair::generate().unwrap();
-    let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-    let certificate = params.signed_by(&key, &ours).unwrap();
-    let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    let config = ServerConfig::builder()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.der().clone()], private)
-        .unwrap();
-    let server = Recorder::with_tls(TlsAcceptor::from(Arc::new(config)));
     let with = |ca_bundle| AwsSettings { ca_bundle, ..aws_settings(&server.url) };
     assert_eq!(read(&with(Some(ours_path))).await, Ok(None));
     for (bundle, says) in

@@ -52,6 +52,7 @@
 //! | `saved_plan` | `apply` of a saved plan |
 //! | `siblings` | commands side by side below one `run` |
 //! | `status` | `status` and `status --all` |
+//! | `step_summary` | the step summary of GitHub Actions |
 //! | `stops` | a stop or a loss while no child runs |
 //! | `store_faults` | what stores make of what goes wrong |
 //! | `support` | servers, processes and proxies: what the suites share |
@@ -115,6 +116,7 @@ mod said;
 mod saved_plan;
 mod siblings;
 mod status;
+mod step_summary;
 mod stops;
 mod store_faults;
 mod supervision;

@@ -70,7 +70,7 @@ fn stage(wrapper: Option<&str>) -> Stage {
     let empty = r#"{"version":4,"terraform_version":"1.11.4","serial":1,"lineage":"one-stop","outputs":{},"resources":[]}"#;
     s3().put(BUCKET, &key, empty.as_bytes());
     harness::run(servers::terraform(&scene.path(".")).args(["init", "-no-color"])).expect_code(0);
-    slow.plan([Rule::on("PUT", Fault::Delay(WRITES_FOR)).times(1)]);
+    slow.plan([Rule::on("PUT", Fault::Slow(WRITES_FOR)).times(1)]);
     let scene = scene.env("REAL", &harness::real_terraform().display().to_string());
     let scene = match wrapper {
         Some(text) => {

@@ -334,6 +334,7 @@ async fn what_is_skipped_says_so_to_programs() {
         assert!(output.contains("outdated") && output.contains(&code.to_string()), "{output}");
         let summary = std::fs::read_to_string(&summary).unwrap();
         assert!(summary.contains("outdated, Terraform was not started"), "{summary}");
+        assert!(summary.contains("| reason | outdated, "), "{summary}");
         let shown = run(tfwrap(&scene.dir).args(["history", "--format=json", "--limit=1"]));
         let shown: Value = serde_json::from_str(&shown.expect_code(0).stdout).unwrap();
         assert_eq!(shown["runs"][0]["outcome"], "outdated");

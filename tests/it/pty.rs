@@ -480,10 +480,8 @@ fn ctrl_z_counts_as_soon_as_the_child_has_the_terminal() {
     scene.expect_free();
 }
 
-/// It does not die of the hang-up that the kernel sends to a group that nobody can continue.
-#[test]
-fn a_suspended_job_whose_tfwrap_is_killed_ends_in_order() {
-    let scene = Scene::new("log @/log; on SIGINT exit 0 after 300; ready @/ready; wait");
+/// A job that was suspended by Ctrl-Z: its shell, its child and its tfwrap.
+fn suspended(scene: &Scene) -> (Shell, Pid, Pid) {
     let mut shell = Shell::start();
     shell.send(&scene.shell_words());
     let child = scene.pid_in("ready");
@@ -491,6 +489,14 @@ fn a_suspended_job_whose_tfwrap_is_killed_ends_in_order() {
     shell.key('z');
     shell.sees("Stopped");
     shell.prompt();
+    (shell, child, wrapper)
+}
+
+/// It does not die of the hang-up that the kernel sends to a group that nobody can continue.
+#[test]
+fn a_suspended_job_whose_tfwrap_is_killed_ends_in_order() {
+    let scene = Scene::new("log @/log; on SIGINT exit 0 after 300; ready @/ready; wait");
+    let (_shell, child, wrapper) = suspended(&scene);
     assert_eq!((state(child), state(wrapper)), (Some('T'), Some('T')));
     kill(wrapper, Signal::SIGKILL).expect("it is there");
     scene.wait_for_log("SIGINT 1");
@@ -507,13 +513,7 @@ fn a_suspended_job_whose_tfwrap_is_killed_ends_in_order() {
 #[test]
 fn ctrl_z_and_bg_let_the_job_run_on_without_the_terminal() {
     let scene = Scene::new("log @/log; on SIGUSR1 log; on SIGINT exit 4; ready @/ready; wait");
-    let mut shell = Shell::start();
-    shell.send(&scene.shell_words());
-    let child = scene.pid_in("ready");
-    let wrapper = wrapper_of(child);
-    shell.key('z');
-    shell.sees("Stopped");
-    shell.prompt();
+    let (mut shell, child, wrapper) = suspended(&scene);
     shell.run("bg");
     wait_until("a running child", || (state(child) == Some('S')).then_some(()));
     assert_eq!(shell.run("echo mine").trim(), "mine", "the shell keeps the keyboard");

@@ -1,4 +1,4 @@
-// The page and the charts of `tfwrap history` in a browser. `.ci/run history-page` installs what this needs and
+// The page and the charts of `tfwrap history`, and the chart of a step summary, in a browser. `.ci/run history-page` installs what this needs and
 // starts it: TFWRAP is the program, TFWRAP_TEST_PAGE_DIR a directory with the node_modules, for files.
 
 import assert from "node:assert/strict";
@@ -49,10 +49,15 @@ function tfwrap(lock, rest) {
   return execFileSync(TFWRAP, words(lock, rest), { cwd: DIR, env: environment(), encoding: "utf8" });
 }
 
+// Where the run of this actor writes its step summary.
+const summaryOf = (lock, actor) => `${lock}.${actor}.md`;
+
 function run(lock, actor, script) {
+  const summary = summaryOf(lock, actor);
+  writeFileSync(summary, "");
   const child = spawn(TFWRAP, words(lock, ["run", "--", "sh", "-c", script]), {
     cwd: DIR,
-    env: environment(actor),
+    env: { ...environment(actor), TFWRAP_SUMMARY: "always", GITHUB_STEP_SUMMARY: summary },
     stdio: ["ignore", "pipe", "inherit"],
   });
   const started = new Promise((resolve) => child.stdout.once("data", resolve));
@@ -217,8 +222,10 @@ test("Mermaid draws each chart", async () => {
   const page = await context.newPage();
   await page.setContent("<!doctype html><body></body>");
   await page.addScriptTag({ path: require.resolve("mermaid/dist/mermaid.min.js") });
-  for (const lock of [await contended("charts"), hostile("charts-hostile").lock]) {
-    const text = history(lock, "mermaid");
+  const lock = await contended("charts");
+  const summary = readFileSync(summaryOf(lock, "bob"), "utf8");
+  const hostiles = history(hostile("charts-hostile").lock, "mermaid");
+  for (const [text, least] of [[history(lock, "mermaid"), 3], [hostiles, 3], [summary, 2]]) {
     const charts = [...text.matchAll(/^```mermaid\n(.*?)^```$/gms)].map((found) => found[1]);
     assert.equal(charts.length, 1, text);
     const drawn = await page.evaluate(async ([chart]) => {
@@ -227,7 +234,7 @@ test("Mermaid draws each chart", async () => {
     }, charts);
     const bars = drawn.match(/class="task /g) ?? [];
     const lines = charts[0].match(/ :(done|active|crit), \d+, \d+$/gm);
-    assert.ok(lines.length >= 3, text);
+    assert.ok(lines.length >= least, text);
     assert.equal(bars.length, lines.length, drawn);
     assert.doesNotMatch(drawn, /<script|onerror=/);
   }

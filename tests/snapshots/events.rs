@@ -38,6 +38,10 @@ fn summary(outcome: RunOutcome, exit_code: u8) -> Notice {
         waited: Duration::from_secs(30),
         held: Duration::from_mins(2),
         holder: Some(holder()),
+        behind: Vec::new(),
+        ahead: None,
+        reason: None,
+        advice: None,
     }))
 }
 

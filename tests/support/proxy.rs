@@ -43,6 +43,8 @@ pub(crate) enum Fault {
     HoldThen(Box<Self>),
     /// It is done after this long.
     Delay(Duration),
+    /// It takes this long to arrive, so it is not done if its sender goes away before.
+    Slow(Duration),
     /// It is not done; something else answers with this, head and all.
     Page(&'static str),
     /// It is done, but the reply has lost its body.
@@ -326,6 +328,13 @@ async fn exchange(mut client: TcpStream, shared: &Shared) -> std::io::Result<()>
         Fault::Delay(time) => {
             tokio::time::sleep(time).await;
             client.write_all(&upstream().await?).await?;
+        }
+        Fault::Slow(time) => {
+            let mut more = [0];
+            tokio::select! {
+                () = tokio::time::sleep(time) => client.write_all(&upstream().await?).await?,
+                _gone = client.read(&mut more) => return Ok(()),
+            }
         }
         Fault::Page(page) => client.write_all(page.as_bytes()).await?,
         Fault::EmptyReply => {

@@ -17,6 +17,32 @@ use super::{
 use crate::env::Env;
 use crate::opened::{self, Kind};
 
+/// When a step summary is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SummaryMode {
+    /// On GitHub Actions.
+    Auto,
+    /// Wherever there is a file for it.
+    Always,
+    /// Never.
+    Never,
+}
+
+impl SummaryMode {
+    pub(crate) const WORDS: [(&str, Self); 3] =
+        [("auto", Self::Auto), ("always", Self::Always), ("never", Self::Never)];
+
+    /// The word that was typed.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Always => "always",
+            Self::Never => "never",
+        }
+    }
+}
+
 /// The files of this step.
 #[derive(Debug)]
 pub struct GithubFiles {
@@ -63,16 +89,25 @@ const OUTPUT: &str = "GITHUB_OUTPUT";
 const SUMMARY: &str = "GITHUB_STEP_SUMMARY";
 
 impl GithubFiles {
-    /// The files that the environment names; `None` outside GitHub Actions.
+    /// The files that the environment names; `None` if there are none for this run. Outside GitHub Actions
+    /// that can only be the summary.
     #[must_use]
-    pub fn from_env(env: &Env) -> Option<Self> {
+    pub fn from_env(env: &Env, mode: SummaryMode) -> Option<Self> {
         let path = |name| env.get_os(name).map(PathBuf::from);
-        is_actions(env).then(|| {
-            let output = path(OUTPUT);
-            let before = output.as_ref().and_then(|path| Some(path.metadata().ok()?.len()));
-            let (summary, before) = (path(SUMMARY), before.unwrap_or_default());
-            Self { output, summary, before, told: AtomicBool::new(false) }
-        })
+        let is_actions = is_actions(env);
+        let output = path(OUTPUT).filter(|_| is_actions);
+        let is_wanted = match mode {
+            SummaryMode::Auto => is_actions,
+            SummaryMode::Always => true,
+            SummaryMode::Never => false,
+        };
+        let summary = path(SUMMARY).filter(|_| is_wanted);
+        if output.is_none() && summary.is_none() {
+            return None;
+        }
+        let before = output.as_ref().and_then(|path| Some(path.metadata().ok()?.len()));
+        let before = before.unwrap_or_default();
+        Some(Self { output, summary, before, told: AtomicBool::new(false) })
     }
 
     /// Sets `lock-id`; called before the child starts, so that a later step has it whatever
@@ -204,7 +239,7 @@ mod tests {
         ]
         .into_iter()
         .collect();
-        GithubFiles::from_env(&env).unwrap()
+        GithubFiles::from_env(&env, SummaryMode::Auto).unwrap()
     }
 
     #[test]
@@ -268,11 +303,33 @@ mod tests {
     }
 
     #[test]
-    fn outside_github_nothing_is_written() {
-        assert!(GithubFiles::from_env(&[(OUTPUT, "/tmp/x")].into_iter().collect()).is_none());
-        let bare =
-            GithubFiles::from_env(&[("GITHUB_ACTIONS", "true")].into_iter().collect()).unwrap();
-        bare.write_lock_id("x").unwrap();
-        assert!(bare.write_end(&summary()).is_empty());
+    fn each_mode_writes_the_summary_where_it_should_and_outputs_are_githubs_alone() {
+        use SummaryMode::{Always, Auto, Never};
+        for (actions, mode, expected) in [
+            ("true", Auto, (true, true)),
+            ("true", Always, (true, true)),
+            ("true", Never, (true, false)),
+            ("false", Auto, (false, false)),
+            ("false", Always, (false, true)),
+            ("false", Never, (false, false)),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let (output, text) = (dir.path().join("output"), dir.path().join("summary"));
+            std::fs::write(&output, "").unwrap();
+            std::fs::write(&text, "").unwrap();
+            let env = [
+                ("GITHUB_ACTIONS", actions.into()),
+                (OUTPUT, output.clone().into_os_string()),
+                (SUMMARY, text.clone().into_os_string()),
+            ];
+            if let Some(files) = GithubFiles::from_env(&env.into_iter().collect(), mode) {
+                files.write_lock_id("x").unwrap();
+                assert!(files.write_end(&summary()).is_empty());
+            }
+            let has = |path: &Path| path.metadata().unwrap().len() > 0;
+            assert_eq!((has(&output), has(&text)), expected, "{actions} {mode:?}");
+        }
+        let none = [("GITHUB_ACTIONS", "true")].into_iter().collect();
+        assert!(GithubFiles::from_env(&none, Always).is_none());
     }
 }

@@ -1,14 +1,21 @@
-//! The step summary: a table, and the wait and the hold as a Mermaid chart. Some kilobytes at most
-//! (GitHub takes 1 MiB, Mermaid 50,000 characters).
+//! The step summary: a table that reads without a chart, and the wait and the hold as a Mermaid chart. Some
+//! kilobytes at most (GitHub takes 1 MiB, Mermaid 50,000 characters).
 
 use std::fmt::Write as _;
+use std::iter;
 use std::time::Duration;
 
-use super::super::markdown::{chart_name, escape_markdown};
+use super::super::clean::clean_line;
+use super::super::markdown::{chart_name, escape_cleaned, escape_markdown};
+use super::super::text::hint_lines;
 use super::{RunOutcome, Summary, holder_output, human};
+use crate::lock::history::Awaited;
 
 /// Bars shorter than this are left out of the chart.
 const LEAST_BAR: Duration = Duration::from_millis(500);
+
+/// Of more holders before us, only the first are named.
+const MOST_HOLDERS: usize = 20;
 
 /// Returns the Markdown for a finished run.
 #[must_use]
@@ -23,11 +30,29 @@ pub fn step_summary(summary: &Summary) -> String {
         row("lock ID", id);
     }
     row("waited", &human(summary.waited));
-    row("held", &human(summary.held));
-    if let Some(holder) = &summary.holder {
-        row("waited for", &holder_output(holder));
+    if let Some(ahead) = summary.ahead {
+        row("place in the queue", &(ahead.saturating_add(1)).to_string());
     }
+    for awaited in summary.behind.iter().take(MOST_HOLDERS) {
+        let name = holder_output(&awaited.who, &awaited.operation, &awaited.info);
+        row("waited for", &format!("{name} ({})", human(Duration::from_millis(awaited.waited))));
+    }
+    if let more @ 1.. = summary.behind.len().saturating_sub(MOST_HOLDERS) {
+        row("waited for", &format!("{more} more"));
+    }
+    row("held", &human(summary.held));
     row("exit code", &summary.exit_code.to_string());
+    // Our own lines, whose commands must stay whole.
+    let mut row = |name: &str, lines: &mut dyn Iterator<Item = String>| {
+        let text = escape_cleaned(&lines.collect::<Vec<_>>().join(" "));
+        let _ = writeln!(out, "| {name} | {text} |");
+    };
+    if let Some(reason) = &summary.reason {
+        row("reason", &mut iter::once(clean_line(reason)));
+    }
+    if let Some(advice) = &summary.advice {
+        row("what to do", &mut hint_lines(advice));
+    }
     out.push_str(&gantt(summary));
     out
 }
@@ -45,6 +70,15 @@ fn headline(outcome: RunOutcome) -> &'static str {
     }
 }
 
+fn is_long(millis: i64) -> bool {
+    u128::try_from(millis).is_ok_and(|millis| millis >= LEAST_BAR.as_millis())
+}
+
+fn chart_holder(awaited: &Awaited) -> String {
+    let name = chart_name(&awaited.who);
+    if name.is_empty() { "somebody".to_owned() } else { name }
+}
+
 /// Empty when there is nothing to draw.
 fn gantt(summary: &Summary) -> String {
     let start = summary.asked.as_millisecond();
@@ -53,10 +87,19 @@ fn gantt(summary: &Summary) -> String {
     let acquired = after(summary.waited);
     let released = after(summary.waited.saturating_add(summary.held));
     let mut bars = String::new();
-    if summary.waited >= LEAST_BAR {
-        let whom = summary.holder.as_deref().map(|info| chart_name(&info.who));
-        let whom = whom.filter(|name| !name.is_empty()).unwrap_or_else(|| "the lock".to_owned());
-        let _ = writeln!(bars, "    waited for {whom} :done, {start}, {acquired}");
+    let mut until = start;
+    for awaited in summary.behind.iter().take(MOST_HOLDERS) {
+        let from = until;
+        // What was seen may end after the wait did.
+        let end = from.saturating_add(i64::try_from(awaited.waited).unwrap_or(i64::MAX));
+        until = end.min(acquired);
+        if is_long(until - from) {
+            let _ =
+                writeln!(bars, "    waited for {} :done, {from}, {until}", chart_holder(awaited));
+        }
+    }
+    if is_long(acquired - until) {
+        let _ = writeln!(bars, "    waited for the lock :done, {until}, {acquired}");
     }
     if summary.held >= LEAST_BAR {
         let _ = writeln!(bars, "    held :active, {acquired}, {released}");
@@ -86,8 +129,9 @@ mod tests {
              | --- | --- |\n\
              | lock ID | 28e8a6c8 |\n\
              | waited | 30s |\n\
+             | place in the queue | 2 |\n\
+             | waited for | ci&#64;runner for apply, https&#58;//ci&#46;example/run/7 &#40;20s&#41; |\n\
              | held | 2m |\n\
-             | waited for | ci&#64;runner for apply, https&#58;//ci&#46;example/run/7 |\n\
              | exit code | 0 |\n\
              \n\
              ```mermaid\n\
@@ -95,7 +139,8 @@ mod tests {
                  dateFormat x\n    \
                  axisFormat %H:%M:%S\n    \
                  section tfb/a/terraform.tfstate\n    \
-                 waited for ci@runner :done, 1795252571000, 1795252601000\n    \
+                 waited for ci@runner :done, 1795252571000, 1795252591000\n    \
+                 waited for the lock :done, 1795252591000, 1795252601000\n    \
                  held :active, 1795252601000, 1795252721000\n\
              ```\n"
         );
@@ -105,7 +150,8 @@ mod tests {
     fn a_run_without_a_wait_shows_the_hold_alone() {
         let mut summary = summary();
         summary.waited = Duration::ZERO;
-        summary.holder = None;
+        summary.ahead = None;
+        summary.behind.clear();
         let text = step_summary(&summary);
         assert!(!text.contains("waited for") && text.contains("held :active"), "{text}");
         summary.held = Duration::ZERO;
@@ -118,9 +164,14 @@ mod tests {
         let plain = step_summary(&summary);
         summary.lock = hostile::text();
         summary.id = Some(hostile::text());
-        summary.holder = Some(Box::new(hostile::info()));
+        let info = hostile::info();
+        let behind = &mut summary.behind[0];
+        (behind.who, behind.operation, behind.info) = (info.who, info.operation, info.info);
         let text = step_summary(&summary);
         assert_eq!(text.lines().count(), plain.lines().count());
+        (summary.reason, summary.advice) = (Some(hostile::text()), Some(hostile::text()));
+        let text = step_summary(&summary);
+        assert_eq!(text.lines().count(), plain.lines().count() + 2);
         assert!(text.len() < 20_000, "{}", text.len());
         for line in text.lines().filter(|line| !line.starts_with("###")) {
             hostile::assert_harmless(line);
@@ -133,5 +184,30 @@ mod tests {
                 assert_eq!(line.matches(':').count(), 1, "{line}");
             }
         }
+    }
+
+    #[test]
+    fn many_holders_stay_within_the_limits() {
+        let mut summary = summary();
+        summary.waited = Duration::from_secs(20_000);
+        let mut one = summary.behind[0].clone();
+        one.info = "x".repeat(10_000);
+        summary.behind = vec![one; 1000];
+        let text = step_summary(&summary);
+        assert_eq!(text.matches("| waited for | ").count(), MOST_HOLDERS + 1);
+        assert!(text.contains("\n| waited for | 980 more |\n"), "{text}");
+        assert!(text.len() < 20_000, "{}", text.len());
+    }
+
+    #[test]
+    fn a_failed_run_says_why_and_what_to_do() {
+        let mut summary = summary();
+        summary.outcome = RunOutcome::TimedOut;
+        (summary.reason, summary.advice) =
+            (Some("cannot acquire the lock".to_owned()), Some("wait longer".to_owned()));
+        let text = step_summary(&summary);
+        assert!(text.starts_with("### tfwrap: the lock was not acquired in time\n"), "{text}");
+        assert!(text.contains("| reason | cannot acquire the lock |\n"), "{text}");
+        assert!(text.contains("| what to do | wait longer |\n"), "{text}");
     }
 }

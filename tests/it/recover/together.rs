@@ -58,7 +58,7 @@ impl Dead {
         running.kill().expect("it is there");
         running.wait().expect("it has ended");
         let leader = receipt.text["child"]["leader"]["pid"].as_i64().expect("a number");
-        slow.plan([Rule::on("PUT", Fault::Delay(SLOW))]);
+        slow.plan([Rule::on("PUT", Fault::Slow(SLOW))]);
         let child = Pid::from_raw(i32::try_from(leader).expect("a number"));
         Self { dir, child, _slow: slow }
     }
