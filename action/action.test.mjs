@@ -1,167 +1,243 @@
-// Drives both scripts as the runner does: `node --test action/`.
+// Drives both entries as the runner does.
 
 import assert from "node:assert/strict";
-import { spawn, spawnSync } from "node:child_process";
-import { chmodSync, mkdtempSync, readFileSync, realpathSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { spawnSync } from "node:child_process";
+import { mkdirSync, readFileSync, rmSync, rmdirSync, symlinkSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
 import { test } from "node:test";
-import { fileURLToPath } from "node:url";
+import { ACTION, VERSION, directory, inside, program, world } from "./testing.mjs";
 
-const script = (name) => fileURLToPath(new URL(name, import.meta.url));
+const WORDS = 'printf "<%s>" "$@"';
 
-function world(stub) {
-  const dir = realpathSync(mkdtempSync(join(tmpdir(), "tfwrap-action-")));
-  const path = join(dir, "tfwrap");
-  writeFileSync(path, `#!/bin/bash\n${stub}\n`);
-  chmodSync(path, 0o755);
-  const state = join(dir, "state");
-  writeFileSync(state, "");
-  const env = (inputs) => ({
-    PATH: process.env.PATH,
-    GITHUB_STATE: state,
-    GITHUB_WORKSPACE: dir,
-    RUNNER_TEMP: dir,
-    INPUT_PATH: path,
-    ...Object.fromEntries(Object.entries(inputs).map(([name, value]) => [`INPUT_${name.toUpperCase()}`, value])),
-  });
-  const entries = () => readFileSync(state, "utf8").split("\n").filter((line) => line !== "");
-  return { dir, env, state: () => Object.fromEntries(entries().map((line) => line.split("="))) };
-}
-
-const main = (env) => spawnSync(process.execPath, [script("main.mjs")], { env, encoding: "utf8" });
-
-// The runner gives it what main wrote into its state, and the inputs again.
-const post = (world, inputs) => {
-  const env = { ...world.env(inputs), STATE_program: world.state().program };
-  return spawnSync(process.execPath, [script("post.mjs")], { env, encoding: "utf8" });
-};
-
-// Resolves with all output once `wanted` appeared in it.
-const until = (child, wanted) =>
-  new Promise((found) => {
-    let seen = "";
-    child.stdout.on("data", (data) => {
-      seen += data;
-      if (seen.includes(wanted)) found(seen);
-    });
-  });
-
-const exit = (child) => new Promise((done) => child.on("exit", (code, signal) => done({ code, signal })));
-
-test("every input becomes one word, the command comes last", () => {
-  const { env } = world('printf "<%s>" "$@"; env | grep ^INPUT_');
-  const { stdout } = main(
-    env({
+test("every input becomes one word, the command comes last", async () => {
+  const { output } = await world(`${WORDS}; env | grep -e ^INPUT_ -e ^ACTIONS_`).main(
+    {
       command: "apply\n-auto-approve\n\n-var=x=$(id) `id` 'a b'\r\n",
       "lock-timeout": "5m",
       lock: "file:///a b\ndynamodb://t/k\n",
       quiet: "true",
       verbose: "false",
       color: "",
-    }),
+    },
+    { ACTIONS_RUNTIME_TOKEN: "of-actions", INPUT_OF_THE_USER: "stays" },
   );
   assert.equal(
-    stdout,
+    inside(output).said,
     "<--lock-timeout=5m><--lock=file:///a b><--lock=dynamodb://t/k><--quiet>" +
-      "<apply><-auto-approve><-var=x=$(id) `id` 'a b'>",
+      "<apply><-auto-approve><-var=x=$(id) `id` 'a b'>INPUT_OF_THE_USER=stays\n",
   );
 });
 
-test("every input of action.yml is used, and no other", () => {
-  const yaml = readFileSync(script("../action.yml"), "utf8");
-  const inputs = yaml.slice(yaml.indexOf("\ninputs:"), yaml.indexOf("\noutputs:"));
-  const declared = [...inputs.matchAll(/^ {2}([a-z-]+):$/gm)].map(([, name]) => name).sort();
-  const source = readFileSync(script("inputs.mjs"), "utf8");
-  const tables = [...source.matchAll(/^const (?:VALUES|LISTS|FLAGS) = (.*);$/gm)].flatMap(([, list]) => JSON.parse(list));
-  assert.deepEqual(declared, [...tables, "command", "working-directory", "path", "build"].sort());
-});
-
-test("the working directory is relative to the workspace", () => {
-  const { dir, env } = world("pwd");
-  spawnSync("mkdir", [join(dir, "infra")]);
-  assert.equal(main(env({ command: "plan", "working-directory": "infra" })).stdout, `${dir}/infra\n`);
-});
-
-test("the exit code passes through", () => {
-  for (const code of [0, 2, 75]) assert.equal(main(world(`exit ${code}`).env({ command: "plan" })).status, code);
-  assert.equal(main(world("kill -9 $$").env({ command: "plan" })).status, 137);
-});
-
-test("what is wrong with an input is said and nothing runs", () => {
-  const { env } = world("echo ran");
-  for (const inputs of [
-    { command: "\n" },
-    { command: "plan", quiet: "yes" },
-    { command: "plan", "working-directory": "no/such" },
+test("a command on one line is split, and no shell reads it", async () => {
+  for (const [command, words] of [
+    ["apply -auto-approve", "<apply><-auto-approve>"],
+    ["plan -out='a b' -var \"x=$HOME\"\n", "<plan><-out=a b><-var><x=$HOME>"],
+    ["\n  plan\n  \n", "<plan>"],
   ]) {
-    const { status, stdout } = main(env(inputs));
-    assert.equal(status, 64);
-    assert.match(stdout, /^::error title=tfwrap::input (command|quiet|working-directory): [^\n]*\n$/);
+    assert.equal(inside((await world(WORDS).main({ command })).output).said, words);
   }
 });
 
-test("a missing binary is said with a way out", () => {
-  const { env } = world("");
-  const { status, stdout } = main({ ...env({ command: "plan" }), INPUT_PATH: "/no/such/tfwrap" });
-  assert.equal(status, 127);
-  assert.match(stdout, /^::error title=tfwrap::cannot start `\/no\/such\/tfwrap`[^\n]*%0Ahint: [^\n]*\n$/);
+test("every input of action.yml is used, and no other", () => {
+  const yaml = readFileSync(join(ACTION, "action.yml"), "utf8");
+  const inputs = yaml.slice(yaml.indexOf("\ninputs:"), yaml.indexOf("\noutputs:"));
+  const declared = [...inputs.matchAll(/^ {2}([a-z-]+):$/gm)].map(([, name]) => name).sort();
+  const source = readFileSync(join(ACTION, "action/inputs.mjs"), "utf8");
+  const tables = [...source.matchAll(/^const (?:VALUES|LISTS|FLAGS|OWN) = (.*);$/gm)].flatMap(([, list]) => JSON.parse(list));
+  assert.deepEqual(declared, tables.sort());
 });
 
-test("`build` builds the action's own source", () => {
-  const { dir, env } = world("");
-  const cargo = join(dir, "cargo");
-  writeFileSync(cargo, '#!/bin/bash\necho "cargo $*"\nmkdir -p "${@: -1}/bin"\nprintf "#!/bin/bash\\necho built" > "${@: -1}/bin/tfwrap"\nchmod +x "${@: -1}/bin/tfwrap"\n');
-  chmodSync(cargo, 0o755);
-  const { stdout } = main({ ...env({ command: "plan", build: "true" }), INPUT_PATH: "", PATH: `${dir}:${process.env.PATH}` });
-  const source = fileURLToPath(new URL("..", import.meta.url));
-  assert.equal(stdout, `cargo install --locked --path ${source} --root ${dir}/tfwrap-build\nbuilt\n`);
+test("the working directory is relative to the workspace", async () => {
+  const job = world("pwd");
+  mkdirSync(join(job.dir, "infra"));
+  assert.equal(inside((await job.main({ command: "plan", "working-directory": "infra" })).output).said, `${job.dir}/infra\n`);
+});
+
+test("the exit code passes through", async () => {
+  for (const code of [0, 2, 75]) assert.equal((await world(`exit ${code}`).main({ command: "plan" })).code, code);
+  assert.equal((await world("kill -9 $$").main({ command: "plan" })).code, 137);
+});
+
+test("changes are a success where that is asked for, and no other code is", async () => {
+  for (const [code, ends] of [[0, 0], [2, 0], [1, 1], [75, 75]]) {
+    const result = await world(`exit ${code}`).main({ command: "plan -detailed-exitcode", "success-on-changes": "true" });
+    assert.equal(result.code, ends);
+  }
+});
+
+test("what is wrong with an input is said and nothing runs", async () => {
+  const job = world("echo ran");
+  for (const inputs of [
+    { command: "plan", quiet: "yes" },
+    { command: "plan", "success-on-changes": "2" },
+    { command: "plan", "working-directory": "no/such" },
+    { command: "plan | tee log" },
+    { command: "apply -auto-approve\n-input=false" },
+    { command: "plan", build: "true" },
+    { command: "plan", version: "0.1.0" },
+    { "lock-timeout": "5m" },
+    { "no-line": "true" },
+  ]) {
+    const { code, output } = await job.main(inputs);
+    assert.equal(code, 64, output);
+    assert.match(output, /^::error title=tfwrap::inputs? [^\n]*\n$/);
+  }
+  assert.deepEqual(job.lines("GITHUB_STATE"), []);
+});
+
+test("without a command tfwrap is on the path and the post step armed", async () => {
+  const job = world(WORDS);
+  const { code, output } = await job.main({ command: "\n", quiet: "true" });
+  assert.deepEqual({ code, output }, { code: 0, output: "" });
+  const [bin, ...others] = job.lines("GITHUB_PATH");
+  assert.deepEqual(others, []);
+  assert.equal(spawnSync(join(bin, "tfwrap"), ["x"], { encoding: "utf8" }).stdout, "<x>");
+  // What else is beside the program must not come before what the job finds now.
+  assert.deepEqual(spawnSync("ls", [bin], { encoding: "utf8" }).stdout, "tfwrap\n");
+  assert.deepEqual(job.outputs(), { version: VERSION, path: join(job.dir, "tfwrap") });
+  assert.equal(inside((await job.post({ quiet: "true" })).output).said, "<--quiet><recover><--wait=4m>");
+});
+
+test("a name is looked up on the path, and one that is there stays where it is", async () => {
+  const job = world("");
+  const other = directory();
+  program(join(other, "tfwrap"), "echo found");
+  const { output } = await job.main({ command: "plan", path: "tfwrap" }, { PATH: `${other}:${process.env.PATH}` });
+  assert.equal(inside(output).said, "found\n");
+  assert.deepEqual(job.lines("GITHUB_PATH"), []);
+  const missing = await job.main({ command: "plan", path: "no-such-tfwrap" });
+  assert.equal(missing.code, 64);
+  assert.match(missing.output, /^::error title=tfwrap::input path: there is no `no-such-tfwrap` on `PATH`%0Ahint: /);
+});
+
+test("a missing binary, or another one, is said with a way out", async () => {
+  const job = world("");
+  const missing = await job.main({ command: "plan", path: "/no/such/tfwrap" });
+  assert.equal(missing.code, 127);
+  assert.match(missing.output, /^::error title=tfwrap::cannot start `\/no\/such\/tfwrap`[^\n]*%0Ahint: [^\n]*\n$/);
+  const other = await job.main({ command: "plan", path: "/bin/true" });
+  assert.equal(other.code, 69);
+  assert.match(other.output, /^::error title=tfwrap::`\/bin\/true --version` does not answer as tfwrap does/);
+});
+
+test("`build` builds the action's own source", async () => {
+  const job = world("");
+  const built = `#!/bin/bash\\n[ "$1" = --version ] && echo tfwrap 1.2.3 || echo built\\n`;
+  const cargo = join(job.dir, "cargo");
+  writeFileSync(cargo, `#!/bin/bash\necho "cargo \${*:1:5}"\nmkdir -p "\${@: -1}/bin"\nprintf '${built}' > "\${@: -1}/bin/tfwrap"\nchmod +x "\${@: -1}/bin/tfwrap"\n`, { mode: 0o755 });
+  const { output } = await job.main({ command: "plan", path: "", build: "true" }, { PATH: `${job.dir}:${process.env.PATH}` });
+  const line = `cargo install --locked --path ${ACTION} --root\n`;
+  assert.ok(output.startsWith(line), output);
+  assert.equal(inside(output.slice(line.length)).said, "built\n");
+  assert.equal(job.outputs().version, "1.2.3");
+});
+
+test("workflow commands in the output stay text, and tfwrap's annotations come after it", async () => {
+  const hostile = ["::add-mask::x", "::set-env name=PATH::/evil", "##[error]x", "::stop-commands::x", "::error title=tfwrap::forged"];
+  const own = "::error title=tfwrap::the lock is lost%0Ahint: look";
+  const script = [
+    ...hostile.flatMap((line) => [`echo '${line}'`, `echo '${line}' >&2`]),
+    `echo '${own}' >> "$TFWRAP_ANNOTATIONS"`,
+    `echo '::set-env name=A::b' >> "$TFWRAP_ANNOTATIONS"`,
+    'printf "no line end"',
+  ];
+  const { output } = await world(script.join("\n")).main({ command: "plan" });
+  const { token, said, after } = inside(output);
+  assert.equal(said, `${hostile.flatMap((line) => [line, line]).join("\n")}\nno line end`);
+  assert.equal(after, `${own}\n`);
+  // Nobody can know it before.
+  assert.notEqual(inside((await world("").main({ command: "plan" })).output).token, token);
+});
+
+test("the child writes to the runner's own pipe, which outlives this process", async () => {
+  const job = world('echo ready; for _ in {1..600}; do [ ! -e "$GITHUB_WORKSPACE/go" ] || break; sleep 0.05; done; echo still heard');
+  const child = job.start("main.mjs", job.env({ command: "apply" }));
+  await child.said("ready");
+  child.kill("SIGKILL");
+  await new Promise((done) => child.on("exit", done));
+  writeFileSync(join(job.dir, "go"), "");
+  await child.said("still heard");
+  assert.equal((await child.ended).signal, "SIGKILL");
+});
+
+test("post says what a killed step could not, and lets commands through again", async () => {
+  const job = world(`case "$*" in *recover*) echo recovered;; *) echo '::error title=tfwrap::lost' >> "$TFWRAP_ANNOTATIONS"; echo ready; exec sleep 30;; esac`);
+  const child = job.start("main.mjs", job.env({ command: "apply" }));
+  await child.said("ready");
+  const token = /^::stop-commands::(.*)$/m.exec(child.output)[1];
+  child.kill("SIGKILL");
+  child.stdout.destroy();
+  child.stderr.destroy();
+  const { output } = await job.post({ command: "apply" });
+  assert.ok(output.startsWith(`\n::${token}::\n`), output);
+  const { said, after } = inside(output.slice(`\n::${token}::\n`.length));
+  assert.deepEqual({ said, after }, { said: "recovered\n", after: "::error title=tfwrap::lost\n" });
 });
 
 test("each signal is passed on once and the child's end is waited for", async () => {
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) {
-    const { env } = world(`n=0; trap 'n=$((n+1)); echo got $n' ${signal.slice(3)}; echo ready; until ((n)); do sleep 0.05; done; exit 7`);
-    const child = spawn(process.execPath, [script("main.mjs")], { env: env({ command: "apply" }) });
-    const got = until(child, "got 1");
-    await until(child, "ready");
+    const job = world(`n=0; trap 'n=$((n+1)); echo got $n' ${signal.slice(3)}; echo ready; for _ in {1..600}; do ((n == 0)) || break; sleep 0.05; done; sleep 0.2; exit 7`);
+    const child = job.start("main.mjs", job.env({ command: "apply" }));
+    await child.said("ready");
     child.kill(signal);
-    await got;
-    assert.deepEqual(await exit(child), { code: 7, signal: null });
+    const { code, output } = await child.ended;
+    assert.equal(code, 7);
+    assert.equal(inside(output).said, "ready\ngot 1\n");
   }
 });
 
-test("tfwrap outlives a killed step, and post has its program", async () => {
-  const { dir, env, state } = world('echo ready; until [ -e "$GITHUB_WORKSPACE/go" ]; do sleep 0.05; done');
-  const child = spawn(process.execPath, [script("main.mjs")], { env: env({ command: "apply" }) });
-  const gone = exit(child);
-  await until(child, "ready");
-  child.kill("SIGKILL");
-  await gone;
-  assert.deepEqual(state(), { program: join(dir, "tfwrap") });
-  writeFileSync(join(dir, "go"), "");
-});
-
-test("post recovers with the options and in the directory of main", () => {
-  const there = world('printf "<%s>" "$@"; pwd; env | grep ^INPUT_');
-  spawnSync("mkdir", [join(there.dir, "infra")]);
+test("post recovers with the options and in the directory of main", async () => {
+  const job = world(`${WORDS}; pwd; env | grep ^INPUT_`);
+  mkdirSync(join(job.dir, "infra"));
   const inputs = { command: "apply", "orphan-grace": "1m", quiet: "true", "working-directory": "infra" };
-  main(there.env(inputs));
-  assert.equal(post(there, inputs).stdout, `<--orphan-grace=1m><--quiet><recover><--wait=4m>${there.dir}/infra\n`);
-  spawnSync("rmdir", [join(there.dir, "infra")]);
-  assert.equal(post(there, inputs).stdout, `<--orphan-grace=1m><--quiet><recover><--wait=4m>${there.dir}\n`);
+  await job.main(inputs);
+  const said = async () => inside((await job.post(inputs)).output).said;
+  assert.equal(await said(), `<--orphan-grace=1m><--quiet><recover><--wait=4m>${job.dir}/infra\n`);
+  rmdirSync(join(job.dir, "infra"));
+  assert.equal(await said(), `<--orphan-grace=1m><--quiet><recover><--wait=4m>${job.dir}\n`);
 });
 
-test("post fails when something is left", () => {
-  const there = world('[ "$1" = apply ] || exit 74');
-  assert.equal(main(there.env({ command: "apply" })).status, 0);
-  assert.equal(post(there, { command: "apply" }).status, 74);
+test("post recovers whatever the job did to the directory of its files", async () => {
+  const job = world(`${WORDS}; echo '::error title=tfwrap::left' >> "$TFWRAP_ANNOTATIONS"`);
+  await job.main({ command: "apply" });
+  const { annotations } = job.state();
+  rmSync(dirname(annotations), { recursive: true });
+  const again = inside((await job.post({})).output);
+  assert.deepEqual(again, { ...again, said: "<recover><--wait=4m>", after: "::error title=tfwrap::left\n" });
+  rmSync(dirname(annotations), { recursive: true });
+  writeFileSync(dirname(annotations), "");
+  const { output } = await job.post({});
+  assert.match(output, /^::warning title=tfwrap::no annotations from here on: [^\n]*\n::stop-commands::/);
+  assert.ok(output.includes("<recover><--wait=4m>"), output);
 });
 
-test("post does nothing where tfwrap was never started", () => {
-  for (const inputs of [{ command: "\n" }, { command: "plan", path: "/no/such/tfwrap" }]) {
-    const there = world("echo ran");
-    main(there.env(inputs));
-    const { status, stdout } = post(there, inputs);
-    assert.deepEqual({ status, stdout }, { status: 0, stdout: "" });
+test("post waits as long as it is told to", async () => {
+  const job = world(WORDS);
+  await job.main({ command: "apply" });
+  assert.equal(inside((await job.post({ "recover-wait": "90s" })).output).said, "<recover><--wait=90s>");
+});
+
+test("post fails when something is left", async () => {
+  const job = world('[ "$1" = apply ] || exit 74');
+  assert.equal((await job.main({ command: "apply" })).code, 0);
+  assert.equal((await job.post({ command: "apply" })).code, 74);
+});
+
+test("post does nothing where there is no tfwrap", async () => {
+  for (const inputs of [{ command: "plan", quiet: "maybe" }, { command: "plan", path: "/no/such/tfwrap" }]) {
+    const job = world("echo ran");
+    await job.main(inputs);
+    const { code, output } = await job.post({ command: "plan" });
+    assert.deepEqual({ code, output }, { code: 0, output: "" });
   }
+});
+
+test("a line break in what is handed to the runner is refused", async () => {
+  const job = world("echo ran");
+  const odd = join(job.dir, "a\nb=c");
+  symlinkSync(join(job.dir, "tfwrap"), odd);
+  const { code, output } = await job.main({ command: "plan", path: odd });
+  assert.equal(code, 69);
+  assert.match(output, /^::error title=tfwrap::a line break in /);
+  assert.deepEqual(Object.keys(job.outputs()), ["version"]);
 });

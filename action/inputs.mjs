@@ -1,18 +1,25 @@
 // The action's inputs, and what is said when one is wrong.
 
+import { existsSync } from "node:fs";
 import { resolve } from "node:path";
+import { InputError, workspace } from "./runner.mjs";
+import { SplitError, split } from "./words.mjs";
 
 // Options of tfwrap, by how they take their value.
 const VALUES = ["lock-timeout", "lease", "outdated", "summary", "on-lock-lost", "grace", "orphan-grace", "max-hold", "second-signal", "terraform", "config", "log-format", "color"];
 const LISTS = ["lock"];
 const FLAGS = ["no-backend-lock", "no-line", "no-history", "quiet", "verbose"];
+// The action's own.
+const OWN = ["command", "working-directory", "version", "path", "build", "success-on-changes", "recover-wait"];
+// What the post step uses, too. All others say how to run a command.
+const WITHOUT_COMMAND = ["config", "log-format", "quiet", "verbose", "color"];
 
-export class InputError extends Error {}
+const variable = (name) => `INPUT_${name.toUpperCase()}`;
+const raw = (name) => process.env[variable(name)] ?? "";
 
-export const input = (name) => (process.env[`INPUT_${name.toUpperCase()}`] ?? "").trim();
+export const input = (name) => raw(name).trim();
 
-export const lines = (name) =>
-  (process.env[`INPUT_${name.toUpperCase()}`] ?? "").split(/\r?\n/).filter((line) => line !== "");
+const lines = (name) => raw(name).split(/\r?\n/).filter((line) => line !== "");
 
 export function flag(name) {
   const value = input(name);
@@ -29,16 +36,53 @@ export const options = () => [
   ...FLAGS.filter(flag).map((name) => `--${name}`),
 ];
 
-export const workspace = () => process.env.GITHUB_WORKSPACE ?? ".";
+// The words of the command; none: only set up.
+export function command() {
+  const given = lines("command").filter((line) => line.trim() !== "");
+  if (given.length === 0) return [];
+  if (given.length > 1) {
+    // No command of tfwrap or Terraform has a blank in it.
+    if (/\s/.test(given[0])) {
+      throw new InputError(
+        `input command: \`${given[0]}\` is several words, and of several lines each is one argument`,
+        "put each argument on a line of its own, or the whole command on one line",
+      );
+    }
+    return given;
+  }
+  try {
+    return split(given[0]);
+  } catch (error) {
+    if (!(error instanceof SplitError)) throw error;
+    throw new InputError(`input command: ${error.message}`);
+  }
+}
+
+// What would be ignored is an error.
+export function expectNoOptions() {
+  const set = [...VALUES, ...LISTS, ...FLAGS, "success-on-changes"].find(
+    (name) => !WITHOUT_COMMAND.includes(name) && !["", "false"].includes(input(name)),
+  );
+  if (set === undefined) return;
+  const name = `TFWRAP_${set.replaceAll("-", "_").toUpperCase()}`;
+  const hint = set === "success-on-changes" ? undefined : `for the steps that follow, set \`${name}\` in the \`env\` of the job`;
+  throw new InputError(`input ${set}: it has no effect without \`command\``, hint);
+}
 
 export const workingDirectory = () => resolve(workspace(), input("working-directory"));
 
-// Workflow commands end at a line end; the runner undoes these escapes.
-const escape = (text) => text.replaceAll("%", "%25").replaceAll("\r", "%0D").replaceAll("\n", "%0A");
+export function expectWorkingDirectory() {
+  const dir = workingDirectory();
+  // Without it, the error would name the program as missing.
+  if (!existsSync(dir)) throw new InputError(`input working-directory: \`${dir}\` does not exist`);
+  return dir;
+}
 
-export const annotate = (kind, message) => console.log(`::${kind} title=tfwrap::${escape(message)}`);
+// What the runner gives to actions only: a script of the job has none of it, and no more has Terraform.
+const OF_ACTIONS = ["ACTIONS_RUNTIME_URL", "ACTIONS_RUNTIME_TOKEN", "ACTIONS_CACHE_URL", "ACTIONS_CACHE_SERVICE_V2", "ACTIONS_RESULTS_URL"];
 
-export function fail(message, code) {
-  annotate("error", message);
-  process.exitCode = code;
+// As a script of the job has it.
+export function environment() {
+  const ours = new Set([...[...VALUES, ...LISTS, ...FLAGS, ...OWN].map(variable), ...OF_ACTIONS]);
+  return Object.fromEntries(Object.entries(process.env).filter(([name]) => !ours.has(name)));
 }

@@ -1,63 +1,42 @@
-// Runs tfwrap on the command.
+// Installs tfwrap and runs it on the command, if there is one.
 //
 // The runner signals this process alone and kills it after 10 s. tfwrap then lives on and gives the
 // lock back once Terraform has ended; post.mjs sees to that.
 
-import { spawnSync } from "node:child_process";
-import { appendFileSync, existsSync } from "node:fs";
-import { join, resolve } from "node:path";
-import { fileURLToPath } from "node:url";
-import { run } from "./child.mjs";
-import { InputError, annotate, fail, flag, input, lines, options, workingDirectory } from "./inputs.mjs";
-
-const ACTION_DIR = fileURLToPath(new URL("..", import.meta.url));
-
-function tfwrapArguments() {
-  const command = lines("command");
-  if (command.length === 0) throw new InputError("input command: it is empty");
-  return [...options(), ...command];
-}
-
-function build() {
-  const root = join(process.env.RUNNER_TEMP ?? "/tmp", "tfwrap-build");
-  const args = ["install", "--locked", "--path", ACTION_DIR, "--root", root];
-  const { status, error } = spawnSync("cargo", args, { stdio: "inherit" });
-  if (status !== 0) throw new InputError(`building tfwrap failed: ${error?.message ?? `cargo exited with ${status}`}`);
-  return join(root, "bin", "tfwrap");
-}
-
-function binary() {
-  const path = input("path");
-  if (path !== "") return resolve(path);
-  return flag("build") ? build() : "tfwrap";
-}
+import { join } from "node:path";
+import { begin, run } from "./child.mjs";
+import { command, expectNoOptions, expectWorkingDirectory, flag, options } from "./inputs.mjs";
+import { install } from "./install.mjs";
+import { ActionError, annotation, say, tell, temporaryDirectory } from "./runner.mjs";
 
 // For post.mjs: the last one counts.
-function rememberProgram(program) {
-  const file = process.env.GITHUB_STATE;
-  if (!file) return;
-  try {
-    appendFileSync(file, `program=${program}\n`);
-  } catch (error) {
-    // Only the post step is lost by it.
-    annotate("warning", `cannot write the step's state: ${error.message}`);
-  }
-}
+const remember = (name, value) => tell("GITHUB_STATE", `${name}=${value}`);
 
-function main() {
-  const args = tfwrapArguments();
-  const cwd = workingDirectory();
-  // Without it, the error would name the program as missing.
-  if (!existsSync(cwd)) throw new InputError(`input working-directory: \`${cwd}\` does not exist`);
-  const program = binary();
-  // Before the start: this process may be killed at any time after it.
-  rememberProgram(program);
-  run(program, args, cwd, () => rememberProgram(""));
+// `plan -detailed-exitcode` says with 2 that there are changes.
+const CHANGES = 2;
+
+async function main() {
+  const words = command();
+  if (words.length === 0) expectNoOptions();
+  const args = [...options(), ...words];
+  const cwd = expectWorkingDirectory();
+  const changesSucceed = flag("success-on-changes");
+  const program = await install();
+  const file = join(temporaryDirectory(), "annotations");
+  remember("program", program);
+  remember("annotations", file);
+  if (words.length === 0) return;
+
+  const token = begin(file, (token) => remember("token", token));
+  const code = await run({ program, args, cwd, file, token });
+  if (code === undefined) remember("program", "");
+  process.exitCode = code === CHANGES && changesSucceed ? 0 : (code ?? 127);
 }
 
 try {
-  main();
+  await main();
 } catch (error) {
-  if (!(error instanceof InputError)) throw error;
-  fail(error.message, 64);
+  if (!(error instanceof ActionError)) throw error;
+  say(annotation("error", error.message));
+  process.exitCode = error.code;
 }

@@ -1,19 +1,21 @@
 // Ends what the job has left, when its steps are over: `tfwrap recover` waits for a run that is
-// still ending and gives back what dead ones held. After a cancel the runner kills the step within
-// 10 s, often before Terraform could end in order, and at the end of the job everything that is
-// left.
+// still ending and gives back what dead ones held, of the action's command and of the job's other
+// steps. After a cancel the runner kills the step within 10 s, often before Terraform could end in
+// order, and at the end of the job everything that is left.
 
 import { existsSync } from "node:fs";
-import { run } from "./child.mjs";
-import { options, workingDirectory, workspace } from "./inputs.mjs";
+import { begin, endOf, run } from "./child.mjs";
+import { input, options, workingDirectory } from "./inputs.mjs";
+import { workspace } from "./runner.mjs";
 
-// The runner leaves 285 s from the cancel on to everything together.
-const WAIT = "4m";
-
-const program = process.env.STATE_program ?? "";
+const { STATE_program: program = "", STATE_annotations: file = "", STATE_token: killed = "" } = process.env;
 
 if (program !== "") {
+  // main.mjs removes the file at its end.
+  if (killed !== "" && existsSync(file)) endOf(killed);
   // The job may have removed the directory meanwhile.
   const cwd = existsSync(workingDirectory()) ? workingDirectory() : workspace();
-  run(program, [...options(), "recover", `--wait=${WAIT}`], cwd, () => {});
+  const token = begin(file, () => {});
+  const args = [...options(), "recover", `--wait=${input("recover-wait") || "4m"}`];
+  process.exitCode = (await run({ program, args, cwd, file, token })) ?? 127;
 }

@@ -304,7 +304,7 @@ fn exec(
     planner: &Planner,
 ) -> u8 {
     if !said.is_empty() {
-        match Reporter::to_stderr(options) {
+        match Reporter::to_stderr(options.clone()) {
             Ok(reporter) => {
                 for notice in said {
                     reporter.say(notice);
@@ -327,7 +327,7 @@ fn report_options(settings: &Settings, env: &Env, ci: &Ci) -> report::ReporterOp
         format: settings.log_format.value,
         verbosity: settings.verbosity,
         color: use_color(settings.color, env, is_terminal),
-        annotations: github::is_actions(env),
+        annotations: github::annotations(env),
         redraw: can_redraw && !ci.in_ci,
     }
 }
@@ -339,7 +339,7 @@ fn provisional_options(options: &Options, env: &Env) -> report::ReporterOptions 
         format: if json == Some("json") { LogFormat::Json } else { LogFormat::Text },
         verbosity: Verbosity::Normal,
         color: use_color(ColorChoice::Auto, env, std::io::stderr().is_terminal()),
-        annotations: github::is_actions(env),
+        annotations: github::annotations(env),
         redraw: false,
     }
 }

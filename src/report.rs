@@ -37,7 +37,7 @@ pub use history::{
 };
 pub use json::Json;
 pub use lock_state::{Holding, KeptBy, LockState, QueueState, states_as_json, states_as_text};
-pub use reporter::{Reporter, ReporterOptions};
+pub use reporter::{Annotations, Reporter, ReporterOptions};
 pub use summary::{RunOutcome, Summary};
 pub use text::{Text, describe_holder, describe_holding, operation_words, use_color};
 

@@ -71,7 +71,7 @@ pub(super) fn ours(
     found: &FoundLocks,
     command: impl AsyncFnOnce(&mut EventLoop, &[LockTarget]) -> Result<(), Error>,
 ) -> u8 {
-    let (runtime, mut event_loop) = match set_up(options, &found.notes, &found.details) {
+    let (runtime, mut event_loop) = match set_up(options.clone(), &found.notes, &found.details) {
         Ok(ready) => ready,
         Err(error) => return fail(&error, options),
     };
@@ -160,7 +160,7 @@ pub(super) fn locked(
     ci: &Ci,
     options: report::ReporterOptions,
 ) -> u8 {
-    let (runtime, mut event_loop, context) = match begin(&job, planner, ci, options) {
+    let (runtime, mut event_loop, context) = match begin(&job, planner, ci, options.clone()) {
         Ok(ready) => ready,
         Err(error) => return fail(&error, options),
     };
@@ -183,7 +183,7 @@ pub(super) fn keeper(
     // A line that is redrawn needs the terminal, which is the foreground's.
     let options = report::ReporterOptions { redraw: false, ..options };
     let until = Limits { max_hold: planner.settings.max_hold.value, anchor };
-    let (runtime, mut event_loop, context) = match begin(&job, planner, ci, options) {
+    let (runtime, mut event_loop, context) = match begin(&job, planner, ci, options.clone()) {
         Ok(ready) => ready,
         Err(error) => return fail(&error, options),
     };

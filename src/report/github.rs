@@ -4,19 +4,33 @@
 mod files;
 mod step_summary;
 
+pub(super) use files::append;
 pub(crate) use files::append_environment;
 pub use files::{FilesError, GithubFiles, SummaryMode};
 pub use step_summary::step_summary;
 
 use super::clean::{clean, clean_line};
 use super::text::{hint_lines, human, operation_words};
-use super::{Notice, RunOutcome, Summary};
+use super::{Annotations, Notice, RunOutcome, Summary};
 use crate::env::Env;
 
 /// Whether this is a GitHub Actions job (or one that looks the same, as Gitea's do).
 #[must_use]
 pub fn is_actions(env: &Env) -> bool {
     env.get("GITHUB_ACTIONS") == Some("true")
+}
+
+/// Names the file that gets the annotations instead of stderr.
+const ANNOTATIONS: &str = "TFWRAP_ANNOTATIONS";
+
+/// Where the annotations of this job go.
+#[must_use]
+pub fn annotations(env: &Env) -> Annotations {
+    if !is_actions(env) {
+        return Annotations::Off;
+    }
+    let file = env.get_os(ANNOTATIONS).filter(|path| !path.is_empty());
+    file.map_or(Annotations::Stderr, |path| Annotations::File(path.into()))
 }
 
 /// The annotation for a warning or an error, a whole line; `None` for other notices.
@@ -185,6 +199,8 @@ mod tests {
         for name in &written {
             assert!(reference.contains(&format!("\n| `{name}` | ")), "{name}");
         }
+        // What it installed, the action itself says.
+        written.extend(["version", "path"]);
         let mut declared = names_in_action("outputs");
         declared.sort_unstable();
         written.sort_unstable();
@@ -197,9 +213,22 @@ mod tests {
         let command = crate::cli::Options::command();
         let options: Vec<&str> = command.get_arguments().filter_map(clap::Arg::get_long).collect();
         for name in names_in_action("inputs") {
-            let own = ["command", "working-directory", "path", "build"].contains(&name.as_str());
-            assert!(own || options.contains(&name.as_str()), "{name}");
+            let own = include_str!("../../action/inputs.mjs")
+                .lines()
+                .find_map(|line| line.strip_prefix("const OWN = "))
+                .is_some_and(|names| names.contains(&format!("\"{name}\"")));
+            assert_ne!(own, options.contains(&name.as_str()), "{name}");
         }
+    }
+
+    #[test]
+    fn annotations_go_to_stderr_unless_a_file_is_named() {
+        let of = |vars: &[(&str, &str)]| annotations(&vars.iter().copied().collect());
+        let (job, file) = (("GITHUB_ACTIONS", "true"), (ANNOTATIONS, "/tmp/said"));
+        assert_eq!(of(&[job]), Annotations::Stderr);
+        assert_eq!(of(&[job, (ANNOTATIONS, "")]), Annotations::Stderr);
+        assert_eq!(of(&[job, file]), Annotations::File("/tmp/said".into()));
+        assert_eq!(of(&[file]), Annotations::Off);
     }
 
     #[test]

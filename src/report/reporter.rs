@@ -11,6 +11,7 @@
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -31,8 +32,20 @@ const RETRY: Duration = Duration::from_millis(20);
 /// How often the line that is redrawn is.
 const FRAME: Duration = Duration::from_millis(200);
 
+/// Where GitHub annotations go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Annotations {
+    /// Nobody reads any.
+    Off,
+    /// To stderr, behind the message.
+    Stderr,
+    /// Into a file, for whoever keeps the runner from obeying what is on stderr; to stderr if the
+    /// file cannot be written.
+    File(PathBuf),
+}
+
 /// How to say things.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct ReporterOptions {
     /// Text or JSON.
     pub format: LogFormat,
@@ -40,9 +53,9 @@ pub struct ReporterOptions {
     pub verbosity: Verbosity,
     /// Whether text is coloured ([`super::use_color`]).
     pub color: bool,
-    /// Whether errors and warnings also become GitHub annotations; in text only, since JSON
-    /// promises nothing but objects.
-    pub annotations: bool,
+    /// Where errors and warnings also become GitHub annotations; in text only, since JSON promises
+    /// nothing but objects.
+    pub annotations: Annotations,
     /// Whether waiting is one line that is redrawn, after the first; in text only. For terminals.
     pub redraw: bool,
 }
@@ -53,7 +66,7 @@ impl Default for ReporterOptions {
             format: LogFormat::Text,
             verbosity: Verbosity::Normal,
             color: false,
-            annotations: false,
+            annotations: Annotations::Off,
             redraw: false,
         }
     }
@@ -158,8 +171,11 @@ impl Reporter {
     ) -> io::Result<Self> {
         let queue = Arc::new(QueueState::default());
         let has_line = options.redraw && options.format == LogFormat::Text;
-        let renderer =
-            Renderer { options, text: Text { color: options.color }, json: Json::default() };
+        let renderer = Renderer {
+            options: options.clone(),
+            text: Text { color: options.color },
+            json: Json::default(),
+        };
         let theirs = Arc::clone(&queue);
         thread::Builder::new().name("reporter".into()).spawn(move || {
             // Made here: it belongs to the thread that writes.
@@ -322,11 +338,19 @@ impl Renderer {
             LogFormat::Json => self.json.render(notice, at),
             LogFormat::Text => {
                 let mut text = self.text.render(notice, at);
-                if self.options.annotations {
-                    text.push_str(&github::annotation(notice).unwrap_or_default());
-                }
+                text.push_str(&self.annotation(notice).unwrap_or_default());
                 text
             }
+        }
+    }
+
+    /// The annotation that goes to stderr.
+    fn annotation(&self, notice: &Notice) -> Option<String> {
+        match &self.options.annotations {
+            Annotations::Off => None,
+            Annotations::Stderr => github::annotation(notice),
+            Annotations::File(path) => github::annotation(notice)
+                .filter(|annotation| github::append(path, annotation).is_err()),
         }
     }
 

@@ -201,7 +201,7 @@ fn write(variable: &'static str, path: Option<&Path>, text: &str) -> Result<(), 
 }
 
 /// Appends whole lines to an existing regular file.
-fn append(path: &Path, text: &str) -> io::Result<()> {
+pub(in crate::report) fn append(path: &Path, text: &str) -> io::Result<()> {
     let mut file = open(path)?;
     // Something before us may have left a line open; ours must not become its end.
     let separator = if ends_in_line_end(&mut file)? { "" } else { "\n" };

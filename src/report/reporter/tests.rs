@@ -128,12 +128,40 @@ fn verbosity_decides_what_is_said() {
 fn annotations_come_with_text_and_never_with_json() {
     for (format, expected) in [(LogFormat::Text, 1), (LogFormat::Json, 0)] {
         let (reader, writer) = io::pipe().unwrap();
-        let options = ReporterOptions { format, annotations: true, ..ReporterOptions::default() };
+        let annotations = Annotations::Stderr;
+        let options = ReporterOptions { format, annotations, ..ReporterOptions::default() };
         let reporter = Reporter::to_writer(options, writer).unwrap();
         reporter.say(detail(1));
         assert!(reporter.flush(LONG));
         drop(reporter);
         assert_eq!(read(reader).matches("::warning ").count(), expected);
+    }
+}
+
+#[test]
+fn annotations_go_into_the_file_and_to_stderr_where_there_is_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("annotations");
+    for there in [true, false] {
+        if there {
+            std::fs::write(&path, "").unwrap();
+        } else {
+            std::fs::remove_file(&path).unwrap();
+        }
+        let (reader, writer) = io::pipe().unwrap();
+        let annotations = Annotations::File(path.clone());
+        let options = ReporterOptions { annotations, ..ReporterOptions::default() };
+        let reporter = Reporter::to_writer(options, writer).unwrap();
+        reporter.say(detail(1));
+        reporter.say(detail(2));
+        assert!(reporter.flush(LONG));
+        drop(reporter);
+        let said = read(reader);
+        assert_eq!(said.matches("tfwrap: warning: ").count(), 2, "{said}");
+        assert_eq!(said.matches("::warning ").count(), if there { 0 } else { 2 }, "{said}");
+        let kept = std::fs::read_to_string(&path).unwrap_or_default();
+        assert_eq!(kept.lines().count(), if there { 2 } else { 0 }, "{kept}");
+        assert!(kept.lines().all(|line| line.starts_with("::warning title=tfwrap::")), "{kept}");
     }
 }
 

@@ -1,0 +1,79 @@
+// Finds or makes the tfwrap that the action runs, and puts it on the job's `PATH`.
+
+import { spawnSync } from "node:child_process";
+import { accessSync, constants, mkdirSync, realpathSync, symlinkSync } from "node:fs";
+import { delimiter, dirname, join, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+import { environment, flag, input } from "./inputs.mjs";
+import { ownVersion, released } from "./release.mjs";
+import { ActionError, InputError, tell, temporaryDirectory, workspace } from "./runner.mjs";
+
+const ACTION_DIR = fileURLToPath(new URL("..", import.meta.url));
+
+function build() {
+  const root = temporaryDirectory();
+  const args = ["install", "--locked", "--path", ACTION_DIR, "--root", root];
+  const { status, error } = spawnSync("cargo", args, { stdio: ["ignore", 1, 1], env: environment() });
+  if (status !== 0) throw new ActionError(`building tfwrap failed: ${error?.message ?? `cargo exited with ${status}`}`);
+  return join(root, "bin", "tfwrap");
+}
+
+function isProgram(path) {
+  try {
+    accessSync(path, constants.X_OK);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+const onPath = (name) =>
+  (process.env.PATH ?? "").split(delimiter).filter((dir) => dir !== "").map((dir) => join(dir, name)).find(isProgram);
+
+function installed(path) {
+  if (path.includes("/")) return resolve(workspace(), path);
+  const found = onPath(path);
+  if (found === undefined) throw new InputError(`input path: there is no \`${path}\` on \`PATH\``, "install it in an earlier step");
+  return found;
+}
+
+// A program of another architecture, or of another name, is found out here and not under a lock.
+function versionOf(program) {
+  const { status, stdout, error, stderr } = spawnSync(program, ["--version"], { encoding: "utf8", env: environment() });
+  if (error) {
+    const hint = "install tfwrap in an earlier step, or leave out the input `path`";
+    throw new ActionError(`cannot start \`${program}\`: ${error.message}`, hint, 127);
+  }
+  const version = /^tfwrap (\S+)$/m.exec(stdout)?.[1];
+  if (status !== 0 || version === undefined) {
+    throw new ActionError(`\`${program} --version\` does not answer as tfwrap does: ${(stderr || stdout).trim()}`);
+  }
+  return version;
+}
+
+// For the steps that follow. A directory with tfwrap alone, so that it brings nothing else before
+// what they find now.
+function putOnPath(program, alone) {
+  const there = onPath("tfwrap");
+  if (there !== undefined && realpathSync(there) === realpathSync(program)) return;
+  let dir = dirname(program);
+  if (!alone) {
+    dir = join(temporaryDirectory(), "bin");
+    mkdirSync(dir);
+    symlinkSync(program, join(dir, "tfwrap"));
+  }
+  tell("GITHUB_PATH", dir);
+}
+
+// Returns the program.
+export async function install() {
+  const given = ["version", "path"].filter((name) => input(name) !== "").concat(flag("build") ? ["build"] : []);
+  if (given.length > 1) throw new InputError(`inputs ${given.join(" and ")}: they exclude each other`);
+  const path = input("path");
+  const program = flag("build") ? build() : path === "" ? await released(input("version") || ownVersion()) : installed(path);
+  const version = versionOf(program);
+  putOnPath(program, path === "");
+  tell("GITHUB_OUTPUT", `version=${version}`);
+  tell("GITHUB_OUTPUT", `path=${program}`);
+  return program;
+}

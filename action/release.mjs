@@ -1,0 +1,130 @@
+// A released tfwrap: downloaded, checked against the SHA-256 in this action's own tree, kept in the
+// runner's tool cache.
+
+import { spawnSync } from "node:child_process";
+import { createHash } from "node:crypto";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { ActionError, InputError, say, temporaryDirectory } from "./runner.mjs";
+
+const read = (name) => readFileSync(new URL(name, import.meta.url), "utf8");
+
+// The version of this action's source.
+export const ownVersion = () => /^version = "([^"]+)"$/m.exec(read("../Cargo.toml"))[1];
+
+const TARGETS = {
+  "linux x64": "x86_64-unknown-linux-musl",
+  "linux arm64": "aarch64-unknown-linux-musl",
+  "darwin x64": "x86_64-apple-darwin",
+  "darwin arm64": "aarch64-apple-darwin",
+};
+
+// The archive of a version for a machine, and its SHA-256.
+export function asset(version, releases, platform, arch) {
+  const archives = releases[`v${version}`];
+  const otherwise = "set `build: true`, or `path` to a tfwrap that is installed";
+  if (archives === undefined) {
+    const known = Object.keys(releases);
+    throw new InputError(
+      `this action knows no release of tfwrap ${version}, so it cannot check one: ` +
+        (known.length === 0 ? "none is released yet" : `it knows ${known.join(", ")}`),
+      `use the action at a tag that knows it, or ${otherwise}`,
+    );
+  }
+  const target = TARGETS[`${platform} ${arch}`];
+  const name = `tfwrap-${target}.tar.gz`;
+  if (target === undefined || archives[name] === undefined) {
+    const hint = platform === "win32" ? "use a Linux runner" : otherwise;
+    throw new ActionError(`tfwrap ${version} is not released for ${platform} on ${arch}`, hint);
+  }
+  return { name, sha256: archives[name] };
+}
+
+function releasesUrl() {
+  const { TFWRAP_RELEASES_URL, GITHUB_SERVER_URL, GITHUB_ACTION_REPOSITORY, GITHUB_REPOSITORY } = process.env;
+  if (TFWRAP_RELEASES_URL) return TFWRAP_RELEASES_URL.replace(/\/+$/, "");
+  // In the action's own repository it has no name.
+  const repository = GITHUB_ACTION_REPOSITORY || GITHUB_REPOSITORY;
+  return `${GITHUB_SERVER_URL || "https://github.com"}/${repository}/releases/download`;
+}
+
+const PAUSES_MS = [1000, 3000];
+const TIME_LIMIT_MS = 120_000;
+// Fetch says only "fetch failed"; the cause says why.
+const reason = (error) => error.cause?.message || error.cause?.code || error.message;
+
+async function download(url) {
+  for (let tried = 0; ; tried++) {
+    let problem;
+    let again = true;
+    try {
+      const response = await fetch(url, { signal: AbortSignal.timeout(TIME_LIMIT_MS) });
+      if (response.ok) return Buffer.from(await response.arrayBuffer());
+      problem = `the server answers ${response.status}`;
+      again = response.status >= 500 || [408, 429].includes(response.status);
+    } catch (error) {
+      problem = reason(error);
+    }
+    if (!again || tried === PAUSES_MS.length) {
+      throw new ActionError(
+        `cannot download ${url}: ${problem}`,
+        "behind a proxy, set `HTTPS_PROXY` and `NODE_USE_ENV_PROXY=1` in the `env` of the job; for a mirror, " +
+          "`TFWRAP_RELEASES_URL`; or set `path` to a tfwrap that is installed",
+      );
+    }
+    await sleep(PAUSES_MS[tried]);
+  }
+}
+
+function unpack(archive, into) {
+  const file = join(temporaryDirectory(), "tfwrap.tar.gz");
+  writeFileSync(file, archive);
+  const args = ["-xzf", file, "-C", into, "--strip-components=1", "--no-same-owner"];
+  const { status, error, stderr } = spawnSync("tar", args, { encoding: "utf8" });
+  rmSync(dirname(file), { recursive: true });
+  if (status !== 0) throw new ActionError(`cannot unpack tfwrap: ${error?.message ?? stderr.trim()}`);
+  if (!existsSync(join(into, "tfwrap"))) throw new ActionError("the archive of the release contains no tfwrap");
+}
+
+// Puts `from` where the cache has it. Another job of this machine may do the same, and run what it put
+// there: that stays.
+function keep(from, place) {
+  const isThere = () => existsSync(join(place, "tfwrap"));
+  // What is there without tfwrap is of an install that was cut short.
+  if (!isThere()) rmSync(place, { recursive: true, force: true });
+  try {
+    renameSync(from, place);
+  } catch (error) {
+    if (!isThere()) throw error;
+    rmSync(from, { recursive: true });
+  }
+  writeFileSync(`${place}.complete`, "");
+}
+
+// Returns the program. `wanted` is `0.1.0` or `v0.1.0`.
+export async function released(wanted) {
+  const version = wanted.replace(/^v/, "");
+  const { name, sha256 } = asset(version, JSON.parse(read("releases.json")), process.platform, process.arch);
+  const cache = process.env.RUNNER_TOOL_CACHE || process.env.RUNNER_TEMP || temporaryDirectory();
+  // The layout of the runner's own tool cache: the name of the tool, its version, the architecture.
+  const place = join(cache, "tfwrap", version, process.arch);
+  const program = join(place, "tfwrap");
+  if (existsSync(`${place}.complete`) && existsSync(program)) return program;
+
+  const url = `${releasesUrl()}/v${version}/${name}`;
+  const archive = await download(url);
+  const found = createHash("sha256").update(archive).digest("hex");
+  if (found !== sha256) {
+    throw new ActionError(
+      `${url} is not what was released: its SHA-256 is ${found}, not ${sha256}; nothing was unpacked`,
+      "look at what answers at that address: a proxy, a mirror, or a release that was changed",
+    );
+  }
+  mkdirSync(dirname(place), { recursive: true });
+  const unpacked = mkdtempSync(`${place}.`);
+  unpack(archive, unpacked);
+  keep(unpacked, place);
+  say(`tfwrap ${version} from ${url}, SHA-256 ${sha256}\n`);
+  return program;
+}

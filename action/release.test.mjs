@@ -1,0 +1,143 @@
+// Installs releases from a server on this machine.
+
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { createHash } from "node:crypto";
+import { cpSync, existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { createServer } from "node:http";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { asset } from "./release.mjs";
+import { ACTION, VERSION, directory, inside, program, world } from "./testing.mjs";
+
+const HERE = { x64: "x86_64-unknown-linux-musl", arm64: "aarch64-unknown-linux-musl" }[process.arch];
+const NAME = `tfwrap-${HERE}.tar.gz`;
+
+const asked = [];
+let answers;
+let url;
+const server = createServer((request, response) => {
+  asked.push(request.url);
+  const [status, body] = answers(request.url);
+  response.writeHead(status).end(body);
+});
+
+before(async () => {
+  await new Promise((listening) => server.listen(0, "127.0.0.1", listening));
+  url = `http://127.0.0.1:${server.address().port}`;
+});
+
+after(() => server.close());
+
+// An archive as a release has it.
+function archive(version) {
+  const dir = directory();
+  const top = `tfwrap-${version}-${HERE}`;
+  mkdirSync(join(dir, top));
+  program(join(dir, top, "tfwrap"), 'printf "<%s>" "$@"');
+  writeFileSync(join(dir, top, "LICENSE-MIT"), "");
+  execFileSync("tar", ["-czf", join(dir, NAME), "-C", dir, top]);
+  return readFileSync(join(dir, NAME));
+}
+
+const ARCHIVE = archive("0.1.0");
+const SHA256 = createHash("sha256").update(ARCHIVE).digest("hex");
+
+// A job with an action of this version, which knows these releases.
+function job(releases, version = "0.1.0") {
+  const action = directory();
+  cpSync(join(ACTION, "action"), join(action, "action"), { recursive: true });
+  writeFileSync(join(action, "Cargo.toml"), `[package]\nname = "tfwrap"\nversion = "${version}"\n`);
+  writeFileSync(join(action, "action/releases.json"), JSON.stringify(releases));
+  asked.length = 0;
+  answers = (path) => (path === `/v0.1.0/${NAME}` ? [200, ARCHIVE] : [404, ""]);
+  const job = world("exit 9", action);
+  const main = (inputs, more) => job.main({ path: "", ...inputs }, { TFWRAP_RELEASES_URL: url, ...more });
+  return { ...job, main, cache: join(job.dir, "cache/tfwrap") };
+}
+
+test("the action's own version is downloaded, checked and kept", async () => {
+  const there = job({ "v0.1.0": { [NAME]: SHA256 } });
+  const place = join(there.cache, "0.1.0", process.arch);
+  const { code, output } = await there.main({ command: "plan -input=false" });
+  assert.equal(code, 0, output);
+  const line = `tfwrap 0.1.0 from ${url}/v0.1.0/${NAME}, SHA-256 ${SHA256}\n`;
+  assert.ok(output.startsWith(line), output);
+  assert.equal(inside(output.slice(line.length)).said, "<plan><-input=false>");
+  assert.deepEqual(there.outputs(), { version: VERSION, path: join(place, "tfwrap") });
+  assert.deepEqual(there.lines("GITHUB_PATH"), [place]);
+  assert.deepEqual(readdirSync(place).sort(), ["LICENSE-MIT", "tfwrap"]);
+  // As actions/tool-cache keeps it, and nothing beside it.
+  assert.deepEqual(readdirSync(join(there.cache, "0.1.0")).sort(), [process.arch, `${process.arch}.complete`]);
+
+  // The next time it is there, whatever the server says.
+  answers = () => [500, ""];
+  const again = await there.main({ command: "plan", version: "v0.1.0" });
+  assert.equal(inside(again.output).said, "<plan>");
+  assert.equal(asked.length, 1);
+
+  // But not where an install was cut short.
+  answers = () => [200, ARCHIVE];
+  rmSync(`${place}.complete`);
+  rmSync(join(place, "tfwrap"));
+  assert.equal((await there.main({ command: "plan" })).code, 0);
+  assert.equal(asked.length, 2);
+});
+
+test("an archive that is not what was released is not unpacked", async () => {
+  const there = job({ "v0.1.0": { [NAME]: SHA256.replace(/^./, (digit) => (digit === "0" ? "1" : "0")) } });
+  const { code, output } = await there.main({ command: "plan" });
+  assert.equal(code, 69);
+  assert.match(output, /^::error title=tfwrap::[^\n]* is not what was released: its SHA-256 is [0-9a-f]{64}, not [0-9a-f]{64}; nothing was unpacked%0Ahint: [^\n]*\n$/);
+  assert.ok(!existsSync(there.cache));
+  // And there is nothing for the post step.
+  assert.equal((await there.post({ command: "plan" })).output, "");
+});
+
+test("a release that the action does not know is not asked for", async () => {
+  const none = await job({}).main({ command: "plan" });
+  assert.equal(none.code, 64);
+  assert.match(none.output, /^::error title=tfwrap::this action knows no release of tfwrap 0\.1\.0[^\n]*none is released yet%0Ahint: [^\n]*`build: true`[^\n]*`path`[^\n]*\n$/);
+  const others = await job({ "v0.1.0": {}, "v0.2.0": {} }, "0.3.0").main({ command: "plan" });
+  assert.match(others.output, /no release of tfwrap 0\.3\.0[^\n]*it knows v0\.1\.0, v0\.2\.0/);
+  assert.deepEqual(asked, []);
+});
+
+test("each machine has an archive or a reason", () => {
+  const releases = { "v1.0.0": { "tfwrap-aarch64-unknown-linux-musl.tar.gz": "arm", "tfwrap-x86_64-apple-darwin.tar.gz": "mac" } };
+  const of = (platform, arch) => asset("1.0.0", releases, platform, arch).sha256;
+  assert.equal(of("linux", "arm64"), "arm");
+  assert.equal(of("darwin", "x64"), "mac");
+  assert.throws(() => of("linux", "x64"), /1\.0\.0 is not released for linux on x64\nhint: set `build: true`/);
+  assert.throws(() => of("linux", "riscv64"), /not released for linux on riscv64/);
+  assert.throws(() => of("win32", "x64"), /not released for win32 on x64\nhint: use a Linux runner/);
+});
+
+test("a server that fails is asked again, one that has nothing is not", async () => {
+  const releases = { "v0.1.0": { [NAME]: SHA256 } };
+  const there = job(releases);
+  answers = () => (asked.length === 1 ? [503, ""] : [200, ARCHIVE]);
+  assert.equal((await there.main({ command: "plan" })).code, 0);
+  assert.equal(asked.length, 2);
+
+  const other = job(releases);
+  answers = () => [404, ""];
+  const { code, output } = await other.main({ command: "plan" });
+  assert.equal(code, 69);
+  assert.match(output, /^::error title=tfwrap::cannot download http:[^\n]*: the server answers 404%0Ahint: [^\n]*`TFWRAP_RELEASES_URL`[^\n]*\n$/);
+  assert.equal(asked.length, 1);
+});
+
+test("without a mirror, the release is that of the action's repository on this GitHub", async () => {
+  const there = job({ "v0.1.0": { [NAME]: SHA256 } });
+  answers = (path) => (path === `/acme/tfwrap/releases/download/v0.1.0/${NAME}` ? [200, ARCHIVE] : [404, ""]);
+  const github = { TFWRAP_RELEASES_URL: "", GITHUB_SERVER_URL: url, GITHUB_ACTION_REPOSITORY: "acme/tfwrap" };
+  const { code, output } = await there.main({ command: "plan" }, github);
+  assert.equal(code, 0, output);
+});
+
+test("two jobs that install at once on one machine both get it", async () => {
+  const there = job({ "v0.1.0": { [NAME]: SHA256 } });
+  const both = await Promise.all([there.main({ command: "plan" }), there.main({ command: "plan" })]);
+  assert.deepEqual(both.map(({ code }) => code), [0, 0]);
+});
