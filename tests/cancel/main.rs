@@ -131,7 +131,8 @@ fn play_all() -> Records {
     let cases = RUNNERS.iter().enumerate().flat_map(|(place, runner)| {
         let works = WORKS.into_iter().enumerate().filter(|(_, work)| runner.plays(*work));
         // Without a work: the control.
-        works.map(Some).chain([None]).map(move |work| (place, runner, work))
+        let control = runner.has_control().then_some(None);
+        works.map(Some).chain(control).map(move |work| (place, runner, work))
     });
     let mut cases: Vec<_> = cases.collect();
     cases.retain(|(_, runner, work)| {

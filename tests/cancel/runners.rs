@@ -49,6 +49,11 @@ impl Runner {
             Work::Never => !self.real_only && self.ends_all,
         }
     }
+
+    /// Whether there is such a runner without tfwrap.
+    pub(crate) fn has_control(&self) -> bool {
+        self.name != ACTION
+    }
 }
 
 /// How a replay went.
@@ -95,6 +100,9 @@ impl Played {
     }
 }
 
+/// It runs nothing but tfwrap.
+const ACTION: &str = "GitHub Actions, the action";
+
 pub(crate) const RUNNERS: &[Runner] = &[
     Runner {
         name: "GitHub Actions, `exec tfwrap`",
@@ -119,6 +127,14 @@ pub(crate) const RUNNERS: &[Runner] = &[
         ends_all: true,
         real_only: false,
         play: actions::github_child,
+    },
+    Runner {
+        name: ACTION,
+        cancel: "the same, to the action's node; its post step after it",
+        job: actions::GITHUB,
+        ends_all: true,
+        real_only: false,
+        play: actions::github_action,
     },
     Runner {
         name: "Azure Pipelines, `exec tfwrap`",

@@ -1,11 +1,12 @@
 //! GitHub Actions and Azure Pipelines: both send INT, TERM and KILL to the entry process alone.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
 
 use super::Played;
-use crate::stage::{PATIENCE, Stage, scaled};
+use crate::stage::{PATIENCE, Stage, orphan_grace, recover_wait, scaled};
 use crate::step::{Group, Step};
 use crate::support::procs;
 
@@ -90,6 +91,37 @@ pub(crate) fn github_alone(stage: &mut Stage) -> Played {
 
 pub(super) fn github_child(stage: &mut Stage) -> Played {
     github(stage, "", true)
+}
+
+/// The action's own entry in place of a shell. The inputs are in variables, as the runner sets them.
+pub(super) fn github_action(stage: &mut Stage) -> Played {
+    let mut worker = Worker::start(stage);
+    let words = stage.words();
+    let [saved, path] = ["saved", "path"].map(|name| stage.file(name, ""));
+    let entry = |name: &str| {
+        let mut command = stage.command("node");
+        command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("action").join(name));
+        command.env("INPUT_PATH", &words[0]).env("INPUT_COMMAND", words[1..].join("\n"));
+        command.env("GITHUB_WORKSPACE", stage.path("")).env("GITHUB_PATH", &path);
+        command.env("GITHUB_STATE", &saved);
+        command.env("INPUT_RECOVER-WAIT", format!("{}ms", recover_wait().as_millis()));
+        command
+    };
+    let mut step = stage.start(&mut entry("main.mjs"), worker.group());
+    let mut played = Played::new(stage.at_work());
+    invoke(&mut step);
+    played.code = step.code();
+    let mut post = entry("post.mjs");
+    for line in std::fs::read_to_string(&saved).expect("the step's state").lines() {
+        let (name, value) = line.split_once('=').expect("a name");
+        post.env(format!("STATE_{name}"), value);
+    }
+    let mut post = stage.start(&mut post, worker.group());
+    post.ends_within(recover_wait() + orphan_grace() + PATIENCE);
+    played.recover = post.code();
+    complete_job(TRACKING, &tracked(stage, "github"));
+    worker.check(&mut played);
+    played
 }
 
 fn github(stage: &mut Stage, exec: &str, cleanup: bool) -> Played {
