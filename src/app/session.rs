@@ -29,6 +29,7 @@ use crate::state_dir;
 use crate::subcommand;
 use crate::supervise::{Policy, Signals, TerminalUse};
 use crate::target::LockTarget;
+use crate::telemetry::Telemetry;
 
 /// How long the last lines may take to reach a stalled stderr.
 pub(super) const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -125,6 +126,11 @@ fn begin(
     for notice in ill_formed::warnings(env, odd).into_iter().chain(notices) {
         event_loop.reporter.say(notice);
     }
+    let telemetry = Telemetry::of(env, std::array::from_fn(|_| identity::new_span_id()))
+        .unwrap_or_else(|why| {
+            event_loop.say(Notice::Detail { message: format!("no spans are sent: {why}") });
+            None
+        });
     if ci.in_ci {
         event_loop.terminal_use = TerminalUse::LeaveAlone;
     }
@@ -146,6 +152,7 @@ fn begin(
             commit: git::head(&job.dir).or_else(|| ci.commit.clone()),
             pipeline: ci.pipeline.clone(),
         }),
+        telemetry,
         on_outdated: settings.outdated.value,
         env: env.clone(),
         state_dir: state_dir::path(env),
