@@ -118,18 +118,11 @@ fn each_run_counts_with_what_was_within_the_week() {
 fn reaches_back(runs: &[PastRun]) -> String {
     let history = history(runs);
     let said = history.answer(now());
-    match said.strip_prefix("since ") {
-        Some(rest) => {
-            rest.split_once(" (the history goes back no further), ").unwrap().0.to_owned()
-        }
-        None => {
-            assert!(
-                said.starts_with("in the last 7 days, ") && history.is_complete(now()),
-                "{said}"
-            );
-            "a week".to_owned()
-        }
+    if let Some(rest) = said.strip_prefix("since ") {
+        return rest.split_once(" (the history goes back no further), ").unwrap().0.to_owned();
     }
+    assert!(said.starts_with("in the last 7 days, ") && history.is_complete(now()), "{said}");
+    "a week".to_owned()
 }
 
 #[test]
