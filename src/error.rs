@@ -289,7 +289,8 @@ fn store_hint(error: &StoreError) -> &'static str {
         }
         StoreError::Credentials(why) => credentials_hint(why.kind),
         StoreError::Missing(_) => {
-            "check the name and the region, or create the table: `tfwrap table create`"
+            "check the name and the region, or create the table: `tfwrap table create`; for one of `--lock`, \
+             `tfwrap doctor` prints the command"
         }
         StoreError::Misconfigured(why) => config_hint(why.kind),
         StoreError::Full(_) => "free space on that disk, then try again",
@@ -313,8 +314,8 @@ fn config_hint(kind: FlawKind) -> &'static str {
         }
         FlawKind::Unreadable => UNREADABLE,
         FlawKind::Schema => {
-            "`tfwrap doctor` shows what is wrong; the key of a table cannot be changed: create another \
-             one with `tfwrap table create NAME`, and name that"
+            "the key of a table cannot be changed: `tfwrap doctor` shows what is wrong, and the command that \
+             creates another one"
         }
         _ => "correct the configuration named above",
     }
