@@ -81,6 +81,7 @@ fn call(args: &[OsString], program: &OsStr, env: &Env) -> u8 {
     match prepare(&line, program, env, &ci) {
         Ok((planner, job)) => {
             let options = report_options(&planner.settings, env, &ci);
+            let unread = || unread(&planner.settings, env);
             match job {
                 Job::Exec { child, warning, detail } => {
                     let mut said = first(&planner.settings, env, ill_formed::OF_A_CALL);
@@ -92,36 +93,36 @@ fn call(args: &[OsString], program: &OsStr, env: &Env) -> u8 {
                 }
                 Job::Locked(job) => locked(*job, planner, &ci, options),
                 Job::Status(args, found) => {
-                    ours(options, Vec::new(), &found, async |event_loop, targets| {
+                    ours(options, unread(), &found, async |event_loop, targets| {
                         let on_terminal = std::io::stdout().is_terminal();
                         subcommand::status::run(event_loop, targets, args, on_terminal).await
                     })
                 }
                 Job::History(args, found) => {
-                    ours(options, Vec::new(), &found, async |event_loop, targets| {
+                    ours(options, unread(), &found, async |event_loop, targets| {
                         subcommand::history::run(event_loop, targets, args).await
                     })
                 }
                 Job::Wait(args, found) => {
                     let limit = planner.settings.lock_timeout.value;
                     let held: Vec<_> = Held::from_env(env).ids().cloned().collect();
-                    ours(options, Vec::new(), &found, async |event_loop, targets| {
+                    ours(options, unread(), &found, async |event_loop, targets| {
                         let call = WaitCall { args, limit, held: &held };
                         subcommand::wait::run(event_loop, targets, call).await
                     })
                 }
                 Job::Doctor(args, job) => {
-                    ours(options, Vec::new(), &FoundLocks::none(), async |event_loop, _| {
+                    ours(options, unread(), &FoundLocks::none(), async |event_loop, _| {
                         subcommand::doctor::run(event_loop, &job, args, env).await
                     })
                 }
                 Job::Table(job) => {
-                    ours(options, Vec::new(), &FoundLocks::none(), async |event_loop, _| {
+                    ours(options, unread(), &FoundLocks::none(), async |event_loop, _| {
                         subcommand::table::run(event_loop, &job).await
                     })
                 }
                 Job::Unlock(args, found) => {
-                    ours(options, Vec::new(), &found, async |event_loop, targets| {
+                    ours(options, unread(), &found, async |event_loop, targets| {
                         let can_ask =
                             std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
                         subcommand::unlock::run(event_loop, targets, &args, can_ask).await
@@ -295,6 +296,12 @@ fn first(settings: &Settings, env: &Env, variables: &[&str]) -> Vec<Notice> {
             .with_hint(error.hint.clone())
     });
     file.into_iter().chain(ill_formed::warnings(env, variables)).collect()
+}
+
+/// What was probably meant as a setting. The outermost tfwrap says it for all below.
+fn unread(settings: &Settings, env: &Env) -> Vec<Notice> {
+    let unread = settings.unread.iter().filter(|_| depth(env) == 0);
+    unread.map(|it| Notice::warning(it.message.clone()).with_hint(it.hint.clone())).collect()
 }
 
 fn exec(

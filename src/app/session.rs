@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::runtime::Runtime;
 
-use super::{Planner, fail, ill_formed, limits};
+use super::{Planner, fail, ill_formed, limits, unread};
 use crate::ci::Ci;
 use crate::clock::wall;
 use crate::error::Error;
@@ -123,7 +123,8 @@ fn begin(
         notices
     };
     let odd = if job.kind.is_hold() { ill_formed::OF_A_HOLD } else { ill_formed::OF_A_LOCK };
-    for notice in ill_formed::warnings(env, odd).into_iter().chain(notices) {
+    let first = unread(settings, env).into_iter().chain(ill_formed::warnings(env, odd));
+    for notice in first.chain(notices) {
         event_loop.reporter.say(notice);
     }
     let telemetry = Telemetry::of(env, std::array::from_fn(|_| identity::new_span_id()))

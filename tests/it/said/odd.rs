@@ -235,3 +235,28 @@ fn what_lies_in_the_place_of_a_file_of_aws_is_named() {
     let (says, never) = (&[none], &["cannot be opened"]);
     Row { typed: &aws(""), code: 77, says, never, ..Row::default() }.play();
 }
+
+/// What is meant as a setting and counts for nothing is told, once and by the outermost tfwrap alone.
+#[test]
+fn what_is_nearly_a_setting_is_said_to_be_none() {
+    let of_file =
+        ["warning: `HERE/.tfwrap.yml` is not read", "mv HERE/.tfwrap.yml HERE/.tfwrap.yaml"];
+    let of_variable =
+        ["`TFWRAP_LOCKTIMEOUT` is no variable of tfwrap", "did you mean `TFWRAP_LOCK_TIMEOUT`?"];
+    let wrong = "echo 'lock-timeout: 1s' > .tfwrap.yml";
+    for typed in ["tfwrap plan", "tfwrap run -- true", "tfwrap status", "tfwrap -chdir=HERE plan"] {
+        Row { make: wrong, typed, says: &of_file, ..Row::default() }.play();
+        let typed = format!("TFWRAP_LOCKTIMEOUT=hunter2 {typed}");
+        let row = Row { typed: &typed, says: &of_variable, never: &["hunter2"], ..Row::default() };
+        row.play();
+    }
+    let typed = "TFWRAP_LOCKTIMEOUT=1s tfwrap run -- sh -c 'terraform plan && terraform plan'";
+    let done = Row { make: wrong, typed, says: &of_file, ..Row::default() }.play();
+    assert_eq!(done.stderr.matches("is not read").count(), 1, "{}", done.stderr);
+    assert_eq!(done.stderr.matches("LOCKTIMEOUT").count(), 1, "{}", done.stderr);
+    // What depends on no setting, and a file of the right name beside it.
+    let quiet: &[&str] = &["tfwrap: "];
+    Row { make: wrong, typed: "tfwrap fmt", never: quiet, ..Row::default() }.play();
+    let both = format!("{wrong}; cp .tfwrap.yml .tfwrap.yaml");
+    Row { make: &both, typed: "tfwrap plan", never: quiet, ..Row::default() }.play();
+}
