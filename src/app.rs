@@ -24,11 +24,11 @@ use crate::job::{self, ChildCommand, FoundLocks, Job};
 use crate::program;
 use crate::receipt::job_hash;
 use crate::report::github;
-use crate::report::{self, ColorChoice, LogFormat, Notice, Reporter, Verbosity, use_color};
+use crate::report::{self, LogFormat, Notice, Reporter, Verbosity, use_color};
 use crate::run;
 use crate::run::child_process::{command, depth};
 use crate::run::planner::{Planner, working_dir};
-use crate::settings::Settings;
+use crate::settings::{Settings, early_color};
 use crate::state_dir;
 use crate::subcommand;
 use crate::subcommand::recover::Recovery;
@@ -95,7 +95,9 @@ fn call(args: &[OsString], program: &OsStr, env: &Env) -> u8 {
                 Job::Status(args, found) => {
                     ours(options, unread(), &found, async |event_loop, targets| {
                         let on_terminal = std::io::stdout().is_terminal();
-                        subcommand::status::run(event_loop, targets, args, on_terminal).await
+                        let receipts = state_dir::path(env);
+                        subcommand::status::run(event_loop, targets, args, on_terminal, &receipts)
+                            .await
                     })
                 }
                 Job::History(args, found) => {
@@ -345,7 +347,7 @@ fn provisional_options(options: &Options, env: &Env) -> report::ReporterOptions 
     report::ReporterOptions {
         format: if json == Some("json") { LogFormat::Json } else { LogFormat::Text },
         verbosity: Verbosity::Normal,
-        color: use_color(ColorChoice::Auto, env, std::io::stderr().is_terminal()),
+        color: use_color(early_color(options, env), env, std::io::stderr().is_terminal()),
         annotations: github::is_actions(env),
         redraw: false,
     }

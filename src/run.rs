@@ -11,6 +11,7 @@ mod door;
 mod event_loop;
 mod fail_point;
 mod fresh;
+pub(crate) mod here;
 mod history;
 pub(crate) mod hold;
 mod inherit;

@@ -321,6 +321,12 @@ fn verbosity(from: &Sources<'_>, options: &Options) -> Result<Verbosity, Setting
     })
 }
 
+/// The colours of what is said before the settings are known; what cannot be used counts for nothing.
+#[must_use]
+pub fn early_color(options: &Options, env: &Env) -> ColorChoice {
+    color(&Sources { env, file: None }, options).unwrap_or(ColorChoice::Auto)
+}
+
 /// `--color`, else `NO_COLOR`, else `CLICOLOR_FORCE`, else the file.
 fn color(from: &Sources<'_>, options: &Options) -> Result<ColorChoice, SettingsError> {
     let unset = if from.env.get("NO_COLOR").is_some() {

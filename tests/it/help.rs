@@ -111,6 +111,15 @@ fn a_mistyped_command_goes_to_terraform_with_a_word_on_ours() {
         let (stock, ours) = (stock(word), ours(&[word]));
         assert_eq!((ours.stdout, ours.stderr), (stock.stdout, stock.stderr), "{word}");
     }
+    // Ours behind what leads to Terraform's.
+    let inside = format!("-chdir={}", dir.path().display());
+    for words in [&[inside.as_str(), "wait"][..], &["--", "wait"]] {
+        let said = ours(words).stderr;
+        let first = said.lines().next().unwrap();
+        assert!(first.starts_with("tfwrap: warning: `wait` after `-chdir` or `--`"), "{said}");
+        assert!(first.ends_with("`tfwrap --chdir DIR wait`"), "{said}");
+        assert!(said.contains("Terraform has no command named \"wait\""), "{said}");
+    }
     // Called by Terraform's name, tfwrap has no commands.
     let link = dir.path().join("terraform");
     symlink(wrapper(), &link).unwrap();

@@ -260,3 +260,40 @@ fn what_is_nearly_a_setting_is_said_to_be_none() {
     let both = format!("{wrong}; cp .tfwrap.yml .tfwrap.yaml");
     Row { make: &both, typed: "tfwrap plan", never: quiet, ..Row::default() }.play();
 }
+
+/// The words of a message that a reader would stumble over.
+#[test]
+fn what_was_found_is_said_in_plain_words() {
+    let found = "backend: none is configured; workspace: `default` (no other one is selected)";
+    Row { typed: "tfwrap -v plan", says: &[found], ..Row::default() }.play();
+    let comma = ["names more than one lock: separate them by a space", "`--lock` once for each"];
+    for (typed, code) in [
+        ("TFWRAP_LOCK=file://HERE/a,file://HERE/b tfwrap plan", 78),
+        ("tfwrap --lock file://HERE/a,s3://b/k.tflock plan", 64),
+    ] {
+        Row { typed, code, says: &comma, ..Row::default() }.play();
+    }
+    // A comma alone is a part of a name.
+    let typed = "tfwrap --lock file://HERE/a,b plan";
+    Row { typed, ..Row::default() }.play();
+}
+
+/// Of AWS's shared files, what keeps a profile from being found.
+#[test]
+fn a_shared_file_that_cannot_be_understood_is_named() {
+    let typed = "HOME=HERE AWS_EC2_METADATA_DISABLED=true tfwrap --no-backend-lock \
+                 --lock 'dynamodb://t/k?region=us-east-1' run -- true";
+    for (make, says) in [
+        ("printf '\\377[default]\\n' > .aws/config", "`HERE/.aws/config` is not UTF-8"),
+        (
+            "printf '#\\n[default\\nx=y\\n' > .aws/config",
+            "`HERE/.aws/config` line 2 begins with `[`",
+        ),
+        ("printf '[a' > .aws/credentials", "`HERE/.aws/credentials` line 1 begins with `[`"),
+    ] {
+        let make = format!("mkdir .aws; {make}");
+        let typed = format!("unset AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY; {typed}");
+        let says = ["no AWS credentials were found", says];
+        Row { make: &make, typed: &typed, code: 77, says: &says, ..Row::default() }.play();
+    }
+}
