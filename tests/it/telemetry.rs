@@ -2,15 +2,10 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
 use std::time::Duration;
 
-use rcgen::{CertificateParams, KeyPair};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
-use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use crate::support::harness::{Finished, Gate, Running, applying, pause, run, tfwrap};
 use crate::support::recorder::Recorder;
@@ -227,17 +222,9 @@ async fn what_is_no_parent_has_no_children() {
 #[tokio::test]
 async fn a_receiver_by_tls_is_asked_if_its_certificate_is_trusted() {
     let dir = local_backend_dir();
-    let key = KeyPair::generate().unwrap();
-    let leaf = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-    let leaf = leaf.self_signed(&key).unwrap();
-    let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    let config = ServerConfig::builder()
-        .with_no_client_auth()
-        .with_single_cert(vec![leaf.der().clone()], private)
-        .unwrap();
-    let receiver = Recorder::with_tls(TlsAcceptor::from(Arc::new(config)));
+    let (receiver, certificate) = Recorder::trusted();
     let file = dir.path().join("ca.pem");
-    std::fs::write(&file, leaf.pem()).unwrap();
+    std::fs::write(&file, certificate).unwrap();
     let asked = |trusted: Option<&Path>| {
         let mut command = traced(dir.path(), &receiver.url);
         command.envs(trusted.map(|file| ("SSL_CERT_FILE", file)));
