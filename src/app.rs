@@ -24,11 +24,11 @@ use crate::job::{self, ChildCommand, FoundLocks, Job};
 use crate::program;
 use crate::receipt::job_hash;
 use crate::report::github;
-use crate::report::{self, ColorChoice, LogFormat, Notice, Reporter, Verbosity, use_color};
+use crate::report::{self, LogFormat, Notice, Reporter, Verbosity, use_color};
 use crate::run;
 use crate::run::child_process::{command, depth};
 use crate::run::planner::{Planner, working_dir};
-use crate::settings::Settings;
+use crate::settings::{Settings, early_color};
 use crate::state_dir;
 use crate::subcommand;
 use crate::subcommand::recover::Recovery;
@@ -81,6 +81,7 @@ fn call(args: &[OsString], program: &OsStr, env: &Env) -> u8 {
     match prepare(&line, program, env, &ci) {
         Ok((planner, job)) => {
             let options = report_options(&planner.settings, env, &ci);
+            let unread = || unread(&planner.settings, env);
             match job {
                 Job::Exec { child, warning, detail } => {
                     let mut said = first(&planner.settings, env, ill_formed::OF_A_CALL);
@@ -92,36 +93,38 @@ fn call(args: &[OsString], program: &OsStr, env: &Env) -> u8 {
                 }
                 Job::Locked(job) => locked(*job, planner, &ci, options),
                 Job::Status(args, found) => {
-                    ours(options, Vec::new(), &found, async |event_loop, targets| {
+                    ours(options, unread(), &found, async |event_loop, targets| {
                         let on_terminal = std::io::stdout().is_terminal();
-                        subcommand::status::run(event_loop, targets, args, on_terminal).await
+                        let receipts = state_dir::path(env);
+                        subcommand::status::run(event_loop, targets, args, on_terminal, &receipts)
+                            .await
                     })
                 }
                 Job::History(args, found) => {
-                    ours(options, Vec::new(), &found, async |event_loop, targets| {
+                    ours(options, unread(), &found, async |event_loop, targets| {
                         subcommand::history::run(event_loop, targets, args).await
                     })
                 }
                 Job::Wait(args, found) => {
                     let limit = planner.settings.lock_timeout.value;
                     let held: Vec<_> = Held::from_env(env).ids().cloned().collect();
-                    ours(options, Vec::new(), &found, async |event_loop, targets| {
+                    ours(options, unread(), &found, async |event_loop, targets| {
                         let call = WaitCall { args, limit, held: &held };
                         subcommand::wait::run(event_loop, targets, call).await
                     })
                 }
                 Job::Doctor(args, job) => {
-                    ours(options, Vec::new(), &FoundLocks::none(), async |event_loop, _| {
+                    ours(options, unread(), &FoundLocks::none(), async |event_loop, _| {
                         subcommand::doctor::run(event_loop, &job, args, env).await
                     })
                 }
                 Job::Table(job) => {
-                    ours(options, Vec::new(), &FoundLocks::none(), async |event_loop, _| {
+                    ours(options, unread(), &FoundLocks::none(), async |event_loop, _| {
                         subcommand::table::run(event_loop, &job).await
                     })
                 }
                 Job::Unlock(args, found) => {
-                    ours(options, Vec::new(), &found, async |event_loop, targets| {
+                    ours(options, unread(), &found, async |event_loop, targets| {
                         let can_ask =
                             std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
                         subcommand::unlock::run(event_loop, targets, &args, can_ask).await
@@ -297,6 +300,12 @@ fn first(settings: &Settings, env: &Env, variables: &[&str]) -> Vec<Notice> {
     file.into_iter().chain(ill_formed::warnings(env, variables)).collect()
 }
 
+/// What was probably meant as a setting. The outermost tfwrap says it for all below.
+fn unread(settings: &Settings, env: &Env) -> Vec<Notice> {
+    let unread = settings.unread.iter().filter(|_| depth(env) == 0);
+    unread.map(|it| Notice::warning(it.message.clone()).with_hint(it.hint.clone())).collect()
+}
+
 fn exec(
     child: &ChildCommand,
     said: Vec<Notice>,
@@ -338,7 +347,7 @@ fn provisional_options(options: &Options, env: &Env) -> report::ReporterOptions 
     report::ReporterOptions {
         format: if json == Some("json") { LogFormat::Json } else { LogFormat::Text },
         verbosity: Verbosity::Normal,
-        color: use_color(ColorChoice::Auto, env, std::io::stderr().is_terminal()),
+        color: use_color(early_color(options, env), env, std::io::stderr().is_terminal()),
         annotations: github::annotations(env),
         redraw: false,
     }

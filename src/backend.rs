@@ -122,7 +122,7 @@ impl Resolved {
     #[must_use]
     pub fn in_words(&self) -> String {
         format!(
-            "backend from {}, workspace `{}` from {}",
+            "backend: {}; workspace: `{}` ({})",
             self.origin, self.workspace.name, self.workspace.origin
         )
     }

@@ -81,7 +81,7 @@ pub enum Error {
         lock: String,
     },
     /// Stopped by a signal before the child started.
-    #[error("interrupted by {name} while waiting; nothing was run{leftover}")]
+    #[error("interrupted by {name}{leftover}")]
     Interrupted {
         /// The signal's number.
         signal: i32,
@@ -141,12 +141,18 @@ pub enum Leftover {
     },
     /// A run that was waited for and that keeps its lock.
     Run(String),
+    /// The lock that was to be removed: the question was not answered.
+    Shown,
 }
 
 impl std::fmt::Display for Leftover {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if *self == Self::Shown {
+            return f.write_str(": the lock stays");
+        }
+        f.write_str(" while waiting; nothing was run")?;
         match self {
-            Self::Nothing => f.write_str(", nothing is left behind"),
+            Self::Nothing | Self::Shown => f.write_str(", nothing is left behind"),
             Self::Place => f.write_str(
                 "; a place in the queue may be left, which the waiters behind it skip after 20 s",
             ),
@@ -289,7 +295,8 @@ fn store_hint(error: &StoreError) -> &'static str {
         }
         StoreError::Credentials(why) => credentials_hint(why.kind),
         StoreError::Missing(_) => {
-            "check the name and the region, or create the table: `tfwrap table create`"
+            "check the name and the region, or create the table: `tfwrap table create`; for one of `--lock`, \
+             `tfwrap doctor` prints the command"
         }
         StoreError::Misconfigured(why) => config_hint(why.kind),
         StoreError::Full(_) => "free space on that disk, then try again",
@@ -313,8 +320,8 @@ fn config_hint(kind: FlawKind) -> &'static str {
         }
         FlawKind::Unreadable => UNREADABLE,
         FlawKind::Schema => {
-            "`tfwrap doctor` shows what is wrong; the key of a table cannot be changed: create another \
-             one with `tfwrap table create NAME`, and name that"
+            "the key of a table cannot be changed: `tfwrap doctor` shows what is wrong, and the command that \
+             creates another one"
         }
         _ => "correct the configuration named above",
     }

@@ -24,6 +24,14 @@ pub fn new_lock_id() -> LockId {
     LockId(uuid::Uuid::new_v4().to_string())
 }
 
+/// A new ID for a span: all bits are random.
+#[must_use]
+pub fn new_span_id() -> u64 {
+    // Each half of the UUID has some bits that are not.
+    let (high, low) = uuid::Uuid::new_v4().as_u64_pair();
+    high ^ low
+}
+
 /// A seed for spreading requests.
 #[must_use]
 pub fn new_seed() -> u64 {

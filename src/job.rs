@@ -33,7 +33,7 @@ use crate::program;
 use crate::report::Verbosity;
 use crate::settings::{Origin, Settings, Sourced};
 use crate::target::{LockTarget, StoreSpec};
-use crate::terraform::{Invocation, LockUse};
+use crate::terraform::{Command, Invocation, LockUse};
 use crate::version;
 pub use around::nothing_to_hold;
 use around::{of_hold, of_run};
@@ -230,6 +230,13 @@ fn find_terraform(settings: &Settings, place: &Place<'_>) -> Result<PathBuf, Err
     )
 }
 
+/// What is said before anything else: of odd files, and of what was probably meant for us.
+fn first_notes(dir: &Path, args: &[OsString], call: &Invocation, place: &Place<'_>) -> Vec<String> {
+    let reads_variables = call.command().is_some_and(Command::reads_variables);
+    let odd = backend::waited_for(dir).filter(|_| reads_variables);
+    odd.into_iter().chain(mistyped::meant_for_us(args, call, place)).collect()
+}
+
 fn of_terraform(args: &[OsString], settings: &Settings, place: &Place<'_>) -> Result<Job, Error> {
     let program = find_terraform(settings, place)?;
     let child = |args| ChildCommand { program: program.clone(), args, env: Vec::new() };
@@ -280,7 +287,7 @@ fn of_terraform(args: &[OsString], settings: &Settings, place: &Place<'_>) -> Re
         operation: command.operation().unwrap_or(&name).to_owned(),
         lock_timeout: timeout,
         bootstrap: None,
-        notes: Vec::from_iter(backend::waited_for(&dir).filter(|_| command.reads_variables())),
+        notes: first_notes(&dir, args, &invocation, place),
         details: Vec::from_iter(unknown_rules(&program, settings)),
         kind: JobKind::Terraform {
             saved_plan: request.plan_file.as_ref().map(|file| dir.join(file)),

@@ -17,7 +17,7 @@
 //! | what a killed run leaves | [`receipt`], `run::custody` (written), `run::orphan` (ended) |
 //! | `status`, `doctor`, `table`, `unlock`, `recover`, `hold`, `release` | `subcommand` |
 //! | the loop | `run`, `app` |
-//! | what is said | [`report`], [`ci`], [`error`], [`exit_code`] |
+//! | what is said | [`report`], [`telemetry`], [`ci`], [`error`], [`exit_code`] |
 //! | `run` and nesting | [`held`], [`shim`], [`state_dir`] |
 //!
 //! Imports point downward only: `tests/it/tidy/floors.rs` lists the rooms, the lowest first.
@@ -67,6 +67,7 @@ pub mod store;
 mod subcommand;
 pub mod supervise;
 pub mod target;
+pub mod telemetry;
 pub mod terraform;
 pub mod version;
 

@@ -28,7 +28,7 @@ mod hostile;
 #[cfg(test)]
 pub(crate) use hostile::any_text as hostile_text;
 
-pub(crate) use answer::{answer, ask, redraw, say_at_once};
+pub(crate) use answer::{answer, ask, leave_unanswered, reader_is_gone, redraw, say_at_once};
 pub use cadence::Cadence;
 pub use checks::{Check, CheckStatus, checks_as_json, checks_as_text, count_of};
 pub use clean::{MAX_LINE, MAX_VALUE, clean, clean_line, clean_to, shell_command, shell_quote};
@@ -39,7 +39,9 @@ pub use json::Json;
 pub use lock_state::{Holding, KeptBy, LockState, QueueState, states_as_json, states_as_text};
 pub use reporter::{Annotations, Reporter, ReporterOptions};
 pub use summary::{RunOutcome, Summary};
-pub use text::{Text, describe_holder, describe_holding, operation_words, use_color};
+pub use text::{
+    Text, describe_holder, describe_holding, operation_words, to_the_second, use_color,
+};
 
 use std::time::Duration;
 

@@ -11,6 +11,7 @@ mod door;
 mod event_loop;
 mod fail_point;
 mod fresh;
+pub(crate) mod here;
 mod history;
 pub(crate) mod hold;
 mod inherit;
@@ -28,6 +29,7 @@ pub(crate) mod standstill;
 pub(crate) mod store_requests;
 mod supervise;
 mod take_all;
+mod telemetry;
 mod workspace;
 
 use std::panic::AssertUnwindSafe;
@@ -44,6 +46,7 @@ use futures_util::FutureExt;
 pub(crate) use history::Provenance;
 use kept::Kept;
 pub(crate) use supervise::of_spawn;
+use telemetry::RunTimes;
 
 use crate::clock::{uptime, wall};
 use crate::error::{Error, Leftover};
@@ -53,6 +56,7 @@ use crate::lock::release::ReleaseOutcome;
 use crate::lock::{LockId, Uptime};
 use crate::report::Notice;
 use crate::supervise::LockedRun;
+use crate::telemetry::TRACEPARENT;
 
 /// Runs the child under its locks and returns the exit code. Everything that was taken is given
 /// back before this returns.
@@ -71,12 +75,14 @@ pub(crate) async fn locked(
     let acquiring = AssertUnwindSafe(acquiring).catch_unwind().await;
     let (waited, since) = (uptime().since(started), uptime());
     let id = event_loop.kept.last().map(|kept| kept.id().0.clone());
+    let got_all = matches!(acquiring, Ok(Ok(())));
     let mut end = match acquiring {
         Ok(Ok(())) => run_child(event_loop, &job, context, &acquired, wait).await,
         Ok(Err(error)) => RunEnd::Failed(error),
         Err(_) => RunEnd::Panicked,
     };
     event_loop.abandon();
+    let ended = uptime();
     let dependents_in = job.kind.is_around_commands().then_some(context.state_dir.as_path());
     let mut releases = acquired.left;
     releases.extend(release::all(event_loop, dependents_in, end.is_worth_saying()).await);
@@ -89,6 +95,7 @@ pub(crate) async fn locked(
     for notice in event_loop.custody.finish() {
         event_loop.say(notice);
     }
+    let granted = got_all.then_some(since);
     let report = RunReport {
         end,
         releases,
@@ -103,7 +110,11 @@ pub(crate) async fn locked(
     };
     let (code, outcome) = conclude::conclude(event_loop, &job, context, &report);
     let end = history::End { outcome, code, over };
-    history::write(event_loop, &job, context, &acquired.requests, end).await;
+    let run = RunTimes { started, asked, granted, ended, end };
+    let spans = telemetry::send(&job, context, &run, report.holder.as_ref());
+    let history = history::write(event_loop, &job, context, &acquired.requests, end);
+    let (unsent, ()) = tokio::join!(spans, history);
+    telemetry::say(event_loop, unsent);
     code
 }
 
@@ -165,6 +176,9 @@ fn child_command(
             let told = passed_on(&child.args, &dir);
             child.env.push((PASSED_ON.into(), told.into()));
         }
+    }
+    if let Some(telemetry) = &context.telemetry {
+        child.env.push((TRACEPARENT.into(), telemetry.of_child().into()));
     }
     let mut held = context.held.clone();
     for kept in &event_loop.kept {

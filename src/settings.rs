@@ -8,10 +8,12 @@ mod file;
 mod lock_url;
 mod source;
 mod trust;
+mod unread;
 
 pub use file::ConfigFile;
 pub use lock_url::{LockPlace, LockUrl};
 pub use source::{Fault, Origin, SettingsError, Sourced};
+pub use unread::Unread;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -88,6 +90,8 @@ pub struct Settings {
     pub unlocked: Vec<Sourced<String>>,
     /// Why the configuration file counts for nothing, if so. See [`Settings::whole`].
     pub unusable_file: Option<SettingsError>,
+    /// What was probably meant as a setting. See [`Settings::load`].
+    pub unread: Vec<Unread>,
 }
 
 /// What the settings are resolved from.
@@ -178,6 +182,7 @@ impl Settings {
             color: color(&from, options)?,
             unlocked: unlocked(&from)?,
             unusable_file: None,
+            unread: Vec::new(),
         })
     }
 
@@ -193,13 +198,15 @@ impl Settings {
         in_ci: bool,
     ) -> Result<Self, SettingsError> {
         let with = |file: Option<&ConfigFile>| Self::resolve(&Inputs { options, env, file, in_ci });
-        let settings = read_file(options, env, dir).and_then(|file| with(file.as_ref()));
-        match settings {
+        let file = read_file(options, env, dir);
+        let is_none = matches!(file, Ok(None));
+        let settings = match file.and_then(|file| with(file.as_ref())) {
             Err(error) if error.fault == Fault::File => {
-                Ok(Self { unusable_file: Some(error), ..with(None)? })
+                Self { unusable_file: Some(error), ..with(None)? }
             }
-            settings => settings,
-        }
+            settings => settings?,
+        };
+        Ok(Self { unread: unread::all(env, is_none.then_some(dir)), ..settings })
     }
 
     /// For whatever depends on them: what takes a lock, or says who has it. What is handed over to
@@ -312,6 +319,12 @@ fn verbosity(from: &Sources<'_>, options: &Options) -> Result<Verbosity, Setting
     } else {
         Verbosity::Normal
     })
+}
+
+/// The colours of what is said before the settings are known; what cannot be used counts for nothing.
+#[must_use]
+pub fn early_color(options: &Options, env: &Env) -> ColorChoice {
+    color(&Sources { env, file: None }, options).unwrap_or(ColorChoice::Auto)
 }
 
 /// `--color`, else `NO_COLOR`, else `CLICOLOR_FORCE`, else the file.

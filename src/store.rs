@@ -21,6 +21,7 @@ mod s3_lock;
 mod s3_state;
 mod survey;
 
+pub(crate) use aws::post_json;
 pub use aws::{AwsClients, Timeouts};
 pub use dynamodb::DynamoTable;
 pub use file::FileStore;

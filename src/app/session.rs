@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::runtime::Runtime;
 
-use super::{Planner, fail, ill_formed, limits};
+use super::{Planner, fail, ill_formed, limits, unread};
 use crate::ci::Ci;
 use crate::clock::wall;
 use crate::error::Error;
@@ -29,6 +29,7 @@ use crate::state_dir;
 use crate::subcommand;
 use crate::supervise::{Policy, Signals, TerminalUse};
 use crate::target::LockTarget;
+use crate::telemetry::Telemetry;
 
 /// How long the last lines may take to reach a stalled stderr.
 pub(super) const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -122,9 +123,15 @@ fn begin(
         notices
     };
     let odd = if job.kind.is_hold() { ill_formed::OF_A_HOLD } else { ill_formed::OF_A_LOCK };
-    for notice in ill_formed::warnings(env, odd).into_iter().chain(notices) {
+    let first = unread(settings, env).into_iter().chain(ill_formed::warnings(env, odd));
+    for notice in first.chain(notices) {
         event_loop.reporter.say(notice);
     }
+    let telemetry = Telemetry::of(env, std::array::from_fn(|_| identity::new_span_id()))
+        .unwrap_or_else(|why| {
+            event_loop.say(Notice::Detail { message: format!("no spans are sent: {why}") });
+            None
+        });
     if ci.in_ci {
         event_loop.terminal_use = TerminalUse::LeaveAlone;
     }
@@ -146,6 +153,7 @@ fn begin(
             commit: git::head(&job.dir).or_else(|| ci.commit.clone()),
             pipeline: ci.pipeline.clone(),
         }),
+        telemetry,
         on_outdated: settings.outdated.value,
         env: env.clone(),
         state_dir: state_dir::path(env),

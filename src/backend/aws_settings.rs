@@ -171,7 +171,7 @@ pub(super) fn from_config(
             .transpose()?,
         insecure: section.bool("insecure")?.unwrap_or(false),
         proxies: proxies(section, around)?,
-        environment_proxies: proxies_of_environment(around),
+        environment_proxies: ProxySettings::of_environment(around.env),
         skip_metadata_api_check: section.bool("skip_metadata_api_check")?,
         metadata_endpoint: or_var("ec2_metadata_service_endpoint", &metadata_vars)?,
         metadata_endpoint_mode: or_var(
@@ -224,33 +224,36 @@ fn session_ends(env: &Env) -> Option<jiff::Timestamp> {
     names.iter().find_map(|name| env.get(name)?.trim().parse().ok())
 }
 
-/// The proxies of the environment. An empty variable is none.
-fn proxies_of_environment(around: &Surroundings<'_>) -> ProxySettings {
-    let first = |names: [(&str, &'static str); 2]| {
-        let set = |(name, by)| Some((around.var(&[name])?, by));
-        names.into_iter().find_map(set).unzip()
-    };
-    let (http, plain_by) = first([
-        ("HTTP_PROXY", "the variable `HTTP_PROXY`"),
-        ("http_proxy", "the variable `http_proxy`"),
-    ]);
-    let (https, tls_by) = first([
-        ("HTTPS_PROXY", "the variable `HTTPS_PROXY`"),
-        ("https_proxy", "the variable `https_proxy`"),
-    ]);
-    ProxySettings {
-        http,
-        https,
-        set_by: [plain_by, tls_by],
-        no_proxy: around.var(&["NO_PROXY", "no_proxy"]),
-        is_cgi: around.env.get_os("REQUEST_METHOD").is_some(),
+impl ProxySettings {
+    /// The proxies of the environment. An empty variable is none.
+    #[must_use]
+    pub fn of_environment(env: &Env) -> Self {
+        let set = |name: &str| env.get(name).map(str::to_owned);
+        let first = |names: [(&str, &'static str); 2]| {
+            names.into_iter().find_map(|(name, by)| Some((set(name)?, by))).unzip()
+        };
+        let (http, plain_by) = first([
+            ("HTTP_PROXY", "the variable `HTTP_PROXY`"),
+            ("http_proxy", "the variable `http_proxy`"),
+        ]);
+        let (https, tls_by) = first([
+            ("HTTPS_PROXY", "the variable `HTTPS_PROXY`"),
+            ("https_proxy", "the variable `https_proxy`"),
+        ]);
+        Self {
+            http,
+            https,
+            set_by: [plain_by, tls_by],
+            no_proxy: set("NO_PROXY").or_else(|| set("no_proxy")),
+            is_cgi: env.get_os("REQUEST_METHOD").is_some(),
+        }
     }
 }
 
 /// The same with the attributes. One that is an empty string switches the environment's off; one
 /// for http serves https too where that has none.
 fn proxies(section: Section<'_>, around: &Surroundings<'_>) -> Result<ProxySettings, BackendError> {
-    let env = proxies_of_environment(around);
+    let env = ProxySettings::of_environment(around.env);
     let attribute = |name: &str| match section.text_or_empty(name)? {
         // The URL may hold a password: it is not repeated.
         Some(url) if !proxy::go_parses(&url) => Err(section.bad(name, "it is not a URL")),

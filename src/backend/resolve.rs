@@ -12,7 +12,7 @@ use super::{
     workspace,
 };
 
-const NO_BACKEND: &str = "no backend is configured";
+const NO_BACKEND: &str = "none is configured";
 
 /// Finds the state that a command will use.
 ///

@@ -10,17 +10,27 @@ use crate::cli::{self, Options};
 use crate::nearest::nearest;
 use crate::terraform::{Invocation, LISTED_COMMANDS, is_known_word};
 
+/// Our options that are Terraform's, too: of all commands, or of one.
+const OF_BOTH: [(&str, &str); 4] =
+    [("", "lock"), ("", "lock-timeout"), ("import", "config"), ("test", "verbose")];
+
 /// The job of handing it over, with a word on that, unless there is another one already.
 pub(super) fn told(mut job: Job, args: &[OsString], call: &Invocation, place: &Place<'_>) -> Job {
-    if let Job::Exec { warning: warning @ None, .. } = &mut job
-        && place.called_as.is_none()
-    {
-        *warning = meant_for_us(args, call);
+    if let Job::Exec { warning: warning @ None, .. } = &mut job {
+        *warning = meant_for_us(args, call, place);
     }
     job
 }
 
-fn meant_for_us(args: &[OsString], call: &Invocation) -> Option<String> {
+/// The word on that, if there is any. Called by Terraform's name, tfwrap has no commands and options.
+pub(super) fn meant_for_us(
+    args: &[OsString],
+    call: &Invocation,
+    place: &Place<'_>,
+) -> Option<String> {
+    if place.called_as.is_some() {
+        return None;
+    }
     let args = &args[usize::from(call.chdir().is_some())..];
     match call.command() {
         Some(command) => option(&command.name(), &args[command.words().len()..]),
@@ -50,18 +60,27 @@ fn command(word: &str) -> Option<String> {
 /// An option of ours behind a command that Terraform will refuse for it.
 fn option(name: &str, args: &[OsString]) -> Option<String> {
     let command = Options::command();
-    // Both have these.
-    let is_ours = |long: &str| long != "lock" && long != "lock-timeout";
     let longs: Vec<_> = command.get_arguments().filter_map(clap::Arg::get_long).collect();
-    let words = args.iter().filter_map(|arg| arg.to_str()).take_while(|arg| *arg != "--");
-    let long = words.into_iter().find_map(|word| {
-        let (long, value) = word.strip_prefix("--")?.split_once('=').unwrap_or((&word[2..], ""));
+    let is_terraforms = |long: &str| {
+        OF_BOTH.iter().any(|(of, flag)| *flag == long && (of.is_empty() || *of == name))
+    };
+    let words: Vec<_> = args
+        .iter()
+        .map(|arg| arg.to_str().unwrap_or_default())
+        .take_while(|it| *it != "--")
+        .collect();
+    let (typed, long) = words.iter().enumerate().find_map(|(index, word)| {
+        // Go takes one dash and two for the same.
+        let body = word.strip_prefix("--").or_else(|| word.strip_prefix('-'))?;
+        let next = || words.get(index + 1).copied().unwrap_or_default();
+        let (long, value) = body.split_once('=').unwrap_or_else(|| (body, next()));
         // But a URL is a lock of ours.
-        let is_meant = is_ours(long) || (long == "lock" && value.contains("://"));
-        (is_meant && longs.contains(&long)).then_some(long)
+        let is_meant = !is_terraforms(long) || (long == "lock" && value.contains("://"));
+        let typed = word.split('=').next().unwrap_or(word);
+        (is_meant && longs.contains(&long)).then_some((typed, long))
     })?;
     Some(format!(
-        "`--{long}` after `{name}` goes to Terraform; tfwrap's options go before the command: \
+        "`{typed}` after `{name}` goes to Terraform; tfwrap's options go before the command: \
          `tfwrap --{long} … {name}`"
     ))
 }

@@ -28,6 +28,8 @@ pub enum TableJob {
 pub struct TableOrder {
     /// Its name.
     pub name: String,
+    /// Whether the backend names it.
+    pub of_backend: bool,
     /// How to get there.
     pub aws: Box<AwsSettings>,
     /// Whether it must not be deleted.
@@ -51,6 +53,7 @@ pub(super) fn of_table(
             };
             Ok(TableJob::Create(Box::new(TableOrder {
                 name,
+                of_backend: args.name.is_none(),
                 aws,
                 is_protected: args.deletion_protection,
                 has_recovery: args.point_in_time_recovery,

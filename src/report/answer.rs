@@ -1,6 +1,9 @@
 //! What a command of ours answers, on stdout. (stdout otherwise belongs to the child.)
 
 use std::io::{self, Write as _};
+use std::os::fd::AsFd as _;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::{Notice, Text};
 use crate::clock::wall;
@@ -17,6 +20,16 @@ pub(crate) fn answer(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
     out.flush()
+}
+
+/// Whether nobody can read what is written any more: the other end of a pipe is closed, or a terminal is gone. Who
+/// has nothing new to write would not notice.
+pub(crate) fn reader_is_gone() -> bool {
+    let out = io::stdout();
+    let mut fds = [PollFd::new(out.as_fd(), PollFlags::empty())];
+    let gone = PollFlags::POLLERR | PollFlags::POLLHUP;
+    poll(&mut fds, PollTimeout::ZERO).is_ok()
+        && fds[0].revents().is_some_and(|found| found.intersects(gone))
 }
 
 /// Writes it in place of all that is on the terminal.
@@ -36,6 +49,12 @@ pub(crate) fn ask(question: &str) -> io::Result<()> {
     let mut out = io::stderr().lock();
     out.write_all(format!("tfwrap: {question} ").as_bytes())?;
     out.flush()
+}
+
+/// Ends the line of a question that nobody will answer.
+pub(crate) fn leave_unanswered() {
+    // A closed stderr leaves nobody to tell.
+    drop(io::stderr().lock().write_all(b"\n"));
 }
 
 /// Says it without a reporter, for want of a thread.

@@ -20,6 +20,9 @@ pub const MAX_VALUE: usize = 200;
 /// have a thousand.
 pub const MAX_LINE: usize = 4000;
 
+/// What is kept of each end of a line that is longer.
+const KEPT: usize = 600;
+
 const REPLACEMENT: char = '\u{fffd}';
 const ELLIPSIS: char = '…';
 
@@ -39,10 +42,17 @@ pub fn clean_to(text: &str, max: usize) -> String {
 /// [`MAX_LINE`] characters.
 ///
 /// `::` stays where it is part of an ARN or an IPv6 address (`arn:aws:iam::123456789012:role/ci`):
-/// such text is copied from the line, and in its middle it starts nothing.
+/// such text is copied from the line, and in its middle it starts nothing. What is longer is cut in the middle,
+/// where a path is: the end says why.
 #[must_use]
 pub fn clean_line(text: &str) -> String {
-    scrub(text, MAX_LINE, true)
+    let length = text.chars().count();
+    if length <= MAX_LINE {
+        return scrub(text, MAX_LINE, true);
+    }
+    let head = text.chars().take(KEPT);
+    let tail = text.chars().skip(length - KEPT);
+    scrub(&head.chain([ELLIPSIS]).chain(tail).collect::<String>(), MAX_LINE, true)
 }
 
 fn scrub(text: &str, max: usize, keep_addresses: bool) -> String {
@@ -206,6 +216,11 @@ mod tests {
         assert_eq!(clean_to("abcdef", 5), "abcd…");
         assert_eq!(clean_to("abc::", 5), "abc:…");
         assert_eq!(clean(&"x".repeat(10_000)).chars().count(), MAX_VALUE);
+        let long = format!("cannot open `/{}`: no such file", "d/".repeat(5_000));
+        let cut = clean_line(&long);
+        assert_eq!(cut.chars().count(), 2 * KEPT + 1);
+        assert!(cut.starts_with("cannot open `/d/") && cut.ends_with("d/`: no such file"), "{cut}");
+        assert_eq!(cut.matches('…').count(), 1);
     }
 
     #[test]

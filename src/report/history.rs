@@ -26,6 +26,9 @@ const WEEK: SignedDuration = SignedDuration::from_hours(7 * 24);
 /// A clock may be ahead of ours by so much.
 const AHEAD: SignedDuration = SignedDuration::from_hours(1);
 
+/// No history is older: a clock before that was never set. 2026-01-01T00:00:00Z.
+const FIRST: Timestamp = Timestamp::constant(1_767_225_600, 0);
+
 /// Runs this far apart are drawn in different scales.
 const APART: SignedDuration = SignedDuration::from_mins(5);
 
@@ -59,34 +62,58 @@ impl LockHistory {
         Self { lock, runs, unreadable, dropped: history.dropped }
     }
 
-    /// The runs of the last week, in sums.
+    /// The runs of the last week, in sums: of each, what it waited and held within the week.
     fn week(&self, now: Timestamp) -> Week {
-        let is_recent = |run: &&PastRun| {
-            let age = now.duration_since(asked(run));
-            age <= WEEK && age >= -AHEAD
+        let begin = now.checked_sub(WEEK).unwrap_or(Timestamp::MIN);
+        let end = now.checked_add(AHEAD).unwrap_or(Timestamp::MAX);
+        let within = |from: Timestamp, until: Timestamp| {
+            let time = until.min(end).duration_since(from.max(begin));
+            Duration::try_from(time).unwrap_or_default()
         };
         let mut week =
             Week { runs: 0, waited: Duration::ZERO, held: Duration::ZERO, awaited: Vec::new() };
-        for run in self.runs.iter().filter(is_recent) {
+        for run in self.runs.iter().filter(|run| over(run) >= begin && asked(run) <= end) {
+            let (from, granted, until) = (asked(run), granted(run), over(run));
+            let waited = within(from, granted);
             week.runs += 1;
-            week.waited += waited(run);
-            week.held += held(run);
+            week.waited += waited;
+            week.held += within(granted, until);
             for awaited in &run.behind {
-                let (whom, time) = (self.whom(awaited), Duration::from_millis(awaited.waited));
+                let whom = self.whom(awaited);
+                // When in its wait that was is not known.
+                let time = in_proportion(awaited.waited, waited, run.waited);
                 match week.awaited.iter_mut().find(|(known, _)| *known == whom) {
                     Some((_, sum)) => *sum = sum.saturating_add(time),
                     None => week.awaited.push((whom, time)),
                 }
             }
         }
+        week.awaited.retain(|(_, time)| !time.is_zero());
         week.awaited.sort_by_key(|(whom, time)| (Reverse(*time), whom.clone()));
         week
     }
 
-    /// Since when the history knows of every run, if that is not for a week.
-    fn reaches_back_to(&self, now: Timestamp) -> Option<Timestamp> {
-        let oldest = self.runs.iter().map(asked).min().filter(|_| self.dropped > 0)?;
-        (now.duration_since(oldest) < WEEK).then_some(oldest)
+    /// When the first run asked that is still there, by the clocks that can be right; nothing if there is none.
+    ///
+    /// Each run was added at its end. So a clock is behind by which a run ended before another one that was
+    /// added earlier.
+    fn since(&self, now: Timestamp) -> Option<Timestamp> {
+        let mut last = FIRST;
+        let mut since: Option<Timestamp> = None;
+        for run in self.runs.iter().rev() {
+            let (begin, end) = (asked(run), over(run));
+            if begin.duration_since(now) > AHEAD || last.duration_since(end) > AHEAD {
+                continue;
+            }
+            last = last.max(end.min(now));
+            since = Some(since.map_or(begin, |known| known.min(begin)));
+        }
+        since
+    }
+
+    /// Whether it knows of every run of the last week.
+    fn is_complete(&self, now: Timestamp) -> bool {
+        self.since(now).is_some_and(|since| now.duration_since(since) >= WEEK)
     }
 
     /// Who was waited for: the person, where their own run says who that was.
@@ -98,10 +125,20 @@ impl LockHistory {
 
     /// What share of the last week was waiting, and for whom. Cleaned.
     fn answer(&self, now: Timestamp) -> String {
+        let Some(since) = self.since(now) else {
+            let is_empty = self.runs.is_empty();
+            let why = if is_empty {
+                "no run is in the history"
+            } else {
+                "no run has a time that can be right"
+            };
+            return why.to_owned();
+        };
         let week = self.week(now);
-        let span = match self.reaches_back_to(now) {
-            Some(since) => format!("since {} (the history goes back no further)", stamp(since)),
-            None => "in the last 7 days".to_owned(),
+        let span = if self.is_complete(now) {
+            "in the last 7 days".to_owned()
+        } else {
+            format!("since {} (the history goes back no further)", stamp(since))
         };
         if week.runs == 0 {
             return format!("{span}, no run asked for this lock");
@@ -182,9 +219,24 @@ fn periods(runs: &[&PastRun]) -> Vec<Period> {
     periods
 }
 
+/// When its wait ended.
+fn granted(run: &PastRun) -> Timestamp {
+    after(asked(run), waited(run))
+}
+
 fn over(run: &PastRun) -> Timestamp {
-    let after = SignedDuration::try_from(waited(run) + held(run)).unwrap_or_default();
-    asked(run).checked_add(after).unwrap_or(Timestamp::MAX)
+    after(granted(run), held(run))
+}
+
+fn after(at: Timestamp, time: Duration) -> Timestamp {
+    let time = SignedDuration::try_from(time).unwrap_or_default();
+    at.checked_add(time).unwrap_or(Timestamp::MAX)
+}
+
+/// What of a time, in milliseconds, belongs to a part of the whole, which is in milliseconds too.
+fn in_proportion(time: u64, part: Duration, whole: u64) -> Duration {
+    let millis = u128::from(time) * part.as_millis() / u128::from(whole.max(1));
+    Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX))
 }
 
 fn asked(run: &PastRun) -> Timestamp {

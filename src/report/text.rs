@@ -158,6 +158,13 @@ pub fn operation_words(operation: &str) -> String {
     }
 }
 
+/// A time to the second, as all others are shown; what is no time as it is, cleaned.
+#[must_use]
+pub fn to_the_second(time: &str) -> String {
+    let shown = |at: Timestamp| at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    time.parse().map_or_else(|_| clean(time), shown)
+}
+
 /// `2026-11-21T09:11:59Z (4m12s ago)`. The age is the difference of two machines' clocks, so it is
 /// left out where it would be negative; nothing is decided by it.
 pub(super) fn since(created: &str, now: Timestamp) -> Option<String> {

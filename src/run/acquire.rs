@@ -267,7 +267,9 @@ impl Attempt {
                 event_loop.say(out_of_reach(&self.answered_by().url(), self.outage.error()));
             }
             let unseen = self.outage.unseen(uptime());
-            voice.speak(&event_loop.reporter, self.seen_in(), &self.machine, unseen);
+            let file = event_loop.custody.file();
+            let receipts = file.as_ref().and_then(|file| file.path().parent());
+            voice.speak(&event_loop.reporter, self.seen_in(), &self.machine, unseen, receipts);
             let wake = self.machine.deadline().into_iter().chain(self.outage.deadline()).min();
             let event = match event_loop.idle(wake).await {
                 Ok(LoopEvent::Reply(StoreReply::Register(reply))) => {

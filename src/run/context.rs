@@ -13,6 +13,7 @@ use crate::lock::{Holder, LockId};
 use crate::report::github::GithubFiles;
 use crate::settings::OnOutdated;
 use crate::supervise::Policy;
+use crate::telemetry::Telemetry;
 
 /// What a locked run needs besides the job.
 pub(crate) struct Context {
@@ -28,6 +29,8 @@ pub(crate) struct Context {
     pub(crate) files: Option<GithubFiles>,
     /// What the history says of this run; nothing with `--no-history`.
     pub(crate) provenance: Option<Provenance>,
+    /// Where its spans are sent.
+    pub(crate) telemetry: Option<Telemetry>,
     /// What an apply does that is outdated.
     pub(crate) on_outdated: OnOutdated,
     /// Resolves all anew.

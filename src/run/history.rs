@@ -22,7 +22,7 @@ use crate::store::{Registers, StoreError};
 use crate::target::LockTarget;
 
 /// How long the exit waits for the histories of all locks together.
-const BOUND: Duration = Duration::from_secs(1);
+pub(super) const BOUND: Duration = Duration::from_secs(1);
 
 /// Where this run comes from.
 #[derive(Debug, Clone, Default)]

@@ -14,8 +14,9 @@ use serde::{Deserialize, Serialize};
 use super::acquire::Wait;
 use super::context::{Acquired, Context};
 use super::event_loop::EventLoop;
+use super::telemetry::{self, RunTimes};
 use super::{conclude, dependents, history, release, take_all};
-use crate::clock::uptime;
+use crate::clock::{uptime, wall};
 use crate::duration;
 use crate::error::Error;
 use crate::exit_code;
@@ -62,7 +63,9 @@ pub(crate) async fn hold(
     hand_over: impl FnOnce(&Handed) -> Result<(), String>,
 ) -> u8 {
     let limit = job.lock_timeout.value;
-    let wait = Wait { give_up_at: uptime().plus(limit), limit };
+    let (started, asked) = (uptime(), wall());
+    let wait = Wait { give_up_at: started.plus(limit), limit };
+    let mut granted = None;
     let mut acquired = Acquired::default();
     event_loop.run = LockedRun::new(context.lost_is_fatal);
     let kept = AssertUnwindSafe(async {
@@ -71,6 +74,7 @@ pub(crate) async fn hold(
         if event_loop.kept.is_empty() && acquired.inherited.is_empty() {
             return Err(nothing_to_hold());
         }
+        granted = Some(uptime());
         event_loop.custody.expect_receipt()?;
         hand_over(&handed(event_loop, &job, context, &acquired)).map_err(Error::Internal)?;
         Ok(keep(event_loop, limits, &context.state_dir).await)
@@ -78,6 +82,7 @@ pub(crate) async fn hold(
     // Whatever happens, what was taken is given back.
     let ended = kept.catch_unwind().await;
     event_loop.abandon();
+    let ended_at = uptime();
     let releases = release::all(event_loop, Some(&context.state_dir), true).await;
     let over = uptime();
     let gone = |it: &ReleaseOutcome| {
@@ -106,7 +111,11 @@ pub(crate) async fn hold(
         Ok(Ok(_)) => (0, RunOutcome::Success),
     };
     let end = history::End { outcome, code, over };
-    history::write(event_loop, &job, context, &acquired.requests, end).await;
+    let run = RunTimes { started, asked, granted, ended: ended_at, end };
+    let spans = telemetry::send(&job, context, &run, acquired.holder.as_ref());
+    let history = history::write(event_loop, &job, context, &acquired.requests, end);
+    let (unsent, ()) = tokio::join!(spans, history);
+    telemetry::say(event_loop, unsent);
     code
 }
 

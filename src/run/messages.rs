@@ -1,8 +1,10 @@
 //! The messages about a lock: while tfwrap waits for it, and when it becomes ours or stops being
 //! ours.
 
+use std::path::Path;
 use std::time::Duration;
 
+use super::here::Here;
 use super::kept::Kept;
 use crate::clock::{uptime, wall};
 use crate::duration;
@@ -341,10 +343,17 @@ pub(super) fn apart(locks: &[String; 2], holders: &[Record; 2]) -> Notice {
     )
 }
 
+/// After a silence this long a holder may be dead.
+const SILENCE: Duration = Duration::from_secs(30);
+
 /// Says who holds the lock, when it is time to, and why nobody says so.
 pub(super) struct Voice {
     cadence: Cadence,
     holder: Option<Holder>,
+    /// What was said of the holder's receipt here.
+    here: Option<Here>,
+    /// Whether its silence was a reason to look for that once more.
+    is_silent: bool,
     /// Whether it was said that nobody is seen to have what is refused.
     is_unseen: bool,
     started: Uptime,
@@ -353,7 +362,33 @@ pub(super) struct Voice {
 
 impl Voice {
     pub(super) fn new(started: Uptime, limit: Duration) -> Self {
-        Self { cadence: Cadence::default(), holder: None, is_unseen: false, started, limit }
+        Self {
+            cadence: Cadence::default(),
+            holder: None,
+            here: None,
+            is_silent: false,
+            is_unseen: false,
+            started,
+            limit,
+        }
+    }
+
+    /// What this machine knows of the holder that was spoken of: looked for when that is a new one, and after a
+    /// silence.
+    fn look_here(
+        &mut self,
+        dir: Option<&Path>,
+        silent: Option<Duration>,
+        changed: bool,
+    ) -> Option<Notice> {
+        let is_silent = silent.is_some_and(|silent| silent >= SILENCE);
+        let is_due = changed || is_silent && !self.is_silent;
+        self.is_silent = is_silent;
+        let here = Here::of(dir.filter(|_| is_due)?, self.holder.as_ref()?)?;
+        let is_new = self.here.as_ref() != Some(&here);
+        self.here = Some(here);
+        let (what, then) = self.here.as_ref().filter(|_| is_new)?.told();
+        Some(Notice::warning(what).with_hint(then))
     }
 
     /// `last_seen`: how long ago, where it was said that the store does not answer.
@@ -363,6 +398,7 @@ impl Voice {
         target: &LockTarget,
         machine: &Queue,
         last_seen: Option<Duration>,
+        receipts: Option<&Path>,
     ) {
         let now = uptime();
         let holder = machine.acquire().holder();
@@ -396,6 +432,10 @@ impl Voice {
                 unanswered: last_seen,
                 estimate: machine.estimate(now),
             });
+        }
+        let silent = machine.acquire().silence(now);
+        if let Some(notice) = self.look_here(receipts, silent, changed) {
+            reporter.say(notice);
         }
     }
 }

@@ -4,6 +4,7 @@
 use super::acquire::{self, Wait};
 use super::context::{Acquired, Context};
 use super::event_loop::EventLoop;
+use super::here::Here;
 use super::workspace::{self, Ready};
 use super::{dependents, fail_point, fresh, history, inherit, messages, outdated};
 use crate::clock::uptime;
@@ -59,11 +60,14 @@ pub(super) async fn take_all(
             }
             let Some(target) = wanted.last() else { continue };
             let taken = acquire::take(event_loop, &wanted, &context.introduction, wait).await;
-            let failed = |error| match &uncreated {
-                Some(_) if target.of_backend => {
-                    messages::timed_out_uncreated(error, taken.seen.as_ref())
-                }
-                _ => error,
+            let failed = |error| {
+                let error = match &uncreated {
+                    Some(_) if target.of_backend => {
+                        messages::timed_out_uncreated(error, taken.seen.as_ref())
+                    }
+                    _ => error,
+                };
+                Here::helps(error, &context.state_dir, taken.seen.as_ref())
             };
             let result = taken.result.map_err(failed);
             if let Some(request) = taken.request {

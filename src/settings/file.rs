@@ -11,11 +11,13 @@ use super::trust::{ConfigFileOrigin, Hands};
 use crate::nearest::nearest;
 use crate::opened::{self, Kind};
 
-const NAME: &str = ".tfwrap.yaml";
+pub(super) const NAME: &str = ".tfwrap.yaml";
+/// What it is often called, and is not.
+const NEAR: &str = ".tfwrap.yml";
 const MOST_BYTES: u64 = 64 * 1024;
 
 /// The keys: the long options' names that make sense in a file, and `unlocked`.
-const KEYS: [&str; 19] = [
+pub(super) const KEYS: [&str; 19] = [
     "lock-timeout",
     "lock",
     "no-backend-lock",
@@ -49,6 +51,15 @@ pub struct ConfigFile {
 /// Finds the nearest file from `dir` up to the first directory with a `.git`; where there is no
 /// `.git` above, in `dir` only.
 pub(super) fn search(dir: &Path) -> Result<Option<PathBuf>, SettingsError> {
+    find(dir, NAME)
+}
+
+/// A file that would have been found by its right name. Where that cannot be told, there is none.
+pub(super) fn misnamed(dir: &Path) -> Option<PathBuf> {
+    find(dir, NEAR).ok().flatten()
+}
+
+fn find(dir: &Path, name: &str) -> Result<Option<PathBuf>, SettingsError> {
     let exists = |path: &Path| match path.symlink_metadata() {
         Ok(_) => Ok(true),
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
@@ -63,7 +74,7 @@ pub(super) fn search(dir: &Path) -> Result<Option<PathBuf>, SettingsError> {
     let mut candidates = Vec::new();
     let mut in_repository = false;
     for parent in dir.ancestors() {
-        candidates.push(parent.join(NAME));
+        candidates.push(parent.join(name));
         if exists(&parent.join(".git"))? {
             in_repository = true;
             break;

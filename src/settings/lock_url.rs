@@ -77,6 +77,12 @@ impl LockUrl {
     pub fn parse(text: &str) -> Result<Self, String> {
         let forms = "known forms are `s3://BUCKET/KEY.tflock`, `dynamodb://TABLE/LOCK-ID` and \
                      `file:///PATH`";
+        if ["dynamodb", "file", "s3"].iter().any(|it| text.contains(&format!(",{it}://"))) {
+            return Err(format!(
+                "`{text}` names more than one lock: separate them by a space in `TFWRAP_LOCK`, and give \
+                 `--lock` once for each"
+            ));
+        }
         let url = Url::parse(text)
             .map_err(|error| format!("`{text}` is not a URL ({error}); {forms}"))?;
         if !url.username().is_empty() || url.password().is_some() || url.port().is_some() {

@@ -19,6 +19,7 @@ mod go_url;
 mod http;
 mod identity;
 mod instance;
+mod post;
 mod profile;
 mod role;
 mod session;
@@ -48,6 +49,7 @@ use wires::Wires;
 pub(super) use endpoint::Endpoint;
 pub(super) use error::{Asked, classify};
 pub(super) use identity::Identity;
+pub(crate) use post::post_json;
 
 /// How long a request may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -96,10 +96,12 @@ pub(super) fn io_error(doing: &str, path: &Path, error: &io::Error, applied: boo
         Some(Errno::EACCES | Errno::EPERM) => StoreError::Denied(message.into()),
         Some(Errno::ENOENT) => StoreError::Missing(message),
         Some(Errno::ENOSPC | Errno::EDQUOT) => StoreError::Full(message),
+        // Nobody raises it for us.
+        Some(Errno::EFBIG) => StoreError::Misconfigured(
+            format!("{message}; raise the limit on the size of files (`ulimit -f`)").into(),
+        ),
         Some(
             Errno::ENOTDIR
-            // Beyond `ulimit -f`, which nobody raises for us.
-            | Errno::EFBIG
             | Errno::EISDIR
             | Errno::ELOOP
             | Errno::EROFS
@@ -124,7 +126,9 @@ mod tests {
         assert!(matches!(of(Errno::ENOENT), StoreError::Missing(_)));
         assert!(matches!(of(Errno::EROFS), StoreError::Misconfigured(_)));
         assert!(matches!(of(Errno::ENOTDIR), StoreError::Misconfigured(_)));
-        assert!(matches!(of(Errno::EFBIG), StoreError::Misconfigured(_)));
+        let StoreError::Misconfigured(limit) = of(Errno::EFBIG) else { panic!("another kind") };
+        assert!(limit.text.ends_with("(`ulimit -f`)"), "{limit}");
+        assert_eq!(limit.kind, FlawKind::Named, "no file is in the way");
         let full = of(Errno::ENOSPC);
         assert_eq!(full.to_string(), "cannot write `/d/x`: no space left on device");
         assert!(full.is_transient() && !full.outcome_is_unknown());

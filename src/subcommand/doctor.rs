@@ -59,7 +59,13 @@ async fn all(event_loop: &mut EventLoop, job: &DoctorJob, env: &Env) -> Result<V
             StoreSpec::DynamoDb { .. } | StoreSpec::S3 { .. } => {
                 stores::checks(event_loop, &lock, job, env).await?
             }
-            StoreSpec::File { .. } | StoreSpec::LocalState { .. } => here::of_file(lock.target),
+            StoreSpec::File { .. } | StoreSpec::LocalState { .. } => {
+                let (mut found, is_usable) = here::of_file(lock.target);
+                if is_usable && lock.target.has_history() {
+                    found.push(history::check(event_loop, &lock, job).await?);
+                }
+                (found, is_usable)
+            }
         };
         checks.extend(found);
         if is_usable {

@@ -20,7 +20,7 @@ use crate::error::{Error, Leftover};
 use crate::guardian::Head;
 use crate::lock::{Uptime, release};
 use crate::receipt::{Receipt, ReceiptFile};
-use crate::report::{Notice, clean, shell_quote};
+use crate::report::{Notice, shell_quote, to_the_second};
 use crate::run::custody::Case;
 use crate::run::orphan::{Ended, Leave, adopt, take_leave};
 use crate::run::{EventLoop, dependents};
@@ -288,7 +288,11 @@ fn unlock_commands(receipt: &Receipt) -> impl Iterator<Item = String> {
 
 pub(super) fn run_of(receipt: &Receipt) -> String {
     let what = if receipt.is_hold { "hold" } else { "run" };
-    format!("the {what} of process {} (since {})", receipt.runner.pid, clean(&receipt.began))
+    format!(
+        "the {what} of process {} (since {})",
+        receipt.runner.pid,
+        to_the_second(&receipt.began)
+    )
 }
 
 /// Says of a run that is none of our business whose it is.
@@ -433,7 +437,7 @@ pub(super) fn show_log(event_loop: &EventLoop, file: &ReceiptFile, from: usize) 
     let log = anstream::adapter::strip_str(&file.read_log()).to_string();
     for line in log.lines().skip(from) {
         let line = line.strip_prefix("tfwrap: ").unwrap_or(line);
-        event_loop.say(Notice::Note { message: format!("before: {line}") });
+        event_loop.say(Notice::Note { message: format!("earlier: {line}") });
     }
     log.lines().count().max(from)
 }

@@ -3,19 +3,22 @@
 mod all;
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::time::Duration;
 
 use super::Opened;
 use crate::cli::{Format, StatusArgs};
 use crate::clock::{uptime, wall};
 use crate::error::Error;
-use crate::lock::Uptime;
 use crate::lock::lease::Lease;
 use crate::lock::line::{Line, Slot, Ticket, Waiter};
+use crate::lock::{Holder, Uptime};
 use crate::report::{
-    Holding, KeptBy, LockState, QueueState, answer, redraw, states_as_json, states_as_text,
+    Holding, KeptBy, LockState, Notice, QueueState, answer, reader_is_gone, redraw, states_as_json,
+    states_as_text,
 };
 use crate::run::EventLoop;
+use crate::run::here::Here;
 use crate::run::store_requests::{self, Patient};
 use crate::store::{Record, StoreError};
 use crate::target::LockTarget;
@@ -83,14 +86,32 @@ pub(crate) async fn run(
     targets: &[LockTarget],
     args: StatusArgs,
     on_terminal: bool,
+    receipts: &Path,
 ) -> Result<(), Error> {
     let view = View::open(targets, args).await?;
     if !args.watch {
         let mut states = view.look(event_loop, store_requests::PATIENCE).await?;
-        return Error::expect_answered(answer(&view.said(&mut states)));
+        Error::expect_answered(answer(&view.said(&mut states)))?;
+        let mut known = Vec::new();
+        for info in states.iter().filter_map(|state| state.holding.as_ref()?.info.clone()) {
+            let Some(here) = Here::of(receipts, &Holder::Known(info)) else { continue };
+            // Two locks may be of one run.
+            let (what, then) = here.told();
+            if !known.contains(&here) {
+                event_loop.reporter.say(Notice::warning(what).with_hint(then));
+                known.push(here);
+            }
+        }
+        return Ok(());
     }
     match watch(event_loop, &view, on_terminal).await {
-        Err(Error::Interrupted { signal, .. }) if signal == nix::libc::SIGINT => Ok(()),
+        Err(Error::Interrupted { signal, .. }) if signal == nix::libc::SIGINT => {
+            if on_terminal {
+                // The shell's prompt comes on a line of its own.
+                let _closed = answer("\n");
+            }
+            Ok(())
+        }
         ended => ended,
     }
 }
@@ -127,7 +148,7 @@ async fn watch(
         } else {
             Ok(())
         };
-        if written.is_err() {
+        if written.is_err() || reader_is_gone() {
             return Ok(());
         }
         event_loop.pause(uptime().plus(period)).await?;

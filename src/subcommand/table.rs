@@ -5,11 +5,12 @@ mod policy;
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use crate::backend::AwsSettings;
 use crate::clock::uptime;
 use crate::error::Error;
 use crate::job::{TableJob, TableOrder};
 use crate::lock::FlawKind;
-use crate::report::{Notice, answer, clean_line};
+use crate::report::{Notice, answer, clean_line, shell_command};
 use crate::run::{EventLoop, store_requests};
 use crate::store::{StoreError, StoreFacts, Survey, TableChange, TableFacts};
 
@@ -50,11 +51,7 @@ async fn create(event_loop: &mut EventLoop, order: &TableOrder) -> Result<String
         if let Some(what) = facts.wrong_key() {
             return Err(Error::Config {
                 message: format!("`{url}` is there already, and is no lock table: {what}"),
-                hint: Some(
-                    "a key cannot be changed: choose another name (`tfwrap table create NAME`), and name \
-                     it as `dynamodb_table`"
-                        .to_owned(),
-                ),
+                hint: Some(another_table(order.of_backend, &order.aws)),
             });
         }
         if facts.is_active() {
@@ -90,6 +87,27 @@ async fn create(event_loop: &mut EventLoop, order: &TableOrder) -> Result<String
         ask(event_loop, order, TableChange::Recovery).await?;
     }
     Ok(said(order, &url, was_there, &facts))
+}
+
+/// The command that makes a table of this name, at the same place.
+pub(super) fn create_command(name: &str, aws: &AwsSettings) -> String {
+    let parts =
+        [("region", &aws.region), ("endpoint", &aws.endpoints.dynamodb), ("profile", &aws.profile)];
+    let parts = parts.iter().filter_map(|(key, value)| Some(format!("{key}={}", value.as_ref()?)));
+    let query = parts.collect::<Vec<_>>().join("&");
+    shell_command(&["tfwrap", "table", "create", &format!("{name}?{query}")])
+}
+
+/// What helps where a table has another key. That of a backend is made by all that the backend says: keys, roles
+/// and endpoints that no name of a table can hold.
+pub(super) fn another_table(of_backend: bool, aws: &AwsSettings) -> String {
+    if of_backend {
+        return "a key cannot be changed: name another table as `dynamodb_table` in the backend, then run \
+                `terraform init -reconfigure` and `tfwrap table create`"
+            .to_owned();
+    }
+    let create = create_command("NAME", aws);
+    format!("a key cannot be changed: make another table with `{create}`, and name that")
 }
 
 fn said(order: &TableOrder, url: &str, was_there: bool, facts: &TableFacts) -> String {

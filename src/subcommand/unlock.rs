@@ -12,11 +12,12 @@ use super::{Opened, lease_of};
 use crate::cli::UnlockArgs;
 use crate::clock::{uptime, wall};
 use crate::duration;
-use crate::error::Error;
+use crate::error::{Error, Leftover};
 use crate::lock::lease::LeaseTerm;
 use crate::lock::{Holder, LockId};
 use crate::report::{
-    LockState, Notice, QueueState, answer, ask, clean, clean_line, describe_holder, shell_quote,
+    LockState, Notice, QueueState, answer, ask, clean, clean_line, describe_holder,
+    leave_unanswered, shell_quote,
 };
 use crate::run::{EventLoop, store_requests};
 use crate::store::Stored;
@@ -215,7 +216,18 @@ async fn is_confirmed(event_loop: &mut EventLoop) -> Result<bool, Error> {
     if ask("remove this lock? Only `yes` does:").is_err() {
         return Ok(false);
     }
-    Ok(store_requests::answer(event_loop).await?.trim() == "yes")
+    match store_requests::answer(event_loop).await {
+        Ok(answer) => Ok(answer.trim() == "yes"),
+        Err(error) => {
+            leave_unanswered();
+            Err(match error {
+                Error::Interrupted { signal, name, .. } => {
+                    Error::Interrupted { signal, name, leftover: Leftover::Shown }
+                }
+                error => error,
+            })
+        }
+    }
 }
 
 async fn remove(

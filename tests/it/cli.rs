@@ -226,3 +226,37 @@ async fn one_hostile_record_reaches_no_terminal_and_no_runner() {
         }
     }
 }
+
+/// Whether stderr has colours where it is no terminal.
+#[test]
+fn colours_are_as_they_were_asked_for() {
+    let dir = local_backend_dir();
+    let said = |options: &[&str], variables: &[(&str, &str)], typed: &[&str]| {
+        let mut command = tfwrap(dir.path());
+        command.args(options).args(typed).envs(variables.iter().copied());
+        run(&mut command).stderr
+    };
+    let (always, never) = (["--color", "always"], ["--color", "never"]);
+    let (force, none) = (("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1"));
+    // Of a warning and of an error, and of one that comes before the settings are known.
+    for typed in [&["plan", "-lock=false"][..], &["run", "--", "no-such-command"]] {
+        for (options, variables, is_coloured) in [
+            (&[][..], &[][..], false),
+            (&always, &[], true),
+            (&always, &[none], true),
+            (&never, &[force], false),
+            (&[], &[force], true),
+            (&[], &[force, none], false),
+        ] {
+            let told = said(options, variables, typed);
+            let ours: Vec<_> = told.lines().filter(|line| line.contains("tfwrap")).collect();
+            assert!(!ours.is_empty(), "{told}");
+            let found = ours.iter().any(|line| line.contains("\u{1b}["));
+            assert_eq!(found, is_coloured, "{options:?} {variables:?} {typed:?}: {told}");
+        }
+    }
+    let json =
+        said(&["--log-format", "json", "--color", "always"], &[force], &["plan", "-lock=false"]);
+    let ours = json.lines().find(|line| line.starts_with('{')).unwrap_or_else(|| panic!("{json}"));
+    assert!(!ours.contains('\u{1b}'), "{ours}");
+}

@@ -263,7 +263,73 @@ async fn a_key_that_is_not_a_lock_tables_is_told_by_its_fault() {
         let said = Said::of(&mut with_lock(dir.path(), table, &dynamodb().url));
         said.expect("table", "fail", says);
         said.expect("table", "fail", "fix: a key cannot be changed");
+        // What helps is a command that works, at the endpoint of this lock.
+        let new = format!("{table}-new");
+        fixed(dir.path(), &said, "make another table with `", |it| it.replace("NAME", &new));
+        let said = Said::of(&mut with_lock(dir.path(), &new, &dynamodb().url));
+        said.expect("table", "pass", "hash key `LockID` (S)");
     }
+}
+
+/// Runs what the check of the table says that helps.
+#[track_caller]
+fn fixed(dir: &Path, said: &Said, before: &str, filled: impl Fn(&str) -> String) {
+    let (_, text) = said.check("table");
+    let (_, rest) = text.split_once(before).unwrap_or_else(|| panic!("{text}"));
+    let command = filled(rest.split('`').next().unwrap());
+    let ours = command.strip_prefix("tfwrap ").unwrap_or_else(|| panic!("{command}"));
+    let mut made = tfwrap(dir);
+    run(made.args(shell_words::split(ours).unwrap())).expect_code(0);
+}
+
+#[tokio::test]
+async fn the_fix_for_a_missing_table_makes_it_where_the_lock_is() {
+    let backend = s3_backend_dir("doctor/fix/terraform.tfstate", "doctor-fix");
+    let local = local_backend_dir();
+    let ours = || tfwrap(backend.path());
+    let theirs = || with_lock(local.path(), "doctor-fix-lock", &dynamodb().url);
+    for (dir, asked) in [(backend.path(), &ours as &dyn Fn() -> Command), (local.path(), &theirs)] {
+        let said = Said::of(&mut asked());
+        said.expect("table", "fail", "does not exist");
+        fixed(dir, &said, "make it with `", str::to_owned);
+        Said::of(&mut asked()).expect("table", "pass", "hash key `LockID` (S)");
+    }
+    // A backend's other keys and roles are in the backend alone.
+    odd_table("doctor-fix-odd", &[("LockId", ScalarAttributeType::S)]).await;
+    let odd = s3_backend_dir("doctor/fix-odd/terraform.tfstate", "doctor-fix-odd");
+    let said = Said::of(&mut tfwrap(odd.path()));
+    said.expect("table", "fail", "`terraform init -reconfigure` and `tfwrap table create`");
+    let done = run(tfwrap(odd.path()).args(["table", "create"])).expect_code(78);
+    assert!(done.stderr.contains("`terraform init -reconfigure`"), "{}", done.stderr);
+}
+
+#[test]
+fn the_history_of_a_lock_in_a_directory_is_read_and_a_local_state_has_none() {
+    let dir = local_backend_dir();
+    let locks = dir.path().join("locks");
+    std::fs::create_dir(&locks).unwrap();
+    let lock = format!("file://{}/x", locks.display());
+    let with = || {
+        let mut command = tfwrap(dir.path());
+        command.args(["--no-backend-lock", "--lock", &lock]);
+        command
+    };
+    Said::of(&mut with()).expect("history", "pass", "0 runs in `");
+    run(with().args(["run", "--", "true"])).expect_code(0);
+    Said::of(&mut with()).expect("history", "pass", "1 run in `");
+    // Something that is no register: a run does without, and every other check is made.
+    let history = |name: &str| name.contains("history").then(|| locks.join(name));
+    let entries = std::fs::read_dir(&locks).unwrap();
+    let names = entries.map(|it| it.unwrap().file_name().into_string().unwrap());
+    let file = names.into_iter().find_map(|name| history(&name)).expect("a history");
+    std::fs::remove_file(&file).unwrap();
+    std::fs::create_dir(&file).unwrap();
+    let said = Said::of(&mut with());
+    let (status, told) = said.check("history");
+    assert_eq!((said.code, status), (0, "warn"), "{told}");
+    said.expect("holder", "pass", "free");
+    let said = Said::of(&mut tfwrap(dir.path()));
+    assert!(!said.names().contains(&"history"), "{}", said.text);
 }
 
 #[tokio::test]

@@ -52,7 +52,7 @@ async fn after_a_kill_the_child_gets_one_interrupt_and_the_lock_goes_with_it() {
     let left = Receipt::all(&running.scene.path(STATE_DIR));
     assert_eq!((left.len(), left[0].locks()), (1, 0), "{left:?}");
     let told = harness::run(&mut ours(&running.scene, &["recover"])).expect_code(0);
-    assert!(told.stderr.contains("before: interrupted the child"), "{}", told.stderr);
+    assert!(told.stderr.contains("earlier: interrupted the child"), "{}", told.stderr);
     assert_eq!(fs::read_dir(running.scene.path(STATE_DIR)).expect("it is there").count(), 0);
 }
 

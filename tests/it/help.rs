@@ -111,6 +111,15 @@ fn a_mistyped_command_goes_to_terraform_with_a_word_on_ours() {
         let (stock, ours) = (stock(word), ours(&[word]));
         assert_eq!((ours.stdout, ours.stderr), (stock.stdout, stock.stderr), "{word}");
     }
+    // Ours behind what leads to Terraform's.
+    let inside = format!("-chdir={}", dir.path().display());
+    for words in [&[inside.as_str(), "wait"][..], &["--", "wait"]] {
+        let said = ours(words).stderr;
+        let first = said.lines().next().unwrap();
+        assert!(first.starts_with("tfwrap: warning: `wait` after `-chdir` or `--`"), "{said}");
+        assert!(first.ends_with("`tfwrap --chdir DIR wait`"), "{said}");
+        assert!(said.contains("Terraform has no command named \"wait\""), "{said}");
+    }
     // Called by Terraform's name, tfwrap has no commands.
     let link = dir.path().join("terraform");
     symlink(wrapper(), &link).unwrap();
@@ -126,11 +135,27 @@ fn an_option_after_the_command_is_said_to_be_terraforms() {
     let said = "tfwrap's options go before the command: `tfwrap --lease … plan`";
     assert!(done.stderr.contains(said), "{}", done.stderr);
     assert!(done.stderr.contains("flag provided but not defined: -lease"), "{}", done.stderr);
-    // A URL is no value of Terraform's `-lock`.
-    let done = run(tfwrap(dir.path()).args(["plan", "--lock=file:///x"])).expect_code(1);
-    assert!(done.stderr.contains("`tfwrap --lock … plan`"), "{}", done.stderr);
-    // Terraform has this one, too.
-    let done =
-        run(tfwrap(dir.path()).args(["plan", "--lock-timeout=5m", "-nonsense", "-no-color"]));
-    assert!(!done.stderr.contains("tfwrap: "), "{}", done.stderr);
+    for (args, says) in [
+        // Go takes one dash and two for the same, and the next word for a value.
+        (&["-lease=5m"][..], "`-lease` after `plan`"),
+        (&["-lease", "5m"], "`tfwrap --lease … plan`"),
+        (&["-no-line"], "`tfwrap --no-line … plan`"),
+        // A URL is no value of Terraform's `-lock`.
+        (&["--lock=file:///x"], "`tfwrap --lock … plan`"),
+        (&["--lock", "file:///x"], "`tfwrap --lock … plan`"),
+    ] {
+        let done = run(tfwrap(dir.path()).arg("plan").args(args)).expect_code(1);
+        assert!(done.stderr.contains(says), "{args:?}: {}", done.stderr);
+    }
+    // Terraform has these, too.
+    for args in [
+        &["plan", "--lock-timeout=5m", "-nonsense"][..],
+        &["plan", "--lock-timeout", "5m", "-nonsense"],
+        &["plan", "-lock", "-nonsense"],
+        &["import", "-config=x", "-nonsense", "a", "b"],
+        &["test", "-verbose", "-nonsense"],
+    ] {
+        let done = run(tfwrap(dir.path()).args(args));
+        assert!(!done.stderr.contains("tfwrap: "), "{args:?}: {}", done.stderr);
+    }
 }

@@ -58,6 +58,7 @@
 //! | `support` | servers, processes and proxies: what the suites share |
 //! | `supervision` | signals, ends and streams of a child without a terminal |
 //! | `table` | `table create` and `table policy` |
+//! | `telemetry` | spans at a receiver of OpenTelemetry's |
 //! | `tidy` | rules of the house |
 //! | `unlock` | `unlock` |
 //! | `versions` | each Terraform that there is |
@@ -121,6 +122,7 @@ mod stops;
 mod store_faults;
 mod supervision;
 mod table;
+mod telemetry;
 mod tidy;
 mod unlock;
 mod versions;

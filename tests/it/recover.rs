@@ -15,6 +15,7 @@ use tfwrap::lock::lease::LeaseTerm;
 
 use crate::aftermath::{Lock, Receipt, STATE_DIR, TTL, kill_dead, ours};
 use crate::support::harness::{self, Finished, pause, run};
+use crate::support::servers::dynamodb;
 use crate::wrapped::{LOGS_ALL, Running, Scene, is_gone};
 
 type Env<'a> = &'a [(&'a str, &'a str)];
@@ -65,6 +66,36 @@ async fn what_a_dead_run_left_is_given_back_once() {
     assert_eq!(receipts(&left.scene), 0);
     let again = recover(&left.scene, &[], &[]).expect_code(0);
     assert!(again.stderr.contains("nothing to recover"), "{}", again.stderr);
+}
+
+#[tokio::test]
+async fn who_meets_the_lock_of_a_dead_run_is_told_what_releases_it() {
+    let lock = Lock::new("met").await;
+    let (left, child) = left(lock.scene(LOGS_ALL));
+    let asked = |words: &[&str]| {
+        let mut command = ours(&left.scene, words);
+        command.env("TFWRAP_LOCK", lock.url_at(&dynamodb().url));
+        run(command.env("TFWRAP_NO_BACKEND_LOCK", "true"))
+    };
+    kill_dead(child);
+    let known = "warning: the run that has the lock was on this machine, and is dead";
+    let fix = "hint: `tfwrap recover` releases the lock";
+    let waited = asked(&["--lock-timeout", "1s", "run", "--", "true"]).expect_code(75).stderr;
+    assert_eq!(waited.matches(known).count(), 1, "{waited}");
+    assert_eq!(waited.matches(fix).count(), 2, "beside it, and at the end: {waited}");
+    let seen = asked(&["status"]).expect_code(0).stderr;
+    assert!(seen.contains(known) && seen.contains(fix), "{seen}");
+    // Elsewhere nothing is known of it.
+    let elsewhere = left.scene.path("elsewhere");
+    let mut command = ours(&left.scene, &["status"]);
+    command.env("TFWRAP_LOCK", lock.url_at(&dynamodb().url));
+    command.env("TFWRAP_NO_BACKEND_LOCK", "true").env("TFWRAP_STATE_DIR", elsewhere);
+    assert_eq!(run(&mut command).expect_code(0).stderr, "");
+    let told = recover(&left.scene, &[], &[]).expect_code(0).stderr;
+    // To the second, as all other times.
+    let (_, since) = told.split_once("(since ").expect(&told);
+    assert_eq!(since.find("Z)"), Some("2026-11-21T09:11:59".len()), "{told}");
+    assert_eq!(asked(&["run", "--", "true"]).expect_code(0).stderr, "");
 }
 
 /// The negative control: without receipts nobody knows.
@@ -197,7 +228,7 @@ async fn a_guardian_at_work_is_waited_for() {
     recover(&running.scene, &[], &job).expect_code(74);
     assert!(lock.is_held().await && !is_gone(child));
     let done = recover(&running.scene, &["--wait", "30s"], &job).expect_code(0);
-    assert!(done.stderr.contains("before: interrupted the child"), "{}", done.stderr);
+    assert!(done.stderr.contains("earlier: interrupted the child"), "{}", done.stderr);
     assert!(is_gone(child) && !lock.is_held().await);
     assert_eq!(running.scene.log().len(), 1, "{:?}", running.scene.log());
     assert_eq!(receipts(&running.scene), 0);

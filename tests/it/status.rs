@@ -2,7 +2,9 @@
 
 mod all;
 
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
+use std::process::Stdio;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use nix::sys::signal::Signal;
@@ -182,6 +184,20 @@ async fn watching_says_what_changes_and_an_interrupt_ends_it_well() {
     assert_eq!(done.stderr, "");
 }
 
+#[test]
+fn watching_ends_when_nobody_reads_it_any_more() {
+    let dir = local_backend_dir();
+    let mut command = tfwrap(dir.path());
+    command.args(["status", "--watch", "--format", "json"]);
+    let mut watching = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut first = String::new();
+    BufReader::new(watching.stdout.take().unwrap()).read_line(&mut first).unwrap();
+    assert!(first.contains(r#""state":"free""#), "{first}");
+    // Nothing changes, so nothing more is written.
+    eventually("its end", || watching.try_wait().unwrap().is_some());
+    assert_eq!(watching.wait().unwrap().code(), Some(0));
+}
+
 #[tokio::test]
 async fn watching_goes_on_through_an_outage_and_says_so_once() {
     let (dir, table) = (local_backend_dir(), "status-outage");
@@ -261,7 +277,8 @@ async fn a_terminal_is_redrawn_until_control_c() {
     ours.finish().expect_code(0);
     session.exp_string(": free").expect("given back");
     session.send_control('c').expect("the terminal takes it");
-    session.exp_eof().expect("it ends");
+    let last = session.exp_eof().expect("it ends");
+    assert!(last.ends_with("\r\n\r\n"), "the prompt begins a line: {last:?}");
     let status = session.process_mut().wait().expect("it ended");
     assert!(matches!(status, WaitStatus::Exited(_, 0)), "{status:?}");
 }

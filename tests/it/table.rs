@@ -121,7 +121,11 @@ async fn a_table_that_is_no_lock_table_stays_as_it_is_and_is_78() {
         "{}",
         done.stderr
     );
-    assert!(done.stderr.contains("choose another name"), "{}", done.stderr);
+    assert!(
+        done.stderr.contains("make another table with `tfwrap table create"),
+        "{}",
+        done.stderr
+    );
     assert_ne!(described(table).await.deletion_protection_enabled(), Some(true));
 }
 
@@ -151,6 +155,11 @@ async fn who_may_not_make_it_is_told_what_it_takes() {
     let done = create(dir.path(), proxy.url(), &["table-denied"]).expect_code(77);
     assert!(done.stderr.contains("access denied: `dynamodb:CreateTable` on"), "{}", done.stderr);
     assert!(done.stderr.contains("needs `dynamodb:DescribeTable`"), "{}", done.stderr);
+    // The look that comes first is a permission of `table create`, too, and not one of a run's.
+    proxy.plan([Rule::on("DescribeTable", Fault::DENIED)]);
+    let done = create(dir.path(), proxy.url(), &["table-denied"]).expect_code(77);
+    assert!(done.stderr.contains("access denied: `dynamodb:DescribeTable` on"), "{}", done.stderr);
+    assert!(done.stderr.contains("and `dynamodb:CreateTable`"), "{}", done.stderr);
 
     let mut command = tfwrap(dir.path());
     let done = run(command.args(["table", "create"])).expect_code(78);

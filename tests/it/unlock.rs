@@ -218,6 +218,9 @@ async fn the_terminal_is_asked_and_only_yes_removes() {
     session.send_control('c').expect("the terminal takes it");
     let (said, code) = ended(session);
     assert_eq!(code, 130, "{said}");
+    // On a line of its own, and of the lock that was looked at.
+    assert!(said.starts_with(" \r\ntfwrap: "), "{said:?}");
+    assert!(said.contains("interrupted by SIGINT: the lock stays"), "{said}");
     assert_eq!(item(&dir).await, before);
     let (said, code) = answered(up_to_its_question(confirmed), "yes");
     assert_eq!(code, 0, "{said}");

@@ -113,7 +113,7 @@ test("the page of two runs is drawn, read and reached by keyboard in both scheme
     colours.push(await page.evaluate(() => getComputedStyle(document.body).backgroundColor));
 
     // As a screen reader has it.
-    await page.getByText(/In the last 7 days, \d+% of the time was waiting: 2 runs waited .* for alice/).waitFor();
+    await page.getByText(/Since .* further\), \d+% of the time was waiting: 2 runs waited .* for alice/).waitFor();
     const bars = page.locator("ol a.run");
     assert.equal(await bars.count(), 2);
     await page.getByRole("link", { name: /^alice run.*held [34]s.*asked at 20/ }).waitFor();

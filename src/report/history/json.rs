@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::super::json::{escape, seconds};
-use super::{LockHistory, asked, clean, newest, waited};
+use super::{LockHistory, asked, clean, newest, stamp, waited};
 use crate::lock::history::{Awaited, PastRun, Pipeline};
 
 /// The version of the JSON document: raised when a field changes its meaning or goes.
@@ -33,7 +33,8 @@ fn of_lock(history: &LockHistory, now: Timestamp) -> Value {
             "waited_seconds": seconds(week.waited),
             "held_seconds": seconds(week.held),
             "waited_for": awaited.collect::<Vec<_>>(),
-            "complete": history.reaches_back_to(now).is_none(),
+            "complete": history.is_complete(now),
+            "since": history.since(now).map(stamp),
         },
         "dropped": history.dropped,
         "unreadable": history.unreadable,

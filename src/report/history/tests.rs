@@ -81,34 +81,76 @@ fn the_first_line_says_what_share_of_the_week_was_waiting_and_for_whom() {
          3m20s; they waited 2m30s for alice (apply), 30s for ci@runner-2 (apply), 10s for ci@runner-stock \
          (apply)"
     );
-    let alone = history(&[run("1", "2026-11-20T09:00:00Z", 0, 5)]);
-    assert_eq!(
-        alone.answer(now()),
-        "in the last 7 days, nobody waited; 1 run held the lock for 5s"
-    );
     let little = history(&[run("1", "2026-11-20T09:00:00Z", 1, 3600)]);
     assert!(little.answer(now()).contains("less than 1% of the time"), "{}", little.answer(now()));
-    for long_ago in [&[][..], &[run("1", "2026-11-01T09:00:00Z", 9, 9)]] {
-        let said = history(long_ago).answer(now());
-        assert_eq!(said, "in the last 7 days, no run asked for this lock");
+    let long_ago = history(&[run("1", "2026-11-01T09:00:00Z", 9, 9)]);
+    assert_eq!(long_ago.answer(now()), "in the last 7 days, no run asked for this lock");
+    assert_eq!(history(&[]).answer(now()), "no run is in the history");
+    // A clock that is two hours ahead counts for nothing, nor does one that was never set.
+    for time in ["2026-11-21T14:00:00Z", "1970-01-01T00:00:07Z"] {
+        let odd = history(&[run("1", time, 9, 9)]);
+        assert_eq!(odd.answer(now()), "no run has a time that can be right");
     }
-    let ahead = history(&[run("1", "2026-11-21T14:00:00Z", 9, 9)]);
-    assert!(
-        ahead.answer(now()).contains("no run"),
-        "a clock that is two hours ahead counts for nothing"
+}
+
+#[test]
+fn each_run_counts_with_what_was_within_the_week() {
+    // It asked an hour before the week began, waited for two, and held for one.
+    let across = PastRun {
+        behind: vec![awaited("1", 6000), awaited("2", 1200)],
+        ..run("x", "2026-11-14T11:00:00Z", 7200, 3600)
+    };
+    assert_eq!(
+        history(&[across]).answer(now()),
+        "in the last 7 days, 50% of the time was waiting: 1 run waited 1h and held the lock for 1h; \
+         they waited 50m for ci@runner-1 (apply), 10m for ci@runner-2 (apply)"
     );
+    // Its wait was over before.
+    let before =
+        PastRun { behind: vec![awaited("1", 600)], ..run("x", "2026-11-14T11:00:00Z", 600, 3600) };
+    assert_eq!(
+        history(&[before]).answer(now()),
+        "in the last 7 days, nobody waited; 1 run held the lock for 10m"
+    );
+}
+
+/// What is said to be the time of the first run.
+fn reaches_back(runs: &[PastRun]) -> String {
+    let history = history(runs);
+    let said = history.answer(now());
+    if let Some(rest) = said.strip_prefix("since ") {
+        return rest.split_once(" (the history goes back no further), ").unwrap().0.to_owned();
+    }
+    assert!(said.starts_with("in the last 7 days, ") && history.is_complete(now()), "{said}");
+    "a week".to_owned()
 }
 
 #[test]
 fn a_history_that_does_not_reach_back_a_week_says_since_when() {
-    let runs: Vec<_> =
+    let recent = |n: usize| run(&n.to_string(), "2026-11-20T09:00:00Z", 0, 1);
+    assert_eq!(reaches_back(&[recent(1)]), "2026-11-20T09:00:00Z", "it is young");
+    let cut: Vec<_> = (0..120).map(recent).collect();
+    assert_eq!(reaches_back(&cut), "2026-11-20T09:00:00Z");
+    assert!(history(&cut).answer(now()).contains("100 runs held"));
+    let old = run("old", "2026-11-14T11:59:59Z", 0, 1);
+    assert_eq!(reaches_back(&[old, recent(1)]), "a week");
+}
+
+#[test]
+fn a_clock_that_is_behind_or_ahead_makes_no_history_longer() {
+    let recent: Vec<_> =
         (0..120).map(|n| run(&n.to_string(), "2026-11-20T09:00:00Z", 0, 1)).collect();
-    let said = history(&runs).answer(now());
-    assert!(
-        said.starts_with("since 2026-11-20T09:00:00Z (the history goes back no further), "),
-        "{said}"
-    );
-    assert!(said.contains("100 runs held"), "{said}");
+    for time in ["1970-01-01T00:00:07Z", "2026-10-01T09:00:00Z", "2030-01-01T00:00:00Z"] {
+        for place in [30, 60, 119] {
+            let mut runs = recent.clone();
+            runs[place] = run("odd", time, 0, 1);
+            assert_eq!(reaches_back(&runs), "2026-11-20T09:00:00Z", "{time} at {place}");
+        }
+    }
+    // The oldest that is kept has none before it to compare with, but a time at which there was no history.
+    let mut runs = recent;
+    runs[20] = run("odd", "1970-01-01T00:00:07Z", 0, 1);
+    assert_eq!(reaches_back(&runs), "2026-11-20T09:00:00Z");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use crate::lock::history::{History, key};
 use crate::report::Check;
 use crate::run::EventLoop;
 use crate::run::store_requests::{self, LockRegister};
-use crate::store::StoreError;
+use crate::target::StoreSpec;
 
 const NAME: &str = "history";
 
@@ -27,8 +27,13 @@ pub(super) async fn check(
         LockRegister { lock: lock.register.lock.clone(), store: store.clone(), key: key(lock_key) };
     let found = match store_requests::read(event_loop, &register, store_requests::PATIENCE).await {
         // S3 answers so where nothing is, and that was said.
-        Err(Error::Store { source: source @ StoreError::Denied(_), .. }) => {
-            let hint = "`tfwrap table policy` prints the whole policy; `--no-history` does without";
+        Err(Error::Store { source, .. }) => {
+            let hint = match &lock.target.store {
+                StoreSpec::File { .. } => {
+                    "give this user the right to read it; `--no-history` does without"
+                }
+                _ => "`tfwrap table policy` prints the whole policy; `--no-history` does without",
+            };
             return Ok(Check::warn(
                 NAME,
                 format!("`{}` cannot be read: {source}", register.key),

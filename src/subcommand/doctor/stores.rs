@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use super::super::Opened;
+use super::super::table::{another_table, create_command};
 use super::{history, probe};
 use crate::backend::{AwsSettings, ObjectSettings};
 use crate::clock::wall;
@@ -116,18 +117,7 @@ pub(super) async fn listed(
 /// The command that makes the table of this lock.
 fn create(target: &LockTarget) -> String {
     match &target.store {
-        StoreSpec::DynamoDb { table, aws } if !target.of_backend => {
-            let parts = [
-                ("region", &aws.region),
-                ("endpoint", &aws.endpoints.dynamodb),
-                ("profile", &aws.profile),
-            ];
-            let parts = parts
-                .iter()
-                .filter_map(|(name, value)| Some(format!("{name}={}", value.as_ref()?)));
-            let query = parts.collect::<Vec<_>>().join("&");
-            shell_command(&["tfwrap", "table", "create", &format!("{table}?{query}")])
-        }
+        StoreSpec::DynamoDb { table, aws } if !target.of_backend => create_command(table, aws),
         _ => "tfwrap table create".to_owned(),
     }
 }
@@ -191,9 +181,11 @@ fn table(target: &LockTarget, facts: &TableFacts) -> Check {
     const NAME: &str = "table";
     let url = target.store_url();
     if let Some(what) = facts.wrong_key() {
-        let hint = "a key cannot be changed: make another table with `tfwrap table create NAME`, and name \
-                    that";
-        return Check::fail(NAME, format!("`{url}`: {what}"), Some(hint.to_owned()));
+        let hint = match &target.store {
+            StoreSpec::DynamoDb { aws, .. } => another_table(target.of_backend, aws),
+            _ => String::new(),
+        };
+        return Check::fail(NAME, format!("`{url}`: {what}"), Some(hint));
     }
     if !facts.is_active() {
         let hint = format!("`{}` waits until it is active", create(target));

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use super::Said;
-use crate::support::harness::{run, tfwrap};
+use crate::support::harness::{Gate, Running, run, tfwrap};
 use crate::support::proxy::{Fault, Proxy, Rule};
 use crate::support::s3_server::{Bucket, Manners, backend_dir, start};
 use crate::support::servers::{BUCKET, REGION, local_backend_dir, terraform};
@@ -108,6 +108,19 @@ fn a_bucket_that_is_missing_or_may_not_be_used_is_told() {
     said.expect("bucket", "skip", "`s3:ListBucket`");
     let said = asked(&[Rule::on("PUT", denied.clone())]);
     said.expect("permissions", "fail", "`s3:PutObject`");
+    // Who holds it can be seen without leave to write.
+    said.expect("holder", "pass", "free");
+    let gate = Gate::new(dir.path(), "held");
+    let mut holder = with_lock(dir.path(), &server.url, BUCKET);
+    let holder =
+        Running::start(holder.args(["--no-history", "run", "--", "sh", "-c", &gate.command()]));
+    gate.reached();
+    proxy.plan([Rule::on("PUT", denied.clone())]);
+    let said = Said::of(&mut with_lock(dir.path(), proxy.url(), BUCKET));
+    said.expect("permissions", "fail", "`s3:PutObject`");
+    said.expect("holder", "pass", " for run");
+    gate.open();
+    holder.finish().expect_code(0);
     // As AWS says it of what is not there, without `s3:ListBucket`.
     let said = asked(&[
         Rule::on("ListObjectsV2", denied.clone()),

@@ -8,7 +8,8 @@ use nix::unistd::Pid;
 
 use super::{Holding, holds, in_scene, release};
 use crate::aftermath::{EndsHolds, Lock, Receipt, STATE_DIR, kill_dead, ours};
-use crate::support::harness::{Running, pause, run};
+use crate::support::harness::{Running, eventually, pause, run, tfwrap};
+use crate::support::servers::local_backend_dir;
 use crate::wrapped::{LOGS_ALL, Scene, is_gone, only_child, state, uptime, wait_until, wrapper};
 
 #[tokio::test]
@@ -252,4 +253,45 @@ async fn the_post_step_of_a_job_that_no_runner_tracks_ends_its_hold() {
     run(&mut in_scene(&scene, &[], &recover)).expect_code(0);
     assert!(!lock.is_held().await);
     hold.is_over();
+}
+
+/// A keeper may have been started where colours were wanted; who reads its log later is elsewhere.
+#[test]
+fn what_a_keeper_said_in_colours_is_told_without() {
+    let dir = local_backend_dir();
+    let file = dir.path().join("x");
+    let lock = format!("file://{}", file.display());
+    let options = ["--color", "always", "--no-backend-lock", "--lock", &lock, "--lease", "15s"];
+    let hold = run(tfwrap(dir.path()).args(options).arg("hold")).expect_code(0);
+    assert!(hold.stdout.contains("TFWRAP_HOLD="), "{}", hold.stdout);
+    std::fs::remove_file(file).unwrap();
+    let logged = || {
+        let files = std::fs::read_dir(dir.path().join(STATE_DIR)).unwrap();
+        let texts = files.filter_map(|it| std::fs::read(it.unwrap().path()).ok());
+        texts.map(|it| String::from_utf8_lossy(&it).into_owned()).find(|it| it.contains("was lost"))
+    };
+    eventually("the hold has lost its lock", || logged().is_some());
+    assert!(logged().unwrap().contains("\u{1b}["), "{:?}", logged());
+    let told = run(tfwrap(dir.path()).arg("release")).stderr;
+    assert!(told.contains("earlier: ") && told.contains("was lost"), "{told}");
+    assert!(!told.contains(['\u{1b}', '\u{fffd}']), "{told}");
+}
+
+/// Who waits for a hold that was begun here waits for oneself, perhaps.
+#[test]
+fn who_waits_for_a_hold_of_this_machine_is_told_so() {
+    let dir = local_backend_dir();
+    let lock = format!("file://{}/x", dir.path().display());
+    let asked = |words: &[&str]| {
+        let options = ["--no-backend-lock", "--lock", &lock, "--lock-timeout", "1s"];
+        run(tfwrap(dir.path()).args(options).args(words))
+    };
+    asked(&["hold"]).expect_code(0);
+    let said = asked(&["run", "--", "true"]).expect_code(75).stderr;
+    assert!(said.contains("warning: a `hold` of this machine has the lock"), "{said}");
+    assert_eq!(said.matches("hint: to run under it, `eval` what `tfwrap hold` printed").count(), 2);
+    let (_, fix) = said.split_once("to end it: `tfwrap ").expect(&said);
+    let words: Vec<_> = fix.split('`').next().unwrap().split(' ').collect();
+    run(tfwrap(dir.path()).args(words)).expect_code(0);
+    assert_eq!(asked(&["run", "--", "true"]).expect_code(0).stderr, "");
 }

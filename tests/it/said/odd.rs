@@ -235,3 +235,65 @@ fn what_lies_in_the_place_of_a_file_of_aws_is_named() {
     let (says, never) = (&[none], &["cannot be opened"]);
     Row { typed: &aws(""), code: 77, says, never, ..Row::default() }.play();
 }
+
+/// What is meant as a setting and counts for nothing is told, once and by the outermost tfwrap alone.
+#[test]
+fn what_is_nearly_a_setting_is_said_to_be_none() {
+    let of_file =
+        ["warning: `HERE/.tfwrap.yml` is not read", "mv HERE/.tfwrap.yml HERE/.tfwrap.yaml"];
+    let of_variable =
+        ["`TFWRAP_LOCKTIMEOUT` is no variable of tfwrap", "did you mean `TFWRAP_LOCK_TIMEOUT`?"];
+    let wrong = "echo 'lock-timeout: 1s' > .tfwrap.yml";
+    for typed in ["tfwrap plan", "tfwrap run -- true", "tfwrap status", "tfwrap -chdir=HERE plan"] {
+        Row { make: wrong, typed, says: &of_file, ..Row::default() }.play();
+        let typed = format!("TFWRAP_LOCKTIMEOUT=hunter2 {typed}");
+        let row = Row { typed: &typed, says: &of_variable, never: &["hunter2"], ..Row::default() };
+        row.play();
+    }
+    let typed = "TFWRAP_LOCKTIMEOUT=1s tfwrap run -- sh -c 'terraform plan && terraform plan'";
+    let done = Row { make: wrong, typed, says: &of_file, ..Row::default() }.play();
+    assert_eq!(done.stderr.matches("is not read").count(), 1, "{}", done.stderr);
+    assert_eq!(done.stderr.matches("LOCKTIMEOUT").count(), 1, "{}", done.stderr);
+    // What depends on no setting, and a file of the right name beside it.
+    let quiet: &[&str] = &["tfwrap: "];
+    Row { make: wrong, typed: "tfwrap fmt", never: quiet, ..Row::default() }.play();
+    let both = format!("{wrong}; cp .tfwrap.yml .tfwrap.yaml");
+    Row { make: &both, typed: "tfwrap plan", never: quiet, ..Row::default() }.play();
+}
+
+/// The words of a message that a reader would stumble over.
+#[test]
+fn what_was_found_is_said_in_plain_words() {
+    let found = "backend: none is configured; workspace: `default` (no other one is selected)";
+    Row { typed: "tfwrap -v plan", says: &[found], ..Row::default() }.play();
+    let comma = ["names more than one lock: separate them by a space", "`--lock` once for each"];
+    for (typed, code) in [
+        ("TFWRAP_LOCK=file://HERE/a,file://HERE/b tfwrap plan", 78),
+        ("tfwrap --lock file://HERE/a,s3://b/k.tflock plan", 64),
+    ] {
+        Row { typed, code, says: &comma, ..Row::default() }.play();
+    }
+    // A comma alone is a part of a name.
+    let typed = "tfwrap --lock file://HERE/a,b plan";
+    Row { typed, ..Row::default() }.play();
+}
+
+/// Of AWS's shared files, what keeps a profile from being found.
+#[test]
+fn a_shared_file_that_cannot_be_understood_is_named() {
+    let typed = "HOME=HERE AWS_EC2_METADATA_DISABLED=true tfwrap --no-backend-lock \
+                 --lock 'dynamodb://t/k?region=us-east-1' run -- true";
+    for (make, says) in [
+        ("printf '\\377[default]\\n' > .aws/config", "`HERE/.aws/config` is not UTF-8"),
+        (
+            "printf '#\\n[default\\nx=y\\n' > .aws/config",
+            "`HERE/.aws/config` line 2 begins with `[`",
+        ),
+        ("printf '[a' > .aws/credentials", "`HERE/.aws/credentials` line 1 begins with `[`"),
+    ] {
+        let make = format!("mkdir .aws; {make}");
+        let typed = format!("unset AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY; {typed}");
+        let says = ["no AWS credentials were found", says];
+        Row { make: &make, typed: &typed, code: 77, says: &says, ..Row::default() }.play();
+    }
+}

@@ -6,7 +6,7 @@ use super::layers::program;
 use super::{NONE, read};
 
 /// The modules of `src`, the lowest first. Each may import only those listed before it.
-const ROOMS: [&str; 33] = [
+const ROOMS: [&str; 34] = [
     "duration",
     "env",
     "nearest",
@@ -24,6 +24,7 @@ const ROOMS: [&str; 33] = [
     "backend",
     "store",
     "report",
+    "telemetry",
     "ci",
     "settings",
     "error",

@@ -1,6 +1,7 @@
 //! The profile that Go's SDK loads, whatever the credentials come from: its endpoints and switches
 //! count also beside keys in the environment.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -18,7 +19,7 @@ pub(in super::super) struct InUse {
     all: Profiles,
     name: String,
     linked: Option<Linked>,
-    /// Which files could not be opened, for whoever finds nothing in the others.
+    /// What could not be opened or understood, for whoever finds nothing in the others.
     passed_over: String,
 }
 
@@ -47,7 +48,7 @@ impl InUse {
         }
     }
 
-    /// Adds which files could not be opened, where that may be why nothing was found.
+    /// Adds what could not be opened or understood, where that may be why nothing was found.
     pub(in super::super) fn explained(&self, error: StoreError) -> StoreError {
         match error {
             StoreError::Credentials(why) if why.kind == FlawKind::NoCredentials => {
@@ -102,31 +103,42 @@ impl InUse {
     }
 }
 
-/// The texts of those files that are there, and which could not be opened; one that is nowhere named
+/// The texts of those files that are there, and what of them was passed over; one that is nowhere named
 /// (`home` is where those are) need not be there.
 fn texts(files: &[PathBuf], home: &Path) -> Result<(Vec<String>, String), StoreError> {
-    let mut passed_over = String::new();
-    let mut read = |path: &PathBuf| match file::open(path) {
-        Ok(opened) => file::all_of(opened).map(Some),
-        Err(error) if error.kind() == ErrorKind::InvalidInput => Err(error),
-        Err(error) => {
-            if error.kind() != ErrorKind::NotFound || !path.starts_with(home) {
-                let (path, why) = (path.display(), reason(&error));
-                let _ = write!(passed_over, "; `{path}` cannot be opened: {why}");
+    let (mut texts, mut passed_over) = (Vec::new(), String::new());
+    for path in files {
+        let shown = path.display();
+        let bytes = match file::open(path) {
+            Ok(opened) => file::all_of(opened),
+            Err(error) if error.kind() == ErrorKind::InvalidInput => Err(error),
+            Err(error) => {
+                if error.kind() != ErrorKind::NotFound || !path.starts_with(home) {
+                    let _ = write!(passed_over, "; `{shown}` cannot be opened: {}", reason(&error));
+                }
+                continue;
             }
-            Ok(None)
-        }
-    };
-    let text = |path: &PathBuf| {
-        let bytes = read(path).map_err(|error| {
-            let (path, why) = (path.display(), reason(&error));
-            let text = format!("cannot read the AWS profiles in `{path}`: {why}");
+        };
+        let bytes = bytes.map_err(|error| {
+            let text = format!("cannot read the AWS profiles in `{shown}`: {}", reason(&error));
             StoreError::Misconfigured(FlawKind::Unreadable.flaw(text))
-        });
-        bytes.map(|bytes| Some(String::from_utf8_lossy(&bytes?).into_owned())).transpose()
-    };
-    let texts = files.iter().filter_map(text).collect::<Result<_, _>>()?;
+        })?;
+        let text = String::from_utf8_lossy(&bytes);
+        if matches!(text, Cow::Owned(_)) {
+            let _ = write!(passed_over, "; `{shown}` is not UTF-8");
+        }
+        if let Some(line) = no_section(&text) {
+            let _ = write!(passed_over, "; `{shown}` line {line} begins with `[` and has no `]`");
+        }
+        texts.push(text.into_owned());
+    }
     Ok((texts, passed_over))
+}
+
+/// The first line, from 1, that was meant to begin a section and does not; Go passes over it.
+fn no_section(text: &str) -> Option<usize> {
+    let is_odd = |line: &str| line.starts_with('[') && !line.contains(']');
+    text.lines().position(is_odd).map(|index| index + 1)
 }
 
 #[cfg(test)]

@@ -1,0 +1,69 @@
+//! What this machine knows of whoever holds a lock: their receipt may lie here.
+
+use std::path::Path;
+
+use crate::error::Error;
+use crate::lock::{Holder, LockId};
+use crate::receipt::{Receipt, ReceiptFile};
+use crate::report::shell_quote;
+use crate::supervise::{HostScope, ProcessId, Sight};
+
+/// The run of a holder, as its receipt here has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Here {
+    /// A hold that lives.
+    Hold(LockId),
+    /// A run or a hold of which no process is left that could release its lock.
+    Dead(LockId),
+}
+
+impl Here {
+    /// Looks for the receipt of this holder; nothing if there is none, or if there is nothing to say about it.
+    pub(crate) fn of(dir: &Path, holder: &Holder) -> Option<Self> {
+        let id = &holder.info().filter(|info| !info.id.0.is_empty())?.id;
+        let here = HostScope::here()?;
+        let is_theirs = |receipt: &Receipt| {
+            !receipt.is_over
+                && receipt.own().any(|entry| entry.id == *id)
+                && receipt.world.seen_from(&here) == Sight::Here
+        };
+        // What cannot be read is told by `recover`.
+        let files = ReceiptFile::all_in(dir).unwrap_or_default();
+        let receipt = files.iter().filter_map(|file| file.read().ok()).find(is_theirs)?;
+        let lives = receipt.runner.is_alive() || receipt.guardian.is_some_and(ProcessId::is_alive);
+        match (lives, receipt.is_hold) {
+            (false, _) => Some(Self::Dead(id.clone())),
+            (true, true) => Some(Self::Hold(id.clone())),
+            (true, false) => None,
+        }
+    }
+
+    /// The error of a wait that is over, with what helps here.
+    pub(crate) fn helps(error: Error, dir: &Path, holder: Option<&Holder>) -> Error {
+        match error {
+            Error::NotAcquired { waited, holder: described, hint } => {
+                let known = holder.and_then(|holder| Self::of(dir, holder));
+                let hint = known.map(|it| it.told().1).or(hint);
+                Error::NotAcquired { waited, holder: described, hint }
+            }
+            error => error,
+        }
+    }
+
+    /// What is known, and what to do about it.
+    pub(crate) fn told(&self) -> (&'static str, String) {
+        match self {
+            Self::Hold(id) => {
+                let id = shell_quote(&id.0);
+                let then = format!(
+                    "to run under it, `eval` what `tfwrap hold` printed; to end it: `tfwrap release {id}`"
+                );
+                ("a `hold` of this machine has the lock", then)
+            }
+            Self::Dead(_) => (
+                "the run that has the lock was on this machine, and is dead",
+                "`tfwrap recover` releases the lock".to_owned(),
+            ),
+        }
+    }
+}
