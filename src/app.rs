@@ -23,8 +23,8 @@ use crate::held::Held;
 use crate::job::{self, ChildCommand, FoundLocks, Job};
 use crate::program;
 use crate::receipt::job_hash;
-use crate::report::github;
 use crate::report::{self, LogFormat, Notice, Reporter, Verbosity, use_color};
+use crate::report::{github, gitlab};
 use crate::run;
 use crate::run::child_process::{command, depth};
 use crate::run::planner::{Planner, working_dir};
@@ -337,6 +337,7 @@ fn report_options(settings: &Settings, env: &Env, ci: &Ci) -> report::ReporterOp
         verbosity: settings.verbosity,
         color: use_color(settings.color, env, is_terminal),
         annotations: github::annotations(env),
+        sections: gitlab::is_job(env),
         redraw: can_redraw && !ci.in_ci,
     }
 }
@@ -349,6 +350,7 @@ fn provisional_options(options: &Options, env: &Env) -> report::ReporterOptions 
         verbosity: Verbosity::Normal,
         color: use_color(early_color(options, env), env, std::io::stderr().is_terminal()),
         annotations: github::annotations(env),
+        sections: gitlab::is_job(env),
         redraw: false,
     }
 }

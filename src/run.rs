@@ -151,12 +151,15 @@ async fn run_child(
     }
 }
 
-/// Tells GitHub the lock's ID before the child starts, so that a later step has it whatever
-/// happens.
+/// Tells GitHub and GitLab the lock's ID before the child starts, so that a later step has it
+/// whatever happens.
 fn announce(event_loop: &EventLoop, context: &Context) {
-    if let (Some(files), Some(kept)) = (&context.files, event_loop.kept.last())
-        && let Err(error) = files.write_lock_id(&kept.id().0)
-    {
+    let Some(kept) = event_loop.kept.last() else { return };
+    let id = &kept.id().0;
+    if let Some(Err(error)) = context.files.as_ref().map(|files| files.write_lock_id(id)) {
+        event_loop.say(Notice::warning(error.to_string()).with_hint(error.hint()));
+    }
+    if let Some(Err(error)) = context.dotenv.as_ref().map(|dotenv| dotenv.write_lock_id(id)) {
         event_loop.say(Notice::warning(error.to_string()).with_hint(error.hint()));
     }
 }

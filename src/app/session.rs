@@ -20,6 +20,7 @@ use crate::job::{FoundLocks, LockedJob};
 use crate::lock::LockInfo;
 use crate::receipt::Beginning;
 use crate::report::github::GithubFiles;
+use crate::report::gitlab::Dotenv;
 use crate::report::{self, Notice, Reporter};
 use crate::run::custody::Custody;
 use crate::run::hold::{Handed, Limits};
@@ -147,6 +148,7 @@ fn begin(
         held: Held::from_env(env),
         lost_is_fatal: settings.on_lock_lost.value == OnLockLost::Stop,
         files: GithubFiles::from_env(env, settings.summary.value),
+        dotenv: Dotenv::from_env(env),
         provenance: (!settings.no_history.value).then(|| Provenance {
             actor: ci.actor.clone(),
             // What is checked out is what will be applied, whatever started the job.

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::gitlab::WaitSection;
 use super::redrawn::Redrawn;
 use super::{Json, Notice, Text, github};
 use super::{LogFormat, Verbosity};
@@ -56,6 +57,8 @@ pub struct ReporterOptions {
     /// Where errors and warnings also become GitHub annotations; in text only, since JSON promises
     /// nothing but objects.
     pub annotations: Annotations,
+    /// Whether a wait is a collapsible section of GitLab's; in text only.
+    pub sections: bool,
     /// Whether waiting is one line that is redrawn, after the first; in text only. For terminals.
     pub redraw: bool,
 }
@@ -67,6 +70,7 @@ impl Default for ReporterOptions {
             verbosity: Verbosity::Normal,
             color: false,
             annotations: Annotations::Off,
+            sections: false,
             redraw: false,
         }
     }
@@ -175,6 +179,7 @@ impl Reporter {
             options: options.clone(),
             text: Text { color: options.color },
             json: Json::default(),
+            section: WaitSection::default(),
         };
         let theirs = Arc::clone(&queue);
         thread::Builder::new().name("reporter".into()).spawn(move || {
@@ -330,6 +335,7 @@ struct Renderer {
     options: ReporterOptions,
     text: Text,
     json: Json,
+    section: WaitSection,
 }
 
 impl Renderer {
@@ -337,7 +343,8 @@ impl Renderer {
         match self.options.format {
             LogFormat::Json => self.json.render(notice, at),
             LogFormat::Text => {
-                let mut text = self.text.render(notice, at);
+                let section = self.options.sections.then(|| self.section.before(notice, at));
+                let mut text = section.unwrap_or_default() + &self.text.render(notice, at);
                 text.push_str(&self.annotation(notice).unwrap_or_default());
                 text
             }

@@ -99,6 +99,11 @@ pub(super) fn conclude(
             event_loop.say(Notice::warning(error.to_string()).with_hint(error.hint()));
         }
     }
+    if let Some(dotenv) = &context.dotenv
+        && let Err(error) = dotenv.write_end(&summary)
+    {
+        event_loop.say(Notice::warning(error.to_string()).with_hint(error.hint()));
+    }
     let outcome = summary.outcome;
     event_loop.say(Notice::Finished(Box::new(summary)));
     (code, outcome)

@@ -11,6 +11,7 @@ use crate::lock::history::Awaited;
 use crate::lock::release::ReleaseOutcome;
 use crate::lock::{Holder, LockId};
 use crate::report::github::GithubFiles;
+use crate::report::gitlab::Dotenv;
 use crate::settings::OnOutdated;
 use crate::supervise::Policy;
 use crate::telemetry::Telemetry;
@@ -27,6 +28,8 @@ pub(crate) struct Context {
     pub(crate) lost_is_fatal: bool,
     /// GitHub's files.
     pub(crate) files: Option<GithubFiles>,
+    /// The dotenv file with the outputs.
+    pub(crate) dotenv: Option<Dotenv>,
     /// What the history says of this run; nothing with `--no-history`.
     pub(crate) provenance: Option<Provenance>,
     /// Where its spans are sent.

@@ -20,6 +20,7 @@
 //! | `faults` | the whole program while its store misbehaves |
 //! | `file_store` | the files of `file://` locks, and what may be put in their way |
 //! | `full_disk` | a disk for receipts that is full or read-only |
+//! | `gitlab` | on GitLab: a wait is a section, outputs are in a dotenv file |
 //! | `guardian` | tfwrap is killed: one interrupt for the child, then the lock is given back |
 //! | `handed_over` | commands that are handed over although they lock |
 //! | `history` | what runs leave in the history, and what `history` says of them |
@@ -85,6 +86,7 @@ mod emulators;
 mod faults;
 mod file_store;
 mod full_disk;
+mod gitlab;
 mod guardian;
 mod handed_over;
 mod help;

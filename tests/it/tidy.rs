@@ -7,6 +7,7 @@ mod forms;
 mod layers;
 mod links;
 mod names;
+mod releases;
 
 use std::fs;
 use std::path::{Path, PathBuf};
