@@ -85,6 +85,33 @@ pub struct PastRun {
     pub within: Option<String>,
 }
 
+/// In Terraform's word, what `apply` and `destroy` do.
+const APPLY: &str = "OperationTypeApply";
+/// Terraform has succeeded, whatever became of the lock.
+const APPLIED: [&str; 2] = ["success", "not-released"];
+
+impl PastRun {
+    /// As it was written; nothing for what is none.
+    fn of(raw: &RawValue) -> Option<Self> {
+        let text = Some(raw.get()).filter(|it| it.len() <= MOST_OF_A_RUN)?;
+        let mut run: Self = serde_json::from_str(text).ok()?;
+        run.behind.truncate(MOST_AWAITED);
+        for awaited in &mut run.behind {
+            awaited.waited = awaited.waited.min(TOO_LONG);
+        }
+        let times = [run.waited, run.held.unwrap_or_default()];
+        let is_sound = times.iter().all(|time| *time <= TOO_LONG)
+            && jiff::Timestamp::from_millisecond(run.asked).is_ok();
+        is_sound.then_some(run)
+    }
+
+    /// Whether it has applied something.
+    #[must_use]
+    pub fn has_applied(&self) -> bool {
+        self.operation == APPLY && APPLIED.contains(&self.outcome.as_str())
+    }
+}
+
 /// The most characters of each text of a pipeline.
 pub const MOST_OF_A_NAME: usize = 60;
 
@@ -220,6 +247,8 @@ impl WaitWatch {
 #[derive(Debug, Clone, Default)]
 pub struct History {
     runs: Vec<Box<RawValue>>,
+    /// The last one that has applied anything, once it is among those that were dropped.
+    applied: Option<Box<RawValue>>,
     /// How many were dropped so far.
     pub dropped: u64,
 }
@@ -245,6 +274,8 @@ struct Content<T> {
     version: u32,
     #[serde(default)]
     dropped: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    applied: Option<T>,
     runs: Vec<T>,
 }
 
@@ -264,25 +295,20 @@ impl History {
         }
         Ok(serde_json::from_str(text).map_or_else(
             |_| Self::default(),
-            |Content { dropped, runs, .. }| Self { runs, dropped },
+            |Content { dropped, applied, runs, .. }| Self { runs, applied, dropped },
         ))
     }
 
     /// The runs, the last one first; `None` for what is none.
     pub fn runs(&self) -> impl Iterator<Item = Option<PastRun>> {
-        self.runs.iter().rev().map(|raw| {
-            let mut run: PastRun = Some(raw.get())
-                .filter(|it| it.len() <= MOST_OF_A_RUN)
-                .and_then(|it| serde_json::from_str(it).ok())?;
-            run.behind.truncate(MOST_AWAITED);
-            for awaited in &mut run.behind {
-                awaited.waited = awaited.waited.min(TOO_LONG);
-            }
-            let times = [run.waited, run.held.unwrap_or_default()];
-            let is_sound = times.iter().all(|time| *time <= TOO_LONG)
-                && jiff::Timestamp::from_millisecond(run.asked).is_ok();
-            is_sound.then_some(run)
-        })
+        self.runs.iter().rev().map(|raw| PastRun::of(raw))
+    }
+
+    /// The last run that has applied anything, however many others came after it.
+    #[must_use]
+    pub fn last_applied(&self) -> Option<PastRun> {
+        let kept = self.applied.as_deref().and_then(PastRun::of);
+        self.runs().flatten().chain(kept).find(PastRun::has_applied)
     }
 
     /// The record with one more run; the oldest are dropped where there are too many.
@@ -291,20 +317,36 @@ impl History {
         let before = self.runs.len();
         self.runs.retain(|raw| raw.get().len() <= MOST_OF_A_RUN);
         self.runs.extend(serde_json::value::to_raw_value(run).ok());
-        // Each has a comma; what is around them has some fifty bytes.
-        let mut bytes = 64;
-        let mut fits = |raw: &RawValue| {
-            bytes += raw.get().len() + 1;
-            bytes <= MOST_BYTES
-        };
-        let last = self.runs.iter().rev().take(MOST_RUNS);
-        let kept = last.take_while(|raw| fits(raw)).count();
-        self.runs.drain(..self.runs.len() - kept);
+        self.applied = self.applied.filter(|raw| has_applied(raw));
+        let mut dropped = self.runs.len() - fitting(&self.runs, None);
+        if self.runs[dropped..].iter().any(|raw| has_applied(raw)) {
+            self.applied = None;
+        } else {
+            let last = self.runs[..dropped].iter().rfind(|raw| has_applied(raw));
+            self.applied = last.cloned().or(self.applied);
+            dropped = self.runs.len() - fitting(&self.runs, self.applied.as_deref());
+        }
+        self.runs.drain(..dropped);
         let gone = (before + 1).saturating_sub(self.runs.len()) as u64;
         let dropped = self.dropped.saturating_add(gone);
-        let content = Content { version: VERSION, dropped, runs: self.runs };
+        let content = Content { version: VERSION, dropped, applied: self.applied, runs: self.runs };
         Record { info: None, lease: serde_json::to_string(&content).ok() }
     }
+}
+
+fn has_applied(raw: &RawValue) -> bool {
+    PastRun::of(raw).is_some_and(|run| run.has_applied())
+}
+
+/// How many of these, the last first, fit into the register beside that one.
+fn fitting(runs: &[Box<RawValue>], applied: Option<&RawValue>) -> usize {
+    // Each has a comma; what is around them has some eighty bytes.
+    let mut bytes = 96 + applied.map_or(0, |raw| raw.get().len());
+    let mut fits = |raw: &RawValue| {
+        bytes += raw.get().len() + 1;
+        bytes <= MOST_BYTES
+    };
+    runs.iter().rev().take(MOST_RUNS).take_while(|raw| fits(raw)).count()
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use crate::job::LockedJob;
 use crate::lock::Holder;
 use crate::lock::history::{History, PastRun, Pipeline, cut};
 use crate::program;
-use crate::report::{Notice, RunOutcome, clean};
+use crate::report::{Notice, clean};
 use crate::settings::OnOutdated;
 use crate::target::LockTarget;
 use crate::terraform::APPLY_OPERATION;
@@ -117,7 +117,7 @@ async fn last_applied(
             event_loop.pause(uptime().plus(AGAIN)).await?;
             continue;
         }
-        return Ok(Ok(history.runs().flatten().find(has_applied)));
+        return Ok(Ok(history.last_applied()));
     }
 }
 
@@ -128,12 +128,6 @@ fn is_to_come(holder: Option<&Holder>, history: &History) -> bool {
         let id = cut(&info.id.0, 64);
         !history.runs().flatten().any(|run| run.id == id)
     })
-}
-
-/// Terraform has succeeded, whatever became of the lock.
-fn has_applied(run: &PastRun) -> bool {
-    let outcomes = [RunOutcome::Success, RunOutcome::NotReleased];
-    run.operation == APPLY_OPERATION && outcomes.iter().any(|it| run.outcome == it.as_str())
 }
 
 async fn read(

@@ -90,6 +90,30 @@ fn the_last_run_comes_first_and_the_oldest_go() {
     assert_eq!(History::of(Some(&record)).unwrap().dropped, 20);
 }
 
+/// `--outdated` compares with it.
+#[test]
+fn the_last_apply_is_kept_until_there_is_another() {
+    let plan = |n: usize| PastRun { info: "x".repeat(200 * (n % 2)), ..run(&n.to_string()) };
+    let apply = |id: &str| PastRun { id: id.to_owned(), ..full() };
+    let mut record = History::default().with(&apply("older"));
+    record = History::of(Some(&record)).unwrap().with(&apply("newer"));
+    for failed in ["failure", "interrupted", "outdated", "timed-out", "lost"] {
+        let failed = PastRun { outcome: failed.to_owned(), ..apply(failed) };
+        record = History::of(Some(&record)).unwrap().with(&failed);
+    }
+    for n in 0..3 * MOST_RUNS {
+        record = History::of(Some(&record)).unwrap().with(&plan(n));
+        assert!(record.lease.as_ref().unwrap().len() <= MOST_BYTES);
+        let history = History::of(Some(&record)).unwrap();
+        assert_eq!(history.last_applied(), Some(apply("newer")), "{n}");
+    }
+    assert_eq!(ids(&record).len(), MOST_RUNS);
+    assert!(!ids(&record).contains(&"newer".to_owned()), "it is no run of the last ones");
+    record = History::of(Some(&record)).unwrap().with(&apply("newest"));
+    assert_eq!(History::of(Some(&record)).unwrap().last_applied(), Some(apply("newest")));
+    assert!(!record.lease.unwrap().contains("newer"));
+}
+
 #[test]
 fn long_runs_leave_room_for_fewer() {
     let mut record = None;
@@ -201,7 +225,11 @@ proptest! {
         text in crate::report::hostile_text(), id in crate::report::hostile_text(),
     ) {
         let run = PastRun { info: cut(&text, 200), ..run(&cut(&id, 64)) };
-        for record in [lease(&text), lease(&format!(r#"{{"version":1,"runs":[{text}]}}"#))] {
+        for record in [
+            lease(&text),
+            lease(&format!(r#"{{"version":1,"runs":[{text}]}}"#)),
+            lease(&format!(r#"{{"version":1,"applied":{text},"runs":[]}}"#)),
+        ] {
             if let Ok(history) = History::of(Some(&record)) {
                 prop_assert!(history.runs().count() <= text.len());
                 let written = history.with(&run);
