@@ -6,7 +6,7 @@ import { InputError, workspace } from "./runner.mjs";
 import { SplitError, split } from "./words.mjs";
 
 // Options of tfwrap, by how they take their value.
-const VALUES = ["lock-timeout", "lease", "outdated", "summary", "on-lock-lost", "grace", "orphan-grace", "max-hold", "second-signal", "terraform", "config", "log-format", "color"];
+const VALUES = ["lock-timeout", "lease", "plan-lock", "outdated", "summary", "on-lock-lost", "grace", "orphan-grace", "max-hold", "second-signal", "terraform", "config", "log-format", "color"];
 const LISTS = ["lock"];
 const FLAGS = ["no-backend-lock", "no-line", "no-history", "quiet", "verbose"];
 // The action's own.

@@ -68,6 +68,13 @@ pub struct Options {
     /// `tfwrap history` shows the entries.
     #[arg(long, hide_short_help = true)]
     pub no_history: bool,
+    /// How `plan` is kept from reading half an apply: `exclusive` takes the lock, `optimistic` takes none,
+    /// and plans again under the lock if the state changed meanwhile [env: TFWRAP_PLAN_LOCK] [default:
+    /// exclusive]
+    ///
+    /// An optimistic plan waits for whoever writes, and for nobody else; nothing waits for it.
+    #[arg(long, value_name = "exclusive|optimistic", hide_short_help = true)]
+    pub plan_lock: Option<String>,
     /// What `apply` and `destroy` do when a newer commit or pipeline run was applied already: `run`, `skip`
     /// (exit with 0) or `fail` (with 79) [env: TFWRAP_OUTDATED] [default: run]
     ///

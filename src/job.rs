@@ -13,6 +13,7 @@ mod locks;
 mod mistyped;
 mod reading;
 mod table;
+mod unlocked_plan;
 
 use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
@@ -40,13 +41,14 @@ use around::{of_hold, of_run};
 use backend_lock::{BackendLock, lock_of};
 pub use basis::Basis;
 pub use bootstrap::WorkspaceBootstrap;
-use bootstrap::{create_workspace, create_workspace_in};
+use bootstrap::create_workspace_in;
 pub use doctor::DoctorJob;
 use handed_over::hand_over;
 pub use locks::FoundLocks;
 use locks::{further_locks, in_order, of_backend, or_those_around, resolve};
 use reading::{has_directory, read, terraforms_dir};
 pub use table::{TableJob, TableOrder};
+pub use unlocked_plan::UnlockedPlan;
 
 /// Where a run happens.
 #[derive(Debug)]
@@ -141,6 +143,8 @@ pub struct LockedJob {
     /// Terraform locks its state for itself (`--no-backend-lock`): its arguments are completed
     /// with what is left of the wait.
     pub native: Option<Invocation>,
+    /// A plan that is to go without these locks, if it can.
+    pub unlocked_plan: Option<UnlockedPlan>,
     /// What all this was resolved from.
     pub basis: Basis,
 }
@@ -294,6 +298,7 @@ fn of_terraform(args: &[OsString], settings: &Settings, place: &Place<'_>) -> Re
         },
         two_is_success: invocation.has("detailed-exitcode"),
         native: None,
+        unlocked_plan: None,
         basis: Basis::default(),
     };
     locks::name_none(&mut job.child, place);
@@ -312,22 +317,14 @@ fn of_terraform(args: &[OsString], settings: &Settings, place: &Place<'_>) -> Re
         BackendLock::Take(targets) => {
             job.child.args = invocation.locked_argv();
             job.child.env.push((PASSED_ON.into(), passed_on(&job.child.args, &place.dir).into()));
+            unlocked_plan::note(&mut job, &invocation, resolved.as_ref(), settings);
             if let Some(Resolved { backend: Backend::S3(backend), .. }) = &resolved
                 && !backend.is_default_workspace()
                 && request.workspace_override.is_none()
             {
-                job.bootstrap = Some(WorkspaceBootstrap {
-                    backend: (**backend).clone(),
-                    create: create_workspace(&program, &backend.workspace, &invocation),
-                    probe: Some(bootstrap::probe(&program, args)),
-                    is_refused: bootstrap::has_unusable_variables(&invocation, &dir),
-                    native: Some(invocation),
-                    // The plan's backend need not be the one that `state pull` would use.
-                    cannot_create: job.kind.saved_plan().is_some().then_some(
-                        "only the saved plan knows its backend for certain, so Terraform creates \
-                         it and locks for that",
-                    ),
-                });
+                let is_saved = job.kind.saved_plan().is_some();
+                let bootstrap = bootstrap::of(&program, args, backend, invocation, &dir, is_saved);
+                job.bootstrap = Some(bootstrap);
             }
             job.targets.extend(targets);
         }

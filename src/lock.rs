@@ -14,6 +14,7 @@ pub mod landing;
 pub mod lease;
 pub mod lease_keeper;
 pub mod line;
+pub mod optimistic_read;
 pub mod pair;
 pub mod queue;
 pub mod register;
@@ -54,8 +55,11 @@ impl fmt::Display for LockId {
     }
 }
 
+/// The operation of those who only read the state, in Terraform's words.
+const PLAN_OPERATION: &str = "OperationTypePlan";
+
 /// Who has a lock, as its record says.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Holder {
     /// Introduced by its lock info.
     Known(Box<LockInfo>),
@@ -69,6 +73,12 @@ impl Holder {
     pub fn of(record: &Record) -> Self {
         let info = record.info.as_deref().and_then(|text| LockInfo::parse(text).ok());
         info.map_or(Self::Unreadable, |info| Self::Known(Box::new(info)))
+    }
+
+    /// Whether it may write the state: all that is not known to plan.
+    #[must_use]
+    pub fn may_write(&self) -> bool {
+        self.info().is_none_or(|info| info.operation != PLAN_OPERATION)
     }
 
     /// Its lock info, where it can be read.

@@ -28,7 +28,9 @@ mod hostile;
 #[cfg(test)]
 pub(crate) use hostile::any_text as hostile_text;
 
-pub(crate) use answer::{answer, ask, leave_unanswered, reader_is_gone, redraw, say_at_once};
+pub(crate) use answer::{
+    answer, answer_with, ask, leave_unanswered, reader_is_gone, redraw, say_at_once,
+};
 pub use cadence::Cadence;
 pub use checks::{Check, CheckStatus, checks_as_json, checks_as_text, count_of};
 pub use clean::{MAX_LINE, MAX_VALUE, clean, clean_line, clean_to, shell_command, shell_quote};
@@ -98,6 +100,15 @@ pub enum Notice {
         held: Duration,
         /// Whether it is worth a line of text (after a stop or trouble); JSON says it always.
         worth_saying: bool,
+    },
+    /// A plan without the lock was not of one moment: it is made again, under the lock.
+    Replanned {
+        /// The lock.
+        lock: String,
+        /// Who may be writing the state, if that is why.
+        writer: Option<Box<LockInfo>>,
+        /// Why, in words.
+        why: String,
     },
     /// A stop came in; what happens about it.
     Stopping {
@@ -186,6 +197,7 @@ mod tests {
             asked: "2026-11-21T09:16:11Z".parse().unwrap(),
             waited: Duration::from_secs(30),
             held: Duration::from_mins(2),
+            replanned: false,
             holder: Some(Box::new(LockInfo {
                 id: LockId("51".into()),
                 operation: "OperationTypeApply".into(),
@@ -227,6 +239,11 @@ mod tests {
             },
             Notice::Acquired { lock: text(), id: text(), waited: time, contended: true },
             Notice::Released { lock: text(), id: text(), held: time, worth_saying: true },
+            Notice::Replanned {
+                lock: text(),
+                writer: Some(Box::new(hostile::info())),
+                why: text(),
+            },
             Notice::Stopping { signal: text(), doing: text() },
             Notice::Warning { message: text(), hint: Some(command.clone()) },
             Notice::Error { message: text(), hint: Some(command), code: 75 },
@@ -245,6 +262,7 @@ mod tests {
                 Notice::Waiting { .. }
                 | Notice::Acquired { .. }
                 | Notice::Released { .. }
+                | Notice::Replanned { .. }
                 | Notice::Stopping { .. }
                 | Notice::Warning { .. }
                 | Notice::Error { .. }

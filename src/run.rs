@@ -17,6 +17,7 @@ pub(crate) mod hold;
 mod inherit;
 mod kept;
 mod messages;
+mod optimistic;
 pub(crate) mod orphan;
 mod outage;
 mod outdated;
@@ -32,6 +33,7 @@ mod take_all;
 mod telemetry;
 mod workspace;
 
+use std::fs::File;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
@@ -45,6 +47,7 @@ use fresh::ChangeWatch;
 use futures_util::FutureExt;
 pub(crate) use history::Provenance;
 use kept::Kept;
+use optimistic::FirstTry;
 pub(crate) use supervise::of_spawn;
 use telemetry::RunTimes;
 
@@ -67,22 +70,38 @@ pub(crate) async fn locked(
 ) -> u8 {
     event_loop.custody.outlives_loss = !context.lost_is_fatal;
     event_loop.run = LockedRun::new(context.lost_is_fatal);
-    let (started, asked) = (uptime(), wall());
+    let (began, asked) = (uptime(), wall());
     let limit = job.lock_timeout.value;
+    let wait = Wait { give_up_at: began.plus(limit), limit };
+    let first = AssertUnwindSafe(optimistic::first_try(event_loop, &job, context, wait));
+    let first = first.catch_unwind().await.unwrap_or_else(|_| FirstTry::panicked());
+    // Without a lock, that is when the wait was over.
+    let over_without = first.end.is_some().then(|| began.plus(first.waited));
+    // How long Terraform has planned is no part of the wait.
+    let started = uptime().minus(first.waited);
     let wait = Wait { give_up_at: started.plus(limit), limit };
-    let mut acquired = Acquired::default();
-    let acquiring = take_all::take_all(event_loop, &mut job, context, wait, &mut acquired);
+    let mut acquired = Acquired::after(first.holder, first.behind);
+    let acquiring = async {
+        match first.end {
+            Some(end) => Ok(Some(end)),
+            None => take_all::take_all(event_loop, &mut job, context, wait, &mut acquired)
+                .await
+                .map(|()| None),
+        }
+    };
     let acquiring = AssertUnwindSafe(acquiring).catch_unwind().await;
-    let (waited, since) = (uptime().since(started), uptime());
+    let waited = if over_without.is_some() { first.waited } else { uptime().since(started) };
+    let since = uptime();
     let id = event_loop.kept.last().map(|kept| kept.id().0.clone());
-    let got_all = matches!(acquiring, Ok(Ok(())));
+    let got_all = matches!(acquiring, Ok(Ok(None)));
     let mut end = match acquiring {
-        Ok(Ok(())) => run_child(event_loop, &job, context, &acquired, wait).await,
+        Ok(Ok(Some(end))) => end,
+        Ok(Ok(None)) => run_child(event_loop, &job, context, &acquired, wait).await,
         Ok(Err(error)) => RunEnd::Failed(error),
         Err(_) => RunEnd::Panicked,
     };
     event_loop.abandon();
-    let ended = uptime();
+    let ended = over_without.unwrap_or_else(uptime);
     let dependents_in = job.kind.is_around_commands().then_some(context.state_dir.as_path());
     let mut releases = acquired.left;
     releases.extend(release::all(event_loop, dependents_in, end.is_worth_saying()).await);
@@ -107,10 +126,11 @@ pub(crate) async fn locked(
         contended: acquired.contended,
         behind: acquired.behind,
         ahead: acquired.ahead,
+        replanned: first.replanned,
     };
     let (code, outcome) = conclude::conclude(event_loop, &job, context, &report);
     let end = history::End { outcome, code, over };
-    let run = RunTimes { started, asked, granted, ended, end };
+    let run = RunTimes { started: began, asked, granted, ended, end };
     let spans = telemetry::send(&job, context, &run, report.holder.as_ref());
     let history = history::write(event_loop, &job, context, &acquired.requests, end);
     let (unsent, ()) = tokio::join!(spans, history);
@@ -134,11 +154,23 @@ async fn run_child(
         Err(_) => return RunEnd::Panicked,
     }
     announce(event_loop, context);
-    let child = child_command(event_loop, job, &acquired.inherited, context, wait.give_up_at);
+    start(event_loop, job, context, &acquired.inherited, wait.give_up_at, None).await
+}
+
+/// Starts the child, with this stdout if not ours, and sees it to its end.
+async fn start(
+    event_loop: &mut EventLoop,
+    job: &LockedJob,
+    context: &Context,
+    inherited: &[LockId],
+    give_up_at: Uptime,
+    stdout: Option<File>,
+) -> RunEnd {
+    let child = child_command(event_loop, job, inherited, context, give_up_at);
     // The child's handle lives out here: after a panic it is still there to be ended.
     let mut slot = None;
     let watch = ChangeWatch::over(job, context);
-    let ran = supervise::run(event_loop, &child, context, watch, &mut slot);
+    let ran = supervise::run(event_loop, (&child, stdout), context, watch, &mut slot);
     match AssertUnwindSafe(ran).catch_unwind().await {
         Ok(Ok(ended)) => RunEnd::Child(ended),
         Ok(Err(error)) => RunEnd::Failed(error),

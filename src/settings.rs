@@ -65,6 +65,29 @@ impl OnOutdated {
     }
 }
 
+/// How a plan is kept from reading what somebody is writing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlanLock {
+    /// It takes the lock.
+    Exclusive,
+    /// It takes none, and looks afterwards whether anybody has written meanwhile.
+    Optimistic,
+}
+
+impl PlanLock {
+    const WORDS: [(&str, Self); 2] =
+        [("exclusive", Self::Exclusive), ("optimistic", Self::Optimistic)];
+
+    /// The word that was typed.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Exclusive => "exclusive",
+            Self::Optimistic => "optimistic",
+        }
+    }
+}
+
 /// Everything a user can set, resolved.
 #[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "each field is the option of its name, described in `cli`")]
@@ -75,6 +98,7 @@ pub struct Settings {
     pub lease: Sourced<LeaseTerm>,
     pub no_line: Sourced<bool>,
     pub no_history: Sourced<bool>,
+    pub plan_lock: Sourced<PlanLock>,
     pub outdated: Sourced<OnOutdated>,
     pub summary: Sourced<SummaryMode>,
     pub on_lock_lost: Sourced<OnLockLost>,
@@ -132,6 +156,12 @@ impl Settings {
             lease: from.pick("lease", text(&options.lease), parse_lease, lease)?,
             no_line: from.pick_flag("no-line", options.no_line)?,
             no_history: from.pick_flag("no-history", options.no_history)?,
+            plan_lock: from.pick(
+                "plan-lock",
+                text(&options.plan_lock),
+                |value| word(value, &PlanLock::WORDS),
+                PlanLock::Exclusive,
+            )?,
             outdated: from.pick(
                 "outdated",
                 text(&options.outdated),

@@ -19,6 +19,7 @@ mod local_state;
 mod memory;
 mod s3_lock;
 mod s3_state;
+mod state_version;
 mod survey;
 
 pub(crate) use aws::post_json;
@@ -29,6 +30,7 @@ pub use local_state::{HeldFile, JoinedLock, LocalState};
 pub use memory::MemoryStore;
 pub use s3_lock::LockObjects;
 pub use s3_state::{StateObject, workspace_state};
+pub use state_version::StateFile;
 pub use survey::{
     BucketFacts, KeyAttribute, Known, StoreFacts, Survey, Surveyed, TableChange, TableFacts, survey,
 };

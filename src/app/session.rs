@@ -1,6 +1,7 @@
 //! The commands that need more than a hand-over: the runtime, the event loop, and what is said at
 //! the end.
 
+use std::io::IsTerminal as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -156,6 +157,7 @@ fn begin(
             pipeline: ci.pipeline.clone(),
         }),
         telemetry,
+        is_on_terminal: std::io::stdout().is_terminal(),
         on_outdated: settings.outdated.value,
         env: env.clone(),
         state_dir: state_dir::path(env),

@@ -150,6 +150,7 @@ fn around(
         kind,
         two_is_success,
         native: None,
+        unlocked_plan: None,
         basis: Basis::default(),
     };
     match lock {

@@ -29,7 +29,7 @@ pub struct WorkspaceBootstrap {
 
 /// See [`WorkspaceBootstrap::probe`]. Terraform looks at the name of the workspace after all else that needs no
 /// state, in every command, and before it does anything.
-pub(super) fn probe(program: &Path, args: &[OsString]) -> ChildCommand {
+fn probe(program: &Path, args: &[OsString]) -> ChildCommand {
     ChildCommand {
         program: program.to_owned(),
         args: args.to_vec(),
@@ -37,19 +37,38 @@ pub(super) fn probe(program: &Path, args: &[OsString]) -> ChildCommand {
     }
 }
 
+/// That of a call with these arguments; whether they name a saved plan.
+pub(super) fn of(
+    program: &Path,
+    args: &[OsString],
+    backend: &S3Backend,
+    invocation: Invocation,
+    dir: &Path,
+    is_saved: bool,
+) -> WorkspaceBootstrap {
+    WorkspaceBootstrap {
+        backend: backend.clone(),
+        create: create_workspace(program, &backend.workspace, &invocation),
+        probe: Some(probe(program, args)),
+        is_refused: has_unusable_variables(&invocation, dir),
+        native: Some(invocation),
+        // The plan's backend need not be the one that `state pull` would use.
+        cannot_create: is_saved.then_some(
+            "only the saved plan knows its backend for certain, so Terraform creates it and locks for \
+             that",
+        ),
+    }
+}
+
 /// What Terraform looks at after the name of the workspace and before the state.
-pub(super) fn has_unusable_variables(invocation: &Invocation, dir: &Path) -> bool {
+fn has_unusable_variables(invocation: &Invocation, dir: &Path) -> bool {
     let exists = |name: &OsStr| dir.join(name).exists();
     invocation.values("var-file").any(|name| !exists(name))
         || invocation.values("var").any(|pair| !pair.as_encoded_bytes().contains(&b'='))
 }
 
 /// `state pull` creates a workspace that is missing, and changes nothing of one that is there.
-pub(super) fn create_workspace(
-    program: &Path,
-    workspace: &str,
-    invocation: &Invocation,
-) -> ChildCommand {
+fn create_workspace(program: &Path, workspace: &str, invocation: &Invocation) -> ChildCommand {
     let chdir = invocation.chdir().map(|dir| {
         let mut flag = OsString::from("-chdir=");
         flag.push(dir);

@@ -40,6 +40,9 @@ pub(super) fn handed_down(settings: &Settings, outer: &Env) -> Vec<(Cow<'static,
     typed("TFWRAP_NO_LINE", &settings.no_line.origin, &|| "true".into());
     typed("TFWRAP_NO_HISTORY", &settings.no_history.origin, &|| "true".into());
     typed("TFWRAP_SUMMARY", &settings.summary.origin, &|| settings.summary.value.as_str().into());
+    typed("TFWRAP_PLAN_LOCK", &settings.plan_lock.origin, &|| {
+        settings.plan_lock.value.as_str().into()
+    });
     typed("TFWRAP_OUTDATED", &settings.outdated.origin, &|| {
         settings.outdated.value.as_str().into()
     });

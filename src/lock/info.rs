@@ -14,7 +14,7 @@ use serde::Deserialize;
 use super::LockId;
 
 /// The seven fields of Terraform's `statemgr.LockInfo`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct LockInfo {
     /// Names the tenure; what `terraform force-unlock` takes.
     pub id: LockId,

@@ -156,7 +156,7 @@ impl Waiter {
     /// Whether it waits for a plan.
     #[must_use]
     pub fn is_plan(&self) -> bool {
-        self.operation == "OperationTypePlan"
+        self.operation == super::PLAN_OPERATION
     }
 
     /// Reads the record; nothing for what is no ticket.

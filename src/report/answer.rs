@@ -1,6 +1,7 @@
 //! What a command of ours answers, on stdout. (stdout otherwise belongs to the child.)
 
-use std::io::{self, Write as _};
+use std::fs::File;
+use std::io::{self, Seek as _, Write as _};
 use std::os::fd::AsFd as _;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -19,6 +20,20 @@ pub(crate) fn answer(text: &str) -> io::Result<()> {
     }
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+/// Writes all that is in a file: what a child said, who says it otherwise by itself.
+///
+/// # Errors
+/// As of [`answer`]; nothing is wrong with a stdout that is closed, as for the child.
+pub(crate) fn answer_with(mut text: File) -> io::Result<()> {
+    if stdout_was_closed() {
+        return Ok(());
+    }
+    text.rewind()?;
+    let mut out = io::stdout().lock();
+    io::copy(&mut text, &mut out)?;
     out.flush()
 }
 

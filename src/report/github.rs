@@ -83,6 +83,7 @@ fn outputs_but_the_code(summary: &Summary) -> String {
         output("waited-seconds", &whole_seconds(summary.waited)),
         output("held-seconds", &whole_seconds(summary.held)),
         output("holder", &holder),
+        output("replanned", if summary.replanned { "true" } else { "false" }),
     ]
     .concat()
 }
@@ -161,11 +162,11 @@ mod tests {
         assert_eq!(
             final_outputs(&summary),
             "exitcode=0\noutcome=success\nwaited-seconds=13\nheld-seconds=120\n\
-             holder=ci@runner for apply, https://ci.example/run/7\n"
+             holder=ci@runner for apply, https://ci.example/run/7\nreplanned=false\n"
         );
         assert_eq!(lock_id_output("28e8a6c8"), "lock-id=28e8a6c8\n");
-        summary.holder = None;
-        assert!(final_outputs(&summary).ends_with("holder=\n"));
+        (summary.holder, summary.replanned) = (None, true);
+        assert!(final_outputs(&summary).ends_with("holder=\nreplanned=true\n"));
     }
 
     #[test]
@@ -177,7 +178,15 @@ mod tests {
             text.lines().map(|line| line.split_once('=').expect("a name").0).collect();
         assert_eq!(
             names,
-            ["exitcode", "outcome", "waited-seconds", "held-seconds", "holder", "lock-id"]
+            [
+                "exitcode",
+                "outcome",
+                "waited-seconds",
+                "held-seconds",
+                "holder",
+                "replanned",
+                "lock-id"
+            ]
         );
         text.lines().for_each(hostile::assert_harmless);
     }

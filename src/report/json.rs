@@ -38,7 +38,7 @@ impl Json {
 
     fn remember(&mut self, notice: &Notice) {
         match notice {
-            Notice::Waiting { lock, .. } => {
+            Notice::Waiting { lock, .. } | Notice::Replanned { lock, .. } => {
                 self.lock = Some(lock.clone());
                 self.id = None;
             }
@@ -98,6 +98,10 @@ fn event_of(notice: &Notice) -> (&'static str, Value) {
             ("acquired", json!({ "waited_seconds": seconds(*waited), "contended": contended }))
         }
         Notice::Released { held, .. } => ("released", json!({ "held_seconds": seconds(*held) })),
+        Notice::Replanned { writer, why, .. } => (
+            "replanned",
+            json!({ "holder": writer.as_deref().map(holder_of), "message": clean_line(why) }),
+        ),
         Notice::Stopping { signal, doing } => {
             ("stopping", json!({ "signal": clean(signal), "doing": clean_line(doing) }))
         }

@@ -24,6 +24,8 @@ pub struct Summary {
     pub waited: Duration,
     /// From then until it was given back; zero if it never was ours.
     pub held: Duration,
+    /// Whether a plan without the lock was made in vain, and again under the lock.
+    pub replanned: bool,
     /// Who held it when we last looked and it was not ours; `None` without contention.
     pub holder: Option<Box<LockInfo>>,
     /// All who were seen to hold it during the wait, in order.

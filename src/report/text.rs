@@ -45,6 +45,9 @@ impl Text {
             Notice::Released { lock, held, .. } => {
                 line(&format!("released the lock `{}`, held for {}", clean(lock), human(*held)))
             }
+            Notice::Replanned { why, .. } => {
+                line(&format!("{}: planning again, under the lock", clean_line(why)))
+            }
             Notice::Stopping { signal, doing } => {
                 line(&format!("got {}: {}", clean(signal), clean_line(doing)))
             }

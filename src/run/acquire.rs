@@ -38,7 +38,7 @@ use crate::supervise::StopSignal;
 use crate::target::LockTarget;
 
 /// How long a terminal that is stopped may keep us from taking away the line that is redrawn.
-const SETTLING: Duration = Duration::from_millis(500);
+pub(super) const SETTLING: Duration = Duration::from_millis(500);
 
 /// What goes into the lock info of every lock of a run.
 #[derive(Debug, Clone)]

@@ -56,6 +56,8 @@ pub(super) struct RunReport {
     pub(super) behind: Vec<Awaited>,
     /// How many places there were before ours in a queue at most.
     pub(super) ahead: Option<u64>,
+    /// Whether a plan was made in vain.
+    pub(super) replanned: bool,
 }
 
 /// Says and writes it; returns the exit code, and its word.
@@ -177,6 +179,7 @@ fn summary(job: &LockedJob, report: &RunReport, code: u8) -> Summary {
         asked: report.asked,
         waited: report.waited,
         held: report.held,
+        replanned: report.replanned,
         holder: report.holder.as_ref().and_then(Holder::info).cloned().map(Box::new),
         behind: report.behind.clone(),
         ahead: report.ahead,

@@ -34,6 +34,8 @@ pub(crate) struct Context {
     pub(crate) provenance: Option<Provenance>,
     /// Where its spans are sent.
     pub(crate) telemetry: Option<Telemetry>,
+    /// Whether a person reads stdout.
+    pub(crate) is_on_terminal: bool,
     /// What an apply does that is outdated.
     pub(crate) on_outdated: OnOutdated,
     /// Resolves all anew.
@@ -56,4 +58,11 @@ pub(super) struct Acquired {
     pub(super) left: Vec<ReleaseOutcome>,
     /// Each lock that was asked for and has a history.
     pub(super) requests: Vec<LockRequest>,
+}
+
+impl Acquired {
+    /// Nothing yet, after a wait for these without asking for a lock; who held it last.
+    pub(super) fn after(holder: Option<Holder>, behind: Vec<Awaited>) -> Self {
+        Self { contended: holder.is_some(), holder, behind, ..Self::default() }
+    }
 }

@@ -176,7 +176,7 @@ pub(super) async fn remember_within(
     remember(requests, request);
 }
 
-async fn open(target: &LockTarget) -> Result<Option<HistoryRegister>, StoreError> {
+pub(super) async fn open(target: &LockTarget) -> Result<Option<HistoryRegister>, StoreError> {
     let store = target.open().await?;
     let line = target.open_line(&store)?;
     Ok(register(target, &line))

@@ -245,13 +245,7 @@ pub(super) fn timed_out(
     let id = holder.as_ref().and_then(Holder::info).map(|info| &info.id);
     let hint = if target.is_kept_by_kernel() {
         // Also where the record has no ID: the command needs none.
-        holder.as_ref().map(|_| {
-            format!(
-                "wait longer with `--lock-timeout`, or end the process that holds the lock: until \
-                 then the kernel keeps it; this shows which processes have the state file open: {}",
-                target.unlock_command(&LockId(String::new()))
-            )
-        })
+        holder.as_ref().map(|_| wait_or_end(target))
     } else {
         let nameless = machine.shown().and_then(|shown| target.nameless_removal(&shown));
         // Of half a lock `terraform force-unlock` says that it failed.
@@ -279,6 +273,59 @@ pub(super) fn timed_out_uncreated(error: Error, seen: Option<&Holder>) -> Error 
         }
         (error, _) => error,
     }
+}
+
+/// The same for whoever would only read what the holder may be writing.
+pub(super) fn still_writing(
+    target: &LockTarget,
+    writer: &Holder,
+    limit: Duration,
+    of_pair: bool,
+) -> Error {
+    let id = writer.info().map(|info| &info.id);
+    let hint = if target.is_kept_by_kernel() {
+        Some(wait_or_end(target))
+    } else {
+        id.map(|id| wait_or(&unlocking(target, id, of_pair || target.has_lease())))
+    };
+    Error::NotAcquired {
+        waited: duration::format(limit),
+        holder: format!("`{}` is {}", target.url(), describe(writer)),
+        hint,
+    }
+}
+
+/// That a plan is worth nothing, and whose doing that is.
+pub(super) fn replanned(lock: &str, writer: Option<&Holder>, last: Option<&str>) -> Notice {
+    let why = match (writer, last) {
+        (Some(writer), _) => {
+            format!(
+                "while Terraform planned, the lock `{lock}` was taken: it is {}",
+                describe(writer)
+            )
+        }
+        (None, Some(last)) => format!("while Terraform planned, the state changed: {last}"),
+        (None, None) => "while Terraform planned, somebody changed the state".to_owned(),
+    };
+    let writer = writer.and_then(Holder::info).cloned().map(Box::new);
+    Notice::Replanned { lock: lock.to_owned(), writer, why }
+}
+
+/// That a plan which is worth nothing cannot be removed.
+pub(super) fn plan_stays(path: &Path, error: &std::io::Error) -> Notice {
+    let path = path.display().to_string();
+    Notice::warning(format!(
+        "the plan `{path}` may be of half an apply, and cannot be removed: {error}"
+    ))
+    .with_hint(format!("do not apply it: rm -- {}", shell_quote(&path)))
+}
+
+fn wait_or_end(target: &LockTarget) -> String {
+    format!(
+        "wait longer with `--lock-timeout`, or end the process that holds the lock: until then the \
+         kernel keeps it; this shows which processes have the state file open: {}",
+        target.unlock_command(&LockId(String::new()))
+    )
 }
 
 fn wait_or(unlock: &str) -> String {

@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::context::{Acquired, Context};
 use super::event_loop::{EventLoop, LoopEvent};
-use super::history::{HistoryRegister, LockRequest, Provenance};
+use super::history::{self, HistoryRegister, Provenance};
 use super::request::{StoreReply, StoreRequest};
 use super::store_requests::{self, LockRegister};
 use crate::clock::uptime;
@@ -18,7 +18,7 @@ use crate::job::LockedJob;
 use crate::lock::Holder;
 use crate::lock::history::{History, PastRun, Pipeline, cut};
 use crate::program;
-use crate::report::{Notice, clean};
+use crate::report::{Notice, clean, operation_words};
 use crate::settings::OnOutdated;
 use crate::target::LockTarget;
 use crate::terraform::APPLY_OPERATION;
@@ -108,7 +108,7 @@ async fn last_applied(
     };
     let until = uptime().plus(ENTRY_COMES);
     loop {
-        let history = match read(event_loop, request).await? {
+        let history = match read(event_loop, &request.target, &request.register).await? {
             Ok(history) => history,
             Err(why) => return Ok(Err(format!("the history of `{lock}` cannot be read: {why}"))),
         };
@@ -130,12 +130,43 @@ fn is_to_come(holder: Option<&Holder>, history: &History) -> bool {
     })
 }
 
+/// In words, who has written the state last, if that was after `since` by its own clock; for whoever saw
+/// it change. Nothing where no history tells.
+///
+/// # Errors
+/// What ends every wait.
+pub(super) async fn last_to_write(
+    event_loop: &mut EventLoop,
+    job: &LockedJob,
+    since: Timestamp,
+) -> Result<Option<String>, Error> {
+    let Some(target) = job.targets.iter().rfind(|it| it.of_backend) else { return Ok(None) };
+    // Who wrote is worth a word, and no more.
+    let Ok(Some(register)) = history::open(target).await else { return Ok(None) };
+    let until = uptime().plus(ENTRY_COMES);
+    loop {
+        let Ok(history) = read(event_loop, target, &register).await? else { return Ok(None) };
+        let wrote = |run: &PastRun| run.operation != job.operation && run.held.is_some();
+        let last = history.runs().flatten().find(wrote);
+        match last.filter(|run| over(run).is_some_and(|at| at >= since)) {
+            Some(run) => {
+                let what = operation_words(&run.operation);
+                return Ok(Some(format!("{} ended {what}{}", who_of(&run), end_of(&run))));
+            }
+            // It gives the lock back first.
+            None if uptime() < until => event_loop.pause(uptime().plus(AGAIN)).await?,
+            None => return Ok(None),
+        }
+    }
+}
+
 async fn read(
     event_loop: &mut EventLoop,
-    request: &LockRequest,
+    target: &LockTarget,
+    register: &HistoryRegister,
 ) -> Result<Result<History, String>, Error> {
-    let HistoryRegister { store, key } = request.register.clone();
-    let register = LockRegister { lock: request.target.url(), store, key };
+    let HistoryRegister { store, key } = register.clone();
+    let register = LockRegister { lock: target.url(), store, key };
     match store_requests::read(event_loop, &register, Duration::ZERO).await {
         Ok(stored) => {
             let history = History::of(stored.as_ref().map(|it| &it.record));
@@ -214,16 +245,25 @@ async fn is_ancestor(
 
 /// Who applied it, when, and the link.
 fn whose(run: &PastRun) -> String {
-    let who = run.actor.as_deref().filter(|it| !it.is_empty()).unwrap_or(&run.who);
-    // When it gave the lock back, by its own clock.
+    format!("which {} has applied{}", who_of(run), end_of(run))
+}
+
+fn who_of(run: &PastRun) -> String {
+    clean(run.actor.as_deref().filter(|it| !it.is_empty()).unwrap_or(&run.who))
+}
+
+/// When it was over, by its own clock: it gave the lock back then.
+fn over(run: &PastRun) -> Option<Timestamp> {
     let took = Duration::from_millis(run.waited.saturating_add(run.held.unwrap_or_default()));
-    let over = Timestamp::from_millisecond(run.asked)
-        .ok()
-        .and_then(|asked| asked.checked_add(SignedDuration::try_from(took).ok()?).ok());
-    let over =
-        over.map_or_else(String::new, |at| at.strftime(" at %Y-%m-%dT%H:%M:%SZ").to_string());
+    let asked = Timestamp::from_millisecond(run.asked).ok()?;
+    asked.checked_add(SignedDuration::try_from(took).ok()?).ok()
+}
+
+/// The same in words, with the link.
+fn end_of(run: &PastRun) -> String {
+    let over = over(run).map(|at| at.strftime(" at %Y-%m-%dT%H:%M:%SZ").to_string());
     let link = if run.info.is_empty() { String::new() } else { format!(": {}", clean(&run.info)) };
-    format!("which {} has applied{over}{link}", clean(who))
+    format!("{}{link}", over.unwrap_or_default())
 }
 
 fn name_of(pipeline: &Pipeline) -> String {

@@ -22,16 +22,37 @@ pub(super) async fn prepare(
     target: &LockTarget,
     store: &Arc<dyn Registers>,
 ) -> Result<(), Error> {
+    let prepared = match get(event_loop, store).await? {
+        Ok(()) => answer(event_loop, StoreRequest::TryConditions(store.clone()), None).await?,
+        failed => failed,
+    };
+    found(target, prepared)
+}
+
+/// The same for a mere look: gets the credentials.
+pub(super) async fn credentials(
+    event_loop: &mut EventLoop,
+    target: &LockTarget,
+    store: &Arc<dyn Registers>,
+) -> Result<(), Error> {
+    let prepared = get(event_loop, store).await?;
+    found(target, prepared)
+}
+
+async fn get(
+    event_loop: &mut EventLoop,
+    store: &Arc<dyn Registers>,
+) -> Result<Result<(), StoreError>, Error> {
     let whose = store.credentials();
     let waiting = whose.as_ref().map(|whose| format!("waiting for AWS credentials: {whose}"));
     let prepared = answer(event_loop, StoreRequest::Prepare(store.clone()), waiting).await?;
     if let (Ok(()), Some(whose)) = (&prepared, whose) {
         event_loop.say(Notice::Detail { message: format!("credentials: {whose}") });
     }
-    let prepared = match prepared {
-        Ok(()) => answer(event_loop, StoreRequest::TryConditions(store.clone()), None).await?,
-        failed => failed,
-    };
+    Ok(prepared)
+}
+
+fn found(target: &LockTarget, prepared: Result<(), StoreError>) -> Result<(), Error> {
     match prepared {
         Ok(()) => Ok(()),
         // Whoever sends the requests tries again, for as long as it is ready to.

@@ -1,5 +1,6 @@
 //! The requests to stores, and their replies.
 
+use std::fs::File;
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
@@ -11,11 +12,13 @@ use crate::backend::S3Backend;
 use crate::git;
 use crate::lock::LockKey;
 use crate::lock::history::{History, PastRun};
+use crate::lock::optimistic_read::StateVersion;
 use crate::lock::pair::{Findings, Half, PairRequest, Step};
 use crate::lock::register::{Expect, Reply, Request, StoreError, Stored, WriteReply};
+use crate::report;
 use crate::store::{
-    AwsClients, RegisterPage, Registers, StateObject, Survey, Surveyed, Timeouts, survey,
-    workspace_state,
+    AwsClients, RegisterPage, Registers, StateFile, StateObject, Survey, Surveyed, Timeouts,
+    survey, workspace_state,
 };
 
 /// What is asked of a store.
@@ -24,6 +27,7 @@ pub(super) enum StoreRequest {
     /// Both halves of a lock, one after the other.
     Pair(Box<PairRequest>, [(Arc<dyn Registers>, LockKey); 2]),
     State(Box<S3Backend>),
+    Version(StateFile),
     /// A page of all that it keeps.
     List(Arc<dyn Registers>, Option<String>),
     /// What a table or a bucket is like, or who asks.
@@ -34,6 +38,8 @@ pub(super) enum StoreRequest {
     TryConditions(Arc<dyn Registers>),
     /// A line of stdin.
     Answer,
+    /// Passes a text on to stdout.
+    Print(File),
     /// Each of these histories has one more run.
     Remember(Vec<(HistoryRegister, PastRun)>),
     /// Which of two commits is older, of git.
@@ -45,10 +51,12 @@ pub(super) enum StoreReply {
     Register(Reply),
     Pair(Reply, Box<Findings>),
     State(Result<StateObject, StoreError>),
+    Version(Result<Option<StateVersion>, StoreError>),
     Listed(Result<RegisterPage, StoreError>),
     Surveyed(Surveyed),
     Prepared(Result<(), StoreError>),
     Answer(std::io::Result<String>),
+    Printed(std::io::Result<()>),
     /// Of each, in words why not.
     Remembered(Vec<Result<(), String>>),
     /// Whether it is so, or in words why that is not known.
@@ -68,6 +76,9 @@ impl StoreRequest {
             Self::State(backend) => {
                 async move { StoreReply::State(state_object(&backend).await) }.boxed()
             }
+            Self::Version(state) => {
+                async move { StoreReply::Version(state.version().await) }.boxed()
+            }
             Self::List(store, from) => {
                 async move { StoreReply::Listed(store.list(from.as_deref()).await) }.boxed()
             }
@@ -82,6 +93,12 @@ impl StoreRequest {
                 let all = runs.into_iter().map(|(register, run)| remember(register, run));
                 join_all(all).map(StoreReply::Remembered).boxed()
             }
+            Self::Print(text) => async move {
+                // Nobody can be made to read it.
+                let printed = tokio::task::spawn_blocking(|| report::answer_with(text)).await;
+                StoreReply::Printed(printed.map_err(std::io::Error::other).flatten())
+            }
+            .boxed(),
             Self::Ancestry(asked) => {
                 async move { StoreReply::Ancestry(asked.answer().await) }.boxed()
             }

@@ -52,18 +52,22 @@ pub(super) struct ChildEnd {
     pub(super) lost: bool,
 }
 
-/// Starts the child and sees it to its end; a stop that came in before the start prevents it.
+/// Starts the child, with this stdout if not ours, and sees it to its end; a stop that came in before
+/// the start prevents it.
 /// `slot` keeps the child where it survives a panic.
 pub(super) async fn run(
     event_loop: &mut EventLoop,
-    child: &ChildCommand,
+    (child, stdout): (&ChildCommand, Option<File>),
     context: &Context,
     watch: Option<ChangeWatch<'_>>,
     slot: &mut Option<Child>,
 ) -> Result<ChildEnd, Error> {
     event_loop.confirm().await?;
     fail_point::panic_at("before-spawn");
-    let command = child_process::command(child, &context.env);
+    let mut command = child_process::command(child, &context.env);
+    if let Some(stdout) = stdout {
+        command.stdout(stdout);
+    }
     let child = slot.insert(spawn(event_loop, command, context)?);
     drive(event_loop, child, context, watch).await
 }
@@ -99,7 +103,7 @@ pub(super) async fn quietly(
 }
 
 /// A file without a name: in memory, or, where a sandbox refuses that, on a disk.
-fn nameless_file(dir: &Path) -> Result<File, Error> {
+pub(super) fn nameless_file(dir: &Path) -> Result<File, Error> {
     let refused = match memfd_create(c"said", MFdFlags::MFD_CLOEXEC) {
         Ok(file) => return Ok(File::from(file)),
         Err(error) => error.desc(),

@@ -17,13 +17,14 @@ const NEAR: &str = ".tfwrap.yml";
 const MOST_BYTES: u64 = 64 * 1024;
 
 /// The keys: the long options' names that make sense in a file, and `unlocked`.
-pub(super) const KEYS: [&str; 19] = [
+pub(super) const KEYS: [&str; 20] = [
     "lock-timeout",
     "lock",
     "no-backend-lock",
     "lease",
     "no-line",
     "no-history",
+    "plan-lock",
     "outdated",
     "summary",
     "on-lock-lost",

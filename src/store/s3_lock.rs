@@ -436,12 +436,12 @@ fn digest(content: &[u8]) -> String {
 }
 
 /// The code of an error; empty where it has none.
-fn code<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> &str {
+pub(super) fn code<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> &str {
     error.as_service_error().and_then(ProvideErrorMetadata::code).unwrap_or_default()
 }
 
 /// A customer's key with its digest.
-fn with_digest(key: &str) -> Result<(String, String), StoreError> {
+pub(super) fn with_digest(key: &str) -> Result<(String, String), StoreError> {
     let wrong = |what: &str| {
         StoreError::Misconfigured(
             format!(

@@ -206,6 +206,12 @@ impl Invocation {
         self.positional_of(&["apply"]).filter(|plan| !plan.is_empty()).map(PathBuf::from)
     }
 
+    /// The file that `-out` makes `plan` write, relative to the directory after `-chdir`.
+    #[must_use]
+    pub fn plan_output(&self) -> Option<PathBuf> {
+        self.reading.as_ref().ok()?.path("out")
+    }
+
     /// The file that `-state` or `-state-out` make Terraform lock.
     #[must_use]
     pub fn state_flag(&self) -> Option<StateFlag> {

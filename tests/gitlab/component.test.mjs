@@ -32,7 +32,7 @@ test("success: sections, and the outputs in a later job", async () => {
   const { TFWRAP_LOCK_ID: id, ...outputs } = project.outputs();
   assert.deepEqual(
     { ...outputs, TFWRAP_HELD_SECONDS: "" },
-    { TFWRAP_EXITCODE: "0", TFWRAP_OUTCOME: "success", TFWRAP_WAITED_SECONDS: "0", TFWRAP_HELD_SECONDS: "", TFWRAP_HOLDER: "" },
+    { TFWRAP_EXITCODE: "0", TFWRAP_OUTCOME: "success", TFWRAP_WAITED_SECONDS: "0", TFWRAP_HELD_SECONDS: "", TFWRAP_HOLDER: "", TFWRAP_REPLANNED: "false" },
   );
   assert.match(ofJob({ out }, "after"), new RegExp(`> it was success under ${id}`));
   assert.equal(JSON.parse(project.read("terraform.tfstate")).resources.length, 1);

@@ -38,6 +38,7 @@
 //! | `nesting` | every Terraform below a `run` is locked once |
 //! | `odd_files` | odd files of Terraform's own, with stock Terraform as the measure |
 //! | `one_stop` | one stop, through whatever, is one interrupt |
+//! | `optimistic` | plans without the lock: `--plan-lock optimistic` |
 //! | `other_backends` | backends whose lock only Terraform can take |
 //! | `outdated` | an older commit after a newer one: skipped, refused, or run |
 //! | `pair` | both locks of the S3 backend at once |
@@ -104,6 +105,7 @@ mod mistyped;
 mod nesting;
 mod odd_files;
 mod one_stop;
+mod optimistic;
 mod other_backends;
 mod outdated;
 mod pair;

@@ -16,6 +16,7 @@
 //! | `line` | another world, of waiters that join the line: [`Queue`] |
 //! | `nest` | another world, of the commands below a `run` or a `hold`: turns, and who outlives whom |
 //! | `pair` | another world, of two registers that are one lock: [`PairRequest`] |
+//! | `optimistic` | another world, of those who write a state and a plan without the lock: [`OptimisticRead`] |
 //! | `group` | another world, of a child with others in its group: [`Supervisor`], [`Canary`] |
 //! | `faults` | random schedules with more faults, on the `MemoryStore` of the product |
 //! | `request` | what is asked of the store, and where that is on its way |
@@ -75,6 +76,7 @@
 //! [`Canary`]: tfwrap::supervise::Canary
 //! [`LeaseKeeper`]: tfwrap::lock::lease_keeper::Keeper
 //! [`Landing`]: tfwrap::lock::landing::Landing
+//! [`OptimisticRead`]: tfwrap::lock::optimistic_read::OptimisticRead
 //! [`PairRequest`]: tfwrap::lock::pair::PairRequest
 //! [`Queue`]: tfwrap::lock::queue::Queue
 //! [`Release`]: tfwrap::lock::release::Release
@@ -92,6 +94,7 @@ mod group;
 mod guardian;
 mod line;
 mod nest;
+mod optimistic;
 mod pair;
 mod request;
 mod search;

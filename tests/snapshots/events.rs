@@ -37,6 +37,7 @@ fn summary(outcome: RunOutcome, exit_code: u8) -> Notice {
         asked: "2026-11-21T09:16:11Z".parse().expect("a time"),
         waited: Duration::from_secs(30),
         held: Duration::from_mins(2),
+        replanned: false,
         holder: Some(holder()),
         behind: Vec::new(),
         ahead: None,
@@ -97,6 +98,16 @@ fn examples() -> Vec<(&'static str, Vec<Notice>)> {
         ),
         ("acquired", vec![acquired(false), acquired(true)]),
         ("released", vec![released(true)]),
+        (
+            "replanned",
+            [Some(holder()), None]
+                .map(|writer| Notice::Replanned {
+                    lock: lock(),
+                    writer,
+                    why: "while Terraform planned, somebody changed the state".into(),
+                })
+                .into(),
+        ),
         (
             "stopping",
             vec![Notice::Stopping {

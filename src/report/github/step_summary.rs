@@ -41,6 +41,9 @@ pub fn step_summary(summary: &Summary) -> String {
         row("waited for", &format!("{more} more"));
     }
     row("held", &human(summary.held));
+    if summary.replanned {
+        row("planned", "twice: the state changed while Terraform planned without the lock");
+    }
     row("exit code", &summary.exit_code.to_string());
     // Our own lines, whose commands must stay whole.
     let mut row = |name: &str, lines: &mut dyn Iterator<Item = String>| {
@@ -144,6 +147,13 @@ mod tests {
                  held :active, 1795252601000, 1795252721000\n\
              ```\n"
         );
+    }
+
+    #[test]
+    fn a_plan_that_was_made_twice_says_so() {
+        let again = "| planned | twice";
+        assert!(!step_summary(&summary()).contains(again));
+        assert!(step_summary(&Summary { replanned: true, ..summary() }).contains(again));
     }
 
     #[test]

@@ -122,7 +122,8 @@ mod tests {
             read(),
             "TFWRAP_LOCK_ID=28e8a6c8\nTFWRAP_EXITCODE=0\nTFWRAP_OUTCOME=success\n\
              TFWRAP_WAITED_SECONDS=30\nTFWRAP_HELD_SECONDS=120\n\
-             TFWRAP_HOLDER=ci@runner for apply, https://ci.example/run/7\n"
+             TFWRAP_HOLDER=ci@runner for apply, https://ci.example/run/7\n\
+             TFWRAP_REPLANNED=false\n"
         );
     }
 

@@ -52,6 +52,7 @@ fn values(settings: &Settings) -> Vec<String> {
         }),
         line("no-line", &settings.no_line, switch),
         line("no-history", &settings.no_history, switch),
+        line("plan-lock", &settings.plan_lock, |how| how.as_str().to_owned()),
         line("summary", &settings.summary, |what| what.as_str().to_owned()),
         line("outdated", &settings.outdated, |what| what.as_str().to_owned()),
         line("no-backend-lock", &settings.no_backend_lock, switch),

@@ -1,0 +1,170 @@
+//! Plans without the lock and runs that are stopped or killed.
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use super::{Held, Scene, apply, applying, events, expect_undisturbed, half_an_apply};
+use crate::faults;
+use crate::pty::Shell;
+use crate::support::harness::{Gate, Running, quoted, run, s3_dir, wrapper};
+use crate::support::proxy::Fault;
+use crate::support::servers::{local_backend_dir, terraform};
+
+/// Whatever it is at: nothing is planned after a stop.
+#[test]
+fn a_stop_ends_it_and_nothing_is_planned_again() {
+    let dir = local_backend_dir();
+    let scene = Scene::new(dir.path());
+    let gate = Gate::new(dir.path(), "held");
+    let writer = applying(scene.tfwrap(), 2, &gate);
+    let waiting = Running::start(&mut scene.plan(2));
+    waiting.says("\"event\":\"waiting\"");
+    waiting.signal(Signal::SIGTERM);
+    assert_eq!(waiting.finish().expect_code(143).stdout, "");
+    gate.open();
+    writer.finish().expect_code(0);
+
+    let gate = Gate::new(dir.path(), "planning");
+    let planning = scene.planning(Held::Before(&gate), 3, &[]);
+    // Without the stop, it would be planned again.
+    run(&mut apply(scene.tfwrap(), 3, "true")).expect_code(0);
+    planning.signal(Signal::SIGINT);
+    let stopped = planning.finish();
+    assert_ne!(stopped.status.code(), Some(0), "{}", stopped.stderr);
+    assert_eq!(events(&stopped, "replanned"), Vec::<Value>::new(), "{}", stopped.stderr);
+    assert_eq!(scene.plans(), 1, "{}", stopped.stderr);
+}
+
+/// The time it is ready to wait counts for both tries, and what was planned in vain is not left.
+#[test]
+fn a_second_try_that_does_not_get_the_lock_leaves_no_plan() {
+    let dir = local_backend_dir();
+    let scene = Scene::new(dir.path());
+    let gates = ["planned", "held"].map(|name| Gate::new(dir.path(), name));
+    let path = scene.held_up(Held::After(&gates[0]));
+    let mut command = scene.plan_with(&["--lock-timeout=1s"], 2);
+    command.args(["-out", "p"]).env("TFWRAP_TERRAFORM", path);
+    let plan = Running::start(&mut command);
+    gates[0].reached();
+    assert!(dir.path().join("p").exists());
+    let apply = applying(scene.tfwrap(), 2, &gates[1]);
+    gates[0].open();
+    let plan = plan.finish().expect_code(75);
+    assert_eq!((plan.stdout.as_str(), events(&plan, "replanned").len()), ("", 1));
+    assert!(!dir.path().join("p").exists(), "it may be of half an apply");
+    gates[1].open();
+    apply.finish().expect_code(0);
+}
+
+/// Its lock stays, so the plan waits for whoever clears that up.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_apply_that_is_killed_with_its_lock_is_waited_for_until_that_is_removed() {
+    let stage = s3_dir("optimistic-killed").await;
+    let scene = Scene::new(stage.path());
+    let gate = Gate::new(stage.path(), "killed");
+    let apply = applying(terraform(stage.path()), 2, &gate);
+    apply.signal(Signal::SIGKILL);
+    gate.open();
+    apply.finish();
+    let plan = run(&mut scene.plan_with(&["--lock-timeout=1s"], 2)).expect_code(75);
+    let error = &events(&plan, "error")[0];
+    let hint = error["hint"].as_str().unwrap();
+    let command = hint.split("dead: ").nth(1).expect("a command");
+    assert!(command.starts_with("tfwrap unlock "), "{hint}");
+    let id = command.rsplit(' ').next().unwrap().trim_matches('\'');
+    run(terraform(stage.path()).args(["force-unlock", "-force", id])).expect_code(0);
+    let plan = run(&mut scene.plan(2)).expect_code(2);
+    expect_undisturbed(&plan);
+}
+
+/// The kernel ends its lock, and what it has written is what there is.
+#[test]
+fn what_a_killed_apply_has_written_is_the_state() {
+    let dir = local_backend_dir();
+    let scene = Scene::new(dir.path());
+    let gate = Gate::new(dir.path(), "killed");
+    let apply = applying(terraform(dir.path()), 2, &gate);
+    apply.signal(Signal::SIGKILL);
+    gate.open();
+    apply.finish();
+    let plan = run(&mut scene.plan(2)).expect_code(2);
+    expect_undisturbed(&plan);
+    assert!(plan.stdout.contains("Plan: 1 to add, 0 to change"), "{}", plan.stdout);
+}
+
+/// Its guardian keeps the lock until its Terraform is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tfwrap_that_is_killed_is_waited_for_until_its_terraform_is_gone() {
+    let stage = s3_dir("optimistic-guardian").await;
+    let scene = Scene::new(stage.path());
+    let gate = Gate::new(stage.path(), "killed");
+    let ignoring = format!("trap '' INT; {}", gate.command());
+    let writer = Running::start(&mut apply(scene.tfwrap(), 2, &ignoring));
+    gate.reached();
+    writer.signal(Signal::SIGKILL);
+    let plan = Running::start(&mut scene.plan(2));
+    plan.says("\"event\":\"waiting\"");
+    gate.open();
+    let plan = plan.finish();
+    assert!(matches!(plan.status.code(), Some(0 | 2)), "{}", plan.stderr);
+    assert_eq!(events(&plan, "replanned"), Vec::<Value>::new(), "{}", plan.stderr);
+}
+
+/// An apply that is killed after it has written half: the state is no more the one that was planned.
+#[test]
+fn an_apply_that_is_killed_in_the_middle_is_planned_after() {
+    let dir = local_backend_dir();
+    let scene = Scene::new(dir.path());
+    let gates = ["planned", "killed"].map(|name| Gate::new(dir.path(), name));
+    let plan = scene.planning(Held::After(&gates[0]), 2, &[]);
+    let apply = applying(terraform(dir.path()), 2, &gates[1]);
+    apply.signal(Signal::SIGKILL);
+    gates[1].open();
+    apply.finish();
+    gates[0].open();
+    let plan = plan.finish().expect_code(2);
+    assert_eq!(events(&plan, "replanned").len(), 1, "{}", plan.stderr);
+    assert!(plan.stdout.contains("Plan: 1 to add, 0 to change"), "{}", plan.stdout);
+}
+
+/// What is said on stderr and in words.
+#[test]
+fn it_says_whose_doing_it_is() {
+    let dir = local_backend_dir();
+    let plan = half_an_apply(dir.path(), "").expect_code(0);
+    let message = events(&plan, "replanned")[0]["message"].to_string();
+    let who = format!("was taken: it is held by {} for apply", tfwrap::identity::who());
+    assert!(message.contains(&who), "{message}");
+}
+
+/// What nobody could look at afterwards is no plan.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_look_that_is_denied_fails_the_run() {
+    let stage = faults::Stage::initialised("optimistic/denied").await;
+    let scene = Scene::new(stage.path());
+    stage.proxy.plan([stage.on("GetItem", Fault::DENIED).after(1)]);
+    let done = run(scene.plan(2).args(["-out", "p"])).expect_code(77);
+    assert_eq!((done.stdout.as_str(), events(&done, "error").len()), ("", 1), "{}", done.stderr);
+    assert!(!stage.path().join("p").exists(), "nobody knows what it is a plan of");
+}
+
+/// Whoever watches it sees it grow.
+#[test]
+fn on_a_terminal_it_is_shown_as_it_comes() {
+    let dir = local_backend_dir();
+    let scene = Scene::new(dir.path());
+    let gate = Gate::new(dir.path(), "planned");
+    let [program, terraform, place] =
+        [&wrapper(), &scene.held_up(Held::After(&gate)), dir.path()].map(quoted);
+    let mut shell = Shell::start();
+    shell.send(&format!(
+        "cd {place} && CHECKPOINT_DISABLE=1 TFWRAP_STATE_DIR={place}/.tfwrap-state \
+         TFWRAP_TERRAFORM={terraform} {program} --plan-lock optimistic plan -no-color"
+    ));
+    shell.sees("No changes.");
+    // The look is yet to come.
+    gate.reached();
+    gate.open();
+    shell.prompt();
+    assert_eq!(shell.code(), 0);
+}

@@ -1,0 +1,117 @@
+//! What cannot be planned without the lock is planned under it, and `-v` says why.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+use super::{RESOURCES, Scene, events, expect_undisturbed};
+use crate::faults;
+use crate::support::harness::{run, s3_dir, wrapper};
+use crate::support::proxy::{Fault, Proxy, Rule};
+use crate::support::s3_server::{Manners, start};
+use crate::support::servers::{
+    BUCKET, dir_of_s3_backend, dynamodb, local_backend_dir, s3, terraform,
+};
+
+#[track_caller]
+fn is_under_the_lock(command: &mut Command, code: i32, why: &str) {
+    let done = run(command).expect_code(code);
+    let details = events(&done, "detail");
+    let is_said = details.iter().any(|it| {
+        let message = it["message"].as_str().unwrap();
+        message.starts_with("planning under the lock: ") && message.contains(why)
+    });
+    assert!(is_said, "{why}: {}", done.stderr);
+    assert!(!events(&done, "acquired").is_empty(), "{}", done.stderr);
+}
+
+#[test]
+fn where_there_is_no_state_yet() {
+    let dir = local_backend_dir();
+    std::fs::write(dir.path().join("main.tf"), RESOURCES).unwrap();
+    run(terraform(dir.path()).args(["init", "-no-color"])).expect_code(0);
+    let scene = Scene { dir: dir.path() };
+    is_under_the_lock(&mut scene.plan_with(&["-v"], 1), 2, "has no version");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_the_store_of_the_state_names_no_versions() {
+    let server = start(Manners::NoVersions);
+    dynamodb().create_lock_table("optimistic-unversioned").await;
+    let lines = format!(
+        "dynamodb_table = \"optimistic-unversioned\"\n    endpoints = {{ s3 = \"{}\", dynamodb = \"{}\" }}",
+        server.url,
+        dynamodb().url
+    );
+    let dir = dir_of_s3_backend("optimistic/unversioned/terraform.tfstate", &lines);
+    let scene = Scene::new(dir.path());
+    is_under_the_lock(&mut scene.plan_with(&["-v"], 2), 2, "has no version");
+}
+
+/// Whoever may take the lock need not be allowed to look at it.
+#[tokio::test(flavor = "multi_thread")]
+async fn where_the_lock_or_the_state_may_not_be_looked_at() {
+    let stage = faults::Stage::initialised("optimistic/unread").await;
+    let scene = Scene::new(stage.path());
+    stage.plan(&[("GetItem", Fault::DENIED, 1)]);
+    is_under_the_lock(&mut scene.plan_with(&["-v"], 1), 0, "access denied");
+
+    let proxy = Proxy::before(&s3().url);
+    stage.edit_backend(&s3().url, proxy.url());
+    run(terraform(stage.path()).args(["init", "-no-color", "-reconfigure"])).expect_code(0);
+    let path = format!("/{BUCKET}/{}", stage.key);
+    proxy.plan([Rule::on("GET", Fault::Status(403, "AccessDenied")).key(&path).times(1)]);
+    is_under_the_lock(&mut scene.plan_with(&["-v"], 1), 0, "s3:GetObject");
+}
+
+/// A second try would read or write something else than the first.
+#[test]
+fn where_terraform_can_do_it_only_once() {
+    let dir = local_backend_dir();
+    let scene = Scene::new(dir.path());
+    let lock = format!("--lock=file://{}", dir.path().join("further").display());
+    is_under_the_lock(&mut scene.plan_with(&["-v", &lock], 1), 0, "`--lock` names further locks");
+    let mut generating = scene.plan_with(&["-v"], 1);
+    is_under_the_lock(generating.arg("-generate-config-out=new.tf"), 0, "`-generate-config-out`");
+    // Such as a shell makes of `<(…)`.
+    let pipe = dir.path().join("secrets.tfvars");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let mut reading = scene.plan_with(&["-v"], 1);
+    reading.arg("-var-file=secrets.tfvars");
+    let writer = std::thread::spawn(move || std::fs::write(pipe, "command = \"false\"\n"));
+    is_under_the_lock(&mut reading, 0, "cannot be read twice");
+    writer.join().unwrap().unwrap();
+}
+
+/// They have one already, or write.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_below_a_run_or_does_not_plan_is_as_ever() {
+    let stage = s3_dir("optimistic-below").await;
+    let scene = Scene::new(stage.path());
+    let program = wrapper();
+    let mut around = scene.tfwrap();
+    around.args(["--plan-lock", "optimistic", "--log-format", "json", "run", "--"]);
+    around.arg(program).args(["--log-format", "json", "plan", "-detailed-exitcode", "-no-color"]);
+    let below = run(&mut around).expect_code(0);
+    assert_eq!(events(&below, "acquired").len(), 1, "{}", below.stderr);
+    let mut refresh = scene.tfwrap();
+    refresh.args(["--plan-lock", "optimistic", "--log-format", "json", "refresh", "-no-color"]);
+    assert_eq!(events(&run(&mut refresh).expect_code(0), "acquired").len(), 1);
+    // By the environment, and with the lock in the way of nobody who plans.
+    let mut by_variable = scene.tfwrap();
+    by_variable.env("TFWRAP_PLAN_LOCK", "optimistic").args(["--log-format", "json"]);
+    by_variable.args(["plan", "-detailed-exitcode", "-no-color"]);
+    expect_undisturbed(&run(&mut by_variable).expect_code(0));
+    std::fs::write(stage.path().join(".tfwrap.yaml"), "plan-lock: optimistic\n").unwrap();
+    let mut by_file = scene.tfwrap();
+    by_file.args(["--log-format", "json", "plan", "-detailed-exitcode", "-no-color"]);
+    expect_undisturbed(&run(&mut by_file).expect_code(0));
+    let mut typed = scene.tfwrap();
+    typed.args(["--plan-lock", "exclusive", "--log-format", "json", "plan", "-no-color"]);
+    let typed = run(&mut typed).expect_code(0);
+    assert_eq!(events(&typed, "acquired").len(), 1, "{}", typed.stderr);
+    let mut wrong = scene.tfwrap();
+    let wrong = run(wrong.args(["--plan-lock", "shared", "plan"])).expect_code(64);
+    assert!(wrong.stderr.contains("exclusive") && wrong.stderr.contains("optimistic"), "{wrong:?}");
+    assert_eq!(events(&typed, "replanned"), Vec::<Value>::new());
+}
