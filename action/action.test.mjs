@@ -71,6 +71,7 @@ test("what is wrong with an input is said and nothing runs", async () => {
     { command: "plan", quiet: "yes" },
     { command: "plan", "success-on-changes": "2" },
     { command: "plan", "working-directory": "no/such" },
+    { command: "plan", "working-directory": "tfwrap" },
     { command: "plan | tee log" },
     { command: "apply -auto-approve\n-input=false" },
     { command: "plan", build: "true" },
@@ -209,6 +210,15 @@ test("post recovers whatever the job did to the directory of its files", async (
   const { output } = await job.post({});
   assert.match(output, /^::warning title=tfwrap::no annotations from here on: [^\n]*\n::stop-commands::/);
   assert.ok(output.includes("<recover><--wait=4m>"), output);
+});
+
+test("what the command puts in the place of the annotations neither blocks nor fails the step", async () => {
+  for (const put of ["mkfifo", "mkdir"]) {
+    const job = world(`rm "$TFWRAP_ANNOTATIONS"; ${put} "$TFWRAP_ANNOTATIONS"; exit 3`);
+    const { code, output } = await job.main({ command: "apply" });
+    assert.equal(code, 3, output);
+    assert.equal(inside(output).after, "");
+  }
 });
 
 test("post waits as long as it is told to", async () => {

@@ -7,7 +7,7 @@
 
 import { spawn } from "node:child_process";
 import { randomUUID } from "node:crypto";
-import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { lstatSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { constants } from "node:os";
 import { dirname } from "node:path";
 import { environment } from "./inputs.mjs";
@@ -17,11 +17,16 @@ import { annotation, say } from "./runner.mjs";
 const ANNOTATION = /^::(?:error|warning) title=tfwrap::/;
 
 function annotations(file) {
-  if (!existsSync(file)) return "";
-  const lines = readFileSync(file, "utf8").split("\n").filter((line) => ANNOTATION.test(line));
-  // Its end tells the post step that nothing is left to say.
-  rmSync(file);
-  return lines.map((line) => `${line}\n`).join("");
+  // The command knows the path, too: what it puts there instead must neither block nor fail this.
+  if (!lstatSync(file, { throwIfNoEntry: false })?.isFile()) return "";
+  try {
+    const lines = readFileSync(file, "utf8").split("\n").filter((line) => ANNOTATION.test(line));
+    // Its end tells the post step that nothing is left to say.
+    rmSync(file);
+    return lines.map((line) => `${line}\n`).join("");
+  } catch (error) {
+    return annotation("warning", `no annotations of this command: ${error.message}`);
+  }
 }
 
 // A line end first: the last line of the output may have none.
@@ -56,12 +61,20 @@ export function run({ program, args, cwd, file, token }) {
     }
     say(`::stop-commands::${token}\n`);
     const env = { ...environment(), TFWRAP_ANNOTATIONS: file };
-    child = spawn(program, args, { cwd, env, stdio: ["inherit", 1, 1] });
     const end = (text, code) => {
-      say(resume(token) + annotations(file) + text);
+      say(resume(token));
+      say(annotations(file) + text);
       ended(code);
     };
-    child.on("error", (error) => end(annotation("error", `cannot start \`${program}\`: ${error.message}`)));
+    const failed = (error) => end(annotation("error", `cannot start \`${program}\`: ${error.message}`));
+    try {
+      child = spawn(program, args, { cwd, env, stdio: ["inherit", 1, 1] });
+    } catch (error) {
+      // Some errors come at once.
+      failed(error);
+      return;
+    }
+    child.on("error", failed);
     child.on("exit", (code, signal) => end("", code ?? 128 + constants.signals[signal]));
   });
 }

@@ -1,6 +1,6 @@
 // The action's inputs, and what is said when one is wrong.
 
-import { existsSync } from "node:fs";
+import { statSync } from "node:fs";
 import { resolve } from "node:path";
 import { InputError, workspace } from "./runner.mjs";
 import { SplitError, split } from "./words.mjs";
@@ -74,7 +74,9 @@ export const workingDirectory = () => resolve(workspace(), input("working-direct
 export function expectWorkingDirectory() {
   const dir = workingDirectory();
   // Without it, the error would name the program as missing.
-  if (!existsSync(dir)) throw new InputError(`input working-directory: \`${dir}\` does not exist`);
+  const found = statSync(dir, { throwIfNoEntry: false });
+  if (found === undefined) throw new InputError(`input working-directory: \`${dir}\` does not exist`);
+  if (!found.isDirectory()) throw new InputError(`input working-directory: \`${dir}\` is not a directory`);
   return dir;
 }
 

@@ -143,6 +143,10 @@ pub enum Leftover {
     Run(String),
     /// The lock that was to be removed: the question was not answered.
     Shown,
+    /// A plan that may be of half an apply: whoever stopped it does not wait until that is known.
+    Plan,
+    /// Output of Terraform's that its reader has not taken.
+    Output,
 }
 
 impl std::fmt::Display for Leftover {
@@ -150,9 +154,19 @@ impl std::fmt::Display for Leftover {
         if *self == Self::Shown {
             return f.write_str(": the lock stays");
         }
+        if *self == Self::Plan {
+            return f.write_str(
+                ": the plan is dropped, because the state may have changed while it was made",
+            );
+        }
+        if *self == Self::Output {
+            return f.write_str(": not all of Terraform's output was passed on");
+        }
         f.write_str(" while waiting; nothing was run")?;
         match self {
-            Self::Nothing | Self::Shown => f.write_str(", nothing is left behind"),
+            Self::Nothing | Self::Shown | Self::Plan | Self::Output => {
+                f.write_str(", nothing is left behind")
+            }
             Self::Place => f.write_str(
                 "; a place in the queue may be left, which the waiters behind it skip after 20 s",
             ),

@@ -41,7 +41,7 @@ pub(crate) use acquire::LockInfoTemplate;
 use acquire::Wait;
 use conclude::{RunEnd, RunReport};
 use context::Acquired;
-pub(crate) use context::Context;
+pub(crate) use context::{Context, Stdin};
 pub(crate) use event_loop::EventLoop;
 use fresh::ChangeWatch;
 use futures_util::FutureExt;

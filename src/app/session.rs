@@ -25,7 +25,7 @@ use crate::report::gitlab::Dotenv;
 use crate::report::{self, Notice, Reporter};
 use crate::run::custody::Custody;
 use crate::run::hold::{Handed, Limits};
-use crate::run::{self, Context, EventLoop, LockInfoTemplate, Provenance};
+use crate::run::{self, Context, EventLoop, LockInfoTemplate, Provenance, Stdin};
 use crate::settings::OnLockLost;
 use crate::state_dir;
 use crate::subcommand;
@@ -158,6 +158,7 @@ fn begin(
         }),
         telemetry,
         is_on_terminal: std::io::stdout().is_terminal(),
+        stdin: Stdin::look(),
         on_outdated: settings.outdated.value,
         env: env.clone(),
         state_dir: state_dir::path(env),

@@ -17,6 +17,8 @@ pub struct UnlockedPlan {
     pub state: StateFile,
     /// What it writes (`-out`): worth nothing before it is known that the plan is of one moment.
     pub plan_file: Option<PathBuf>,
+    /// Whether its command line lets Terraform ask for values.
+    pub may_ask: bool,
 }
 
 /// Notes how this call plans, if it is to take no lock; where it must all the same, says why with `-v`.
@@ -51,6 +53,8 @@ fn of(
     };
     let plan_file = invocation.plan_output().map(|path| dir.join(path));
     let is_odd = |path: &Path| path.metadata().is_ok_and(|it| !it.is_file());
+    // A link may lead to a file that is not ours to remove.
+    let is_no_file = |path: &Path| path.symlink_metadata().is_ok_and(|it| !it.is_file());
     let has_pipes = backend::waited_for(dir).is_some()
         || invocation.values("var-file").any(|name: &OsStr| is_odd(&dir.join(name)));
     if !further.is_empty() {
@@ -58,11 +62,11 @@ fn of(
         Err("`--lock` names further locks")
     } else if has_pipes {
         Err("a file of variables is no regular file, so it cannot be read twice")
-    } else if plan_file.as_deref().is_some_and(is_odd) {
+    } else if plan_file.as_deref().is_some_and(is_no_file) {
         Err("`-out` names no regular file, so it cannot be written twice")
     } else if invocation.values("generate-config-out").next().is_some() {
         Err("Terraform refuses to write the file of `-generate-config-out` twice")
     } else {
-        Ok(UnlockedPlan { state, plan_file })
+        Ok(UnlockedPlan { state, plan_file, may_ask: !invocation.has_not("input") })
     }
 }

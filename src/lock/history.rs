@@ -251,7 +251,14 @@ pub struct History {
     applied: Option<Box<RawValue>>,
     /// How many were dropped so far.
     pub dropped: u64,
+    /// Whether nothing could be read of what is there.
+    is_damaged: bool,
 }
+
+/// The register, or the part of it that would tell, cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("it is damaged")]
+pub struct Damaged;
 
 /// Why a register is left alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -294,8 +301,13 @@ impl History {
             return Err(NotAHistory::Newer);
         }
         Ok(serde_json::from_str(text).map_or_else(
-            |_| Self::default(),
-            |Content { dropped, applied, runs, .. }| Self { runs, applied, dropped },
+            |_| Self { is_damaged: true, ..Self::default() },
+            |Content { dropped, applied, runs, .. }| Self {
+                runs,
+                applied,
+                dropped,
+                is_damaged: false,
+            },
         ))
     }
 
@@ -305,10 +317,21 @@ impl History {
     }
 
     /// The last run that has applied anything, however many others came after it.
-    #[must_use]
-    pub fn last_applied(&self) -> Option<PastRun> {
-        let kept = self.applied.as_deref().and_then(PastRun::of);
-        self.runs().flatten().chain(kept).find(PastRun::has_applied)
+    ///
+    /// # Errors
+    /// When what cannot be read may be a later one.
+    pub fn last_applied(&self) -> Result<Option<PastRun>, Damaged> {
+        if self.is_damaged {
+            return Err(Damaged);
+        }
+        let kept = self.applied.as_deref().map(PastRun::of);
+        for run in self.runs().chain(kept) {
+            let run = run.ok_or(Damaged)?;
+            if run.has_applied() {
+                return Ok(Some(run));
+            }
+        }
+        Ok(None)
     }
 
     /// The record with one more run; the oldest are dropped where there are too many.

@@ -10,11 +10,21 @@
 
 use super::backoff::HEAD;
 use super::jitter::Jitter;
+use super::lease::{Lease, LeaseTerm};
 use super::{Holder, Uptime};
 
 /// Tells one content of a state from every other: whatever is written changes it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct StateVersion(pub String);
+
+/// Who has the lock, as a look finds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sighting {
+    /// Whoever it is.
+    pub holder: Holder,
+    /// Its lease, if it has one.
+    pub lease: Option<Lease>,
+}
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,7 +32,7 @@ pub enum Event {
     /// Time passed.
     Tick,
     /// The register that was looked at has this holder, or none.
-    Lock(Option<Holder>),
+    Lock(Option<Sighting>),
     /// The state has this version; nothing where there is no state, or its store tells no version.
     Version(Option<StateVersion>),
     /// The reader has ended.
@@ -57,6 +67,9 @@ pub enum ReadOutcome {
     NoVersion,
     /// Somebody may be writing until now: nothing was read.
     TimedOut(Holder),
+    /// Whoever may be writing gives no sign of life, and has a lease that ends: nothing was read. Only
+    /// who takes the lock may take it over.
+    Silent,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -80,6 +93,8 @@ pub struct OptimisticRead {
     phase: Phase,
     /// Who may be writing, and since when we know.
     writer: Option<(Holder, Uptime)>,
+    /// Its lease, and since when it has not changed.
+    lease: Option<(Lease, Uptime)>,
     /// What was there before the reader began.
     before: Option<StateVersion>,
 }
@@ -89,7 +104,7 @@ impl OptimisticRead {
     #[must_use]
     pub fn new(registers: usize, now: Uptime, give_up_at: Uptime, jitter: Jitter) -> Self {
         let phase = Phase::Waiting(now);
-        Self { registers, give_up_at, jitter, phase, writer: None, before: None }
+        Self { registers, give_up_at, jitter, phase, writer: None, lease: None, before: None }
     }
 
     /// When [`Event::Tick`] is due.
@@ -112,8 +127,8 @@ impl OptimisticRead {
     pub fn step(&mut self, now: Uptime, event: Event) -> Action {
         match (&self.phase, event) {
             (Phase::Waiting(until), Event::Tick) if now >= *until => self.look_at(0),
-            (Phase::AtLock(_), Event::Lock(Some(holder))) if holder.may_write() => {
-                self.found(now, holder)
+            (Phase::AtLock(_), Event::Lock(Some(seen))) if seen.holder.may_write() => {
+                self.found(now, seen)
             }
             (Phase::AtLock(register), Event::Lock(_)) => match register + 1 {
                 next if next < self.registers => self.look_at(next),
@@ -143,12 +158,19 @@ impl OptimisticRead {
         Action::LookAtLock(register)
     }
 
-    fn found(&mut self, now: Uptime, writer: Holder) -> Action {
+    fn found(&mut self, now: Uptime, Sighting { holder: writer, lease }: Sighting) -> Action {
         if self.before.is_some() {
             return self.done(ReadOutcome::Writer(writer));
         }
         if now >= self.give_up_at {
             return self.done(ReadOutcome::TimedOut(writer));
+        }
+        let unchanged = self.lease.take().filter(|(known, _)| Some(*known) == lease);
+        self.lease = unchanged.or_else(|| lease.map(|lease| (lease, now)));
+        if self.lease.is_some_and(|(lease, since)| {
+            lease.term != LeaseTerm::Never && now.since(since) >= lease.term.sign_of_life()
+        }) {
+            return self.done(ReadOutcome::Silent);
         }
         let since = self.writer.take().filter(|(known, _)| *known == writer);
         let since = since.map_or(now, |(_, since)| since);
@@ -169,6 +191,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::lock::lease::SHORTEST;
     use crate::lock::{LockId, LockInfo};
 
     fn at(millis: u64) -> Uptime {
@@ -185,6 +208,10 @@ mod tests {
             created: String::new(),
             path: String::new(),
         }))
+    }
+
+    fn seen(holder: Holder) -> Event {
+        Event::Lock(Some(Sighting { holder, lease: None }))
     }
 
     fn version(number: u8) -> Event {
@@ -223,7 +250,7 @@ mod tests {
             assert_eq!(read.step(at(9), later), Action::Done(ReadOutcome::Changed));
         }
         for writer in [holder("OperationTypeApply"), Holder::Unreadable] {
-            let then = ended().step(at(9), Event::Lock(Some(writer.clone())));
+            let then = ended().step(at(9), seen(writer.clone()));
             assert_eq!(then, Action::Done(ReadOutcome::Writer(writer)));
         }
     }
@@ -231,7 +258,7 @@ mod tests {
     #[test]
     fn who_plans_is_not_waited_for() {
         let mut read = begun(2);
-        let plan = || Event::Lock(Some(holder("OperationTypePlan")));
+        let plan = || seen(holder("OperationTypePlan"));
         assert_eq!(read.step(at(0), plan()), Action::LookAtLock(1));
         assert_eq!(read.step(at(0), plan()), Action::LookAtVersion);
     }
@@ -241,16 +268,48 @@ mod tests {
         for writer in [holder("OperationTypeApply"), holder(""), Holder::Unreadable] {
             let mut read = begun(2);
             assert_eq!(read.step(at(0), Event::Lock(None)), Action::LookAtLock(1));
-            assert_eq!(read.step(at(0), Event::Lock(Some(writer.clone()))), Action::Wait);
+            assert_eq!(read.step(at(0), seen(writer.clone())), Action::Wait);
             assert_eq!(read.writer(), Some(&writer));
             assert_eq!(read.deadline(), Some(at(200)));
             assert_eq!(read.step(at(100), Event::Tick), Action::Wait);
             assert_eq!(read.step(at(950), Event::Tick), Action::LookAtLock(0));
-            assert_eq!(read.step(at(950), Event::Lock(Some(writer.clone()))), Action::Wait);
+            assert_eq!(read.step(at(950), seen(writer.clone())), Action::Wait);
             assert_eq!(read.deadline(), Some(at(1_000)));
             assert_eq!(read.step(at(1_000), Event::Tick), Action::LookAtLock(0));
-            let then = read.step(at(1_000), Event::Lock(Some(writer.clone())));
+            let then = read.step(at(1_000), seen(writer.clone()));
             assert_eq!(then, Action::Done(ReadOutcome::TimedOut(writer)));
+        }
+    }
+
+    /// It may be dead: whoever takes the lock waits until its lease is over.
+    #[test]
+    fn a_writer_without_a_sign_of_life_is_left_to_who_takes_the_lock() {
+        for (term, silent) in [(LeaseTerm::After(SHORTEST), true), (LeaseTerm::Never, false)] {
+            let mut read = OptimisticRead::new(1, at(0), at(600_000), Jitter(0));
+            let (mut now, mut beat) = (at(0), 0);
+            let end = loop {
+                let action = match read.step(now, Event::Tick) {
+                    Action::LookAtLock(0) => {
+                        let lease = Some(Lease { term, beat });
+                        let holder = holder("OperationTypeApply");
+                        read.step(now, Event::Lock(Some(Sighting { holder, lease })))
+                    }
+                    action => action,
+                };
+                if action != Action::Wait {
+                    break action;
+                }
+                now = read.deadline().expect("it waits");
+                // It lives for a minute.
+                beat = now.0.as_secs().min(60);
+            };
+            if silent {
+                assert_eq!(end, Action::Done(ReadOutcome::Silent));
+                let least = at(60_000).plus(term.sign_of_life());
+                assert!((least..least.plus(Duration::from_secs(12))).contains(&now), "{now:?}");
+            } else {
+                assert!(matches!(end, Action::Done(ReadOutcome::TimedOut(_))), "{end:?}");
+            }
         }
     }
 

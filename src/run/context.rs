@@ -1,6 +1,9 @@
 //! What the steps of a run share: its inputs, and what is known about its locks.
 
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
+
+use rustix::io::ioctl_fionread;
 
 use super::acquire::LockInfoTemplate;
 use super::history::{LockRequest, Provenance};
@@ -36,10 +39,37 @@ pub(crate) struct Context {
     pub(crate) telemetry: Option<Telemetry>,
     /// Whether a person reads stdout.
     pub(crate) is_on_terminal: bool,
+    /// What there is to read on stdin.
+    pub(crate) stdin: Stdin,
     /// What an apply does that is outdated.
     pub(crate) on_outdated: OnOutdated,
     /// Resolves all anew.
     pub(crate) planner: Planner,
+}
+
+/// What there is to read on stdin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stdin {
+    /// What a person types.
+    Terminal,
+    /// Something that was put there before we began.
+    Data,
+    /// Nothing yet, or nothing ever.
+    Nothing,
+}
+
+impl Stdin {
+    /// Ours.
+    pub(crate) fn look() -> Self {
+        let stdin = std::io::stdin();
+        if stdin.is_terminal() {
+            Self::Terminal
+        } else if ioctl_fionread(&stdin).is_ok_and(|bytes| bytes > 0) {
+            Self::Data
+        } else {
+            Self::Nothing
+        }
+    }
 }
 
 /// What is known after the locks were taken, besides the locks themselves ([`super::event_loop::EventLoop::kept`]).

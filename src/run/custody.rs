@@ -132,6 +132,11 @@ impl Custody {
         notices
     }
 
+    /// Whether it knows of no lock, not even an inherited one.
+    pub(crate) fn is_lockless(&self) -> bool {
+        self.receipt.as_ref().is_none_or(|receipt| receipt.locks.is_empty())
+    }
+
     /// Before a request that may make the lock ours; `unanswered`: so may an earlier one. Whoever
     /// takes over looks for it, until it is known to be answered.
     pub(crate) fn asked(&mut self, target: &LockTarget, id: &LockId, unanswered: bool) {

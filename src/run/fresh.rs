@@ -136,11 +136,11 @@ impl<'a> ChangeWatch<'a> {
 }
 
 /// That the child is interrupted for a change, or ended with it.
-pub(super) fn too_late(change: &str, ended: bool) -> Notice {
+pub(super) fn too_late(change: &str, ended: bool, has_lock: bool) -> Notice {
     let doing = if ended { "" } else { ": interrupting Terraform" };
+    let held = if has_lock { ", and only the lock of the first is held" } else { "" };
     Notice::warning(format!(
-        "while Terraform was starting, {change}; Terraform may have read either one, and only the \
-         lock of the first is held{doing}"
+        "while Terraform was starting, {change}; Terraform may have read either one{held}{doing}"
     ))
     .with_hint("check both states with `terraform plan`".to_owned())
 }

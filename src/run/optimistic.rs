@@ -4,6 +4,7 @@
 //! Its rules: `docs/protocol.md#plans-without-the-lock`.
 
 use std::fs::File;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -11,21 +12,27 @@ use jiff::Timestamp;
 
 use super::acquire::{SETTLING, Wait};
 use super::conclude::RunEnd;
-use super::context::Context;
+use super::context::{Context, Stdin};
 use super::event_loop::{EventLoop, LoopEvent};
 use super::request::{StoreReply, StoreRequest};
 use super::store_requests::{self, LockRegister, PATIENCE};
 use super::{fail_point, fresh, messages, outdated, prepare, supervise};
 use crate::clock::{uptime, wall};
-use crate::error::Error;
+use crate::error::{Error, Leftover};
+use crate::exit_code;
 use crate::identity::new_seed;
 use crate::job::{LockedJob, UnlockedPlan};
 use crate::lock::history::{Awaited, WaitWatch};
 use crate::lock::jitter::Jitter;
-use crate::lock::optimistic_read::{Action, Event, OptimisticRead, ReadOutcome, StateVersion};
+use crate::lock::lease::Lease;
+use crate::lock::optimistic_read::{
+    Action, Event, OptimisticRead, ReadOutcome, Sighting, StateVersion,
+};
 use crate::lock::{Holder, Uptime};
 use crate::report::{Cadence, Notice};
-use crate::store::StoreError;
+use crate::store::{StoreError, Stored};
+use crate::supervise::{ChildStatus, StopSignal};
+use crate::terraform::go_bool;
 
 /// How long what is left to say is waited for after a stop.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -63,6 +70,10 @@ pub(super) async fn first_try(
     if !context.held.is_empty() {
         return FirstTry::default();
     }
+    if let Some(why) = needs_one_try(context, plan) {
+        event_loop.say(under_the_lock(why));
+        return FirstTry::default();
+    }
     let began = uptime();
     let cadence = Cadence::default();
     let mut attempt = Attempt {
@@ -76,6 +87,7 @@ pub(super) async fn first_try(
         watch: WaitWatch::default(),
         first: FirstTry::default(),
         has_read: false,
+        plan_file_before: None,
     };
     let end = attempt.run(event_loop).await;
     // A stop does not wait for what is still out, and nothing is redrawn before what follows.
@@ -88,10 +100,13 @@ pub(super) async fn first_try(
     first.behind = attempt.watch.ended(uptime());
     match end {
         Ok(end) => first.end = end,
-        Err(error) => {
+        Err(mut error) => {
             // Nobody knows what it is a plan of.
             if attempt.has_read {
-                remove_plan_file(event_loop, plan);
+                remove_plan_file(event_loop, plan, attempt.plan_file_before);
+                if let Error::Interrupted { leftover, .. } = &mut error {
+                    *leftover = Leftover::Plan;
+                }
             }
             first.end = Some(RunEnd::Failed(error));
         }
@@ -112,6 +127,16 @@ struct Attempt<'a> {
     first: FirstTry,
     /// Whether Terraform was started.
     has_read: bool,
+    /// The file of the plan as it was then.
+    plan_file_before: Option<FileMark>,
+}
+
+/// Tells a file that was written from one that was not: inode, size, and when it was changed.
+type FileMark = (u64, u64, i64, i64);
+
+fn mark(plan: &UnlockedPlan) -> Option<FileMark> {
+    let it = plan.plan_file.as_ref()?.symlink_metadata().ok()?;
+    Some((it.ino(), it.size(), it.ctime(), it.ctime_nsec()))
 }
 
 impl Attempt<'_> {
@@ -166,6 +191,12 @@ impl Attempt<'_> {
                     event_loop.say(under_the_lock(&why));
                     return Ok(None);
                 }
+                Action::Done(ReadOutcome::Silent) => {
+                    let why = "its holder shows no sign of life, and only who waits for the lock may \
+                               take it over";
+                    event_loop.say(under_the_lock(why));
+                    return Ok(None);
+                }
                 Action::Done(ReadOutcome::TimedOut(writer)) => {
                     let lock = &self.job.targets[at];
                     let error =
@@ -211,9 +242,12 @@ impl Attempt<'_> {
         &self,
         event_loop: &mut EventLoop,
         lock: &LockRegister,
-    ) -> Result<Option<Holder>, Error> {
+    ) -> Result<Option<Sighting>, Error> {
         let stored = store_requests::read(event_loop, lock, self.patience()).await?;
-        Ok(stored.map(|stored| Holder::of(&stored.record)))
+        Ok(stored.map(|Stored { record, .. }| Sighting {
+            holder: Holder::of(&record),
+            lease: record.lease.as_deref().and_then(Lease::parse),
+        }))
     }
 
     async fn version(&self, event_loop: &mut EventLoop) -> Result<Option<StateVersion>, Error> {
@@ -263,6 +297,7 @@ impl Attempt<'_> {
         event_loop.reporter.settle(SETTLING);
         self.first.waited = uptime().since(self.began);
         self.has_read = true;
+        self.plan_file_before = mark(self.plan);
         let said = if self.context.is_on_terminal {
             None
         } else {
@@ -273,10 +308,18 @@ impl Attempt<'_> {
         let (job, context) = (self.job, self.context);
         let end = super::start(event_loop, job, context, &[], self.wait.give_up_at, stdout).await;
         match end {
-            RunEnd::Child(child) if !child.stopped && !child.lost => {
+            RunEnd::Child(child) if !child.heard_stop && !child.lost => {
                 Ok(Ok(Planned { end: RunEnd::Child(child), said }))
             }
-            end => Ok(Err(print(event_loop, end, said).await)),
+            // It has planned all the same, and nobody looks whether it is of one moment.
+            RunEnd::Child(child) if !child.lost && has_planned(child.status, job) => {
+                let signal = event_loop.run.stopped_by().unwrap_or(StopSignal::Interrupt);
+                Err(Error::interrupted(signal))
+            }
+            end => {
+                remove_plan_file(event_loop, self.plan, self.plan_file_before);
+                Ok(Err(print(event_loop, end, said).await))
+            }
         }
     }
 
@@ -291,7 +334,7 @@ impl Attempt<'_> {
             Some(_) => None,
             None => outdated::last_to_write(event_loop, self.job, self.began_at).await?,
         };
-        remove_plan_file(event_loop, self.plan);
+        remove_plan_file(event_loop, self.plan, self.plan_file_before);
         event_loop.say(messages::replanned(lock, writer.as_ref(), last.as_deref()));
         if writer.is_some() {
             self.first.holder = writer;
@@ -305,6 +348,35 @@ impl Attempt<'_> {
 struct Planned {
     end: RunEnd,
     said: Option<File>,
+}
+
+fn interrupted(signal: StopSignal, left: Leftover) -> Error {
+    let mut error = Error::interrupted(signal);
+    if let Error::Interrupted { leftover, .. } = &mut error {
+        *leftover = left;
+    }
+    error
+}
+
+fn has_planned(status: ChildStatus, job: &LockedJob) -> bool {
+    let code = exit_code::of_child(status);
+    code == 0 || (code == 2 && job.two_is_success)
+}
+
+/// Why Terraform may be started once only: it may ask for what it can read once, or nobody sees.
+fn needs_one_try(context: &Context, plan: &UnlockedPlan) -> Option<&'static str> {
+    if !plan.may_ask
+        || context.env.get("TF_INPUT").is_some_and(|it| go_bool(it.as_bytes()) == Some(false))
+    {
+        return None;
+    }
+    match context.stdin {
+        Stdin::Terminal if !context.is_on_terminal => {
+            Some("Terraform may ask for a value, which nobody would see in what is kept of stdout")
+        }
+        Stdin::Data => Some("what stdin has for Terraform can be read only once"),
+        Stdin::Terminal | Stdin::Nothing => None,
+    }
 }
 
 fn under_the_lock(why: &str) -> Notice {
@@ -322,29 +394,35 @@ async fn keep(event_loop: &mut EventLoop, planned: Option<Planned>) -> Option<Ru
 async fn print(event_loop: &mut EventLoop, end: RunEnd, said: Option<File>) -> RunEnd {
     let Some(said) = said else { return end };
     event_loop.send(StoreRequest::Print(said));
-    let mut until = None;
+    let mut stopped: Option<(StopSignal, Uptime)> = None;
     loop {
-        match event_loop.next(until, None).await {
+        match event_loop.next(stopped.map(|(_, until)| until), None).await {
             LoopEvent::Reply(StoreReply::Printed(printed)) => {
                 return match Error::expect_answered(printed) {
                     Ok(()) => end,
                     Err(error) => RunEnd::Failed(error),
                 };
             }
-            LoopEvent::Due => return end,
-            happening if happening.stop().is_some() => {
-                until.get_or_insert_with(|| uptime().plus(LAST_WORDS));
+            LoopEvent::Due => {
+                let signal = stopped.map_or(StopSignal::Interrupt, |(signal, _)| signal);
+                return RunEnd::Failed(interrupted(signal, Leftover::Output));
             }
-            _ => {}
+            happening => {
+                let stop = happening.stop().map(|signal| (signal, uptime().plus(LAST_WORDS)));
+                stopped = stopped.or(stop);
+            }
         }
     }
 }
 
-/// Removes a plan that may be of half an apply, so that nobody applies it.
-fn remove_plan_file(event_loop: &EventLoop, UnlockedPlan { plan_file, .. }: &UnlockedPlan) {
-    let Some(path) = plan_file else { return };
+/// Removes a plan that may be of half an apply, so that nobody applies it; not one of before.
+fn remove_plan_file(event_loop: &EventLoop, plan: &UnlockedPlan, before: Option<FileMark>) {
+    let Some(path) = &plan.plan_file else { return };
     let is_there = Path::symlink_metadata(path).is_ok_and(|it| it.is_file());
-    if is_there && let Err(error) = std::fs::remove_file(path) {
+    if is_there
+        && mark(plan) != before
+        && let Err(error) = std::fs::remove_file(path)
+    {
         event_loop.say(messages::plan_stays(path, &error));
     }
 }

@@ -117,7 +117,8 @@ async fn last_applied(
             event_loop.pause(uptime().plus(AGAIN)).await?;
             continue;
         }
-        return Ok(Ok(history.last_applied()));
+        let last = history.last_applied();
+        return Ok(last.map_err(|why| format!("the history of `{lock}` cannot be read: {why}")));
     }
 }
 
@@ -196,6 +197,12 @@ async fn outdated_by(
             Ok(true) => {
                 let (older, commit) = (short(older), short(commit));
                 return Ok(Some(format!("commit {older} comes before commit {commit}, {newer}")));
+            }
+            // Then it is not, whatever the number of its run.
+            Ok(false)
+                if is_ancestor(event_loop, job, context, commit, older).await? == Ok(true) =>
+            {
+                return Ok(None);
             }
             Ok(false) => {}
             Err(why) => event_loop.say(Notice::Detail {

@@ -48,6 +48,8 @@ pub(super) struct ChildEnd {
     pub(super) status: ChildStatus,
     /// Whether that was asked of it.
     pub(super) stopped: bool,
+    /// Whether a stop came to it in any way, such as a key that only its own group got.
+    pub(super) heard_stop: bool,
     /// Whether a lock was lost meanwhile, or a fence stopped it.
     pub(super) lost: bool,
 }
@@ -191,7 +193,7 @@ async fn drive(
     mut watch: Option<ChangeWatch<'_>>,
 ) -> Result<ChildEnd, Error> {
     let mut canary = Canary::default();
-    let mut next = VecDeque::new();
+    let (mut next, mut overheard) = (VecDeque::new(), false);
     event_loop.run.started(context.policy);
     loop {
         let event = if let Some(event) = next.pop_front() {
@@ -239,7 +241,8 @@ async fn drive(
                 LoopEvent::Due if watch.as_ref().is_some_and(ChangeWatch::is_due) => {
                     let change = watch.as_mut().and_then(|watch| watch.look(false));
                     let Some(change) = change else { continue };
-                    event_loop.say(fresh::too_late(&change, false));
+                    let has_lock = !event_loop.custody.is_lockless();
+                    event_loop.say(fresh::too_late(&change, false, has_lock));
                     locked_run::Event::Changed
                 }
                 LoopEvent::Due => {
@@ -254,6 +257,7 @@ async fn drive(
             }
         };
         fail_point::panic_at("running");
+        overheard |= matches!(event, locked_run::Event::Child(Event::Overheard(_)));
         let stop = match event {
             locked_run::Event::Child(Event::Stop(signal, reach)) => Some((signal, reach)),
             _ => None,
@@ -270,9 +274,10 @@ async fn drive(
                 let mut lost = event_loop.run.is_child_unprotected();
                 if let Some(change) = watch.as_mut().and_then(|watch| watch.look(true)) {
                     lost = true;
-                    event_loop.say(fresh::too_late(&change, true));
+                    let has_lock = !event_loop.custody.is_lockless();
+                    event_loop.say(fresh::too_late(&change, true, has_lock));
                 }
-                return Ok(ChildEnd { status, stopped, lost });
+                return Ok(ChildEnd { status, stopped, heard_stop: stopped || overheard, lost });
             }
         }
     }

@@ -14,8 +14,12 @@ const PREFIX: &str = "TFWRAP_";
 const WITHOUT: [&str; 4] = ["quiet", "verbose", "color", "unlocked"];
 
 /// The variables of ours that are no options. Those of `run` and `hold` are not for people to set.
-const OTHERS: [&str; 3] = ["RUN_URL", "ACTOR", "STATE_DIR"];
+const OTHERS: [&str; 5] = ["RUN_URL", "ACTOR", "STATE_DIR", "DOTENV", "ANNOTATIONS"];
 const OF_RUN_AND_HOLD: [&str; 5] = ["HELD", "HOLD", "NAMED_LOCKS", "PASSED_ON", "DEPTH"];
+
+/// What an earlier job's dotenv report sets.
+const OUTPUTS: [&str; 7] =
+    ["LOCK_ID", "EXITCODE", "OUTCOME", "WAITED_SECONDS", "HELD_SECONDS", "HOLDER", "REPLANNED"];
 
 /// A variable or a file that counts for nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +43,8 @@ pub(super) fn all(env: &Env, dir: Option<&Path>) -> Vec<Unread> {
 /// Of one by its name without the prefix.
 fn of_variable(name: &str, known: &[String]) -> Option<Unread> {
     let is_known = OF_RUN_AND_HOLD.contains(&name)
+        || name.ends_with("_VERSION")
+        || OUTPUTS.contains(&name)
         || known.iter().any(|it| it.strip_prefix(PREFIX) == Some(name));
     if is_known {
         return None;
@@ -96,7 +102,10 @@ mod tests {
             assert_eq!(hints(&[name]), [format!("did you mean `{meant}`?")], "{name}");
         }
         assert!(hints(&["TFWRAP_COLOR"])[0].starts_with("`color` is a key of"));
+        let outputs = OUTPUTS.map(|name| format!("{PREFIX}{name}"));
+        assert_eq!(hints(&outputs.each_ref().map(String::as_str)), [""; 0]);
         // An installer's, perhaps.
+        assert_eq!(hints(&["TFWRAP_TERRAFORM_VERSION"]), [""; 0]);
         assert_eq!(hints(&["TFWRAP_VERSION", "TFWRAP_SHA256", "MY_TFWRAP_LOCKS"]), [""; 0]);
     }
 

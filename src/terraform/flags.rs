@@ -145,7 +145,7 @@ pub(super) fn parse(
 }
 
 /// Reads a bool as Go's `strconv.ParseBool` does.
-fn go_bool(text: &[u8]) -> Option<bool> {
+pub(crate) fn go_bool(text: &[u8]) -> Option<bool> {
     match text {
         b"1" | b"t" | b"T" | b"true" | b"TRUE" | b"True" => Some(true),
         b"0" | b"f" | b"F" | b"false" | b"FALSE" | b"False" => Some(false),

@@ -189,6 +189,13 @@ impl Invocation {
         last.is_some_and(|(found, _)| matches!(found.value, FoundValue::Bool(true)))
     }
 
+    /// Whether a switch is off that is on by default.
+    #[must_use]
+    pub fn has_not(&self, name: &str) -> bool {
+        let last = self.reading.as_ref().ok().and_then(|reading| reading.last(name));
+        last.is_some_and(|(found, _)| matches!(found.value, FoundValue::Bool(false)))
+    }
+
     /// All that a flag with a value says, wherever it was given.
     pub fn values(&self, name: &str) -> impl Iterator<Item = &OsStr> {
         let sources = self.reading.iter().flat_map(|reading| &reading.sources);

@@ -3,11 +3,13 @@
 
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use rustix::net::{self, AddressFamily, SocketType};
 use tfwrap::backend::{AssumeRole, AwsEndpoints, AwsSettings, WebIdentity};
 use tfwrap::lock::LockKey;
 use tfwrap::store::{AwsClients, DynamoTable, FlawKind, Registers as _, StoreError, Timeouts};
@@ -351,6 +353,15 @@ fn silent() -> (TcpListener, String) {
     (listener, url)
 }
 
+/// Refuses connections, and keeps its port from other tests.
+fn closed() -> (OwnedFd, String) {
+    let any = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
+    let socket = net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    net::bind(&socket, &any).unwrap();
+    let bound = SocketAddrV4::try_from(net::getsockname(&socket).unwrap()).unwrap();
+    (socket, format!("http://{bound}"))
+}
+
 #[tokio::test]
 async fn a_source_that_was_long_in_failing_is_not_asked_again_at_once() {
     let (listener, url) = silent();
@@ -382,8 +393,7 @@ async fn a_source_that_was_long_in_failing_is_not_asked_again_at_once() {
 fn an_answer_comes_in_time_whoever_is_silent() {
     const MOST: Duration = Duration::from_secs(45);
     let (_listener, silent) = silent();
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let closed = format!("http://{closed}");
+    let (_closed, closed) = closed();
     let keys = "aws_access_key_id = A\naws_secret_access_key = s";
     let role = format!("{keys}\nrole_arn = r");
     let began = uptime();

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::pair;
 use crate::support::harness::{
-    Finished, Gate, Running, program, quoted, real_terraform, run, s3_dir, tfwrap,
+    Finished, Gate, Running, program, quoted, real_terraform, run, s3_dir, tfwrap, wrapper,
 };
 use crate::support::json_log;
 use crate::support::s3_server::{aws_like, backend_dir};
@@ -124,6 +124,15 @@ impl<'a> Scene<'a> {
         let (Held::Before(gate) | Held::After(gate)) = held;
         gate.reached();
         running
+    }
+
+    /// What a person types for a call without the lock, with this in Terraform's place.
+    fn typed(&self, terraform: &Path, call: &str) -> String {
+        let [program, terraform, place] = [&wrapper(), terraform, self.dir].map(quoted);
+        format!(
+            "cd {place} && CHECKPOINT_DISABLE=1 TFWRAP_STATE_DIR={place}/.tfwrap-state \
+             TFWRAP_TERRAFORM={terraform} {program} --plan-lock optimistic {call}"
+        )
     }
 
     /// How often Terraform was started by a plan that is held up.

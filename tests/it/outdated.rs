@@ -232,6 +232,19 @@ async fn of_one_pipeline_the_lower_number_is_outdated() {
     scene.runs("no pipeline", scene.apply(&skip)).await;
 }
 
+/// A job that checks out a branch applies what is there by then, whatever the number of its run.
+#[tokio::test]
+async fn what_git_knows_to_be_newer_is_not_outdated_by_its_number() {
+    let scene = Scene::new("newer").await;
+    let run = |number| CiRun { number, ..MAIN };
+    let first = scene.commit();
+    scene.runs("the first", scene.apply_in(run(12), &["--outdated", "skip"])).await;
+    scene.commit();
+    scene.runs("a later commit", scene.apply_in(run(11), &["--outdated", "skip"])).await;
+    scene.check_out(&first);
+    scene.is_outdated(Some(run(13)), &["comes before commit"]).await;
+}
+
 impl Scene {
     /// Goes on in a clone.
     fn cloned(&mut self, name: &str, args: &[&str]) {

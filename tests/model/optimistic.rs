@@ -16,7 +16,9 @@
 use std::time::Duration;
 
 use tfwrap::lock::jitter::Jitter;
-use tfwrap::lock::optimistic_read::{Action, Event, OptimisticRead, ReadOutcome, StateVersion};
+use tfwrap::lock::optimistic_read::{
+    Action, Event, OptimisticRead, ReadOutcome, Sighting, StateVersion,
+};
 use tfwrap::lock::{Holder, LockId, LockInfo, Uptime};
 
 use super::explore;
@@ -213,7 +215,8 @@ impl World {
                 }
                 let owner = self.registers[register];
                 let kind = |owner: u8| self.clients.get(usize::from(owner)).map(|it| it.kind);
-                let found = owner.map(|owner| holder(owner, kind(owner)));
+                let seen = |owner| Sighting { holder: holder(owner, kind(owner)), lease: None };
+                let found = owner.map(seen);
                 self.tell(config, Event::Lock(found))
             }
             Reader::Asks(Wanted::Version) => {

@@ -105,13 +105,32 @@ fn the_last_apply_is_kept_until_there_is_another() {
         record = History::of(Some(&record)).unwrap().with(&plan(n));
         assert!(record.lease.as_ref().unwrap().len() <= MOST_BYTES);
         let history = History::of(Some(&record)).unwrap();
-        assert_eq!(history.last_applied(), Some(apply("newer")), "{n}");
+        assert_eq!(history.last_applied(), Ok(Some(apply("newer"))), "{n}");
     }
     assert_eq!(ids(&record).len(), MOST_RUNS);
     assert!(!ids(&record).contains(&"newer".to_owned()), "it is no run of the last ones");
     record = History::of(Some(&record)).unwrap().with(&apply("newest"));
-    assert_eq!(History::of(Some(&record)).unwrap().last_applied(), Some(apply("newest")));
+    assert_eq!(History::of(Some(&record)).unwrap().last_applied(), Ok(Some(apply("newest"))));
     assert!(!record.lease.unwrap().contains("newer"));
+}
+
+/// An entry that cannot be read may be of a later apply; one before the last apply says nothing.
+#[test]
+fn what_is_damaged_tells_of_no_last_apply() {
+    let of = |text: &str| History::of(Some(&lease(text))).unwrap().last_applied();
+    let applied = serde_json::to_string(&full()).unwrap();
+    for (runs, told) in [
+        (String::new(), Ok(None)),
+        (applied.clone(), Ok(Some(full()))),
+        (format!("7,{applied}"), Ok(Some(full()))),
+        (format!("{applied},7"), Err(Damaged)),
+        ("{}".to_owned(), Err(Damaged)),
+    ] {
+        assert_eq!(of(&format!(r#"{{"version":1,"runs":[{runs}]}}"#)), told, "{runs}");
+    }
+    assert_eq!(of(r#"{"version":1,"runs":["#), Err(Damaged));
+    assert_eq!(of(r#"{"version":1,"applied":7,"runs":[]}"#), Err(Damaged));
+    assert_eq!(History::of(None).unwrap().last_applied(), Ok(None));
 }
 
 #[test]

@@ -30,7 +30,7 @@ pub fn step_summary(summary: &Summary) -> String {
         row("lock ID", id);
     }
     row("waited", &human(summary.waited));
-    if let Some(ahead) = summary.ahead {
+    if let Some(ahead) = summary.ahead.filter(|_| !summary.behind.is_empty()) {
         row("place in the queue", &(ahead.saturating_add(1)).to_string());
     }
     for awaited in summary.behind.iter().take(MOST_HOLDERS) {

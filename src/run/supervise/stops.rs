@@ -94,18 +94,18 @@ fn tell(event_loop: &EventLoop, action: Action, stop: Option<StopSignal>, child:
         }
         Whom::Group | Whom::Nobody => "the child's process group".to_owned(),
     };
+    // A plan without the lock has none to release.
+    let then = if event_loop.custody.is_lockless() {
+        ""
+    } else {
+        "; the lock is released when it has ended"
+    };
     let doing = match action {
         Action::Interrupt if *child.whom() == Whom::Nobody => {
-            "the child has already had its interrupt; the lock is released when it has ended"
-                .to_owned()
+            format!("the child has already had its interrupt{then}")
         }
-        Action::Interrupt => {
-            format!("SIGINT sent to {whom}; the lock is released when it has ended")
-        }
-        Action::Quit => {
-            "SIGQUIT sent to the child's process group; the lock is released when it has ended"
-                .to_owned()
-        }
+        Action::Interrupt => format!("SIGINT sent to {whom}{then}"),
+        Action::Quit => format!("SIGQUIT sent to the child's process group{then}"),
         Action::ForwardSecond => format!("a second SIGINT sent to {whom}: it will exit at once"),
         Action::Withhold(_) if *child.whom() != Whom::Nobody => {
             format!(

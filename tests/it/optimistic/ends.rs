@@ -6,9 +6,9 @@ use serde_json::Value;
 use super::{Held, Scene, apply, applying, events, expect_undisturbed, half_an_apply};
 use crate::faults;
 use crate::pty::Shell;
-use crate::support::harness::{Gate, Running, quoted, run, s3_dir, wrapper};
+use crate::support::harness::{Gate, Running, program, quoted, run, s3_dir};
 use crate::support::proxy::Fault;
-use crate::support::servers::{local_backend_dir, terraform};
+use crate::support::servers::{dynamodb, local_backend_dir, terraform};
 
 /// Whatever it is at: nothing is planned after a stop.
 #[test]
@@ -33,6 +33,65 @@ fn a_stop_ends_it_and_nothing_is_planned_again() {
     assert_ne!(stopped.status.code(), Some(0), "{}", stopped.stderr);
     assert_eq!(events(&stopped, "replanned"), Vec::<Value>::new(), "{}", stopped.stderr);
     assert_eq!(scene.plans(), 1, "{}", stopped.stderr);
+}
+
+/// A wrapper may let Terraform come to its end: nobody looks after a stop whether its plan is of one moment.
+#[test]
+fn a_plan_that_ends_well_after_a_stop_is_dropped() {
+    let dir = local_backend_dir();
+    let scene = Scene::new(dir.path());
+    let gate = Gate::new(dir.path(), "planned");
+    let path = scene.held_up(Held::After(&gate));
+    let deaf = dir.path().join("deaf/terraform");
+    program(&deaf, &format!("#!/bin/sh\ntrap '' INT TERM\nexec {} \"$@\"\n", quoted(&path)));
+    let mut command = scene.plan(2);
+    command.args(["-out", "p"]).env("TFWRAP_TERRAFORM", deaf);
+    let plan = Running::start(&mut command);
+    gate.reached();
+    plan.signal(Signal::SIGTERM);
+    plan.says("SIGINT sent to");
+    gate.open();
+    let plan = plan.finish().expect_code(143);
+    assert_eq!(plan.stdout, "");
+    assert!(!dir.path().join("p").exists(), "nobody knows what it is a plan of");
+    assert!(plan.stderr.contains("interrupted by SIGTERM: the plan is dropped"), "{}", plan.stderr);
+    assert!(!plan.stderr.contains("the lock is released"), "it had none: {}", plan.stderr);
+}
+
+/// A key that only the child's own group gets is a stop, too.
+#[test]
+fn after_a_key_on_a_terminal_nothing_is_planned_again() {
+    let dir = local_backend_dir();
+    let scene = Scene::new(dir.path());
+    let gate = Gate::new(dir.path(), "planning");
+    let path = scene.held_up(Held::Before(&gate));
+    // As Terraform ends.
+    let graceful = dir.path().join("graceful/terraform");
+    let text = format!("#!/bin/sh\ntrap 'exit 1' INT\n{} \"$@\"\n", quoted(&path));
+    program(&graceful, &text);
+    let mut shell = Shell::start();
+    shell.send(&scene.typed(&graceful, "plan -no-color"));
+    gate.reached();
+    // Without the stop, it would be planned again.
+    run(&mut apply(scene.tfwrap(), 3, "true")).expect_code(0);
+    shell.key('c');
+    let said = shell.prompt();
+    assert_eq!(shell.code(), 1, "{said}");
+    assert_eq!(scene.plans(), 1, "{said}");
+}
+
+/// Its lease ends, and only who waits for the lock may take it over.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_writer_that_is_dead_is_not_waited_for_to_the_end() {
+    let stage = s3_dir("optimistic-dead").await;
+    let scene = Scene::new(stage.path());
+    let info = r#"{"ID":"7-dead","Operation":"OperationTypeApply","Info":"","Who":"ci@gone","Version":"1.11.4","Created":"2026-01-02T03:04:05Z","Path":""}"#;
+    let lease = r#"{"beat":3,"ttl":15000}"#;
+    let texts = [("Info", info), ("Tfwrap", lease)];
+    dynamodb().put_texts(&stage.table, &stage.lock_id(), &texts).await;
+    let plan = run(&mut scene.plan_with(&["-v", "--lock-timeout=90s"], 2)).expect_code(2);
+    assert!(plan.stderr.contains("shows no sign of life"), "{}", plan.stderr);
+    assert_eq!(events(&plan, "acquired").len(), 1, "{}", plan.stderr);
 }
 
 /// The time it is ready to wait counts for both tries, and what was planned in vain is not left.
@@ -154,13 +213,8 @@ fn on_a_terminal_it_is_shown_as_it_comes() {
     let dir = local_backend_dir();
     let scene = Scene::new(dir.path());
     let gate = Gate::new(dir.path(), "planned");
-    let [program, terraform, place] =
-        [&wrapper(), &scene.held_up(Held::After(&gate)), dir.path()].map(quoted);
     let mut shell = Shell::start();
-    shell.send(&format!(
-        "cd {place} && CHECKPOINT_DISABLE=1 TFWRAP_STATE_DIR={place}/.tfwrap-state \
-         TFWRAP_TERRAFORM={terraform} {program} --plan-lock optimistic plan -no-color"
-    ));
+    shell.send(&scene.typed(&scene.held_up(Held::After(&gate)), "plan -no-color"));
     shell.sees("No changes.");
     // The look is yet to come.
     gate.reached();

@@ -6,7 +6,8 @@ use serde_json::Value;
 
 use super::{RESOURCES, Scene, events, expect_undisturbed};
 use crate::faults;
-use crate::support::harness::{run, s3_dir, wrapper};
+use crate::pty::Shell;
+use crate::support::harness::{real_terraform, run, s3_dir, wrapper};
 use crate::support::proxy::{Fault, Proxy, Rule};
 use crate::support::s3_server::{Manners, start};
 use crate::support::servers::{
@@ -114,4 +115,26 @@ async fn what_is_below_a_run_or_does_not_plan_is_as_ever() {
     let wrong = run(wrong.args(["--plan-lock", "shared", "plan"])).expect_code(64);
     assert!(wrong.stderr.contains("exclusive") && wrong.stderr.contains("optimistic"), "{wrong:?}");
     assert_eq!(events(&typed, "replanned"), Vec::<Value>::new());
+}
+
+/// What Terraform asks for must be seen, and what it is told is there once.
+#[test]
+fn where_terraform_may_ask_for_what_one_try_alone_can_read() {
+    let dir = local_backend_dir();
+    let scene = Scene::new(dir.path());
+    std::fs::write(dir.path().join("answers"), "5\n").unwrap();
+    let mut command = scene.plan_with(&["-v"], 1);
+    command.env_remove("TF_INPUT").stdin(std::fs::File::open(dir.path().join("answers")).unwrap());
+    let said = command.output().unwrap();
+    let said = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(said.contains("what stdin has for Terraform can be read only once"), "{said}");
+
+    let mut shell = Shell::start();
+    for (call, asks) in
+        [("-v plan -no-color | cat", true), ("-v plan -no-color -input=false | cat", false)]
+    {
+        shell.send(&scene.typed(&real_terraform(), call));
+        let said = shell.prompt();
+        assert_eq!(said.contains("which nobody would see"), asks, "{call}: {said}");
+    }
 }

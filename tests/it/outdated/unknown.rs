@@ -126,6 +126,7 @@ async fn the_history_of_a_further_lock_tells_of_other_states() {
     other.commit();
     one.runs("newer", one.apply_in(of(6), &with)).await;
     other.runs("older, and never applied", other.apply_in(of(5), &with)).await;
-    one.commit();
+    // The control, with a commit that is no later one.
+    one.git(&["commit", "--quiet", "--amend", "--allow-empty", "-m", "amended"]);
     one.is_outdated(Some(of(5)), &[]).await;
 }
