@@ -163,7 +163,7 @@ test("runs", async (t) => {
     assert.match(id, /^[0-9a-f-]{36}$/);
     assert.equal(apply.conclusion, "success");
     assert.deepEqual(outputs, {
-      exitcode: "0", "held-seconds": outputs["held-seconds"], holder: "", outcome: "success", path: TFWRAP, version: VERSION, "waited-seconds": "0",
+      exitcode: "0", "held-seconds": outputs["held-seconds"], holder: "", outcome: "success", path: TFWRAP, replanned: "false", version: VERSION, "waited-seconds": "0",
     });
     assert.equal(lines.conclusion, "success");
     assert.ok(output.includes("::set-output name=exitcode::77"), output);
