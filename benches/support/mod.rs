@@ -108,10 +108,12 @@ impl Place {
             }
             Backend::LockFile => s3_server::backend_dir(&before(&aws_like().url), &key, ""),
             Backend::Both => {
-                let (s3, dynamodb) = (before(&aws_like().url), before(&lock_table(name).url));
+                // Another backend of the same name may have a table already.
+                let table = format!("{name}-both");
+                let (s3, dynamodb) = (before(&aws_like().url), before(&lock_table(&table).url));
                 let lines = format!(
                     r#"use_lockfile                = true
-    dynamodb_table              = "{name}"
+    dynamodb_table              = "{table}"
     endpoints                   = {{ s3 = "{s3}", dynamodb = "{dynamodb}" }}"#
                 );
                 servers::dir_of_s3_backend(&key, &lines)
