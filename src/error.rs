@@ -215,6 +215,15 @@ impl Error {
         Self::Interrupted { signal: signal as i32, name: signal.as_str().to_owned(), leftover }
     }
 
+    /// The same with what it leaves behind, if it is an interruption.
+    #[must_use]
+    pub fn leaving(mut self, left: Leftover) -> Self {
+        if let Self::Interrupted { leftover, .. } = &mut self {
+            *leftover = left;
+        }
+        self
+    }
+
     /// What the user can do, where the message does not say it.
     #[must_use]
     pub fn hint(&self) -> Option<String> {

@@ -56,7 +56,10 @@ impl fmt::Display for LockId {
 }
 
 /// The operation of those who only read the state, in Terraform's words.
-const PLAN_OPERATION: &str = "OperationTypePlan";
+pub const PLAN_OPERATION: &str = "OperationTypePlan";
+
+/// The operation of `apply` and `destroy`.
+pub const APPLY_OPERATION: &str = "OperationTypeApply";
 
 /// Who has a lock, as its record says.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -73,6 +73,17 @@ impl Opened {
         Kind::of(self.metadata.file_type())
     }
 
+    /// The file, if that is what it is.
+    ///
+    /// # Errors
+    /// What it is instead.
+    pub fn regular(self) -> io::Result<File> {
+        match self.kind() {
+            Kind::Regular => Ok(self.file),
+            kind => Err(io::Error::other(format!("it is {kind}, not a regular file"))),
+        }
+    }
+
     /// Reads to the end, or gives nothing when there are more than `limit` bytes.
     ///
     /// # Errors

@@ -19,7 +19,7 @@ mod own_lock;
 
 pub(crate) use flags::go_bool;
 
-pub use command::{APPLY_OPERATION, Command, LockUse, is_known_word};
+pub use command::{Command, LockUse, is_known_word};
 pub use invocation::{ArgsError, Invocation, Said, StateFlag};
 pub use overview::{LISTED_COMMANDS, ListedCommand, LockCare};
 pub use own_lock::{HandedOver, OwnLock};

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::register::Record;
-use super::{Holder, LockKey, Uptime};
+use super::{APPLY_OPERATION, Holder, LockKey, Uptime};
 
 /// How many runs are kept.
 pub const MOST_RUNS: usize = 100;
@@ -85,8 +85,6 @@ pub struct PastRun {
     pub within: Option<String>,
 }
 
-/// In Terraform's word, what `apply` and `destroy` do.
-const APPLY: &str = "OperationTypeApply";
 /// Terraform has succeeded, whatever became of the lock.
 const APPLIED: [&str; 2] = ["success", "not-released"];
 
@@ -108,7 +106,7 @@ impl PastRun {
     /// Whether it has applied something.
     #[must_use]
     pub fn has_applied(&self) -> bool {
-        self.operation == APPLY && APPLIED.contains(&self.outcome.as_str())
+        self.operation == APPLY_OPERATION && APPLIED.contains(&self.outcome.as_str())
     }
 }
 

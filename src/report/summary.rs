@@ -73,7 +73,7 @@ impl RunOutcome {
         Self::Error,
     ];
 
-    /// The word in outputs and in the JSON log.
+    /// The word in outputs, in the JSON log and in the history.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -85,6 +85,26 @@ impl RunOutcome {
             Self::NotReleased => "not-released",
             Self::Outdated => "outdated",
             Self::Error => "error",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::RunOutcome;
+    use crate::lock::APPLY_OPERATION;
+    use crate::lock::history::PastRun;
+
+    #[test]
+    fn the_history_knows_the_words_of_a_terraform_that_has_succeeded() {
+        for outcome in RunOutcome::ALL {
+            let run = PastRun {
+                operation: APPLY_OPERATION.to_owned(),
+                outcome: outcome.as_str().to_owned(),
+                ..PastRun::default()
+            };
+            let succeeded = matches!(outcome, RunOutcome::Success | RunOutcome::NotReleased);
+            assert_eq!(run.has_applied(), succeeded, "{outcome:?}");
         }
     }
 }

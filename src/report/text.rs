@@ -10,7 +10,7 @@ use super::clean::{clean, clean_line};
 use super::{Notice, Summary, waiting};
 use crate::duration;
 use crate::env::Env;
-use crate::lock::LockInfo;
+use crate::lock::{APPLY_OPERATION, LockInfo, PLAN_OPERATION};
 
 const ERROR: Style = AnsiColor::Red.on_default().bold();
 const WARNING: Style = AnsiColor::Yellow.on_default().bold();
@@ -151,8 +151,8 @@ pub fn operation_words(operation: &str) -> String {
     match operation.trim() {
         // Terraform writes this for `import` and `console`.
         "OperationTypeInvalid" => String::new(),
-        "OperationTypeApply" => "apply".to_owned(),
-        "OperationTypePlan" => "plan".to_owned(),
+        APPLY_OPERATION => "apply".to_owned(),
+        PLAN_OPERATION => "plan".to_owned(),
         "OperationTypeRefresh" => "refresh".to_owned(),
         other => match other.strip_prefix("state-").or_else(|| other.strip_prefix("workspace-")) {
             Some(verb) => clean(&format!("{} {verb}", &other[..other.len() - verb.len() - 1])),

@@ -390,12 +390,8 @@ impl Attempt {
                     self.keep(event_loop, won);
                 }
                 let ended_by = self.ended_by.take();
-                let mut error =
-                    ended_by.unwrap_or_else(|| Error::interrupted(StopSignal::Interrupt));
-                if let Error::Interrupted { leftover, .. } = &mut error {
-                    *leftover = left;
-                }
-                Err(error)
+                let error = ended_by.unwrap_or_else(|| Error::interrupted(StopSignal::Interrupt));
+                Err(error.leaving(left))
             }
         }
     }

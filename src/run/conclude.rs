@@ -2,6 +2,7 @@
 
 use super::context::Context;
 use super::event_loop::EventLoop;
+use super::messages;
 use super::supervise::ChildEnd;
 use crate::error::Error;
 use crate::exit_code::{self, RunRules};
@@ -168,7 +169,7 @@ fn summary(job: &LockedJob, report: &RunReport, code: u8) -> Summary {
     };
     let advice = match outcome {
         RunOutcome::NotReleased => Some(advise_release(job, report)),
-        RunOutcome::Lost => Some(ADVICE_LOST.to_owned()),
+        RunOutcome::Lost => Some(messages::AFTER_A_LOSS.to_owned()),
         _ => advice,
     };
     Summary {
@@ -187,9 +188,6 @@ fn summary(job: &LockedJob, report: &RunReport, code: u8) -> Summary {
         advice,
     }
 }
-
-const ADVICE_LOST: &str =
-    "another run may have used the state in the meantime: check it with `terraform plan`";
 
 fn advise_release(job: &LockedJob, report: &RunReport) -> String {
     let id = LockId(report.id.clone().unwrap_or_default());

@@ -345,6 +345,10 @@ fn unlocking(target: &LockTarget, id: &LockId, by_us: bool) -> String {
     }
 }
 
+/// What to do after a loss.
+pub(super) const AFTER_A_LOSS: &str =
+    "another run may have used the state in the meantime: check it with `terraform plan`";
+
 /// That a lock was lost, and to whom.
 pub(super) fn loss(kept: &Kept, current: Option<&Stored>) -> Notice {
     let (target, id) = (&kept.target, kept.id());
@@ -357,10 +361,8 @@ pub(super) fn loss(kept: &Kept, current: Option<&Stored>) -> Notice {
         } else {
             "someone removed it while we held it"
         };
-        return Notice::warning(format!("the lock `{lock}` was lost: {how} (ID {id})")).with_hint(
-            "another run may have used the state in the meantime: check it with `terraform plan`"
-                .to_owned(),
-        );
+        return Notice::warning(format!("the lock `{lock}` was lost: {how} (ID {id})"))
+            .with_hint(AFTER_A_LOSS.to_owned());
     };
     let holder = describe(&Holder::of(&stored.record));
     let nameless = target.nameless_removal(stored).map_or_else(String::new, |command| {

@@ -100,16 +100,12 @@ pub(super) async fn first_try(
     first.behind = attempt.watch.ended(uptime());
     match end {
         Ok(end) => first.end = end,
-        Err(mut error) => {
-            // Nobody knows what it is a plan of.
-            if attempt.has_read {
-                remove_plan_file(event_loop, plan, attempt.plan_file_before);
-                if let Error::Interrupted { leftover, .. } = &mut error {
-                    *leftover = Leftover::Plan;
-                }
-            }
-            first.end = Some(RunEnd::Failed(error));
+        // Nobody knows what it is a plan of.
+        Err(error) if attempt.has_read => {
+            remove_plan_file(event_loop, plan, attempt.plan_file_before);
+            first.end = Some(RunEnd::Failed(error.leaving(Leftover::Plan)));
         }
+        Err(error) => first.end = Some(RunEnd::Failed(error)),
     }
     first
 }
@@ -350,14 +346,6 @@ struct Planned {
     said: Option<File>,
 }
 
-fn interrupted(signal: StopSignal, left: Leftover) -> Error {
-    let mut error = Error::interrupted(signal);
-    if let Error::Interrupted { leftover, .. } = &mut error {
-        *leftover = left;
-    }
-    error
-}
-
 fn has_planned(status: ChildStatus, job: &LockedJob) -> bool {
     let code = exit_code::of_child(status);
     code == 0 || (code == 2 && job.two_is_success)
@@ -405,7 +393,7 @@ async fn print(event_loop: &mut EventLoop, end: RunEnd, said: Option<File>) -> R
             }
             LoopEvent::Due => {
                 let signal = stopped.map_or(StopSignal::Interrupt, |(signal, _)| signal);
-                return RunEnd::Failed(interrupted(signal, Leftover::Output));
+                return RunEnd::Failed(Error::interrupted(signal).leaving(Leftover::Output));
             }
             happening => {
                 let stop = happening.stop().map(|signal| (signal, uptime().plus(LAST_WORDS)));

@@ -15,13 +15,12 @@ use crate::clock::uptime;
 use crate::error::Error;
 use crate::git::{self, AncestryQuery};
 use crate::job::LockedJob;
-use crate::lock::Holder;
 use crate::lock::history::{History, PastRun, Pipeline, cut};
+use crate::lock::{APPLY_OPERATION, Holder};
 use crate::program;
 use crate::report::{Notice, clean, operation_words};
 use crate::settings::OnOutdated;
 use crate::target::LockTarget;
-use crate::terraform::APPLY_OPERATION;
 
 /// How long git may take.
 const PATIENCE: Duration = Duration::from_secs(10);

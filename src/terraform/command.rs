@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 
 use super::Dialect;
 use super::flags::Flag::{self, Bool, Duration, Value};
+use crate::lock::{APPLY_OPERATION, PLAN_OPERATION};
 
 /// Whether a command can run under a lock that we hold for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -160,15 +161,13 @@ const STATE_REPLACE: Group =
     &[("state", Value), ("backup", Value), ("auto-approve", Bool), ("ignore-remote-version", Bool)];
 const WORKSPACE_DELETE: Group = &[("force", Bool)];
 
-/// The operation of `apply` and `destroy`.
-pub const APPLY_OPERATION: &str = "OperationTypeApply";
 const INVALID: &str = "OperationTypeInvalid";
 
 /// Every command whose words need telling apart. Of two that match, the longer one is meant.
 static COMMANDS: &[Command] = &[
     Command::locks(
         &["plan"],
-        "OperationTypePlan",
+        PLAN_OPERATION,
         StateUse::LocalBackend,
         &[LOCK, STATE, OPERATION, VARS, VIEW, PLAN],
     ),

@@ -15,7 +15,7 @@ use super::{
     Summary, final_outputs, is_actions, lock_id_output, outputs_but_the_code, step_summary,
 };
 use crate::env::Env;
-use crate::opened::{self, Kind};
+use crate::opened;
 
 /// When a step summary is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -209,11 +209,7 @@ pub(in crate::report) fn append(path: &Path, text: &str) -> io::Result<()> {
 }
 
 fn open(path: &Path) -> io::Result<File> {
-    let opened = opened::with(File::options().read(true).append(true), libc::O_NOFOLLOW, path)?;
-    match opened.kind() {
-        Kind::Regular => Ok(opened.file),
-        kind => Err(io::Error::other(format!("it is {kind}, not a regular file"))),
-    }
+    opened::with(File::options().read(true).append(true), libc::O_NOFOLLOW, path)?.regular()
 }
 
 fn ends_in_line_end(file: &mut File) -> io::Result<bool> {

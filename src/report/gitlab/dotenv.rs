@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use nix::libc;
 
 use crate::env::Env;
-use crate::opened::{self, Kind};
+use crate::opened;
 use crate::report::Summary;
 use crate::report::github::{final_outputs, lock_id_output};
 
@@ -76,13 +76,9 @@ impl Dotenv {
         let replace = || {
             let options = &mut File::options();
             let options = options.write(true).create(true).truncate(false);
-            let mut opened = opened::with(options, libc::O_NOFOLLOW, &self.path)?;
-            match opened.kind() {
-                Kind::Regular => {}
-                kind => return Err(io::Error::other(format!("it is {kind}, not a regular file"))),
-            }
-            opened.file.set_len(0)?;
-            opened.file.write_all(dotenv(outputs).as_bytes())
+            let mut file = opened::with(options, libc::O_NOFOLLOW, &self.path)?.regular()?;
+            file.set_len(0)?;
+            file.write_all(dotenv(outputs).as_bytes())
         };
         replace().map_err(|source| DotenvError { path: self.path.clone(), source })
     }
