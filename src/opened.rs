@@ -4,6 +4,7 @@ use std::fs::{File, FileType, Metadata, OpenOptions};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::Path;
+use std::time::Duration;
 
 use nix::libc;
 
@@ -102,12 +103,32 @@ pub fn to_read(path: &Path) -> io::Result<Opened> {
     with(File::options().read(true), 0, path)
 }
 
-/// Opens it with these options and further flags, such as `O_NOFOLLOW`; waits for nobody either.
+/// For how long a file may be leased to somebody else, who is asked by the kernel to end that (fcntl(2),
+/// "Leases"). Whoever gives a local state's lock back has a lease for microseconds, to learn whether
+/// anybody else has the state open.
+const LONGEST_LEASE: Duration = Duration::from_secs(1);
+
+/// Opens it with these options and further flags, such as `O_NOFOLLOW`; waits for nobody either, except
+/// up to 1 s for the end of a lease.
 ///
 /// # Errors
 /// Those of `open(2)`.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a lease is over at once, or held by another program"
+)]
 pub fn with(options: &mut OpenOptions, flags: libc::c_int, path: &Path) -> io::Result<Opened> {
-    let opened = options.custom_flags(flags | libc::O_NONBLOCK | libc::O_NOCTTY).open(path);
+    options.custom_flags(flags | libc::O_NONBLOCK | libc::O_NOCTTY);
+    let mut opened = options.open(path);
+    for _ in 0..LONGEST_LEASE.as_millis() {
+        match &opened {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                std::thread::sleep(Duration::from_millis(1));
+                opened = options.open(path);
+            }
+            _ => break,
+        }
+    }
     let file = opened.map_err(|error| named(path, error))?;
     Ok(Opened { metadata: file.metadata()?, file })
 }

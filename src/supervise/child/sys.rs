@@ -352,16 +352,21 @@ const F_SETSIG: libc::c_int = 10;
 /// only to whoever alone did (fcntl(2), "Leases"). Whoever has our descriptor from us is one with us.
 /// So, too, where there are no leases.
 pub(crate) fn may_be_open_elsewhere(file: &File) -> bool {
+    let alone = lease(file, libc::F_WRLCK);
+    if alone {
+        lease(file, libc::F_UNLCK);
+    }
+    !alone
+}
+
+/// Takes or ends a lease, and tells whether that was done.
+fn lease(file: &File, kind: libc::c_int) -> bool {
     let ask = |what, value: libc::c_int| {
         // SAFETY: the descriptor is open, and these take and give numbers only.
         unsafe { libc::fcntl(file.as_raw_fd(), what, value) == 0 }
     };
     // Of whoever opens it in this very moment SIGIO would tell, and end us.
-    let alone = ask(F_SETSIG, libc::SIGURG) && ask(libc::F_SETLEASE, libc::F_WRLCK);
-    if alone {
-        ask(libc::F_SETLEASE, libc::F_UNLCK);
-    }
-    !alone
+    ask(F_SETSIG, libc::SIGURG) && ask(libc::F_SETLEASE, kind)
 }
 
 /// Makes a descriptor's readiness known to the runtime.
@@ -373,6 +378,19 @@ pub(crate) fn watch(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "another thread is waited for, and no loop")]
+    fn whoever_opens_a_leased_file_waits_for_the_end_of_the_lease() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        assert!(lease(file.as_file(), libc::F_WRLCK));
+        std::thread::scope(|scope| {
+            let opened = scope.spawn(|| crate::opened::to_read(file.path()));
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            assert!(lease(file.as_file(), libc::F_UNLCK));
+            opened.join().expect("no panic").expect("it is open");
+        });
+    }
 
     #[test]
     fn what_came_before_it_joined_its_group_is_not_heard() {
