@@ -44,9 +44,10 @@ pub use kill_below::kill_below;
 pub use locked_run::LockedRun;
 pub use machine::{Action, ECHO, Event, GROUP_GRACE, Rest, SETTLE, StopCause, Supervisor, Watch};
 pub use process::{HostScope, ProcessId, Sight};
-pub(crate) use process::{Stat, ancestors};
+pub(crate) use process::{Stat, ancestors, tell_the_tfwrap_above};
 pub use process_tree::{Member, ProcessTree};
 pub use signal::{Received, Signals};
+pub use targets::CHILD_OF;
 
 use std::time::Duration;
 

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getppid};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recvmsg, send};
 
 use super::below::LastFence;
@@ -19,7 +19,7 @@ use super::orphaned::Orphaned;
 use crate::lock::Uptime;
 use crate::lock::lease::TICK;
 use crate::supervise::ending::Interrupts;
-use crate::supervise::{ProcessTree, stand_apart};
+use crate::supervise::{ProcessId, ProcessTree, stand_apart};
 
 /// The signals by which somebody asks processes to end.
 const STOPS: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
@@ -47,6 +47,7 @@ pub fn watch(clock: impl Fn() -> Uptime) -> io::Result<()> {
         lent: Vec::new(),
         last_fence: LastFence::new(),
         was_signalled: false,
+        runner: ProcessId::of(getppid()),
         buffer: vec![0; LONGEST],
     };
     loop {
@@ -84,6 +85,8 @@ struct Watcher {
     last_fence: LastFence,
     /// Whether somebody signalled us, and so probably every process there is.
     was_signalled: bool,
+    /// The tfwrap that is watched.
+    runner: Option<ProcessId>,
     /// For what tfwrap says: had now, when there is memory.
     buffer: Vec<u8>,
 }
@@ -146,7 +149,7 @@ impl Watcher {
                 Some((&DONE, _)) => return Ok(Heard::Done),
                 Some((&STATE, state)) => note_state(&mut self.head, &mut self.rest, state),
                 Some((&CHILD, child)) => {
-                    if note_child(&mut self.head, child) {
+                    if note_child(&mut self.head, self.runner, child) {
                         // It was not there when others were signalled.
                         self.was_signalled = false;
                     }
@@ -194,10 +197,10 @@ fn note_state(known: &mut Head, known_rest: &mut Vec<u8>, state: &[u8]) {
     }
 }
 
-fn note_child(head: &mut Head, child: &[u8]) -> bool {
+fn note_child(head: &mut Head, runner: Option<ProcessId>, child: &[u8]) -> bool {
     let Ok(number) = child.try_into() else { return false };
     let pid = Pid::from_raw(i32::from_le_bytes(number));
-    head.child = ProcessTree::of(pid);
+    head.child = ProcessTree::of(pid, runner);
     head.interrupts = Interrupts::None;
     head.killed = false;
     true

@@ -168,6 +168,19 @@ impl LeaseKeeper {
         self.refused_after
     }
 
+    /// Whether others may take over earlier than it was asked for: until the first heartbeat (`R4`).
+    #[must_use]
+    pub fn declares_less(&self) -> bool {
+        !self.is_lost() && self.renewed_term != self.term
+    }
+
+    /// Sends the heartbeat at once that declares all of the lease.
+    pub fn declare_all(&mut self, now: Uptime) {
+        if let (true, State::Idle { .. }) = (self.declares_less(), self.state) {
+            self.state = State::Idle { next: now };
+        }
+    }
+
     /// When the machine wants a [`Event::Tick`].
     #[must_use]
     pub fn deadline(&self) -> Uptime {

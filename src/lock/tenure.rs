@@ -162,6 +162,19 @@ impl Tenure {
         self.keeper().is_none_or(|keeper| keeper.may_start(now))
     }
 
+    /// [`LeaseKeeper::declares_less`].
+    #[must_use]
+    pub fn declares_less(&self) -> bool {
+        self.keeper().is_some_and(LeaseKeeper::declares_less)
+    }
+
+    /// [`LeaseKeeper::declare_all`].
+    pub fn declare_all(&mut self, now: Uptime) {
+        if let Keeping::Us(keeper) = &mut self.keeping {
+            keeper.declare_all(now);
+        }
+    }
+
     /// When the machine wants an [`Event::Tick`].
     #[must_use]
     pub fn deadline(&self) -> Option<Uptime> {

@@ -121,7 +121,8 @@ fn where_nothing_can_be_made_it_is_written_over() {
     // As long as it gets.
     let process = ProcessId { pid: i32::MAX, born: Some(u64::MAX) };
     receipt.guardian = Some(process);
-    receipt.child = Some(ProcessTree { leader: process, session: i32::MAX, own_group: true });
+    receipt.child =
+        Some(ProcessTree { leader: process, session: i32::MAX, own_group: true, runner: None });
     receipt.interrupts = Interrupts::Maybe;
     for later in [receipt.clone(), Receipt { child: None, is_starting: true, ..receipt.clone() }] {
         file.write(&later).unwrap();

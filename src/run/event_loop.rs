@@ -130,6 +130,12 @@ impl EventLoop {
         self.run.step(now, locks, event)
     }
 
+    /// Has each lock declare all of its lease at once.
+    pub(super) fn declare_leases(&mut self) {
+        let now = uptime();
+        self.kept.iter_mut().for_each(|kept| kept.tenure.declare_all(now));
+    }
+
     /// Whether the child is to go on before anything else is heard.
     pub(super) fn resumes(&mut self) -> bool {
         let locks = self.lock_state(uptime());
@@ -214,6 +220,7 @@ impl EventLoop {
                 locked_run::Action::Suspend => self.suspend(),
                 locked_run::Action::End(why) => return Err(self.not_started(why)),
                 locked_run::Action::EndDependents
+                | locked_run::Action::DeclareLeases
                 | locked_run::Action::ReleaseFirst(_)
                 | locked_run::Action::Child(_) => {}
             }

@@ -29,8 +29,8 @@ use crate::report::{Notice, shell_quote};
 use crate::supervise::ending::Interrupts;
 use crate::supervise::locked_run;
 use crate::supervise::{
-    Action, Canary, Child, ChildEvent, ChildStatus, Event, ProcessTree, Reach, Rest, SignalKind,
-    SpawnError, StopSignal, Whom,
+    Action, Canary, Child, ChildEvent, ChildStatus, Event, ProcessId, ProcessTree, Reach, Rest,
+    SignalKind, SpawnError, StopSignal, Whom,
 };
 
 /// How long a child may take to end after a bug of ours, before it is killed.
@@ -140,7 +140,7 @@ async fn gone(child: &mut Child) {
         match child.changed().await {
             Ok(ChildEvent::GroupGone | ChildEvent::Exited { rest: Rest::Gone, .. }) => return,
             Ok(_) => {}
-            Err(_) if child.group_is_empty() => return,
+            Err(_) if child.is_gone() => return,
             Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
         }
     }
@@ -159,7 +159,7 @@ fn spawn(event_loop: &mut EventLoop, command: Command, context: &Context) -> Res
     event_loop.custody.pass_on(false);
     fail_point::crash();
     let started = child.as_ref().ok();
-    let process = started.and_then(|it| ProcessTree::of(it.pid()));
+    let process = started.and_then(|it| ProcessTree::of(it.pid(), ProcessId::me()));
     for notice in event_loop.custody.child_runs(process) {
         event_loop.say(notice);
     }
@@ -225,7 +225,7 @@ async fn drive(
                     }
                 }
                 LoopEvent::Child(Ok(end @ ChildEvent::Exited { .. })) => {
-                    next.extend(at_the_end(child, &mut canary, end));
+                    next.extend(at_the_end(event_loop, child, &mut canary, end));
                     continue;
                 }
                 LoopEvent::Child(Ok(event)) => locked_run::Event::Child(of_child(event)),
@@ -266,7 +266,14 @@ async fn drive(
             event_loop.notes_interrupts(Interrupts::Sent);
         }
         for action in event_loop.decide(event) {
-            let locked_run::Action::Child(action) = action else { continue };
+            let action = match action {
+                locked_run::Action::Child(action) => action,
+                locked_run::Action::DeclareLeases => {
+                    event_loop.declare_leases();
+                    continue;
+                }
+                _ => continue,
+            };
             carry_out_noted(event_loop, child, action, stop.map(|(signal, _)| signal));
             if let Action::Finished { status, stopped_by } = action {
                 event_loop.notes_end();

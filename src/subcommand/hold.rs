@@ -25,10 +25,9 @@ use crate::env::Env;
 use crate::error::Error;
 use crate::receipt::ReceiptFile;
 use crate::run::hold::Handed;
-use crate::supervise::detached::{Detached, Start, wait_for_either};
+use crate::supervise::detached::{Detached, KEEPER, Start, wait_for_either};
 
 /// What the keeper is called: its first argument, and in `ps`.
-const NAME: &str = "lock-keeper";
 const SHORT_NAME: &CStr = c"lock-keeper";
 
 /// No message of the keeper's is longer.
@@ -37,7 +36,7 @@ const LONGEST: usize = 128 * 1024;
 /// Whether this process is a keeper, by what it is called.
 #[must_use]
 pub(crate) fn is_keeper(program: &OsStr) -> bool {
-    program == NAME
+    program == KEEPER
 }
 
 /// The directory that this process is in, whatever becomes of its name.
@@ -69,7 +68,7 @@ pub(crate) fn run(
     // Nothing may come between the start of the keeper and its answer.
     let stops = stops();
     stops.thread_block().map_err(|error| internal("signals cannot wait", &error.into()))?;
-    let start = Start { name: NAME, args: &args[1..], speaks: true, without: &[] };
+    let start = Start { name: KEEPER, args: &args[1..], speaks: true, without: &[] };
     let (socket, mut keeper) = start.start().map_err(|error| {
         Error::no_process(format!("the keeper cannot be started: {error}"), &error)
     })?;

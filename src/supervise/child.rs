@@ -13,9 +13,11 @@
 //!
 //! We do this at once only if we are *alone* in our group. In `tfwrap plan | less`, `less` is also
 //! in the group and would lose the keyboard. In `./deploy.sh`, so is the script's shell: it would
-//! no longer be suspended with us, nor see the interrupt that ends its loop. In these cases, and in
-//! CI ([`TerminalUse::LeaveAlone`]), the child gets the terminal when it reads from it, which stops
-//! the child. Meanwhile we pass on what the terminal's keys and its hang-up do to our group.
+//! no longer be suspended with us, nor see the interrupt that ends its loop. Nor do we do it if the
+//! child is a script in a Terraform's place: a key would reach that Terraform twice if the script
+//! passes it on, and the hang-up of the terminal would end it if the script has undone what makes it
+//! ignore that. In these cases, and in CI ([`TerminalUse::LeaveAlone`]), the child gets the terminal
+//! when it reads from it, which stops the child. Meanwhile we pass on what the terminal's keys and its hang-up do to our group.
 //!
 //! The group's number does not tell whether we are alone: a shell makes the first process of any
 //! pipeline the leader of its group. So we look for the other members in `/proc`. If that is
@@ -71,6 +73,7 @@ use nix::unistd::{Pid, getppid};
 use tokio::io::unix::AsyncFd;
 use tokio::time::Interval;
 
+use super::kill_below::signal_below;
 use super::readers::Readers;
 use super::stand_in::{Model, Overheard, OverheardStop, StandIn};
 use super::targets::runs_tfwrap;
@@ -117,7 +120,10 @@ enum Alive {
     Leader,
     /// The child is gone and reaped; others of its group are not.
     Others,
-    /// From here on the group's number may mean other processes, and is never used again.
+    /// Nothing is left of its group either, but a Terraform or a tfwrap in another one. The group's
+    /// number may mean other processes from here on, and is never used again.
+    Strays,
+    /// Nothing of it.
     Nobody,
 }
 
@@ -130,6 +136,8 @@ pub struct Child {
     terminal: Option<Terminal>,
     /// Whether the terminal is handed over when we are the foreground, or only when asked for.
     terminal_use: TerminalUse,
+    /// Whether it is a script in a Terraform's place, which gets the terminal only when it reads it.
+    is_wrapper: bool,
     /// Whether it stands still because it asked for the terminal.
     wants_terminal: bool,
     /// Whether it was told to stop and does not stand still yet.
@@ -141,7 +149,7 @@ pub struct Child {
     /// Whether what is left after its end has a Terraform, as far as was told.
     rest_has_terraform: bool,
     stand_in: Option<StandIn>,
-    last_words: Vec<StopSignal>,
+    last_words: Vec<OverheardStop>,
     /// What the next ones are made like, and how many more there may be.
     model: Option<Model>,
     stand_ins: u8,
@@ -183,10 +191,10 @@ impl Child {
     }
 
     /// What came to where the child stood, of which nothing was told yet. For when it has ended.
-    pub fn overheard_at_last(&mut self) -> Vec<StopSignal> {
+    pub fn overheard_at_last(&mut self) -> Vec<OverheardStop> {
         self.keep_last_words();
         let mut told = std::mem::take(&mut self.last_words);
-        told.retain(|signal| !self.is_deaf_to(*signal));
+        told.retain(|overheard| !self.is_deaf_to(overheard.signal));
         told
     }
 
@@ -212,10 +220,10 @@ impl Child {
         self.hangup == Hangup::Ignored && signal == StopSignal::Hangup
     }
 
-    /// Whoever could be interrupted has it from somebody else, and gets none from us; whether that
-    /// is anybody.
-    pub fn have_it_already(&mut self) -> bool {
-        self.told.have_it_already()
+    /// Whoever could be interrupted has it from somebody else, and gets none from us, or whoever of
+    /// them is in the child's group; whether that is anybody.
+    pub fn have_it_already(&mut self, in_group_only: bool) -> bool {
+        self.told.have_it_already(in_group_only)
     }
 
     /// What a signal means while this child runs.
@@ -242,7 +250,7 @@ impl Child {
                 return Ok(event);
             }
             // What is taken here is only the hint to look, but for what the stand-in says.
-            let must_look = self.alive == Alive::Others || self.told.must_look();
+            let must_look = self.alive != Alive::Leader || self.told.must_look();
             let look = async {
                 if must_look {
                     tokio::time::sleep(GROUP_POLL).await;
@@ -295,10 +303,10 @@ impl Child {
             Action::Interrupt | Action::ForwardSecond | Action::Withhold(_) => {
                 self.interrupt(action)
             }
-            Action::Quit => self.send(Signal::SIGQUIT),
+            Action::Quit => self.send_to_all(Signal::SIGQUIT),
             // Whatever takes this long to save its state is let.
-            Action::KillRest if self.told.has_terraform() => Ok(()),
-            Action::Kill | Action::KillRest => self.send(Signal::SIGKILL),
+            Action::KillRest if self.told.rest() != Rest::Others => Ok(()),
+            Action::Kill | Action::KillRest => self.send_to_all(Signal::SIGKILL),
             Action::AwaitRest => {
                 let standing = self.rest_of_note().into_iter().filter(|it| it.stands_still());
                 // A frozen one goes on with its thaw.
@@ -313,10 +321,11 @@ impl Child {
             }
             Action::Freeze => {
                 self.frozen = true;
-                self.send(Signal::SIGSTOP)
+                self.send_to_all(Signal::SIGSTOP)
             }
             Action::Thaw { goes_on } => {
                 self.frozen = false;
+                self.send_to_strays(Signal::SIGCONT);
                 if goes_on { self.go_on() } else { Ok(()) }
             }
             Action::SuspendSelf => self.suspend(Signal::SIGTSTP, false),
@@ -337,32 +346,12 @@ impl Child {
         }
     }
 
-    /// Whether nothing of the child's group lives any more, the child included.
-    #[must_use]
-    pub fn group_is_empty(&mut self) -> bool {
-        let stand_in = self.stand_in.as_ref().map(StandIn::pid);
-        if self.alive == Alive::Others && group::is_empty(self.leader, stand_in) {
-            self.alive = Alive::Nobody;
-            self.keep_last_words();
-            self.stand_in = None;
-        }
-        self.alive == Alive::Nobody
-    }
-
     fn stand_in_again(&mut self) {
         self.stand_in = None;
         if let (Some(model), Alive::Leader, 1..) = (&self.model, self.alive, self.stand_ins) {
             self.stand_ins -= 1;
             self.stand_in = StandIn::start(self.leader, model);
         }
-    }
-
-    fn rest(&mut self) -> Rest {
-        if self.group_is_empty() {
-            return Rest::Gone;
-        }
-        self.rest_has_terraform = self.told.has_terraform();
-        if self.rest_has_terraform { Rest::Terraform } else { Rest::Others }
     }
 
     fn interrupt(&mut self, action: Action) -> io::Result<()> {
@@ -398,7 +387,8 @@ impl Child {
     }
 
     fn stands_still(&self) -> bool {
-        self.alive != Alive::Nobody && !self.frozen && group::has_stopped(self.leader)
+        let has_group = matches!(self.alive, Alive::Leader | Alive::Others);
+        has_group && !self.frozen && group::has_stopped(self.leader)
     }
 
     fn suspend(&mut self, signal: Signal, all_of_our_group: bool) -> io::Result<()> {
@@ -410,6 +400,18 @@ impl Child {
 
     fn send(&self, signal: Signal) -> io::Result<()> {
         send(self.leader, self.alive, signal)
+    }
+
+    /// To its group, and to each Terraform of it elsewhere.
+    fn send_to_all(&self, signal: Signal) -> io::Result<()> {
+        self.send_to_strays(signal);
+        self.send(signal)
+    }
+
+    fn send_to_strays(&self, signal: Signal) {
+        for process in self.told.strayed() {
+            signal_below(process, signal);
+        }
     }
 
     fn send_to_leader(&self, signal: Signal) -> io::Result<()> {
@@ -426,7 +428,8 @@ impl Child {
     fn may_have_the_terminal(&self) -> bool {
         let in_ci = self.terminal_use == TerminalUse::LeaveAlone;
         let asks = self.wants_terminal && (in_ci || self.terminal_is_ours());
-        asks || (!in_ci && self.terminal_is_ours() && group::alone_in_our_group() == Some(true))
+        let at_once = !in_ci && !self.is_wrapper && self.terminal_is_ours();
+        asks || (at_once && group::alone_in_our_group() == Some(true))
     }
 
     fn terminal_is_ours(&self) -> bool {
@@ -476,7 +479,7 @@ fn id(pid: Pid) -> rustix::process::Pid {
 
 /// Signals the leader's group.
 fn send(leader: Pid, alive: Alive, signal: Signal) -> io::Result<()> {
-    if alive == Alive::Nobody {
+    if matches!(alive, Alive::Strays | Alive::Nobody) {
         return Ok(());
     }
     sent(signal, "process group", leader, killpg(leader, signal))

@@ -21,6 +21,9 @@ pub(crate) const THIS_PROGRAM: &str = "/proc/self/exe";
 /// What the guardian is called: its first argument.
 pub(crate) const GUARDIAN: &str = "lock-guardian";
 
+/// What the keeper of a hold is called.
+pub(crate) const KEEPER: &str = "lock-keeper";
+
 /// How it starts.
 pub(crate) struct Start<'a> {
     /// Its first argument.

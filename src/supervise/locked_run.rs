@@ -14,14 +14,20 @@
 //!
 //! Its rules: `docs/protocol.md#signals`.
 
+use std::time::Duration;
+
 use super::machine::{self, Supervisor, Watch};
 use super::{Policy, StopSignal};
 use crate::lock::Uptime;
 use crate::lock::lease_keeper::LeaseEvent;
 use crate::lock::tenure::{CONFIRM, Tenure};
 
+/// How long a store may take to answer a heartbeat before we stand still.
+const DECLARE: Duration = Duration::from_secs(2);
+
 /// What the locks of the run are like at this very moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about the locks")]
 pub struct LocksNow {
     /// All are confirmed, and well before their fences: a child may start.
     pub confirmed: bool,
@@ -30,17 +36,21 @@ pub struct LocksNow {
     /// All that are not lost are confirmed: a child may go on after a pause. What a loss means for
     /// it is decided when it is noticed.
     pub good: bool,
+    /// One of them declares less than it is to, so that others may take it over earlier than was asked
+    /// for.
+    pub declares_less: bool,
 }
 
 impl LocksNow {
     /// That of these locks.
     #[must_use]
     pub fn of<'a>(locks: impl IntoIterator<Item = &'a Tenure>, now: Uptime) -> Self {
-        let mut state = Self { confirmed: true, lost: false, good: true };
+        let mut state = Self { confirmed: true, lost: false, good: true, declares_less: false };
         for lock in locks {
             state.confirmed &= lock.may_start(now);
             state.lost |= lock.is_lost();
             state.good &= lock.is_lost() || lock.may_start(now);
+            state.declares_less |= lock.declares_less();
         }
         state
     }
@@ -75,6 +85,8 @@ pub enum Action {
     Child(machine::Action),
     /// Stop us, as Ctrl-Z means it, until we are continued.
     Suspend,
+    /// Have the locks declare all of their leases: nobody sends heartbeats while we stand still.
+    DeclareLeases,
     /// Ask those below to end.
     EndDependents,
     /// Say that the release comes first.
@@ -106,6 +118,8 @@ enum Stage {
         supervisor: Supervisor,
         /// We were suspended, and the locks are not known to be good since.
         resume: bool,
+        /// How we are to be suspended once the leases are declared, or then.
+        suspend: Option<(machine::Action, Uptime)>,
     },
     AwaitingDependents {
         asked: bool,
@@ -145,7 +159,8 @@ impl LockedRun {
     /// The child has started.
     pub fn started(&mut self, policy: Policy) {
         self.is_child_unprotected = false;
-        self.stage = Stage::Running { supervisor: Supervisor::new(policy), resume: false };
+        self.stage =
+            Stage::Running { supervisor: Supervisor::new(policy), resume: false, suspend: None };
     }
 
     /// Nothing of ours runs; those below may.
@@ -196,7 +211,11 @@ impl LockedRun {
             Stage::Confirming(_) if locks.confirmed => Some(now),
             Stage::Confirming(until) => Some(*until),
             Stage::Running { resume: true, .. } if locks.good => Some(now),
-            Stage::Running { supervisor, .. } => supervisor.deadline(),
+            Stage::Running { suspend: Some(_), .. } if !locks.declares_less => Some(now),
+            Stage::Running { supervisor, suspend, .. } => {
+                let until = suspend.map(|(_, until)| until);
+                supervisor.deadline().into_iter().chain(until).min()
+            }
             _ => None,
         }
     }
@@ -255,7 +274,9 @@ impl LockedRun {
     }
 
     fn with_a_child(&mut self, now: Uptime, locks: LocksNow, event: Event) -> Vec<Action> {
-        let Stage::Running { supervisor, resume } = &mut self.stage else { return Vec::new() };
+        let Stage::Running { supervisor, resume, suspend } = &mut self.stage else {
+            return Vec::new();
+        };
         let mut actions = Vec::new();
         if *resume && locks.good {
             *resume = false;
@@ -291,14 +312,31 @@ impl LockedRun {
         let suspends = |action: &machine::Action| {
             matches!(action, machine::Action::SuspendSelf | machine::Action::SuspendJob(_))
         };
-        if actions.iter().any(suspends) {
-            // How long that takes nobody knows: the locks are looked at when it has returned.
-            *resume = true;
+        let asked = actions.iter().position(suspends).map(|at| actions.remove(at));
+        let is_to_run = |action: &machine::Action| {
+            use machine::Action::{AwaitRest, Freeze, PassOn, StopGroup};
+            !matches!(action, AwaitRest | Freeze | PassOn(_) | StopGroup)
+        };
+        if actions.iter().any(is_to_run) {
+            *suspend = None;
+        }
+        let is_new = asked.is_some();
+        *suspend = asked.map(|action| (action, now.plus(DECLARE))).or(*suspend);
+        let mut first = None;
+        match *suspend {
+            Some((action, until)) if !locks.declares_less || now >= until => {
+                // How long that takes nobody knows: the locks are looked at when it has returned.
+                *resume = true;
+                *suspend = None;
+                actions.push(action);
+            }
+            Some(_) if is_new => first = Some(Action::DeclareLeases),
+            _ => {}
         }
         if actions.iter().any(|action| matches!(action, machine::Action::Finished { .. })) {
             self.stage = Stage::Idle;
         }
-        actions.into_iter().map(Action::Child).collect()
+        first.into_iter().chain(actions.into_iter().map(Action::Child)).collect()
     }
 }
 

@@ -199,6 +199,9 @@ impl Supervisor {
 
             (Phase::Running, event) => self.while_running(now, event),
             (Phase::Ending(status), Event::GroupGone) => self.group_gone(now, status),
+            (Phase::Ending(status), Event::TerraformGone) if self.is_of_own_accord(status) => {
+                self.group_gone(now, status)
+            }
             (Phase::Ending(_), Event::TerraformGone) => self.end_the_rest(now),
             // The rest of the group is on its way out: only its end is of interest.
             (Phase::Ending(_), _) => Vec::new(),
@@ -375,23 +378,20 @@ impl Supervisor {
         if status == ChildStatus::Signaled(Signal::SIGKILL as i32) {
             self.hurried();
         }
-        // A key or a signal that came to its group alone is a stop for whoever is in it, too.
-        let is_stopped = self.stopped_by.is_some() || self.interrupted;
-        let own_accord = !is_stopped && matches!(status, ChildStatus::Exited(_));
-        if own_accord {
-            // What a provisioner left running it left on purpose, as with bare Terraform.
-            return self.group_gone(now, status);
-        }
-        if rest == Rest::Gone {
+        // What a provisioner left running it left on purpose, as with bare Terraform; not so a wrapper
+        // that has failed its Terraform.
+        let is_left = self.is_of_own_accord(status) && rest != Rest::OwnTerraform;
+        if rest == Rest::Gone || is_left {
             return self.group_gone(now, status);
         }
         self.phase = Phase::Ending(status);
-        self.await_rest_at = (rest == Rest::Terraform).then(|| now.plus(AWAIT_REST));
-        match (rest, self.stopped_by) {
+        let has_terraform = rest != Rest::Others;
+        self.await_rest_at = has_terraform.then(|| now.plus(AWAIT_REST));
+        match (has_terraform, self.stopped_by) {
             // A wrapper that a signal ended: whoever sent that has told its Terraform, or has not
             // meant it.
-            (Rest::Terraform, None) => Vec::new(),
-            (Rest::Terraform, Some(_)) => {
+            (true, None) => Vec::new(),
+            (true, Some(_)) => {
                 if self.force < Force::Killed {
                     vec![Action::Interrupt]
                 } else {
@@ -400,6 +400,13 @@ impl Supervisor {
             }
             _ => self.end_the_rest(now),
         }
+    }
+
+    /// Whether nothing has asked it to end: a key or a signal that came to its group alone is a stop for
+    /// whoever is in it, too.
+    fn is_of_own_accord(&self, status: ChildStatus) -> bool {
+        let is_stopped = self.stopped_by.is_some() || self.interrupted;
+        !is_stopped && matches!(status, ChildStatus::Exited(_))
     }
 
     fn end_the_rest(&mut self, now: Uptime) -> Vec<Action> {

@@ -1,7 +1,7 @@
 //! Processes by number and birth: a number alone may mean another process by the time it is used.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
 use std::path::Path;
 
 use nix::libc;
@@ -9,6 +9,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getpid, getppid};
 use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
+
+use super::targets::runs_tfwrap;
 
 /// How far up is looked.
 const MOST_ANCESTORS: usize = 64;
@@ -121,6 +123,17 @@ pub(crate) fn ancestors() -> Vec<Pid> {
     pids
 }
 
+/// Tells the tfwrap above us, in our session, of a signal that may have come to us alone.
+pub(crate) fn tell_the_tfwrap_above(signal: Signal) {
+    let of = |pid: &Pid| ProcessId::of(*pid).filter(|_| runs_tfwrap(*pid));
+    let above = ancestors().iter().find_map(of);
+    let session = |pid| nix::unistd::getsid(Some(pid));
+    if let Some(above) = above.filter(|above| session(above.pid()) == session(getpid())) {
+        // One that is gone, or somebody else's, is told nothing.
+        let _refused = above.signal(signal);
+    }
+}
+
 /// Whether any process has this number, a zombie included. The kernel tells that of processes, too,
 /// that are not ours to signal or that `/proc` hides. By a number below 1 it would mean many.
 fn exists(pid: Pid) -> bool {
@@ -160,6 +173,31 @@ pub(super) fn processes() -> Option<Vec<(Pid, Stat)>> {
     Some(entries.flatten().filter_map(process).collect())
 }
 
+/// Our children, zombies included; `None` where the kernel does not list them (`CONFIG_PROC_CHILDREN`,
+/// `proc_tid_children(5)`).
+pub(super) fn children() -> Option<Vec<Pid>> {
+    if !proc_is_ours() {
+        return None;
+    }
+    let threads = fs::read_dir("/proc/self/task").ok()?;
+    let mut threads: Vec<_> = threads.flatten().map(|thread| thread.path()).collect();
+    // Those of a thread that ends go to the first one, and so do those who lose their parent.
+    threads.sort_by_key(|thread| thread.ends_with(getpid().to_string()));
+    let mut children = Vec::new();
+    for thread in threads {
+        match fs::read_to_string(thread.join("children")) {
+            Ok(list) => {
+                for pid in list.split_ascii_whitespace() {
+                    children.push(Pid::from_raw(pid.parse().ok()?));
+                }
+            }
+            Err(_) if !thread.exists() => {}
+            Err(_) => return None,
+        }
+    }
+    Some(children)
+}
+
 /// What is read of a process.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Stat {
@@ -180,7 +218,8 @@ impl Stat {
 
     /// Reads a directory of `/proc`; nothing when the process has gone, or it is none.
     pub(crate) fn read(process: &Path) -> Option<Self> {
-        let stat = fs::read(process.join("stat")).ok()?;
+        let mut stat = Vec::with_capacity(1024);
+        File::open(process.join("stat")).ok()?.take(1024).read_to_end(&mut stat).ok()?;
         // The name stands in brackets and may hold anything, brackets too (proc_pid_stat(5)).
         let after_name = stat.iter().rposition(|byte| *byte == b')')? + 1;
         let rest = std::str::from_utf8(&stat[after_name..]).ok()?;
@@ -289,6 +328,29 @@ mod tests {
     }
 
     #[test]
+    fn the_children_of_each_thread_are_our_children() {
+        let start = || std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let (started, go_on) = (std::sync::mpsc::channel(), std::sync::mpsc::channel::<()>());
+        std::thread::scope(|scope| {
+            let (tell, wait) = (started.0, go_on.1);
+            scope.spawn(move || {
+                tell.send(start()).unwrap();
+                let _ended = wait.recv();
+            });
+            let mut ours = [start(), started.1.recv().unwrap()];
+            let listed = children().unwrap();
+            for child in &mut ours {
+                assert!(listed.contains(&Pid::from_raw(child.id().cast_signed())), "{listed:?}");
+                child.kill().unwrap();
+                child.wait().unwrap();
+                let pid = Pid::from_raw(child.id().cast_signed());
+                assert!(!children().unwrap().contains(&pid));
+            }
+            drop(go_on.0);
+        });
+    }
+
+    #[test]
     fn what_has_ended_is_not_alive_even_before_it_is_reaped() {
         let mut child =
             std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
@@ -314,7 +376,8 @@ mod tests {
         }
         for pid in [1, 0, -1, i32::MIN] {
             let leader = ProcessId { pid, born: None };
-            let orphans = crate::supervise::ProcessTree { leader, session: 0, own_group: true };
+            let orphans =
+                crate::supervise::ProcessTree { leader, session: 0, own_group: true, runner: None };
             assert!(orphans.are_gone(), "{pid}");
         }
     }

@@ -9,9 +9,10 @@ use nix::unistd::{Pid, getsid};
 use serde::{Deserialize, Serialize};
 
 use super::child::members;
+use super::kill_below::signal_below;
 use super::process::{ProcessId, Stat};
 use super::readers::Readers;
-use super::targets::{are_others_only, interrupt_for, targets};
+use super::targets::{ChildPlace, Strays, are_others_only, interrupt_for, targets};
 
 /// How many are named of those that live.
 const MOST_NAMED: usize = 8;
@@ -25,6 +26,9 @@ pub struct ProcessTree {
     pub session: i32,
     /// Whether it leads a group of its own; otherwise it alone counts. Those of today's runs do.
     pub own_group: bool,
+    /// The tfwrap that started it: those below that bear its name count, too, in whatever group they are.
+    #[serde(default)]
+    pub runner: Option<ProcessId>,
 }
 
 /// One of a tree that lives.
@@ -43,16 +47,45 @@ impl fmt::Display for Member {
 }
 
 impl ProcessTree {
-    /// A child that lives now; nothing if it does not, or without `/proc`.
+    /// The child of this tfwrap, if it lives now; nothing if it does not, or without `/proc`.
     #[must_use]
-    pub fn of(leader: Pid) -> Option<Self> {
+    pub fn of(leader: Pid, runner: Option<ProcessId>) -> Option<Self> {
         let session = getsid(Some(leader)).ok()?.as_raw();
-        ProcessId::of(leader).map(|leader| Self { leader, session, own_group: true })
+        ProcessId::of(leader).map(|leader| Self { leader, session, own_group: true, runner })
     }
 
     /// Whether nothing of it lives any more.
     #[must_use]
     pub fn are_gone(&self) -> bool {
+        self.group_is_gone() && self.targets().is_empty()
+    }
+
+    /// Where it stands. Once nothing is left of it, its numbers may be others'.
+    fn place(&self) -> ChildPlace {
+        let is_there = self.leader.pid > 1 && self.leader.is_alive();
+        let leader = is_there.then(|| self.leader.pid());
+        let has_group = self.own_group && !self.group_is_gone();
+        ChildPlace { leader, group: has_group.then(|| (self.leader.pid(), self.session)) }
+    }
+
+    /// Each Terraform and each tfwrap of it.
+    fn targets(&self) -> Vec<ProcessId> {
+        targets(self.place(), self.strays())
+    }
+
+    fn strays(&self) -> Strays<'_> {
+        Strays::ChildrenOf(self.runner)
+    }
+
+    /// Those of them that are in another group.
+    fn strayed(&self) -> Vec<ProcessId> {
+        let mut strayed = self.targets();
+        let group = self.leader.pid().as_raw();
+        strayed.retain(|it| Stat::of(it.pid()).is_some_and(|stat| stat.group != group));
+        strayed
+    }
+
+    fn group_is_gone(&self) -> bool {
         if !self.own_group {
             return !self.leader.is_alive();
         }
@@ -85,8 +118,10 @@ impl ProcessTree {
         let mut all: Vec<_> = group
             .map(|(pid, stat)| ProcessId { pid: pid.as_raw(), born: Some(stat.born) })
             .collect();
-        if !all.contains(&self.leader) && self.leader.is_alive() {
-            all.push(self.leader);
+        for process in self.strayed().into_iter().chain([self.leader]) {
+            if !all.contains(&process) && process.is_alive() {
+                all.push(process);
+            }
         }
         all.sort_by_key(|process| (*process != self.leader, process.pid));
         all.into_iter().map(|process| Member { process, name: short_name(process.pid()) }).collect()
@@ -130,7 +165,7 @@ impl ProcessTree {
             let all: Vec<_> = all.into_iter().map(|process| process.pid.to_string()).collect();
             all.join(" ")
         };
-        let targets = targets(leader, self.session, self.own_group);
+        let targets = self.targets();
         let living: Vec<_> = self.living().into_iter().map(|member| member.process).collect();
         if !targets.is_empty() {
             format!("kill -INT {}", pids(targets))
@@ -144,10 +179,7 @@ impl ProcessTree {
     /// Whether the child has ended, and what it has left is neither a Terraform nor a tfwrap.
     #[must_use]
     pub fn are_others_only(&self) -> bool {
-        self.own_group
-            && !self.leader.is_alive()
-            && !self.are_gone()
-            && are_others_only(self.leader.pid(), self.session)
+        self.own_group && !self.leader.is_alive() && are_others_only(self.place(), self.strays())
     }
 
     /// Signals all of it. That nothing is left is no error.
@@ -158,8 +190,14 @@ impl ProcessTree {
         if !self.own_group {
             return self.leader.signal(signal).map(|_| ());
         }
+        // A Terraform elsewhere is not stopped with a terminal's job, and heeds no other signal.
+        if matches!(signal, Signal::SIGKILL | Signal::SIGCONT) {
+            for process in self.strayed() {
+                signal_below(process, signal);
+            }
+        }
         // A number that is in use now stays the group's for as long as a member of it lives.
-        if self.are_gone() {
+        if self.group_is_gone() {
             return Ok(());
         }
         match killpg(self.leader.pid(), signal) {
@@ -174,14 +212,13 @@ impl ProcessTree {
     /// # Errors
     /// When a signal is refused.
     pub fn interrupt(&self) -> io::Result<bool> {
-        let leader = self.leader.pid();
-        // As in `signal`: its number may be somebody else's by now.
-        if self.are_gone() {
-            return Ok(false);
-        }
-        let targets = targets(leader, self.session, self.own_group);
+        let targets = self.targets();
         if targets.is_empty() {
-            return self.signal(interrupt_for(leader)).map(|()| true);
+            // As in `signal`: its number may be somebody else's by now.
+            if self.are_gone() {
+                return Ok(false);
+            }
+            return self.signal(interrupt_for(self.leader.pid())).map(|()| true);
         }
         let mut refused = Ok(());
         for target in targets {
@@ -197,12 +234,10 @@ impl ProcessTree {
     /// saved its state.
     pub(crate) fn let_it_speak(&self) -> Readers {
         let mut readers = Readers::default();
-        let leader = self.leader.pid();
-        if !self.are_gone() {
-            readers.hold([leader]);
-            let targets = targets(leader, self.session, self.own_group);
-            readers.hold(targets.into_iter().map(ProcessId::pid));
+        if self.leader.is_alive() {
+            readers.hold([self.leader.pid()]);
         }
+        readers.hold(self.targets().into_iter().map(ProcessId::pid));
         readers
     }
 

@@ -28,7 +28,7 @@ use super::StopSignal;
 use super::child::{close_all_else, join_group, watch, with_blocked};
 use super::detached::{THIS_PROGRAM, wait_for_either};
 use super::process::{ProcessId, proc_is_ours, proc_shows_all};
-use super::targets::runs_terraform;
+use super::targets::{is_given_ours, runs_terraform};
 
 /// The variable that makes this program one; its value is the name that the kernel shows.
 pub const VARIABLE: &str = "LOCK_STAND_IN";
@@ -36,6 +36,9 @@ pub const VARIABLE: &str = "LOCK_STAND_IN";
 /// What one is called beside anything but a Terraform: whoever names a script does not mean what
 /// that started.
 const NEUTRAL: &str = "lock-stand-in";
+
+/// What one is called beside a script that runs a Terraform.
+const TERRAFORM: &str = "terraform";
 
 /// A stop that came to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -106,9 +109,15 @@ impl StandIn {
                 None => command.env_remove(name),
             };
         }
-        if runs_terraform(leader) {
+        // Whoever names Terraform by its command line also names what stands in its place.
+        let name = if runs_terraform(leader) {
             let name = std::fs::read_to_string(format!("/proc/{leader}/comm")).unwrap_or_default();
-            command.arg0(&model.program).args(&model.args).env(VARIABLE, name.trim_end());
+            Some(name.trim_end().to_owned())
+        } else {
+            is_given_ours(model.args.iter().map(OsString::as_os_str)).then(|| TERRAFORM.to_owned())
+        };
+        if let Some(name) = name {
+            command.arg0(&model.program).args(&model.args).env(VARIABLE, name);
         } else {
             command.arg0(NEUTRAL).env(VARIABLE, NEUTRAL);
         }
@@ -145,17 +154,21 @@ impl StandIn {
     }
 
     /// The stops that it heard and that were not taken yet, and those that it is about to tell of.
-    pub(crate) fn last_words(&self) -> Vec<StopSignal> {
+    pub(crate) fn last_words(&self) -> Vec<OverheardStop> {
         let told = std::iter::from_fn(|| read(self.socket.get_ref()).ok().flatten());
-        let told: Vec<_> = told
-            .filter_map(|heard| match heard {
-                Overheard::Stop(overheard) => Some(overheard.signal),
-                Overheard::Suspension => None,
-            })
-            .collect();
-        let pending = StopSignal::ALL.into_iter();
-        let pending = pending.filter(|signal| self.is_about_to_tell(signal.signal()));
-        told.iter().copied().chain(pending.filter(|signal| !told.contains(signal))).collect()
+        let told = told.filter_map(|heard| match heard {
+            Overheard::Stop(overheard) => Some(overheard),
+            Overheard::Suspension => None,
+        });
+        let mut all: Vec<_> = told.collect();
+        for signal in StopSignal::ALL {
+            // Whether that one came from the terminal is not known yet.
+            let is_new = all.iter().all(|it| it.signal != signal);
+            if is_new && self.is_about_to_tell(signal.signal()) {
+                all.push(OverheardStop { signal, from_terminal: false });
+            }
+        }
+        all
     }
 }
 

@@ -11,12 +11,14 @@
 //!
 //! Its rules: `docs/protocol.md#s3-whom-an-interrupt-goes-to`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
 use std::fs;
 use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getpgrp, getpid};
 
 use super::child::{ignored_at_start, members};
 use super::process::{ProcessId, Stat, Waiting, proc_shows_all, processes};
@@ -36,62 +38,195 @@ enum Kind {
     Other,
 }
 
-/// Every Terraform and every tfwrap that is the first of its kind below this leader or below an
-/// orphan of its group. Nobody, also without a `/proc` that shows our processes.
-pub(crate) fn targets(leader: Pid, session: i32, own_group: bool) -> Vec<ProcessId> {
-    let Some(all) = processes() else { return Vec::new() };
-    let stats: HashMap<Pid, Stat> = all.iter().copied().collect();
-    let mut below: HashMap<Pid, Vec<Pid>> = HashMap::new();
-    for (pid, stat) in &all {
-        below.entry(stat.parent).or_default().push(*pid);
+/// Where a child stands.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct ChildPlace {
+    /// The child, while that number is its own.
+    pub(crate) leader: Option<Pid>,
+    /// Its group and session, while there is anybody in that group.
+    pub(crate) group: Option<(Pid, i32)>,
+}
+
+impl ChildPlace {
+    fn has(&self, stat: &Stat) -> bool {
+        let is_it =
+            |(group, session): (Pid, i32)| stat.group == group.as_raw() && stat.session == session;
+        self.group.is_some_and(is_it)
     }
-    let is_member =
-        |stat: &Stat| own_group && stat.group == leader.as_raw() && stat.session == session;
-    // Its parent has ended: nothing leads to it from above any more.
-    let is_orphan = |stat: &Stat| {
+}
+
+/// Where a Terraform of a child is looked for besides below it and in its group. Whatever gives it a
+/// group of its own (`timeout`, a Node wrapper's `detached`, `setsid`, a shell with job control) may end
+/// before it does, and then nothing leads to it from the child any more.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Strays<'a> {
+    /// Among our children but these. For whoever started the child, as a subreaper.
+    AdoptedBut(&'a [ProcessId]),
+    /// Among those that bear this tfwrap's [`CHILD_OF`]; for everybody else.
+    ChildrenOf(Option<ProcessId>),
+}
+
+/// The variable by which a Terraform is known as that of a tfwrap, wherever it stands.
+pub const CHILD_OF: &str = "TFWRAP_CHILD_OF";
+
+/// Its value below this tfwrap: the number of its process, and when that began if it can be seen.
+pub(super) fn child_of(runner: ProcessId) -> String {
+    match runner.born {
+        Some(born) => format!("{}-{born}", runner.pid),
+        None => runner.pid.to_string(),
+    }
+}
+
+/// All processes, and who is below whom.
+struct Table {
+    all: Vec<(Pid, Stat)>,
+    stats: HashMap<Pid, Stat>,
+    below: HashMap<Pid, Vec<Pid>>,
+    /// The program that this is.
+    this: Option<FileId>,
+}
+
+/// What is found on the ways down from some processes.
+#[derive(Default)]
+struct Found {
+    targets: Vec<ProcessId>,
+    others: Vec<ProcessId>,
+}
+
+impl Table {
+    fn read() -> Option<Self> {
+        let all = processes()?;
+        let stats = all.iter().copied().collect();
+        let mut below: HashMap<Pid, Vec<Pid>> = HashMap::new();
+        for (pid, stat) in &all {
+            below.entry(stat.parent).or_default().push(*pid);
+        }
+        Some(Self { all, stats, below, this: FileId::of(Path::new("/proc/self/exe")) })
+    }
+
+    fn lives(&self, pid: Pid) -> bool {
+        self.stats.get(&pid).is_some_and(|stat| !stat.zombie)
+    }
+
+    /// Whether none of these is above it.
+    fn is_below_none(&self, stat: &Stat, tops: &HashSet<Pid>) -> bool {
         let mut above = stat.parent;
-        for _ in 0..stats.len() {
-            let Some(parent) = stats.get(&above) else { return true };
-            if above == leader || is_member(parent) {
+        for _ in 0..self.all.len() {
+            if tops.contains(&above) {
                 return false;
             }
+            let Some(parent) = self.stats.get(&above) else { return true };
             above = parent.parent;
         }
         true
-    };
-    let mut open: Vec<Pid> = stats.contains_key(&leader).then_some(leader).into_iter().collect();
-    let orphans = all.iter().filter(|(pid, stat)| *pid != leader && is_member(stat));
-    open.extend(orphans.filter(|(_, stat)| is_orphan(stat)).map(|(pid, _)| *pid));
-    let this = FileId::of(Path::new("/proc/self/exe"));
-    let (mut found, mut others) = (Vec::new(), Vec::new());
-    while let Some(pid) = open.pop() {
-        let Some(stat) = stats.get(&pid).filter(|stat| !stat.zombie) else { continue };
-        let process = ProcessId { pid: pid.as_raw(), born: Some(stat.born) };
-        match kind(pid, this) {
-            Kind::Target => found.push(process),
-            Kind::Other => {
-                others.push(process);
-                open.extend(below.remove(&pid).unwrap_or_default());
+    }
+
+    /// The first Terraform or tfwrap on each way down.
+    fn search(&self, mut open: Vec<Pid>) -> Found {
+        let mut found = Found::default();
+        while let Some(pid) = open.pop() {
+            let Some(stat) = self.stats.get(&pid).filter(|stat| !stat.zombie) else { continue };
+            let process = ProcessId { pid: pid.as_raw(), born: Some(stat.born) };
+            match kind(pid, self.this) {
+                Kind::Target => found.targets.push(process),
+                Kind::Other => {
+                    found.others.push(process);
+                    open.extend(self.below.get(&pid).into_iter().flatten());
+                }
+            }
+        }
+        found
+    }
+
+    /// Whether there is a Terraform in it or below it.
+    fn has_terraform(&self, top: Pid) -> bool {
+        let mut open = vec![top];
+        while let Some(pid) = open.pop() {
+            if self.lives(pid) && runs_terraform(pid) {
+                return true;
+            }
+            open.extend(self.below.get(&pid).into_iter().flatten());
+        }
+        false
+    }
+
+    /// Who belongs to the child without being in its group, as far as its own number or its environment
+    /// tells.
+    fn is_stray(&self, pid: Pid, stat: &Stat, strays: Strays<'_>) -> bool {
+        match strays {
+            Strays::AdoptedBut(before) => {
+                let is_known = |it: &ProcessId| it.pid() == pid && !it.was_before(*stat);
+                // What we started besides the child is in our own group.
+                stat.parent == getpid()
+                    && stat.group != getpgrp().as_raw()
+                    && !before.iter().any(is_known)
+            }
+            Strays::ChildrenOf(None) => false,
+            Strays::ChildrenOf(Some(runner)) => {
+                let name = program_name(pid);
+                (is_terraform(&name) || is_tfwrap(pid, &name, self.this) || is_ours(pid))
+                    && has_variable(pid, CHILD_OF, Some(&child_of(runner)))
             }
         }
     }
+}
+
+/// Every Terraform and every tfwrap that is the first of its kind below this child, below an orphan of
+/// its group, or below a stray. Nobody, also without a `/proc` that shows our processes. A tfwrap that
+/// has strayed counts if it has a Terraform.
+pub(crate) fn targets(child: ChildPlace, strays: Strays<'_>) -> Vec<ProcessId> {
+    let Some(table) = Table::read() else { return Vec::new() };
+    let is_one = |(pid, stat): &&(Pid, Stat)| child.has(stat) || table.is_stray(*pid, stat, strays);
+    let mut tops: HashSet<Pid> = table.all.iter().filter(is_one).map(|(pid, _)| *pid).collect();
+    tops.extend(child.leader);
+    // The parent of an orphan has ended: nothing leads to it from above any more.
+    let orphans = table.all.iter().filter(|(pid, stat)| {
+        Some(*pid) != child.leader && tops.contains(pid) && table.is_below_none(stat, &tops)
+    });
+    let orphans: Vec<Pid> = orphans.map(|(pid, _)| *pid).collect();
+    let of_leader = table.search(Vec::from_iter(child.leader));
+    let mut of_orphans = table.search(orphans);
+    of_orphans.targets.retain(|it| {
+        let stat = table.stats.get(&it.pid());
+        stat.is_some_and(|stat| child.has(stat)) || table.has_terraform(it.pid())
+    });
+    let mut found = [of_leader.targets, of_orphans.targets].concat();
     if found.is_empty() {
-        let command = words(leader);
+        let command = child.leader.filter(|leader| table.lives(*leader)).map(words);
         // Whoever is below another comes after it.
-        let is_it = |it: &ProcessId| is_given(&words(it.pid()), &command) && !runs_tfwrap(it.pid());
-        found.extend(others.into_iter().rfind(is_it));
+        let is_it = |it: &&ProcessId| {
+            let is_ours = match &command {
+                Some(command) => is_given(&words(it.pid()), command),
+                None => is_ours(it.pid()),
+            };
+            is_ours && !runs_tfwrap(it.pid())
+        };
+        found.extend(of_leader.others.iter().chain(&of_orphans.others).rfind(is_it));
     }
     found
 }
 
-/// Whether what lives on of this group, whose leader has ended, is neither a Terraform nor a tfwrap.
-/// Not where that cannot be seen for certain. What was given our flag counts as a Terraform, whatever
-/// it is called.
-pub(crate) fn are_others_only(leader: Pid, session: i32) -> bool {
-    let Some(members) = members(leader).filter(|_| proc_shows_all()) else { return false };
-    let is_ours = |pid: Pid| words(pid).iter().any(|word| word == OURS);
-    let living = members.iter().filter(|(_, stat)| !stat.zombie && stat.session == session);
-    targets(leader, session, true).is_empty() && !living.into_iter().any(|(pid, _)| is_ours(*pid))
+/// Whether it is a Terraform that a tfwrap has started, and not that tfwrap.
+pub(super) fn is_own(process: ProcessId) -> bool {
+    is_ours(process.pid()) && !runs_tfwrap(process.pid())
+}
+
+/// Whether a tfwrap starts a Terraform by these arguments.
+pub(super) fn is_given_ours<'a>(args: impl IntoIterator<Item = &'a OsStr>) -> bool {
+    args.into_iter().any(|arg| arg.as_bytes() == OURS)
+}
+
+fn is_ours(pid: Pid) -> bool {
+    words(pid).iter().any(|word| word == OURS)
+}
+
+/// Whether what lives on of a child that has ended is neither a Terraform nor a tfwrap. Not where that
+/// cannot be seen for certain. What was given our flag counts as a Terraform, whatever it is called.
+pub(crate) fn are_others_only(child: ChildPlace, strays: Strays<'_>) -> bool {
+    let Some((group, _)) = child.group else { return false };
+    let Some(members) = members(group).filter(|_| proc_shows_all()) else { return false };
+    let living = members.iter().filter(|(_, stat)| !stat.zombie && child.has(stat));
+    targets(child, strays).is_empty() && !living.into_iter().any(|(pid, _)| is_ours(*pid))
 }
 
 /// The words by which a process was started; none where they cannot be seen.
@@ -141,14 +276,23 @@ fn kind(pid: Pid, this: Option<FileId>) -> Kind {
     if is_terraform(&name) || is_told() { Kind::Target } else { Kind::Other }
 }
 
-/// Whether this tfwrap is a guardian or a stand-in, which has no child. By what it was started as and
-/// not by the signals that it blocks: so does any tfwrap for a moment, while it starts something.
+/// Whether this tfwrap is a guardian, a keeper or a stand-in, which has no child. By what it was started
+/// as and not by the signals that it blocks: so does any tfwrap for a moment, while it starts something.
 fn is_deaf(pid: Pid) -> bool {
+    let is_detached = |name: &Vec<u8>| {
+        [detached::GUARDIAN, detached::KEEPER].iter().any(|it| name == it.as_bytes())
+    };
+    has_variable(pid, stand_in::VARIABLE, None) || words(pid).first().is_some_and(is_detached)
+}
+
+/// Whether a process was started with this variable, and with this value if any.
+fn has_variable(pid: Pid, name: &str, value: Option<&str>) -> bool {
     let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
     let mut variables = environment.split(|byte| *byte == 0);
-    let name = stand_in::VARIABLE.as_bytes();
-    variables.any(|it| it.strip_prefix(name).is_some_and(|rest| rest.first() == Some(&b'=')))
-        || words(pid).first().is_some_and(|name| name == detached::GUARDIAN.as_bytes())
+    variables.any(|it| {
+        let its = it.strip_prefix(name.as_bytes()).and_then(|rest| rest.strip_prefix(b"="));
+        its.is_some_and(|its| value.is_none_or(|value| its == value.as_bytes()))
+    })
 }
 
 /// The file name of the program that runs in a process.
@@ -231,14 +375,15 @@ mod tests {
     fn wait_for(child: &Child, count: usize) -> Vec<ProcessId> {
         let leader = Pid::from_raw(child.id().cast_signed());
         let session = nix::unistd::getsid(Some(leader)).expect("its session").as_raw();
+        let place = ChildPlace { leader: Some(leader), group: Some((leader, session)) };
         for _ in 0..1000 {
-            let found = targets(leader, session, true);
+            let found = targets(place, Strays::ChildrenOf(None));
             if found.len() == count {
                 return found;
             }
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
-        panic!("{count} do not come: {:?}", names(&targets(leader, session, true)));
+        panic!("{count} do not come: {:?}", names(&targets(place, Strays::ChildrenOf(None))));
     }
 
     fn end(mut child: Child) {

@@ -150,6 +150,11 @@ impl Receipt {
         pid(&self.text["guardian"])
     }
 
+    /// Its child.
+    pub(crate) fn child(&self) -> Option<Pid> {
+        pid(&self.text["child"]["leader"])
+    }
+
     /// Who holds the locks.
     pub(crate) fn runner(&self) -> Pid {
         pid(&self.text["runner"]).expect("a process")

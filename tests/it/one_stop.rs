@@ -2,6 +2,7 @@
 //! saved: real Terraforms that take seconds to end, counted by what they say themselves.
 
 mod pipes;
+mod strays;
 
 use std::fs;
 use std::process::Command;

@@ -330,7 +330,9 @@ async fn a_busy_bucket_delays_and_does_no_more() {
     ]);
     let done = run(&mut applying(trap.tfwrap(), "true"));
     trap.all_well(&done).await;
-    assert_eq!(done.stderr, "");
+    // What takes 2 s, as on a busy machine, is worth a word.
+    let is_delay = |line: &str| line.contains("requests for `");
+    assert!(done.stderr.lines().all(is_delay), "{}", done.stderr);
 }
 
 #[tokio::test]

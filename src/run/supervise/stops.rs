@@ -7,6 +7,7 @@ use crate::clock::uptime;
 use crate::report::Notice;
 use crate::supervise::ending::Interrupts;
 use crate::supervise::stand_in::OverheardStop;
+use crate::supervise::tell_the_tfwrap_above;
 use crate::supervise::{Action, Canary, Child, ChildEvent, Event, Reach, StopSignal, Whom};
 
 /// Does what was decided, and says what the user should hear of it.
@@ -41,13 +42,16 @@ pub(super) fn handle_stand_in(
     OverheardStop { signal, from_terminal }: OverheardStop,
 ) -> Option<Event> {
     child.let_it_speak();
+    if signal == StopSignal::Hangup && from_terminal {
+        // The kernel tells the foreground group and the first process of the session: not a tfwrap
+        // above us.
+        tell_the_tfwrap_above(signal.signal());
+    }
     if child.is_deaf_to(signal) {
         // The terminal is gone, and perhaps nobody else says so.
         return from_terminal.then_some(Event::Stop(signal, Reach::UsOnly));
     }
-    if signal != StopSignal::Quit && child.have_it_already() {
-        event_loop.notes_interrupts(Interrupts::Sent);
-    }
+    have_it_already(event_loop, child, OverheardStop { signal, from_terminal });
     // A key went to the child's group alone; any other signal may be on its way to us, too.
     if !from_terminal {
         canary.its(uptime());
@@ -55,13 +59,26 @@ pub(super) fn handle_stand_in(
     Some(Event::Overheard(signal))
 }
 
+/// Notes who has had a stop from somebody else.
+fn have_it_already(event_loop: &mut EventLoop, child: &mut Child, stop: OverheardStop) {
+    // A key goes to one group alone; whoever names Terraform may mean each.
+    if stop.signal != StopSignal::Quit && child.have_it_already(stop.from_terminal) {
+        event_loop.notes_interrupts(Interrupts::Sent);
+    }
+}
+
 /// What is still to be decided on when the child has ended comes before its end.
 pub(super) fn at_the_end(
+    event_loop: &mut EventLoop,
     child: &mut Child,
     canary: &mut Canary,
     end: ChildEvent,
 ) -> impl Iterator<Item = Event> {
-    let overheard = child.overheard_at_last().into_iter().map(Event::Overheard);
+    let overheard = child.overheard_at_last();
+    for stop in &overheard {
+        have_it_already(event_loop, child, *stop);
+    }
+    let overheard = overheard.into_iter().map(|stop| Event::Overheard(stop.signal));
     let stops = canary.at_the_end().map(|judged| child.event(judged));
     stops.chain(overheard).chain([of_child(end)])
 }

@@ -7,7 +7,9 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus};
 use nix::unistd::{getpgid, getpgrp};
 use rustix::process::{WaitId, WaitIdOptions, WaitIdStatus, WaitOptions};
 
-use super::{Alive, Child, ChildEvent, id};
+use super::terminal::Terminal;
+use super::told::Gone;
+use super::{Alive, Child, ChildEvent, group, id};
 use crate::supervise::stand_in::StandIn;
 use crate::supervise::{ChildStatus, ProcessId, Rest};
 
@@ -27,7 +29,7 @@ impl Child {
                     None => Ok(self.told.have_all_ended().then_some(ChildEvent::TerraformGone)),
                 }
             }
-            Alive::Others => {
+            Alive::Others | Alive::Strays => {
                 self.reap_adopted();
                 // Their ends are no news any more, and one that is kept would be news without end.
                 let _all = self.told.have_all_ended();
@@ -35,7 +37,7 @@ impl Child {
                 Ok(match self.rest() {
                     Rest::Gone => Some(ChildEvent::GroupGone),
                     Rest::Others if had_terraform => Some(ChildEvent::TerraformGone),
-                    Rest::Others | Rest::Terraform => None,
+                    Rest::Others | Rest::Terraform | Rest::OwnTerraform => None,
                 })
             }
             Alive::Nobody => Ok(None),
@@ -77,8 +79,46 @@ impl Child {
             return Err(io::Error::other(format!("waitid(2) answered {change:?}")));
         };
         self.alive = Alive::Others;
+        self.told.are_gone(Gone { group_too: false });
         self.reap_adopted();
         Ok(Some(ChildEvent::Exited { status, rest: self.rest() }))
+    }
+
+    /// Whether nothing of the child lives any more: nothing in its group, and no Terraform that it has
+    /// started elsewhere.
+    #[must_use]
+    pub fn is_gone(&mut self) -> bool {
+        if self.alive == Alive::Others {
+            let stand_in = self.stand_in.as_ref().map(StandIn::pid);
+            if self.told.nobody_is_left(stand_in) {
+                self.alive = Alive::Nobody;
+            } else if group::is_empty(self.leader, stand_in) {
+                self.alive = Alive::Strays;
+            }
+            if self.alive != Alive::Others {
+                self.told.are_gone(Gone { group_too: true });
+                self.keep_last_words();
+                self.stand_in = None;
+            }
+        }
+        if self.alive == Alive::Strays {
+            if self.told.targets().is_empty() {
+                self.alive = Alive::Nobody;
+            } else {
+                // The keys are for us from now on. A terminal that has hung up has none.
+                let _hung_up = self.terminal.as_mut().map(Terminal::take_back_for_now);
+            }
+        }
+        self.alive == Alive::Nobody
+    }
+
+    fn rest(&mut self) -> Rest {
+        if self.is_gone() {
+            return Rest::Gone;
+        }
+        let rest = self.told.rest();
+        self.rest_has_terraform = rest != Rest::Others;
+        rest
     }
 
     /// Whether a suspension has come to it that it could not follow yet.

@@ -1,6 +1,6 @@
 //! The start of the child.
 
-use std::io;
+use std::io::{self, Read as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -19,8 +19,12 @@ use super::sys::{Announce, Hangup, ignore_the_background, restore_before_exec, w
 use super::terminal::Terminal;
 use super::told::Told;
 use super::{Alive, Child, STAND_INS, Whom, group, id};
+use crate::opened;
+use crate::supervise::ProcessId;
+use crate::supervise::process::children;
 use crate::supervise::readers::Readers;
 use crate::supervise::stand_in::Model;
+use crate::supervise::targets::{CHILD_OF, child_of, is_given_ours};
 
 /// Between two looks at the pipes of a child that is to end.
 const READERS_LOOK: Duration = Duration::from_secs(1);
@@ -129,7 +133,8 @@ impl Child {
         let foreground = terminal.as_ref().is_some_and(Terminal::is_ours);
         let hand_over = terminal_use == TerminalUse::HandOver && foreground;
         // Others in our group keep the keyboard, until the child asks for it.
-        let lending = hand_over && group::alone_in_our_group() == Some(true);
+        let is_wrapper = is_wrapper(&command);
+        let lending = hand_over && !is_wrapper && group::alone_in_our_group() == Some(true);
         let mut lent = None;
         if let (true, Some(terminal)) = (lending, &mut terminal) {
             lent = Some(terminal.handle_to_lend().map_err(failed)?);
@@ -142,9 +147,15 @@ impl Child {
         command.process_group(0);
         // The terminal may become its own, and then its hang-up does.
         let hangup = if terminal.is_some() { Hangup::Ignored } else { Hangup::AsInherited };
+        // For whoever goes on without us.
+        match ProcessId::me() {
+            Some(me) => command.env(CHILD_OF, child_of(me)),
+            None => command.env_remove(CHILD_OF),
+        };
         let model = may_have_stand_in.then(|| Model::of(&command));
         restore_before_exec(&mut command, lent, hangup, announce);
 
+        let before = children().unwrap_or_default().into_iter().filter_map(ProcessId::of).collect();
         let started = command.spawn();
         if let (true, Some(terminal)) = (lending, &mut terminal) {
             match &started {
@@ -158,11 +169,12 @@ impl Child {
             leader,
             terminal,
             terminal_use,
+            is_wrapper,
             wants_terminal: false,
             is_to_stop: false,
             frozen: false,
             hangup,
-            told: Told::new(leader),
+            told: Told::new(leader, before),
             last_whom: Whom::Nobody,
             rest_has_terraform: false,
             stand_in: None,
@@ -178,6 +190,17 @@ impl Child {
         child.stand_in_again();
         Ok(child)
     }
+}
+
+/// Whether it is a script that is to run a Terraform.
+fn is_wrapper(command: &Command) -> bool {
+    let is_script = || {
+        let opened = opened::to_read(Path::new(command.get_program())).ok()?.regular().ok()?;
+        let mut start = Vec::new();
+        opened.take(2).read_to_end(&mut start).ok()?;
+        Some(start == b"#!")
+    };
+    is_given_ours(command.get_args()) && is_script().unwrap_or(false)
 }
 
 fn pid(child: &std::process::Child) -> Pid {

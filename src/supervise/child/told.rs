@@ -11,8 +11,9 @@ use nix::unistd::{Pid, getsid};
 use tokio::io::unix::AsyncFd;
 
 use super::spawn::pidfd;
-use crate::supervise::process::{ProcessId, Stat};
-use crate::supervise::targets::{interrupt_for, targets};
+use crate::supervise::Rest;
+use crate::supervise::process::{ProcessId, Stat, children};
+use crate::supervise::targets::{ChildPlace, Strays, interrupt_for, is_own, targets};
 
 /// To whom the last interrupt went.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,10 +26,18 @@ pub enum Whom {
     Nobody,
 }
 
+/// What is gone of a child.
+pub(super) struct Gone {
+    /// Its whole group, and not it alone.
+    pub(super) group_too: bool,
+}
+
 /// Whom the interrupts of one child went to.
 pub(super) struct Told {
     leader: Pid,
-    session: i32,
+    place: ChildPlace,
+    /// Our other children, which were there before it.
+    before: Vec<ProcessId>,
     each: Vec<ProcessId>,
     /// Whether its group as a whole has had one.
     group: bool,
@@ -37,24 +46,57 @@ pub(super) struct Told {
 }
 
 impl Told {
-    pub(super) fn new(leader: Pid) -> Self {
+    pub(super) fn new(leader: Pid, before: Vec<ProcessId>) -> Self {
         let session = getsid(Some(leader)).map_or(0, Pid::as_raw);
-        Self { leader, session, each: Vec::new(), group: false, living: Vec::new() }
+        let place = ChildPlace { leader: Some(leader), group: Some((leader, session)) };
+        Self { leader, place, before, each: Vec::new(), group: false, living: Vec::new() }
+    }
+
+    /// From now on its number may be another process', and that of its group, too.
+    pub(super) fn are_gone(&mut self, Gone { group_too }: Gone) {
+        self.place.leader = None;
+        if group_too {
+            self.place.group = None;
+        }
+    }
+
+    /// Whether we have no children but these and those that were there before the child. Whoever has
+    /// lost its parent is our child, since we are a subreaper: so then nobody is left of it.
+    pub(super) fn nobody_is_left(&self, but: Option<Pid>) -> bool {
+        let is_known = |child: &Pid| {
+            Some(*child) == but || self.before.iter().any(|it| it.pid() == *child && it.is_alive())
+        };
+        children().is_some_and(|children| children.iter().all(is_known))
     }
 
     /// Every Terraform and every tfwrap of the child that lives. What was one stays one, also where
     /// that cannot be told any more.
     pub(super) fn targets(&self) -> Vec<ProcessId> {
-        let mut all = targets(self.leader, self.session, true);
+        let mut all = targets(self.place, Strays::AdoptedBut(&self.before));
         let known = self.each.iter().filter(|it| it.is_alive() && !all.contains(it));
         let known: Vec<_> = known.copied().collect();
         all.extend(known);
         all
     }
 
-    /// Whether there is any.
-    pub(super) fn has_terraform(&self) -> bool {
-        !self.targets().is_empty()
+    /// What is left beside what is neither.
+    pub(super) fn rest(&self) -> Rest {
+        match self.targets().as_slice() {
+            [] => Rest::Others,
+            targets if targets.iter().any(|it| is_own(*it)) => Rest::OwnTerraform,
+            _ => Rest::Terraform,
+        }
+    }
+
+    /// Those that are not in the child's group, and get nothing that is sent to that.
+    pub(super) fn strayed(&self) -> Vec<ProcessId> {
+        let mut all = self.targets();
+        all.retain(|it| !self.is_in_the_group(*it));
+        all
+    }
+
+    fn is_in_the_group(&self, process: ProcessId) -> bool {
+        Stat::of(process.pid()).is_some_and(|stat| stat.group == self.leader.as_raw())
     }
 
     /// Interrupts whoever has not had it: each target; where there is none, the group, once.
@@ -78,9 +120,11 @@ impl Told {
         if targets.is_empty() { self.interrupt_group() } else { self.tell(targets, frozen) }
     }
 
-    /// Whoever there is has it from somebody else; whether that is anybody who can be told.
-    pub(super) fn have_it_already(&mut self) -> bool {
-        let targets = self.targets();
+    /// Whoever there is has it from somebody else, or whoever is in the child's group; whether that is
+    /// anybody who can be told.
+    pub(super) fn have_it_already(&mut self, in_group_only: bool) -> bool {
+        let mut targets = self.targets();
+        targets.retain(|it| !in_group_only || self.is_in_the_group(*it));
         let any = !targets.is_empty();
         // Without a Terraform it was a key or a signal to a script, which may live on.
         self.group |= any;
@@ -155,6 +199,9 @@ impl Told {
 
     fn interrupt_group(&mut self) -> io::Result<Whom> {
         self.group = true;
+        if self.place.group.is_none() {
+            return Ok(Whom::Nobody);
+        }
         match killpg(self.leader, interrupt_for(self.leader)) {
             Ok(()) | Err(nix::Error::ESRCH) => Ok(Whom::Group),
             Err(error) => Err(refusal(&error.into(), self.leader)),

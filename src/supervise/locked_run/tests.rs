@@ -9,9 +9,10 @@ use crate::seeded::seeded;
 use crate::supervise::{ChildStatus, Reach, Rest, SecondSignal, Watch};
 
 const POLICY: Policy = Policy { second_signal: SecondSignal::Hold, grace: None };
-const GOOD: LocksNow = LocksNow { confirmed: true, lost: false, good: true };
-const UNCONFIRMED: LocksNow = LocksNow { confirmed: false, lost: false, good: false };
-const LOST: LocksNow = LocksNow { confirmed: false, lost: true, good: true };
+const GOOD: LocksNow = LocksNow { confirmed: true, lost: false, good: true, declares_less: false };
+const UNCONFIRMED: LocksNow =
+    LocksNow { confirmed: false, lost: false, good: false, declares_less: false };
+const LOST: LocksNow = LocksNow { confirmed: false, lost: true, good: true, declares_less: false };
 const STOP: Event = Event::Child(machine::Event::Stop(StopSignal::Terminate, Reach::UsOnly));
 const SUSPEND: Event = Event::Child(machine::Event::Suspend(Watch::Shell));
 const RESUME: Event = Event::Child(machine::Event::Resume);
@@ -159,7 +160,8 @@ fn anything() -> impl Strategy<Value = Event> {
 }
 
 fn any_locks() -> impl Strategy<Value = LocksNow> {
-    prop::sample::select(vec![GOOD, GOOD, GOOD, UNCONFIRMED, LOST])
+    let less = LocksNow { declares_less: true, ..GOOD };
+    prop::sample::select(vec![GOOD, GOOD, GOOD, less, less, UNCONFIRMED, LOST])
 }
 
 proptest! {
@@ -176,6 +178,7 @@ proptest! {
         run.confirm(at(0));
         let (mut now, mut is_stopped, mut has_child) = (0, false, false);
         let (mut interrupts, mut asked, mut is_pressed) = (0, 0, false);
+        let mut declaring = None;
         for (event, locks, later, choice) in steps {
             now += later;
             is_stopped |= matches!(event, Event::Child(machine::Event::Stop(..)));
@@ -197,6 +200,10 @@ proptest! {
                         if action == machine::Action::ContinueGroup {
                             prop_assert!(is_pressed || locks.good, "under {locks:?}");
                         }
+                        if matches!(action, machine::Action::SuspendSelf | machine::Action::SuspendJob(_)) {
+                            let is_late = declaring.is_some_and(|since| now - since >= 2000);
+                            prop_assert!(!locks.declares_less || is_late);
+                        }
                         if let machine::Action::Finished { .. } = action {
                             has_child = false;
                             prop_assert_eq!(run.deadline(at(now), locks), None);
@@ -210,6 +217,10 @@ proptest! {
                     }
                     Action::ReleaseFirst(_) => prop_assert!(is_stopped && !has_child),
                     Action::Suspend => prop_assert!(!has_child),
+                    Action::DeclareLeases => {
+                        prop_assert!(has_child && locks.declares_less);
+                        declaring = Some(now);
+                    }
                     Action::End(_) => {
                         prop_assert!(!has_child);
                         run.await_dependents();
@@ -230,5 +241,46 @@ proptest! {
                 asked = 0;
             }
         }
+    }
+}
+
+/// Others may take over a lock whose lease is not declared yet, and its guardian kills the child before.
+#[test]
+fn the_leases_are_declared_before_the_run_stands_still() {
+    let less = LocksNow { declares_less: true, ..GOOD };
+    let stopped = Event::Child(machine::Event::ChildStopped(Signal::SIGTSTP, Watch::Shell));
+    let suspend = || vec![Action::Child(machine::Action::SuspendJob(Signal::SIGTSTP))];
+    let begun = |locks| {
+        let mut run = LockedRun::new(true);
+        run.started(POLICY);
+        let actions = run.step(at(0), locks, stopped.clone());
+        (run, actions)
+    };
+    assert_eq!(begun(GOOD).1, suspend());
+    // Until then it hears of what happens.
+    let (mut run, actions) = begun(less);
+    assert_eq!(actions, [Action::DeclareLeases]);
+    assert_eq!(run.deadline(at(0), less), Some(at(2000)));
+    assert_eq!(run.step(at(10), less, Event::Tick), []);
+    assert_eq!(run.deadline(at(20), GOOD), Some(at(20)));
+    assert_eq!(run.step(at(20), GOOD, Event::Tick), suspend());
+    // A store that does not answer keeps nobody from a terminal.
+    let (mut run, _) = begun(less);
+    assert_eq!(run.step(at(2000), less, Event::Tick), suspend());
+    // Whoever is to go on does.
+    for (event, expected) in [
+        (STOP, vec![machine::Action::Interrupt, machine::Action::ContinueGroup]),
+        (RESUME, vec![machine::Action::ContinueGroup]),
+        (
+            exited(),
+            vec![machine::Action::Finished { status: ChildStatus::Exited(0), stopped_by: None }],
+        ),
+    ] {
+        let (mut run, _) = begun(less);
+        let mut actions = run.step(at(10), less, event);
+        actions.extend(run.step(at(11), less, Event::Tick));
+        let expected: Vec<_> = expected.into_iter().map(Action::Child).collect();
+        assert_eq!(actions, expected);
+        assert_eq!(run.step(at(2000), GOOD, Event::Tick), []);
     }
 }

@@ -143,12 +143,14 @@ pub enum Watch {
     Orphaned,
 }
 
-/// What is left of the group after the child's end.
+/// What is left of the child after its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Rest {
     /// Nothing.
     Gone,
-    /// A Terraform or a tfwrap, perhaps among others.
+    /// A Terraform that a tfwrap has started without its own lock: the child, behind a wrapper.
+    OwnTerraform,
+    /// Another Terraform or a tfwrap, perhaps among others.
     Terraform,
     /// Only others.
     Others,

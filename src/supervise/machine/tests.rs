@@ -209,6 +209,26 @@ fn an_end_of_its_own_accord_leaves_the_background_alone() {
     }
 }
 
+/// Whatever became of its wrapper.
+#[test]
+fn the_childs_own_terraform_is_waited_for_though_nobody_asked_for_an_end() {
+    let status = ChildStatus::Exited(3);
+    let failed = Event::ChildExited { status, rest: Rest::OwnTerraform };
+    play(HOLD, &[(failed, &[]), (GroupGone, &[finished(3, None)])]);
+    // What else is left was left on purpose.
+    play(HOLD, &[(failed, &[]), (Event::TerraformGone, &[finished(3, None)])]);
+    play(HOLD, &[(exited_leaving_terraform(3), &[finished(3, None)])]);
+    play(
+        HOLD,
+        &[
+            (failed, &[]),
+            (TERM, &[Interrupt]),
+            (Event::TerraformGone, &[Interrupt]),
+            (GroupGone, &[finished(3, Some(StopCause::Signal(Terminate)))]),
+        ],
+    );
+}
+
 #[test]
 fn after_a_stop_the_whole_group_is_ended_before_the_finish() {
     play(

@@ -39,7 +39,7 @@ fn in_its_settle(running: &mut Running, _: Pid, child: Pid) {
 fn the_guardian_too(running: &mut Running, guardian: Pid, child: Pid) {
     running.signal(Signal::SIGSTOP);
     kill_dead(guardian);
-    let tree = ProcessTree::of(child).expect("it is there");
+    let tree = ProcessTree::of(child, None).expect("it is there");
     kill(child, Signal::SIGKILL).expect("it is there");
     // So that `recover` does not come before the end of the child and of what it had started.
     gone("the child", child);
