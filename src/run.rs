@@ -167,6 +167,10 @@ async fn start(
     stdout: Option<File>,
 ) -> RunEnd {
     let child = child_command(event_loop, job, inherited, context, give_up_at);
+    if job.kind.is_around_commands() && event_loop.may_be_suspended() {
+        // A tfwrap below goes by what is declared, and may stand still before our first heartbeat.
+        event_loop.declare_leases();
+    }
     // The child's handle lives out here: after a panic it is still there to be ended.
     let mut slot = None;
     let watch = ChangeWatch::over(job, context);

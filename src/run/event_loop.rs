@@ -30,7 +30,7 @@ use crate::report::{Notice, Reporter};
 use crate::supervise::ending::Interrupts;
 use crate::supervise::locked_run::{self, LockedRun, LocksNow, NotStarted};
 use crate::supervise::{
-    self, Child, ChildEvent, Reach, Received, SignalKind, Signals, StopSignal, TerminalUse,
+    self, Child, ChildEvent, Reach, Received, SignalKind, Signals, StopSignal, TerminalUse, Watch,
     suspend_self, watch_while_idle,
 };
 
@@ -128,6 +128,11 @@ impl EventLoop {
         let now = uptime();
         let locks = self.lock_state(now);
         self.run.step(now, locks, event)
+    }
+
+    /// Whether a shell may suspend us.
+    pub(super) fn may_be_suspended(&self) -> bool {
+        watch_while_idle(self.terminal_use) == Watch::Shell
     }
 
     /// Has each lock declare all of its lease at once.

@@ -76,6 +76,8 @@ pub(crate) async fn hold(
         }
         granted = Some(uptime());
         event_loop.custody.expect_receipt()?;
+        // A command in it goes by what is declared, and may stand still before our first heartbeat.
+        event_loop.declare_leases();
         hand_over(&handed(event_loop, &job, context, &acquired)).map_err(Error::Internal)?;
         Ok(keep(event_loop, limits, &context.state_dir).await)
     });

@@ -7,10 +7,11 @@
 //! has reported a signal, because some runners wait for each process that they signalled. Then
 //! another takes its place, a few times: some runners go round more than once.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use nix::sys::prctl::set_name;
@@ -28,7 +29,7 @@ use super::StopSignal;
 use super::child::{close_all_else, join_group, watch, with_blocked};
 use super::detached::{THIS_PROGRAM, wait_for_either};
 use super::process::{ProcessId, proc_is_ours, proc_shows_all};
-use super::targets::{is_given_ours, runs_terraform};
+use super::targets::{is_given_ours, names_terraform, runs_terraform};
 
 /// The variable that makes this program one; its value is the name that the kernel shows.
 pub const VARIABLE: &str = "LOCK_STAND_IN";
@@ -109,15 +110,16 @@ impl StandIn {
                 None => command.env_remove(name),
             };
         }
-        // Whoever names Terraform by its command line also names what stands in its place.
-        let name = if runs_terraform(leader) {
-            let name = std::fs::read_to_string(format!("/proc/{leader}/comm")).unwrap_or_default();
-            Some(name.trim_end().to_owned())
-        } else {
-            is_given_ours(model.args.iter().map(OsString::as_os_str)).then(|| TERRAFORM.to_owned())
-        };
-        if let Some(name) = name {
-            command.arg0(&model.program).args(&model.args).env(VARIABLE, name);
+        let is_terraform = runs_terraform(leader);
+        // Whoever names Terraform, or its arguments, also means the one behind a script.
+        if is_terraform || is_given_ours(model.args.iter().map(OsString::as_os_str)) {
+            let comm = || std::fs::read_to_string(format!("/proc/{leader}/comm"));
+            let name = is_terraform.then(|| comm().unwrap_or_default());
+            let name = name.as_deref().map_or(TERRAFORM, str::trim_end);
+            let its = Path::new(&model.program).file_name().unwrap_or_default();
+            let is_named = is_terraform || names_terraform(&its.to_string_lossy());
+            let program = if is_named { &model.program } else { OsStr::new(TERRAFORM) };
+            command.arg0(program).args(&model.args).env(VARIABLE, name);
         } else {
             command.arg0(NEUTRAL).env(VARIABLE, NEUTRAL);
         }

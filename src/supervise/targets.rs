@@ -164,7 +164,7 @@ impl Table {
             Strays::ChildrenOf(None) => false,
             Strays::ChildrenOf(Some(runner)) => {
                 let name = program_name(pid);
-                (is_terraform(&name) || is_tfwrap(pid, &name, self.this) || is_ours(pid))
+                (names_terraform(&name) || is_tfwrap(pid, &name, self.this) || is_ours(pid))
                     && has_variable(pid, CHILD_OF, Some(&child_of(runner)))
             }
         }
@@ -262,7 +262,7 @@ pub(crate) fn interrupt_for(pid: Pid) -> Signal {
 
 /// Whether what runs in this process is a Terraform or an OpenTofu.
 pub(super) fn runs_terraform(pid: Pid) -> bool {
-    is_terraform(&program_name(pid))
+    names_terraform(&program_name(pid))
 }
 
 /// Whether what runs in this process is a tfwrap, in whatever part.
@@ -273,7 +273,7 @@ pub(super) fn runs_tfwrap(pid: Pid) -> bool {
 fn kind(pid: Pid, this: Option<FileId>) -> Kind {
     let name = program_name(pid);
     let is_told = || is_tfwrap(pid, &name, this) && !is_deaf(pid);
-    if is_terraform(&name) || is_told() { Kind::Target } else { Kind::Other }
+    if names_terraform(&name) || is_told() { Kind::Target } else { Kind::Other }
 }
 
 /// Whether this tfwrap is a guardian, a keeper or a stand-in, which has no child. By what it was started
@@ -316,7 +316,7 @@ fn is_tfwrap(pid: Pid, name: &str, this: Option<FileId>) -> bool {
 
 /// Whether a program of this file name is Terraform or OpenTofu: `terraform`, `terraform-bin`,
 /// `terraform_1.9`, `tofu1.10.0`. A script shows its interpreter instead.
-fn is_terraform(name: &str) -> bool {
+pub(super) fn names_terraform(name: &str) -> bool {
     let rest = ["terraform", "tofu"].into_iter().find_map(|word| name.strip_prefix(word));
     let Some(rest) = rest else { return false };
     let is_plugin = ["-provider-", "-provisioner-"].into_iter().any(|it| rest.starts_with(it));
@@ -334,11 +334,11 @@ mod tests {
     #[test]
     fn terraforms_are_told_from_what_is_only_called_so() {
         for name in ["terraform", "terraform-bin", "terraform_1.9", "tofu", "tofu1.10.0"] {
-            assert!(is_terraform(name), "{name}");
+            assert!(names_terraform(name), "{name}");
         }
         let others = ["terraform-provider-aws_v5.1.0_x5", "terraform-provisioner-x", "node"];
         for name in others.into_iter().chain(["terraformer", "tofuu", "tfwrap", "", "sh"]) {
-            assert!(!is_terraform(name), "{name}");
+            assert!(!names_terraform(name), "{name}");
         }
     }
 

@@ -1,6 +1,7 @@
 //! One stop, whoever sends it and through whatever, is one interrupt for Terraform, and its state is
 //! saved: real Terraforms that take seconds to end, counted by what they say themselves.
 
+mod keys;
 mod pipes;
 mod strays;
 
@@ -409,17 +410,20 @@ fn whoever_signals_by_name_command_line_or_session_hits_terraform_once() {
         return;
     }
     let run = ["run", "--", "./deploy"];
+    let wrapper = Some("#!/bin/sh\n\"$REAL\" \"$@\"\nexit $?\n");
     let cases = [
-        (&run as &[&str], "pkill terraform"),
-        (&run, "pkill -INT terraform"),
-        (&run, "killall terraform"),
-        (&run, "pkill -f 'terraform apply'"),
-        (&run, "pkill -f 'terraform apply'; kill $tfwrap"),
-        (&APPLY, "pkill -INT -f 'apply -'"),
-        (&APPLY, "pkill terraform; kill $tfwrap"),
+        (&run as &[&str], "pkill terraform", None),
+        (&run, "pkill -INT terraform", None),
+        (&run, "killall terraform", None),
+        (&run, "pkill -f 'terraform apply'", None),
+        (&run, "pkill -f 'terraform apply'; kill $tfwrap", None),
+        (&run, "pkill -f terraform", wrapper),
+        (&APPLY, "pkill -INT -f 'apply -'", None),
+        (&APPLY, "pkill -INT -f 'apply -'", wrapper),
+        (&APPLY, "pkill terraform; kill $tfwrap", None),
     ];
-    for (words, sweep) in cases {
-        let Stage { scene, key, _slow } = stage(None);
+    for (words, sweep, wrapper) in cases {
+        let Stage { scene, key, _slow } = stage(wrapper);
         script(&scene, "deploy", "#!/bin/sh\nterraform apply -auto-approve -no-color\n");
         let scene = scene.command(words);
         swept(&scene, sweep);

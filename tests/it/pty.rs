@@ -712,13 +712,13 @@ fn when_the_terminal_is_closed_nothing_is_left_and_the_lock_is_free() {
 
 /// A terminal whose other end is ours alone to close, and an interactive shell on it. Nobody reads
 /// what it prints: that goes to files.
-struct Window {
+pub(crate) struct Window {
     master: Option<File>,
     bash: Child,
 }
 
 impl Window {
-    fn open() -> Self {
+    pub(crate) fn open() -> Self {
         // Nobody else may inherit the other end, or closing it would mean nothing.
         let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
         let master = posix_openpt(flags).expect("a terminal");
@@ -733,12 +733,12 @@ impl Window {
         Self { master: Some(File::from(OwnedFd::from(master))), bash: bash.expect("bash starts") }
     }
 
-    fn send(&mut self, line: &str) {
+    pub(crate) fn send(&mut self, line: &str) {
         let master = self.master.as_mut().expect("it is open");
         master.write_all(format!("{line}\n").as_bytes()).expect("the terminal takes it");
     }
 
-    fn close(mut self) {
+    pub(crate) fn close(mut self) {
         self.master = None;
         wait_until("the shell's end", || self.bash.try_wait().expect("it can be waited for"));
     }
