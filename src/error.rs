@@ -244,10 +244,14 @@ impl Error {
                 _ => Some(store_hint(source).to_owned()),
             },
             Self::Lost { .. } | Self::Interrupted { .. } => None,
-            Self::Internal(_) => Some("please report this as a bug".to_owned()),
+            Self::Internal(_) => Some(REPORT_IT.to_owned()),
         }
     }
 }
+
+/// Where a bug is reported.
+const REPORT_IT: &str =
+    concat!("please report this as a bug: ", env!("CARGO_PKG_REPOSITORY"), "/issues");
 
 /// Of a lock that is a file.
 fn file_hint(error: &StoreError) -> Option<&'static str> {
