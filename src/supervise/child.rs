@@ -14,9 +14,9 @@
 //! We do this at once only if we are *alone* in our group. In `tfwrap plan | less`, `less` is also
 //! in the group and would lose the keyboard. In `./deploy.sh`, so is the script's shell: it would
 //! no longer be suspended with us, nor see the interrupt that ends its loop. Nor do we do it if the
-//! child is a script in a Terraform's place: a key would reach that Terraform twice if the script
-//! passes it on, and the hang-up of the terminal would end it if the script has undone what makes it
-//! ignore that. In these cases, and in CI ([`TerminalUse::LeaveAlone`]), the child gets the terminal
+//! child is a script in a Terraform's place, other than a shell's: a key would reach that Terraform
+//! twice if the script passes it on, and the hang-up of the terminal would end it if the script has
+//! undone what makes it ignore that (Node does). In these cases, and in CI ([`TerminalUse::LeaveAlone`]), the child gets the terminal
 //! when it reads from it, which stops the child. Meanwhile we pass on what the terminal's keys and its hang-up do to our group.
 //!
 //! The group's number does not tell whether we are alone: a shell makes the first process of any
@@ -136,7 +136,7 @@ pub struct Child {
     terminal: Option<Terminal>,
     /// Whether the terminal is handed over when we are the foreground, or only when asked for.
     terminal_use: TerminalUse,
-    /// Whether it is a script in a Terraform's place, which gets the terminal only when it reads it.
+    /// Whether it is a script in a Terraform's place and no shell's, which gets the terminal only when it reads it.
     is_wrapper: bool,
     /// Whether it stands still because it asked for the terminal.
     wants_terminal: bool,

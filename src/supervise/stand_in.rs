@@ -11,7 +11,6 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use nix::sys::prctl::set_name;
@@ -29,7 +28,7 @@ use super::StopSignal;
 use super::child::{close_all_else, join_group, watch, with_blocked};
 use super::detached::{THIS_PROGRAM, wait_for_either};
 use super::process::{ProcessId, proc_is_ours, proc_shows_all};
-use super::targets::{is_given_ours, names_terraform, runs_terraform};
+use super::targets::{is_given_ours, runs_terraform};
 
 /// The variable that makes this program one; its value is the name that the kernel shows.
 pub const VARIABLE: &str = "LOCK_STAND_IN";
@@ -116,9 +115,8 @@ impl StandIn {
             let comm = || std::fs::read_to_string(format!("/proc/{leader}/comm"));
             let name = is_terraform.then(|| comm().unwrap_or_default());
             let name = name.as_deref().map_or(TERRAFORM, str::trim_end);
-            let its = Path::new(&model.program).file_name().unwrap_or_default();
-            let is_named = is_terraform || names_terraform(&its.to_string_lossy());
-            let program = if is_named { &model.program } else { OsStr::new(TERRAFORM) };
+            // By the path of a script nobody names the Terraform behind it.
+            let program = if is_terraform { &model.program } else { OsStr::new(TERRAFORM) };
             command.arg0(program).args(&model.args).env(VARIABLE, name);
         } else {
             command.arg0(NEUTRAL).env(VARIABLE, NEUTRAL);

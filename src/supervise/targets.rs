@@ -316,7 +316,7 @@ fn is_tfwrap(pid: Pid, name: &str, this: Option<FileId>) -> bool {
 
 /// Whether a program of this file name is Terraform or OpenTofu: `terraform`, `terraform-bin`,
 /// `terraform_1.9`, `tofu1.10.0`. A script shows its interpreter instead.
-pub(super) fn names_terraform(name: &str) -> bool {
+fn names_terraform(name: &str) -> bool {
     let rest = ["terraform", "tofu"].into_iter().find_map(|word| name.strip_prefix(word));
     let Some(rest) = rest else { return false };
     let is_plugin = ["-provider-", "-provisioner-"].into_iter().any(|it| rest.starts_with(it));

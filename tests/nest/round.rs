@@ -151,6 +151,9 @@ impl Lane {
         runtime.block_on(dynamodb().create_lock_table(&table));
         let dir = servers::s3_backend_dir(&key, &table);
         harness::run(servers::terraform(dir.path()).args(["init", "-no-color"])).expect_code(0);
+        let script =
+            format!("#!/bin/sh\nsetsid -w {} \"$@\"\nexit $?\n", fake_terraform().display());
+        harness::program(&dir.path().join("apart"), &script);
         let mut find = Command::new("sh");
         let found = harness::run(find.args(["-c", "command -v terraform"])).stdout;
         let terraform = PathBuf::from(found.trim());
@@ -179,7 +182,8 @@ impl Lane {
             .enumerate()
             .map(|(job, node)| {
                 let terraform = self.terraform.clone();
-                let words = Writer { work: work.clone(), job, lock, terraform }.words(node);
+                let apart = self.dir.path().join("apart");
+                let words = Writer { work: work.clone(), job, lock, terraform, apart }.words(node);
                 let said = work.with_extension(format!("said-{job}"));
                 let file = File::create(&said).expect("a file");
                 let mut command = self.command(&words[0], &marker, plan);

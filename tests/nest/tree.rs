@@ -45,6 +45,8 @@ pub(crate) enum Node {
         works: u64,
         heeds: u64,
         plainly: bool,
+        /// Behind a script that gives it a session of its own.
+        apart: bool,
     },
     /// A real one around a scripted child.
     Terraform {
@@ -123,12 +125,15 @@ impl Grower<'_> {
         let works = self.dice.between(200, 2500);
         let heeds = self.dice.between(100, 1500);
         match self.dice.between(0, 20) {
-            0..14 => Node::Apply { number, works, heeds, plainly: self.dice.percent(50) },
+            0..14 => {
+                let (plainly, apart) = (self.dice.percent(50), self.dice.percent(25));
+                Node::Apply { number, works, heeds, plainly, apart }
+            }
             14..17 => Node::Terraform { number, works },
             17 => Node::Recover { waits: !self.calm && self.dice.percent(40) },
             18 => Node::Release,
             // One that a guardian has to kill.
-            _ => Node::Apply { number, works: 5000, heeds: 20_000, plainly: false },
+            _ => Node::Apply { number, works: 5000, heeds: 20_000, plainly: false, apart: false },
         }
     }
 }
@@ -141,6 +146,8 @@ pub(crate) struct Writer {
     pub(crate) job: usize,
     pub(crate) lock: Lock,
     pub(crate) terraform: PathBuf,
+    /// The script before one that is apart.
+    pub(crate) apart: PathBuf,
 }
 
 impl Writer {
@@ -152,7 +159,7 @@ impl Writer {
         let is_locked = self.lock == Lock::Taken;
         let work = self.work.display();
         match node {
-            Node::Apply { number, works, heeds, plainly } => {
+            Node::Apply { number, works, heeds, plainly, apart } => {
                 let id = format!("{}-{number}", self.job);
                 let stops: String = ["SIGINT", "SIGTERM", "SIGHUP"]
                     .map(|signal| format!("on {signal} exit 1 after {heeds}; "))
@@ -160,7 +167,10 @@ impl Writer {
                 let script = format!(
                     "log {work}.signals-{id}; {stops}begin {work} {id}; sleep {works}; end {work}"
                 );
-                let env = own(&["env", &format!("FAKE_TERRAFORM_SCRIPT={script}")]);
+                let mut env = own(&["env", &format!("FAKE_TERRAFORM_SCRIPT={script}")]);
+                if *apart {
+                    env.push(format!("TFWRAP_TERRAFORM={}", self.apart.display()));
+                }
                 let fake = fake_terraform().display().to_string();
                 let command = match (is_locked, plainly) {
                     (false, _) => own(&[fake.as_str()]),

@@ -26,6 +26,12 @@ use crate::supervise::readers::Readers;
 use crate::supervise::stand_in::Model;
 use crate::supervise::targets::{CHILD_OF, child_of, is_given_ours};
 
+/// As much of a script's first line as the kernel reads, in bytes.
+const LONGEST_FIRST_LINE: u64 = 256;
+
+/// The shells in which scripts are written.
+const SHELLS: [&str; 8] = ["sh", "bash", "dash", "ash", "zsh", "ksh", "fish", "busybox"];
+
 /// Between two looks at the pipes of a child that is to end.
 const READERS_LOOK: Duration = Duration::from_secs(1);
 
@@ -192,15 +198,30 @@ impl Child {
     }
 }
 
-/// Whether it is a script that is to run a Terraform.
+/// Whether it is a script that is to run a Terraform, and no shell's: a shell may make jobs of what it runs,
+/// and these never come to ask us for the terminal.
 fn is_wrapper(command: &Command) -> bool {
-    let is_script = || {
+    let interpreter = || {
         let opened = opened::to_read(Path::new(command.get_program())).ok()?.regular().ok()?;
         let mut start = Vec::new();
-        opened.take(2).read_to_end(&mut start).ok()?;
-        Some(start == b"#!")
+        opened.take(LONGEST_FIRST_LINE).read_to_end(&mut start).ok()?;
+        interpreter(&start)
     };
-    is_given_ours(command.get_args()) && is_script().unwrap_or(false)
+    is_given_ours(command.get_args())
+        && interpreter().is_some_and(|name| !SHELLS.contains(&name.as_str()))
+}
+
+/// What runs a script, by its first line (`execve(2)`, "Interpreter scripts"), also through `env`; nothing of
+/// what is none.
+fn interpreter(start: &[u8]) -> Option<String> {
+    let line = start.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
+    let line = String::from_utf8_lossy(line);
+    let name = |word: &str| word.rsplit('/').next().unwrap_or_default().to_owned();
+    let mut words = line.split_ascii_whitespace();
+    let first = name(words.next()?);
+    let is_option = |word: &&str| word.starts_with('-') || word.contains('=');
+    let through = if first == "env" { words.find(|word| !is_option(word)) } else { None };
+    Some(through.map_or(first, name))
 }
 
 fn pid(child: &std::process::Child) -> Pid {
@@ -210,4 +231,24 @@ fn pid(child: &std::process::Child) -> Pid {
 /// A handle that tells of a process' end; nothing where the kernel or a sandbox has none.
 pub(super) fn pidfd(leader: Pid) -> Option<AsyncFd<OwnedFd>> {
     pidfd_open(id(leader), PidfdFlags::empty()).ok().and_then(|pidfd| watch(pidfd).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_runs_a_script_is_named_by_its_first_line() {
+        for (start, expected) in [
+            ("#!/usr/bin/env node\nconst", Some("node")),
+            ("#!/usr/bin/env -S A=1 python3 -u\n", Some("python3")),
+            ("#! /bin/sh -e\n", Some("sh")),
+            ("#!/usr/local/bin/python3", Some("python3")),
+            ("#!\n", None),
+            ("\u{7f}ELF", None),
+            ("", None),
+        ] {
+            assert_eq!(interpreter(start.as_bytes()).as_deref(), expected, "{start}");
+        }
+    }
 }
