@@ -290,6 +290,21 @@ async fn drive(
     }
 }
 
+/// Nobody sends heartbeats while we stand still.
+fn say_what_a_suspension_costs(event_loop: &EventLoop) {
+    let now = uptime();
+    let kept = event_loop.kept.iter();
+    let ends = kept.filter_map(|kept| Some((kept.tenure.keeper()?.kill_at()?, kept)));
+    if let Some((at, kept)) = ends.min_by_key(|(at, _)| *at) {
+        event_loop.say(Notice::warning(format!(
+            "suspended: go on within {} (`fg`), or the child is killed before anyone may take over \
+             the lock `{}`",
+            duration::in_seconds(at.since(now)),
+            kept.target.url()
+        )));
+    }
+}
+
 /// Carries out an action; the receipt and the guardian learn of an interrupt before and after it is
 /// sent.
 fn carry_out_noted(
@@ -298,6 +313,9 @@ fn carry_out_noted(
     action: Action,
     stop: Option<StopSignal>,
 ) {
+    if matches!(action, Action::SuspendSelf | Action::SuspendJob(_)) {
+        say_what_a_suspension_costs(event_loop);
+    }
     if !matches!(action, Action::Interrupt | Action::Quit) {
         return carry_out(event_loop, child, action, stop);
     }

@@ -325,7 +325,6 @@ impl Child {
             }
             Action::Thaw { goes_on } => {
                 self.frozen = false;
-                self.send_to_strays(Signal::SIGCONT);
                 if goes_on { self.go_on() } else { Ok(()) }
             }
             Action::SuspendSelf => self.suspend(Signal::SIGTSTP, false),
@@ -374,6 +373,7 @@ impl Child {
     fn go_on(&mut self) -> io::Result<()> {
         let may_have_it = self.may_have_the_terminal();
         (self.wants_terminal, self.is_to_stop) = (false, false);
+        self.send_to_strays(Signal::SIGCONT);
         if may_have_it { self.go_on_with_terminal() } else { self.send(Signal::SIGCONT) }
     }
 
@@ -392,6 +392,8 @@ impl Child {
     }
 
     fn suspend(&mut self, signal: Signal, all_of_our_group: bool) -> io::Result<()> {
+        // What works elsewhere has no heartbeats either.
+        self.send_to_strays(Signal::SIGSTOP);
         if let Some(terminal) = &mut self.terminal {
             terminal.take_back_for_now()?;
         }

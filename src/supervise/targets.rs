@@ -138,11 +138,13 @@ impl Table {
         found
     }
 
-    /// Whether there is a Terraform in it or below it.
+    /// Whether there is a Terraform in it or below it, and not only what is called a bit like that
+    /// (`terraform-ls`).
     fn has_terraform(&self, top: Pid) -> bool {
+        let is_one = |pid| is_ours(pid) || is_plainly_terraform(&program_name(pid));
         let mut open = vec![top];
         while let Some(pid) = open.pop() {
-            if self.lives(pid) && runs_terraform(pid) {
+            if self.lives(pid) && is_one(pid) {
                 return true;
             }
             open.extend(self.below.get(&pid).into_iter().flatten());
@@ -164,7 +166,7 @@ impl Table {
             Strays::ChildrenOf(None) => false,
             Strays::ChildrenOf(Some(runner)) => {
                 let name = program_name(pid);
-                (names_terraform(&name) || is_tfwrap(pid, &name, self.this) || is_ours(pid))
+                (is_plainly_terraform(&name) || is_tfwrap(pid, &name, self.this) || is_ours(pid))
                     && has_variable(pid, CHILD_OF, Some(&child_of(runner)))
             }
         }
@@ -323,6 +325,13 @@ fn names_terraform(name: &str) -> bool {
     !is_plugin && !rest.starts_with(|first: char| first.is_alphabetic())
 }
 
+/// Whether it is also none of the programs for those who write Terraform's files, by its name.
+fn is_plainly_terraform(name: &str) -> bool {
+    let is_word = |rest: &str| rest.starts_with(|first: char| first.is_alphabetic());
+    let after_dash = name.split_once('-').map(|(_, rest)| rest);
+    names_terraform(name) && after_dash.is_none_or(|rest| rest == "bin" || !is_word(rest))
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::process::CommandExt as _;
@@ -334,7 +343,10 @@ mod tests {
     #[test]
     fn terraforms_are_told_from_what_is_only_called_so() {
         for name in ["terraform", "terraform-bin", "terraform_1.9", "tofu", "tofu1.10.0"] {
-            assert!(names_terraform(name), "{name}");
+            assert!(names_terraform(name) && is_plainly_terraform(name), "{name}");
+        }
+        for name in ["terraform-ls", "terraform-docs", "terraform-mcp-server"] {
+            assert!(!is_plainly_terraform(name), "{name}");
         }
         let others = ["terraform-provider-aws_v5.1.0_x5", "terraform-provisioner-x", "node"];
         for name in others.into_iter().chain(["terraformer", "tofuu", "tfwrap", "", "sh"]) {

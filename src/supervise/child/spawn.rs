@@ -180,7 +180,7 @@ impl Child {
             is_to_stop: false,
             frozen: false,
             hangup,
-            told: Told::new(leader, before),
+            told: Told::new(leader, before, is_given_ours(command.get_args())),
             last_whom: Whom::Nobody,
             rest_has_terraform: false,
             stand_in: None,

@@ -38,6 +38,8 @@ pub(super) struct Told {
     place: ChildPlace,
     /// Our other children, which were there before it.
     before: Vec<ProcessId>,
+    /// Whether it is to be a Terraform, and not a command around some.
+    is_terraform: bool,
     each: Vec<ProcessId>,
     /// Whether its group as a whole has had one.
     group: bool,
@@ -46,10 +48,11 @@ pub(super) struct Told {
 }
 
 impl Told {
-    pub(super) fn new(leader: Pid, before: Vec<ProcessId>) -> Self {
+    pub(super) fn new(leader: Pid, before: Vec<ProcessId>, is_terraform: bool) -> Self {
         let session = getsid(Some(leader)).map_or(0, Pid::as_raw);
         let place = ChildPlace { leader: Some(leader), group: Some((leader, session)) };
-        Self { leader, place, before, each: Vec::new(), group: false, living: Vec::new() }
+        let (each, living) = (Vec::new(), Vec::new());
+        Self { leader, place, before, is_terraform, each, group: false, living }
     }
 
     /// From now on its number may be another process', and that of its group, too.
@@ -83,7 +86,9 @@ impl Told {
     pub(super) fn rest(&self) -> Rest {
         match self.targets().as_slice() {
             [] => Rest::Others,
-            targets if targets.iter().any(|it| is_own(*it)) => Rest::OwnTerraform,
+            targets if self.is_terraform && targets.iter().any(|it| is_own(*it)) => {
+                Rest::OwnTerraform
+            }
             _ => Rest::Terraform,
         }
     }
