@@ -47,9 +47,16 @@ pub fn is_commit(text: &str) -> bool {
 fn git_dir(dir: &Path) -> Option<PathBuf> {
     let path = dir.join(".git");
     if path.is_dir() {
-        return Some(path);
+        // Past one that is none, git goes on upwards.
+        return is_repository(&path).then_some(path);
     }
     Some(dir.join(line(&path)?.strip_prefix("gitdir: ")?))
+}
+
+fn is_repository(git: &Path) -> bool {
+    let is_head = |said: &String| said.starts_with("ref: refs/") || is_commit(said);
+    let has = |name| git.join(name).is_dir();
+    has("objects") && has("refs") && line(&git.join("HEAD")).as_ref().is_some_and(is_head)
 }
 
 /// A worktree of its own shares the branches, and all objects.
@@ -119,11 +126,26 @@ mod tests {
         assert_ne!(head(&dir), head(&linked));
     }
 
+    /// As git itself does, past what only has the name.
+    #[test]
+    fn an_empty_repository_hides_none_above_it() {
+        let top = tempfile::tempdir().unwrap();
+        git(top.path(), &["init", "--quiet"]);
+        git(top.path(), &["commit", "--quiet", "--allow-empty", "--message=1"]);
+        let below = top.path().join("below");
+        std::fs::create_dir_all(below.join(".git")).unwrap();
+        assert_eq!(head(&below), Some(git(&below, &["rev-parse", "HEAD"])));
+        git(&below, &["init", "--quiet"]);
+        assert_eq!(head(&below), None, "one without a commit is one");
+    }
+
     #[test]
     fn what_is_no_repository_is_none() {
         let dir = tempfile::tempdir().unwrap();
         let git = dir.path().join(".git");
-        std::fs::create_dir(&git).unwrap();
+        for part in ["objects", "refs"] {
+            std::fs::create_dir_all(git.join(part)).unwrap();
+        }
         let head_of = |text: &str| {
             std::fs::write(git.join("HEAD"), text).unwrap();
             head(dir.path())
@@ -134,7 +156,6 @@ mod tests {
         for odd in ["", "main", "ref: refs/../../secret", "ref: /etc/passwd", "ref: HEAD", "A1"] {
             assert_eq!(head_of(odd), None, "{odd}");
         }
-        std::fs::create_dir_all(git.join("refs")).unwrap();
         std::fs::write(git.join("refs/loop"), "ref: refs/loop").unwrap();
         assert_eq!(head_of("ref: refs/loop"), None);
         std::fs::remove_file(git.join("HEAD")).unwrap();

@@ -14,7 +14,7 @@ use std::time::Duration;
 use super::jitter::Jitter;
 use super::lease::{Lease, LeaseTerm};
 use super::line::HandedOn;
-use super::{Holder, LockId, LockInfo, Uptime};
+use super::{APPLY_OPERATION, Holder, LockId, LockInfo, Uptime};
 use crate::lock::register::{LeftOpen, Record, RecordVersion, StoreError, Stored, WriteReply};
 
 /// How long a store that never answered is tried before that is an error of its own.
@@ -267,6 +267,15 @@ impl Acquire {
     #[must_use]
     pub fn holder(&self) -> Option<Holder> {
         self.seen.as_ref().map(|seen| Holder::of(&seen.record))
+    }
+
+    /// Who that is, if it applies and is a tfwrap, which writes to the history when it is over. Stock Terraform
+    /// declares no lease.
+    #[must_use]
+    pub fn applying_tfwrap(&self) -> Option<LockInfo> {
+        let record = &self.seen.as_ref().filter(|seen| seen.record.lease.is_some())?.record;
+        let info = LockInfo::parse(record.info.as_deref()?).ok()?;
+        (info.operation == APPLY_OPERATION).then_some(info)
     }
 
     /// The record that was seen last.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::register::Record;
-use super::{APPLY_OPERATION, Holder, LockKey, Uptime};
+use super::{APPLY_OPERATION, Holder, LockInfo, LockKey, Uptime};
 
 /// How many runs are kept.
 pub const MOST_RUNS: usize = 100;
@@ -131,17 +131,22 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// Whether this is an earlier run of the same pipeline. What may have been cut, and a run for an unknown
-    /// ref, is the same as nothing.
+    /// Whether these are two runs of one pipeline. What may have been cut, and a run for an unknown ref, is the
+    /// same as nothing.
     #[must_use]
-    pub fn is_before(&self, other: &Self) -> bool {
+    pub fn is_that_of(&self, other: &Self) -> bool {
         let is_whole = |text: &str| text.chars().count() < MOST_OF_A_NAME;
         let texts = |it: &Self| [it.repository.clone(), it.reference.clone(), it.workflow.clone()];
         let ours = texts(self);
         ours == texts(other)
             && ours.iter().all(|text| is_whole(text))
             && ours[..2].iter().all(|text| !text.is_empty())
-            && self.number < other.number
+    }
+
+    /// Whether this is an earlier run of the same pipeline.
+    #[must_use]
+    pub fn is_before(&self, other: &Self) -> bool {
+        self.is_that_of(other) && self.number < other.number
     }
 }
 
@@ -291,7 +296,8 @@ impl History {
     /// When it is not for us to change.
     pub fn of(record: Option<&Record>) -> Result<Self, NotAHistory> {
         let Some(record) = record else { return Ok(Self::default()) };
-        if record.info.is_some() {
+        // An object in S3 that was cut off is a text like any other.
+        if record.info.as_deref().is_some_and(|text| LockInfo::parse(text).is_ok()) {
             return Err(NotAHistory::Lock);
         }
         let text = record.lease.as_deref().unwrap_or_default();

@@ -240,7 +240,7 @@ impl Attempt {
     async fn run(mut self, event_loop: &mut EventLoop) -> Taken {
         let mut voice = Voice::new(self.started, self.limit);
         let mut watch = WaitWatch::default();
-        let mut ahead = None;
+        let (mut ahead, mut applying) = (None, None);
         let mut action = self.machine.step(self.started, Event::Start);
         let outcome = loop {
             match action {
@@ -289,6 +289,7 @@ impl Attempt {
             };
             action = self.machine.step(uptime(), event);
             watch.observe(uptime(), self.machine.acquire().holder().as_ref());
+            applying = self.machine.acquire().applying_tfwrap().or(applying);
             ahead = ahead.max(self.machine.ahead());
             if !self.machine.acquire().may_be_ours() {
                 for half in self.halves().filter(|half| !self.is_kept(half)) {
@@ -310,6 +311,7 @@ impl Attempt {
         }
         let behind = watch.ended(uptime());
         let request = has_answered.then(|| self.request(behind.clone(), is_ours)).flatten();
+        let request = request.map(|request| LockRequest { applying, ..request });
         Taken { result, seen: self.machine.acquire().holder(), request, behind, ahead }
     }
 
@@ -325,6 +327,7 @@ impl Attempt {
             granted: is_ours.then_some(now),
             behind,
             took_over: self.machine.acquire().taken_over().is_some(),
+            applying: None,
             within: None,
         })
     }

@@ -11,13 +11,15 @@ use jiff::Timestamp;
 
 use super::context::Context;
 use super::event_loop::{EventLoop, LoopEvent};
+use super::outdated;
 use super::request::{StoreReply, StoreRequest};
 use crate::clock::{uptime, wall};
 use crate::identity::new_lock_id;
 use crate::job::LockedJob;
 use crate::lock::history::{self, Awaited, PastRun, Pipeline, cut, millis};
-use crate::lock::{LockId, LockKey, Uptime};
+use crate::lock::{LockId, LockInfo, LockKey, Uptime};
 use crate::report::{Notice, RunOutcome};
+use crate::settings::OnOutdated;
 use crate::store::{Registers, StoreError};
 use crate::target::LockTarget;
 
@@ -45,6 +47,8 @@ pub(super) struct LockRequest {
     pub(super) granted: Option<Uptime>,
     pub(super) behind: Vec<Awaited>,
     pub(super) took_over: bool,
+    /// The last tfwrap that was seen to apply under it: its entry is to come.
+    pub(super) applying: Option<LockInfo>,
     /// Whose lock it is, where we came under that of a `run` or a `hold`.
     pub(super) within: Option<LockId>,
 }
@@ -64,6 +68,7 @@ impl LockRequest {
         self.waited += Duration::try_from(apart).unwrap_or_default();
         self.asked = earlier.asked;
         self.took_over |= earlier.took_over;
+        self.applying = self.applying.or(earlier.applying);
         history::add(&mut self.behind, earlier.behind);
         self
     }
@@ -110,7 +115,8 @@ pub(super) struct End {
     pub(super) over: Uptime,
 }
 
-/// Writes the histories. What comes of it is said with `-v`, and changes nothing.
+/// Writes the histories. What comes of it changes nothing, and is said with `-v`; or as a warning, where a later
+/// run would compare itself with this one.
 pub(super) async fn write(
     event_loop: &mut EventLoop,
     job: &LockedJob,
@@ -126,8 +132,13 @@ pub(super) async fn write(
     if used.is_empty() {
         return;
     }
-    let runs = used.iter().map(|it| (it.register.clone(), it.past_run(context, from, end)));
-    event_loop.send(StoreRequest::Remember(runs.collect()));
+    let runs: Vec<_> =
+        used.iter().map(|it| (it.register.clone(), it.past_run(context, from, end))).collect();
+    let is_missed = |(request, (_, run)): (&&LockRequest, &(HistoryRegister, PastRun))| {
+        run.has_applied() && outdated::is_compared(job, &request.target)
+    };
+    let missed: Vec<_> = used.iter().zip(&runs).map(is_missed).collect();
+    event_loop.send(StoreRequest::Remember(runs));
     let until = uptime().plus(BOUND);
     let failed = loop {
         let happening = event_loop.next(Some(until), None).await;
@@ -141,9 +152,13 @@ pub(super) async fn write(
         }
     };
     event_loop.abandon();
-    for (request, written) in used.iter().zip(failed) {
+    for ((request, written), is_missed) in used.iter().zip(failed).zip(missed) {
         if let Err(why) = written {
-            event_loop.say(not_written(&request.target, &why));
+            event_loop.say(if is_missed {
+                not_written(context.on_outdated, &request.target, &why)
+            } else {
+                detail(&request.target, &why)
+            });
         }
     }
 }
@@ -153,13 +168,15 @@ pub(super) async fn write(
 pub(super) async fn remember_within(
     event_loop: &EventLoop,
     requests: &mut Vec<LockRequest>,
-    target: &LockTarget,
-    within: LockId,
+    (target, within): (&LockTarget, LockId),
+    on_outdated: OnOutdated,
 ) {
     let register = match open(target).await {
         Ok(Some(register)) => register,
         Ok(None) => return,
-        Err(error) => return event_loop.say(not_written(target, &error.to_string())),
+        Err(error) => {
+            return event_loop.say(not_written(on_outdated, target, &error.to_string()));
+        }
     };
     let request = LockRequest {
         target: target.clone(),
@@ -171,6 +188,7 @@ pub(super) async fn remember_within(
         granted: Some(uptime()),
         behind: Vec::new(),
         took_over: false,
+        applying: None,
         within: Some(within),
     };
     remember(requests, request);
@@ -182,9 +200,26 @@ pub(super) async fn open(target: &LockTarget) -> Result<Option<HistoryRegister>,
     Ok(register(target, &line))
 }
 
-fn not_written(target: &LockTarget, why: &str) -> Notice {
+fn detail(target: &LockTarget, why: &str) -> Notice {
     let lock = target.url();
     Notice::Detail { message: format!("this run is not in the history of `{lock}`: {why}") }
+}
+
+/// The same of an apply, which others compare themselves with where anybody does.
+fn not_written(on_outdated: OnOutdated, target: &LockTarget, why: &str) -> Notice {
+    if on_outdated == OnOutdated::Run {
+        return detail(target, why);
+    }
+    Notice::warning(format!(
+        "this run may be missing from the history of `{}`: {why}: without its entry, `--outdated` does not \
+         keep an older commit from being applied over it",
+        target.url()
+    ))
+    .with_hint(
+        "`tfwrap history` shows whether it is there; if it is not, apply this commit again, so that it is \
+         written"
+            .to_owned(),
+    )
 }
 
 /// The register of a lock, whose queue is there; nothing where a record cannot be changed safely, or would be

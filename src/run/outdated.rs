@@ -8,15 +8,16 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::context::{Acquired, Context};
 use super::event_loop::{EventLoop, LoopEvent};
-use super::history::{self, HistoryRegister, Provenance};
+use super::history::{self, HistoryRegister, LockRequest, Provenance};
 use super::request::{StoreReply, StoreRequest};
 use super::store_requests::{self, LockRegister};
 use crate::clock::uptime;
+use crate::duration;
 use crate::error::Error;
 use crate::git::{self, AncestryQuery};
 use crate::job::LockedJob;
 use crate::lock::history::{History, PastRun, Pipeline, cut};
-use crate::lock::{APPLY_OPERATION, Holder};
+use crate::lock::{APPLY_OPERATION, LockInfo};
 use crate::program;
 use crate::report::{Notice, clean, operation_words};
 use crate::settings::OnOutdated;
@@ -25,12 +26,22 @@ use crate::target::LockTarget;
 /// How long git may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long after the grant the run that we waited for may take to write that it is over. It waits for a
-/// second itself.
+/// How long whoever saw the state change waits for the entry of the run that did it. That waits for a second
+/// itself.
 const ENTRY_COMES: Duration = Duration::from_millis(1500);
+
+/// How long an apply that was waited for may take after the grant to write that it is over: its store may be
+/// slow, and an older commit applied over its own is worse than a wait.
+const APPLY_COMES: Duration = Duration::from_secs(10);
+
+/// After how long that is said, as of a store that does not answer.
+const IS_SAID: Duration = Duration::from_secs(2);
 
 /// Between two looks for that.
 const AGAIN: Duration = Duration::from_millis(100);
+
+/// The same once it is said.
+const AGAIN_LATER: Duration = Duration::from_millis(500);
 
 /// What to do about it.
 const HINT: &str = "to go back on purpose, revert the newer commits and apply that; `--outdated run` applies \
@@ -45,6 +56,22 @@ pub(super) fn is_compared(job: &LockedJob, target: &LockTarget) -> bool {
 /// A `run` and a `hold` leave it to each apply in them.
 fn is_apply(job: &LockedJob) -> bool {
     !job.kind.is_around_commands() && job.operation == APPLY_OPERATION
+}
+
+/// Why it is not known whether a run is outdated, and what helps.
+struct Unknown {
+    why: String,
+    hint: Option<&'static str>,
+}
+
+impl Unknown {
+    fn because(why: impl Into<String>) -> Self {
+        Self { why: why.into(), hint: None }
+    }
+
+    fn hint(self, hint: &'static str) -> Self {
+        Self { hint: Some(hint), ..self }
+    }
 }
 
 /// Looks once the locks are ours, and before anything is started. What is not known is no reason to stop.
@@ -64,19 +91,17 @@ pub(super) async fn check(
     if on_outdated == OnOutdated::Run || !is_apply(job) {
         return Ok(None);
     }
-    let last = match last_applied(event_loop, job, context, acquired).await? {
-        Ok(last) => last,
-        Err(why) => {
-            event_loop.say(Notice::warning(format!(
+    let because = match compare(event_loop, job, context, acquired).await? {
+        Ok(None) => return Ok(None),
+        Ok(Some(because)) => because,
+        Err(Unknown { why, hint }) => {
+            let warning = Notice::warning(format!(
                 "`--outdated {}` cannot tell whether this run is outdated, and it goes on: {why}",
                 on_outdated.as_str()
-            )));
+            ));
+            event_loop.say(warning.with_hint(hint.map(str::to_owned)));
             return Ok(None);
         }
-    };
-    let Some(last) = last else { return Ok(None) };
-    let Some(because) = outdated_by(event_loop, job, context, &last).await? else {
-        return Ok(None);
     };
     let message = format!("outdated, Terraform is not started: {because}");
     match on_outdated {
@@ -85,49 +110,109 @@ pub(super) async fn check(
     }
 }
 
-/// The last run that applied anything to this state; in words why that is not known.
+/// In words, which newer run it was that made ours outdated, if any did.
+async fn compare(
+    event_loop: &mut EventLoop,
+    job: &LockedJob,
+    context: &Context,
+    acquired: &Acquired,
+) -> Result<Result<Option<String>, Unknown>, Error> {
+    let (last, missing) = match last_applied(event_loop, job, context, acquired).await? {
+        Ok(found) => found,
+        Err(unknown) => return Ok(Err(unknown)),
+    };
+    let known = match last {
+        Some(last) => outdated_by(event_loop, job, context, &last).await?,
+        None => Ok(None),
+    };
+    // What is missing came after that: it changes nothing for a run that is outdated already.
+    Ok(match (known, missing) {
+        (Ok(None), Some(missing)) => Err(missing),
+        (known, _) => known,
+    })
+}
+
+/// The last run that applied anything to this state, as far as the history tells; and that one is missing in it
+/// that came later.
 async fn last_applied(
     event_loop: &mut EventLoop,
     job: &LockedJob,
     context: &Context,
     acquired: &Acquired,
-) -> Result<Result<Option<PastRun>, String>, Error> {
+) -> Result<Result<(Option<PastRun>, Option<Unknown>), Unknown>, Error> {
+    let unknown = |why: String| Ok(Err(Unknown::because(why)));
     if context.provenance.is_none() {
         let origin = &context.planner.settings.no_history.origin;
-        return Ok(Err(format!("the history is switched off by {origin}")));
+        return unknown(format!("the history is switched off by {origin}"));
     }
     // Of a pair the second half.
     let locks = LockTarget::locks(&job.targets).filter_map(<[_]>::last);
     let Some(lock) = locks.into_iter().find(|target| target.of_backend) else {
-        return Ok(Err("Terraform locks the state itself, and so no history is kept".to_owned()));
+        return unknown("Terraform locks the state itself, and so no history is kept".to_owned());
     };
     let lock = lock.url();
     let Some(request) = acquired.requests.iter().find(|it| it.target.url() == lock) else {
-        return Ok(Err(format!("no history is kept of `{lock}`")));
+        return unknown(format!("no history is kept of `{lock}`"));
     };
-    let until = uptime().plus(ENTRY_COMES);
-    loop {
-        let history = match read(event_loop, &request.target, &request.register).await? {
-            Ok(history) => history,
-            Err(why) => return Ok(Err(format!("the history of `{lock}` cannot be read: {why}"))),
-        };
-        // It gives the lock back first.
-        if is_to_come(acquired.holder.as_ref(), &history) && uptime() < until {
-            event_loop.pause(uptime().plus(AGAIN)).await?;
-            continue;
-        }
-        let last = history.last_applied();
-        return Ok(last.map_err(|why| format!("the history of `{lock}` cannot be read: {why}")));
-    }
+    let (history, missing) = match awaited(event_loop, request).await? {
+        Ok(found) => found,
+        Err(why) => return unknown(format!("the history of `{lock}` cannot be read: {why}")),
+    };
+    Ok(match history.last_applied() {
+        Ok(last) => Ok((last, missing)),
+        Err(why) => Err(Unknown::because(format!("the history of `{lock}` cannot be read: {why}"))
+            .hint(
+                "what is damaged is begun anew with the entry of this run; if a newer commit was applied \
+                 before it, apply that one again",
+            )),
+    })
 }
 
-/// Whether an apply that we waited for has not yet written that it is over. One by stock Terraform never will.
-fn is_to_come(holder: Option<&Holder>, history: &History) -> bool {
-    let awaited = holder.and_then(Holder::info).filter(|info| info.operation == APPLY_OPERATION);
-    awaited.is_some_and(|info| {
-        let id = cut(&info.id.0, 64);
-        !history.runs().flatten().any(|run| run.id == id)
-    })
+/// The history, with the entry of the apply that we waited for; or why that is missing. It gives the lock back
+/// first, and then writes.
+async fn awaited(
+    event_loop: &mut EventLoop,
+    request: &LockRequest,
+) -> Result<Result<(History, Option<Unknown>), String>, Error> {
+    let (began, lock) = (uptime(), request.target.url());
+    // One that died writes nothing.
+    let patience = if request.took_over { Duration::ZERO } else { APPLY_COMES };
+    let until = began.plus(patience);
+    let mut is_said = false;
+    loop {
+        let history = read(event_loop, &request.target, &request.register).await?;
+        let is_there = |info: &&LockInfo| {
+            let id = cut(&info.id.0, 64);
+            history.as_ref().is_ok_and(|it| it.runs().flatten().any(|run| run.id == id))
+        };
+        let Some(missing) = request.applying.as_ref().filter(|info| !is_there(info)) else {
+            return Ok(history.map(|history| (history, None)));
+        };
+        let now = uptime();
+        if now >= until {
+            let why = format!(
+                "the apply by {} (ID {}), which had the lock before, is not in the history of `{lock}`",
+                clean(&missing.who),
+                clean(&missing.id.0)
+            );
+            let unknown = Unknown::because(why).hint(
+                "if that was a newer commit, apply it again after this one; `tfwrap history` shows what was \
+                 applied",
+            );
+            return Ok(history.map(|history| (history, Some(unknown))));
+        }
+        if !is_said && now.since(began) >= IS_SAID {
+            is_said = true;
+            let message = format!(
+                "waiting up to {} until the apply by {} is in the history of `{lock}`",
+                duration::in_seconds(patience),
+                clean(&missing.who)
+            );
+            event_loop.say(Notice::Note { message });
+        }
+        let again = if is_said { AGAIN_LATER } else { AGAIN };
+        event_loop.pause(now.plus(again).min(until)).await?;
+    }
 }
 
 /// In words, who has written the state last, if that was after `since` by its own clock; for whoever saw
@@ -177,49 +262,67 @@ async fn read(
     }
 }
 
-/// In words, which newer run it was that made ours outdated.
 async fn outdated_by(
     event_loop: &mut EventLoop,
     job: &LockedJob,
     context: &Context,
     last: &PastRun,
-) -> Result<Option<String>, Error> {
+) -> Result<Result<Option<String>, Unknown>, Error> {
     let from = context.provenance.clone().unwrap_or_default();
     // What is checked out may have changed during the wait.
     let ours = Provenance { commit: git::head(&job.dir).or(from.commit), ..from };
     if ours.commit.is_some() && ours.commit == last.commit {
-        return Ok(None);
+        return Ok(Ok(None));
     }
     let newer = whose(last);
-    if let (Some(older), Some(commit)) = (&ours.commit, &last.commit) {
-        match is_ancestor(event_loop, job, context, older, commit).await? {
-            Ok(true) => {
+    let unknown = match (&ours.commit, &last.commit) {
+        (Some(older), Some(commit)) => {
+            let mut answer = is_ancestor(event_loop, job, context, older, commit).await?;
+            if answer == Ok(true) {
                 let (older, commit) = (short(older), short(commit));
-                return Ok(Some(format!("commit {older} comes before commit {commit}, {newer}")));
+                return Ok(Ok(Some(format!("commit {older} comes before commit {commit}, {newer}"))));
             }
-            // Then it is not, whatever the number of its run.
-            Ok(false)
-                if is_ancestor(event_loop, job, context, commit, older).await? == Ok(true) =>
-            {
-                return Ok(None);
+            if answer.is_ok() {
+                answer = is_ancestor(event_loop, job, context, commit, older).await?;
             }
-            Ok(false) => {}
-            Err(why) => event_loop.say(Notice::Detail {
-                message: format!("git cannot tell which commit is newer: {why}"),
-            }),
+            match answer {
+                // Then it is not, whatever the number of its run.
+                Ok(true) => return Ok(Ok(None)),
+                Ok(false) => None,
+                Err(why) => Some(
+                    Unknown::because(format!("git cannot tell which commit is newer: {why}")).hint(
+                        "`git` has to be on PATH, and both commits in the repository: `git fetch \
+                         --unshallow` completes a shallow clone",
+                    ),
+                ),
+            }
         }
+        (None, _) => Some(
+            Unknown::because("it is not known which commit is checked out").hint(
+                "call it in the work tree of a git repository whose references are files (`git refs migrate \
+                 --ref-format=files`), or where the CI names commit and run",
+            ),
+        ),
+        (Some(_), None) => Some(
+            Unknown::because(format!("it is not known of which commit that run is, {newer}"))
+                .hint("if that was a newer commit, apply it again after this one"),
+        ),
+    };
+    let numbers = ours.pipeline.as_ref().zip(last.pipeline.as_ref());
+    let Some((older, pipeline)) = numbers.filter(|(ours, last)| ours.is_that_of(last)) else {
+        return Ok(unknown.map_or(Ok(None), Err));
+    };
+    if let Some(Unknown { why, .. }) = unknown {
+        event_loop.say(Notice::Detail { message: why });
     }
-    Ok(match (&ours.pipeline, &last.pipeline) {
-        (Some(older), Some(pipeline)) if older.is_before(pipeline) => {
-            let commit = last.commit.as_deref().map_or_else(
-                || "an unknown commit".to_owned(),
-                |commit| format!("commit {}", short(commit)),
-            );
-            let numbers = format!("run {} comes before run {}", older.number, pipeline.number);
-            Some(format!("{numbers} of {} with {commit}, {newer}", name_of(pipeline)))
-        }
-        _ => None,
-    })
+    Ok(Ok(older.is_before(pipeline).then(|| {
+        let commit = last.commit.as_deref().map_or_else(
+            || "an unknown commit".to_owned(),
+            |commit| format!("commit {}", short(commit)),
+        );
+        let numbers = format!("run {} comes before run {}", older.number, pipeline.number);
+        format!("{numbers} of {} with {commit}, {newer}", name_of(pipeline))
+    })))
 }
 
 async fn is_ancestor(

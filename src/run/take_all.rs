@@ -48,8 +48,8 @@ pub(super) async fn take_all(
                 match id {
                     Some(id) => {
                         if outdated::is_compared(job, target) && context.provenance.is_some() {
-                            let requests = &mut acquired.requests;
-                            history::remember_within(event_loop, requests, target, id.clone())
+                            let (requests, of) = (&mut acquired.requests, (target, id.clone()));
+                            history::remember_within(event_loop, requests, of, context.on_outdated)
                                 .await;
                         }
                         acquired.inherited.push(id);

@@ -192,6 +192,14 @@ fn what_is_damaged_is_begun_anew_and_what_is_sound_is_kept() {
         let record = History::of(Some(&lease(text))).unwrap().with(&run("new"));
         assert_eq!(ids(&record), ["new"], "{text}");
     }
+    // Half an object in S3.
+    let half = r#"{"ID":"","Info":"","tfwrap":"{\"version\":1,\"ru"#;
+    let half = Record { info: Some(half.to_owned()), lease: None };
+    let history = History::of(Some(&half)).unwrap();
+    assert_eq!(
+        (history.last_applied(), ids(&history.with(&run("new")))),
+        (Err(Damaged), vec!["new".to_owned()])
+    );
     let mixed = format!(
         r#"{{"version":1,"runs":[{{"id":"a","asked":1,"new":[1,{{}}]}},7,{{"id":"b","asked":{}}},
            {{"id":"c","asked":1,"waited":{}}},{{"id":"d","asked":1,"info":"{}"}}]}}"#,

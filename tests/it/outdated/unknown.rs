@@ -31,7 +31,13 @@ async fn without_git_the_commits_of_the_ci_are_compared_by_the_number_alone() {
     let ours = without_git(Some(5));
     assert!(ours.stderr.contains("`git` was not found on PATH"), "{}", ours.stderr);
     assert!(ours.stderr.contains("run 5 comes before run 6"), "{}", ours.stderr);
+    assert!(!ours.stderr.contains("cannot tell whether"), "{}", ours.stderr);
     let done = without_git(None);
+    for words in
+        ["`--outdated skip` cannot tell", "`git` was not found on PATH", "has to be on PATH"]
+    {
+        assert!(done.stderr.contains(words), "{words}: {}", done.stderr);
+    }
     assert!(done.stdout.contains("Apply complete!"), "{}", done.stdout);
     // Nor is there a repository.
     scene.check_out(&second);
@@ -40,7 +46,33 @@ async fn without_git_the_commits_of_the_ci_are_compared_by_the_number_alone() {
     let done = without_git(Some(5));
     assert!(done.stderr.contains("run 5 comes before run 6"), "{}", done.stderr);
     let done = without_git(None);
+    let words =
+        "cannot tell whether this run is outdated, and it goes on: it is not known which commit";
+    assert!(done.stderr.contains(words), "{}", done.stderr);
     assert!(done.stdout.contains("Apply complete!"), "{}", done.stdout);
+}
+
+/// Who asks for it thinks to be guarded.
+#[tokio::test]
+async fn a_repository_whose_commits_cannot_be_read_is_said() {
+    let scene = Scene::new("reftable").await;
+    let (first, second) = (scene.commit(), scene.commit());
+    scene.runs("newer", scene.apply(&[])).await;
+    scene.check_out(&first);
+    // As it is with `reftable`.
+    std::fs::write(scene.dir.join(".git/HEAD"), "ref: refs/heads/.invalid\n").unwrap();
+    let done = scene.apply(&["--outdated", "fail"]).expect_code(0);
+    let words = "warning: `--outdated fail` cannot tell whether this run is outdated, and it goes on: it is not known which commit is checked out";
+    for words in [words, "git refs migrate --ref-format=files"] {
+        assert_eq!(done.stderr.matches(words).count(), 1, "{words}: {}", done.stderr);
+    }
+    // And nor is it known of that one, by whoever comes after it.
+    std::fs::write(scene.dir.join(".git/HEAD"), &second).unwrap();
+    let done = scene.apply(&["--outdated", "fail"]).expect_code(0);
+    let words = "it is not known of which commit that run is, which";
+    assert!(done.stderr.contains(words), "{}", done.stderr);
+    let done = scene.apply(&["--outdated", "fail"]).expect_code(0);
+    assert!(!done.stderr.contains("cannot tell"), "{}", done.stderr);
 }
 
 #[tokio::test]
@@ -73,7 +105,10 @@ async fn a_git_that_does_not_answer_is_not_waited_for_beyond_ten_seconds() {
     let mut command = scene.applying(&["-v", "--outdated", "skip"]);
     command.env("PATH", format!("{}:{path}", bin.display()));
     let done = run(&mut command).expect_code(0);
-    assert!(done.stderr.contains("no answer within 10s"), "{}", done.stderr);
+    let words = "`--outdated skip` cannot tell";
+    for words in [words, "no answer within 10s"] {
+        assert_eq!(done.stderr.matches(words).count(), 1, "{words}: {}", done.stderr);
+    }
     assert!(done.stdout.contains("Apply complete!"), "{}", done.stdout);
 }
 

@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use crate::support::harness::{Gate, Running, applying, run, tfwrap};
 use crate::support::proxy::{Fault, Rule};
+use crate::support::servers::terraform;
 
 use super::{CiRun, MAIN, Scene};
 
@@ -34,6 +35,87 @@ async fn whoever_waited_for_the_newer_one_sees_its_entry() {
     assert!(done.stderr.contains("outdated, Terraform is not started"), "{}", done.stderr);
     assert_eq!(done.stdout, "");
     assert_eq!(scene.stage.info().await, None);
+}
+
+/// A newer run that is told to say so in its entry, and an older one that waits for it, as far as the lock.
+struct Pair {
+    newer: Running,
+    older: Running,
+}
+
+impl Pair {
+    /// Both are to write this fault's entry.
+    fn of(scene: &Scene, newer: &[&str], fault: Fault) -> Self {
+        let (first, _) = (scene.commit(), scene.commit());
+        let gate = Gate::new(&scene.dir, "ran.gate");
+        let mut command = tfwrap(&scene.dir);
+        command.args(newer);
+        let newer = Running::start(&mut applying(command, &gate.command()));
+        gate.reached();
+        scene.check_out(&first);
+        let older = Running::start(&mut scene.applying(&["--outdated", "fail"]));
+        older.says("waiting");
+        let key = scene.history();
+        scene.stage.proxy.plan([Rule::on("PutItem", fault).key(&key).times(1)]);
+        gate.open();
+        Self { newer, older }
+    }
+}
+
+/// Its store may be slow; whoever waited for it waits on.
+#[tokio::test]
+async fn an_entry_that_comes_late_is_waited_for() {
+    let scene = Scene::new("late").await;
+    let Pair { newer, older } = Pair::of(&scene, &["--outdated", "fail"], Fault::Hold);
+    let newer = newer.finish().expect_code(0);
+    for words in
+        ["warning: this run may be missing", "no answer within 1s", "`tfwrap history` shows"]
+    {
+        assert!(newer.stderr.contains(words), "{words}: {}", newer.stderr);
+    }
+    older.says("waiting up to 10s until the apply by ");
+    let state = scene.state().await;
+    scene.stage.proxy.release();
+    let done = older.finish().expect_code(79);
+    assert!(done.stderr.contains("outdated, Terraform is not started"), "{}", done.stderr);
+    assert!(!done.stderr.contains("cannot tell"), "{}", done.stderr);
+    assert_eq!(scene.state().await, state);
+}
+
+/// Nobody knows then which commit it was of.
+#[tokio::test]
+async fn an_entry_that_never_comes_is_said() {
+    let scene = Scene::new("missing").await;
+    let Pair { newer, older } = Pair::of(&scene, &[], Fault::DENIED);
+    let newer = newer.finish().expect_code(0);
+    assert!(!newer.stderr.contains("missing"), "it compares nothing: {}", newer.stderr);
+    let done = older.finish().expect_code(0);
+    for words in [
+        "warning: `--outdated fail` cannot tell whether this run is outdated, and it goes on: the apply by ",
+        "which had the lock before, is not in the history of `",
+        "`tfwrap history` shows",
+    ] {
+        assert!(done.stderr.contains(words), "{words}: {}", done.stderr);
+    }
+    assert!(done.stdout.contains("Apply complete!"), "{}", done.stdout);
+}
+
+/// It never writes to a history.
+#[tokio::test]
+async fn after_stock_terraform_no_entry_is_waited_for() {
+    let scene = Scene::new("after-stock").await;
+    scene.commit();
+    let gate = Gate::new(&scene.dir, "ran.gate");
+    let stock = Running::start(&mut applying(terraform(&scene.dir), &gate.command()));
+    gate.reached();
+    let ours = Running::start(&mut scene.applying(&["--outdated", "fail"]));
+    ours.says("waiting");
+    let reads = scene.reads();
+    gate.open();
+    stock.finish().expect_code(0);
+    let done = ours.finish().expect_code(0);
+    assert!(!done.stderr.contains("cannot tell"), "{}", done.stderr);
+    assert_eq!(scene.reads() - reads, 2, "one is for its own entry");
 }
 
 #[tokio::test]
