@@ -67,6 +67,8 @@ pub enum QueueState {
         waiters: Vec<(Ticket, Waiter)>,
         /// How many tickets were not looked at.
         more: u64,
+        /// The first of those.
+        rest: Ticket,
     },
 }
 
@@ -109,7 +111,7 @@ impl LockState {
         match &self.line {
             QueueState::Unasked => {}
             QueueState::Unreadable => out.push_str("  waiting: the queue cannot be read\n"),
-            QueueState::Known { waiters, more } => {
+            QueueState::Known { waiters, more, .. } => {
                 if !waiters.is_empty() {
                     out.push_str("  waiting, in this order:\n");
                 }
@@ -139,7 +141,7 @@ impl LockState {
         });
         let (waiters, more) = match &self.line {
             QueueState::Unasked | QueueState::Unreadable => (None, 0),
-            QueueState::Known { waiters, more } => {
+            QueueState::Known { waiters, more, .. } => {
                 (Some(waiters.iter().map(waiter_of).collect::<Vec<_>>()), *more)
             }
         };
@@ -258,7 +260,11 @@ mod tests {
                 kept_by: KeptBy::Lease { lease, unchanged: Some(Duration::from_hours(1)) },
                 nameless_removal: Some(text()),
             }),
-            line: QueueState::Known { waiters: vec![(Ticket(u64::MAX), waiter)], more: u64::MAX },
+            line: QueueState::Known {
+                waiters: vec![(Ticket(u64::MAX), waiter)],
+                more: u64::MAX,
+                rest: Ticket(u64::MAX),
+            },
         }
     }
 

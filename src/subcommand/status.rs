@@ -3,6 +3,7 @@
 mod all;
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::path::Path;
 use std::time::Duration;
 
@@ -160,10 +161,23 @@ pub(super) async fn look_at_all(
     locks: &[Opened<'_>],
     patience: Duration,
 ) -> Result<Vec<LockState>, Error> {
+    look_on(event_loop, locks, &Passed::default(), patience).await
+}
+
+/// Of each lock, up to which place nobody waits, for whoever looks on from there.
+pub(super) type Passed = HashMap<String, Ticket>;
+
+pub(super) async fn look_on(
+    event_loop: &mut EventLoop,
+    locks: &[Opened<'_>],
+    passed: &Passed,
+    patience: Duration,
+) -> Result<Vec<LockState>, Error> {
     let mut states = Vec::new();
     for lock in locks {
         let stored = store_requests::read(event_loop, &lock.register, patience).await?;
-        let line = match line_of(event_loop, lock, patience).await {
+        let from = passed.get(&lock.register.lock).copied();
+        let line = match line_of(event_loop, lock, from, patience).await {
             // Whoever may not read the line may still read the lock.
             Err(Error::Store { source: StoreError::Denied(_), .. }) => QueueState::Unreadable,
             line => line?,
@@ -180,40 +194,47 @@ pub(super) async fn look_at_all(
 async fn line_of(
     event_loop: &mut EventLoop,
     lock: &Opened<'_>,
+    from: Option<Ticket>,
     patience: Duration,
 ) -> Result<QueueState, Error> {
     let stored = store_requests::read(event_loop, &lock.beside(Slot::Line), patience).await?;
     let line = stored.map(|stored| stored.record);
     let mut tickets = HashMap::new();
-    for ticket in line.as_ref().and_then(Line::of).into_iter().flat_map(|line| tickets_of(&line)) {
+    let places = line.as_ref().and_then(Line::of).map(|line| places(&line, from));
+    for ticket in places.into_iter().flatten().map(Ticket) {
         let register = lock.beside(Slot::Ticket(ticket));
         if let Some(stored) = store_requests::read(event_loop, &register, patience).await? {
             tickets.insert(ticket, stored.record);
         }
     }
-    Ok(queue_of(line.as_ref(), |ticket| tickets.get(&ticket)))
+    Ok(queue_of(line.as_ref(), from, |ticket| tickets.get(&ticket)))
 }
 
-/// The places of a line that are looked at.
-fn tickets_of(line: &Line) -> impl Iterator<Item = Ticket> + use<> {
-    (line.head..line.next.min(line.head.saturating_add(MOST_TICKETS))).map(Ticket)
+/// The places of a line that are looked at: from this one on, if it is among them.
+fn places(line: &Line, from: Option<Ticket>) -> Range<u64> {
+    let from = from.filter(|from| (line.head..=line.next).contains(&from.0));
+    let from = from.map_or(line.head, |from| from.0);
+    from..line.next.min(from.saturating_add(MOST_TICKETS))
 }
 
 /// Who stands in the line of this record.
 fn queue_of<'a>(
     line: Option<&Record>,
+    from: Option<Ticket>,
     ticket: impl Fn(Ticket) -> Option<&'a Record>,
 ) -> QueueState {
     let Some(record) = line else {
-        return QueueState::Known { waiters: Vec::new(), more: 0 };
+        return QueueState::Known { waiters: Vec::new(), more: 0, rest: Ticket(0) };
     };
     let Some(line) = Line::of(record) else { return QueueState::Unreadable };
     // One that has had its turn or gave up leaves a gap.
-    let waiters = tickets_of(&line)
+    let places = places(&line, from);
+    let rest = Ticket(places.end.max(places.start));
+    let waiters = places
+        .map(Ticket)
         .filter_map(|number| Some((number, Waiter::of(ticket(number)?).unwrap_or_default())));
-    let looked_at = tickets_of(&line).count() as u64;
-    let more = line.next.saturating_sub(line.head).saturating_sub(looked_at);
-    QueueState::Known { waiters: waiters.collect(), more }
+    let more = line.next.saturating_sub(rest.0);
+    QueueState::Known { waiters: waiters.collect(), more, rest }
 }
 
 /// Since when each lock shows its beat.

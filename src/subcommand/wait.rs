@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::Opened;
-use super::status::{Beats, look_at_all};
+use super::status::{Beats, Passed, look_on};
 use crate::cli::WaitArgs;
 use crate::clock::{uptime, wall};
 use crate::duration;
@@ -22,6 +22,9 @@ use crate::target::LockTarget;
 
 /// How often the locks are looked at. The next holder may take one in between and not be seen.
 const PERIOD: Duration = Duration::from_secs(2);
+
+/// The same while nobody was found to wait, and not all of the queue was looked at.
+const LOOKS_ON: Duration = Duration::from_millis(200);
 
 /// What `wait` is to wait for.
 pub(crate) struct WaitCall<'a> {
@@ -47,7 +50,8 @@ pub(crate) async fn run(
     let until = began.plus(call.limit);
     let mut wait = Wait::new(call, began);
     let mut patient = Patient::default();
-    let mut states = look_at_all(event_loop, &locks, store_requests::PATIENCE).await?;
+    let patience = store_requests::PATIENCE;
+    let mut states = look_on(event_loop, &locks, &wait.passed, patience).await?;
     loop {
         if wait.is_over(event_loop, &mut states)? {
             return Error::expect_answered(answer(&wait.report(&states)));
@@ -57,9 +61,10 @@ pub(crate) async fn run(
                 // What was seen last may be over by now.
                 return Err(patient.failure().unwrap_or_else(|| wait.not_free(&states)));
             }
-            event_loop.pause(uptime().plus(PERIOD).min(until)).await?;
+            let period = if wait.looks_on { LOOKS_ON } else { PERIOD };
+            event_loop.pause(uptime().plus(period).min(until)).await?;
             let began = uptime();
-            let found = look_at_all(event_loop, &locks, Duration::ZERO).await;
+            let found = look_on(event_loop, &locks, &wait.passed, Duration::ZERO).await;
             if let Some(found) = patient.heard(event_loop, began, found)? {
                 states = found;
                 break;
@@ -83,12 +88,16 @@ struct Wait<'a> {
     beats: Beats,
     waiters: HashMap<(String, Ticket), (u64, Uptime)>,
     told: HashMap<String, Told>,
+    /// Where those are looked for next that may wait further down, of each lock where nobody was found so far.
+    passed: Passed,
+    /// Whether there are such places that were not looked at yet.
+    looks_on: bool,
 }
 
 impl<'a> Wait<'a> {
     fn new(call: WaitCall<'a>, began: Uptime) -> Self {
         let (beats, waiters, told) = (Beats::default(), HashMap::new(), HashMap::new());
-        Self { call, began, beats, waiters, told }
+        Self { call, began, beats, waiters, told, passed: Passed::new(), looks_on: false }
     }
 
     /// Whether nobody has any of them, and nobody waits where that counts; says who does.
@@ -96,6 +105,8 @@ impl<'a> Wait<'a> {
         let now = uptime();
         self.beats.observe(states, now);
         let mut is_over = true;
+        let passed = std::mem::take(&mut self.passed);
+        self.looks_on = false;
         for state in states {
             self.forget_the_dead(state, now);
             if let Some(holding) = &state.holding {
@@ -103,11 +114,15 @@ impl<'a> Wait<'a> {
                 self.tell_of_the_holder(event_loop, &state.lock, holding, now);
                 is_over = false;
             } else if self.call.args.line {
-                let waiting = waiting_for(state)?;
-                if waiting > 0 {
-                    self.tell_of_the_queue(event_loop, &state.lock, waiting, now);
+                let Waiting { known, more, rest } = Waiting::for_lock(state)?;
+                if known > 0 || more > 0 {
+                    self.tell_of_the_queue(event_loop, &state.lock, (known, more), now);
                     is_over = false;
                 }
+                let looks_on = known == 0 && more > 0;
+                self.looks_on |= looks_on;
+                let from = if looks_on { Some(rest) } else { passed.get(&state.lock).copied() };
+                self.passed.extend(from.map(|from| (state.lock.clone(), from)));
             }
         }
         Ok(is_over)
@@ -178,12 +193,21 @@ impl<'a> Wait<'a> {
         }
     }
 
-    fn tell_of_the_queue(&mut self, event_loop: &EventLoop, lock: &str, count: u64, now: Uptime) {
+    fn tell_of_the_queue(
+        &mut self,
+        event_loop: &EventLoop,
+        lock: &str,
+        (known, more): (u64, u64),
+        now: Uptime,
+    ) {
         let told = self.told.entry(lock.to_owned()).or_default();
         if told.cadence.is_due(now, told.last.take().is_some()) {
+            // Not all of the numbers need be those of somebody.
+            let up_to = if more > 0 { "up to " } else { "" };
             let message = format!(
-                "the lock `{}` is free, and {count} wait for it; waited {} of {}",
+                "the lock `{}` is free, and {up_to}{} wait for it; waited {} of {}",
                 clean_line(lock),
+                known.saturating_add(more),
                 duration::in_seconds(now.since(self.began)),
                 duration::in_seconds(self.call.limit)
             );
@@ -211,13 +235,18 @@ impl<'a> Wait<'a> {
     fn not_free(&self, states: &[LockState]) -> Error {
         let held = states.iter().find_map(|it| Some((&it.lock, it.holding.as_ref()?)));
         let limit = duration::in_seconds(self.call.limit);
+        let found = |it: &LockState| match &it.line {
+            QueueState::Known { waiters, .. } => !waiters.is_empty(),
+            QueueState::Unasked | QueueState::Unreadable => false,
+        };
+        let may = if states.iter().any(found) { "" } else { "may " };
         let message = match held {
             Some((lock, holding)) => format!(
                 "not free within {limit}: `{}` is {}",
                 clean_line(lock),
                 describe_holding(holding.info.as_deref(), wall())
             ),
-            None => format!("not free within {limit}: others wait for the lock"),
+            None => format!("not free within {limit}: others {may}wait for the lock"),
         };
         let id = held.and_then(|(_, holding)| holding.info.as_ref()).map(|info| &info.id.0);
         let unlock = id.filter(|id| !id.is_empty()).map_or_else(String::new, |id| {
@@ -228,19 +257,32 @@ impl<'a> Wait<'a> {
     }
 }
 
-/// How many wait for it.
-fn waiting_for(state: &LockState) -> Result<u64, Error> {
-    match &state.line {
-        QueueState::Unasked => Ok(0),
-        QueueState::Known { waiters, more } => Ok(*more + waiters.len() as u64),
-        QueueState::Unreadable => Err(Error::Config {
-            message: format!(
-                "`--line` waits for the queue of the lock `{}`, which cannot be read: access denied",
-                clean_line(&state.lock)
-            ),
-            hint: Some(
-                "`tfwrap table policy` prints the permissions; or leave `--line` out".to_owned(),
-            ),
-        }),
+/// How many wait for a lock.
+struct Waiting {
+    known: u64,
+    /// In the places that were not looked at, at most.
+    more: u64,
+    /// The first of those.
+    rest: Ticket,
+}
+
+impl Waiting {
+    fn for_lock(state: &LockState) -> Result<Self, Error> {
+        match &state.line {
+            QueueState::Unasked => Ok(Self { known: 0, more: 0, rest: Ticket(0) }),
+            QueueState::Known { waiters, more, rest } => {
+                Ok(Self { known: waiters.len() as u64, more: *more, rest: *rest })
+            }
+            QueueState::Unreadable => Err(Error::Config {
+                message: format!(
+                    "`--line` waits for the queue of the lock `{}`, which cannot be read: access denied",
+                    clean_line(&state.lock)
+                ),
+                hint: Some(
+                    "`tfwrap table policy` prints the permissions; or leave `--line` out"
+                        .to_owned(),
+                ),
+            }),
+        }
     }
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
+use aws_sdk_dynamodb::types::AttributeValue;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -80,6 +81,38 @@ async fn it_waits_for_the_queue_where_asked_to_and_is_not_in_it() {
     second.finish().expect_code(0);
     let done = patient.finish().expect_code(0);
     assert!(done.stdout.contains(": free after "), "{}", done.stdout);
+}
+
+/// A number is nobody's once its waiter has left, and there may be more of them than one look reads.
+#[tokio::test]
+async fn numbers_that_nobody_has_are_looked_through_and_are_not_waited_for() {
+    let stage = s3_dir("wait-numbers").await;
+    let (dir, lock) = (stage.path(), stage.lock_id());
+    let line = format!("{lock}.tfwrap/line");
+    let put = async |key: &str, text: &str| {
+        dynamodb().put_texts(&stage.table, key, &[("Tfwrap", text)]).await;
+    };
+    put(&line, r#"{"next":350,"head":2}"#).await;
+    let status = run(&mut waiting(dir, &["status"])).expect_code(0);
+    assert!(status.stdout.contains("and up to 248 more"), "{}", status.stdout);
+    let done = run(&mut waiting(dir, &["--lock-timeout=20s", "wait", "--line"])).expect_code(0);
+    assert!(done.stdout.contains(": free"), "{}", done.stdout);
+
+    // And one that is there is found, and let go first.
+    let ticket = format!("{lock}.tfwrap/ticket/340");
+    put(&ticket, r#"{"id":"x","beat":1}"#).await;
+    let patient = Running::start(&mut waiting(dir, &["wait", "--line"]));
+    patient.says("is free, and up to 248 wait for it");
+    let before = run(&mut waiting(dir, &["--lock-timeout=5s", "wait", "--line"])).expect_code(75);
+    assert!(before.stderr.contains("others wait for the lock"), "{}", before.stderr);
+    assert!(!patient.is_over(), "{}", patient.stderr());
+    let removed = dynamodb().client().delete_item().table_name(&stage.table);
+    removed.key("LockID", AttributeValue::S(ticket)).send().await.expect("removed");
+    patient.finish().expect_code(0);
+
+    put(&line, r#"{"next":9007199254740991,"head":2}"#).await;
+    let done = run(&mut waiting(dir, &["--lock-timeout=2s", "wait", "--line"])).expect_code(75);
+    assert!(done.stderr.contains("others may wait for the lock"), "{}", done.stderr);
 }
 
 #[tokio::test]

@@ -106,7 +106,7 @@ fn is_cut(key: &str) -> bool {
 
 fn queue(found: &BTreeMap<LockKey, Stored>, lock: &LockKey) -> QueueState {
     let register = |slot: Slot| found.get(&slot.key(lock)).map(|stored| &stored.record);
-    queue_of(register(Slot::Line), |ticket| register(Slot::Ticket(ticket)))
+    queue_of(register(Slot::Line), None, |ticket| register(Slot::Ticket(ticket)))
 }
 
 fn waiting(state: &LockState) -> usize {
@@ -185,7 +185,7 @@ mod tests {
             .collect();
         let keys: Vec<_> = locks(&found).into_iter().map(|key| key.0).collect();
         assert_eq!(keys, ["b/a-state.tfwrap/named-so", "b/by-hand", "b/held", "b/waited-for"]);
-        let QueueState::Known { waiters, more: 0 } =
+        let QueueState::Known { waiters, more: 0, .. } =
             queue(&found, &LockKey("b/waited-for".to_owned()))
         else {
             panic!()
