@@ -35,6 +35,11 @@ pub(super) fn expect_stack() -> Result<(), Error> {
     })
 }
 
+/// Whether what is written to a file may be cut off, also to one in memory.
+pub(super) fn files_are_limited() -> bool {
+    getrlimit(Resource::Fsize).current.is_some()
+}
+
 /// The runtime panics for want of one, and what comes later would fail half-way.
 pub(super) fn expect_descriptors() -> Result<(), Error> {
     let taken: Result<Vec<_>, _> =

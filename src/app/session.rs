@@ -158,6 +158,7 @@ fn begin(
         }),
         telemetry,
         is_on_terminal: std::io::stdout().is_terminal(),
+        files_are_limited: limits::files_are_limited(),
         stdin: Stdin::look(),
         on_outdated: settings.outdated.value,
         env: env.clone(),

@@ -1,6 +1,7 @@
 //! A plan that may go without the lock: what has to be known of it.
 
 use std::ffi::OsStr;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::LockedJob;
@@ -53,8 +54,9 @@ fn of(
     };
     let plan_file = invocation.plan_output().map(|path| dir.join(path));
     let is_odd = |path: &Path| path.metadata().is_ok_and(|it| !it.is_file());
-    // A link may lead to a file that is not ours to remove.
-    let is_no_file = |path: &Path| path.symlink_metadata().is_ok_and(|it| !it.is_file());
+    // A link may lead to a file that is not ours to remove, and a second name would keep what is removed.
+    let is_no_file =
+        |path: &Path| path.symlink_metadata().is_ok_and(|it| !it.is_file() || it.nlink() > 1);
     let has_pipes = backend::waited_for(dir).is_some()
         || invocation.values("var-file").any(|name: &OsStr| is_odd(&dir.join(name)));
     if !further.is_empty() {
@@ -63,7 +65,7 @@ fn of(
     } else if has_pipes {
         Err("a file of variables is no regular file, so it cannot be read twice")
     } else if plan_file.as_deref().is_some_and(is_no_file) {
-        Err("`-out` names no regular file, so it cannot be written twice")
+        Err("`-out` names no regular file of one name, so it cannot be written twice")
     } else if invocation.values("generate-config-out").next().is_some() {
         Err("Terraform refuses to write the file of `-generate-config-out` twice")
     } else {

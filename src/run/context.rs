@@ -1,8 +1,10 @@
 //! What the steps of a run share: its inputs, and what is known about its locks.
 
 use std::io::IsTerminal as _;
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::io::ioctl_fionread;
 
 use super::acquire::LockInfoTemplate;
@@ -39,6 +41,8 @@ pub(crate) struct Context {
     pub(crate) telemetry: Option<Telemetry>,
     /// Whether a person reads stdout.
     pub(crate) is_on_terminal: bool,
+    /// Whether a file may not have any size (`RLIMIT_FSIZE`).
+    pub(crate) files_are_limited: bool,
     /// What there is to read on stdin.
     pub(crate) stdin: Stdin,
     /// What an apply does that is outdated.
@@ -54,7 +58,9 @@ pub(crate) enum Stdin {
     Terminal,
     /// Something that was put there before we began.
     Data,
-    /// Nothing yet, or nothing ever.
+    /// Nothing yet: whoever has the other end of the pipe or the socket may still write.
+    Open,
+    /// Nothing ever.
     Nothing,
 }
 
@@ -66,6 +72,11 @@ impl Stdin {
             Self::Terminal
         } else if ioctl_fionread(&stdin).is_ok_and(|bytes| bytes > 0) {
             Self::Data
+        } else if poll(&mut [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)], PollTimeout::ZERO)
+            == Ok(0)
+        {
+            // The end of it would be something to read.
+            Self::Open
         } else {
             Self::Nothing
         }

@@ -311,6 +311,13 @@ pub(super) fn replanned(lock: &str, writer: Option<&Holder>, last: Option<&str>)
     Notice::Replanned { lock: lock.to_owned(), writer, why }
 }
 
+/// The same of one of which nobody can tell what it is worth.
+pub(super) fn unproven(lock: &str, error: &StoreError) -> Notice {
+    let why =
+        format!("whether the state changed while Terraform planned cannot be looked at: {error}");
+    Notice::Replanned { lock: lock.to_owned(), writer: None, why }
+}
+
 /// That a plan which is worth nothing cannot be removed.
 pub(super) fn plan_stays(path: &Path, error: &std::io::Error) -> Notice {
     let path = path.display().to_string();

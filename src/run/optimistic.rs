@@ -4,11 +4,13 @@
 //! Its rules: `docs/protocol.md#plans-without-the-lock`.
 
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use rustix::fs::{OFlags, fcntl_setfl};
 
 use super::acquire::{SETTLING, Wait};
 use super::conclude::RunEnd;
@@ -87,6 +89,7 @@ pub(super) async fn first_try(
         watch: WaitWatch::default(),
         first: FirstTry::default(),
         has_read: false,
+        has_planned: false,
         plan_file_before: None,
     };
     let end = attempt.run(event_loop).await;
@@ -103,6 +106,12 @@ pub(super) async fn first_try(
         // Nobody knows what it is a plan of.
         Err(error) if attempt.has_read => {
             remove_plan_file(event_loop, plan, attempt.plan_file_before);
+            if attempt.has_planned && !matches!(error, Error::Interrupted { .. }) {
+                event_loop.say(Notice::warning(
+                    "Terraform has planned, but whether the state changed meanwhile cannot be looked at: the \
+                     plan is dropped",
+                ));
+            }
             first.end = Some(RunEnd::Failed(error.leaving(Leftover::Plan)));
         }
         Err(error) => first.end = Some(RunEnd::Failed(error)),
@@ -123,6 +132,8 @@ struct Attempt<'a> {
     first: FirstTry,
     /// Whether Terraform was started.
     has_read: bool,
+    /// Whether it has ended by itself.
+    has_planned: bool,
     /// The file of the plan as it was then.
     plan_file_before: Option<FileMark>,
 }
@@ -165,7 +176,10 @@ impl Attempt<'_> {
                         return Ok(None);
                     }
                     match self.read(event_loop).await? {
-                        Ok(child) => ended = Some(child),
+                        Ok(child) => {
+                            self.has_planned = true;
+                            ended = Some(child);
+                        }
                         Err(end) => return Ok(Some(end)),
                     }
                     if fail_point::is_off("second-look") {
@@ -204,8 +218,13 @@ impl Attempt<'_> {
             event = match answer {
                 Ok(event) => event,
                 // Whoever may take the lock need not be allowed to look at it first.
-                Err(Error::Store { source: StoreError::Denied(flaw), .. }) if !self.has_read => {
-                    event_loop.say(under_the_lock(&StoreError::Denied(flaw).to_string()));
+                Err(Error::Store { lock, source: source @ StoreError::Denied(_) }) => {
+                    if self.has_planned {
+                        self.drop_plan(event_loop);
+                        event_loop.say(messages::unproven(&lock, &source));
+                    } else {
+                        event_loop.say(under_the_lock(&source.to_string()));
+                    }
                     return Ok(None);
                 }
                 Err(error) => return Err(error),
@@ -299,8 +318,12 @@ impl Attempt<'_> {
         } else {
             Some(supervise::nameless_file(&self.context.state_dir)?)
         };
-        let stdout = said.as_ref().map(File::try_clone).transpose();
-        let stdout = stdout.map_err(|error| Error::Internal(format!("no descriptor: {error}")))?;
+        let internal = |error: io::Error| Error::Internal(format!("no descriptor: {error}"));
+        if let Some(said) = &said {
+            // A child that opens `/dev/stdout` once more has an offset of its own.
+            fcntl_setfl(said, OFlags::APPEND).map_err(|error| internal(error.into()))?;
+        }
+        let stdout = said.as_ref().map(File::try_clone).transpose().map_err(internal)?;
         let (job, context) = (self.job, self.context);
         let end = super::start(event_loop, job, context, &[], self.wait.give_up_at, stdout).await;
         match end {
@@ -326,17 +349,22 @@ impl Attempt<'_> {
         lock: &str,
         writer: Option<Holder>,
     ) -> Result<(), Error> {
+        // Before anything else: whoever ends us now leaves none.
+        self.drop_plan(event_loop);
         let last = match writer {
             Some(_) => None,
             None => outdated::last_to_write(event_loop, self.job, self.began_at).await?,
         };
-        remove_plan_file(event_loop, self.plan, self.plan_file_before);
         event_loop.say(messages::replanned(lock, writer.as_ref(), last.as_deref()));
         if writer.is_some() {
             self.first.holder = writer;
         }
-        self.first.replanned = true;
         Ok(())
+    }
+
+    fn drop_plan(&mut self, event_loop: &EventLoop) {
+        remove_plan_file(event_loop, self.plan, self.plan_file_before);
+        self.first.replanned = true;
     }
 }
 
@@ -351,8 +379,14 @@ fn has_planned(status: ChildStatus, job: &LockedJob) -> bool {
     code == 0 || (code == 2 && job.two_is_success)
 }
 
-/// Why Terraform may be started once only: it may ask for what it can read once, or nobody sees.
+/// Why Terraform may be started once only: it may ask for what it can read once, or nobody sees; or not all that
+/// it says can be kept.
 fn needs_one_try(context: &Context, plan: &UnlockedPlan) -> Option<&'static str> {
+    if !context.is_on_terminal && context.files_are_limited {
+        return Some(
+            "the size of files is limited (`ulimit -f`), and so is what can be kept of stdout",
+        );
+    }
     if !plan.may_ask
         || context.env.get("TF_INPUT").is_some_and(|it| go_bool(it.as_bytes()) == Some(false))
     {
@@ -363,6 +397,10 @@ fn needs_one_try(context: &Context, plan: &UnlockedPlan) -> Option<&'static str>
             Some("Terraform may ask for a value, which nobody would see in what is kept of stdout")
         }
         Stdin::Data => Some("what stdin has for Terraform can be read only once"),
+        Stdin::Open => Some(
+            "stdin is open and may still have something for Terraform, which can be read only once \
+             (`-input=false` rules that out)",
+        ),
         Stdin::Terminal | Stdin::Nothing => None,
     }
 }

@@ -7,7 +7,7 @@ use super::{Held, Scene, apply, applying, events, expect_undisturbed, half_an_ap
 use crate::faults;
 use crate::pty::Shell;
 use crate::support::harness::{Gate, Running, program, quoted, run, s3_dir};
-use crate::support::proxy::Fault;
+use crate::support::proxy::{Fault, Rule};
 use crate::support::servers::{dynamodb, local_backend_dir, terraform};
 
 /// Whatever it is at: nothing is planned after a stop.
@@ -196,13 +196,53 @@ fn it_says_whose_doing_it_is() {
     assert!(message.contains(&who), "{message}");
 }
 
+/// Whoever may take the lock need not be allowed to look at it.
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_second_look_that_is_denied_it_is_planned_again() {
+    let stage = faults::Stage::initialised("optimistic/denied-again").await;
+    let scene = Scene::new(stage.path());
+    stage.proxy.plan([stage.on("GetItem", Fault::DENIED).after(1).times(1)]);
+    let done = run(scene.plan(2).args(["-out", "p"])).expect_code(2);
+    let said = events(&done, "replanned")[0]["message"].to_string();
+    assert!(said.contains("cannot be looked at: access denied"), "{said}");
+    assert_eq!(events(&done, "acquired").len(), 1, "{}", done.stderr);
+    assert_eq!(done.stdout.matches("Plan: ").count(), 1, "{}", done.stdout);
+    run(scene.tfwrap().args(["apply", "-no-color", "p"])).expect_code(0);
+}
+
+/// What is worth nothing is not left for as long as it is asked whose doing that was.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_that_is_worth_nothing_is_removed_first() {
+    let stage = faults::Stage::initialised("optimistic/first").await;
+    let scene = Scene::new(stage.path());
+    let gate = Gate::new(stage.path(), "planned");
+    let mut command = scene.plan(3);
+    command.args(["-out", "p"]).env("TFWRAP_TERRAFORM", scene.held_up(Held::After(&gate)));
+    let plan = Running::start(&mut command);
+    gate.reached();
+    run(&mut apply(scene.tfwrap(), 3, "true")).expect_code(0);
+    assert_eq!(plan.stdout(), "");
+    let key = format!("{}.tfwrap/history", stage.lock_id());
+    let rule = Rule::on("GetItem", Fault::Hold).key(&key).times(1);
+    stage.proxy.plan([rule]);
+    let reads = stage.proxy.count_of("GetItem", &key);
+    assert!(stage.path().join("p").exists());
+    gate.open();
+    stage.proxy.arrived(&format!("GetItem {key}"), reads + 1).await;
+    assert!(!stage.path().join("p").exists(), "it may be of half an apply");
+    stage.proxy.release();
+    plan.finish().expect_code(0);
+}
+
 /// What nobody could look at afterwards is no plan.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_look_that_is_denied_fails_the_run() {
+async fn a_second_look_that_cannot_be_had_fails_the_run() {
     let stage = faults::Stage::initialised("optimistic/denied").await;
     let scene = Scene::new(stage.path());
-    stage.proxy.plan([stage.on("GetItem", Fault::DENIED).after(1)]);
-    let done = run(scene.plan(2).args(["-out", "p"])).expect_code(77);
+    stage.proxy.plan([stage.on("GetItem", Fault::SERVER_ERROR).after(1)]);
+    let done = run(scene.plan(2).args(["-out", "p"])).expect_code(69);
+    assert!(done.stderr.contains("Terraform has planned, but"), "{}", done.stderr);
+    assert!(done.stderr.contains("the plan is dropped"), "{}", done.stderr);
     assert_eq!((done.stdout.as_str(), events(&done, "error").len()), ("", 1), "{}", done.stderr);
     assert!(!stage.path().join("p").exists(), "nobody knows what it is a plan of");
 }

@@ -74,6 +74,10 @@ fn where_terraform_can_do_it_only_once() {
     is_under_the_lock(&mut scene.plan_with(&["-v", &lock], 1), 0, "`--lock` names further locks");
     let mut generating = scene.plan_with(&["-v"], 1);
     is_under_the_lock(generating.arg("-generate-config-out=new.tf"), 0, "`-generate-config-out`");
+    // Who removes it under one name leaves it under the other.
+    std::fs::write(dir.path().join("one"), "").unwrap();
+    std::fs::hard_link(dir.path().join("one"), dir.path().join("other")).unwrap();
+    is_under_the_lock(scene.plan_with(&["-v"], 1).args(["-out", "one"]), 0, "of one name");
     // Such as a shell makes of `<(…)`.
     let pipe = dir.path().join("secrets.tfvars");
     nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
@@ -82,6 +86,32 @@ fn where_terraform_can_do_it_only_once() {
     let writer = std::thread::spawn(move || std::fs::write(pipe, "command = \"false\"\n"));
     is_under_the_lock(&mut reading, 0, "cannot be read twice");
     writer.join().unwrap().unwrap();
+}
+
+/// All that Terraform says is passed on, also what it writes to another opening of the same file.
+#[test]
+fn nothing_that_terraform_says_is_lost() {
+    let dir = local_backend_dir();
+    let scene = Scene::new(dir.path());
+    let mut command = scene.plan(2);
+    command.env("TF_LOG", "info").env("TF_LOG_PATH", "/dev/stdout");
+    let done = run(&mut command).expect_code(2);
+    expect_undisturbed(&done);
+    for words in ["[INFO]  Terraform version: ", "[INFO]  backend/local: starting Plan", "Plan: "] {
+        assert!(done.stdout.contains(words), "{words}: {}", done.stdout);
+    }
+
+    let program = scene.plan_with(&["-v"], 2);
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "ulimit -f 100000; exec \"$@\"", "sh"]).arg(program.get_program());
+    limited.args(program.get_args()).current_dir(dir.path());
+    for (name, value) in program.get_envs() {
+        match value {
+            Some(value) => limited.env(name, value),
+            None => limited.env_remove(name),
+        };
+    }
+    is_under_the_lock(&mut limited, 2, "the size of files is limited");
 }
 
 /// They have one already, or write.
@@ -128,6 +158,20 @@ fn where_terraform_may_ask_for_what_one_try_alone_can_read() {
     let said = command.output().unwrap();
     let said = String::from_utf8_lossy(&said.stderr).into_owned();
     assert!(said.contains("what stdin has for Terraform can be read only once"), "{said}");
+
+    let with_stdin = |open: bool, more: &[&str]| {
+        let (reader, writer) = std::io::pipe().unwrap();
+        let writer = Some(writer).filter(|_| open);
+        let mut command = scene.plan_with(&["-v"], 1);
+        let done = command.env_remove("TF_INPUT").args(more).stdin(reader).output().unwrap();
+        drop(writer);
+        let said = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert_eq!(done.status.code(), Some(0), "{said}");
+        said.contains("stdin is open and may still have something")
+    };
+    assert!(with_stdin(true, &[]));
+    assert!(!with_stdin(true, &["-input=false"]));
+    assert!(!with_stdin(false, &[]), "it is at its end");
 
     let mut shell = Shell::start();
     for (call, asks) in
