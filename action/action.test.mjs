@@ -175,6 +175,23 @@ test("post says what a killed step could not, and lets commands through again", 
   assert.deepEqual({ said, after }, { said: "recovered\n", after: "::error title=tfwrap::lost\n" });
 });
 
+test("after a tfwrap that was killed nothing is resumed before the step is over", async () => {
+  const job = world("echo ready; kill -9 $$");
+  const { code, output } = await job.main({ command: "plan" });
+  assert.equal(code, 137);
+  assert.match(output, /^::stop-commands::[0-9a-f-]{36}\nready\n$/);
+  const post = await job.post({ command: "plan" });
+  assert.ok(post.output.startsWith(`\n::${job.state().token}::\n`), post.output);
+});
+
+test("a wrong time to recover is said before anything runs", async () => {
+  for (const wrong of ["240", "-1m", "abc"]) {
+    const { code, output } = await world("echo ran").main({ command: "plan", "recover-wait": wrong });
+    assert.equal(code, 64);
+    assert.match(output, /^::error title=tfwrap::input recover-wait: [^\n]*\n$/);
+  }
+});
+
 test("each signal is passed on once and the child's end is waited for", async () => {
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) {
     const job = world(`n=0; trap 'n=$((n+1)); echo got $n' ${signal.slice(3)}; echo ready; for _ in {1..600}; do ((n == 0)) || break; sleep 0.05; done; sleep 0.2; exit 7`);

@@ -75,6 +75,10 @@ export function run({ program, args, cwd, file, token }) {
       return;
     }
     child.on("error", failed);
-    child.on("exit", (code, signal) => end("", code ?? 128 + constants.signals[signal]));
+    child.on("exit", (code, signal) => {
+      // Killed, it leaves a Terraform that may still write: nothing is resumed until the step is over.
+      if (code === null) ended(128 + constants.signals[signal]);
+      else end("", code);
+    });
   });
 }

@@ -19,7 +19,7 @@ const raw = (name) => process.env[variable(name)] ?? "";
 
 export const input = (name) => raw(name).trim();
 
-const lines = (name) => raw(name).split(/\r?\n/).filter((line) => line !== "");
+const lines = (name) => raw(name).split(/\r?\n/).filter((line) => line.trim() !== "");
 
 export function flag(name) {
   const value = input(name);
@@ -38,7 +38,7 @@ export const options = () => [
 
 // The words of the command; none: only set up.
 export function command() {
-  const given = lines("command").filter((line) => line.trim() !== "");
+  const given = lines("command");
   if (given.length === 0) return [];
   if (given.length > 1) {
     // No command of tfwrap or Terraform has a blank in it.
@@ -67,6 +67,15 @@ export function expectNoOptions() {
   const name = `TFWRAP_${set.replaceAll("-", "_").toUpperCase()}`;
   const hint = set === "success-on-changes" ? undefined : `for the steps that follow, set \`${name}\` in the \`env\` of the job`;
   throw new InputError(`input ${set}: it has no effect without \`command\``, hint);
+}
+
+// For the post step, which must not be the first to find it wrong.
+export function recoverWait() {
+  const value = input("recover-wait") || "4m";
+  if (!/^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$/.test(value)) {
+    throw new InputError(`input recover-wait: \`${value}\` is no duration`, "write it like `90s` or `4m`");
+  }
+  return value;
 }
 
 export const workingDirectory = () => resolve(workspace(), input("working-directory"));

@@ -1,7 +1,7 @@
 // Finds or makes the tfwrap that the action runs, and puts it on the job's `PATH`.
 
 import { spawnSync } from "node:child_process";
-import { accessSync, constants, mkdirSync, realpathSync, symlinkSync } from "node:fs";
+import { accessSync, constants, mkdirSync, realpathSync, statSync, symlinkSync } from "node:fs";
 import { delimiter, dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { environment, flag, input } from "./inputs.mjs";
@@ -21,7 +21,7 @@ function build() {
 function isProgram(path) {
   try {
     accessSync(path, constants.X_OK);
-    return true;
+    return statSync(path).isFile();
   } catch {
     return false;
   }

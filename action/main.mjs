@@ -5,7 +5,7 @@
 
 import { join } from "node:path";
 import { begin, run } from "./child.mjs";
-import { command, expectNoOptions, expectWorkingDirectory, flag, options } from "./inputs.mjs";
+import { command, expectNoOptions, expectWorkingDirectory, flag, options, recoverWait } from "./inputs.mjs";
 import { install } from "./install.mjs";
 import { ActionError, annotation, say, tell, temporaryDirectory } from "./runner.mjs";
 
@@ -19,6 +19,7 @@ async function main() {
   const words = command();
   if (words.length === 0) expectNoOptions();
   const args = [...options(), ...words];
+  recoverWait();
   const cwd = expectWorkingDirectory();
   const changesSucceed = flag("success-on-changes");
   const program = await install();

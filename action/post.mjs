@@ -5,7 +5,7 @@
 
 import { existsSync } from "node:fs";
 import { begin, endOf, run } from "./child.mjs";
-import { input, options, workingDirectory } from "./inputs.mjs";
+import { options, recoverWait, workingDirectory } from "./inputs.mjs";
 import { workspace } from "./runner.mjs";
 
 const { STATE_program: program = "", STATE_annotations: file = "", STATE_token: killed = "" } = process.env;
@@ -16,6 +16,6 @@ if (program !== "") {
   // The job may have removed the directory meanwhile.
   const cwd = existsSync(workingDirectory()) ? workingDirectory() : workspace();
   const token = begin(file, () => {});
-  const args = [...options(), "recover", `--wait=${input("recover-wait") || "4m"}`];
+  const args = [...options(), "recover", `--wait=${recoverWait()}`];
   process.exitCode = (await run({ program, args, cwd, file, token })) ?? 127;
 }

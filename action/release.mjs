@@ -6,7 +6,7 @@ import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { ActionError, InputError, say, temporaryDirectory } from "./runner.mjs";
+import { ActionError, InputError, annotation, say, temporaryDirectory } from "./runner.mjs";
 
 const read = (name) => readFileSync(new URL(name, import.meta.url), "utf8");
 
@@ -43,7 +43,14 @@ export function asset(version, releases, platform, arch) {
 
 function releasesUrl() {
   const { TFWRAP_RELEASES_URL, GITHUB_SERVER_URL, GITHUB_ACTION_REPOSITORY, GITHUB_REPOSITORY } = process.env;
-  if (TFWRAP_RELEASES_URL) return TFWRAP_RELEASES_URL.replace(/\/+$/, "");
+  if (TFWRAP_RELEASES_URL) {
+    const url = URL.canParse(TFWRAP_RELEASES_URL) ? new URL(TFWRAP_RELEASES_URL) : undefined;
+    // Its text is not shown: it may have a password in it.
+    const hint = "write it like `https://mirror.example.com/tfwrap`";
+    if (!["http:", "https:"].includes(url?.protocol)) throw new ActionError("`TFWRAP_RELEASES_URL` is no http(s) URL", hint);
+    if (url.username || url.password) throw new ActionError("`TFWRAP_RELEASES_URL` has a user or a password in it, which is not supported", hint);
+    return TFWRAP_RELEASES_URL.replace(/\/+$/, "");
+  }
   // In the action's own repository it has no name.
   const repository = GITHUB_ACTION_REPOSITORY || GITHUB_REPOSITORY;
   return `${GITHUB_SERVER_URL || "https://github.com"}/${repository}/releases/download`;
@@ -54,14 +61,30 @@ const TIME_LIMIT_MS = 120_000;
 // Fetch says only "fetch failed"; the cause says why.
 const reason = (error) => error.cause?.message || error.cause?.code || error.message;
 
+const MOST_BYTES = 200 * 1024 * 1024;
+
+async function body(response) {
+  const chunks = [];
+  let length = 0;
+  for await (const chunk of response.body) {
+    length += chunk.length;
+    if (length > MOST_BYTES) throw new Error(`it is larger than ${MOST_BYTES} bytes`);
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks);
+}
+
 async function download(url) {
   for (let tried = 0; ; tried++) {
     let problem;
     let again = true;
     try {
-      const response = await fetch(url, { signal: AbortSignal.timeout(TIME_LIMIT_MS) });
-      if (response.ok) return Buffer.from(await response.arrayBuffer());
-      problem = `the server answers ${response.status}`;
+      const headers = { "accept-encoding": "identity" };
+      const response = await fetch(url, { headers, signal: AbortSignal.timeout(TIME_LIMIT_MS) });
+      const encoding = response.headers.get("content-encoding") ?? "identity";
+      if (response.ok && encoding === "identity") return await body(response);
+      // Decoded, it would be another file than the one that was released.
+      problem = response.ok ? `the server encodes the archive (Content-Encoding: ${encoding})` : `the server answers ${response.status}`;
       again = response.status >= 500 || [408, 429].includes(response.status);
     } catch (error) {
       problem = reason(error);
@@ -87,11 +110,13 @@ function unpack(archive, into) {
   if (!existsSync(join(into, "tfwrap"))) throw new ActionError("the archive of the release contains no tfwrap");
 }
 
+// Whether a tfwrap is there and starts: an install may have been cut short, or the machine.
+const isSound = (program) => spawnSync(program, ["--version"]).status === 0;
+
 // Puts `from` where the cache has it. Another job of this machine may do the same, and run what it put
 // there: that stays.
 function keep(from, place) {
-  const isThere = () => existsSync(join(place, "tfwrap"));
-  // What is there without tfwrap is of an install that was cut short.
+  const isThere = () => isSound(join(place, "tfwrap"));
   if (!isThere()) rmSync(place, { recursive: true, force: true });
   try {
     renameSync(from, place);
@@ -102,15 +127,29 @@ function keep(from, place) {
   writeFileSync(`${place}.complete`, "");
 }
 
+// A new directory beside the place in the cache; where that cannot be written, one of this job alone.
+function placeIn(cache, version) {
+  // The layout of the runner's own tool cache: the name of the tool, its version, the architecture.
+  const within = (dir) => join(dir, "tfwrap", version, process.arch);
+  for (const dir of [cache, temporaryDirectory()]) {
+    const place = within(dir);
+    try {
+      mkdirSync(dirname(place), { recursive: true });
+      return { place, unpacked: mkdtempSync(`${place}.`) };
+    } catch (error) {
+      if (dir !== cache) throw new ActionError(`cannot write to \`${dir}\`: ${error.message}`, "make `RUNNER_TEMP` writable");
+      say(annotation("warning", `tfwrap is not kept in the tool cache: ${error.message}`));
+    }
+  }
+}
+
 // Returns the program. `wanted` is `0.1.0` or `v0.1.0`.
 export async function released(wanted) {
   const version = wanted.replace(/^v/, "");
   const { name, sha256 } = asset(version, JSON.parse(read("releases.json")), process.platform, process.arch);
   const cache = process.env.RUNNER_TOOL_CACHE || process.env.RUNNER_TEMP || temporaryDirectory();
-  // The layout of the runner's own tool cache: the name of the tool, its version, the architecture.
-  const place = join(cache, "tfwrap", version, process.arch);
-  const program = join(place, "tfwrap");
-  if (existsSync(`${place}.complete`) && existsSync(program)) return program;
+  const cached = join(cache, "tfwrap", version, process.arch);
+  if (existsSync(`${cached}.complete`) && isSound(join(cached, "tfwrap"))) return join(cached, "tfwrap");
 
   const url = `${releasesUrl()}/v${version}/${name}`;
   const archive = await download(url);
@@ -121,10 +160,14 @@ export async function released(wanted) {
       "look at what answers at that address: a proxy, a mirror, or a release that was changed",
     );
   }
-  mkdirSync(dirname(place), { recursive: true });
-  const unpacked = mkdtempSync(`${place}.`);
-  unpack(archive, unpacked);
+  const { place, unpacked } = placeIn(cache, version);
+  try {
+    unpack(archive, unpacked);
+  } catch (error) {
+    rmSync(unpacked, { recursive: true, force: true });
+    throw error;
+  }
   keep(unpacked, place);
   say(`tfwrap ${version} from ${url}, SHA-256 ${sha256}\n`);
-  return program;
+  return join(place, "tfwrap");
 }

@@ -18,8 +18,8 @@ let answers;
 let url;
 const server = createServer((request, response) => {
   asked.push(request.url);
-  const [status, body] = answers(request.url);
-  response.writeHead(status).end(body);
+  const [status, body, headers] = answers(request.url);
+  response.writeHead(status, headers).end(body);
 });
 
 before(async () => {
@@ -126,6 +126,54 @@ test("a server that fails is asked again, one that has nothing is not", async ()
   assert.equal(code, 69);
   assert.match(output, /^::error title=tfwrap::cannot download http:[^\n]*: the server answers 404%0Ahint: [^\n]*`TFWRAP_RELEASES_URL`[^\n]*\n$/);
   assert.equal(asked.length, 1);
+});
+
+test("an archive that a server encodes is not taken for another one", async () => {
+  const there = job({ "v0.1.0": { [NAME]: SHA256 } });
+  answers = () => [200, ARCHIVE, { "content-encoding": "x-gzip" }];
+  const { code, output } = await there.main({ command: "plan" });
+  assert.equal(code, 69);
+  assert.match(output, /: the server encodes the archive \(Content-Encoding: x-gzip\)%0A/);
+});
+
+test("a mirror that cannot be one is said at once, and its password never", async () => {
+  for (const mirror of ["https://jane:hunter2@mirror.example.com", "ftp://hunter2", "hunter2"]) {
+    const there = job({ "v0.1.0": { [NAME]: SHA256 } });
+    const { code, output } = await there.main({ command: "plan" }, { TFWRAP_RELEASES_URL: mirror });
+    assert.equal(code, 69);
+    assert.match(output, /^::error title=tfwrap::`TFWRAP_RELEASES_URL` [^\n]*%0Ahint: write it like [^\n]*\n$/);
+    assert.ok(!output.includes("hunter2"), output);
+  }
+});
+
+test("a program in the cache that does not start is installed anew", async () => {
+  for (const broken of ["", "\u007fELF"]) {
+    const there = job({ "v0.1.0": { [NAME]: SHA256 } });
+    const place = join(there.cache, "0.1.0", process.arch);
+    mkdirSync(place, { recursive: true });
+    writeFileSync(join(place, "tfwrap"), broken, { mode: broken === "" ? 0o644 : 0o755 });
+    writeFileSync(`${place}.complete`, "");
+    const { code, output } = await there.main({ command: "plan" });
+    assert.equal(code, 0, output);
+  }
+});
+
+test("without a cache that can be written it is this job's alone", async () => {
+  const there = job({ "v0.1.0": { [NAME]: SHA256 } });
+  const file = join(there.dir, "file");
+  writeFileSync(file, "");
+  const { code, output } = await there.main({ command: "plan" }, { RUNNER_TOOL_CACHE: file });
+  assert.equal(code, 0, output);
+  assert.match(output, /^::warning title=tfwrap::tfwrap is not kept in the tool cache: /);
+});
+
+test("nothing stays of an archive that cannot be unpacked", async () => {
+  const there = job({ "v0.1.0": { [NAME]: createHash("sha256").update("none").digest("hex") } });
+  answers = () => [200, "none"];
+  const { code, output } = await there.main({ command: "plan" });
+  assert.equal(code, 69);
+  assert.match(output, /cannot unpack tfwrap/);
+  assert.deepEqual(readdirSync(join(there.cache, "0.1.0")), []);
 });
 
 test("without a mirror, the release is that of the action's repository on this GitHub", async () => {

@@ -15,7 +15,11 @@ const WITHOUT: [&str; 4] = ["quiet", "verbose", "color", "unlocked"];
 
 /// The variables of ours that are no options. Those of `run` and `hold` are not for people to set.
 const OTHERS: [&str; 5] = ["RUN_URL", "ACTOR", "STATE_DIR", "DOTENV", "ANNOTATIONS"];
-const OF_RUN_AND_HOLD: [&str; 5] = ["HELD", "HOLD", "NAMED_LOCKS", "PASSED_ON", "DEPTH"];
+const OF_RUN_AND_HOLD: [&str; 6] =
+    ["HELD", "HOLD", "NAMED_LOCKS", "PASSED_ON", "DEPTH", "CHILD_OF"];
+
+/// Those of the action and the GitLab component, which install tfwrap.
+const OF_INSTALLERS: [&str; 5] = ["SUMS", "SHA256", "DOWNLOAD_URL", "RELEASES_URL", "RECOVER_WAIT"];
 
 /// What an earlier job's dotenv report sets.
 const OUTPUTS: [&str; 7] =
@@ -43,6 +47,7 @@ pub(super) fn all(env: &Env, dir: Option<&Path>) -> Vec<Unread> {
 /// Of one by its name without the prefix.
 fn of_variable(name: &str, known: &[String]) -> Option<Unread> {
     let is_known = OF_RUN_AND_HOLD.contains(&name)
+        || OF_INSTALLERS.contains(&name)
         || name.ends_with("_VERSION")
         || OUTPUTS.contains(&name)
         || known.iter().any(|it| it.strip_prefix(PREFIX) == Some(name));
@@ -102,8 +107,10 @@ mod tests {
             assert_eq!(hints(&[name]), [format!("did you mean `{meant}`?")], "{name}");
         }
         assert!(hints(&["TFWRAP_COLOR"])[0].starts_with("`color` is a key of"));
-        let outputs = OUTPUTS.map(|name| format!("{PREFIX}{name}"));
-        assert_eq!(hints(&outputs.each_ref().map(String::as_str)), [""; 0]);
+        let others = [&OUTPUTS[..], &OF_RUN_AND_HOLD, &OF_INSTALLERS].concat();
+        for name in others {
+            assert_eq!(hints(&[&format!("{PREFIX}{name}")]), [""; 0], "{name}");
+        }
         // An installer's, perhaps.
         assert_eq!(hints(&["TFWRAP_TERRAFORM_VERSION"]), [""; 0]);
         assert_eq!(hints(&["TFWRAP_VERSION", "TFWRAP_SHA256", "MY_TFWRAP_LOCKS"]), [""; 0]);
