@@ -275,7 +275,9 @@ pub(super) fn runs_tfwrap(pid: Pid) -> bool {
 fn kind(pid: Pid, this: Option<FileId>) -> Kind {
     let name = program_name(pid);
     let is_told = || is_tfwrap(pid, &name, this) && !is_deaf(pid);
-    if names_terraform(&name) || is_told() { Kind::Target } else { Kind::Other }
+    // What is only called a bit like it (`terraform-ls`, `terraform-real`) is one if it is given our flag.
+    let is_terraform = is_plainly_terraform(&name) || (names_terraform(&name) && is_ours(pid));
+    if is_terraform || is_told() { Kind::Target } else { Kind::Other }
 }
 
 /// Whether this tfwrap is a guardian, a keeper or a stand-in, which has no child. By what it was started
@@ -411,8 +413,11 @@ mod tests {
         copy_of("sh", dir.path().join("terraform-bin"));
         copy_of("sleep", dir.path().join("tofu"));
         copy_of("sleep", dir.path().join("terraform-provider-x"));
+        copy_of("sleep", dir.path().join("terraform-ls"));
         let inner = "./tofu 60 & ./terraform-provider-x 60 & wait";
-        let script = format!("sh -c \"./terraform-bin -c '{inner}'; true\" & ./tofu 61 & wait");
+        let script = format!(
+            "sh -c \"./terraform-bin -c '{inner}'; true\" & ./terraform-ls 62 & ./tofu 61 & wait"
+        );
         let child = group(dir.path(), &script);
         assert_eq!(names(&wait_for(&child, 2)), ["terraform-bin", "tofu"]);
         end(child);
