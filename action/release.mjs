@@ -6,6 +6,7 @@ import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { environment } from "./inputs.mjs";
 import { ActionError, InputError, annotation, say, temporaryDirectory } from "./runner.mjs";
 
 const read = (name) => readFileSync(new URL(name, import.meta.url), "utf8");
@@ -111,7 +112,10 @@ function unpack(archive, into) {
 }
 
 // Whether a tfwrap is there and starts: an install may have been cut short, or the machine.
-const isSound = (program) => spawnSync(program, ["--version"]).status === 0;
+function isSound(program) {
+  const { status, stdout } = spawnSync(program, ["--version"], { encoding: "utf8", env: environment(), timeout: 10_000 });
+  return status === 0 && /^tfwrap \S+$/m.test(stdout);
+}
 
 // Puts `from` where the cache has it. Another job of this machine may do the same, and run what it put
 // there: that stays.
@@ -163,11 +167,12 @@ export async function released(wanted) {
   const { place, unpacked } = placeIn(cache, version);
   try {
     unpack(archive, unpacked);
+    keep(unpacked, place);
   } catch (error) {
     rmSync(unpacked, { recursive: true, force: true });
-    throw error;
+    if (error instanceof ActionError) throw error;
+    throw new ActionError(`cannot install tfwrap in \`${place}\`: ${error.message}`, "free space on that disk, or set `path` to a tfwrap that is installed");
   }
-  keep(unpacked, place);
   say(`tfwrap ${version} from ${url}, SHA-256 ${sha256}\n`);
   return join(place, "tfwrap");
 }

@@ -62,6 +62,17 @@ test("the right sum: installed, and it locks", async () => {
   assert.match(out, /Running after script[^]*nothing to recover/);
 });
 
+test("an install that was cut short: none of it is run", async () => {
+  const it = project("cut-short", recorded(), {});
+  // As a cancel or a full disk leaves it.
+  const dir = `${it.dir}.tmp/tfwrap-${VERSION}`;
+  mkdirSync(dir, { recursive: true });
+  writeFileSync(join(dir, "tfwrap"), "", { mode: 0o755 });
+  const { code, out } = await it.run({ installed: false });
+  assert.equal(code, 0, out);
+  assert.equal(it.outputs().TFWRAP_OUTCOME, "success");
+});
+
 test("a wrong sum: nothing of the archive is unpacked or run", async () => {
   const it = project("wrong-sum", recorded(), { sha256: "0".repeat(64) });
   const { code, out } = await it.run({ installed: false });
