@@ -13,6 +13,7 @@
 //! Its rules: `docs/protocol.md#k2-the-file`.
 
 mod beside;
+pub(crate) mod starting;
 
 pub use beside::Acting;
 
@@ -51,7 +52,6 @@ const SUFFIX: &str = ".json";
 
 /// What a run holds, and who it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about the run")]
 pub struct Receipt {
     format: u32,
     /// Where its processes can be seen.
@@ -71,10 +71,10 @@ pub struct Receipt {
     pub guardian: Option<ProcessId>,
     /// What runs under the locks.
     pub child: Option<ProcessTree>,
-    /// Whether something is about to be started that is not in `child` yet: then that there is
-    /// none there proves nothing.
+    /// Since when something is about to be started that is not in `child` yet, in milliseconds of
+    /// uptime: then that there is none there proves nothing.
     #[serde(default)]
-    pub is_starting: bool,
+    pub starting_since: Option<u64>,
     /// Whether that was interrupted; written before it is.
     #[serde(default = "not_known")]
     pub interrupts: Interrupts,
@@ -164,7 +164,7 @@ impl Receipt {
             runner: ProcessId::me()?,
             guardian: None,
             child: None,
-            is_starting: false,
+            starting_since: None,
             interrupts: Interrupts::None,
             is_stopping: false,
             is_hold,
@@ -263,7 +263,8 @@ impl ReceiptFile {
         }
     }
 
-    /// Reads it: a regular file of ours that nobody else can write.
+    /// Reads it: a regular file of ours that nobody else can write. A child that a dead tfwrap was about
+    /// to start is looked for.
     ///
     /// # Errors
     /// In words: what is wrong with it.
@@ -275,7 +276,7 @@ impl ReceiptFile {
         if text.len() > LONGEST {
             return Err("it is too long to be one".to_owned());
         }
-        let receipt: Receipt =
+        let mut receipt: Receipt =
             serde_json::from_str(&text).map_err(|error| format!("it cannot be read: {error}"))?;
         if receipt.format != FORMAT {
             return Err(format!(
@@ -283,6 +284,7 @@ impl ReceiptFile {
                 receipt.format
             ));
         }
+        starting::look_for(&mut receipt);
         Ok(receipt)
     }
 

@@ -90,7 +90,7 @@ fn settle(case: &Case, adopted: &Adopted) -> io::Result<()> {
     }
     let mut receipt = case.receipt.clone();
     receipt.locks.clone_from(&adopted.left);
-    (receipt.child, receipt.is_starting) = (None, false);
+    (receipt.child, receipt.starting_since) = (None, None);
     receipt.is_over = receipt.locks.is_empty();
     ReceiptFile::at(path.clone()).write(&receipt)
 }

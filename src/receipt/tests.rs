@@ -124,16 +124,18 @@ fn where_nothing_can_be_made_it_is_written_over() {
     receipt.child =
         Some(ProcessTree { leader: process, session: i32::MAX, own_group: true, runner: None });
     receipt.interrupts = Interrupts::Maybe;
-    for later in [receipt.clone(), Receipt { child: None, is_starting: true, ..receipt.clone() }] {
+    for later in
+        [receipt.clone(), Receipt { child: None, starting_since: Some(7), ..receipt.clone() }]
+    {
         file.write(&later).unwrap();
         assert_eq!(file.read().unwrap().child, later.child);
-        assert_eq!(file.read().unwrap().is_starting, later.is_starting);
+        assert_eq!(file.read().unwrap().starting_since, later.starting_since);
         assert_eq!(fs::metadata(file.path()).unwrap().len(), length);
     }
     // More than there is room for leaves it as it is.
     let more = Receipt { dir: PathBuf::from("x".repeat(4096)), ..receipt.clone() };
     assert!(file.write(&more).is_err());
-    assert!(file.read().unwrap().is_starting);
+    assert_eq!(file.read().unwrap().starting_since, Some(7));
     // Nor is anything written over that others can read.
     fs::set_permissions(file.path(), fs::Permissions::from_mode(0o644)).unwrap();
     assert!(file.write(&receipt).is_err());

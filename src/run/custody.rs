@@ -19,6 +19,7 @@ use super::fail_point;
 use super::kept::Kept;
 use nix::sys::signal::Signal;
 
+use crate::clock::uptime;
 use crate::env::Env;
 use crate::error::Error;
 use crate::guardian::{self, Guardian, Head, Heard};
@@ -288,12 +289,12 @@ impl Custody {
     /// Somebody would. Then it must not be started.
     pub(crate) fn child_starts(&mut self) -> Result<Vec<Notice>, Error> {
         if let Some(receipt) = &mut self.receipt {
-            (receipt.child, receipt.is_starting) = (None, true);
+            (receipt.child, receipt.starting_since) = (None, Some(millis(uptime().0)));
         }
         let notices = self.write_or_withdraw();
         let expected = self.expect_no_stale_receipt();
         if let (Err(_), Some(receipt)) = (&expected, &mut self.receipt) {
-            receipt.is_starting = false;
+            receipt.starting_since = None;
         }
         expected.map(|()| notices)
     }
@@ -317,7 +318,7 @@ impl Custody {
     fn child_is(&mut self, child: Option<ProcessTree>) -> Vec<Notice> {
         self.head.child = child;
         if let Some(receipt) = &mut self.receipt {
-            (receipt.child, receipt.is_starting) = (child, false);
+            (receipt.child, receipt.starting_since) = (child, None);
         }
         let notices = self.write();
         self.tell();

@@ -295,7 +295,7 @@ pub(super) fn stopping_above(dir: &Path) -> Option<i32> {
 /// been.
 pub(crate) fn is_living(receipt: &Receipt, here: &HostScope) -> bool {
     receipt.world.seen_from(here) == Sight::Here
-        && (receipt.is_starting
+        && (receipt.starting_since.is_some()
             || receipt.runner.is_alive()
             || receipt.guardian.is_some_and(ProcessId::is_alive)
             || receipt.child.is_some_and(|child| !ProcessTree::are_gone(&child)))

@@ -236,6 +236,7 @@ async fn one(
         let until = if receipt.is_hold { until.max(uptime().plus(A_RELEASE)) } else { until };
         living::wait_for(event_loop, &receipt, file, until).await?;
     }
+    living::wait_for_start(event_loop, file).await?;
     // It, or its guardian, may have settled it meanwhile.
     let receipt = match file.read() {
         Err(_) if !file.path().exists() => {
@@ -265,7 +266,7 @@ async fn one(
             };
             Ok(Fate::Left(why, (!is_of_this_job).then(end)))
         }
-        None if receipt.is_starting => Ok(left(format!(
+        None if receipt.starting_since.is_some() => Ok(left(format!(
             "{} was killed while it started a command, and tfwrap cannot tell whether that command \
              runs: check with `ps`; if it does not run, finish with: `{}`",
             run_of(&receipt),

@@ -12,7 +12,7 @@ use super::child::members;
 use super::kill_below::signal_below;
 use super::process::{ProcessId, Stat};
 use super::readers::Readers;
-use super::targets::{ChildPlace, Strays, are_others_only, interrupt_for, targets};
+use super::targets::{ChildPlace, Strays, are_others_only, bearing, interrupt_for, targets};
 
 /// How many are named of those that live.
 const MOST_NAMED: usize = 8;
@@ -52,6 +52,23 @@ impl ProcessTree {
     pub fn of(leader: Pid, runner: Option<ProcessId>) -> Option<Self> {
         let session = getsid(Some(leader)).ok()?.as_raw();
         ProcessId::of(leader).map(|leader| Self { leader, session, own_group: true, runner })
+    }
+
+    /// What this tfwrap started last, if anything of it lives, by the variable that only its children
+    /// have; nothing where not all processes can be seen.
+    #[must_use]
+    pub fn started_by(runner: ProcessId) -> Option<Option<Self>> {
+        let mut found = bearing(runner)?;
+        // It leads a group of its own, but for what it puts elsewhere.
+        found.sort_by_key(|(pid, stat)| (pid.as_raw() != stat.group, stat.born));
+        let tree = |(pid, stat): &(Pid, Stat)| {
+            let group = Pid::from_raw(stat.group);
+            let leader =
+                if group == *pid { Some(stat.born) } else { Stat::of(group).map(|it| it.born) };
+            let leader = ProcessId { pid: stat.group, born: leader };
+            Self { leader, session: stat.session, own_group: true, runner: Some(runner) }
+        };
+        Some(found.first().map(tree))
     }
 
     /// Whether nothing of it lives any more.

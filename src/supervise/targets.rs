@@ -289,6 +289,15 @@ fn is_deaf(pid: Pid) -> bool {
     has_variable(pid, stand_in::VARIABLE, None) || words(pid).first().is_some_and(is_detached)
 }
 
+/// The living processes that were started below this tfwrap's child, or are it; nothing where not all
+/// can be seen.
+pub(super) fn bearing(runner: ProcessId) -> Option<Vec<(Pid, Stat)>> {
+    let name = child_of(runner);
+    let mut all = processes().filter(|_| proc_shows_all())?;
+    all.retain(|(pid, stat)| !stat.zombie && has_variable(*pid, CHILD_OF, Some(&name)));
+    Some(all)
+}
+
 /// Whether a process was started with this variable, and with this value if any.
 fn has_variable(pid: Pid, name: &str, value: Option<&str>) -> bool {
     let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();

@@ -9,6 +9,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
+use tfwrap::clock::uptime;
 use tfwrap::lock::LockInfo;
 use tfwrap::lock::lease::{Lease, LeaseTerm};
 
@@ -215,4 +216,9 @@ impl Drop for EndsHolds {
             }
         }
     }
+}
+
+/// As receipts have it.
+pub(crate) fn uptime_ms() -> u64 {
+    u64::try_from(uptime().0.as_millis()).expect("not that long")
 }

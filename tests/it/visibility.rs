@@ -2,10 +2,12 @@
 //! which it tells other times of birth.
 
 use std::process::Command;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use tfwrap::clock::uptime;
 
-use crate::aftermath::{Lock, Receipt, STATE_DIR, kill_dead, ours};
+use crate::aftermath::{Lock, Receipt, STATE_DIR, kill_dead, ours, uptime_ms};
 use crate::support::harness;
 use crate::wrapped::{LOGS_ALL, Scene};
 
@@ -43,7 +45,7 @@ async fn a_living_run_is_not_recovered_from_another_time_namespace() {
 }
 
 /// A receipt that was written before the child was started, and could not be after it: the disk
-/// was full. Then all were killed but the child.
+/// was full. Then all were killed but the child, which is known by its environment.
 #[tokio::test]
 async fn a_receipt_that_names_no_child_yet_is_no_proof_that_there_is_none() {
     let lock = Lock::new("starting").await;
@@ -57,18 +59,20 @@ async fn a_receipt_that_names_no_child_yet_is_no_proof_that_there_is_none() {
     running.signal(Signal::SIGKILL);
     assert_eq!(running.bare_code(), None);
     receipt.text["child"] = serde_json::Value::Null;
-    receipt.text["is_starting"] = true.into();
+    receipt.text["starting_since"] = uptime_ms().into();
     receipt.write();
     let said = harness::run(&mut ours(&running.scene, &["recover"])).expect_code(74);
-    assert!(said.stderr.contains("started a command"), "{}", said.stderr);
-    assert!(said.stderr.contains("finish with: "), "{}", said.stderr);
+    let named = format!("what it started still runs: process {child} ");
+    assert!(said.stderr.contains(&named), "{}", said.stderr);
     assert!(lock.is_held().await, "its child lives");
     assert_eq!(Receipt::all(&running.scene.path(STATE_DIR)).len(), 1);
-    // The control: one that is done with starting, and has none.
+    // The control: it is gone, and what was not to be seen a moment ago may still appear.
     kill_dead(child);
-    receipt.text["is_starting"] = false.into();
+    let begun = uptime();
+    receipt.text["starting_since"] = uptime_ms().into();
     receipt.write();
     harness::run(&mut ours(&running.scene, &["recover"])).expect_code(0);
+    assert!(uptime().since(begun) > Duration::from_secs(4));
     lock.freed().await;
 }
 

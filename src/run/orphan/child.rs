@@ -95,7 +95,7 @@ fn note(event_loop: &EventLoop, case: &Case, child: ProcessTree, interrupts: Int
     let Some(path) = &case.file else { return };
     let mut receipt = case.receipt.clone();
     (receipt.child, receipt.interrupts) = (Some(child), interrupts);
-    receipt.is_starting = false;
+    receipt.starting_since = None;
     if let Err(error) = ReceiptFile::at(path.clone()).write(&receipt) {
         event_loop.say(Notice::warning(format!("the receipt cannot be updated: {error}")));
     }

@@ -13,7 +13,7 @@ use crate::env::Env;
 use crate::error::Error;
 use crate::lock::Uptime;
 use crate::lock::lease::Lease;
-use crate::receipt::{Entry, Receipt, ReceiptFile};
+use crate::receipt::{Entry, Receipt, ReceiptFile, starting};
 use crate::report::Notice;
 use crate::run::orphan::complete;
 use crate::run::standstill::{self, Standstill};
@@ -114,6 +114,20 @@ pub(super) async fn wait_for(
         }
         event_loop.pause(uptime().plus(LOOK.min(until.since(now)))).await?;
     }
+}
+
+/// What a run that was killed was about to start appears soon, or never does.
+pub(super) async fn wait_for_start(
+    event_loop: &mut EventLoop,
+    file: &ReceiptFile,
+) -> Result<(), Error> {
+    let until = uptime().plus(starting::MAY_APPEAR_FOR).plus(LOOK);
+    let is_open =
+        |receipt: Receipt| receipt.starting_since.is_some() && unended(&receipt).is_none();
+    while uptime() < until && file.read().is_ok_and(is_open) {
+        event_loop.pause(uptime().plus(LOOK)).await?;
+    }
+    Ok(())
 }
 
 pub(super) fn tell_holds(event_loop: &EventLoop, recovery: &Recovery<'_>, files: &[ReceiptFile]) {

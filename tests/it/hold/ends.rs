@@ -7,10 +7,13 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::{Holding, holds, in_scene, release};
-use crate::aftermath::{EndsHolds, Lock, Receipt, STATE_DIR, kill_dead, ours};
+use crate::aftermath::{EndsHolds, Lock, Receipt, STATE_DIR, kill_dead, ours, uptime_ms};
 use crate::support::harness::{Running, eventually, pause, run, tfwrap};
 use crate::support::servers::local_backend_dir;
 use crate::wrapped::{LOGS_ALL, Scene, is_gone, only_child, state, uptime, wait_until, wrapper};
+
+/// How long what a killed command was about to start may appear.
+const MAY_APPEAR_FOR: Duration = Duration::from_secs(5);
 
 #[tokio::test]
 async fn a_killed_keepers_lock_is_given_back() {
@@ -294,4 +297,42 @@ fn who_waits_for_a_hold_of_this_machine_is_told_so() {
     let words: Vec<_> = fix.split('`').next().unwrap().split(' ').collect();
     run(tfwrap(dir.path()).args(words)).expect_code(0);
     assert_eq!(asked(&["run", "--", "true"]).expect_code(0).stderr, "");
+}
+
+/// Killed with its guardian between the start of its Terraform and the note of it: what no receipt
+/// names is looked for, and what is not there keeps nothing.
+#[tokio::test]
+async fn a_command_killed_while_it_started_its_terraform_keeps_the_lock_as_long_as_that_runs() {
+    for lives in [true, false] {
+        let lock = Lock::new(&format!("starting-{lives}")).await;
+        let scene = lock.scene(LOGS_ALL);
+        let hold = Holding::begin(&scene, &[]);
+        let apply = hold.apply(&scene);
+        let child = scene.pid_in("ready");
+        let mut receipt = wait_until("its receipt", || {
+            let mut all = Receipt::all(&scene.path(STATE_DIR)).into_iter();
+            all.rfind(|it| !it.is_hold() && !it.text["child"].is_null())
+        });
+        // Both at once: neither may end what the other began.
+        kill(apply.pid(), Signal::SIGSTOP).expect("it is there");
+        kill_dead(receipt.guardian().expect("a guardian"));
+        kill_dead(apply.pid());
+        if !lives {
+            kill_dead(child);
+        }
+        receipt.text["child"] = serde_json::Value::Null;
+        receipt.text["starting_since"] = uptime_ms().into();
+        receipt.write();
+        let releasing = Running::start(&mut release(&scene, &hold.env, &[]));
+        if lives {
+            releasing.says(&format!("process {child} "));
+            pause(MAY_APPEAR_FOR);
+            assert!(lock.is_held().await && !is_gone(child) && !releasing.is_over());
+            kill(child, Signal::SIGUSR1).expect("it is there");
+        }
+        releasing.finish().expect_code(0);
+        assert!(!lock.is_held().await);
+        drop(apply.finish());
+        hold.is_over();
+    }
 }

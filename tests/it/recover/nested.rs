@@ -91,7 +91,8 @@ fn the_last_command_for_one_that_was_just_starting_below_another_can_be_pasted()
     kill(Pid::from_raw(-at_work.as_raw()), Signal::SIGKILL).expect("it is there");
     wait_until("its end", || is_gone(at_work).then_some(()));
     inner.text["child"] = serde_json::Value::Null;
-    inner.text["is_starting"] = true.into();
+    // A moment that never is over.
+    inner.text["starting_since"] = u64::MAX.into();
     inner.write();
     let said = recover(&dir, &[], None).expect_code(74).stderr;
     let (_, rest) = said.split_once("finish with: `").expect("a command");

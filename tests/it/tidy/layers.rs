@@ -67,6 +67,7 @@ const BORDERS: [Border; 10] = [
             ("store/aws/sso.rs", "so do logins"),
             ("report/reporter.rs", "stamps what is said; decides nothing by it"),
             ("report/answer.rs", "the same, for want of a reporter"),
+            ("receipt/starting.rs", "what was started may appear for a while"),
         ],
     },
     Border {
