@@ -47,6 +47,7 @@ use fresh::ChangeWatch;
 use futures_util::FutureExt;
 pub(crate) use history::Provenance;
 use kept::Kept;
+pub(crate) use messages::after_the_wait;
 use optimistic::FirstTry;
 pub(crate) use supervise::of_spawn;
 use telemetry::RunTimes;

@@ -243,16 +243,10 @@ pub(super) fn timed_out(
     let holder = machine.holder();
     let described = holder.as_ref().map_or_else(|| unseen(machine).to_owned(), describe);
     let id = holder.as_ref().and_then(Holder::info).map(|info| &info.id);
-    let hint = if target.is_kept_by_kernel() {
-        // Also where the record has no ID: the command needs none.
-        holder.as_ref().map(|_| wait_or_end(target))
-    } else {
-        let nameless = machine.shown().and_then(|shown| target.nameless_removal(&shown));
-        // Of half a lock `terraform force-unlock` says that it failed.
-        let by_us = of_pair || machine.silence(uptime()).is_some();
-        let named = || Some(unlocking(target, id?, by_us));
-        nameless.or_else(named).map(|command| wait_or(&command))
-    };
+    let nameless = machine.shown().and_then(|shown| target.nameless_removal(&shown));
+    // Of half a lock `terraform force-unlock` says that it failed.
+    let by_us = of_pair || machine.silence(uptime()).is_some();
+    let hint = holder.as_ref().and_then(|_| after_the_wait(target, id, nameless, by_us));
     Error::NotAcquired {
         waited: duration::format(limit),
         holder: format!("`{}` is {described}", target.url()),
@@ -283,11 +277,7 @@ pub(super) fn still_writing(
     of_pair: bool,
 ) -> Error {
     let id = writer.info().map(|info| &info.id);
-    let hint = if target.is_kept_by_kernel() {
-        Some(wait_or_end(target))
-    } else {
-        id.map(|id| wait_or(&unlocking(target, id, of_pair || target.has_lease())))
-    };
+    let hint = after_the_wait(target, id, None, of_pair || target.has_lease());
     Error::NotAcquired {
         waited: duration::format(limit),
         holder: format!("`{}` is {}", target.url(), describe(writer)),
@@ -295,44 +285,24 @@ pub(super) fn still_writing(
     }
 }
 
-/// That a plan is worth nothing, and whose doing that is.
-pub(super) fn replanned(lock: &str, writer: Option<&Holder>, last: Option<&str>) -> Notice {
-    let why = match (writer, last) {
-        (Some(writer), _) => {
-            format!(
-                "while Terraform planned, the lock `{lock}` was taken: it is {}",
-                describe(writer)
-            )
-        }
-        (None, Some(last)) => format!("while Terraform planned, the state changed: {last}"),
-        (None, None) => "while Terraform planned, somebody changed the state".to_owned(),
-    };
-    let writer = writer.and_then(Holder::info).cloned().map(Box::new);
-    Notice::Replanned { lock: lock.to_owned(), writer, why }
-}
-
-/// The same of one of which nobody can tell what it is worth.
-pub(super) fn unproven(lock: &str, error: &StoreError) -> Notice {
-    let why =
-        format!("whether the state changed while Terraform planned cannot be looked at: {error}");
-    Notice::Replanned { lock: lock.to_owned(), writer: None, why }
-}
-
-/// That a plan which is worth nothing cannot be removed.
-pub(super) fn plan_stays(path: &Path, error: &std::io::Error) -> Notice {
-    let path = path.display().to_string();
-    Notice::warning(format!(
-        "the plan `{path}` may be of half an apply, and cannot be removed: {error}"
-    ))
-    .with_hint(format!("do not apply it: rm -- {}", shell_quote(&path)))
-}
-
-fn wait_or_end(target: &LockTarget) -> String {
-    format!(
-        "wait longer with `--lock-timeout`, or end the process that holds the lock: until then the \
-         kernel keeps it; this shows which processes have the state file open: {}",
-        target.unlock_command(&LockId(String::new()))
-    )
+/// What helps whoever has waited in vain, by the ID of the holder's record or by a command that needs
+/// none; `by_us`: with tfwrap's own `unlock`.
+pub(crate) fn after_the_wait(
+    target: &LockTarget,
+    id: Option<&LockId>,
+    nameless: Option<String>,
+    by_us: bool,
+) -> Option<String> {
+    if target.is_kept_by_kernel() {
+        // Also where the record has no ID.
+        return Some(format!(
+            "wait longer with `--lock-timeout`, or end the process that holds the lock: until then \
+             the kernel keeps it; this shows which processes have the state file open: {}",
+            target.unlock_command(&LockId(String::new()))
+        ));
+    }
+    let named = || Some(unlocking(target, id?, by_us));
+    nameless.or_else(named).map(|command| wait_or(&command))
 }
 
 fn wait_or(unlock: &str) -> String {

@@ -3,6 +3,8 @@
 //!
 //! Its rules: `docs/protocol.md#plans-without-the-lock`.
 
+mod said;
+
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -221,7 +223,7 @@ impl Attempt<'_> {
                 Err(Error::Store { lock, source: source @ StoreError::Denied(_) }) => {
                     if self.has_planned {
                         self.drop_plan(event_loop);
-                        event_loop.say(messages::unproven(&lock, &source));
+                        event_loop.say(said::unproven(&lock, &source));
                     } else {
                         event_loop.say(under_the_lock(&source.to_string()));
                     }
@@ -335,9 +337,15 @@ impl Attempt<'_> {
                 let signal = event_loop.run.stopped_by().unwrap_or(StopSignal::Interrupt);
                 Err(Error::interrupted(signal))
             }
+            // Nor whether that is what there is of it, or of the state that was meant.
             end => {
-                remove_plan_file(event_loop, self.plan, self.plan_file_before);
-                Ok(Err(print(event_loop, end, said).await))
+                let is_removed = remove_plan_file(event_loop, self.plan, self.plan_file_before);
+                let file = self.plan.plan_file.as_deref().filter(|_| is_removed);
+                let is_output = said.is_some_and(|it| it.metadata().is_ok_and(|it| it.len() > 0));
+                if let Some(notice) = said::dropped(is_output, file) {
+                    event_loop.say(notice);
+                }
+                Ok(Err(end))
             }
         }
     }
@@ -355,7 +363,7 @@ impl Attempt<'_> {
             Some(_) => None,
             None => outdated::last_to_write(event_loop, self.job, self.began_at).await?,
         };
-        event_loop.say(messages::replanned(lock, writer.as_ref(), last.as_deref()));
+        event_loop.say(said::replanned(lock, writer.as_ref(), last.as_deref()));
         if writer.is_some() {
             self.first.holder = writer;
         }
@@ -424,10 +432,11 @@ async fn print(event_loop: &mut EventLoop, end: RunEnd, said: Option<File>) -> R
     loop {
         match event_loop.next(stopped.map(|(_, until)| until), None).await {
             LoopEvent::Reply(StoreReply::Printed(printed)) => {
-                return match Error::expect_answered(printed) {
-                    Ok(()) => end,
-                    Err(error) => RunEnd::Failed(error),
-                };
+                // Terraform itself does not mind.
+                if let Err(error) = Error::expect_answered(printed) {
+                    event_loop.say(Notice::warning(error.to_string()));
+                }
+                return end;
             }
             LoopEvent::Due => {
                 let signal = stopped.map_or(StopSignal::Interrupt, |(signal, _)| signal);
@@ -441,14 +450,17 @@ async fn print(event_loop: &mut EventLoop, end: RunEnd, said: Option<File>) -> R
     }
 }
 
-/// Removes a plan that may be of half an apply, so that nobody applies it; not one of before.
-fn remove_plan_file(event_loop: &EventLoop, plan: &UnlockedPlan, before: Option<FileMark>) {
-    let Some(path) = &plan.plan_file else { return };
+/// Removes a plan that may be of half an apply, so that nobody applies it; not one of before. Returns
+/// whether there was one.
+fn remove_plan_file(event_loop: &EventLoop, plan: &UnlockedPlan, before: Option<FileMark>) -> bool {
+    let Some(path) = &plan.plan_file else { return false };
     let is_there = Path::symlink_metadata(path).is_ok_and(|it| it.is_file());
-    if is_there
-        && mark(plan) != before
-        && let Err(error) = std::fs::remove_file(path)
-    {
-        event_loop.say(messages::plan_stays(path, &error));
+    if !is_there || mark(plan) == before {
+        return false;
     }
+    let removed = std::fs::remove_file(path);
+    if let Err(error) = &removed {
+        event_loop.say(said::plan_stays(path, error));
+    }
+    removed.is_ok()
 }

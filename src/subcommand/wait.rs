@@ -14,10 +14,10 @@ use crate::lock::line::{TICKET_TTL, Ticket};
 use crate::lock::{LockId, LockInfo, Uptime};
 use crate::report::{
     Cadence, Holding, KeptBy, LockState, Notice, QueueState, answer, clean, clean_line,
-    describe_holding, shell_quote,
+    describe_holding,
 };
-use crate::run::EventLoop;
 use crate::run::store_requests::{self, Patient};
+use crate::run::{EventLoop, after_the_wait};
 use crate::target::LockTarget;
 
 /// How often the locks are looked at. The next holder may take one in between and not be seen.
@@ -40,15 +40,15 @@ pub(crate) struct WaitCall<'a> {
 /// # Errors
 /// [`Error::NotFree`] when the time is over, and at once where a lock can never become free: one that
 /// is held for us.
-pub(crate) async fn run(
+pub(crate) async fn run<'a>(
     event_loop: &mut EventLoop,
-    targets: &[LockTarget],
-    call: WaitCall<'_>,
+    targets: &'a [LockTarget],
+    call: WaitCall<'a>,
 ) -> Result<(), Error> {
     let locks = Opened::all(targets).await?;
     let began = uptime();
     let until = began.plus(call.limit);
-    let mut wait = Wait::new(call, began);
+    let mut wait = Wait::new(targets, call, began);
     let mut patient = Patient::default();
     let patience = store_requests::PATIENCE;
     let mut states = look_on(event_loop, &locks, &wait.passed, patience).await?;
@@ -83,6 +83,7 @@ struct Told {
 }
 
 struct Wait<'a> {
+    targets: &'a [LockTarget],
     call: WaitCall<'a>,
     began: Uptime,
     beats: Beats,
@@ -95,9 +96,10 @@ struct Wait<'a> {
 }
 
 impl<'a> Wait<'a> {
-    fn new(call: WaitCall<'a>, began: Uptime) -> Self {
+    fn new(targets: &'a [LockTarget], call: WaitCall<'a>, began: Uptime) -> Self {
         let (beats, waiters, told) = (Beats::default(), HashMap::new(), HashMap::new());
-        Self { call, began, beats, waiters, told, passed: Passed::new(), looks_on: false }
+        let passed = Passed::new();
+        Self { targets, call, began, beats, waiters, told, passed, looks_on: false }
     }
 
     /// Whether nobody has any of them, and nobody waits where that counts; says who does.
@@ -205,9 +207,12 @@ impl<'a> Wait<'a> {
             // Not all of the numbers need be those of somebody.
             let up_to = if more > 0 { "up to " } else { "" };
             let message = format!(
-                "the lock `{}` is free, and {up_to}{} wait for it; waited {} of {}",
+                "the lock `{}` is free, but {up_to}{} for it; waited {} of {}",
                 clean_line(lock),
-                known.saturating_add(more),
+                match known.saturating_add(more) {
+                    1 => "1 run waits".to_owned(),
+                    many => format!("{many} runs wait"),
+                },
                 duration::in_seconds(now.since(self.began)),
                 duration::in_seconds(self.call.limit)
             );
@@ -248,12 +253,13 @@ impl<'a> Wait<'a> {
             ),
             None => format!("not free within {limit}: others {may}wait for the lock"),
         };
-        let id = held.and_then(|(_, holding)| holding.info.as_ref()).map(|info| &info.id.0);
-        let unlock = id.filter(|id| !id.is_empty()).map_or_else(String::new, |id| {
-            let id = shell_quote(&clean(id));
-            format!("; if you are sure that the holder is dead: tfwrap unlock {id}")
+        let hint = held.and_then(|(lock, holding)| {
+            let target = self.targets.iter().find(|target| target.url() == *lock)?;
+            let id = holding.info.as_ref().map(|info| &info.id).filter(|id| !id.0.is_empty());
+            after_the_wait(target, id, holding.nameless_removal.clone(), true)
         });
-        Error::NotFree { message, hint: Some(format!("wait longer with `--lock-timeout`{unlock}")) }
+        let hint = hint.unwrap_or_else(|| "wait longer with `--lock-timeout`".to_owned());
+        Error::NotFree { message, hint: Some(hint) }
     }
 }
 

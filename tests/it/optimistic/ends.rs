@@ -1,12 +1,14 @@
 //! Plans without the lock and runs that are stopped or killed.
 
+use std::process::Command;
+
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use super::{Held, Scene, apply, applying, events, expect_undisturbed, half_an_apply};
+use super::{Held, Scene, apply, applying, events, expect_undisturbed, half_an_apply, with};
 use crate::faults;
 use crate::pty::Shell;
-use crate::support::harness::{Gate, Running, program, quoted, run, s3_dir};
+use crate::support::harness::{Gate, Running, program, quoted, real_terraform, run, s3_dir};
 use crate::support::proxy::{Fault, Rule};
 use crate::support::servers::{dynamodb, local_backend_dir, terraform};
 
@@ -56,6 +58,70 @@ fn a_plan_that_ends_well_after_a_stop_is_dropped() {
     assert!(!dir.path().join("p").exists(), "nobody knows what it is a plan of");
     assert!(plan.stderr.contains("interrupted by SIGTERM: the plan is dropped"), "{}", plan.stderr);
     assert!(!plan.stderr.contains("the lock is released"), "it had none: {}", plan.stderr);
+}
+
+/// What there is of a plan that nobody looked at afterwards: neither what Terraform says of it nor its
+/// file is left, and both are said to be dropped.
+#[test]
+fn what_there_is_of_a_plan_that_was_stopped_or_of_another_state_is_dropped() {
+    let dir = local_backend_dir();
+    let scene = Scene::new(dir.path());
+    run(terraform(dir.path()).args(["workspace", "new", "other"])).expect_code(0);
+    run(terraform(dir.path()).args(["workspace", "select", "default"])).expect_code(0);
+    let gate = Gate::new(dir.path(), "planning");
+    let real = quoted(&real_terraform());
+    let gate_shell = shell_words::quote(&gate.command()).into_owned();
+    for (what, code, rest) in [
+        ("stopped", 1, format!("trap 'exit 1' INT\nsh -c {} &\nwait $!", gate_shell)),
+        ("elsewhere", 76, format!("{real} workspace select other > /dev/null")),
+    ] {
+        let path = dir.path().join(what).join("terraform");
+        let begin = format!("case \"$*\" in *plan*) ;; *) exec {real} \"$@\";; esac");
+        program(&path, &format!("#!/bin/sh\n{begin}\necho half a plan\necho new > p\n{rest}\n"));
+        let optimistic = |command: &mut Command| {
+            std::fs::write(dir.path().join("p"), "of before").unwrap();
+            Running::start(command.args(["-out", "p"]).env("TFWRAP_TERRAFORM", &path))
+        };
+        let plan = optimistic(&mut scene.plan(2));
+        if what == "stopped" {
+            gate.reached();
+            plan.signal(Signal::SIGTERM);
+        }
+        let plan = plan.finish().expect_code(code);
+        assert_eq!(plan.stdout, "", "{what}");
+        assert!(!dir.path().join("p").exists(), "{what}");
+        let said = "Terraform's output and the plan `";
+        assert!(
+            plan.stderr.contains(said) && plan.stderr.contains("` are dropped"),
+            "{}",
+            plan.stderr
+        );
+        if what == "elsewhere" {
+            // Under the lock it is the user's.
+            run(terraform(dir.path()).args(["workspace", "select", "default"])).expect_code(0);
+            let plan = optimistic(&mut with(scene.tfwrap(), &["plan"], 2)).finish().expect_code(76);
+            assert_eq!(plan.stdout, "half a plan\n");
+            assert!(
+                plan.stderr.contains("saved may be of either one: do not apply it"),
+                "{plan:?}"
+            );
+        }
+    }
+    gate.open();
+}
+
+/// A reader that is gone, or a disk that is full, is Terraform's to mind, which does not.
+#[test]
+fn a_plan_that_cannot_be_passed_on_has_terraforms_exit_code() {
+    let dir = local_backend_dir();
+    let scene = Scene::new(dir.path());
+    let plan = scene.plan(2);
+    let mut full = Command::new("sh");
+    full.args(["-c", "exec \"$0\" \"$@\" > /dev/full"]).arg(plan.get_program());
+    full.args(plan.get_args()).current_dir(dir.path());
+    full.envs(plan.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let done = run(&mut full).expect_code(2);
+    assert!(done.stderr.contains("cannot be written to stdout: No space left"), "{}", done.stderr);
 }
 
 /// A key that only the child's own group gets is a stop, too.
