@@ -6,6 +6,7 @@
 //!
 //! Its rules: `docs/protocol.md#t6-the-holder-leaves-last`.
 
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -151,9 +152,34 @@ fn end_hold(event_loop: &EventLoop, hold: &Receipt) {
     drop(hold.runner.signal(Signal::SIGTERM));
 }
 
+/// Processes, in words.
+pub(crate) struct Who {
+    names: String,
+    are_several: bool,
+}
+
+impl Who {
+    pub(crate) fn one(name: String) -> Self {
+        Self { names: name, are_several: false }
+    }
+
+    /// What they do.
+    pub(crate) fn run(&self) -> &'static str {
+        if self.are_several { "run" } else { "runs" }
+    }
+}
+
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.names)
+    }
+}
+
 /// Whose end is waited for.
-pub(super) fn still_runs(who: &str) -> String {
-    format!("{who} still runs under the lock; the lock is released when it has ended")
+pub(super) fn still_runs(who: &Who) -> String {
+    let have = if who.are_several { "they have" } else { "it has" };
+    let run = who.run();
+    format!("{who} still {run} under the lock; the lock is released when {have} ended")
 }
 
 /// Lets nobody come under these locks any more; not while anybody is.
@@ -212,26 +238,29 @@ fn close_all<'a>(doors: impl Iterator<Item = &'a Door>) -> bool {
     true
 }
 
-fn name(receipt: Option<&Receipt>) -> String {
+fn name(receipt: Option<&Receipt>) -> Who {
     match receipt {
         Some(receipt) => living_of(receipt),
-        None => "a process that cannot be seen from here".to_owned(),
+        None => Who::one("a process that cannot be seen from here".to_owned()),
     }
 }
 
 /// Who of this run lives, in words: its tfwrap, else what that has left, else its guardian.
-pub(crate) fn living_of(receipt: &Receipt) -> String {
+pub(crate) fn living_of(receipt: &Receipt) -> Who {
     let child = receipt.child.filter(|child| !ProcessTree::are_gone(child));
     let guardian = receipt.guardian.filter(|guardian| guardian.is_alive());
     match (receipt.runner.is_alive(), child, guardian) {
-        (false, Some(child), _) => child.named(),
-        (false, None, Some(guardian)) => format!("process {} (a guardian)", guardian.pid),
-        _ => format!("process {}", receipt.runner.pid),
+        (false, Some(child), _) => {
+            let (names, count) = child.named_and_counted();
+            Who { names, are_several: count > 1 }
+        }
+        (false, None, Some(guardian)) => Who::one(format!("process {} (a guardian)", guardian.pid)),
+        _ => Who::one(format!("process {}", receipt.runner.pid)),
     }
 }
 
 /// Who runs under one of these locks, whose holder is gone; in words.
-pub(crate) fn anybody(dir: &Path, ids: &[LockId]) -> Option<String> {
+pub(crate) fn anybody(dir: &Path, ids: &[LockId]) -> Option<Who> {
     let living = living(dir, ids);
     let doors = ids.iter().filter_map(|id| Door::open(&door::path(dir, id)).ok().flatten());
     let doors: Vec<_> = doors.collect();
@@ -299,4 +328,18 @@ pub(crate) fn is_living(receipt: &Receipt, here: &HostScope) -> bool {
             || receipt.runner.is_alive()
             || receipt.guardian.is_some_and(ProcessId::is_alive)
             || receipt.child.is_some_and(|child| !ProcessTree::are_gone(&child)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_runs_and_several_run() {
+        let two = Who { names: "process 1 (`a`), process 2 (`b`)".to_owned(), are_several: true };
+        let said = still_runs(&two);
+        assert!(said.contains("still run under") && said.ends_with("they have ended"), "{said}");
+        let said = still_runs(&Who::one("process 1".to_owned()));
+        assert!(said.contains("still runs under") && said.ends_with("it has ended"), "{said}");
+    }
 }

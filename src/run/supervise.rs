@@ -365,7 +365,8 @@ fn say_what_it_means(event_loop: &EventLoop, index: usize, event: &locked_run::E
             };
             let ends = kept.tenure.keeper().and_then(LeaseKeeper::ends);
             let then = if ends.is_some_and(|at| uptime() >= at) {
-                "; others may have held the lock since"
+                // Who has had it since, if anybody, the store says: see `messages::loss`.
+                "; the lease has ended, and the next heartbeat shows whether the lock is still ours"
             } else {
                 " before anyone may take over the lock"
             };

@@ -352,7 +352,8 @@ async fn give_back(
     let dir = file.path().parent().unwrap_or(Path::new("/"));
     let in_use = || {
         let who = dependents::anybody(dir, &own)?;
-        Some(Fate::InUse(format!("{who} runs under a lock of {}", run_of(receipt))))
+        let run = who.run();
+        Some(Fate::InUse(format!("{who} {run} under a lock of {}", run_of(receipt))))
     };
     if let Some(in_use) = in_use() {
         return Ok(in_use);

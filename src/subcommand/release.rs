@@ -3,6 +3,7 @@
 mod unknown;
 
 use std::collections::BTreeSet;
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -344,15 +345,17 @@ fn under(file: &ReceiptFile, receipt: &Receipt) -> String {
     }
     let dir = file.path().parent().unwrap_or(Path::new("/"));
     match dependents::living(dir, &receipt.own_ids()).first() {
-        Some(below) => format!(
-            "{} ({}, since {}) still runs under it",
-            dependents::living_of(below),
-            clean(&below.operation),
-            clean(&below.began)
-        ),
-        None if !file.path().exists() => {
-            let dir = clean(&dir.to_string_lossy());
-            format!("its files in `{dir}` were removed, so tfwrap cannot tell what runs under it")
+        Some(below) => {
+            let who = dependents::living_of(below);
+            format!(
+                "{who} ({}, since {}) still {} under it",
+                clean(&below.operation),
+                clean(&below.began),
+                who.run()
+            )
+        }
+        None if !matches!(file.path().try_exists(), Ok(true)) => {
+            without_receipt(&clean(&dir.to_string_lossy()), file.path().try_exists())
         }
         None if dependents::are_closed(dir, &receipt.own_ids()) => {
             "nothing runs under it any more, and the lock store has not confirmed the release yet"
@@ -366,5 +369,31 @@ fn under(file: &ReceiptFile, receipt: &Receipt) -> String {
             }
             None => "it is releasing what it holds".to_owned(),
         },
+    }
+}
+
+/// Why nothing is known where the receipt is not seen: who has just released removes it, too.
+fn without_receipt(dir: &str, there: io::Result<bool>) -> String {
+    match there {
+        Ok(_) => format!(
+            "its receipt is no longer in `{dir}`: it has just released what it held, or somebody \
+             removed its files, and then tfwrap cannot tell what runs under it"
+        ),
+        Err(error) => {
+            format!("`{dir}` cannot be read ({error}), so tfwrap cannot tell what runs under it")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_known_is_said_of_a_receipt_that_is_not_seen() {
+        let gone = without_receipt("/d", Ok(false));
+        assert!(gone.contains("has just released") && gone.contains("or somebody"), "{gone}");
+        let unread = without_receipt("/d", Err(io::ErrorKind::PermissionDenied.into()));
+        assert!(unread.contains("cannot be read") && !unread.contains("removed"), "{unread}");
     }
 }

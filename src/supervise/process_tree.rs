@@ -147,20 +147,22 @@ impl ProcessTree {
     /// Who of it lives, in words; the dead child's number names nobody.
     #[must_use]
     pub fn named(&self) -> String {
+        self.named_and_counted().0
+    }
+
+    /// The same, and how many these are.
+    #[must_use]
+    pub fn named_and_counted(&self) -> (String, usize) {
         let living = self.living();
         if living.is_empty() {
-            if self.are_gone() {
-                return format!(
-                    "a process of the group {}, which has ended by now",
-                    self.leader.pid
-                );
-            }
-            return format!("a process of the group {} that cannot be seen", self.leader.pid);
+            let what =
+                if self.are_gone() { ", which has ended by now" } else { " that cannot be seen" };
+            return (format!("a process of the group {}{what}", self.leader.pid), 1);
         }
         let mut names: Vec<_> = living.iter().take(MOST_NAMED).map(Member::to_string).collect();
         let more = living.len() - names.len();
         names.extend((more > 0).then(|| format!("{more} more")));
-        names.join(", ")
+        (names.join(", "), living.len())
     }
 
     /// Whom a signal to it reaches, in words.

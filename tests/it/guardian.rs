@@ -255,6 +255,22 @@ async fn a_child_that_the_guardian_fenced_is_76_even_if_the_lock_is_still_ours()
     lock.freed().await;
 }
 
+/// Others could have taken it over by then, and nobody has.
+#[tokio::test]
+async fn after_a_pause_beyond_the_lease_a_lock_that_is_still_ours_was_nobody_elses() {
+    let lock = Lock::new("beyond").await;
+    let (mut running, _, child) = started(lock.scene(LOGS_ALL).options(&["--lease", "15s"]));
+    running.signal(Signal::SIGSTOP);
+    pause(Duration::from_secs(17));
+    gone("the child", child);
+    running.signal(Signal::SIGCONT);
+    assert_eq!(running.bare_code(), Some(76), "{}", running.stderr());
+    let said = running.stderr();
+    assert!(said.contains("the lease has ended") && said.contains("still ours"), "{said}");
+    assert!(!said.contains("others may have"), "{said}");
+    lock.freed().await;
+}
+
 fn variables(pid: Pid) -> Vec<String> {
     let environment = fs::read(format!("/proc/{pid}/environ")).expect("it is there");
     let entries = environment.split(|byte| *byte == 0);

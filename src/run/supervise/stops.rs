@@ -1,6 +1,6 @@
 //! What a stop means for the child, and the messages about it.
 
-use super::super::dependents;
+use super::super::dependents::{self, Who};
 use super::super::event_loop::EventLoop;
 use super::super::standstill;
 use crate::clock::uptime;
@@ -19,7 +19,7 @@ pub(super) fn carry_out(
 ) {
     if action == Action::AwaitRest {
         for process in child.rest_of_note() {
-            let message = dependents::still_runs(&format!("process {}", process.pid));
+            let message = dependents::still_runs(&Who::one(format!("process {}", process.pid)));
             event_loop.say(Notice::Note { message });
             if process.stands_still() {
                 event_loop.say(standstill::was_stopped(process));
