@@ -48,6 +48,7 @@ pub(crate) use process::{Stat, ancestors, tell_the_tfwrap_above};
 pub use process_tree::{Member, ProcessTree};
 pub use signal::{Received, Signals};
 pub use targets::CHILD_OF;
+use targets::ONLOOKER;
 
 use std::time::Duration;
 
@@ -57,6 +58,13 @@ use nix::sys::signal::Signal;
 pub fn take_own_name() {
     // Another name is no reason not to work.
     let _unnamed = nix::sys::prctl::set_name(c"tfwrap");
+}
+
+/// Takes the name of a tfwrap that only looks at locks: nobody need ask it to end, or wait for its end,
+/// before a lock is released.
+pub fn take_name_of_onlooker() {
+    // Under another name it is waited for like any other.
+    let _unnamed = nix::sys::prctl::set_name(ONLOOKER);
 }
 
 /// How the child ended.

@@ -13,6 +13,7 @@ use crate::report::{
 };
 use crate::run::EventLoop;
 use crate::run::store_requests::{self, LockRegister};
+use crate::supervise::take_name_of_onlooker;
 use crate::target::LockTarget;
 
 /// Reads each history and prints them.
@@ -21,6 +22,7 @@ pub(crate) async fn run(
     targets: &[LockTarget],
     args: HistoryArgs,
 ) -> Result<(), Error> {
+    take_name_of_onlooker();
     // Of a pair the second half.
     let locks = LockTarget::locks(targets).filter_map(<[LockTarget]>::last);
     let (locks, without): (Vec<_>, Vec<_>) = locks.partition(|target| target.has_history());

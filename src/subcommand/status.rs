@@ -22,6 +22,7 @@ use crate::run::EventLoop;
 use crate::run::here::Here;
 use crate::run::store_requests::{self, Patient};
 use crate::store::{Record, StoreError};
+use crate::supervise::take_name_of_onlooker;
 use crate::target::LockTarget;
 
 /// How often `--watch` looks.
@@ -89,6 +90,7 @@ pub(crate) async fn run(
     on_terminal: bool,
     receipts: &Path,
 ) -> Result<(), Error> {
+    take_name_of_onlooker();
     let view = View::open(targets, args).await?;
     if !args.watch {
         let mut states = view.look(event_loop, store_requests::PATIENCE).await?;

@@ -18,6 +18,7 @@ use crate::report::{
 };
 use crate::run::store_requests::{self, Patient};
 use crate::run::{EventLoop, after_the_wait};
+use crate::supervise::take_name_of_onlooker;
 use crate::target::LockTarget;
 
 /// How often the locks are looked at. The next holder may take one in between and not be seen.
@@ -45,6 +46,7 @@ pub(crate) async fn run<'a>(
     targets: &'a [LockTarget],
     call: WaitCall<'a>,
 ) -> Result<(), Error> {
+    take_name_of_onlooker();
     let locks = Opened::all(targets).await?;
     let began = uptime();
     let until = began.plus(call.limit);

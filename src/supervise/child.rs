@@ -17,7 +17,8 @@
 //! child is a script in a Terraform's place, other than a shell's: a key would reach that Terraform
 //! twice if the script passes it on, and the hang-up of the terminal would end it if the script has
 //! undone what makes it ignore that (Node does). In these cases, and in CI ([`TerminalUse::LeaveAlone`]), the child gets the terminal
-//! when it reads from it, which stops the child. Meanwhile we pass on what the terminal's keys and its hang-up do to our group.
+//! when it reads from it, which stops the child. A script in a Terraform's place has it only until it is in its read, which
+//! the terminal serves to its end whoever is in the foreground: so a key after that comes to us again. Meanwhile we pass on what the terminal's keys and its hang-up do to our group.
 //!
 //! The group's number does not tell whether we are alone: a shell makes the first process of any
 //! pipeline the leader of its group. So we look for the other members in `/proc`. If that is
@@ -45,8 +46,10 @@
 //! Instead we are a subreaper. So whatever the child leaves behind becomes our child, even as PID 1
 //! of a container, and we notice and reap its end.
 
+mod beside;
 mod changes;
 mod group;
+mod keyboard;
 mod spawn;
 mod sys;
 mod terminal;
@@ -75,12 +78,14 @@ use tokio::time::Interval;
 
 use super::kill_below::signal_below;
 use super::readers::Readers;
-use super::stand_in::{Model, Overheard, OverheardStop, StandIn};
+use super::stand_in::{Overheard, OverheardStop};
 use super::targets::runs_tfwrap;
 use super::{
     Action, ChildStatus, Event, Judged, PassSignal, ProcessId, Reach, Rest, SignalKind,
     SignalOrigin, StopSignal, Watch,
 };
+use beside::Beside;
+use keyboard::Loan;
 use sys::Hangup;
 use terminal::Terminal;
 use told::Told;
@@ -88,9 +93,6 @@ use told::Told;
 /// How often a group is looked at whose last members are not our children, so that nobody tells us
 /// of their end.
 const GROUP_POLL: Duration = Duration::from_millis(100);
-
-/// How many stand-ins one child has, one after the other.
-const STAND_INS: u8 = 10;
 
 /// Something that happened to the child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -148,11 +150,9 @@ pub struct Child {
     last_whom: Whom,
     /// Whether what is left after its end has a Terraform, as far as was told.
     rest_has_terraform: bool,
-    stand_in: Option<StandIn>,
-    last_words: Vec<OverheardStop>,
-    /// What the next ones are made like, and how many more there may be.
-    model: Option<Model>,
-    stand_ins: u8,
+    beside: Beside,
+    /// How long a wrapper has the terminal.
+    loan: Loan,
     /// From the first stop on.
     readers: Readers,
     /// When they are looked at.
@@ -182,30 +182,6 @@ impl Child {
     #[must_use]
     pub fn rest_of_note(&self) -> Vec<ProcessId> {
         if self.alive == Alive::Nobody { Vec::new() } else { self.told.targets() }
-    }
-
-    /// Whether somebody stands where the child stands, and tells of what comes there.
-    #[must_use]
-    pub fn has_stand_in(&self) -> bool {
-        self.stand_in.is_some()
-    }
-
-    /// What came to where the child stood, of which nothing was told yet. For when it has ended.
-    pub fn overheard_at_last(&mut self) -> Vec<OverheardStop> {
-        self.keep_last_words();
-        let mut told = std::mem::take(&mut self.last_words);
-        told.retain(|overheard| !self.is_deaf_to(overheard.signal));
-        told
-    }
-
-    fn keep_last_words(&mut self) {
-        self.last_words.extend(self.stand_in.as_ref().map(StandIn::last_words).unwrap_or_default());
-    }
-
-    /// Whether this signal came to where the child stands, too, and that is about to be told.
-    #[must_use]
-    pub fn is_about_to_tell(&self, signal: Signal) -> bool {
-        self.stand_in.as_ref().is_some_and(|it| it.is_about_to_tell(signal))
     }
 
     /// It is asked to end, by whomever, and must not die of what it has still to say.
@@ -258,7 +234,7 @@ impl Child {
                     std::future::pending::<()>().await;
                 }
             };
-            let stand_in = self.stand_in.as_mut();
+            let (stand_in, look_for_terraform) = self.beside.parts();
             let overheard = async {
                 match stand_in {
                     Some(stand_in) => stand_in.heard().await,
@@ -276,6 +252,8 @@ impl Child {
                     self.readers.let_go_of_the_full();
                 }
                 () = look => {}
+                () = self.loan.over() => self.end_loan()?,
+                () = Beside::must_look(look_for_terraform) => self.name_stand_in(),
                 heard = overheard => match heard {
                     Some(Overheard::Stop(overheard)) => return Ok(ChildEvent::Overheard(overheard)),
                     // It may never be told of the child: see `Action::ContinueStopped`.
@@ -307,14 +285,7 @@ impl Child {
             // Whatever takes this long to save its state is let.
             Action::KillRest if self.told.rest() != Rest::Others => Ok(()),
             Action::Kill | Action::KillRest => self.send_to_all(Signal::SIGKILL),
-            Action::AwaitRest => {
-                let standing = self.rest_of_note().into_iter().filter(|it| it.stands_still());
-                // A frozen one goes on with its thaw.
-                for process in standing.filter(|_| !self.frozen) {
-                    process.signal(Signal::SIGCONT)?;
-                }
-                Ok(())
-            }
+            Action::AwaitRest => self.continue_the_rest(),
             Action::StopGroup => {
                 self.is_to_stop = true;
                 self.send(Signal::SIGTSTP)
@@ -345,14 +316,6 @@ impl Child {
         }
     }
 
-    fn stand_in_again(&mut self) {
-        self.stand_in = None;
-        if let (Some(model), Alive::Leader, 1..) = (&self.model, self.alive, self.stand_ins) {
-            self.stand_ins -= 1;
-            self.stand_in = StandIn::start(self.leader, model);
-        }
-    }
-
     fn interrupt(&mut self, action: Action) -> io::Result<()> {
         // Its number may be another group's.
         self.last_whom = Whom::Nobody;
@@ -375,15 +338,6 @@ impl Child {
         (self.wants_terminal, self.is_to_stop) = (false, false);
         self.send_to_strays(Signal::SIGCONT);
         if may_have_it { self.go_on_with_terminal() } else { self.send(Signal::SIGCONT) }
-    }
-
-    fn go_on_with_terminal(&mut self) -> io::Result<()> {
-        let (leader, alive) = (self.leader, self.alive);
-        let go_on = || send(leader, alive, Signal::SIGCONT);
-        match &mut self.terminal {
-            Some(terminal) => terminal.lend_again(leader, go_on),
-            None => go_on(),
-        }
     }
 
     fn stands_still(&self) -> bool {
@@ -423,29 +377,6 @@ impl Child {
         } else {
             Ok(())
         }
-    }
-
-    /// Whether the child's group is to be the foreground: now that we are, or because it stands
-    /// still for want of it where nobody types.
-    fn may_have_the_terminal(&self) -> bool {
-        let in_ci = self.terminal_use == TerminalUse::LeaveAlone;
-        let asks = self.wants_terminal && (in_ci || self.terminal_is_ours());
-        let at_once = !in_ci && !self.is_wrapper && self.terminal_is_ours();
-        asks || (at_once && group::alone_in_our_group() == Some(true))
-    }
-
-    fn terminal_is_ours(&self) -> bool {
-        self.terminal.as_ref().is_some_and(Terminal::is_ours)
-    }
-
-    fn terminal_is_lent(&self) -> bool {
-        self.terminal.as_ref().and_then(Terminal::foreground) == Some(self.leader)
-    }
-
-    fn terminal_is_of_an_outer_tfwrap(&self) -> bool {
-        let foreground = self.terminal.as_ref().and_then(Terminal::foreground);
-        self.terminal_use == TerminalUse::LeaveAlone
-            && foreground.is_some_and(group::is_of_an_outer_tfwrap)
     }
 
     fn watch(&self) -> Watch {

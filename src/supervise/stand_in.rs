@@ -10,6 +10,7 @@
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 
@@ -79,6 +80,20 @@ pub(crate) struct Model {
     program: OsString,
     args: Vec<OsString>,
     env: Vec<(OsString, Option<OsString>)>,
+    behind: Option<Behind>,
+}
+
+/// The Terraform behind a script: its name, and by what it was called.
+#[derive(PartialEq, Eq)]
+pub(crate) struct Behind {
+    comm: String,
+    program: OsString,
+}
+
+impl Behind {
+    pub(crate) fn new(comm: &str, program: Vec<u8>) -> Self {
+        Self { comm: comm.to_owned(), program: OsString::from_vec(program) }
+    }
 }
 
 impl Model {
@@ -88,7 +103,20 @@ impl Model {
             program: command.get_program().to_owned(),
             args: command.get_args().map(OsString::from).collect(),
             env: env.map(|(name, value)| (name.to_owned(), value.map(OsString::from))).collect(),
+            behind: None,
         }
+    }
+
+    /// Whether the program may be a script that runs a Terraform.
+    pub(crate) fn is_of_a_script(&self) -> bool {
+        is_given_ours(self.args.iter().map(OsString::as_os_str))
+    }
+
+    /// Notes what is behind the script; whether those to come have another name for that.
+    pub(crate) fn set_behind(&mut self, behind: Behind) -> bool {
+        let is_other = behind.comm != TERRAFORM;
+        self.behind = Some(behind);
+        is_other
     }
 }
 
@@ -111,12 +139,17 @@ impl StandIn {
         }
         let is_terraform = runs_terraform(leader);
         // Whoever names Terraform, or its arguments, also means the one behind a script.
-        if is_terraform || is_given_ours(model.args.iter().map(OsString::as_os_str)) {
+        if is_terraform || model.is_of_a_script() {
             let comm = || std::fs::read_to_string(format!("/proc/{leader}/comm"));
             let name = is_terraform.then(|| comm().unwrap_or_default());
-            let name = name.as_deref().map_or(TERRAFORM, str::trim_end);
+            let behind = model.behind.as_ref().filter(|_| !is_terraform);
             // By the path of a script nobody names the Terraform behind it.
-            let program = if is_terraform { &model.program } else { OsStr::new(TERRAFORM) };
+            let (script, named) = match behind {
+                Some(behind) => (behind.program.as_os_str(), behind.comm.as_str()),
+                None => (OsStr::new(TERRAFORM), TERRAFORM),
+            };
+            let name = name.as_deref().map_or(named, str::trim_end);
+            let program = if is_terraform { &model.program } else { script };
             command.arg0(program).args(&model.args).env(VARIABLE, name);
         } else {
             command.arg0(NEUTRAL).env(VARIABLE, NEUTRAL);
@@ -138,6 +171,12 @@ impl StandIn {
     /// Whether this signal has reached it, and it had no time yet to say so.
     pub(crate) fn is_about_to_tell(&self, signal: Signal) -> bool {
         self.process.is_some_and(|process| process.has_pending(signal))
+    }
+
+    /// Whether no stop has come to it that it has not told of.
+    pub(crate) fn has_nothing_to_tell(&self) -> bool {
+        !StopSignal::ALL.iter().any(|signal| self.is_about_to_tell(signal.signal()))
+            && recv_nothing(self.socket.get_ref())
     }
 
     /// What it heard next; nothing once it has ended. Dropping the future loses nothing.
@@ -185,6 +224,12 @@ fn read(socket: &OwnedFd) -> Result<Option<Overheard>, Errno> {
     let stop = signal.and_then(StopSignal::of);
     let from_terminal = words[1] == 1;
     Ok(stop.map(|signal| Overheard::Stop(OverheardStop { signal, from_terminal })))
+}
+
+/// Whether there is nothing to read, nor will be: see [`read`].
+fn recv_nothing(socket: &OwnedFd) -> bool {
+    let flags = RecvFlags::DONTWAIT | RecvFlags::PEEK;
+    recv(socket, &mut [0; 2][..], flags).err() == Some(Errno::AGAIN)
 }
 
 /// Whether this process was started as one; the variable alone may be anybody's.

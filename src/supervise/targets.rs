@@ -12,7 +12,7 @@
 //! Its rules: `docs/protocol.md#s3-whom-an-interrupt-goes-to`.
 
 use std::collections::{HashMap, HashSet};
-use std::ffi::OsStr;
+use std::ffi::{CStr, OsStr};
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt as _;
@@ -65,6 +65,9 @@ pub(crate) enum Strays<'a> {
     /// Among those that bear this tfwrap's [`CHILD_OF`]; for everybody else.
     ChildrenOf(Option<ProcessId>),
 }
+
+/// What a tfwrap is called that only looks at locks (`status`, `wait`, `history`).
+pub(super) const ONLOOKER: &CStr = c"tfwrap-onlooker";
 
 /// The variable by which a Terraform is known as that of a tfwrap, wherever it stands.
 pub const CHILD_OF: &str = "TFWRAP_CHILD_OF";
@@ -232,7 +235,7 @@ pub(crate) fn are_others_only(child: ChildPlace, strays: Strays<'_>) -> bool {
 }
 
 /// The words by which a process was started; none where they cannot be seen.
-fn words(pid: Pid) -> Vec<Vec<u8>> {
+pub(super) fn words(pid: Pid) -> Vec<Vec<u8>> {
     let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     words
         .strip_suffix(b"\0")
@@ -274,7 +277,7 @@ pub(super) fn runs_tfwrap(pid: Pid) -> bool {
 
 fn kind(pid: Pid, this: Option<FileId>) -> Kind {
     let name = program_name(pid);
-    let is_told = || is_tfwrap(pid, &name, this) && !is_deaf(pid);
+    let is_told = || is_tfwrap(pid, &name, this) && !is_deaf(pid) && !is_onlooker(pid);
     // What is only called a bit like it (`terraform-ls`, `terraform-real`) is one if it is given our flag.
     let is_terraform = is_plainly_terraform(&name) || (names_terraform(&name) && is_ours(pid));
     if is_terraform || is_told() { Kind::Target } else { Kind::Other }
@@ -298,6 +301,18 @@ pub(super) fn bearing(runner: ProcessId) -> Option<Vec<(Pid, Stat)>> {
     Some(all)
 }
 
+/// Whether this tfwrap holds nothing, has no child, and never will. It hears of a stop with the rest of
+/// its group.
+fn is_onlooker(pid: Pid) -> bool {
+    comm(pid).as_bytes() == ONLOOKER.to_bytes()
+}
+
+/// What the kernel calls a process.
+fn comm(pid: Pid) -> String {
+    let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    comm.trim_end().to_owned()
+}
+
 /// Whether a process was started with this variable, and with this value if any.
 fn has_variable(pid: Pid, name: &str, value: Option<&str>) -> bool {
     let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
@@ -313,9 +328,7 @@ fn program_name(pid: Pid) -> String {
     let link = match fs::read_link(format!("/proc/{pid}/exe")) {
         Ok(link) => link,
         // Somebody else's, or one that hides its memory: its name has to do.
-        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-            fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim_end().into()
-        }
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => comm(pid).into(),
         Err(_) => return String::new(),
     };
     let name = link.file_name().unwrap_or_default().to_string_lossy();

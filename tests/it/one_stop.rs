@@ -200,6 +200,69 @@ fn a_wrapper_that_hears_nothing_and_one_that_passes_everything_on() {
     }
 }
 
+/// The script has the name, and what it runs another: whoever names the script has not told that, and it
+/// hears of the next stop.
+#[test]
+fn a_signal_to_a_script_by_its_name_is_not_one_for_the_terraform_behind_it() {
+    let Stage { scene, key, _slow } = stage(Some("#!/bin/sh\n\"$REAL\" \"$@\"\nexit $?\n"));
+    let real = scene.path("1.11.4");
+    let copied = Command::new("cp").arg(harness::real_terraform()).arg(&real).status();
+    assert!(copied.expect("cp").success());
+    let scene = scene.env("REAL", &real.display().to_string()).command(&APPLY).in_ci();
+    let mut running = scene.start().ready();
+    let (tfwrap, comm) = (running.pid(), |pid: &Pid| {
+        fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim_end().to_owned()
+    });
+    wait_until("the stand-in's name", || {
+        children(tfwrap).iter().find(|it| comm(it) == "1.11.4").copied()
+    });
+    let named = children(tfwrap).into_iter().filter(|pid| comm(pid) == "terraform");
+    for pid in named {
+        nix::sys::signal::kill(pid, Signal::SIGINT).expect("it is there");
+    }
+    pause(Duration::from_millis(500));
+    running.signal(Signal::SIGTERM);
+    end(&mut running);
+    expect_one(&running.scene, &key, "by its name");
+}
+
+/// A tfwrap that only looks on hears of the stop and ends; so does the Terraform beside it.
+#[test]
+fn a_status_that_is_watched_beside_a_terraform_keeps_no_stop_from_it() {
+    for (before, after) in [("", " &"), ("sleep 0.5; ", "")] {
+        let Stage { scene, key, _slow } = stage(None);
+        let watch = format!("{} status --watch > watched 2>&1", wrapper().display());
+        let apply = "terraform apply -auto-approve -no-color";
+        let text = if after.is_empty() {
+            // In the foreground, and Terraform behind it.
+            format!("#!/bin/sh\n{apply} &\n{before}{watch}\nwait\n")
+        } else {
+            format!("#!/bin/sh\n{watch}{after}\n{apply}\n")
+        };
+        script(&scene, "deploy", &text);
+        let mut running = scene.command(&["run", "--", "./deploy"]).start().ready();
+        running.scene.wait_for("watched");
+        running.signal(Signal::SIGTERM);
+        end(&mut running);
+        expect_one(&running.scene, &key, "a status beside it");
+    }
+}
+
+/// It holds nothing: it is ended like anything else that is left.
+#[test]
+fn a_status_that_is_left_behind_keeps_no_lock() {
+    let scene = Scene::of_program("terraform").in_ci().command(&["run", "--", "./deploy"]);
+    let watch = format!("{} status --watch > watched 2>&1", wrapper().display());
+    script(&scene, "deploy", &format!("#!/bin/sh\n{watch} &\necho ready $$ > ready\nsleep 60\n"));
+    let mut running = scene.start().ready();
+    let deploy = running.scene.pid_in("ready");
+    running.scene.wait_for("watched");
+    nix::sys::signal::kill(deploy, Signal::SIGKILL).expect("it is there");
+    assert_eq!(running.bare_code(), Some(137), "{}", running.stderr());
+    assert!(!running.stderr().contains("still runs"), "{}", running.stderr());
+    running.scene.expect_free();
+}
+
 /// Terragrunt, as `TG_TF_PATH=tfwrap terragrunt run --all` has it: a tfwrap in each unit, all of them in
 /// its own group. The stop that came to all it passes on, 15 s later, to those that are left.
 const TERRAGRUNT: &str = r"#!/usr/bin/env python3

@@ -530,7 +530,7 @@ fn ctrl_z_and_bg_let_the_job_run_on_without_the_terminal() {
 }
 
 /// The foreground group of the terminal of a process.
-fn foreground(process: Pid) -> Option<Pid> {
+pub(crate) fn foreground(process: Pid) -> Option<Pid> {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
     // Field 8 of proc_pid_stat(5); the first after the name is the third.
     let group = stat[stat.rfind(')')? + 1..].split_whitespace().nth(5)?;
@@ -586,7 +586,12 @@ fn the_window_size_reaches_a_child_that_shares_nothing() {
 
 /// A real Terraform and something for it to apply.
 fn real_terraform(words: &[&str]) -> Scene {
-    let scene = Scene::of_program("terraform").command(words);
+    applying_with("terraform").command(words)
+}
+
+/// The same through another program.
+fn applying_with(program: &str) -> Scene {
+    let scene = Scene::of_program(program);
     let resource = r#"
         variable "command" { default = "true" }
         resource "terraform_data" "x" {
@@ -616,6 +621,50 @@ fn terraforms_approval_prompt_can_be_answered_and_interrupted() {
         let output = shell.prompt();
         assert!(output.contains(expected), "{output}");
         assert_eq!(shell.code(), code);
+        scene.expect_free();
+    }
+}
+
+/// A real Terraform behind a script, and that script.
+fn behind(script: &str) -> Scene {
+    let scene = applying_with("./terraform.sh").command(&["apply", "-no-color"]);
+    let real = crate::support::harness::real_terraform().display().to_string();
+    let script = format!("#!/bin/bash\nset -m\n{}", script.replace("TERRAFORM", &real));
+    crate::support::harness::program(&scene.path("terraform.sh"), &script);
+    scene
+}
+
+/// It makes jobs of what it runs, and takes the terminal back from a job that has ended.
+#[test]
+fn a_prompt_through_a_shell_with_job_control_is_answered() {
+    for (shape, in_ci) in [("{}", false), ("{} | cat", false), ("{}", true)] {
+        let scene = behind("TERRAFORM \"$@\" &\nfg > jobs\n");
+        let scene = if in_ci { scene.in_ci() } else { scene };
+        let mut shell = Shell::start();
+        shell.send(&shape.replace("{}", &scene.shell_words()));
+        shell.sees("Enter a value:");
+        shell.send("yes");
+        shell.sees("Apply complete!");
+        shell.prompt();
+        assert_eq!(shell.code(), 0, "{shape}, in CI {in_ci}");
+        scene.expect_free();
+    }
+}
+
+/// Nobody else could give it the terminal, and without that it would stand still for ever.
+#[test]
+fn a_prompt_whose_shell_has_left_it_is_answered() {
+    let script = "TERRAFORM \"$@\" &\ndisown\n
+        until grep -q '^State:.T' /proc/$!/status; do sleep 0.05; done\nexit 3\n";
+    for in_ci in [false, true] {
+        let scene = behind(script);
+        let scene = if in_ci { scene.in_ci() } else { scene };
+        let mut shell = Shell::start();
+        shell.send(&scene.shell_words());
+        shell.sees("Enter a value:");
+        shell.send("yes");
+        let said = shell.sees("Apply complete!") + &shell.prompt();
+        assert_eq!(shell.code(), 3, "in CI {in_ci}: {said}");
         scene.expect_free();
     }
 }

@@ -33,6 +33,7 @@ impl Child {
                 self.reap_adopted();
                 // Their ends are no news any more, and one that is kept would be news without end.
                 let _all = self.told.have_all_ended();
+                self.continue_who_reads()?;
                 let had_terraform = self.rest_has_terraform;
                 Ok(match self.rest() {
                     Rest::Gone => Some(ChildEvent::GroupGone),
@@ -63,7 +64,7 @@ impl Child {
             // has been sent to it since: where it is frozen, it gets the terminal with its thaw.
             if self.wants_terminal
                 && !self.is_to_stop
-                && (self.terminal_is_ours() || self.terminal_is_of_an_outer_tfwrap() || is_lent)
+                && (self.terminal_is_free() || self.terminal_is_of_an_outer_tfwrap() || is_lent)
                 && (self.frozen || self.go_on_with_terminal().is_ok())
             {
                 return Ok(None);
@@ -89,25 +90,22 @@ impl Child {
     #[must_use]
     pub fn is_gone(&mut self) -> bool {
         if self.alive == Alive::Others {
-            let stand_in = self.stand_in.as_ref().map(StandIn::pid);
+            let stand_in = self.beside.stand_in.as_ref().map(StandIn::pid);
             if self.told.nobody_is_left(stand_in) {
                 self.alive = Alive::Nobody;
             } else if group::is_empty(self.leader, stand_in) {
                 self.alive = Alive::Strays;
+                // The keys are for us from now on. A terminal that has hung up has none.
+                let _hung_up = self.terminal.as_mut().map(Terminal::take_back_for_now);
             }
             if self.alive != Alive::Others {
                 self.told.are_gone(Gone { group_too: true });
                 self.keep_last_words();
-                self.stand_in = None;
+                self.beside.stand_in = None;
             }
         }
-        if self.alive == Alive::Strays {
-            if self.told.targets().is_empty() {
-                self.alive = Alive::Nobody;
-            } else {
-                // The keys are for us from now on. A terminal that has hung up has none.
-                let _hung_up = self.terminal.as_mut().map(Terminal::take_back_for_now);
-            }
+        if self.alive == Alive::Strays && self.told.targets().is_empty() {
+            self.alive = Alive::Nobody;
         }
         self.alive == Alive::Nobody
     }
@@ -133,7 +131,7 @@ impl Child {
     /// This is housekeeping: what cannot be reaped stays a zombie until we end, and zombies do not
     /// count as alive.
     fn reap_adopted(&self) {
-        let stand_in = self.stand_in.as_ref().map(StandIn::pid);
+        let stand_in = self.beside.stand_in.as_ref().map(StandIn::pid);
         if self.alive == Alive::Others && stand_in.is_none() {
             while let Ok(Some(_)) = rustix::process::waitpgid(id(self.leader), WaitOptions::NOHANG)
             {

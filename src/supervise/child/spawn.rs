@@ -15,10 +15,12 @@ use rustix::process::{PidfdFlags, pidfd_open};
 use tokio::io::unix::AsyncFd;
 use tokio::time::interval;
 
+use super::beside::Beside;
+use super::keyboard::Loan;
 use super::sys::{Announce, Hangup, ignore_the_background, restore_before_exec, watch};
 use super::terminal::Terminal;
 use super::told::Told;
-use super::{Alive, Child, STAND_INS, Whom, group, id};
+use super::{Alive, Child, Whom, group, id};
 use crate::opened;
 use crate::supervise::ProcessId;
 use crate::supervise::process::children;
@@ -183,10 +185,8 @@ impl Child {
             told: Told::new(leader, before, is_given_ours(command.get_args())),
             last_whom: Whom::Nobody,
             rest_has_terraform: false,
-            stand_in: None,
-            last_words: Vec::new(),
-            model,
-            stand_ins: STAND_INS,
+            beside: Beside::of(model),
+            loan: Loan::default(),
             readers: Readers::default(),
             look_at_readers: interval(READERS_LOOK),
             pidfd: pidfd(leader),

@@ -47,6 +47,18 @@ impl Terminal {
         self.foreground() == Some(getpgrp())
     }
 
+    /// Whether we may lend it to this group: it is ours, that group's already, or of a group that has ended.
+    pub(super) fn is_free_for(&self, group: Pid) -> bool {
+        let is_free = |now| now == getpgrp() || now == group || has_ended(now);
+        self.foreground().is_some_and(is_free)
+    }
+
+    /// Whether whom it is lent to has set it otherwise than we had.
+    pub(super) fn is_set_otherwise(&self) -> bool {
+        self.lent_to.is_some_and(|group| self.foreground() == Some(group))
+            && tcgetattr(&self.tty).ok() != self.our_modes
+    }
+
     /// A handle for the child, which takes the terminal itself before it becomes the command.
     pub(super) fn handle_to_lend(&mut self) -> io::Result<OwnedFd> {
         self.owner = None;
@@ -75,7 +87,7 @@ impl Terminal {
             return go_on();
         }
         let prepared = without_stopping(|| {
-            self.owner = tcgetpgrp(&self.tty).ok();
+            self.owner = tcgetpgrp(&self.tty).ok().filter(|now| !has_ended(*now));
             self.our_modes = tcgetattr(&self.tty).ok();
             match &self.child_modes {
                 Some(modes) => tcsetattr(&self.tty, SetArg::TCSANOW, modes),
@@ -126,7 +138,7 @@ impl Terminal {
     fn is_still_lent(&mut self) -> bool {
         let Some(group) = self.lent_to.take() else { return false };
         let now = tcgetpgrp(&self.tty);
-        now == Ok(group) || now.is_ok_and(|now| killpg(now, None) == Err(nix::Error::ESRCH))
+        now == Ok(group) || now.is_ok_and(has_ended)
     }
 
     fn owner(&self) -> Pid {
@@ -139,6 +151,11 @@ impl Terminal {
             None => Ok(()),
         }
     }
+}
+
+/// Whether nothing is left of a group.
+fn has_ended(group: Pid) -> bool {
+    killpg(group, None) == Err(nix::Error::ESRCH)
 }
 
 /// Does something to the terminal from the background. With SIGTTOU blocked POSIX allows it; else

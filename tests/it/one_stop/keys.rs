@@ -3,10 +3,11 @@
 use std::fs;
 
 use nix::sys::signal::{Signal, kill};
+use nix::unistd::getpgid;
 
 use super::{APPLY, FORWARDER, NODE, Stage, has, stage};
 use crate::aftermath::Receipt;
-use crate::pty::{Shell, Window};
+use crate::pty::{Shell, Window, foreground};
 use crate::support::servers::{BUCKET, s3};
 use crate::wrapped::{born, wait_for_end, wait_until};
 
@@ -35,6 +36,32 @@ fn ctrl_c_through_a_wrapper_is_one_interrupt() {
         let mut shell = Shell::start();
         shell.send(&scene.shell_words());
         scene.wait_for("ready");
+        shell.key('c');
+        let said = shell.prompt();
+        assert_eq!(said.matches("Interrupt received").count(), 1, "{said}");
+        expect_saved(&key, &said);
+    }
+}
+
+/// The script has the terminal only while it asks for it: once it has its answer, the keys are ours again.
+#[test]
+fn ctrl_c_after_an_answer_through_a_wrapper_is_one_interrupt() {
+    // Each key would reach it and its Terraform, to which it passes it on.
+    for (program, text) in [("python3", FORWARDER), ("node", NODE)] {
+        if !has(program) {
+            continue;
+        }
+        let Stage { scene, key, _slow } = stage(Some(text));
+        let scene = scene.command(&["apply", "-no-color"]);
+        let mut shell = Shell::start();
+        shell.send(&scene.shell_words());
+        shell.sees("Enter a value:");
+        let runner = Receipt::of(&scene).runner();
+        let is_ours = || (foreground(runner)? == getpgid(Some(runner)).ok()?).then_some(());
+        wait_until("the terminal", is_ours);
+        shell.send("yes");
+        scene.wait_for("ready");
+        wait_until("the terminal", is_ours);
         shell.key('c');
         let said = shell.prompt();
         assert_eq!(said.matches("Interrupt received").count(), 1, "{said}");
