@@ -185,7 +185,7 @@ test("after a tfwrap that was killed nothing is resumed before the step is over"
 });
 
 test("a wrong time to recover is said before anything runs", async () => {
-  for (const wrong of ["240", "-1m", "abc"]) {
+  for (const wrong of ["240", "-1m", "abc", "1d", "9999999h"]) {
     const { code, output } = await world("echo ran").main({ command: "plan", "recover-wait": wrong });
     assert.equal(code, 64);
     assert.match(output, /^::error title=tfwrap::input recover-wait: [^\n]*\n$/);
@@ -242,6 +242,63 @@ test("post waits as long as it is told to", async () => {
   const job = world(WORDS);
   await job.main({ command: "apply" });
   assert.equal(inside((await job.post({ "recover-wait": "90s" })).output).said, "<recover><--wait=90s>");
+});
+
+test("a process that is left behind sets nothing while annotations are said, and the post step ends that", async () => {
+  const own = `::error title=tfwrap::${"é".repeat(5000)}`;
+  const after = "::warning title=tfwrap::the last";
+  const script = [
+    `[ "$1" = recover ] && { touch "$GITHUB_WORKSPACE/go"; echo recovered; exit; }`,
+    `printf '%s\n' '${own}' '${after}' >> "$TFWRAP_ANNOTATIONS"`,
+    `(for _ in {1..6000}; do echo '::set-env name=A::b'; sleep 0.001; [ ! -e "$GITHUB_WORKSPACE/go" ] || break; done) &`,
+    "exit 3",
+  ];
+  const job = world(script.join("\n"));
+  const child = job.start("main.mjs", job.env({ command: "apply" }));
+  const left = new Promise((done) => child.on("exit", done));
+  assert.equal(await left, 3);
+  const post = await job.post({ command: "apply" });
+  const { output } = await child.ended;
+  assert.ok(post.output.startsWith(`\n::${job.state().token}::\n`), post.output);
+  // As the runner reads it.
+  let token;
+  const obeyed = [];
+  for (const line of output.split("\n")) {
+    if (token !== undefined) token = line === `::${token}::` ? undefined : token;
+    else if (line.startsWith("::stop-commands::")) token = line.slice("::stop-commands::".length);
+    else if (line.startsWith("::")) obeyed.push(line);
+  }
+  assert.notEqual(token, undefined);
+  assert.equal(obeyed.length, 2, output);
+  assert.match(obeyed[0], /^::error title=tfwrap::é{1000,2000}$/);
+  assert.equal(obeyed[1], after);
+});
+
+test("what the runner's files are instead is said once with the file's name, and the command runs", async () => {
+  for (const variable of ["GITHUB_STATE", "GITHUB_OUTPUT", "GITHUB_PATH"]) {
+    for (const make of ["mkdir", "mkfifo", "no such directory"]) {
+      const job = world("echo ran");
+      const file = join(job.dir, variable === "GITHUB_STATE" ? "x/state" : "x");
+      const path = make === "no such directory" ? join(job.dir, "none/x") : file;
+      mkdirSync(dirname(file), { recursive: true });
+      if (make !== "no such directory") spawnSync(make, [file]);
+      const { code, output } = await job.main({ command: "plan" }, { [variable]: path });
+      assert.equal(code, 0, output);
+      const said = output.split("\n").filter((line) => line.startsWith("::warning "));
+      assert.equal(said.length, 1, output);
+      assert.ok(said[0].startsWith(`::warning title=tfwrap::cannot write to \`${path}\` (from \`${variable}\`): `), output);
+      assert.ok(said[0].includes("%0Ahint: until it can be written, "), output);
+      assert.ok(output.includes("\nran\n"), output);
+    }
+  }
+});
+
+test("a place for temporary files that cannot be had is an error and no stack", async () => {
+  for (const RUNNER_TEMP of ["/proc/x", "/dev/null"]) {
+    const { code, output } = await world("echo ran").main({ command: "plan" }, { RUNNER_TEMP });
+    assert.equal(code, 69);
+    assert.match(output, /^::error title=tfwrap::cannot write to `\/[a-z]+\/[a-z]+`: [^\n]*%0Ahint: [^\n]*`RUNNER_TEMP`[^\n]*\n$/);
+  }
 });
 
 test("post fails when something is left", async () => {

@@ -2,6 +2,7 @@
 
 import { statSync } from "node:fs";
 import { resolve } from "node:path";
+import { isDuration } from "./durations.mjs";
 import { InputError, workspace } from "./runner.mjs";
 import { SplitError, split } from "./words.mjs";
 
@@ -72,9 +73,7 @@ export function expectNoOptions() {
 // For the post step, which must not be the first to find it wrong.
 export function recoverWait() {
   const value = input("recover-wait") || "4m";
-  if (!/^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$/.test(value)) {
-    throw new InputError(`input recover-wait: \`${value}\` is no duration`, "write it like `90s` or `4m`");
-  }
+  if (!isDuration(value)) throw new InputError(`input recover-wait: \`${value}\` is no duration`, "write it like `90s` or `4m`");
   return value;
 }
 

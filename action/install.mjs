@@ -4,9 +4,10 @@ import { spawnSync } from "node:child_process";
 import { accessSync, constants, mkdirSync, realpathSync, statSync, symlinkSync } from "node:fs";
 import { delimiter, dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
+import { tell, temporaryDirectory } from "./files.mjs";
 import { environment, flag, input } from "./inputs.mjs";
 import { ownVersion, released } from "./release.mjs";
-import { ActionError, InputError, tell, temporaryDirectory, workspace } from "./runner.mjs";
+import { ActionError, InputError, workspace } from "./runner.mjs";
 
 const ACTION_DIR = fileURLToPath(new URL("..", import.meta.url));
 

@@ -5,17 +5,19 @@
 
 import { join } from "node:path";
 import { begin, run } from "./child.mjs";
+import { tell, temporaryDirectory } from "./files.mjs";
 import { command, expectNoOptions, expectWorkingDirectory, flag, options, recoverWait } from "./inputs.mjs";
 import { install } from "./install.mjs";
-import { ActionError, annotation, say, tell, temporaryDirectory } from "./runner.mjs";
+import { entry } from "./runner.mjs";
 
 // For post.mjs: the last one counts.
 const remember = (name, value) => tell("GITHUB_STATE", `${name}=${value}`);
+const rememberToken = (token) => remember("token", token);
 
 // `plan -detailed-exitcode` says with 2 that there are changes.
 const CHANGES = 2;
 
-async function main() {
+await entry(async () => {
   const words = command();
   if (words.length === 0) expectNoOptions();
   const args = [...options(), ...words];
@@ -28,16 +30,8 @@ async function main() {
   remember("annotations", file);
   if (words.length === 0) return;
 
-  const token = begin(file, (token) => remember("token", token));
-  const code = await run({ program, args, cwd, file, token });
+  const token = begin(file, rememberToken);
+  const code = await run({ program, args, cwd, file, token, remember: rememberToken });
   if (code === undefined) remember("program", "");
   process.exitCode = code === CHANGES && changesSucceed ? 0 : (code ?? 127);
-}
-
-try {
-  await main();
-} catch (error) {
-  if (!(error instanceof ActionError)) throw error;
-  say(annotation("error", error.message));
-  process.exitCode = error.code;
-}
+});

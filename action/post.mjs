@@ -6,16 +6,16 @@
 import { existsSync } from "node:fs";
 import { begin, endOf, run } from "./child.mjs";
 import { options, recoverWait, workingDirectory } from "./inputs.mjs";
-import { workspace } from "./runner.mjs";
+import { entry, workspace } from "./runner.mjs";
 
-const { STATE_program: program = "", STATE_annotations: file = "", STATE_token: killed = "" } = process.env;
+const { STATE_program: program = "", STATE_annotations: file = "", STATE_token: token = "" } = process.env;
 
-if (program !== "") {
-  // main.mjs removes the file at its end.
-  if (killed !== "" && existsSync(file)) endOf(killed);
+await entry(async () => {
+  if (program === "") return;
+  // main.mjs was killed, or something that the command left behind could still write when it ended.
+  if (token !== "") endOf(token);
   // The job may have removed the directory meanwhile.
   const cwd = existsSync(workingDirectory()) ? workingDirectory() : workspace();
-  const token = begin(file, () => {});
   const args = [...options(), "recover", `--wait=${recoverWait()}`];
-  process.exitCode = (await run({ program, args, cwd, file, token })) ?? 127;
-}
+  process.exitCode = (await run({ program, args, cwd, file, token: begin(file, () => {}), remember: () => {} })) ?? 127;
+});

@@ -3,11 +3,13 @@
 
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, lstatSync, mkdtempSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { makeDirectories, temporaryDirectory } from "./files.mjs";
 import { environment } from "./inputs.mjs";
-import { ActionError, InputError, annotation, say, temporaryDirectory } from "./runner.mjs";
+import { ActionError, InputError, annotation, say } from "./runner.mjs";
+import { shownUrl, withoutSecrets } from "./urls.mjs";
 
 const read = (name) => readFileSync(new URL(name, import.meta.url), "utf8");
 
@@ -50,6 +52,8 @@ function releasesUrl() {
     const hint = "write it like `https://mirror.example.com/tfwrap`";
     if (!["http:", "https:"].includes(url?.protocol)) throw new ActionError("`TFWRAP_RELEASES_URL` is no http(s) URL", hint);
     if (url.username || url.password) throw new ActionError("`TFWRAP_RELEASES_URL` has a user or a password in it, which is not supported", hint);
+    // The path of the archive would become a part of it.
+    if (/[?#]/.test(TFWRAP_RELEASES_URL)) throw new ActionError("`TFWRAP_RELEASES_URL` has a query or a fragment, which is not supported", hint);
     return TFWRAP_RELEASES_URL.replace(/\/+$/, "");
   }
   // In the action's own repository it has no name.
@@ -59,23 +63,26 @@ function releasesUrl() {
 
 const PAUSES_MS = [1000, 3000];
 const TIME_LIMIT_MS = 120_000;
-// Fetch says only "fetch failed"; the cause says why.
-const reason = (error) => error.cause?.message || error.cause?.code || error.message;
+// Fetch says only "fetch failed"; the cause says why. It may name a proxy.
+const reason = (error) => withoutSecrets(error.cause?.message || error.cause?.code || error.message);
 
 const MOST_BYTES = 200 * 1024 * 1024;
 
-async function body(response) {
+class TooLarge extends Error {}
+
+async function body(response, most) {
   const chunks = [];
   let length = 0;
   for await (const chunk of response.body) {
     length += chunk.length;
-    if (length > MOST_BYTES) throw new Error(`it is larger than ${MOST_BYTES} bytes`);
+    if (length > most) throw new TooLarge(`it is larger than ${most} bytes`);
     chunks.push(chunk);
   }
   return Buffer.concat(chunks);
 }
 
-async function download(url) {
+// Returns what is there, if it is not more than `most` bytes.
+export async function download(url, most = MOST_BYTES) {
   for (let tried = 0; ; tried++) {
     let problem;
     let again = true;
@@ -83,16 +90,17 @@ async function download(url) {
       const headers = { "accept-encoding": "identity" };
       const response = await fetch(url, { headers, signal: AbortSignal.timeout(TIME_LIMIT_MS) });
       const encoding = response.headers.get("content-encoding") ?? "identity";
-      if (response.ok && encoding === "identity") return await body(response);
+      if (response.ok && encoding === "identity") return await body(response, most);
       // Decoded, it would be another file than the one that was released.
       problem = response.ok ? `the server encodes the archive (Content-Encoding: ${encoding})` : `the server answers ${response.status}`;
       again = response.status >= 500 || [408, 429].includes(response.status);
     } catch (error) {
       problem = reason(error);
+      again = !(error instanceof TooLarge);
     }
     if (!again || tried === PAUSES_MS.length) {
       throw new ActionError(
-        `cannot download ${url}: ${problem}`,
+        `cannot download ${shownUrl(url)}: ${problem}`,
         "behind a proxy, set `HTTPS_PROXY` and `NODE_USE_ENV_PROXY=1` in the `env` of the job; for a mirror, " +
           "`TFWRAP_RELEASES_URL`; or set `path` to a tfwrap that is installed",
       );
@@ -117,33 +125,44 @@ function isSound(program) {
   return status === 0 && /^tfwrap \S+$/m.test(stdout);
 }
 
-// Puts `from` where the cache has it. Another job of this machine may do the same, and run what it put
-// there: that stays.
+const isDirectory = (path) => lstatSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
+
+// Puts `from` where the cache has it. Another job of this machine may do the same at once, and run what is
+// there: so nothing that may be sound is ever taken away, not for a moment.
 function keep(from, place) {
-  const isThere = () => isSound(join(place, "tfwrap"));
-  if (!isThere()) rmSync(place, { recursive: true, force: true });
+  if (!isDirectory(place)) rmSync(place, { force: true });
   try {
     renameSync(from, place);
   } catch (error) {
-    if (!isThere()) throw error;
+    if (!isDirectory(place)) throw error;
+    // What was cut short is replaced file by file: each is either the old or the new one.
+    if (!isSound(join(place, "tfwrap"))) {
+      for (const name of readdirSync(from)) {
+        const [file, kept] = [join(from, name), join(place, name)];
+        if (isDirectory(kept)) rmSync(kept, { recursive: true });
+        renameSync(file, kept);
+      }
+    }
     rmSync(from, { recursive: true });
   }
   writeFileSync(`${place}.complete`, "");
 }
 
-// A new directory beside the place in the cache; where that cannot be written, one of this job alone.
+// A new directory beside the place in the cache.
 function placeIn(cache, version) {
   // The layout of the runner's own tool cache: the name of the tool, its version, the architecture.
-  const within = (dir) => join(dir, "tfwrap", version, process.arch);
-  for (const dir of [cache, temporaryDirectory()]) {
-    const place = within(dir);
-    try {
-      mkdirSync(dirname(place), { recursive: true });
-      return { place, unpacked: mkdtempSync(`${place}.`) };
-    } catch (error) {
-      if (dir !== cache) throw new ActionError(`cannot write to \`${dir}\`: ${error.message}`, "make `RUNNER_TEMP` writable");
-      say(annotation("warning", `tfwrap is not kept in the tool cache: ${error.message}`));
-    }
+  const place = join(cache, "tfwrap", version, process.arch);
+  makeDirectories(dirname(place));
+  return { place, unpacked: mkdtempSync(`${place}.`) };
+}
+
+// The same; where the cache cannot be written, in a directory of this job alone.
+function placeFor(cache, version) {
+  try {
+    return placeIn(cache, version);
+  } catch (error) {
+    say(annotation("warning", `tfwrap is not kept in the tool cache \`${cache}\`: ${error.message}`));
+    return placeIn(temporaryDirectory(), version);
   }
 }
 
@@ -160,11 +179,11 @@ export async function released(wanted) {
   const found = createHash("sha256").update(archive).digest("hex");
   if (found !== sha256) {
     throw new ActionError(
-      `${url} is not what was released: its SHA-256 is ${found}, not ${sha256}; nothing was unpacked`,
+      `${shownUrl(url)} is not what was released: its SHA-256 is ${found}, not ${sha256}; nothing was unpacked`,
       "look at what answers at that address: a proxy, a mirror, or a release that was changed",
     );
   }
-  const { place, unpacked } = placeIn(cache, version);
+  const { place, unpacked } = placeFor(cache, version);
   try {
     unpack(archive, unpacked);
     keep(unpacked, place);
@@ -173,6 +192,6 @@ export async function released(wanted) {
     if (error instanceof ActionError) throw error;
     throw new ActionError(`cannot install tfwrap in \`${place}\`: ${error.message}`, "free space on that disk, or set `path` to a tfwrap that is installed");
   }
-  say(`tfwrap ${version} from ${url}, SHA-256 ${sha256}\n`);
+  say(`tfwrap ${version} from ${shownUrl(url)}, SHA-256 ${sha256}\n`);
   return join(place, "tfwrap");
 }

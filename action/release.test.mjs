@@ -3,11 +3,11 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { cpSync, existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { closeSync, cpSync, existsSync, fstatSync, lstatSync, mkdirSync, openSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { after, before, test } from "node:test";
-import { asset } from "./release.mjs";
+import { asset, download } from "./release.mjs";
 import { ACTION, VERSION, directory, inside, program, world } from "./testing.mjs";
 
 const HERE = { x64: "x86_64-unknown-linux-musl", arm64: "aarch64-unknown-linux-musl" }[process.arch];
@@ -137,7 +137,7 @@ test("an archive that a server encodes is not taken for another one", async () =
 });
 
 test("a mirror that cannot be one is said at once, and its password never", async () => {
-  for (const mirror of ["https://jane:hunter2@mirror.example.com", "ftp://hunter2", "hunter2"]) {
+  for (const mirror of ["https://jane:hunter2@mirror.example.com", "https://mirror.example.com/x?token=hunter2", "https://m/#hunter2", "ftp://hunter2", "hunter2"]) {
     const there = job({ "v0.1.0": { [NAME]: SHA256 } });
     const { code, output } = await there.main({ command: "plan" }, { TFWRAP_RELEASES_URL: mirror });
     assert.equal(code, 69);
@@ -162,9 +162,12 @@ test("without a cache that can be written it is this job's alone", async () => {
   const there = job({ "v0.1.0": { [NAME]: SHA256 } });
   const file = join(there.dir, "file");
   writeFileSync(file, "");
-  const { code, output } = await there.main({ command: "plan" }, { RUNNER_TOOL_CACHE: file });
-  assert.equal(code, 0, output);
-  assert.match(output, /^::warning title=tfwrap::tfwrap is not kept in the tool cache: /);
+  // In `/proc` no directory can be made, which Node's own `mkdir -p` tries for ever.
+  for (const cache of [file, "/proc/x"]) {
+    const { code, output } = await there.main({ command: "plan" }, { RUNNER_TOOL_CACHE: cache });
+    assert.equal(code, 0, output);
+    assert.ok(output.startsWith(`::warning title=tfwrap::tfwrap is not kept in the tool cache \`${cache}\`: `), output);
+  }
 });
 
 test("nothing stays of an archive that cannot be unpacked", async () => {
@@ -184,8 +187,66 @@ test("without a mirror, the release is that of the action's repository on this G
   assert.equal(code, 0, output);
 });
 
-test("two jobs that install at once on one machine both get it", async () => {
+test("jobs that install at once on one machine all get it whole, and over what was cut short", async () => {
+  for (const broken of [undefined, "\u007fELF", "directory"]) {
+    const there = job({ "v0.1.0": { [NAME]: SHA256 } });
+    const place = join(there.cache, "0.1.0", process.arch);
+    const file = join(place, "tfwrap");
+    if (broken === "directory") mkdirSync(join(file, "x"), { recursive: true });
+    else if (broken !== undefined) {
+      mkdirSync(place, { recursive: true });
+      writeFileSync(file, broken, { mode: 0o755 });
+    }
+    // From the moment at which one is there that starts, it is there at each look.
+    let wasWhole = false;
+    let isOver = false;
+    const looks = (async () => {
+      for (; !isOver; await new Promise((next) => setImmediate(next))) {
+        const isWhole = existsSync(file) && !lstatSync(file).isDirectory() && readFileSync(file, "utf8").startsWith("#!");
+        assert.ok(isWhole || !wasWhole, "it was there, and has gone");
+        wasWhole ||= isWhole;
+      }
+    })();
+    const all = await Promise.all([1, 2, 3, 4].map(() => there.main({ command: "plan" })));
+    isOver = true;
+    await looks;
+    assert.deepEqual(all.map(({ code }) => code), [0, 0, 0, 0], all.map(({ output }) => output).join("\n"));
+    assert.deepEqual(readdirSync(join(there.cache, "0.1.0")).sort(), [process.arch, `${process.arch}.complete`]);
+    assert.deepEqual(readdirSync(place).sort(), ["LICENSE-MIT", "tfwrap"]);
+  }
+});
+
+test("a broken one is replaced in its place", async () => {
   const there = job({ "v0.1.0": { [NAME]: SHA256 } });
-  const both = await Promise.all([there.main({ command: "plan" }), there.main({ command: "plan" })]);
-  assert.deepEqual(both.map(({ code }) => code), [0, 0]);
+  const place = join(there.cache, "0.1.0", process.arch);
+  mkdirSync(place, { recursive: true });
+  writeFileSync(join(place, "tfwrap"), "#!/bin/bash\nexit 1\n", { mode: 0o755 });
+  const held = openSync(place);
+  const { code, output } = await there.main({ command: "plan" });
+  assert.equal(code, 0, output);
+  // The directory is the same: a job that runs a program in it has never lost it.
+  assert.equal(statSync(place).ino, fstatSync(held).ino);
+  closeSync(held);
+});
+
+test("an install leaves no directory of its own behind but that of the annotations", async () => {
+  const there = job({ "v0.1.0": { [NAME]: SHA256 } });
+  assert.equal((await there.main({ command: "plan" })).code, 0);
+  const left = readdirSync(there.dir).filter((name) => name.startsWith("tfwrap-"));
+  assert.deepEqual(left.map((name) => join(there.dir, name)), [dirname(there.state().annotations)]);
+});
+
+test("an archive that is too large is given up at once", async () => {
+  asked.length = 0;
+  answers = () => [200, ARCHIVE];
+  await assert.rejects(download(`${url}/x`, ARCHIVE.length - 1), new RegExp(`cannot download [^\n]*: it is larger than ${ARCHIVE.length - 1} bytes\n`));
+  assert.equal(asked.length, 1);
+  assert.equal((await download(`${url}/x`, ARCHIVE.length)).length, ARCHIVE.length);
+});
+
+test("a mirror's address is shown without what may be secret", async () => {
+  answers = () => [404, ""];
+  const { host } = new URL(url);
+  const secret = `http://jane:hunter2@${host}/x?token=hunter2`;
+  await assert.rejects(download(secret), ({ message }) => message.startsWith(`cannot download http://${host}/x?token=…: `) && !message.includes("hunter2"));
 });

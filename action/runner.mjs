@@ -1,8 +1,7 @@
-// What this process says to the runner: workflow commands on stdout, lines in the runner's files.
+// What this process says to the runner on stdout, and how it ends.
 
-import { appendFileSync, mkdirSync, mkdtempSync, writeSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join, resolve } from "node:path";
+import { writeSync } from "node:fs";
+import { resolve } from "node:path";
 
 // Why the action cannot go on, what to do about it, and the exit code for it.
 export class ActionError extends Error {
@@ -20,13 +19,6 @@ export class InputError extends ActionError {
 }
 
 export const workspace = () => resolve(process.env.GITHUB_WORKSPACE ?? ".");
-
-// A new directory that the runner removes at the end of the job.
-export function temporaryDirectory() {
-  const parent = process.env.RUNNER_TEMP || tmpdir();
-  mkdirSync(parent, { recursive: true });
-  return mkdtempSync(join(parent, "tfwrap-"));
-}
 
 const RETRY_MS = 20;
 
@@ -50,15 +42,14 @@ const escape = (text) => text.replaceAll("%", "%25").replaceAll("\r", "%0D").rep
 
 export const annotation = (kind, message) => `::${kind} title=tfwrap::${escape(message)}\n`;
 
-// Appends a line to the file that the runner names: `GITHUB_STATE`, `GITHUB_OUTPUT`, `GITHUB_PATH`.
-export function tell(variable, line) {
-  const file = process.env[variable];
-  if (!file) return;
-  if (/[\r\n]/.test(line)) throw new ActionError(`a line break in \`${JSON.stringify(line)}\`, which is meant for ${variable}`);
+// Runs an entry of the action. What a person can do something about is said without a stack.
+export async function entry(main) {
   try {
-    appendFileSync(file, `${line}\n`);
+    await main();
   } catch (error) {
-    // The run itself does not need it.
-    say(annotation("warning", `cannot write to ${variable}: ${error.message}`));
+    const isOfTheSystem = error.syscall !== undefined;
+    if (!(error instanceof ActionError) && !isOfTheSystem) throw error;
+    say(annotation("error", error.message));
+    process.exitCode = isOfTheSystem ? 69 : error.code;
   }
 }

@@ -26,7 +26,7 @@ mod s3;
 mod workspace;
 
 pub use aws::{AccountBy, AssumeRole, AwsEndpoints, AwsSettings, ProxySettings, WebIdentity};
-pub use aws_endpoints::{not_a_url, split_zone, without_password};
+pub use aws_endpoints::{not_a_url, split_zone};
 pub use aws_settings::aws_from_env;
 pub use error::BackendError;
 pub use hcl::{has_configuration, has_tofu_files};

@@ -10,7 +10,7 @@
 //! | to find | look in |
 //! | --- | --- |
 //! | what was typed, what is set | [`cli`], [`settings`], [`duration`], [`env`], [`nearest`] |
-//! | what there is to do | [`job`], [`terraform`] (its command line), [`backend`] (its state), [`program`], [`version`], [`file_id`], [`opened`] |
+//! | what there is to do | [`job`], [`terraform`] (its command line), [`backend`] (its state), [`program`], [`version`], [`file_id`], [`opened`], [`shown_url`] |
 //! | the lock | [`lock`] (the machines), [`target`], [`store`] (one file per store) |
 //! | the child | [`supervise`] |
 //! | what stands by while it runs, should tfwrap be killed | [`guardian`] |
@@ -62,6 +62,7 @@ pub mod report;
 mod run;
 pub mod settings;
 pub mod shim;
+pub mod shown_url;
 pub mod state_dir;
 pub mod store;
 mod subcommand;

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use super::aws_settings::Surroundings;
 use super::config::Section;
 use super::{AwsEndpoints, BackendError};
+use crate::shown_url::shown_url;
 use crate::version;
 
 /// The variables of a region, in their order.
@@ -96,7 +97,7 @@ pub(super) fn endpoints(
             Some((_, "sts" | "sts_endpoint", url)) if url.is_empty() => Ok(None),
             Some((section, name, url)) => match not_a_url(&url) {
                 None => Ok(Some(url)),
-                Some(why) => Err(section.bad(name, format!("`{}` {why}", without_password(&url)))),
+                Some(why) => Err(section.bad(name, format!("`{}` {why}", shown_url(&url)))),
             },
         }
     };
@@ -198,19 +199,6 @@ fn is_url(text: &str) -> bool {
         && url::Url::parse(&format!("{scheme}://{host}")).is_ok_and(|url| url.has_host())
 }
 
-/// For messages: an endpoint may have credentials in it.
-#[must_use]
-pub fn without_password(text: &str) -> String {
-    let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    let shown = match authority.rsplit_once('@') {
-        Some((user, _)) if scheme.is_empty() => rest[user.len() + 1..].to_owned(),
-        Some((user, _)) => format!("{scheme}://{}", &rest[user.len() + 1..]),
-        None => text.to_owned(),
-    };
-    printed(&shown)
-}
-
 /// A switch of an attribute and a variable; `None` leaves it to the profile.
 ///
 /// An attribute that is `false` does not overrule the variable, which Go's SDK reads, too. And up to
@@ -302,19 +290,6 @@ mod tests {
             ("http://h\n", false),
         ] {
             assert_eq!(is_url(text), expected, "{text:?}");
-        }
-    }
-
-    #[test]
-    fn an_endpoint_is_shown_without_its_password() {
-        for (text, shown) in [
-            ("https://u:secret@h:1/x", "https://h:1/x"),
-            ("u:secret@h:8000", "h:8000"),
-            ("http://127.0.0.1:8000", "http://127.0.0.1:8000"),
-            ("h:8000/a@b", "h:8000/a@b"),
-            ("h\n", "h\\n"),
-        ] {
-            assert_eq!(without_password(text), shown);
         }
     }
 

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 use url::{Url, form_urlencoded};
 
-use crate::backend::{not_a_url, without_password};
+use crate::backend::not_a_url;
+use crate::shown_url::shown_url;
 
 /// A lock beside the backend's.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,21 +76,23 @@ impl LockUrl {
     /// # Errors
     /// In words, without the origin.
     pub fn parse(text: &str) -> Result<Self, String> {
+        // For messages.
+        let shown = shown_url(text);
         let forms = "known forms are `s3://BUCKET/KEY.tflock`, `dynamodb://TABLE/LOCK-ID` and \
                      `file:///PATH`";
         if ["dynamodb", "file", "s3"].iter().any(|it| text.contains(&format!(",{it}://"))) {
             return Err(format!(
-                "`{text}` names more than one lock: separate them by a space in `TFWRAP_LOCK`, and give \
+                "`{shown}` names more than one lock: separate them by a space in `TFWRAP_LOCK`, and give \
                  `--lock` once for each"
             ));
         }
         let url = Url::parse(text)
-            .map_err(|error| format!("`{text}` is not a URL ({error}); {forms}"))?;
+            .map_err(|error| format!("`{shown}` is not a URL ({error}); {forms}"))?;
         if !url.username().is_empty() || url.password().is_some() || url.port().is_some() {
             return Err(format!("`{}://…` must not have a user or a port", url.scheme()));
         }
         if url.fragment().is_some() {
-            return Err(format!("`{text}`: write `#` as `%23`"));
+            return Err(format!("`{shown}`: write `#` as `%23`"));
         }
         let decode = |text: &str| {
             percent_decode_str(text)
@@ -106,13 +109,13 @@ impl LockUrl {
             "dynamodb" => {
                 let lock_id = decode(path)?;
                 if host.is_empty() || lock_id.is_empty() {
-                    return Err(format!("`{text}` lacks a table or a lock ID; {forms}"));
+                    return Err(format!("`{shown}` lacks a table or a lock ID; {forms}"));
                 }
                 LockPlace::DynamoDb { table: decode(host)?, lock_id }
             }
             "file" => {
                 if !host.is_empty() || path.is_empty() || path.ends_with('/') {
-                    return Err(format!("`{text}` is not a file path: write `file:///PATH`"));
+                    return Err(format!("`{shown}` is not a file path: write `file:///PATH`"));
                 }
                 LockPlace::File(PathBuf::from(format!("/{}", decode(path)?)))
             }
@@ -124,7 +127,7 @@ impl LockUrl {
                     }
                     _ => {
                         return Err(format!(
-                            "`{text}` is not a lock file: write `s3://BUCKET/KEY.tflock`, with \
+                            "`{shown}` is not a lock file: write `s3://BUCKET/KEY.tflock`, with \
                              that ending"
                         ));
                     }
@@ -143,22 +146,22 @@ impl LockUrl {
                 "region" if !service.is_empty() => &mut lock.region,
                 "endpoint" if !service.is_empty() => &mut lock.endpoint,
                 "profile" if !service.is_empty() => &mut lock.profile,
-                _ => return Err(format!("`{text}`: unknown parameter `{name}`")),
+                _ => return Err(format!("`{shown}`: unknown parameter `{name}`")),
             };
             if slot.is_some() {
-                return Err(format!("`{text}`: `{name}` twice"));
+                return Err(format!("`{shown}`: `{name}` twice"));
             }
             // It becomes a part of the host's name: anything else would lead elsewhere.
             let is_label =
                 |text: &str| text.bytes().all(|it| it.is_ascii_alphanumeric() || it == b'-');
             if name == "region" && (value.is_empty() || !is_label(&value)) {
-                return Err(format!("`{text}`: `{value}` is not an AWS region"));
+                return Err(format!("`{shown}`: `{value}` is not an AWS region"));
             }
             if name == "endpoint"
                 && let Some(why) = not_a_url(&value)
             {
-                let shown = without_password(&value);
-                return Err(format!("`{}`: the {service} endpoint `{shown}` {why}", lock.place));
+                let value = shown_url(&value);
+                return Err(format!("`{}`: the {service} endpoint `{value}` {why}", lock.place));
             }
             *slot = Some(value.into_owned());
         }

@@ -12,6 +12,7 @@ use crate::job::{TableJob, TableOrder};
 use crate::lock::FlawKind;
 use crate::report::{Notice, answer, clean_line, shell_command};
 use crate::run::{EventLoop, store_requests};
+use crate::shown_url::shown_url;
 use crate::store::{StoreError, StoreFacts, Survey, TableChange, TableFacts};
 
 /// How long a new table may take to become active; minutes are rare.
@@ -91,8 +92,8 @@ async fn create(event_loop: &mut EventLoop, order: &TableOrder) -> Result<String
 
 /// The command that makes a table of this name, at the same place.
 pub(super) fn create_command(name: &str, aws: &AwsSettings) -> String {
-    let parts =
-        [("region", &aws.region), ("endpoint", &aws.endpoints.dynamodb), ("profile", &aws.profile)];
+    let endpoint = aws.endpoints.dynamodb.as_deref().map(shown_url);
+    let parts = [("region", &aws.region), ("endpoint", &endpoint), ("profile", &aws.profile)];
     let parts = parts.iter().filter_map(|(key, value)| Some(format!("{key}={}", value.as_ref()?)));
     let query = parts.collect::<Vec<_>>().join("&");
     shell_command(&["tfwrap", "table", "create", &format!("{name}?{query}")])

@@ -7,6 +7,7 @@ use super::{LockTarget, StoreSpec, lock_file};
 use crate::backend::AwsSettings;
 use crate::lock::{Holder, LockId, LockKey};
 use crate::report::{clean, shell_command};
+use crate::shown_url::shown_url;
 use crate::store::{FileStore, Record, Stored};
 
 /// So much of a text is compared; a record of a tfwrap or a Terraform has its ID in there.
@@ -91,11 +92,9 @@ pub(super) fn delete_item(
         "--expression-attribute-values",
         &values,
     ];
-    let options = [
-        ("--region", &aws.region),
-        ("--endpoint-url", &aws.endpoints.dynamodb),
-        ("--profile", &aws.profile),
-    ];
+    let endpoint = aws.endpoints.dynamodb.as_deref().map(shown_url);
+    let options =
+        [("--region", &aws.region), ("--endpoint-url", &endpoint), ("--profile", &aws.profile)];
     for (name, value) in options {
         if let Some(value) = value {
             words.extend([name, value]);

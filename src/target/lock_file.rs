@@ -4,6 +4,7 @@ use super::{LockTarget, StoreSpec};
 use crate::backend::{AwsSettings, Encryption, ObjectSettings, S3Backend};
 use crate::lock::{LockId, LockKey};
 use crate::report::{shell_command, shell_quote};
+use crate::shown_url::shown_url;
 use crate::store::{Conditions, RecordVersion};
 
 /// What a lock file's name ends with, after the key of the state.
@@ -62,7 +63,8 @@ pub(super) fn remove_with_id(
                   && aws s3api delete-object --bucket \"$b\" --key \"$k\" \"$@\"";
     let name = format!("{key}{SUFFIX}");
     let mut words = vec!["sh", "-c", script, "sh", bucket, &name, &id.0];
-    words.extend(options(aws));
+    let options = options(aws);
+    words.extend(options.iter().map(String::as_str));
     shell_command(&words)
 }
 
@@ -79,18 +81,23 @@ pub(super) fn remove_version(
     if version.0.ends_with('"') {
         words.extend(["--if-match", &version.0]);
     }
-    words.extend(options(aws));
+    let options = options(aws);
+    words.extend(options.iter().map(String::as_str));
     shell_command(&words)
 }
 
 /// What the AWS command line must be told to ask where Terraform does.
-pub(crate) fn options(aws: &AwsSettings) -> impl Iterator<Item = &str> {
+pub(crate) fn options(aws: &AwsSettings) -> Vec<String> {
     let options = [
-        ("--region", &aws.region),
-        ("--endpoint-url", &aws.endpoints.s3),
-        ("--profile", &aws.profile),
+        ("--region", aws.region.clone()),
+        ("--endpoint-url", aws.endpoints.s3.as_deref().map(shown_url)),
+        ("--profile", aws.profile.clone()),
     ];
-    options.into_iter().filter_map(|(name, value)| Some([name, value.as_deref()?])).flatten()
+    options
+        .into_iter()
+        .filter_map(|(name, value)| Some([name.to_owned(), value?]))
+        .flatten()
+        .collect()
 }
 
 #[cfg(test)]
@@ -132,6 +139,25 @@ mod tests {
             "s3api;delete-object;--bucket;b;--key;env:/dev/a 'b'/k.tflock;--region;eu-west-1;\n";
         assert_eq!(run("3-2-1"), (false, shown.to_owned()));
         assert_eq!(run("1-2-3"), (true, format!("{shown}{removed}")));
+    }
+
+    #[test]
+    fn no_command_holds_an_endpoints_password() {
+        let endpoint = Some("http://u:secret@h:9?t=secret".to_owned());
+        let mut aws = AwsSettings::default();
+        (aws.endpoints.s3, aws.endpoints.dynamodb) = (endpoint.clone(), endpoint);
+        let s3 = remove_version("b", &LockKey("k".into()), &aws, &RecordVersion("\"e\"".into()));
+        let table = StoreSpec::DynamoDb { table: "t".to_owned(), aws: Box::new(aws.clone()) };
+        let item = LockTarget { store: table, key: LockKey("k".into()), of_backend: false };
+        let stored = crate::store::Stored {
+            record: crate::store::Record { info: Some("junk".to_owned()), lease: None },
+            version: RecordVersion("v".into()),
+        };
+        let item = item.nameless_removal(&stored).expect("a command");
+        for command in [s3, item] {
+            assert!(command.contains("http://h:9"), "{command}");
+            assert!(!command.contains("secret"), "{command}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod files;
 mod limits;
 mod odd;
 mod sandbox;
+mod urls;
 mod wrong;
 
 use std::process::Command;

@@ -19,6 +19,7 @@ use super::error::{chain_text, too_long, unsent, untried};
 use super::go_url::GoUrl;
 use super::session::{Session, unsendable};
 use super::token_file;
+use crate::shown_url::shown_url;
 
 /// It is on this machine.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -131,10 +132,14 @@ async fn is_near(url: &Url) -> bool {
 }
 
 fn not_allowed(url: &str) -> StoreError {
-    StoreError::Misconfigured(format!(
-        "the container's credentials endpoint `{url}` is neither on this machine nor reached over \
-         TLS"
-    ).into())
+    StoreError::Misconfigured(
+        format!(
+            "the container's credentials endpoint `{}` is neither on this machine nor reached over \
+         TLS",
+            shown_url(url)
+        )
+        .into(),
+    )
 }
 
 fn shown(url: &Url) -> String {

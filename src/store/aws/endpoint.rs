@@ -16,7 +16,8 @@ use super::super::StoreError;
 use super::as_go::AsGo;
 use super::go_url::{GoUrl, unreadable_query};
 use super::profile::InUse;
-use crate::backend::{AwsSettings, not_a_url, split_zone, without_password};
+use crate::backend::{AwsSettings, not_a_url, split_zone};
+use crate::shown_url::shown_url;
 
 /// What is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -167,7 +168,7 @@ fn check_query(settings: &AwsSettings, profile: &InUse) -> Result<(), StoreError
             Err(StoreError::Misconfigured(format!(
                 "the S3 endpoint `{}` of {set_by} has a query, which Terraform refuses: give S3 an \
                  endpoint of its own without one",
-                without_password(&text)
+                shown_url(&text)
             ).into()))
         }
         _ => Ok(()),
@@ -281,7 +282,7 @@ impl Endpoint {
                 None => Ok(()),
             };
         };
-        let shown = without_password(text);
+        let shown = shown_url(text);
         if let Some(why) = not_a_url(text) {
             return refused(format!("the {service} endpoint `{shown}` of {set_by} {why}"));
         }
@@ -323,7 +324,7 @@ impl Endpoint {
             "{by} turns endpoint discovery on, and {set_by} sets the DynamoDB endpoint `{}`, which \
              Terraform refuses (`endpoint discovery is enabled, but a custom endpoint is \
              provided`): switch one of them off",
-            without_password(text)
+            shown_url(text)
         ).into()))
     }
 
@@ -409,7 +410,7 @@ impl std::fmt::Display for Endpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "in `{}`", self.signed_for.as_ref().unwrap_or(&self.region))?;
         match &self.url {
-            Some(url) => write!(f, " at `{}`", without_password(&url.text)),
+            Some(url) => write!(f, " at `{}`", shown_url(&url.text)),
             None => Ok(()),
         }
     }

@@ -15,7 +15,8 @@ use super::error::{chain_text, untried};
 use super::profile::InUse;
 use super::role;
 use super::session::Session;
-use crate::backend::{AwsSettings, without_password};
+use crate::backend::AwsSettings;
+use crate::shown_url::shown_url;
 
 /// Away from EC2 nothing answers at the metadata service's address, not even a refusal; this is
 /// what bounds the wait for "no credentials".
@@ -33,7 +34,7 @@ pub(super) fn client(endpoint: &str, http: SharedHttpClient) -> Result<Client, S
         let message = format!(
             "the endpoint of the instance metadata service `{}` has a query, which tfwrap does not \
              send",
-            without_password(endpoint)
+            shown_url(endpoint)
         );
         return Err(StoreError::Misconfigured(message.into()));
     }

@@ -250,7 +250,8 @@ fn is_without_checksum(objects: &ObjectSettings) -> bool {
 fn versioning(bucket: &str, aws: &AwsSettings) -> String {
     let mut words = vec!["aws", "s3api", "put-bucket-versioning", "--bucket", bucket];
     words.extend(["--versioning-configuration", "Status=Enabled"]);
-    words.extend(lock_file::options(aws));
+    let options = lock_file::options(aws);
+    words.extend(options.iter().map(String::as_str));
     format!("keep versions of the state: `{}`", shell_command(&words))
 }
 

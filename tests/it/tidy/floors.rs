@@ -6,11 +6,12 @@ use super::layers::program;
 use super::{NONE, read};
 
 /// The modules of `src`, the lowest first. Each may import only those listed before it.
-const ROOMS: [&str; 34] = [
+const ROOMS: [&str; 35] = [
     "duration",
     "env",
     "nearest",
     "path_text",
+    "shown_url",
     "file_id",
     "opened",
     "git",

@@ -1,0 +1,67 @@
+// Directories, temporary ones and the runner's files, where each may be missing or not be written.
+
+import { closeSync, constants, fstatSync, mkdirSync, mkdtempSync, openSync, statSync, writeSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { ActionError, annotation, say } from "./runner.mjs";
+
+const isDirectory = (path) => statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
+
+// As `mkdir -p`. Node's own never returns where a directory is there but takes no new one, as `/proc`.
+export function makeDirectories(dir) {
+  if (isDirectory(dir)) return;
+  const parent = dirname(dir);
+  if (parent !== dir) makeDirectories(parent);
+  try {
+    mkdirSync(dir);
+  } catch (error) {
+    // Another job may have been quicker.
+    if (error.code !== "EEXIST" || !isDirectory(dir)) throw error;
+  }
+}
+
+// A new directory that the runner removes at the end of the job.
+export function temporaryDirectory() {
+  const parent = process.env.RUNNER_TEMP || tmpdir();
+  try {
+    makeDirectories(parent);
+    return mkdtempSync(join(parent, "tfwrap-"));
+  } catch (error) {
+    throw new ActionError(`cannot write to \`${parent}\`: ${error.message}`, "make the directory of `RUNNER_TEMP` writable, and free space on its disk");
+  }
+}
+
+// The runner's files, and what is missing without each.
+const MISSING = {
+  GITHUB_STATE: "the post step cannot recover what a cancel leaves: add a step with `if: always()` that runs `tfwrap recover --wait 4m`",
+  GITHUB_OUTPUT: "later steps do not get the action's outputs",
+  GITHUB_PATH: "later steps do not find tfwrap on `PATH`",
+};
+const told = new Set();
+
+function append(file, text) {
+  // Without `O_NONBLOCK` a pipe that nobody reads would block.
+  const flags = constants.O_WRONLY | constants.O_APPEND | constants.O_CREAT | constants.O_NONBLOCK;
+  const descriptor = openSync(file, flags, 0o600);
+  try {
+    if (!fstatSync(descriptor).isFile()) throw new Error("it is not a regular file");
+    writeSync(descriptor, text);
+  } finally {
+    closeSync(descriptor);
+  }
+}
+
+// Appends a line to the file that the runner names by this variable.
+export function tell(variable, line) {
+  const file = process.env[variable];
+  if (!file) return;
+  if (/[\r\n]/.test(line)) throw new ActionError(`a line break in \`${JSON.stringify(line)}\`, which is meant for ${variable}`);
+  try {
+    append(file, `${line}\n`);
+  } catch (error) {
+    // The run itself does not need it.
+    if (told.has(variable)) return;
+    told.add(variable);
+    say(annotation("warning", `cannot write to \`${file}\` (from \`${variable}\`): ${error.message}\nhint: until it can be written, ${MISSING[variable]}`));
+  }
+}
