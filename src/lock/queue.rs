@@ -5,6 +5,7 @@
 //! ours. One request is out at a time. Whatever goes wrong with the queue's own registers, tfwrap
 //! still competes for the lock with backoff.
 
+mod counted;
 mod join;
 mod progress;
 #[cfg(test)]
@@ -15,6 +16,7 @@ mod wait;
 
 use std::time::Duration;
 
+use self::counted::Counted;
 use self::progress::Progress;
 use super::Uptime;
 use super::acquire::{Acquire, Outcome};
@@ -127,6 +129,8 @@ enum Phase {
     Placing(Ticket),
     /// A dead one is being removed.
     Cleaning(Ticket),
+    /// Whether somebody stands at this place further ahead is being read.
+    Counting(Ticket),
     /// The lock is being looked at from behind.
     Glancing {
         sent: Uptime,
@@ -216,6 +220,7 @@ pub struct Queue {
     line_version: Option<RecordVersion>,
     mine: Option<OwnTicket>,
     watched: Option<Watched>,
+    counted: Counted,
     /// When to read how far the line has moved, unless the one before us is at its head.
     line_due: Uptime,
     lock_due: Uptime,
@@ -257,6 +262,7 @@ impl Queue {
             line_version: None,
             mine: None,
             watched: None,
+            counted: Counted::default(),
             line_due: Uptime::default(),
             lock_due: Uptime::default(),
             progress: Progress::default(),
@@ -382,6 +388,7 @@ impl Queue {
                     self.look_before(now, ticket)
                 }
             }
+            (Phase::Counting(ticket), Event::Read(reply)) => self.counted(now, ticket, &reply),
             (Phase::Glancing { sent }, Event::Read(reply)) => self.glanced(now, sent, reply),
             (Phase::Noting, Event::Read(reply)) => self.noted(now, reply),
             (Phase::CheckingTurns, Event::Read(reply)) => self.turns_checked(now, reply),

@@ -290,7 +290,7 @@ impl Attempt {
             action = self.machine.step(uptime(), event);
             watch.observe(uptime(), self.machine.acquire().holder().as_ref());
             applying = self.machine.acquire().applying_tfwrap().or(applying);
-            ahead = ahead.max(self.machine.ahead());
+            ahead = ahead.max(self.machine.counted_ahead());
             if !self.machine.acquire().may_be_ours() {
                 for half in self.halves().filter(|half| !self.is_kept(half)) {
                     event_loop.custody.answered(&half.target, &self.id);

@@ -441,11 +441,10 @@ impl Voice {
                     hint: None,
                 });
             }
-        } else if holder.is_none() {
+        } else if holder.is_none() || machine.is_counting() && last_seen.is_none() {
             return;
         }
-        let changed = holder != self.holder;
-        self.holder = holder;
+        let changed = std::mem::replace(&mut self.holder, holder.clone()) != holder;
         if self.cadence.is_due(now, changed) {
             reporter.say(Notice::Waiting {
                 lock: target.url(),

@@ -22,6 +22,7 @@ impl Queue {
     }
 
     pub(super) fn know(&mut self, now: Uptime, current: Option<Stored>) {
+        self.note_line();
         self.line_version = current.as_ref().map(|stored| stored.version.clone());
         self.line = current.and_then(|stored| Line::of(&stored.record)).unwrap_or_default();
         if let Some(seen) = &self.line.seen {

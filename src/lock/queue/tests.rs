@@ -60,6 +60,82 @@ fn each_place_costs_a_hold_and_the_present_one_has_begun() {
     assert_eq!(seconds(&queue, 300), Some(0));
 }
 
+/// In a line whose head is at 2: 4 lives, 3 gave up.
+#[test]
+fn who_gave_up_before_us_is_not_counted() {
+    let mut queue = fifth();
+    let ticket = || {
+        let waiter = Waiter { id: "other".into(), ..Waiter::default() };
+        Ok(Some(Stored { record: waiter.to_record(), version: RecordVersion("t".into()) }))
+    };
+    let held = |id: &str| {
+        let info = Some(format!(r#"{{"ID":"{id}"}}"#));
+        let record = Record { info, lease: None };
+        Ok(Some(Stored { record, version: RecordVersion(id.into()) }))
+    };
+    assert!(queue.is_counting(), "the nearest is being looked for");
+    assert_eq!((queue.ahead(), queue.counted_ahead()), (Some(3), None));
+    assert_eq!(queue.step(at(0), Event::Read(ticket())), Action::Read(Slot::Lock));
+    assert_eq!((queue.is_counting(), queue.counted_ahead()), (false, None));
+    // The lock's holder is known: now the places are looked at, the nearest first.
+    let mut action = queue.step(at(0), Event::Read(held("holder")));
+    for (place, reply) in [(3, Ok(None)), (2, ticket())] {
+        assert_eq!(action, Action::Read(Slot::Ticket(Ticket(place))));
+        assert!(queue.is_counting());
+        action = queue.step(at(0), Event::Read(reply));
+    }
+    assert_eq!((action, queue.is_counting(), queue.ahead()), (Action::Wait, false, Some(2)));
+    assert_eq!(queue.counted_ahead(), Some(2));
+
+    // Another has the lock: the line has moved, nobody knows how far before it is read.
+    queue.line_due = at(16);
+    assert_eq!(queue.step(at(15), Event::Tick), Action::Read(Slot::Lock));
+    assert_eq!(queue.step(at(15), Event::Read(held("other"))), Action::Wait);
+    assert_eq!(queue.ahead(), None);
+    assert_eq!(queue.step(at(16), Event::Tick), Action::Read(Slot::Line));
+    assert_eq!(queue.step(at(16), Event::Read(Ok(Some(line(3))))), Action::Wait);
+    assert_eq!(queue.ahead(), Some(1), "3 gave up");
+}
+
+#[test]
+fn a_line_that_has_never_moved_is_counted_to_its_first_place() {
+    let mut queue = fifth();
+    queue.line.head = 0;
+    let version = Some((RecordVersion("t".into()), at(0)));
+    queue.watched = Some(Watched { ticket: Ticket(1), version, due: at(60) });
+    (queue.lock_due, queue.line_due) = (at(60), at(60));
+    assert_eq!(queue.sleep_on(at(0)), Action::Read(Slot::Ticket(Ticket(0))));
+    assert_eq!(queue.step(at(0), Event::Read(Ok(None))), Action::Wait);
+    assert_eq!(queue.counted_ahead(), Some(1));
+}
+
+#[test]
+fn a_long_line_is_not_counted_to_its_head_and_a_fault_ends_it() {
+    let mut queue = fifth();
+    queue.line.head = 0;
+    queue.mine.as_mut().unwrap().ticket = Ticket(100);
+    queue.watched = Some(Watched {
+        ticket: Ticket(99),
+        version: Some((RecordVersion("t".into()), at(0))),
+        due: at(60),
+    });
+    (queue.lock_due, queue.line_due) = (at(60), at(60));
+    let mut action = queue.sleep_on(at(0));
+    let mut looked = 0;
+    while let Action::Read(Slot::Ticket(_)) = action {
+        looked += 1;
+        action = queue.step(at(0), Event::Read(Ok(None)));
+    }
+    assert_eq!((looked, queue.ahead()), (8, Some(92)));
+
+    queue.counted = Counted::default();
+    let asked = queue.sleep_on(at(0));
+    assert_eq!(asked, Action::Read(Slot::Ticket(Ticket(98))));
+    let fault = StoreError::Denied("no".into());
+    assert_eq!(queue.step(at(0), Event::Read(Err(fault))), Action::Wait);
+    assert_eq!(queue.ahead(), Some(100));
+}
+
 #[test]
 fn the_line_counts_the_plans_before_us() {
     let mut queue = fifth();

@@ -22,6 +22,7 @@ impl Queue {
     ) -> Action {
         // Never later than the interval, for the sake of the 20 s; a little earlier, to spread.
         self.lock_due = now.plus(LOCK_LOOK.saturating_sub(self.jitter.up_to(LOCK_LOOK / 20)));
+        let before = self.acquire.holder();
         match self.acquire.observe(now, sent, reply) {
             // A request that was never answered got it.
             Observation::Ours => self.attempt(now, ReturnTo::Barging),
@@ -30,6 +31,7 @@ impl Queue {
             }
             Observation::Free => self.ask(Phase::CheckingTurns, Action::Read(Slot::Line)),
             Observation::Held => {
+                self.note_holder(before.is_none() || before == self.acquire.holder());
                 if let Some(expires) = self.acquire.expires() {
                     self.lock_due = self.lock_due.min(expires);
                 }

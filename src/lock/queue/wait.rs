@@ -6,20 +6,12 @@ use super::super::Uptime;
 use super::super::acquire;
 use super::super::backoff::{BEHIND, FAR_LOOK, SURVEY_LEAST, SURVEY_MOST};
 use super::super::line::{Slot, TICKET_BEAT, TICKET_TTL, Ticket, Waiter};
+use super::counted::Counted;
 use super::progress::{Progress, times};
 use super::{Action, LATE, LONGEST_WALK, Phase, Queue, RETRY, ReturnTo, Watched};
 use crate::lock::register::{Expect, StoreError, Stored, WriteReply};
 
 impl Queue {
-    /// How many places there are before ours, dead ones included; nothing outside the line.
-    #[must_use]
-    pub fn ahead(&self) -> Option<u64> {
-        self.mine.as_ref()?;
-        // Without anything to watch before us we are at the head.
-        let before = self.watched.as_ref().map_or(0, |watched| watched.ticket.passed());
-        Some(before.saturating_sub(self.line.head))
-    }
-
     /// How many of those before us wait for plans, as far as the line counts them.
     #[must_use]
     pub fn plans_ahead(&self) -> Option<u64> {
@@ -33,13 +25,13 @@ impl Queue {
     /// seen to move, and outside the line.
     #[must_use]
     pub fn estimate(&self, now: Uptime) -> Option<Duration> {
-        let holds = self.ahead()?.saturating_add(1);
+        let holds = self.places_ahead()?.saturating_add(1);
         self.progress.until(now, holds)
     }
 
     pub(super) fn queue(&mut self, now: Uptime) -> Action {
         (self.lock_due, self.progress) = (now, Progress::from(now));
-        (self.watched, self.unclaimed) = (None, None);
+        (self.watched, self.unclaimed, self.counted) = (None, None, Counted::default());
         self.survey_later(now);
         self.place(now)
     }
@@ -54,7 +46,7 @@ impl Queue {
     /// the next one may be half as long as the last. While none was seen to end, the time that the
     /// present one takes already is on the short side: then in half of that.
     pub(super) fn survey_later(&mut self, now: Uptime) {
-        let places = self.ahead().unwrap_or(0);
+        let places = self.places_ahead().unwrap_or(0);
         let until = times(self.progress.hold(now), places);
         let share = if self.progress.is_known() { until / 3 } else { until / 2 };
         let interval = share.clamp(SURVEY_LEAST, SURVEY_MOST);
@@ -138,6 +130,9 @@ impl Queue {
         }
         if now >= self.lock_due {
             return self.ask(Phase::Glancing { sent: now }, Action::Read(Slot::Lock));
+        }
+        if let Some(action) = self.count() {
+            return action;
         }
         self.phase = Phase::Queued;
         Action::Wait
