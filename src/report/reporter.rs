@@ -54,8 +54,8 @@ pub struct ReporterOptions {
     pub verbosity: Verbosity,
     /// Whether text is coloured ([`super::use_color`]).
     pub color: bool,
-    /// Where errors and warnings also become GitHub annotations; in text only, since JSON promises
-    /// nothing but objects.
+    /// Where errors and warnings also become GitHub annotations. JSON promises nothing but objects on
+    /// stderr: with it, only a file gets them.
     pub annotations: Annotations,
     /// Whether a wait is a collapsible section of GitLab's; in text only.
     pub sections: bool,
@@ -341,7 +341,10 @@ struct Renderer {
 impl Renderer {
     fn render(&mut self, notice: &Notice, at: Timestamp) -> String {
         match self.options.format {
-            LogFormat::Json => self.json.render(notice, at),
+            LogFormat::Json => {
+                let _only_into_a_file = self.annotation(notice);
+                self.json.render(notice, at)
+            }
             LogFormat::Text => {
                 let section = self.options.sections.then(|| self.section.before(notice, at));
                 let mut text = section.unwrap_or_default() + &self.text.render(notice, at);

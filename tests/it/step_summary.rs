@@ -78,6 +78,82 @@ fn a_run_that_waited_says_for_whom_and_one_that_gave_up_what_to_do() {
     assert!(!summary.contains("    held "), "{summary}");
 }
 
+/// The place in the queue is that of `status`, although one before us gave up.
+#[test]
+fn the_place_is_that_of_status() {
+    let dir = local_backend_dir();
+    let file = |name: &str| dir.path().join(name);
+    let gate = Gate::new(dir.path(), "holder");
+    let holder = Running::start(&mut applying(tfwrap(dir.path()), &gate.command()));
+    gate.reached();
+    let waiting = |count: usize| {
+        eventually(&format!("{count} wait"), || {
+            let shown = run(tfwrap(dir.path()).args(["status", "--format", "json"])).expect_code(0);
+            let shown: serde_json::Value = serde_json::from_str(&shown.stdout).unwrap();
+            shown["locks"][0]["waiters"].as_array().is_some_and(|waiters| waiters.len() == count)
+        });
+    };
+    let mut waiters = Vec::new();
+    for n in 0..3 {
+        waiters.push(Running::start(&mut applying(tfwrap(dir.path()), "true")));
+        waiting(n + 1);
+    }
+    let gone = waiters.remove(1);
+    gone.signal(nix::sys::signal::Signal::SIGTERM);
+    gone.finish().expect_code(143);
+    waiting(2);
+    let last = Running::start(&mut applying(step(tfwrap(dir.path()), &file("last.md")), "true"));
+    waiting(3);
+    eventually("it says its place", || last.stderr().contains("ahead of us"));
+    assert!(last.stderr().contains("; 2 ahead of us"), "{}", last.stderr());
+    gate.open();
+    holder.finish().expect_code(0);
+    for waiter in waiters {
+        waiter.finish().expect_code(0);
+    }
+    last.finish().expect_code(0);
+    let summary = std::fs::read_to_string(file("last.md")).unwrap();
+    assert_eq!(cell(&summary, "place in the queue").as_deref(), Some("3"), "{summary}");
+}
+
+/// What the runner's files are instead costs a warning each, never the lock.
+#[test]
+fn files_that_cannot_be_written_are_named_and_the_lock_is_given_back() {
+    let dir = local_backend_dir();
+    let other = dir.path().join("other");
+    std::fs::create_dir(&other).unwrap();
+    let lock = dir.path().join(".terraform.tfstate.lock.info");
+    for (variable, missing) in [("GITHUB_OUTPUT", "outputs"), ("GITHUB_STEP_SUMMARY", "summary")] {
+        for path in [&other, &dir.path().join("no/such")] {
+            let mut command = tfwrap(dir.path());
+            command.env("GITHUB_ACTIONS", "true").env(variable, path);
+            let said = run(&mut applying(command, "true")).expect_code(0).stderr;
+            let warning = format!(
+                "tfwrap: warning: cannot write to `{}` (from `{variable}`): ",
+                path.display()
+            );
+            assert_eq!(said.matches(&warning).count(), 1, "{said}");
+            assert!(said.contains(missing) && !said.contains("panicked"), "{said}");
+            assert!(!lock.exists());
+        }
+    }
+    for variable in ["GITHUB_ENV", "GITHUB_PATH"] {
+        let mut command = tfwrap(dir.path());
+        command.env("GITHUB_ACTIONS", "true");
+        for name in ["GITHUB_ENV", "GITHUB_PATH"] {
+            std::fs::write(dir.path().join(name), "").unwrap();
+            command.env(name, dir.path().join(name));
+        }
+        command.env(variable, &other).args(["hold", "--format", "github"]);
+        let said = run(&mut command);
+        assert_ne!(said.status.code(), Some(0), "{}", said.stderr);
+        assert!(said.stderr.contains(&format!("(from `{variable}`)")), "{}", said.stderr);
+        let shown = run(tfwrap(dir.path()).args(["status", "--format", "json"])).expect_code(0);
+        let shown: serde_json::Value = serde_json::from_str(&shown.stdout).unwrap();
+        assert!(shown["locks"][0]["holder"].is_null(), "{shown}");
+    }
+}
+
 #[test]
 fn a_summary_is_written_where_it_is_wanted() {
     let dir = local_backend_dir();

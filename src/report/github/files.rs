@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::libc;
 
+use super::step_summary::cut_to;
 use super::{
     Summary, final_outputs, is_actions, lock_id_output, outputs_but_the_code, step_summary,
 };
@@ -72,6 +73,12 @@ impl FilesError {
             SUMMARY => "the job's summary does not mention this run",
             _ => "later steps do not get tfwrap's outputs",
         };
+        if source.kind() == io::ErrorKind::FileTooLarge {
+            return format!(
+                "write less to `{variable}` in this step: GitHub takes 1 MiB for all that a step \
+                 writes there; until then {missing}"
+            );
+        }
         if source.kind() == io::ErrorKind::StorageFull {
             return format!("free space on that disk; until then {missing}");
         }
@@ -84,6 +91,9 @@ impl FilesError {
 
 /// How much of what others said is read.
 const MOST_SAID: u64 = 1024 * 1024;
+
+/// What GitHub takes of a step's summary, whoever wrote it; of a larger one nothing.
+const MOST_SUMMARY: u64 = 1024 * 1024;
 
 const OUTPUT: &str = "GITHUB_OUTPUT";
 const SUMMARY: &str = "GITHUB_STEP_SUMMARY";
@@ -131,7 +141,7 @@ impl GithubFiles {
         };
         [
             write(OUTPUT, self.output.as_deref(), &outputs),
-            write(SUMMARY, self.summary.as_deref(), &step_summary(summary)),
+            self.write_summary(&step_summary(summary)),
         ]
         .into_iter()
         .filter_map(Result::err)
@@ -141,6 +151,25 @@ impl GithubFiles {
 }
 
 impl GithubFiles {
+    /// Appends our part of the summary, cut to what the others of this step have left: of a file that is
+    /// larger than it may be, GitHub shows nothing.
+    fn write_summary(&self, text: &str) -> Result<(), FilesError> {
+        let Some(path) = &self.summary else { return Ok(()) };
+        let fitted = || {
+            let mut file = open(path)?;
+            let mut room = MOST_SUMMARY.saturating_sub(file.metadata()?.len());
+            // `append` ends a line that was left open.
+            room = room.saturating_sub(u64::from(!ends_in_line_end(&mut file)?));
+            let room = usize::try_from(room).unwrap_or(usize::MAX);
+            cut_to(text, room).ok_or_else(|| io::Error::from(io::ErrorKind::FileTooLarge))
+        };
+        let text = fitted().map_err(|source| {
+            let path = path.clone();
+            FilesError { variable: SUMMARY, path, source }
+        })?;
+        write(SUMMARY, Some(path), &text)
+    }
+
     /// Whether a program of GitHub's toolkit has set `exitcode` since we began: it writes in the form
     /// of many lines, as neither we nor an inner tfwrap do.
     fn wrapper_said(&self) -> bool {
@@ -296,6 +325,37 @@ mod tests {
 
         std::fs::create_dir(&path).unwrap();
         refused();
+    }
+
+    #[test]
+    fn with_what_others_wrote_the_summary_stays_within_what_github_takes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("summary");
+        std::fs::write(dir.path().join("output"), "").unwrap();
+        let whole = step_summary(&summary()).len();
+        let most = usize::try_from(MOST_SUMMARY).unwrap();
+        for (theirs, end, ours) in [
+            (most - whole, "\n", "```\n"),
+            (most - whole - 1, "x", "```\n"),
+            (most - whole, "x", "summary.*\n"),
+            (most - whole + 1, "\n", "summary.*\n"),
+            (most - 200, "\n", "summary.*\n"),
+            (most - 10, "\n", "\n"),
+            (most, "x", "x"),
+            (most + 10, "x", "x"),
+        ] {
+            std::fs::write(&path, "x".repeat(theirs - 1) + end).unwrap();
+            let errors = files(dir.path()).write_end(&summary());
+            let text = std::fs::read_to_string(&path).unwrap();
+            assert!(text.len() <= most.max(theirs), "{theirs}: {}", text.len());
+            assert!(text.ends_with(ours), "{theirs}: {}", &text[text.len() - 100..]);
+            let is_left_out = text.len() == theirs;
+            assert_eq!(errors.len(), usize::from(is_left_out), "{theirs}: {errors:?}");
+            for error in errors {
+                assert!(error.to_string().contains("`GITHUB_STEP_SUMMARY`"), "{error}");
+                assert!(error.hint().contains("1 MiB"), "{}", error.hint());
+            }
+        }
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! The step summary: a table that reads without a chart, and the wait and the hold as a Mermaid chart. Some
-//! kilobytes at most (GitHub takes 1 MiB, Mermaid 50,000 characters).
+//! kilobytes at most (Mermaid takes 50,000 characters), and less where others have written much.
 
 use std::fmt::Write as _;
 use std::iter;
 use std::time::Duration;
 
-use super::super::clean::clean_line;
+use super::super::clean::{clean, clean_line};
 use super::super::markdown::{chart_name, escape_cleaned, escape_markdown};
 use super::super::text::hint_lines;
 use super::{RunOutcome, Summary, holder_output, human};
@@ -34,9 +34,14 @@ pub fn step_summary(summary: &Summary) -> String {
         row("place in the queue", &(ahead.saturating_add(1)).to_string());
     }
     for awaited in summary.behind.iter().take(MOST_HOLDERS) {
-        let name = holder_output(&awaited.who, &awaited.operation, &awaited.info);
-        row("waited for", &format!("{name} ({})", human(Duration::from_millis(awaited.waited))));
+        // However long the name is, the time stays.
+        let name = clean(&holder_output(&awaited.who, &awaited.operation, &awaited.info));
+        let waited = human(Duration::from_millis(awaited.waited));
+        let _ = writeln!(out, "| waited for | {} |", escape_cleaned(&format!("{name} ({waited})")));
     }
+    let mut row = |name: &str, value: &str| {
+        let _ = writeln!(out, "| {name} | {} |", escape_markdown(value));
+    };
     if let more @ 1.. = summary.behind.len().saturating_sub(MOST_HOLDERS) {
         row("waited for", &format!("{more} more"));
     }
@@ -58,6 +63,27 @@ pub fn step_summary(summary: &Summary) -> String {
     }
     out.push_str(&gantt(summary));
     out
+}
+
+/// What a summary that was cut ends with.
+const CUT: &str = "\n*The rest of what tfwrap says does not fit: GitHub takes 1 MiB for all that a step \
+                   writes to its summary.*\n";
+
+/// Returns as much of it as there is room for, in whole lines; nothing if that is not even the headline.
+/// The chart goes first: half of it is none.
+pub(super) fn cut_to(text: &str, room: usize) -> Option<String> {
+    if text.len() <= room {
+        return Some(text.to_owned());
+    }
+    let table = text.split_once("\n```").map_or(text, |(table, _)| table);
+    let mut out = String::new();
+    for line in table.split_inclusive('\n') {
+        if out.len() + line.len() + CUT.len() > room {
+            break;
+        }
+        out.push_str(line);
+    }
+    if out.is_empty() { None } else { Some(out + CUT) }
 }
 
 fn headline(outcome: RunOutcome) -> &'static str {
@@ -202,6 +228,34 @@ mod tests {
         assert_eq!(text.matches("| waited for | ").count(), MOST_HOLDERS + 1);
         assert!(text.contains("\n| waited for | 980 more |\n"), "{text}");
         assert!(text.len() < 20_000, "{}", text.len());
+    }
+
+    #[test]
+    fn a_long_name_leaves_the_time_it_was_waited_for() {
+        for long in ["x".repeat(500), "é|".repeat(300), "a::b ##[c] ".repeat(50)] {
+            let mut summary = summary();
+            summary.behind[0].who = long;
+            let text = step_summary(&summary);
+            let row = text.lines().find(|line| line.starts_with("| waited for | ")).unwrap();
+            assert!(row.ends_with("… &#40;20s&#41; |"), "{row}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_left_out_in_whole_lines_and_that_is_said() {
+        let whole = step_summary(&summary());
+        let table = whole.find("\n```").unwrap();
+        assert_eq!(cut_to(&whole, whole.len()).as_deref(), Some(&*whole));
+        for room in 0..whole.len() {
+            let Some(cut) = cut_to(&whole, room) else {
+                assert!(room < "### tfwrap: done\n".len() + CUT.len(), "{room}");
+                continue;
+            };
+            assert!(cut.len() <= room, "{room}: {cut}");
+            let kept = cut.strip_suffix(CUT).unwrap();
+            assert!(whole[..table].starts_with(kept), "{cut}");
+            assert!(kept.starts_with("### tfwrap: done\n") && kept.ends_with('\n'), "{cut}");
+        }
     }
 
     #[test]

@@ -125,7 +125,7 @@ fn verbosity_decides_what_is_said() {
 }
 
 #[test]
-fn annotations_come_with_text_and_never_with_json() {
+fn annotations_on_stderr_come_with_text_and_never_with_json() {
     for (format, expected) in [(LogFormat::Text, 1), (LogFormat::Json, 0)] {
         let (reader, writer) = io::pipe().unwrap();
         let annotations = Annotations::Stderr;
@@ -162,6 +162,31 @@ fn annotations_go_into_the_file_and_to_stderr_where_there_is_none() {
         let kept = std::fs::read_to_string(&path).unwrap_or_default();
         assert_eq!(kept.lines().count(), if there { 2 } else { 0 }, "{kept}");
         assert!(kept.lines().all(|line| line.starts_with("::warning title=tfwrap::")), "{kept}");
+    }
+}
+
+#[test]
+fn with_json_a_file_gets_the_annotations_and_stderr_objects_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("annotations");
+    for there in [true, false] {
+        if there {
+            std::fs::write(&path, "").unwrap();
+        } else {
+            std::fs::remove_file(&path).unwrap();
+        }
+        let (reader, writer) = io::pipe().unwrap();
+        let (format, annotations) = (LogFormat::Json, Annotations::File(path.clone()));
+        let options = ReporterOptions { format, annotations, ..ReporterOptions::default() };
+        let reporter = Reporter::to_writer(options, writer).unwrap();
+        reporter.say(detail(1));
+        assert!(reporter.flush(LONG));
+        drop(reporter);
+        let said = read(reader);
+        assert!(said.lines().all(|line| line.starts_with('{')), "{said}");
+        let kept = std::fs::read_to_string(&path).unwrap_or_default();
+        let expected = if there { "::warning title=tfwrap::number 1\n" } else { "" };
+        assert_eq!(kept, expected);
     }
 }
 
