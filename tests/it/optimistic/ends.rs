@@ -72,7 +72,7 @@ fn what_there_is_of_a_plan_that_was_stopped_or_of_another_state_is_dropped() {
     let real = quoted(&real_terraform());
     let gate_shell = shell_words::quote(&gate.command()).into_owned();
     for (what, code, rest) in [
-        ("stopped", 1, format!("trap 'exit 1' INT\nsh -c {} &\nwait $!", gate_shell)),
+        ("stopped", 1, format!("trap 'exit 1' INT\nsh -c {gate_shell} &\nwait $!")),
         ("elsewhere", 76, format!("{real} workspace select other > /dev/null")),
     ] {
         let path = dir.path().join(what).join("terraform");
