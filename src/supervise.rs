@@ -49,6 +49,7 @@ pub use process_tree::{Member, ProcessTree};
 pub use signal::{Received, Signals};
 pub use targets::CHILD_OF;
 use targets::ONLOOKER;
+pub(crate) use targets::child_of;
 
 use std::time::Duration;
 

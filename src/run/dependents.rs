@@ -21,8 +21,10 @@ use super::event_loop::EventLoop;
 use super::kept::Kept;
 use super::standstill::Standstill;
 use crate::clock::uptime;
+use crate::env::Env;
 use crate::file_id::FileId;
 use crate::guardian::{Head, inheriting};
+use crate::held::Held;
 use crate::lock::LockId;
 use crate::receipt::{Receipt, ReceiptFile};
 use crate::report::Notice;
@@ -32,7 +34,7 @@ use crate::supervise::ProcessTree;
 use crate::supervise::ending::Interrupts;
 use crate::supervise::lent_descriptor;
 use crate::supervise::locked_run;
-use crate::supervise::{HostScope, ProcessId, Sight};
+use crate::supervise::{CHILD_OF, HostScope, ProcessId, Sight, child_of};
 
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -312,12 +314,38 @@ pub(super) fn left_by_the_dead(dir: &Path, id: &LockId) -> Vec<ProcessTree> {
     killed.filter_map(|it| it.child.filter(|child| !ProcessTree::are_gone(child))).collect()
 }
 
-/// The run above us that was asked to end, whose script goes on with its next command.
-pub(super) fn stopping_above(dir: &Path) -> Option<i32> {
+/// Why nothing more is started below a run above us, in words: it was asked to end, or its tfwrap was
+/// killed, and a script goes on with its next command.
+///
+/// A run is above us if it is our ancestor or our environment says so. The environment stays when the
+/// tfwrap is killed, and then nothing else leads to the run. Its receipt goes with its locks: what a
+/// run has left behind on purpose is not below it any more. Below a `hold` whose keeper was killed, the
+/// door refuses instead.
+pub(super) fn ending_above(dir: &Path, env: &Env, held: &Held) -> Option<String> {
+    let named = env.get(CHILD_OF);
+    if held.is_empty() && named.is_none() {
+        return None;
+    }
+    let here = HostScope::here()?;
+    let is_named = |receipt: &Receipt| {
+        receipt.world.seen_from(&here) == Sight::Here
+            && (named == Some(child_of(receipt.runner).as_str())
+                || receipt.own().any(|entry| held.ids().any(|id| *id == entry.id)))
+    };
     let files = ReceiptFile::all_in(dir).unwrap_or_default();
-    let receipts = files.iter().filter_map(|file| file.read().ok());
-    let mut stopping = receipts.filter(|receipt| receipt.is_stopping);
-    stopping.find(|receipt| receipt.runner.is_above_us()).map(|receipt| receipt.runner.pid)
+    let receipts =
+        files.iter().filter_map(|file| file.read().ok()).filter(|it| !it.is_hold && !it.is_over);
+    let mut reasons = receipts.filter_map(|receipt| {
+        let pid = receipt.runner.pid;
+        if receipt.is_stopping && (is_named(&receipt) || receipt.runner.is_above_us()) {
+            Some(format!("process {pid} was asked to end"))
+        } else if !receipt.runner.is_alive() && is_named(&receipt) {
+            Some(format!("process {pid}, the tfwrap around this command, was killed"))
+        } else {
+            None
+        }
+    });
+    reasons.next()
 }
 
 /// Whether any process of the run is known to live, or may: what was about to be started may have

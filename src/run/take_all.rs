@@ -29,14 +29,7 @@ pub(super) async fn take_all(
     acquired: &mut Acquired,
 ) -> Result<(), Error> {
     let (mut restarts, mut in_vain) = (0, 0);
-    if !context.held.is_empty()
-        && let Some(above) = dependents::stopping_above(&context.state_dir)
-    {
-        event_loop.say(Notice::Note {
-            message: format!("process {above} was asked to end: nothing more is started inside it"),
-        });
-        return Err(Error::interrupted(StopSignal::Interrupt));
-    }
+    expect_none_ending_above(event_loop, context)?;
     loop {
         let uncreated = ensure_workspace(event_loop, job, context).await?;
         let mut waited_here = false;
@@ -99,7 +92,8 @@ pub(super) async fn take_all(
             event_loop.confirm().await?;
             let Some(change) = fresh::change(job, context)? else {
                 fail_point::stop_at("planned");
-                return Ok(());
+                // We may have waited for our turn since.
+                return expect_none_ending_above(event_loop, context);
             };
             change
         };
@@ -128,6 +122,17 @@ pub(super) async fn take_all(
         *job = now;
         event_loop.custody.works_in(&job.dir);
     }
+}
+
+/// For a script that goes on after its run was asked to end, or after its tfwrap was killed.
+///
+/// # Errors
+/// It was: then nothing is started, as after a stop.
+fn expect_none_ending_above(event_loop: &EventLoop, context: &Context) -> Result<(), Error> {
+    let above = dependents::ending_above(&context.state_dir, &context.env, &context.held);
+    let Some(why) = above else { return Ok(()) };
+    event_loop.say(Notice::Note { message: format!("{why}: nothing more is started inside it") });
+    Err(Error::interrupted(StopSignal::Interrupt))
 }
 
 /// Creates the workspace if it is missing; where the lock cannot be held for Terraform, leaves it

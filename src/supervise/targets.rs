@@ -73,7 +73,7 @@ pub(super) const ONLOOKER: &CStr = c"tfwrap-onlooker";
 pub const CHILD_OF: &str = "TFWRAP_CHILD_OF";
 
 /// Its value below this tfwrap: the number of its process, and when that began if it can be seen.
-pub(super) fn child_of(runner: ProcessId) -> String {
+pub(crate) fn child_of(runner: ProcessId) -> String {
     match runner.born {
         Some(born) => format!("{}-{born}", runner.pid),
         None => runner.pid.to_string(),

@@ -13,6 +13,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
+use crate::aftermath::{Receipt, STATE_DIR};
 use crate::support::harness::{self, pause};
 use crate::support::proxy::{Fault, Proxy, Rule};
 use crate::support::servers::{self, BUCKET, SECRET, dynamodb, s3, s3_backend_dir};
@@ -526,6 +527,43 @@ fn after_a_stop_nothing_more_is_started_below_a_run() {
         let said = running.stderr();
         assert!(said.contains("nothing more is started inside it"), "{said}");
         expect_one(&running.scene, &key, "a loop");
+    }
+}
+
+/// GitHub interrupts a run and kills it 10 s later, however long Terraform still needs. Then the script
+/// has another parent, and only its environment says what it is below.
+#[test]
+fn after_a_kill_nothing_more_is_started_below_a_run() {
+    let text = "#!/bin/sh\nfor n in 1 2 3; do terraform apply -auto-approve -no-color; \
+                echo $? >> codes; done\n";
+    let ours: &[&str] = &["run", "--", "./deploy"];
+    let nested: &[&str] = &["run", "--", env!("CARGO_BIN_EXE_tfwrap"), "run", "--", "./deploy"];
+    for (signal, words) in [(Some(Signal::SIGINT), ours), (None, ours), (None, nested)] {
+        let Stage { scene, key, _slow } = stage(None);
+        script(&scene, "deploy", text);
+        let mut running = scene.command(words).start().ready();
+        if let Some(signal) = signal {
+            running.signal(signal);
+            wait_until("the interrupt", || {
+                let said = fs::read_to_string(running.scene.path("stdout")).unwrap_or_default();
+                said.contains("Interrupt received").then_some(())
+            });
+        }
+        running.signal(Signal::SIGKILL);
+        let case = format!("{signal:?} {words:?}");
+        let codes = wait_until("the end of the script", || {
+            let codes = fs::read_to_string(running.scene.path("codes")).unwrap_or_default();
+            (codes.lines().count() == 3).then_some(codes)
+        });
+        assert_eq!(codes, "1\n130\n130\n", "{case}: {}", running.stderr());
+        assert_eq!(end(&mut running), None);
+        let said = running.stderr();
+        assert!(said.contains("nothing more is started inside it"), "{case}: {said}");
+        wait_until("its guardian's end", || {
+            let all = Receipt::all(&running.scene.path(STATE_DIR));
+            all.iter().all(|it| it.text["is_over"] == true).then_some(())
+        });
+        expect_one(&running.scene, &key, &case);
     }
 }
 
