@@ -31,7 +31,7 @@ use crate::run::planner::{Planner, working_dir};
 use crate::settings::{Settings, early_color};
 use crate::state_dir;
 use crate::subcommand;
-use crate::subcommand::recover::Recovery;
+use crate::subcommand::recover::{Recovery, Shown};
 use crate::subcommand::release::ReleaseCall;
 use crate::subcommand::wait::WaitCall;
 use crate::supervise::stand_in;
@@ -274,7 +274,7 @@ fn own_path(program: &OsStr, env: &Env) -> Result<PathBuf, Error> {
 }
 
 fn recovery<'a>(ci: &Ci, wait: Duration, env: &'a Env) -> Recovery<'a> {
-    Recovery { env, job: ci.job_key.as_deref().map(job_hash), wait }
+    Recovery { env, job: ci.job_key.as_deref().map(job_hash), wait, shown: Shown::default() }
 }
 
 /// What this program is when it is called by the guardian's name.

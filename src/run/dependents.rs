@@ -249,9 +249,8 @@ fn name(receipt: Option<&Receipt>) -> Who {
 
 /// Who of this run lives, in words: its tfwrap, else what that has left, else its guardian.
 pub(crate) fn living_of(receipt: &Receipt) -> Who {
-    let child = receipt.child.filter(|child| !ProcessTree::are_gone(child));
     let guardian = receipt.guardian.filter(|guardian| guardian.is_alive());
-    match (receipt.runner.is_alive(), child, guardian) {
+    match (receipt.runner.is_alive(), left_alone(receipt), guardian) {
         (false, Some(child), _) => {
             let (names, count) = child.named_and_counted();
             Who { names, are_several: count > 1 }
@@ -259,6 +258,21 @@ pub(crate) fn living_of(receipt: &Receipt) -> Who {
         (false, None, Some(guardian)) => Who::one(format!("process {} (a guardian)", guardian.pid)),
         _ => Who::one(format!("process {}", receipt.runner.pid)),
     }
+}
+
+/// What lives on of the child.
+fn left_alone(receipt: &Receipt) -> Option<ProcessTree> {
+    receipt.child.filter(|child| !ProcessTree::are_gone(child))
+}
+
+/// The command that ends what runs under one of these locks, whose tfwrap and guardian are both gone:
+/// nobody else does.
+pub(crate) fn end_command(dir: &Path, ids: &[LockId]) -> Option<String> {
+    let is_alone = |receipt: &Receipt| {
+        !receipt.runner.is_alive() && !receipt.guardian.is_some_and(ProcessId::is_alive)
+    };
+    let alone = living(dir, ids).into_iter().filter(is_alone);
+    alone.filter_map(|receipt| left_alone(&receipt)).map(|child| child.end_command()).next()
 }
 
 /// Who runs under one of these locks, whose holder is gone; in words.

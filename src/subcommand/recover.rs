@@ -10,8 +10,9 @@ mod unseen;
 
 pub(super) use living::ask_for_release;
 
-use std::collections::VecDeque;
-use std::path::Path;
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::clock::uptime;
@@ -39,7 +40,13 @@ pub(crate) struct Recovery<'a> {
     pub(crate) job: Option<String>,
     /// How long to wait for runs of this job that are still ending.
     pub(crate) wait: Duration,
+    /// How much of each log has been shown.
+    pub(crate) shown: Shown,
 }
+
+/// By the path of the receipt, how many lines of what was said while nobody was there were shown.
+#[derive(Default)]
+pub(crate) struct Shown(RefCell<HashMap<PathBuf, usize>>);
 
 impl Recovery<'_> {
     fn is_of_this_job(&self, receipt: &Receipt) -> bool {
@@ -66,7 +73,7 @@ enum Fate {
     Theirs,
     /// Something of it is still held, or may be; why, and what helps, where that is not to wait.
     Left(String, Option<String>),
-    /// The same, because somebody runs under a lock of it; who.
+    /// The same, because somebody runs under a lock of it, or ends it just now; who.
     InUse(String),
 }
 
@@ -195,7 +202,7 @@ async fn one(
         }
     };
     if receipt.is_over {
-        show_log(event_loop, file, 0);
+        show_log(event_loop, recovery, file);
         remove(event_loop, file);
         return Ok(Fate::Settled);
     }
@@ -330,7 +337,7 @@ async fn give_back(
 ) -> Result<Fate, Error> {
     let leave = take_leave(event_loop, file, until).await?;
     if matches!(leave, Leave::Theirs) {
-        return Ok(left(format!("another process is still ending {}", run_of(receipt))));
+        return Ok(Fate::InUse(format!("another process is still ending {}", run_of(receipt))));
     }
     // Whoever had it before us may have changed it, or settled it.
     let receipt = &match file.read() {
@@ -339,7 +346,7 @@ async fn give_back(
             return Ok(Fate::Settled);
         }
         Ok(receipt) if receipt.is_over => {
-            show_log(event_loop, file, 0);
+            show_log(event_loop, recovery, file);
             remove(event_loop, file);
             return Ok(Fate::Settled);
         }
@@ -358,7 +365,7 @@ async fn give_back(
     if let Some(in_use) = in_use() {
         return Ok(in_use);
     }
-    show_log(event_loop, file, 0);
+    show_log(event_loop, recovery, file);
     if is_here && child.is_none() && receipt.child.is_some() {
         // Nobody was told of its end: whoever killed it may have cut off a request just now.
         event_loop.pause(uptime().plus(SETTLE)).await?;
@@ -432,26 +439,28 @@ pub(super) fn remove(event_loop: &EventLoop, file: &ReceiptFile) {
     }
 }
 
-/// Says what a keeper or a guardian said while nobody was there, from this line on; returns where
-/// to go on.
-pub(super) fn show_log(event_loop: &EventLoop, file: &ReceiptFile, from: usize) -> usize {
+/// Says what a keeper or a guardian said while nobody was there, each line once.
+pub(super) fn show_log(event_loop: &EventLoop, recovery: &Recovery<'_>, file: &ReceiptFile) {
     // A keeper may have been started on a terminal.
     let log = anstream::adapter::strip_str(&file.read_log()).to_string();
-    for line in log.lines().skip(from) {
+    let mut shown = recovery.shown.0.borrow_mut();
+    let shown = shown.entry(file.path().to_owned()).or_default();
+    for line in log.lines().skip(*shown) {
         let line = line.strip_prefix("tfwrap: ").unwrap_or(line);
         event_loop.say(Notice::Note { message: format!("earlier: {line}") });
     }
-    log.lines().count().max(from)
+    *shown = log.lines().count().max(*shown);
 }
 
-/// Settles one receipt, whoever's it is.
+/// Settles the receipt of a hold, whoever's it is; returns why not yet, where that is for time to tell.
 pub(super) async fn finish(
     event_loop: &mut EventLoop,
     recovery: &Recovery<'_>,
     file: &ReceiptFile,
-) -> Result<(), Error> {
+) -> Result<Option<String>, Error> {
     match one(event_loop, recovery, file, &[], uptime().plus(recovery.wait)).await? {
-        Fate::Settled => Ok(()),
+        Fate::Settled => Ok(None),
+        Fate::InUse(why) => Ok(Some(why)),
         Fate::Theirs => Err(Error::LeftBehind {
             message: "the hold belongs to another machine or container and cannot be ended from \
                       here"
@@ -459,6 +468,5 @@ pub(super) async fn finish(
             hint: Some("`tfwrap status` shows the lock, `tfwrap unlock ID` removes it".to_owned()),
         }),
         Fate::Left(message, hint) => Err(Error::LeftBehind { message, hint }),
-        Fate::InUse(message) => Err(Error::LeftBehind { message, hint: None }),
     }
 }

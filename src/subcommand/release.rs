@@ -279,62 +279,95 @@ async fn one(
     until: Uptime,
 ) -> Result<(), Error> {
     let lives = |receipt: &Receipt| {
-        receipt.runner.is_alive() || receipt.guardian.is_some_and(ProcessId::is_alive)
+        is_here(receipt)
+            && (receipt.runner.is_alive() || receipt.guardian.is_some_and(ProcessId::is_alive))
     };
     let since = uptime();
     let mut word_after = FIRST_WORD;
-    let (mut shown, mut stood_still) = (0, Standstill::default());
+    let mut stood_still = Standstill::default();
+    let mut receipt = receipt.clone();
     loop {
-        if !is_here(receipt) || !lives(receipt) {
-            break;
+        // It may have given back some of them by now, or have another guardian.
+        if let Ok(newer) = file.read() {
+            receipt = newer;
         }
-        shown = recover::show_log(event_loop, file, shown);
-        stood_still.end(event_loop, receipt, true);
-        // It may have given back some of them by now.
-        let newer = file.read();
-        let left = newer.as_ref().unwrap_or(receipt);
+        let is_kept = lives(&receipt);
+        if !is_kept && !file.path().exists() {
+            recover::show_log(event_loop, asked.recovery, file);
+            // Our word may have come too late for it.
+            recover::remove(event_loop, file);
+            event_loop.say(Notice::Note { message: "released".to_owned() });
+            return Ok(());
+        }
+        // Its keeper and its guardian are dead, but not all that runs under it.
+        let mut in_use = None;
+        if !is_kept {
+            in_use = recover::finish(event_loop, asked.recovery, file).await?;
+            if in_use.is_none() {
+                return Ok(());
+            }
+            let dir = file.path().parent().unwrap_or(Path::new("/"));
+            for below in dependents::living(dir, &receipt.own_ids()) {
+                stood_still.end(event_loop, &below, false);
+            }
+        }
+        recover::show_log(event_loop, asked.recovery, file);
+        stood_still.end(event_loop, &receipt, true);
         let now = uptime();
         if now >= until {
-            return Err(Error::LeftBehind {
-                message: format!(
-                    "{} was asked to end and has not released {} within {}: {}",
-                    run_of(receipt),
-                    locks(left),
-                    duration::format(asked.limit),
-                    under(file, left)
-                ),
-                hint: Some(
-                    "it will do so as soon as it can; run `tfwrap release` again to wait for it, \
-                     longer with `--lock-timeout`"
-                        .to_owned(),
-                ),
-            });
+            return Err(not_in_time(asked, &receipt, file, in_use));
         }
         if now.since(since) >= word_after {
             event_loop.say(Notice::Note {
                 message: format!(
                     "still waiting for {} to release {} ({} of up to {}): {}",
-                    run_of(receipt),
-                    locks(left),
+                    run_of(&receipt),
+                    locks(&receipt),
                     duration::format(word_after),
                     duration::format(asked.limit),
-                    under(file, left)
+                    in_use.unwrap_or_else(|| under(file, &receipt))
                 ),
             });
             word_after *= 2;
             // The word may have been removed meanwhile, or the guardian stopped.
-            drop(ask_for_release(file, receipt));
+            drop(ask_for_release(file, &receipt));
         }
         event_loop.pause(uptime().plus(LOOK)).await?;
     }
-    if !file.path().exists() {
-        recover::show_log(event_loop, file, shown);
-        // Our word may have come too late for it.
-        recover::remove(event_loop, file);
-        event_loop.say(Notice::Note { message: "released".to_owned() });
-        return Ok(());
+}
+
+/// The wait is over.
+fn not_in_time(
+    asked: &ReleaseCall<'_>,
+    receipt: &Receipt,
+    file: &ReceiptFile,
+    in_use: Option<String>,
+) -> Error {
+    let (run, locks, limit) = (run_of(receipt), locks(receipt), duration::format(asked.limit));
+    let again = "run `tfwrap release` again to wait for it, longer with `--lock-timeout`";
+    let Some(in_use) = in_use else {
+        let under = under(file, receipt);
+        return Error::LeftBehind {
+            message: format!(
+                "{run} was asked to end and has not released {locks} within {limit}: {under}"
+            ),
+            hint: Some(format!("it will do so as soon as it can; {again}")),
+        };
+    };
+    let (dir, ids) = (file.path().parent().unwrap_or(Path::new("/")), receipt.own_ids());
+    let unseen =
+        || dependents::looked_up(dir, &ids).filter(|_| dependents::living(dir, &ids).is_empty());
+    let hint = if let Some(command) = dependents::end_command(dir, &ids) {
+        format!("end it once with `{command}`, then call `tfwrap release` again")
+    } else if let Some(command) = unseen() {
+        format!("to see what it is: `{command}`; {again}")
+    } else {
+        again.to_owned()
+    };
+    Error::LeftBehind {
+        message: format!("{run} was killed, and {locks} is not released after {limit}: {in_use}"),
+        hint: Some(hint),
     }
-    recover::finish(event_loop, asked.recovery, file).await
 }
 
 /// What keeps a keeper, in words.

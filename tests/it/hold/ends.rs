@@ -6,10 +6,11 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::turns::Held;
 use super::{Holding, holds, in_scene, release};
 use crate::aftermath::{EndsHolds, Lock, Receipt, STATE_DIR, kill_dead, ours, uptime_ms};
-use crate::support::harness::{Running, eventually, pause, run, tfwrap};
-use crate::support::servers::local_backend_dir;
+use crate::support::harness::{Gate, Running, eventually, pause, run, tfwrap};
+use crate::support::servers::{local_backend_dir, terraform};
 use crate::wrapped::{LOGS_ALL, Scene, is_gone, only_child, state, uptime, wait_until, wrapper};
 
 /// How long what a killed command was about to start may appear.
@@ -145,6 +146,71 @@ async fn a_command_keeps_the_lock_above_it_when_the_keeper_and_its_guardian_are_
     scene.wait_for_log("SIGINT 1");
     kill(child, Signal::SIGUSR1).expect("the child is there");
     apply.finish().expect_code(76);
+}
+
+/// Whom a release waits for when the keeper is killed: its guardian, be it the first or another.
+#[tokio::test]
+async fn a_release_waits_for_the_guardian_that_took_anothers_place() {
+    let lock = Lock::new("guardian-replaced").await;
+    let scene = lock.scene(LOGS_ALL);
+    let hold = Holding::begin(&scene, &[]);
+    let apply = hold.apply(&scene);
+    let child = scene.pid_in("ready");
+    let releasing = Running::start(&mut release(&scene, &hold.env, &[]));
+    releasing.says("still runs under the lock");
+    kill_dead(hold.guardian);
+    wait_until("another guardian", || {
+        let now = holds(&scene).first().and_then(Receipt::guardian);
+        now.filter(|it| *it != hold.guardian)
+    });
+    kill_dead(hold.keeper);
+    releasing.says("is ending what it left behind");
+    pause(Duration::from_millis(500));
+    assert!(lock.is_held().await && !releasing.is_over(), "{}", releasing.stderr());
+    kill(child, Signal::SIGUSR1).expect("the child is there");
+    let said = releasing.finish().expect_code(0).stderr;
+    assert!(!lock.is_held().await);
+    apply.finish().expect_code(5);
+    // What was said earlier is told once.
+    for line in ["earlier: asked to release the lock", "earlier: released the lock"] {
+        assert_eq!(said.matches(line).count(), 1, "{said}");
+    }
+}
+
+/// The keeper, the command under its hold and both guardians are killed at once: their Terraform goes
+/// on, and is waited for as long as a release waits.
+#[test]
+fn a_release_waits_for_what_runs_under_a_hold_of_which_nobody_is_left() {
+    let held = Held::begin(&[]);
+    let gate = Gate::new(held.path(), "work");
+    let apply = Running::start(&mut held.apply(&gate.command()));
+    gate.reached();
+    let all = wait_until("its receipts", || {
+        let all = Receipt::all(&held.path().join(STATE_DIR));
+        let works = all.iter().any(|it| !it.text["child"].is_null());
+        (all.len() == 2 && works).then_some(all)
+    });
+    let child = all.iter().find_map(Receipt::child).expect("a child");
+    // All at once: nobody may end what another began.
+    for receipt in &all {
+        kill(receipt.runner(), Signal::SIGSTOP).expect("it is there");
+    }
+    for receipt in &all {
+        kill_dead(receipt.guardian().expect("a guardian"));
+        kill_dead(receipt.runner());
+    }
+    let mut release = held.release();
+    let done = run(release.env("TFWRAP_LOCK_TIMEOUT", "1s")).expect_code(74).stderr;
+    assert!(done.contains(" run under a lock of the hold of process"), "{done}");
+    assert!(done.contains(&format!("end it once with `kill -INT {child}`")), "{done}");
+    let releasing = Running::start(&mut held.release());
+    pause(Duration::from_secs(1));
+    assert!(!releasing.is_over() && !is_gone(child), "{}", releasing.stderr());
+    gate.open();
+    releasing.finish().expect_code(0);
+    assert!(is_gone(child));
+    drop(apply.finish());
+    run(terraform(held.path()).args(["plan", "-no-color"])).expect_code(0);
 }
 
 /// What runs under a hold has a guardian of its own; the lock stays the keeper's.
