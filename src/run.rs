@@ -31,6 +31,7 @@ pub(crate) mod store_requests;
 mod supervise;
 mod take_all;
 mod telemetry;
+mod waiters;
 mod workspace;
 
 use std::fs::File;

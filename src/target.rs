@@ -381,7 +381,7 @@ impl LockTarget {
             }
             StoreSpec::LocalState { path } => {
                 let dir = LocalState::new(path)?.line_dir();
-                Ok((Arc::new(FileStore::new(dir)), LockKey("state".to_owned())))
+                Ok((Arc::new(FileStore::new(dir)), LocalState::line_key()))
             }
         }
     }

@@ -61,6 +61,13 @@ impl Slot {
             Self::Ticket(Ticket(n)) => LockKey(format!("{lock}.tfwrap/ticket/{n}")),
         }
     }
+
+    /// The place whose key this is, beside the lock with the first.
+    #[must_use]
+    pub fn ticket_of(lock: &LockKey, key: &LockKey) -> Option<Ticket> {
+        let number = key.0.strip_prefix(&format!("{lock}.tfwrap/ticket/"))?;
+        number.parse().ok().map(Ticket)
+    }
 }
 
 /// The ends of the line.

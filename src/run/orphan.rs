@@ -18,7 +18,7 @@ use super::custody::{Case, CaseTenure};
 use super::event_loop::EventLoop;
 use super::kept::Kept;
 use super::store_requests::{self, LockRegister};
-use super::{dependents, door, release};
+use super::{dependents, door, release, waiters};
 use crate::backend::{self, Backend, BackendQuery, aws_from_env};
 use crate::clock::{uptime, wall};
 use crate::env::Env;
@@ -114,6 +114,9 @@ pub(crate) async fn adopt(
     event_loop.forget_news();
     event_loop.custody.leave_all();
     give_back(event_loop, dir.as_deref(), &case.receipt, &mut adopted).await;
+    for entry in case.receipt.own() {
+        waiters::forget_dead(&entry.target, dir.as_deref(), Some(&entry.id)).await;
+    }
     for (entry, tenure, until) in landing {
         // It stays in the receipt, whatever lands.
         if adopted.left.contains(entry) {

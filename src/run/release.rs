@@ -8,6 +8,7 @@ use super::door;
 use super::event_loop::{EventLoop, LoopEvent};
 use super::kept::Kept;
 use super::messages::{late, loss, not_given_back};
+use super::waiters;
 use crate::clock::uptime;
 #[cfg(debug_assertions)]
 use crate::duration;
@@ -28,6 +29,11 @@ pub(super) async fn all(
     if let Some(dir) = dependents_in {
         event_loop.run.await_dependents();
         dependents::wait(event_loop, dir).await;
+    }
+    let receipt = event_loop.custody.file();
+    let dir = dependents_in.or_else(|| receipt.as_ref()?.path().parent());
+    for kept in event_loop.kept.iter().filter(|kept| !kept.tenure.is_inherited()) {
+        waiters::forget_dead(&kept.target, dir, None).await;
     }
     event_loop.run.release();
     while event_loop.release_last(patience()) {

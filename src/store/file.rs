@@ -111,13 +111,13 @@ impl FileStore {
         self.dir.join(self.beside(LOCK_FILE))
     }
 
-    /// Removes the directory, if every register in it `is_idle` and nobody is at work there. What
-    /// fails leaves it, which does no harm.
-    pub(super) fn remove_if_idle(&self, is_idle: impl Fn(&Record) -> bool) {
+    /// Removes the registers that `are_idle`, unless somebody is at work there, and the directory with
+    /// the last one. What fails leaves it, which does no harm.
+    pub(super) fn remove_idle(&self, are_idle: impl FnOnce(&[(LockKey, Record)]) -> Vec<bool>) {
         if let Ok(Some(dir)) = Directory::open(self)
             && let Ok(Some(_lock)) = dir.lock()
         {
-            drop(dir.clear(is_idle));
+            drop(dir.clear(are_idle));
         }
     }
 

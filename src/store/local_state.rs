@@ -24,7 +24,7 @@ use super::blocking::{Workers, io_error, request};
 use super::{
     Expect, Record, RecordVersion, Registers, RemoveReply, StoreError, Stored, WriteReply,
 };
-use crate::lock::LockKey;
+use crate::lock::{LockId, LockKey};
 use files::{Files, HeldState, version};
 
 /// The lock of one state file. Clones share what is held.
@@ -122,6 +122,25 @@ impl LocalState {
     #[must_use]
     pub fn line_dir(&self) -> PathBuf {
         self.files.line.clone()
+    }
+
+    /// What the keys of the line are made from.
+    #[must_use]
+    pub fn line_key() -> LockKey {
+        LockKey("state".to_owned())
+    }
+
+    /// Takes the waiters with these IDs, which are dead, out of the line, and removes the line if nobody
+    /// else waits.
+    ///
+    /// # Errors
+    /// Too many requests hang already.
+    pub async fn forget_waiters(&self, dead: Vec<LockId>) -> Result<(), StoreError> {
+        self.run(move |files, _| {
+            files.clear_line(|id| dead.contains(id));
+            Ok(())
+        })
+        .await
     }
 
     /// The one key of this store: the path.

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
-use tfwrap::lock::line::{Line, Slot, Ticket};
-use tfwrap::lock::{LockKey, Uptime};
-use tfwrap::store::{FileStore, Registers as _};
+use tfwrap::lock::line::{Line, Slot, Ticket, Waiter};
+use tfwrap::lock::{LockId, Uptime};
+use tfwrap::store::{Expect, FileStore, LocalState, Record, Registers as _};
 
-use crate::support::harness::{Gate, Running, applying, tfwrap};
+use crate::aftermath::{Receipt, STATE_DIR, kill_dead};
+use crate::support::harness::{Gate, Running, applying, eventually, run, tfwrap};
 use crate::support::servers::local_backend_dir;
 
 /// What a dead waiter may cost those behind it.
@@ -51,6 +52,17 @@ impl Stage {
         waiter
     }
 
+    /// Kills a waiter and its guardian, both at once; returns what it leaves.
+    fn kill(&self, waiter: Running) -> Receipt {
+        let all = Receipt::all(&self.dir.path().join(STATE_DIR)).into_iter();
+        let receipt = all.into_iter().find(|it| it.runner() == waiter.pid()).expect("a receipt");
+        waiter.signal(Signal::SIGSTOP);
+        kill_dead(receipt.guardian().expect("a guardian"));
+        waiter.signal(Signal::SIGKILL);
+        assert_eq!(waiter.finish().status.code(), None);
+        receipt
+    }
+
     fn line_dir(&self) -> PathBuf {
         self.dir.path().join(".terraform.tfstate.tfwrap")
     }
@@ -59,7 +71,7 @@ impl Stage {
     async fn join(&self, n: usize) -> Running {
         let waiter = self.waiter(n, &[]);
         let line = FileStore::new(self.line_dir());
-        let key = |slot: Slot| slot.key(&LockKey("state".to_owned()));
+        let key = |slot: Slot| slot.key(&LocalState::line_key());
         let n = n as u64;
         for _ in 0..3000 {
             let ends = line.read(&key(Slot::Line)).await.unwrap();
@@ -131,9 +143,9 @@ async fn a_dead_waiter_for_a_local_state_costs_those_behind_at_most_twenty_secon
     for n in 0..6 {
         waiters.push(stage.join(n).await);
     }
-    let dead = waiters.remove(3);
-    dead.signal(Signal::SIGKILL);
-    assert_eq!(dead.finish().status.code(), None);
+    // Without a word: its guardian is dead, too, and its receipt is gone.
+    let receipt = stage.kill(waiters.remove(3));
+    fs::remove_file(receipt.path).unwrap();
     gate.open();
     holder.finish().expect_code(0);
     for waiter in waiters {
@@ -153,6 +165,76 @@ async fn a_dead_waiter_for_a_local_state_costs_those_behind_at_most_twenty_secon
     for pair in before.windows(2) {
         assert!(pair[1].1.since(pair[0].1) <= SLACK, "{tenures:?}");
     }
+    assert!(!stage.line_dir().exists(), "the ticket of the dead goes with the line");
+}
+
+/// Whoever comes first: the guardian of the dead waiter, the next to release the lock, or `recover`.
+#[tokio::test]
+async fn nothing_of_a_dead_waiter_stays_beside_a_local_state() {
+    for by in ["guardian", "release", "recover"] {
+        let stage = Stage::new();
+        let (holder, gate) = stage.holder(&[]);
+        let waiter = stage.join(0).await;
+        if by == "guardian" {
+            waiter.signal(Signal::SIGKILL);
+            drop(waiter.finish());
+        } else {
+            stage.kill(waiter);
+            assert!(stage.line_dir().exists());
+        }
+        if by == "recover" {
+            run(tfwrap(stage.dir.path()).arg("recover")).expect_code(0);
+            assert!(!stage.line_dir().exists(), "{by}");
+        } else if by == "guardian" {
+            eventually("the end of the line", || !stage.line_dir().exists());
+        }
+        gate.open();
+        holder.finish().expect_code(0);
+        assert!(!stage.line_dir().exists(), "{by}");
+    }
+}
+
+/// Who waits, or joins just now, has a ticket: it stays, and the line with it.
+#[tokio::test]
+async fn a_line_stays_for_the_living_when_the_dead_are_taken_out() {
+    let stage = Stage::new();
+    let locked = LocalState::new(stage.dir.path().join("terraform.tfstate")).unwrap();
+    let store = FileStore::new(stage.line_dir());
+    let write = async |slot: Slot, record: Record| {
+        let key = slot.key(&LocalState::line_key());
+        store.write(&key, &record, &Expect::Absent).await.unwrap();
+    };
+    let ticket = |id: &str| Waiter { id: id.to_owned(), ..Waiter::default() }.to_record();
+    let dead = || vec![LockId("dead".to_owned())];
+    let left = || {
+        let entries = fs::read_dir(stage.line_dir()).into_iter().flatten();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<_> = names.filter(|name| !name.starts_with('.')).collect();
+        names.sort();
+        names
+    };
+    for (next, living) in [(3, true), (2, true), (3, false)] {
+        let line = Line { next, head: 1, ..Line::default() };
+        write(Slot::Line, line.signed("w")).await;
+        // One that had its turn, a dead one, and one that waits or has just joined.
+        write(Slot::Ticket(Ticket(0)), ticket("over")).await;
+        write(Slot::Ticket(Ticket(1)), ticket("dead")).await;
+        if living {
+            write(Slot::Ticket(Ticket(2)), ticket("alive")).await;
+        }
+        locked.forget_waiters(dead()).await.unwrap();
+        let there: &[&str] =
+            if living { &["state.tfwrap%2Fline", "state.tfwrap%2Fticket%2F2"] } else { &[] };
+        assert_eq!(left(), there, "{next}");
+        if living {
+            fs::remove_dir_all(stage.line_dir()).unwrap();
+        }
+    }
+    assert!(!stage.line_dir().exists());
+    // Nobody knows whom a damaged line is for.
+    write(Slot::Line, Record::default()).await;
+    locked.forget_waiters(dead()).await.unwrap();
+    assert_eq!(left(), ["state.tfwrap%2Fline"]);
 }
 
 /// The control: without a line it is luck who comes when.

@@ -139,33 +139,41 @@ impl Directory {
         }
     }
 
-    /// Removes all registers and the directory, if every register `is_idle`.
-    pub(super) fn clear(&self, is_idle: impl Fn(&Record) -> bool) -> std::io::Result<()> {
+    /// Removes the registers that `are_idle`, and with the last one the directory. Nothing where there
+    /// is something else.
+    pub(super) fn clear(
+        &self,
+        are_idle: impl FnOnce(&[(LockKey, Record)]) -> Vec<bool>,
+    ) -> std::io::Result<()> {
         let ours = [LOCK_FILE, ASIDE].map(|what| self.store.beside(what));
-        let mut names = ours.to_vec();
+        let (mut names, mut registers) = (Vec::new(), Vec::new());
         for entry in rustix::fs::Dir::read_from(&self.fd)? {
             let Ok(name) = entry?.file_name().to_str().map(str::to_owned) else { return Ok(()) };
             if [".", ".."].contains(&name.as_str()) || ours.contains(&name) {
                 continue;
             }
-            match self.read_file(&name) {
-                Ok(Some(bytes)) => {
-                    if !is_idle(&decode(bytes).record) {
-                        return Ok(());
-                    }
-                    names.push(name);
-                }
-                _ => return Ok(()),
-            }
+            let Ok(Some(bytes)) = self.read_file(&name) else { return Ok(()) };
+            // Of what was written by hand the key is not known.
+            let key = serde_json::from_slice::<Content>(&bytes).map(|it| it.key);
+            registers.push((LockKey(key.unwrap_or_default()), decode(bytes).record));
+            names.push(name);
         }
-        // The file of the lock last: until then nobody can come between.
-        for name in names.iter().rev() {
-            match rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()) {
+        let are_idle = are_idle(&registers);
+        let is_empty = are_idle.iter().all(|idle| *idle);
+        let idle = names.into_iter().zip(are_idle).filter_map(|(name, idle)| idle.then_some(name));
+        let mut idle: Vec<_> = idle.collect();
+        if is_empty {
+            // The file of the lock last: until then nobody can come between.
+            let [lock, aside] = ours;
+            idle.extend([aside, lock]);
+        }
+        for name in idle {
+            match rustix::fs::unlinkat(&self.fd, &name, AtFlags::empty()) {
                 Ok(()) | Err(Errno::NOENT) => {}
                 Err(error) => return Err(error.into()),
             }
         }
-        std::fs::remove_dir(&self.store.dir)
+        if is_empty { std::fs::remove_dir(&self.store.dir) } else { Ok(()) }
     }
 
     pub(super) fn read(&self, key: &LockKey) -> Result<Option<Stored>, StoreError> {

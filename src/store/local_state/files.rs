@@ -18,10 +18,11 @@ use sha2::{Digest as _, Sha256};
 use super::super::blocking::io_error;
 use super::super::file::FileStore;
 use super::super::{Record, RecordVersion, StoreError, Stored, WriteReply};
+use super::LocalState;
 use crate::backend::go_path;
 use crate::file_id::FileId;
-use crate::lock::LockInfo;
-use crate::lock::line::Line;
+use crate::lock::line::{Line, Slot, Ticket, Waiter};
+use crate::lock::{LockId, LockInfo, LockKey};
 use crate::opened::{self, Kind};
 use crate::supervise::may_be_open_elsewhere;
 
@@ -284,8 +285,7 @@ impl Files {
         // A killed process may have left it.
         drop(remove_if_there(&self.info_aside));
         // Whoever waits stands in it; without it, what the lock made is not empty.
-        FileStore::new(&self.line)
-            .remove_if_idle(|record| Line::of(record).is_some_and(|line| line.is_empty()));
+        self.clear_line(|_| false);
         // Whoever waits has it open and locks that very file: removed, it would be another one than
         // the next would make.
         if let (Some(first), true) = (&ours.created, empty)
@@ -302,6 +302,32 @@ impl Files {
             }
         }
         Ok(())
+    }
+}
+
+impl Files {
+    /// Removes the tickets of waiters that are gone, and the line with them if nobody waits. Who joins
+    /// just now has a ticket, or will find the line gone and begin it anew.
+    pub(super) fn clear_line(&self, is_gone: impl Fn(&LockId) -> bool) {
+        FileStore::new(&self.line).remove_idle(|registers| {
+            let key = LocalState::line_key();
+            let line_at = Slot::Line.key(&key);
+            let line = registers.iter().find(|(at, _)| *at == line_at);
+            // Without a line, or with a damaged one, nobody knows whose turn was.
+            let head = line.and_then(|(_, record)| Line::of(record)).map(|line| line.head);
+            let is_over = |(at, record): &(LockKey, Record)| {
+                let had_turn = |Ticket(n)| head.is_some_and(|head| n < head);
+                Slot::ticket_of(&key, at).is_some_and(had_turn)
+                    || Waiter::of(record).is_some_and(|waiter| is_gone(&LockId(waiter.id)))
+            };
+            let mut idle: Vec<_> = registers.iter().map(is_over).collect();
+            let all_over =
+                registers.iter().zip(&idle).all(|((at, _), over)| *over || *at == line_at);
+            for (idle, (at, _)) in idle.iter_mut().zip(registers) {
+                *idle |= *at == line_at && all_over && head.is_some();
+            }
+            idle
+        });
     }
 }
 
