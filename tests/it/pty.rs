@@ -228,6 +228,50 @@ fn in_ci_a_child_below_a_run_gets_the_terminal_when_it_reads_it() {
     scene.expect_free();
 }
 
+/// Below a script that has no jobs, as `ssh -t host ./deploy` starts one: no shell would let a job go
+/// on that asks for the terminal, and the outer tfwrap does not have it for itself alone.
+#[test]
+fn below_a_run_of_the_first_program_of_a_terminal_a_child_gets_it_when_it_reads_it() {
+    heed_signals();
+    let tfwrap = wrapper().display().to_string();
+    let below: [&[&str]; 3] = [
+        &["terraform", "apply"],
+        &["sh", "-c", "terraform apply; exit $?"],
+        &[&tfwrap, "run", "--", "terraform", "apply"],
+    ];
+    for words in below {
+        let scene = Scene::new("ready @/ready; read; describe; exit 7");
+        let scene = scene.command(&[&["run", "--"], words].concat());
+        let script =
+            format!("{}; echo code=$?=; read -r word; echo got=$word=", scene.shell_words());
+        let mut first = Command::new("sh");
+        first.args(["-c", &script]);
+        let mut terminal = spawn_command(first, Some(PATIENCE_MS)).expect("sh starts");
+        let child = scene.pid_in("ready");
+        terminal.send_line("some answer").expect("the terminal takes it");
+        let output = terminal.exp_string("code=7=").expect("the answer is read");
+        assert!(output.contains("read: some answer"), "{output}");
+        assert_eq!(field(&output, "foreground"), child.to_string(), "{output}");
+        terminal.send_line("back").expect("the terminal takes it");
+        terminal.exp_string("got=back=").expect("the script has it again");
+        scene.expect_free();
+    }
+    // A key goes to whoever has it.
+    let scene = Scene::new(&LOGS_ALL.replace("wait", "read; exit 7"));
+    let scene = scene.command(&["run", "--", "terraform", "apply"]);
+    let mut first = Command::new("sh");
+    first.args(["-c", &format!("{}; true", scene.shell_words())]);
+    let mut terminal = spawn_command(first, Some(PATIENCE_MS)).expect("sh starts");
+    let child = scene.pid_in("ready");
+    wait_until("its loan", || (foreground(child) == Some(child)).then_some(()));
+    terminal.send_control('c').expect("the terminal takes it");
+    scene.wait_for_log("SIGINT 1");
+    terminal.send_line("some answer").expect("the terminal takes it");
+    terminal.exp_eof().expect("its end");
+    assert_eq!(scene.count("SIGINT"), 1, "{:?}", scene.log());
+    scene.expect_free();
+}
+
 /// Nobody types `fg` there, also where a shell would know it: what stood still would do so for ever,
 /// and with the lock.
 #[test]

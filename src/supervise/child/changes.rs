@@ -58,8 +58,8 @@ impl Child {
                 if is_lent && self.is_about_to_suspend() { Signal::SIGTSTP } else { signal };
             self.wants_terminal = matches!(signal, Signal::SIGTTIN | Signal::SIGTTOU);
             // In CI, or with others who do not use it: nobody else could give it the terminal,
-            // since to the shell we are its foreground job already. Nor below a tfwrap in CI that has
-            // it and knows nothing of this child.
+            // since to the shell we are its foreground job already. Nor below a tfwrap that has
+            // it and knows nothing of this child: in CI, and where no shell would resume us.
             // If that fails, it is a stopped child like any other. And to go on now would undo what
             // has been sent to it since: where it is frozen, it gets the terminal with its thaw.
             if self.wants_terminal

@@ -149,7 +149,8 @@ impl Child {
 
     pub(super) fn terminal_is_of_an_outer_tfwrap(&self) -> bool {
         let foreground = self.terminal.as_ref().and_then(Terminal::foreground);
-        self.terminal_use == TerminalUse::LeaveAlone
+        // Where a shell would resume us, we stop with the child, and that one lends us the terminal.
+        (self.terminal_use == TerminalUse::LeaveAlone || !group::is_job_of_a_shell())
             && foreground.is_some_and(group::is_of_an_outer_tfwrap)
     }
 }
