@@ -245,13 +245,10 @@ async fn drive(
                     event_loop.say(fresh::too_late(&change, false, has_lock));
                     locked_run::Event::Changed
                 }
-                LoopEvent::Due => {
-                    let is_about_to_tell = |stop: StopSignal| child.is_about_to_tell(stop.signal());
-                    match canary.due(uptime(), is_about_to_tell) {
-                        Some(judged) => locked_run::Event::Child(child.event(judged)),
-                        None => locked_run::Event::Tick,
-                    }
-                }
+                LoopEvent::Due => match canary.due(uptime(), || child.is_about_to_tell()) {
+                    Some(judged) => locked_run::Event::Child(child.event(judged)),
+                    None => locked_run::Event::Tick,
+                },
                 LoopEvent::Answered => locked_run::Event::Tick,
                 LoopEvent::Reply(_) | LoopEvent::Released(_) => continue,
             }

@@ -38,8 +38,8 @@ pub struct Canary {
     waiting: Vec<(Uptime, Judged)>,
     /// When the stand-in got those that were not ours yet.
     heard: Vec<Uptime>,
-    /// How many it is still to tell of that have been counted already.
-    owed: u8,
+    /// Whether it is still to tell of one that has been counted already.
+    is_owed: bool,
 }
 
 impl Canary {
@@ -54,16 +54,20 @@ impl Canary {
     #[must_use]
     pub fn ours(&mut self, now: Uptime, received: Received, has_stand_in: bool) -> Option<Judged> {
         let judged = Judged { received, child_too: false };
+        if !matches!(received.kind, SignalKind::Stop(_)) {
+            return Some(judged);
+        }
         // A key is for our group alone.
-        if !matches!(received.kind, SignalKind::Stop(_))
-            || received.origin == SignalOrigin::Terminal
-        {
+        let is_hangup = is_hangup(&received);
+        if received.origin == SignalOrigin::Terminal && !is_hangup {
             return Some(judged);
         }
         // Whichever it was: an outer tfwrap makes an INT of it.
         self.heard.retain(|at| now.since(*at) <= MEMORY);
         if !self.heard.is_empty() {
-            self.heard.remove(0);
+            if !is_hangup {
+                self.heard.remove(0);
+            }
             return Some(Judged { child_too: true, ..judged });
         }
         if !has_stand_in {
@@ -81,11 +85,14 @@ impl Canary {
 
     /// The stand-in got a signal. What of ours waits for that has waited long enough.
     pub fn its(&mut self, now: Uptime) {
-        if self.owed > 0 {
-            self.owed -= 1;
-            return;
+        if !std::mem::take(&mut self.is_owed) {
+            self.child_has_got_one(now);
         }
-        if self.waiting.is_empty() {
+    }
+
+    /// All that waits is that one. But after a hang-up, the stop itself may still come to us.
+    fn child_has_got_one(&mut self, now: Uptime) {
+        if self.waiting.iter().all(|(_, judged)| is_hangup(&judged.received)) {
             self.heard.push(now);
         }
         for (until, judged) in &mut self.waiting {
@@ -95,25 +102,26 @@ impl Canary {
     }
 
     /// A signal of ours that is decided on: the stand-in has got it, or has not, once that is sure
-    /// enough. One that it is about to tell of it has got.
+    /// enough. Whatever stop it is about to tell of (`is_about_to_tell`) it has got.
     #[must_use]
-    pub fn due(
-        &mut self,
-        now: Uptime,
-        is_about_to_tell: impl FnOnce(StopSignal) -> bool,
-    ) -> Option<Judged> {
-        if self.deadline().is_none_or(|at| now < at) {
+    pub fn due(&mut self, now: Uptime, is_about_to_tell: impl FnOnce() -> bool) -> Option<Judged> {
+        let (until, first) = self.waiting.first()?;
+        if now < *until {
             return None;
         }
-        let (_, mut judged) = self.waiting.remove(0);
-        if let (SignalKind::Stop(signal), false) = (judged.received.kind, judged.child_too)
-            && is_about_to_tell(signal)
-        {
-            judged.child_too = true;
-            self.owed += 1;
+        if !first.child_too && !self.is_owed && is_about_to_tell() {
+            self.child_has_got_one(now);
+            self.is_owed = true;
         }
-        Some(judged)
+        Some(self.waiting.remove(0).1)
     }
+}
+
+/// Whether the kernel tells of the end of the terminal. Not always of that of its window: a stop that
+/// goes to all ends the first process of the terminal, too, for which the kernel hangs up.
+fn is_hangup(received: &Received) -> bool {
+    received.kind == SignalKind::Stop(StopSignal::Hangup)
+        && received.origin == SignalOrigin::Terminal
 }
 
 #[cfg(test)]
@@ -137,7 +145,7 @@ mod tests {
         assert_eq!(canary.ours(at(0), TERM, true), None);
         canary.its(at(100));
         assert_eq!(canary.deadline(), Some(at(100)));
-        assert_eq!(canary.due(at(100), |_| false), too);
+        assert_eq!(canary.due(at(100), || false), too);
         assert_eq!(canary.deadline(), None);
         // By then the stand-in has ended; and an outer tfwrap sends an INT for whatever came.
         for ours in [TERM, INT] {
@@ -155,7 +163,7 @@ mod tests {
         assert_eq!(canary.ours(at(1), INT, true), None);
         canary.its(at(2));
         for _ in 0..2 {
-            assert_eq!(canary.due(at(2), |_| false).map(|it| it.child_too), Some(true));
+            assert_eq!(canary.due(at(2), || false).map(|it| it.child_too), Some(true));
         }
         assert_eq!(canary.ours(at(3), TERM, true), None);
     }
@@ -164,22 +172,22 @@ mod tests {
     fn a_signal_to_us_alone_waits_and_is_then_ours_alone() {
         let mut canary = Canary::default();
         assert_eq!(canary.ours(at(0), TERM, true), None);
-        assert_eq!(canary.due(at(149), |_| false), None);
+        assert_eq!(canary.due(at(149), || false), None);
         let alone = Some(Judged { received: TERM, child_too: false });
-        assert_eq!(canary.due(at(150), |_| false), alone);
-        assert_eq!(canary.due(at(150), |_| false), None);
+        assert_eq!(canary.due(at(150), || false), alone);
+        assert_eq!(canary.due(at(150), || false), None);
     }
 
     #[test]
     fn what_the_stand_in_is_about_to_tell_of_counts_once() {
         let mut canary = Canary::default();
         assert_eq!(canary.ours(at(0), TERM, true), None);
-        let judged = canary.due(at(150), |signal| signal == StopSignal::Terminate);
+        let judged = canary.due(at(150), || true);
         assert_eq!(judged.map(|it| it.child_too), Some(true));
         canary.its(at(200));
         assert_eq!(canary.ours(at(300), TERM, true), None, "a second one is another one");
         canary.its(at(301));
-        assert_eq!(canary.due(at(301), |_| false).map(|it| it.child_too), Some(true));
+        assert_eq!(canary.due(at(301), || false).map(|it| it.child_too), Some(true));
     }
 
     #[test]
@@ -202,6 +210,37 @@ mod tests {
         assert_eq!(canary.ours(at(0), INT, false).map(|it| it.child_too), Some(false));
         let resume = Received { kind: SignalKind::Resume, ..INT };
         assert_eq!(canary.ours(at(0), resume, true).map(|it| it.received), Some(resume));
+    }
+
+    /// The first process of a terminal has ended of the stop that came to all.
+    #[test]
+    fn a_hang_up_is_the_stop_that_the_stand_in_got_whatever_that_is_called() {
+        let hangup = SignalKind::Stop(StopSignal::Hangup);
+        let hangup = Received { kind: hangup, origin: SignalOrigin::Terminal };
+        let is_the_childs = |judged: Option<Judged>| judged.map(|it| it.child_too);
+        let mut canary = Canary::default();
+        assert_eq!(canary.ours(at(0), hangup, true), None);
+        canary.its(at(100));
+        assert_eq!(is_the_childs(canary.due(at(100), || false)), Some(true));
+        assert_eq!(is_the_childs(canary.ours(at(101), TERM, true)), Some(true));
+        assert_eq!(canary.ours(at(102), TERM, true), None, "a second one is another one");
+        let mut canary = Canary::default();
+        canary.its(at(0));
+        assert_eq!(is_the_childs(canary.ours(at(1), hangup, true)), Some(true));
+        assert_eq!(is_the_childs(canary.ours(at(2), TERM, true)), Some(true));
+        // Both wait, and the stand-in has had no time yet.
+        let mut canary = Canary::default();
+        assert_eq!(canary.ours(at(0), hangup, true), None);
+        assert_eq!(canary.ours(at(1), TERM, true), None);
+        for _ in 0..2 {
+            assert_eq!(is_the_childs(canary.due(at(150), || true)), Some(true));
+        }
+        canary.its(at(200));
+        assert_eq!(canary.ours(at(300), TERM, true), None, "it has told of that one");
+        // One that came alone.
+        let mut canary = Canary::default();
+        assert_eq!(canary.ours(at(0), hangup, true), None);
+        assert_eq!(is_the_childs(canary.due(at(150), || false)), Some(false));
     }
 
     #[test]

@@ -81,8 +81,8 @@ use super::readers::Readers;
 use super::stand_in::{Overheard, OverheardStop};
 use super::targets::runs_tfwrap;
 use super::{
-    Action, ChildStatus, Event, Judged, PassSignal, ProcessId, Reach, Rest, SignalKind,
-    SignalOrigin, StopSignal, Watch,
+    Action, ChildStatus, Event, Judged, PassSignal, ProcessId, Reach, Rest, SignalOrigin,
+    StopSignal, Watch,
 };
 use beside::Beside;
 use keyboard::Loan;
@@ -205,9 +205,9 @@ impl Child {
     /// What a signal means while this child runs.
     #[must_use]
     pub fn event(&self, Judged { received, child_too }: Judged) -> Event {
-        let is_deaf = |kind| matches!(kind, SignalKind::Stop(signal) if self.is_deaf_to(signal));
         let reach = match received.origin {
-            _ if child_too && !is_deaf(received.kind) => Reach::ChildToo,
+            // Perhaps under another name, and one that it heeds.
+            _ if child_too => Reach::ChildToo,
             SignalOrigin::Sent { pid, .. } if runs_tfwrap(Pid::from_raw(pid)) => Reach::Relayed,
             SignalOrigin::Sent { pid, .. } if pid == getppid().as_raw() => Reach::ByParent,
             _ => Reach::UsOnly,

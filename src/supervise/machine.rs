@@ -22,12 +22,12 @@ pub use crate::lock::lease::SETTLE;
 /// whenever the child itself is quick.
 pub const GROUP_GRACE: Duration = Duration::from_secs(3);
 
-/// For how long after the first stop another one may be the same:
+/// For how long after the first stop another one is the same, whatever it is called:
 ///
 /// - `timeout` signals the process, and then its group;
 /// - of a terminal that is closed, a shell and the kernel both tell;
 /// - a shell sends SIGTERM then to a job that was stopped;
-/// - an outer tfwrap makes an INT of the TERM that everybody got.
+/// - an outer tfwrap makes an INT of the TERM that everybody got, and so may a script.
 pub const ECHO: Duration = Duration::from_secs(1);
 
 /// How long a wrapper may take to end by itself, after the Terraform that was interrupted below it.
@@ -256,24 +256,20 @@ impl Supervisor {
     }
 
     fn stop(&mut self, now: Uptime, signal: StopSignal, reach: Reach) -> Vec<Action> {
-        let by_parent = reach == Reach::ByParent;
-        // An outer tfwrap makes an INT of all but a QUIT. What it got may come here, too, before
-        // its own or after that.
-        let is_relayed = |its| signal != StopSignal::Quit && [reach, its].contains(&Reach::Relayed);
-        let is_same = |first: StopSignal, its: Reach| {
-            signal == first || is_relayed(its) || first == StopSignal::Hangup
-        };
-        // Terragrunt passes on after 15 s what it got together with us; foreman makes a TERM of an
-        // INT, and is quick.
+        // Whoever passes a stop on may call it otherwise, and of signals that wait together the one with
+        // the lowest number is read first, not the one that came first. But nobody makes a QUIT of
+        // another: it asks for more.
+        let asks_for_more = |first| signal == StopSignal::Quit && first != StopSignal::Quit;
+        // Terragrunt passes on after 15 s what it got together with us.
         let told_before = self.parent_has_told;
-        self.parent_has_told |= by_parent;
-        let may_be_passed_on = |its| by_parent && !told_before && its != Reach::ByParent;
+        self.parent_has_told |= reach == Reach::ByParent;
+        let is_passed_on = |first, its| {
+            reach == Reach::ByParent && !told_before && its != Reach::ByParent && signal == first
+        };
         let is_echo = |(first, its, at)| {
-            let is_quick = now.since(at) < ECHO;
-            let is_passed_on = signal == first || (is_quick && signal != StopSignal::Quit);
             signal == StopSignal::Hangup
-                || (may_be_passed_on(its) && is_passed_on)
-                || (is_same(first, its) && is_quick)
+                || is_passed_on(first, its)
+                || (now.since(at) < ECHO && !asks_for_more(first))
         };
         if self.first.is_some_and(is_echo) {
             return Vec::new();

@@ -4,6 +4,7 @@
 mod keys;
 mod pipes;
 mod strays;
+mod sweeps;
 
 use std::fs;
 use std::process::Command;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+use tfwrap::supervise::ECHO;
 
 use crate::aftermath::{Receipt, STATE_DIR};
 use crate::support::harness::{self, pause};
@@ -585,6 +587,8 @@ fn a_terraform_that_a_script_starts_after_a_stop_hears_the_next() {
     let mut running = scene.start().ready();
     running.signal(Signal::SIGINT);
     wait_until("its work", || other.path().join("working").exists().then_some(()));
+    // At once it would be the same stop.
+    pause(ECHO);
     running.signal(Signal::SIGTERM);
     assert!(end(&mut running).is_some_and(|code| code != 0), "{}", running.stderr());
     let said = fs::read_to_string(running.scene.path("stdout")).expect("its stdout");

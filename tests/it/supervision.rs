@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
+use tfwrap::supervise::ECHO;
 
 use crate::support::harness::{self, Gate, applying, pause};
 use crate::support::proxy::{Fault, Proxy, Rule};
@@ -578,6 +579,8 @@ fn outside_ci_and_with_a_grace_githubs_sequence_is_harder() {
     let mut forwarding = Scene::new(LOGS_ALL).start().ready();
     forwarding.signal(Signal::SIGINT);
     forwarding.scene.wait_for_log("SIGINT 1");
+    // At once it would be the same stop.
+    pause(ECHO);
     forwarding.signal(Signal::SIGTERM);
     forwarding.scene.wait_for_log("SIGINT 2");
     forwarding.signal(Signal::SIGUSR1);

@@ -234,7 +234,7 @@ impl Family {
         }
         let judged = at_once.or_else(|| {
             self.now = self.now.max(self.canary.deadline()?.0);
-            self.canary.due(Uptime(self.now), |_| false)
+            self.canary.due(Uptime(self.now), || false)
         });
         let judged = judged.ok_or("a signal is lost in the canary")?;
         if judged.child_too != to_child {
@@ -271,11 +271,7 @@ impl Family {
             let told_before = self.parent_told;
             self.parent_told |= by_parent;
             let passed_on = by_parent && !told_before && its != Reach::ByParent && signal == first;
-            let relayed = reach == Reach::Relayed || its == Reach::Relayed;
-            let equal = (signal == first
-                || (relayed && signal != StopSignal::Quit)
-                || first == StopSignal::Hangup)
-                && self.now < at;
+            let equal = (signal == first || signal != StopSignal::Quit) && self.now < at;
             let is_first = at == self.now + ECHO && signal == first;
             let same = is_first || equal || passed_on;
             self.second |= !same && signal != StopSignal::Hangup;

@@ -8,7 +8,9 @@ use crate::report::Notice;
 use crate::supervise::ending::Interrupts;
 use crate::supervise::stand_in::OverheardStop;
 use crate::supervise::tell_the_tfwrap_above;
-use crate::supervise::{Action, Canary, Child, ChildEvent, Event, Reach, StopSignal, Whom};
+use crate::supervise::{
+    Action, Canary, Child, ChildEvent, Event, Received, SignalKind, SignalOrigin, StopSignal, Whom,
+};
 
 /// Does what was decided, and says what the user should hear of it.
 pub(super) fn carry_out(
@@ -49,7 +51,12 @@ pub(super) fn handle_stand_in(
     }
     if child.is_deaf_to(signal) {
         // The terminal is gone, and perhaps nobody else says so.
-        return from_terminal.then_some(Event::Stop(signal, Reach::UsOnly));
+        if !from_terminal {
+            return None;
+        }
+        let received = Received { kind: SignalKind::Stop(signal), origin: SignalOrigin::Terminal };
+        let judged = canary.ours(uptime(), received, child.has_stand_in());
+        return judged.map(|judged| child.event(judged));
     }
     have_it_already(event_loop, child, OverheardStop { signal, from_terminal });
     // A key went to the child's group alone; any other signal may be on its way to us, too.

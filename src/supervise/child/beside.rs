@@ -4,10 +4,10 @@ use std::fs;
 use std::future::pending;
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
 use tokio::time::{Interval, interval};
 
 use super::{Alive, Child};
+use crate::supervise::StopSignal;
 use crate::supervise::stand_in::{Behind, Model, OverheardStop, StandIn};
 use crate::supervise::targets::words;
 
@@ -63,10 +63,13 @@ impl Child {
         told
     }
 
-    /// Whether this signal came to where the child stands, too, and that is about to be told.
+    /// Whether a stop that the child heeds came to where it stands, and that is about to be told.
     #[must_use]
-    pub fn is_about_to_tell(&self, signal: Signal) -> bool {
-        self.beside.stand_in.as_ref().is_some_and(|it| it.is_about_to_tell(signal))
+    pub fn is_about_to_tell(&self) -> bool {
+        let stops = StopSignal::ALL.into_iter().filter(|stop| !self.is_deaf_to(*stop));
+        let mut signals = stops.map(StopSignal::signal);
+        let stand_in = self.beside.stand_in.as_ref();
+        stand_in.is_some_and(|it| signals.any(|signal| it.is_about_to_tell(signal)))
     }
 
     pub(super) fn keep_last_words(&mut self) {

@@ -1,4 +1,5 @@
 use super::super::PassSignal;
+mod one_stop;
 mod suspension;
 
 use super::*;
@@ -112,20 +113,22 @@ fn second_stop_is_forwarded_once_when_asked_for() {
 #[test]
 fn what_comes_with_the_first_stop_is_the_same_one() {
     let relayed = Event::Stop(StopSignal::Interrupt, Reach::Relayed);
-    let pairs = [(TERM, TERM), (INT, INT), (HUP, HUP), (INT, HUP), (HUP, TERM)];
-    // From whoever signals all processes, and from the outer tfwrap, which it has signalled, too.
-    let two_ways = [(TERM, relayed), (relayed, TERM)];
-    for (first, second) in pairs.into_iter().chain(two_ways) {
+    let by_parent = Event::Stop(StopSignal::Interrupt, Reach::ByParent);
+    // From whoever signals all processes, and from whoever it has signalled, too: they may pass it on
+    // under another name.
+    let all = [INT, TERM, HUP, relayed, by_parent];
+    let pairs = all.into_iter().flat_map(|first| all.map(|second| (first, second)));
+    for (first, second) in pairs {
         let mut supervisor = play(FORWARD, &[(first, &[Interrupt])]);
         assert_eq!(supervisor.step(at(0).plus(Duration::from_millis(999)), second), []);
         assert_eq!(supervisor.step(at(60), HUP), [], "a hang-up is never a second one");
         assert_eq!(supervisor.step(at(60), TERM), [ForwardSecond]);
     }
+    let mut supervisor = play(FORWARD, &[(QUIT, &[Action::Quit])]);
+    assert_eq!(supervisor.step(at(0), TERM), []);
     // Whoever wants it gone at once.
-    for (second, sent) in [(QUIT, Action::Quit), (TERM, ForwardSecond)] {
-        let mut supervisor = play(FORWARD, &[(INT, &[Interrupt])]);
-        assert_eq!(supervisor.step(at(0), second), [sent]);
-    }
+    let mut supervisor = play(FORWARD, &[(INT, &[Interrupt])]);
+    assert_eq!(supervisor.step(at(0), QUIT), [Action::Quit]);
     let quit = Event::Stop(StopSignal::Quit, Reach::Relayed);
     let mut supervisor = play(FORWARD, &[(relayed, &[Interrupt])]);
     assert_eq!(supervisor.step(at(0), quit), [Action::Quit]);

@@ -1,0 +1,120 @@
+//! What comes within a second is one stop, whoever tells of it, in whatever order, and under whatever
+//! names: the machine together with the canary, as `run` puts them together.
+
+use proptest::prelude::*;
+
+use super::super::super::{Canary, Judged, Received, SignalKind, SignalOrigin};
+use super::*;
+use crate::seeded::seeded;
+
+/// For how long whoever signals all goes round: less than what the canary waits for.
+const ROUND_MS: u64 = 149;
+
+/// The last that is decided on within [`ECHO`] of the first, though the canary holds it back.
+const LAST_MS: u64 = 849;
+
+/// How late the stand-in may be with what it has to tell.
+const LATE_MS: u64 = 300;
+
+#[derive(Debug, Clone, Copy)]
+enum Seen {
+    /// A stop came to us.
+    Ours(StopSignal, Reach),
+    /// The first process of the terminal has ended, and the kernel tells us.
+    HangUp,
+    /// A stop came to the child and to the stand-in.
+    Its,
+    /// The stand-in tells of it.
+    Told,
+}
+
+/// When, and whether it is read before what comes at the same time.
+type At = (u64, u8);
+
+fn at_most(ms: u64) -> impl Strategy<Value = At> {
+    (0..=ms, any::<u8>())
+}
+
+/// One stop: it comes to us and perhaps to the child, and to others, who pass it on or end of it.
+fn scenarios() -> impl Strategy<Value = Vec<(At, Seen)>> {
+    let names = [StopSignal::Interrupt, Terminate, Hangup];
+    let name = || prop::sample::select(names.to_vec());
+    let reach = prop::sample::select(vec![Reach::Relayed, Reach::ByParent, UsOnly]);
+    let passed_on =
+        (at_most(LAST_MS), name(), reach).prop_map(|(at, it, by)| (at, Seen::Ours(it, by)));
+    let hang_up = at_most(LAST_MS).prop_map(|at| (at, Seen::HangUp));
+    let others = prop::collection::vec(prop_oneof![passed_on, hang_up], 0..4);
+    let its = prop::option::of((at_most(ROUND_MS), 0..=LATE_MS));
+    (at_most(ROUND_MS), name(), its, others).prop_map(|(at, it, its, others)| {
+        let mut all = vec![(at, Seen::Ours(it, UsOnly))];
+        all.extend(others);
+        if let Some(((at, turn), late)) = its {
+            all.extend([((at, turn), Seen::Its), ((at + late, turn), Seen::Told)]);
+        }
+        // Of equals the first stays so: nothing is told before it came.
+        all.sort_by_key(|(at, _)| *at);
+        all
+    })
+}
+
+/// How many interrupts the child has had in the end, from whomever.
+fn interrupts(policy: Policy, scenario: &[(At, Seen)]) -> usize {
+    let (mut machine, mut canary) = (Supervisor::new(policy), Canary::default());
+    // Who sent which: what `Child::event` sees by the number of the sender.
+    let mut senders = Vec::new();
+    let (mut count, mut pending) = (0, false);
+    let mut waiting = scenario.iter().peekable();
+    for ms in 0..=LAST_MS + ROUND_MS + LATE_MS {
+        let now = at(0).plus(Duration::from_millis(ms));
+        let mut decided = Vec::new();
+        while let Some((_, seen)) = waiting.next_if(|((at, _), _)| *at == ms) {
+            let (signal, origin) = match *seen {
+                Seen::Its => {
+                    (count, pending) = (count + 1, true);
+                    continue;
+                }
+                Seen::Told => {
+                    pending = false;
+                    canary.its(now);
+                    let told = machine.step(now, Event::Overheard(Terminate));
+                    assert_eq!(told, [ContinueStopped]);
+                    continue;
+                }
+                Seen::Ours(signal, reach) => {
+                    senders.push(reach);
+                    let pid = i32::try_from(senders.len()).expect("a few");
+                    (signal, SignalOrigin::Sent { pid, uid: 0 })
+                }
+                Seen::HangUp => (Hangup, SignalOrigin::Terminal),
+            };
+            let received = Received { kind: SignalKind::Stop(signal), origin };
+            decided.extend(canary.ours(now, received, true));
+        }
+        decided.extend(std::iter::from_fn(|| canary.due(now, || pending)));
+        for Judged { received, child_too } in decided {
+            let SignalKind::Stop(signal) = received.kind else { continue };
+            let reach = match received.origin {
+                _ if child_too => ChildToo,
+                SignalOrigin::Sent { pid, .. } => {
+                    senders[usize::try_from(pid).expect("one of ours") - 1]
+                }
+                SignalOrigin::Terminal | SignalOrigin::Unknown => UsOnly,
+            };
+            let actions = machine.step(now, Event::Stop(signal, reach));
+            count += actions.iter().filter(|it| matches!(it, Interrupt | ForwardSecond)).count();
+        }
+    }
+    count
+}
+
+proptest! {
+    #![proptest_config(seeded(3_000))]
+
+    #[test]
+    fn what_comes_within_a_second_is_one_interrupt_whoever_tells_and_is_read_first(
+        scenario in scenarios(),
+        policy in prop::sample::select(vec![FORWARD, HOLD]),
+    ) {
+        prop_assert_eq!(interrupts(policy, &scenario), 1);
+    }
+}

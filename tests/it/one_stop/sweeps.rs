@@ -1,0 +1,123 @@
+//! One stop that comes to many and is told by several, in whatever order and under whatever names.
+
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, getsid};
+use rexpect::session::{PtySession, spawn_command};
+
+use crate::aftermath::Receipt;
+use crate::pty::foreground;
+use crate::support::harness::{self, pause};
+use crate::support::servers::heed_signals;
+use crate::wrapped::{LOGS_ALL, Scene, born, wait_for_end, wait_until};
+
+/// Less than tfwrap waits for word of where its child stands.
+const ROUND: Duration = Duration::from_millis(30);
+
+/// As much as a second signal of ours would need to be sent, and to arrive.
+const SILENCE: Duration = Duration::from_millis(600);
+
+/// A script that is the first program of a terminal, and runs the scene.
+fn first_of_a_terminal(scene: &Scene) -> PtySession {
+    heed_signals();
+    let (out, err) = (scene.path("stdout"), scene.path("stderr"));
+    let to = format!("> {} 2> {}", out.display(), err.display());
+    let mut bash = Command::new("bash");
+    bash.args(["--norc", "-c", &format!("{} {to}; true", scene.shell_words())]);
+    spawn_command(bash, Some(30_000)).expect("bash starts")
+}
+
+/// Everybody else of a session, by number.
+fn others_of(session: Pid) -> Vec<Pid> {
+    let names = fs::read_dir("/proc").expect("it is there").filter_map(Result::ok);
+    let pids = names.filter_map(|it| it.file_name().to_str()?.parse().ok().map(Pid::from_raw));
+    let mut all: Vec<_> =
+        pids.filter(|pid| *pid != session && getsid(Some(*pid)) == Ok(session)).collect();
+    all.sort();
+    all
+}
+
+/// Waits until all has been decided on, and lets the child end.
+#[track_caller]
+fn expect_once(scene: &Scene, child: Pid, name: &str) {
+    scene.wait_for_log(&format!("{name} 1"));
+    pause(SILENCE);
+    // Nobody is interrupted by a hang-up: on a terminal the child is started with that ignored.
+    let stops = ["SIGINT", "SIGTERM"].map(|signal| scene.count(signal));
+    assert_eq!(stops.iter().sum::<usize>(), 1, "{:?}", scene.log());
+    let receipt = Receipt::of(scene);
+    let runner = (receipt.runner(), born(receipt.runner()));
+    kill(child, Signal::SIGUSR1).expect("the child is there");
+    wait_for_end("the end of tfwrap", runner.0, runner.1.as_ref());
+    scene.expect_free();
+}
+
+/// The script ends of it, and so the kernel hangs up on what is in the foreground: tfwrap, or the child
+/// that reads.
+#[test]
+fn a_stop_to_all_of_a_terminal_is_one_though_its_first_process_ends_of_it() {
+    for (reads, ci) in [(true, false), (true, true), (false, false), (false, true)] {
+        for signal in [Signal::SIGTERM, Signal::SIGINT] {
+            let does = if reads { "read; wait" } else { "wait" };
+            let scene = Scene::new(&LOGS_ALL.replace("wait", does));
+            let scene = if ci { scene.in_ci() } else { scene };
+            let terminal = first_of_a_terminal(&scene);
+            let child = scene.pid_in("ready");
+            if reads {
+                wait_until("its loan", || (foreground(child) == Some(child)).then_some(()));
+            }
+            let bash = getsid(Some(child)).expect("it is there");
+            let all = others_of(bash);
+            assert!(all.contains(&child) && all.len() > 2, "{all:?}");
+            // Bash waits for what it runs before it ends of an interrupt.
+            let first = if signal == Signal::SIGINT { Signal::SIGTERM } else { signal };
+            kill(bash, first).expect("it is there");
+            pause(ROUND);
+            for pid in all {
+                let _gone_meanwhile = kill(pid, signal);
+            }
+            expect_once(&scene, child, signal.as_str());
+            drop(terminal);
+        }
+    }
+}
+
+/// Control: the end of the first process alone is a stop, too.
+#[test]
+fn a_terminal_whose_first_process_ends_is_one_stop() {
+    let scene = Scene::new(LOGS_ALL);
+    let terminal = first_of_a_terminal(&scene);
+    let child = scene.pid_in("ready");
+    kill(getsid(Some(child)).expect("it is there"), Signal::SIGTERM).expect("bash is there");
+    expect_once(&scene, child, "SIGINT");
+    let said = fs::read_to_string(scene.path("stderr")).expect("what was said");
+    assert!(said.contains("got SIGHUP: SIGINT sent"), "{said}");
+    drop(terminal);
+}
+
+/// The signal with the lower number is read first, also where it was made of the other one.
+#[test]
+fn what_a_script_passes_on_under_another_name_is_the_same_stop_whichever_is_first() {
+    for passes_on_first in [true, false] {
+        let scene = Scene::new(LOGS_ALL);
+        let script = format!(
+            "#!/bin/bash\n{} &\ntfwrap=$!\ntrap 'kill -INT $tfwrap' TERM\n\
+             while kill -0 $tfwrap 2> /dev/null; do wait $tfwrap; done\n",
+            scene.shell_words(),
+        );
+        harness::program(&scene.path("deploy"), &script);
+        let mut deploy = Command::new(scene.path("deploy")).spawn().expect("it starts");
+        let child = scene.pid_in("ready");
+        let bash = Pid::from_raw(deploy.id().cast_signed());
+        let tfwrap = Receipt::of(&scene).runner();
+        let order = if passes_on_first { [bash, tfwrap] } else { [tfwrap, bash] };
+        kill(order[0], Signal::SIGTERM).expect("it is there");
+        pause(SILENCE);
+        kill(order[1], Signal::SIGTERM).expect("it is there");
+        expect_once(&scene, child, "SIGINT");
+        deploy.wait().expect("it ends with tfwrap");
+    }
+}
