@@ -111,14 +111,18 @@ impl FileStore {
         self.dir.join(self.beside(LOCK_FILE))
     }
 
-    /// Removes the registers that `are_idle`, unless somebody is at work there, and the directory with
-    /// the last one. What fails leaves it, which does no harm.
-    pub(super) fn remove_idle(&self, are_idle: impl FnOnce(&[(LockKey, Record)]) -> Vec<bool>) {
-        if let Ok(Some(dir)) = Directory::open(self)
-            && let Ok(Some(_lock)) = dir.lock()
-        {
+    /// Removes the registers that `are_idle`, and the directory with the last one. What fails leaves
+    /// it, which does no harm. Returns whether that was tried: not while somebody is at work there.
+    pub(super) fn remove_idle(
+        &self,
+        are_idle: impl FnOnce(&[(LockKey, Record)]) -> Vec<bool>,
+    ) -> bool {
+        let Ok(Some(dir)) = Directory::open(self) else { return true };
+        let Ok(lock) = dir.lock() else { return true };
+        if lock.is_some() {
             drop(dir.clear(are_idle));
         }
+        lock.is_some()
     }
 
     /// Runs `change` as the only one who changes registers of this directory.

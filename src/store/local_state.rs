@@ -17,6 +17,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -26,6 +27,11 @@ use super::{
 };
 use crate::lock::{LockId, LockKey};
 use files::{Files, HeldState, version};
+
+/// How often the dead are tried to be taken out of a line in which others are at work, and with what
+/// pauses.
+const MOST_TRIES: u32 = 200;
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// The lock of one state file. Clones share what is held.
 #[derive(Debug, Clone)]
@@ -136,11 +142,15 @@ impl LocalState {
     /// # Errors
     /// Too many requests hang already.
     pub async fn forget_waiters(&self, dead: Vec<LockId>) -> Result<(), StoreError> {
-        self.run(move |files, _| {
-            files.clear_line(|id| dead.contains(id));
-            Ok(())
-        })
-        .await
+        // Whoever is at work there is so for a few milliseconds.
+        for _ in 0..MOST_TRIES {
+            let dead = dead.clone();
+            if self.run(move |files, _| Ok(files.clear_line(|id| dead.contains(id)))).await? {
+                break;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        Ok(())
     }
 
     /// The one key of this store: the path.

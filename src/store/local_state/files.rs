@@ -285,7 +285,7 @@ impl Files {
         // A killed process may have left it.
         drop(remove_if_there(&self.info_aside));
         // Whoever waits stands in it; without it, what the lock made is not empty.
-        self.clear_line(|_| false);
+        let _somebody_is_at_work_there = self.clear_line(|_| false);
         // Whoever waits has it open and locks that very file: removed, it would be another one than
         // the next would make.
         if let (Some(first), true) = (&ours.created, empty)
@@ -308,7 +308,8 @@ impl Files {
 impl Files {
     /// Removes the tickets of waiters that are gone, and the line with them if nobody waits. Who joins
     /// just now has a ticket, or will find the line gone and begin it anew.
-    pub(super) fn clear_line(&self, is_gone: impl Fn(&LockId) -> bool) {
+    /// Returns whether that was tried: not while somebody is at work there.
+    pub(super) fn clear_line(&self, is_gone: impl Fn(&LockId) -> bool) -> bool {
         FileStore::new(&self.line).remove_idle(|registers| {
             let key = LocalState::line_key();
             let line_at = Slot::Line.key(&key);
@@ -327,7 +328,7 @@ impl Files {
                 *idle |= *at == line_at && all_over && head.is_some();
             }
             idle
-        });
+        })
     }
 }
 
