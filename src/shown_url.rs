@@ -4,10 +4,12 @@
 /// Returns what may be shown of it, as one line.
 #[must_use]
 pub fn shown_url(text: &str) -> String {
-    let (scheme, rest) = match text.find("://") {
-        Some(at) => text.split_at(at + 3),
-        None => ("", text),
-    };
+    let is_scheme =
+        |it: &&str| it.bytes().all(|c| c.is_ascii_alphanumeric() || b"+-.".contains(&c));
+    let scheme = text.split_once("://").map(|(scheme, _)| scheme).filter(is_scheme);
+    let begin = scheme.map_or(0, |scheme| scheme.len() + 1);
+    let slashes = text[begin..].bytes().take_while(|byte| *byte == b'/').count();
+    let (scheme, rest) = text.split_at(begin + slashes);
     let mut out = scheme.to_owned();
     let rest = push_host(&mut out, rest);
     let path_ends = rest.find(['?', '#']).unwrap_or(rest.len());
@@ -37,19 +39,21 @@ fn push_host<'a>(out: &mut String, rest: &'a str) -> &'a str {
     if let Some(at) = authority.rfind('@') {
         return &rest[at + 1..];
     }
+    let Some((host, port)) = authority.rsplit_once(':') else { return rest };
     // A password may have a `/`, `?` or `#` in it, as it should not. Only before a port it is a host.
-    match (authority.rsplit_once(':'), rest.rfind('@')) {
-        (Some((host, port)), Some(at)) => {
-            let is_port =
-                (1..=5).contains(&port.len()) && port.bytes().all(|it| it.is_ascii_digit());
-            if is_port && (host.starts_with('[') || !host.contains(':')) {
-                out.push_str(authority);
-                out.push_str("/…");
-                return &rest[at..];
-            }
-            &rest[at + 1..]
+    let is_port = (1..=5).contains(&port.len()) && port.bytes().all(|it| it.is_ascii_digit());
+    if !is_port || (host.contains(':') && !host.starts_with('[')) {
+        return rest.find('@').map_or(rest, |at| push_host(out, &rest[at + 1..]));
+    }
+    // Values of parameters are left out in any case.
+    let path = rest.split(['?', '#']).next().unwrap_or_default();
+    match path.rfind('@') {
+        Some(at) => {
+            out.push_str(authority);
+            out.push_str("/…");
+            &rest[at..]
         }
-        _ => rest,
+        None => rest,
     }
 }
 
@@ -72,6 +76,15 @@ mod tests {
         ("https://u:se?cret@h/x", "https://h/x"),
         ("https://u:se#cret@h/x", "https://h/x"),
         ("https://u:1:2/secret@h/x", "https://h/x"),
+        ("https://u:se/cr@et@h/x?token=a@s3cr3t", "https://h/x?token=…"),
+        ("http://127.0.0.1:9/?token=a@s3cr3t", "http://127.0.0.1:9/?token=…"),
+        ("http://h:9/x#a@s3cr3t", "http://h:9/x#…"),
+        ("//user:s3cr3t@host", "//host"),
+        ("//user:s3cr3t@host/x?y=1", "//host/x?y=…"),
+        ("https:///u:secret@h", "https:///h"),
+        ("https:/u:secret@h", "h"),
+        ("u:secret@h/x?to=http://h", "h/x?to=…"),
+        ("file:///srv/locks/a", "file:///srv/locks/a"),
         ("https://h/x?token=secret&b&c=", "https://h/x?token=…&…&c=…"),
         ("https://h/x?secret", "https://h/x?…"),
         ("https://h/x#secret?a", "https://h/x#…"),

@@ -83,6 +83,8 @@ fn what_follows_ctrl_c_through_a_wrapper_is_no_second_interrupt() {
         let born_at = born(guardian);
         shell.key('c');
         shell.sees("Interrupt received");
+        // Who is killed before it has heard of a key can tell nobody.
+        wait_until("the note", || (Receipt::of(&scene).text["interrupts"] == "sent").then_some(()));
         kill(receipt.runner(), signal).expect("it is there");
         wait_for_end("the guardian", guardian, born_at.as_ref());
         let said = shell.prompt();
