@@ -65,6 +65,35 @@ test("changes are a success where that is asked for, and no other code is", asyn
   }
 });
 
+test("the exit code is an output wherever tfwrap has not said it, before changes become a success", async () => {
+  const inputs = { command: "plan -detailed-exitcode -lock=false", "success-on-changes": "true" };
+  for (const code of [0, 1, 2, 64, 78, 127]) {
+    const job = world(`exit ${code}`);
+    await job.main(inputs);
+    assert.equal(job.outputs().exitcode, `${code}`);
+  }
+  const killed = world("kill -9 $$");
+  await killed.main(inputs);
+  assert.equal(killed.outputs().exitcode, "137");
+  // What another said stays, in either form. A value says nothing.
+  for (const [said, written] of [
+    ["exitcode=5\\n", 0],
+    ["x=1\\nexitcode<<E\\n5\\nE\\n", 0],
+    ["x<<E\\nexitcode=5\\nE\\n", 1],
+    ["x=exitcode=5\\n", 1],
+    ["x=1<<E\\nexitcode=5\\n", 0],
+  ]) {
+    const job = world(`printf '${said}' >>"$GITHUB_OUTPUT"; exit 2`);
+    assert.equal((await job.main(inputs)).code, 0);
+    assert.equal(job.lines("GITHUB_OUTPUT").filter((line) => line === "exitcode=2").length, written, said);
+  }
+  // Of an earlier run it says nothing.
+  const job = world("exit 2");
+  writeFileSync(join(job.dir, "GITHUB_OUTPUT"), "exitcode=0\n");
+  await job.main(inputs);
+  assert.equal(job.outputs().exitcode, "2");
+});
+
 test("what is wrong with an input is said and nothing runs", async () => {
   const job = world("echo ran");
   for (const inputs of [

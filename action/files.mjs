@@ -1,6 +1,6 @@
 // Directories, temporary ones and the runner's files, where each may be missing or not be written.
 
-import { closeSync, constants, fstatSync, mkdirSync, mkdtempSync, openSync, statSync, writeSync } from "node:fs";
+import { closeSync, constants, fstatSync, mkdirSync, mkdtempSync, openSync, readFileSync, statSync, writeSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { ActionError, annotation, say } from "./runner.mjs";
@@ -64,4 +64,30 @@ export function tell(variable, line) {
     told.add(variable);
     say(annotation("warning", `cannot write to \`${file}\` (from \`${variable}\`): ${error.message}\nhint: until it can be written, ${MISSING[variable]}`));
   }
+}
+
+// What this file has from this byte on. Whatever is no regular file, which could block, or cannot be read has nothing.
+function since(file, byte) {
+  try {
+    return statSync(file).isFile() ? readFileSync(file).subarray(byte) : Buffer.alloc(0);
+  } catch {
+    return Buffer.alloc(0);
+  }
+}
+
+// Returns a function that says whether this output has been set since now.
+export function watchOutput(name) {
+  const file = process.env.GITHUB_OUTPUT;
+  if (!file) return () => false;
+  const before = since(file, 0).length;
+  return () => {
+    const lines = since(file, before).toString().split(/\r?\n/);
+    while (lines.length > 0) {
+      const [, found, form, rest] = /^(.*?)(<<|=)(.*)$/.exec(lines.shift()) ?? [];
+      if (found === name) return true;
+      // Up to the delimiter, each line is a part of the value.
+      if (form === "<<") while (lines.length > 0 && lines.shift() !== rest);
+    }
+    return false;
+  };
 }

@@ -5,7 +5,7 @@
 
 import { join } from "node:path";
 import { begin, run } from "./child.mjs";
-import { tell, temporaryDirectory } from "./files.mjs";
+import { tell, temporaryDirectory, watchOutput } from "./files.mjs";
 import { command, expectNoOptions, expectWorkingDirectory, flag, options, recoverWait } from "./inputs.mjs";
 import { install } from "./install.mjs";
 import { entry } from "./runner.mjs";
@@ -16,6 +16,9 @@ const rememberToken = (token) => remember("token", token);
 
 // `plan -detailed-exitcode` says with 2 that there are changes.
 const CHANGES = 2;
+
+// As a shell says it.
+const NOT_STARTED = 127;
 
 await entry(async () => {
   const words = command();
@@ -31,7 +34,11 @@ await entry(async () => {
   if (words.length === 0) return;
 
   const token = begin(file, rememberToken);
-  const code = await run({ program, args, cwd, file, token, remember: rememberToken });
-  if (code === undefined) remember("program", "");
-  process.exitCode = code === CHANGES && changesSucceed ? 0 : (code ?? 127);
+  const isCodeSaid = watchOutput("exitcode");
+  const ended = await run({ program, args, cwd, file, token, remember: rememberToken });
+  if (ended === undefined) remember("program", "");
+  const code = ended ?? NOT_STARTED;
+  // tfwrap says it only of what it ran under a lock. A wrapper of Terraform may have said what it hides.
+  if (!isCodeSaid()) tell("GITHUB_OUTPUT", `exitcode=${code}`);
+  process.exitCode = code === CHANGES && changesSucceed ? 0 : code;
 });

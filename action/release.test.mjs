@@ -64,7 +64,7 @@ test("the action's own version is downloaded, checked and kept", async () => {
   const line = `tfwrap 0.1.0 from ${url}/v0.1.0/${NAME}, SHA-256 ${SHA256}\n`;
   assert.ok(output.startsWith(line), output);
   assert.equal(inside(output.slice(line.length)).said, "<plan><-input=false>");
-  assert.deepEqual(there.outputs(), { version: VERSION, path: join(place, "tfwrap") });
+  assert.deepEqual(there.outputs(), { version: VERSION, path: join(place, "tfwrap"), exitcode: "0" });
   assert.deepEqual(there.lines("GITHUB_PATH"), [place]);
   assert.deepEqual(readdirSync(place).sort(), ["LICENSE-MIT", "tfwrap"]);
   // As actions/tool-cache keeps it, and nothing beside it.
