@@ -169,6 +169,7 @@ test("workflow commands in the output stay text, and tfwrap's annotations come a
     ...hostile.flatMap((line) => [`echo '${line}'`, `echo '${line}' >&2`]),
     `echo '${own}' >> "$TFWRAP_ANNOTATIONS"`,
     `echo '::set-env name=A::b' >> "$TFWRAP_ANNOTATIONS"`,
+    `printf '::error title=tfwrap::x\\r::set-env name=A::b\\n::warning title=tfwrap::x\\e[2J\\n' >> "$TFWRAP_ANNOTATIONS"`,
     'printf "no line end"',
   ];
   const { output } = await world(script.join("\n")).main({ command: "plan" });
@@ -265,6 +266,13 @@ test("what the command puts in the place of the annotations neither blocks nor f
     assert.equal(code, 3, output);
     assert.equal(inside(output).after, "");
   }
+});
+
+test("a file in the place of the directory of the annotations does not fail the step", async () => {
+  const job = world('dir=$(dirname "$TFWRAP_ANNOTATIONS"); rm -r "$dir"; echo >"$dir"; exit 3');
+  const { code, output } = await job.main({ command: "apply" });
+  assert.equal(code, 3, output);
+  assert.match(inside(output).after, /^::warning title=tfwrap::no annotations of this command: [^\n]*\n$/);
 });
 
 test("post waits as long as it is told to", async () => {

@@ -18,13 +18,14 @@ import { environment } from "./inputs.mjs";
 import { annotation, say } from "./runner.mjs";
 import { othersWrite } from "./writers.mjs";
 
-// Whatever else is in the file came from elsewhere.
-const ANNOTATION = /^::(?:error|warning) title=tfwrap::/;
+// Whatever else is in the file came from elsewhere. tfwrap escapes control characters; to the runner a carriage
+// return ends a line, too, and a command could follow it.
+const ANNOTATION = /^::(?:error|warning) title=tfwrap::\P{Cc}*$/u;
 
 function annotations(file) {
-  // The command knows the path, too: what it puts there instead must neither block nor fail this.
-  if (!lstatSync(file, { throwIfNoEntry: false })?.isFile()) return "";
   try {
+    // The command knows the path, too: what it puts there instead must neither block nor fail this.
+    if (!lstatSync(file, { throwIfNoEntry: false })?.isFile()) return "";
     const lines = readFileSync(file, "utf8").split("\n").filter((line) => ANNOTATION.test(line));
     rmSync(file);
     return lines.map((line) => `${line}\n`).join("");
