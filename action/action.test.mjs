@@ -105,6 +105,10 @@ test("what is wrong with an input is said and nothing runs", async () => {
     { command: "apply -auto-approve\n-input=false" },
     { command: "plan", build: "true" },
     { command: "plan", version: "0.1.0" },
+    { command: "plan", color: "purple" },
+    { color: "purple" },
+    { "log-format": "xml" },
+    { quiet: "true", verbose: "true" },
     { "lock-timeout": "5m" },
     { "no-line": "true" },
   ]) {
@@ -113,6 +117,20 @@ test("what is wrong with an input is said and nothing runs", async () => {
     assert.match(output, /^::error title=tfwrap::inputs? [^\n]*\n$/);
   }
   assert.deepEqual(job.lines("GITHUB_STATE"), []);
+});
+
+test("of few values each is known, as action.yml says it", async () => {
+  const inputs = readFileSync(join(ACTION, "action.yml"), "utf8").split("\noutputs:")[0].split(/^ {2}(?=[a-z-]+:$)/m);
+  for (const name of ["plan-lock", "outdated", "summary", "on-lock-lost", "second-signal", "log-format", "color"]) {
+    const { code, output } = await world("echo ran").main({ command: "plan", [name]: "none" });
+    assert.equal(code, 64);
+    assert.ok(output.startsWith(`::error title=tfwrap::input ${name}: \`none\` is none of \``), output);
+    const described = inputs.find((text) => text.startsWith(`${name}:\n`)).split("(default")[0];
+    for (const [, value] of output.split(" is none of ")[1].matchAll(/`([a-z]+)`/g)) {
+      assert.match(described, new RegExp(`\\b${value}\\b`));
+      assert.equal((await world(WORDS).main({ command: "plan", [name]: value })).code, 0);
+    }
+  }
 });
 
 test("without a command tfwrap is on the path and the post step armed", async () => {
@@ -234,15 +252,17 @@ test("each signal is passed on once and the child's end is waited for", async ()
   }
 });
 
-test("post recovers with the options and in the directory of main", async () => {
+test("post recovers in the directory of main with the options that recovering uses", async () => {
   const job = world(`${WORDS}; pwd; env | grep ^INPUT_`);
   mkdirSync(join(job.dir, "infra"));
-  const inputs = { command: "apply", "orphan-grace": "1m", quiet: "true", "working-directory": "infra" };
+  // Of the others none can be wrong for it.
+  const others = { "lock-timeout": "5", "orphan-grace": "1m", lock: "x", "no-line": "true" };
+  const inputs = { command: "apply", ...others, "log-format": "json", quiet: "true", "working-directory": "infra" };
   await job.main(inputs);
   const said = async () => inside((await job.post(inputs)).output).said;
-  assert.equal(await said(), `<--orphan-grace=1m><--quiet><recover><--wait=4m>${job.dir}/infra\n`);
+  assert.equal(await said(), `<--log-format=json><--quiet><recover><--wait=4m>${job.dir}/infra\n`);
   rmdirSync(join(job.dir, "infra"));
-  assert.equal(await said(), `<--orphan-grace=1m><--quiet><recover><--wait=4m>${job.dir}\n`);
+  assert.equal(await said(), `<--log-format=json><--quiet><recover><--wait=4m>${job.dir}\n`);
 });
 
 test("post recovers whatever the job did to the directory of its files", async () => {

@@ -12,8 +12,18 @@ const LISTS = ["lock"];
 const FLAGS = ["no-backend-lock", "no-line", "no-history", "quiet", "verbose"];
 // The action's own.
 const OWN = ["command", "working-directory", "version", "path", "build", "success-on-changes", "recover-wait"];
-// What the post step uses, too. All others say how to run a command.
-const WITHOUT_COMMAND = ["config", "log-format", "quiet", "verbose", "color"];
+// What `recover` of the post step uses. All others say how to run a command.
+const OF_RECOVER = ["config", "log-format", "quiet", "verbose", "color"];
+// The values of those that take one of a few.
+const ONE_OF = {
+  "plan-lock": ["exclusive", "optimistic"],
+  outdated: ["run", "skip", "fail"],
+  summary: ["auto", "always", "never"],
+  "on-lock-lost": ["stop", "warn"],
+  "second-signal": ["hold", "forward"],
+  "log-format": ["text", "json"],
+  color: ["auto", "always", "never"],
+};
 
 const variable = (name) => `INPUT_${name.toUpperCase()}`;
 const raw = (name) => process.env[variable(name)] ?? "";
@@ -31,11 +41,26 @@ export function flag(name) {
 }
 
 // tfwrap's options, one word each, so that no value is taken for an option.
-export const options = () => [
-  ...VALUES.filter((name) => input(name) !== "").map((name) => `--${name}=${input(name)}`),
-  ...LISTS.flatMap((name) => lines(name).map((value) => `--${name}=${value.trim()}`)),
-  ...FLAGS.filter(flag).map((name) => `--${name}`),
+const optionsOf = (isMeant) => [
+  ...VALUES.filter((name) => isMeant(name) && input(name) !== "").map((name) => `--${name}=${input(name)}`),
+  ...LISTS.filter(isMeant).flatMap((name) => lines(name).map((value) => `--${name}=${value.trim()}`)),
+  ...FLAGS.filter((name) => isMeant(name) && flag(name)).map((name) => `--${name}`),
 ];
+
+export const options = () => optionsOf(() => true);
+
+// Those that `recover` uses: nothing else may keep it from its work.
+export const optionsOfRecover = () => optionsOf((name) => OF_RECOVER.includes(name));
+
+// tfwrap says the same, but where there is no command only in the post step, which then recovers nothing.
+export function expectOptions() {
+  for (const [name, values] of Object.entries(ONE_OF)) {
+    const value = input(name);
+    if (value === "" || values.includes(value)) continue;
+    throw new InputError(`input ${name}: \`${value}\` is none of ${values.map((known) => `\`${known}\``).join(", ")}`);
+  }
+  if (flag("quiet") && flag("verbose")) throw new InputError("inputs quiet and verbose: they exclude each other");
+}
 
 // The words of the command; none: only set up.
 export function command() {
@@ -62,7 +87,7 @@ export function command() {
 // What would be ignored is an error.
 export function expectNoOptions() {
   const set = [...VALUES, ...LISTS, ...FLAGS, "success-on-changes"].find(
-    (name) => !WITHOUT_COMMAND.includes(name) && !["", "false"].includes(input(name)),
+    (name) => !OF_RECOVER.includes(name) && !["", "false"].includes(input(name)),
   );
   if (set === undefined) return;
   const name = `TFWRAP_${set.replaceAll("-", "_").toUpperCase()}`;

@@ -6,7 +6,7 @@
 import { join } from "node:path";
 import { begin, run } from "./child.mjs";
 import { tell, temporaryDirectory, watchOutput } from "./files.mjs";
-import { command, expectNoOptions, expectWorkingDirectory, flag, options, recoverWait } from "./inputs.mjs";
+import { command, expectNoOptions, expectOptions, expectWorkingDirectory, flag, options, recoverWait } from "./inputs.mjs";
 import { install } from "./install.mjs";
 import { entry } from "./runner.mjs";
 
@@ -23,6 +23,7 @@ const NOT_STARTED = 127;
 await entry(async () => {
   const words = command();
   if (words.length === 0) expectNoOptions();
+  expectOptions();
   const args = [...options(), ...words];
   recoverWait();
   const cwd = expectWorkingDirectory();

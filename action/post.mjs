@@ -5,7 +5,7 @@
 
 import { existsSync } from "node:fs";
 import { begin, endOf, run } from "./child.mjs";
-import { options, recoverWait, workingDirectory } from "./inputs.mjs";
+import { optionsOfRecover, recoverWait, workingDirectory } from "./inputs.mjs";
 import { entry, workspace } from "./runner.mjs";
 
 const { STATE_program: program = "", STATE_annotations: file = "", STATE_token: token = "" } = process.env;
@@ -16,6 +16,6 @@ await entry(async () => {
   if (token !== "") endOf(token);
   // The job may have removed the directory meanwhile.
   const cwd = existsSync(workingDirectory()) ? workingDirectory() : workspace();
-  const args = [...options(), "recover", `--wait=${recoverWait()}`];
+  const args = [...optionsOfRecover(), "recover", `--wait=${recoverWait()}`];
   process.exitCode = (await run({ program, args, cwd, file, token: begin(file, () => {}), remember: () => {} })) ?? 127;
 });
