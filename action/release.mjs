@@ -148,21 +148,37 @@ function keep(from, place) {
   writeFileSync(`${place}.complete`, "");
 }
 
-// A new directory beside the place in the cache.
-function placeIn(cache, version) {
+// Returns the program, installed below this directory.
+function installIn(cache, version, archive) {
   // The layout of the runner's own tool cache: the name of the tool, its version, the architecture.
   const place = join(cache, "tfwrap", version, process.arch);
   makeDirectories(dirname(place));
-  return { place, unpacked: mkdtempSync(`${place}.`) };
+  const unpacked = mkdtempSync(`${place}.`);
+  try {
+    unpack(archive, unpacked);
+    keep(unpacked, place);
+  } finally {
+    // Whole, it is in its place by now.
+    rmSync(unpacked, { recursive: true, force: true });
+  }
+  return join(place, "tfwrap");
 }
 
-// The same; where the cache cannot be written, in a directory of this job alone.
-function placeFor(cache, version) {
+// The same; where the cache does not take it, such as one of which a part is another user's, in a directory of
+// this job alone.
+function install(cache, version, archive) {
   try {
-    return placeIn(cache, version);
+    return installIn(cache, version, archive);
   } catch (error) {
     say(annotation("warning", `tfwrap is not kept in the tool cache \`${cache}\`: ${error.message}`));
-    return placeIn(temporaryDirectory(), version);
+  }
+  const own = temporaryDirectory();
+  try {
+    return installIn(own, version, archive);
+  } catch (error) {
+    rmSync(own, { recursive: true, force: true });
+    if (error instanceof ActionError) throw error;
+    throw new ActionError(`cannot install tfwrap in \`${own}\`: ${error.message}`, "free space on that disk, or set `path` to a tfwrap that is installed");
   }
 }
 
@@ -183,15 +199,7 @@ export async function released(wanted) {
       "look at what answers at that address: a proxy, a mirror, or a release that was changed",
     );
   }
-  const { place, unpacked } = placeFor(cache, version);
-  try {
-    unpack(archive, unpacked);
-    keep(unpacked, place);
-  } catch (error) {
-    rmSync(unpacked, { recursive: true, force: true });
-    if (error instanceof ActionError) throw error;
-    throw new ActionError(`cannot install tfwrap in \`${place}\`: ${error.message}`, "free space on that disk, or set `path` to a tfwrap that is installed");
-  }
+  const program = install(cache, version, archive);
   say(`tfwrap ${version} from ${shownUrl(url)}, SHA-256 ${sha256}\n`);
-  return join(place, "tfwrap");
+  return program;
 }

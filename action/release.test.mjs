@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { closeSync, cpSync, existsSync, fstatSync, lstatSync, mkdirSync, openSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { chmodSync, closeSync, cpSync, existsSync, fstatSync, lstatSync, mkdirSync, openSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { dirname, join } from "node:path";
 import { after, before, test } from "node:test";
@@ -170,6 +170,29 @@ test("without a cache that can be written it is this job's alone", async () => {
   }
 });
 
+test("a cache that does not take it whole leaves it to this job's own directory", async () => {
+  const there = job({ "v0.1.0": { [NAME]: SHA256 } });
+  const place = join(there.cache, "0.1.0", process.arch);
+  const warned = async () => {
+    const { code, output } = await there.main({ command: "plan" });
+    assert.equal(code, 0, output);
+    assert.ok(output.startsWith(`::warning title=tfwrap::tfwrap is not kept in the tool cache \`${dirname(there.cache)}\`: `), output);
+    assert.ok(there.outputs().path.startsWith(join(there.dir, "tfwrap-")), output);
+    assert.ok(!readdirSync(join(there.cache, "0.1.0")).some((name) => name.startsWith(`${process.arch}.`) && name !== `${process.arch}.complete`));
+  };
+  // What it must write is something else.
+  mkdirSync(`${place}.complete`, { recursive: true });
+  await warned();
+  // A broken one that may not be replaced. To root no mode says so.
+  if (process.getuid() === 0) return;
+  rmSync(place, { recursive: true });
+  mkdirSync(place);
+  writeFileSync(join(place, "tfwrap"), "", { mode: 0o755 });
+  chmodSync(place, 0o555);
+  await warned();
+  chmodSync(place, 0o755);
+});
+
 test("nothing stays of an archive that cannot be unpacked", async () => {
   const there = job({ "v0.1.0": { [NAME]: createHash("sha256").update("none").digest("hex") } });
   answers = () => [200, "none"];
@@ -202,7 +225,7 @@ test("jobs that install at once on one machine all get it whole, and over what w
     let isOver = false;
     const looks = (async () => {
       for (; !isOver; await new Promise((next) => setImmediate(next))) {
-        const isWhole = existsSync(file) && !lstatSync(file).isDirectory() && readFileSync(file, "utf8").startsWith("#!");
+        const isWhole = lstatSync(file, { throwIfNoEntry: false })?.isFile() && readFileSync(file, "utf8").startsWith("#!");
         assert.ok(isWhole || !wasWhole, "it was there, and has gone");
         wasWhole ||= isWhole;
       }
