@@ -90,9 +90,11 @@ export async function download(url, most = MOST_BYTES) {
       const headers = { "accept-encoding": "identity" };
       const response = await fetch(url, { headers, signal: AbortSignal.timeout(TIME_LIMIT_MS) });
       const encoding = response.headers.get("content-encoding") ?? "identity";
-      if (response.ok && encoding === "identity") return await body(response, most);
+      // An answer such as 204 has none.
+      const hasBody = response.ok && response.body !== null;
+      if (hasBody && encoding === "identity") return await body(response, most);
       // Decoded, it would be another file than the one that was released.
-      problem = response.ok ? `the server encodes the archive (Content-Encoding: ${encoding})` : `the server answers ${response.status}`;
+      problem = hasBody ? `the server encodes the archive (Content-Encoding: ${encoding})` : `the server answers ${response.status}`;
       again = response.status >= 500 || [408, 429].includes(response.status);
     } catch (error) {
       problem = reason(error);

@@ -128,6 +128,22 @@ test("a server that fails is asked again, one that has nothing is not", async ()
   assert.equal(asked.length, 1);
 });
 
+test("an answer without an archive is said as what it is", async () => {
+  const there = job({ "v0.1.0": { [NAME]: SHA256 } });
+  answers = () => [204];
+  const { code, output } = await there.main({ command: "plan" });
+  assert.equal(code, 69);
+  assert.match(output, /^::error title=tfwrap::cannot download [^\n]*: the server answers 204%0Ahint: /);
+});
+
+test("a line break in the address of a mirror is not said as one", async () => {
+  const there = job({ "v0.1.0": { [NAME]: SHA256 } });
+  answers = () => [200, ARCHIVE];
+  const { code, output } = await there.main({ command: "plan" }, { TFWRAP_RELEASES_URL: `${url}/\r::add-mask::x\r\n/` });
+  assert.equal(code, 0, output);
+  assert.ok(output.startsWith(`tfwrap 0.1.0 from ${url}/\\r::add-mask::x\\r\\n/v0.1.0/`), JSON.stringify(output));
+});
+
 test("an archive that a server encodes is not taken for another one", async () => {
   const there = job({ "v0.1.0": { [NAME]: SHA256 } });
   answers = () => [200, ARCHIVE, { "content-encoding": "x-gzip" }];

@@ -5,16 +5,28 @@ import { shownUrl, withoutSecrets } from "./urls.mjs";
 
 // The cases are those of src/shown_url.rs.
 const source = readFileSync(new URL("../src/shown_url.rs", import.meta.url), "utf8");
-const cases = [...source.split("const CASES")[1].split("];")[0].matchAll(/\("([^"]*)", "([^"]*)"\)/g)];
+const cases = [
+  ["http://127.0.0.1:9/?token=a@s3cr3t", "http://127.0.0.1:9/?token=…"],
+  ["http://h:9/x#a@s3cr3t", "http://h:9/x#…"],
+  ["http://h:9/u@x?t=a@s3cr3t", "http://h:9/…@x?t=…"],
+  ["http://h:/?t=a@s3cr3t", "http://h:/?t=…"],
+  ["http://u:se/cret@h/x?t=a@s3cr3t", "http://…"],
+  ["//user:s3cr3t@host", "//host"],
+  ["//user:s3cr3t@host/x?y=1", "//host/x?y=…"],
+  ["//user:s3cr3t@host/x?y=http://z", "//host/x?y=…"],
+  ["h/x?token=s3cr3t://z", "h/x?token=…"],
+  ["http://h/\r::add-mask::x\n\u001b", "http://h/\\r::add-mask::x\\n\\u{1b}"],
+];
+const shared = [...source.split("const CASES")[1].split("];")[0].matchAll(/\("([^"]*)", "([^"]*)"\)/g)];
 
 test("what may be secret in a URL is not shown", () => {
-  assert.ok(cases.length > 15);
-  for (const [, text, shown] of cases) assert.equal(shownUrl(text), shown, text);
+  assert.ok(shared.length > 15);
+  for (const [text, shown] of [...cases, ...shared.map((match) => match.slice(1))]) assert.equal(shownUrl(text), shown, text);
 });
 
 test("nor in a text of others", () => {
   assert.equal(
-    withoutSecrets("connect to `http://u:hunter2@proxy:8/` failed, see https://h/x?t=hunter2"),
-    "connect to `http://proxy:8/` failed, see https://h/x?t=…",
+    withoutSecrets("connect to `http://u:hunter2@proxy:8/` failed, see https://h/x?t=hunter2 or //u:hunter2@h/"),
+    "connect to `http://proxy:8/` failed, see https://h/x?t=… or //h/",
   );
 });
