@@ -3,14 +3,12 @@ import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { shownUrl, withoutSecrets } from "./urls.mjs";
 
-// The cases are those of src/shown_url.rs.
+// The cases are those of src/shown_url.rs, and some more.
 const source = readFileSync(new URL("../src/shown_url.rs", import.meta.url), "utf8");
 const cases = [
   ["http://127.0.0.1:9/?token=a@s3cr3t", "http://127.0.0.1:9/?token=…"],
   ["http://h:9/x#a@s3cr3t", "http://h:9/x#…"],
   ["http://h:9/u@x?t=a@s3cr3t", "http://h:9/…@x?t=…"],
-  ["http://h:/?t=a@s3cr3t", "http://h:/?t=…"],
-  ["http://u:se/cret@h/x?t=a@s3cr3t", "http://…"],
   ["//user:s3cr3t@host", "//host"],
   ["//user:s3cr3t@host/x?y=1", "//host/x?y=…"],
   ["//user:s3cr3t@host/x?y=http://z", "//host/x?y=…"],
