@@ -83,6 +83,8 @@ pub(crate) struct Lot {
     pub(crate) requests: u64,
     /// What it sent while it stood at the head of the line or without one.
     pub(crate) head_requests: u64,
+    /// Those that find out for messages how many stand before it.
+    pub(crate) counting: u64,
     /// Since when it had a ticket and stood at the head.
     pub(crate) headed: Option<Duration>,
     /// For how long it did not look at the lock, at the most.
@@ -420,7 +422,8 @@ impl World {
                     client.lot.longest_blind =
                         client.lot.longest_blind.max(now.saturating_sub(before));
                 }
-                let ahead = client.queue.ahead();
+                client.lot.counting += u64::from(client.queue.counts_places());
+                let ahead = client.queue.places_ahead();
                 if ahead.is_none_or(|ahead| ahead == 0) {
                     client.lot.head_requests += 1;
                 }

@@ -45,22 +45,26 @@ impl Queue {
         self.ahead().filter(|_| is_seen && is_counted)
     }
 
-    /// How many places there are before ours, gaps included.
-    pub(super) fn places_ahead(&self) -> Option<u64> {
+    /// How many places there are before ours, gaps included; nothing outside the line.
+    #[must_use]
+    pub fn places_ahead(&self) -> Option<u64> {
         self.mine.as_ref()?;
         // Without anything to watch before us we are at the head.
         let before = self.watched.as_ref().map_or(0, |watched| watched.ticket.passed());
         Some(before.saturating_sub(self.line.head))
     }
 
+    /// Whether the request that is out looks at a place for the sake of messages alone.
+    #[must_use]
+    pub fn counts_places(&self) -> bool {
+        matches!(self.phase, Phase::Counting(_))
+    }
+
     /// Whether our place is being found out: a moment later [`Queue::ahead`] is right.
     #[must_use]
     pub fn is_counting(&self) -> bool {
-        match self.phase {
-            Phase::Counting(_) => true,
-            Phase::Watching(_) => self.watched.as_ref().is_some_and(|it| it.version.is_none()),
-            _ => false,
-        }
+        let is_seen = || self.watched.as_ref().is_none_or(|it| it.version.is_some());
+        self.counts_places() || matches!(self.phase, Phase::Watching(_)) && !is_seen()
     }
 
     /// The next place to look at, if there is one.
