@@ -224,7 +224,7 @@ async fn drive(
                         None => continue,
                     }
                 }
-                LoopEvent::Child(Ok(end @ ChildEvent::Exited { .. })) => {
+                LoopEvent::Child(Ok(end @ (ChildEvent::Exited { .. } | ChildEvent::GroupGone))) => {
                     next.extend(at_the_end(event_loop, child, &mut canary, end));
                     continue;
                 }

@@ -9,7 +9,8 @@ use crate::supervise::ending::Interrupts;
 use crate::supervise::stand_in::OverheardStop;
 use crate::supervise::tell_the_tfwrap_above;
 use crate::supervise::{
-    Action, Canary, Child, ChildEvent, Event, Received, SignalKind, SignalOrigin, StopSignal, Whom,
+    Action, Canary, Child, ChildEvent, Event, Received, Rest, SignalKind, SignalOrigin, StopSignal,
+    Whom,
 };
 
 /// Does what was decided, and says what the user should hear of it.
@@ -86,7 +87,11 @@ pub(super) fn at_the_end(
         have_it_already(event_loop, child, *stop);
     }
     let overheard = overheard.into_iter().map(|stop| Event::Overheard(stop.signal));
-    let stops = canary.at_the_end().map(|judged| child.event(judged));
+    // Whoever signals one after the other may not have come to the Terraform of a wrapper that is gone:
+    // then the stand-in still tells.
+    let has_terraform = matches!(end, ChildEvent::Exited { rest: Rest::OwnTerraform, .. });
+    let stops = if has_terraform { Vec::new() } else { canary.at_the_end().collect() };
+    let stops = stops.into_iter().map(|judged| child.event(judged));
     stops.chain(overheard).chain([of_child(end)])
 }
 

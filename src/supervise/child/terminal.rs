@@ -8,8 +8,9 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use nix::libc;
 use nix::sys::signal::{SigSet, Signal, killpg};
 use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
-use nix::unistd::{Pid, getpgrp, tcgetpgrp, tcsetpgrp};
+use nix::unistd::{Pid, getpgrp, getpid, tcgetpgrp, tcsetpgrp};
 
+use super::group::members;
 use super::sys::with_blocked;
 
 /// Our controlling terminal, which we may lend to the child's group.
@@ -49,7 +50,7 @@ impl Terminal {
 
     /// Whether we may lend it to this group: it is ours, that group's already, or of a group that has ended.
     pub(super) fn is_free_for(&self, group: Pid) -> bool {
-        let is_free = |now| now == getpgrp() || now == group || has_ended(now);
+        let is_free = |now| now == getpgrp() || now == group || is_over(now);
         self.foreground().is_some_and(is_free)
     }
 
@@ -87,7 +88,7 @@ impl Terminal {
             return go_on();
         }
         let prepared = without_stopping(|| {
-            self.owner = tcgetpgrp(&self.tty).ok().filter(|now| !has_ended(*now));
+            self.owner = tcgetpgrp(&self.tty).ok().filter(|now| !is_over(*now));
             self.our_modes = tcgetattr(&self.tty).ok();
             match &self.child_modes {
                 Some(modes) => tcsetattr(&self.tty, SetArg::TCSANOW, modes),
@@ -138,7 +139,7 @@ impl Terminal {
     fn is_still_lent(&mut self) -> bool {
         let Some(group) = self.lent_to.take() else { return false };
         let now = tcgetpgrp(&self.tty);
-        now == Ok(group) || now.is_ok_and(has_ended)
+        now == Ok(group) || now.is_ok_and(is_over)
     }
 
     fn owner(&self) -> Pid {
@@ -153,9 +154,11 @@ impl Terminal {
     }
 }
 
-/// Whether nothing is left of a group.
-fn has_ended(group: Pid) -> bool {
+/// Whether a group has no use for the terminal any more: nothing is left of it, or only what we have
+/// adopted. That is what a job of the child's own has left behind, for which its shell waits no longer.
+fn is_over(group: Pid) -> bool {
     killpg(group, None) == Err(nix::Error::ESRCH)
+        || members(group).is_some_and(|all| all.iter().all(|(_, stat)| stat.parent == getpid()))
 }
 
 /// Does something to the terminal from the background. With SIGTTOU blocked POSIX allows it; else

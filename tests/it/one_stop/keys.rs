@@ -20,7 +20,7 @@ fn wrappers() -> impl Iterator<Item = &'static str> {
 }
 
 #[track_caller]
-fn expect_saved(key: &str, said: &str) {
+pub(super) fn expect_saved(key: &str, said: &str) {
     assert_eq!(said.matches("Two interrupts").count(), 0, "{said}");
     let state = s3().get(BUCKET, key).unwrap_or_default();
     let state = String::from_utf8_lossy(&state);

@@ -5,9 +5,11 @@ use std::process::Command;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, getsid};
+use nix::unistd::{Pid, getpgid, getsid};
 use rexpect::session::{PtySession, spawn_command};
 
+use super::keys::expect_saved;
+use super::{APPLY, Stage, end, expect_one, stage};
 use crate::aftermath::Receipt;
 use crate::pty::foreground;
 use crate::support::harness::{self, pause};
@@ -22,9 +24,13 @@ const SILENCE: Duration = Duration::from_millis(600);
 
 /// A script that is the first program of a terminal, and runs the scene.
 fn first_of_a_terminal(scene: &Scene) -> PtySession {
+    to_its_terminal(scene, &format!("2> {}", scene.path("stderr").display()))
+}
+
+/// The same; stderr goes to the terminal, or as said.
+fn to_its_terminal(scene: &Scene, stderr: &str) -> PtySession {
     heed_signals();
-    let (out, err) = (scene.path("stdout"), scene.path("stderr"));
-    let to = format!("> {} 2> {}", out.display(), err.display());
+    let to = format!("> {} {stderr}", scene.path("stdout").display());
     let mut bash = Command::new("bash");
     bash.args(["--norc", "-c", &format!("{} {to}; true", scene.shell_words())]);
     spawn_command(bash, Some(30_000)).expect("bash starts")
@@ -119,5 +125,60 @@ fn what_a_script_passes_on_under_another_name_is_the_same_stop_whichever_is_firs
         kill(order[1], Signal::SIGTERM).expect("it is there");
         expect_once(&scene, child, "SIGINT");
         deploy.wait().expect("it ends with tfwrap");
+    }
+}
+
+/// A wrapper without handlers ends of it at once, before whoever signals one after the other has come to
+/// the Terraform behind it.
+#[test]
+fn a_stop_to_one_after_the_other_is_one_though_a_wrapper_ends_of_it() {
+    for ci in [true, false] {
+        let wrapper = "#!/bin/sh\n\"$REAL\" \"$@\"\nexit $?\n";
+        let Stage { scene, key, _slow } = stage(Some(wrapper));
+        let scene = scene.command(&APPLY);
+        let mut running = if ci { scene.in_ci() } else { scene }.start().ready();
+        let tfwrap = running.pid();
+        let leader = Receipt::of(&running.scene).child().expect("a child");
+        let session = getsid(Some(leader)).expect("it is there");
+        let mut all = others_of(session);
+        all.retain(|pid| getpgid(Some(*pid)) == Ok(leader) && !is_of_the_provisioner(*pid));
+        assert!(all.len() >= 3, "wrapper, stand-in, Terraform: {all:?}");
+        for pid in [tfwrap].into_iter().chain(all) {
+            let _gone_meanwhile = kill(pid, Signal::SIGTERM);
+            pause(ROUND);
+        }
+        end(&mut running);
+        expect_one(&running.scene, &key, if ci { "in CI" } else { "elsewhere" });
+    }
+}
+
+/// Terraform waits for that one, and it would end Terraform with an error.
+fn is_of_the_provisioner(pid: Pid) -> bool {
+    let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    String::from_utf8_lossy(&words).contains("sleep")
+}
+
+/// A shell that has made a job of its Terraform takes the terminal back when that has ended, though something
+/// of the job lives on: nobody else would give it to the shell, whose `stty` would stop it for ever.
+#[test]
+fn ctrl_c_through_a_shell_that_makes_a_job_of_its_terraform_ends_it() {
+    let job = "#!/bin/bash\nset -m\n\"$REAL\" \"$@\" &\nfg %1 > /dev/null\n";
+    for ci in [true, false] {
+        let Stage { scene, key, _slow } = stage(Some(job));
+        let main = fs::read_to_string(scene.path("main.tf")).expect("it is there");
+        let left = "(trap '' INT; exec sleep 9) > /dev/null 2>&1 & echo ready";
+        fs::write(scene.path("main.tf"), main.replace("echo ready", left)).expect("a file");
+        let scene = scene.command(&APPLY);
+        let scene = if ci { scene.in_ci() } else { scene };
+        // By its stderr the shell finds it.
+        let mut terminal = to_its_terminal(&scene, "");
+        scene.wait_for("ready");
+        let receipt = Receipt::of(&scene);
+        let runner = (receipt.runner(), born(receipt.runner()));
+        terminal.send_control('c').expect("the terminal takes it");
+        wait_for_end("the end of tfwrap", runner.0, runner.1.as_ref());
+        let said = fs::read_to_string(scene.path("stdout")).expect("what Terraform said");
+        assert_eq!(said.matches("Interrupt received").count(), 1, "{said}");
+        expect_saved(&key, &said);
     }
 }
