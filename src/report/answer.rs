@@ -1,7 +1,7 @@
 //! What a command of ours answers, on stdout. (stdout otherwise belongs to the child.)
 
 use std::fs::File;
-use std::io::{self, Seek as _, Write as _};
+use std::io::{self, ErrorKind, Seek as _, StdoutLock, Write};
 use std::os::fd::AsFd as _;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -18,7 +18,7 @@ pub(crate) fn answer(text: &str) -> io::Result<()> {
     if stdout_was_closed() {
         return Err(io::Error::other("it is closed"));
     }
-    let mut out = io::stdout().lock();
+    let mut out = Stdout(io::stdout().lock());
     out.write_all(text.as_bytes())?;
     out.flush()
 }
@@ -32,9 +32,42 @@ pub(crate) fn answer_with(mut text: File) -> io::Result<()> {
         return Ok(());
     }
     text.rewind()?;
-    let mut out = io::stdout().lock();
+    let mut out = Stdout(io::stdout().lock());
     io::copy(&mut text, &mut out)?;
     out.flush()
+}
+
+/// Waits for a reader that is slow also where our parent has left stdout non-blocking, as Go's programs do.
+struct Stdout<'a>(StdoutLock<'a>);
+
+impl<'a> Stdout<'a> {
+    fn wait_for<T>(
+        &mut self,
+        mut act: impl FnMut(&mut StdoutLock<'a>) -> io::Result<T>,
+    ) -> io::Result<T> {
+        loop {
+            match act(&mut self.0) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLOUT)];
+                    match poll(&mut fds, PollTimeout::NONE) {
+                        Ok(_) | Err(nix::Error::EINTR) => {}
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+                done => return done,
+            }
+        }
+    }
+}
+
+impl Write for Stdout<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.wait_for(|out| out.write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.wait_for(Write::flush)
+    }
 }
 
 /// Whether nobody can read what is written any more: the other end of a pipe is closed, or a terminal is gone. Who

@@ -143,8 +143,12 @@ pub(super) fn too_late(change: &str, ended: bool, has_lock: bool) -> Notice {
         "while Terraform was starting, {change}; Terraform may have read either one{held}{doing}"
     ))
     .with_hint(
-        "check both states with `terraform plan`; a plan that this run saved may be of either one: \
-         do not apply it"
-            .to_owned(),
+        if has_lock {
+            "check both states with `terraform plan`; a plan that this run saved may be of either \
+             one: do not apply it"
+        } else {
+            "check both states with `terraform plan`"
+        }
+        .to_owned(),
     )
 }

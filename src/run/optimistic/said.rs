@@ -34,7 +34,7 @@ pub(super) fn dropped(is_output: bool, plan_file: Option<&Path>) -> Option<Notic
     };
     let message =
         format!("{what} dropped, because the state may have changed while it was planned");
-    Some(Notice::Note { message })
+    Some(Notice::warning(message))
 }
 
 /// The same of one of which nobody can tell what it is worth.

@@ -1,14 +1,19 @@
 //! Plans without the lock and runs that are stopped or killed.
 
-use std::process::Command;
+use std::fs::File;
+use std::io::{ErrorKind, Read as _};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
+use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
+use nix::unistd::pipe2;
 use serde_json::Value;
 
 use super::{Held, Scene, apply, applying, events, expect_undisturbed, half_an_apply, with};
 use crate::faults;
 use crate::pty::Shell;
-use crate::support::harness::{Gate, Running, program, quoted, real_terraform, run, s3_dir};
+use crate::support::harness::{Gate, Running, pause, program, quoted, real_terraform, run, s3_dir};
 use crate::support::proxy::{Fault, Rule};
 use crate::support::servers::{dynamodb, local_backend_dir, terraform};
 
@@ -122,6 +127,35 @@ fn a_plan_that_cannot_be_passed_on_has_terraforms_exit_code() {
     full.envs(plan.get_envs().filter_map(|(name, value)| Some((name, value?))));
     let done = run(&mut full).expect_code(2);
     assert!(done.stderr.contains("cannot be written to stdout: No space left"), "{}", done.stderr);
+}
+
+/// As bare Terraform waits for a reader that is slow, whoever has made stdout non-blocking.
+#[test]
+fn all_of_a_plan_comes_through_a_stdout_that_does_not_block() {
+    let dir = local_backend_dir();
+    let scene = Scene::new(dir.path());
+    let path = dir.path().join("long/terraform");
+    let real = quoted(&real_terraform());
+    let text = format!("case \"$*\" in *plan*) exec seq 60000;; esac\nexec {real} \"$@\"\n");
+    program(&path, &format!("#!/bin/sh\n{text}"));
+    let (reader, writer) = pipe2(OFlag::O_NONBLOCK | OFlag::O_CLOEXEC).expect("a pipe");
+    let mut plan = scene.plan(2);
+    plan.env("TFWRAP_TERRAFORM", path).stdout(writer).stderr(Stdio::null());
+    let mut running = plan.spawn().expect("it starts");
+    // With it goes our end for writing.
+    drop(plan);
+    let (mut reader, mut said) = (File::from(reader), Vec::new());
+    loop {
+        pause(Duration::from_millis(5));
+        let mut some = [0; 4096];
+        match reader.read(&mut some) {
+            Ok(0) => break,
+            Ok(length) => said.extend_from_slice(&some[..length]),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+        }
+    }
+    assert_eq!(running.wait().expect("it ends").code(), Some(0));
+    assert!(said.ends_with(b"\n60000\n") && said.len() > 300_000, "{}", said.len());
 }
 
 /// A key that only the child's own group gets is a stop, too.
