@@ -128,6 +128,12 @@ pub struct Beginning {
 }
 
 impl Receipt {
+    /// What lives on of the child.
+    #[must_use]
+    pub fn living_child(&self) -> Option<ProcessTree> {
+        self.child.filter(|child| !child.are_gone())
+    }
+
     /// The locks that this run gives back itself.
     pub fn own(&self) -> impl Iterator<Item = &Entry> {
         self.locks.iter().filter(|entry| !entry.inherited)

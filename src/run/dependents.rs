@@ -250,7 +250,7 @@ fn name(receipt: Option<&Receipt>) -> Who {
 /// Who of this run lives, in words: its tfwrap, else what that has left, else its guardian.
 pub(crate) fn living_of(receipt: &Receipt) -> Who {
     let guardian = receipt.guardian.filter(|guardian| guardian.is_alive());
-    match (receipt.runner.is_alive(), left_alone(receipt), guardian) {
+    match (receipt.runner.is_alive(), receipt.living_child(), guardian) {
         (false, Some(child), _) => {
             let (names, count) = child.named_and_counted();
             Who { names, are_several: count > 1 }
@@ -260,11 +260,6 @@ pub(crate) fn living_of(receipt: &Receipt) -> Who {
     }
 }
 
-/// What lives on of the child.
-fn left_alone(receipt: &Receipt) -> Option<ProcessTree> {
-    receipt.child.filter(|child| !ProcessTree::are_gone(child))
-}
-
 /// The command that ends what runs under one of these locks, whose tfwrap and guardian are both gone:
 /// nobody else does.
 pub(crate) fn end_command(dir: &Path, ids: &[LockId]) -> Option<String> {
@@ -272,7 +267,7 @@ pub(crate) fn end_command(dir: &Path, ids: &[LockId]) -> Option<String> {
         !receipt.runner.is_alive() && !receipt.guardian.is_some_and(ProcessId::is_alive)
     };
     let alone = living(dir, ids).into_iter().filter(is_alone);
-    alone.filter_map(|receipt| left_alone(&receipt)).map(|child| child.end_command()).next()
+    alone.filter_map(|receipt| receipt.living_child()).map(|child| child.end_command()).next()
 }
 
 /// Who runs under one of these locks, whose holder is gone; in words.
@@ -325,7 +320,7 @@ pub(super) fn killed(dir: &Path, id: &LockId) -> Vec<Receipt> {
 pub(super) fn left_by_the_dead(dir: &Path, id: &LockId) -> Vec<ProcessTree> {
     let is_run = |receipt: &Receipt| receipt.is_hold || receipt.operation == "run";
     let killed = killed(dir, id).into_iter().filter(|it| !is_run(it));
-    killed.filter_map(|it| it.child.filter(|child| !ProcessTree::are_gone(child))).collect()
+    killed.filter_map(|it| it.living_child()).collect()
 }
 
 /// Why nothing more is started below a run above us, in words: it was asked to end, or its tfwrap was
@@ -369,7 +364,7 @@ pub(crate) fn is_living(receipt: &Receipt, here: &HostScope) -> bool {
         && (receipt.starting_since.is_some()
             || receipt.runner.is_alive()
             || receipt.guardian.is_some_and(ProcessId::is_alive)
-            || receipt.child.is_some_and(|child| !ProcessTree::are_gone(&child)))
+            || receipt.living_child().is_some())
 }
 
 #[cfg(test)]

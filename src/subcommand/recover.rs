@@ -26,7 +26,7 @@ use crate::run::custody::Case;
 use crate::run::orphan::{Ended, Leave, adopt, take_leave};
 use crate::run::{EventLoop, dependents};
 use crate::state_dir;
-use crate::supervise::{HostScope, ProcessTree, SETTLE, Sight, StopSignal};
+use crate::supervise::{HostScope, SETTLE, Sight, StopSignal};
 use living::Unended;
 use unseen::{Verdict, Watched};
 
@@ -253,7 +253,7 @@ async fn one(
         }
         read => read.unwrap_or(receipt),
     };
-    let child = receipt.child.filter(|child| !ProcessTree::are_gone(child));
+    let child = receipt.living_child();
     if let Some(Unended { what, hint }) = living::unended(&receipt) {
         // Nobody else ends what a dead run left, and its guardian cannot.
         if is_of_this_job || (hint.is_some() && !receipt.runner.is_alive()) {

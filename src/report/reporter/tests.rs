@@ -138,11 +138,12 @@ fn annotations_on_stderr_come_with_text_and_never_with_json() {
     }
 }
 
-#[test]
-fn annotations_go_into_the_file_and_to_stderr_where_there_is_none() {
+/// What is said and what is kept of so many details: with a file for annotations that is there, and with
+/// one that is not.
+fn said_and_kept(format: LogFormat, details: usize) -> [(bool, String, String); 2] {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("annotations");
-    for there in [true, false] {
+    [true, false].map(|there| {
         if there {
             std::fs::write(&path, "").unwrap();
         } else {
@@ -150,16 +151,20 @@ fn annotations_go_into_the_file_and_to_stderr_where_there_is_none() {
         }
         let (reader, writer) = io::pipe().unwrap();
         let annotations = Annotations::File(path.clone());
-        let options = ReporterOptions { annotations, ..ReporterOptions::default() };
+        let options = ReporterOptions { format, annotations, ..ReporterOptions::default() };
         let reporter = Reporter::to_writer(options, writer).unwrap();
-        reporter.say(detail(1));
-        reporter.say(detail(2));
+        (1..=details).for_each(|n| reporter.say(detail(n)));
         assert!(reporter.flush(LONG));
         drop(reporter);
-        let said = read(reader);
+        (there, read(reader), std::fs::read_to_string(&path).unwrap_or_default())
+    })
+}
+
+#[test]
+fn annotations_go_into_the_file_and_to_stderr_where_there_is_none() {
+    for (there, said, kept) in said_and_kept(LogFormat::Text, 2) {
         assert_eq!(said.matches("tfwrap: warning: ").count(), 2, "{said}");
         assert_eq!(said.matches("::warning ").count(), if there { 0 } else { 2 }, "{said}");
-        let kept = std::fs::read_to_string(&path).unwrap_or_default();
         assert_eq!(kept.lines().count(), if there { 2 } else { 0 }, "{kept}");
         assert!(kept.lines().all(|line| line.starts_with("::warning title=tfwrap::")), "{kept}");
     }
@@ -167,24 +172,8 @@ fn annotations_go_into_the_file_and_to_stderr_where_there_is_none() {
 
 #[test]
 fn with_json_a_file_gets_the_annotations_and_stderr_objects_only() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("annotations");
-    for there in [true, false] {
-        if there {
-            std::fs::write(&path, "").unwrap();
-        } else {
-            std::fs::remove_file(&path).unwrap();
-        }
-        let (reader, writer) = io::pipe().unwrap();
-        let (format, annotations) = (LogFormat::Json, Annotations::File(path.clone()));
-        let options = ReporterOptions { format, annotations, ..ReporterOptions::default() };
-        let reporter = Reporter::to_writer(options, writer).unwrap();
-        reporter.say(detail(1));
-        assert!(reporter.flush(LONG));
-        drop(reporter);
-        let said = read(reader);
+    for (there, said, kept) in said_and_kept(LogFormat::Json, 1) {
         assert!(said.lines().all(|line| line.starts_with('{')), "{said}");
-        let kept = std::fs::read_to_string(&path).unwrap_or_default();
         let expected = if there { "::warning title=tfwrap::number 1\n" } else { "" };
         assert_eq!(kept, expected);
     }

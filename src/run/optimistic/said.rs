@@ -23,6 +23,13 @@ pub(super) fn replanned(lock: &str, writer: Option<&Holder>, last: Option<&str>)
     Notice::Replanned { lock: lock.to_owned(), writer, why }
 }
 
+/// The same of one of which nobody can tell what it is worth.
+pub(super) fn unproven(lock: &str, error: &StoreError) -> Notice {
+    let why =
+        format!("whether the state changed while Terraform planned cannot be looked at: {error}");
+    Notice::Replanned { lock: lock.to_owned(), writer: None, why }
+}
+
 /// What is dropped of a plan that was not looked at afterwards; nothing where nothing is.
 pub(super) fn dropped(is_output: bool, plan_file: Option<&Path>) -> Option<Notice> {
     let file = plan_file.map(|path| format!("the plan `{}`", path.display()));
@@ -35,13 +42,6 @@ pub(super) fn dropped(is_output: bool, plan_file: Option<&Path>) -> Option<Notic
     let message =
         format!("{what} dropped, because the state may have changed while it was planned");
     Some(Notice::warning(message))
-}
-
-/// The same of one of which nobody can tell what it is worth.
-pub(super) fn unproven(lock: &str, error: &StoreError) -> Notice {
-    let why =
-        format!("whether the state changed while Terraform planned cannot be looked at: {error}");
-    Notice::Replanned { lock: lock.to_owned(), writer: None, why }
 }
 
 /// That a plan which is worth nothing cannot be removed.
