@@ -78,8 +78,8 @@ pub struct Receipt {
     /// Whether that was interrupted; written before it is.
     #[serde(default = "not_known")]
     pub interrupts: Interrupts,
-    /// Whether it was asked to end, and a script between it and its Terraform has not heard of that
-    /// yet: then nothing more is started below it.
+    /// Whether it was asked to end while a Terraform worked below it: then nothing more is started
+    /// there, whatever a script between the two does.
     #[serde(default)]
     pub is_stopping: bool,
     /// Whether this is what `hold` left behind.

@@ -96,9 +96,10 @@ impl EventLoop {
         self.reporter.say(notice);
     }
 
-    /// Writes down what the child is about to get, or got.
-    pub(super) fn notes_interrupts(&mut self, interrupts: Interrupts) {
-        for notice in self.custody.interrupts(interrupts) {
+    /// Writes down what the child is about to get, or got, and whether nothing more may be started
+    /// below it.
+    pub(super) fn notes_interrupts(&mut self, interrupts: Interrupts, is_stopping: bool) {
+        for notice in self.custody.interrupts(interrupts, is_stopping) {
             self.say(notice);
         }
     }
@@ -189,6 +190,11 @@ impl EventLoop {
             self.idle(Some(until)).await?;
         }
         Ok(())
+    }
+
+    /// Whether a stop has come in that nobody has heard of yet.
+    pub(super) async fn has_stop(&mut self) -> bool {
+        self.signals.has_stop().await
     }
 
     /// Stops us, as Ctrl-Z means it, until we are continued.

@@ -186,73 +186,29 @@ pub(crate) fn of_spawn(error: &SpawnError) -> Error {
     }
 }
 
+/// What has been heard and not been decided on yet.
+#[derive(Default)]
+struct Heard {
+    /// Stops that may have come to the child, too.
+    canary: Canary,
+    /// What comes next.
+    next: VecDeque<Event>,
+    /// Whether the child stands still, while a stop is to be decided on. We would suspend ourselves before
+    /// that.
+    held_back: Option<Event>,
+}
+
 async fn drive(
     event_loop: &mut EventLoop,
     child: &mut Child,
     context: &Context,
     mut watch: Option<ChangeWatch<'_>>,
 ) -> Result<ChildEnd, Error> {
-    let mut canary = Canary::default();
-    let (mut next, mut overheard) = (VecDeque::new(), false);
+    let (mut heard, mut overheard) = (Heard::default(), false);
     event_loop.run.started(context.policy);
     loop {
-        let event = if let Some(event) = next.pop_front() {
-            locked_run::Event::Child(event)
-        } else if event_loop.resumes() {
-            locked_run::Event::Tick
-        } else {
-            let look = watch.as_ref().and_then(ChangeWatch::deadline);
-            let deadlines = [event_loop.run_deadline(), canary.deadline(), look];
-            match event_loop.next(deadlines.into_iter().flatten().min(), Some(child)).await {
-                LoopEvent::Signal(received) => {
-                    if matches!(received.kind, SignalKind::Stop(_)) {
-                        child.let_it_speak();
-                    }
-                    let judged = canary.ours(uptime(), received, child.has_stand_in());
-                    let Some(judged) = judged else { continue };
-                    locked_run::Event::Child(child.event(judged))
-                }
-                LoopEvent::Fenced => {
-                    if !event_loop.is_fenced() {
-                        event_loop.say(Notice::warning(FENCED.to_owned()));
-                    }
-                    locked_run::Event::Fenced
-                }
-                LoopEvent::Child(Ok(ChildEvent::Overheard(overheard))) => {
-                    match handle_stand_in(event_loop, child, &mut canary, overheard) {
-                        Some(event) => locked_run::Event::Child(event),
-                        None => continue,
-                    }
-                }
-                LoopEvent::Child(Ok(end @ (ChildEvent::Exited { .. } | ChildEvent::GroupGone))) => {
-                    next.extend(at_the_end(event_loop, child, &mut canary, end));
-                    continue;
-                }
-                LoopEvent::Child(Ok(event)) => locked_run::Event::Child(of_child(event)),
-                LoopEvent::Child(Err(error)) => {
-                    last_resort(child).await;
-                    return Err(Error::Internal(format!("the child cannot be watched: {error}")));
-                }
-                LoopEvent::Lease(index, said) => {
-                    let event = event_loop.lease_event(index, said);
-                    say_what_it_means(event_loop, index, &event);
-                    event
-                }
-                LoopEvent::Due if watch.as_ref().is_some_and(ChangeWatch::is_due) => {
-                    let change = watch.as_mut().and_then(|watch| watch.look(false));
-                    let Some(change) = change else { continue };
-                    let has_lock = !event_loop.custody.is_lockless();
-                    event_loop.say(fresh::too_late(&change, false, has_lock));
-                    locked_run::Event::Changed
-                }
-                LoopEvent::Due => match canary.due(uptime(), || child.is_about_to_tell()) {
-                    Some(judged) => locked_run::Event::Child(child.event(judged)),
-                    None => locked_run::Event::Tick,
-                },
-                LoopEvent::Answered => locked_run::Event::Tick,
-                LoopEvent::Reply(_) | LoopEvent::Released(_) => continue,
-            }
-        };
+        let event = next_event(event_loop, child, &mut heard, &mut watch).await?;
+        let Some(event) = event else { continue };
         fail_point::panic_at("running");
         overheard |= matches!(event, locked_run::Event::Child(Event::Overheard(_)));
         let stop = match event {
@@ -260,7 +216,8 @@ async fn drive(
             _ => None,
         };
         if stop.is_some_and(|(_, reach)| reach == Reach::ChildToo) {
-            event_loop.notes_interrupts(Interrupts::Sent);
+            let is_stopping = event_loop.custody.is_stopping() || child.has_told_anybody();
+            event_loop.notes_interrupts(Interrupts::Sent, is_stopping);
         }
         for action in event_loop.decide(event) {
             let action = match action {
@@ -271,6 +228,11 @@ async fn drive(
                 }
                 _ => continue,
             };
+            let suspends_us = matches!(action, Action::SuspendSelf | Action::SuspendJob(_));
+            if suspends_us && event_loop.has_stop().await {
+                // It would wait for as long as we stand still.
+                continue;
+            }
             carry_out_noted(event_loop, child, action, stop.map(|(signal, _)| signal));
             if let Action::Finished { status, stopped_by } = action {
                 event_loop.notes_end();
@@ -285,6 +247,83 @@ async fn drive(
             }
         }
     }
+}
+
+/// What the machine is to decide on next, if anything of what happens next is for it.
+async fn next_event(
+    event_loop: &mut EventLoop,
+    child: &mut Child,
+    Heard { canary, next, held_back }: &mut Heard,
+    watch: &mut Option<ChangeWatch<'_>>,
+) -> Result<Option<locked_run::Event>, Error> {
+    if canary.deadline().is_none() {
+        next.extend(held_back.take());
+    }
+    if let Some(event) = next.pop_front() {
+        return Ok(Some(locked_run::Event::Child(event)));
+    }
+    if event_loop.resumes() {
+        return Ok(Some(locked_run::Event::Tick));
+    }
+    let look = watch.as_ref().and_then(ChangeWatch::deadline);
+    let deadlines = [event_loop.run_deadline(), canary.deadline(), look];
+    let event = match event_loop.next(deadlines.into_iter().flatten().min(), Some(child)).await {
+        LoopEvent::Signal(received) => {
+            if matches!(received.kind, SignalKind::Stop(_)) {
+                child.let_it_speak();
+            }
+            let judged = canary.ours(uptime(), received, child.has_stand_in());
+            let Some(judged) = judged else { return Ok(None) };
+            locked_run::Event::Child(child.event(judged))
+        }
+        LoopEvent::Fenced => {
+            if !event_loop.is_fenced() {
+                event_loop.say(Notice::warning(FENCED.to_owned()));
+            }
+            locked_run::Event::Fenced
+        }
+        LoopEvent::Child(Ok(ChildEvent::Overheard(overheard))) => {
+            match handle_stand_in(event_loop, child, canary, overheard) {
+                Some(event) => locked_run::Event::Child(event),
+                None => return Ok(None),
+            }
+        }
+        LoopEvent::Child(Ok(end @ (ChildEvent::Exited { .. } | ChildEvent::GroupGone))) => {
+            *held_back = None;
+            next.extend(at_the_end(event_loop, child, canary, end));
+            return Ok(None);
+        }
+        LoopEvent::Child(Ok(event @ (ChildEvent::Stopped(..) | ChildEvent::Continued)))
+            if canary.deadline().is_some() =>
+        {
+            *held_back = Some(of_child(event));
+            return Ok(None);
+        }
+        LoopEvent::Child(Ok(event)) => locked_run::Event::Child(of_child(event)),
+        LoopEvent::Child(Err(error)) => {
+            last_resort(child).await;
+            return Err(Error::Internal(format!("the child cannot be watched: {error}")));
+        }
+        LoopEvent::Lease(index, said) => {
+            let event = event_loop.lease_event(index, said);
+            say_what_it_means(event_loop, index, &event);
+            event
+        }
+        LoopEvent::Due if watch.as_ref().is_some_and(ChangeWatch::is_due) => {
+            let change = watch.as_mut().and_then(|watch| watch.look(false));
+            let Some(change) = change else { return Ok(None) };
+            let has_lock = !event_loop.custody.is_lockless();
+            event_loop.say(fresh::too_late(&change, false, has_lock));
+            locked_run::Event::Changed
+        }
+        LoopEvent::Due => match canary.due(uptime(), || child.is_about_to_tell()) {
+            Some(judged) => locked_run::Event::Child(child.event(judged)),
+            None => locked_run::Event::Tick,
+        },
+        LoopEvent::Answered => locked_run::Event::Tick,
+        LoopEvent::Reply(_) | LoopEvent::Released(_) => return Ok(None),
+    };
+    Ok(Some(event))
 }
 
 /// Nobody sends heartbeats while we stand still.
@@ -316,12 +355,13 @@ fn carry_out_noted(
     if !matches!(action, Action::Interrupt | Action::Quit) {
         return carry_out(event_loop, child, action, stop);
     }
-    event_loop.custody.passes_by(action == Action::Interrupt);
-    event_loop.notes_interrupts(Interrupts::Maybe);
+    let was_stopping = event_loop.custody.is_stopping();
+    let may_be_stopping = was_stopping || action == Action::Interrupt;
+    event_loop.notes_interrupts(Interrupts::Maybe, may_be_stopping);
     carry_out(event_loop, child, action, stop);
     fail_point::crash();
-    event_loop.custody.passes_by(matches!(child.whom(), Whom::Each(_)));
-    event_loop.notes_interrupts(Interrupts::Sent);
+    let is_stopping = was_stopping || matches!(child.whom(), Whom::Each(_));
+    event_loop.notes_interrupts(Interrupts::Sent, is_stopping);
 }
 
 /// Says what news of a lock means for the child, if anything.

@@ -178,6 +178,12 @@ impl Child {
         &self.last_whom
     }
 
+    /// Whether a Terraform or a tfwrap is known to have had an interrupt, from whomever.
+    #[must_use]
+    pub fn has_told_anybody(&self) -> bool {
+        self.told.any()
+    }
+
     /// Each Terraform and each tfwrap of the child that lives.
     #[must_use]
     pub fn rest_of_note(&self) -> Vec<ProcessId> {

@@ -94,16 +94,29 @@ impl Signals {
                 return std::future::pending().await;
             };
             self.batch.extend(received(&first));
-            while let Some(Some(raw)) = self.stream.next().now_or_never() {
-                self.batch.extend(received(&raw));
-            }
-            if self.batch.iter().any(|received| received.kind == SignalKind::Resume) {
-                let last = self.last.load(Ordering::Relaxed);
-                let is_suspended = last == Signal::SIGTSTP as usize
-                    && self.batch.iter().any(|received| received.kind == SignalKind::Suspend);
-                let undone = if is_suspended { SignalKind::Resume } else { SignalKind::Suspend };
-                self.batch.retain(|received| received.kind != undone);
-            }
+            self.take_in();
+        }
+    }
+
+    /// Whether a stop has come that was not handed out yet. The runtime hears of a signal only between
+    /// two turns of its tasks, so it is given one.
+    pub async fn has_stop(&mut self) -> bool {
+        tokio::task::yield_now().await;
+        self.take_in();
+        self.batch.iter().any(|received| matches!(received.kind, SignalKind::Stop(_)))
+    }
+
+    /// Takes what has come in.
+    fn take_in(&mut self) {
+        while let Some(Some(raw)) = self.stream.next().now_or_never() {
+            self.batch.extend(received(&raw));
+        }
+        if self.batch.iter().any(|received| received.kind == SignalKind::Resume) {
+            let last = self.last.load(Ordering::Relaxed);
+            let is_suspended = last == Signal::SIGTSTP as usize
+                && self.batch.iter().any(|received| received.kind == SignalKind::Suspend);
+            let undone = if is_suspended { SignalKind::Resume } else { SignalKind::Suspend };
+            self.batch.retain(|received| received.kind != undone);
         }
     }
 }

@@ -730,6 +730,10 @@ fn a_suspended_prompt_is_answered_after_fg() {
             shell.sees("Enter a value:");
             let wrapper = wait_until("the wrapper", || only_child(shell.pid()));
             wait_until("a stopped wrapper", || (state(wrapper) == Some('T')).then_some(()));
+            // A shell that has not heard of the stop yet continues nobody.
+            wait_until("a shell that knows", || {
+                shell.run("jobs").contains("Stopped").then_some(())
+            });
         }
         assert!(scene.path(".terraform.tfstate.lock.info").exists(), "held all along");
         shell.send("fg");
@@ -742,6 +746,42 @@ fn a_suspended_prompt_is_answered_after_fg() {
         assert_eq!(shell.code(), 0);
         scene.expect_free();
     }
+}
+
+/// A stop that comes together with the CONT that makes it heard, to what stops again at once because it
+/// reads the terminal.
+#[test]
+fn a_suspended_prompt_that_its_shell_kills_ends() {
+    let alone = || real_terraform(&["apply"]);
+    let behind_a_shell_below_a_run = || {
+        let scene = behind("TERRAFORM \"$@\" &\nfg > jobs\n");
+        let words = [env!("CARGO_BIN_EXE_tfwrap"), "apply"];
+        scene.command(&[&["run", "--"], words.as_slice()].concat())
+    };
+    for scene in [alone(), alone(), alone(), behind_a_shell_below_a_run()] {
+        let mut shell = Shell::start();
+        shell.send(&scene.shell_words());
+        shell.sees("Enter a value:");
+        shell.key('z');
+        shell.sees("Stopped");
+        shell.prompt();
+        shell.send("kill %1");
+        shell.sees("released the lock");
+        scene.expect_free();
+    }
+}
+
+/// The shell that has made a job of Terraform goes on when a key has stopped that, as it would without us.
+#[test]
+fn in_ci_ctrl_z_through_a_shell_with_job_control_leaves_nobody_behind() {
+    let scene = behind("TERRAFORM \"$@\" &\nfg > jobs\n").in_ci();
+    let mut shell = Shell::start();
+    shell.send(&scene.shell_words());
+    shell.sees("Enter a value:");
+    shell.key('z');
+    shell.prompt();
+    assert_eq!(shell.code(), 148, "as stock Terraform");
+    scene.expect_free();
 }
 
 #[test]

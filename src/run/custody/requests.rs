@@ -6,21 +6,19 @@ use crate::report::Notice;
 use crate::supervise::ending::Interrupts;
 
 impl Custody {
-    /// Whether the next interrupt passes a script by, which goes on meanwhile.
-    pub(crate) fn passes_by(&mut self, is_stopping: bool) {
-        if let Some(receipt) = &mut self.receipt {
-            receipt.is_stopping = is_stopping;
-        }
+    /// Whether nothing more may be started below the child.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.receipt.as_ref().is_some_and(|receipt| receipt.is_stopping)
     }
 
-    /// The child is about to be interrupted, or was.
-    pub(crate) fn interrupts(&mut self, interrupts: Interrupts) -> Vec<Notice> {
-        if self.head.interrupts == interrupts {
+    /// The child is about to be interrupted, or was; and whether nothing more may be started below it.
+    pub(crate) fn interrupts(&mut self, interrupts: Interrupts, is_stopping: bool) -> Vec<Notice> {
+        if self.head.interrupts == interrupts && self.is_stopping() == is_stopping {
             return Vec::new();
         }
         self.head.interrupts = interrupts;
         if let Some(receipt) = &mut self.receipt {
-            receipt.interrupts = interrupts;
+            (receipt.interrupts, receipt.is_stopping) = (interrupts, is_stopping);
         }
         let notices = self.write_or_withdraw();
         self.tell();

@@ -71,7 +71,9 @@ pub(super) fn handle_stand_in(
 fn have_it_already(event_loop: &mut EventLoop, child: &mut Child, stop: OverheardStop) {
     // A key goes to one group alone; whoever names Terraform may mean each.
     if stop.signal != StopSignal::Quit && child.have_it_already(stop.from_terminal) {
-        event_loop.notes_interrupts(Interrupts::Sent);
+        // Not a stop of ours yet.
+        let is_stopping = event_loop.custody.is_stopping();
+        event_loop.notes_interrupts(Interrupts::Sent, is_stopping);
     }
 }
 

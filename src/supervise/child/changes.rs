@@ -64,7 +64,10 @@ impl Child {
             // has been sent to it since: where it is frozen, it gets the terminal with its thaw.
             if self.wants_terminal
                 && !self.is_to_stop
-                && (self.terminal_is_free() || self.terminal_is_of_an_outer_tfwrap() || is_lent)
+                && (self.terminal_is_free()
+                    || self.terminal_is_of_a_stopped_job()
+                    || self.terminal_is_of_an_outer_tfwrap()
+                    || is_lent)
                 && (self.frozen || self.go_on_with_terminal().is_ok())
             {
                 return Ok(None);

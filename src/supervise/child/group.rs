@@ -59,6 +59,16 @@ pub(super) fn has_stopped(group: Pid) -> bool {
     members(group).is_some_and(|members| members.iter().any(|(_, stat)| stat.stopped))
 }
 
+/// Whether this group is a job that somebody of the other group has made, and stands still.
+pub(super) fn is_stopped_job_of(job: Pid, group: Pid) -> bool {
+    let is_of = |pid: Pid| Stat::of(pid).is_some_and(|stat| stat.group == group.as_raw());
+    job != group
+        && members(job).is_some_and(|members| {
+            members.iter().any(|(_, stat)| stat.stopped)
+                && members.iter().any(|(_, stat)| is_of(stat.parent))
+        })
+}
+
 /// The members of a group; `None` without a `/proc` that shows all of our PID namespace.
 pub(crate) fn members(group: Pid) -> Option<Vec<(Pid, Stat)>> {
     if !proc_shows_all() {

@@ -11,7 +11,7 @@ use tokio::time::{Interval, interval};
 
 use super::terminal::Terminal;
 use super::{Child, TerminalUse, group, id, send};
-use crate::supervise::ProcessId;
+use crate::supervise::{ProcessId, Watch};
 
 /// How long a wrapper keeps the terminal that it asked for: as long as it takes to go on and to be in its
 /// read, which the terminal serves to its end, whoever is in the foreground by then. One that is slower
@@ -145,6 +145,14 @@ impl Child {
 
     pub(super) fn terminal_is_lent(&self) -> bool {
         self.terminal.as_ref().and_then(Terminal::foreground) == Some(self.leader)
+    }
+
+    /// Whether it is of a job of the child's own that stands still where no shell would resume us: then
+    /// whoever made the job has no other way to go on, and we see to the rest.
+    pub(super) fn terminal_is_of_a_stopped_job(&self) -> bool {
+        let foreground = self.terminal.as_ref().and_then(Terminal::foreground);
+        self.watch() != Watch::Shell
+            && foreground.is_some_and(|job| group::is_stopped_job_of(job, self.leader))
     }
 
     pub(super) fn terminal_is_of_an_outer_tfwrap(&self) -> bool {

@@ -139,6 +139,11 @@ impl Told {
         any
     }
 
+    /// Whether a Terraform or a tfwrap is known to have had it.
+    pub(super) fn any(&self) -> bool {
+        !self.each.is_empty()
+    }
+
     /// Whether all that could be watched have ended, since the last time that somebody had not.
     pub(super) fn have_all_ended(&mut self) -> bool {
         let any = !self.living.is_empty();

@@ -9,8 +9,8 @@ use nix::unistd::{Pid, getpgid, getsid};
 use rexpect::session::{PtySession, spawn_command};
 
 use super::keys::expect_saved;
-use super::{APPLY, Stage, end, expect_one, stage};
-use crate::aftermath::Receipt;
+use super::{APPLY, Stage, end, expect_one, script, stage};
+use crate::aftermath::{Receipt, STATE_DIR};
 use crate::pty::foreground;
 use crate::support::harness::{self, pause};
 use crate::support::servers::heed_signals;
@@ -150,6 +150,31 @@ fn a_stop_to_one_after_the_other_is_one_though_a_wrapper_ends_of_it() {
         end(&mut running);
         expect_one(&running.scene, &key, if ci { "in CI" } else { "elsewhere" });
     }
+}
+
+/// A script that catches the stop and goes on: its Terraform had it from whoever signals all, and so
+/// the next one is not started, however long after that.
+#[test]
+fn after_a_stop_to_one_after_the_other_nothing_more_is_started_below_a_run() {
+    let text = "#!/bin/bash\ntrap : INT TERM HUP\nfor n in 1 2 3; do\n\
+                terraform apply -auto-approve -no-color; echo $? >> codes; sleep 1\ndone\n";
+    let Stage { scene, key, _slow } = stage(None);
+    script(&scene, "deploy", text);
+    let mut running = scene.command(&["run", "--", "./deploy"]).start().ready();
+    // The script's group, and that of its Terraform.
+    let receipts = Receipt::all(&running.scene.path(STATE_DIR));
+    let groups: Vec<_> = receipts.iter().filter_map(Receipt::child).collect();
+    assert_eq!(groups.len(), 2, "{receipts:?}");
+    let mut all = others_of(getsid(groups.first().copied()).expect("it is there"));
+    let is_below = |pid| getpgid(Some(pid)).is_ok_and(|group| groups.contains(&group));
+    all.retain(|pid| is_below(*pid) && !is_of_the_provisioner(*pid));
+    for pid in all.into_iter().rev().chain([running.pid()]) {
+        let _gone_meanwhile = kill(pid, Signal::SIGTERM);
+    }
+    end(&mut running);
+    let codes = fs::read_to_string(running.scene.path("codes")).unwrap_or_default();
+    assert!(codes.ends_with("130\n130\n"), "{codes}: {}", running.stderr());
+    expect_one(&running.scene, &key, "a script that catches it");
 }
 
 /// Terraform waits for that one, and it would end Terraform with an error.
