@@ -18,6 +18,7 @@ use super::messages::{
 use super::outage::{Access, Outage};
 use super::prepare::prepare;
 use super::request::{StoreReply, StoreRequest};
+use super::waiters;
 use crate::clock::{uptime, wall};
 use crate::error::{Error, Leftover};
 use crate::identity::{new_lock_id, new_seed};
@@ -91,7 +92,13 @@ pub(super) async fn take(
                     event_loop.say(notice);
                 }
             }
-            attempt.run(event_loop).await
+            let target = attempt.last.target.clone();
+            let taken = attempt.run(event_loop).await;
+            if taken.result.is_err() {
+                // Whoever holds it may not know of the line, and leave it there.
+                waiters::forget_dead(&target, None, None).await;
+            }
+            taken
         }
         Err(error) => {
             Taken { result: Err(error), seen: None, request: None, behind: Vec::new(), ahead: None }

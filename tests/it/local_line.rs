@@ -13,7 +13,7 @@ use tfwrap::store::{Expect, FileStore, LocalState, Record, Registers as _};
 
 use crate::aftermath::{Receipt, STATE_DIR, kill_dead};
 use crate::support::harness::{Gate, Running, applying, eventually, run, tfwrap};
-use crate::support::servers::local_backend_dir;
+use crate::support::servers::{local_backend_dir, terraform};
 
 /// What a dead waiter may cost those behind it.
 const DEAD: Duration = Duration::from_secs(20);
@@ -191,6 +191,27 @@ async fn nothing_of_a_dead_waiter_stays_beside_a_local_state() {
         gate.open();
         holder.finish().expect_code(0);
         assert!(!stage.line_dir().exists(), "{by}");
+    }
+}
+
+/// Stock Terraform knows nothing of the line, and removes nothing of it.
+#[tokio::test]
+async fn a_waiter_that_gives_up_behind_stock_terraform_leaves_nothing() {
+    for (options, signal) in [(&[][..], Some(Signal::SIGTERM)), (&["--lock-timeout=2s"], None)] {
+        let stage = Stage::new();
+        let gate = Gate::new(stage.dir.path(), "holder");
+        let stock = terraform(stage.dir.path());
+        let holder = Running::start(&mut applying(stock, &gate.command()));
+        gate.reached();
+        let waiter = stage.waiter(0, options);
+        eventually("a line", || stage.line_dir().exists());
+        if let Some(signal) = signal {
+            waiter.signal(signal);
+        }
+        waiter.finish().expect_code(if signal.is_some() { 143 } else { 75 });
+        assert!(!stage.line_dir().exists());
+        gate.open();
+        holder.finish().expect_code(0);
     }
 }
 
