@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { randomInt } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { shownUrl, withoutSecrets } from "./urls.mjs";
@@ -27,4 +28,57 @@ test("nor in a text of others", () => {
     withoutSecrets("connect to `http://u:hunter2@proxy:8/` failed, see https://h/x?t=hunter2 or //u:hunter2@h/"),
     "connect to `http://proxy:8/` failed, see https://h/x?t=… or //h/",
   );
+});
+
+test("a quote in a password does not end the URL", () => {
+  assert.equal(withoutSecrets("no `http://u:hun'ter\"2@proxy:8/`: `//u:hunter2'@h`"), "no `http://proxy:8/`: `//h`");
+});
+
+// The lists of src/shown_url.rs, and its numbers: what is made of them is the same.
+const list = (name) => JSON.parse(new RegExp(`const ${name}: &\\[&str\\] =\\s*&(\\[[^;]*\\]);`).exec(source)[1].replace(/\\u\{([0-9a-f]{4})\}/g, "\\u$1").replace(/,\s*\]$/, "]"));
+const [SCHEMES, HOSTS, PORTS, PATHS, JUNK, VALUES] = ["SCHEMES", "HOSTS", "PORTS", "PATHS", "JUNK", "VALUES"].map(list);
+const SECRET = /const SECRET: &str = "(.*)";/.exec(source)[1];
+const TEXTS = Number(/const TEXTS: u32 = (.*);/.exec(source)[1]);
+const SHOWN = /const SHOWN: \(u32, u32\) = \((.*), (.*)\);/.exec(source).slice(1).map((number) => Number(number.replaceAll("_", "")));
+
+function randomUrls(seed) {
+  let state = seed;
+  const below = (end) => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    return (state >>> 8) % end;
+  };
+  const of = (list) => list[below(list.length)];
+  const someOf = (list, end) => Array.from({ length: below(end) }, () => of(list)).join("");
+  const aroundASecret = (list) => someOf(list, 5) + SECRET + someOf(list, 5);
+  const url = () => {
+    let made = of(SCHEMES);
+    made += [() => `${SECRET}@`, () => `${SECRET}_:${aroundASecret(JUNK)}@`, () => `a_b:${aroundASecret(JUNK)}@`, () => ""][below(4)]();
+    for (const list of [HOSTS, PORTS, PATHS]) made += of(list);
+    made += [() => `?x=${aroundASecret(VALUES)}`, () => `?x&y=${aroundASecret(VALUES)}&${SECRET}==`, () => `?${SECRET}`, () => ""][below(4)]();
+    return below(3) === 0 ? `${made}#${aroundASecret(JUNK)}` : made;
+  };
+  return { url, any: () => someOf(JUNK, 12) };
+}
+
+function expectNoSecret(text, seed) {
+  const shown = shownUrl(text);
+  assert.ok(!shown.includes(SECRET), `${JSON.stringify(text)} is shown as ${JSON.stringify(shown)}, of seed ${seed}`);
+}
+
+test("a URL however wrong shows no secret, and tfwrap shows the same", () => {
+  const [seed, expected] = SHOWN;
+  const random = randomUrls(seed);
+  let shown = 0x811c9dc5;
+  for (let left = TEXTS; left > 0; left--) {
+    const texts = [random.url(), random.any()];
+    expectNoSecret(texts[0], seed);
+    for (const byte of Buffer.from(texts.map(shownUrl).join(""))) shown = Math.imul(shown ^ byte, 0x01000193) >>> 0;
+  }
+  assert.equal(shown, expected, "change the number in src/shown_url.rs if tfwrap says the same one");
+});
+
+test("nor is one shown after any other seed", () => {
+  const seed = randomInt(2 ** 32);
+  const random = randomUrls(seed);
+  for (let left = TEXTS; left > 0; left--) expectNoSecret(random.url(), seed);
 });

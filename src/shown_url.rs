@@ -1,5 +1,16 @@
-//! How a URL from the user is shown: without user, password and the values of parameters, all of
-//! which may be secret. The URL may be wrong: often that is why it is shown.
+//! How a URL from the user is shown. The URL may be wrong: often that is why it is shown. Nothing of
+//! its user, password, values of parameters or fragment is, as all of that may be secret. Shown are
+//! the scheme, host, port and path, and the names of parameters.
+//!
+//! Where a URL is wrong, what could be secret by any reading of it is left out:
+//!
+//! | text | shown |
+//! | --- | --- |
+//! | without `@` | it has no user: host, port, path and names, however wrong these are |
+//! | with a well-formed host before the path, perhaps with a port | as URLs are read: host, port, path and names. A password could begin with digits and a `/`, so with a port, of a path with `@` in it only what is from its last `@` on |
+//! | with `@` otherwise | the user and the password may have any character in them: what is behind the last `@` before query and fragment |
+//! | with `@` otherwise, also in query or fragment | `…` alone: this `@` may end the password, or be a part of a value |
+//! | a parameter without a name, or with nothing but `=` behind it | `…`: it may be a secret in Base64 |
 
 /// Returns what may be shown of it, as one line.
 #[must_use]
@@ -10,17 +21,69 @@ pub fn shown_url(text: &str) -> String {
     let begin = scheme.map_or(0, |scheme| scheme.len() + 1);
     let slashes = text[begin..].bytes().take_while(|byte| *byte == b'/').count();
     let (scheme, rest) = text.split_at(begin + slashes);
-    let mut out = scheme.to_owned();
-    let rest = push_host(&mut out, rest);
     let path_ends = rest.find(['?', '#']).unwrap_or(rest.len());
-    let (path, query) = rest.split_at(path_ends);
-    out.push_str(path);
+    let (place, query) = rest.split_at(path_ends);
+    let mut out = scheme.to_owned();
+    if push_place(&mut out, place, query) {
+        push_query(&mut out, query);
+    }
+    // A line break would break the message, and other control characters the line.
+    out.chars().fold(String::new(), |mut line, c| {
+        if is_unsafe(c) {
+            line.extend(c.escape_debug());
+        } else {
+            line.push(c);
+        }
+        line
+    })
+}
+
+fn is_unsafe(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+/// Leaves out who logs in. `place` is what is before the query. Returns whether the query may be
+/// shown by its names.
+fn push_place(out: &mut String, place: &str, query: &str) -> bool {
+    let authority = place.split('/').next().unwrap_or_default();
+    if !place.contains('@') && !query.contains('@') {
+        out.push_str(place);
+    } else if is_host(authority) {
+        match place.rfind('@').filter(|_| authority.contains(':')) {
+            Some(at) => out.extend([authority, "/…", &place[at..]]),
+            None => out.push_str(place),
+        }
+    } else if query.contains('@') {
+        out.push('…');
+        return false;
+    } else {
+        out.push_str(place.rsplit('@').next().unwrap_or_default());
+    }
+    true
+}
+
+/// Whether it is a host, perhaps with a port, and so has no user in it. An IPv6 address is in brackets.
+fn is_host(authority: &str) -> bool {
+    let is_address = |it: &str| it.bytes().all(|c| c.is_ascii_hexdigit() || b":.".contains(&c));
+    let is_port = |it: &str| (1..=5).contains(&it.len()) && it.bytes().all(|c| c.is_ascii_digit());
+    let (host, port) = match authority.strip_prefix('[').and_then(|it| it.split_once(']')) {
+        Some((address, port)) if is_address(address) => ("", port),
+        _ => authority.split_at(authority.find(':').unwrap_or(authority.len())),
+    };
+    !host.contains(['@', '[', ']', '\\'])
+        && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port))
+}
+
+fn push_query(out: &mut String, query: &str) {
     let (query, fragment) = query.split_once('#').map_or((query, false), |(it, _)| (it, true));
     for (n, parameter) in
         query.strip_prefix('?').into_iter().flat_map(|it| it.split('&')).enumerate()
     {
         out.push(if n == 0 { '?' } else { '&' });
-        if let Some((name, _)) = parameter.split_once('=') {
+        if let Some((name, value)) = parameter.split_once('=')
+            && value.bytes().any(|c| c != b'=')
+        {
             out.push_str(name);
             out.push('=');
         }
@@ -28,32 +91,6 @@ pub fn shown_url(text: &str) -> String {
     }
     if fragment {
         out.push_str("#…");
-    }
-    // A line break would break the message.
-    out.escape_debug().to_string()
-}
-
-/// Leaves out who logs in. Returns what is left to be shown after what was pushed.
-fn push_host<'a>(out: &mut String, rest: &'a str) -> &'a str {
-    let authority = rest.split(['/', '?', '#', '\\']).next().unwrap_or_default();
-    if let Some(at) = authority.rfind('@') {
-        return &rest[at + 1..];
-    }
-    let Some((host, port)) = authority.rsplit_once(':') else { return rest };
-    // A password may have a `/`, `?` or `#` in it, as it should not. Only before a port it is a host.
-    let is_port = (1..=5).contains(&port.len()) && port.bytes().all(|it| it.is_ascii_digit());
-    if !is_port || (host.contains(':') && !host.starts_with('[')) {
-        return rest.find('@').map_or(rest, |at| push_host(out, &rest[at + 1..]));
-    }
-    // Values of parameters are left out in any case.
-    let path = rest.split(['?', '#']).next().unwrap_or_default();
-    match path.rfind('@') {
-        Some(at) => {
-            out.push_str(authority);
-            out.push_str("/…");
-            &rest[at..]
-        }
-        None => rest,
     }
 }
 
@@ -73,10 +110,24 @@ mod tests {
         ("h:8000/a@b", "h:8000/…@b"),
         ("http://[fe80::1]:80/a@b", "http://[fe80::1]:80/…@b"),
         ("https://u:se/cret@h/x", "https://h/x"),
-        ("https://u:se?cret@h/x", "https://h/x"),
-        ("https://u:se#cret@h/x", "https://h/x"),
+        ("https://u:se?cret@h/x", "https://…"),
+        ("https://u:se#cret@h/x", "https://…"),
         ("https://u:1:2/secret@h/x", "https://h/x"),
-        ("https://u:se/cr@et@h/x?token=a@s3cr3t", "https://h/x?token=…"),
+        ("https://u:se/cr@et@h/x?token=a", "https://h/x?token=…"),
+        ("https://u:se/cr@et@h/x?token=a@s3cr3t", "https://…"),
+        ("https://u:se@cr/et@h/x", "https://h/x"),
+        ("https://u:se@cr?et@h/x", "https://…"),
+        ("https://u@se\\cret@h/x", "https://h/x"),
+        ("http://h\\u:secret@x", "http://x"),
+        ("http://h:/x?token=a", "http://h:/x?token=…"),
+        ("http://h:/x?token=a@s3cr3t", "http://…"),
+        ("http://h:port/x?token=a@s3cr3t", "http://…"),
+        ("http://h:123456?token=a@s3cr3t", "http://…"),
+        ("http://h:port#a@s3cr3t", "http://…"),
+        ("http://h:port/x#s3cr3t", "http://h:port/x#…"),
+        ("http:/h/x?token=a@s3cr3t", "…"),
+        ("http://[fe80::1]/x?token=a@s3cr3t", "http://[fe80::1]/x?token=…"),
+        ("http://[u:s3cr3t]:80/x@h", "http://h"),
         ("http://127.0.0.1:9/?token=a@s3cr3t", "http://127.0.0.1:9/?token=…"),
         ("http://h:9/x#a@s3cr3t", "http://h:9/x#…"),
         ("//user:s3cr3t@host", "//host"),
@@ -85,7 +136,8 @@ mod tests {
         ("https:/u:secret@h", "h"),
         ("u:secret@h/x?to=http://h", "h/x?to=…"),
         ("file:///srv/locks/a", "file:///srv/locks/a"),
-        ("https://h/x?token=secret&b&c=", "https://h/x?token=…&…&c=…"),
+        ("https://h/x?token=secret&b&c=", "https://h/x?token=…&…&…"),
+        ("https://h/x?czNjcjN0==&b==x", "https://h/x?…&b=…"),
         ("https://h/x?secret", "https://h/x?…"),
         ("https://h/x#secret?a", "https://h/x#…"),
         ("https://h?a=1#secret", "https://h?a=…#…"),
@@ -98,6 +150,106 @@ mod tests {
         ("", ""),
     ];
 
+    /// Of the [`TEXTS`] after this seed, what both show. Where it has to change, both say the same new one.
+    const SHOWN: (u32, u32) = (1, 2_502_813_518);
+    const TEXTS: u32 = 5000;
+
+    const SECRET: &str = "S3CR3T";
+    const SCHEMES: &[&str] = &[
+        "",
+        "http://",
+        "s3://",
+        "https:/",
+        "https:",
+        "//",
+        "/",
+        "://",
+        " http://",
+        "http://http://",
+    ];
+    const HOSTS: &[&str] = &["h", "h.example", "", "127.0.0.1", "[::1]", "[", "h\\", "é"];
+    const PORTS: &[&str] = &["", "", ":80", ":", ":port", ":123456", ":-1", ":80:80"];
+    const PATHS: &[&str] = &["", "/", "/a", "/a@b", "/a:b/c", "\\a", "/[x]@", "//"];
+    const JUNK: &[&str] = &[
+        "a", "Z", ":", "@", "/", "?", "#", "=", "&", "\\", "[", "]", "%", ".", " ", "\n", "é",
+        "\u{202e}",
+    ];
+    /// No `&`, which begins another parameter, whose name is shown.
+    const VALUES: &[&str] =
+        &["a", "Z", ":", "@", "/", "?", "#", "=", "\\", "[", "%", ".", " ", "\n", "é", "9"];
+
+    /// The same numbers as in `action/urls.test.mjs`.
+    struct Random(u32);
+
+    impl Random {
+        fn below(&mut self, end: u32) -> u32 {
+            self.0 = self.0.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (self.0 >> 8) % end
+        }
+
+        fn of(&mut self, list: &[&'static str]) -> &'static str {
+            list[self.below(u32::try_from(list.len()).unwrap()) as usize]
+        }
+
+        fn some_of(&mut self, list: &[&'static str], end: u32) -> String {
+            (0..self.below(end)).map(|_| self.of(list)).collect()
+        }
+
+        fn around_a_secret(&mut self, list: &[&'static str]) -> String {
+            [&self.some_of(list, 5), SECRET, &self.some_of(list, 5)].concat()
+        }
+
+        /// A URL that may be wrong anywhere, with secrets where none is to be shown.
+        fn url(&mut self) -> String {
+            let scheme = self.of(SCHEMES);
+            let user = match self.below(4) {
+                0 => format!("{SECRET}@"),
+                1 => format!("{SECRET}_:{}@", self.around_a_secret(JUNK)),
+                2 => format!("a_b:{}@", self.around_a_secret(JUNK)),
+                _ => String::new(),
+            };
+            let [host, port, path] = [HOSTS, PORTS, PATHS].map(|list| self.of(list));
+            let query = match self.below(4) {
+                0 => format!("?x={}", self.around_a_secret(VALUES)),
+                1 => format!("?x&y={}&{SECRET}==", self.around_a_secret(VALUES)),
+                2 => format!("?{SECRET}"),
+                _ => String::new(),
+            };
+            let fragment = match self.below(3) {
+                0 => format!("#{}", self.around_a_secret(JUNK)),
+                _ => String::new(),
+            };
+            [scheme, &user, host, port, path, &query, &fragment].concat()
+        }
+    }
+
+    fn expect_no_secret(text: &str) {
+        let shown = shown_url(text);
+        assert!(!shown.contains(SECRET), "{text:?} is shown as {shown:?}");
+    }
+
+    #[test]
+    fn a_url_however_wrong_shows_no_secret_and_the_action_shows_the_same() {
+        let (seed, expected) = SHOWN;
+        let (mut random, mut shown) = (Random(seed), 0x811c_9dc5_u32);
+        for _ in 0..TEXTS {
+            let (url, any) = (random.url(), random.some_of(JUNK, 12));
+            expect_no_secret(&url);
+            for byte in [url, any].iter().flat_map(|text| shown_url(text).into_bytes()) {
+                shown = (shown ^ u32::from(byte)).wrapping_mul(0x0100_0193);
+            }
+        }
+        assert_eq!(shown, expected, "change the number if the action says the same one");
+    }
+
+    proptest::proptest! {
+        #![proptest_config(crate::seeded::seeded(2000))]
+        #[test]
+        fn no_secret_is_shown(seed: u32) {
+            expect_no_secret(&Random(seed).url());
+        }
+    }
+
     #[test]
     fn what_may_be_secret_is_left_out() {
         for (text, shown) in CASES {
@@ -107,6 +259,6 @@ mod tests {
 
     #[test]
     fn a_line_break_is_escaped() {
-        assert_eq!(shown_url("h\n"), "h\\n");
+        assert_eq!(shown_url("h\n\0\u{1b}\u{202e}"), "h\\n\\0\\u{1b}\\u{202e}");
     }
 }
