@@ -7,6 +7,10 @@
 //! an error that ends here.
 //!
 //! On a terminal the same thread keeps the line that is redrawn while tfwrap waits ([`Redrawn`]).
+//!
+//! A child writes to the same stderr and may leave a line unfinished, such as a prompt; where that goes
+//! to a pipe, nobody can look. So what is said while it runs, and the first thing after it, begins with
+//! a line end: every line of ours begins where programs look for it.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Write};
@@ -100,8 +104,19 @@ struct State {
     notices: VecDeque<(Timestamp, Notice)>,
     dropped: u64,
     line: LineState,
+    others: Others,
     writing: bool,
     closing: bool,
+}
+
+/// Of what a child writes to stderr.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Others {
+    #[default]
+    Silent,
+    Writing,
+    /// There is none any more, but its last line may not be ended.
+    Left,
 }
 
 /// Of the line that is redrawn, as the callers see it.
@@ -222,6 +237,16 @@ impl Reporter {
         self.flush(timeout);
     }
 
+    /// A child writes to stderr from now on.
+    pub fn share(&self) {
+        self.queue.state().others = Others::Writing;
+    }
+
+    /// No child writes to stderr any more, or none has if `has_run` is false.
+    pub fn unshare(&self, has_run: bool) {
+        self.queue.state().others = if has_run { Others::Left } else { Others::Silent };
+    }
+
     /// Waits until everything is said, at most for `timeout`; returns whether it is. Call it before
     /// the process ends or executes something else.
     pub fn flush(&self, timeout: Duration) -> bool {
@@ -300,13 +325,18 @@ fn write_all_notices(
             (Work::Notice(at, notice), Some(redrawn)) => {
                 let first = redrawn.learn(&notice, clock::uptime());
                 let text = if first { renderer.render(&notice, at) } else { String::new() };
-                redrawn.below(&text, clock::uptime())
+                redrawn.below(&on_its_own_line(queue, text), clock::uptime())
             }
-            (Work::Notice(at, notice), None) => renderer.render(&notice, at),
-            (Work::Dropped(count), Some(redrawn)) => {
-                redrawn.below(&renderer.render_dropped(count), clock::uptime())
+            (Work::Notice(at, notice), None) => {
+                on_its_own_line(queue, renderer.render(&notice, at))
             }
-            (Work::Dropped(count), None) => renderer.render_dropped(count),
+            (Work::Dropped(count), redrawn) => {
+                let text = on_its_own_line(queue, renderer.render_dropped(count));
+                match redrawn {
+                    Some(redrawn) => redrawn.below(&text, clock::uptime()),
+                    None => text,
+                }
+            }
             (Work::Redraw, Some(redrawn)) => redrawn.below("", clock::uptime()),
             (Work::Settle, Some(redrawn)) => redrawn.clear(),
             (Work::Redraw | Work::Settle, None) => String::new(),
@@ -314,6 +344,18 @@ fn write_all_notices(
         // The reader is gone for good: go on emptying the queue, so that `flush` returns.
         is_open = is_open && write_whole(&mut out, text.as_bytes()).is_ok();
     }
+}
+
+/// Looked at when it is written: what was said before a child's start may come after it.
+fn on_its_own_line(queue: &QueueState, text: String) -> String {
+    let mut state = queue.state();
+    if text.is_empty() || state.others == Others::Silent {
+        return text;
+    }
+    if state.others == Others::Left {
+        state.others = Others::Silent;
+    }
+    format!("\n{text}")
 }
 
 /// As `write_all`, but patient: Node and others leave pipes non-blocking, for everybody who shares

@@ -70,8 +70,17 @@ pub(super) async fn run(
     if let Some(stdout) = stdout {
         command.stdout(stdout);
     }
-    let child = slot.insert(spawn(event_loop, command, context)?);
-    drive(event_loop, child, context, watch).await
+    event_loop.reporter.share();
+    let child = match spawn(event_loop, command, context) {
+        Ok(child) => slot.insert(child),
+        Err(error) => {
+            event_loop.reporter.unshare(false);
+            return Err(error);
+        }
+    };
+    let ended = drive(event_loop, child, context, watch).await;
+    event_loop.reporter.unshare(true);
+    ended
 }
 
 /// What came of a child that is none of the user's business unless it fails.

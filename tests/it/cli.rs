@@ -162,9 +162,31 @@ fn json_lines_are_objects_with_an_event() {
     let mut command = tfwrap(dir.path());
     let done = run(command.args(["--log-format", "json", "apply", "-auto-approve"])).expect_code(0);
     let lines = json_log::lines(&done.stderr);
-    assert_eq!(lines.len(), done.stderr.lines().count(), "{}", done.stderr);
+    let said = done.stderr.lines().filter(|line| !line.is_empty()).count();
+    assert_eq!(lines.len(), said, "{}", done.stderr);
     for event in ["acquired", "released"] {
         assert!(lines.iter().any(|it| it["event"] == event), "{event} in {lines:?}");
+    }
+}
+
+#[test]
+fn each_line_begins_as_one_behind_what_the_command_leaves_unfinished() {
+    let dir = local_backend_dir();
+    // Stopped within a line, it ends within another.
+    let script = "trap 'sleep 1; printf more: >&2; exit' INT TERM; printf prompt: >&2; kill -TERM $PPID; \
+                  for i in $(seq 600); do sleep 0.1; done";
+    for format in ["text", "json"] {
+        let mut command = tfwrap(dir.path());
+        let done = run(command.args(["-v", "--log-format", format, "run", "sh", "-c", script]));
+        for end in ["prompt:", "more:"] {
+            assert!(done.stderr.lines().any(|line| line == end), "{}", done.stderr);
+        }
+        if format == "json" {
+            let lines = json_log::lines(&done.stderr);
+            for event in ["stopping", "released", "finished"] {
+                assert!(lines.iter().any(|it| it["event"] == event), "{event}: {}", done.stderr);
+            }
+        }
     }
 }
 

@@ -235,3 +235,32 @@ fn json_is_never_redrawn() {
     let said = read(reader);
     assert_eq!((said.lines().count(), said.contains('\u{1b}')), (2, false), "{said}");
 }
+
+#[test]
+fn what_a_child_leaves_unfinished_does_not_come_before_a_line_of_ours() {
+    let (reader, mut writer) = io::pipe().unwrap();
+    let theirs = writer.try_clone().unwrap();
+    let reporter = Reporter::to_writer(ReporterOptions::default(), theirs).unwrap();
+    let said = |reporter: &Reporter, n| {
+        reporter.say(detail(n));
+        assert!(reporter.flush(LONG));
+    };
+    said(&reporter, 1);
+    reporter.share();
+    reporter.unshare(false);
+    said(&reporter, 2);
+    reporter.share();
+    for n in [3, 4] {
+        writer.write_all(b"prompt: ").unwrap();
+        said(&reporter, n);
+    }
+    writer.write_all(b"prompt: ").unwrap();
+    reporter.unshare(true);
+    said(&reporter, 5);
+    said(&reporter, 6);
+    drop((reporter, writer));
+    let [one, two, three, four, five, six] =
+        [1, 2, 3, 4, 5, 6].map(|n| format!("tfwrap: warning: number {n}\n"));
+    let expected = format!("{one}{two}prompt: \n{three}prompt: \n{four}prompt: \n{five}{six}");
+    assert_eq!(read(reader), expected);
+}
