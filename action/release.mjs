@@ -3,7 +3,7 @@
 
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { existsSync, lstatSync, mkdtempSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { accessSync, constants, existsSync, mkdtempSync, readFileSync, readdirSync, renameSync, rmSync, statSync, unlinkSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { makeDirectories, temporaryDirectory } from "./files.mjs";
@@ -127,25 +127,57 @@ function isSound(program) {
   return status === 0 && /^tfwrap \S+$/m.test(stdout);
 }
 
-const isDirectory = (path) => lstatSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
+// Does it, unless what is there is of another kind by now, or not there: another job was quicker.
+function unlessElse(change, ...codes) {
+  try {
+    change();
+    return true;
+  } catch (error) {
+    if (!codes.includes(error.code)) throw error;
+    return false;
+  }
+}
+
+// An unlink takes no directory away.
+const rmUnlessDirectory = (path) => unlessElse(() => unlinkSync(path), "ENOENT");
+
+// More than other jobs of one machine can undo of it meanwhile.
+const TRIES = 100;
+
+// Puts `file` where `kept` is, in one step where that is no directory. One is moved out of the way first; the slash
+// sees to it that nothing but a directory is, such as the program that another job has just put there.
+function replace(file, kept, aside) {
+  const isInItsWay = ["EISDIR", "ENOTDIR", "ENOTEMPTY", "EEXIST"];
+  for (let tried = 0; !unlessElse(() => renameSync(file, kept), ...(tried < TRIES ? isInItsWay : [])); tried++) {
+    const moved = unlessElse(() => renameSync(`${kept}/`, join(aside, `${tried}`)), "ENOTDIR", "ENOENT");
+    // A directory takes no file's place.
+    if (!moved && statSync(file).isDirectory()) unlessElse(() => rmUnlessDirectory(kept), "EISDIR", "EPERM");
+  }
+}
+
+// Whether the other one is there, can be executed and has the same bytes.
+const isSame = (file, other) =>
+  unlessElse(() => accessSync(other, constants.X_OK), "ENOENT", "EACCES", "ELOOP") &&
+  statSync(other).isFile() &&
+  readFileSync(file).equals(readFileSync(other));
 
 // Puts `from` where the cache has it. Another job of this machine may do the same at once, and run what is
-// there: so nothing that may be sound is ever taken away, not for a moment.
-function keep(from, place) {
-  if (!isDirectory(place)) rmSync(place, { force: true });
+// there: so nothing that may be sound is ever taken away, not for a moment. What another has put there is used
+// where its program is the very one of the archive that was checked.
+export function keep(from, place) {
+  const aside = mkdtempSync(`${place}.`);
   try {
-    renameSync(from, place);
-  } catch (error) {
-    if (!isDirectory(place)) throw error;
-    // What was cut short is replaced file by file: each is either the old or the new one.
-    if (!isSound(join(place, "tfwrap"))) {
-      for (const name of readdirSync(from)) {
-        const [file, kept] = [join(from, name), join(place, name)];
-        if (isDirectory(kept)) rmSync(kept, { recursive: true });
-        renameSync(file, kept);
+    for (let tried = 0; !unlessElse(() => renameSync(from, place), ...(tried < TRIES ? ["ENOTDIR", "ENOTEMPTY", "EEXIST"] : [])); tried++) {
+      // A file or a link. An unlink takes no directory away.
+      if (unlessElse(() => rmUnlessDirectory(place), "EISDIR", "EPERM")) continue;
+      // What was cut short is replaced file by file: each is either the old or the new one.
+      if (!isSame(join(from, "tfwrap"), join(place, "tfwrap"))) {
+        for (const name of readdirSync(from)) replace(join(from, name), join(place, name), mkdtempSync(join(aside, "x")));
       }
+      break;
     }
-    rmSync(from, { recursive: true });
+  } finally {
+    rmSync(aside, { recursive: true, force: true });
   }
   writeFileSync(`${place}.complete`, "");
 }
@@ -169,18 +201,23 @@ function installIn(cache, version, archive) {
 // The same; where the cache does not take it, such as one of which a part is another user's, in a directory of
 // this job alone.
 function install(cache, version, archive) {
+  let refused;
   try {
     return installIn(cache, version, archive);
   } catch (error) {
-    say(annotation("warning", `tfwrap is not kept in the tool cache \`${cache}\`: ${error.message}`));
+    refused = error.message;
   }
   const own = temporaryDirectory();
   try {
-    return installIn(own, version, archive);
+    const program = installIn(own, version, archive);
+    say(annotation("warning", `tfwrap is not kept in the tool cache \`${cache}\`: ${refused}`));
+    return program;
   } catch (error) {
     rmSync(own, { recursive: true, force: true });
+    // An archive that cannot be unpacked is said once: nowhere can it be.
     if (error instanceof ActionError) throw error;
-    throw new ActionError(`cannot install tfwrap in \`${own}\`: ${error.message}`, "free space on that disk, or set `path` to a tfwrap that is installed");
+    const nor = refused === error.message ? "" : `; nor in the tool cache \`${cache}\`: ${refused}`;
+    throw new ActionError(`cannot install tfwrap in \`${own}\`: ${error.message}${nor}`, "free space on that disk, or set `path` to a tfwrap that is installed");
   }
 }
 

@@ -1,12 +1,13 @@
 // Installs releases from a server on this machine.
 
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
+import { execFile, execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { chmodSync, closeSync, cpSync, existsSync, fstatSync, lstatSync, mkdirSync, openSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { chmodSync, closeSync, cpSync, existsSync, fstatSync, lstatSync, mkdirSync, openSync, readFileSync, readdirSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { dirname, join } from "node:path";
 import { after, before, test } from "node:test";
+import { promisify } from "node:util";
 import { asset, download } from "./release.mjs";
 import { ACTION, VERSION, directory, inside, program, world } from "./testing.mjs";
 
@@ -214,7 +215,8 @@ test("nothing stays of an archive that cannot be unpacked", async () => {
   answers = () => [200, "none"];
   const { code, output } = await there.main({ command: "plan" });
   assert.equal(code, 69);
-  assert.match(output, /cannot unpack tfwrap/);
+  // Said once, and as an error: no other place could take it either.
+  assert.match(output, /^::error title=tfwrap::cannot unpack tfwrap: [^\n]*\n$/);
   assert.deepEqual(readdirSync(join(there.cache, "0.1.0")), []);
 });
 
@@ -253,6 +255,70 @@ test("jobs that install at once on one machine all get it whole, and over what w
     assert.deepEqual(readdirSync(join(there.cache, "0.1.0")).sort(), [process.arch, `${process.arch}.complete`]);
     assert.deepEqual(readdirSync(place).sort(), ["LICENSE-MIT", "tfwrap"]);
   }
+});
+
+// What may be in the cache where jobs meet, and what stays of the program meanwhile.
+const BROKEN = {
+  nothing: () => {},
+  empty: (place) => mkdirSync(place),
+  file: (place) => writeFileSync(place, ""),
+  link: (place) => symlinkSync("none", place),
+  program: (place) => (mkdirSync(place), writeFileSync(join(place, "tfwrap"), "ELF", { mode: 0o755 })),
+  directory: (place) => mkdirSync(join(place, "tfwrap/x"), { recursive: true }),
+  kinds: (place) => (mkdirSync(join(place, "LICENSE-MIT/x"), { recursive: true }), writeFileSync(join(place, "man"), "")),
+};
+const ROUNDS = 20;
+const SLOT_MS = 12;
+
+// Keeps its own of each round at the same moment as the others do.
+const KEEPER = `
+  import { readFileSync } from "node:fs";
+  const { keep } = await import(process.argv[1]);
+  const [dir, own, rounds, start] = process.argv.slice(2);
+  const until = (time) => { while (Date.now() < time); };
+  for (let round = 0; round < Number(rounds); round++) {
+    until(Number(start) + round * ${SLOT_MS});
+    const place = dir + "/" + round;
+    try {
+      keep(place + "-" + own, place);
+      const end = Date.now() + ${SLOT_MS / 3};
+      do {
+        if (readFileSync(place + "/tfwrap", "utf8") !== "sound") throw new Error("not whole");
+      } while (Date.now() < end);
+    } catch (error) {
+      console.log(round + ": " + error.stack);
+    }
+  }`;
+
+test("jobs that replace what is broken at the same moment never lose what one of them has put there", async () => {
+  const dir = directory();
+  const kinds = Object.keys(BROKEN);
+  const rounds = ROUNDS * kinds.length;
+  const jobs = ["a", "b", "c"];
+  for (let round = 0; round < rounds; round++) {
+    const place = join(dir, `${round}`);
+    BROKEN[kinds[round % kinds.length]](place);
+    for (const own of jobs) {
+      mkdirSync(`${place}-${own}/man`, { recursive: true });
+      writeFileSync(`${place}-${own}/tfwrap`, "sound", { mode: 0o755 });
+      writeFileSync(`${place}-${own}/LICENSE-MIT`, "");
+      writeFileSync(`${place}-${own}/man/tfwrap.1`, "");
+    }
+  }
+  const start = Date.now() + 1000;
+  const module = new URL("release.mjs", import.meta.url).href;
+  const said = await Promise.all(
+    jobs.map((own) => promisify(execFile)(process.execPath, ["--input-type=module", "-e", KEEPER, module, dir, own, `${rounds}`, `${start}`])),
+  );
+  assert.equal(said.map(({ stdout, stderr }) => stdout + stderr).join(""), "");
+  for (let round = 0; round < rounds; round++) {
+    const place = join(dir, `${round}`);
+    assert.deepEqual(readdirSync(place).sort(), ["LICENSE-MIT", "man", "tfwrap"], kinds[round % kinds.length]);
+    assert.ok(lstatSync(join(place, "LICENSE-MIT")).isFile());
+    assert.deepEqual(readdirSync(join(place, "man")), ["tfwrap.1"]);
+  }
+  // Nor is anything left that was moved out of the way.
+  assert.deepEqual(readdirSync(dir).filter((name) => !/^[0-9]+(-[abc]|\.complete)?$/.test(name)), []);
 });
 
 test("a broken one is replaced in its place", async () => {
