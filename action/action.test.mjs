@@ -115,6 +115,9 @@ test("what is wrong with an input is said and nothing runs", async () => {
     const { code, output } = await job.main(inputs);
     assert.equal(code, 64, output);
     assert.match(output, /^::error title=tfwrap::inputs? [^\n]*\n$/);
+    // For a step that reads it after `continue-on-error`, and nothing else.
+    assert.deepEqual(job.outputs(), { exitcode: "64" });
+    rmSync(join(job.dir, "GITHUB_OUTPUT"));
   }
   assert.deepEqual(job.lines("GITHUB_STATE"), []);
 });
@@ -162,6 +165,7 @@ test("a missing binary, or another one, is said with a way out", async () => {
   const job = world("");
   const missing = await job.main({ command: "plan", path: "/no/such/tfwrap" });
   assert.equal(missing.code, 127);
+  assert.deepEqual(job.outputs(), { exitcode: "127" });
   assert.match(missing.output, /^::error title=tfwrap::cannot start `\/no\/such\/tfwrap`[^\n]*%0Ahint: [^\n]*\n$/);
   const other = await job.main({ command: "plan", path: "/bin/true" });
   assert.equal(other.code, 69);
@@ -380,5 +384,5 @@ test("a line break in what is handed to the runner is refused", async () => {
   const { code, output } = await job.main({ command: "plan", path: odd });
   assert.equal(code, 69);
   assert.match(output, /^::error title=tfwrap::a line break in /);
-  assert.deepEqual(Object.keys(job.outputs()), ["version"]);
+  assert.deepEqual(job.outputs(), { version: VERSION, exitcode: "69" });
 });

@@ -20,6 +20,14 @@ const CHANGES = 2;
 // As a shell says it.
 const NOT_STARTED = 127;
 
+// tfwrap says it only of what it ran under a lock. A wrapper of Terraform may have said what it hides.
+const isCodeSaid = watchOutput("exitcode");
+
+function tellCode(code) {
+  if (!isCodeSaid()) tell("GITHUB_OUTPUT", `exitcode=${code}`);
+}
+
+// A step that reads it after `continue-on-error` finds the code of the action's own errors, too.
 await entry(async () => {
   const words = command();
   if (words.length === 0) expectNoOptions();
@@ -35,11 +43,9 @@ await entry(async () => {
   if (words.length === 0) return;
 
   const token = begin(file, rememberToken);
-  const isCodeSaid = watchOutput("exitcode");
   const ended = await run({ program, args, cwd, file, token, remember: rememberToken });
   if (ended === undefined) remember("program", "");
   const code = ended ?? NOT_STARTED;
-  // tfwrap says it only of what it ran under a lock. A wrapper of Terraform may have said what it hides.
-  if (!isCodeSaid()) tell("GITHUB_OUTPUT", `exitcode=${code}`);
+  tellCode(code);
   process.exitCode = code === CHANGES && changesSucceed ? 0 : code;
-});
+}, tellCode);

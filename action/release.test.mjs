@@ -91,6 +91,7 @@ test("an archive that is not what was released is not unpacked", async () => {
   assert.equal(code, 69);
   assert.match(output, /^::error title=tfwrap::[^\n]* is not what was released: its SHA-256 is [0-9a-f]{64}, not [0-9a-f]{64}; nothing was unpacked%0Ahint: [^\n]*\n$/);
   assert.ok(!existsSync(there.cache));
+  assert.deepEqual(there.outputs(), { exitcode: "69" });
   // And there is nothing for the post step.
   assert.equal((await there.post({ command: "plan" })).output, "");
 });
@@ -127,6 +128,7 @@ test("a server that fails is asked again, one that has nothing is not", async ()
   assert.equal(code, 69);
   assert.match(output, /^::error title=tfwrap::cannot download http:[^\n]*: the server answers 404%0Ahint: [^\n]*`TFWRAP_RELEASES_URL`[^\n]*\n$/);
   assert.equal(asked.length, 1);
+  assert.deepEqual(other.outputs(), { exitcode: "69" });
 });
 
 test("an answer without an archive is said as what it is", async () => {

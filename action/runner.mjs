@@ -42,14 +42,21 @@ const escape = (text) => text.replaceAll("%", "%25").replaceAll("\r", "%0D").rep
 
 export const annotation = (kind, message) => `::${kind} title=tfwrap::${escape(message)}\n`;
 
-// Runs an entry of the action. What a person can do something about is said without a stack.
-export async function entry(main) {
+// A program that is at fault itself ends with it in Node.
+const BUG = 1;
+
+// Runs an entry of the action. What a person can do something about is said without a stack. `failed` is told the
+// exit code of what it cannot do.
+export async function entry(main, failed = () => {}) {
   try {
     await main();
   } catch (error) {
     const isOfTheSystem = error.syscall !== undefined;
-    if (!(error instanceof ActionError) && !isOfTheSystem) throw error;
+    const isExpected = error instanceof ActionError || isOfTheSystem;
+    const code = isOfTheSystem ? 69 : isExpected ? error.code : BUG;
+    failed(code);
+    if (!isExpected) throw error;
     say(annotation("error", error.message));
-    process.exitCode = isOfTheSystem ? 69 : error.code;
+    process.exitCode = code;
   }
 }
