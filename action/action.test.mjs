@@ -182,6 +182,11 @@ test("`build` builds the action's own source", async () => {
   assert.ok(output.startsWith(line), output);
   assert.equal(inside(output.slice(line.length)).said, "built\n");
   assert.equal(job.outputs().version, "1.2.3");
+  // What fails within a line does not hide the error.
+  program(cargo, "printf half; exit 3");
+  const failed = await job.main({ command: "plan", path: "", build: "true" }, { PATH: `${job.dir}:${process.env.PATH}` });
+  assert.equal(failed.code, 69);
+  assert.equal(failed.output, "half\n::error title=tfwrap::building tfwrap failed: cargo exited with 3\n");
 });
 
 test("workflow commands in the output stay text, and tfwrap's annotations come after it", async () => {

@@ -7,16 +7,19 @@ import { fileURLToPath } from "node:url";
 import { tell, temporaryDirectory } from "./files.mjs";
 import { environment, flag, input } from "./inputs.mjs";
 import { ownVersion, released } from "./release.mjs";
-import { ActionError, InputError, workspace } from "./runner.mjs";
+import { ActionError, InputError, say, workspace } from "./runner.mjs";
 
 const ACTION_DIR = fileURLToPath(new URL("..", import.meta.url));
 
 function build() {
   const root = temporaryDirectory();
   const args = ["install", "--locked", "--path", ACTION_DIR, "--root", root];
-  const { status, error } = spawnSync("cargo", args, { stdio: ["ignore", 1, 1], env: environment() });
-  if (status !== 0) throw new ActionError(`building tfwrap failed: ${error?.message ?? `cargo exited with ${status}`}`);
-  return join(root, "bin", "tfwrap");
+  const { status, signal, error } = spawnSync("cargo", args, { stdio: ["ignore", 1, 1], env: environment() });
+  if (status === 0) return join(root, "bin", "tfwrap");
+  // What was killed may leave a line unfinished, behind which the error would be none to the runner.
+  say("\n");
+  const ended = signal === null ? `cargo exited with ${status}` : `cargo was killed by ${signal}`;
+  throw new ActionError(`building tfwrap failed: ${error?.message ?? ended}`);
 }
 
 function isProgram(path) {

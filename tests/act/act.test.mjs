@@ -168,13 +168,16 @@ test("runs", async (t) => {
     assert.equal(lines.conclusion, "success");
     assert.ok(output.includes("::set-output name=exitcode::77"), output);
     assert.equal(hostile.outputs.forged, undefined);
+    // The JSON log behind what the command leaves unfinished.
+    assert.match(output, /within-a-line\r?$/m);
+    assert.match(output, / {"ts":[^\n]*"event":"released"/);
     assert.equal(hostile.outputs.exitcode, "0", "its own, and not what the output says");
   });
 
   await t.test("failure", () => {
     const { apply, input } = results("runs", "failure");
     assert.deepEqual([apply.outcome, apply.outputs.exitcode, apply.outputs.outcome], ["failure", "1", "failure"]);
-    assert.deepEqual([input.outcome, input.outputs], ["failure", {}]);
+    assert.deepEqual([input.outcome, input.outputs], ["failure", { exitcode: "64" }]);
   });
 
   await t.test("changes", () => {

@@ -78,6 +78,8 @@ test("a wrong sum: nothing of the archive is unpacked or run", async () => {
   const { code, out } = await it.run({ installed: false });
   assert.notEqual(code, 0);
   assert.match(out, new RegExp(`${ARCHIVE}: FAILED`));
+  assert.match(out, /is not what was released as [^]*Nothing of it was unpacked\.\n[^]*Look at what answers at the input download-url/);
+  assert.match(out, /FAIL 69/);
   assert.ok(!existsSync(`${it.dir}.tmp/tfwrap-${VERSION}/tfwrap`));
   assert.ok(!existsSync(log("wrong-sum")));
 });
