@@ -8,9 +8,9 @@
 //!
 //! On a terminal the same thread keeps the line that is redrawn while tfwrap waits ([`Redrawn`]).
 //!
-//! A child writes to the same stderr and may leave a line unfinished, such as a prompt; where that goes
-//! to a pipe, nobody can look. So what is said while it runs, and the first thing after it, begins with
-//! a line end: every line of ours begins where programs look for it.
+//! A child writes to the same stderr and may not have finished its line, such as a prompt; where that
+//! goes to a pipe, nobody can look. So what is said while it runs, and the first thing after one that
+//! was cut off, begins with a line end: every line of ours begins where programs look for it.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Write};
@@ -101,12 +101,22 @@ struct QueueState {
 
 #[derive(Debug, Default)]
 struct State {
-    notices: VecDeque<(Timestamp, Notice)>,
+    notices: VecDeque<Said>,
     dropped: u64,
     line: LineState,
     others: Others,
     writing: bool,
     closing: bool,
+}
+
+/// Something to say, and when it was said.
+#[derive(Debug)]
+struct Said {
+    at: Timestamp,
+    notice: Notice,
+    /// Whether it ends a line of somebody else's first. Decided when it is said: what a child writes after
+    /// that, comes after it.
+    ends_a_line: bool,
 }
 
 /// Of what a child writes to stderr.
@@ -115,8 +125,8 @@ enum Others {
     #[default]
     Silent,
     Writing,
-    /// There is none any more, but its last line may not be ended.
-    Left,
+    /// It was cut off, perhaps within a line.
+    CutOff,
 }
 
 /// Of the line that is redrawn, as the callers see it.
@@ -219,7 +229,11 @@ impl Reporter {
             if self.options.redraw && matches!(notice, Notice::Waiting { .. }) {
                 state.line = LineState::Drawn;
             }
-            state.notices.push_back((clock::wall(), notice));
+            let ends_a_line = state.others != Others::Silent;
+            if state.others == Others::CutOff {
+                state.others = Others::Silent;
+            }
+            state.notices.push_back(Said { at: clock::wall(), notice, ends_a_line });
         }
         self.queue.filled.notify_one();
     }
@@ -242,9 +256,9 @@ impl Reporter {
         self.queue.state().others = Others::Writing;
     }
 
-    /// No child writes to stderr any more, or none has if `has_run` is false.
-    pub fn unshare(&self, has_run: bool) {
-        self.queue.state().others = if has_run { Others::Left } else { Others::Silent };
+    /// No child writes to stderr any more. What ends in order has ended its lines.
+    pub fn unshare(&self, was_cut_off: bool) {
+        self.queue.state().others = if was_cut_off { Others::CutOff } else { Others::Silent };
     }
 
     /// Waits until everything is said, at most for `timeout`; returns whether it is. Call it before
@@ -269,7 +283,7 @@ impl Drop for Reporter {
 
 /// What the writer finds to do.
 enum Work {
-    Notice(Timestamp, Notice),
+    Notice(Said),
     Dropped(u64),
     /// Draw the line anew.
     Redraw,
@@ -284,8 +298,8 @@ fn next_work(queue: &QueueState, drawn: bool) -> Work {
     state.writing = false;
     let mut work = None;
     loop {
-        if let Some((at, notice)) = state.notices.pop_front() {
-            work = Some(Work::Notice(at, notice));
+        if let Some(said) = state.notices.pop_front() {
+            work = Some(Work::Notice(said));
         } else if state.dropped > 0 {
             work = Some(Work::Dropped(std::mem::take(&mut state.dropped)));
         } else if state.line == LineState::Settling {
@@ -322,21 +336,16 @@ fn write_all_notices(
         let work = next_work(queue, redrawn.as_ref().is_some_and(Redrawn::is_drawn));
         let text = match (work, &mut redrawn) {
             (Work::End, _) => return,
-            (Work::Notice(at, notice), Some(redrawn)) => {
-                let first = redrawn.learn(&notice, clock::uptime());
-                let text = if first { renderer.render(&notice, at) } else { String::new() };
-                redrawn.below(&on_its_own_line(queue, text), clock::uptime())
+            (Work::Notice(said), Some(redrawn)) => {
+                let first = redrawn.learn(&said.notice, clock::uptime());
+                let text = if first { said.render(&mut renderer) } else { String::new() };
+                redrawn.below(&text, clock::uptime())
             }
-            (Work::Notice(at, notice), None) => {
-                on_its_own_line(queue, renderer.render(&notice, at))
+            (Work::Notice(said), None) => said.render(&mut renderer),
+            (Work::Dropped(count), Some(redrawn)) => {
+                redrawn.below(&renderer.render_dropped(count), clock::uptime())
             }
-            (Work::Dropped(count), redrawn) => {
-                let text = on_its_own_line(queue, renderer.render_dropped(count));
-                match redrawn {
-                    Some(redrawn) => redrawn.below(&text, clock::uptime()),
-                    None => text,
-                }
-            }
+            (Work::Dropped(count), None) => renderer.render_dropped(count),
             (Work::Redraw, Some(redrawn)) => redrawn.below("", clock::uptime()),
             (Work::Settle, Some(redrawn)) => redrawn.clear(),
             (Work::Redraw | Work::Settle, None) => String::new(),
@@ -346,16 +355,11 @@ fn write_all_notices(
     }
 }
 
-/// Looked at when it is written: what was said before a child's start may come after it.
-fn on_its_own_line(queue: &QueueState, text: String) -> String {
-    let mut state = queue.state();
-    if text.is_empty() || state.others == Others::Silent {
-        return text;
+impl Said {
+    fn render(&self, renderer: &mut Renderer) -> String {
+        let text = renderer.render(&self.notice, self.at);
+        if self.ends_a_line && !text.is_empty() { format!("\n{text}") } else { text }
     }
-    if state.others == Others::Left {
-        state.others = Others::Silent;
-    }
-    format!("\n{text}")
 }
 
 /// As `write_all`, but patient: Node and others leave pipes non-blocking, for everybody who shares

@@ -79,7 +79,10 @@ pub(super) async fn run(
         }
     };
     let ended = drive(event_loop, child, context, watch).await;
-    event_loop.reporter.unshare(true);
+    let is_in_order = |end: &ChildEnd| {
+        !end.heard_stop && !end.lost && matches!(end.status, ChildStatus::Exited(_))
+    };
+    event_loop.reporter.unshare(!ended.as_ref().is_ok_and(is_in_order));
     ended
 }
 
