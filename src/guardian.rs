@@ -27,6 +27,7 @@ use std::ffi::{CStr, OsStr};
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use rustix::io::Errno;
 use rustix::net::{
@@ -162,12 +163,16 @@ impl Guardian {
         Ok(())
     }
 
-    /// Tells that everything is given back, so that it ends.
+    /// Tells that everything is given back, so that it ends; also if somebody has stopped it.
     ///
     /// # Errors
     /// When it is gone, or does not read.
     pub fn dismiss(&self) -> io::Result<()> {
-        self.send(&[message::DONE])
+        self.send(&[message::DONE])?;
+        if let Some(process) = self.process {
+            process.signal(Signal::SIGCONT)?;
+        }
+        Ok(())
     }
 
     /// What a child that is about to start tells it.

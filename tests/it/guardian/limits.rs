@@ -10,7 +10,7 @@ use super::{SLOW, gone, kill_tfwrap, started};
 use crate::aftermath::{Lock, kill_dead};
 use crate::support::harness::{self, Gate, applying, eventually, pause};
 use crate::support::servers::{local_backend_dir, terraform};
-use crate::wrapped::{LOGS_ALL, is_gone, wait_until};
+use crate::wrapped::{LOGS_ALL, Scene, is_gone, wait_until};
 
 /// Sets a limit of a process and returns the one before.
 pub(crate) fn limit(pid: Pid, resource: Resource, current: Option<u64>) -> Rlimit {
@@ -93,6 +93,16 @@ async fn a_worker_that_is_stopped_goes_on() {
     lock.freed_after(child).await;
     gone("the guardian", guardian);
     assert_eq!(running.scene.log().len(), 1, "{:?}", running.scene.log());
+}
+
+/// It has nothing more to do, and nobody else would continue it.
+#[test]
+fn a_guardian_that_is_stopped_ends_with_its_run() {
+    let (mut running, guardian, child) = started(Scene::new(LOGS_ALL));
+    kill(guardian, Signal::SIGSTOP).expect("it is there");
+    kill(child, Signal::SIGUSR1).expect("it is there");
+    assert_eq!(running.code(), Some(5));
+    gone("the guardian", guardian);
 }
 
 #[test]
