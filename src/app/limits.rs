@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::signal::SigSet;
+use rustix::io::fcntl_dupfd_cloexec;
 use rustix::process::{Resource, getrlimit};
 use tokio::runtime::{Builder, Runtime};
 
@@ -17,6 +18,10 @@ use crate::supervise::with_blocked;
 
 /// How many descriptors a run opens, with some room.
 const DESCRIPTORS: usize = 24;
+
+/// The highest number that a descriptor may get without the kernel's table having to grow: far above those
+/// that are lent (`run::custody::lent`).
+const ROOM: i32 = 255;
 
 /// How large the stack of the main thread may have to become, in kB: twice what a request to AWS has
 /// been seen to take.
@@ -44,7 +49,10 @@ pub(super) fn files_are_limited() -> bool {
 pub(super) fn expect_descriptors() -> Result<(), Error> {
     let taken: Result<Vec<_>, _> =
         (0..DESCRIPTORS).map(|_| nix::unistd::dup(io::stdin())).collect();
-    let Err(error) = taken else { return Ok(()) };
+    let Err(error) = taken else {
+        make_room();
+        return Ok(());
+    };
     let limit = getrlimit(Resource::Nofile).current;
     let limit = limit.map_or_else(|| "unlimited".to_owned(), |limit| limit.to_string());
     Err(Error::Machine {
@@ -54,6 +62,14 @@ pub(super) fn expect_descriptors() -> Result<(), Error> {
         ),
         hint: Some("nothing was run and no lock was asked for; raise the limit".to_owned()),
     })
+}
+
+/// Lets the table of descriptors grow before there are threads, which share it. After that, the kernel first
+/// waits for its readers (`synchronize_rcu` in `expand_files`). That takes 5 to 15 ms, with the lock held and
+/// nothing started under it.
+fn make_room() {
+    // With few descriptors allowed, the table stays small.
+    drop(fcntl_dupfd_cloexec(io::stdin(), ROOM));
 }
 
 /// Every thread that a run cannot do without, begun before it asks for anything: what writes messages,

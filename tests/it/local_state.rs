@@ -406,3 +406,16 @@ async fn a_path_that_cannot_be_is_named() {
     let elsewhere = lock_of(&dir);
     assert!(elsewhere.read(&lock.key()).await.is_err());
 }
+
+/// Beside threads, the kernel lets the table of descriptors grow only after 5 to 15 ms, in which the lock is
+/// held and nothing runs.
+#[test]
+fn the_table_of_descriptors_does_not_grow_for_what_is_lent() {
+    let dir = local_backend_dir();
+    let look = "ls /proc/$PPID/fd; grep FDSize /proc/$PPID/status";
+    let said = run(tfwrap(dir.path()).args(["run", "--", "sh", "-c", look])).expect_code(0).stdout;
+    // The lock and its door are above 100: for these alone, a table of 128 would do.
+    assert!(said.lines().any(|fd| fd == "101"), "{said}");
+    let size = said.lines().find_map(|line| line.strip_prefix("FDSize:")).unwrap().trim();
+    assert!(size.parse::<u32>().unwrap() >= 256, "{said}");
+}
