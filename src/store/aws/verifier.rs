@@ -12,10 +12,11 @@ use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_na
 use rustls::crypto::{
     CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
 };
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{
-    CertificateError, DigitallySignedStruct, Error, OtherError, RootCertStore, SignatureScheme,
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore,
+    SignatureScheme,
 };
 use x509_parser::prelude::{FromDer as _, X509Certificate, X509Version};
 use x509_parser::public_key::PublicKey;
@@ -26,14 +27,14 @@ use super::go_certificate::{unhandled, unreadable};
 #[derive(Debug)]
 pub(super) struct Verifier {
     /// Each is trusted by itself, whatever it says of authorities.
-    trusted: HashSet<Vec<u8>>,
-    /// Those that may have signed others, and the times from and to which they may.
-    issuers: Vec<(RootCertStore, Validity)>,
+    trusted: Vec<CertificateDer<'static>>,
+    /// The name and the key of each that can be one of an authority, and which of the trusted it is. All else
+    /// is read of those few that may have signed what a server shows: a system has 150, and that takes a
+    /// millisecond.
+    anchors: Vec<(TrustAnchor<'static>, usize)>,
     algorithms: WebPkiSupportedAlgorithms,
     /// What names the bundle, if it is one.
     bundle: Option<String>,
-    /// What one of them has, for which Go does not take it.
-    left_out: Option<String>,
 }
 
 /// From and to, in Unix time.
@@ -62,20 +63,37 @@ impl Verifier {
         bundle: Option<String>,
         provider: &CryptoProvider,
     ) -> Self {
-        let issuers = certificates.iter().filter_map(|certificate| {
+        let trusted = certificates.to_vec();
+        let anchors = trusted.iter().enumerate().filter_map(|(index, certificate)| {
             let mut store = RootCertStore::empty();
             store.add(certificate.clone()).ok()?;
-            Some((store, as_issuer(certificate)?))
+            Some((store.roots.pop()?, index))
         });
-        let read = certificates.iter().filter_map(read);
-        let left_out = read.into_iter().find_map(|it| unreadable(&it).or_else(|| unhandled(&it)));
-        Self {
-            left_out,
-            trusted: certificates.iter().map(|it| it.to_vec()).collect(),
-            issuers: issuers.collect(),
-            algorithms: provider.signature_verification_algorithms,
-            bundle,
-        }
+        let anchors = anchors.collect();
+        let algorithms = provider.signature_verification_algorithms;
+        Self { trusted, anchors, algorithms, bundle }
+    }
+
+    /// The authorities that may have signed any of these now.
+    fn issuers_of<'a>(
+        &self,
+        signed: impl Iterator<Item = &'a CertificateDer<'a>>,
+        now: UnixTime,
+    ) -> RootCertStore {
+        let name = |it| read(it).map(|certificate| certificate.issuer().as_raw().to_vec());
+        let names: HashSet<_> = signed.filter_map(name).collect();
+        let may_have = |(anchor, index): &&(TrustAnchor<'static>, usize)| {
+            names.contains(DistinguishedName::in_sequence(&anchor.subject).as_ref())
+                && as_issuer(&self.trusted[*index]).is_some_and(|it| it.check(now).is_ok())
+        };
+        let issuers = self.anchors.iter().filter(may_have);
+        RootCertStore { roots: issuers.map(|(anchor, _)| anchor.clone()).collect() }
+    }
+
+    /// What one of the trusted has, for which Go does not take it.
+    fn left_out(&self) -> Option<String> {
+        let mut all = self.trusted.iter().filter_map(read);
+        all.find_map(|it| unreadable(&it).or_else(|| unhandled(&it)))
     }
 
     fn verify(
@@ -105,15 +123,13 @@ impl Verifier {
                 )));
             }
         }
-        if self.trusted.contains(leaf.as_ref()) {
+        if self.trusted.iter().any(|it| it == leaf) {
             Validity::of(&certificate).check(now)?;
             if !is_for_servers(&certificate) {
                 return Err(CertificateError::InvalidPurpose.into());
             }
         } else {
-            let issuers = self.issuers.iter().filter(|(_, validity)| validity.check(now).is_ok());
-            let roots = issuers.flat_map(|(store, _)| store.roots.iter().cloned()).collect();
-            let roots = RootCertStore { roots };
+            let roots = self.issuers_of(std::iter::once(leaf).chain(intermediates), now);
             let algorithms = self.algorithms.all;
             // WebPKI passes over what the key of an issuer is for.
             let may_sign = intermediates.iter().filter(|it| as_issuer(it).is_some());
@@ -147,7 +163,7 @@ impl Verifier {
             }
             It::UnknownIssuer => match &self.bundle {
                 Some(bundle) => {
-                    let left_out = self.left_out.as_ref().map_or_else(String::new, |why| {
+                    let left_out = self.left_out().map_or_else(String::new, |why| {
                         format!("; one certificate in there has {why}, so it does not count")
                     });
                     format!(
