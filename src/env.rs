@@ -48,6 +48,13 @@ impl Env {
         )
     }
 
+    /// Takes all variables but this one.
+    #[must_use]
+    pub fn without(mut self, name: &str) -> Self {
+        self.0.remove(OsStr::new(name));
+        self
+    }
+
     /// The variables whose values are not UTF-8, as far as their names are.
     pub fn not_text(&self) -> impl Iterator<Item = &str> {
         self.0.iter().filter(|(_, value)| value.to_str().is_none()).filter_map(|it| it.0.to_str())

@@ -21,6 +21,23 @@ pub fn takes_false_for_true(program: &Path) -> bool {
     released(&said, "Terraform").is_none_or(|release| release < (1, 15))
 }
 
+/// Whether this program's S3 backend takes keys of the environment before the profile that its
+/// configuration names, unless `use_legacy_workflow` says otherwise: Terraform and `OpenTofu` up to 1.6 do.
+#[must_use]
+pub fn prefers_keys_of_environment(program: &Path) -> bool {
+    let said = said_by(program);
+    let released = KNOWN.iter().find_map(|(name, _)| released(&said, name));
+    released.is_some_and(|release| release < (1, 7))
+}
+
+/// Whether Terraform has the AWS SDK of its releases up to 1.9. That knows no hosts of accounts, and asks
+/// for a container's credentials at its full address first.
+#[must_use]
+pub fn has_older_aws_sdk(program: &Path) -> bool {
+    let said = said_by(program);
+    released(&said, "Terraform").is_some_and(|release| release < (1, 10))
+}
+
 /// What `console` does about the lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConsoleLock {
@@ -112,6 +129,28 @@ mod tests {
             std::fs::write(&program, format!("#!/bin/sh\necho '{said}'\n")).unwrap();
             std::fs::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
             assert_eq!(console_lock(&program), expected, "{said}");
+        }
+    }
+
+    #[test]
+    fn a_program_is_asked_for_its_rules_of_credentials() {
+        let top = tempfile::tempdir().unwrap();
+        let answers = [
+            ("Terraform v1.0.3", true, true),
+            ("Terraform v1.6.6\non linux_amd64", true, true),
+            ("Terraform v1.7.0", false, true),
+            ("Terraform v1.9.8", false, true),
+            ("Terraform v1.10.0", false, false),
+            ("OpenTofu v1.6.2", true, false),
+            ("OpenTofu v1.7.0", false, false),
+            ("", false, false),
+        ];
+        for (number, (said, prefers_keys, has_older_sdk)) in answers.into_iter().enumerate() {
+            let program = top.path().join(number.to_string());
+            std::fs::write(&program, format!("#!/bin/sh\necho '{said}'\n")).unwrap();
+            std::fs::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
+            assert_eq!(prefers_keys_of_environment(&program), prefers_keys, "{said}");
+            assert_eq!(has_older_aws_sdk(&program), has_older_sdk, "{said}");
         }
     }
 

@@ -21,6 +21,11 @@ use super::{
 };
 use crate::duration;
 use crate::env::Env;
+use crate::version;
+
+const ACCOUNT_MODE: &str = "AWS_ACCOUNT_ID_ENDPOINT_MODE";
+const FULL_URI: &str = "AWS_CONTAINER_CREDENTIALS_FULL_URI";
+const RELATIVE_URI: &str = "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI";
 
 /// What a configuration is read with. Not printable: the environment holds keys and tokens.
 #[derive(Clone, Copy)]
@@ -108,7 +113,8 @@ pub(super) fn from_config(
     section: Section<'_>,
     around: &Surroundings<'_>,
 ) -> Result<AwsSettings, BackendError> {
-    aws_variables::check(around.env)?;
+    let env = sdk_env(around);
+    aws_variables::check(&env)?;
     let or_var = |name, vars: &[&str]| -> Result<Option<String>, BackendError> {
         Ok(section.text(name)?.or_else(|| around.var(vars)))
     };
@@ -140,7 +146,7 @@ pub(super) fn from_config(
         access_key: section.text("access_key")?,
         secret_key: section.text("secret_key")?,
         token: section.text("token")?,
-        profile: section.text("profile")?,
+        profile: profile(section, around)?,
         shared_config_files: files(
             config_files,
             "AWS_SHARED_CONFIG_FILE",
@@ -183,8 +189,42 @@ pub(super) fn from_config(
         account_by: account_by(section)?,
         use_path_style: path_style.unwrap_or(false),
         session_ends: session_ends(around.env),
-        env: around.env.only(&["AWS_", "SSL_CERT_"]),
+        env,
     })
+}
+
+/// What the SDK of the program below reads. The program is asked for its release only where that
+/// matters, since its answer takes as long as tfwrap itself.
+fn sdk_env(around: &Surroundings<'_>) -> Env {
+    let env = around.env.only(&["AWS_", "SSL_CERT_"]);
+    let has_older_sdk = || around.program.is_some_and(version::has_older_aws_sdk);
+    let env = match env.get(ACCOUNT_MODE) {
+        Some(_) if has_older_sdk() => env.without(ACCOUNT_MODE),
+        _ => env,
+    };
+    let has_both = [RELATIVE_URI, FULL_URI].iter().all(|name| env.get(name).is_some());
+    if has_both && has_older_sdk() { env.without(RELATIVE_URI) } else { env }
+}
+
+/// The profile that the configuration names, where it counts: by `getCredentialsProvider` of
+/// aws-sdk-go-base 2.0.0-beta.36 (Terraform 1.6), keys of the environment come before it.
+fn profile(
+    section: Section<'_>,
+    around: &Surroundings<'_>,
+) -> Result<Option<String>, BackendError> {
+    let profile = section.text("profile")?;
+    let keys = [
+        ["AWS_ACCESS_KEY_ID", "AWS_ACCESS_KEY"].as_slice(),
+        &["AWS_SECRET_ACCESS_KEY", "AWS_SECRET_KEY"],
+    ];
+    let has_keys = keys.iter().all(|names| around.var(names).is_some());
+    if profile.is_none() || !has_keys {
+        return Ok(profile);
+    }
+    let is_legacy = section
+        .bool("use_legacy_workflow")?
+        .unwrap_or_else(|| around.program.is_some_and(version::prefers_keys_of_environment));
+    Ok(profile.filter(|_| !is_legacy))
 }
 
 /// Who is asked for the account.
