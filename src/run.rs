@@ -2,6 +2,7 @@
 //! nothing between acquire and release returns early.
 
 mod acquire;
+mod below;
 pub(crate) mod child_process;
 mod conclude;
 mod context;

@@ -213,11 +213,9 @@ fn profile(
     around: &Surroundings<'_>,
 ) -> Result<Option<String>, BackendError> {
     let profile = section.text("profile")?;
-    let keys = [
-        ["AWS_ACCESS_KEY_ID", "AWS_ACCESS_KEY"].as_slice(),
-        &["AWS_SECRET_ACCESS_KEY", "AWS_SECRET_KEY"],
-    ];
-    let has_keys = keys.iter().all(|names| around.var(names).is_some());
+    // The older names of these do not count here.
+    let keys = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"];
+    let has_keys = keys.iter().all(|name| around.env.get(name).is_some());
     if profile.is_none() || !has_keys {
         return Ok(profile);
     }

@@ -53,6 +53,8 @@ pub(super) struct Orphaned {
     ending: Option<Ending>,
     /// Whether its interrupt went to the child's whole group from here.
     all_told: bool,
+    /// Whether any worker was started.
+    had_worker: bool,
 }
 
 impl Orphaned {
@@ -62,7 +64,16 @@ impl Orphaned {
         last_fence: LastFence,
         since: Uptime,
     ) -> Self {
-        Self { head, rest, lent, last_fence, since, ending: None, all_told: false }
+        Self {
+            head,
+            rest,
+            lent,
+            last_fence,
+            since,
+            ending: None,
+            all_told: false,
+            had_worker: false,
+        }
     }
 
     /// Returns when all is done.
@@ -100,7 +111,7 @@ impl Orphaned {
                         })
                         .ok();
                     if worker.is_some() {
-                        self.ending = None;
+                        (self.ending, self.had_worker) = (None, true);
                     } else {
                         (failures, retry_at) = (failures + 1, now.plus(pause));
                         pause = (pause * 2).min(LONGEST_RETRY);
@@ -142,13 +153,21 @@ impl Orphaned {
         }
     }
 
+    /// Whether the child has had its interrupt: a worker may have sent it before it failed.
+    fn interrupts(&self) -> Interrupts {
+        let written = match self.receipt().map(|file| file.read()) {
+            Some(Ok(receipt)) => receipt.interrupts,
+            // A worker that has nowhere to write it down has sent it, for all that can be known.
+            _ if self.had_worker => Interrupts::Maybe,
+            _ => Interrupts::None,
+        };
+        self.head.interrupts.max(written)
+    }
+
     fn known(&self, now: Uptime) -> EndingStart {
-        // What a worker did before it failed.
-        let written = self.receipt().and_then(|file| file.read().ok());
-        let written = written.map_or(Interrupts::None, |receipt| receipt.interrupts);
         let grace = Duration::from_millis(self.head.grace);
         EndingStart {
-            interrupts: self.head.interrupts.max(written),
+            interrupts: self.interrupts(),
             killed: self.head.killed,
             grace: grace.saturating_sub(now.since(self.since)),
             fence: self.head.kill_at.map(|at| Uptime(Duration::from_millis(at))),
@@ -206,7 +225,7 @@ impl Orphaned {
 
     /// Starts the program that keeps the locks until the child is gone and releases them then.
     fn start_worker(&self, now: Uptime) -> io::Result<Child> {
-        let mut head = self.head.clone();
+        let mut head = Head { interrupts: self.interrupts(), ..self.head.clone() };
         head.waited = u64::try_from(now.since(self.since).as_millis()).unwrap_or(u64::MAX);
         for (lent, file) in &self.lent {
             fcntl(file.as_fd(), FcntlArg::F_SETFD(FdFlag::empty()))?;

@@ -192,9 +192,9 @@ impl EventLoop {
         Ok(())
     }
 
-    /// Whether a stop has come in that nobody has heard of yet.
-    pub(super) async fn has_stop(&mut self) -> bool {
-        self.signals.has_stop().await
+    /// Whether something has come in, and nobody has heard of it yet, for which we must go on.
+    pub(super) async fn may_not_stand_still(&mut self) -> bool {
+        self.signals.may_not_stand_still().await
     }
 
     /// Stops us, as Ctrl-Z means it, until we are continued.

@@ -14,6 +14,7 @@ mod stops;
 
 use stops::{at_the_end, carry_out, handle_stand_in, of_child};
 
+use super::below;
 use super::child_process;
 use super::context::Context;
 use super::event_loop::{EventLoop, LoopEvent};
@@ -30,7 +31,7 @@ use crate::supervise::ending::Interrupts;
 use crate::supervise::locked_run;
 use crate::supervise::{
     Action, Canary, Child, ChildEvent, ChildStatus, Event, ProcessId, ProcessTree, Reach, Rest,
-    SignalKind, SpawnError, StopSignal, Whom,
+    SignalKind, SpawnError, StopSignal,
 };
 
 /// How long a child may take to end after a bug of ours, before it is killed.
@@ -240,9 +241,9 @@ async fn drive(
                 }
                 _ => continue,
             };
-            let suspends_us = matches!(action, Action::SuspendSelf | Action::SuspendJob(_));
-            if suspends_us && event_loop.has_stop().await {
-                // It would wait for as long as we stand still.
+            if matches!(action, Action::SuspendSelf | Action::SuspendJob(_))
+                && !prepares_to_stand_still(event_loop, child).await
+            {
                 continue;
             }
             carry_out_noted(event_loop, child, action, stop.map(|(signal, _)| signal));
@@ -338,6 +339,20 @@ async fn next_event(
     Ok(Some(event))
 }
 
+/// Does what comes before a suspension of ours. Whether we are to stand still after that: who has sent a
+/// stop or a resume since then would wait for us in vain. Both that and all else comes first, since from
+/// here to the suspension there must be no time.
+async fn prepares_to_stand_still(event_loop: &mut EventLoop, child: &mut Child) -> bool {
+    if let Err(error) = child.prepare_to_stand_still() {
+        event_loop.say(Notice::warning(format!("the terminal could not be taken back: {error}")));
+    }
+    let stands_still = !event_loop.may_not_stand_still().await;
+    if stands_still {
+        say_what_a_suspension_costs(event_loop);
+    }
+    stands_still
+}
+
 /// Nobody sends heartbeats while we stand still.
 fn say_what_a_suspension_costs(event_loop: &EventLoop) {
     let now = uptime();
@@ -361,8 +376,8 @@ fn carry_out_noted(
     action: Action,
     stop: Option<StopSignal>,
 ) {
-    if matches!(action, Action::SuspendSelf | Action::SuspendJob(_)) {
-        say_what_a_suspension_costs(event_loop);
+    if matches!(action, Action::Interrupt | Action::Withhold(_)) {
+        below::leave_to_their_own(event_loop, child);
     }
     if !matches!(action, Action::Interrupt | Action::Quit) {
         return carry_out(event_loop, child, action, stop);
@@ -372,7 +387,7 @@ fn carry_out_noted(
     event_loop.notes_interrupts(Interrupts::Maybe, may_be_stopping);
     carry_out(event_loop, child, action, stop);
     fail_point::crash();
-    let is_stopping = was_stopping || matches!(child.whom(), Whom::Each(_));
+    let is_stopping = was_stopping || (action == Action::Interrupt && child.has_told_anybody());
     event_loop.notes_interrupts(Interrupts::Sent, is_stopping);
 }
 

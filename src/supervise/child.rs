@@ -81,8 +81,8 @@ use super::readers::Readers;
 use super::stand_in::{Overheard, OverheardStop};
 use super::targets::runs_tfwrap;
 use super::{
-    Action, ChildStatus, Event, Judged, PassSignal, ProcessId, Reach, Rest, SignalOrigin,
-    StopSignal, Watch,
+    Action, ChildStatus, Event, Judged, PassSignal, ProcessId, ProcessTree, Reach, Rest,
+    SignalOrigin, StopSignal, Watch,
 };
 use beside::Beside;
 use keyboard::Loan;
@@ -182,6 +182,20 @@ impl Child {
     #[must_use]
     pub fn has_told_anybody(&self) -> bool {
         self.told.any()
+    }
+
+    /// Those of this tree that are ours to tell, too.
+    #[must_use]
+    pub fn shared_with(&self, tree: &ProcessTree) -> Vec<ProcessId> {
+        let theirs = tree.targets();
+        self.rest_of_note().into_iter().filter(|it| theirs.contains(it)).collect()
+    }
+
+    /// Notes that these have had an interrupt, or get it, from somebody else.
+    pub fn have_been_told(&mut self, these: Vec<ProcessId>) {
+        for process in these {
+            self.told.note(process);
+        }
     }
 
     /// Each Terraform and each tfwrap of the child that lives.
@@ -304,9 +318,9 @@ impl Child {
                 self.frozen = false;
                 if goes_on { self.go_on() } else { Ok(()) }
             }
-            Action::SuspendSelf => self.suspend(Signal::SIGTSTP, false),
+            Action::SuspendSelf => suspend_self(Signal::SIGTSTP, false),
             Action::SuspendJob(signal) => {
-                self.suspend(signal, group::alone_in_our_group() != Some(true))
+                suspend_self(signal, group::alone_in_our_group() != Some(true))
             }
             Action::ContinueGroup => self.go_on(),
             Action::ContinueStopped if self.stands_still() => self.go_on(),
@@ -351,13 +365,17 @@ impl Child {
         has_group && !self.frozen && group::has_stopped(self.leader)
     }
 
-    fn suspend(&mut self, signal: Signal, all_of_our_group: bool) -> io::Result<()> {
+    /// What comes before a suspension of ours, and ends with [`Action::ContinueGroup`].
+    ///
+    /// # Errors
+    /// When the terminal cannot be taken back.
+    pub fn prepare_to_stand_still(&mut self) -> io::Result<()> {
         // What works elsewhere has no heartbeats either.
         self.send_to_strays(Signal::SIGSTOP);
-        if let Some(terminal) = &mut self.terminal {
-            terminal.take_back_for_now()?;
+        match &mut self.terminal {
+            Some(terminal) => terminal.take_back_for_now(),
+            None => Ok(()),
         }
-        suspend_self(signal, all_of_our_group)
     }
 
     fn send(&self, signal: Signal) -> io::Result<()> {

@@ -86,7 +86,7 @@ impl ProcessTree {
     }
 
     /// Each Terraform and each tfwrap of it.
-    fn targets(&self) -> Vec<ProcessId> {
+    pub(crate) fn targets(&self) -> Vec<ProcessId> {
         targets(self.place(), self.strays())
     }
 

@@ -98,12 +98,13 @@ impl Signals {
         }
     }
 
-    /// Whether a stop has come that was not handed out yet. The runtime hears of a signal only between
-    /// two turns of its tasks, so it is given one.
-    pub async fn has_stop(&mut self) -> bool {
+    /// Whether a stop or a resume has come that was not handed out yet: whoever stands still hears of
+    /// neither. The runtime hears of a signal only between two turns of its tasks, so it is given one.
+    pub async fn may_not_stand_still(&mut self) -> bool {
         tokio::task::yield_now().await;
         self.take_in();
-        self.batch.iter().any(|received| matches!(received.kind, SignalKind::Stop(_)))
+        let keeps_going = |kind| matches!(kind, SignalKind::Stop(_) | SignalKind::Resume);
+        self.batch.iter().any(|received| keeps_going(received.kind))
     }
 
     /// Takes what has come in.

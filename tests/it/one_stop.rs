@@ -2,6 +2,7 @@
 //! saved: real Terraforms that take seconds to end, counted by what they say themselves.
 
 mod keys;
+mod killed;
 mod pipes;
 mod strays;
 mod sweeps;

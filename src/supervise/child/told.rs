@@ -197,7 +197,7 @@ impl Told {
         Ok(if told.is_empty() { Whom::Nobody } else { Whom::Each(told) })
     }
 
-    fn note(&mut self, target: ProcessId) {
+    pub(super) fn note(&mut self, target: ProcessId) {
         if !self.each.contains(&target) {
             self.each.push(target);
             // The leader's end is waited for in any case.

@@ -7,7 +7,7 @@ use rustix::process::{Resource, Rlimit, prlimit};
 use std::time::Duration;
 
 use super::{SLOW, gone, kill_tfwrap, started};
-use crate::aftermath::{Lock, kill_dead};
+use crate::aftermath::{Lock, Receipt, kill_dead};
 use crate::support::harness::{self, Gate, applying, eventually, pause};
 use crate::support::servers::{local_backend_dir, terraform};
 use crate::wrapped::{LOGS_ALL, Scene, is_gone, wait_until};
@@ -54,6 +54,22 @@ async fn a_worker_that_is_killed_is_followed_by_another() {
     kill_dead(first);
     wait_until("another", || crate::wrapped::only_child(guardian).filter(|next| *next != first));
     assert!(!is_gone(child) && lock.is_held().await);
+    lock.freed_after(child).await;
+    gone("the guardian", guardian);
+    assert_eq!(running.scene.log().len(), 1, "{:?}", running.scene.log());
+}
+
+/// What the killed one has sent stands in the receipt: the next one does not send it again.
+#[tokio::test]
+async fn a_worker_that_is_killed_after_its_interrupt_is_followed_by_one_that_sends_none() {
+    let lock = Lock::new("limit-killed-late").await;
+    let script = "log @/log; on SIGINT exit 0 after 2500; ready @/ready; wait";
+    let (mut running, guardian, child) = started(lock.scene(script));
+    kill_tfwrap(&mut running);
+    let noted = || Receipt::of(&running.scene).text["interrupts"] == "sent";
+    wait_until("the interrupt", || noted().then_some(()));
+    let worker = crate::wrapped::only_child(guardian).expect("a worker");
+    kill(worker, Signal::SIGKILL).expect("it is there");
     lock.freed_after(child).await;
     gone("the guardian", guardian);
     assert_eq!(running.scene.log().len(), 1, "{:?}", running.scene.log());

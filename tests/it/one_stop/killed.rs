@@ -1,0 +1,61 @@
+//! One stop, and a tfwrap below a `run` that is killed: its Terraform is the outer one's child from then on,
+//! and has had its interrupt, or gets it from its guardian.
+
+use nix::sys::signal::{Signal, kill, killpg};
+
+use super::{APPLY, Stage, end, expect_one, stage};
+use crate::aftermath::{Receipt, STATE_DIR, kill_dead};
+use crate::wrapped::{Running, Scene, is_gone, wait_until};
+
+fn of_apply(scene: &Scene) -> Receipt {
+    let all = Receipt::all(&scene.path(STATE_DIR));
+    all.into_iter().find(|it| it.text["operation"] != "run").expect("the inner one's receipt")
+}
+
+/// Until the inner tfwrap or its guardian has sent the interrupt.
+fn wait_for_interrupt(scene: &Scene) {
+    wait_until("the interrupt", || (of_apply(scene).text["interrupts"] == "sent").then_some(()));
+}
+
+fn stop(running: &Running) {
+    kill(running.pid(), Signal::SIGTERM).expect("it is there");
+}
+
+#[test]
+fn a_terraform_whose_own_tfwrap_is_killed_below_a_run_is_interrupted_once() {
+    for (shape, stop_comes_first, guardian_too) in [
+        ("a stop, then the kill", true, false),
+        ("the kill, then a stop", false, false),
+        ("a stop, then the kill of the guardian, too", true, true),
+        ("the kill of both, then a stop", false, true),
+    ] {
+        let Stage { scene, key, _slow } = stage(None);
+        let words = [&["run", "--", env!("CARGO_BIN_EXE_tfwrap")][..], &APPLY].concat();
+        let mut running = scene.command(&words).start().ready();
+        let inner = of_apply(&running.scene);
+        if stop_comes_first {
+            stop(&running);
+            wait_for_interrupt(&running.scene);
+        }
+        if guardian_too {
+            // One that goes on starts another guardian.
+            kill(inner.runner(), Signal::SIGSTOP).expect("it is there");
+            kill_dead(inner.guardian().expect("a guardian"));
+        }
+        kill_dead(inner.runner());
+        if !stop_comes_first {
+            if !guardian_too {
+                wait_for_interrupt(&running.scene);
+            }
+            stop(&running);
+        }
+        if guardian_too {
+            // What a provisioner has left has nobody who would end it.
+            let child = inner.child().expect("a Terraform");
+            wait_until("its end", || is_gone(child).then_some(()));
+            let _nothing_is_left = killpg(child, Signal::SIGKILL);
+        }
+        end(&mut running);
+        expect_one(&running.scene, &key, shape);
+    }
+}
