@@ -150,9 +150,17 @@ fn call(args: &[OsString], program: &OsStr, env: &Env) -> u8 {
                 Job::Hold(job, _) if subcommand::hold::is_keeper(program) => {
                     keeper(*job, planner, &ci, options)
                 }
-                Job::Hold(_, hold) => limits::expect_descriptors()
-                    .and_then(|()| subcommand::hold::run(args, hold, env, began_in))
-                    .unwrap_or_else(|error| fail(&error, options)),
+                Job::Hold(_, hold) => {
+                    let ended = limits::expect_descriptors()
+                        .and_then(|()| subcommand::hold::run(args, hold, env, began_in));
+                    let is_typed =
+                        hold.format == cli::HoldFormat::Shell && std::io::stdout().is_terminal();
+                    if is_typed && ended == Ok(0) {
+                        let message = subcommand::hold::TYPED.to_owned();
+                        say_last(Notice::Note { message }, options.clone());
+                    }
+                    ended.unwrap_or_else(|error| fail(&error, options))
+                }
             }
         }
         Err(error) => fail(&error, provisional_options(&line.options, env)),
@@ -357,7 +365,11 @@ fn provisional_options(options: &Options, env: &Env) -> report::ReporterOptions 
 
 fn fail(error: &Error, options: report::ReporterOptions) -> u8 {
     let code = exit_code::of_error(error);
-    let notice = Notice::Error { message: error.to_string(), hint: error.hint(), code };
+    say_last(Notice::Error { message: error.to_string(), hint: error.hint(), code }, options);
+    code
+}
+
+fn say_last(notice: Notice, options: report::ReporterOptions) {
     match Reporter::to_stderr(options) {
         Ok(reporter) => {
             reporter.say(notice);
@@ -366,5 +378,4 @@ fn fail(error: &Error, options: report::ReporterOptions) -> u8 {
         // Without a thread of its own it may be late, but it is said.
         Err(_) => report::say_at_once(&notice),
     }
-    code
 }

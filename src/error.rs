@@ -240,8 +240,8 @@ impl Error {
             | Self::NotExecutable { hint, .. } => hint.clone(),
             Self::Store { lock, source } => match lock.split_once("://") {
                 Some(("file" | "local", _)) => file_hint(source).map(ToOwned::to_owned),
-                Some(("s3", _)) => Some(bucket_hint(source).to_owned()),
-                _ => Some(store_hint(source).to_owned()),
+                Some(("s3", _)) => bucket_hint(source).map(ToOwned::to_owned),
+                _ => store_hint(source).map(ToOwned::to_owned),
             },
             Self::Lost { .. } | Self::Interrupted { .. } => None,
             Self::Internal(_) => Some(REPORT_IT.to_owned()),
@@ -276,8 +276,8 @@ fn file_hint(error: &StoreError) -> Option<&'static str> {
 }
 
 /// Of a lock that is an object in S3.
-fn bucket_hint(error: &StoreError) -> &'static str {
-    match error {
+fn bucket_hint(error: &StoreError) -> Option<&'static str> {
+    Some(match error {
         StoreError::Throttled(_) => "try again later, when the bucket is less busy",
         StoreError::Denied(Flaw { kind: FlawKind::Listing, .. }) => {
             "allow `s3:ListBucket` on the bucket; without `--all`, `tfwrap status` shows the lock of \
@@ -289,12 +289,12 @@ fn bucket_hint(error: &StoreError) -> &'static str {
              file needs the same"
         }
         StoreError::Missing(_) => "check the name of the bucket, and the region",
-        error => store_hint(error),
-    }
+        error => return store_hint(error),
+    })
 }
 
-fn store_hint(error: &StoreError) -> &'static str {
-    match error {
+fn store_hint(error: &StoreError) -> Option<&'static str> {
+    Some(match error {
         StoreError::Throttled(_) => "raise the table's capacity, or switch it to on-demand",
         StoreError::Unavailable { .. } => {
             "check the endpoint, the region, the network and the proxy (`HTTPS_PROXY`), then try again"
@@ -325,13 +325,13 @@ fn store_hint(error: &StoreError) -> &'static str {
             "check the name and the region, or create the table: `tfwrap table create`; for one of `--lock`, \
              `tfwrap doctor` prints the command"
         }
-        StoreError::Misconfigured(why) => config_hint(why.kind),
+        StoreError::Misconfigured(why) => return config_hint(why.kind),
         StoreError::Full(_) => "free space on that disk, then try again",
-    }
+    })
 }
 
-fn config_hint(kind: FlawKind) -> &'static str {
-    match kind {
+fn config_hint(kind: FlawKind) -> Option<&'static str> {
+    Some(match kind {
         FlawKind::LineBreak => WITHOUT_NEWLINE,
         FlawKind::SocksProxy => {
             "name an HTTP proxy there, which Terraform can use too; or name the hosts that can be \
@@ -350,8 +350,12 @@ fn config_hint(kind: FlawKind) -> &'static str {
             "the key of a table cannot be changed: `tfwrap doctor` shows what is wrong, and the command that \
              creates another one"
         }
-        _ => "correct the configuration named above",
-    }
+        FlawKind::Profile => {
+            "`aws configure list-profiles` lists the profiles; correct or unset what names this one"
+        }
+        // The text says what is to be corrected: nothing can be added.
+        _ => return None,
+    })
 }
 
 const UNREADABLE: &str = "check with `ls -l` what is there, or correct the setting or `AWS_…_FILE` \
@@ -392,10 +396,7 @@ impl From<SettingsError> for Error {
     fn from(error: SettingsError) -> Self {
         let SettingsError { message, hint, fault } = error;
         match fault {
-            Fault::Typed => {
-                let hint = hint.unwrap_or_else(|| "`tfwrap --help` lists the options".to_owned());
-                Self::Usage { message, hint: Some(hint) }
-            }
+            Fault::Typed => Self::Usage { message, hint },
             Fault::Env | Fault::File => Self::Config { message, hint },
         }
     }

@@ -13,6 +13,19 @@ pub fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Opt
         .map(|(_, word)| word)
 }
 
+/// The word of which this one is a slip: another case, other separators, or a letter in four that is
+/// missing, added or swapped. For names that may well be somebody's own.
+pub fn slip_of<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let squeezed = |word: &str| word.replace(['_', '-'], "").to_ascii_uppercase();
+    let typed = squeezed(typed);
+    known
+        .into_iter()
+        .map(|word| (strsim::damerau_levenshtein(&typed, &squeezed(word)), word))
+        .filter(|(slips, _)| slips * 4 <= typed.len())
+        .min_by_key(|(slips, _)| *slips)
+        .map(|(_, word)| word)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -28,6 +41,23 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(nearest(typed, known), meant, "{typed}");
+        }
+    }
+
+    #[test]
+    fn a_slip_is_small() {
+        let known = ["LOCK", "LOCK_TIMEOUT", "LEASE", "GRACE", "ACTOR", "TERRAFORM"];
+        for (typed, meant) in [
+            ("LOKC", Some("LOCK")),
+            ("LOCKS", Some("LOCK")),
+            ("LockTimeout", Some("LOCK_TIMEOUT")),
+            ("TERAFORM", Some("TERRAFORM")),
+            ("RELEASE", None),
+            ("CACHE", None),
+            ("ACTION", None),
+            ("", None),
+        ] {
+            assert_eq!(slip_of(typed, known), meant, "{typed}");
         }
     }
 }

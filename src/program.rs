@@ -2,19 +2,25 @@
 //! the two programs it is.
 
 use std::ffi::{OsStr, OsString};
+use std::io::Read as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
 
 use crate::env::Env;
 use crate::error::Error;
 use crate::file_id::FileId;
-use crate::opened::Kind;
-use crate::report::shell_command;
+use crate::opened::{self, Kind};
+use crate::report::{shell_command, shell_quote};
 use crate::settings::{Origin, Sourced};
 use crate::supervise;
 use crate::terraform::Dialect;
+
+/// As much of a script's first line as the kernel reads, in bytes.
+const LONGEST_FIRST_LINE: u64 = 256;
 
 /// Whose flags and files count: told by the name of what the path leads to, else by its own; where
 /// neither tells and it `matters`, by what the binary says of itself.
@@ -138,17 +144,97 @@ pub fn is_on_path(name: &OsStr, env: &Env, this: Option<FileId>) -> bool {
     }
 }
 
-/// Whether there is no file where a command of this name would be looked for. One that is there may
-/// still not be executable.
-#[must_use]
-pub fn is_nowhere(name: &OsStr, env: &Env) -> bool {
-    let is_there = |path: &Path| path.try_exists().unwrap_or(true);
+/// What is known before of a command that cannot be started, by the rules of `execvp(3)`. Nobody need
+/// wait for a lock to learn it.
+///
+/// # Errors
+/// There is none, or none that can be executed; where nothing tells, that is no error.
+pub fn expect_startable(name: &OsStr, env: &Env) -> Result<(), Error> {
+    let shown = name.to_string_lossy();
     if name.as_encoded_bytes().contains(&b'/') {
-        return !is_there(Path::new(name));
+        let path = Path::new(name);
+        if path.try_exists().unwrap_or(true) {
+            return obstacle(path).map_or(Ok(()), |it| Err(it.of(path)));
+        }
+        let hint = Some(format!("check `ls -l {}`", shell_quote(&shown)));
+        return Err(Error::NotFound { message: format!("`{shown}` is not found"), hint });
     }
     // Without PATH, the system has one of its own.
-    let Some(path) = env.get_os("PATH") else { return false };
-    !std::env::split_paths(path).any(|dir| is_there(&dir.join(name)))
+    let Some(path) = env.get_os("PATH") else { return Ok(()) };
+    let mut refused = None;
+    for candidate in std::env::split_paths(path).map(|dir| dir.join(name)) {
+        if !candidate.try_exists().unwrap_or(true) {
+            continue;
+        }
+        match obstacle(&candidate) {
+            None => return Ok(()),
+            // No shell calls that a command.
+            Some(Obstacle::Kind(_)) => {}
+            Some(it) => refused = refused.or(Some(it.of(&candidate))),
+        }
+    }
+    Err(refused.unwrap_or_else(|| Error::NotFound {
+        message: format!("`{shown}` is not found"),
+        hint: Some("check its name, and the directories on PATH".to_owned()),
+    }))
+}
+
+/// Why a file that is there cannot be executed.
+enum Obstacle {
+    Kind(Kind),
+    Mode,
+    Interpreter(PathBuf),
+}
+
+impl Obstacle {
+    fn of(&self, path: &Path) -> Error {
+        let quoted = shell_quote(&path.to_string_lossy());
+        let (why, hint) = match self {
+            Self::Kind(kind) => (format!("it is {kind}"), format!("check `ls -ld {quoted}`")),
+            Self::Mode => (
+                "its mode, or that of the file system, does not allow it".to_owned(),
+                format!("make it executable with `chmod +x {quoted}`"),
+            ),
+            Self::Interpreter(it) => {
+                let it = it.to_string_lossy();
+                let hint = if it.ends_with('\r') {
+                    format!("save it with the line ends of Unix: `sed -i 's/\\r$//' {quoted}`")
+                } else {
+                    format!("install it, or correct the first line of {quoted}")
+                };
+                (format!("its interpreter `{}` does not exist", it.escape_debug()), hint)
+            }
+        };
+        let message = format!("`{}` cannot be executed: {why}", path.display());
+        Error::NotExecutable { message, hint: Some(hint) }
+    }
+}
+
+fn obstacle(path: &Path) -> Option<Obstacle> {
+    match path.metadata().ok().map(|it| Kind::of(it.file_type()))? {
+        Kind::Regular => {}
+        kind => return Some(Obstacle::Kind(kind)),
+    }
+    if access(path, AccessFlags::X_OK) == Err(Errno::EACCES) {
+        return Some(Obstacle::Mode);
+    }
+    let interpreter = interpreter(path)?;
+    let is_missing = !interpreter.try_exists().unwrap_or(true);
+    is_missing.then_some(Obstacle::Interpreter(interpreter))
+}
+
+/// What the kernel starts for a script, by its first line (`execve(2)`, "Interpreter scripts"); nothing of
+/// one that cannot be read, or that is none.
+fn interpreter(path: &Path) -> Option<PathBuf> {
+    let mut start = Vec::new();
+    let script = opened::to_read(path).ok()?.regular().ok()?;
+    script.take(LONGEST_FIRST_LINE).read_to_end(&mut start).ok()?;
+    let line = start.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
+    let is_space = |byte: &u8| matches!(byte, b' ' | b'\t');
+    let name = line.trim_ascii_start().split(is_space).next()?;
+    // One that goes on, or that is cut off, is left to the kernel.
+    let is_whole = !name.is_empty() && line.len() < start.len() - 2 && !name.contains(&0);
+    is_whole.then(|| PathBuf::from(OsStr::from_bytes(name)))
 }
 
 /// Finds Terraform: the one that was set, else the one tfwrap was called as, else `terraform`,
@@ -315,6 +401,44 @@ mod tests {
             symlink(&target, dir.join(link)).unwrap();
             assert_eq!(dialect_of_name(&dir.join(link)), expected, "{link} -> {file_name}");
         }
+    }
+
+    #[test]
+    fn what_cannot_be_started_is_known_before() {
+        let top = tempfile::tempdir().unwrap();
+        let script = |name: &str, text: &str| {
+            let path = file(&top.path().join(name), 0o755);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let env: Env = [("PATH", top.path().as_os_str())].into_iter().collect();
+        let said = |name: &OsStr| match expect_startable(name, &env) {
+            Ok(()) => String::new(),
+            Err(error) => format!("{error}; {}", error.hint().unwrap()),
+        };
+        for text in ["#!/bin/sh\n", "#! /bin/sh -e\n", "#!\n", "", "#!/no/such", "\x7fELF"] {
+            let path = script("good", text);
+            assert_eq!([said(path.as_os_str()), said("good".as_ref())], ["", ""], "{text:?}");
+        }
+        let mode = file(&top.path().join("mode"), 0o644);
+        for (path, parts) in [
+            (script("gone", "#!/no/such -x\n"), ["interpreter `/no/such` does not", "first line"]),
+            (script("crlf", "#!/bin/sh\r\n"), ["interpreter `/bin/sh\\r` does not", "sed -i"]),
+            (mode, ["mode", "chmod +x "]),
+            (top.path().to_owned(), ["it is a directory", "ls -ld"]),
+            (top.path().join("none"), ["is not found", "ls -l "]),
+        ] {
+            let said = said(path.as_os_str());
+            assert!(parts.iter().all(|it| said.contains(it)), "{said}");
+        }
+        let whole = said("gone".as_ref());
+        assert!(whole.contains("/gone` cannot be executed: its interpreter"), "{whole}");
+        // What comes later on PATH is found, as by the system.
+        let other = top.path().join("other");
+        file(&other.join("mode"), 0o755);
+        let both = std::env::join_paths([top.path(), &other]).unwrap();
+        let env: Env = [(OsString::from("PATH"), both)].into_iter().collect();
+        assert_eq!(expect_startable("mode".as_ref(), &env), Ok(()));
     }
 
     #[test]

@@ -127,6 +127,10 @@ impl BackendError {
     #[must_use]
     pub fn hint(&self) -> String {
         match self {
+            // Terraform would refuse it, too.
+            Self::NotInitialised { kind, .. } if kind.is_empty() => {
+                "give it a type, such as `backend \"s3\"`".to_owned()
+            }
             Self::NotInitialised { init, .. } => format!("run `{init}` first"),
             Self::PartialBackend { init, missing, .. } => {
                 format!("run `{init} -backend-config={missing}=…` first")

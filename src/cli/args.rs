@@ -301,6 +301,7 @@ pub enum HistoryFormat {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 pub struct UnlockArgs {
     /// The lock ID, as `tfwrap status` and a Terraform that is locked out print it
+    #[arg(value_parser = parse_id)]
     pub id: String,
     /// Do not ask for confirmation
     #[arg(long)]
@@ -308,6 +309,11 @@ pub struct UnlockArgs {
     /// Remove the lock even if its holder is alive; that run is interrupted and ends with 76
     #[arg(long)]
     pub force: bool,
+}
+
+/// A variable that is not set leaves nothing behind.
+fn parse_id(text: &str) -> Result<String, String> {
+    if text.is_empty() { Err("it is empty".to_owned()) } else { Ok(text.to_owned()) }
 }
 
 /// What follows `recover`.
@@ -357,5 +363,6 @@ pub enum HoldFormat {
 pub struct ReleaseArgs {
     /// The lock ID. Without it: the hold whose environment this is, or the holds of this CI job, or
     /// the only hold on this machine
+    #[arg(value_parser = parse_id)]
     pub id: Option<String>,
 }

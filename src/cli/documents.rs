@@ -9,6 +9,7 @@ use clap_complete::Shell;
 
 use super::args::example;
 use super::{CliAnswer, refusal, tree};
+use crate::terraform::LISTED_COMMANDS;
 
 mod man;
 
@@ -98,7 +99,40 @@ fn completions(shell: Shell) -> String {
         command.mut_args(with_its_values).mut_subcommand("help", |it| it.subcommands(names));
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut command, "tfwrap", &mut script);
-    String::from_utf8_lossy(&script).into_owned()
+    let script = String::from_utf8_lossy(&script).into_owned();
+    match shell {
+        Shell::Bash => script + &in_bash(&command),
+        Shell::Fish => in_fish(&script),
+        _ => script,
+    }
+}
+
+/// The same of the one for fish.
+fn in_fish(script: &str) -> String {
+    let own = tree::own_commands();
+    let needs = "-n \"__fish_tfwrap_needs_command\"";
+    let before = "-n \"__fish_tfwrap_needs_command; and not __fish_tfwrap_behind_dashes\"";
+    let is_own = |line: &str| {
+        let name = line.split_once(" -f -a \"").and_then(|(_, rest)| rest.split('"').next());
+        name.is_some_and(|name| own.iter().any(|it| it == name))
+    };
+    let lines = script.lines().map(|line| {
+        let line = if is_own(line) { line.replacen(needs, before, 1) } else { line.to_owned() };
+        line + "\n"
+    });
+    include_str!("documents/further.fish").to_owned() + &lines.collect::<String>()
+}
+
+/// What clap's script for bash does not know: behind `--` there are Terraform's commands only, and behind
+/// `run` any command.
+fn in_bash(command: &clap::Command) -> String {
+    let takes_value = command.get_arguments().filter(|it| it.get_action().takes_values());
+    let options: Vec<_> =
+        takes_value.filter_map(|it| it.get_long()).map(|it| format!("--{it}")).collect();
+    let top = LISTED_COMMANDS.iter().filter(|it| it.words.len() == 1).map(|it| it.words[0]);
+    include_str!("documents/further.bash")
+        .replace("OPTIONS", &options.join(" "))
+        .replace("COMMANDS", &top.collect::<Vec<_>>().join(" "))
 }
 
 /// The name of a command, with those below it, for what follows `help`.

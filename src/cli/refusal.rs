@@ -30,9 +30,16 @@ pub(super) fn of_command(error: &clap::Error, name: &str, words: &[OsString]) ->
         ErrorKind::UnknownArgument if name == "hold" && !wrong.starts_with('-') => Some(format!(
             "`hold` takes no command; `tfwrap run -- {wrong} …` runs one under the locks"
         )),
-        ErrorKind::MissingRequiredArgument if name == "unlock" => {
+        ErrorKind::MissingRequiredArgument | ErrorKind::ValueValidation | ErrorKind::InvalidValue
+            if name == "unlock" =>
+        {
             Some("`tfwrap status` shows the ID".to_owned())
         }
+        ErrorKind::ValueValidation | ErrorKind::InvalidValue if name == "release" => Some(
+            "`tfwrap status` shows the ID; without one, `tfwrap release` ends the hold whose environment \
+             it has, or the only one"
+                .to_owned(),
+        ),
         ErrorKind::MissingRequiredArgument if name == "run" => {
             Some("type it after `--`: `tfwrap run -- COMMAND`".to_owned())
         }

@@ -15,7 +15,6 @@ use super::{
 use crate::backend::{Backend, Resolved, has_configuration};
 use crate::error::Error;
 use crate::program;
-use crate::report::shell_quote;
 use crate::settings::Settings;
 use crate::shim;
 use crate::state_dir;
@@ -36,16 +35,8 @@ pub(super) fn of_run(
     }
     // Nobody need wait for a lock to learn that. tfwrap itself is `terraform` and `tofu` there.
     let is_shim = program == "terraform" || program == "tofu";
-    if !is_shim && program::is_nowhere(program, place.env) {
-        let program = program.to_string_lossy();
-        return Err(Error::NotFound {
-            message: format!("`{program}` is not found"),
-            hint: Some(if program.contains('/') {
-                format!("check `ls -l {}`", shell_quote(&program))
-            } else {
-                "check its name, and the directories on PATH".to_owned()
-            }),
-        });
+    if !is_shim {
+        program::expect_startable(program, place.env)?;
     }
     let (program, args) = (PathBuf::from(program), args.to_vec());
     around(Some(ChildCommand { program, args, env: Vec::new() }), settings, place)

@@ -8,11 +8,11 @@ use clap::CommandFactory as _;
 use super::{Job, Place};
 use crate::cli::{self, Options};
 use crate::nearest::nearest;
-use crate::terraform::{Invocation, LISTED_COMMANDS, is_known_word};
+use crate::terraform::{Invocation, LISTED_COMMANDS, ListedCommand, is_known_word};
 
-/// Our options that are Terraform's, too: of all commands, or of one.
-const OF_BOTH: [(&str, &str); 4] =
-    [("", "lock"), ("", "lock-timeout"), ("import", "config"), ("test", "verbose")];
+/// Our options that are Terraform's, too: of all commands (`-v` is `-version`), or of one.
+const OF_BOTH: [(&str, &str); 5] =
+    [("", "lock"), ("", "lock-timeout"), ("", "v"), ("import", "config"), ("test", "verbose")];
 
 /// The job of handing it over, with a word on that, unless there is another one already.
 pub(super) fn told(mut job: Job, args: &[OsString], call: &Invocation, place: &Place<'_>) -> Job {
@@ -32,8 +32,15 @@ pub(super) fn meant_for_us(
         return None;
     }
     let args = &args[usize::from(call.chdir().is_some())..];
-    match call.command() {
-        Some(command) => option(&command.name(), &args[command.words().len()..]),
+    if let Some(command) = call.command() {
+        return option(&command.name(), &args[command.words().len()..]);
+    }
+    // One that locks nothing is known by its words alone.
+    let is_it = |it: &&ListedCommand| {
+        args.len() >= it.words.len() && args.iter().zip(it.words).all(|(arg, word)| arg == word)
+    };
+    match LISTED_COMMANDS.iter().filter(is_it).max_by_key(|it| it.words.len()) {
+        Some(it) => option(&it.words.join(" "), &args[it.words.len()..]),
         None => command(args.first()?.to_str()?),
     }
 }
@@ -60,7 +67,6 @@ fn command(word: &str) -> Option<String> {
 /// An option of ours behind a command that Terraform will refuse for it.
 fn option(name: &str, args: &[OsString]) -> Option<String> {
     let command = Options::command();
-    let longs: Vec<_> = command.get_arguments().filter_map(clap::Arg::get_long).collect();
     let is_terraforms = |long: &str| {
         OF_BOTH.iter().any(|(of, flag)| *flag == long && (of.is_empty() || *of == name))
     };
@@ -69,18 +75,25 @@ fn option(name: &str, args: &[OsString]) -> Option<String> {
         .map(|arg| arg.to_str().unwrap_or_default())
         .take_while(|it| *it != "--")
         .collect();
-    let (typed, long) = words.iter().enumerate().find_map(|(index, word)| {
+    let (typed, ours) = words.iter().enumerate().find_map(|(index, word)| {
         // Go takes one dash and two for the same.
         let body = word.strip_prefix("--").or_else(|| word.strip_prefix('-'))?;
         let next = || words.get(index + 1).copied().unwrap_or_default();
-        let (long, value) = body.split_once('=').unwrap_or_else(|| (body, next()));
+        let (flag, value) = body.split_once('=').unwrap_or_else(|| (body, next()));
         // But a URL is a lock of ours.
-        let is_meant = !is_terraforms(long) || (long == "lock" && value.contains("://"));
-        let typed = word.split('=').next().unwrap_or(word);
-        (is_meant && longs.contains(&long)).then_some((typed, long))
+        let is_meant = !is_terraforms(flag) || (flag == "lock" && value.contains("://"));
+        let is_it = |arg: &&clap::Arg| {
+            let short = arg.get_short().map(String::from);
+            arg.get_long() == Some(flag) || short.as_deref() == Some(flag)
+        };
+        let ours = command.get_arguments().find(is_it).filter(|_| is_meant)?;
+        Some((word.split('=').next().unwrap_or(word), ours))
     })?;
+    let long = ours.get_long()?;
+    // The value may be a secret.
+    let value = if ours.get_action().takes_values() { " …" } else { "" };
     Some(format!(
         "`{typed}` after `{name}` goes to Terraform; tfwrap's options go before the command: \
-         `tfwrap --{long} … {name}`"
+         `tfwrap --{long}{value} {name}`"
     ))
 }

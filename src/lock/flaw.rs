@@ -18,6 +18,8 @@ pub enum FlawKind {
     Named,
     /// Something else lies where a file is to be, or lies in its way.
     InTheWay,
+    /// A profile is named that there is not.
+    Profile,
     /// A file of credentials cannot be read.
     Unreadable,
     /// A bundle of certificates cannot be used.

@@ -14,6 +14,9 @@ use crate::lock::Uptime;
 /// Where the terminal does not tell.
 const WIDTH: u16 = 80;
 
+/// Before what belongs to the line above.
+const INDENT: &str = "  ";
+
 /// Plain characters: every terminal and every font has them.
 const SPINNER: &str = "|/-\\ ";
 
@@ -58,6 +61,11 @@ impl Redrawn {
         !is_same
     }
 
+    /// The text broken between words, as a terminal would not do it. Not for one with a command to paste.
+    pub(super) fn broken(&self, text: &str) -> String {
+        broken(text, usize::from(self.canvas.width()))
+    }
+
     /// Returns what prints `text` and draws the line below it.
     pub(super) fn below(&mut self, text: &str, now: Uptime) -> String {
         let Some(line) = &self.line else { return text.to_owned() };
@@ -79,6 +87,27 @@ impl Redrawn {
         }
         self.canvas.take()
     }
+}
+
+/// Puts line ends between words, as far as lines are longer than this, and an indent behind them. A word that is
+/// longer by itself (a link, the name of a lock) stays whole, for the mouse.
+fn broken(text: &str, width: usize) -> String {
+    let mut out = String::new();
+    for line in text.split_inclusive('\n') {
+        let mut used = 0;
+        for word in line.split_inclusive(' ') {
+            let length = anstream::adapter::strip_str(word.trim_end()).to_string().chars().count();
+            if used > INDENT.len() && used + length > width {
+                out.truncate(out.trim_end().len());
+                out.push('\n');
+                out.push_str(INDENT);
+                used = INDENT.len();
+            }
+            out.push_str(word);
+            used += length + usize::from(word.ends_with(' '));
+        }
+    }
+    out
 }
 
 /// What `indicatif` draws on: text, to be written by somebody else.
@@ -218,6 +247,23 @@ mod tests {
         assert!(cleared.ends_with("\r\u{1b}[2K"), "{cleared:?}");
         assert!(!redrawn.is_drawn());
         assert_eq!(redrawn.below("after\n", at(80)), "after\n");
+    }
+
+    #[test]
+    fn lines_fit_and_long_words_stay_whole() {
+        let url = format!("https://ci.example/{}", "x".repeat(40));
+        let text =
+            format!("tfwrap: waiting for the lock `a`: held by ci@runner, {url}; up to 5m\n");
+        for width in [20, 40, 60] {
+            let text = broken(&text, width);
+            let lines: Vec<_> = text.lines().collect();
+            assert!(lines.iter().all(|it| it.contains(&url) || it.len() <= width), "{text}");
+            assert!(lines[1..].iter().all(|it| it.starts_with(INDENT)), "{text}");
+            assert_eq!(text.split_whitespace().count(), 13, "{text}");
+            assert!(text.contains(&url) && text.ends_with("5m\n"), "{text}");
+        }
+        assert_eq!(broken(&text, 200), text);
+        assert_eq!(broken("one\ntwo three\n", 9), "one\ntwo three\n");
     }
 
     #[test]

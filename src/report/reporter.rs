@@ -339,6 +339,8 @@ fn write_all_notices(
             (Work::Notice(said), Some(redrawn)) => {
                 let first = redrawn.learn(&said.notice, clock::uptime());
                 let text = if first { said.render(&mut renderer) } else { String::new() };
+                let is_wait = matches!(said.notice, Notice::Waiting { .. });
+                let text = if is_wait { redrawn.broken(&text) } else { text };
                 redrawn.below(&text, clock::uptime())
             }
             (Work::Notice(said), None) => said.render(&mut renderer),

@@ -79,7 +79,11 @@ impl SettingsError {
         let hint = match origin {
             Origin::Env(name) => Some(format!("correct or unset `{name}`")),
             Origin::File { .. } => Some("correct or remove that line".to_owned()),
-            Origin::Flag(_) | Origin::Argument(_) | Origin::Default => None,
+            Origin::Flag(name) => Some(match example(name) {
+                Some(value) => format!("such as `{name} {value}`; `tfwrap --help` explains it"),
+                None => format!("`tfwrap --help` explains `{name}`"),
+            }),
+            Origin::Argument(_) | Origin::Default => None,
         };
         Self { message: format!("{origin}: {what}"), hint, fault }
     }
@@ -90,6 +94,19 @@ impl SettingsError {
 
     pub(super) fn with_hint(self, hint: impl Into<String>) -> Self {
         Self { hint: Some(hint.into()), ..self }
+    }
+}
+
+/// A value that an option may well have.
+fn example(name: &str) -> Option<&'static str> {
+    match name.trim_start_matches('-') {
+        "lock-timeout" => Some("45m"),
+        "lease" => Some("10m"),
+        "grace" => Some("2m"),
+        "orphan-grace" => Some("3m"),
+        "max-hold" => Some("6h"),
+        "lock" => Some("dynamodb://TABLE/LOCK-ID"),
+        _ => None,
     }
 }
 

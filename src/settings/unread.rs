@@ -5,7 +5,7 @@ use std::path::Path;
 use super::file::{self, KEYS};
 use super::source::variable;
 use crate::env::Env;
-use crate::nearest::nearest;
+use crate::nearest::slip_of;
 use crate::report::shell_quote;
 
 const PREFIX: &str = "TFWRAP_";
@@ -24,6 +24,10 @@ const OF_INSTALLERS: [&str; 5] = ["SUMS", "SHA256", "DOWNLOAD_URL", "RELEASES_UR
 /// What an earlier job's dotenv report sets.
 const OUTPUTS: [&str; 7] =
     ["LOCK_ID", "EXITCODE", "OUTCOME", "WAITED_SECONDS", "HELD_SECONDS", "HOLDER", "REPLANNED"];
+
+/// What people put behind a name that says enough.
+const ENDS: [&str; 9] =
+    ["_FILE", "_PATH", "_URL", "_NAME", "_BIN", "_BINARY", "_PERIOD", "_SECONDS", "_DURATION"];
 
 /// A variable or a file that counts for nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,13 +62,21 @@ fn of_variable(name: &str, known: &[String]) -> Option<Unread> {
     let hint = if let Some(key) = key {
         format!("`{key}` is a key of `.tfwrap.yaml`; there is no variable for it")
     } else {
-        let words = known.iter().filter_map(|it| it.strip_prefix(PREFIX));
-        format!("did you mean `{PREFIX}{}`?", nearest(name, words)?)
+        format!("did you mean `{PREFIX}{}`?", meant(name, known)?)
     };
     Some(Unread {
         message: format!("`{PREFIX}{name}` is no variable of tfwrap: it is ignored"),
         hint,
     })
+}
+
+/// Which one was meant. A prefix of its own invites others: what CI keeps in `TFWRAP_CACHE` or
+/// `TFWRAP_TOKEN` is none of ours, and nobody should be warned of it in each run.
+fn meant<'a>(name: &str, known: &'a [String]) -> Option<&'a str> {
+    let words = || known.iter().filter_map(|it| it.strip_prefix(PREFIX));
+    let short = ENDS.iter().find_map(|end| name.strip_suffix(end));
+    let any_timeout = || name.ends_with("TIMEOUT").then_some("LOCK_TIMEOUT");
+    slip_of(name, words()).or_else(|| slip_of(short?, words())).or_else(any_timeout)
 }
 
 fn of_file(dir: &Path) -> Option<Unread> {
@@ -103,12 +115,43 @@ mod tests {
             ("TFWRAP_LOCKS", "TFWRAP_LOCK"),
             ("TFWRAP_STATEDIR", "TFWRAP_STATE_DIR"),
             ("TFWRAP_CONFIG_FILE", "TFWRAP_CONFIG"),
+            ("TFWRAP_LOCK_URL", "TFWRAP_LOCK"),
+            ("TFWRAP_TERRAFORM_BIN", "TFWRAP_TERRAFORM"),
+            ("TFWRAP_TERAFORM", "TFWRAP_TERRAFORM"),
+            ("TFWRAP_Lock_Timeout", "TFWRAP_LOCK_TIMEOUT"),
+            ("TFWRAP_lease", "TFWRAP_LEASE"),
+            ("TFWRAP__LOCK", "TFWRAP_LOCK"),
         ] {
             assert_eq!(hints(&[name]), [format!("did you mean `{meant}`?")], "{name}");
         }
         assert!(hints(&["TFWRAP_COLOR"])[0].starts_with("`color` is a key of"));
         let others = [&OUTPUTS[..], &OF_RUN_AND_HOLD, &OF_INSTALLERS].concat();
         for name in others {
+            assert_eq!(hints(&[&format!("{PREFIX}{name}")]), [""; 0], "{name}");
+        }
+        // Somebody's own.
+        for name in [
+            "CACHE",
+            "CACHE_DIR",
+            "TOKEN",
+            "OS",
+            "ARCH",
+            "ACTION",
+            "RELEASE",
+            "INSTALL_DIR",
+            "BRANCH",
+            "WORKSPACE",
+            "RUNNER",
+            "RUN_ID",
+            "STAGE",
+            "PLAN",
+            "PLAN_FILE",
+            "LOCK_TABLE",
+            "BIN",
+            "PATH",
+            "TEST_OFF",
+            "CRASH_POINT",
+        ] {
             assert_eq!(hints(&[&format!("{PREFIX}{name}")]), [""; 0], "{name}");
         }
         // An installer's, perhaps.

@@ -33,6 +33,11 @@ const SHORT_NAME: &CStr = c"lock-keeper";
 /// No message of the keeper's is longer.
 const LONGEST: usize = 128 * 1024;
 
+/// What is said to people who see the environment instead of their shell: the next command would wait for
+/// this very hold.
+pub(crate) const TYPED: &str = "the lock is held; to run commands under it, paste these lines into your shell; to end it: \
+     `tfwrap release`";
+
 /// Whether this process is a keeper, by what it is called.
 #[must_use]
 pub(crate) fn is_keeper(program: &OsStr) -> bool {

@@ -91,6 +91,12 @@ fn the_manual_has_every_command_option_and_exit_code() {
     }
 }
 
+fn shells() -> Vec<String> {
+    #[expect(clippy::disallowed_methods, reason = "which shells there are")]
+    let further = std::env::var("TFWRAP_TEST_SHELLS").unwrap_or_default();
+    ["bash"].into_iter().chain(further.split_whitespace()).map(ToOwned::to_owned).collect()
+}
+
 /// What a shell offers for the last of these words.
 fn offered(shell: &str, line: &str) -> Vec<String> {
     let dir = tempfile::tempdir().unwrap();
@@ -116,12 +122,40 @@ fn offered(shell: &str, line: &str) -> Vec<String> {
     done.stdout.lines().filter_map(|line| line.split('\t').next()).map(ToOwned::to_owned).collect()
 }
 
+/// Behind `--` a word is Terraform's, whatever it is, and behind `run` any command's. In bash, and in what
+/// `TFWRAP_TEST_SHELLS` names beside it.
+#[test]
+fn what_is_not_tfwraps_is_completed_as_what_it_is() {
+    for shell in shells() {
+        completes_what_is_not_tfwraps(&shell);
+    }
+}
+
+fn completes_what_is_not_tfwraps(shell: &str) {
+    for (line, has, has_not) in [
+        ("tfwrap -- ", &["plan", "state"][..], &["run", "status", "--lock", "-h"][..]),
+        ("tfwrap -- un", &["untaint"], &["unlock"]),
+        ("tfwrap --lock x -q -- st", &["state"], &["status"]),
+        ("tfwrap -- state r", &["rm"], &["-h"]),
+        ("tfwrap run -- mkfi", &["mkfifo"], &[]),
+        ("tfwrap run mkfi", &["mkfifo"], &[]),
+        ("tfwrap --terraform run run -- mkfi", &["mkfifo"], &[]),
+        ("tfwrap run --", &["--help"], &[]),
+        ("tfwrap run -- mkfifo -", &[], &["-h", "--help"]),
+        ("tfwrap apply run ", &[], &["mkfifo"]),
+    ] {
+        let offered = offered(shell, line);
+        let offers = |it: &&str| offered.iter().any(|word| word == it);
+        assert!(has.iter().all(offers), "{shell}: {line}: {offered:?}");
+        assert!(!has_not.iter().any(offers), "{shell}: {line}: {offered:?}");
+    }
+}
+
 /// In bash, and in what `TFWRAP_TEST_SHELLS` names beside it (`fish`).
 #[test]
 fn the_shells_complete_commands_options_and_values() {
-    #[expect(clippy::disallowed_methods, reason = "which shells there are")]
-    let further = std::env::var("TFWRAP_TEST_SHELLS").unwrap_or_default();
-    for shell in ["bash"].into_iter().chain(further.split_whitespace()) {
+    for shell in shells() {
+        let shell = shell.as_str();
         for (line, first) in [
             ("tfwrap stat", &["state", "status"][..]),
             ("tfwrap work", &["workspace"]),

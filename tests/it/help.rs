@@ -139,12 +139,26 @@ fn an_option_after_the_command_is_said_to_be_terraforms() {
         // Go takes one dash and two for the same, and the next word for a value.
         (&["-lease=5m"][..], "`-lease` after `plan`"),
         (&["-lease", "5m"], "`tfwrap --lease … plan`"),
-        (&["-no-line"], "`tfwrap --no-line … plan`"),
+        (&["-no-line"], "`tfwrap --no-line plan`"),
+        (
+            &["-q"],
+            "`-q` after `plan` goes to Terraform; tfwrap's options go before the command: `tfwrap --quiet plan`",
+        ),
+        (&["-verbose"], "`tfwrap --verbose plan`"),
         // A URL is no value of Terraform's `-lock`.
         (&["--lock=file:///x"], "`tfwrap --lock … plan`"),
         (&["--lock", "file:///x"], "`tfwrap --lock … plan`"),
     ] {
         let done = run(tfwrap(dir.path()).arg("plan").args(args)).expect_code(1);
+        assert!(done.stderr.contains(says), "{args:?}: {}", done.stderr);
+    }
+    // So it is with commands that take no lock.
+    for (args, says) in [
+        (&["state", "list", "--verbose"][..], "`tfwrap --verbose state list`"),
+        (&["output", "-quiet"], "`tfwrap --quiet output`"),
+        (&["workspace", "list", "-lease=5m"], "`tfwrap --lease … workspace list`"),
+    ] {
+        let done = run(tfwrap(dir.path()).args(args));
         assert!(done.stderr.contains(says), "{args:?}: {}", done.stderr);
     }
     // Terraform has these, too.
@@ -154,6 +168,7 @@ fn an_option_after_the_command_is_said_to_be_terraforms() {
         &["plan", "-lock", "-nonsense"],
         &["import", "-config=x", "-nonsense", "a", "b"],
         &["test", "-verbose", "-nonsense"],
+        &["plan", "-v"],
     ] {
         let done = run(tfwrap(dir.path()).args(args));
         assert!(!done.stderr.contains("tfwrap: "), "{args:?}: {}", done.stderr);

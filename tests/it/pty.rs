@@ -1013,3 +1013,27 @@ async fn no_stop_from_the_terminal_ends_the_release() {
         }
     }
 }
+
+/// Whoever types it sees the environment, and their shell does not have it.
+#[test]
+fn a_hold_that_is_typed_says_what_to_do() {
+    let dir = crate::support::servers::local_backend_dir();
+    let mut shell = Shell::start();
+    let wrapper = wrapper().display().to_string();
+    shell.run(&format!("cd {}; export TFWRAP_STATE_DIR=$PWD/ours", dir.path().display()));
+    shell.send(&format!("{wrapper} hold"));
+    shell.sees("export PATH=");
+    let said = shell.sees("`tfwrap release`");
+    assert!(said.contains("tfwrap: the lock is held; to run commands under it, paste"), "{said}");
+    shell.prompt();
+    shell.send(&format!("{wrapper} release"));
+    shell.sees("released");
+    shell.prompt();
+    // The control: a shell that reads it needs no word.
+    shell.send(&format!("held=$({wrapper} hold) && eval \"$held\"; echo done=$?"));
+    let said = shell.sees("done=0");
+    assert!(!said.contains("paste"), "{said}");
+    shell.prompt();
+    shell.send(&format!("{wrapper} release"));
+    shell.sees("released");
+}

@@ -67,9 +67,14 @@ fn last_line(written: &str) -> &str {
 fn on_a_terminal_the_time_goes_on_in_place_and_the_line_is_gone_when_the_child_starts() {
     let held = Held::new();
     let mut terminal = on_terminal(held.waiter("xterm"));
-    // The whole sentence once, for whoever scrolls back.
+    // The whole sentence once, for whoever scrolls back, in lines that fit.
     sees(&mut terminal, "tfwrap: waiting for the lock");
-    let mut written = String::new();
+    let mut written = sees(&mut terminal, "waiting up to 30m");
+    let is_link = |line: &str| line.split_whitespace().count() < 2;
+    assert!(written.lines().skip(1).all(|it| it.starts_with("  ")), "{written:?}");
+    assert!(written.lines().all(|it| it.len() <= 80 || is_link(it)), "{written:?}");
+    assert!(written.lines().count() > 2, "{written:?}");
+    written.clear();
     for time in ["waited 1s of 30m", "waited 2s of 30m", "waited 3s of 30m"] {
         written += &sees(&mut terminal, time);
     }

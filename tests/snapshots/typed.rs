@@ -54,6 +54,8 @@ fn usage(dir: &Path) -> String {
         &["status", "--format", "xml"],
         &["unlock"],
         &["unlock", "-force", "x"],
+        &["unlock", ""],
+        &["release", ""],
         &["recover", "--wait", "90"],
         &["hold", "--", "sleep", "1"],
         &["release", "1", "2"],

@@ -1,10 +1,15 @@
 //! The receipt on the disk, which may be full.
 
+use std::io::ErrorKind;
+
 use super::Custody;
 use crate::error::Error;
 use crate::report::Notice;
 use crate::run::fail_point;
 use crate::state_dir;
+
+/// What helps in every directory where a file may not be so long.
+const LARGER_FILES: &str = "raise the limit on the size of files (`ulimit -f`)";
 
 /// What lies on the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +59,10 @@ impl Custody {
         match self.on_disk {
             OnDisk::Nothing => {
                 self.on_disk = OnDisk::Refused;
+                if error.kind() == ErrorKind::FileTooLarge {
+                    // In any other directory, too.
+                    self.hint = Some(LARGER_FILES.to_owned());
+                }
                 vec![self.no_receipt(&why)]
             }
             OnDisk::Receipt => {

@@ -21,6 +21,14 @@ fn b14_too_few_descriptors_are_said() {
 }
 
 #[test]
+fn no_larger_file_than_the_limit_is_asked_for_elsewhere() {
+    let says =
+        &["cannot keep a receipt", "hint: raise the limit on the size of files (`ulimit -f`)"];
+    let never = &["TFWRAP_STATE_DIR"];
+    Row { typed: "ulimit -f 0; tfwrap plan", code: 78, says, never, ..Row::default() }.play();
+}
+
+#[test]
 fn too_small_a_stack_is_said() {
     for (limit, commands) in [
         (64, &["plan", "run -- true", "hold", "status", "recover", "version"][..]),

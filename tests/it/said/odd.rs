@@ -104,16 +104,28 @@ fn a_command_that_cannot_be_run_is_named_and_one_that_is_not_there_waits_for_no_
         ("run -- nosuchcmd", 127, &["`nosuchcmd` is not found", "on PATH"][..]),
         ("run -- ./nosuch cmd", 127, &["`./nosuch` is not found", "ls -l ./nosuch"]),
         ("run -- ''", 64, &["the command of `run` is empty"]),
+        (
+            "run -- ./odd",
+            126,
+            &["its interpreter `/no/such` does not exist", "first line of ./odd"],
+        ),
+        ("run -- ./crlf", 126, &["its interpreter `/bin/sh\\r` does not exist", "sed -i"]),
+        (
+            "run -- ./main.tf",
+            126,
+            &["`./main.tf` cannot be executed: its mode", "chmod +x ./main.tf"],
+        ),
+        ("run -- .", 127, &["`.` is not found"]),
+        ("run -- ./", 126, &["it is a directory", "ls -ld"]),
     ] {
         // Whoever holds the lock need not be waited for.
         let typed = format!(
             "held=$(tfwrap hold) && tfwrap {typed}; code=$?; eval \"$held\"; tfwrap release >/dev/null 2>&1; exit $code"
         );
-        Row { typed: &typed, code, says, never, ..Row::default() }.play();
+        let make =
+            "printf '#!/no/such\\n' > odd; printf '#!/bin/sh\\r\\n' > crlf; chmod +x odd crlf";
+        Row { make, typed: &typed, code, says, never }.play();
     }
-    let make = "printf '#!/no/such\\n' > odd; chmod +x odd";
-    let says = &["`./odd` cannot be executed", "`head -n 1 ./odd` names its interpreter"];
-    Row { make, typed: "tfwrap run -- ./odd", code: 126, says, ..Row::default() }.play();
     // The controls: what is on PATH there alone, and what has a path of its own.
     let typed = "export TFWRAP_TERRAFORM=$(command -v terraform); PATH=/bin tfwrap run -- terraform version";
     Row { typed, ..Row::default() }.play();

@@ -67,10 +67,12 @@ impl InUse {
         let linked = if named.is_some() || all.get(&name).is_some() {
             let by = if settings.profile.is_some() { "the configuration" } else { "`AWS_PROFILE`" };
             let linked = all.link(&name).map_err(|error| match error {
-                ProfileError::Missing(_) => format!("{error}, which {by} names"),
-                _ => error.to_string(),
+                ProfileError::Missing(_) => {
+                    FlawKind::Profile.flaw(format!("{error}, which {by} names"))
+                }
+                _ => error.to_string().into(),
             });
-            Some(linked.map_err(|why| StoreError::Misconfigured(why.into()))?)
+            Some(linked.map_err(StoreError::Misconfigured)?)
         } else {
             None
         };
