@@ -419,6 +419,10 @@ mod tests {
         for kind in [FlawKind::Named, FlawKind::Unreadable, FlawKind::Signature] {
             assert!(!credentials(kind).contains("log in"), "{kind:?}");
         }
+        // What names all that there is to say has no more said of it.
+        let wrong = |kind: FlawKind| hint(StoreError::Misconfigured(kind.flaw("`AWS_X`")));
+        assert!(wrong(FlawKind::Profile).contains("`aws configure list-profiles`"));
+        assert_eq!(wrong(FlawKind::Named), "");
         let denied = |kind: FlawKind| hint(StoreError::Denied(kind.flaw("`sts:AssumeRole`")));
         assert!(denied(FlawKind::Role).contains("trust policy"));
         assert!(denied(FlawKind::Named).contains("lock table"));

@@ -209,4 +209,14 @@ mod tests {
             assert!(!hint.contains(" /w/a b"), "a path in a command is quoted: {hint}");
         }
     }
+
+    #[test]
+    fn a_backend_without_a_type_needs_more_than_init() {
+        let hint = |kind: &str| {
+            let (place, init) = ("`main.tf:2`".to_owned(), "terraform init".to_owned());
+            BackendError::NotInitialised { place, kind: kind.to_owned(), init }.hint()
+        };
+        assert_eq!(hint("s3"), "run `terraform init` first");
+        assert_eq!(hint(""), "give it a type, such as `backend \"s3\"`");
+    }
 }
