@@ -218,8 +218,10 @@ fn b2_a_hold_without_a_receipt_is_none_and_release_knows_what_it_does_not_know()
         let typed = format!("{hold}c=0; {typed}");
         Row { typed: &typed, code, says, never: NO_AWS, ..Row::default() }.play();
     }
-    for typed in ["tfwrap release 1234", "tfwrap release ''"] {
-        let says = &["has the lock ID", "held there: nothing"];
+    for (typed, says) in [
+        ("tfwrap release 1234", &["has the lock ID", "held there: nothing"][..]),
+        ("tfwrap release ''", &["for '[ID]': it is empty", "`tfwrap status` shows the ID"]),
+    ] {
         Row { typed, code: 64, says, ..Row::default() }.play();
     }
 }
