@@ -121,10 +121,10 @@ function unpack(archive, into) {
   if (!existsSync(join(into, "tfwrap"))) throw new ActionError("the archive of the release contains no tfwrap");
 }
 
-// Whether a tfwrap is there and starts: an install may have been cut short, or the machine.
-function isSound(program) {
+// Whether this tfwrap is there and starts: an install may have been cut short, or the machine.
+function isSound(program, version) {
   const { status, stdout } = spawnSync(program, ["--version"], { encoding: "utf8", env: environment(), timeout: 10_000 });
-  return status === 0 && /^tfwrap \S+$/m.test(stdout);
+  return status === 0 && stdout.trim() === `tfwrap ${version}`;
 }
 
 // Does it, unless what is there is of another kind by now, or not there: another job was quicker.
@@ -227,7 +227,7 @@ export async function released(wanted) {
   const { name, sha256 } = asset(version, JSON.parse(read("releases.json")), process.platform, process.arch);
   const cache = process.env.RUNNER_TOOL_CACHE || process.env.RUNNER_TEMP || temporaryDirectory();
   const cached = join(cache, "tfwrap", version, process.arch);
-  if (existsSync(`${cached}.complete`) && isSound(join(cached, "tfwrap"))) return join(cached, "tfwrap");
+  if (existsSync(`${cached}.complete`) && isSound(join(cached, "tfwrap"), version)) return join(cached, "tfwrap");
 
   const url = `${releasesUrl()}/v${version}/${name}`;
   const archive = await download(url);

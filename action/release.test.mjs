@@ -9,7 +9,7 @@ import { dirname, join } from "node:path";
 import { after, before, test } from "node:test";
 import { promisify } from "node:util";
 import { asset, download } from "./release.mjs";
-import { ACTION, VERSION, directory, inside, program, world } from "./testing.mjs";
+import { ACTION, directory, inside, program, world } from "./testing.mjs";
 
 const HERE = { x64: "x86_64-unknown-linux-musl", arm64: "aarch64-unknown-linux-musl" }[process.arch];
 const NAME = `tfwrap-${HERE}.tar.gz`;
@@ -35,7 +35,7 @@ function archive(version) {
   const dir = directory();
   const top = `tfwrap-${version}-${HERE}`;
   mkdirSync(join(dir, top));
-  program(join(dir, top, "tfwrap"), 'printf "<%s>" "$@"');
+  program(join(dir, top, "tfwrap"), 'printf "<%s>" "$@"', version);
   writeFileSync(join(dir, top, "LICENSE-MIT"), "");
   execFileSync("tar", ["-czf", join(dir, NAME), "-C", dir, top]);
   return readFileSync(join(dir, NAME));
@@ -65,7 +65,7 @@ test("the action's own version is downloaded, checked and kept", async () => {
   const line = `tfwrap 0.1.0 from ${url}/v0.1.0/${NAME}, SHA-256 ${SHA256}\n`;
   assert.ok(output.startsWith(line), output);
   assert.equal(inside(output.slice(line.length)).said, "<plan><-input=false>");
-  assert.deepEqual(there.outputs(), { version: VERSION, path: join(place, "tfwrap"), exitcode: "0" });
+  assert.deepEqual(there.outputs(), { version: "0.1.0", path: join(place, "tfwrap"), exitcode: "0" });
   assert.deepEqual(there.lines("GITHUB_PATH"), [place]);
   assert.deepEqual(readdirSync(place).sort(), ["LICENSE-MIT", "tfwrap"]);
   // As actions/tool-cache keeps it, and nothing beside it.
@@ -83,6 +83,11 @@ test("the action's own version is downloaded, checked and kept", async () => {
   rmSync(join(place, "tfwrap"));
   assert.equal((await there.main({ command: "plan" })).code, 0);
   assert.equal(asked.length, 2);
+
+  // Nor for another version in this one's place.
+  program(join(place, "tfwrap"), "exit 9", "0.1.1");
+  assert.equal((await there.main({ command: "plan" })).code, 0);
+  assert.equal(asked.length, 3);
 });
 
 test("an archive that is not what was released is not unpacked", async () => {

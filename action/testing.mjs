@@ -13,8 +13,8 @@ export const ACTION = fileURLToPath(new URL("..", import.meta.url));
 export const VERSION = "9.9.9";
 
 // A bash script in place of tfwrap; the action asks each for its version.
-export function program(path, script) {
-  writeFileSync(path, `#!/bin/bash\n[ "$1" = --version ] && { echo "tfwrap ${VERSION}"; exit; }\n${script}\n`);
+export function program(path, script, version = VERSION) {
+  writeFileSync(path, `#!/bin/bash\n[ "$1" = --version ] && { echo "tfwrap ${version}"; exit; }\n${script}\n`);
   chmodSync(path, 0o755);
   return path;
 }

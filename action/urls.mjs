@@ -2,16 +2,17 @@
 // be secret. The rules are those of src/shown_url.rs, which says what is shown of a URL that is wrong.
 
 // A host, perhaps with a port, and so no user. An IPv6 address is in brackets.
-const HOST = /^(?:\[[0-9a-f:.]*\]|[^:@[\]\\]*)(?::[0-9]{1,5})?$/i;
+const HOST = /^(?:\[[0-9a-f:.]*\]|[^:@[\]\\%]*)(?::[0-9]{1,5})?$/i;
 
 // What is shown of the text before the query; undefined if the query is not shown either.
-function withoutUser(place, query) {
+function withoutUser(hasScheme, place, query) {
   const authority = place.split("/", 1)[0];
-  if (!`${place}${query}`.includes("@")) return place;
-  if (HOST.test(authority)) {
-    return place.includes("@") && authority.includes(":") ? `${authority}/…${place.slice(place.lastIndexOf("@"))}` : place;
+  const [inPlace, inQuery] = [place, query].map((text) => text.includes("@"));
+  const isLikeUrl = hasScheme ? !(authority === "" && inQuery) : !inPlace && !place.includes("//");
+  if (HOST.test(authority) && isLikeUrl) {
+    return inPlace && authority.includes(":") ? `${authority}/…${place.slice(place.lastIndexOf("@"))}` : place;
   }
-  return query.includes("@") ? undefined : place.slice(place.lastIndexOf("@") + 1);
+  return inPlace && !inQuery ? place.slice(place.lastIndexOf("@") + 1) : undefined;
 }
 
 const parameterShown = (parameter) => `${/^[^=]*=(?==*[^=])/s.exec(parameter)?.[0] ?? ""}…`;
@@ -32,7 +33,7 @@ export function shownUrl(url) {
   // Only at the begin: what is behind it may be secret. There may be slashes alone.
   const scheme = /^(?:[a-z0-9+.-]*:(?=\/\/))?\/*/i.exec(text)[0];
   const [, place, query] = /^([^?#]*)(.*)$/s.exec(text.slice(scheme.length));
-  const shown = withoutUser(place, query);
+  const shown = withoutUser(scheme !== "", place, query);
   return `${scheme}${shown === undefined ? "…" : `${shown}${queryShown(query)}`}`.replace(UNSAFE, escaped);
 }
 

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::config::BackendConfig;
 use crate::env::Env;
+use crate::shown_url::shown_url;
 
 /// A backend that tfwrap has no lock for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,22 +53,29 @@ fn lock_name(config: &BackendConfig) -> String {
             value => value,
         };
         let text = value.as_str().or_else(|| value.get("name")?.as_str());
-        text.or_else(|| value.get("prefix")?.as_str()).map(without_secrets)
+        let text = text.or_else(|| value.get("prefix")?.as_str())?;
+        Some(if config.kind == "http" {
+            without_secrets(text)
+        } else {
+            text.trim_matches('/').to_owned()
+        })
     });
     let mut name = config.kind.clone();
     for value in values.filter(|value| !value.is_empty()) {
         name.push('-');
-        name.push_str(value);
+        name.push_str(&value);
     }
     let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' };
     name.chars().map(plain).take(LONGEST).collect()
 }
 
-/// Of a URL its host and path: it may have a password before, and a token behind them.
-fn without_secrets(text: &str) -> &str {
-    let text = text.split_once("://").map_or(text, |(_, rest)| rest);
-    let text = text.split(['?', '#']).next().unwrap_or_default();
-    text.rsplit('@').next().unwrap_or_default().trim_matches('/')
+/// Of a URL its host and path, as far as they may be shown: it may have a password before, and a token
+/// behind them.
+fn without_secrets(text: &str) -> String {
+    let shown = shown_url(text);
+    let shown = shown.split_once("://").map_or(shown.as_str(), |(_, rest)| rest);
+    let shown = shown.split(['?', '#', '…']).next().unwrap_or_default();
+    shown.trim_matches('/').to_owned()
 }
 
 /// Of the backends that lock only if they are told so.
@@ -98,6 +106,9 @@ mod tests {
                 r#"{"address": "https://u:hunter2@git.example:8/api/v4/state/prod?t=hunter2"}"#,
                 "http-git.example-8-api-v4-state-prod",
             ),
+            ("http", r#"{"address": "https://u:hunter2%40h/state"}"#, "http"),
+            ("http", r#"{"address": "https://u:hu?nter2@h/state"}"#, "http"),
+            ("http", r#"{"address": "https//u:hunter2@h/state"}"#, "http-h-state"),
             ("pg", r#"{"conn_str": "postgres://u:hunter2@h/d", "schema_name": "s"}"#, "pg-s"),
             ("remote", r#"{"organization": "o", "workspaces": [{"prefix": "w-"}]}"#, "remote-o-w-"),
             ("cloud", r#"{"organization": "o", "workspaces": {"name": "w"}}"#, "cloud-o-w"),

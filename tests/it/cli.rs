@@ -190,6 +190,18 @@ fn each_line_begins_as_one_behind_what_the_command_leaves_unfinished() {
 }
 
 #[test]
+fn an_object_begins_as_a_line_behind_a_script_that_ends_within_one() {
+    let dir = local_backend_dir();
+    let mut command = tfwrap(dir.path());
+    let script = "printf 'last words' >&2; exit 3";
+    let done = run(command.args(["--log-format", "json", "run", "--", "sh", "-c", script]));
+    let lines = json_log::lines(&done.expect_code(3).stderr);
+    for event in ["released", "finished"] {
+        assert!(lines.iter().any(|it| it["event"] == event), "{event}: {lines:?}");
+    }
+}
+
+#[test]
 fn secrets_in_arguments_reach_no_record_and_no_line() {
     let dir = local_backend_dir();
     let mut command = tfwrap(dir.path());
