@@ -85,7 +85,7 @@ pub enum Error {
     Interrupted {
         /// The signal's number.
         signal: i32,
-        /// Its name.
+        /// Its name, or what else it was.
         name: String,
         /// What it leaves behind.
         leftover: Leftover,

@@ -8,7 +8,7 @@ use super::here::Here;
 use super::workspace::{self, Ready};
 use super::{dependents, fail_point, fresh, history, inherit, messages, outdated};
 use crate::clock::uptime;
-use crate::error::Error;
+use crate::error::{Error, Leftover};
 use crate::job::LockedJob;
 use crate::lock;
 use crate::report::Notice;
@@ -132,7 +132,9 @@ fn expect_none_ending_above(event_loop: &EventLoop, context: &Context) -> Result
     let above = dependents::ending_above(&context.state_dir, &context.env, &context.held);
     let Some(why) = above else { return Ok(()) };
     event_loop.say(Notice::Note { message: format!("{why}: nothing more is started inside it") });
-    Err(Error::interrupted(StopSignal::Interrupt))
+    let name = "the end of the run around it".to_owned();
+    let (signal, leftover) = (StopSignal::Interrupt.signal() as i32, Leftover::Nothing);
+    Err(Error::Interrupted { signal, name, leftover })
 }
 
 /// Creates the workspace if it is missing; where the lock cannot be held for Terraform, leaves it

@@ -529,6 +529,7 @@ fn after_a_stop_nothing_more_is_started_below_a_run() {
         assert!(codes.lines().skip(1).all(|code| code == "130"), "{codes}");
         let said = running.stderr();
         assert!(said.contains("nothing more is started inside it"), "{said}");
+        assert!(said.contains("interrupted by the end of the run around it"), "{said}");
         expect_one(&running.scene, &key, "a loop");
     }
 }
