@@ -1,12 +1,35 @@
-//! Where tfwrap may differ from Terraform: `exceptions.txt`, an exception a line.
+//! Where tfwrap may differ from Terraform: `exceptions.txt`, an exception a line; and by the release of the
+//! Terraform that is asked, `exceptions-of-releases.txt`.
 
 use std::collections::BTreeSet;
-use std::sync::Mutex;
+use std::process::Command;
+use std::sync::{LazyLock, Mutex};
 
 use crate::case::Case;
 use crate::verdict::Kind;
 
 const TEXT: &str = include_str!("exceptions.txt");
+const OF_RELEASES: &str = include_str!("exceptions-of-releases.txt");
+
+/// The minor release of the Terraform 1 that is found first.
+static MINOR: LazyLock<u32> = LazyLock::new(|| {
+    let said = Command::new("terraform").arg("version").output().expect("a terraform").stdout;
+    let said = String::from_utf8_lossy(&said).into_owned();
+    let minor = said.split("v1.").nth(1).and_then(|rest| rest.split('.').next()?.parse().ok());
+    minor.unwrap_or_else(|| panic!("no release of Terraform 1: {said}"))
+});
+
+/// Whether its SDK knows no hosts of accounts: with those, tfwrap asks the same table by another name.
+pub(crate) fn has_no_hosts_of_accounts() -> bool {
+    *MINOR < 10
+}
+
+/// Whether `1.6-1.9` has it in it.
+fn is_meant(releases: &str) -> bool {
+    let minors = releases.split('-').map(|it| it.strip_prefix("1.").expect("1.X").parse::<u32>());
+    let minors: Vec<_> = minors.map(|it| it.expect("a number")).collect();
+    (minors[0]..=minors[minors.len() - 1]).contains(&MINOR)
+}
 
 /// A line: which cases, how they differ, and why that is right.
 #[derive(Debug)]
@@ -38,8 +61,16 @@ pub(crate) struct Exceptions {
 
 impl Exceptions {
     pub(crate) fn read() -> Self {
-        let lines = TEXT.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
-        let all = lines
+        let is_one = |line: &&str| !line.is_empty() && !line.starts_with('#');
+        let of_release = |line: &'static str| {
+            let (releases, rest) = line.split_once(" | ").expect("releases");
+            is_meant(releases).then_some(rest)
+        };
+        let of_releases = OF_RELEASES.lines().filter(is_one).filter_map(of_release);
+        let all = TEXT
+            .lines()
+            .filter(is_one)
+            .chain(of_releases)
             .map(|line| {
                 let [of, kind, reason] = line.split(" | ").collect::<Vec<_>>()[..] else {
                     panic!("`cases | kind | reason`: {line}")

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::fmt::{self, Write as _};
 
+use crate::exceptions::has_no_hosts_of_accounts;
+
 /// What one player did.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Trace {
@@ -102,7 +104,10 @@ fn unlike(stock: &Trace, ours: &Trace) -> Option<Kind> {
     let Some(theirs) = stock.first.as_ref().filter(|_| stock.took_it) else {
         return ours.took_it.then_some(Kind::Takes);
     };
-    if ours.all.iter().any(|how| how != theirs) {
+    let is_theirs = |how: &String| {
+        how == theirs || (has_no_hosts_of_accounts() && without_accounts(how) == *theirs)
+    };
+    if !ours.all.iter().all(is_theirs) {
         return Some(Kind::Other);
     }
     // Terraform may fail after its lock, by the bucket.
@@ -111,6 +116,13 @@ fn unlike(stock: &Trace, ours: &Trace) -> Option<Kind> {
         Some(77 | 78) => Some(Kind::Refuses),
         _ => Some(Kind::Fails),
     }
+}
+
+/// With the region's host in the place of an account's.
+fn without_accounts(how: &str) -> String {
+    let Some((before, host)) = how.split_once(".ddb.") else { return how.to_owned() };
+    let scheme = before.trim_end_matches(|c: char| c.is_ascii_digit());
+    format!("{scheme}dynamodb.{host}")
 }
 
 /// Both, for people.
