@@ -230,7 +230,9 @@ async fn drive(
             _ => None,
         };
         if stop.is_some_and(|(_, reach)| reach == Reach::ChildToo) {
-            let is_stopping = event_loop.custody.is_stopping() || child.has_told_anybody();
+            // Whoever there is has it, or had one before from its own guardian.
+            let is_any = child.has_told_anybody() || !child.rest_of_note().is_empty();
+            let is_stopping = event_loop.custody.is_stopping() || is_any;
             event_loop.notes_interrupts(Interrupts::Sent, is_stopping);
         }
         for action in event_loop.decide(event) {

@@ -53,6 +53,14 @@ impl ProcessId {
         Waiting::of(self.pid()).has("ShdPnd:", signal) && self.is_alive()
     }
 
+    /// Whether somebody has asked it to end, and it takes no signals.
+    #[must_use]
+    pub fn has_pending_stop(self) -> bool {
+        [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT]
+            .into_iter()
+            .any(|signal| self.has_pending(signal))
+    }
+
     /// Whether it lives. A zombie does not: it runs no code. One that cannot be seen does, for as
     /// long as the kernel knows its number.
     #[must_use]

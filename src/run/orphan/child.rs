@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use nix::unistd::{getpid, getppid};
 
 use crate::clock::uptime;
 use crate::guardian::Head;
@@ -14,10 +15,14 @@ use crate::run::custody::Case;
 use crate::run::event_loop::{EventLoop, LoopEvent};
 use crate::supervise::ending::Interrupts;
 use crate::supervise::ending::{Action, Ending, EndingStart, Event, Why};
-use crate::supervise::{ProcessTree, StopSignal};
+use crate::supervise::{ProcessId, ProcessTree, StopSignal};
 
 /// How often a child that is not ours is looked at.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// How long the child of a dead tfwrap is left alone at first: as long as a signal of ours waits for word
+/// from the stand-in.
+const SWEEP: Duration = Duration::from_millis(150);
 
 /// What became of it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -40,8 +45,14 @@ pub(super) async fn end(
     is_left_at_last: bool,
 ) -> Ended {
     let Some(child) = head.child else { return Ended::Gone };
+    if head.interrupts == Interrupts::None
+        && let Some(signal) = let_a_sweep_pass(event_loop).await
+    {
+        return Ended::LeftBy(signal);
+    }
+    let interrupts = known_now(head.interrupts);
     let known = EndingStart {
-        interrupts: head.interrupts,
+        interrupts,
         killed: head.killed,
         grace: Duration::from_millis(case.receipt.orphan_grace),
         fence,
@@ -50,8 +61,8 @@ pub(super) async fn end(
     let mut ending = Ending::begin(known, uptime());
     // Whoever read what it says may be gone, too.
     let _until_its_end = child.let_it_speak();
-    if (case.receipt.child, case.receipt.interrupts) != (Some(child), head.interrupts) {
-        note(event_loop, case, child, head.interrupts);
+    if (case.receipt.child, case.receipt.interrupts) != (Some(child), interrupts) {
+        note(event_loop, case, child, interrupts);
     }
     let mut stopped_by = None;
     let mut all_told = false;
@@ -88,6 +99,30 @@ pub(super) async fn end(
             },
         };
     }
+}
+
+/// Whoever kills a tfwrap may go on to signal all that it had started, Terraform among it. Returns with a
+/// stop that is meant for us.
+async fn let_a_sweep_pass(event_loop: &mut EventLoop) -> Option<StopSignal> {
+    let until = uptime().plus(SWEEP);
+    loop {
+        match event_loop.next(Some(until), None).await {
+            LoopEvent::Due | LoopEvent::Lease(_, LeaseEvent::Kill(_)) => return None,
+            other => {
+                if let Some(signal) = other.stop() {
+                    return Some(signal);
+                }
+            }
+        }
+    }
+}
+
+/// Since the guardian looked last, somebody may have signalled every process there is: us, who take no
+/// signals, our guardian, and the child.
+fn known_now(interrupts: Interrupts) -> Interrupts {
+    let all = [ProcessId::of(getpid()), ProcessId::of(getppid())];
+    let is_swept = || all.into_iter().flatten().any(ProcessId::has_pending_stop);
+    if interrupts == Interrupts::None && is_swept() { Interrupts::Maybe } else { interrupts }
 }
 
 /// Writes down what the child got: whoever goes on, if we are killed, goes by it.

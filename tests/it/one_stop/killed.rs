@@ -5,7 +5,7 @@ use nix::sys::signal::{Signal, kill, killpg};
 
 use super::{APPLY, Stage, end, expect_one, stage};
 use crate::aftermath::{Receipt, STATE_DIR, kill_dead};
-use crate::wrapped::{Running, Scene, is_gone, wait_until};
+use crate::wrapped::{Running, Scene, is_gone, only_child, wait_until};
 
 fn of_apply(scene: &Scene) -> Receipt {
     let all = Receipt::all(&scene.path(STATE_DIR));
@@ -58,4 +58,21 @@ fn a_terraform_whose_own_tfwrap_is_killed_below_a_run_is_interrupted_once() {
         end(&mut running);
         expect_one(&running.scene, &key, shape);
     }
+}
+
+/// Whoever kills tfwrap and then signals all that it had started means one stop.
+#[test]
+fn a_kill_and_a_stop_to_all_that_is_left_are_one_interrupt() {
+    let Stage { scene, key, _slow } = stage(None);
+    let mut running = scene.command(&APPLY).start().ready();
+    let receipt = Receipt::of(&running.scene);
+    let (guardian, child) = (receipt.guardian().expect("a guardian"), receipt.child().expect("it"));
+    running.signal(Signal::SIGKILL);
+    assert_eq!(running.bare_code(), None);
+    let worker = wait_until("a worker", || only_child(guardian));
+    for pid in [worker, guardian, child] {
+        kill(pid, Signal::SIGTERM).expect("it is there");
+    }
+    wait_until("the guardian's end", || is_gone(guardian).then_some(()));
+    expect_one(&running.scene, &key, "a kill and a sweep");
 }
