@@ -15,12 +15,15 @@ pub(super) fn leave_to_their_own(event_loop: &EventLoop, child: &mut Child) {
     let dir =
         event_loop.custody.file().and_then(|file| file.path().parent().map(ToOwned::to_owned));
     let (Some(dir), Some(here)) = (dir, HostScope::here()) else { return };
+    // Now, since a tfwrap among them may die meanwhile.
+    let targets = child.choose_targets();
     // Without the directory there are no receipts.
     for file in ReceiptFile::all_in(&dir).unwrap_or_default() {
         let Ok(receipt) = file.read() else { continue };
         let is_dead = receipt.world.seen_from(&here) == Sight::Here && !receipt.runner.is_alive();
         let Some(tree) = receipt.child.filter(|_| is_dead) else { continue };
-        let ours = child.shared_with(&tree);
+        let theirs = tree.targets();
+        let ours: Vec<_> = targets.iter().copied().filter(|it| theirs.contains(it)).collect();
         if !ours.is_empty() && is_left_to_others(event_loop, &file, &receipt) {
             child.have_been_told(ours);
         }

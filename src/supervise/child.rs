@@ -81,8 +81,8 @@ use super::readers::Readers;
 use super::stand_in::{Overheard, OverheardStop};
 use super::targets::runs_tfwrap;
 use super::{
-    Action, ChildStatus, Event, Judged, PassSignal, ProcessId, ProcessTree, Reach, Rest,
-    SignalOrigin, StopSignal, Watch,
+    Action, ChildStatus, Event, Judged, PassSignal, ProcessId, Reach, Rest, SignalOrigin,
+    StopSignal, Watch,
 };
 use beside::Beside;
 use keyboard::Loan;
@@ -184,11 +184,9 @@ impl Child {
         self.told.any()
     }
 
-    /// Those of this tree that are ours to tell, too.
-    #[must_use]
-    pub fn shared_with(&self, tree: &ProcessTree) -> Vec<ProcessId> {
-        let theirs = tree.targets();
-        self.rest_of_note().into_iter().filter(|it| theirs.contains(it)).collect()
+    /// Decides whom the next interrupt is for: each Terraform and each tfwrap that lives now.
+    pub fn choose_targets(&mut self) -> Vec<ProcessId> {
+        if self.alive == Alive::Nobody { Vec::new() } else { self.told.choose() }
     }
 
     /// Notes that these have had an interrupt, or get it, from somebody else.

@@ -41,6 +41,9 @@ pub(super) struct Told {
     /// Whether it is to be a Terraform, and not a command around some.
     is_terraform: bool,
     each: Vec<ProcessId>,
+    /// Those that the next interrupt is for, if that was decided before it: who has appeared since may have
+    /// its interrupt from elsewhere.
+    chosen: Option<Vec<ProcessId>>,
     /// Whether its group as a whole has had one.
     group: bool,
     /// Those of `each` whose end nobody else tells us of.
@@ -52,7 +55,7 @@ impl Told {
         let session = getsid(Some(leader)).map_or(0, Pid::as_raw);
         let place = ChildPlace { leader: Some(leader), group: Some((leader, session)) };
         let (each, living) = (Vec::new(), Vec::new());
-        Self { leader, place, before, is_terraform, each, group: false, living }
+        Self { leader, place, before, is_terraform, each, chosen: None, group: false, living }
     }
 
     /// From now on its number may be another process', and that of its group, too.
@@ -106,7 +109,7 @@ impl Told {
 
     /// Interrupts whoever has not had it: each target; where there is none, the group, once.
     pub(super) fn interrupt(&mut self, frozen: bool) -> io::Result<Whom> {
-        let targets = self.targets();
+        let targets = self.chosen.take().unwrap_or_else(|| self.targets());
         if targets.is_empty() && !self.group {
             self.interrupt_group()
         } else {
@@ -116,7 +119,15 @@ impl Told {
 
     /// Interrupts each target that has not had it.
     pub(super) fn interrupt_new(&mut self, frozen: bool) -> io::Result<Whom> {
-        self.tell_new(self.targets(), frozen)
+        let targets = self.chosen.take().unwrap_or_else(|| self.targets());
+        self.tell_new(targets, frozen)
+    }
+
+    /// Decides whom the next interrupt is for, at most; returns them.
+    pub(super) fn choose(&mut self) -> Vec<ProcessId> {
+        let targets = self.targets();
+        self.chosen = Some(targets.clone());
+        targets
     }
 
     /// The second one, which the user asked for.
