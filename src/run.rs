@@ -184,7 +184,7 @@ async fn start(
         Err(_) => {
             if let Some(child) = &mut slot {
                 supervise::last_resort(child).await;
-                event_loop.reporter.unshare(true, true);
+                event_loop.reporter.unshare(true);
             }
             RunEnd::Panicked
         }

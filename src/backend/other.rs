@@ -54,11 +54,8 @@ fn lock_name(config: &BackendConfig) -> String {
         };
         let text = value.as_str().or_else(|| value.get("name")?.as_str());
         let text = text.or_else(|| value.get("prefix")?.as_str())?;
-        Some(if config.kind == "http" {
-            without_secrets(text)
-        } else {
-            text.trim_matches('/').to_owned()
-        })
+        let is_address = *name == "address";
+        Some(if is_address { without_secrets(text) } else { text.trim_matches('/').to_owned() })
     });
     let mut name = config.kind.clone();
     for value in values.filter(|value| !value.is_empty()) {
@@ -109,6 +106,12 @@ mod tests {
             ("http", r#"{"address": "https://u:hunter2%40h/state"}"#, "http"),
             ("http", r#"{"address": "https://u:hu?nter2@h/state"}"#, "http"),
             ("http", r#"{"address": "https//u:hunter2@h/state"}"#, "http-h-state"),
+            (
+                "consul",
+                r#"{"address": "https://u:hunter2@consul.acme:8501", "path": "tf/prod"}"#,
+                "consul-consul.acme-8501-tf-prod",
+            ),
+            ("consul", r#"{"address": "u:hunter2@h:1?t=hunter2", "path": "p"}"#, "consul-h-1-p"),
             ("pg", r#"{"conn_str": "postgres://u:hunter2@h/d", "schema_name": "s"}"#, "pg-s"),
             ("remote", r#"{"organization": "o", "workspaces": [{"prefix": "w-"}]}"#, "remote-o-w-"),
             ("cloud", r#"{"organization": "o", "workspaces": {"name": "w"}}"#, "cloud-o-w"),

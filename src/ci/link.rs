@@ -18,7 +18,8 @@ pub(super) fn encode(text: &str) -> String {
 pub(super) fn checked(text: &str) -> Option<String> {
     let mut url = Url::parse(text.trim()).ok()?;
     let is_web = matches!(url.scheme(), "http" | "https") && url.has_host();
-    if !is_web || !url.username().is_empty() || url.password().is_some() {
+    if !is_web || !url.username().is_empty() || url.password().is_some() || may_name_somebody(text)
+    {
         return None;
     }
     if url.as_str().len() > MAX_LINK {
@@ -29,6 +30,14 @@ pub(super) fn checked(text: &str) -> Option<String> {
     // encoded here, since breaking them up later would break the link.
     let link = url.as_str().replace("::", ":%3A").replace("##", "#%23");
     (link.len() <= MAX_LINK).then_some(link)
+}
+
+/// Whether what follows the host may be the rest of a password, in which `/`, `?` or `#` was not encoded.
+fn may_name_somebody(text: &str) -> bool {
+    let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let behind = rest.split_once(['?', '#']).map_or("", |(_, behind)| behind);
+    rest.contains('@') && (authority.contains(':') || behind.contains('@'))
 }
 
 #[cfg(test)]
@@ -50,6 +59,11 @@ mod tests {
             "https://user@ci.example/x",
             "https://gitlab-ci-token:secret@gitlab.example/a.git",
             "https://:secret@ci.example/",
+            "https://u:?secret@ci.example",
+            "https://u:#secret@ci.example",
+            "https://u?secret@ci.example",
+            "https://u:1/secret@ci.example",
+            "https://u:/secret@ci.example",
         ] {
             assert_eq!(checked(bad), None, "{bad}");
         }

@@ -5,6 +5,7 @@ use crate::backend::{AwsSettings, Backend};
 use crate::cli::{PolicyFormat, TableCommand};
 use crate::error::Error;
 use crate::settings::{LockUrl, Settings};
+use crate::shown_url::shown_url;
 use crate::target::{LockTarget, StoreSpec};
 
 /// What `table` does.
@@ -106,7 +107,8 @@ fn named(text: &str, place: &Place<'_>) -> Result<(String, Box<AwsSettings>), Er
         && name.bytes().all(|c| c.is_ascii_alphanumeric() || b"-_.".contains(&c));
     if !is_name {
         let why = "has 3 to 255 letters, digits, `-`, `_` and `.`";
-        return Err(usage(format!("`{name}` is no name of a table: one {why}")));
+        let shown = shown_url(text);
+        return Err(usage(format!("`{shown}` is no name of a table: one {why}")));
     }
     let query = &text[name.len()..];
     let url = LockUrl::parse(&format!("dynamodb://{name}/-{query}")).map_err(usage)?;

@@ -256,12 +256,16 @@ impl Reporter {
         self.queue.state().others = Others::Writing;
     }
 
-    /// No child writes to stderr any more. Whether it was cut off; and whether it ends its lines if not, as
-    /// Terraform does. After what may not, an empty line is less than a JSON object that no program finds.
-    pub fn unshare(&self, was_cut_off: bool, ends_its_lines: bool) {
-        let is_within_a_line =
-            was_cut_off || (!ends_its_lines && self.options.format == LogFormat::Json);
+    /// No child writes to stderr any more. What ends in order has ended its lines, but for the end of a
+    /// colour: after that, an empty line is less than a JSON object that no program finds.
+    pub fn unshare(&self, was_cut_off: bool) {
+        let is_within_a_line = was_cut_off || self.options.format == LogFormat::Json;
         self.queue.state().others = if is_within_a_line { Others::CutOff } else { Others::Silent };
+    }
+
+    /// There was no child after all.
+    pub fn had_no_child(&self) {
+        self.queue.state().others = Others::Silent;
     }
 
     /// Waits until everything is said, at most for `timeout`; returns whether it is. Call it before

@@ -67,7 +67,6 @@ pub(super) async fn run(
 ) -> Result<ChildEnd, Error> {
     event_loop.confirm().await?;
     fail_point::panic_at("before-spawn");
-    let ends_its_lines = crate::cli::is_terraforms_name(child.program.as_os_str());
     let mut command = child_process::command(child, &context.env);
     if let Some(stdout) = stdout {
         command.stdout(stdout);
@@ -76,7 +75,7 @@ pub(super) async fn run(
     let child = match spawn(event_loop, command, context) {
         Ok(child) => slot.insert(child),
         Err(error) => {
-            event_loop.reporter.unshare(false, true);
+            event_loop.reporter.had_no_child();
             return Err(error);
         }
     };
@@ -84,7 +83,7 @@ pub(super) async fn run(
     let is_in_order = |end: &ChildEnd| {
         !end.heard_stop && !end.lost && matches!(end.status, ChildStatus::Exited(_))
     };
-    event_loop.reporter.unshare(!ended.as_ref().is_ok_and(is_in_order), ends_its_lines);
+    event_loop.reporter.unshare(!ended.as_ref().is_ok_and(is_in_order));
     ended
 }
 

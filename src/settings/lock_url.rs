@@ -146,6 +146,10 @@ impl LockUrl {
                 "region" if !service.is_empty() => &mut lock.region,
                 "endpoint" if !service.is_empty() => &mut lock.endpoint,
                 "profile" if !service.is_empty() => &mut lock.profile,
+                // Of a URL that is shown by nothing but its scheme, this may be the password.
+                _ if shown.ends_with('…') && !shown.contains('?') => {
+                    return Err(format!("`{shown}`: unknown parameter; {forms}"));
+                }
                 _ => return Err(format!("`{shown}`: unknown parameter `{name}`")),
             };
             if slot.is_some() {
@@ -155,7 +159,7 @@ impl LockUrl {
             let is_label =
                 |text: &str| text.bytes().all(|it| it.is_ascii_alphanumeric() || it == b'-');
             if name == "region" && (value.is_empty() || !is_label(&value)) {
-                return Err(format!("`{shown}`: `{value}` is not an AWS region"));
+                return Err(format!("`{shown}`: its `region` is not an AWS region"));
             }
             if name == "endpoint"
                 && let Some(why) = not_a_url(&value)
@@ -186,6 +190,21 @@ mod tests {
         assert_eq!(lock.endpoint.as_deref(), Some("http://localhost:8000"));
         let upper = LockUrl::parse("dynamodb://Table-A/x").unwrap().place;
         assert_eq!(upper.to_string(), "dynamodb://Table-A/x");
+    }
+
+    #[test]
+    fn an_error_names_nothing_that_may_be_a_password() {
+        for text in [
+            "s3://u:?hunter2@b/k.tflock?region=x",
+            "s3://u:?hunter2=1@b/k.tflock",
+            "dynamodb://https://u:a?hunter2=1@t/x",
+            "s3://b/k.tflock?region=x/hunter2@b",
+        ] {
+            let error = LockUrl::parse(text).unwrap_err();
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+        let error = LockUrl::parse("s3://b/k.tflock?regoin=x").unwrap_err();
+        assert!(error.contains("unknown parameter `regoin`"), "{error}");
     }
 
     #[test]

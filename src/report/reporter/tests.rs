@@ -247,7 +247,7 @@ fn what_a_child_leaves_unfinished_does_not_come_before_a_line_of_ours() {
     };
     said(&reporter, 1);
     reporter.share();
-    reporter.unshare(false, true);
+    reporter.had_no_child();
     said(&reporter, 2);
     reporter.share();
     for n in [3, 4] {
@@ -255,7 +255,7 @@ fn what_a_child_leaves_unfinished_does_not_come_before_a_line_of_ours() {
         said(&reporter, n);
     }
     writer.write_all(b"prompt: ").unwrap();
-    reporter.unshare(true, true);
+    reporter.unshare(true);
     said(&reporter, 5);
     said(&reporter, 6);
     drop((reporter, writer));
