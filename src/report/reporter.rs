@@ -28,6 +28,9 @@ use super::{Json, Notice, Text, github};
 use super::{LogFormat, Verbosity};
 use crate::clock;
 
+/// How long a child's start waits for what was said before it.
+const BEFORE_A_CHILD: Duration = Duration::from_millis(100);
+
 /// How many notices may wait for stderr. One run says some dozens in an hour.
 const QUEUE: usize = 256;
 
@@ -251,8 +254,9 @@ impl Reporter {
         self.flush(timeout);
     }
 
-    /// A child writes to stderr from now on.
+    /// A child writes to stderr from now on. What was said before comes before that, unless stderr hangs.
     pub fn share(&self) {
+        self.flush(BEFORE_A_CHILD);
         self.queue.state().others = Others::Writing;
     }
 
