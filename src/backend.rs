@@ -28,6 +28,7 @@ mod workspace;
 pub use aws::{AccountBy, AssumeRole, AwsEndpoints, AwsSettings, ProxySettings, WebIdentity};
 pub use aws_endpoints::{not_a_url, split_zone};
 pub use aws_settings::aws_from_env;
+pub(crate) use aws_settings::{FULL_URI, RELATIVE_URI};
 pub use error::BackendError;
 pub use hcl::{has_configuration, has_tofu_files};
 pub use odd_files::{expect_readable, waited_for};

@@ -24,8 +24,10 @@ use crate::env::Env;
 use crate::version;
 
 const ACCOUNT_MODE: &str = "AWS_ACCOUNT_ID_ENDPOINT_MODE";
-const FULL_URI: &str = "AWS_CONTAINER_CREDENTIALS_FULL_URI";
-const RELATIVE_URI: &str = "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI";
+/// Where a container's credentials are, as a whole address.
+pub(crate) const FULL_URI: &str = "AWS_CONTAINER_CREDENTIALS_FULL_URI";
+/// The same, as a path on the container's own host.
+pub(crate) const RELATIVE_URI: &str = "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI";
 
 /// What a configuration is read with. Not printable: the environment holds keys and tokens.
 #[derive(Clone, Copy)]

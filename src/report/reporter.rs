@@ -10,7 +10,8 @@
 //!
 //! A child writes to the same stderr and may not have finished its line, such as a prompt; where that
 //! goes to a pipe, nobody can look. So what is said while it runs, and the first thing after one that
-//! was cut off, begins with a line end: every line of ours begins where programs look for it.
+//! was cut off (in JSON: after any), begins with a line end: every line of ours begins where programs
+//! look for it.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Write};
@@ -128,8 +129,8 @@ enum Others {
     #[default]
     Silent,
     Writing,
-    /// It was cut off, perhaps within a line.
-    CutOff,
+    /// It has ended, perhaps within a line.
+    Left,
 }
 
 /// Of the line that is redrawn, as the callers see it.
@@ -233,7 +234,7 @@ impl Reporter {
                 state.line = LineState::Drawn;
             }
             let ends_a_line = state.others != Others::Silent;
-            if state.others == Others::CutOff {
+            if state.others == Others::Left {
                 state.others = Others::Silent;
             }
             state.notices.push_back(Said { at: clock::wall(), notice, ends_a_line });
@@ -264,7 +265,7 @@ impl Reporter {
     /// colour: after that, an empty line is less than a JSON object that no program finds.
     pub fn unshare(&self, was_cut_off: bool) {
         let is_within_a_line = was_cut_off || self.options.format == LogFormat::Json;
-        self.queue.state().others = if is_within_a_line { Others::CutOff } else { Others::Silent };
+        self.queue.state().others = if is_within_a_line { Others::Left } else { Others::Silent };
     }
 
     /// There was no child after all.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::super::{Flaw, StoreError};
 use super::profile::{Linked, Sso, StaticKeys};
-use crate::backend::{AssumeRole, AwsSettings, WebIdentity};
+use crate::backend::{AssumeRole, AwsSettings, FULL_URI, RELATIVE_URI, WebIdentity};
 use crate::env::Env;
 
 /// The way to the credentials: a source, and roles that are assumed one with the other's session.
@@ -278,9 +278,6 @@ fn of_credential_source(
         ))),
     }
 }
-
-const FULL_URI: &str = "AWS_CONTAINER_CREDENTIALS_FULL_URI";
-const RELATIVE_URI: &str = "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI";
 
 /// Where nothing else is configured.
 fn of_machine(settings: &AwsSettings, linked: &Linked) -> Result<Source, StoreError> {

@@ -109,7 +109,7 @@ impl Told {
 
     /// Interrupts whoever has not had it: each target; where there is none, the group, once.
     pub(super) fn interrupt(&mut self, frozen: bool) -> io::Result<Whom> {
-        let targets = self.chosen.take().unwrap_or_else(|| self.targets());
+        let targets = self.chosen_or_all();
         if targets.is_empty() && !self.group {
             self.interrupt_group()
         } else {
@@ -119,7 +119,7 @@ impl Told {
 
     /// Interrupts each target that has not had it.
     pub(super) fn interrupt_new(&mut self, frozen: bool) -> io::Result<Whom> {
-        let targets = self.chosen.take().unwrap_or_else(|| self.targets());
+        let targets = self.chosen_or_all();
         self.tell_new(targets, frozen)
     }
 
@@ -128,6 +128,10 @@ impl Told {
         let targets = self.targets();
         self.chosen = Some(targets.clone());
         targets
+    }
+
+    fn chosen_or_all(&mut self) -> Vec<ProcessId> {
+        self.chosen.take().unwrap_or_else(|| self.targets())
     }
 
     /// The second one, which the user asked for.
