@@ -58,7 +58,7 @@ pub(crate) fn start(args: &[OsString], env: &Env) -> u8 {
     // A keeper has such a stdin, too, and its environment from whoever typed `hold`.
     let is_stand_in = || stand_in::is_one() && !subcommand::hold::is_keeper(program);
     if let Some(name) = env.get(stand_in::VARIABLE).filter(|_| is_stand_in()) {
-        return stand_in::run(name).map_or(exit_code::BUG, |()| 0);
+        return stand_in::run(name, uptime).map_or(exit_code::BUG, |()| 0);
     }
     say_panics_at_once();
     // Whoever signals all that is called `terraform` does not mean us, who may be called so, too.

@@ -24,7 +24,7 @@ use super::message::{Head, LentFile};
 use crate::lock::Uptime;
 use crate::receipt::ReceiptFile;
 use crate::supervise::detached::{GUARDIAN, THIS_PROGRAM};
-use crate::supervise::ending::{Action, Ending, EndingStart, Event, Interrupts, Why};
+use crate::supervise::ending::{Action, Ending, EndingStart, Event, Interrupts, SWEEP, Why};
 use crate::supervise::{ProcessTree, Stat};
 
 /// How often the child and the worker are looked at, in milliseconds.
@@ -135,6 +135,9 @@ impl Orphaned {
         if self.head.kill_at.is_some_and(|at| now.0.as_millis() >= u128::from(at)) {
             self.last_fence.kill_below(self.head.receipt.as_deref());
         }
+        if now < self.since.plus(SWEEP) {
+            return;
+        }
         let Some(child) = self.head.child.filter(|child| !child.are_gone()) else { return };
         let mut ending = self.ending.take().unwrap_or_else(|| Ending::begin(self.known(now), now));
         let event = if child.are_others_only() { Event::OnlyRest } else { Event::Tick };
@@ -161,7 +164,11 @@ impl Orphaned {
             _ if self.had_worker => Interrupts::Maybe,
             _ => Interrupts::None,
         };
-        self.head.interrupts.max(written)
+        let was_swept = || self.head.child.is_some_and(|child| child.was_swept());
+        match self.head.interrupts.max(written) {
+            Interrupts::None if was_swept() => Interrupts::Maybe,
+            known => known,
+        }
     }
 
     fn known(&self, now: Uptime) -> EndingStart {

@@ -109,7 +109,7 @@ fn wait(socket: &OwnedFd, keeper: &Detached, stops: &SigSet) -> io::Result<Optio
     let signals = SignalFd::with_flags(stops, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
     let mut buffer = vec![0; LONGEST];
     loop {
-        wait_for_either(socket.as_fd(), &signals)?;
+        wait_for_either(socket.as_fd(), &signals, None)?;
         while let Some(info) = signals.read_signal()? {
             let number = i32::try_from(info.ssi_signo).unwrap_or_default();
             if let Ok(signal) = Signal::try_from(number) {

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
@@ -94,15 +95,22 @@ impl Detached {
     }
 }
 
-/// Waits for the process at the other end of the socket, or for a signal; whether the former has
-/// said something, or is gone.
+/// Waits for the process at the other end of the socket, or for a signal, and no longer than this if it
+/// is given; whether the former has said something, or is gone.
 ///
 /// # Errors
 /// When nothing can be waited for.
-pub(crate) fn wait_for_either(socket: BorrowedFd<'_>, signals: &SignalFd) -> io::Result<bool> {
+pub(crate) fn wait_for_either(
+    socket: BorrowedFd<'_>,
+    signals: &SignalFd,
+    at_most: Option<Duration>,
+) -> io::Result<bool> {
     let mut ready =
         [PollFd::new(socket, PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
-    match poll(&mut ready, PollTimeout::NONE) {
+    // A part of a millisecond would be none, and then this would not wait.
+    let at_most = at_most.map(|it| it + Duration::from_millis(1));
+    let at_most = at_most.and_then(|it| PollTimeout::try_from(it).ok());
+    match poll(&mut ready, at_most.unwrap_or(PollTimeout::NONE)) {
         Ok(_) | Err(nix::Error::EINTR) => {}
         Err(error) => return Err(error.into()),
     }

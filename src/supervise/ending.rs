@@ -13,6 +13,10 @@ use crate::lock::Uptime;
 /// How long after its SIGKILL a child may live on, where whoever ends it cannot wait for ever.
 pub const AFTER_KILL: Duration = Duration::from_secs(30);
 
+/// How long the child of a dead tfwrap is left alone at first: as long as a stop that reaches tfwrap waits
+/// for word from the stand-in. Whoever kills a tfwrap may go on to signal all that it had started.
+pub const SWEEP: Duration = Duration::from_millis(150);
+
 /// What is known of the interrupt that the child is to get.
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, PartialOrd, Ord,

@@ -8,11 +8,14 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{Pid, getsid};
 use serde::{Deserialize, Serialize};
 
+use super::StopSignal;
 use super::child::members;
 use super::kill_below::signal_below;
-use super::process::{ProcessId, Stat};
+use super::process::{ProcessId, Stat, Waiting};
 use super::readers::Readers;
-use super::targets::{ChildPlace, Strays, are_others_only, bearing, interrupt_for, targets};
+use super::targets::{
+    ChildPlace, Strays, are_others_only, bearing, interrupt_for, is_stand_in, stand_ins_of, targets,
+};
 
 /// How many are named of those that live.
 const MOST_NAMED: usize = 8;
@@ -120,8 +123,7 @@ impl ProcessTree {
             return true;
         }
         // Where not all can be seen, zombies count, which errs on the side of waiting.
-        members(self.leader.pid())
-            .is_some_and(|members| !members.iter().any(|(_, stat)| self.is_one(stat)))
+        members(self.leader.pid()).is_some_and(|members| !members.iter().any(|it| self.is_one(it)))
     }
 
     /// Who of it lives, the child itself first. Nobody where that cannot be seen.
@@ -131,7 +133,7 @@ impl ProcessTree {
             return Vec::new();
         }
         let group = members(self.leader.pid()).filter(|_| self.own_group).unwrap_or_default();
-        let group = group.into_iter().filter(|(_, stat)| self.is_one(stat));
+        let group = group.into_iter().filter(|it| self.is_one(it));
         let mut all: Vec<_> = group
             .map(|(pid, stat)| ProcessId { pid: pid.as_raw(), born: Some(stat.born) })
             .collect();
@@ -260,8 +262,21 @@ impl ProcessTree {
         readers
     }
 
-    fn is_one(&self, stat: &Stat) -> bool {
-        !stat.zombie && stat.session == self.session
+    /// Whether a stop has come to where it stands, that nobody has acted on: the stand-in outlives its
+    /// tfwrap, and takes no signals then.
+    #[must_use]
+    pub fn was_swept(&self) -> bool {
+        let Some(runner) = self.runner else { return false };
+        let heeds_hangup =
+            || !(self.leader.is_alive() && Waiting::of(self.leader.pid()).ignores(Signal::SIGHUP));
+        stand_ins_of(runner).into_iter().any(|stand_in| {
+            let mut came = StopSignal::ALL.iter().filter(|it| stand_in.has_pending(it.signal()));
+            came.any(|it| *it != StopSignal::Hangup || heeds_hangup())
+        })
+    }
+
+    fn is_one(&self, (pid, stat): &(Pid, Stat)) -> bool {
+        !stat.zombie && stat.session == self.session && !is_stand_in(*pid)
     }
 }
 

@@ -3,9 +3,12 @@
 //! child by any of these, and perhaps tfwrap too, also reaches the stand-in. It tells tfwrap that
 //! the child has already had that signal, so tfwrap does not send another.
 //!
-//! All signals are blocked in it, so none ends it. It ends when tfwrap does. It also ends when it
-//! has reported a signal, because some runners wait for each process that they signalled. Then
-//! another takes its place, a few times: some runners go round more than once.
+//! All signals are blocked in it, so none ends it. It ends soon after it has reported a signal,
+//! because some runners wait for each process that they signalled. Then another takes its place, a
+//! few times: some runners go round more than once.
+//!
+//! When tfwrap is gone without a word, it stays for a little longer as a witness ([`WITNESS`]). It
+//! takes no more signals then, so a stop that has come to it is pending for everybody to see.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -13,11 +16,13 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
+use nix::poll::{PollTimeout, poll};
 use nix::sys::prctl::set_name;
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::unistd::{Pid, getppid};
+use nix::unistd::{Pid, getpid, getppid};
 use rustix::io::Errno;
 use rustix::net::sockopt::socket_type;
 use rustix::net::{
@@ -30,6 +35,7 @@ use super::child::{close_all_else, join_group, watch, with_blocked};
 use super::detached::{THIS_PROGRAM, wait_for_either};
 use super::process::{ProcessId, proc_is_ours, proc_shows_all};
 use super::targets::{is_given_ours, runs_terraform};
+use crate::lock::Uptime;
 
 /// The variable that makes this program one; its value is the name that the kernel shows.
 pub const VARIABLE: &str = "LOCK_STAND_IN";
@@ -40,6 +46,14 @@ const NEUTRAL: &str = "lock-stand-in";
 
 /// What one is called beside a script that runs a Terraform.
 const TERRAFORM: &str = "terraform";
+
+/// How long one stays that has reported a stop: so that it is still there if tfwrap is killed before it
+/// has acted on the report.
+const AFTER_REPORT: Duration = Duration::from_millis(100);
+
+/// How long one outlives its tfwrap: longer than the worker of a guardian takes, on a loaded machine too,
+/// until it looks (`SWEEP`).
+const WITNESS: Duration = Duration::from_secs(2);
 
 /// A stop that came to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -242,7 +256,7 @@ pub fn is_one() -> bool {
 ///
 /// # Errors
 /// When it cannot listen.
-pub fn run(name: &str) -> io::Result<()> {
+pub fn run(name: &str, clock: impl Fn() -> Uptime) -> io::Result<()> {
     SigSet::all().thread_set_mask()?;
     if let Ok(name) = std::ffi::CString::new(name) {
         // Another name is no reason not to listen.
@@ -252,27 +266,45 @@ pub fn run(name: &str) -> io::Result<()> {
     let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
     let signals = SignalFd::with_flags(&SigSet::all(), flags)?;
     let socket = io::stdin();
+    let mut reported = Vec::new();
+    let mut ends_at: Option<Uptime> = None;
     loop {
-        let is_over = wait_for_either(socket.as_fd(), &signals)?;
+        let left = ends_at.map(|at| at.since(clock()));
+        if left.is_some_and(|left| left.is_zero()) {
+            return Ok(());
+        }
+        // Nothing is ever said to it: tfwrap is gone. Dropped by tfwrap, it is killed.
+        if wait_for_either(socket.as_fd(), &signals, left)? {
+            return bear_witness(&reported);
+        }
         while let Some(info) = signals.read_signal()? {
             let number = i32::try_from(info.ssi_signo).unwrap_or_default();
-            let signal = Signal::try_from(number).ok();
-            let stop = signal.and_then(StopSignal::of);
-            let suspends = signal == Some(Signal::SIGTSTP);
+            let Ok(signal) = Signal::try_from(number) else { continue };
+            let is_stop = StopSignal::of(signal).is_some();
             let is_tfwraps = i64::from(info.ssi_pid) == i64::from(getppid().as_raw());
             let from_terminal = info.ssi_code == nix::libc::SI_KERNEL;
-            if (stop.is_none() && !suspends) || (is_tfwraps && !from_terminal) {
+            if (!is_stop && signal != Signal::SIGTSTP) || (is_tfwraps && !from_terminal) {
                 continue;
             }
             let words = [u8::try_from(number).unwrap_or_default(), u8::from(from_terminal)];
+            // Whether tfwrap is still there to read it, the socket tells.
             let _unheard = send(&socket, &words, SendFlags::NOSIGNAL);
-            if !from_terminal && !suspends {
-                return Ok(());
+            if is_stop {
+                reported.push(signal);
+                if !from_terminal {
+                    ends_at = ends_at.or(Some(clock().plus(AFTER_REPORT)));
+                }
             }
         }
-        // Nothing is ever said to it: tfwrap is gone, or done with it.
-        if is_over {
-            return Ok(());
-        }
     }
+}
+
+/// Stays where the child is, for whoever ends it now, with all stops that came here waiting.
+fn bear_witness(reported: &[Signal]) -> io::Result<()> {
+    for signal in reported {
+        // It is blocked, so it waits as those do that were not taken.
+        kill(getpid(), *signal)?;
+    }
+    let _slept = poll(&mut [], PollTimeout::try_from(WITNESS).unwrap_or(PollTimeout::ZERO));
+    Ok(())
 }

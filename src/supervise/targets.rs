@@ -231,6 +231,7 @@ pub(crate) fn are_others_only(child: ChildPlace, strays: Strays<'_>) -> bool {
     let Some((group, _)) = child.group else { return false };
     let Some(members) = members(group).filter(|_| proc_shows_all()) else { return false };
     let living = members.iter().filter(|(_, stat)| !stat.zombie && child.has(stat));
+    let is_ours = |pid| is_ours(pid) && !is_stand_in(pid);
     targets(child, strays).is_empty() && !living.into_iter().any(|(pid, _)| is_ours(*pid))
 }
 
@@ -295,10 +296,28 @@ fn is_deaf(pid: Pid) -> bool {
 /// The living processes that were started below this tfwrap's child, or are it; nothing where not all
 /// can be seen.
 pub(super) fn bearing(runner: ProcessId) -> Option<Vec<(Pid, Stat)>> {
+    let mut all = bearing_or_beside(runner)?;
+    all.retain(|(pid, _)| !is_stand_in(*pid));
+    Some(all)
+}
+
+/// The stand-ins of this tfwrap; none where not all processes can be seen.
+pub(super) fn stand_ins_of(runner: ProcessId) -> Vec<ProcessId> {
+    let all = bearing_or_beside(runner).unwrap_or_default().into_iter();
+    let stand_ins = all.filter(|(pid, _)| is_stand_in(*pid));
+    stand_ins.map(|(pid, stat)| ProcessId { pid: pid.as_raw(), born: Some(stat.born) }).collect()
+}
+
+fn bearing_or_beside(runner: ProcessId) -> Option<Vec<(Pid, Stat)>> {
     let name = child_of(runner);
     let mut all = processes().filter(|_| proc_shows_all())?;
     all.retain(|(pid, stat)| !stat.zombie && has_variable(*pid, CHILD_OF, Some(&name)));
     Some(all)
+}
+
+/// Whether it stands beside a child, and is no part of it.
+pub(super) fn is_stand_in(pid: Pid) -> bool {
+    has_variable(pid, stand_in::VARIABLE, None) && runs_tfwrap(pid)
 }
 
 /// Whether this tfwrap holds nothing, has no child, and never will. It hears of a stop with the rest of

@@ -13,16 +13,11 @@ use crate::receipt::ReceiptFile;
 use crate::report::Notice;
 use crate::run::custody::Case;
 use crate::run::event_loop::{EventLoop, LoopEvent};
-use crate::supervise::ending::Interrupts;
-use crate::supervise::ending::{Action, Ending, EndingStart, Event, Why};
+use crate::supervise::ending::{Action, Ending, EndingStart, Event, Interrupts, SWEEP, Why};
 use crate::supervise::{ProcessId, ProcessTree, StopSignal};
 
 /// How often a child that is not ours is looked at.
 const LOOK: Duration = Duration::from_millis(100);
-
-/// How long the child of a dead tfwrap is left alone at first: as long as a signal of ours waits for word
-/// from the stand-in.
-const SWEEP: Duration = Duration::from_millis(150);
 
 /// What became of it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -50,7 +45,7 @@ pub(super) async fn end(
     {
         return Ended::LeftBy(signal);
     }
-    let interrupts = known_now(head.interrupts);
+    let interrupts = known_now(head.interrupts, &child);
     let known = EndingStart {
         interrupts,
         killed: head.killed,
@@ -118,10 +113,11 @@ async fn let_a_sweep_pass(event_loop: &mut EventLoop) -> Option<StopSignal> {
 }
 
 /// Since the guardian looked last, somebody may have signalled every process there is: us, who take no
-/// signals, our guardian, and the child.
-fn known_now(interrupts: Interrupts) -> Interrupts {
+/// signals, our guardian, and the child; or all that stand where the child does.
+fn known_now(interrupts: Interrupts, child: &ProcessTree) -> Interrupts {
     let all = [ProcessId::of(getpid()), ProcessId::of(getppid())];
-    let is_swept = || all.into_iter().flatten().any(ProcessId::has_pending_stop);
+    let were_told = || all.into_iter().flatten().any(ProcessId::has_pending_stop);
+    let is_swept = || were_told() || child.was_swept();
     if interrupts == Interrupts::None && is_swept() { Interrupts::Maybe } else { interrupts }
 }
 

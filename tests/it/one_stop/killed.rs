@@ -76,3 +76,25 @@ fn a_kill_and_a_stop_to_all_that_is_left_are_one_interrupt() {
     wait_until("the guardian's end", || is_gone(guardian).then_some(()));
     expect_one(&running.scene, &key, "a kill and a sweep");
 }
+
+/// Nor can its guardian hear of a stop that goes to where the Terraform stands, and nowhere else.
+#[test]
+fn a_kill_and_a_stop_to_the_group_of_terraform_alone_are_one_interrupt() {
+    for (shape, stop_comes_first) in [("the kill first", false), ("the stop first", true)] {
+        let Stage { scene, key, _slow } = stage(None);
+        let mut running = scene.command(&APPLY).start().ready();
+        let receipt = Receipt::of(&running.scene);
+        let (guardian, child) =
+            (receipt.guardian().expect("a guardian"), receipt.child().expect("it"));
+        if stop_comes_first {
+            killpg(child, Signal::SIGTERM).expect("it is there");
+        }
+        kill_dead(receipt.runner());
+        if !stop_comes_first {
+            killpg(child, Signal::SIGTERM).expect("it is there");
+        }
+        assert_eq!(running.bare_code(), None);
+        wait_until("the guardian's end", || is_gone(guardian).then_some(()));
+        expect_one(&running.scene, &key, shape);
+    }
+}
