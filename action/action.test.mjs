@@ -136,6 +136,14 @@ test("of few values each is known, as action.yml says it", async () => {
   }
 });
 
+test("an input that was mixed up with a URL is shown without its secrets", async () => {
+  for (const name of ["version", "path", "plan-lock", "recover-wait", "build", "working-directory", "lock-timeout"]) {
+    const { code, output } = await world("echo ran").main({ command: "plan", [name]: "https://user:hunter2@h/x?t=hunter2" });
+    assert.ok(!output.includes("hunter2"), `${name}: ${output}`);
+    if (name !== "lock-timeout" && name !== "recover-wait") assert.notEqual(code, 0, name);
+  }
+});
+
 test("without a command tfwrap is on the path and the post step armed", async () => {
   const job = world(WORDS);
   const { code, output } = await job.main({ command: "\n", quiet: "true" });

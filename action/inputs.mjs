@@ -102,9 +102,17 @@ export function recoverWait() {
   return value;
 }
 
+// An input that names a file or a directory of this machine.
+export function localPath(name) {
+  const value = input(name);
+  if (/^[a-z][a-z0-9+.-]*:\/\//i.test(value)) throw new InputError(`input ${name}: \`${value}\` is a URL and no path`);
+  return value;
+}
+
 export const workingDirectory = () => resolve(workspace(), input("working-directory"));
 
 export function expectWorkingDirectory() {
+  localPath("working-directory");
   const dir = workingDirectory();
   // Without it, the error would name the program as missing.
   const found = statSync(dir, { throwIfNoEntry: false });

@@ -5,7 +5,7 @@ import { accessSync, constants, mkdirSync, realpathSync, statSync, symlinkSync }
 import { delimiter, dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { tell, temporaryDirectory } from "./files.mjs";
-import { environment, flag, input } from "./inputs.mjs";
+import { environment, flag, input, localPath } from "./inputs.mjs";
 import { ownVersion, released } from "./release.mjs";
 import { ActionError, InputError, say, workspace } from "./runner.mjs";
 
@@ -73,7 +73,7 @@ function putOnPath(program, alone) {
 export async function install() {
   const given = ["version", "path"].filter((name) => input(name) !== "").concat(flag("build") ? ["build"] : []);
   if (given.length > 1) throw new InputError(`inputs ${given.join(" and ")}: they exclude each other`);
-  const path = input("path");
+  const path = localPath("path");
   const program = flag("build") ? build() : path === "" ? await released(input("version") || ownVersion()) : installed(path);
   const version = versionOf(program);
   putOnPath(program, path === "");

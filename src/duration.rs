@@ -4,6 +4,8 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use crate::shown_url::shown_value;
+
 /// Why a text is no duration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is not a duration: {reason}")]
@@ -18,7 +20,7 @@ pub struct DurationError {
 /// When the text is not a sequence of numbers with units `ns`, `us`, `ms`, `s`, `m`, `h`, or is
 /// longer than Go's 290 years.
 pub fn parse(text: &str) -> Result<Duration, DurationError> {
-    let fail = |reason| DurationError { text: text.to_owned(), reason };
+    let fail = |reason| DurationError { text: shown_value(text), reason };
     let unit_missing = "a unit is missing, such as `90s` or `1h30m`";
     if text.starts_with('-') {
         return Err(fail("it must not be negative"));
@@ -117,6 +119,13 @@ pub fn in_seconds(duration: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// As a variable that was mixed up with another is.
+    #[test]
+    fn of_a_url_nothing_secret_is_shown() {
+        let error = parse("https://user:hunter2@h/x?t=hunter2").unwrap_err().to_string();
+        assert!(error.starts_with("`https://h/x?t=…` is not a duration"), "{error}");
+    }
 
     #[test]
     fn go_durations_are_read() {

@@ -26,6 +26,7 @@ use crate::lock::lease::{LeaseTerm, SHORTEST};
 use crate::nearest::nearest;
 use crate::report::github::SummaryMode;
 use crate::report::{ColorChoice, LogFormat, Verbosity};
+use crate::shown_url::shown_value;
 use crate::supervise::SecondSignal;
 use crate::terraform::LISTED_COMMANDS;
 use source::Sources;
@@ -331,7 +332,7 @@ fn parse_grace(text: &str) -> Result<Option<Duration>, String> {
 fn word<T: Copy>(text: &str, words: &[(&str, T)]) -> Result<T, String> {
     words.iter().find(|(name, _)| *name == text).map(|(_, value)| *value).ok_or_else(|| {
         let names: Vec<_> = words.iter().map(|(name, _)| format!("`{name}`")).collect();
-        format!("`{text}` is none of {}", names.join(", "))
+        format!("`{}` is none of {}", shown_value(text), names.join(", "))
     })
 }
 

@@ -39,6 +39,13 @@ pub fn shown_url(text: &str) -> String {
     })
 }
 
+/// Returns what may be shown of a value that should be something else, but may be a URL all the same: from
+/// a variable that was mixed up with another.
+#[must_use]
+pub fn shown_value(text: &str) -> String {
+    if text.contains("//") { shown_url(text) } else { text.to_owned() }
+}
+
 fn is_unsafe(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')

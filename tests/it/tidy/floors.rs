@@ -7,11 +7,11 @@ use super::{NONE, read};
 
 /// The modules of `src`, the lowest first. Each may import only those listed before it.
 const ROOMS: [&str; 35] = [
-    "duration",
     "env",
     "nearest",
     "path_text",
     "shown_url",
+    "duration",
     "file_id",
     "opened",
     "git",
