@@ -244,7 +244,9 @@ impl Child {
                 return Ok(event);
             }
             // What is taken here is only the hint to look, but for what the stand-in says.
-            let must_look = self.alive != Alive::Leader || self.told.must_look();
+            let must_look = self.alive != Alive::Leader
+                || self.told.must_look()
+                || self.asks_for_the_terminal();
             let look = async {
                 if must_look {
                     tokio::time::sleep(GROUP_POLL).await;

@@ -228,6 +228,23 @@ fn in_ci_a_child_below_a_run_gets_the_terminal_when_it_reads_it() {
     scene.expect_free();
 }
 
+/// The shell takes such a job for one that runs, and tells it nothing when it brings it to the foreground.
+#[test]
+fn in_ci_a_background_job_that_reads_goes_on_in_the_foreground() {
+    let scene = Scene::new("ready @/ready; read; exit 4").in_ci();
+    let mut shell = Shell::start();
+    shell.run(&format!("{} &", scene.shell_words()));
+    let child = scene.pid_in("ready");
+    wait_until("a stopped child", || (state(child) == Some('T')).then_some(()));
+    shell.send("fg");
+    wait_until("a running child", || (state(child) == Some('S')).then_some(()));
+    shell.send("late answer");
+    let output = shell.prompt();
+    assert!(output.contains("read: late answer"), "{output}");
+    assert_eq!(shell.code(), 4);
+    scene.expect_free();
+}
+
 /// Below a script that has no jobs, as `ssh -t host ./deploy` starts one: no shell would let a job go
 /// on that asks for the terminal, and the outer tfwrap does not have it for itself alone.
 #[test]

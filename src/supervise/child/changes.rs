@@ -24,10 +24,11 @@ impl Child {
                     | WaitIdOptions::NOHANG;
                 let change = rustix::process::waitid(WaitId::Pid(id(self.leader)), options)?;
                 self.reap_adopted();
-                match change {
-                    Some(change) => self.leader_changed(&change),
-                    None => Ok(self.told.have_all_ended().then_some(ChildEvent::TerraformGone)),
+                if let Some(change) = change {
+                    return self.leader_changed(&change);
                 }
+                self.continue_for_the_terminal()?;
+                Ok(self.told.have_all_ended().then_some(ChildEvent::TerraformGone))
             }
             Alive::Others | Alive::Strays => {
                 self.reap_adopted();
@@ -62,12 +63,7 @@ impl Child {
             // it and knows nothing of this child: in CI, and where no shell would resume us.
             // If that fails, it is a stopped child like any other. And to go on now would undo what
             // has been sent to it since: where it is frozen, it gets the terminal with its thaw.
-            if self.wants_terminal
-                && !self.is_to_stop
-                && (self.terminal_is_free()
-                    || self.terminal_is_of_a_stopped_job()
-                    || self.terminal_is_of_an_outer_tfwrap()
-                    || is_lent)
+            if (self.asks_for_what_is_ours_to_give() || (self.asks_for_the_terminal() && is_lent))
                 && (self.frozen || self.go_on_with_terminal().is_ok())
             {
                 return Ok(None);

@@ -65,10 +65,13 @@ impl Child {
                 if self.is_wrapper {
                     self.loan.begin();
                 }
-                terminal.lend_again(leader, go_on)
+                terminal.lend_again(leader, go_on)?;
             }
-            None => go_on(),
+            None => go_on()?,
         }
+        // It has what it asked for. What stops it from here on is for another reason.
+        self.wants_terminal = false;
+        Ok(())
     }
 
     /// Continues what is left of it and stands still.
@@ -133,6 +136,26 @@ impl Child {
         asks || (at_once && group::alone_in_our_group() == Some(true))
     }
 
+    /// Whether the terminal is all that it needs to go on.
+    pub(super) fn asks_for_the_terminal(&self) -> bool {
+        self.wants_terminal && !self.is_to_stop
+    }
+
+    /// Whether it asks for the terminal, and nobody else could give it that.
+    pub(super) fn asks_for_what_is_ours_to_give(&self) -> bool {
+        self.asks_for_the_terminal()
+            && (self.terminal_is_free()
+                || self.terminal_is_of_a_stopped_job()
+                || self.terminal_is_of_an_outer_tfwrap())
+    }
+
+    /// Continues a child that had asked for the terminal in vain, once that is ours to give: by `fg`, of which
+    /// nobody tells us, since to the shell we were running all the time.
+    pub(super) fn continue_for_the_terminal(&mut self) -> io::Result<()> {
+        let may_go_on = !self.frozen && self.asks_for_what_is_ours_to_give() && self.stands_still();
+        if may_go_on { self.go_on() } else { Ok(()) }
+    }
+
     fn terminal_is_ours(&self) -> bool {
         self.terminal.as_ref().is_some_and(Terminal::is_ours)
     }
@@ -149,13 +172,13 @@ impl Child {
 
     /// Whether it is of a job of the child's own that stands still where no shell would resume us: then
     /// whoever made the job has no other way to go on, and we see to the rest.
-    pub(super) fn terminal_is_of_a_stopped_job(&self) -> bool {
+    fn terminal_is_of_a_stopped_job(&self) -> bool {
         let foreground = self.terminal.as_ref().and_then(Terminal::foreground);
         self.watch() != Watch::Shell
             && foreground.is_some_and(|job| group::is_stopped_job_of(job, self.leader))
     }
 
-    pub(super) fn terminal_is_of_an_outer_tfwrap(&self) -> bool {
+    fn terminal_is_of_an_outer_tfwrap(&self) -> bool {
         let foreground = self.terminal.as_ref().and_then(Terminal::foreground);
         // Where a shell would resume us, we stop with the child, and that one lends us the terminal.
         (self.terminal_use == TerminalUse::LeaveAlone || !group::is_job_of_a_shell())
