@@ -190,7 +190,10 @@ pub enum Reach {
     /// Only we.
     UsOnly,
     /// The child too, from whoever sent it: it must not get it again.
-    ChildToo,
+    ChildToo {
+        /// Whether whatever has started us sent it.
+        by_parent: bool,
+    },
     /// Only we, from an outer tfwrap, which makes an interrupt of whatever stop it got.
     Relayed,
     /// Only we, from whatever has started us: it may pass on what it has heard itself.

@@ -228,7 +228,7 @@ async fn drive(
             locked_run::Event::Child(Event::Stop(signal, reach)) => Some((signal, reach)),
             _ => None,
         };
-        if stop.is_some_and(|(_, reach)| reach == Reach::ChildToo) {
+        if stop.is_some_and(|(_, reach)| matches!(reach, Reach::ChildToo { .. })) {
             // Whoever there is has it, or had one before from its own guardian.
             let is_any = child.has_told_anybody() || !child.rest_of_note().is_empty();
             let is_stopping = event_loop.custody.is_stopping() || is_any;
@@ -331,10 +331,20 @@ async fn next_event(
             event_loop.say(fresh::too_late(&change, false, has_lock));
             locked_run::Event::Changed
         }
-        LoopEvent::Due => match canary.due(uptime(), || child.is_about_to_tell()) {
-            Some(judged) => locked_run::Event::Child(child.event(judged)),
-            None => locked_run::Event::Tick,
-        },
+        LoopEvent::Due => {
+            let is_about_to_tell = || {
+                let is_about_to_tell = child.is_about_to_tell();
+                if is_about_to_tell {
+                    // As when it tells, which may be after what is decided on now.
+                    child.have_it_already(false);
+                }
+                is_about_to_tell
+            };
+            match canary.due(uptime(), is_about_to_tell) {
+                Some(judged) => locked_run::Event::Child(child.event(judged)),
+                None => locked_run::Event::Tick,
+            }
+        }
         LoopEvent::Answered => locked_run::Event::Tick,
         LoopEvent::Reply(_) | LoopEvent::Released(_) => return Ok(None),
     };
@@ -378,7 +388,7 @@ fn carry_out_noted(
     action: Action,
     stop: Option<StopSignal>,
 ) {
-    if matches!(action, Action::Interrupt | Action::Withhold(_)) {
+    if matches!(action, Action::Interrupt | Action::InterruptNew | Action::Withhold(_)) {
         below::leave_to_their_own(event_loop, child);
     }
     if !matches!(action, Action::Interrupt | Action::Quit) {

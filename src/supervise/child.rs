@@ -223,11 +223,16 @@ impl Child {
     /// What a signal means while this child runs.
     #[must_use]
     pub fn event(&self, Judged { received, child_too }: Judged) -> Event {
-        let reach = match received.origin {
+        let sender = match received.origin {
+            SignalOrigin::Sent { pid, .. } => Some(Pid::from_raw(pid)),
+            _ => None,
+        };
+        let by_parent = sender == Some(getppid());
+        let reach = match sender {
             // Perhaps under another name, and one that it heeds.
-            _ if child_too => Reach::ChildToo,
-            SignalOrigin::Sent { pid, .. } if runs_tfwrap(Pid::from_raw(pid)) => Reach::Relayed,
-            SignalOrigin::Sent { pid, .. } if pid == getppid().as_raw() => Reach::ByParent,
+            _ if child_too => Reach::ChildToo { by_parent },
+            Some(pid) if runs_tfwrap(pid) => Reach::Relayed,
+            _ if by_parent => Reach::ByParent,
             _ => Reach::UsOnly,
         };
         Event::of_signal(received.kind, reach, || self.watch())
@@ -298,9 +303,10 @@ impl Child {
     /// cannot be moved. That the target is gone is no error.
     pub fn apply(&mut self, action: Action) -> io::Result<()> {
         match action {
-            Action::Interrupt | Action::ForwardSecond | Action::Withhold(_) => {
-                self.interrupt(action)
-            }
+            Action::Interrupt
+            | Action::InterruptNew
+            | Action::ForwardSecond
+            | Action::Withhold(_) => self.interrupt(action),
             Action::Quit => self.send_to_all(Signal::SIGQUIT),
             // Whatever takes this long to save its state is let.
             Action::KillRest if self.told.rest() != Rest::Others => Ok(()),
@@ -343,7 +349,9 @@ impl Child {
         if self.alive != Alive::Nobody {
             self.last_whom = match action {
                 Action::ForwardSecond => self.told.interrupt_again(self.frozen)?,
-                Action::Withhold(_) => self.told.interrupt_new(self.frozen)?,
+                Action::InterruptNew | Action::Withhold(_) => {
+                    self.told.interrupt_new(self.frozen)?
+                }
                 _ => self.told.interrupt(self.frozen)?,
             };
             if self.stands_still() {

@@ -73,8 +73,8 @@ pub struct Supervisor {
     stopped_by: Option<StopCause>,
     /// Stops from outside: none, one, two, more.
     stops: u8,
-    /// The first of them, how it came, and when.
-    first: Option<(StopSignal, Reach, Uptime)>,
+    /// The first of them, and when it came.
+    first: Option<(StopSignal, Uptime)>,
     /// Whether our parent has told us of a stop.
     parent_has_told: bool,
     /// Whether the child has had an interrupt, from whomever: its next one is the second.
@@ -262,21 +262,25 @@ impl Supervisor {
         let asks_for_more = |first| signal == StopSignal::Quit && first != StopSignal::Quit;
         // Terragrunt passes on after 15 s what it got together with us.
         let told_before = self.parent_has_told;
-        self.parent_has_told |= reach == Reach::ByParent;
-        let is_passed_on = |first, its| {
-            reach == Reach::ByParent && !told_before && its != Reach::ByParent && signal == first
+        let (reached, by_parent) = match reach {
+            Reach::ChildToo { by_parent } => (true, by_parent),
+            Reach::UsOnly | Reach::Relayed => (false, false),
+            Reach::ByParent => (false, true),
         };
-        let is_echo = |(first, its, at)| {
-            signal == StopSignal::Hangup
-                || is_passed_on(first, its)
-                || (now.since(at) < ECHO && !asks_for_more(first))
-        };
-        if self.first.is_some_and(is_echo) {
-            return Vec::new();
+        self.parent_has_told |= by_parent;
+        if let Some((first, at)) = self.first {
+            if now.since(at) < ECHO && !asks_for_more(first) {
+                return Vec::new();
+            }
+            let is_passed_on = reach == Reach::ByParent && !told_before && signal == first;
+            if is_passed_on || signal == StopSignal::Hangup {
+                return vec![Action::InterruptNew];
+            }
         }
         self.stops = self.stops.saturating_add(1);
-        self.first.get_or_insert((signal, reach, now));
-        let reached = reach == Reach::ChildToo;
+        self.first.get_or_insert((signal, now));
+        // It may have come to the child seconds ago, and a script has started another Terraform since.
+        let others = (reached && signal != StopSignal::Quit).then_some(Action::InterruptNew);
         if self.stopped_by.is_none() {
             // Go ends a program on SIGQUIT where it stands.
             let action = match signal {
@@ -288,12 +292,15 @@ impl Supervisor {
                     Action::Interrupt
                 }
             };
-            return self.first_stop(now, StopCause::Signal(signal), (!reached).then_some(action));
+            let mut actions =
+                self.first_stop(now, StopCause::Signal(signal), (!reached).then_some(action));
+            actions.extend(others);
+            return actions;
         }
         // The first from outside is no second one even if the child was interrupted already, by
         // our own order: who sent it wants the child to end, and that it does.
         if reached {
-            return Vec::new();
+            return Vec::from_iter(others);
         }
         if self.stops == 2 && self.policy.second_signal == SecondSignal::Forward {
             self.hurried();

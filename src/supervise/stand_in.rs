@@ -13,7 +13,7 @@
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -78,6 +78,7 @@ pub(crate) struct StandIn {
     socket: AsyncFd<OwnedFd>,
     child: Child,
     process: Option<ProcessId>,
+    name: String,
 }
 
 impl Drop for StandIn {
@@ -105,8 +106,8 @@ pub(crate) struct Behind {
 }
 
 impl Behind {
-    pub(crate) fn new(comm: &str, program: Vec<u8>) -> Self {
-        Self { comm: comm.to_owned(), program: OsString::from_vec(program) }
+    pub(crate) fn new(comm: String, program: Vec<u8>) -> Self {
+        Self { comm, program: OsString::from_vec(program) }
     }
 }
 
@@ -126,11 +127,16 @@ impl Model {
         is_given_ours(self.args.iter().map(OsString::as_os_str))
     }
 
-    /// Notes what is behind the script; whether those to come have another name for that.
-    pub(crate) fn set_behind(&mut self, behind: Behind) -> bool {
-        let is_other = behind.comm != TERRAFORM;
+    /// Whether a process with these words has been given the arguments of the child and nothing more, as a
+    /// script is: that has its own path among them.
+    pub(crate) fn is_given_alone(&self, words: &[Vec<u8>]) -> bool {
+        let args = words.get(1..).unwrap_or_default().iter().map(Vec::as_slice);
+        args.eq(self.args.iter().map(|it| it.as_bytes()))
+    }
+
+    /// Notes what is behind the script.
+    pub(crate) fn set_behind(&mut self, behind: Behind) {
         self.behind = Some(behind);
-        is_other
     }
 }
 
@@ -153,7 +159,7 @@ impl StandIn {
         }
         let is_terraform = runs_terraform(leader);
         // Whoever names Terraform, or its arguments, also means the one behind a script.
-        if is_terraform || model.is_of_a_script() {
+        let name = if is_terraform || model.is_of_a_script() {
             let comm = || std::fs::read_to_string(format!("/proc/{leader}/comm"));
             let name = is_terraform.then(|| comm().unwrap_or_default());
             let behind = model.behind.as_ref().filter(|_| !is_terraform);
@@ -164,22 +170,30 @@ impl StandIn {
             };
             let name = name.as_deref().map_or(named, str::trim_end);
             let program = if is_terraform { &model.program } else { script };
-            command.arg0(program).args(&model.args).env(VARIABLE, name);
+            command.arg0(program).args(&model.args);
+            name.to_owned()
         } else {
-            command.arg0(NEUTRAL).env(VARIABLE, NEUTRAL);
-        }
+            command.arg0(NEUTRAL);
+            NEUTRAL.to_owned()
+        };
+        command.env(VARIABLE, &name);
         command.stdin(its).stdout(Stdio::null()).stderr(Stdio::null());
         join_group(&mut command, leader);
         // It has our mask from its first moment on, so that no signal to the group ends it, or stops
         // it before it runs, for which its start would have to wait.
         let child = with_blocked(&SigSet::all(), || command.spawn()).ok()?.ok()?;
         let process = ProcessId::of(Pid::from_raw(child.id().cast_signed()));
-        Some(Self { socket: watch(ours).ok()?, child, process })
+        Some(Self { socket: watch(ours).ok()?, child, process, name })
     }
 
     /// Its number. Nobody else waits for it, so it is nobody else's.
     pub(crate) fn pid(&self) -> Pid {
         Pid::from_raw(self.child.id().cast_signed())
+    }
+
+    /// What it is called, or will be as soon as it runs.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     /// Whether this signal has reached it, and it had no time yet to say so.

@@ -208,7 +208,13 @@ fn a_wrapper_that_hears_nothing_and_one_that_passes_everything_on() {
 /// hears of the next stop.
 #[test]
 fn a_signal_to_a_script_by_its_name_is_not_one_for_the_terraform_behind_it() {
-    let Stage { scene, key, _slow } = stage(Some("#!/bin/sh\n\"$REAL\" \"$@\"\nexit $?\n"));
+    for does in ["\"$REAL\" \"$@\"; exit $?", "exec \"$REAL\" \"$@\""] {
+        is_told_from_the_script(does);
+    }
+}
+
+fn is_told_from_the_script(does: &str) {
+    let Stage { scene, key, _slow } = stage(Some(&format!("#!/bin/sh\n{does}\n")));
     let real = scene.path("1.11.4");
     let copied = Command::new("cp").arg(harness::real_terraform()).arg(&real).status();
     assert!(copied.expect("cp").success());
@@ -217,8 +223,12 @@ fn a_signal_to_a_script_by_its_name_is_not_one_for_the_terraform_behind_it() {
     let (tfwrap, comm) = (running.pid(), |pid: &Pid| {
         fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim_end().to_owned()
     });
+    let is_stand_in = |pid: &Pid| {
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        String::from_utf8_lossy(&environment).contains("LOCK_STAND_IN=")
+    };
     wait_until("the stand-in's name", || {
-        children(tfwrap).iter().find(|it| comm(it) == "1.11.4").copied()
+        children(tfwrap).into_iter().find(|it| is_stand_in(it) && comm(it) == "1.11.4")
     });
     let named = children(tfwrap).into_iter().filter(|pid| comm(pid) == "terraform");
     for pid in named {
@@ -227,7 +237,7 @@ fn a_signal_to_a_script_by_its_name_is_not_one_for_the_terraform_behind_it() {
     pause(Duration::from_millis(500));
     running.signal(Signal::SIGTERM);
     end(&mut running);
-    expect_one(&running.scene, &key, "by its name");
+    expect_one(&running.scene, &key, does);
 }
 
 /// A tfwrap that only looks on hears of the stop and ends; so does the Terraform beside it.

@@ -15,6 +15,8 @@ pub(crate) struct Config {
     pub(crate) kinds: Vec<Kind>,
     pub(crate) policy: Policy,
     pub(crate) stops: u8,
+    /// Of a Terraform, by a script that goes on.
+    pub(crate) starts: u8,
     /// Losses, freezes, and those who stop the child with SIGSTOP.
     pub(crate) faults: u8,
     /// What is left of a group is interrupted again.
@@ -25,6 +27,7 @@ pub(crate) struct Config {
 pub(crate) struct Group {
     family: Family,
     stops: u8,
+    starts: u8,
     faults: u8,
     /// Half seconds that may pass with nothing due.
     waits: u8,
@@ -41,6 +44,9 @@ const STOPS: [Input; 6] = [
     Input::Sent { signal: StopSignal::Terminate, to_child: true, child_first: false },
 ];
 
+/// Another Terraform, which a script starts.
+const STARTS: [Input; 2] = [Input::Late(StopSignal::Terminate), Input::Starts];
+
 const FAULTS: [Input; 6] = [
     Input::Suspend(Watch::Shell),
     Input::Suspend(Watch::Nobody),
@@ -56,7 +62,13 @@ impl Explored for Group {
 
     fn new(config: &Config) -> Result<Self, String> {
         let family = Family::new(&config.kinds, config.policy, config.again);
-        Ok(Self { family, stops: config.stops, faults: config.faults, waits: 3 })
+        Ok(Self {
+            family,
+            stops: config.stops,
+            starts: config.starts,
+            faults: config.faults,
+            waits: 3,
+        })
     }
 
     fn actions(&self, _: &Config) -> Vec<Input> {
@@ -70,6 +82,9 @@ impl Explored for Group {
         }
         if self.stops > 0 {
             actions.extend(STOPS);
+        }
+        if self.starts > 0 {
+            actions.extend(STARTS);
         }
         if self.faults > 0 {
             actions.extend(FAULTS);
@@ -91,6 +106,7 @@ impl Explored for Group {
 
     fn step(&mut self, _: &Config, action: Input) -> Result<(), String> {
         self.stops -= u8::from(STOPS.contains(&action));
+        self.starts -= u8::from(STARTS.contains(&action));
         self.faults -= u8::from(FAULTS.contains(&action));
         self.waits -= u8::from(action == Input::Passes(HALF));
         self.family.step(action)

@@ -370,6 +370,7 @@ fn groups(second_signal: SecondSignal, again: bool) -> Vec<group::Config> {
         kinds: kinds.to_vec(),
         policy,
         stops: if deep() || kinds.len() < 3 { 3 } else { 2 },
+        starts: 0,
         faults: 1,
         again,
     };
@@ -381,8 +382,13 @@ fn whoever_is_in_a_group_one_stop_is_one_interrupt() {
     for second_signal in [SecondSignal::Hold, SecondSignal::Forward] {
         for config in groups(second_signal, false) {
             let name = format!("{:?}, {second_signal:?}", config.kinds);
-            if let Some(counterexample) = explore::<group::Group>(&name, &config) {
-                panic!("{name}: {counterexample}");
+            let starts = u8::from(deep() || config.kinds.len() < 3);
+            let script = group::Config { stops: 1, starts, ..config.clone() };
+            let goes_on = format!("{name}, and a script that goes on");
+            for (name, config) in [(name, config), (goes_on, script)] {
+                if let Some(counterexample) = explore::<group::Group>(&name, &config) {
+                    panic!("{name}: {counterexample}");
+                }
             }
         }
     }

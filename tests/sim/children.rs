@@ -20,9 +20,10 @@ const KINDS: [&[Kind]; 5] = [
     &[Kind::Other, Kind::Terraform, Kind::Other],
 ];
 
-const BLOWS: [Input; 9] = [
+const BLOWS: [Input; 10] = [
+    Input::Late(StopSignal::Terminate),
     Input::Stop(StopSignal::Terminate, Reach::UsOnly),
-    Input::Stop(StopSignal::Interrupt, Reach::ChildToo),
+    Input::Stop(StopSignal::Interrupt, Reach::ChildToo { by_parent: false }),
     Input::Stop(StopSignal::Hangup, Reach::UsOnly),
     Input::Sent { signal: StopSignal::Terminate, to_child: true, child_first: true },
     Input::MustStop,
@@ -45,8 +46,9 @@ fn signals() -> impl Strategy<Value = StopSignal> {
 }
 
 fn inputs() -> impl Strategy<Value = Input> {
-    let all = [Reach::UsOnly, Reach::ChildToo, Reach::Relayed, Reach::ByParent];
-    let reach = prop::sample::select(all.to_vec());
+    let child_too = [false, true].map(|by_parent| Reach::ChildToo { by_parent });
+    let all = [&child_too[..], &[Reach::UsOnly, Reach::Relayed, Reach::ByParent]].concat();
+    let reach = prop::sample::select(all);
     let stopping = prop_oneof![Just(Signal::SIGSTOP), Just(Signal::SIGTSTP), Just(Signal::SIGTTIN)];
     let watch = prop_oneof![Just(Watch::Shell), Just(Watch::Nobody), Just(Watch::Orphaned)];
     let killed = Just(ChildStatus::Signaled(Signal::SIGKILL as i32));
@@ -58,6 +60,8 @@ fn inputs() -> impl Strategy<Value = Input> {
         2 => (signals(), any::<bool>(), any::<bool>()).prop_map(|(signal, to_child, first)| {
             Input::Sent { signal, to_child, child_first: first }
         }),
+        1 => signals().prop_filter("no QUIT", |it| *it != StopSignal::Quit).prop_map(Input::Late),
+        1 => Just(Input::Starts),
         1 => watch.clone().prop_map(Input::Suspend),
         1 => Just(Input::Resume),
         1 => Just(Input::Freeze),

@@ -23,6 +23,7 @@ pub(crate) enum Kind {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[expect(clippy::struct_excessive_bools, reason = "each can be so without the others")]
 struct Process {
     kind: Kind,
     lives: bool,
@@ -30,7 +31,14 @@ struct Process {
     ours: u8,
     others: bool,
     told: bool,
+    /// It has started since the last stop, which is not for it.
+    new: bool,
 }
+
+/// How many a script may have started.
+const MOST_PROCESSES: usize = 5;
+
+const CHILD_TOO: Reach = Reach::ChildToo { by_parent: false };
 
 /// What happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +50,10 @@ pub(crate) enum Input {
         to_child: bool,
         child_first: bool,
     },
+    /// One that came to the child some seconds before it came to us, and meanwhile a script went on.
+    Late(StopSignal),
+    /// A script starts another Terraform.
+    Starts,
     Suspend(Watch),
     Resume,
     Freeze,
@@ -77,7 +89,7 @@ pub(crate) struct Family {
     watch: Watch,
     /// It was asked to end; the first stop, and when; whether a second may be passed on.
     asked: bool,
-    first: Option<(StopSignal, Reach, Duration)>,
+    first: Option<(StopSignal, Duration)>,
     /// Whether the parent has passed one on.
     parent_told: bool,
     second: bool,
@@ -93,8 +105,14 @@ pub(crate) type Checked = Result<(), String>;
 
 impl Family {
     pub(crate) fn new(kinds: &[Kind], policy: Policy, again: bool) -> Self {
-        let process =
-            |kind: &Kind| Process { kind: *kind, lives: true, ours: 0, others: false, told: false };
+        let process = |kind: &Kind| Process {
+            kind: *kind,
+            lives: true,
+            ours: 0,
+            others: false,
+            told: false,
+            new: false,
+        };
         Self {
             machine: Supervisor::new(policy),
             canary: Canary::default(),
@@ -144,10 +162,17 @@ impl Family {
     /// Takes one input, and whatever follows from it.
     pub(crate) fn step(&mut self, input: Input) -> Checked {
         match input {
-            Input::Stop(signal, reach) => self.stop(signal, reach)?,
+            Input::Stop(signal, reach) => {
+                if matches!(reach, Reach::ChildToo { .. }) {
+                    self.have_it_already();
+                }
+                self.stop(signal, reach)?;
+            }
             Input::Sent { signal, to_child, child_first } => {
                 self.judge(signal, to_child, child_first)?;
             }
+            Input::Late(signal) => self.late(signal)?,
+            Input::Starts => self.start(),
             Input::Suspend(watch) => {
                 self.watch = watch;
                 self.feed(Event::Suspend(watch))?;
@@ -207,7 +232,8 @@ impl Family {
             return Ok(());
         }
         let silent = |it: &Process| it.ours == 0 && !it.others;
-        let is_deaf = |it: &Process| it.lives && it.kind == Kind::Terraform && silent(it);
+        let is_deaf =
+            |it: &Process| it.lives && it.kind == Kind::Terraform && silent(it) && !it.new;
         let child_lives = self.processes[0].lives;
         if self.processes.iter().any(is_deaf) || (child_lives && self.processes.iter().all(silent))
         {
@@ -240,7 +266,36 @@ impl Family {
         if judged.child_too != to_child {
             return Err(format!("the canary takes {to_child} for {}", judged.child_too));
         }
-        self.stop(signal, if to_child { Reach::ChildToo } else { Reach::UsOnly })
+        if to_child {
+            self.have_it_already();
+        }
+        self.stop(signal, if to_child { CHILD_TOO } else { Reach::UsOnly })
+    }
+
+    fn late(&mut self, signal: StopSignal) -> Checked {
+        self.overheard(signal)?;
+        self.start();
+        self.now += Duration::from_secs(5);
+        self.feed(Event::Tick)?;
+        let received = Received {
+            kind: SignalKind::Stop(signal),
+            origin: SignalOrigin::Sent { pid: 1, uid: 1 },
+        };
+        let judged = self.canary.ours(Uptime(self.now), received, true);
+        if judged.is_none_or(|judged| !judged.child_too) {
+            return Err("the canary has forgotten what came to the child".to_owned());
+        }
+        self.stop(signal, CHILD_TOO)
+    }
+
+    fn start(&mut self) {
+        let is_script = self.processes[0].lives && self.processes[0].kind == Kind::Other;
+        if is_script && self.processes.len() < MOST_PROCESSES {
+            let kind = Kind::Terraform;
+            let process =
+                Process { kind, lives: true, ours: 0, others: false, told: false, new: true };
+            self.processes.push(process);
+        }
     }
 
     fn overheard(&mut self, signal: StopSignal) -> Checked {
@@ -261,20 +316,22 @@ impl Family {
     }
 
     fn stop(&mut self, signal: StopSignal, reach: Reach) -> Checked {
-        if reach == Reach::ChildToo {
-            self.have_it_already();
-        }
         if !self.living().is_empty() {
             self.asked = true;
-            let (first, its, at) = *self.first.get_or_insert((signal, reach, self.now + ECHO));
-            let by_parent = reach == Reach::ByParent;
+            let is_the_first = self.first.is_none();
+            let (first, at) = *self.first.get_or_insert((signal, self.now + ECHO));
             let told_before = self.parent_told;
-            self.parent_told |= by_parent;
-            let passed_on = by_parent && !told_before && its != Reach::ByParent && signal == first;
+            self.parent_told |=
+                matches!(reach, Reach::ByParent | Reach::ChildToo { by_parent: true });
+            let passed_on = reach == Reach::ByParent && !told_before && signal == first;
             let equal = (signal == first || signal != StopSignal::Quit) && self.now < at;
             let is_first = at == self.now + ECHO && signal == first;
             let same = is_first || equal || passed_on;
             self.second |= !same && signal != StopSignal::Hangup;
+            if (is_the_first || !equal) && signal != StopSignal::Quit {
+                // Whoever lives is to hear of this one.
+                self.processes.iter_mut().for_each(|it| it.new = false);
+            }
         }
         self.feed(Event::Stop(signal, reach))
     }
@@ -350,10 +407,8 @@ impl Family {
                 return Err("it waits for a Terraform that is gone".to_owned());
             }
             Action::Freeze => self.halted = true,
-            Action::AwaitRest
-            | Action::Thaw { goes_on: false }
-            | Action::PassOn(_)
-            | Action::Withhold(_) => {}
+            Action::InterruptNew | Action::Withhold(_) => self.interrupt_new()?,
+            Action::AwaitRest | Action::Thaw { goes_on: false } | Action::PassOn(_) => {}
             Action::Finished { .. } => {
                 self.finished = true;
                 let by_itself = !self.asked && matches!(self.status, Some(ChildStatus::Exited(_)));
@@ -387,6 +442,18 @@ impl Family {
             let all = process.ours + u8::from(process.others && process.kind == Kind::Terraform);
             if process.ours > most || (all > 1 && !second) {
                 return Err(format!("a {:?} is interrupted again", process.kind));
+            }
+        }
+        Ok(())
+    }
+
+    fn interrupt_new(&mut self) -> Checked {
+        let is_new = |it: &&mut Process| it.lives && it.kind == Kind::Terraform && !it.told;
+        for process in self.processes.iter_mut().filter(is_new) {
+            process.told = true;
+            process.ours += 1;
+            if process.ours > 1 || process.others {
+                return Err("one that has had its interrupt gets another".to_owned());
             }
         }
         Ok(())

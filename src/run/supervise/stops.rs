@@ -138,7 +138,8 @@ fn tell(event_loop: &EventLoop, action: Action, stop: Option<StopSignal>, child:
         Action::Interrupt => format!("SIGINT sent to {whom}{then}"),
         Action::Quit => format!("SIGQUIT sent to the child's process group{then}"),
         Action::ForwardSecond => format!("a second SIGINT sent to {whom}: it will exit at once"),
-        Action::Withhold(_) if *child.whom() != Whom::Nobody => {
+        Action::InterruptNew if *child.whom() == Whom::Nobody => return,
+        Action::InterruptNew | Action::Withhold(_) if *child.whom() != Whom::Nobody => {
             format!(
                 "SIGINT sent to {whom}, which started after the first one; not passed on to \
                  anything else"

@@ -4,12 +4,13 @@ use std::fs;
 use std::future::pending;
 use std::time::Duration;
 
+use nix::unistd::Pid;
 use tokio::time::{Interval, interval};
 
 use super::{Alive, Child};
-use crate::supervise::StopSignal;
 use crate::supervise::stand_in::{Behind, Model, OverheardStop, StandIn};
 use crate::supervise::targets::words;
+use crate::supervise::{ProcessId, StopSignal};
 
 /// How many stand-ins one child has, one after the other.
 const STAND_INS: u8 = 10;
@@ -87,23 +88,29 @@ impl Child {
         }
     }
 
-    /// Gives the stand-in the name of the Terraform behind a script, once that is there: whoever names it
-    /// means that one, and whoever names the script (`pkill -x terraform`) does not.
+    /// Gives the stand-in the name of the Terraform of a script, once that is there: whoever names it
+    /// means that one, and whoever names the script (`pkill -x terraform`) does not. The script may have
+    /// started it, or have become it (`exec`).
     pub(super) fn name_stand_in(&mut self) {
         let Some(model) = &mut self.beside.model else { return };
-        let Some(terraform) = self.told.targets().into_iter().next() else { return };
-        if terraform.pid() == self.leader {
+        let found = self.told.targets().into_iter().next().map(ProcessId::pid);
+        if found.is_some() {
             self.beside.look = None;
+        }
+        // One of an odd name is known by its words alone. It may still be a program that starts another.
+        let is_it = |leader: &Pid| model.is_given_alone(&words(*leader));
+        let Some(terraform) = found.or_else(|| Some(self.leader).filter(is_it)) else { return };
+        let name = fs::read_to_string(format!("/proc/{terraform}/comm"));
+        let program = words(terraform).into_iter().next();
+        let (Ok(name), Some(program)) = (name, program) else { return };
+        let name = name.trim_end().to_owned();
+        if self.beside.stand_in.as_ref().is_some_and(|it| it.name() == name) {
             return;
         }
-        let comm = fs::read_to_string(format!("/proc/{}/comm", terraform.pid));
-        let program = words(terraform.pid()).into_iter().next();
-        let (Ok(comm), Some(program)) = (comm, program) else { return };
-        self.beside.look = None;
-        let is_renamed = model.set_behind(Behind::new(comm.trim_end(), program));
+        model.set_behind(Behind::new(name, program));
         // What it has just heard it tells first, and the next one has the name.
         let is_silent = self.beside.stand_in.as_ref().is_some_and(StandIn::has_nothing_to_tell);
-        if is_renamed && is_silent && self.alive == Alive::Leader {
+        if is_silent && self.alive == Alive::Leader {
             self.beside.left = self.beside.left.saturating_add(1);
             self.stand_in_again();
         }

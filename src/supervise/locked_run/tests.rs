@@ -128,8 +128,9 @@ fn a_suspended_child_goes_on_when_its_locks_are_good() {
 /// What can happen to a run at any time, whatever it is at.
 fn anything() -> impl Strategy<Value = Event> {
     let signal = prop::sample::select(StopSignal::ALL.to_vec());
+    let child_too = Reach::ChildToo { by_parent: false };
     let reach =
-        prop::sample::select(vec![Reach::UsOnly, Reach::ChildToo, Reach::Relayed, Reach::ByParent]);
+        prop::sample::select(vec![Reach::UsOnly, child_too, Reach::Relayed, Reach::ByParent]);
     let stop = (signal, reach).prop_map(|(signal, reach)| machine::Event::Stop(signal, reach));
     let stopped = prop::sample::select(vec![Signal::SIGTSTP, Signal::SIGTTIN, Signal::SIGSTOP])
         .prop_map(|signal| machine::Event::ChildStopped(signal, Watch::Shell));

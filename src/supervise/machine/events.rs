@@ -85,6 +85,9 @@ pub enum Action {
     /// SIGINT to each Terraform and each tfwrap, or to the group where there is none; to nobody who
     /// had it.
     Interrupt,
+    /// SIGINT to each Terraform and each tfwrap that has had none, though the child had this stop from
+    /// elsewhere: it has started since.
+    InterruptNew,
     /// A second SIGINT: Terraform then exits at once.
     ForwardSecond,
     /// SIGQUIT to the group.

@@ -4,11 +4,11 @@ mod suspension;
 
 use super::*;
 use Action::{
-    ContinueGroup, ContinueStopped, ForwardSecond, Interrupt, Kill, KillRest, PassOn, StopGroup,
-    SuspendJob, SuspendSelf,
+    ContinueGroup, ContinueStopped, ForwardSecond, Interrupt, InterruptNew, Kill, KillRest, PassOn,
+    StopGroup, SuspendJob, SuspendSelf,
 };
 use Event::{ChildContinued, GroupGone, MustKill, MustStop, Resume, Tick};
-use Reach::{ChildToo, UsOnly};
+use Reach::UsOnly;
 use StopSignal::{Hangup, Quit, Terminate};
 
 const HOLD: Policy = Policy { second_signal: SecondSignal::Hold, grace: None };
@@ -17,7 +17,7 @@ const INT: Event = Event::Stop(StopSignal::Interrupt, UsOnly);
 const TERM: Event = Event::Stop(Terminate, UsOnly);
 const HUP: Event = Event::Stop(Hangup, UsOnly);
 const QUIT: Event = Event::Stop(Quit, UsOnly);
-const CTRL_C: Event = Event::Stop(StopSignal::Interrupt, ChildToo);
+const CTRL_C: Event = Event::Stop(StopSignal::Interrupt, Reach::ChildToo { by_parent: false });
 const BY_INT: Option<StopCause> = Some(StopCause::Signal(StopSignal::Interrupt));
 const BY_ORDER: Option<StopCause> = Some(StopCause::Order);
 
@@ -105,7 +105,7 @@ fn second_stop_is_forwarded_once_when_asked_for() {
             (INT, &[Interrupt]),
             (TERM, &[ForwardSecond]),
             (INT, &[Action::Withhold(StopSignal::Interrupt)]),
-            (HUP, &[]),
+            (HUP, &[InterruptNew]),
         ],
     );
 }
@@ -121,7 +121,7 @@ fn what_comes_with_the_first_stop_is_the_same_one() {
     for (first, second) in pairs {
         let mut supervisor = play(FORWARD, &[(first, &[Interrupt])]);
         assert_eq!(supervisor.step(at(0).plus(Duration::from_millis(999)), second), []);
-        assert_eq!(supervisor.step(at(60), HUP), [], "a hang-up is never a second one");
+        assert_eq!(supervisor.step(at(60), HUP), [InterruptNew], "a hang-up is no second one");
         assert_eq!(supervisor.step(at(60), TERM), [ForwardSecond]);
     }
     let mut supervisor = play(FORWARD, &[(QUIT, &[Action::Quit])]);
@@ -141,11 +141,11 @@ fn what_the_parent_passes_on_is_the_same_one_however_late() {
     let (int, term) = (passed_on(StopSignal::Interrupt), passed_on(StopSignal::Terminate));
     for (first, its, later, other) in [
         (INT, &[Interrupt][..], int, term),
-        (CTRL_C, &[ContinueStopped], int, term),
+        (CTRL_C, &[ContinueStopped, InterruptNew], int, term),
         (TERM, &[Interrupt], term, int),
     ] {
         let mut supervisor = play(FORWARD, &[(first, its)]);
-        assert_eq!(supervisor.step(at(15), later), []);
+        assert_eq!(supervisor.step(at(15), later), [InterruptNew]);
         // It has passed on what there was: the next is its own.
         assert_eq!(supervisor.step(at(20), later), [ForwardSecond]);
         // Another one is no echo, but at once.
@@ -161,8 +161,12 @@ fn what_the_parent_passes_on_is_the_same_one_however_late() {
     // The first was its own, so the second is.
     let mut supervisor = play(FORWARD, &[(int, &[Interrupt])]);
     assert_eq!(supervisor.step(at(15), int), [ForwardSecond]);
+    // However far it reached.
+    let all = Event::Stop(StopSignal::Interrupt, Reach::ChildToo { by_parent: true });
+    let mut supervisor = play(FORWARD, &[(all, &[ContinueStopped, InterruptNew])]);
+    assert_eq!(supervisor.step(at(15), int), [ForwardSecond]);
     // And a second of somebody else's.
-    let mut supervisor = play(FORWARD, &[(INT, &[Interrupt]), (int, &[])]);
+    let mut supervisor = play(FORWARD, &[(INT, &[Interrupt]), (int, &[InterruptNew])]);
     assert_eq!(supervisor.step(at(15), INT), [ForwardSecond]);
 }
 
@@ -176,15 +180,23 @@ fn three_hundred_stops_are_still_one_interrupt_and_one_second() {
 
 #[test]
 fn what_reached_both_is_not_forwarded() {
-    play(HOLD, &[(CTRL_C, &[ContinueStopped]), (CTRL_C, &[])]);
-    let after = play(HOLD, &[(CTRL_C, &[ContinueStopped]), (exited(1), &[finished(1, BY_INT)])]);
+    play(HOLD, &[(CTRL_C, &[ContinueStopped, InterruptNew]), (CTRL_C, &[InterruptNew])]);
+    let quit = Event::Stop(Quit, Reach::ChildToo { by_parent: false });
+    play(HOLD, &[(quit, &[ContinueStopped])]);
+    let after = play(
+        HOLD,
+        &[(CTRL_C, &[ContinueStopped, InterruptNew]), (exited(1), &[finished(1, BY_INT)])],
+    );
     assert_eq!(after.deadline(), None);
 }
 
 #[test]
 fn another_signal_after_one_that_reached_both_is_the_second() {
-    play(HOLD, &[(CTRL_C, &[ContinueStopped]), (TERM, &[Action::Withhold(Terminate)])]);
-    play(FORWARD, &[(CTRL_C, &[ContinueStopped]), (TERM, &[ForwardSecond])]);
+    play(
+        HOLD,
+        &[(CTRL_C, &[ContinueStopped, InterruptNew]), (TERM, &[Action::Withhold(Terminate)])],
+    );
+    play(FORWARD, &[(CTRL_C, &[ContinueStopped, InterruptNew]), (TERM, &[ForwardSecond])]);
 }
 
 #[test]

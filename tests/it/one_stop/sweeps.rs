@@ -13,7 +13,7 @@ use super::{APPLY, Stage, end, expect_one, script, stage};
 use crate::aftermath::{Receipt, STATE_DIR};
 use crate::pty::foreground;
 use crate::support::harness::{self, pause};
-use crate::support::servers::heed_signals;
+use crate::support::servers::{self, heed_signals};
 use crate::wrapped::{LOGS_ALL, Scene, born, wait_for_end, wait_until};
 
 /// Less than tfwrap waits for word of where its child stands.
@@ -205,5 +205,44 @@ fn ctrl_c_through_a_shell_that_makes_a_job_of_its_terraform_ends_it() {
         let said = fs::read_to_string(scene.path("stdout")).expect("what Terraform said");
         assert_eq!(said.matches("Interrupt received").count(), 1, "{said}");
         expect_saved(&key, &said);
+    }
+}
+
+/// A stop that came to the first Terraform is none for the second, which a script starts since it goes on.
+/// What comes to tfwrap seconds later is for that one, though the stand-in has told of one that was not ours.
+#[test]
+fn a_stop_after_one_that_only_the_scripts_group_had_is_for_the_terraform_of_now() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let scene = Scene::of_program("terraform").in_ci().command(&["run", "--", "./deploy"]);
+        let resources = ["first", "second"].map(|name| {
+            let does = format!("echo {name} $$ > {name}; sleep 60");
+            format!(
+                "resource \"terraform_data\" \"{name}\" {{\n  provisioner \"local-exec\" \
+                 {{ command = \"{does}\" }}\n}}\n"
+            )
+        });
+        fs::write(scene.path("main.tf"), resources.concat()).expect("a file");
+        let init = ["init", "-no-color"];
+        harness::run(servers::terraform(&scene.path(".")).args(init)).expect_code(0);
+        let apply = "terraform apply -auto-approve -no-color -target=terraform_data";
+        script(
+            &scene,
+            "deploy",
+            &format!("#!/bin/bash\necho ready $$ > script\n{apply}.first\n{apply}.second\n"),
+        );
+        let mut running = scene.start();
+        running.scene.wait_for("first");
+        let group = getpgid(Some(running.scene.pid_in("script"))).expect("it is there");
+        nix::sys::signal::killpg(group, Signal::SIGINT).expect("it is there");
+        running.scene.wait_for("second");
+        // No echo of the first.
+        pause(Duration::from_millis(1200));
+        running.signal(signal);
+        let code = end(&mut running);
+        assert!(matches!(code, Some(1 | 130 | 143)), "{code:?}: {}", running.stderr());
+        let said = fs::read_to_string(running.scene.path("stdout")).expect("it is there");
+        assert_eq!(said.matches("Interrupt received").count(), 2, "one for each: {said}");
+        assert_eq!(said.matches("Two interrupts").count(), 0, "{said}");
+        running.scene.expect_free();
     }
 }

@@ -94,7 +94,7 @@ fn interrupts(policy: Policy, scenario: &[(At, Seen)]) -> usize {
         for Judged { received, child_too } in decided {
             let SignalKind::Stop(signal) = received.kind else { continue };
             let reach = match received.origin {
-                _ if child_too => ChildToo,
+                _ if child_too => Reach::ChildToo { by_parent: false },
                 SignalOrigin::Sent { pid, .. } => {
                     senders[usize::try_from(pid).expect("one of ours") - 1]
                 }
