@@ -44,27 +44,34 @@ export function asset(version, releases, platform, arch) {
   return { name, sha256: archives[name] };
 }
 
+// Returns the URL in this variable. Its text is not shown: it may have a password in it.
+function webUrl(name, value, hint) {
+  const refuse = (why) => {
+    throw new ActionError(`\`${name}\` ${why}`, hint);
+  };
+  // Node reads `https:/h` and `https:h` as URLs, too.
+  if (!/^https?:\/\/[^/\\]/i.test(value) || !URL.canParse(value)) refuse("is no http(s) URL");
+  const { username, password } = new URL(value);
+  if (username || password) refuse("has a user or a password in it, which is not supported");
+  // The path of the archive would become a part of it.
+  if (/[?#]/.test(value)) refuse("has a query or a fragment, which is not supported");
+  return value.replace(/\/+$/, "");
+}
+
 function releasesUrl() {
   const { TFWRAP_RELEASES_URL, GITHUB_SERVER_URL, GITHUB_ACTION_REPOSITORY, GITHUB_REPOSITORY } = process.env;
   if (TFWRAP_RELEASES_URL) {
-    const url = URL.canParse(TFWRAP_RELEASES_URL) ? new URL(TFWRAP_RELEASES_URL) : undefined;
-    // Its text is not shown: it may have a password in it.
-    const hint = "write it like `https://mirror.example.com/tfwrap`";
-    if (!["http:", "https:"].includes(url?.protocol)) throw new ActionError("`TFWRAP_RELEASES_URL` is no http(s) URL", hint);
-    if (url.username || url.password) throw new ActionError("`TFWRAP_RELEASES_URL` has a user or a password in it, which is not supported", hint);
-    // The path of the archive would become a part of it.
-    if (/[?#]/.test(TFWRAP_RELEASES_URL)) throw new ActionError("`TFWRAP_RELEASES_URL` has a query or a fragment, which is not supported", hint);
-    return TFWRAP_RELEASES_URL.replace(/\/+$/, "");
+    return webUrl("TFWRAP_RELEASES_URL", TFWRAP_RELEASES_URL, "write it like `https://mirror.example.com/tfwrap`");
   }
+  const server = webUrl("GITHUB_SERVER_URL", GITHUB_SERVER_URL || "https://github.com", "leave it as the runner sets it, or set `TFWRAP_RELEASES_URL` to a mirror");
   // In the action's own repository it has no name.
-  const repository = GITHUB_ACTION_REPOSITORY || GITHUB_REPOSITORY;
-  return `${GITHUB_SERVER_URL || "https://github.com"}/${repository}/releases/download`;
+  return `${server}/${GITHUB_ACTION_REPOSITORY || GITHUB_REPOSITORY}/releases/download`;
 }
 
 const PAUSES_MS = [1000, 3000];
 const TIME_LIMIT_MS = 120_000;
-// Fetch says only "fetch failed"; the cause says why. It may name a proxy.
-const reason = (error) => withoutSecrets(error.cause?.message || error.cause?.code || error.message);
+// Fetch says only "fetch failed"; the cause says why. It may name a proxy, or the URL, which may have anything in it.
+const reason = (error, url) => withoutSecrets((error.cause?.message || error.cause?.code || error.message).replaceAll(url, () => shownUrl(url)));
 
 const MOST_BYTES = 200 * 1024 * 1024;
 
@@ -97,7 +104,7 @@ export async function download(url, most = MOST_BYTES) {
       problem = hasBody ? `the server encodes the archive (Content-Encoding: ${encoding})` : `the server answers ${response.status}`;
       again = response.status >= 500 || [408, 429].includes(response.status);
     } catch (error) {
-      problem = reason(error);
+      problem = reason(error, url);
       again = !(error instanceof TooLarge);
     }
     if (!again || tried === PAUSES_MS.length) {

@@ -170,6 +170,30 @@ test("a mirror that cannot be one is said at once, and its password never", asyn
   }
 });
 
+test("a server of GitHub's that cannot be one is said before any request, and its password never", async () => {
+  for (const why of ["is no http\\(s\\) URL", "has a user or a password in it, which is not supported", "has a query or a fragment, which is not supported"]) {
+    const servers = {
+      no: ["https:/u:hunter2@h", "https:u:hunter2@h", "https:\\\\u:hunter2@h", "https:/h", "u:hunter2@h", "https:///u:hunter2@h", "https://u:hunt er2/@h:x"],
+      user: [`http://u:hunter2@${new URL(url).host}`, "https://u:hunt er2@h"],
+      query: ["https://h?hunter2", "https://u:1#hunter2@h"],
+    }[/no|user|query/.exec(why)[0]];
+    for (const GITHUB_SERVER_URL of servers) {
+      const there = job({ "v0.1.0": { [NAME]: SHA256 } });
+      const { code, output } = await there.main({ command: "plan" }, { TFWRAP_RELEASES_URL: "", GITHUB_SERVER_URL, GITHUB_REPOSITORY: "a/b" });
+      assert.equal(code, 69);
+      assert.match(output, new RegExp(`^::error title=tfwrap::\`GITHUB_SERVER_URL\` ${why}%0Ahint: [^\n]*\n$`), GITHUB_SERVER_URL);
+      assert.ok(!/hunter2|hunt|er2/.test(output), output);
+      assert.deepEqual(asked, []);
+    }
+  }
+});
+
+test("what Node says of a URL that was asked for has nothing secret in it", async () => {
+  for (const odd of ["https:/u:hunter2@h/", "https:u:hunter2@h", "https:\\\\u:hunter2@h", "https://u:hunt er2@h", "https://u:hunt er2 /@h x"]) {
+    await assert.rejects(download(odd), ({ message }) => message.startsWith(`cannot download `) && !/hunter2|hunt|er2/.test(message), odd);
+  }
+});
+
 test("a program in the cache that does not start is installed anew", async () => {
   for (const broken of ["", "\u007fELF"]) {
     const there = job({ "v0.1.0": { [NAME]: SHA256 } });

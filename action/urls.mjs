@@ -1,19 +1,10 @@
 // How URLs from the user are shown: nothing of user, password, values of parameters and fragment, all of which may
 // be secret. The rules are those of src/shown_url.rs, which says what is shown of a URL that is wrong.
 
-// A host, perhaps with a port, and so no user. An IPv6 address is in brackets.
-const HOST = /^(?:\[[0-9a-f:.]*\]|[^:@[\]\\%]*)(?::[0-9]{1,5})?$/i;
-
-// What is shown of the text before the query; undefined if the query is not shown either.
-function withoutUser(hasScheme, place, query) {
-  const authority = place.split("/", 1)[0];
-  const [inPlace, inQuery] = [place, query].map((text) => text.includes("@"));
-  const isLikeUrl = hasScheme ? !(authority === "" && inQuery) : !inPlace && !place.includes("//");
-  if (HOST.test(authority) && isLikeUrl) {
-    return inPlace && authority.includes(":") ? `${authority}/…${place.slice(place.lastIndexOf("@"))}` : place;
-  }
-  return inPlace && !inQuery ? place.slice(place.lastIndexOf("@") + 1) : undefined;
-}
+const SCHEME = /^[a-z][a-z0-9+.-]*:\/\//i;
+// A host, perhaps with a port. An IPv6 address is in brackets.
+const HOST = /^(?:\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?$/i;
+const AT = /@|%40/;
 
 const parameterShown = (parameter) => `${/^[^=]*=(?==*[^=])/s.exec(parameter)?.[0] ?? ""}…`;
 
@@ -30,12 +21,18 @@ const escaped = (character) => ({ "\0": "\\0", "\r": "\\r", "\n": "\\n", "\t": "
 // Of a URL, however wrong it may be, as one line.
 export function shownUrl(url) {
   const text = String(url);
-  // Only at the begin: what is behind it may be secret. There may be slashes alone.
-  const scheme = /^(?:[a-z0-9+.-]*:(?=\/\/))?\/*/i.exec(text)[0];
-  const [, place, query] = /^([^?#]*)(.*)$/s.exec(text.slice(scheme.length));
-  const shown = withoutUser(scheme !== "", place, query);
-  return `${scheme}${shown === undefined ? "…" : `${shown}${queryShown(query)}`}`.replace(UNSAFE, escaped);
+  const scheme = SCHEME.exec(text)?.[0] ?? "";
+  const rest = text.slice(scheme.length);
+  const [, authority, path, query] = /^([^/\\?#]*)([^?#]*)(.*)$/s.exec(rest);
+  const host = authority.slice(authority.lastIndexOf("@") + 1);
+  const hasHost = authority === "" || HOST.test(host);
+  const isWellFormed = hasHost && !AT.test(path + query) && !(scheme === "" && rest.includes("//"));
+  return `${scheme}${isWellFormed ? `${host}${path}${queryShown(query)}` : "…"}`.replace(UNSAFE, escaped);
 }
 
-// Of each URL in a text of others. A password may have quotes in it: only those at the end are around it.
-export const withoutSecrets = (text) => text.replace(/(?:[a-z][a-z0-9+.-]*:)?\/\/\S*[^\s`'"]/gi, shownUrl);
+// A value that is a URL, whatever is in it; another URL with a scheme or without; and what may have a user in it
+// all the same. A password may have quotes in it: only those at the end are around it.
+const URLS = /(?<=`)[a-z][a-z0-9+.-]*:\/\/[^`]*(?=`)|(?:[a-z][a-z0-9+.-]*:)?\/\/\S*[^\s`'")]|[^\s`'"(]*:\S*(?:@|%40)\S*[^\s`'")]/gi;
+
+// Of each URL in a text of others.
+export const withoutSecrets = (text) => text.replace(URLS, shownUrl);

@@ -2,32 +2,28 @@
 //! its user, password, values of parameters or fragment is, as all of that may be secret. Shown are
 //! the scheme, host, port and path, and the names of parameters.
 //!
-//! Where a URL is wrong, what could be secret by any reading of it is left out:
+//! Only a URL that can be read in one way alone is shown. Of any other, what looks like a path may be the
+//! password, so none of it is guessed at:
 //!
 //! | text | shown |
 //! | --- | --- |
-//! | with a well-formed host before the path, perhaps with a port | as URLs are read: host, port, path and names. A password could begin with digits and a `/`, so with a port, of a path with `@` in it only what is from its last `@` on |
-//! | without a scheme | as after one; but with `@` in it only what is behind the last one, and with `//` in it nothing, since the scheme may be cut off |
-//! | with `@` otherwise | the user and the password may have any character in them: what is behind the last `@` before query and fragment |
-//! | with `@` otherwise, also in query or fragment | `…` alone: this `@` may end the password, or be a part of a value |
-//! | otherwise | `…` alone: what is no port may be a password whose `@` is missing or written as `%40` |
+//! | a well-formed scheme and `://`, or neither | the scheme; the rest as follows |
+//! | the authority: up to the first `/`, `\`, `?` or `#` | what is behind its last `@`: a host of ASCII letters, digits, `-`, `_` and `.`, or an IPv6 address in brackets, with a port of digits or none. There may be no authority at all, as in `file:///x` |
+//! | another authority | the scheme and `…` alone |
+//! | `@` or `%40` behind the authority | the scheme and `…` alone: the password may have had a `/`, `?` or `#` in it |
+//! | without a scheme, `//` anywhere | `…` alone: the scheme may be mistyped, and the authority behind it |
 //! | a parameter without a name, or with nothing but `=` behind it | `…`: it may be a secret in Base64 |
 
 /// Returns what may be shown of it, as one line.
 #[must_use]
 pub fn shown_url(text: &str) -> String {
-    let is_scheme =
-        |it: &&str| it.bytes().all(|c| c.is_ascii_alphanumeric() || b"+-.".contains(&c));
-    let scheme = text.split_once("://").map(|(scheme, _)| scheme).filter(is_scheme);
-    let begin = scheme.map_or(0, |scheme| scheme.len() + 1);
-    let slashes = text[begin..].bytes().take_while(|byte| *byte == b'/').count();
-    let (scheme, rest) = text.split_at(begin + slashes);
-    let path_ends = rest.find(['?', '#']).unwrap_or(rest.len());
-    let (place, query) = rest.split_at(path_ends);
-    let mut out = scheme.to_owned();
-    if push_place(&mut out, !scheme.is_empty(), place, query) {
+    let (scheme, rest) = text.split_at(scheme_length(text));
+    let shown = well_formed(scheme, rest).map(|(host, path, query)| {
+        let mut out = [host, path].concat();
         push_query(&mut out, query);
-    }
+        out
+    });
+    let out = [scheme, shown.as_deref().unwrap_or("…")].concat();
     // A line break would break the message, and other control characters the line.
     out.chars().fold(String::new(), |mut line, c| {
         if is_unsafe(c) {
@@ -43,7 +39,14 @@ pub fn shown_url(text: &str) -> String {
 /// a variable that was mixed up with another.
 #[must_use]
 pub fn shown_value(text: &str) -> String {
-    if text.contains("//") { shown_url(text) } else { text.to_owned() }
+    if text.contains("//") || has_at(text) { shown_url(text) } else { text.to_owned() }
+}
+
+/// Whether it is a URL with a scheme that [`shown_url`] shows, and without a user.
+#[must_use]
+pub fn is_plain_url(text: &str) -> bool {
+    let (scheme, rest) = text.split_at(scheme_length(text));
+    !scheme.is_empty() && !has_at(text) && well_formed(scheme, rest).is_some()
 }
 
 fn is_unsafe(c: char) -> bool {
@@ -51,41 +54,46 @@ fn is_unsafe(c: char) -> bool {
         || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
-/// Leaves out who logs in. `place` is what is before the query. Returns whether the query may be
-/// shown by its names.
-fn push_place(out: &mut String, has_scheme: bool, place: &str, query: &str) -> bool {
-    let authority = place.split('/').next().unwrap_or_default();
-    let (in_place, in_query) = (place.contains('@'), query.contains('@'));
-    let is_read_as_url = is_host(authority)
-        && if has_scheme {
-            !(authority.is_empty() && in_query)
-        } else {
-            !in_place && !place.contains("//")
-        };
-    if is_read_as_url {
-        match place.rfind('@').filter(|_| authority.contains(':')) {
-            Some(at) => out.extend([authority, "/…", &place[at..]]),
-            None => out.push_str(place),
-        }
-    } else if in_place && !in_query {
-        out.push_str(place.rsplit('@').next().unwrap_or_default());
-    } else {
-        out.push('…');
-        return false;
-    }
-    true
+/// With its `://`; 0 without one.
+fn scheme_length(text: &str) -> usize {
+    let is_scheme = |it: &&str| {
+        it.starts_with(|c: char| c.is_ascii_alphabetic())
+            && it.bytes().all(|c| c.is_ascii_alphanumeric() || b"+-.".contains(&c))
+    };
+    let scheme = text.split_once("://").map(|(scheme, _)| scheme).filter(is_scheme);
+    scheme.map_or(0, |scheme| scheme.len() + "://".len())
 }
 
-/// Whether it is a host, perhaps with a port, and so has no user in it. An IPv6 address is in brackets.
-fn is_host(authority: &str) -> bool {
+/// The host with its port, the path, and the query with the fragment; `None` if the text can be read in
+/// more than one way.
+fn well_formed<'a>(scheme: &str, rest: &'a str) -> Option<(&'a str, &'a str, &'a str)> {
+    let (authority, behind) = split_at_any(rest, &['/', '\\', '?', '#']);
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    let has_host = authority.is_empty() || is_host(host);
+    if !has_host || has_at(behind) || scheme.is_empty() && rest.contains("//") {
+        return None;
+    }
+    let (path, query) = split_at_any(behind, &['?', '#']);
+    Some((host, path, query))
+}
+
+fn split_at_any<'a>(text: &'a str, ends: &[char]) -> (&'a str, &'a str) {
+    text.split_at(text.find(ends).unwrap_or(text.len()))
+}
+
+fn has_at(text: &str) -> bool {
+    text.contains('@') || text.contains("%40")
+}
+
+/// Whether it is a host, perhaps with a port.
+fn is_host(text: &str) -> bool {
     let is_address = |it: &str| it.bytes().all(|c| c.is_ascii_hexdigit() || b":.".contains(&c));
+    let is_name = |it: &str| it.bytes().all(|c| c.is_ascii_alphanumeric() || b"-_.".contains(&c));
     let is_port = |it: &str| (1..=5).contains(&it.len()) && it.bytes().all(|c| c.is_ascii_digit());
-    let (host, port) = match authority.strip_prefix('[').and_then(|it| it.split_once(']')) {
-        Some((address, port)) if is_address(address) => ("", port),
-        _ => authority.split_at(authority.find(':').unwrap_or(authority.len())),
-    };
-    !host.contains(['@', '[', ']', '\\', '%'])
-        && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port))
+    let in_brackets = text.strip_prefix('[').and_then(|it| it.split_once(']'));
+    let (host, port) = in_brackets.unwrap_or_else(|| split_at_any(text, &[':']));
+    let is_host = if in_brackets.is_some() { is_address(host) } else { is_name(host) };
+    is_host && !host.is_empty() && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port))
 }
 
 fn push_query(out: &mut String, query: &str) {
@@ -115,67 +123,75 @@ mod tests {
     const CASES: &[(&str, &str)] = &[
         ("https://u:secret@h:1/x", "https://h:1/x"),
         ("https://token@h/x", "https://h/x"),
+        ("HTTPS://u@h_1.example-2", "HTTPS://h_1.example-2"),
         ("https://u:sec@ret@h/x", "https://h/x"),
+        ("https://u%40corp:secret@h/x", "https://h/x"),
         ("u:secret@h:8000", "h:8000"),
+        ("u:secret@h/x?to=http:/h", "h/x?to=…"),
         ("http://127.0.0.1:8000", "http://127.0.0.1:8000"),
         ("http://[fe80::1]:8000/a", "http://[fe80::1]:8000/a"),
-        ("h/a@b", "b"),
-        ("h:8000/a@b", "b"),
-        ("http://[fe80::1]:80/a@b", "http://[fe80::1]:80/…@b"),
-        ("https://u:se/cret@h/x", "https://h/x"),
-        ("https://u:se?cret@h/x", "https://…"),
-        ("https://u:se#cret@h/x", "https://…"),
-        ("https://u:1:2/secret@h/x", "https://h/x"),
-        ("https://u:se/cr@et@h/x?token=a", "https://h/x?token=…"),
-        ("https://u:se/cr@et@h/x?token=a@s3cr3t", "https://…"),
-        ("https://u:se@cr/et@h/x", "https://h/x"),
-        ("https://u:se@cr?et@h/x", "https://…"),
-        ("https://u@se\\cret@h/x", "https://h/x"),
-        ("http://h\\u:secret@x", "http://x"),
-        ("http://h:/x?token=a", "http://…"),
-        ("http://h:/x?token=a@s3cr3t", "http://…"),
-        ("http://h:port/x?token=a@s3cr3t", "http://…"),
-        ("http://h:123456?token=a@s3cr3t", "http://…"),
-        ("http://h:port#a@s3cr3t", "http://…"),
-        ("http://h:port/x#s3cr3t", "http://…"),
-        ("http:/h/x?token=a@s3cr3t", "…"),
-        ("http://[fe80::1]/x?token=a@s3cr3t", "http://[fe80::1]/x?token=…"),
-        ("http://[u:s3cr3t]:80/x@h", "http://h"),
-        ("http://127.0.0.1:9/?token=a@s3cr3t", "http://127.0.0.1:9/?token=…"),
-        ("http://h:9/x#a@s3cr3t", "http://h:9/x#…"),
-        ("//user:s3cr3t@host", "//host"),
-        ("//user:s3cr3t@host/x?y=1", "//host/x?y=…"),
-        ("https:///u:secret@h", "https:///h"),
-        ("https:/u:secret@h", "h"),
-        ("u:secret@h/x?to=http://h", "h/x?to=…"),
+        ("http://u:secret@[::1]/a", "http://[::1]/a"),
         ("file:///srv/locks/a", "file:///srv/locks/a"),
+        ("/srv/a", "/srv/a"),
+        ("h", "h"),
+        ("", ""),
         ("https://h/x?token=secret&b&c=", "https://h/x?token=…&…&…"),
         ("https://h/x?czNjcjN0==&b==x", "https://h/x?…&b=…"),
         ("https://h/x?secret", "https://h/x?…"),
         ("https://h/x#secret?a", "https://h/x#…"),
         ("https://h?a=1#secret", "https://h?a=…#…"),
-        (
-            "dynamodb://t/k?region=r&endpoint=http://u:secret@h",
-            "dynamodb://t/k?region=…&endpoint=…",
-        ),
-        ("s3://bucket/team@prod/x.tflock", "s3://bucket/team@prod/x.tflock"),
-        ("http://h:80/a@b", "http://h:80/…@b"),
-        ("s3//u:secret@b/k.tflock", "b/k.tflock"),
-        ("s3//u:secret%40b/k.tflock", "…"),
-        ("http%3A//u:secret@h", "h"),
-        ("http%3A//u:secret%40h", "…"),
+        ("dynamodb://t/k?region=r&endpoint=http://h", "dynamodb://t/k?region=…&endpoint=…"),
+        ("dynamodb://t/k?region=r&endpoint=http://u:secret@h", "dynamodb://…"),
+        ("https://u:se/cret@h/x", "https://…"),
+        ("https://u:se?cret@h/x", "https://…"),
+        ("https://u:se#cret@h/x", "https://…"),
+        ("https://u:se/cr@et@h/x?token=a", "https://…"),
+        ("https://u:se@cr/et@h/x", "https://…"),
+        ("https://u:se@cr?et@h/x", "https://…"),
+        ("https://u@se\\cret@h/x", "https://…"),
+        ("http://h\\u:secret@x", "http://…"),
+        ("http://h/x?token=a@s3cr3t", "http://…"),
+        ("http://h/x#a@s3cr3t", "http://…"),
+        ("s3://bucket/team@prod/x.tflock", "s3://…"),
+        ("s3://b/a%40b.tflock", "s3://…"),
+        ("https://https//u:secret@h/x", "https://…"),
+        ("http://CORP/alice:secret@proxy", "http://…"),
+        ("http://user:2024/secret#x@h", "http://…"),
+        ("http://user:2024/secret?x@h", "http://…"),
+        ("file://u:1?secret=@b_u/k", "file://…"),
+        ("https:///u:secret@h", "https://…"),
+        ("http://:80/x", "http://…"),
+        ("http://u:secret@/x", "http://…"),
+        ("http://h:/x?token=a", "http://…"),
+        ("http://h:port/x", "http://…"),
+        ("http://h:123456/x", "http://…"),
+        ("https://u:1:2/secret", "https://…"),
+        ("http://[]/x", "http://…"),
+        ("http://[u:s3cr3t]:80/x", "http://…"),
+        ("http://h é/x", "http://…"),
+        ("http://h&secret;x", "http://…"),
         ("https://u:secret%40h/x", "https://…"),
-        ("https://u:secret%40h:8x", "https://…"),
         ("https://token%40h/x", "https://…"),
         ("s3://u:secretb/k.tflock", "s3://…"),
-        ("s3://b/a%40b.tflock", "s3://b/a%40b.tflock"),
-        ("http://?u:secret@h:x/k?a", "http://…"),
-        ("h", "h"),
-        ("", ""),
+        ("h/a@b", "…"),
+        ("//user:s3cr3t@host/x?y=1", "…"),
+        ("s3//u:secret@b/k.tflock", "…"),
+        ("s3/u:secret#1@bucket/k", "…"),
+        ("s3?://u:secret?a=1@bucket/k", "…"),
+        ("s3;/x:secretp#secretq@h", "…"),
+        ("1s://u:secret@h", "…"),
+        (" https://u:secret@h", "…"),
+        ("https:/u:secret@h", "…"),
+        ("https:\\\\u:secret@h", "…"),
+        ("https:u:secret@h", "h"),
+        ("https:/h/x", "…"),
+        ("http%3A//u:secret@h", "…"),
+        ("http%3A%2F%2Fu:secret@h", "h"),
+        ("http%3A%2F%2Fu:secret%40h", "…"),
     ];
 
     /// Of the [`TEXTS`] after this seed, what both show. Where it has to change, both say the same new one.
-    const SHOWN: (u32, u32) = (1, 4_215_764_751);
+    const SHOWN: (u32, u32) = (1, 172_696_743);
     const TEXTS: u32 = 5000;
 
     const SECRET: &str = "S3CR3T";
@@ -190,12 +206,18 @@ mod tests {
         "://",
         " http://",
         "http://http://",
+        "https://https//",
+        "http://CORP/",
+        "https:\\\\",
+        "s3/",
+        "s3;/",
+        "s3?://",
     ];
     const HOSTS: &[&str] = &["h", "h.example", "", "127.0.0.1", "[::1]", "[", "h\\", "é"];
     const PORTS: &[&str] = &["", "", ":80", ":", ":port", ":123456", ":-1", ":80:80"];
     const PATHS: &[&str] = &["", "/", "/a", "/a@b", "/a:b/c", "\\a", "/[x]@", "//"];
     const JUNK: &[&str] = &[
-        "a", "Z", ":", "@", "/", "?", "#", "=", "&", "\\", "[", "]", "%", ".", " ", "\n", "é",
+        "a", "Z", "7", ":", "@", "/", "?", "#", "=", "&", "\\", "[", "]", "%", ".", " ", "\n", "é",
         "\u{202e}",
     ];
     /// No `&`, which begins another parameter, whose name is shown.
@@ -226,10 +248,12 @@ mod tests {
         /// A URL that may be wrong anywhere, with secrets where none is to be shown.
         fn url(&mut self) -> String {
             let scheme = self.of(SCHEMES);
-            let user = match self.below(4) {
+            let user = match self.below(6) {
                 0 => format!("{SECRET}@"),
                 1 => format!("{SECRET}_:{}@", self.around_a_secret(JUNK)),
                 2 => format!("a_b:{}@", self.around_a_secret(JUNK)),
+                3 => format!("a_b:{}%40", self.around_a_secret(JUNK)),
+                4 => format!("a_b:2024{}@", self.around_a_secret(JUNK)),
                 _ => String::new(),
             };
             let [host, port, path] = [HOSTS, PORTS, PATHS].map(|list| self.of(list));
@@ -283,6 +307,27 @@ mod tests {
 
     #[test]
     fn a_line_break_is_escaped() {
-        assert_eq!(shown_url("h\n\0\u{1b}\u{202e}"), "h\\n\\0\\u{1b}\\u{202e}");
+        assert_eq!(shown_url("h/\n\0\u{1b}\u{202e}"), "h/\\n\\0\\u{1b}\\u{202e}");
+    }
+
+    #[test]
+    fn a_value_that_may_be_a_url_is_shown_as_one_and_any_other_as_it_is() {
+        for (text, shown) in [
+            ("5 minutes", "5 minutes"),
+            ("https://u:secret@h/x", "https://h/x"),
+            ("https:/u:secret@h/x", "…"),
+            ("u:secret%40h", "…"),
+        ] {
+            assert_eq!(shown_value(text), shown);
+        }
+    }
+
+    #[test]
+    fn a_plain_url_has_a_scheme_and_no_user() {
+        assert!(is_plain_url("https://ci.example:8443/a?b=c#d"));
+        for text in ["https://u@h/x", "h/x", "https:/h/x", "https://h/u@x", "https://https//u:p@h"]
+        {
+            assert!(!is_plain_url(text), "{text}");
+        }
     }
 }

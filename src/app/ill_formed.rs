@@ -68,7 +68,7 @@ fn wanted(
         ),
         crate::ci::RUN_URL => (
             is(&|_| Ci::from_env(env).run_url.is_some()),
-            "a link (http or https, no user info, 180 characters at most)",
+            "a link (http or https, no `@` or `%40` in it, 180 characters at most)",
             "the lock shows no link to this run",
             format!("correct or unset `{name}`"),
         ),

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use super::aws_settings::Surroundings;
 use super::config::Section;
 use super::{AwsEndpoints, BackendError};
-use crate::shown_url::shown_url;
+use crate::shown_url::{shown_url, shown_value};
 use crate::version;
 
 /// The variables of a region, in their order.
@@ -70,7 +70,7 @@ fn looks_like_aws(region: &str) -> bool {
 
 /// A line break would break the message.
 fn printed(text: &str) -> String {
-    text.escape_debug().to_string()
+    shown_value(text).escape_debug().to_string()
 }
 
 /// The endpoints of services. An attribute wins also where it is empty, and then nothing can be

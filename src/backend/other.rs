@@ -66,8 +66,8 @@ fn lock_name(config: &BackendConfig) -> String {
     name.chars().map(plain).take(LONGEST).collect()
 }
 
-/// Of a URL its host and path, as far as they may be shown: it may have a password before, and a token
-/// behind them.
+/// Of a URL its host and path: it may have a password before, and a token behind them. Nothing of one that is
+/// not well-formed.
 fn without_secrets(text: &str) -> String {
     let shown = shown_url(text);
     let shown = shown.split_once("://").map_or(shown.as_str(), |(_, rest)| rest);
@@ -105,7 +105,9 @@ mod tests {
             ),
             ("http", r#"{"address": "https://u:hunter2%40h/state"}"#, "http"),
             ("http", r#"{"address": "https://u:hu?nter2@h/state"}"#, "http"),
-            ("http", r#"{"address": "https//u:hunter2@h/state"}"#, "http-h-state"),
+            ("http", r#"{"address": "https//u:hunter2@h/state"}"#, "http"),
+            ("http", r#"{"address": "http://CORP/alice:hunter2@h/state"}"#, "http"),
+            ("consul", r#"{"address": "https://h:8501/u@x", "path": "p"}"#, "consul-p"),
             (
                 "consul",
                 r#"{"address": "https://u:hunter2@consul.acme:8501", "path": "tf/prod"}"#,

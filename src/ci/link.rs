@@ -3,6 +3,8 @@
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use url::Url;
 
+use crate::shown_url::is_plain_url;
+
 /// Longer links are left out: `Info` could not hold them whole.
 const MAX_LINK: usize = 180;
 
@@ -17,9 +19,7 @@ pub(super) fn encode(text: &str) -> String {
 /// where it would be too long otherwise.
 pub(super) fn checked(text: &str) -> Option<String> {
     let mut url = Url::parse(text.trim()).ok()?;
-    let is_web = matches!(url.scheme(), "http" | "https") && url.has_host();
-    if !is_web || !url.username().is_empty() || url.password().is_some() || may_name_somebody(text)
-    {
+    if !matches!(url.scheme(), "http" | "https") || !url.has_host() || !is_plain_url(text.trim()) {
         return None;
     }
     if url.as_str().len() > MAX_LINK {
@@ -30,14 +30,6 @@ pub(super) fn checked(text: &str) -> Option<String> {
     // encoded here, since breaking them up later would break the link.
     let link = url.as_str().replace("::", ":%3A").replace("##", "#%23");
     (link.len() <= MAX_LINK).then_some(link)
-}
-
-/// Whether what follows the host may be the rest of a password, in which `/`, `?` or `#` was not encoded.
-fn may_name_somebody(text: &str) -> bool {
-    let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    let behind = rest.split_once(['?', '#']).map_or("", |(_, behind)| behind);
-    rest.contains('@') && (authority.contains(':') || behind.contains('@'))
 }
 
 #[cfg(test)]
@@ -64,6 +56,10 @@ mod tests {
             "https://u?secret@ci.example",
             "https://u:1/secret@ci.example",
             "https://u:/secret@ci.example",
+            "https://https//u:secret@ci.example/x",
+            "https://CORP/alice:secret@ci.example",
+            "https:/ci.example/x",
+            "https://u:secret%40ci.example/x",
         ] {
             assert_eq!(checked(bad), None, "{bad}");
         }

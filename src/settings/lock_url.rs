@@ -98,7 +98,7 @@ impl LockUrl {
             percent_decode_str(text)
                 .decode_utf8()
                 .map(std::borrow::Cow::into_owned)
-                .map_err(|_| format!("`{text}` is not UTF-8"))
+                .map_err(|_| format!("`{shown}` is not UTF-8"))
         };
         let host = url.host_str().unwrap_or_default();
         // The path as written: `Url` would clean `.` and `..` out of a lock ID.
@@ -133,7 +133,7 @@ impl LockUrl {
                     }
                 }
             }
-            scheme => return Err(format!("unknown scheme `{scheme}://`; {forms}")),
+            _ => return Err(format!("`{shown}`: unknown scheme; {forms}")),
         };
         let mut lock = Self { place, region: None, endpoint: None, profile: None };
         for (name, value) in url.query_pairs() {
@@ -165,7 +165,7 @@ impl LockUrl {
                 && let Some(why) = not_a_url(&value)
             {
                 let value = shown_url(&value);
-                return Err(format!("`{}`: the {service} endpoint `{value}` {why}", lock.place));
+                return Err(format!("`{shown}`: the {service} endpoint `{value}` {why}"));
             }
             *slot = Some(value.into_owned());
         }
@@ -199,6 +199,9 @@ mod tests {
             "s3://u:?hunter2=1@b/k.tflock",
             "dynamodb://https://u:a?hunter2=1@t/x",
             "s3://b/k.tflock?region=x/hunter2@b",
+            "s3://CORP/alice:hunter2@b/k.tflock?endpoint=x",
+            "s3://CORP/alice:hunter2%ff@b/k.tflock",
+            "hunter2:x@b/k.tflock",
         ] {
             let error = LockUrl::parse(text).unwrap_err();
             assert!(!error.contains("hunter2"), "{error}");

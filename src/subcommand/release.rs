@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::recover::{self, Recovery, ask_for_release, run_of};
+use super::unlock::NO_ID;
 use crate::clock::uptime;
 use crate::duration;
 use crate::error::Error;
@@ -17,6 +18,7 @@ use crate::receipt::{Receipt, ReceiptFile};
 use crate::report::{Notice, clean};
 use crate::run::standstill::{self, Standstill};
 use crate::run::{EventLoop, dependents};
+use crate::shown_url::shown_value;
 use crate::state_dir;
 use crate::supervise::{HostScope, ProcessId, Sight, ancestors};
 use crate::target::LockTarget;
@@ -125,13 +127,15 @@ fn refuse_unknown(recovery: &Recovery<'_>, holds: &[Hold], id: &str) -> Result<(
         message: format!(
             "no known hold in `{}` has the lock ID `{}`; held there: {held}",
             clean(&dir.to_string_lossy()),
-            clean(id)
+            clean(&shown_value(id))
         ),
-        hint: Some(
+        hint: Some(if id.contains("//") {
+            NO_ID.to_owned()
+        } else {
             "`tfwrap release` without an ID ends the hold whose environment it has, or the only \
              one; to find a hold of another `TFWRAP_STATE_DIR`, set that variable"
-                .to_owned(),
-        ),
+                .to_owned()
+        }),
     })
 }
 

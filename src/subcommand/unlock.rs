@@ -20,8 +20,13 @@ use crate::report::{
     leave_unanswered, shell_quote,
 };
 use crate::run::{EventLoop, store_requests};
+use crate::shown_url::shown_value;
 use crate::store::Stored;
 use crate::target::LockTarget;
+
+/// What to do where an ID is asked for and a URL was given.
+pub(super) const NO_ID: &str = "this is a URL, as a lock has one, and not the lock's ID: `tfwrap status` shows the \
+                                ID, and `tfwrap --lock URL status` that of a lock of `--lock`";
 
 /// Between two looks for a sign of life.
 const LOOK: Duration = Duration::from_secs(1);
@@ -137,7 +142,9 @@ async fn find<'a, 'b>(
     if there.is_empty() {
         there.push("tfwrap takes no lock here".to_owned());
     }
-    let hint = if nameless.is_empty() {
+    let hint = if id.contains("//") {
+        NO_ID.to_owned()
+    } else if nameless.is_empty() {
         "`tfwrap status` shows the locks of this directory and workspace".to_owned()
     } else {
         format!(
@@ -145,7 +152,10 @@ async fn find<'a, 'b>(
             nameless.join("; ")
         )
     };
-    Err(refused(format!("no lock has the ID `{}`: {}", clean(id), there.join("; ")), &hint))
+    Err(refused(
+        format!("no lock has the ID `{}`: {}", clean(&shown_value(id)), there.join("; ")),
+        &hint,
+    ))
 }
 
 fn described(lock: &Opened<'_>, stored: Option<&Stored>) -> String {
