@@ -7,6 +7,15 @@ import { ActionError, annotation, say } from "./runner.mjs";
 
 const isDirectory = (path) => statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
 
+// Whatever is in the way of a look.
+export function isFile(path) {
+  try {
+    return statSync(path).isFile();
+  } catch {
+    return false;
+  }
+}
+
 // As `mkdir -p`. Node's own never returns where a directory is there but takes no new one, as `/proc`.
 export function makeDirectories(dir) {
   if (isDirectory(dir)) return;
@@ -39,7 +48,8 @@ const MISSING = {
 };
 const told = new Set();
 
-function append(file, text) {
+// Appends to a regular file, which may be new. Nothing else is written to.
+export function append(file, text) {
   // Without `O_NONBLOCK` a pipe that nobody reads would block.
   const flags = constants.O_WRONLY | constants.O_APPEND | constants.O_CREAT | constants.O_NONBLOCK;
   const descriptor = openSync(file, flags, 0o600);

@@ -6,7 +6,7 @@ import { delimiter, dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { tell, temporaryDirectory } from "./files.mjs";
 import { environment, flag, input, localPath } from "./inputs.mjs";
-import { ownVersion, released } from "./release.mjs";
+import { askVersion, ownVersion, released } from "./release.mjs";
 import { ActionError, InputError, say, workspace } from "./runner.mjs";
 
 const ACTION_DIR = fileURLToPath(new URL("..", import.meta.url));
@@ -41,9 +41,13 @@ function installed(path) {
   return found;
 }
 
+// A shim may have to install the program first.
+const VERSION_MS = 60_000;
+
 // A program of another architecture, or of another name, is found out here and not under a lock.
-function versionOf(program) {
-  const { status, stdout, error, stderr } = spawnSync(program, ["--version"], { encoding: "utf8", env: environment() });
+export function versionOf(program, limit = VERSION_MS) {
+  const { status, stdout, error, stderr } = askVersion(program, limit);
+  if (error?.code === "ETIMEDOUT") throw new ActionError(`\`${program} --version\` has not answered for ${limit / 1000} s`);
   if (error) {
     const hint = "install tfwrap in an earlier step, or leave out the input `path`";
     throw new ActionError(`cannot start \`${program}\`: ${error.message}`, hint, 127);

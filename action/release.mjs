@@ -6,7 +6,7 @@ import { createHash } from "node:crypto";
 import { accessSync, constants, existsSync, mkdtempSync, readFileSync, readdirSync, renameSync, rmSync, statSync, unlinkSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { makeDirectories, temporaryDirectory } from "./files.mjs";
+import { append, isFile, makeDirectories, temporaryDirectory } from "./files.mjs";
 import { environment } from "./inputs.mjs";
 import { ActionError, InputError, annotation, say } from "./runner.mjs";
 import { shownUrl, withoutSecrets } from "./urls.mjs";
@@ -128,9 +128,15 @@ function unpack(archive, into) {
   if (!existsSync(join(into, "tfwrap"))) throw new ActionError("the archive of the release contains no tfwrap");
 }
 
+// Asks a program for its version. It may be anything, and ignore all other signals.
+export const askVersion = (program, limit) =>
+  spawnSync(program, ["--version"], { encoding: "utf8", env: environment(), timeout: limit, killSignal: "SIGKILL" });
+
+const SOUND_MS = 10_000;
+
 // Whether this tfwrap is there and starts: an install may have been cut short, or the machine.
 function isSound(program, version) {
-  const { status, stdout } = spawnSync(program, ["--version"], { encoding: "utf8", env: environment(), timeout: 10_000 });
+  const { status, stdout } = askVersion(program, SOUND_MS);
   return status === 0 && stdout.trim() === `tfwrap ${version}`;
 }
 
@@ -186,7 +192,7 @@ export function keep(from, place) {
   } finally {
     rmSync(aside, { recursive: true, force: true });
   }
-  writeFileSync(`${place}.complete`, "");
+  append(`${place}.complete`, "");
 }
 
 // Returns the program, installed below this directory.
@@ -234,7 +240,7 @@ export async function released(wanted) {
   const { name, sha256 } = asset(version, JSON.parse(read("releases.json")), process.platform, process.arch);
   const cache = process.env.RUNNER_TOOL_CACHE || process.env.RUNNER_TEMP || temporaryDirectory();
   const cached = join(cache, "tfwrap", version, process.arch);
-  if (existsSync(`${cached}.complete`) && isSound(join(cached, "tfwrap"), version)) return join(cached, "tfwrap");
+  if (isFile(`${cached}.complete`) && isSound(join(cached, "tfwrap"), version)) return join(cached, "tfwrap");
 
   const url = `${releasesUrl()}/v${version}/${name}`;
   const archive = await download(url);

@@ -9,6 +9,7 @@ import { dirname, join } from "node:path";
 import { after, before, test } from "node:test";
 import { promisify } from "node:util";
 import { asset, download } from "./release.mjs";
+import { versionOf } from "./install.mjs";
 import { ACTION, directory, inside, program, world } from "./testing.mjs";
 
 const HERE = { x64: "x86_64-unknown-linux-musl", arm64: "aarch64-unknown-linux-musl" }[process.arch];
@@ -206,6 +207,18 @@ test("a program in the cache that does not start is installed anew", async () =>
   }
 });
 
+test("a program that does not answer, or ignores signals, is given up in time", () => {
+  for (const script of ["trap '' TERM INT HUP; while :; do sleep 0.1; done", "sleep 5 & echo tfwrap 0.1.0"]) {
+    const path = join(directory(), "tfwrap");
+    writeFileSync(path, `#!/bin/bash\necho $$ >"$0.pid"\n${script}\n`, { mode: 0o755 });
+    const began = Date.now();
+    assert.throws(() => versionOf(path, 1000), new RegExp("^Error: `/[^ ]*/tfwrap --version` has not answered for 1 s$"));
+    assert.ok(Date.now() - began < 20_000);
+    // Nor is it left running.
+    assert.ok(!existsSync(`/proc/${readFileSync(`${path}.pid`, "utf8").trim()}`));
+  }
+});
+
 test("without a cache that can be written it is this job's alone", async () => {
   const there = job({ "v0.1.0": { [NAME]: SHA256 } });
   const file = join(there.dir, "file");
@@ -230,6 +243,13 @@ test("a cache that does not take it whole leaves it to this job's own directory"
   };
   // What it must write is something else.
   mkdirSync(`${place}.complete`, { recursive: true });
+  await warned();
+  // Nor does it block, where what is there would start.
+  rmSync(`${place}.complete`, { recursive: true });
+  execFileSync("mkfifo", [`${place}.complete`]);
+  await warned();
+  rmSync(`${place}.complete`);
+  symlinkSync("/dev/zero", `${place}.complete`);
   await warned();
   // A broken one that may not be replaced. To root no mode says so.
   if (process.getuid() === 0) return;
