@@ -65,7 +65,7 @@ test("changes are a success where that is asked for, and no other code is", asyn
   }
 });
 
-test("the exit code is an output wherever tfwrap has not said it, before changes become a success", async () => {
+test("the exit code is an output wherever tfwrap has not said its own, before changes become a success", async () => {
   const inputs = { command: "plan -detailed-exitcode -lock=false", "success-on-changes": "true" };
   for (const code of [0, 1, 2, 64, 78, 127]) {
     const job = world(`exit ${code}`);
@@ -75,23 +75,57 @@ test("the exit code is an output wherever tfwrap has not said it, before changes
   const killed = world("kill -9 $$");
   await killed.main(inputs);
   assert.equal(killed.outputs().exitcode, "137");
-  // What another said stays, in either form. A value says nothing.
-  for (const [said, written] of [
-    ["exitcode=5\\n", 0],
-    ["x=1\\nexitcode<<E\\n5\\nE\\n", 0],
-    ["x<<E\\nexitcode=5\\nE\\n", 1],
-    ["x=exitcode=5\\n", 1],
-    ["x=1<<E\\nexitcode=5\\n", 0],
-  ]) {
-    const job = world(`printf '${said}' >>"$GITHUB_OUTPUT"; exit 2`);
-    assert.equal((await job.main(inputs)).code, 0);
-    assert.equal(job.lines("GITHUB_OUTPUT").filter((line) => line === "exitcode=2").length, written, said);
-  }
   // Of an earlier run it says nothing.
   const job = world("exit 2");
   writeFileSync(join(job.dir, "GITHUB_OUTPUT"), "exitcode=0\n");
   await job.main(inputs);
   assert.equal(job.outputs().exitcode, "2");
+});
+
+// As the runner reads it: the last one counts, in either form.
+function runnersOutputs(job) {
+  const outputs = {};
+  const lines = job.lines("GITHUB_OUTPUT");
+  while (lines.length > 0) {
+    const [, name, form, rest] = /^(.*?)(<<|=)(.*)$/.exec(lines.shift());
+    outputs[name] = form === "=" ? rest : lines.splice(0, lines.indexOf(rest) + 1).slice(0, -1).join("\n");
+  }
+  return outputs;
+}
+
+test("the outputs are those of the step's own tfwrap, whatever one that it has run says", async () => {
+  const words = { 0: "success", 1: "failure", 2: "success", 74: "not-released", 76: "lost", 130: "interrupted" };
+  const said = (code) => `exitcode=${code}\\noutcome=${words[code]}\\nwaited-seconds=1\\n`;
+  const wrapped = (code) => `exitcode<<E\\n${code}\\nE\\n`;
+  for (const [written, end, expected] of [
+    // What its own says stays: of a plan with changes, of a lock that was not released or was lost.
+    [said(2), "exit 2", ["2", "success"]],
+    [said(74), "exit 74", ["74", "not-released"]],
+    [said(76), "exit 76", ["76", "lost"]],
+    [said(0) + said(130), "exit 130", ["130", "interrupted"]],
+    // Its own is killed, or runs without a lock.
+    [said(0), "kill -9 $$", ["137", "interrupted"]],
+    [said(0), "exit 5", ["5", "failure"]],
+    [said(1), "exit 0", ["0", "success"]],
+    [said(2), "exit 0", ["0", "success"]],
+    [said(76), "exit 1", ["1", "failure"]],
+    // The wrapper of Terraform ends with 0 where it says 2, and only there.
+    [wrapped(2), "exit 0", ["2", undefined]],
+    [`${wrapped(2)}outcome=success\\n`, "exit 0", ["2", "success"]],
+    [wrapped(2) + wrapped(0), "exit 0", ["0", undefined]],
+    [wrapped(2), "exit 1", ["1", undefined]],
+    [wrapped(1) + said(1), "exit 0", ["0", "success"]],
+    [wrapped(2) + said(0), "exit 5", ["5", "failure"]],
+    // A value says nothing.
+    ["x<<E\\nexitcode=5\\nE\\n", "exit 5", ["5", undefined]],
+    ["x=exitcode=5\\n", "exit 5", ["5", undefined]],
+    ["x=1<<E\\nexitcode=5\\n", "exit 5", ["5", undefined]],
+  ]) {
+    const job = world(`printf '${written}' >>"$GITHUB_OUTPUT"; ${end}`);
+    await job.main({ command: "plan -detailed-exitcode", "success-on-changes": "true" });
+    const outputs = runnersOutputs(job);
+    assert.deepEqual([outputs.exitcode, outputs.outcome], expected, `${written} ${end}`);
+  }
 });
 
 test("what is wrong with an input is said and nothing runs", async () => {

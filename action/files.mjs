@@ -85,19 +85,23 @@ function since(file, byte) {
   }
 }
 
-// Returns a function that says whether this output has been set since now.
+// Returns a function that says what this output has been set to last since now, and whether in the form of many
+// lines; undefined if it has not been.
 export function watchOutput(name) {
   const file = process.env.GITHUB_OUTPUT;
-  if (!file) return () => false;
+  if (!file) return () => undefined;
   const before = since(file, 0).length;
   return () => {
     const lines = since(file, before).toString().split(/\r?\n/);
+    let said;
     while (lines.length > 0) {
       const [, found, form, rest] = /^(.*?)(<<|=)(.*)$/.exec(lines.shift()) ?? [];
-      if (found === name) return true;
+      const isLong = form === "<<";
       // Up to the delimiter, each line is a part of the value.
-      if (form === "<<") while (lines.length > 0 && lines.shift() !== rest);
+      const end = lines.indexOf(rest);
+      const value = isLong ? lines.splice(0, end < 0 ? lines.length : end + 1).slice(0, end < 0 ? undefined : -1).join("\n") : rest;
+      if (found === name) said = { value, isLong };
     }
-    return false;
+    return said;
   };
 }

@@ -20,11 +20,20 @@ const CHANGES = 2;
 // As a shell says it.
 const NOT_STARTED = 127;
 
-// tfwrap says it only of what it ran under a lock. A wrapper of Terraform may have said what it hides.
-const isCodeSaid = watchOutput("exitcode");
+const [codeSaid, outcomeSaid] = ["exitcode", "outcome"].map(watchOutput);
 
+// In tfwrap's words.
+const outcome = (code) => (code === 0 ? "success" : code > 128 ? "interrupted" : "failure");
+
+// The outputs are those of the step's own tfwrap. It says nothing of what it ran without a lock, nor if it is killed:
+// what is said last is then another's that it has run. The last one counts.
 function tellCode(code) {
-  if (!isCodeSaid()) tell("GITHUB_OUTPUT", `exitcode=${code}`);
+  const said = codeSaid();
+  // The wrapper of `setup-terraform`, which alone says it in this form, hides 2 behind 0.
+  const isHidden = code === 0 && said?.isLong && said.value === `${CHANGES}`;
+  if (isHidden || said?.value === `${code}`) return;
+  tell("GITHUB_OUTPUT", `exitcode=${code}`);
+  if (outcomeSaid() !== undefined) tell("GITHUB_OUTPUT", `outcome=${outcome(code)}`);
 }
 
 // A step that reads it after `continue-on-error` finds the code of the action's own errors, too.

@@ -132,9 +132,8 @@ impl GithubFiles {
     /// for what [`Self::write_lock_id`] has returned before.
     #[must_use]
     pub fn write_end(&self, summary: &Summary) -> Vec<FilesError> {
-        // Of a code that is Terraform's own, a wrapper around that may know better: the one of
-        // `setup-terraform` ends with 0 where it says 2.
-        let outputs = if summary.exit_code <= 2 && self.wrapper_said() {
+        // The wrapper of `setup-terraform` ends with 0 where Terraform ends with 2, and says it here alone.
+        let outputs = if summary.exit_code == 0 && self.wrapper_said_changes() {
             outputs_but_the_code(summary)
         } else {
             final_outputs(summary)
@@ -170,9 +169,10 @@ impl GithubFiles {
         write(SUMMARY, Some(path), &text)
     }
 
-    /// Whether a program of GitHub's toolkit has set `exitcode` since we began: it writes in the form
-    /// of many lines, as neither we nor an inner tfwrap do.
-    fn wrapper_said(&self) -> bool {
+    /// Whether a wrapper around Terraform has said 2 since we began, and nobody anything after it. It is a
+    /// program of GitHub's toolkit, which writes in the form of many lines, as neither we nor an inner tfwrap
+    /// do.
+    fn wrapper_said_changes(&self) -> bool {
         let Some(path) = &self.output else { return false };
         let since = || {
             let (mut file, mut said) = (open(path)?, Vec::new());
@@ -182,16 +182,18 @@ impl GithubFiles {
         };
         let said = since().unwrap_or_default();
         let text = String::from_utf8_lossy(&said);
-        let mut lines = text.lines();
+        let (mut lines, mut is_said) = (text.lines(), false);
         while let Some(line) = lines.next() {
-            let Some((name, delimiter)) = line.split_once("<<") else { continue };
-            if name == "exitcode" {
-                return true;
+            let of_many_lines = line.split_once("<<").filter(|(name, _)| !name.contains('='));
+            if let Some((name, delimiter)) = of_many_lines {
+                // What is said in between is a value.
+                let value: Vec<_> = lines.by_ref().take_while(|line| *line != delimiter).collect();
+                is_said = if name == "exitcode" { value == ["2"] } else { is_said };
+            } else {
+                is_said &= !line.starts_with("exitcode=");
             }
-            // What is said in between is a value.
-            lines.by_ref().find(|line| *line == delimiter);
         }
-        false
+        is_said
     }
 }
 
@@ -290,6 +292,10 @@ mod tests {
         for (before, meanwhile, code, ours) in [
             ("", wrapped, 0, false),
             ("", wrapped, 74, true),
+            ("", wrapped, 1, true),
+            ("", &wrapped.replace("\n2\n", "\n1\n"), 0, true),
+            ("", &format!("{wrapped}exitcode=1\n"), 0, true),
+            ("", &format!("x=1<<E\n{wrapped}"), 0, false),
             (wrapped, "", 0, true),
             ("", hostile, 0, true),
             ("", "exitcode=2\n", 0, true),
