@@ -10,8 +10,9 @@
 //!
 //! A child writes to the same stderr and may not have finished its line, such as a prompt; where that
 //! goes to a pipe, nobody can look. So what is said while it runs, and the first thing after one that
-//! was cut off (in JSON: after any), begins with a line end: every line of ours begins where programs
-//! look for it.
+//! was cut off, begins with a line end: every line of ours begins where people look for it. A program
+//! finds none that does not: in JSON, all that is said from the first child's start on begins so, since
+//! what a child has left behind may go on writing.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Write};
@@ -109,6 +110,8 @@ struct State {
     dropped: u64,
     line: LineState,
     others: Others,
+    /// What they were before this child's start.
+    others_before: Others,
     writing: bool,
     closing: bool,
 }
@@ -129,7 +132,7 @@ enum Others {
     #[default]
     Silent,
     Writing,
-    /// It has ended, perhaps within a line.
+    /// It has ended, perhaps within a line. In JSON this stays so.
     Left,
 }
 
@@ -234,7 +237,7 @@ impl Reporter {
                 state.line = LineState::Drawn;
             }
             let ends_a_line = state.others != Others::Silent;
-            if state.others == Others::Left {
+            if state.others == Others::Left && self.options.format == LogFormat::Text {
                 state.others = Others::Silent;
             }
             state.notices.push_back(Said { at: clock::wall(), notice, ends_a_line });
@@ -258,11 +261,12 @@ impl Reporter {
     /// A child writes to stderr from now on. What was said before comes before that, unless stderr hangs.
     pub fn share(&self) {
         self.flush(BEFORE_A_CHILD);
-        self.queue.state().others = Others::Writing;
+        let mut state = self.queue.state();
+        state.others_before = std::mem::replace(&mut state.others, Others::Writing);
     }
 
-    /// No child writes to stderr any more. What ends in order has ended its lines, but for the end of a
-    /// colour: after that, an empty line is less than a JSON object that no program finds.
+    /// The child writes to stderr no more. What ends in order has ended its lines, but for the end of a colour,
+    /// and for what it leaves behind: an empty line is less than a JSON object that no program finds.
     pub fn unshare(&self, was_cut_off: bool) {
         let is_within_a_line = was_cut_off || self.options.format == LogFormat::Json;
         self.queue.state().others = if is_within_a_line { Others::Left } else { Others::Silent };
@@ -270,7 +274,8 @@ impl Reporter {
 
     /// There was no child after all.
     pub fn had_no_child(&self) {
-        self.queue.state().others = Others::Silent;
+        let mut state = self.queue.state();
+        state.others = state.others_before;
     }
 
     /// Waits until everything is said, at most for `timeout`; returns whether it is. Call it before
@@ -296,7 +301,8 @@ impl Drop for Reporter {
 /// What the writer finds to do.
 enum Work {
     Notice(Said),
-    Dropped(u64),
+    /// How many, and whether this ends a line of somebody else's first.
+    Dropped(u64, bool),
     /// Draw the line anew.
     Redraw,
     /// Take it away.
@@ -313,7 +319,8 @@ fn next_work(queue: &QueueState, drawn: bool) -> Work {
         if let Some(said) = state.notices.pop_front() {
             work = Some(Work::Notice(said));
         } else if state.dropped > 0 {
-            work = Some(Work::Dropped(std::mem::take(&mut state.dropped)));
+            let ends_a_line = state.others != Others::Silent;
+            work = Some(Work::Dropped(std::mem::take(&mut state.dropped), ends_a_line));
         } else if state.line == LineState::Settling {
             state.line = LineState::Gone;
             work = Some(Work::Settle);
@@ -356,10 +363,13 @@ fn write_all_notices(
                 redrawn.below(&text, clock::uptime())
             }
             (Work::Notice(said), None) => said.render(&mut renderer),
-            (Work::Dropped(count), Some(redrawn)) => {
-                redrawn.below(&renderer.render_dropped(count), clock::uptime())
+            (Work::Dropped(count, ends_a_line), Some(redrawn)) => {
+                let text = on_its_own_line(renderer.render_dropped(count), ends_a_line);
+                redrawn.below(&text, clock::uptime())
             }
-            (Work::Dropped(count), None) => renderer.render_dropped(count),
+            (Work::Dropped(count, ends_a_line), None) => {
+                on_its_own_line(renderer.render_dropped(count), ends_a_line)
+            }
             (Work::Redraw, Some(redrawn)) => redrawn.below("", clock::uptime()),
             (Work::Settle, Some(redrawn)) => redrawn.clear(),
             (Work::Redraw | Work::Settle, None) => String::new(),
@@ -371,9 +381,13 @@ fn write_all_notices(
 
 impl Said {
     fn render(&self, renderer: &mut Renderer) -> String {
-        let text = renderer.render(&self.notice, self.at);
-        if self.ends_a_line && !text.is_empty() { format!("\n{text}") } else { text }
+        on_its_own_line(renderer.render(&self.notice, self.at), self.ends_a_line)
     }
+}
+
+/// In the same write, so that nobody else's comes in between.
+fn on_its_own_line(text: String, ends_a_line: bool) -> String {
+    if ends_a_line && !text.is_empty() { format!("\n{text}") } else { text }
 }
 
 /// As `write_all`, but patient: Node and others leave pipes non-blocking, for everybody who shares

@@ -264,3 +264,57 @@ fn what_a_child_leaves_unfinished_does_not_come_before_a_line_of_ours() {
     let expected = format!("{one}{two}prompt: \n{three}prompt: \n{four}prompt: \n{five}{six}");
     assert_eq!(read(reader), expected);
 }
+
+#[test]
+fn in_json_each_object_after_a_childs_start_begins_on_its_own_line() {
+    let (reader, mut writer) = io::pipe().unwrap();
+    let theirs = writer.try_clone().unwrap();
+    let options = ReporterOptions { format: LogFormat::Json, ..ReporterOptions::default() };
+    let reporter = Reporter::to_writer(options, theirs).unwrap();
+    let mut said = |n, cut_off: &[u8]| {
+        writer.write_all(cut_off).unwrap();
+        reporter.say(detail(n));
+        assert!(reporter.flush(LONG));
+    };
+    reporter.share();
+    reporter.had_no_child();
+    said(0, b"");
+    reporter.share();
+    said(1, b"prompt: ");
+    reporter.unshare(false);
+    for n in [2, 3] {
+        // What it has left behind.
+        said(n, b"...");
+    }
+    reporter.share();
+    reporter.had_no_child();
+    said(4, b"...");
+    drop((reporter, writer));
+    let objects = read(reader);
+    let is_object = |line: &&str| line.starts_with(r#"{"ts":"#);
+    assert_eq!(objects.lines().filter(is_object).count(), 5, "{objects}");
+    assert!(objects.starts_with('{') && !objects.contains("\n\n"), "{objects}");
+}
+
+#[test]
+fn messages_that_are_missing_are_counted_on_a_line_of_their_own() {
+    let (reader, mut writer) = io::pipe().unwrap();
+    let theirs = writer.try_clone().unwrap();
+    let options = ReporterOptions { format: LogFormat::Json, ..ReporterOptions::default() };
+    let reporter = Reporter::to_writer(options, theirs).unwrap();
+    reporter.share();
+    writer.write_all(b"prompt: ").unwrap();
+    for n in 0..100_000 {
+        reporter.say(detail(n));
+        if reporter.queue.state().dropped > 0 {
+            break;
+        }
+    }
+    let reading = thread::spawn(move || read(reader));
+    assert!(reporter.flush(LONG));
+    drop((reporter, writer));
+    let objects = reading.join().unwrap();
+    assert!(objects.contains("\n\n{\"ts\":"), "{objects}");
+    let dropped = objects.lines().find(|line| line.contains("dropped")).expect("a count");
+    assert!(objects.contains(&format!("\n\n{dropped}\n")), "{dropped}");
+}
