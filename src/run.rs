@@ -157,6 +157,7 @@ async fn run_child(
         Err(_) => return RunEnd::Panicked,
     }
     announce(event_loop, context);
+    event_loop.reads_ahead = history::reads_ahead(job, context, &acquired.requests);
     start(event_loop, job, context, &acquired.inherited, wait.give_up_at, None).await
 }
 

@@ -13,6 +13,7 @@ use nix::sys::signal::Signal;
 
 use super::custody::Custody;
 use super::fail_point;
+use super::history::ReadsAhead;
 use super::kept::Kept;
 use super::messages;
 use super::outage::{Access, Outage};
@@ -67,6 +68,8 @@ pub(crate) struct EventLoop {
     pub(crate) reporter: Arc<Reporter>,
     pub(crate) custody: Custody,
     in_flight: Option<BoxFuture<'static, StoreReply>>,
+    /// Beside everything else, while a child works.
+    pub(super) reads_ahead: ReadsAhead,
     pub(super) kept: Vec<Kept>,
     news: VecDeque<LoopEvent>,
     /// Whether we are a job on a terminal.
@@ -80,7 +83,18 @@ impl EventLoop {
         let (kept, news) = (Vec::new(), VecDeque::new());
         let run = LockedRun::new(true);
         let terminal_use = TerminalUse::HandOver;
-        Self { signals, reporter, custody, in_flight: None, kept, news, terminal_use, run }
+        let reads_ahead = ReadsAhead::default();
+        Self {
+            signals,
+            reporter,
+            custody,
+            in_flight: None,
+            reads_ahead,
+            kept,
+            news,
+            terminal_use,
+            run,
+        }
     }
 
     /// From here on the lock is kept until it is given back. What is taken last is given back first,
@@ -339,11 +353,12 @@ impl EventLoop {
         loop {
             fail_point::crash();
             self.tick(uptime());
+            self.reads_ahead.send(uptime());
             if let Some(news) = self.news.pop_front() {
                 return news;
             }
             let held = self.kept.iter().flat_map(|it| [it.tenure.deadline(), it.outage.deadline()]);
-            let wake = held.flatten().chain(deadline).min();
+            let wake = held.flatten().chain(deadline).chain(self.reads_ahead.deadline()).min();
             let due = async {
                 match wake.map(|at| at.since(uptime())) {
                     // What has come in already comes first, and no timer is waited for: the
@@ -354,6 +369,7 @@ impl EventLoop {
                 }
             };
             let in_flight = &mut self.in_flight;
+            let reads_ahead = &mut self.reads_ahead;
             let reply = async {
                 match in_flight {
                     Some(request) => request.await,
@@ -393,6 +409,7 @@ impl EventLoop {
                     self.in_flight = None;
                     return LoopEvent::Reply(reply);
                 }
+                () = poll_fn(|context| reads_ahead.poll(context)) => {}
                 () = due => {
                     if deadline.is_some_and(|at| uptime() >= at) {
                         return LoopEvent::Due;

@@ -1,13 +1,19 @@
 //! What a run leaves in the history of each lock that it asked for. It is written when everything else is
 //! done: the locks are released, the guardian is dismissed, the end is said. So it delays nobody but the exit
-//! of this process, and that by [`BOUND`] at most.
+//! of this process, and that by [`BOUND`] at most. What the write starts from is read while the child works
+//! ([`ReadsAhead`]).
 //!
 //! Its rules: `docs/protocol.md#the-history`.
+
+mod ahead;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use jiff::Timestamp;
+
+pub(super) use ahead::{HistoryRead, ReadsAhead};
 
 use super::context::Context;
 use super::event_loop::{EventLoop, LoopEvent};
@@ -58,6 +64,20 @@ pub(super) struct LockRequest {
 pub(super) struct HistoryRegister {
     pub(super) store: Arc<dyn Registers>,
     pub(super) key: LockKey,
+}
+
+impl HistoryRegister {
+    fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.store, &other.store) && self.key == other.key
+    }
+}
+
+/// A run that is to be added to a history.
+pub(super) struct Addition {
+    pub(super) register: HistoryRegister,
+    pub(super) run: PastRun,
+    /// What was read of it while the child worked.
+    pub(super) ahead: Option<BoxFuture<'static, HistoryRead>>,
 }
 
 impl LockRequest {
@@ -115,6 +135,24 @@ pub(super) struct End {
     pub(super) over: Uptime,
 }
 
+/// Those whose history has this run in the end. Of a lock of an earlier plan that the run did without, its
+/// outcome says nothing.
+fn used<'a>(job: &LockedJob, requests: &'a [LockRequest]) -> impl Iterator<Item = &'a LockRequest> {
+    requests.iter().filter(|it| job.targets.iter().any(|target| target.url() == it.target.url()))
+}
+
+/// What is read of the histories while the child works.
+pub(super) fn reads_ahead(
+    job: &LockedJob,
+    context: &Context,
+    requests: &[LockRequest],
+) -> ReadsAhead {
+    match context.provenance {
+        Some(_) => ReadsAhead::of(used(job, requests)),
+        None => ReadsAhead::default(),
+    }
+}
+
 /// Writes the histories. What comes of it changes nothing, and is said with `-v`; or as a warning, where a later
 /// run would compare itself with this one.
 pub(super) async fn write(
@@ -125,17 +163,18 @@ pub(super) async fn write(
     end: End,
 ) {
     let Some(from) = &context.provenance else { return };
-    // Of a lock of an earlier plan that the run did without in the end, its outcome says nothing.
-    let is_used =
-        |it: &&LockRequest| job.targets.iter().any(|target| target.url() == it.target.url());
-    let used: Vec<_> = requests.iter().filter(is_used).collect();
+    let used: Vec<_> = used(job, requests).collect();
     if used.is_empty() {
         return;
     }
-    let runs: Vec<_> =
-        used.iter().map(|it| (it.register.clone(), it.past_run(context, from, end))).collect();
-    let is_missed = |(request, (_, run)): (&&LockRequest, &(HistoryRegister, PastRun))| {
-        run.has_applied() && outdated::is_compared(job, &request.target)
+    let mut addition = |it: &&LockRequest| Addition {
+        register: it.register.clone(),
+        run: it.past_run(context, from, end),
+        ahead: event_loop.reads_ahead.take(&it.register),
+    };
+    let runs: Vec<_> = used.iter().map(&mut addition).collect();
+    let is_missed = |(request, addition): (&&LockRequest, &Addition)| {
+        addition.run.has_applied() && outdated::is_compared(job, &request.target)
     };
     let missed: Vec<_> = used.iter().zip(&runs).map(is_missed).collect();
     event_loop.send(StoreRequest::Remember(runs));

@@ -7,11 +7,11 @@ use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, join_all};
 
 use super::fail_point;
-use super::history::HistoryRegister;
+use super::history::{Addition, HistoryRead, HistoryRegister};
 use crate::backend::S3Backend;
 use crate::git;
 use crate::lock::LockKey;
-use crate::lock::history::{History, PastRun};
+use crate::lock::history::History;
 use crate::lock::optimistic_read::StateVersion;
 use crate::lock::pair::{Findings, Half, PairRequest, Step};
 use crate::lock::register::{Expect, Reply, Request, StoreError, Stored, WriteReply};
@@ -41,7 +41,7 @@ pub(super) enum StoreRequest {
     /// Passes a text on to stdout.
     Print(File),
     /// Each of these histories has one more run.
-    Remember(Vec<(HistoryRegister, PastRun)>),
+    Remember(Vec<Addition>),
     /// Which of two commits is older, of git.
     Ancestry(git::AncestryQuery),
 }
@@ -90,8 +90,7 @@ impl StoreRequest {
                 async move { StoreReply::Prepared(store.try_conditions().await) }.boxed()
             }
             Self::Remember(runs) => {
-                let all = runs.into_iter().map(|(register, run)| remember(register, run));
-                join_all(all).map(StoreReply::Remembered).boxed()
+                join_all(runs.into_iter().map(remember)).map(StoreReply::Remembered).boxed()
             }
             Self::Print(text) => async move {
                 // Nobody can be made to read it.
@@ -135,13 +134,13 @@ pub(super) fn register(
 }
 
 /// Adds a run to a history. A write that is not answered is not repeated: no two have the same bytes.
-async fn remember(register: HistoryRegister, run: PastRun) -> Result<(), String> {
-    let HistoryRegister { store, key } = register;
+async fn remember(addition: Addition) -> Result<(), String> {
+    let Addition { register: HistoryRegister { store, key }, run, mut ahead } = addition;
     let (mut shown, mut denied): (Option<Option<Stored>>, _) = (None, None);
     for _ in 0..TRIES {
         let current = match shown.take() {
             Some(current) => current,
-            None => match store.read(&key).await {
+            None => match read(&store, &key, ahead.take()).await {
                 // S3 denies a look at what is not there.
                 Err(StoreError::Denied(flaw)) => {
                     denied = Some(StoreError::Denied(flaw));
@@ -159,6 +158,18 @@ async fn remember(register: HistoryRegister, run: PastRun) -> Result<(), String>
         }
     }
     Err(denied.map_or_else(|| "others keep changing it".to_owned(), |error| error.to_string()))
+}
+
+/// What was read before, where it was.
+async fn read(
+    store: &Arc<dyn Registers>,
+    key: &LockKey,
+    ahead: Option<BoxFuture<'static, HistoryRead>>,
+) -> HistoryRead {
+    match ahead {
+        Some(ahead) => ahead.await,
+        None => store.read(key).await,
+    }
 }
 
 async fn pair(

@@ -79,7 +79,9 @@ pub(super) async fn run(
             return Err(error);
         }
     };
+    event_loop.reads_ahead.begin(uptime());
     let ended = drive(event_loop, child, context, watch).await;
+    event_loop.reads_ahead.end();
     let is_in_order = |end: &ChildEnd| {
         !end.heard_stop && !end.lost && matches!(end.status, ChildStatus::Exited(_))
     };

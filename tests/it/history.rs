@@ -3,13 +3,14 @@
 mod told;
 
 use std::process::Command;
+use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::faults::Stage;
-use crate::support::harness::{Gate, Running, applying, run, tfwrap};
+use crate::support::harness::{Gate, Running, applying, pause, run, tfwrap};
 use crate::support::proxy::{Fault, Rule};
 use crate::support::s3_server;
 use crate::support::servers::{dynamodb, local_backend_dir, terraform};
@@ -32,6 +33,17 @@ impl Stage {
         let document: Value = serde_json::from_str(&text).expect(&text);
         assert_eq!(document["version"], 1);
         document["runs"].as_array().unwrap().clone()
+    }
+
+    /// Waits until the lock is free.
+    async fn is_free_at_last(&self) {
+        for _ in 0..400 {
+            if self.info().await.is_none() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("the lock is still held");
     }
 
     async fn put_history(&self, text: &str) {
@@ -76,7 +88,7 @@ async fn who_ran_what_waited_for_whom_and_how_it_ended() {
     let second = Running::start(&mut applying(tfwrap(stage.path()), "exit 3 # s3cr3t"));
     second.says("waiting");
     // Longer than the wait itself may be off by.
-    crate::support::harness::pause(std::time::Duration::from_millis(1500));
+    pause(Duration::from_millis(1500));
     gate.open();
     first.finish().expect_code(0);
     second.finish().expect_code(1);
@@ -141,7 +153,7 @@ async fn each_end_has_its_word() {
         if past.len() == 4 {
             break;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let words: Vec<_> = past
         .iter()
@@ -163,27 +175,33 @@ async fn each_end_has_its_word() {
     assert!(past[0]["behind"][0]["waited"].as_u64().unwrap() >= 1000, "{}", past[0]);
 }
 
-/// Where the store does not answer the request for the history: what it had been asked before, and how long
+/// Where the store does not answer the request for the history: that the lock goes all the same, and how long
 /// the exit takes from there.
 #[tokio::test]
-async fn the_lock_is_free_before_the_history_is_asked_for_and_the_exit_waits_a_second() {
+async fn a_silent_history_does_not_keep_the_lock_and_the_exit_waits_a_second() {
     let stage = Stage::new("history/slow").await;
     let key = stage.history();
-    for operation in ["GetItem", "PutItem"] {
+    // The longer one is at work when its history is read.
+    for (operation, script) in [("GetItem", "true"), ("GetItem", "sleep 0.5"), ("PutItem", "true")]
+    {
         stage.proxy.plan([Rule::on(operation, Fault::Hold).key(&key)]);
-        let asked = stage.proxy.count_of(operation, &key);
-        let running = Running::start(&mut stage.around("true"));
+        let (asked, removed) =
+            (stage.proxy.count_of(operation, &key), stage.requests("DeleteItem"));
+        let running = Running::start(&mut stage.around(script));
         stage.proxy.arrived(&format!("{operation} {key}"), asked + 1).await;
+        if operation == "GetItem" {
+            stage.arrived("DeleteItem", removed + 1).await;
+            stage.is_free_at_last().await;
+        }
         let arrived = tfwrap::clock::uptime();
         assert_eq!(stage.info().await, None, "the lock has gone before");
-        assert!(stage.requests("DeleteItem") > 0);
         // Another one has it at once.
         let mut next = stage.with(&["--no-history", "--lock-timeout", "0s"], "true");
         run(&mut next).expect_code(0);
         let done = running.finish().expect_code(0);
         let took = tfwrap::clock::uptime().since(arrived);
         // A second is what it waits; the rest is for this machine.
-        assert!(took < std::time::Duration::from_secs(4), "{took:?}");
+        assert!(took < Duration::from_secs(4), "{took:?}");
         assert_eq!(done.stderr, "");
         let mut told = stage.with(&["-v"], "true");
         let done = run(&mut told).expect_code(0);
@@ -197,13 +215,80 @@ async fn the_lock_is_free_before_the_history_is_asked_for_and_the_exit_waits_a_s
 async fn a_stop_ends_the_wait_for_the_history_and_changes_nothing() {
     let stage = Stage::new("history/stop").await;
     let key = stage.history();
-    stage.proxy.plan([Rule::on("GetItem", Fault::Hold).key(&key)]);
+    stage.proxy.plan([Rule::on("PutItem", Fault::Hold).key(&key)]);
     let running = Running::start(&mut stage.with(&["-v"], "true"));
-    stage.proxy.arrived(&format!("GetItem {key}"), 1).await;
+    stage.proxy.arrived(&format!("PutItem {key}"), 1).await;
     running.signal(Signal::SIGTERM);
     let done = running.finish().expect_code(0);
     assert!(done.stderr.contains(": interrupted"), "{}", done.stderr);
     stage.proxy.release();
+}
+
+/// So the run ends a request earlier. Nothing waits for the read, and there is no second one.
+#[tokio::test]
+async fn the_history_is_read_while_the_child_works() {
+    let stage = Stage::new("history/ahead").await;
+    let key = stage.history();
+    let counts = || ["GetItem", "PutItem"].map(|it| stage.proxy.count_of(it, &key));
+    let gate = Gate::new(stage.path(), "ahead");
+    let running = Running::start(&mut stage.around(&gate.command()));
+    stage.proxy.arrived(&format!("GetItem {key}"), 1).await;
+    gate.reached();
+    assert!(stage.info().await.is_some(), "under the lock");
+    assert_eq!(counts(), [1, 0], "written last");
+    gate.open();
+    running.finish().expect_code(0);
+    assert_eq!((counts(), stage.past().await.len()), ([1, 1], 1));
+
+    // The read is out when the child ends: it counts when it is answered.
+    let gate = Gate::new(stage.path(), "out");
+    stage.proxy.plan([Rule::on("GetItem", Fault::Hold).key(&key)]);
+    let running = Running::start(&mut stage.around(&gate.command()));
+    stage.proxy.arrived(&format!("GetItem {key}"), 2).await;
+    gate.reached();
+    gate.open();
+    stage.is_free_at_last().await;
+    stage.proxy.release();
+    running.finish().expect_code(0);
+    assert_eq!((counts(), stage.past().await.len()), ([2, 2], 2));
+
+    // It failed: it is read afresh.
+    let gate = Gate::new(stage.path(), "failed");
+    stage.proxy.plan([Rule::on("GetItem", Fault::SERVER_ERROR).key(&key).times(1)]);
+    let running = Running::start(&mut stage.around(&gate.command()));
+    stage.proxy.arrived(&format!("GetItem {key}"), 3).await;
+    gate.reached();
+    // The answer has come by then.
+    pause(Duration::from_millis(300));
+    gate.open();
+    running.finish().expect_code(0);
+    assert_eq!((counts(), stage.past().await.len()), ([4, 3], 3));
+}
+
+/// Whoever had the lock before writes its entry after the release: a read before that would be in vain.
+#[tokio::test]
+async fn after_another_holder_the_history_is_read_a_second_later() {
+    let stage = Stage::new("history/after").await;
+    let key = stage.history();
+    let counts = || ["GetItem", "PutItem"].map(|it| stage.proxy.count_of(it, &key));
+    let gates = ["first", "second"].map(|name| Gate::new(stage.path(), name));
+    let first = Running::start(&mut stage.around(&gates[0].command()));
+    gates[0].reached();
+    stage.proxy.arrived(&format!("GetItem {key}"), 1).await;
+    let second = Running::start(&mut stage.around(&gates[1].command()));
+    second.says("waiting");
+    stage
+        .proxy
+        .plan([Rule::on("PutItem", Fault::Delay(Duration::from_millis(500))).key(&key).times(1)]);
+    gates[0].open();
+    gates[1].reached();
+    stage.proxy.arrived(&format!("GetItem {key}"), 2).await;
+    assert_eq!((counts(), stage.past().await.len()), ([2, 1], 1), "the other's entry is there");
+    gates[1].open();
+    for running in [first, second] {
+        running.finish().expect_code(0);
+    }
+    assert_eq!((counts(), stage.past().await.len()), ([2, 2], 2), "nothing was refused");
 }
 
 #[tokio::test]
@@ -245,6 +330,19 @@ async fn two_that_write_at_once_are_both_in_it() {
     assert_eq!(past.len(), 2);
     // Of a version that knows more: nothing is lost.
     assert_eq!(past[0], json!({"id": "other", "asked": 1, "later": {"x": 1}}));
+
+    // What was read while the child worked is out of date, too.
+    let gate = Gate::new(stage.path(), "both");
+    stage.proxy.plan([]);
+    let reads = stage.proxy.count_of("GetItem", &key);
+    let running = Running::start(&mut stage.around(&gate.command()));
+    stage.proxy.arrived(&format!("GetItem {key}"), reads + 1).await;
+    gate.reached();
+    run(&mut stage.with(&["--lock-timeout", "0s"], "true")).expect_code(75);
+    gate.open();
+    running.finish().expect_code(0);
+    let past = stage.past().await;
+    assert_eq!((past.len(), &past[2]["outcome"]), (4, &json!("timed-out")));
 }
 
 #[tokio::test]

@@ -26,7 +26,7 @@ async fn whoever_waited_for_the_newer_one_sees_its_entry() {
     scene.stage.proxy.plan([Rule::on("PutItem", Fault::Hold).key(&key).times(1)]);
     let reads = scene.reads();
     gate.open();
-    // One of the newer run for its entry, and one of the older that does not find it.
+    // The newer run has read it before; the older one does not find it, and looks again.
     scene.stage.proxy.arrived(&format!("PutItem {key}"), 1).await;
     scene.stage.proxy.arrived(&format!("GetItem {key}"), reads + 2).await;
     scene.stage.proxy.release();
