@@ -9,7 +9,7 @@ use clap_complete::Shell;
 
 use super::args::example;
 use super::{CliAnswer, refusal, tree};
-use crate::terraform::LISTED_COMMANDS;
+use crate::terraform::{LISTED_COMMANDS, ListedCommand};
 
 mod man;
 
@@ -95,14 +95,18 @@ fn completions(shell: Shell) -> String {
     // Not its own, or fish would find `help` among what was typed already, and nothing more to add.
     let others = command.get_subcommands().filter(|it| it.get_name() != "help");
     let names: Vec<_> = others.map(name_of).collect();
-    let mut command =
-        command.mut_args(with_its_values).mut_subcommand("help", |it| it.subcommands(names));
+    // Without its argument, which for zsh would be a word before those of the commands.
+    let mut command = command
+        .mut_args(with_its_values)
+        .mut_subcommand("help", |it| name_of(&it).subcommands(names));
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut command, "tfwrap", &mut script);
     let script = String::from_utf8_lossy(&script).into_owned();
     match shell {
         Shell::Bash => script + &in_bash(&command),
         Shell::Fish => in_fish(&script),
+        Shell::Zsh => in_zsh(&script, &command),
+        Shell::PowerShell => in_powershell(&script, &command),
         _ => script,
     }
 }
@@ -126,13 +130,48 @@ fn in_fish(script: &str) -> String {
 /// What clap's script for bash does not know: behind `--` there are Terraform's commands only, and behind
 /// `run` any command.
 fn in_bash(command: &clap::Command) -> String {
-    let takes_value = command.get_arguments().filter(|it| it.get_action().takes_values());
-    let options: Vec<_> =
-        takes_value.filter_map(|it| it.get_long()).map(|it| format!("--{it}")).collect();
-    let top = LISTED_COMMANDS.iter().filter(|it| it.words.len() == 1).map(|it| it.words[0]);
+    let top: Vec<_> = top().map(|it| it.words[0]).collect();
     include_str!("documents/further.bash")
-        .replace("OPTIONS", &options.join(" "))
-        .replace("COMMANDS", &top.collect::<Vec<_>>().join(" "))
+        .replace("OPTIONS", &with_value(command).join(" "))
+        .replace("COMMANDS", &top.join(" "))
+}
+
+/// The same of the one for zsh, where clap's own takes over for all else.
+fn in_zsh(script: &str, command: &clap::Command) -> String {
+    let quoted =
+        |it: &ListedCommand| format!("'{}:{}'", it.words[0], it.about.replace('\'', "'\\''"));
+    let top: Vec<_> = top().map(quoted).collect();
+    let further = include_str!("documents/further.zsh")
+        .replace("OPTIONS", &with_value(command).join("|"))
+        .replace("COMMANDS", &top.join("\n"));
+    script.replacen("_tfwrap() {\n", &(further + "_tfwrap_itself() {\n"), 1)
+}
+
+/// The same of the one for `PowerShell`.
+fn in_powershell(script: &str, command: &clap::Command) -> String {
+    let options: Vec<_> = with_value(command).iter().map(|it| format!("'{it}'")).collect();
+    let result = |it: &ListedCommand| {
+        let (name, about) = (it.words[0], it.about.replace('\'', "''"));
+        let kind = "[CompletionResultType]::ParameterValue";
+        format!("                [CompletionResult]::new('{name}', '{name}', {kind}, '{about}')")
+    };
+    let top: Vec<_> = top().map(result).collect();
+    let further = include_str!("documents/further.ps1")
+        .replace("OPTIONS", &options.join(", "))
+        .replace("COMMANDS", &top.join("\n"));
+    let before = "    $commandElements = $commandAst.CommandElements\n";
+    script.replacen(before, &(before.to_owned() + &further), 1)
+}
+
+/// The options of tfwrap's own behind which a value follows as a word of its own.
+fn with_value(command: &clap::Command) -> Vec<String> {
+    let takes_value = command.get_arguments().filter(|it| it.get_action().takes_values());
+    takes_value.filter_map(|it| it.get_long()).map(|it| format!("--{it}")).collect()
+}
+
+/// Terraform's commands, without those below them.
+fn top() -> impl Iterator<Item = &'static ListedCommand> {
+    LISTED_COMMANDS.iter().filter(|it| it.words.len() == 1)
 }
 
 /// The name of a command, with those below it, for what follows `help`.

@@ -97,11 +97,51 @@ fn shells() -> Vec<String> {
     ["bash"].into_iter().chain(further.split_whitespace()).map(ToOwned::to_owned).collect()
 }
 
+/// An interactive zsh, which completes only on a terminal: it prints what it would offer, and ends.
+const INSIDE_ZSH: &str = r#"
+PROMPT=
+fpath=(${0:h} $fpath)
+autoload -Uz compinit
+compinit -u -D
+bindkey '^I' complete-word
+zstyle ':completion:*' completer _complete
+before() { print -r -- '<<offered>>' }
+after() { print -r -- '<<that is all>>'; exit }
+compprefuncs=(before)
+comppostfuncs=(after)
+compadd() {
+    if (( ! ${@[(I)-[OAD]]} )); then
+        local -a offered
+        builtin compadd -O offered "$@"
+        (( $#offered )) && print -rl -- $offered
+    fi
+    builtin compadd "$@"
+}
+print ready
+"#;
+
+/// Types a line there, and the key for completion.
+const ZSH: &str = r#"
+zmodload zsh/zpty
+zpty inside zsh -f -i
+zpty -w inside "source ${(q)1:h}/inside"
+zpty -r inside line '*ready*' || exit 4
+zpty -w -n inside "$2"$'\t'
+zpty -r inside line '*<<offered>>' || exit 5
+while zpty -r inside line; do
+    line=${line%%$'\r\n'}
+    [[ $line != '<<that is all>>' ]] || exit 0
+    [[ -z $line ]] || print -r -- $line
+done
+"#;
+
 /// What a shell offers for the last of these words.
 fn offered(shell: &str, line: &str) -> Vec<String> {
     let dir = tempfile::tempdir().unwrap();
-    let script = dir.path().join("script");
+    // By this name zsh finds it where its documentation says that it belongs.
+    let script = dir.path().join("_tfwrap");
     fs::write(&script, printed(&["completions", shell])).unwrap();
+    fs::write(dir.path().join("inside"), INSIDE_ZSH).unwrap();
     let program = match shell {
         "bash" => {
             r#"source "$1"; read -ra COMP_WORDS <<<"$2"; [[ $2 != *" " ]] || COMP_WORDS+=("")
@@ -111,11 +151,13 @@ fn offered(shell: &str, line: &str) -> Vec<String> {
             "${BASH_REMATCH[1]}" tfwrap "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD-1]}"
             printf '%s\n' "${COMPREPLY[@]}""#
         }
+        "zsh" => ZSH,
         _ => "source $argv[1]; complete -C $argv[2]",
     };
     let mut command = Command::new(shell);
     clean(&mut command, dir.path());
-    command.args(["-c", program]).args((shell == "bash").then_some("bash")).arg(&script).arg(line);
+    command.args((shell == "zsh").then_some("-f")).args(["-c", program]);
+    command.args((shell != "fish").then_some(shell)).arg(&script).arg(line);
     let done = run(&mut command).expect_code(0);
     assert_eq!(done.stderr, "", "{shell}: {line}");
     // fish adds what each is for.
@@ -131,6 +173,36 @@ fn what_is_not_tfwraps_is_completed_as_what_it_is() {
     }
 }
 
+/// There is no `PowerShell` to ask, so this is about the text alone.
+#[test]
+fn the_script_for_powershell_parts_terraforms_commands_and_those_of_run_from_tfwraps() {
+    let script = printed(&["completions", "powershell"]);
+    let begin = "    $commandElements = $commandAst.CommandElements\n";
+    let (_, further) = script.split_once(begin).expect("clap's beginning");
+    let (further, rest) = further.split_once("\n    $command = @(\n").expect("clap's own part");
+    assert!(rest.contains("Sort-Object"), "all of clap's is there");
+    // Behind `run`: the command itself, then whatever completes its arguments.
+    assert!(further.contains("-ceq 'run'"), "{further}");
+    assert!(further.contains("[CompletionCompleters]::CompleteCommand($wordToComplete)"));
+    assert!(further.contains("[CommandCompletion]::CompleteInput($line, $line.Length, $null)"));
+    // Behind `--`: Terraform's.
+    let listed =
+        further.lines().filter_map(|line| line.trim().strip_prefix("[CompletionResult]::new('"));
+    let listed: Vec<_> = listed.filter_map(|line| line.split('\'').next()).collect();
+    assert!(listed.contains(&"plan") && listed.contains(&"workspace"), "{listed:?}");
+    assert!(!listed.contains(&"status") && !listed.contains(&"run"), "{listed:?}");
+    for line in further.lines().filter(|line| line.contains("::new(")) {
+        assert!(line.ends_with("')") && line.matches('\'').count() % 2 == 0, "{line}");
+    }
+    // An option of tfwrap's is passed over together with its value.
+    let options = further.split_once("@('--").and_then(|(_, rest)| rest.split_once(") -ccontains"));
+    let (options, _) = options.expect("the options");
+    assert!(options.contains("'--terraform'") && !options.contains("--quiet"), "{options}");
+    for (open, close) in [('(', ')'), ('{', '}')] {
+        assert_eq!(further.matches(open).count(), further.matches(close).count());
+    }
+}
+
 fn completes_what_is_not_tfwraps(shell: &str) {
     for (line, has, has_not) in [
         ("tfwrap -- ", &["plan", "state"][..], &["run", "status", "--lock", "-h"][..]),
@@ -141,7 +213,7 @@ fn completes_what_is_not_tfwraps(shell: &str) {
         ("tfwrap run mkfi", &["mkfifo"], &[]),
         ("tfwrap --terraform run run -- mkfi", &["mkfifo"], &[]),
         ("tfwrap run --", &["--help"], &[]),
-        ("tfwrap run -- mkfifo -", &[], &["-h", "--help"]),
+        ("tfwrap run -- mkfifo -", &[], &["-h", "--lock"]),
         ("tfwrap apply run ", &[], &["mkfifo"]),
     ] {
         let offered = offered(shell, line);
@@ -151,7 +223,7 @@ fn completes_what_is_not_tfwraps(shell: &str) {
     }
 }
 
-/// In bash, and in what `TFWRAP_TEST_SHELLS` names beside it (`fish`).
+/// In bash, and in what `TFWRAP_TEST_SHELLS` names beside it (`fish zsh`).
 #[test]
 fn the_shells_complete_commands_options_and_values() {
     for shell in shells() {
