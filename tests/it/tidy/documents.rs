@@ -252,3 +252,26 @@ fn the_readme_leads_to_every_document() {
         assert!(readme.contains(&format!("]({}", file.path)), "{}", file.path);
     }
 }
+
+/// Each word that is explained to people is one that the program says to them: not as a name of its source.
+#[test]
+fn the_words_that_are_explained_are_said() {
+    let said: Vec<String> = rust_files("src")
+        .iter()
+        .filter(|file| !file.path.contains("/tests"))
+        .flat_map(|file| {
+            let code = file.text.split("#[cfg(test)]").next().unwrap();
+            let code = code.lines().filter(|line| !line.trim_start().starts_with("//"));
+            // Every other piece is within quotes.
+            let code = code.collect::<Vec<_>>().join("\n").replace("'\"'", "").replace("\\\"", "");
+            code.split('"').skip(1).step_by(2).map(ToOwned::to_owned).collect::<Vec<_>>()
+        })
+        .filter(|text| text.contains(' '))
+        .collect();
+    for row in table("Words") {
+        let word = format!(" {} ", row[0]);
+        let plain = |text: &String| text.replace(|c: char| !c.is_ascii_alphabetic(), " ");
+        let is_said = |text: &String| format!(" {} ", plain(text)).contains(&word);
+        assert!(said.iter().any(is_said), "no message says `{}`", row[0]);
+    }
+}
