@@ -116,6 +116,10 @@ test("the outputs are those of the step's own tfwrap, whatever one that it has r
     [wrapped(2), "exit 1", ["1", undefined]],
     [wrapped(1) + said(1), "exit 0", ["0", "success"]],
     [wrapped(2) + said(0), "exit 5", ["5", "failure"]],
+    // Whoever writes another output may not end its line.
+    ["x=1", "exit 5", ["5", undefined]],
+    ["exitcode=1", "exit 5", ["5", undefined]],
+    ["x<<E\\n1\\nE", "exit 5", ["5", undefined]],
     // A value says nothing.
     ["x<<E\\nexitcode=5\\nE\\n", "exit 5", ["5", undefined]],
     ["x=exitcode=5\\n", "exit 5", ["5", undefined]],
@@ -175,6 +179,10 @@ test("an input that was mixed up with a URL is shown without its secrets", async
     const { code, output } = await world("echo ran").main({ command: "plan", [name]: "https://user:hunter2@h/x?t=hunter2" });
     assert.ok(!output.includes("hunter2"), `${name}: ${output}`);
     if (name !== "lock-timeout" && name !== "recover-wait") assert.notEqual(code, 0, name);
+    for (const wrong of ["https:/h/x?token=hunter2", "https:/u:hunter2@h", "https://u:`hunter2@h/x", "https:/h#hunter2"]) {
+      const { output } = await world("echo ran").main({ command: "plan", [name]: wrong });
+      assert.ok(!output.includes("hunter2"), `${name}: ${output}`);
+    }
   }
 });
 

@@ -1,6 +1,6 @@
 // Directories, temporary ones and the runner's files, where each may be missing or not be written.
 
-import { closeSync, constants, fstatSync, mkdirSync, mkdtempSync, openSync, readFileSync, statSync, writeSync } from "node:fs";
+import { closeSync, constants, fstatSync, mkdirSync, mkdtempSync, openSync, readFileSync, readSync, statSync, writeSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { ActionError, annotation, say } from "./runner.mjs";
@@ -48,14 +48,18 @@ const MISSING = {
 };
 const told = new Set();
 
-// Appends to a regular file, which may be new. Nothing else is written to.
+// Appends to a regular file, which may be new, behind its last line: whoever wrote that may not have ended it. Nothing
+// else is written to.
 export function append(file, text) {
   // Without `O_NONBLOCK` a pipe that nobody reads would block.
-  const flags = constants.O_WRONLY | constants.O_APPEND | constants.O_CREAT | constants.O_NONBLOCK;
+  const flags = constants.O_RDWR | constants.O_APPEND | constants.O_CREAT | constants.O_NONBLOCK;
   const descriptor = openSync(file, flags, 0o600);
   try {
-    if (!fstatSync(descriptor).isFile()) throw new Error("it is not a regular file");
-    writeSync(descriptor, text);
+    const stat = fstatSync(descriptor);
+    if (!stat.isFile()) throw new Error("it is not a regular file");
+    const last = Buffer.from("\n");
+    if (text !== "" && stat.size > 0) readSync(descriptor, last, 0, 1, stat.size - 1);
+    writeSync(descriptor, `${last.toString() === "\n" ? "" : "\n"}${text}`);
   } finally {
     closeSync(descriptor);
   }

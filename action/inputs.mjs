@@ -4,6 +4,7 @@ import { statSync } from "node:fs";
 import { resolve } from "node:path";
 import { isDuration } from "./durations.mjs";
 import { InputError, workspace } from "./runner.mjs";
+import { shownValue } from "./urls.mjs";
 import { SplitError, split } from "./words.mjs";
 
 // Options of tfwrap, by how they take their value.
@@ -35,7 +36,7 @@ const lines = (name) => raw(name).split(/\r?\n/).filter((line) => line.trim() !=
 export function flag(name) {
   const value = input(name);
   if (!["true", "false", ""].includes(value)) {
-    throw new InputError(`input ${name}: \`${value}\` is neither \`true\` nor \`false\``);
+    throw new InputError(`input ${name}: \`${shownValue(value)}\` is neither \`true\` nor \`false\``);
   }
   return value === "true";
 }
@@ -57,7 +58,7 @@ export function expectOptions() {
   for (const [name, values] of Object.entries(ONE_OF)) {
     const value = input(name);
     if (value === "" || values.includes(value)) continue;
-    throw new InputError(`input ${name}: \`${value}\` is none of ${values.map((known) => `\`${known}\``).join(", ")}`);
+    throw new InputError(`input ${name}: \`${shownValue(value)}\` is none of ${values.map((known) => `\`${known}\``).join(", ")}`);
   }
   if (flag("quiet") && flag("verbose")) throw new InputError("inputs quiet and verbose: they exclude each other");
 }
@@ -98,14 +99,14 @@ export function expectNoOptions() {
 // For the post step, which must not be the first to find it wrong.
 export function recoverWait() {
   const value = input("recover-wait") || "4m";
-  if (!isDuration(value)) throw new InputError(`input recover-wait: \`${value}\` is no duration`, "write it like `90s` or `4m`");
+  if (!isDuration(value)) throw new InputError(`input recover-wait: \`${shownValue(value)}\` is no duration`, "write it like `90s` or `4m`");
   return value;
 }
 
 // An input that names a file or a directory of this machine.
 export function localPath(name) {
   const value = input(name);
-  if (/^[a-z][a-z0-9+.-]*:\/\//i.test(value)) throw new InputError(`input ${name}: \`${value}\` is a URL and no path`);
+  if (/^[a-z][a-z0-9+.-]*:[/\\]/i.test(value)) throw new InputError(`input ${name}: \`${shownValue(value)}\` is a URL and no path`);
   return value;
 }
 

@@ -8,6 +8,7 @@ import { tell, temporaryDirectory } from "./files.mjs";
 import { environment, flag, input, localPath } from "./inputs.mjs";
 import { askVersion, ownVersion, released } from "./release.mjs";
 import { ActionError, InputError, say, workspace } from "./runner.mjs";
+import { shownValue } from "./urls.mjs";
 
 const ACTION_DIR = fileURLToPath(new URL("..", import.meta.url));
 
@@ -37,7 +38,7 @@ const onPath = (name) =>
 function installed(path) {
   if (path.includes("/")) return resolve(workspace(), path);
   const found = onPath(path);
-  if (found === undefined) throw new InputError(`input path: there is no \`${path}\` on \`PATH\``, "install it in an earlier step");
+  if (found === undefined) throw new InputError(`input path: there is no \`${shownValue(path)}\` on \`PATH\``, "install it in an earlier step");
   return found;
 }
 

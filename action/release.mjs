@@ -3,13 +3,13 @@
 
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { accessSync, constants, existsSync, mkdtempSync, readFileSync, readdirSync, renameSync, rmSync, statSync, unlinkSync, writeFileSync } from "node:fs";
+import { accessSync, closeSync, constants, existsSync, mkdtempSync, openSync, readFileSync, readSync, readdirSync, renameSync, rmSync, statSync, unlinkSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { append, isFile, makeDirectories, temporaryDirectory } from "./files.mjs";
 import { environment } from "./inputs.mjs";
 import { ActionError, InputError, annotation, say } from "./runner.mjs";
-import { shownUrl, withoutSecrets } from "./urls.mjs";
+import { shownUrl, shownValue, withoutSecrets } from "./urls.mjs";
 
 const read = (name) => readFileSync(new URL(name, import.meta.url), "utf8");
 
@@ -30,7 +30,7 @@ export function asset(version, releases, platform, arch) {
   if (archives === undefined) {
     const known = Object.keys(releases);
     throw new InputError(
-      `this action knows no release of tfwrap ${version}, so it cannot check one: ` +
+      `this action knows no release of tfwrap ${shownValue(version)}, so it cannot check one: ` +
         (known.length === 0 ? "none is released yet" : `it knows ${known.join(", ")}`),
       `use the action at a tag that knows it, or ${otherwise}`,
     );
@@ -128,9 +128,32 @@ function unpack(archive, into) {
   if (!existsSync(join(into, "tfwrap"))) throw new ActionError("the archive of the release contains no tfwrap");
 }
 
-// Asks a program for its version. It may be anything, and ignore all other signals.
-export const askVersion = (program, limit) =>
-  spawnSync(program, ["--version"], { encoding: "utf8", env: environment(), timeout: limit, killSignal: "SIGKILL" });
+// Asks a program for its version. It may be anything, and ignore all other signals. Its answer goes to a file: of a
+// pipe, which it may leave to another, nobody would see the end.
+export function askVersion(program, limit) {
+  const dir = temporaryDirectory();
+  const [stdout, stderr] = ["stdout", "stderr"].map((name) => join(dir, name));
+  const open = [stdout, stderr].map((file) => openSync(file, "w"));
+  try {
+    const answer = spawnSync(program, ["--version"], { stdio: ["ignore", ...open], env: environment(), timeout: limit, killSignal: "SIGKILL" });
+    return { ...answer, stdout: firstOf(stdout), stderr: firstOf(stderr) };
+  } finally {
+    for (const descriptor of open) closeSync(descriptor);
+    rmSync(dir, { recursive: true, force: true });
+  }
+}
+
+const MOST_ANSWER = 64 * 1024;
+
+function firstOf(file) {
+  const descriptor = openSync(file, "r");
+  try {
+    const bytes = Buffer.alloc(MOST_ANSWER);
+    return bytes.toString("utf8", 0, readSync(descriptor, bytes));
+  } finally {
+    closeSync(descriptor);
+  }
+}
 
 const SOUND_MS = 10_000;
 
@@ -216,7 +239,10 @@ function installIn(cache, version, archive) {
 function install(cache, version, archive) {
   let refused;
   try {
-    return installIn(cache, version, archive);
+    const program = installIn(cache, version, archive);
+    // Its file system may be one that executes nothing.
+    if (askVersion(program, SOUND_MS).error?.code !== "EACCES") return program;
+    refused = "nothing can be executed there";
   } catch (error) {
     refused = error.message;
   }

@@ -2,7 +2,6 @@
 
 import { writeSync } from "node:fs";
 import { resolve } from "node:path";
-import { withoutSecrets } from "./urls.mjs";
 
 // Why the action cannot go on, what to do about it, and the exit code for it.
 export class ActionError extends Error {
@@ -12,10 +11,10 @@ export class ActionError extends Error {
   }
 }
 
-// What is wrong with an input. Its value may be a URL, where it was mixed up with another.
+// What is wrong with an input.
 export class InputError extends ActionError {
   constructor(message, hint) {
-    super(withoutSecrets(message), hint, 64);
+    super(message, hint, 64);
   }
 }
 

@@ -30,6 +30,9 @@ export function shownUrl(url) {
   return `${scheme}${isWellFormed ? `${host}${path}${queryShown(query)}` : "…"}`.replace(UNSAFE, escaped);
 }
 
+// Of a value that should be something else, but may be a URL all the same.
+export const shownValue = (text) => (/\/\/|[?#@]|%40/.test(text) ? shownUrl(text) : text);
+
 // A value that is a URL, whatever is in it; another URL with a scheme or without; and what may have a user in it
 // all the same. A password may have quotes in it: only those at the end are around it.
 const URLS = /(?<=`)[a-z][a-z0-9+.-]*:\/\/[^`]*(?=`)|(?:[a-z][a-z0-9+.-]*:)?\/\/\S*[^\s`'")]|[^\s`'"(]*:\S*(?:@|%40)\S*[^\s`'")]/gi;

@@ -39,7 +39,8 @@ pub fn shown_url(text: &str) -> String {
 /// a variable that was mixed up with another.
 #[must_use]
 pub fn shown_value(text: &str) -> String {
-    if text.contains("//") || has_at(text) { shown_url(text) } else { text.to_owned() }
+    let may_be_url = text.contains("//") || text.contains(['?', '#']) || has_at(text);
+    if may_be_url { shown_url(text) } else { text.to_owned() }
 }
 
 /// Whether it is a URL with a scheme that [`shown_url`] shows, and without a user.
