@@ -220,6 +220,12 @@ impl Child {
         self.told.have_it_already(in_group_only)
     }
 
+    /// Whether the child is to be a Terraform, and not a command around some.
+    #[must_use]
+    pub fn is_to_be_terraform(&self) -> bool {
+        self.told.is_terraform()
+    }
+
     /// What a signal means while this child runs.
     #[must_use]
     pub fn event(&self, Judged { received, child_too }: Judged) -> Event {

@@ -115,7 +115,7 @@ enum Stage {
     Confirming(Uptime),
     Holding,
     Running {
-        supervisor: Supervisor,
+        supervisor: Box<Supervisor>,
         /// We were suspended, and the locks are not known to be good since.
         resume: bool,
         /// How we are to be suspended once the leases are declared, or then.
@@ -159,8 +159,11 @@ impl LockedRun {
     /// The child has started.
     pub fn started(&mut self, policy: Policy) {
         self.is_child_unprotected = false;
-        self.stage =
-            Stage::Running { supervisor: Supervisor::new(policy), resume: false, suspend: None };
+        self.stage = Stage::Running {
+            supervisor: Box::new(Supervisor::new(policy)),
+            resume: false,
+            suspend: None,
+        };
     }
 
     /// Nothing of ours runs; those below may.

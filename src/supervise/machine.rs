@@ -30,6 +30,9 @@ pub const GROUP_GRACE: Duration = Duration::from_secs(3);
 /// - an outer tfwrap makes an INT of the TERM that everybody got, and so may a script.
 pub const ECHO: Duration = Duration::from_secs(1);
 
+/// How long whoever signals one process after the other may take from us to the last of those below.
+const PASSES: Duration = Duration::from_secs(1);
+
 /// How long a wrapper may take to end by itself, after the Terraform that was interrupted below it.
 const REST_AFTER: Duration = Duration::from_millis(500);
 
@@ -75,8 +78,9 @@ pub struct Supervisor {
     stops: u8,
     /// The first of them, and when it came.
     first: Option<(StopSignal, Uptime)>,
-    /// Whether our parent has told us of a stop.
+    /// Whether our parent has told us of a stop, and whether an outer tfwrap has.
     parent_has_told: bool,
+    outer_has_told: bool,
     /// Whether the child has had an interrupt, from whomever: its next one is the second.
     interrupted: bool,
     /// When the group is killed.
@@ -85,6 +89,8 @@ pub struct Supervisor {
     kill_rest_at: Option<Uptime>,
     /// When it is said whose end is waited for.
     await_rest_at: Option<Uptime>,
+    /// When those hear of a stop, which the child has had from elsewhere, who have not.
+    pass_on_at: Option<Uptime>,
     /// When those hear of the stop who go on after their Terraform has ended.
     interrupt_rest_at: Option<Uptime>,
     /// When a child that stops again and again is continued, and how often it was.
@@ -107,6 +113,8 @@ impl Supervisor {
             stops: 0,
             first: None,
             parent_has_told: false,
+            outer_has_told: false,
+            pass_on_at: None,
             interrupted: false,
             kill_at: None,
             kill_rest_at: None,
@@ -126,10 +134,12 @@ impl Supervisor {
     pub fn deadline(&self) -> Option<Uptime> {
         match self.phase {
             Phase::Running => {
-                [self.kill_at, self.continue_at, self.interrupt_rest_at].into_iter().flatten().min()
+                let waits = [self.continue_at, self.interrupt_rest_at, self.pass_on_at];
+                waits.into_iter().chain([self.kill_at]).flatten().min()
             }
             Phase::Ending(_) => {
-                [self.kill_at, self.kill_rest_at, self.await_rest_at].into_iter().flatten().min()
+                let waits = [self.kill_rest_at, self.await_rest_at, self.pass_on_at];
+                waits.into_iter().chain([self.kill_at]).flatten().min()
             }
             Phase::Settling(_, until) => Some(until),
             Phase::Finished => None,
@@ -178,6 +188,10 @@ impl Supervisor {
                 }
             }
             (_, Event::Tick) if self.kill_at.is_some_and(|at| now >= at) => self.kill(now),
+            (_, Event::Tick) if self.pass_on_at.is_some_and(|at| now >= at) => {
+                self.pass_on_at = None;
+                if self.force < Force::Killed { vec![Action::InterruptNew] } else { Vec::new() }
+            }
             (Phase::Ending(_), Event::Tick) if self.kill_rest_at.is_some_and(|at| now >= at) => {
                 self.force = Force::Killed;
                 self.kill_rest_at = Some(now.plus(GROUP_GRACE));
@@ -261,7 +275,8 @@ impl Supervisor {
         // another: it asks for more.
         let asks_for_more = |first| signal == StopSignal::Quit && first != StopSignal::Quit;
         // Terragrunt passes on after 15 s what it got together with us.
-        let told_before = self.parent_has_told;
+        let (told_before, outer_told_before) = (self.parent_has_told, self.outer_has_told);
+        self.outer_has_told |= reach == Reach::Relayed;
         let (reached, by_parent) = match reach {
             Reach::ChildToo { by_parent } => (true, by_parent),
             Reach::UsOnly | Reach::Relayed => (false, false),
@@ -272,15 +287,23 @@ impl Supervisor {
             if now.since(at) < ECHO && !asks_for_more(first) {
                 return Vec::new();
             }
-            let is_passed_on = reach == Reach::ByParent && !told_before && signal == first;
+            // An outer tfwrap passes on what may have come to all of us. Whether it did, it does not know.
+            let is_passed_on = match reach {
+                Reach::ByParent => !told_before && signal == first,
+                Reach::Relayed => !outer_told_before && signal != StopSignal::Quit,
+                Reach::UsOnly | Reach::ChildToo { .. } => false,
+            };
             if is_passed_on || signal == StopSignal::Hangup {
                 return vec![Action::InterruptNew];
             }
         }
         self.stops = self.stops.saturating_add(1);
         self.first.get_or_insert((signal, now));
-        // It may have come to the child seconds ago, and a script has started another Terraform since.
-        let others = (reached && signal != StopSignal::Quit).then_some(Action::InterruptNew);
+        if reached && signal != StopSignal::Quit {
+            // It may have come to the child seconds ago, and a script has started another Terraform since. And
+            // whoever signals one after the other may be on the way to those below still.
+            self.pass_on_at = Some(now.plus(PASSES));
+        }
         if self.stopped_by.is_none() {
             // Go ends a program on SIGQUIT where it stands.
             let action = match signal {
@@ -292,15 +315,12 @@ impl Supervisor {
                     Action::Interrupt
                 }
             };
-            let mut actions =
-                self.first_stop(now, StopCause::Signal(signal), (!reached).then_some(action));
-            actions.extend(others);
-            return actions;
+            return self.first_stop(now, StopCause::Signal(signal), (!reached).then_some(action));
         }
         // The first from outside is no second one even if the child was interrupted already, by
         // our own order: who sent it wants the child to end, and that it does.
         if reached {
-            return Vec::from_iter(others);
+            return Vec::new();
         }
         if self.stops == 2 && self.policy.second_signal == SecondSignal::Forward {
             self.hurried();
@@ -394,6 +414,8 @@ impl Supervisor {
             // A wrapper that a signal ended: whoever sent that has told its Terraform, or has not
             // meant it.
             (true, None) => Vec::new(),
+            // Nor is it known yet who of them has had it.
+            (true, Some(_)) if self.pass_on_at.is_some() => Vec::new(),
             (true, Some(_)) => {
                 if self.force < Force::Killed {
                     vec![Action::Interrupt]

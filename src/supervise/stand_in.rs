@@ -34,7 +34,7 @@ use super::StopSignal;
 use super::child::{close_all_else, join_group, watch, with_blocked};
 use super::detached::{THIS_PROGRAM, wait_for_either};
 use super::process::{ProcessId, proc_is_ours, proc_shows_all};
-use super::targets::{is_given_ours, runs_terraform};
+use super::targets::{is_given_ours, runs_terraform, words};
 use crate::lock::Uptime;
 
 /// The variable that makes this program one; its value is the name that the kernel shows.
@@ -160,18 +160,18 @@ impl StandIn {
         let is_terraform = runs_terraform(leader);
         // Whoever names Terraform, or its arguments, also means the one behind a script.
         let name = if is_terraform || model.is_of_a_script() {
+            // One of an odd name is known by its words alone, and by the path of a script nobody names the
+            // Terraform behind it.
+            let is_it = is_terraform || model.is_given_alone(&words(leader));
             let comm = || std::fs::read_to_string(format!("/proc/{leader}/comm"));
-            let name = is_terraform.then(|| comm().unwrap_or_default());
+            let own = is_it.then(|| comm().unwrap_or_default().trim_end().to_owned());
+            let own = own.map(|name| (model.program.as_os_str(), name));
             let behind = model.behind.as_ref().filter(|_| !is_terraform);
-            // By the path of a script nobody names the Terraform behind it.
-            let (script, named) = match behind {
-                Some(behind) => (behind.program.as_os_str(), behind.comm.as_str()),
-                None => (OsStr::new(TERRAFORM), TERRAFORM),
-            };
-            let name = name.as_deref().map_or(named, str::trim_end);
-            let program = if is_terraform { &model.program } else { script };
+            let behind = behind.map(|it| (it.program.as_os_str(), it.comm.clone()));
+            let unknown = || (OsStr::new(TERRAFORM), TERRAFORM.to_owned());
+            let (program, name) = behind.or(own).unwrap_or_else(unknown);
             command.arg0(program).args(&model.args);
-            name.to_owned()
+            name
         } else {
             command.arg0(NEUTRAL);
             NEUTRAL.to_owned()

@@ -15,6 +15,8 @@ pub(crate) struct Config {
     pub(crate) kinds: Vec<Kind>,
     pub(crate) policy: Policy,
     pub(crate) stops: u8,
+    /// Half seconds that may pass with nothing due.
+    pub(crate) waits: u8,
     /// Of a Terraform, by a script that goes on.
     pub(crate) starts: u8,
     /// Losses, freezes, and those who stop the child with SIGSTOP.
@@ -67,7 +69,7 @@ impl Explored for Group {
             stops: config.stops,
             starts: config.starts,
             faults: config.faults,
-            waits: 3,
+            waits: config.waits,
         })
     }
 

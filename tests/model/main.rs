@@ -369,7 +369,8 @@ fn groups(second_signal: SecondSignal, again: bool) -> Vec<group::Config> {
     let config = |kinds: &[_]| group::Config {
         kinds: kinds.to_vec(),
         policy,
-        stops: if deep() || kinds.len() < 3 { 3 } else { 2 },
+        stops: if deep() { 3 } else { 2 },
+        waits: if deep() { 3 } else { 2 },
         starts: 0,
         faults: 1,
         again,

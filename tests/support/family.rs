@@ -38,6 +38,9 @@ struct Process {
 /// How many a script may have started.
 const MOST_PROCESSES: usize = 5;
 
+/// As in the machine.
+const PASSES: Duration = Duration::from_secs(1);
+
 const CHILD_TOO: Reach = Reach::ChildToo { by_parent: false };
 
 /// What happens.
@@ -92,6 +95,9 @@ pub(crate) struct Family {
     first: Option<(StopSignal, Duration)>,
     /// Whether the parent has passed one on.
     parent_told: bool,
+    outer_told: bool,
+    /// When those get it who have not had what came to the child.
+    pass_on_at: Option<Duration>,
     second: bool,
     forwarded: bool,
     /// Something harder than an interrupt was sent.
@@ -130,6 +136,8 @@ impl Family {
             asked: false,
             first: None,
             parent_told: false,
+            outer_told: false,
+            pass_on_at: None,
             second: false,
             forwarded: false,
             forced: false,
@@ -231,6 +239,10 @@ impl Family {
         if self.finished || !self.asked || self.forced {
             return Ok(());
         }
+        let is_late = self.pass_on_at.is_some_and(|at| self.now >= at);
+        if is_late && self.processes.iter().any(|it| it.lives && it.new && !it.told) {
+            return Err("what came to the child alone is not passed on".to_owned());
+        }
         let silent = |it: &Process| it.ours == 0 && !it.others;
         let is_deaf =
             |it: &Process| it.lives && it.kind == Kind::Terraform && silent(it) && !it.new;
@@ -323,14 +335,27 @@ impl Family {
             let told_before = self.parent_told;
             self.parent_told |=
                 matches!(reach, Reach::ByParent | Reach::ChildToo { by_parent: true });
-            let passed_on = reach == Reach::ByParent && !told_before && signal == first;
+            let outer_before = self.outer_told;
+            self.outer_told |= reach == Reach::Relayed;
+            let passed_on = match reach {
+                Reach::ByParent => !told_before && signal == first,
+                Reach::Relayed => !is_the_first && !outer_before && signal != StopSignal::Quit,
+                Reach::UsOnly | Reach::ChildToo { .. } => false,
+            };
             let equal = (signal == first || signal != StopSignal::Quit) && self.now < at;
             let is_first = at == self.now + ECHO && signal == first;
             let same = is_first || equal || passed_on;
             self.second |= !same && signal != StopSignal::Hangup;
-            if (is_the_first || !equal) && signal != StopSignal::Quit {
-                // Whoever lives is to hear of this one.
-                self.processes.iter_mut().for_each(|it| it.new = false);
+            let counts = (is_the_first || !equal) && signal != StopSignal::Quit;
+            // Whoever lives is to hear of this one: at once, or when a sweep has passed.
+            match reach {
+                Reach::ChildToo { .. }
+                    if counts && (is_the_first || signal != StopSignal::Hangup) =>
+                {
+                    self.pass_on_at = Some(self.now + PASSES);
+                }
+                _ if counts => self.processes.iter_mut().for_each(|it| it.new = false),
+                _ => {}
             }
         }
         self.feed(Event::Stop(signal, reach))
@@ -448,6 +473,8 @@ impl Family {
     }
 
     fn interrupt_new(&mut self) -> Checked {
+        self.pass_on_at = None;
+        self.processes.iter_mut().for_each(|it| it.new = false);
         let is_new = |it: &&mut Process| it.lives && it.kind == Kind::Terraform && !it.told;
         for process in self.processes.iter_mut().filter(is_new) {
             process.told = true;

@@ -11,6 +11,11 @@ impl Custody {
         self.receipt.as_ref().is_some_and(|receipt| receipt.is_stopping)
     }
 
+    /// What is known of the child's interrupt.
+    pub(crate) fn known_interrupts(&self) -> Interrupts {
+        self.head.interrupts
+    }
+
     /// The child is about to be interrupted, or was; and whether nothing more may be started below it.
     pub(crate) fn interrupts(&mut self, interrupts: Interrupts, is_stopping: bool) -> Vec<Notice> {
         if self.head.interrupts == interrupts && self.is_stopping() == is_stopping {

@@ -70,10 +70,17 @@ pub(super) fn handle_stand_in(
 /// Notes who has had a stop from somebody else.
 fn have_it_already(event_loop: &mut EventLoop, child: &mut Child, stop: OverheardStop) {
     // A key goes to one group alone; whoever names Terraform may mean each.
-    if stop.signal != StopSignal::Quit && child.have_it_already(stop.from_terminal) {
-        // Not a stop of ours yet.
-        let is_stopping = event_loop.custody.is_stopping();
+    if stop.signal == StopSignal::Quit {
+        return;
+    }
+    // Not a stop of ours yet.
+    let is_stopping = event_loop.custody.is_stopping();
+    if child.have_it_already(stop.from_terminal) {
         event_loop.notes_interrupts(Interrupts::Sent, is_stopping);
+    } else if child.is_to_be_terraform() {
+        // One of an odd name, or a script in its place: whether Terraform has it, nobody can tell.
+        let known = event_loop.custody.known_interrupts();
+        event_loop.notes_interrupts(known.max(Interrupts::Maybe), is_stopping);
     }
 }
 
@@ -141,8 +148,7 @@ fn tell(event_loop: &EventLoop, action: Action, stop: Option<StopSignal>, child:
         Action::InterruptNew if *child.whom() == Whom::Nobody => return,
         Action::InterruptNew | Action::Withhold(_) if *child.whom() != Whom::Nobody => {
             format!(
-                "SIGINT sent to {whom}, which started after the first one; not passed on to \
-                 anything else"
+                "SIGINT sent to {whom}, not known to have had one; not passed on to anything else"
             )
         }
         Action::Withhold(_) => "not passed on to the child, which is already ending".to_owned(),

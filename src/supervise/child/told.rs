@@ -13,7 +13,7 @@ use tokio::io::unix::AsyncFd;
 use super::spawn::pidfd;
 use crate::supervise::Rest;
 use crate::supervise::process::{ProcessId, Stat, children};
-use crate::supervise::targets::{ChildPlace, Strays, interrupt_for, is_own, targets};
+use crate::supervise::targets::{ChildPlace, Strays, interrupt_for, is_own, runs_tfwrap, targets};
 
 /// To whom the last interrupt went.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +41,8 @@ pub(super) struct Told {
     /// Whether it is to be a Terraform, and not a command around some.
     is_terraform: bool,
     each: Vec<ProcessId>,
+    /// Those of them that have it from us.
+    from_us: Vec<ProcessId>,
     /// Those that the next interrupt is for, if that was decided before it: who has appeared since may have
     /// its interrupt from elsewhere.
     chosen: Option<Vec<ProcessId>>,
@@ -54,8 +56,17 @@ impl Told {
     pub(super) fn new(leader: Pid, before: Vec<ProcessId>, is_terraform: bool) -> Self {
         let session = getsid(Some(leader)).map_or(0, Pid::as_raw);
         let place = ChildPlace { leader: Some(leader), group: Some((leader, session)) };
-        let (each, living) = (Vec::new(), Vec::new());
-        Self { leader, place, before, is_terraform, each, chosen: None, group: false, living }
+        Self {
+            leader,
+            place,
+            before,
+            is_terraform,
+            each: Vec::new(),
+            from_us: Vec::new(),
+            chosen: None,
+            group: false,
+            living: Vec::new(),
+        }
     }
 
     /// From now on its number may be another process', and that of its group, too.
@@ -117,7 +128,7 @@ impl Told {
         }
     }
 
-    /// Interrupts each target that has not had it.
+    /// Interrupts each target that is not known to have had it.
     pub(super) fn interrupt_new(&mut self, frozen: bool) -> io::Result<Whom> {
         let targets = self.chosen_or_all();
         self.tell_new(targets, frozen)
@@ -154,6 +165,11 @@ impl Told {
         any
     }
 
+    /// Whether the child is to be a Terraform, and not a command around some.
+    pub(super) fn is_terraform(&self) -> bool {
+        self.is_terraform
+    }
+
     /// Whether a Terraform or a tfwrap is known to have had it.
     pub(super) fn any(&self) -> bool {
         !self.each.is_empty()
@@ -188,7 +204,13 @@ impl Told {
     }
 
     fn tell_new(&mut self, mut targets: Vec<ProcessId>, frozen: bool) -> io::Result<Whom> {
-        targets.retain(|target| !self.each.contains(target));
+        // A tfwrap knows whether its own child has had it, and takes ours for the same one then. It may have started
+        // while the signal was on its way, or stand where that did not go.
+        let has_it = |target: &ProcessId| {
+            let all = if runs_tfwrap(target.pid()) { &self.from_us } else { &self.each };
+            all.contains(target)
+        };
+        targets.retain(|target| !has_it(target));
         self.tell(targets, frozen)
     }
 
@@ -198,6 +220,7 @@ impl Told {
         for target in targets {
             let sent = target.signal(interrupt_for(target.pid()));
             self.note(target);
+            self.from_us.push(target);
             // A stopped one could not hear it; with the group only those in it are continued.
             if !frozen && Stat::of(target.pid()).is_some_and(|stat| stat.stopped) {
                 drop(target.signal(Signal::SIGCONT));

@@ -85,8 +85,8 @@ pub enum Action {
     /// SIGINT to each Terraform and each tfwrap, or to the group where there is none; to nobody who
     /// had it.
     Interrupt,
-    /// SIGINT to each Terraform and each tfwrap that has had none, though the child had this stop from
-    /// elsewhere: it has started since.
+    /// SIGINT to each Terraform that has had none, though the child had this stop from elsewhere, since it has
+    /// started meanwhile; and to each tfwrap that has none from us.
     InterruptNew,
     /// A second SIGINT: Terraform then exits at once.
     ForwardSecond,

@@ -141,7 +141,7 @@ fn what_the_parent_passes_on_is_the_same_one_however_late() {
     let (int, term) = (passed_on(StopSignal::Interrupt), passed_on(StopSignal::Terminate));
     for (first, its, later, other) in [
         (INT, &[Interrupt][..], int, term),
-        (CTRL_C, &[ContinueStopped, InterruptNew], int, term),
+        (CTRL_C, &[ContinueStopped], int, term),
         (TERM, &[Interrupt], term, int),
     ] {
         let mut supervisor = play(FORWARD, &[(first, its)]);
@@ -163,7 +163,7 @@ fn what_the_parent_passes_on_is_the_same_one_however_late() {
     assert_eq!(supervisor.step(at(15), int), [ForwardSecond]);
     // However far it reached.
     let all = Event::Stop(StopSignal::Interrupt, Reach::ChildToo { by_parent: true });
-    let mut supervisor = play(FORWARD, &[(all, &[ContinueStopped, InterruptNew])]);
+    let mut supervisor = play(FORWARD, &[(all, &[ContinueStopped])]);
     assert_eq!(supervisor.step(at(15), int), [ForwardSecond]);
     // And a second of somebody else's.
     let mut supervisor = play(FORWARD, &[(INT, &[Interrupt]), (int, &[InterruptNew])]);
@@ -180,23 +180,17 @@ fn three_hundred_stops_are_still_one_interrupt_and_one_second() {
 
 #[test]
 fn what_reached_both_is_not_forwarded() {
-    play(HOLD, &[(CTRL_C, &[ContinueStopped, InterruptNew]), (CTRL_C, &[InterruptNew])]);
+    play(HOLD, &[(CTRL_C, &[ContinueStopped]), (CTRL_C, &[])]);
     let quit = Event::Stop(Quit, Reach::ChildToo { by_parent: false });
     play(HOLD, &[(quit, &[ContinueStopped])]);
-    let after = play(
-        HOLD,
-        &[(CTRL_C, &[ContinueStopped, InterruptNew]), (exited(1), &[finished(1, BY_INT)])],
-    );
+    let after = play(HOLD, &[(CTRL_C, &[ContinueStopped]), (exited(1), &[finished(1, BY_INT)])]);
     assert_eq!(after.deadline(), None);
 }
 
 #[test]
 fn another_signal_after_one_that_reached_both_is_the_second() {
-    play(
-        HOLD,
-        &[(CTRL_C, &[ContinueStopped, InterruptNew]), (TERM, &[Action::Withhold(Terminate)])],
-    );
-    play(FORWARD, &[(CTRL_C, &[ContinueStopped, InterruptNew]), (TERM, &[ForwardSecond])]);
+    play(HOLD, &[(CTRL_C, &[ContinueStopped]), (TERM, &[Action::Withhold(Terminate)])]);
+    play(FORWARD, &[(CTRL_C, &[ContinueStopped]), (TERM, &[ForwardSecond])]);
 }
 
 #[test]

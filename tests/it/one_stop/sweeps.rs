@@ -246,3 +246,32 @@ fn a_stop_after_one_that_only_the_scripts_group_had_is_for_the_terraform_of_now(
         running.scene.expect_free();
     }
 }
+
+/// Nor has a Terraform had it that stands in another group, or that starts while the stop is on its way.
+#[test]
+fn a_stop_to_the_scripts_group_is_none_for_a_terraform_elsewhere() {
+    let apply = "terraform apply -auto-approve -no-color";
+    for (shape, text) in [
+        ("another session", format!("trap : TERM\nsetsid -w {apply}\n")),
+        ("a job of its own", format!("trap : TERM\nset -m\n{apply}\n")),
+    ] {
+        let scene = Scene::of_program("terraform").in_ci().command(&["run", "--", "./deploy"]);
+        let resource = "resource \"terraform_data\" \"a\" {\n  provisioner \"local-exec\" \
+             { command = \"echo work $$ > work; sleep 60\" }\n}\n";
+        fs::write(scene.path("main.tf"), resource).expect("a file");
+        let init = ["init", "-no-color"];
+        harness::run(servers::terraform(&scene.path(".")).args(init)).expect_code(0);
+        script(&scene, "deploy", &format!("#!/bin/bash\necho ready $$ > script\n{text}"));
+        let mut running = scene.start();
+        running.scene.wait_for("work");
+        let group = getpgid(Some(running.scene.pid_in("script"))).expect("it is there");
+        nix::sys::signal::killpg(group, Signal::SIGTERM).expect("it is there");
+        pause(Duration::from_millis(1200));
+        running.signal(Signal::SIGTERM);
+        end(&mut running);
+        let said = fs::read_to_string(running.scene.path("stdout")).expect("it is there");
+        assert_eq!(said.matches("Interrupt received").count(), 1, "{shape}: {said}");
+        assert_eq!(said.matches("Two interrupts").count(), 0, "{shape}: {said}");
+        running.scene.expect_free();
+    }
+}

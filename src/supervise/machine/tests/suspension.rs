@@ -42,11 +42,11 @@ fn where_no_shell_would_resume_us_the_child_stands_alone() {
 fn who_stands_still_hears_of_a_stop_that_came_to_the_child_alone() {
     let (told, stands) = (Event::Overheard(Terminate), stopped_for_ever(Signal::SIGTSTP));
     play(HOLD, &[(stands, &[]), (told, &[ContinueStopped]), (stands, &[ContinueGroup])]);
-    play(HOLD, &[(stands, &[]), (CTRL_C, &[ContinueGroup, InterruptNew])]);
+    play(HOLD, &[(stands, &[]), (CTRL_C, &[ContinueGroup])]);
     // A shell can resume it, and a freeze is undone by nothing.
     let by_key = stopped(Signal::SIGTSTP);
     play(HOLD, &[(told, &[ContinueStopped]), (by_key, &[SuspendJob(Signal::SIGTSTP)])]);
-    play(HOLD, &[(Event::Freeze, &[Action::Freeze]), (told, &[]), (CTRL_C, &[InterruptNew])]);
+    play(HOLD, &[(Event::Freeze, &[Action::Freeze]), (told, &[]), (CTRL_C, &[])]);
 }
 
 #[test]
