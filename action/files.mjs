@@ -48,17 +48,27 @@ const MISSING = {
 };
 const told = new Set();
 
+// Opens a file that may be there to be written only.
+function openToAppend(file, flags) {
+  try {
+    return { descriptor: openSync(file, constants.O_RDWR | flags, 0o600), canRead: true };
+  } catch (error) {
+    if (error.code !== "EACCES") throw error;
+    return { descriptor: openSync(file, constants.O_WRONLY | flags, 0o600), canRead: false };
+  }
+}
+
 // Appends to a regular file, which may be new, behind its last line: whoever wrote that may not have ended it. Nothing
 // else is written to.
 export function append(file, text) {
   // Without `O_NONBLOCK` a pipe that nobody reads would block.
-  const flags = constants.O_RDWR | constants.O_APPEND | constants.O_CREAT | constants.O_NONBLOCK;
-  const descriptor = openSync(file, flags, 0o600);
+  const flags = constants.O_APPEND | constants.O_CREAT | constants.O_NONBLOCK;
+  const { descriptor, canRead } = openToAppend(file, flags);
   try {
     const stat = fstatSync(descriptor);
     if (!stat.isFile()) throw new Error("it is not a regular file");
     const last = Buffer.from("\n");
-    if (text !== "" && stat.size > 0) readSync(descriptor, last, 0, 1, stat.size - 1);
+    if (canRead && text !== "" && stat.size > 0) readSync(descriptor, last, 0, 1, stat.size - 1);
     writeSync(descriptor, `${last.toString() === "\n" ? "" : "\n"}${text}`);
   } finally {
     closeSync(descriptor);

@@ -106,7 +106,7 @@ export function recoverWait() {
 // An input that names a file or a directory of this machine.
 export function localPath(name) {
   const value = input(name);
-  if (/^[a-z][a-z0-9+.-]*:[/\\]/i.test(value)) throw new InputError(`input ${name}: \`${shownValue(value)}\` is a URL and no path`);
+  if (/^(?:[a-z][a-z0-9+.-]*:\/\/|https?:[/\\])/i.test(value)) throw new InputError(`input ${name}: \`${shownValue(value)}\` is a URL and no path`);
   return value;
 }
 

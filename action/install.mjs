@@ -42,20 +42,26 @@ function installed(path) {
   return found;
 }
 
+// Of what a program says that is no tfwrap, in characters.
+const MOST_SHOWN = 500;
+
 // A shim may have to install the program first.
 const VERSION_MS = 60_000;
 
 // A program of another architecture, or of another name, is found out here and not under a lock.
 export function versionOf(program, limit = VERSION_MS) {
-  const { status, stdout, error, stderr } = askVersion(program, limit);
-  if (error?.code === "ETIMEDOUT") throw new ActionError(`\`${program} --version\` has not answered for ${limit / 1000} s`);
-  if (error) {
+  const { status, signal, stdout, error, stderr } = askVersion(program, limit);
+  const version = /^tfwrap (\S+)$/m.exec(stdout ?? "")?.[1];
+  if (error?.code === "ETIMEDOUT" && version === undefined) {
+    throw new ActionError(`\`${program} --version\` has not answered for ${limit / 1000} s`);
+  }
+  if (error && !["ETIMEDOUT", "ENOBUFS"].includes(error.code)) {
     const hint = "install tfwrap in an earlier step, or leave out the input `path`";
     throw new ActionError(`cannot start \`${program}\`: ${error.message}`, hint, 127);
   }
-  const version = /^tfwrap (\S+)$/m.exec(stdout)?.[1];
-  if (status !== 0 || version === undefined) {
-    throw new ActionError(`\`${program} --version\` does not answer as tfwrap does: ${(stderr || stdout).trim()}`);
+  if (version === undefined || (!error && status !== 0)) {
+    const end = error ? "it says too much" : `it ended with ${signal ?? status}`;
+    throw new ActionError(`\`${program} --version\` does not answer as tfwrap does (${end}): ${(stderr || stdout).trim().slice(0, MOST_SHOWN)}`);
   }
   return version;
 }

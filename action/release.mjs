@@ -3,7 +3,7 @@
 
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { accessSync, closeSync, constants, existsSync, mkdtempSync, openSync, readFileSync, readSync, readdirSync, renameSync, rmSync, statSync, unlinkSync, writeFileSync } from "node:fs";
+import { accessSync, constants, existsSync, mkdtempSync, readFileSync, readdirSync, renameSync, rmSync, statSync, unlinkSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { append, isFile, makeDirectories, temporaryDirectory } from "./files.mjs";
@@ -128,39 +128,17 @@ function unpack(archive, into) {
   if (!existsSync(join(into, "tfwrap"))) throw new ActionError("the archive of the release contains no tfwrap");
 }
 
-// Asks a program for its version. It may be anything, and ignore all other signals. Its answer goes to a file: of a
-// pipe, which it may leave to another, nobody would see the end.
-export function askVersion(program, limit) {
-  const dir = temporaryDirectory();
-  const [stdout, stderr] = ["stdout", "stderr"].map((name) => join(dir, name));
-  const open = [stdout, stderr].map((file) => openSync(file, "w"));
-  try {
-    const answer = spawnSync(program, ["--version"], { stdio: ["ignore", ...open], env: environment(), timeout: limit, killSignal: "SIGKILL" });
-    return { ...answer, stdout: firstOf(stdout), stderr: firstOf(stderr) };
-  } finally {
-    for (const descriptor of open) closeSync(descriptor);
-    rmSync(dir, { recursive: true, force: true });
-  }
-}
-
-const MOST_ANSWER = 64 * 1024;
-
-function firstOf(file) {
-  const descriptor = openSync(file, "r");
-  try {
-    const bytes = Buffer.alloc(MOST_ANSWER);
-    return bytes.toString("utf8", 0, readSync(descriptor, bytes));
-  } finally {
-    closeSync(descriptor);
-  }
-}
+// Asks a program for its version. It may be anything, and ignore all other signals. One that leaves its output to another
+// has not ended for us, but what it has said is there.
+export const askVersion = (program, limit) =>
+  spawnSync(program, ["--version"], { encoding: "utf8", env: environment(), timeout: limit, killSignal: "SIGKILL", maxBuffer: 64 * 1024 });
 
 const SOUND_MS = 10_000;
 
 // Whether this tfwrap is there and starts: an install may have been cut short, or the machine.
 function isSound(program, version) {
-  const { status, stdout } = askVersion(program, SOUND_MS);
-  return status === 0 && stdout.trim() === `tfwrap ${version}`;
+  const { status, stdout, error } = askVersion(program, SOUND_MS);
+  return (status === 0 || error?.code === "ETIMEDOUT") && stdout.trim() === `tfwrap ${version}`;
 }
 
 // Does it, unless what is there is of another kind by now, or not there: another job was quicker.

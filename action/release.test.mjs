@@ -218,8 +218,10 @@ test("a program that does not answer, or ignores signals, is given up in time", 
   assert.throws(() => versionOf(path, 1000), new RegExp("^Error: `/[^ ]*/tfwrap --version` has not answered for 1 s$"));
   // Nor is it left running.
   assert.ok(!existsSync(`/proc/${readFileSync(`${path}.pid`, "utf8").trim()}`));
-  // One that answers and leaves its output to another has answered.
-  assert.equal(versionOf(asked("sleep 60 & echo tfwrap 0.1.0"), 20_000), "0.1.0");
+  // One that answers and leaves its output to another, or says more after it, has answered.
+  assert.equal(versionOf(asked("sleep 60 & echo tfwrap 0.1.0"), 1000), "0.1.0");
+  assert.throws(() => versionOf(asked("yes"), 10_000), /does not answer as tfwrap does \(it says too much\): (y\n)+y?$/);
+  assert.throws(() => versionOf(asked("echo tfwrap 0.1.0; exit 3"), 10_000), /does not answer as tfwrap does \(it ended with 3\): tfwrap 0.1.0$/);
   assert.ok(Date.now() - began < 20_000);
 });
 
