@@ -228,14 +228,18 @@ fn in_ci_a_child_below_a_run_gets_the_terminal_when_it_reads_it() {
     scene.expect_free();
 }
 
-/// The shell takes such a job for one that runs, and tells it nothing when it brings it to the foreground.
-#[test]
-fn in_ci_a_background_job_that_reads_goes_on_in_the_foreground() {
-    let scene = Scene::new("ready @/ready; read; exit 4").in_ci();
+/// A job in the background whose child stands still, since it reads the terminal.
+fn stopped_in_the_background(setting: fn(Scene) -> Scene) -> (Scene, Shell, Pid) {
+    let scene = setting(Scene::new("ready @/ready; read; exit 4"));
     let mut shell = Shell::start();
     shell.run(&format!("{} &", scene.shell_words()));
     let child = scene.pid_in("ready");
     wait_until("a stopped child", || (state(child) == Some('T')).then_some(()));
+    (scene, shell, child)
+}
+
+#[track_caller]
+fn reads_on_in_the_foreground(scene: &Scene, shell: &mut Shell, child: Pid) {
     shell.send("fg");
     wait_until("a running child", || (state(child) == Some('S')).then_some(()));
     shell.send("late answer");
@@ -243,6 +247,13 @@ fn in_ci_a_background_job_that_reads_goes_on_in_the_foreground() {
     assert!(output.contains("read: late answer"), "{output}");
     assert_eq!(shell.code(), 4);
     scene.expect_free();
+}
+
+/// The shell takes such a job for one that runs, and tells it nothing when it brings it to the foreground.
+#[test]
+fn in_ci_a_background_job_that_reads_goes_on_in_the_foreground() {
+    let (scene, mut shell, child) = stopped_in_the_background(Scene::in_ci);
+    reads_on_in_the_foreground(&scene, &mut shell, child);
 }
 
 /// Below a script that has no jobs, as `ssh -t host ./deploy` starts one: no shell would let a job go
@@ -600,23 +611,13 @@ pub(crate) fn foreground(process: Pid) -> Option<Pid> {
 
 #[test]
 fn a_background_job_that_reads_stops_and_reads_on_in_the_foreground() {
-    let scene = Scene::new("ready @/ready; read; exit 4");
-    let mut shell = Shell::start();
-    shell.run(&format!("{} &", scene.shell_words()));
-    let child = scene.pid_in("ready");
-    wait_until("a stopped child", || (state(child) == Some('T')).then_some(()));
+    let (scene, mut shell, child) = stopped_in_the_background(|scene| scene);
     let wrapper = wrapper_of(child);
     wait_until("a stopped wrapper", || (state(wrapper) == Some('T')).then_some(()));
     // Its other threads may be on their way still, and a shell that has not heard of the stop of its job
     // would not continue it.
     wait_until("a stopped job", || shell.run("jobs").contains("Stopped").then_some(()));
-    shell.send("fg");
-    wait_until("a running child", || (state(child) == Some('S')).then_some(()));
-    shell.send("late answer");
-    let output = shell.prompt();
-    assert!(output.contains("read: late answer"), "{output}");
-    assert_eq!(shell.code(), 4);
-    scene.expect_free();
+    reads_on_in_the_foreground(&scene, &mut shell, child);
 }
 
 #[test]

@@ -170,6 +170,20 @@ fn what_the_parent_passes_on_is_the_same_one_however_late() {
     assert_eq!(supervisor.step(at(15), INT), [ForwardSecond]);
 }
 
+/// An outer tfwrap does not know whether it came to all; its second one is a second.
+#[test]
+fn what_an_outer_tfwrap_passes_on_first_is_the_same_one_however_late() {
+    let relayed = Event::Stop(StopSignal::Interrupt, Reach::Relayed);
+    for first in [INT, TERM, QUIT] {
+        let mut supervisor = Supervisor::new(FORWARD);
+        assert_eq!(supervisor.step(at(0), first).len(), 1);
+        assert_eq!(supervisor.step(at(15), relayed), [InterruptNew]);
+        assert_eq!(supervisor.step(at(20), relayed), [ForwardSecond]);
+    }
+    let mut supervisor = play(FORWARD, &[(relayed, &[Interrupt])]);
+    assert_eq!(supervisor.step(at(15), relayed), [ForwardSecond]);
+}
+
 #[test]
 fn three_hundred_stops_are_still_one_interrupt_and_one_second() {
     let mut supervisor = Supervisor::new(FORWARD);
