@@ -164,11 +164,8 @@ impl Orphaned {
             _ if self.had_worker => Interrupts::Maybe,
             _ => Interrupts::None,
         };
-        let was_swept = || self.head.child.is_some_and(|child| child.was_swept());
-        match self.head.interrupts.max(written) {
-            Interrupts::None if was_swept() => Interrupts::Maybe,
-            known => known,
-        }
+        let noted = self.head.interrupts.max(written);
+        noted.or_maybe(|| self.head.child.is_some_and(|child| child.was_swept()))
     }
 
     fn known(&self, now: Uptime) -> EndingStart {

@@ -32,6 +32,14 @@ pub enum Interrupts {
     Sent,
 }
 
+impl Interrupts {
+    /// What is known, where others may have told the child besides.
+    #[must_use]
+    pub fn or_maybe(self, others_told: impl FnOnce() -> bool) -> Self {
+        if self == Self::None && others_told() { Self::Maybe } else { self }
+    }
+}
+
 /// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Event {

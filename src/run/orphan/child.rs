@@ -117,8 +117,7 @@ async fn let_a_sweep_pass(event_loop: &mut EventLoop) -> Option<StopSignal> {
 fn known_now(interrupts: Interrupts, child: &ProcessTree) -> Interrupts {
     let all = [ProcessId::of(getpid()), ProcessId::of(getppid())];
     let were_told = || all.into_iter().flatten().any(ProcessId::has_pending_stop);
-    let is_swept = || were_told() || child.was_swept();
-    if interrupts == Interrupts::None && is_swept() { Interrupts::Maybe } else { interrupts }
+    interrupts.or_maybe(|| were_told() || child.was_swept())
 }
 
 /// Writes down what the child got: whoever goes on, if we are killed, goes by it.
