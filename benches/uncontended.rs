@@ -23,7 +23,7 @@ use std::sync::OnceLock;
 use clap::Parser as _;
 use proxy::Proxy;
 use servers::BUCKET;
-use support::{Args, Backend, Place, apply, key, pairs, say_where, timed};
+use support::{Args, Backend, Place, S3, apply, key, pairs, say_where, timed};
 
 fn main() {
     let args = Args::parse();
@@ -68,7 +68,7 @@ fn lock_requests(backend: Backend, name: &str, command: impl Fn(&Place) -> Comma
     let lock = format!("{BUCKET}/{}", key(&at));
     let (operations, lock) = match backend {
         Backend::Dynamodb => (["PutItem", "GetItem", "DeleteItem"], lock),
-        _ => (["PUT", "GET", "DELETE"], format!("/{lock}.tflock")),
+        _ => (["PUT", "GET", "DELETE"], format!("{S3}/{lock}.tflock")),
     };
     let counts = || {
         let [writes, reads, removes] = operations.map(|operation| proxy.count_of(operation, &lock));

@@ -85,10 +85,16 @@ impl Backend {
     }
 }
 
+/// S3 by AWS' own name: of any other server, tfwrap first tries whether it honours conditions. Its requests
+/// go to a server here, which stands in for a proxy.
+pub(crate) const S3: &str = "http://s3.eu-west-1.amazonaws.com";
+
 /// An initialised directory with a state of its own.
 #[derive(Debug)]
 pub(crate) struct Place {
     dir: TempDir,
+    /// What answers for [`S3`].
+    s3: Option<String>,
 }
 
 impl Place {
@@ -100,27 +106,29 @@ impl Place {
     /// With the server of the lock reached by another URL, such as a proxy's before it.
     pub(crate) fn behind(backend: Backend, name: &str, before: impl Fn(&str) -> String) -> Self {
         let key = key(name);
-        let dir = match backend {
-            Backend::Local => return Self { dir: servers::local_backend_dir() },
+        let s3 = || Some(before(&aws_like().url));
+        let place = match backend {
+            Backend::Local => return Self { dir: servers::local_backend_dir(), s3: None },
             Backend::Dynamodb => {
                 let dynamodb = &lock_table(name).url;
-                servers::s3_backend_dir_at(&before(dynamodb), &key, name)
+                let dir = servers::s3_backend_dir_at(&before(dynamodb), &key, name);
+                Self { dir, s3: None }
             }
-            Backend::LockFile => s3_server::backend_dir(&before(&aws_like().url), &key, ""),
+            Backend::LockFile => Self { dir: s3_server::backend_dir(S3, &key, ""), s3: s3() },
             Backend::Both => {
                 // Another backend of the same name may have a table already.
                 let table = format!("{name}-both");
-                let (s3, dynamodb) = (before(&aws_like().url), before(&lock_table(&table).url));
+                let dynamodb = before(&lock_table(&table).url);
                 let lines = format!(
                     r#"use_lockfile                = true
     dynamodb_table              = "{table}"
-    endpoints                   = {{ s3 = "{s3}", dynamodb = "{dynamodb}" }}"#
+    endpoints                   = {{ s3 = "{S3}", dynamodb = "{dynamodb}" }}"#
                 );
-                servers::dir_of_s3_backend(&key, &lines)
+                Self { dir: servers::dir_of_s3_backend(&key, &lines), s3: s3() }
             }
         };
-        timed(servers::terraform(dir.path()).args(["init", "-no-color"]));
-        Self { dir }
+        timed(place.terraform().args(["init", "-no-color"]));
+        place
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -129,7 +137,7 @@ impl Place {
 
     /// `terraform`, with nothing else.
     pub(crate) fn terraform(&self) -> Command {
-        servers::terraform(self.path())
+        self.reaching_s3(servers::terraform(self.path()))
     }
 
     /// `tfwrap`, of the profile of this bench.
@@ -141,6 +149,13 @@ impl Place {
         let mut command = Command::new(path);
         servers::clean(&mut command, self.path());
         command.env("TFWRAP_STATE_DIR", self.state_dir());
+        self.reaching_s3(command)
+    }
+
+    fn reaching_s3(&self, mut command: Command) -> Command {
+        if let Some(s3) = &self.s3 {
+            command.env("HTTP_PROXY", s3);
+        }
         command
     }
 
