@@ -113,6 +113,11 @@ impl StopSignal {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::Interrupt, Self::Terminate, Self::Hangup, Self::Quit];
 
+    /// Those that we hear, and whoever was started in the same way ([`signal::is_heard`]).
+    pub(crate) fn heard() -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().filter(|stop| signal::is_heard(stop.signal()))
+    }
+
     /// The stop that this signal asks for, if it does.
     #[must_use]
     pub fn of(signal: Signal) -> Option<Self> {
@@ -173,12 +178,13 @@ pub enum SignalKind {
 pub enum SignalOrigin {
     /// The kernel: a key on the terminal, or its hang-up. It went to the whole foreground group.
     Terminal,
-    /// A process called `kill`. Both are 0 when it is outside our PID or user namespace.
+    /// A process called `kill`. Whatever it was when that was read: it may be gone, and we have lost our
+    /// parent, by the time at which the signal is decided on.
     Sent {
-        /// The sender.
-        pid: i32,
-        /// Its user.
-        uid: u32,
+        /// Whether that was another tfwrap.
+        by_tfwrap: bool,
+        /// Whether that was what had started us.
+        by_parent: bool,
     },
     /// The system did not say.
     Unknown,

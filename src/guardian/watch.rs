@@ -19,10 +19,7 @@ use super::orphaned::Orphaned;
 use crate::lock::Uptime;
 use crate::lock::lease::TICK;
 use crate::supervise::ending::Interrupts;
-use crate::supervise::{ProcessId, ProcessTree, stand_apart};
-
-/// The signals by which somebody asks processes to end.
-const STOPS: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
+use crate::supervise::{ProcessId, ProcessTree, StopSignal, stand_apart};
 
 /// How long nothing is done where nothing can be waited for, in milliseconds.
 const WITHOUT_WAIT_MS: u8 = 50;
@@ -113,9 +110,8 @@ impl Watcher {
     fn hear_signals(&mut self) {
         while let Ok(Some(info)) = self.signals.read_signal() {
             let number = i32::try_from(info.ssi_signo).unwrap_or_default();
-            if Signal::try_from(number).is_ok_and(|signal| STOPS.contains(&signal)) {
-                self.was_signalled = true;
-            }
+            let signal = Signal::try_from(number);
+            self.was_signalled |= StopSignal::heard().any(|stop| Ok(stop.signal()) == signal);
         }
     }
 

@@ -22,7 +22,8 @@ pub(super) fn leave_to_their_own(event_loop: &EventLoop, child: &mut Child) {
         let Ok(receipt) = file.read() else { continue };
         let is_dead = receipt.world.seen_from(&here) == Sight::Here && !receipt.runner.is_alive();
         let Some(tree) = receipt.child.filter(|_| is_dead) else { continue };
-        let theirs = tree.targets();
+        // One of an odd name counts for us once nothing is above it, and in its own tree it does not.
+        let theirs = [tree.targets(), vec![tree.leader]].concat();
         let ours: Vec<_> = targets.iter().copied().filter(|it| theirs.contains(it)).collect();
         if !ours.is_empty() && is_left_to_others(event_loop, &file, &receipt) {
             child.have_been_told(ours);

@@ -29,6 +29,7 @@ use crate::program;
 use crate::report::{Notice, shell_quote};
 use crate::supervise::ending::Interrupts;
 use crate::supervise::locked_run;
+use crate::supervise::stand_in::OverheardStop;
 use crate::supervise::{
     Action, Canary, Child, ChildEvent, ChildStatus, Event, ProcessId, ProcessTree, Reach, Rest,
     SignalKind, SpawnError, StopSignal,
@@ -335,12 +336,12 @@ async fn next_event(
         }
         LoopEvent::Due => {
             let is_about_to_tell = || {
-                let is_about_to_tell = child.is_about_to_tell();
-                if is_about_to_tell {
+                let stop = child.is_about_to_tell();
+                if let Some(signal) = stop {
                     // As when it tells, which may be after what is decided on now.
-                    child.have_it_already(false);
+                    child.have_it_already(OverheardStop { signal, from_terminal: false });
                 }
-                is_about_to_tell
+                stop.is_some()
             };
             match canary.due(uptime(), is_about_to_tell) {
                 Some(judged) => locked_run::Event::Child(child.event(judged)),

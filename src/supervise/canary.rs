@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use super::{SignalKind, SignalOrigin, StopSignal};
+use super::{Reach, SignalKind, SignalOrigin, StopSignal};
 use crate::lock::Uptime;
 use crate::supervise::Received;
 
@@ -29,6 +29,24 @@ pub struct Judged {
     pub received: Received,
     /// Whether the child has it.
     pub child_too: bool,
+}
+
+impl Judged {
+    /// Who has got it already.
+    #[must_use]
+    pub fn reach(self) -> Reach {
+        let (by_tfwrap, by_parent) = match self.received.origin {
+            SignalOrigin::Sent { by_tfwrap, by_parent } => (by_tfwrap, by_parent),
+            SignalOrigin::Terminal | SignalOrigin::Unknown => (false, false),
+        };
+        match (self.child_too, by_tfwrap, by_parent) {
+            // Perhaps under another name, and one that it heeds.
+            (true, _, by_parent) => Reach::ChildToo { by_parent },
+            (false, true, _) => Reach::Relayed,
+            (false, false, true) => Reach::ByParent,
+            (false, false, false) => Reach::UsOnly,
+        }
+    }
 }
 
 /// Puts together what we got and what the stand-in got.
@@ -58,7 +76,7 @@ impl Canary {
             return Some(judged);
         }
         // A key is for our group alone.
-        let is_hangup = is_hangup(&received);
+        let is_hangup = is_hangup(received);
         if received.origin == SignalOrigin::Terminal && !is_hangup {
             return Some(judged);
         }
@@ -92,7 +110,7 @@ impl Canary {
 
     /// All that waits is that one. But after a hang-up, the stop itself may still come to us.
     fn child_has_got_one(&mut self, now: Uptime) {
-        if self.waiting.iter().all(|(_, judged)| is_hangup(&judged.received)) {
+        if self.waiting.iter().all(|(_, judged)| is_hangup(judged.received)) {
             self.heard.push(now);
         }
         for (until, judged) in &mut self.waiting {
@@ -119,7 +137,7 @@ impl Canary {
 
 /// Whether the kernel tells of the end of the terminal. Not always of that of its window: a stop that
 /// goes to all ends the first process of the terminal, too, for which the kernel hangs up.
-fn is_hangup(received: &Received) -> bool {
+fn is_hangup(received: Received) -> bool {
     received.kind == SignalKind::Stop(StopSignal::Hangup)
         && received.origin == SignalOrigin::Terminal
 }
@@ -130,7 +148,7 @@ mod tests {
 
     const TERM: Received = Received {
         kind: SignalKind::Stop(StopSignal::Terminate),
-        origin: SignalOrigin::Sent { pid: 7, uid: 0 },
+        origin: SignalOrigin::Sent { by_tfwrap: false, by_parent: false },
     };
     const INT: Received = Received { kind: SignalKind::Stop(StopSignal::Interrupt), ..TERM };
 

@@ -72,18 +72,14 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use nix::sys::signal::{Signal, kill, killpg};
-use nix::unistd::{Pid, getppid};
+use nix::unistd::Pid;
 use tokio::io::unix::AsyncFd;
 use tokio::time::Interval;
 
 use super::kill_below::signal_below;
 use super::readers::Readers;
 use super::stand_in::{Overheard, OverheardStop};
-use super::targets::runs_tfwrap;
-use super::{
-    Action, ChildStatus, Event, Judged, PassSignal, ProcessId, Reach, Rest, SignalOrigin,
-    StopSignal, Watch,
-};
+use super::{Action, ChildStatus, Event, Judged, PassSignal, ProcessId, Rest, StopSignal, Watch};
 use beside::Beside;
 use keyboard::Loan;
 use sys::Hangup;
@@ -208,16 +204,18 @@ impl Child {
         self.readers.hold(self.told.targets().into_iter().map(ProcessId::pid));
     }
 
-    /// Whether the child does not heed this stop.
+    /// Whether nobody of the child heeds this stop: a hang-up, which it was started to ignore, by us or by
+    /// what it does itself (`nohup`).
     #[must_use]
     pub fn is_deaf_to(&self, signal: StopSignal) -> bool {
-        self.hangup == Hangup::Ignored && signal == StopSignal::Hangup
+        signal == StopSignal::Hangup
+            && (self.hangup == Hangup::Ignored || self.told.all_ignore(signal.signal()))
     }
 
-    /// Whoever could be interrupted has it from somebody else, and gets none from us, or whoever of
-    /// them is in the child's group; whether that is anybody.
-    pub fn have_it_already(&mut self, in_group_only: bool) -> bool {
-        self.told.have_it_already(in_group_only)
+    /// Whoever could be interrupted has it from somebody else, and gets none from us; whether that is
+    /// anybody. A key goes to the child's group alone, and nobody has what he ignores.
+    pub fn have_it_already(&mut self, stop: OverheardStop) -> bool {
+        self.told.have_it_already(stop)
     }
 
     /// Whether the child is to be a Terraform, and not a command around some.
@@ -228,20 +226,8 @@ impl Child {
 
     /// What a signal means while this child runs.
     #[must_use]
-    pub fn event(&self, Judged { received, child_too }: Judged) -> Event {
-        let sender = match received.origin {
-            SignalOrigin::Sent { pid, .. } => Some(Pid::from_raw(pid)),
-            _ => None,
-        };
-        let by_parent = sender == Some(getppid());
-        let reach = match sender {
-            // Perhaps under another name, and one that it heeds.
-            _ if child_too => Reach::ChildToo { by_parent },
-            Some(pid) if runs_tfwrap(pid) => Reach::Relayed,
-            _ if by_parent => Reach::ByParent,
-            _ => Reach::UsOnly,
-        };
-        Event::of_signal(received.kind, reach, || self.watch())
+    pub fn event(&self, judged: Judged) -> Event {
+        Event::of_signal(judged.received.kind, judged.reach(), || self.watch())
     }
 
     /// Waits until something happens to the child. Dropping the future loses nothing. After the

@@ -10,6 +10,7 @@ use nix::unistd::{Pid, getpid, getppid};
 use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
+use super::StopSignal;
 use super::targets::runs_tfwrap;
 
 /// How far up is looked.
@@ -56,9 +57,7 @@ impl ProcessId {
     /// Whether somebody has asked it to end, and it takes no signals.
     #[must_use]
     pub fn has_pending_stop(self) -> bool {
-        [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT]
-            .into_iter()
-            .any(|signal| self.has_pending(signal))
+        StopSignal::heard().any(|stop| self.has_pending(stop.signal()))
     }
 
     /// Whether it lives. A zombie does not: it runs no code. One that cannot be seen does, for as

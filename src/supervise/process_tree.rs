@@ -270,8 +270,8 @@ impl ProcessTree {
         let heeds_hangup =
             || !(self.leader.is_alive() && Waiting::of(self.leader.pid()).ignores(Signal::SIGHUP));
         stand_ins_of(runner).into_iter().any(|stand_in| {
-            let mut came = StopSignal::ALL.iter().filter(|it| stand_in.has_pending(it.signal()));
-            came.any(|it| *it != StopSignal::Hangup || heeds_hangup())
+            let mut came = StopSignal::heard().filter(|it| stand_in.has_pending(it.signal()));
+            came.any(|it| it != StopSignal::Hangup || heeds_hangup())
         })
     }
 

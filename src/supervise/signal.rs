@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::{FutureExt as _, StreamExt as _};
 use nix::sys::signal::Signal;
+use nix::unistd::{Pid, getppid};
 use signal_hook::flag::register_usize;
 use signal_hook::iterator::exfiltrator::WithOrigin;
 use signal_hook::iterator::exfiltrator::origin::Origin as RawOrigin;
@@ -14,6 +15,8 @@ use signal_hook::low_level::siginfo::Cause;
 use signal_hook_tokio::SignalsInfo;
 
 use super::child::{ignored_at_start, one_handler_at_a_time};
+use super::process::ancestors;
+use super::targets::runs_tfwrap;
 use super::{PassSignal, SignalKind, SignalOrigin, StopSignal};
 
 /// What we act on, and what it means.
@@ -28,6 +31,14 @@ const KINDS: [(Signal, SignalKind); 9] = [
     (Signal::SIGUSR1, SignalKind::Pass(PassSignal::User1)),
     (Signal::SIGUSR2, SignalKind::Pass(PassSignal::User2)),
 ];
+
+/// Whether we hear this signal, and whoever was started in the same way: what was ignored at our start
+/// stays ignored, so that `nohup tfwrap apply` survives the end of its terminal. But SIGINT and SIGTERM
+/// are heard, as Terraform hears them (Go's `signal.Notify`): `tfwrap apply &` in a script is started
+/// with SIGINT ignored.
+pub(crate) fn is_heard(signal: Signal) -> bool {
+    matches!(signal, Signal::SIGINT | Signal::SIGTERM) || !ignored_at_start(signal)
+}
 
 /// A signal that was delivered to us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -46,23 +57,41 @@ pub struct Signals {
     /// The last of SIGTSTP and SIGCONT that came. Told by the order of their handlers: one thread runs
     /// them (`app::limits`), one after the other.
     last: Arc<AtomicUsize>,
+    above: Above,
+}
+
+/// Who is above us when we start. They may send a signal and be gone before we have read it.
+struct Above {
+    parent: Pid,
+    tfwraps: Vec<Pid>,
+}
+
+impl Above {
+    fn now() -> Self {
+        let mut tfwraps = ancestors();
+        tfwraps.retain(|pid| runs_tfwrap(*pid));
+        Self { parent: getppid(), tfwraps }
+    }
+
+    /// What the sender of a signal that was just read is.
+    fn origin_by(&self, sender: Pid) -> SignalOrigin {
+        SignalOrigin::Sent {
+            by_tfwrap: self.tfwraps.contains(&sender) || runs_tfwrap(sender),
+            by_parent: sender == self.parent,
+        }
+    }
 }
 
 impl Signals {
     /// Takes over the signals, in a tokio runtime. To be called before the first remote write:
     /// from here on no signal ends us unseen.
     ///
-    /// A signal that was ignored when we started stays ignored, for us and for the child, as if
-    /// the child had been started in our place: `nohup tfwrap apply` survives the end of its
-    /// terminal. The same for one that was blocked. But SIGINT and SIGTERM are heard, as Terraform
-    /// hears them (Go's `signal.Notify`): `tfwrap apply &` in a script is started with SIGINT
-    /// ignored. SIGTTIN and SIGTTOU keep their meaning; see [`super::Child`].
+    /// A signal that was blocked when we started stays blocked, for us and for the child, as if the
+    /// child had been started in our place; which ones that were ignored stay so: [`is_heard`]. SIGTTIN
+    /// and SIGTTOU keep their meaning; see [`super::Child`].
     pub fn install() -> io::Result<Self> {
-        let ours = KINDS.iter().map(|(signal, _)| *signal);
-        let is_heard = |signal: &Signal| {
-            matches!(signal, Signal::SIGINT | Signal::SIGTERM) || !ignored_at_start(*signal)
-        };
-        let ours: Vec<_> = ours.filter(is_heard).map(|signal| signal as i32).collect();
+        let ours = KINDS.iter().map(|(signal, _)| *signal).filter(|signal| is_heard(*signal));
+        let ours: Vec<_> = ours.map(|signal| signal as i32).collect();
         let last = Arc::new(AtomicUsize::new(0));
         let mut ordered = vec![Signal::SIGTSTP as i32, Signal::SIGCONT as i32];
         ordered.retain(|signal| ours.contains(signal));
@@ -71,13 +100,13 @@ impl Signals {
         }
         let stream = SignalsInfo::new(ours)?;
         one_handler_at_a_time(&ordered)?;
-        Ok(Self { stream, batch: VecDeque::new(), last })
+        Ok(Self { stream, batch: VecDeque::new(), last, above: Above::now() })
     }
 
     /// No signals: for a process that is ending others' work and blocks them all.
     pub fn none() -> io::Result<Self> {
         let stream = SignalsInfo::new([] as [i32; 0])?;
-        Ok(Self { stream, batch: VecDeque::new(), last: Arc::default() })
+        Ok(Self { stream, batch: VecDeque::new(), last: Arc::default(), above: Above::now() })
     }
 
     /// The next signal. Dropping the future loses nothing.
@@ -93,7 +122,7 @@ impl Signals {
                 // The stream ends only when its handle is closed, and nobody has the handle.
                 return std::future::pending().await;
             };
-            self.batch.extend(received(&first));
+            self.batch.extend(received(&first, &self.above));
             self.take_in();
         }
     }
@@ -110,7 +139,7 @@ impl Signals {
     /// Takes what has come in.
     fn take_in(&mut self) {
         while let Some(Some(raw)) = self.stream.next().now_or_never() {
-            self.batch.extend(received(&raw));
+            self.batch.extend(received(&raw, &self.above));
         }
         if self.batch.iter().any(|received| received.kind == SignalKind::Resume) {
             let last = self.last.load(Ordering::Relaxed);
@@ -122,11 +151,11 @@ impl Signals {
     }
 }
 
-fn received(raw: &RawOrigin) -> Option<Received> {
+fn received(raw: &RawOrigin, above: &Above) -> Option<Received> {
     let (_, kind) = KINDS.iter().find(|(signal, _)| *signal as i32 == raw.signal)?;
     let origin = match (raw.cause, raw.process) {
         (Cause::Kernel, _) => SignalOrigin::Terminal,
-        (_, Some(process)) => SignalOrigin::Sent { pid: process.pid, uid: process.uid },
+        (_, Some(process)) => above.origin_by(Pid::from_raw(process.pid)),
         (_, None) => SignalOrigin::Unknown,
     };
     Some(Received { kind: *kind, origin })

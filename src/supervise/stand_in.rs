@@ -203,7 +203,7 @@ impl StandIn {
 
     /// Whether no stop has come to it that it has not told of.
     pub(crate) fn has_nothing_to_tell(&self) -> bool {
-        !StopSignal::ALL.iter().any(|signal| self.is_about_to_tell(signal.signal()))
+        !StopSignal::heard().any(|stop| self.is_about_to_tell(stop.signal()))
             && recv_nothing(self.socket.get_ref())
     }
 
@@ -228,7 +228,7 @@ impl StandIn {
             Overheard::Suspension => None,
         });
         let mut all: Vec<_> = told.collect();
-        for signal in StopSignal::ALL {
+        for signal in StopSignal::heard() {
             // Whether that one came from the terminal is not known yet.
             let is_new = all.iter().all(|it| it.signal != signal);
             if is_new && self.is_about_to_tell(signal.signal()) {
@@ -294,7 +294,7 @@ pub fn run(name: &str, clock: impl Fn() -> Uptime) -> io::Result<()> {
         while let Some(info) = signals.read_signal()? {
             let number = i32::try_from(info.ssi_signo).unwrap_or_default();
             let Ok(signal) = Signal::try_from(number) else { continue };
-            let is_stop = StopSignal::of(signal).is_some();
+            let is_stop = StopSignal::heard().any(|stop| stop.signal() == signal);
             let is_tfwraps = i64::from(info.ssi_pid) == i64::from(getppid().as_raw());
             let from_terminal = info.ssi_code == nix::libc::SI_KERNEL;
             if (!is_stop && signal != Signal::SIGTSTP) || (is_tfwraps && !from_terminal) {

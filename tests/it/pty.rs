@@ -12,6 +12,7 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::{Pid, getpgid};
 use rexpect::session::{PtySession, spawn_command};
 
+use crate::support::harness::pause;
 use crate::support::proxy::{Fault, Proxy, Rule};
 use crate::support::servers::{REGION, dynamodb, heed_signals};
 use crate::wrapped::{
@@ -323,7 +324,7 @@ fn in_ci_ctrl_z_stops_nobody_and_ctrl_c_is_heard() {
 fn goes_on(child: Pid) {
     for _ in 0..10 {
         wait_until("that it goes on", || (state(child) != Some('T')).then_some(()));
-        crate::support::harness::pause(Duration::from_millis(50));
+        pause(Duration::from_millis(50));
     }
 }
 
@@ -945,6 +946,24 @@ fn a_closed_terminal_is_one_interrupt_for_a_child_that_lives_through_it() {
     kill(wrapper, Signal::SIGWINCH).expect("the wrapper is there");
     scene.wait_for_log("SIGWINCH");
     assert_eq!(scene.count("SIGINT"), 1, "{:?}", scene.log());
+    kill(child, Signal::SIGUSR1).expect("the child is there");
+    wait_until("the wrapper's end", || is_gone(wrapper).then_some(()));
+    scene.expect_free();
+}
+
+#[test]
+fn under_nohup_a_closed_window_is_no_stop() {
+    let scene = Scene::new(&LOGS_ALL.replace("on SIGHUP log; ", ""));
+    let mut window = Window::open();
+    let err = scene.path("err");
+    window.send(&format!("nohup {} > /dev/null 2> {}", scene.shell_words(), err.display()));
+    let child = scene.pid_in("ready");
+    let wrapper = wrapper_of(child);
+    window.close();
+    pause(Duration::from_millis(500));
+    assert_eq!(scene.count("SIGINT"), 0, "{:?}", fs::read_to_string(&err));
+    kill(wrapper, Signal::SIGTERM).expect("the wrapper is there");
+    scene.wait_for_log("SIGINT 1");
     kill(child, Signal::SIGUSR1).expect("the child is there");
     wait_until("the wrapper's end", || is_gone(wrapper).then_some(()));
     scene.expect_free();

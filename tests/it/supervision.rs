@@ -201,6 +201,39 @@ fn an_ignored_hangup_stays_ignored() {
     assert_eq!(running.code(), Some(5));
 }
 
+/// Nor has anybody had a stop with it: who is asked to end later is asked once.
+#[test]
+fn a_hangup_that_terraform_ignores_is_no_stop_that_it_had() {
+    let deaf = LOGS_ALL.replace("on SIGHUP log; ", "");
+    let (ignoring, fake) = (["env", "--ignore-signal=HUP"], fake_terraform());
+    let fake = fake.display().to_string();
+    let all = || Scene::new(&deaf).through(&ignoring);
+    let below = Scene::new(&deaf).command(&["run", "--", ignoring[0], ignoring[1], &fake]);
+    for (shape, scene, next) in [
+        ("all ignore it, SIGTERM", all(), Signal::SIGTERM),
+        ("all ignore it, SIGKILL", all(), Signal::SIGKILL),
+        ("Terraform ignores it", below, Signal::SIGTERM),
+    ] {
+        let mut running = scene.start().ready();
+        let child = running.scene.pid_in("ready");
+        killpg(child, Signal::SIGHUP).expect("it is there");
+        if shape.starts_with("all") {
+            running.signal_group(Signal::SIGHUP);
+        }
+        pause(Duration::from_millis(500));
+        assert_eq!(running.scene.count("SIGINT"), 0, "{shape}");
+        running.signal(next);
+        running.scene.wait_for_log("SIGINT 1");
+        pause(Duration::from_millis(500));
+        assert_eq!(running.scene.count("SIGINT"), 1, "{shape}");
+        kill(child, Signal::SIGUSR1).expect("it is there");
+        running.bare_code();
+        let mut next = harness::tfwrap(&running.scene.path("."));
+        harness::run(next.args(["--lock-timeout=30s", "run", "--", "true"])).expect_code(0);
+        running.scene.expect_takeable();
+    }
+}
+
 /// The lines of `/proc/self/status` about signals, as a child finds them.
 fn signals_of(through: &[&str], words: &[String]) -> Vec<String> {
     let all: Vec<_> = through.iter().map(|&word| word.to_owned()).chain(words.to_vec()).collect();

@@ -260,7 +260,7 @@ impl Family {
     fn judge(&mut self, signal: StopSignal, to_child: bool, child_first: bool) -> Checked {
         let received = Received {
             kind: SignalKind::Stop(signal),
-            origin: SignalOrigin::Sent { pid: 1, uid: 1 },
+            origin: SignalOrigin::Sent { by_tfwrap: false, by_parent: false },
         };
         if to_child && child_first {
             self.overheard(signal)?;
@@ -291,7 +291,7 @@ impl Family {
         self.feed(Event::Tick)?;
         let received = Received {
             kind: SignalKind::Stop(signal),
-            origin: SignalOrigin::Sent { pid: 1, uid: 1 },
+            origin: SignalOrigin::Sent { by_tfwrap: false, by_parent: false },
         };
         let judged = self.canary.ours(Uptime(self.now), received, true);
         if judged.is_none_or(|judged| !judged.child_too) {

@@ -75,7 +75,7 @@ fn have_it_already(event_loop: &mut EventLoop, child: &mut Child, stop: Overhear
     }
     // Not a stop of ours yet.
     let is_stopping = event_loop.custody.is_stopping();
-    if child.have_it_already(stop.from_terminal) {
+    if child.have_it_already(stop) {
         event_loop.notes_interrupts(Interrupts::Sent, is_stopping);
     } else if child.is_to_be_terraform() {
         // One of an odd name, or a script in its place: whether Terraform has it, nobody can tell.
@@ -94,6 +94,9 @@ pub(super) fn at_the_end(
     let overheard = child.overheard_at_last();
     for stop in &overheard {
         have_it_already(event_loop, child, *stop);
+        if !stop.from_terminal {
+            canary.its(uptime());
+        }
     }
     let overheard = overheard.into_iter().map(|stop| Event::Overheard(stop.signal));
     // Whoever signals one after the other may not have come to the Terraform of a wrapper that is gone:

@@ -64,13 +64,12 @@ impl Child {
         told
     }
 
-    /// Whether a stop that the child heeds came to where it stands, and that is about to be told.
+    /// Which stop came to where the child stands, that it heeds and that is about to be told.
     #[must_use]
-    pub fn is_about_to_tell(&self) -> bool {
-        let stops = StopSignal::ALL.into_iter().filter(|stop| !self.is_deaf_to(*stop));
-        let mut signals = stops.map(StopSignal::signal);
-        let stand_in = self.beside.stand_in.as_ref();
-        stand_in.is_some_and(|it| signals.any(|signal| it.is_about_to_tell(signal)))
+    pub fn is_about_to_tell(&self) -> Option<StopSignal> {
+        let stand_in = self.beside.stand_in.as_ref()?;
+        let mut stops = StopSignal::heard();
+        stops.find(|stop| stand_in.is_about_to_tell(stop.signal()) && !self.is_deaf_to(*stop))
     }
 
     pub(super) fn keep_last_words(&mut self) {

@@ -99,12 +99,16 @@ impl Child {
             }
             if self.alive != Alive::Others {
                 self.told.are_gone(Gone { group_too: true });
-                self.keep_last_words();
-                self.beside.stand_in = None;
             }
         }
         if self.alive == Alive::Strays && self.told.targets().is_empty() {
             self.alive = Alive::Nobody;
+        }
+        // Whoever signals one after the other comes to it after a wrapper that has ended of that, and a
+        // Terraform may live on elsewhere.
+        if self.alive == Alive::Nobody {
+            self.keep_last_words();
+            self.beside.stand_in = None;
         }
         self.alive == Alive::Nobody
     }

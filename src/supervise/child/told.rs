@@ -11,9 +11,10 @@ use nix::unistd::{Pid, getsid};
 use tokio::io::unix::AsyncFd;
 
 use super::spawn::pidfd;
-use crate::supervise::Rest;
-use crate::supervise::process::{ProcessId, Stat, children};
+use crate::supervise::process::{ProcessId, Stat, Waiting, children};
+use crate::supervise::stand_in::OverheardStop;
 use crate::supervise::targets::{ChildPlace, Strays, interrupt_for, is_own, runs_tfwrap, targets};
+use crate::supervise::{Rest, StopSignal};
 
 /// To whom the last interrupt went.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -151,11 +152,23 @@ impl Told {
         if targets.is_empty() { self.interrupt_group() } else { self.tell(targets, frozen) }
     }
 
+    /// Whether each target ignores this signal; where there is none, the leader.
+    pub(super) fn all_ignore(&self, signal: Signal) -> bool {
+        let mut all: Vec<_> = self.targets().into_iter().map(ProcessId::pid).collect();
+        if all.is_empty() {
+            all.extend(self.place.leader);
+        }
+        !all.is_empty() && all.into_iter().all(|pid| Waiting::of(pid).ignores(signal))
+    }
+
     /// Whoever there is has it from somebody else, or whoever is in the child's group; whether that is
     /// anybody who can be told.
-    pub(super) fn have_it_already(&mut self, in_group_only: bool) -> bool {
+    pub(super) fn have_it_already(&mut self, stop: OverheardStop) -> bool {
         let mut targets = self.targets();
-        targets.retain(|it| !in_group_only || self.is_in_the_group(*it));
+        targets.retain(|it| !stop.from_terminal || self.is_in_the_group(*it));
+        if stop.signal == StopSignal::Hangup {
+            targets.retain(|it| !Waiting::of(it.pid()).ignores(Signal::SIGHUP));
+        }
         let any = !targets.is_empty();
         // Without a Terraform it was a key or a signal to a script, which may live on.
         self.group |= any;

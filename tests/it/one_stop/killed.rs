@@ -1,11 +1,15 @@
 //! One stop, and a tfwrap below a `run` that is killed: its Terraform is the outer one's child from then on,
 //! and has had its interrupt, or gets it from its guardian.
 
+use std::process::Command;
+use std::time::Duration;
+
 use nix::sys::signal::{Signal, kill, killpg};
 
 use super::{APPLY, Stage, end, expect_one, stage};
 use crate::aftermath::{Receipt, STATE_DIR, kill_dead};
-use crate::wrapped::{Running, Scene, is_gone, only_child, wait_until};
+use crate::support::harness::{self, pause};
+use crate::wrapped::{Running, Scene, born, is_gone, only_child, wait_for_end, wait_until};
 
 fn of_apply(scene: &Scene) -> Receipt {
     let all = Receipt::all(&scene.path(STATE_DIR));
@@ -58,6 +62,52 @@ fn a_terraform_whose_own_tfwrap_is_killed_below_a_run_is_interrupted_once() {
         end(&mut running);
         expect_one(&running.scene, &key, shape);
     }
+}
+
+/// By its name nobody can tell that it is one, but it is the child of a tfwrap.
+#[test]
+fn nor_is_one_of_an_odd_name_interrupted_again() {
+    let Stage { scene, key, _slow } = stage(Some("#!/bin/sh\nexec \"$REAL\" \"$@\"\n"));
+    let odd = scene.path("odd").display().to_string();
+    harness::run(Command::new("cp").arg(harness::real_terraform()).arg(&odd)).expect_code(0);
+    let script = format!("terraform {}; true", APPLY[..].join(" "));
+    let scene = scene.env("REAL", &odd).command(&["run", "--", "bash", "-c", &script]);
+    let mut running = scene.start().ready();
+    let inner = of_apply(&running.scene);
+    stop(&running);
+    wait_for_interrupt(&running.scene);
+    kill(inner.runner(), Signal::SIGSTOP).expect("it is there");
+    kill_dead(inner.guardian().expect("a guardian"));
+    kill_dead(inner.runner());
+    let child = inner.child().expect("a Terraform");
+    wait_until("its end", || is_gone(child).then_some(()));
+    let _nothing_is_left = killpg(child, Signal::SIGKILL);
+    end(&mut running);
+    expect_one(&running.scene, &key, "an odd name");
+}
+
+/// What an outer tfwrap has sent is its own, though it is gone when that is decided on.
+#[test]
+fn a_stop_to_all_and_the_kill_of_the_outer_tfwrap_are_one_interrupt() {
+    let Stage { scene, key, _slow } = stage(None);
+    let words = [&["run", "--", env!("CARGO_BIN_EXE_tfwrap")][..], &APPLY].concat();
+    let mut running = scene.command(&words).start().ready();
+    let inner = of_apply(&running.scene);
+    let (child, runner) = (inner.child().expect("a child"), inner.runner());
+    let outer = Receipt::all(&running.scene.path(STATE_DIR));
+    let outer = outer.into_iter().find(|it| it.runner() == running.pid()).expect("its receipt");
+    let guardian = outer.guardian().expect("a guardian");
+    let born_at = born(guardian);
+    running.signal(Signal::SIGINT);
+    for group in [runner, child] {
+        killpg(group, Signal::SIGINT).expect("it is there");
+    }
+    // The outer one tells the inner one again, once whoever goes round has passed.
+    pause(Duration::from_millis(1060));
+    running.signal(Signal::SIGKILL);
+    running.bare_code();
+    wait_for_end("the outer one's guardian", guardian, born_at.as_ref());
+    expect_one(&running.scene, &key, "a stop to all, then a kill");
 }
 
 /// Whoever kills tfwrap and then signals all that it had started means one stop.

@@ -33,7 +33,7 @@ fn wrappers() -> impl Iterator<Item = &'static str> {
 }
 
 /// The wrapper, and the Terraform that it has started.
-fn wrapper_and_terraform(running: &Running) -> (Pid, Pid) {
+pub(super) fn wrapper_and_terraform(running: &Running) -> (Pid, Pid) {
     let wrapper = Receipt::of(&running.scene).child().expect("a child");
     let mut below = wait_until("what the wrapper has started", || only_child(wrapper));
     let is_terraform = |pid: Pid| {

@@ -3,7 +3,7 @@
 
 use proptest::prelude::*;
 
-use super::super::super::{Canary, Judged, Received, SignalKind, SignalOrigin};
+use super::super::super::{Canary, Received, SignalKind, SignalOrigin};
 use super::*;
 use crate::seeded::seeded;
 
@@ -60,8 +60,6 @@ fn scenarios() -> impl Strategy<Value = Vec<(At, Seen)>> {
 /// How many interrupts the child has had in the end, from whomever.
 fn interrupts(policy: Policy, scenario: &[(At, Seen)]) -> usize {
     let (mut machine, mut canary) = (Supervisor::new(policy), Canary::default());
-    // Who sent which: what `Child::event` sees by the number of the sender.
-    let mut senders = Vec::new();
     let (mut count, mut pending) = (0, false);
     let mut waiting = scenario.iter().peekable();
     for ms in 0..=LAST_MS + ROUND_MS + LATE_MS {
@@ -81,9 +79,9 @@ fn interrupts(policy: Policy, scenario: &[(At, Seen)]) -> usize {
                     continue;
                 }
                 Seen::Ours(signal, reach) => {
-                    senders.push(reach);
-                    let pid = i32::try_from(senders.len()).expect("a few");
-                    (signal, SignalOrigin::Sent { pid, uid: 0 })
+                    let by_tfwrap = reach == Reach::Relayed;
+                    let by_parent = reach == Reach::ByParent;
+                    (signal, SignalOrigin::Sent { by_tfwrap, by_parent })
                 }
                 Seen::HangUp => (Hangup, SignalOrigin::Terminal),
             };
@@ -91,16 +89,9 @@ fn interrupts(policy: Policy, scenario: &[(At, Seen)]) -> usize {
             decided.extend(canary.ours(now, received, true));
         }
         decided.extend(std::iter::from_fn(|| canary.due(now, || pending)));
-        for Judged { received, child_too } in decided {
-            let SignalKind::Stop(signal) = received.kind else { continue };
-            let reach = match received.origin {
-                _ if child_too => Reach::ChildToo { by_parent: false },
-                SignalOrigin::Sent { pid, .. } => {
-                    senders[usize::try_from(pid).expect("one of ours") - 1]
-                }
-                SignalOrigin::Terminal | SignalOrigin::Unknown => UsOnly,
-            };
-            let actions = machine.step(now, Event::Stop(signal, reach));
+        for judged in decided {
+            let SignalKind::Stop(signal) = judged.received.kind else { continue };
+            let actions = machine.step(now, Event::Stop(signal, judged.reach()));
             count += actions.iter().filter(|it| matches!(it, Interrupt | ForwardSecond)).count();
         }
     }
