@@ -1,12 +1,17 @@
-//! Files that may be something else: opened without waiting, and with word of what they are.
+//! Files that may be something else: opened without waiting, and with word of what they are. And files
+//! of our own: made so that we can open them again.
 
-use std::fs::{File, FileType, Metadata, OpenOptions};
+use std::fs::{DirBuilder, File, FileType, Metadata, OpenOptions, Permissions};
 use std::io::{self, Read as _};
-use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::{
+    DirBuilderExt as _, FileTypeExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
 use std::path::Path;
 use std::time::Duration;
 
 use nix::libc;
+use rustix::fs::{Mode, OFlags};
 
 /// What a name leads to, or is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,6 +136,46 @@ pub fn with(options: &mut OpenOptions, flags: libc::c_int, path: &Path) -> io::R
     }
     let file = opened.map_err(|error| named(path, error))?;
     Ok(Opened { metadata: file.metadata()?, file })
+}
+
+/// Makes a file of our own, to read and to write, where nothing lies; nobody else can open it.
+///
+/// # Errors
+/// Those of `open(2)`.
+pub fn make(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    let file = options.read(true).write(true).create_new(true).mode(0o600).open(path)?;
+    keep_for_owner(&file)?;
+    Ok(file)
+}
+
+/// Gives the owner of a file that was just made what the umask may have taken: to open it again.
+///
+/// # Errors
+/// Those of `fchmod(2)`.
+pub fn keep_for_owner(file: &File) -> io::Result<()> {
+    let mode = file.metadata()?.permissions().mode();
+    if mode & 0o600 == 0o600 {
+        return Ok(());
+    }
+    file.set_permissions(Permissions::from_mode(mode & 0o7777 | 0o600))
+}
+
+/// Makes a directory with this mode, less what the umask takes; never from its owner.
+///
+/// # Errors
+/// Those of `mkdir(2)`, and of `chmod(2)`.
+pub fn make_dir(path: &Path, mode: u32) -> io::Result<()> {
+    DirBuilder::new().mode(mode).create(path)?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let dir = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    let has = dir.metadata()?.permissions().mode();
+    if has & 0o700 == 0o700 {
+        return Ok(());
+    }
+    // Nothing else changes the mode of a directory that nobody can open, and follows no link.
+    let this = format!("/proc/self/fd/{}", dir.as_raw_fd());
+    std::fs::set_permissions(this, Permissions::from_mode(has & 0o7777 | 0o700))
 }
 
 /// What the system calls "no such device or address".

@@ -301,7 +301,9 @@ impl ReceiptFile {
     pub fn open_log(&self) -> io::Result<File> {
         let mut options = OpenOptions::new();
         options.append(true).create(true).mode(0o600);
-        open_ours(&mut options, &self.log()).map_err(io::Error::other)
+        let log = open_ours(&mut options, &self.log()).map_err(io::Error::other)?;
+        opened::keep_for_owner(&log)?;
+        Ok(log)
     }
 
     /// What was said while nobody was there.
@@ -389,15 +391,11 @@ fn text_of(receipt: &Receipt) -> io::Result<Vec<u8>> {
 
 /// Opens a file to be written anew, whatever lies there.
 fn fresh(path: &Path) -> io::Result<File> {
-    let open = || {
-        let mut options = OpenOptions::new();
-        options.write(true).create_new(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(path)
-    };
-    match open() {
+    match opened::make(path) {
         // Left by a crash, or put there: a link is removed and not followed.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             fs::remove_file(path)?;
-            open()
+            opened::make(path)
         }
         opened => opened,
     }

@@ -2,10 +2,11 @@
 //! request could bring one.
 
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::env::Env;
+use crate::opened;
 
 const VARIABLE: &str = "TFWRAP_STATE_DIR";
 
@@ -62,14 +63,15 @@ pub fn secure(dir: &Path) -> Result<(), String> {
 
 fn make(dir: &Path) -> Result<(), String> {
     let fail = |error: io::Error| format!("cannot be used: {error}");
-    if let Some(parent) = dir.parent() {
-        std::fs::create_dir_all(parent).map_err(fail)?;
+    let make = |dir: &Path, mode| match opened::make_dir(dir, mode) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(fail(error)),
+        _ => Ok(()),
+    };
+    let above: Vec<_> = dir.ancestors().skip(1).take_while(|above| !above.exists()).collect();
+    for missing in above.into_iter().rev() {
+        make(missing, 0o777)?;
     }
-    match std::fs::DirBuilder::new().mode(0o700).create(dir) {
-        Ok(()) => {}
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(fail(error)),
-    }
+    make(dir, 0o700)?;
     let metadata = dir.symlink_metadata().map_err(fail)?;
     if metadata.is_symlink() {
         return Err("is a symbolic link; name the directory itself".to_owned());

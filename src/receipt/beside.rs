@@ -40,6 +40,7 @@ impl ReceiptFile {
         let mut options = OpenOptions::new();
         options.write(true).create(true).mode(0o600);
         let file = opened::with(&mut options, libc::O_NOFOLLOW, &path)?.file;
+        opened::keep_for_owner(&file)?;
         match file.try_lock() {
             // Else it was removed, with its receipt, by whoever had it.
             Ok(()) => Ok(is_at(&file, &path).then(|| Acting(file))),
@@ -72,7 +73,7 @@ impl ReceiptFile {
 }
 
 fn leave_word(path: &Path) -> io::Result<bool> {
-    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+    match opened::make(path) {
         Ok(_) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
         Err(error) => Err(error),

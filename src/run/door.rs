@@ -25,10 +25,10 @@
 //! Its rules: `docs/protocol.md#t2-the-door`.
 
 use std::fmt::Write as _;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -77,8 +77,7 @@ pub(super) fn remove(dir: &Path, id: &LockId) {
 impl Door {
     /// Makes the door of a lock that is ours.
     pub(super) fn create(path: &Path) -> io::Result<Self> {
-        let door = open(options().create_new(true).mode(0o600), path)?;
-        let door = Self(door.file);
+        let door = Self(opened::make(path)?);
         door.lock(libc::F_WRLCK, PRESENCE)?;
         Ok(door)
     }
@@ -111,7 +110,8 @@ impl Door {
     /// # Errors
     /// It is another user's, or cannot be opened.
     pub(super) fn open(path: &Path) -> io::Result<Option<Self>> {
-        let Opened { file, metadata } = match open(&mut options(), path) {
+        let opened = opened::with(File::options().read(true).write(true), libc::O_NOFOLLOW, path);
+        let Opened { file, metadata } = match opened {
             Ok(opened) => opened,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
@@ -191,16 +191,6 @@ fn lock_of(kind: libc::c_int, byte: libc::off_t) -> io::Result<libc::flock> {
         // Must be zero for the description's locks.
         l_pid: 0,
     })
-}
-
-fn options() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true);
-    options
-}
-
-fn open(options: &mut OpenOptions, path: &Path) -> io::Result<Opened> {
-    opened::with(options, libc::O_NOFOLLOW, path)
 }
 
 #[cfg(test)]

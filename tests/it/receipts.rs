@@ -7,8 +7,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use serde_json::Value;
 
-use crate::aftermath::{Lock, Receipt, STATE_DIR, kill_dead, ours};
+use crate::aftermath::{EndsHolds, Lock, Receipt, STATE_DIR, kill_dead, ours};
 use crate::support::harness::{pause, run, s3_dir, tfwrap};
 use crate::support::proxy::{Fault, Proxy, Rule};
 use crate::support::servers::{SECRET, dynamodb, local_backend_dir};
@@ -29,37 +30,41 @@ async fn without_a_place_for_receipts_the_run_goes_on_with_a_warning() {
     }
 }
 
-/// `command` where no file may grow.
-fn without_files(command: &Command, before: &str) -> Command {
+/// `command` after these of a shell.
+fn after(before: &str, command: &Command) -> Command {
     let mut limited = Command::new("bash");
-    let script = format!("{before} ulimit -f 0; exec \"$@\"");
+    let script = format!("{before}; exec \"$@\"");
     limited.args(["-c", &script, "bash"]).arg(command.get_program()).args(command.get_args());
     let set = command.get_envs().filter_map(|(name, value)| Some((name, value?)));
     limited.env_clear().envs(set).current_dir(command.get_current_dir().expect("a directory"));
     limited
 }
 
-/// `ulimit -f 0`: what cannot be written is said and given up, as on a full disk, and nobody dies of a
+/// No file may grow.
+const NO_FILES: &str = "ulimit -f 0";
+
+/// What cannot be written is said and given up, as on a full disk, and nobody dies of a
 /// signal; Terraform meets it as it would without us.
 #[tokio::test]
 async fn beyond_the_limit_of_files_everything_is_said_and_nothing_left() {
     let dir = s3_dir("receipts/limited").await;
     let child = ["run", "--", "sed", "-n", "s/^SigIgn:[^0-9a-f]*//p", "/proc/self/status"];
-    for (before, is_ignored) in [("", false), ("trap '' XFSZ;", true)] {
+    for (before, is_ignored) in [("", false), ("trap '' XFSZ; ", true)] {
         let mut command = tfwrap(dir.path());
-        let done = run(&mut without_files(command.args(child), before)).expect_code(0);
+        let before = format!("{before}{NO_FILES}");
+        let done = run(&mut after(&before, command.args(child))).expect_code(0);
         assert!(done.stderr.contains("cannot keep a receipt of this run"), "{}", done.stderr);
         assert!(done.stderr.contains("File too large"), "{}", done.stderr);
         let ignored = u64::from_str_radix(done.stdout.trim(), 16).expect("a set of signals");
         let bit = 1 << (nix::libc::SIGXFSZ - 1);
         assert_eq!(ignored & bit != 0, is_ignored, "{}", done.stdout);
     }
-    let hold = run(&mut without_files(tfwrap(dir.path()).arg("hold"), "")).expect_code(78);
+    let hold = run(&mut after(NO_FILES, tfwrap(dir.path()).arg("hold"))).expect_code(78);
     assert!(hold.stderr.contains("a hold needs its receipt"), "{}", hold.stderr);
     assert_eq!(dynamodb().get_raw(&dir.table, &dir.lock_id()).await, None);
     let local = local_backend_dir();
     let apply = ["apply", "-auto-approve", "-no-color"];
-    let refused = run(&mut without_files(tfwrap(local.path()).args(apply), "")).expect_code(78);
+    let refused = run(&mut after(NO_FILES, tfwrap(local.path()).args(apply))).expect_code(78);
     assert!(refused.stderr.contains("file too large"), "{}", refused.stderr);
     for dir in [dir.path(), local.path()] {
         let names = fs::read_dir(dir.join(STATE_DIR)).expect("it is there");
@@ -70,6 +75,48 @@ async fn beyond_the_limit_of_files_everything_is_said_and_nothing_left() {
     }
     // The control: without the limit.
     run(tfwrap(local.path()).args(apply)).expect_code(0);
+}
+
+/// Whoever comes later, not root, opens what was made under a umask that takes even the owner's bits.
+#[test]
+fn whatever_the_umask_its_owner_can_use_what_is_made() {
+    for umask in ["umask 0777", "umask 0477"] {
+        let dir = local_backend_dir();
+        // Root makes its way where others could not.
+        let state_dir = dir.path().join("missing").join(STATE_DIR);
+        let _ends = EndsHolds(state_dir.clone());
+        let command = |words: &[&str]| {
+            let mut command = tfwrap(dir.path());
+            command.args(words).env("TFWRAP_STATE_DIR", &state_dir);
+            command
+        };
+        let further = format!("file://{}", dir.path().join("locks/one").display());
+        let hold = command(&["--lock", &further, "hold", "--format", "json"]);
+        let given = run(&mut after(umask, &hold)).expect_code(0).stdout;
+        let given: Value = serde_json::from_str(&given).expect("JSON");
+        let mut made = Vec::new();
+        let mut dirs = vec![dir.path().to_owned()];
+        while let Some(dir) = dirs.pop() {
+            for entry in fs::read_dir(dir).expect("a directory") {
+                let path = entry.expect("an entry").path();
+                let metadata = path.symlink_metadata().expect("it is there");
+                let needed = if metadata.is_dir() { 0o700 } else { 0o600 };
+                assert_eq!(metadata.mode() & needed, needed, "{umask}: {}", path.display());
+                dirs.extend(metadata.is_dir().then(|| path.clone()));
+                made.push(path.display().to_string());
+            }
+        }
+        let kinds =
+            [".json", ".log", "/turn-", "/bin-", "locks/", ".lock.info", "/terraform.tfstate"];
+        for kind in kinds {
+            assert!(made.iter().any(|path| path.contains(kind)), "{kind}: {made:?}");
+        }
+        let mut release = command(&["release"]);
+        let env = given["env"].as_object().expect("variables").iter();
+        release.envs(env.map(|(name, value)| (name, value.as_str().expect("text"))));
+        let released = run(&mut after(umask, &release)).expect_code(0);
+        assert!(released.stderr.contains("released"), "{}", released.stderr);
+    }
 }
 
 /// The guardian needs no receipt.

@@ -21,6 +21,7 @@ use super::go_json;
 use super::profile::{Sso, StaticKeys};
 use super::session::{Session, unsendable};
 use crate::clock::wall;
+use crate::opened;
 
 /// The clients, in the region of the login.
 pub(super) struct Clients {
@@ -198,7 +199,9 @@ fn replace(file: &Path, text: &str) -> std::io::Result<()> {
     let mode = fs::metadata(file)?.permissions().mode();
     let next = file.with_extension(format!("tmp-{}", wall().as_nanosecond()));
     let mut out = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&next)?;
-    let done = out.write_all(text.as_bytes()).and_then(|()| fs::rename(&next, file));
+    let kept = opened::keep_for_owner(&out);
+    let done = kept.and_then(|()| out.write_all(text.as_bytes()));
+    let done = done.and_then(|()| fs::rename(&next, file));
     if done.is_err() {
         drop(fs::remove_file(&next));
     }

@@ -1,7 +1,7 @@
 //! The open directory: what is done in it, relative to its descriptor.
 
 use std::fs::{File, TryLockError};
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::{ASIDE, Content, FileStore, LOCK_FILE, NO_CONTENT, decode, file_name};
 use crate::lock::LockKey;
-use crate::opened::Kind;
+use crate::opened::{self, Kind};
 use crate::store::blocking::io_error;
 use crate::store::{FlawKind, Record, RecordVersion, StoreError, Stored};
 
@@ -47,9 +47,10 @@ impl Directory {
             return Ok(dir);
         }
         let path = &store.dir;
-        match rustix::fs::mkdir(path, Mode::RWXU) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(error) => return Err(io_error("make the directory", path, &error.into(), false)),
+        match opened::make_dir(path, 0o700) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(io_error("make the directory", path, &error, false)),
         }
         Self::open(store)?.ok_or_else(|| {
             StoreError::Missing(format!("the directory `{}` disappeared", path.display()))
@@ -122,8 +123,9 @@ impl Directory {
         if writers.contains(Mode::WOTH) {
             readers |= Mode::RGRP | Mode::ROTH;
         }
-        if !readers.is_empty() {
-            rustix::fs::fchmod(&file, Mode::RUSR | Mode::WUSR | readers)?;
+        let needed = Mode::RUSR | Mode::WUSR | readers;
+        if !Mode::from_raw_mode(made.st_mode).contains(needed) {
+            rustix::fs::fchmod(&file, needed)?;
         }
         Ok(File::from(file))
     }

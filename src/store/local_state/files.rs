@@ -201,7 +201,12 @@ impl Files {
         }
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o666);
-        Ok((opened::with(&mut options, 0, &self.state)?.file, created))
+        let file = opened::with(&mut options, 0, &self.state)?.file;
+        if created.is_some() {
+            // Terraform goes on with the file that it has open. Ours opens it anew.
+            opened::keep_for_owner(&file)?;
+        }
+        Ok((file, created))
     }
 
     /// Whether the descriptor's file is the one that the path names.
@@ -232,9 +237,7 @@ impl Files {
         };
         remove_if_there(&self.info_aside).map_err(|e| fail(&e))?;
         let write = || {
-            let mut options = OpenOptions::new();
-            let mut file =
-                options.write(true).create_new(true).mode(0o600).open(&self.info_aside)?;
+            let mut file = opened::make(&self.info_aside)?;
             file.write_all(info.as_bytes())?;
             std::fs::rename(&self.info_aside, &self.info)
         };

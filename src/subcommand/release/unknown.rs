@@ -67,6 +67,17 @@ fn known(recovery: &Recovery<'_>) -> Vec<LockId> {
     receipts.flat_map(|receipt| receipt.locks).map(|entry| entry.id).collect()
 }
 
+/// The receipts that are here and cannot be read, with why. One of them may be the one that is meant.
+fn unreadable(recovery: &Recovery<'_>) -> Vec<String> {
+    let files = recover::receipts(recovery, "hold").unwrap_or_default().into_iter();
+    let unread = files.filter_map(|file| match file.read() {
+        // Its run has just ended.
+        Err(_) if !file.path().exists() => None,
+        read => read.err().map(|why| format!("`{}`: {why}", file.path().display())),
+    });
+    unread.collect()
+}
+
 /// How the lock is held, if a hold does under this ID.
 async fn holder(
     event_loop: &mut EventLoop,
@@ -89,18 +100,21 @@ async fn holder(
         },
         None => Err(Error::Internal("tfwrap does not know here where it is".to_owned())),
     };
+    let may_be_ours =
+        || !state_dir::path(asked.recovery.env).is_dir() || !unreadable(asked.recovery).is_empty();
     match read {
         Ok(stored) => Ok(stored.and_then(|stored| {
             let holder = Holder::of(&stored.record);
-            let info = holder.info().filter(|info| info.id == *id)?;
+            let Some(info) = holder.info() else {
+                return may_be_ours()
+                    .then(|| "is still held, who holds it cannot be read".to_owned());
+            };
             // A `run` gives back what it holds by itself.
-            let how = format!("is still held by {}", clean(&info.who));
-            (info.operation == hold::OPERATION).then_some(how)
+            let is_ours = info.id == *id && info.operation == hold::OPERATION;
+            is_ours.then(|| format!("is still held by {}", clean(&info.who)))
         })),
         Err(error @ Error::Interrupted { .. }) => Err(error),
-        Err(error) if !state_dir::path(asked.recovery.env).is_dir() => {
-            Ok(Some(format!("may still be held ({error})")))
-        }
+        Err(error) if may_be_ours() => Ok(Some(format!("may still be held ({error})"))),
         // It may have been given back long ago.
         Err(error) => {
             event_loop.say(Notice::warning(format!(
@@ -118,9 +132,13 @@ pub(super) fn left(unknown: &[Unknown], recovery: &Recovery<'_>) -> Error {
     let mut ids: Vec<_> = unknown.iter().map(|it| format!("`tfwrap unlock {}`", it.id)).collect();
     // Both halves of a pair go by one ID.
     ids.dedup();
+    let why = match unreadable(recovery) {
+        why if why.is_empty() => String::new(),
+        why => format!(" ({})", clean(&why.join(", "))),
+    };
     Error::LeftBehind {
         message: format!(
-            "{}, and no receipt of that hold can be read in `{}`",
+            "{}, and no receipt of that hold can be read in `{}`{why}",
             held.collect::<Vec<_>>().join(", "),
             dir.display()
         ),

@@ -1,7 +1,9 @@
 //! `release` has a word of its own: however often it is called, nobody under the hold is interrupted.
 //! And it never says that nothing is held while something is.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -113,6 +115,28 @@ async fn a_hold_without_a_receipt_is_still_held() {
     // The control: when it is over, so it says.
     let done = run(&mut release(&scene, &env, &[])).expect_code(0);
     assert!(done.stderr.contains("nothing is held"), "{}", done.stderr);
+}
+
+/// Nor where neither the receipt nor what lies beside the lock tells whose it is.
+#[test]
+fn a_hold_whose_receipt_cannot_be_read_is_still_held() {
+    let held = Held::begin(&[]);
+    let mut files = fs::read_dir(held.path().join(STATE_DIR)).expect("a directory");
+    let is_receipt = |path: &Path| path.extension().is_some_and(|it| it == "json");
+    let receipt = files.find_map(|it| Some(it.ok()?.path()).filter(|path| is_receipt(path)));
+    let receipt = receipt.expect("a receipt");
+    let info = held.path().join(".terraform.tfstate.lock.info");
+    let told = fs::read(&info).expect("an info");
+    fs::remove_file(&info).expect("it is there");
+    // Root reads what nobody may, but not what others can.
+    fs::set_permissions(&receipt, Permissions::from_mode(0o644)).expect("a mode");
+    let says = run(&mut held.release()).expect_code(74).stderr;
+    assert!(says.contains("is still held") && says.contains("others can read"), "{says}");
+    assert!(!says.contains("nothing is held") && held.is_held(), "{says}");
+    fs::set_permissions(&receipt, Permissions::from_mode(0o600)).expect("a mode");
+    fs::write(&info, told).expect("the info");
+    run(&mut held.release()).expect_code(0);
+    assert!(!held.is_held());
 }
 
 /// A release does not wait for ever, and says what it waits for.
