@@ -2,6 +2,7 @@
 //! request could bring one.
 
 use std::io::{self, ErrorKind};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -47,9 +48,30 @@ fn place(env: &Env) -> (PathBuf, Option<&'static str>) {
 /// In words, with the path and the variable that says so.
 pub fn secured(env: &Env) -> Result<PathBuf, String> {
     let (dir, variable) = place(env);
-    let from = variable.map(|name| format!(" (from `{name}`)")).unwrap_or_default();
-    make(&dir).map_err(|what| format!("`{}`{from} {what}", dir.display()))?;
+    make(&dir).map_err(|what| said(&dir, variable, &what))?;
     Ok(dir)
+}
+
+/// Makes sure that what is in the directory can be named on a `PATH`, which a `:` parts; `in_text`:
+/// and in text, as a `hold` gives it to a shell.
+///
+/// # Errors
+/// In words, with the path and the variable that says so.
+pub fn can_be_on_path(env: &Env, in_text: bool) -> Result<(), String> {
+    let (dir, variable) = place(env);
+    let what = if dir.as_os_str().as_bytes().contains(&b':') {
+        "contains a `:`, which separates the directories of `PATH`"
+    } else if in_text && dir.to_str().is_none() {
+        "is not UTF-8"
+    } else {
+        return Ok(());
+    };
+    Err(said(&dir, variable, what))
+}
+
+fn said(dir: &Path, variable: Option<&str>, what: &str) -> String {
+    let from = variable.map(|name| format!(" (from `{name}`)")).unwrap_or_default();
+    format!("`{}`{from} {what}", dir.display())
 }
 
 /// Makes sure that a directory is there and that nobody else can write in it. What is missing is
@@ -132,6 +154,23 @@ mod tests {
             assert_eq!(of(&all[skip..]), PathBuf::from(expected));
         }
         assert!(of(&[]).starts_with("/tmp"));
+    }
+
+    #[test]
+    fn what_no_path_can_name_is_said_with_the_variable() {
+        use std::ffi::OsStr;
+        let of = |dir: &[u8], in_text| {
+            let env: Env = [("RUNNER_TEMP", OsStr::from_bytes(dir))].into_iter().collect();
+            can_be_on_path(&env, in_text).err()
+        };
+        let colon = "`/r:t/tfwrap` (from `RUNNER_TEMP`) contains a `:`, which separates the \
+                     directories of `PATH`";
+        for in_text in [false, true] {
+            assert_eq!(of(b"/r t", in_text), None);
+            assert_eq!(of(b"/r:t", in_text).as_deref(), Some(colon));
+        }
+        assert_eq!(of(b"/r\xff", false), None);
+        assert!(of(b"/r\xff", true).unwrap().ends_with("(from `RUNNER_TEMP`) is not UTF-8"));
     }
 
     #[test]

@@ -112,11 +112,11 @@ fn around(
     };
     notes.extend(nothing_here(resolved.as_ref(), &named, place));
     let terraform_is_set = settings.terraform.is_some();
-    let shim = shim::prepare(place.env, &place.this_path, terraform_is_set).map_err(|what| {
-        Error::Config {
-            message: format!("{what}: `terraform` cannot be put on PATH from there"),
-            hint: state_dir::hint(place.env.get(crate::held::VARIABLE).is_some()),
-        }
+    let nameable = state_dir::can_be_on_path(place.env, command.is_none());
+    let prepare = |()| shim::prepare(place.env, &place.this_path, terraform_is_set);
+    let shim = nameable.and_then(prepare).map_err(|what| Error::Config {
+        message: format!("{what}: `terraform` cannot be put on PATH from there"),
+        hint: state_dir::hint(place.env.get(crate::held::VARIABLE).is_some()),
     })?;
     let mut env = handed_down(settings, place.env);
     env.push(("PATH".into(), shim::path_with(&shim, place.env)));

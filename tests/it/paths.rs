@@ -2,7 +2,9 @@
 //! end, lock the same file, and leave the same files.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -206,4 +208,28 @@ fn a_run_takes_away_what_its_lock_made() {
     assert_eq!(all(&dir), ["./main.tf", "./terraform.tfstate.d", "./terraform.tfstate.d/kept"]);
     let (dir, _) = below("kill -9 $PPID");
     eventually("the guardian has given the lock back", || all(&dir) == ["./main.tf"]);
+}
+
+/// What is inside would be split off, and be stock Terraform or whatever a checkout has there.
+#[test]
+fn a_state_directory_that_path_cannot_name_is_refused_before_anything_is_locked() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("main.tf"), MAIN).unwrap();
+    let not_utf8 = OsStr::from_bytes(b"r\xff");
+    let with = |name: &OsStr, words: &[&str]| {
+        let mut command = tfwrap(dir.path());
+        command.env_remove("TFWRAP_STATE_DIR").env("RUNNER_TEMP", dir.path().join(name));
+        run(command.args(words))
+    };
+    for words in [&["hold"][..], &["run", "--", "true"]] {
+        let said = with(OsStr::new("r:t"), words).expect_code(78).stderr;
+        assert!(said.contains("r:t/tfwrap` (from `RUNNER_TEMP`) contains a `:`"), "{said}");
+        assert!(said.contains("PATH from there") && said.contains("`TFWRAP_STATE_DIR`"), "{said}");
+    }
+    let said = with(not_utf8, &["hold"]).expect_code(78).stderr;
+    assert!(said.contains("(from `RUNNER_TEMP`) is not UTF-8"), "{said}");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    // The control: nobody's `PATH` names it, or nobody reads it as text.
+    with(OsStr::new("r:t"), APPLY).expect_code(0);
+    with(not_utf8, &["run", "--", "sh", "-c", "terraform plan"]).expect_code(0);
 }

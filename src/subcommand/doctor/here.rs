@@ -172,17 +172,29 @@ fn initialised(resolved: &Resolved) -> Check {
     Check::warn("backend", format!("{detail}; not initialised"), "run `terraform init`")
 }
 
+const STATE_DIR: &str = "state-dir";
+
 fn state_dir(env: &Env) -> Check {
-    const NAME: &str = "state-dir";
+    let check = usable_state_dir(env);
+    match state_dir::can_be_on_path(env, true) {
+        Err(what) if check.status == CheckStatus::Pass => {
+            let detail = format!("{what}: `run` and `hold` need another");
+            Check::warn(STATE_DIR, detail, state_dir::hint(false).unwrap_or_default())
+        }
+        _ => check,
+    }
+}
+
+fn usable_state_dir(env: &Env) -> Check {
     let dir = state_dir::path(env);
     if !dir.exists() {
         // It is made when it is needed.
         return match dir.ancestors().find(|dir| dir.exists()).map(|dir| (dir, is_writable(dir))) {
-            Some((_, true)) => Check::pass(NAME, format!("`{}`, not made yet", dir.display())),
+            Some((_, true)) => Check::pass(STATE_DIR, format!("`{}`, not made yet", dir.display())),
             found => {
                 let at = found.map_or(dir.as_path(), |it| it.0).display();
                 Check::fail(
-                    NAME,
+                    STATE_DIR,
                     format!("`{}`: `{at}` cannot be written", dir.display()),
                     state_dir::hint(false),
                 )
@@ -190,8 +202,8 @@ fn state_dir(env: &Env) -> Check {
         };
     }
     match state_dir::secured(env) {
-        Ok(dir) => Check::pass(NAME, format!("`{}`", dir.display())),
-        Err(what) => Check::fail(NAME, what, state_dir::hint(false)),
+        Ok(dir) => Check::pass(STATE_DIR, format!("`{}`", dir.display())),
+        Err(what) => Check::fail(STATE_DIR, what, state_dir::hint(false)),
     }
 }
 
