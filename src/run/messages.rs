@@ -17,7 +17,7 @@ use crate::lock::release::PATIENCE;
 use crate::lock::{Flaw, FlawKind, Holder, LockId, LockInfo, Uptime};
 use crate::report::{Cadence, Notice, Reporter, clean, describe_holder, shell_quote};
 use crate::store::{LeftOpen, Record, StoreError, Stored};
-use crate::target::LockTarget;
+use crate::target::{LockTarget, StoreSpec};
 
 pub(super) fn no_line(target: &LockTarget, error: &StoreError) -> Notice {
     Notice::warning(format!(
@@ -335,6 +335,8 @@ pub(super) fn loss(kept: &Kept, current: Option<&Stored>) -> Notice {
         let how = if ends.is_some_and(|at| uptime() >= at) {
             "its lease ended before a heartbeat was confirmed, and it is gone: others may have \
              held it since"
+        } else if matches!(target.store, StoreSpec::LocalState { .. }) {
+            "another file took the place of the state while we held it"
         } else {
             "someone removed it while we held it"
         };

@@ -78,3 +78,23 @@ fn a_linked_state_is_used_by_all_below_whoever_has_its_lock() {
         assert!(done.stderr.contains("Error acquiring the state lock"), "{}", done.stderr);
     }
 }
+
+/// Stock Terraform leaves nothing there either.
+#[test]
+fn a_link_that_is_turned_meanwhile_leaves_nothing_that_tells_of_the_lock() {
+    const TURN: &str =
+        "grep -q ID .terraform.tfstate.lock.info; ln -s two next; mv -T next terraform.tfstate";
+    const THEIRS: &str = r#"{"ID":"theirs","Operation":"","Info":"","Who":"","Version":"","Created":"2026-01-02T03:04:05Z","Path":""}"#;
+    let then = format!("{TURN}; printf %s '{THEIRS}' > .terraform.tfstate.lock.info");
+    for (script, left) in [(TURN, None), (&then, Some(THEIRS))] {
+        let dir = local_backend_dir();
+        std::os::unix::fs::symlink("one", dir.path().join("terraform.tfstate")).unwrap();
+        for name in ["one", "two"] {
+            fs::write(dir.path().join(name), "").unwrap();
+        }
+        let done = run(tfwrap(dir.path()).args(["run", "--", "sh", "-ec", script])).expect_code(76);
+        assert!(done.stderr.contains("another file took the place"), "{}", done.stderr);
+        let info = fs::read_to_string(dir.path().join(".terraform.tfstate.lock.info")).ok();
+        assert_eq!(info.as_deref(), left);
+    }
+}

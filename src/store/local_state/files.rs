@@ -260,6 +260,8 @@ impl Files {
             self.clear(ours).map_err(|e| fail(&e))?;
         } else if let Some(moved) = self.moved_to(&ours.file) {
             moved.clear(ours).map_err(|e| fail(&e))?;
+        } else {
+            self.take_back(&ours.record);
         }
         // Said to the description and not left to the close: a guardian may have a descriptor too.
         unlock(&ours.file).map_err(|e| fail(&e.into()))?;
@@ -275,6 +277,16 @@ impl Files {
         let moved = Self::beside(path).ok()?;
         let is_ours = moved.state.file_name() == self.state.file_name();
         (is_ours && moved.is_current(file).unwrap_or(false)).then_some(moved)
+    }
+
+    /// Removes our info where the path names another state by now; not that of whoever has locked this one.
+    fn take_back(&self, ours: &Record) {
+        let id = |info: Option<String>| LockInfo::parse(&info?).ok().map(|info| info.id);
+        let told = id(read_info(&self.info));
+        if told.is_some() && told == id(ours.info.clone()) {
+            // The lock must go even where this cannot.
+            drop(remove_if_there(&self.info));
+        }
     }
 
     /// Removes what the lock has put beside the state, and the state that it made if that is empty.
