@@ -155,6 +155,7 @@ fn end_hold(event_loop: &EventLoop, hold: &Receipt) {
 }
 
 /// Processes, in words.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Who {
     names: String,
     are_several: bool,

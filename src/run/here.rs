@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::dependents::{self, Who};
 use crate::error::Error;
 use crate::lock::{Holder, LockId};
 use crate::receipt::{Receipt, ReceiptFile};
@@ -15,6 +16,12 @@ pub(crate) enum Here {
     Hold(LockId),
     /// A run or a hold of which no process is left that could release its lock.
     Dead(LockId),
+    /// The same where something of it still runs, or under it.
+    Orphaned {
+        who: Who,
+        /// The command that ends it, where one is known.
+        end: Option<String>,
+    },
 }
 
 impl Here {
@@ -32,10 +39,21 @@ impl Here {
         let receipt = files.iter().filter_map(|file| file.read().ok()).find(is_theirs)?;
         let lives = receipt.runner.is_alive() || receipt.guardian.is_some_and(ProcessId::is_alive);
         match (lives, receipt.is_hold) {
-            (false, _) => Some(Self::Dead(id.clone())),
+            (false, _) => Some(Self::after_death(dir, &receipt, id)),
             (true, true) => Some(Self::Hold(id.clone())),
             (true, false) => None,
         }
+    }
+
+    fn after_death(dir: &Path, receipt: &Receipt, id: &LockId) -> Self {
+        let (ids, child) = (receipt.own_ids(), receipt.living_child());
+        let below = dependents::living(dir, &ids);
+        let Some(living) = child.map(|_| receipt).or(below.first()) else {
+            return Self::Dead(id.clone());
+        };
+        let end = child.map(|child| child.end_command());
+        let end = end.or_else(|| dependents::end_command(dir, &ids));
+        Self::Orphaned { who: dependents::living_of(living), end }
     }
 
     /// The error of a wait that is over, with what helps here.
@@ -51,19 +69,28 @@ impl Here {
     }
 
     /// What is known, and what to do about it.
-    pub(crate) fn told(&self) -> (&'static str, String) {
+    pub(crate) fn told(&self) -> (String, String) {
         match self {
             Self::Hold(id) => {
                 let id = shell_quote(&id.0);
                 let then = format!(
                     "to run under it, `eval` what `tfwrap hold` printed; to end it: `tfwrap release {id}`"
                 );
-                ("a `hold` of this machine has the lock", then)
+                ("a `hold` of this machine has the lock".to_owned(), then)
             }
             Self::Dead(_) => (
-                "the run that has the lock was on this machine, and is dead",
+                "the run that has the lock was on this machine, and is dead".to_owned(),
                 "`tfwrap recover` releases the lock".to_owned(),
             ),
+            Self::Orphaned { who, end } => {
+                let what = format!(
+                    "the run that has the lock was killed on this machine, and {who} still {}",
+                    who.run()
+                );
+                let end = end.as_ref().map(|end| format!("; to end it, once: `{end}`"));
+                let then = "after that has ended, `tfwrap recover` releases the lock";
+                (what, then.to_owned() + &end.unwrap_or_default())
+            }
         }
     }
 }

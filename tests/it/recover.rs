@@ -69,7 +69,7 @@ async fn what_a_dead_run_left_is_given_back_once() {
 }
 
 #[tokio::test]
-async fn who_meets_the_lock_of_a_dead_run_is_told_what_releases_it() {
+async fn who_meets_the_lock_of_a_killed_run_is_told_what_releases_it() {
     let lock = Lock::new("met").await;
     let (left, child) = left(lock.scene(LOGS_ALL));
     let asked = |words: &[&str]| {
@@ -77,6 +77,12 @@ async fn who_meets_the_lock_of_a_dead_run_is_told_what_releases_it() {
         command.env("TFWRAP_LOCK", lock.url_at(&dynamodb().url));
         run(command.env("TFWRAP_NO_BACKEND_LOCK", "true"))
     };
+    let living = asked(&["--lock-timeout", "1s", "run", "--", "true"]).expect_code(75).stderr;
+    let still = format!("was killed on this machine, and process {child} (`");
+    let end =
+        format!("`tfwrap recover` releases the lock; to end it, once: `kill -INT -- -{child}`");
+    assert!(living.contains(&still) && living.contains("still runs\n"), "{living}");
+    assert!(living.contains(&end) && !living.contains("is dead"), "{living}");
     kill_dead(child);
     let known = "warning: the run that has the lock was on this machine, and is dead";
     let fix = "hint: `tfwrap recover` releases the lock";
