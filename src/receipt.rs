@@ -49,6 +49,7 @@ const SETTLED_FOR: Duration = Duration::from_hours(7 * 24);
 
 const PREFIX: &str = "run-";
 const SUFFIX: &str = ".json";
+const LOG: &str = "log";
 
 /// What a run holds, and who it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -227,7 +228,7 @@ impl ReceiptFile {
     /// Where lines about the run go that nobody was there to read.
     #[must_use]
     pub fn log(&self) -> PathBuf {
-        self.0.with_extension("log")
+        self.0.with_extension(LOG)
     }
 
     /// Writes it as a whole, beside the one that is there or, where that cannot be, over it.
@@ -330,7 +331,7 @@ impl ReceiptFile {
     }
 
     /// Removes what was settled long ago and nobody asked about, and what a kill has left of a receipt
-    /// that never came to be.
+    /// that never came to be, or beside one that is gone.
     pub fn sweep(dir: &Path) {
         let is_old = |path: &Path| {
             let written = fs::metadata(path).and_then(|metadata| metadata.modified());
@@ -343,11 +344,13 @@ impl ReceiptFile {
             }
         }
         for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-            let next = entry.path();
-            let is_next = next.extension().is_some_and(|it| it == beside::NEXT)
-                && entry.file_name().to_string_lossy().starts_with(PREFIX);
-            if is_next && is_old(&next) {
-                drop(fs::remove_file(next));
+            let left = entry.path();
+            let is_a = |kind: &str| left.extension().is_some_and(|it| it == kind);
+            let is_beside = is_a(LOG) || beside::ALL.into_iter().any(is_a);
+            let is_ours = is_beside && entry.file_name().to_string_lossy().starts_with(PREFIX);
+            let has_receipt = || !is_a(beside::NEXT) && left.with_extension("json").exists();
+            if is_ours && is_old(&left) && !has_receipt() {
+                drop(fs::remove_file(left));
             }
         }
     }

@@ -92,5 +92,11 @@ fn settle(case: &Case, adopted: &Adopted) -> io::Result<()> {
     receipt.locks.clone_from(&adopted.left);
     (receipt.child, receipt.starting_since) = (None, None);
     receipt.is_over = receipt.locks.is_empty();
-    ReceiptFile::at(path.clone()).write(&receipt)
+    let file = ReceiptFile::at(path.clone());
+    file.write(&receipt).inspect_err(|_| {
+        // Without a receipt nobody finds what lies beside it.
+        if receipt.is_over && !path.exists() {
+            drop(file.remove());
+        }
+    })
 }

@@ -158,6 +158,27 @@ fn what_nobody_would_read_is_not_written() {
     assert_eq!(file.read().unwrap().locks.len(), receipt.locks.len() - 1);
 }
 
+/// What lies beside no receipt goes after a week.
+#[test]
+fn what_is_left_without_a_receipt_is_swept() {
+    let dir = tempfile::tempdir().unwrap();
+    let (alone, with) = (ReceiptFile::new_in(dir.path()), ReceiptFile::new_in(dir.path()));
+    with.write(&receipt()).unwrap();
+    let all = ["log", "acting", "release", "told"];
+    let at = |file: &ReceiptFile, kind| file.path().with_extension(kind);
+    for path in all.iter().flat_map(|kind| [at(&alone, kind), at(&with, kind)]) {
+        drop(fresh(&path).unwrap());
+    }
+    ReceiptFile::sweep(dir.path());
+    assert!(all.iter().all(|kind| at(&alone, kind).exists()), "its run may be at work");
+    for path in all.iter().flat_map(|kind| [at(&alone, kind), at(&with, kind)]) {
+        let file = OpenOptions::new().write(true).open(path).unwrap();
+        file.set_modified(std::time::UNIX_EPOCH).unwrap();
+    }
+    ReceiptFile::sweep(dir.path());
+    assert!(all.iter().all(|kind| !at(&alone, kind).exists() && at(&with, kind).exists()));
+}
+
 /// What a kill has left in the middle of a write goes with its receipt, or after a week.
 #[test]
 fn what_was_being_written_is_swept() {

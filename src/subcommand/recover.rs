@@ -135,6 +135,7 @@ pub(crate) async fn run(event_loop: &mut EventLoop, recovery: &Recovery<'_>) -> 
             Err(error) => left.push(error.to_string()),
         }
     }
+    ReceiptFile::sweep(&state_dir::path(recovery.env));
     if !left.is_empty() {
         if hints.len() < left.len() {
             hints.push(

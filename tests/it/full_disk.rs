@@ -101,6 +101,27 @@ async fn waiting(disk: &Disk, lock: &Lock, script: &str, command: &[&str]) -> Ru
     running
 }
 
+/// Where there was never room for a receipt, its guardian leaves nothing that belonged to one.
+#[tokio::test]
+async fn what_is_ended_on_a_full_disk_leaves_nothing_there() {
+    let Some(disk) = Disk::new() else { return };
+    disk.fill();
+    let lock = Lock::new("always-full").await;
+    let scene = lock.scene(LOGS_ALL).env("TFWRAP_STATE_DIR", disk.path());
+    let mut running = scene.start().ready();
+    let child = running.scene.pid_in("ready");
+    running.signal(Signal::SIGKILL);
+    assert_eq!(running.bare_code(), None);
+    let names = || -> Vec<_> {
+        let files = fs::read_dir(&disk.dir).expect("a directory");
+        files.map(|file| file.expect("an entry").file_name()).collect()
+    };
+    wait_until("its guardian's worker", || (names().len() > 1).then_some(()));
+    kill_dead(child);
+    wait_until("all is gone", || (names() == ["full"]).then_some(()));
+    assert!(!lock.is_held().await);
+}
+
 /// The runner kills all but the child.
 fn killed_but_for_its_child(disk: &Disk, running: &mut Running) -> Pid {
     let child = running.scene.pid_in("ready");
