@@ -111,8 +111,8 @@ pub struct Resolved {
     pub origin: String,
     /// Whether Terraform can use it as it is; otherwise `terraform init` comes first.
     pub initialised: bool,
-    /// Whether its lock is Terraform's alone to take: the empty file that a lock makes would be
-    /// read as a record of another kind.
+    /// Whether its lock is Terraform's alone to take, if it takes one: the empty file that a lock makes
+    /// would be read as a record of another kind, or Terraform refuses before it locks.
     pub locks_alone: bool,
     /// What the user should be told, if anything.
     pub notes: Vec<String>,

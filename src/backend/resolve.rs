@@ -75,7 +75,11 @@ pub fn resolve(request: &BackendQuery<'_>) -> Result<Resolved, BackendError> {
             workspace.origin
         ));
     }
-    let locks_alone = is_own_file || !is_plain;
+    // Terraform deletes no workspace that is selected, and says so before it locks.
+    let is_refused = named.is_some()
+        && workspace::select(None, request.env, &data_dir)
+            .is_ok_and(|it| it.name == workspace.name);
+    let locks_alone = is_own_file || !is_plain || is_refused;
     Ok(Resolved { backend, workspace, origin, initialised, locks_alone, notes })
 }
 

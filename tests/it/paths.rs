@@ -10,6 +10,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
+use crate::aftermath::{EndsHolds, STATE_DIR};
 use crate::support::harness::{Finished, eventually, run, tfwrap};
 use crate::support::servers::terraform;
 
@@ -232,4 +233,25 @@ fn a_state_directory_that_path_cannot_name_is_refused_before_anything_is_locked(
     // The control: nobody's `PATH` names it, or nobody reads it as text.
     with(OsStr::new("r:t"), APPLY).expect_code(0);
     with(not_utf8, &["run", "--", "sh", "-c", "terraform plan"]).expect_code(0);
+}
+
+/// Terraform refuses that before it locks, so nobody is waited for.
+#[test]
+fn a_selected_workspace_is_refused_at_once_whoever_has_its_lock() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("main.tf"), MAIN).unwrap();
+    for select in [&["init"][..], &["workspace", "new", "here"], &["workspace", "new", "there"]] {
+        run(terraform(dir.path()).args(select)).expect_code(0);
+    }
+    let _ends = EndsHolds(dir.path().join(STATE_DIR));
+    run(tfwrap(dir.path()).arg("hold").env("TF_WORKSPACE", "there")).expect_code(0);
+    run(tfwrap(dir.path()).arg("hold").env("TF_WORKSPACE", "here")).expect_code(0);
+    let delete = |name| {
+        let mut command = tfwrap(dir.path());
+        run(command.args(["--lock-timeout", "1s", "workspace", "delete", "-no-color", name]))
+    };
+    let refused = delete("there").expect_code(1);
+    assert!(refused.stderr.contains("is your active workspace"), "{}", refused.stderr);
+    // The control: this one would be deleted.
+    delete("here").expect_code(75);
 }

@@ -90,7 +90,11 @@ fn the_workspace_is_the_selected_or_the_named_one() {
         workspace_override: Some("red".into()),
         ..BackendQuery::new(dir.path(), &env)
     };
-    assert_eq!(s3(&resolve(&request).unwrap()).state_key(), "ws/red/network/terraform.tfstate");
+    let resolved = resolve(&request).unwrap();
+    assert_eq!(s3(&resolved).state_key(), "ws/red/network/terraform.tfstate");
+    assert!(!resolved.locks_alone);
+    let selected = BackendQuery { workspace_override: Some("blue".into()), ..request };
+    assert!(resolve(&selected).unwrap().locks_alone, "it is not deleted");
 }
 
 #[test]
