@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::{FutureExt as _, StreamExt as _};
 use nix::sys::signal::Signal;
-use nix::unistd::{Pid, getppid};
+use nix::unistd::{Pid, getpid, getppid};
 use signal_hook::flag::register_usize;
 use signal_hook::iterator::exfiltrator::WithOrigin;
 use signal_hook::iterator::exfiltrator::origin::Origin as RawOrigin;
@@ -16,7 +16,7 @@ use signal_hook_tokio::SignalsInfo;
 
 use super::child::{ignored_at_start, one_handler_at_a_time};
 use super::process::ancestors;
-use super::targets::runs_tfwrap;
+use super::targets::{CHILD_OF, has_variable, runs_tfwrap};
 use super::{PassSignal, SignalKind, SignalOrigin, StopSignal};
 
 /// What we act on, and what it means.
@@ -64,17 +64,24 @@ pub struct Signals {
 struct Above {
     parent: Pid,
     tfwraps: Vec<Pid>,
+    /// Whether there is a tfwrap above us, in whatever PID namespace.
+    any: bool,
 }
 
 impl Above {
     fn now() -> Self {
         let mut tfwraps = ancestors();
         tfwraps.retain(|pid| runs_tfwrap(*pid));
-        Self { parent: getppid(), tfwraps }
+        let any = !tfwraps.is_empty() || has_variable(getpid(), CHILD_OF, None);
+        Self { parent: getppid(), tfwraps, any }
     }
 
     /// What the sender of a signal that was just read is.
     fn origin_by(&self, sender: Pid) -> SignalOrigin {
+        if sender.as_raw() == 0 {
+            // From outside our PID namespace, where a tfwrap above us may be, and nobody can be told from others.
+            return SignalOrigin::Sent { by_tfwrap: self.any, by_parent: false };
+        }
         SignalOrigin::Sent {
             by_tfwrap: self.tfwraps.contains(&sender) || runs_tfwrap(sender),
             by_parent: sender == self.parent,

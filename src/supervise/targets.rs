@@ -333,7 +333,7 @@ fn comm(pid: Pid) -> String {
 }
 
 /// Whether a process was started with this variable, and with this value if any.
-fn has_variable(pid: Pid, name: &str, value: Option<&str>) -> bool {
+pub(super) fn has_variable(pid: Pid, name: &str, value: Option<&str>) -> bool {
     let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
     let mut variables = environment.split(|byte| *byte == 0);
     variables.any(|it| {

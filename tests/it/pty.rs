@@ -970,7 +970,7 @@ fn under_nohup_a_closed_window_is_no_stop() {
 }
 
 /// All processes below this one, and when each began.
-fn below(parent: Pid) -> Vec<(Pid, Option<String>)> {
+pub(crate) fn below(parent: Pid) -> Vec<(Pid, Option<String>)> {
     let path = format!("/proc/{parent}/task/{parent}/children");
     let children = fs::read_to_string(path).unwrap_or_default();
     let children = children.split_whitespace().filter_map(|pid| pid.parse().ok());

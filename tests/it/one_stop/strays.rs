@@ -3,11 +3,13 @@
 
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{APPLY, Stage, end, expect_one, has, stage};
+use super::sweeps::is_of_the_provisioner;
+use super::{APPLY, Stage, can_unshare, end, expect_one, has, stage};
 use crate::aftermath::{Receipt, kill_dead};
+use crate::pty::below;
 use crate::support::harness::{self, pause};
 use crate::wrapped::{Running, Scene, born, is_gone, only_child, wait_for_end, wait_until};
 
@@ -115,4 +117,23 @@ fn a_grace_ends_a_terraform_apart_too() {
         end(&mut running);
         assert!(is_gone(terraform), "{}", running.stderr());
     }
+}
+
+/// In there nobody can tell who outside has sent what.
+#[test]
+fn a_stop_to_all_is_one_for_a_terraform_in_a_pid_namespace() {
+    if !can_unshare() {
+        return;
+    }
+    let Stage { scene, key, _slow } = stage(None);
+    let apart = ["run", "--", "unshare", "-Urpf", "--mount-proc", env!("CARGO_BIN_EXE_tfwrap")];
+    let mut running = scene.command(&[&apart[..], &APPLY].concat()).start().ready();
+    let all = below(running.pid()).into_iter().map(|(pid, _)| pid);
+    let all: Vec<_> = all.filter(|pid| !is_of_the_provisioner(*pid)).collect();
+    running.signal(Signal::SIGINT);
+    for pid in all {
+        let _gone_meanwhile = kill(pid, Signal::SIGINT);
+    }
+    end(&mut running);
+    expect_one(&running.scene, &key, "a PID namespace");
 }

@@ -180,7 +180,7 @@ fn after_a_stop_to_one_after_the_other_nothing_more_is_started_below_a_run() {
 }
 
 /// Terraform waits for that one, and it would end Terraform with an error.
-fn is_of_the_provisioner(pid: Pid) -> bool {
+pub(super) fn is_of_the_provisioner(pid: Pid) -> bool {
     let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     String::from_utf8_lossy(&words).contains("sleep")
 }
