@@ -58,6 +58,8 @@ const WITHHELD: [&str; 4] = [
 pub enum Heard {
     /// It killed the child before the end of its lease.
     Fenced,
+    /// A stop came to it.
+    Swept,
     /// It has ended.
     Gone,
 }
@@ -205,6 +207,7 @@ impl Guardian {
                 Ok((_, 0)) => return Heard::Gone,
                 Ok((_, length)) => match words[0] {
                     message::FENCED => return Heard::Fenced,
+                    message::SWEPT => return Heard::Swept,
                     message::FAILED => {
                         let why = String::from_utf8_lossy(&words[1..length.max(1)]).into_owned();
                         self.why_gone = Some(why);

@@ -21,6 +21,9 @@ pub(super) const DONE: u8 = b'd';
 /// From the guardian: it killed the child, whose lease was about to end.
 pub(super) const FENCED: u8 = b'k';
 
+/// From the guardian: a stop came to it, and so probably to every process there is.
+pub(super) const SWEPT: u8 = b'a';
+
 /// From the guardian: why it cannot watch; then it ends.
 pub(super) const FAILED: u8 = b'e';
 

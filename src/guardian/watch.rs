@@ -14,7 +14,7 @@ use nix::unistd::{Pid, getppid};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recvmsg, send};
 
 use super::below::LastFence;
-use super::message::{CHILD, DONE, FENCED, FILE, Head, LONGEST, LentFile, STATE};
+use super::message::{CHILD, DONE, FENCED, FILE, Head, LONGEST, LentFile, STATE, SWEPT};
 use super::orphaned::Orphaned;
 use crate::lock::Uptime;
 use crate::lock::lease::TICK;
@@ -111,7 +111,10 @@ impl Watcher {
         while let Ok(Some(info)) = self.signals.read_signal() {
             let number = i32::try_from(info.ssi_signo).unwrap_or_default();
             let signal = Signal::try_from(number);
-            self.was_signalled |= StopSignal::heard().any(|stop| Ok(stop.signal()) == signal);
+            if StopSignal::heard().any(|stop| Ok(stop.signal()) == signal) {
+                self.was_signalled = true;
+                self.say(&[SWEPT]);
+            }
         }
     }
 

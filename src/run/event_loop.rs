@@ -42,6 +42,8 @@ pub(super) enum LoopEvent {
     Reply(StoreReply),
     /// The guardian killed the child before its lease could end.
     Fenced,
+    /// A stop came to the guardian: whoever sent it goes round.
+    Swept,
     /// Something about a lock that is held; which, by its place in [`EventLoop::kept`].
     Lease(usize, LeaseEvent),
     /// A request about a lock that is held was answered: it may be confirmed by now.
@@ -181,9 +183,10 @@ impl EventLoop {
             LoopEvent::Lease(index, said) => self.lease_event(*index, said.clone()),
             LoopEvent::Fenced => locked_run::Event::Fenced,
             LoopEvent::Due | LoopEvent::Answered => locked_run::Event::Tick,
-            LoopEvent::Child(_) | LoopEvent::Reply(_) | LoopEvent::Released(_) => {
-                return Vec::new();
-            }
+            LoopEvent::Child(_)
+            | LoopEvent::Reply(_)
+            | LoopEvent::Released(_)
+            | LoopEvent::Swept => return Vec::new(),
         })
     }
 
@@ -394,6 +397,7 @@ impl EventLoop {
                         }
                         return LoopEvent::Fenced;
                     }
+                    Heard::Swept => return LoopEvent::Swept,
                     Heard::Gone => {
                         if let Some(notice) = self.custody.replace() {
                             self.reporter.say(notice);

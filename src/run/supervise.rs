@@ -294,6 +294,10 @@ async fn next_event(
             let Some(judged) = judged else { return Ok(None) };
             locked_run::Event::Child(child.event(judged))
         }
+        LoopEvent::Swept => {
+            canary.sweep(uptime());
+            return Ok(None);
+        }
         LoopEvent::Fenced => {
             if !event_loop.is_fenced() {
                 event_loop.say(Notice::warning(FENCED.to_owned()));

@@ -17,6 +17,9 @@ use crate::supervise::Received;
 /// a while to go round.
 const PATIENCE: Duration = Duration::from_millis(150);
 
+/// The same once whoever goes round has come to the guardian, which stands apart from the child.
+const PATIENCE_IN_A_SWEEP: Duration = Duration::from_secs(1);
+
 /// How long what the stand-in told is good for. GitLab's docker executor goes from the highest
 /// process number down, waits up to 6 s for each to end, and takes 10 s in all; the stand-in is
 /// before us.
@@ -58,6 +61,8 @@ pub struct Canary {
     heard: Vec<Uptime>,
     /// Whether it is still to tell of one that has been counted already.
     is_owed: bool,
+    /// Until when somebody goes round, for all that can be known.
+    swept_until: Option<Uptime>,
 }
 
 impl Canary {
@@ -91,8 +96,20 @@ impl Canary {
         if !has_stand_in {
             return Some(judged);
         }
-        self.waiting.push((now.plus(PATIENCE), judged));
+        let until = now.plus(PATIENCE);
+        self.waiting.push((self.swept_until.map_or(until, |swept| swept.max(until)), judged));
         None
+    }
+
+    /// Somebody goes round: a stop came to the guardian. What of ours waits for the stand-in waits longer.
+    pub fn sweep(&mut self, now: Uptime) {
+        let ends = now.plus(PATIENCE_IN_A_SWEEP);
+        self.swept_until = Some(ends);
+        for (until, judged) in &mut self.waiting {
+            if !judged.child_too {
+                *until = ends.max(*until);
+            }
+        }
     }
 
     /// The child has ended, and what of ours still waits has no more to wait for. It was asked for
@@ -194,6 +211,27 @@ mod tests {
         let alone = Some(Judged { received: TERM, child_too: false });
         assert_eq!(canary.due(at(150), || false), alone);
         assert_eq!(canary.due(at(150), || false), None);
+    }
+
+    /// Whether whoever goes round has come to us first or to the guardian.
+    #[test]
+    fn once_the_guardian_was_signalled_too_ours_waits_longer() {
+        for guardian_first in [true, false] {
+            let mut canary = Canary::default();
+            if guardian_first {
+                canary.sweep(at(0));
+            }
+            assert_eq!(canary.ours(at(1), TERM, true), None);
+            if !guardian_first {
+                canary.sweep(at(100));
+            }
+            assert_eq!(canary.due(at(900), || false), None);
+            canary.its(at(901));
+            assert_eq!(canary.due(at(901), || false).map(|it| it.child_too), Some(true));
+            assert_eq!(canary.ours(at(2_000), TERM, true), None);
+            let alone = canary.due(at(2_150), || false);
+            assert_eq!(alone.map(|it| it.child_too), Some(false), "it has passed");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::{FutureExt as _, StreamExt as _};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{Pid, getpid, getppid};
 use signal_hook::flag::register_usize;
 use signal_hook::iterator::exfiltrator::WithOrigin;
@@ -93,9 +93,10 @@ impl Signals {
     /// Takes over the signals, in a tokio runtime. To be called before the first remote write:
     /// from here on no signal ends us unseen.
     ///
-    /// A signal that was blocked when we started stays blocked, for us and for the child, as if the
-    /// child had been started in our place; which ones that were ignored stay so: [`is_heard`]. SIGTTIN
-    /// and SIGTTOU keep their meaning; see [`super::Child`].
+    /// A signal that was ignored when we started stays so ([`is_heard`]), and one that was blocked, too,
+    /// for us and for the child, as if the child had been started in our place. But SIGINT and SIGTERM
+    /// are heard, as Go hears what a program asks for: a supervisor may have blocked them to take its own
+    /// by `sigwait(3)`. SIGTTIN and SIGTTOU keep their meaning; see [`super::Child`].
     pub fn install() -> io::Result<Self> {
         let ours = KINDS.iter().map(|(signal, _)| *signal).filter(|signal| is_heard(*signal));
         let ours: Vec<_> = ours.map(|signal| signal as i32).collect();
@@ -107,6 +108,8 @@ impl Signals {
         }
         let stream = SignalsInfo::new(ours)?;
         one_handler_at_a_time(&ordered)?;
+        let asked: SigSet = [Signal::SIGINT, Signal::SIGTERM].into_iter().collect();
+        asked.thread_unblock()?;
         Ok(Self { stream, batch: VecDeque::new(), last, above: Above::now() })
     }
 

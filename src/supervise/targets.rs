@@ -29,6 +29,9 @@ use nix::sys::signal::Signal;
 /// The argument that no Terraform but one of tfwrap's is given.
 const OURS: &[u8] = b"-lock=false";
 
+/// How often all processes are read at most, to have them as they were at one time.
+const MOST_READS: usize = 4;
+
 /// What a process is, as far as interrupts go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -97,14 +100,36 @@ struct Found {
 }
 
 impl Table {
+    /// Reads it again where a process has ended meanwhile: what that had started would be below nobody.
     fn read() -> Option<Self> {
-        let all = processes()?;
+        let mut table = Self::read_once()?;
+        for _ in 1..MOST_READS {
+            if !table.is_torn() {
+                break;
+            }
+            table = Self::read_once()?;
+        }
+        Some(table)
+    }
+
+    fn read_once() -> Option<Self> {
+        processes().map(Self::of)
+    }
+
+    fn of(all: Vec<(Pid, Stat)>) -> Self {
         let stats = all.iter().copied().collect();
         let mut below: HashMap<Pid, Vec<Pid>> = HashMap::new();
         for (pid, stat) in &all {
             below.entry(stat.parent).or_default().push(*pid);
         }
-        Some(Self { all, stats, below, this: FileId::of(Path::new("/proc/self/exe")) })
+        Self { all, stats, below, this: FileId::of(Path::new("/proc/self/exe")) }
+    }
+
+    /// Whether anybody's parent has ended. Whoever loses its parent gets another one at once.
+    fn is_torn(&self) -> bool {
+        let is_lost =
+            |stat: &Stat| !stat.zombie && stat.parent.as_raw() > 0 && !self.lives(stat.parent);
+        self.all.iter().any(|(_, stat)| is_lost(stat))
     }
 
     fn lives(&self, pid: Pid) -> bool {
@@ -382,6 +407,21 @@ mod tests {
     use std::process::{Child, Command, Stdio};
 
     use super::*;
+
+    #[test]
+    fn what_was_read_while_a_parent_ended_is_read_again() {
+        let one = |pid: i32, parent: i32, zombie: bool| {
+            let parent = Pid::from_raw(parent);
+            let stat = Stat { parent, group: 1, session: 1, born: 0, zombie, stopped: false };
+            (Pid::from_raw(pid), stat)
+        };
+        let init = one(1, 0, false);
+        let torn = |others: &[(Pid, Stat)]| Table::of([&[init], others].concat()).is_torn();
+        assert!(!torn(&[one(2, 1, false), one(3, 2, false), one(4, 2, true)]));
+        assert!(torn(&[one(2, 1, true), one(3, 2, false)]), "its parent is a zombie");
+        assert!(torn(&[one(3, 2, false)]), "its parent is gone");
+        assert!(!torn(&[one(2, 1, true), one(3, 2, true)]), "a zombie does nothing");
+    }
 
     #[test]
     fn terraforms_are_told_from_what_is_only_called_so() {

@@ -472,6 +472,19 @@ fn swept(scene: &Scene, sweep: &str) {
     wait_until("its end", || sweeper.try_wait().expect("it can be waited for"));
 }
 
+/// A supervisor that takes its own signals by `sigwait(3)` blocks them, and what it starts has them blocked.
+#[test]
+fn a_stop_that_was_blocked_at_the_start_is_heard_as_terraform_hears_it() {
+    for words in [&APPLY[..], &["run", "--", "terraform", "apply", "-auto-approve", "-no-color"]] {
+        let Stage { scene, key, _slow } = stage(None);
+        let scene = scene.through(&["env", "--block-signal=INT,TERM"]).command(words);
+        let mut running = scene.start().ready();
+        running.signal(Signal::SIGTERM);
+        end(&mut running);
+        expect_one(&running.scene, &key, &words.join(" "));
+    }
+}
+
 fn can_unshare() -> bool {
     let unshare = Command::new("unshare").args(["-Urpf", "--mount-proc", "true"]).status();
     let can = unshare.is_ok_and(|status| status.success());

@@ -12,7 +12,7 @@ use super::keys::expect_saved;
 use super::strays::wrapper_and_terraform;
 use super::{APPLY, Stage, end, expect_one, script, stage};
 use crate::aftermath::{Receipt, STATE_DIR};
-use crate::pty::foreground;
+use crate::pty::{below, foreground};
 use crate::support::harness::{self, pause};
 use crate::support::servers::{self, heed_signals};
 use crate::wrapped::{LOGS_ALL, Scene, born, wait_for_end, wait_until};
@@ -151,6 +151,25 @@ fn a_stop_to_one_after_the_other_is_one_though_a_wrapper_ends_of_it() {
         }
         end(&mut running);
         expect_one(&running.scene, &key, if ci { "in CI" } else { wrapper });
+    }
+}
+
+/// Nor does it matter how slow that is, as long as the guardian hears of it in time.
+#[test]
+fn a_slow_stop_to_one_after_the_other_is_one() {
+    let nested = [&["run", "--", env!("CARGO_BIN_EXE_tfwrap")][..], &APPLY].concat();
+    for words in [&APPLY[..], &nested] {
+        let Stage { scene, key, _slow } = stage(None);
+        let mut running = scene.command(words).start().ready();
+        let mut all: Vec<_> = below(running.pid()).into_iter().map(|(pid, _)| pid).collect();
+        all.retain(|pid| !is_of_the_provisioner(*pid));
+        all.sort();
+        for pid in [running.pid()].into_iter().chain(all) {
+            let _gone_meanwhile = kill(pid, Signal::SIGTERM);
+            pause(ROUND * 2);
+        }
+        end(&mut running);
+        expect_one(&running.scene, &key, &words.join(" "));
     }
 }
 
