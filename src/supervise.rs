@@ -118,6 +118,11 @@ impl StopSignal {
         Self::ALL.into_iter().filter(|stop| signal::is_heard(stop.signal()))
     }
 
+    /// The same in a process of ours that blocks all signals ([`signal::is_unignored`]).
+    pub(crate) fn unignored() -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().filter(|stop| signal::is_unignored(stop.signal()))
+    }
+
     /// The stop that this signal asks for, if it does.
     #[must_use]
     pub fn of(signal: Signal) -> Option<Self> {

@@ -111,7 +111,7 @@ impl Watcher {
         while let Ok(Some(info)) = self.signals.read_signal() {
             let number = i32::try_from(info.ssi_signo).unwrap_or_default();
             let signal = Signal::try_from(number);
-            if StopSignal::heard().any(|stop| Ok(stop.signal()) == signal) {
+            if StopSignal::unignored().any(|stop| Ok(stop.signal()) == signal) {
                 self.was_signalled = true;
                 self.say(&[SWEPT]);
             }

@@ -288,7 +288,7 @@ async fn next_event(
     let event = match event_loop.next(deadlines.into_iter().flatten().min(), Some(child)).await {
         LoopEvent::Signal(received) => {
             if matches!(received.kind, SignalKind::Stop(_)) {
-                child.let_it_speak();
+                child.meets_a_stop(canary.deadline().is_some());
             }
             let judged = canary.ours(uptime(), received, child.has_stand_in());
             let Some(judged) = judged else { return Ok(None) };
@@ -395,19 +395,22 @@ fn carry_out_noted(
     action: Action,
     stop: Option<StopSignal>,
 ) {
+    let was_stopping = event_loop.custody.is_stopping();
+    let is_noted = matches!(action, Action::Interrupt | Action::Quit);
+    if is_noted {
+        // Before it is looked who is there: whoever is not yet will find this.
+        let may_be_stopping = was_stopping || action == Action::Interrupt;
+        event_loop.notes_interrupts(Interrupts::Maybe, may_be_stopping);
+    }
     if matches!(action, Action::Interrupt | Action::InterruptNew | Action::Withhold(_)) {
         below::leave_to_their_own(event_loop, child);
     }
-    if !matches!(action, Action::Interrupt | Action::Quit) {
-        return carry_out(event_loop, child, action, stop);
-    }
-    let was_stopping = event_loop.custody.is_stopping();
-    let may_be_stopping = was_stopping || action == Action::Interrupt;
-    event_loop.notes_interrupts(Interrupts::Maybe, may_be_stopping);
     carry_out(event_loop, child, action, stop);
-    fail_point::crash();
-    let is_stopping = was_stopping || (action == Action::Interrupt && child.has_told_anybody());
-    event_loop.notes_interrupts(Interrupts::Sent, is_stopping);
+    if is_noted {
+        fail_point::crash();
+        let is_stopping = was_stopping || (action == Action::Interrupt && child.has_told_anybody());
+        event_loop.notes_interrupts(Interrupts::Sent, is_stopping);
+    }
 }
 
 /// Says what news of a lock means for the child, if anything.

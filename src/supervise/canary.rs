@@ -101,8 +101,12 @@ impl Canary {
         None
     }
 
-    /// Somebody goes round: a stop came to the guardian. What of ours waits for the stand-in waits longer.
+    /// Somebody goes round: a stop came to the guardian. What of ours waits for the stand-in waits longer,
+    /// however often that is told.
     pub fn sweep(&mut self, now: Uptime) {
+        if self.swept_until.is_some_and(|until| now < until) {
+            return;
+        }
         let ends = now.plus(PATIENCE_IN_A_SWEEP);
         self.swept_until = Some(ends);
         for (until, judged) in &mut self.waiting {
@@ -225,6 +229,7 @@ mod tests {
             if !guardian_first {
                 canary.sweep(at(100));
             }
+            canary.sweep(at(800));
             assert_eq!(canary.due(at(900), || false), None);
             canary.its(at(901));
             assert_eq!(canary.due(at(901), || false).map(|it| it.child_too), Some(true));

@@ -58,8 +58,8 @@ mod told;
 pub(super) use group::members;
 pub use spawn::{SpawnError, TerminalUse};
 pub use sys::{Announce, exec, suspend_self};
+pub(super) use sys::{blocked_at_start, ignored_at_start, one_handler_at_a_time};
 pub(super) use sys::{close_all_else, detach, join_group};
-pub(super) use sys::{ignored_at_start, one_handler_at_a_time};
 pub(crate) use sys::{
     lent_descriptor, may_be_open_elsewhere, outlive_the_limit_of_files, stand_apart,
     stdout_was_closed, watch, with_blocked,
@@ -142,6 +142,8 @@ pub struct Child {
     is_to_stop: bool,
     frozen: bool,
     hangup: Hangup,
+    /// Whether the stops that wait to be decided on came while a Terraform or a tfwrap of it lived.
+    met_any: bool,
     told: Told,
     last_whom: Whom,
     /// Whether what is left after its end has a Terraform, as far as was told.
@@ -174,10 +176,11 @@ impl Child {
         &self.last_whom
     }
 
-    /// Whether a Terraform or a tfwrap is known to have had an interrupt, from whomever.
+    /// Whether a Terraform or a tfwrap is known to have had an interrupt, from whomever, or has ended before
+    /// it could get that of a stop that had come.
     #[must_use]
     pub fn has_told_anybody(&self) -> bool {
-        self.told.any()
+        self.told.any() || self.met_any
     }
 
     /// Decides whom the next interrupt is for: each Terraform and each tfwrap that lives now.
@@ -198,6 +201,14 @@ impl Child {
         if self.alive == Alive::Nobody { Vec::new() } else { self.told.targets() }
     }
 
+    /// A stop came, which is decided on later. If it met a Terraform, a script is not to start the next one,
+    /// though that one has ended by then.
+    pub fn meets_a_stop(&mut self, another_waits: bool) {
+        let meets_any = !self.rest_of_note().is_empty();
+        self.met_any = meets_any || (another_waits && self.met_any);
+        self.let_it_speak();
+    }
+
     /// It is asked to end, by whomever, and must not die of what it has still to say.
     pub fn let_it_speak(&mut self) {
         self.readers.hold([self.leader]);
@@ -209,7 +220,7 @@ impl Child {
     #[must_use]
     pub fn is_deaf_to(&self, signal: StopSignal) -> bool {
         signal == StopSignal::Hangup
-            && (self.hangup == Hangup::Ignored || self.told.all_ignore(signal.signal()))
+            && (self.hangup == Hangup::Ignored || self.told.are_deaf_to(signal.signal()))
     }
 
     /// Whoever could be interrupted has it from somebody else, and gets none from us; whether that is

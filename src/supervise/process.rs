@@ -57,7 +57,7 @@ impl ProcessId {
     /// Whether somebody has asked it to end, and it takes no signals.
     #[must_use]
     pub fn has_pending_stop(self) -> bool {
-        StopSignal::heard().any(|stop| self.has_pending(stop.signal()))
+        StopSignal::unignored().any(|stop| self.has_pending(stop.signal()))
     }
 
     /// Whether it lives. A zombie does not: it runs no code. One that cannot be seen does, for as
@@ -157,6 +157,11 @@ impl Waiting {
 
     pub(super) fn ignores(&self, signal: Signal) -> bool {
         self.has("SigIgn:", signal)
+    }
+
+    /// Whether it ignores this signal, or blocks it.
+    pub(super) fn is_deaf_to(&self, signal: Signal) -> bool {
+        self.ignores(signal) || self.has("SigBlk:", signal)
     }
 
     fn has(&self, set: &str, signal: Signal) -> bool {

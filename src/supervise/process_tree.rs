@@ -267,10 +267,11 @@ impl ProcessTree {
     #[must_use]
     pub fn was_swept(&self) -> bool {
         let Some(runner) = self.runner else { return false };
-        let heeds_hangup =
-            || !(self.leader.is_alive() && Waiting::of(self.leader.pid()).ignores(Signal::SIGHUP));
+        let heeds_hangup = || {
+            !(self.leader.is_alive() && Waiting::of(self.leader.pid()).is_deaf_to(Signal::SIGHUP))
+        };
         stand_ins_of(runner).into_iter().any(|stand_in| {
-            let mut came = StopSignal::heard().filter(|it| stand_in.has_pending(it.signal()));
+            let mut came = StopSignal::unignored().filter(|it| stand_in.has_pending(it.signal()));
             came.any(|it| it != StopSignal::Hangup || heeds_hangup())
         })
     }

@@ -14,7 +14,7 @@ use signal_hook::iterator::exfiltrator::origin::Origin as RawOrigin;
 use signal_hook::low_level::siginfo::Cause;
 use signal_hook_tokio::SignalsInfo;
 
-use super::child::{ignored_at_start, one_handler_at_a_time};
+use super::child::{blocked_at_start, ignored_at_start, one_handler_at_a_time};
 use super::process::ancestors;
 use super::targets::{CHILD_OF, has_variable, runs_tfwrap};
 use super::{PassSignal, SignalKind, SignalOrigin, StopSignal};
@@ -32,12 +32,22 @@ const KINDS: [(Signal, SignalKind); 9] = [
     (Signal::SIGUSR2, SignalKind::Pass(PassSignal::User2)),
 ];
 
-/// Whether we hear this signal, and whoever was started in the same way: what was ignored at our start
-/// stays ignored, so that `nohup tfwrap apply` survives the end of its terminal. But SIGINT and SIGTERM
-/// are heard, as Terraform hears them (Go's `signal.Notify`): `tfwrap apply &` in a script is started
-/// with SIGINT ignored.
+/// Whether we hear this signal, and whoever was started in the same way: what was ignored or blocked at our
+/// start stays so, and `nohup tfwrap apply` survives the end of its terminal. But SIGINT and SIGTERM are
+/// heard, as Terraform hears them (Go's `signal.Notify`): `tfwrap apply &` in a script is started with
+/// SIGINT ignored, and a supervisor may have blocked both to take its own by `sigwait(3)`.
 pub(crate) fn is_heard(signal: Signal) -> bool {
-    matches!(signal, Signal::SIGINT | Signal::SIGTERM) || !ignored_at_start(signal)
+    is_always_heard(signal) || !(ignored_at_start(signal) || blocked_at_start(signal))
+}
+
+/// The same for a process that blocks all signals, as a tfwrap has started it: only what was ignored can
+/// be told there.
+pub(crate) fn is_unignored(signal: Signal) -> bool {
+    is_always_heard(signal) || !ignored_at_start(signal)
+}
+
+fn is_always_heard(signal: Signal) -> bool {
+    matches!(signal, Signal::SIGINT | Signal::SIGTERM)
 }
 
 /// A signal that was delivered to us.
@@ -93,10 +103,8 @@ impl Signals {
     /// Takes over the signals, in a tokio runtime. To be called before the first remote write:
     /// from here on no signal ends us unseen.
     ///
-    /// A signal that was ignored when we started stays so ([`is_heard`]), and one that was blocked, too,
-    /// for us and for the child, as if the child had been started in our place. But SIGINT and SIGTERM
-    /// are heard, as Go hears what a program asks for: a supervisor may have blocked them to take its own
-    /// by `sigwait(3)`. SIGTTIN and SIGTTOU keep their meaning; see [`super::Child`].
+    /// Those that are heard: [`is_heard`]. The child has all others as we got them, as if it had been
+    /// started in our place. SIGTTIN and SIGTTOU keep their meaning; see [`super::Child`].
     pub fn install() -> io::Result<Self> {
         let ours = KINDS.iter().map(|(signal, _)| *signal).filter(|signal| is_heard(*signal));
         let ours: Vec<_> = ours.map(|signal| signal as i32).collect();

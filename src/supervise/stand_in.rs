@@ -34,6 +34,7 @@ use super::StopSignal;
 use super::child::{close_all_else, join_group, watch, with_blocked};
 use super::detached::{THIS_PROGRAM, wait_for_either};
 use super::process::{ProcessId, proc_is_ours, proc_shows_all};
+use super::signal::is_heard;
 use super::targets::{is_given_ours, runs_terraform, words};
 use crate::lock::Uptime;
 
@@ -212,6 +213,7 @@ impl StandIn {
         loop {
             let mut ready = self.socket.readable().await.ok()?;
             match read(self.socket.get_ref()) {
+                Ok(Some(Overheard::Stop(stop))) if !is_heard(stop.signal.signal()) => {}
                 Ok(heard) => return heard,
                 Err(Errno::AGAIN) => ready.clear_ready(),
                 Err(Errno::INTR) => {}
@@ -227,6 +229,7 @@ impl StandIn {
             Overheard::Stop(overheard) => Some(overheard),
             Overheard::Suspension => None,
         });
+        let told = told.filter(|overheard| is_heard(overheard.signal.signal()));
         let mut all: Vec<_> = told.collect();
         for signal in StopSignal::heard() {
             // Whether that one came from the terminal is not known yet.
@@ -294,7 +297,7 @@ pub fn run(name: &str, clock: impl Fn() -> Uptime) -> io::Result<()> {
         while let Some(info) = signals.read_signal()? {
             let number = i32::try_from(info.ssi_signo).unwrap_or_default();
             let Ok(signal) = Signal::try_from(number) else { continue };
-            let is_stop = StopSignal::heard().any(|stop| stop.signal() == signal);
+            let is_stop = StopSignal::unignored().any(|stop| stop.signal() == signal);
             let is_tfwraps = i64::from(info.ssi_pid) == i64::from(getppid().as_raw());
             let from_terminal = info.ssi_code == nix::libc::SI_KERNEL;
             if (!is_stop && signal != Signal::SIGTSTP) || (is_tfwraps && !from_terminal) {

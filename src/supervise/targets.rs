@@ -100,11 +100,12 @@ struct Found {
 }
 
 impl Table {
-    /// Reads it again where a process has ended meanwhile: what that had started would be below nobody.
+    /// Reads it again where a process has ended meanwhile: what that had started would be below nobody. Where
+    /// not all can be seen, a parent may be hidden for good.
     fn read() -> Option<Self> {
         let mut table = Self::read_once()?;
         for _ in 1..MOST_READS {
-            if !table.is_torn() {
+            if !table.is_torn() || !proc_shows_all() {
                 break;
             }
             table = Self::read_once()?;

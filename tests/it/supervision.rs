@@ -206,12 +206,14 @@ fn an_ignored_hangup_stays_ignored() {
 fn a_hangup_that_terraform_ignores_is_no_stop_that_it_had() {
     let deaf = LOGS_ALL.replace("on SIGHUP log; ", "");
     let (ignoring, fake) = (["env", "--ignore-signal=HUP"], fake_terraform());
+    let blocking = ["env", "--block-signal=HUP"];
     let fake = fake.display().to_string();
     let all = || Scene::new(&deaf).through(&ignoring);
     let below = Scene::new(&deaf).command(&["run", "--", ignoring[0], ignoring[1], &fake]);
     for (shape, scene, next) in [
         ("all ignore it, SIGTERM", all(), Signal::SIGTERM),
         ("all ignore it, SIGKILL", all(), Signal::SIGKILL),
+        ("all block it, SIGTERM", Scene::new(&deaf).through(&blocking), Signal::SIGTERM),
         ("Terraform ignores it", below, Signal::SIGTERM),
     ] {
         let mut running = scene.start().ready();

@@ -91,6 +91,11 @@ pub(crate) fn ignored_at_start(signal: Signal) -> bool {
     has(&IGNORED, signal as libc::c_int)
 }
 
+/// Whether this signal was blocked when we were started. What this program starts for itself has all blocked.
+pub(crate) fn blocked_at_start(signal: Signal) -> bool {
+    has(&BLOCKED, signal as libc::c_int)
+}
+
 /// Whether stdout was closed when we were started.
 pub(crate) fn stdout_was_closed() -> bool {
     STDOUT_WAS_CLOSED.load(Ordering::Relaxed)

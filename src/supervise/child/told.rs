@@ -152,13 +152,13 @@ impl Told {
         if targets.is_empty() { self.interrupt_group() } else { self.tell(targets, frozen) }
     }
 
-    /// Whether each target ignores this signal; where there is none, the leader.
-    pub(super) fn all_ignore(&self, signal: Signal) -> bool {
+    /// Whether each target ignores or blocks this signal; where there is none, the leader.
+    pub(super) fn are_deaf_to(&self, signal: Signal) -> bool {
         let mut all: Vec<_> = self.targets().into_iter().map(ProcessId::pid).collect();
         if all.is_empty() {
             all.extend(self.place.leader);
         }
-        !all.is_empty() && all.into_iter().all(|pid| Waiting::of(pid).ignores(signal))
+        !all.is_empty() && all.into_iter().all(|pid| Waiting::of(pid).is_deaf_to(signal))
     }
 
     /// Whoever there is has it from somebody else, or whoever is in the child's group; whether that is
@@ -167,7 +167,7 @@ impl Told {
         let mut targets = self.targets();
         targets.retain(|it| !stop.from_terminal || self.is_in_the_group(*it));
         if stop.signal == StopSignal::Hangup {
-            targets.retain(|it| !Waiting::of(it.pid()).ignores(Signal::SIGHUP));
+            targets.retain(|it| !Waiting::of(it.pid()).is_deaf_to(Signal::SIGHUP));
         }
         let any = !targets.is_empty();
         // Without a Terraform it was a key or a signal to a script, which may live on.

@@ -198,6 +198,25 @@ fn after_a_stop_to_one_after_the_other_nothing_more_is_started_below_a_run() {
     expect_one(&running.scene, &key, "a script that catches it");
 }
 
+/// It may end by itself before the stop is decided on.
+#[test]
+fn after_a_stop_that_came_while_one_worked_nothing_more_is_started() {
+    let scene = Scene::new(LOGS_ALL).command(&["run", "--", "./deploy"]);
+    let text = "#!/bin/bash\ntrap : INT\nterraform apply; echo $? >> codes\n\
+                until [ -e go ]; do sleep 0.05; done\nterraform apply; echo $? >> codes\n";
+    script(&scene, "deploy", text);
+    let mut running = scene.start().ready();
+    let child = running.scene.pid_in("ready");
+    running.signal(Signal::SIGTERM);
+    kill(child, Signal::SIGUSR1).expect("it is there");
+    pause(SILENCE);
+    fs::write(running.scene.path("go"), "").expect("a file");
+    end(&mut running);
+    let codes = fs::read_to_string(running.scene.path("codes")).unwrap_or_default();
+    assert_eq!(codes, "5\n130\n", "{}", running.stderr());
+    running.scene.expect_free();
+}
+
 /// Terraform waits for that one, and it would end Terraform with an error.
 pub(super) fn is_of_the_provisioner(pid: Pid) -> bool {
     let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
