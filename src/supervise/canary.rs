@@ -229,7 +229,6 @@ mod tests {
             if !guardian_first {
                 canary.sweep(at(100));
             }
-            canary.sweep(at(800));
             assert_eq!(canary.due(at(900), || false), None);
             canary.its(at(901));
             assert_eq!(canary.due(at(901), || false).map(|it| it.child_too), Some(true));
@@ -237,6 +236,17 @@ mod tests {
             let alone = canary.due(at(2_150), || false);
             assert_eq!(alone.map(|it| it.child_too), Some(false), "it has passed");
         }
+    }
+
+    #[test]
+    fn however_often_the_guardian_is_signalled_ours_waits_for_a_second() {
+        let mut canary = Canary::default();
+        assert_eq!(canary.ours(at(0), TERM, true), None);
+        for ms in [100, 600, 1_000] {
+            canary.sweep(at(ms));
+        }
+        assert_eq!(canary.due(at(1_099), || false), None);
+        assert_eq!(canary.due(at(1_100), || false).map(|it| it.child_too), Some(false));
     }
 
     #[test]
