@@ -239,7 +239,9 @@ impl Family {
         if self.finished || !self.asked || self.forced {
             return Ok(());
         }
-        let is_late = self.pass_on_at.is_some_and(|at| self.now >= at);
+        // A wait for the stand-in passes over what is due in it: the machine is told with the next input.
+        let is_told_late = self.machine.deadline().is_some_and(|due| due.0 <= self.now);
+        let is_late = !is_told_late && self.pass_on_at.is_some_and(|at| self.now >= at);
         if is_late && self.processes.iter().any(|it| it.lives && it.new && !it.told) {
             return Err("what came to the child alone is not passed on".to_owned());
         }
