@@ -158,7 +158,8 @@ fn a_stop_to_one_after_the_other_is_one_though_a_wrapper_ends_of_it() {
 #[test]
 fn a_slow_stop_to_one_after_the_other_is_one() {
     let nested = [&["run", "--", env!("CARGO_BIN_EXE_tfwrap")][..], &APPLY].concat();
-    for words in [&APPLY[..], &nested] {
+    // Below another tfwrap, its stand-in comes between.
+    for (words, step) in [(&APPLY[..], ROUND * 2), (&nested, ROUND * 3 / 2)] {
         let Stage { scene, key, _slow } = stage(None);
         let mut running = scene.command(words).start().ready();
         let mut all: Vec<_> = below(running.pid()).into_iter().map(|(pid, _)| pid).collect();
@@ -166,7 +167,7 @@ fn a_slow_stop_to_one_after_the_other_is_one() {
         all.sort();
         for pid in [running.pid()].into_iter().chain(all) {
             let _gone_meanwhile = kill(pid, Signal::SIGTERM);
-            pause(ROUND * 2);
+            pause(step);
         }
         end(&mut running);
         expect_one(&running.scene, &key, &words.join(" "));
