@@ -204,15 +204,18 @@ impl Child {
     /// A stop came, which is decided on later. If it met a Terraform, a script is not to start the next one,
     /// though that one has ended by then.
     pub fn meets_a_stop(&mut self, another_waits: bool) {
-        let meets_any = !self.rest_of_note().is_empty();
+        let meets_any = self.let_it_speak();
         self.met_any = meets_any || (another_waits && self.met_any);
-        self.let_it_speak();
     }
 
     /// It is asked to end, by whomever, and must not die of what it has still to say.
-    pub fn let_it_speak(&mut self) {
+    /// Returns whether a Terraform or a tfwrap of it lives.
+    pub fn let_it_speak(&mut self) -> bool {
         self.readers.hold([self.leader]);
-        self.readers.hold(self.told.targets().into_iter().map(ProcessId::pid));
+        let targets = self.told.targets();
+        let are_any = self.alive != Alive::Nobody && !targets.is_empty();
+        self.readers.hold(targets.into_iter().map(ProcessId::pid));
+        are_any
     }
 
     /// Whether nobody of the child heeds this stop: a hang-up, which it was started to ignore, by us or by

@@ -161,8 +161,8 @@ impl Told {
         !all.is_empty() && all.into_iter().all(|pid| Waiting::of(pid).is_deaf_to(signal))
     }
 
-    /// Whoever there is has it from somebody else, or whoever is in the child's group; whether that is
-    /// anybody who can be told.
+    /// Whoever heeds this stop where it came has it from somebody else; whether that is anybody who can be
+    /// told.
     pub(super) fn have_it_already(&mut self, stop: OverheardStop) -> bool {
         let mut targets = self.targets();
         targets.retain(|it| !stop.from_terminal || self.is_in_the_group(*it));
