@@ -232,10 +232,9 @@ async fn drive(
             _ => None,
         };
         if stop.is_some_and(|(_, reach)| matches!(reach, Reach::ChildToo { .. })) {
-            // Whoever there is has it, or had one before from its own guardian.
-            let is_any = child.has_told_anybody() || !child.rest_of_note().is_empty();
-            let is_stopping = event_loop.custody.is_stopping() || is_any;
-            event_loop.notes_interrupts(Interrupts::Sent, is_stopping);
+            // Whoever there is has it, or had one before from its own guardian. Whether what begins just now
+            // has it, too, nobody can tell.
+            event_loop.notes_interrupts(Interrupts::Sent, true);
         }
         for action in event_loop.decide(event) {
             let action = match action {
@@ -287,8 +286,10 @@ async fn next_event(
     let deadlines = [event_loop.run_deadline(), canary.deadline(), look];
     let event = match event_loop.next(deadlines.into_iter().flatten().min(), Some(child)).await {
         LoopEvent::Signal(received) => {
-            if matches!(received.kind, SignalKind::Stop(_)) {
-                child.meets_a_stop(canary.deadline().is_some());
+            if matches!(received.kind, SignalKind::Stop(_)) && child.let_it_speak() {
+                // It may have ended when that is decided on, and a script is not to start the next one.
+                let known = event_loop.custody.known_interrupts();
+                event_loop.notes_interrupts(known, true);
             }
             let judged = canary.ours(uptime(), received, child.has_stand_in());
             let Some(judged) = judged else { return Ok(None) };
@@ -396,19 +397,25 @@ fn carry_out_noted(
     stop: Option<StopSignal>,
 ) {
     let was_stopping = event_loop.custody.is_stopping();
-    let is_noted = matches!(action, Action::Interrupt | Action::Quit);
+    let is_interrupt = matches!(
+        action,
+        Action::Interrupt | Action::InterruptNew | Action::ForwardSecond | Action::Withhold(_)
+    );
+    let is_first = matches!(action, Action::Interrupt | Action::Quit);
+    let is_noted = is_interrupt || is_first;
     if is_noted {
         // Before it is looked who is there: whoever is not yet will find this.
-        let may_be_stopping = was_stopping || action == Action::Interrupt;
-        event_loop.notes_interrupts(Interrupts::Maybe, may_be_stopping);
+        let known = event_loop.custody.known_interrupts();
+        let may_have_it = if is_first { Interrupts::Maybe } else { known };
+        event_loop.notes_interrupts(may_have_it, was_stopping || is_interrupt);
     }
-    if matches!(action, Action::Interrupt | Action::InterruptNew | Action::Withhold(_)) {
+    if is_interrupt && action != Action::ForwardSecond {
         below::leave_to_their_own(event_loop, child);
     }
     carry_out(event_loop, child, action, stop);
     if is_noted {
         fail_point::crash();
-        let is_stopping = was_stopping || (action == Action::Interrupt && child.has_told_anybody());
+        let is_stopping = was_stopping || (is_interrupt && child.has_told_anybody());
         event_loop.notes_interrupts(Interrupts::Sent, is_stopping);
     }
 }

@@ -142,8 +142,6 @@ pub struct Child {
     is_to_stop: bool,
     frozen: bool,
     hangup: Hangup,
-    /// Whether the stops that wait to be decided on came while a Terraform or a tfwrap of it lived.
-    met_any: bool,
     told: Told,
     last_whom: Whom,
     /// Whether what is left after its end has a Terraform, as far as was told.
@@ -176,11 +174,10 @@ impl Child {
         &self.last_whom
     }
 
-    /// Whether a Terraform or a tfwrap is known to have had an interrupt, from whomever, or has ended before
-    /// it could get that of a stop that had come.
+    /// Whether a Terraform or a tfwrap is known to have had an interrupt, from whomever.
     #[must_use]
     pub fn has_told_anybody(&self) -> bool {
-        self.told.any() || self.met_any
+        self.told.any()
     }
 
     /// Decides whom the next interrupt is for: each Terraform and each tfwrap that lives now.
@@ -199,13 +196,6 @@ impl Child {
     #[must_use]
     pub fn rest_of_note(&self) -> Vec<ProcessId> {
         if self.alive == Alive::Nobody { Vec::new() } else { self.told.targets() }
-    }
-
-    /// A stop came, which is decided on later. If it met a Terraform, a script is not to start the next one,
-    /// though that one has ended by then.
-    pub fn meets_a_stop(&mut self, another_waits: bool) {
-        let meets_any = self.let_it_speak();
-        self.met_any = meets_any || (another_waits && self.met_any);
     }
 
     /// It is asked to end, by whomever, and must not die of what it has still to say.

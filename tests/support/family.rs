@@ -210,15 +210,32 @@ impl Family {
             Input::Stops(..) | Input::Continues => {}
             Input::Ends(index, status) => self.end(index, status),
             Input::Passes(lasts) => {
+                // Told late of what is over.
                 self.now += lasts;
-                self.feed(Event::Tick)?;
+                self.wait_until(self.now)?;
             }
             Input::Due => {
                 self.now = self.now.max(self.machine.deadline().map_or(self.now, |at| at.0));
                 self.feed(Event::Tick)?;
             }
         }
-        self.settle()
+        self.settle()?;
+        self.check()
+    }
+
+    /// Time passes, and the machine is told whenever it asks for that.
+    fn wait_until(&mut self, at: Duration) -> Checked {
+        for _ in 0..1000 {
+            let due = self.machine.deadline().map(|due| due.0.max(self.now));
+            let Some(due) = due.filter(|due| *due <= at) else {
+                self.now = at;
+                return Ok(());
+            };
+            self.now = due;
+            self.feed(Event::Tick)?;
+            self.settle()?;
+        }
+        Err("it asks again and again for what is over".to_owned())
     }
 
     fn settle(&mut self) -> Checked {
@@ -229,7 +246,7 @@ impl Family {
                 self.resume_is_due = false;
                 self.feed(Event::Resume)?;
             } else {
-                return self.check();
+                return Ok(());
             }
         }
         Err("it never comes to rest".to_owned())
@@ -239,9 +256,7 @@ impl Family {
         if self.finished || !self.asked || self.forced {
             return Ok(());
         }
-        // A wait for the stand-in passes over what is due in it: the machine is told with the next input.
-        let is_told_late = self.machine.deadline().is_some_and(|due| due.0 <= self.now);
-        let is_late = !is_told_late && self.pass_on_at.is_some_and(|at| self.now >= at);
+        let is_late = self.pass_on_at.is_some_and(|at| self.now >= at);
         if is_late && self.processes.iter().any(|it| it.lives && it.new && !it.told) {
             return Err("what came to the child alone is not passed on".to_owned());
         }
@@ -269,13 +284,13 @@ impl Family {
         }
         let at_once = self.canary.ours(Uptime(self.now), received, true);
         if to_child && !child_first {
-            self.now += Duration::from_millis(50);
+            self.wait_until(self.now + Duration::from_millis(50))?;
             self.overheard(signal)?;
         }
-        let judged = at_once.or_else(|| {
-            self.now = self.now.max(self.canary.deadline()?.0);
-            self.canary.due(Uptime(self.now), || false)
-        });
+        if at_once.is_none() {
+            self.wait_until(self.canary.deadline().map_or(self.now, |at| at.0))?;
+        }
+        let judged = at_once.or_else(|| self.canary.due(Uptime(self.now), || false));
         let judged = judged.ok_or("a signal is lost in the canary")?;
         if judged.child_too != to_child {
             return Err(format!("the canary takes {to_child} for {}", judged.child_too));
@@ -289,8 +304,7 @@ impl Family {
     fn late(&mut self, signal: StopSignal) -> Checked {
         self.overheard(signal)?;
         self.start();
-        self.now += Duration::from_secs(5);
-        self.feed(Event::Tick)?;
+        self.wait_until(self.now + Duration::from_secs(5))?;
         let received = Received {
             kind: SignalKind::Stop(signal),
             origin: SignalOrigin::Sent { by_tfwrap: false, by_parent: false },

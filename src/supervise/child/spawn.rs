@@ -182,7 +182,6 @@ impl Child {
             is_to_stop: false,
             frozen: false,
             hangup,
-            met_any: false,
             told: Told::new(leader, before, is_given_ours(command.get_args())),
             last_whom: Whom::Nobody,
             rest_has_terraform: false,

@@ -4,9 +4,11 @@ use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::{Pid, getpgid, getsid};
 use rexpect::session::{PtySession, spawn_command};
+
+use tfwrap::supervise::ECHO;
 
 use super::keys::expect_saved;
 use super::strays::wrapper_and_terraform;
@@ -215,6 +217,56 @@ fn after_a_stop_that_came_while_one_worked_nothing_more_is_started() {
     end(&mut running);
     let codes = fs::read_to_string(running.scene.path("codes")).unwrap_or_default();
     assert_eq!(codes, "5\n130\n", "{}", running.stderr());
+    running.scene.expect_free();
+}
+
+/// The first one came to the script alone, which answers with these.
+#[test]
+fn after_a_later_stop_that_met_one_nothing_more_is_started() {
+    let text = "#!/bin/bash\ntrap 'touch heard' INT\necho > up\n\
+                until [ -e heard ]; do sleep 0.05; done\n\
+                terraform apply; echo $? >> codes\nuntil [ -e go ]; do sleep 0.05; done\n\
+                terraform apply; echo $? >> codes\n";
+    for second in ["hold", "forward"] {
+        for hears in [true, false] {
+            let scene = Scene::new(LOGS_ALL).options(&["--second-signal", second]);
+            let scene = scene.command(&["run", "--", "./deploy"]);
+            script(&scene, "deploy", text);
+            let mut running = scene.start();
+            running.scene.wait_for("up");
+            running.signal(Signal::SIGTERM);
+            let child = running.scene.pid_in("ready");
+            // At once it would be the same stop.
+            pause(ECHO);
+            running.signal(Signal::SIGTERM);
+            if hears {
+                running.scene.wait_for_log("SIGINT 1");
+            }
+            kill(child, Signal::SIGUSR1).expect("it is there");
+            pause(SILENCE);
+            fs::write(running.scene.path("go"), "").expect("a file");
+            end(&mut running);
+            let codes = fs::read_to_string(running.scene.path("codes")).unwrap_or_default();
+            assert_eq!(codes, "5\n130\n", "{second} {hears}: {}", running.stderr());
+            running.scene.expect_free();
+        }
+    }
+}
+
+/// A script that answers a stop to all with a Terraform, though there was none when it came.
+#[test]
+fn after_a_stop_that_came_to_the_script_too_nothing_is_started() {
+    let text = "#!/bin/bash\ntrap 'touch heard' TERM\necho ready $$ > up\n\
+                until [ -e heard ]; do sleep 0.05; done\nterraform apply; echo $? >> codes\n";
+    let scene = Scene::new(LOGS_ALL).command(&["run", "--", "./deploy"]);
+    script(&scene, "deploy", text);
+    let mut running = scene.start();
+    running.scene.wait_for("up");
+    killpg(running.scene.pid_in("up"), Signal::SIGTERM).expect("its group is there");
+    running.signal(Signal::SIGTERM);
+    end(&mut running);
+    let codes = fs::read_to_string(running.scene.path("codes")).unwrap_or_default();
+    assert_eq!(codes, "130\n", "{}", running.stderr());
     running.scene.expect_free();
 }
 
