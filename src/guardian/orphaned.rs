@@ -188,7 +188,7 @@ impl Orphaned {
         if let Some(file) = self.receipt()
             && let Ok(mut receipt) = file.read()
         {
-            receipt.interrupts = interrupts;
+            (receipt.interrupts, receipt.is_stopping) = (interrupts, true);
             // A disk that is full keeps nobody from being told.
             drop(file.write(&receipt));
         }

@@ -337,17 +337,20 @@ pub(super) fn ending_above(dir: &Path, env: &Env, held: &Held) -> Option<String>
         return None;
     }
     let here = HostScope::here()?;
+    let is_holder =
+        |receipt: &Receipt| receipt.own().any(|entry| held.ids().any(|id| *id == entry.id));
     let is_named = |receipt: &Receipt| {
         receipt.world.seen_from(&here) == Sight::Here
-            && (named == Some(child_of(receipt.runner).as_str())
-                || receipt.own().any(|entry| held.ids().any(|id| *id == entry.id)))
+            && (named == Some(child_of(receipt.runner).as_str()) || is_holder(receipt))
     };
     let files = ReceiptFile::all_in(dir).unwrap_or_default();
     let receipts =
         files.iter().filter_map(|file| file.read().ok()).filter(|it| !it.is_hold && !it.is_over);
     let mut reasons = receipts.filter_map(|receipt| {
         let pid = receipt.runner.pid;
-        if receipt.is_stopping && (is_named(&receipt) || receipt.runner.is_above_us()) {
+        // From another PID namespace too, where the number of a process means another.
+        let is_above = || is_named(&receipt) || is_holder(&receipt) || receipt.runner.is_above_us();
+        if receipt.is_stopping && is_above() {
             Some(format!("process {pid} was asked to end"))
         } else if !receipt.runner.is_alive() && is_named(&receipt) {
             Some(format!("process {pid}, the tfwrap around this command, was killed"))

@@ -31,8 +31,8 @@ use crate::report::{Notice, Reporter};
 use crate::supervise::ending::Interrupts;
 use crate::supervise::locked_run::{self, LockedRun, LocksNow, NotStarted};
 use crate::supervise::{
-    self, Child, ChildEvent, Reach, Received, SignalKind, Signals, StopSignal, TerminalUse, Watch,
-    suspend_self, watch_while_idle,
+    self, Child, ChildEvent, Judged, Reach, Received, SignalKind, Signals, StopSignal, TerminalUse,
+    Watch, suspend_self, watch_while_idle,
 };
 
 /// One thing that happened.
@@ -176,8 +176,7 @@ impl EventLoop {
     pub(super) fn decide_on(&mut self, happening: &LoopEvent) -> Vec<locked_run::Action> {
         self.decide(match happening {
             LoopEvent::Signal(received) => locked_run::Event::Child(supervise::Event::of_signal(
-                received.kind,
-                Reach::UsOnly,
+                Judged::at_once(*received),
                 || watch_while_idle(self.terminal_use),
             )),
             LoopEvent::Lease(index, said) => self.lease_event(*index, said.clone()),
@@ -238,7 +237,7 @@ impl EventLoop {
         let mut actions = self.decide_on(happening);
         // The word for the release of a hold that is not yet one. No answer of a store is lost for it.
         if !matches!(happening, LoopEvent::Reply(_)) && self.custody.is_release_asked() {
-            let stop = supervise::Event::Stop(StopSignal::Terminate, Reach::UsOnly);
+            let stop = supervise::Event::Stop(StopSignal::Terminate, Reach::UsOnly, Duration::ZERO);
             actions.extend(self.decide(locked_run::Event::Child(stop)));
         }
         let mut may_start = false;

@@ -228,7 +228,7 @@ async fn drive(
         fail_point::panic_at("running");
         overheard |= matches!(event, locked_run::Event::Child(Event::Overheard(_)));
         let stop = match event {
-            locked_run::Event::Child(Event::Stop(signal, reach)) => Some((signal, reach)),
+            locked_run::Event::Child(Event::Stop(signal, reach, _)) => Some((signal, reach)),
             _ => None,
         };
         if stop.is_some_and(|(_, reach)| matches!(reach, Reach::ChildToo { .. })) {

@@ -32,9 +32,17 @@ pub struct Judged {
     pub received: Received,
     /// Whether the child has it.
     pub child_too: bool,
+    /// How long ago it came, by when that is known.
+    pub waited: Duration,
 }
 
 impl Judged {
+    /// One of ours alone, decided on when it came.
+    #[must_use]
+    pub fn at_once(received: Received) -> Self {
+        Self { received, child_too: false, waited: Duration::ZERO }
+    }
+
     /// Who has got it already.
     #[must_use]
     pub fn reach(self) -> Reach {
@@ -52,11 +60,27 @@ impl Judged {
     }
 }
 
+/// One of ours that is not decided on yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Waiting {
+    came: Uptime,
+    until: Uptime,
+    received: Received,
+    child_too: bool,
+}
+
+impl Waiting {
+    fn judged(self, now: Uptime) -> Judged {
+        let Self { came, received, child_too, .. } = self;
+        Judged { received, child_too, waited: now.since(came) }
+    }
+}
+
 /// Puts together what we got and what the stand-in got.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Canary {
-    /// Ours, in the order in which they came, and until when each waits.
-    waiting: Vec<(Uptime, Judged)>,
+    /// Ours, in the order in which they came.
+    waiting: Vec<Waiting>,
     /// When the stand-in got those that were not ours yet.
     heard: Vec<Uptime>,
     /// Whether it is still to tell of one that has been counted already.
@@ -69,14 +93,14 @@ impl Canary {
     /// When [`Canary::due`] has something to say.
     #[must_use]
     pub fn deadline(&self) -> Option<Uptime> {
-        self.waiting.first().map(|(until, _)| *until)
+        self.waiting.first().map(|it| it.until)
     }
 
     /// Takes a signal of ours. Returns it at once where nothing is to be waited for; without a
     /// stand-in (`has_stand_in`), that is always so.
     #[must_use]
     pub fn ours(&mut self, now: Uptime, received: Received, has_stand_in: bool) -> Option<Judged> {
-        let judged = Judged { received, child_too: false };
+        let judged = Judged::at_once(received);
         if !matches!(received.kind, SignalKind::Stop(_)) {
             return Some(judged);
         }
@@ -96,8 +120,8 @@ impl Canary {
         if !has_stand_in {
             return Some(judged);
         }
-        let until = now.plus(PATIENCE);
-        self.waiting.push((self.swept_until.map_or(until, |swept| swept.max(until)), judged));
+        let until = now.plus(PATIENCE).max(self.swept_until.unwrap_or(now));
+        self.waiting.push(Waiting { came: now, until, received, child_too: false });
         None
     }
 
@@ -109,17 +133,15 @@ impl Canary {
         }
         let ends = now.plus(PATIENCE_IN_A_SWEEP);
         self.swept_until = Some(ends);
-        for (until, judged) in &mut self.waiting {
-            if !judged.child_too {
-                *until = ends.max(*until);
-            }
+        for waiting in self.waiting.iter_mut().filter(|it| !it.child_too) {
+            waiting.until = ends.max(waiting.until);
         }
     }
 
     /// The child has ended, and what of ours still waits has no more to wait for. It was asked for
     /// all the same, and what there is now to be told is nothing to the child.
-    pub fn at_the_end(&mut self) -> impl Iterator<Item = Judged> {
-        self.waiting.drain(..).map(|(_, judged)| Judged { child_too: true, ..judged })
+    pub fn at_the_end(&mut self, now: Uptime) -> impl Iterator<Item = Judged> {
+        self.waiting.drain(..).map(move |it| Waiting { child_too: true, ..it }.judged(now))
     }
 
     /// The stand-in got a signal. What of ours waits for that has waited long enough.
@@ -131,12 +153,11 @@ impl Canary {
 
     /// All that waits is that one. But after a hang-up, the stop itself may still come to us.
     fn child_has_got_one(&mut self, now: Uptime) {
-        if self.waiting.iter().all(|(_, judged)| is_hangup(judged.received)) {
+        if self.waiting.iter().all(|it| is_hangup(it.received)) {
             self.heard.push(now);
         }
-        for (until, judged) in &mut self.waiting {
-            *until = now;
-            judged.child_too = true;
+        for waiting in &mut self.waiting {
+            (waiting.until, waiting.child_too) = (now, true);
         }
     }
 
@@ -144,15 +165,12 @@ impl Canary {
     /// enough. Whatever stop it is about to tell of (`is_about_to_tell`) it has got.
     #[must_use]
     pub fn due(&mut self, now: Uptime, is_about_to_tell: impl FnOnce() -> bool) -> Option<Judged> {
-        let (until, first) = self.waiting.first()?;
-        if now < *until {
-            return None;
-        }
+        let first = self.waiting.first().filter(|first| now >= first.until)?;
         if !first.child_too && !self.is_owed && is_about_to_tell() {
             self.child_has_got_one(now);
             self.is_owed = true;
         }
-        Some(self.waiting.remove(0).1)
+        Some(self.waiting.remove(0).judged(now))
     }
 }
 
@@ -179,7 +197,8 @@ mod tests {
 
     #[test]
     fn what_the_stand_in_got_the_child_got_whoever_was_first() {
-        let too = Some(Judged { received: TERM, child_too: true });
+        let waited = Duration::from_millis(100);
+        let too = Some(Judged { received: TERM, child_too: true, waited });
         let mut canary = Canary::default();
         assert_eq!(canary.ours(at(0), TERM, true), None);
         canary.its(at(100));
@@ -212,7 +231,8 @@ mod tests {
         let mut canary = Canary::default();
         assert_eq!(canary.ours(at(0), TERM, true), None);
         assert_eq!(canary.due(at(149), || false), None);
-        let alone = Some(Judged { received: TERM, child_too: false });
+        let waited = Duration::from_millis(150);
+        let alone = Some(Judged { received: TERM, child_too: false, waited });
         assert_eq!(canary.due(at(150), || false), alone);
         assert_eq!(canary.due(at(150), || false), None);
     }
@@ -270,7 +290,7 @@ mod tests {
             assert_eq!(canary.ours(at(6_000), TERM, true).map(|it| it.child_too), Some(true));
         }
         assert_eq!(canary.ours(at(6_001), TERM, true), None);
-        assert_eq!(canary.at_the_end().map(|it| it.child_too).collect::<Vec<_>>(), [true]);
+        assert_eq!(canary.at_the_end(at(6_002)).map(|it| it.child_too).collect::<Vec<_>>(), [true]);
     }
 
     #[test]

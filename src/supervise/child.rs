@@ -231,7 +231,7 @@ impl Child {
     /// What a signal means while this child runs.
     #[must_use]
     pub fn event(&self, judged: Judged) -> Event {
-        Event::of_signal(judged.received.kind, judged.reach(), || self.watch())
+        Event::of_signal(judged, || self.watch())
     }
 
     /// Waits until something happens to the child. Dropping the future loses nothing. After the

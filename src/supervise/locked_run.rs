@@ -226,7 +226,7 @@ impl LockedRun {
     /// Takes one event and says what follows, in order. `locks` are as they are now.
     #[must_use]
     pub fn step(&mut self, now: Uptime, locks: LocksNow, event: Event) -> Vec<Action> {
-        if let Event::Child(machine::Event::Stop(signal, _)) = event {
+        if let Event::Child(machine::Event::Stop(signal, ..)) = event {
             self.stopped_by.get_or_insert(signal);
         }
         match &mut self.stage {
@@ -241,7 +241,9 @@ impl LockedRun {
                 _ => Vec::new(),
             },
             Stage::Releasing => match event {
-                Event::Child(machine::Event::Stop(signal, _)) => vec![Action::ReleaseFirst(signal)],
+                Event::Child(machine::Event::Stop(signal, ..)) => {
+                    vec![Action::ReleaseFirst(signal)]
+                }
                 _ => Vec::new(),
             },
         }
@@ -256,7 +258,7 @@ impl LockedRun {
         };
         match (&self.stage, event) {
             (_, Event::Lease { said: LeaseEvent::Lost(_), .. }) => lost(),
-            (_, Event::Child(machine::Event::Stop(signal, _))) => {
+            (_, Event::Child(machine::Event::Stop(signal, ..))) => {
                 vec![Action::End(NotStarted::Stopped(*signal))]
             }
             // A hold nobody would continue.

@@ -154,7 +154,7 @@ impl Supervisor {
             // Nothing is left that a signal could reach.
             (Phase::Settling(..) | Phase::Finished, _) => Vec::new(),
 
-            (_, Event::Stop(signal, reach)) => self.stop(now, signal, reach),
+            (_, Event::Stop(signal, reach, waited)) => self.stop(now, (signal, waited), reach),
             (_, Event::Overheard(signal)) => {
                 // Go ends a program on SIGQUIT where it stands, and Terraform itself at its second
                 // interrupt.
@@ -269,7 +269,12 @@ impl Supervisor {
         }
     }
 
-    fn stop(&mut self, now: Uptime, signal: StopSignal, reach: Reach) -> Vec<Action> {
+    fn stop(
+        &mut self,
+        now: Uptime,
+        (signal, waited): (StopSignal, Duration),
+        reach: Reach,
+    ) -> Vec<Action> {
         // Whoever passes a stop on may call it otherwise, and of signals that wait together the one with
         // the lowest number is read first, not the one that came first. But nobody makes a QUIT of
         // another: it asks for more.
@@ -284,7 +289,7 @@ impl Supervisor {
         };
         self.parent_has_told |= by_parent;
         if let Some((first, at)) = self.first {
-            if now.since(at) < ECHO && !asks_for_more(first) {
+            if now.since(at) < ECHO + waited && !asks_for_more(first) {
                 return Vec::new();
             }
             // An outer tfwrap passes on what may have come to all of us. Whether it did, it does not know.

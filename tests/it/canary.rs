@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getpgid};
+use tfwrap::supervise::ECHO;
 
 use crate::aftermath::{Lock, Receipt};
 use crate::support::harness::pause;
@@ -125,6 +126,22 @@ fn a_second_sweep_is_heard_too_and_not_passed_on() {
         pause(Duration::from_millis(1100));
     }
     assert_eq!(stops(&mut running), [0, 3, 0], "{}", running.stderr());
+}
+
+/// It is decided on later than a second after the first: the guardian's word makes it wait for the stand-in.
+#[test]
+fn what_comes_again_within_a_second_of_a_stop_to_all_is_the_same_one() {
+    let scene = Scene::new(LOGS_ALL).options(&["--second-signal", "forward"]);
+    let (mut running, stand_in, child) = started(scene);
+    let guardian = Receipt::of(&running.scene).guardian().expect("a guardian");
+    send(child, Signal::SIGTERM);
+    tell(stand_in, Signal::SIGTERM);
+    send(guardian, Signal::SIGTERM);
+    send(running.pid(), Signal::SIGTERM);
+    pause(Duration::from_millis(200));
+    running.signal(Signal::SIGTERM);
+    pause(ECHO);
+    assert_eq!(stops(&mut running), [0, 1, 0], "{}", running.stderr());
 }
 
 /// Two interrupts end Terraform where it stands, whoever has sent them: what it asked for last may

@@ -174,7 +174,7 @@ impl Family {
                 if matches!(reach, Reach::ChildToo { .. }) {
                     self.have_it_already();
                 }
-                self.stop(signal, reach)?;
+                self.stop((signal, Duration::ZERO), reach)?;
             }
             Input::Sent { signal, to_child, child_first } => {
                 self.judge(signal, to_child, child_first)?;
@@ -298,7 +298,7 @@ impl Family {
         if to_child {
             self.have_it_already();
         }
-        self.stop(signal, if to_child { CHILD_TOO } else { Reach::UsOnly })
+        self.stop((signal, judged.waited), if to_child { CHILD_TOO } else { Reach::UsOnly })
     }
 
     fn late(&mut self, signal: StopSignal) -> Checked {
@@ -313,7 +313,7 @@ impl Family {
         if judged.is_none_or(|judged| !judged.child_too) {
             return Err("the canary has forgotten what came to the child".to_owned());
         }
-        self.stop(signal, CHILD_TOO)
+        self.stop((signal, Duration::ZERO), CHILD_TOO)
     }
 
     fn start(&mut self) {
@@ -343,7 +343,7 @@ impl Family {
         }
     }
 
-    fn stop(&mut self, signal: StopSignal, reach: Reach) -> Checked {
+    fn stop(&mut self, (signal, waited): (StopSignal, Duration), reach: Reach) -> Checked {
         if !self.living().is_empty() {
             self.asked = true;
             let is_the_first = self.first.is_none();
@@ -358,7 +358,8 @@ impl Family {
                 Reach::Relayed => !is_the_first && !outer_before && signal != StopSignal::Quit,
                 Reach::UsOnly | Reach::ChildToo { .. } => false,
             };
-            let equal = (signal == first || signal != StopSignal::Quit) && self.now < at;
+            let comes = self.now.saturating_sub(waited);
+            let equal = (signal == first || signal != StopSignal::Quit) && comes < at;
             let is_first = at == self.now + ECHO && signal == first;
             let same = is_first || equal || passed_on;
             self.second |= !same && signal != StopSignal::Hangup;
@@ -374,7 +375,7 @@ impl Family {
                 _ => {}
             }
         }
-        self.feed(Event::Stop(signal, reach))
+        self.feed(Event::Stop(signal, reach, waited))
     }
 
     fn has_terraform(&self) -> bool {

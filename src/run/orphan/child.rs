@@ -56,7 +56,8 @@ pub(super) async fn end(
     let mut ending = Ending::begin(known, uptime());
     // Whoever read what it says may be gone, too.
     let _until_its_end = child.let_it_speak();
-    if (case.receipt.child, case.receipt.interrupts) != (Some(child), interrupts) {
+    let noted = &case.receipt;
+    if (noted.child, noted.interrupts, noted.is_stopping) != (Some(child), interrupts, true) {
         note(event_loop, case, child, interrupts);
     }
     let mut stopped_by = None;
@@ -125,7 +126,8 @@ fn note(event_loop: &EventLoop, case: &Case, child: ProcessTree, interrupts: Int
     let Some(path) = &case.file else { return };
     let mut receipt = case.receipt.clone();
     (receipt.child, receipt.interrupts) = (Some(child), interrupts);
-    receipt.starting_since = None;
+    // Nobody in another PID namespace can see that the tfwrap above it is gone.
+    (receipt.starting_since, receipt.is_stopping) = (None, true);
     if let Err(error) = ReceiptFile::at(path.clone()).write(&receipt) {
         event_loop.say(Notice::warning(format!("the receipt cannot be updated: {error}")));
     }

@@ -73,10 +73,11 @@ fn have_it_already(event_loop: &mut EventLoop, child: &mut Child, stop: Overhear
     if stop.signal == StopSignal::Quit {
         return;
     }
-    // Not a stop of ours yet.
     let is_stopping = event_loop.custody.is_stopping();
     if child.have_it_already(stop) {
-        event_loop.notes_interrupts(Interrupts::Sent, is_stopping);
+        // No stop of ours yet, unless we have had one before.
+        let is_ours = event_loop.run.stopped_by().is_some();
+        event_loop.notes_interrupts(Interrupts::Sent, is_stopping || is_ours);
     } else if child.is_to_be_terraform() {
         // One of an odd name, or a script in its place: whether Terraform has it, nobody can tell.
         let known = event_loop.custody.known_interrupts();
@@ -102,7 +103,7 @@ pub(super) fn at_the_end(
     // Whoever signals one after the other may not have come to the Terraform of a wrapper that is gone:
     // then the stand-in still tells.
     let has_terraform = matches!(end, ChildEvent::Exited { rest: Rest::OwnTerraform, .. });
-    let stops = if has_terraform { Vec::new() } else { canary.at_the_end().collect() };
+    let stops = if has_terraform { Vec::new() } else { canary.at_the_end(uptime()).collect() };
     let stops = stops.into_iter().map(|judged| child.event(judged));
     stops.chain(overheard).chain([of_child(end)])
 }

@@ -13,7 +13,8 @@ const GOOD: LocksNow = LocksNow { confirmed: true, lost: false, good: true, decl
 const UNCONFIRMED: LocksNow =
     LocksNow { confirmed: false, lost: false, good: false, declares_less: false };
 const LOST: LocksNow = LocksNow { confirmed: false, lost: true, good: true, declares_less: false };
-const STOP: Event = Event::Child(machine::Event::Stop(StopSignal::Terminate, Reach::UsOnly));
+const STOP: Event =
+    Event::Child(machine::Event::Stop(StopSignal::Terminate, Reach::UsOnly, Duration::ZERO));
 const SUSPEND: Event = Event::Child(machine::Event::Suspend(Watch::Shell));
 const RESUME: Event = Event::Child(machine::Event::Resume);
 const STOPPED: Action = Action::End(NotStarted::Stopped(StopSignal::Terminate));
@@ -131,7 +132,8 @@ fn anything() -> impl Strategy<Value = Event> {
     let child_too = Reach::ChildToo { by_parent: false };
     let reach =
         prop::sample::select(vec![Reach::UsOnly, child_too, Reach::Relayed, Reach::ByParent]);
-    let stop = (signal, reach).prop_map(|(signal, reach)| machine::Event::Stop(signal, reach));
+    let stop = (signal, reach)
+        .prop_map(|(signal, reach)| machine::Event::Stop(signal, reach, Duration::ZERO));
     let stopped = prop::sample::select(vec![Signal::SIGTSTP, Signal::SIGTTIN, Signal::SIGSTOP])
         .prop_map(|signal| machine::Event::ChildStopped(signal, Watch::Shell));
     let child = prop_oneof![

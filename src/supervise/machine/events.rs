@@ -1,15 +1,17 @@
 //! The events that the machine receives, and its answers.
 
+use std::time::Duration;
+
 use nix::sys::signal::Signal;
 
 use crate::lock::lease_keeper::LeaseEvent;
-use crate::supervise::{ChildStatus, PassSignal, Reach, SignalKind, StopSignal};
+use crate::supervise::{ChildStatus, Judged, PassSignal, Reach, SignalKind, StopSignal};
 
 /// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Event {
-    /// We were asked to end.
-    Stop(StopSignal, Reach),
+    /// We were asked to end, so long ago.
+    Stop(StopSignal, Reach, Duration),
     /// The child got a stop from somebody else, whether or not we get it, too.
     Overheard(StopSignal),
     /// We were asked to stop for a while.
@@ -48,12 +50,11 @@ pub enum Event {
 }
 
 impl Event {
-    /// What a signal of ours means; whoever got it besides is in `reach`, and who would resume us is
-    /// asked with `watch`.
+    /// What a signal of ours means; who would resume us is asked with `watch`.
     #[must_use]
-    pub fn of_signal(kind: SignalKind, reach: Reach, watch: impl FnOnce() -> Watch) -> Self {
-        match kind {
-            SignalKind::Stop(signal) => Self::Stop(signal, reach),
+    pub fn of_signal(judged: Judged, watch: impl FnOnce() -> Watch) -> Self {
+        match judged.received.kind {
+            SignalKind::Stop(signal) => Self::Stop(signal, judged.reach(), judged.waited),
             SignalKind::Suspend => Self::Suspend(watch()),
             SignalKind::Resume => Self::Resume,
             SignalKind::Pass(signal) => Self::Pass(signal),

@@ -13,11 +13,12 @@ use StopSignal::{Hangup, Quit, Terminate};
 
 const HOLD: Policy = Policy { second_signal: SecondSignal::Hold, grace: None };
 const FORWARD: Policy = Policy { second_signal: SecondSignal::Forward, grace: None };
-const INT: Event = Event::Stop(StopSignal::Interrupt, UsOnly);
-const TERM: Event = Event::Stop(Terminate, UsOnly);
-const HUP: Event = Event::Stop(Hangup, UsOnly);
-const QUIT: Event = Event::Stop(Quit, UsOnly);
-const CTRL_C: Event = Event::Stop(StopSignal::Interrupt, Reach::ChildToo { by_parent: false });
+const NOW: Duration = Duration::ZERO;
+const INT: Event = Event::Stop(StopSignal::Interrupt, UsOnly, NOW);
+const TERM: Event = Event::Stop(Terminate, UsOnly, NOW);
+const HUP: Event = Event::Stop(Hangup, UsOnly, NOW);
+const QUIT: Event = Event::Stop(Quit, UsOnly, NOW);
+const CTRL_C: Event = Event::Stop(StopSignal::Interrupt, Reach::ChildToo { by_parent: false }, NOW);
 const BY_INT: Option<StopCause> = Some(StopCause::Signal(StopSignal::Interrupt));
 const BY_ORDER: Option<StopCause> = Some(StopCause::Order);
 
@@ -112,8 +113,8 @@ fn second_stop_is_forwarded_once_when_asked_for() {
 
 #[test]
 fn what_comes_with_the_first_stop_is_the_same_one() {
-    let relayed = Event::Stop(StopSignal::Interrupt, Reach::Relayed);
-    let by_parent = Event::Stop(StopSignal::Interrupt, Reach::ByParent);
+    let relayed = Event::Stop(StopSignal::Interrupt, Reach::Relayed, NOW);
+    let by_parent = Event::Stop(StopSignal::Interrupt, Reach::ByParent, NOW);
     // From whoever signals all processes, and from whoever it has signalled, too: they may pass it on
     // under another name.
     let all = [INT, TERM, HUP, relayed, by_parent];
@@ -129,7 +130,7 @@ fn what_comes_with_the_first_stop_is_the_same_one() {
     // Whoever wants it gone at once.
     let mut supervisor = play(FORWARD, &[(INT, &[Interrupt])]);
     assert_eq!(supervisor.step(at(0), QUIT), [Action::Quit]);
-    let quit = Event::Stop(StopSignal::Quit, Reach::Relayed);
+    let quit = Event::Stop(StopSignal::Quit, Reach::Relayed, NOW);
     let mut supervisor = play(FORWARD, &[(relayed, &[Interrupt])]);
     assert_eq!(supervisor.step(at(0), quit), [Action::Quit]);
 }
@@ -137,7 +138,7 @@ fn what_comes_with_the_first_stop_is_the_same_one() {
 /// Whoever started us passes on what came to it and to us together, at any time, and once.
 #[test]
 fn what_the_parent_passes_on_is_the_same_one_however_late() {
-    let passed_on = |signal| Event::Stop(signal, Reach::ByParent);
+    let passed_on = |signal| Event::Stop(signal, Reach::ByParent, NOW);
     let (int, term) = (passed_on(StopSignal::Interrupt), passed_on(StopSignal::Terminate));
     for (first, its, later, other) in [
         (INT, &[Interrupt][..], int, term),
@@ -162,7 +163,7 @@ fn what_the_parent_passes_on_is_the_same_one_however_late() {
     let mut supervisor = play(FORWARD, &[(int, &[Interrupt])]);
     assert_eq!(supervisor.step(at(15), int), [ForwardSecond]);
     // However far it reached.
-    let all = Event::Stop(StopSignal::Interrupt, Reach::ChildToo { by_parent: true });
+    let all = Event::Stop(StopSignal::Interrupt, Reach::ChildToo { by_parent: true }, NOW);
     let mut supervisor = play(FORWARD, &[(all, &[ContinueStopped])]);
     assert_eq!(supervisor.step(at(15), int), [ForwardSecond]);
     // And a second of somebody else's.
@@ -173,7 +174,7 @@ fn what_the_parent_passes_on_is_the_same_one_however_late() {
 /// An outer tfwrap does not know whether it came to all; its second one is a second.
 #[test]
 fn what_an_outer_tfwrap_passes_on_first_is_the_same_one_however_late() {
-    let relayed = Event::Stop(StopSignal::Interrupt, Reach::Relayed);
+    let relayed = Event::Stop(StopSignal::Interrupt, Reach::Relayed, NOW);
     for first in [INT, TERM, QUIT] {
         let mut supervisor = Supervisor::new(FORWARD);
         assert_eq!(supervisor.step(at(0), first).len(), 1);
@@ -195,7 +196,7 @@ fn three_hundred_stops_are_still_one_interrupt_and_one_second() {
 #[test]
 fn what_reached_both_is_not_forwarded() {
     play(HOLD, &[(CTRL_C, &[ContinueStopped]), (CTRL_C, &[])]);
-    let quit = Event::Stop(Quit, Reach::ChildToo { by_parent: false });
+    let quit = Event::Stop(Quit, Reach::ChildToo { by_parent: false }, NOW);
     play(HOLD, &[(quit, &[ContinueStopped])]);
     let after = play(HOLD, &[(CTRL_C, &[ContinueStopped]), (exited(1), &[finished(1, BY_INT)])]);
     assert_eq!(after.deadline(), None);

@@ -1,14 +1,15 @@
 //! A Terraform that its wrapper has put into a process group of its own is the child's all the same:
 //! the lock is held until it has ended, and it gets its one interrupt, whoever is gone by then.
 
+use std::fs;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::sweeps::is_of_the_provisioner;
-use super::{APPLY, Stage, can_unshare, end, expect_one, has, stage};
-use crate::aftermath::{Receipt, kill_dead};
+use super::{APPLY, Stage, can_unshare, end, expect_one, has, script, stage};
+use crate::aftermath::{Receipt, STATE_DIR, kill_dead};
 use crate::pty::below;
 use crate::support::harness::{self, pause};
 use crate::wrapped::{Running, Scene, born, is_gone, only_child, wait_for_end, wait_until};
@@ -136,4 +137,33 @@ fn a_stop_to_all_is_one_for_a_terraform_in_a_pid_namespace() {
     }
     end(&mut running);
     expect_one(&running.scene, &key, "a PID namespace");
+}
+
+/// Whoever is in there cannot see the tfwrap above it.
+#[test]
+fn after_a_stop_or_a_kill_nothing_more_is_started_in_a_pid_namespace() {
+    if !can_unshare() {
+        return;
+    }
+    let text =
+        "#!/bin/bash\ntrap : INT\nfor n in 1 2; do terraform apply; echo $? >> codes; done\n";
+    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+        let scene = Scene::new("on SIGINT exit 5; ready @/ready; wait");
+        let apart = ["run", "--", "unshare", "-Urpf", "--mount-proc", "./deploy"];
+        let scene = scene.command(&apart);
+        script(&scene, "deploy", text);
+        let mut running = scene.start().ready();
+        running.signal(signal);
+        let codes = wait_until("the end of the script", || {
+            let codes = fs::read_to_string(running.scene.path("codes")).unwrap_or_default();
+            (codes.lines().count() == 2).then_some(codes)
+        });
+        assert_eq!(codes, "5\n130\n", "{signal}: {}", running.stderr());
+        end(&mut running);
+        wait_until("the release", || {
+            let all = Receipt::all(&running.scene.path(STATE_DIR));
+            all.iter().all(|it| it.text["is_over"] == true).then_some(())
+        });
+        running.scene.expect_free();
+    }
 }

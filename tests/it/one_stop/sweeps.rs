@@ -223,33 +223,46 @@ fn after_a_stop_that_came_while_one_worked_nothing_more_is_started() {
 /// The first one came to the script alone, which answers with these.
 #[test]
 fn after_a_later_stop_that_met_one_nothing_more_is_started() {
-    let text = "#!/bin/bash\ntrap 'touch heard' INT\necho > up\n\
+    let text = "#!/bin/bash\ntrap 'touch heard' INT\necho ready $$ > up\n\
                 until [ -e heard ]; do sleep 0.05; done\n\
                 terraform apply; echo $? >> codes\nuntil [ -e go ]; do sleep 0.05; done\n\
                 terraform apply; echo $? >> codes\n";
-    for second in ["hold", "forward"] {
-        for hears in [true, false] {
-            let scene = Scene::new(LOGS_ALL).options(&["--second-signal", second]);
-            let scene = scene.command(&["run", "--", "./deploy"]);
-            script(&scene, "deploy", text);
-            let mut running = scene.start();
-            running.scene.wait_for("up");
+    for (second, hears, to_group) in [
+        ("hold", true, false),
+        ("hold", false, false),
+        ("forward", true, false),
+        ("forward", false, false),
+        ("forward", true, true),
+    ] {
+        let scene = Scene::new(LOGS_ALL).options(&["--second-signal", second]);
+        let scene = scene.command(&["run", "--", "./deploy"]);
+        script(&scene, "deploy", text);
+        let mut running = scene.start();
+        let deploy = running.scene.pid_in("up");
+        running.signal(Signal::SIGTERM);
+        let child = running.scene.pid_in("ready");
+        // At once it would be the same stop.
+        pause(ECHO);
+        if to_group {
+            killpg(deploy, Signal::SIGINT).expect("its group is there");
+        } else {
             running.signal(Signal::SIGTERM);
-            let child = running.scene.pid_in("ready");
-            // At once it would be the same stop.
-            pause(ECHO);
-            running.signal(Signal::SIGTERM);
-            if hears {
-                running.scene.wait_for_log("SIGINT 1");
-            }
-            kill(child, Signal::SIGUSR1).expect("it is there");
-            pause(SILENCE);
-            fs::write(running.scene.path("go"), "").expect("a file");
-            end(&mut running);
-            let codes = fs::read_to_string(running.scene.path("codes")).unwrap_or_default();
-            assert_eq!(codes, "5\n130\n", "{second} {hears}: {}", running.stderr());
-            running.scene.expect_free();
         }
+        let go = || fs::write(running.scene.path("go"), "").expect("a file");
+        if hears {
+            running.scene.wait_for_log("SIGINT 1");
+            go();
+        }
+        kill(child, Signal::SIGUSR1).expect("it is there");
+        if !hears {
+            pause(SILENCE);
+            go();
+        }
+        end(&mut running);
+        let codes = fs::read_to_string(running.scene.path("codes")).unwrap_or_default();
+        let case = format!("{second} {hears} {to_group}");
+        assert_eq!(codes, "5\n130\n", "{case}: {}", running.stderr());
+        running.scene.expect_free();
     }
 }
 

@@ -1,5 +1,7 @@
 //! What a client does with what its machines decide, as the event loop in `run` does it.
 
+use std::time::Duration;
+
 use tfwrap::lock::Uptime;
 use tfwrap::lock::acquire::{self, Outcome, Won};
 use tfwrap::lock::jitter::Jitter;
@@ -251,9 +253,10 @@ impl Client {
                 let action = machine.step(now, acquire::Event::Stop);
                 self.acquiring(moment, action)
             }
-            Phase::Held(_) => {
-                self.supervise(moment, Event::Stop(StopSignal::Interrupt, Reach::UsOnly))
-            }
+            Phase::Held(_) => self.supervise(
+                moment,
+                Event::Stop(StopSignal::Interrupt, Reach::UsOnly, Duration::ZERO),
+            ),
             _ => Ok(()),
         }
     }

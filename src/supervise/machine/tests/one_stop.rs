@@ -10,8 +10,11 @@ use crate::seeded::seeded;
 /// For how long whoever signals all goes round: less than what the canary waits for.
 const ROUND_MS: u64 = 149;
 
-/// The last that is decided on within [`ECHO`] of the first, though the canary holds it back.
-const LAST_MS: u64 = 849;
+/// The last that comes within [`ECHO`] of the first.
+const LAST_MS: u64 = 999;
+
+/// Until when all is decided on, whoever goes round.
+const END_MS: u64 = 2_200;
 
 /// How late the stand-in may be with what it has to tell.
 const LATE_MS: u64 = 300;
@@ -26,6 +29,8 @@ enum Seen {
     Its,
     /// The stand-in tells of it.
     Told,
+    /// It came to the guardian, too.
+    Swept,
 }
 
 /// When, and whether it is read before what comes at the same time.
@@ -45,9 +50,11 @@ fn scenarios() -> impl Strategy<Value = Vec<(At, Seen)>> {
     let hang_up = at_most(LAST_MS).prop_map(|at| (at, Seen::HangUp));
     let others = prop::collection::vec(prop_oneof![passed_on, hang_up], 0..4);
     let its = prop::option::of((at_most(ROUND_MS), 0..=LATE_MS));
-    (at_most(ROUND_MS), name(), its, others).prop_map(|(at, it, its, others)| {
+    let swept = prop::option::of(at_most(LAST_MS));
+    (at_most(ROUND_MS), name(), its, swept, others).prop_map(|(at, it, its, swept, others)| {
         let mut all = vec![(at, Seen::Ours(it, UsOnly))];
         all.extend(others);
+        all.extend(swept.map(|at| (at, Seen::Swept)));
         if let Some(((at, turn), late)) = its {
             all.extend([((at, turn), Seen::Its), ((at + late, turn), Seen::Told)]);
         }
@@ -62,7 +69,7 @@ fn interrupts(policy: Policy, scenario: &[(At, Seen)]) -> usize {
     let (mut machine, mut canary) = (Supervisor::new(policy), Canary::default());
     let (mut count, mut pending) = (0, false);
     let mut waiting = scenario.iter().peekable();
-    for ms in 0..=LAST_MS + ROUND_MS + LATE_MS {
+    for ms in 0..=END_MS {
         let now = at(0).plus(Duration::from_millis(ms));
         let mut decided = Vec::new();
         while let Some((_, seen)) = waiting.next_if(|((at, _), _)| *at == ms) {
@@ -78,6 +85,10 @@ fn interrupts(policy: Policy, scenario: &[(At, Seen)]) -> usize {
                     assert_eq!(told, [ContinueStopped]);
                     continue;
                 }
+                Seen::Swept => {
+                    canary.sweep(now);
+                    continue;
+                }
                 Seen::Ours(signal, reach) => {
                     let by_tfwrap = reach == Reach::Relayed;
                     let by_parent = reach == Reach::ByParent;
@@ -90,8 +101,7 @@ fn interrupts(policy: Policy, scenario: &[(At, Seen)]) -> usize {
         }
         decided.extend(std::iter::from_fn(|| canary.due(now, || pending)));
         for judged in decided {
-            let SignalKind::Stop(signal) = judged.received.kind else { continue };
-            let actions = machine.step(now, Event::Stop(signal, judged.reach()));
+            let actions = machine.step(now, Event::of_signal(judged, || Watch::Shell));
             count += actions.iter().filter(|it| matches!(it, Interrupt | ForwardSecond)).count();
         }
     }
