@@ -293,8 +293,10 @@ impl Supervisor {
                 return Vec::new();
             }
             // An outer tfwrap passes on what may have come to all of us. Whether it did, it does not know.
+            let may_be_renamed = outer_told_before && signal != StopSignal::Quit;
             let is_passed_on = match reach {
-                Reach::ByParent => !told_before && signal == first,
+                // It makes an INT of whatever it got, and our parent may have got that, too.
+                Reach::ByParent => !told_before && (signal == first || may_be_renamed),
                 Reach::Relayed => !outer_told_before && signal != StopSignal::Quit,
                 Reach::UsOnly | Reach::ChildToo { .. } => false,
             };

@@ -354,7 +354,9 @@ impl Family {
             let outer_before = self.outer_told;
             self.outer_told |= reach == Reach::Relayed;
             let passed_on = match reach {
-                Reach::ByParent => !told_before && signal == first,
+                Reach::ByParent => {
+                    !told_before && (signal == first || outer_before && signal != StopSignal::Quit)
+                }
                 Reach::Relayed => !is_the_first && !outer_before && signal != StopSignal::Quit,
                 Reach::UsOnly | Reach::ChildToo { .. } => false,
             };

@@ -159,6 +159,11 @@ fn what_the_parent_passes_on_is_the_same_one_however_late() {
         let mut supervisor = play(FORWARD, &[(first, its)]);
         assert_eq!(supervisor.step(at(0), quit), [Action::Quit]);
     }
+    // An outer tfwrap has made an INT of it, of a script that has had it too.
+    let relayed = Event::Stop(StopSignal::Interrupt, Reach::Relayed, NOW);
+    let mut supervisor = play(FORWARD, &[(relayed, &[Interrupt])]);
+    assert_eq!(supervisor.step(at(15), term), [InterruptNew]);
+    assert_eq!(supervisor.step(at(20), term), [ForwardSecond]);
     // The first was its own, so the second is.
     let mut supervisor = play(FORWARD, &[(int, &[Interrupt])]);
     assert_eq!(supervisor.step(at(15), int), [ForwardSecond]);

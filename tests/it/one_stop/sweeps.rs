@@ -220,6 +220,25 @@ fn after_a_stop_that_came_while_one_worked_nothing_more_is_started() {
     running.scene.expect_free();
 }
 
+/// Its cleanup comes first. Its tfwrap had the same stop, and has made an INT of it long since.
+#[test]
+fn what_a_script_passes_on_late_under_the_name_that_came_is_the_same_stop() {
+    let text = "#!/bin/bash\nterraform apply & p=$!\ntrap 'sleep 2; kill -TERM $p; echo > passed' TERM\n\
+                echo ready $$ > up\nwait $p; wait $p\n";
+    let scene = Scene::new(LOGS_ALL).command(&["run", "--", "./deploy"]);
+    script(&scene, "deploy", text);
+    let mut running = scene.start().ready();
+    let child = running.scene.pid_in("ready");
+    running.signal(Signal::SIGTERM);
+    kill(running.scene.pid_in("up"), Signal::SIGTERM).expect("it is there");
+    running.scene.wait_for("passed");
+    pause(SILENCE);
+    assert_eq!(running.scene.count("SIGINT"), 1, "{}", running.stderr());
+    kill(child, Signal::SIGUSR1).expect("it is there");
+    end(&mut running);
+    running.scene.expect_free();
+}
+
 /// The first one came to the script alone, which answers with these.
 #[test]
 fn after_a_later_stop_that_met_one_nothing_more_is_started() {
