@@ -191,6 +191,8 @@ pub enum SignalOrigin {
         /// Whether that was what had started us.
         by_parent: bool,
     },
+    /// A process outside our PID namespace, where a tfwrap above us stands: it, or anybody else.
+    Outside,
     /// The system did not say.
     Unknown,
 }
@@ -207,6 +209,8 @@ pub enum Reach {
     },
     /// Only we, from an outer tfwrap, which makes an interrupt of whatever stop it got.
     Relayed,
+    /// Only we, and perhaps so.
+    PerhapsRelayed,
     /// Only we, from whatever has started us: it may pass on what it has heard itself.
     ByParent,
 }

@@ -46,16 +46,16 @@ impl Judged {
     /// Who has got it already.
     #[must_use]
     pub fn reach(self) -> Reach {
-        let (by_tfwrap, by_parent) = match self.received.origin {
-            SignalOrigin::Sent { by_tfwrap, by_parent } => (by_tfwrap, by_parent),
-            SignalOrigin::Terminal | SignalOrigin::Unknown => (false, false),
-        };
-        match (self.child_too, by_tfwrap, by_parent) {
+        match self.received.origin {
             // Perhaps under another name, and one that it heeds.
-            (true, _, by_parent) => Reach::ChildToo { by_parent },
-            (false, true, _) => Reach::Relayed,
-            (false, false, true) => Reach::ByParent,
-            (false, false, false) => Reach::UsOnly,
+            SignalOrigin::Sent { by_parent, .. } if self.child_too => Reach::ChildToo { by_parent },
+            _ if self.child_too => Reach::ChildToo { by_parent: false },
+            SignalOrigin::Sent { by_tfwrap: true, .. } => Reach::Relayed,
+            SignalOrigin::Sent { by_parent: true, .. } => Reach::ByParent,
+            SignalOrigin::Outside => Reach::PerhapsRelayed,
+            SignalOrigin::Sent { .. } | SignalOrigin::Terminal | SignalOrigin::Unknown => {
+                Reach::UsOnly
+            }
         }
     }
 }

@@ -281,23 +281,31 @@ impl Supervisor {
         let asks_for_more = |first| signal == StopSignal::Quit && first != StopSignal::Quit;
         // Terragrunt passes on after 15 s what it got together with us.
         let (told_before, outer_told_before) = (self.parent_has_told, self.outer_has_told);
-        self.outer_has_told |= reach == Reach::Relayed;
+        let is_echo = |(first, at): (StopSignal, Uptime)| {
+            now.since(at) < ECHO + waited && !asks_for_more(first)
+        };
+        let is_echo = self.first.is_some_and(is_echo);
+        // At once it may be anybody's, and what an outer tfwrap passes on is still to come.
+        self.outer_has_told |=
+            reach == Reach::Relayed || (reach == Reach::PerhapsRelayed && !is_echo);
         let (reached, by_parent) = match reach {
             Reach::ChildToo { by_parent } => (true, by_parent),
-            Reach::UsOnly | Reach::Relayed => (false, false),
+            Reach::UsOnly | Reach::Relayed | Reach::PerhapsRelayed => (false, false),
             Reach::ByParent => (false, true),
         };
         self.parent_has_told |= by_parent;
-        if let Some((first, at)) = self.first {
-            if now.since(at) < ECHO + waited && !asks_for_more(first) {
-                return Vec::new();
-            }
+        if is_echo {
+            return Vec::new();
+        }
+        if let Some((first, _)) = self.first {
             // An outer tfwrap passes on what may have come to all of us. Whether it did, it does not know.
             let may_be_renamed = outer_told_before && signal != StopSignal::Quit;
             let is_passed_on = match reach {
                 // It makes an INT of whatever it got, and our parent may have got that, too.
                 Reach::ByParent => !told_before && (signal == first || may_be_renamed),
-                Reach::Relayed => !outer_told_before && signal != StopSignal::Quit,
+                Reach::Relayed | Reach::PerhapsRelayed => {
+                    !outer_told_before && signal != StopSignal::Quit
+                }
                 Reach::UsOnly | Reach::ChildToo { .. } => false,
             };
             if is_passed_on || signal == StopSignal::Hangup {

@@ -88,9 +88,8 @@ impl Above {
 
     /// What the sender of a signal that was just read is.
     fn origin_by(&self, sender: Pid) -> SignalOrigin {
-        if sender.as_raw() == 0 {
-            // From outside our PID namespace, where a tfwrap above us may be, and nobody can be told from others.
-            return SignalOrigin::Sent { by_tfwrap: self.any, by_parent: false };
+        if sender.as_raw() == 0 && self.any {
+            return SignalOrigin::Outside;
         }
         SignalOrigin::Sent {
             by_tfwrap: self.tfwraps.contains(&sender) || runs_tfwrap(sender),

@@ -47,7 +47,9 @@ fn signals() -> impl Strategy<Value = StopSignal> {
 
 fn inputs() -> impl Strategy<Value = Input> {
     let child_too = [false, true].map(|by_parent| Reach::ChildToo { by_parent });
-    let all = [&child_too[..], &[Reach::UsOnly, Reach::Relayed, Reach::ByParent]].concat();
+    let all =
+        [&child_too[..], &[Reach::UsOnly, Reach::Relayed, Reach::PerhapsRelayed, Reach::ByParent]]
+            .concat();
     let reach = prop::sample::select(all);
     let stopping = prop_oneof![Just(Signal::SIGSTOP), Just(Signal::SIGTSTP), Just(Signal::SIGTTIN)];
     let watch = prop_oneof![Just(Watch::Shell), Just(Watch::Nobody), Just(Watch::Orphaned)];

@@ -352,16 +352,20 @@ impl Family {
             self.parent_told |=
                 matches!(reach, Reach::ByParent | Reach::ChildToo { by_parent: true });
             let outer_before = self.outer_told;
-            self.outer_told |= reach == Reach::Relayed;
+            let comes = self.now.saturating_sub(waited);
+            let equal = (signal == first || signal != StopSignal::Quit) && comes < at;
+            let is_echo = !is_the_first && equal;
+            self.outer_told |=
+                reach == Reach::Relayed || (reach == Reach::PerhapsRelayed && !is_echo);
             let passed_on = match reach {
                 Reach::ByParent => {
                     !told_before && (signal == first || outer_before && signal != StopSignal::Quit)
                 }
-                Reach::Relayed => !is_the_first && !outer_before && signal != StopSignal::Quit,
+                Reach::Relayed | Reach::PerhapsRelayed => {
+                    !is_the_first && !outer_before && signal != StopSignal::Quit
+                }
                 Reach::UsOnly | Reach::ChildToo { .. } => false,
             };
-            let comes = self.now.saturating_sub(waited);
-            let equal = (signal == first || signal != StopSignal::Quit) && comes < at;
             let is_first = at == self.now + ECHO && signal == first;
             let same = is_first || equal || passed_on;
             self.second |= !same && signal != StopSignal::Hangup;

@@ -130,8 +130,13 @@ fn a_suspended_child_goes_on_when_its_locks_are_good() {
 fn anything() -> impl Strategy<Value = Event> {
     let signal = prop::sample::select(StopSignal::ALL.to_vec());
     let child_too = Reach::ChildToo { by_parent: false };
-    let reach =
-        prop::sample::select(vec![Reach::UsOnly, child_too, Reach::Relayed, Reach::ByParent]);
+    let reach = prop::sample::select(vec![
+        Reach::UsOnly,
+        child_too,
+        Reach::Relayed,
+        Reach::PerhapsRelayed,
+        Reach::ByParent,
+    ]);
     let stop = (signal, reach)
         .prop_map(|(signal, reach)| machine::Event::Stop(signal, reach, Duration::ZERO));
     let stopped = prop::sample::select(vec![Signal::SIGTSTP, Signal::SIGTTIN, Signal::SIGSTOP])

@@ -188,6 +188,14 @@ fn what_an_outer_tfwrap_passes_on_first_is_the_same_one_however_late() {
     }
     let mut supervisor = play(FORWARD, &[(relayed, &[Interrupt])]);
     assert_eq!(supervisor.step(at(15), relayed), [ForwardSecond]);
+    // From outside our PID namespace it may be anybody's echo.
+    let outside = Event::Stop(StopSignal::Interrupt, Reach::PerhapsRelayed, NOW);
+    let mut supervisor = play(FORWARD, &[(CTRL_C, &[ContinueStopped])]);
+    assert_eq!(supervisor.step(at(0).plus(Duration::from_millis(300)), outside), []);
+    assert_eq!(supervisor.step(at(2), outside), [InterruptNew]);
+    assert_eq!(supervisor.step(at(15), outside), [ForwardSecond]);
+    let mut supervisor = play(FORWARD, &[(outside, &[Interrupt])]);
+    assert_eq!(supervisor.step(at(15), outside), [ForwardSecond]);
 }
 
 #[test]

@@ -44,7 +44,8 @@ fn at_most(ms: u64) -> impl Strategy<Value = At> {
 fn scenarios() -> impl Strategy<Value = Vec<(At, Seen)>> {
     let names = [StopSignal::Interrupt, Terminate, Hangup];
     let name = || prop::sample::select(names.to_vec());
-    let reach = prop::sample::select(vec![Reach::Relayed, Reach::ByParent, UsOnly]);
+    let reach =
+        prop::sample::select(vec![Reach::Relayed, Reach::PerhapsRelayed, Reach::ByParent, UsOnly]);
     let passed_on =
         (at_most(LAST_MS), name(), reach).prop_map(|(at, it, by)| (at, Seen::Ours(it, by)));
     let hang_up = at_most(LAST_MS).prop_map(|at| (at, Seen::HangUp));
@@ -92,7 +93,10 @@ fn interrupts(policy: Policy, scenario: &[(At, Seen)]) -> usize {
                 Seen::Ours(signal, reach) => {
                     let by_tfwrap = reach == Reach::Relayed;
                     let by_parent = reach == Reach::ByParent;
-                    (signal, SignalOrigin::Sent { by_tfwrap, by_parent })
+                    match reach {
+                        Reach::PerhapsRelayed => (signal, SignalOrigin::Outside),
+                        _ => (signal, SignalOrigin::Sent { by_tfwrap, by_parent }),
+                    }
                 }
                 Seen::HangUp => (Hangup, SignalOrigin::Terminal),
             };
