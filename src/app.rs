@@ -27,6 +27,7 @@ use crate::report::{self, LogFormat, Notice, Reporter, Verbosity, use_color};
 use crate::report::{github, gitlab};
 use crate::run;
 use crate::run::child_process::{command, depth};
+use crate::run::dependents::ids_around_us;
 use crate::run::planner::{Planner, working_dir};
 use crate::settings::{Settings, early_color};
 use crate::state_dir;
@@ -107,7 +108,8 @@ fn call(args: &[OsString], program: &OsStr, env: &Env) -> u8 {
                 }
                 Job::Wait(args, found) => {
                     let limit = planner.settings.lock_timeout.value;
-                    let held: Vec<_> = Held::from_env(env).ids().cloned().collect();
+                    let mut held: Vec<_> = Held::from_env(env).ids().cloned().collect();
+                    held.extend(ids_around_us(&state_dir::path(env)));
                     ours(options, unread(), &found, async |event_loop, targets| {
                         let call = WaitCall { args, limit, held: &held };
                         subcommand::wait::run(event_loop, targets, call).await

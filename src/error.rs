@@ -42,7 +42,7 @@ pub enum Error {
         /// What to do about it.
         hint: Option<String>,
     },
-    /// `wait` is over, and somebody still has what was to be free.
+    /// `wait` is over, and somebody still has what was to be free, or it cannot become free.
     #[error("{message}")]
     NotFree {
         /// Who has which lock, since when.

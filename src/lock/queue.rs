@@ -23,7 +23,7 @@ use super::acquire::{Acquire, Outcome};
 use super::jitter::Jitter;
 use super::line::{Line, Slot, Ticket, Waiter};
 use crate::lock::register::{
-    Expect, Record, RecordVersion, RemoveReply, StoreError, Stored, WriteReply,
+    Expect, Record, RecordVersion, RemoveReply, Reply, StoreError, Stored, WriteReply,
 };
 
 /// A lock that is still free so long after it was seen free is tried, whatever tickets stand before
@@ -75,6 +75,16 @@ pub enum Event {
     Tick,
     /// The user or the CI wants tfwrap to stop.
     Stop,
+}
+
+impl From<Reply> for Event {
+    fn from(reply: Reply) -> Self {
+        match reply {
+            Reply::Wrote(reply) => Self::Wrote(reply),
+            Reply::Read(reply) => Self::Read(reply),
+            Reply::Removed(reply) => Self::Removed(reply),
+        }
+    }
 }
 
 /// What the event loop does next.

@@ -1,15 +1,21 @@
 //! Acquiring the locks: drives [`Acquire`] for one after the other.
 
 mod halves;
+mod introduction;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
+pub(crate) use self::introduction::LockInfoTemplate;
+
 use self::halves::Halves;
 use super::custody::Use;
+use super::dependents;
 use super::event_loop::{EventLoop, LoopEvent};
+use super::here;
 use super::history::{self, LockRequest};
 use super::kept::Kept;
 use super::messages::{
@@ -40,18 +46,6 @@ use crate::target::LockTarget;
 
 /// How long a terminal that is stopped may keep us from taking away the line that is redrawn.
 pub(super) const SETTLING: Duration = Duration::from_millis(500);
-
-/// What goes into the lock info of every lock of a run.
-#[derive(Debug, Clone)]
-pub(crate) struct LockInfoTemplate {
-    pub(crate) operation: String,
-    pub(crate) info: String,
-    pub(crate) who: String,
-    /// The lease to declare.
-    pub(crate) term: LeaseTerm,
-    /// Whether to stand in line.
-    pub(crate) in_line: bool,
-}
 
 /// How long to wait.
 #[derive(Debug, Clone, Copy)]
@@ -149,16 +143,10 @@ struct Attempt {
     limit: Duration,
     /// What ended the wait from outside: a stop, or another lock of ours that was lost meanwhile.
     ended_by: Option<Error>,
+    /// Of which holder it was asked whether it waits for us.
+    asked_of: Option<LockId>,
     halves: Halves,
     outage: Outage,
-}
-
-fn of_reply(reply: Reply) -> Event {
-    match reply {
-        Reply::Wrote(reply) => Event::Wrote(reply),
-        Reply::Read(reply) => Event::Read(reply),
-        Reply::Removed(reply) => Event::Removed(reply),
-    }
 }
 
 impl Attempt {
@@ -190,7 +178,7 @@ impl Attempt {
         let term = introduction.term;
         let lease = Lease { term: term.first(), beat: 0 };
         let record = Record {
-            info: Some(info(&last.target, introduction, &id).to_json()),
+            info: Some(introduction.info(&last.target, &id).to_json()),
             lease: last.target.has_lease().then(|| lease.to_text()),
         };
         let acquire = Acquire::new(id.clone(), started, give_up_at, Jitter(new_seed()));
@@ -224,6 +212,7 @@ impl Attempt {
             asked,
             limit,
             ended_by: None,
+            asked_of: None,
             halves: Halves::default(),
             outage: Outage::default(),
         }
@@ -242,6 +231,16 @@ impl Attempt {
             (_, Some(_)) => &self.last.target,
             (_, None) => self.answered_by(),
         }
+    }
+
+    /// Whether the lock cannot become free while we wait for it, asked once of each holder.
+    fn is_in_vain(&mut self, receipts: Option<&Path>) -> Option<Error> {
+        let holder = self.machine.acquire().holder().filter(|_| self.ended_by.is_none())?;
+        let id = Some(holder.info()?.id.clone());
+        let is_new = id != std::mem::replace(&mut self.asked_of, id.clone());
+        let around =
+            receipts.filter(|_| is_new).and_then(|dir| dependents::around_us(dir, &id?))?;
+        Some(here::waits_for_us(&self.seen_in().url(), &around))
     }
 
     async fn run(mut self, event_loop: &mut EventLoop) -> Taken {
@@ -278,15 +277,20 @@ impl Attempt {
             let receipts = file.as_ref().and_then(|file| file.path().parent());
             voice.speak(&event_loop.reporter, self.seen_in(), &self.machine, unseen, receipts);
             let wake = self.machine.deadline().into_iter().chain(self.outage.deadline()).min();
+            if let Some(error) = self.is_in_vain(receipts) {
+                self.ended_by = Some(error);
+                action = self.machine.step(uptime(), Event::Stop);
+                continue;
+            }
             let event = match event_loop.idle(wake).await {
                 Ok(LoopEvent::Reply(StoreReply::Register(reply))) => {
                     self.notes_answer(event_loop, &reply);
-                    of_reply(reply)
+                    reply.into()
                 }
                 Ok(LoopEvent::Reply(StoreReply::Pair(reply, findings))) => {
                     self.heed(event_loop, &reply, *findings);
                     self.notes_answer(event_loop, &reply);
-                    of_reply(reply)
+                    reply.into()
                 }
                 Ok(_) => Event::Tick,
                 Err(error) => {
@@ -483,16 +487,4 @@ impl Attempt {
 fn credentials_left(store: &Arc<dyn Registers>) -> Option<Duration> {
     let left = store.credentials_end()?.duration_since(wall());
     Duration::try_from(left).ok().filter(|left| !left.is_zero())
-}
-
-fn info(target: &LockTarget, introduction: &LockInfoTemplate, id: &LockId) -> LockInfo {
-    LockInfo {
-        id: id.clone(),
-        operation: introduction.operation.clone(),
-        info: introduction.info.clone(),
-        who: introduction.who.clone(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        created: LockInfo::format_created(wall()),
-        path: target.path(),
-    }
 }

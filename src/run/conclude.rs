@@ -135,7 +135,7 @@ fn hint_at_failure(event_loop: &EventLoop, job: &LockedJob, report: &RunReport) 
 /// The word for a run that this error ended.
 pub(super) fn of_error(error: &Error) -> RunOutcome {
     match error {
-        Error::NotAcquired { .. } => RunOutcome::TimedOut,
+        Error::NotAcquired { .. } | Error::NotFree { .. } => RunOutcome::TimedOut,
         Error::Interrupted { .. } => RunOutcome::Interrupted,
         Error::Outdated { .. } => RunOutcome::Outdated,
         Error::NotFound { .. } | Error::NotExecutable { .. } => RunOutcome::Failure,

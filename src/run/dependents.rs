@@ -316,6 +316,33 @@ pub(super) fn killed(dir: &Path, id: &LockId) -> Vec<Receipt> {
         .collect()
 }
 
+/// Who around us uses this lock, and has it until we have ended, since its child waits for us: a command,
+/// or else a `run`. A daemon that was left behind is waited for by nobody.
+pub(super) fn around_us(dir: &Path, id: &LockId) -> Option<Receipt> {
+    let uses_it = |receipt: &Receipt| receipt.locks.iter().any(|entry| entry.id == *id);
+    let (runs, mut commands): (Vec<_>, Vec<_>) =
+        all_around_us(dir).filter(uses_it).partition(|receipt| receipt.operation == "run");
+    commands.pop().or_else(|| runs.into_iter().next())
+}
+
+/// The locks that those hold: they are not free before we have ended.
+pub(crate) fn ids_around_us(dir: &Path) -> Vec<LockId> {
+    all_around_us(dir).flat_map(|receipt| receipt.own_ids()).collect()
+}
+
+fn all_around_us(dir: &Path) -> impl Iterator<Item = Receipt> {
+    let here = HostScope::here();
+    let is_above_or_we = |it: ProcessId| it.is_above_us() || ProcessId::me() == Some(it);
+    let is_around = move |receipt: &Receipt| {
+        here.as_ref().is_some_and(|here| receipt.world.seen_from(here) == Sight::Here)
+            && receipt.runner.is_above_us()
+            // It writes down after the start that we are there.
+            && receipt.child.map_or(receipt.starting_since.is_some(), |it| is_above_or_we(it.leader))
+    };
+    let files = ReceiptFile::all_in(dir).unwrap_or_default();
+    files.into_iter().filter_map(|file| file.read().ok()).filter(is_around)
+}
+
 /// What lives on of commands that were at work under this lock and are dead. Those of a `run` are
 /// not meant: whatever works with the state below it has a receipt of its own.
 pub(super) fn left_by_the_dead(dir: &Path, id: &LockId) -> Vec<ProcessTree> {

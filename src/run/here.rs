@@ -6,7 +6,7 @@ use super::dependents::{self, Who};
 use crate::error::Error;
 use crate::lock::{Holder, LockId};
 use crate::receipt::{Receipt, ReceiptFile};
-use crate::report::shell_quote;
+use crate::report::{clean, shell_quote};
 use crate::supervise::{HostScope, ProcessId, Sight};
 
 /// The run of a holder, as its receipt here has it.
@@ -92,5 +92,24 @@ impl Here {
                 (what, then.to_owned() + &end.unwrap_or_default())
             }
         }
+    }
+}
+
+/// The error of a wait that could not end: who uses the lock waits for us.
+pub(super) fn waits_for_us(lock: &str, around: &Receipt) -> Error {
+    let (pid, operation) = (around.runner.pid, clean(&around.operation));
+    let hint = if around.operation == "run" {
+        "call it with the environment that the `run` sets, `TFWRAP_HELD` and `PATH` above all: without \
+         `env -i`, and with `sudo -E`"
+    } else {
+        "what a Terraform starts (a provisioner, an external data source) cannot use the state that this \
+         Terraform works on: `terraform` alone fails there, too"
+    };
+    Error::NotFree {
+        message: format!(
+            "the lock `{lock}` is in use by process {pid} (`{operation}`), the tfwrap around this \
+             command: it cannot become free before this command has ended"
+        ),
+        hint: Some(hint.to_owned()),
     }
 }

@@ -13,6 +13,7 @@ use super::acquire::Wait;
 use super::dependents;
 use super::door::{self, Door, Entered};
 use super::event_loop::EventLoop;
+use super::here;
 use super::standstill::Standstill;
 use crate::clock::uptime;
 use crate::duration;
@@ -70,6 +71,11 @@ pub(super) async fn take(
                 pause(event_loop, under, &mut said, &what, wait).await?;
             }
             Entered::InUse => {
+                // A `run` has no turn.
+                let around = dependents::around_us(under.dir, under.id);
+                if let Some(around) = around.filter(|it| it.operation != "run") {
+                    return Err(here::waits_for_us(under.lock, &around));
+                }
                 // The turn of one that was killed is its guardian's.
                 for dead in dependents::killed(under.dir, under.id) {
                     stood_still.end(event_loop, &dead, true);

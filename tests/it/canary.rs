@@ -23,7 +23,7 @@ fn started(scene: Scene) -> (Running, Pid, Pid) {
 }
 
 /// The process beside a child.
-fn stand_in(tfwrap: Pid, child: Pid) -> Option<Pid> {
+pub(crate) fn stand_in(tfwrap: Pid, child: Pid) -> Option<Pid> {
     let children = fs::read_to_string(format!("/proc/{tfwrap}/task/{tfwrap}/children")).ok()?;
     let mut children = children.split_whitespace().filter_map(|pid| pid.parse().ok());
     let pid = children.find(|pid| {
@@ -42,7 +42,7 @@ fn send(pid: Pid, signal: Signal) {
 
 /// Signals the stand-in, and waits until it has noticed: on a busy machine that may take longer
 /// than the patience of tfwrap.
-fn tell(stand_in: Pid, signal: Signal) {
+pub(crate) fn tell(stand_in: Pid, signal: Signal) {
     send(stand_in, signal);
     wait_until("the stand-in's notice", || {
         if is_gone(stand_in) {

@@ -170,7 +170,8 @@ fn wraps_may_nest() {
 #[test]
 fn a_terraform_started_by_a_provisioner_is_not_let_into_the_same_state() {
     let dir = local_backend_dir();
-    let inner = format!("{} --lock-timeout=0s plan -no-color", env!("CARGO_BIN_EXE_tfwrap"));
+    // However long it may wait: it is waited for itself.
+    let inner = format!("{} --lock-timeout=10m plan -no-color", env!("CARGO_BIN_EXE_tfwrap"));
     for outer in ["apply", "run"] {
         let mut command = tfwrap(dir.path());
         if outer == "run" {
@@ -178,8 +179,21 @@ fn a_terraform_started_by_a_provisioner_is_not_let_into_the_same_state() {
         }
         let done = run(&mut applying(command, &inner));
         let said = format!("{}{}", done.stdout, done.stderr);
-        assert!(said.contains("not acquired"), "{outer}: {said}");
+        assert!(said.contains("cannot become free before this command"), "{outer}: {said}");
+        assert!(said.contains("`terraform` alone fails there, too"), "{outer}: {said}");
         assert_ne!(done.status.code(), Some(0), "{outer}");
+    }
+}
+
+/// A command that was not told of the lock around it waits for what waits for it.
+#[test]
+fn whoever_was_not_told_of_the_lock_around_it_does_not_wait_for_that() {
+    let dir = local_backend_dir();
+    for (command, says) in [("plan", "`TFWRAP_HELD`"), ("wait", "before this command has ended")] {
+        let mut outer = tfwrap(dir.path());
+        outer.args(["--lock-timeout=10m", "run", "--", "env", "-u", "TFWRAP_HELD"]);
+        let done = run(outer.args([env!("CARGO_BIN_EXE_tfwrap"), command])).expect_code(75);
+        assert!(done.stderr.contains(says), "{command}: {}", done.stderr);
     }
 }
 

@@ -14,6 +14,7 @@ use super::keys::expect_saved;
 use super::strays::wrapper_and_terraform;
 use super::{APPLY, Stage, end, expect_one, script, stage};
 use crate::aftermath::{Receipt, STATE_DIR};
+use crate::canary::{stand_in, tell};
 use crate::pty::{below, foreground};
 use crate::support::harness::{self, pause};
 use crate::support::servers::{self, heed_signals};
@@ -288,14 +289,18 @@ fn after_a_later_stop_that_met_one_nothing_more_is_started() {
 /// A script that answers a stop to all with a Terraform, though there was none when it came.
 #[test]
 fn after_a_stop_that_came_to_the_script_too_nothing_is_started() {
-    let text = "#!/bin/bash\ntrap 'touch heard' TERM\necho ready $$ > up\n\
-                until [ -e heard ]; do sleep 0.05; done\nterraform apply; echo $? >> codes\n";
+    let text = "#!/bin/bash\ntrap : TERM\necho ready $$ > up\n\
+                until [ -e go ]; do sleep 0.05; done\nterraform apply; echo $? >> codes\n";
     let scene = Scene::new(LOGS_ALL).command(&["run", "--", "./deploy"]);
     script(&scene, "deploy", text);
     let mut running = scene.start();
-    running.scene.wait_for("up");
-    killpg(running.scene.pid_in("up"), Signal::SIGTERM).expect("its group is there");
+    let deploy = running.scene.pid_in("up");
+    let stand_in = wait_until("the stand-in", || stand_in(running.pid(), deploy));
+    kill(deploy, Signal::SIGTERM).expect("it is there");
+    tell(stand_in, Signal::SIGTERM);
     running.signal(Signal::SIGTERM);
+    pause(SILENCE);
+    fs::write(running.scene.path("go"), "").expect("a file");
     end(&mut running);
     let codes = fs::read_to_string(running.scene.path("codes")).unwrap_or_default();
     assert_eq!(codes, "130\n", "{}", running.stderr());

@@ -1,5 +1,5 @@
-//! What comes within a second is one stop, whoever tells of it, in whatever order, and under whatever
-//! names: the machine together with the canary, as `run` puts them together.
+//! What is one stop, whoever tells of it, in whatever order, and under whatever names. Within a second that is
+//! all: the machine together with the canary, as `run` puts them together.
 
 use proptest::prelude::*;
 
@@ -122,4 +122,91 @@ proptest! {
     ) {
         prop_assert_eq!(interrupts(policy, &scenario), 1);
     }
+}
+
+#[test]
+fn what_comes_with_the_first_stop_is_the_same_one() {
+    let relayed = Event::Stop(StopSignal::Interrupt, Reach::Relayed, NOW);
+    let by_parent = Event::Stop(StopSignal::Interrupt, Reach::ByParent, NOW);
+    // From whoever signals all processes, and from whoever it has signalled, too: they may pass it on
+    // under another name.
+    let all = [INT, TERM, HUP, relayed, by_parent];
+    let pairs = all.into_iter().flat_map(|first| all.map(|second| (first, second)));
+    for (first, second) in pairs {
+        let mut supervisor = play(FORWARD, &[(first, &[Interrupt])]);
+        assert_eq!(supervisor.step(at(0).plus(Duration::from_millis(999)), second), []);
+        assert_eq!(supervisor.step(at(60), HUP), [InterruptNew], "a hang-up is no second one");
+        assert_eq!(supervisor.step(at(60), TERM), [ForwardSecond]);
+    }
+    let mut supervisor = play(FORWARD, &[(QUIT, &[Action::Quit])]);
+    assert_eq!(supervisor.step(at(0), TERM), []);
+    // Whoever wants it gone at once.
+    let mut supervisor = play(FORWARD, &[(INT, &[Interrupt])]);
+    assert_eq!(supervisor.step(at(0), QUIT), [Action::Quit]);
+    let quit = Event::Stop(StopSignal::Quit, Reach::Relayed, NOW);
+    let mut supervisor = play(FORWARD, &[(relayed, &[Interrupt])]);
+    assert_eq!(supervisor.step(at(0), quit), [Action::Quit]);
+}
+
+/// Whoever started us passes on what came to it and to us together, at any time, and once.
+#[test]
+fn what_the_parent_passes_on_is_the_same_one_however_late() {
+    let passed_on = |signal| Event::Stop(signal, Reach::ByParent, NOW);
+    let (int, term) = (passed_on(StopSignal::Interrupt), passed_on(StopSignal::Terminate));
+    for (first, its, later, other) in [
+        (INT, &[Interrupt][..], int, term),
+        (CTRL_C, &[ContinueStopped], int, term),
+        (TERM, &[Interrupt], term, int),
+    ] {
+        let mut supervisor = play(FORWARD, &[(first, its)]);
+        assert_eq!(supervisor.step(at(15), later), [InterruptNew]);
+        // It has passed on what there was: the next is its own.
+        assert_eq!(supervisor.step(at(20), later), [ForwardSecond]);
+        // Another one is no echo, but at once.
+        let mut supervisor = play(FORWARD, &[(first, its)]);
+        assert_eq!(supervisor.step(at(15), other), [ForwardSecond]);
+        let mut supervisor = play(FORWARD, &[(first, its)]);
+        assert_eq!(supervisor.step(at(0).plus(Duration::from_millis(999)), other), []);
+        assert_eq!(supervisor.step(at(1), other), [ForwardSecond]);
+        let quit = passed_on(StopSignal::Quit);
+        let mut supervisor = play(FORWARD, &[(first, its)]);
+        assert_eq!(supervisor.step(at(0), quit), [Action::Quit]);
+    }
+    // An outer tfwrap has made an INT of it, of a script that has had it too.
+    let relayed = Event::Stop(StopSignal::Interrupt, Reach::Relayed, NOW);
+    let mut supervisor = play(FORWARD, &[(relayed, &[Interrupt])]);
+    assert_eq!(supervisor.step(at(15), term), [InterruptNew]);
+    assert_eq!(supervisor.step(at(20), term), [ForwardSecond]);
+    // The first was its own, so the second is.
+    let mut supervisor = play(FORWARD, &[(int, &[Interrupt])]);
+    assert_eq!(supervisor.step(at(15), int), [ForwardSecond]);
+    // However far it reached.
+    let all = Event::Stop(StopSignal::Interrupt, Reach::ChildToo { by_parent: true }, NOW);
+    let mut supervisor = play(FORWARD, &[(all, &[ContinueStopped])]);
+    assert_eq!(supervisor.step(at(15), int), [ForwardSecond]);
+    // And a second of somebody else's.
+    let mut supervisor = play(FORWARD, &[(INT, &[Interrupt]), (int, &[InterruptNew])]);
+    assert_eq!(supervisor.step(at(15), INT), [ForwardSecond]);
+}
+
+/// An outer tfwrap does not know whether it came to all; its second one is a second.
+#[test]
+fn what_an_outer_tfwrap_passes_on_first_is_the_same_one_however_late() {
+    let relayed = Event::Stop(StopSignal::Interrupt, Reach::Relayed, NOW);
+    for first in [INT, TERM, QUIT] {
+        let mut supervisor = Supervisor::new(FORWARD);
+        assert_eq!(supervisor.step(at(0), first).len(), 1);
+        assert_eq!(supervisor.step(at(15), relayed), [InterruptNew]);
+        assert_eq!(supervisor.step(at(20), relayed), [ForwardSecond]);
+    }
+    let mut supervisor = play(FORWARD, &[(relayed, &[Interrupt])]);
+    assert_eq!(supervisor.step(at(15), relayed), [ForwardSecond]);
+    // From outside our PID namespace it may be anybody's echo.
+    let outside = Event::Stop(StopSignal::Interrupt, Reach::PerhapsRelayed, NOW);
+    let mut supervisor = play(FORWARD, &[(CTRL_C, &[ContinueStopped])]);
+    assert_eq!(supervisor.step(at(0).plus(Duration::from_millis(300)), outside), []);
+    assert_eq!(supervisor.step(at(2), outside), [InterruptNew]);
+    assert_eq!(supervisor.step(at(15), outside), [ForwardSecond]);
+    let mut supervisor = play(FORWARD, &[(outside, &[Interrupt])]);
+    assert_eq!(supervisor.step(at(15), outside), [ForwardSecond]);
 }
