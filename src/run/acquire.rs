@@ -275,13 +275,13 @@ impl Attempt {
             let unseen = self.outage.unseen(uptime());
             let file = event_loop.custody.file();
             let receipts = file.as_ref().and_then(|file| file.path().parent());
-            voice.speak(&event_loop.reporter, self.seen_in(), &self.machine, unseen, receipts);
-            let wake = self.machine.deadline().into_iter().chain(self.outage.deadline()).min();
             if let Some(error) = self.is_in_vain(receipts) {
                 self.ended_by = Some(error);
                 action = self.machine.step(uptime(), Event::Stop);
                 continue;
             }
+            voice.speak(&event_loop.reporter, self.seen_in(), &self.machine, unseen, receipts);
+            let wake = self.machine.deadline().into_iter().chain(self.outage.deadline()).min();
             let event = match event_loop.idle(wake).await {
                 Ok(LoopEvent::Reply(StoreReply::Register(reply))) => {
                     self.notes_answer(event_loop, &reply);
