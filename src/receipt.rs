@@ -79,8 +79,9 @@ pub struct Receipt {
     /// Whether that was interrupted; written before it is.
     #[serde(default = "not_known")]
     pub interrupts: Interrupts,
-    /// Whether it was asked to end while a Terraform worked below it: then nothing more is started
-    /// there, whatever a script between the two does.
+    /// Whether nothing more is started below it, whatever a script between the two does: a stop met a
+    /// Terraform there or came to the script too, or its tfwrap is gone
+    /// (`docs/protocol.md#t5-nothing-is-started-below-a-run-that-was-asked-to-end`).
     #[serde(default)]
     pub is_stopping: bool,
     /// Whether this is what `hold` left behind.

@@ -209,7 +209,7 @@ pub enum Reach {
     },
     /// Only we, from an outer tfwrap, which makes an interrupt of whatever stop it got.
     Relayed,
-    /// Only we, and perhaps so.
+    /// Only we, from outside our PID namespace: from an outer tfwrap, or from anybody else.
     PerhapsRelayed,
     /// Only we, from whatever has started us: it may pass on what it has heard itself.
     ByParent,

@@ -320,9 +320,7 @@ pub(super) fn killed(dir: &Path, id: &LockId) -> Vec<Receipt> {
 /// or else a `run`. A daemon that was left behind is waited for by nobody.
 pub(super) fn around_us(dir: &Path, id: &LockId) -> Option<Receipt> {
     let uses_it = |receipt: &Receipt| receipt.locks.iter().any(|entry| entry.id == *id);
-    let (runs, mut commands): (Vec<_>, Vec<_>) =
-        all_around_us(dir).filter(uses_it).partition(|receipt| receipt.operation == "run");
-    commands.pop().or_else(|| runs.into_iter().next())
+    all_around_us(dir).filter(uses_it).max_by_key(|receipt| receipt.operation != "run")
 }
 
 /// The locks that those hold: they are not free before we have ended.
