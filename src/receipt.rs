@@ -356,6 +356,13 @@ impl ReceiptFile {
         }
     }
 
+    /// The receipts in this directory that can be read; none without the directory. What cannot be read,
+    /// `recover` tells.
+    pub fn readable_in(dir: &Path) -> impl Iterator<Item = Receipt> {
+        let files = Self::all_in(dir).unwrap_or_default();
+        files.into_iter().filter_map(|file| file.read().ok())
+    }
+
     /// All in this directory, the oldest first where names do not say otherwise.
     ///
     /// # Errors

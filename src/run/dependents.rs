@@ -337,8 +337,7 @@ fn all_around_us(dir: &Path) -> impl Iterator<Item = Receipt> {
             // It writes down after the start that we are there.
             && receipt.child.map_or(receipt.starting_since.is_some(), |it| is_above_or_we(it.leader))
     };
-    let files = ReceiptFile::all_in(dir).unwrap_or_default();
-    files.into_iter().filter_map(|file| file.read().ok()).filter(is_around)
+    ReceiptFile::readable_in(dir).filter(is_around)
 }
 
 /// What lives on of commands that were at work under this lock and are dead. Those of a `run` are
@@ -368,9 +367,7 @@ pub(super) fn ending_above(dir: &Path, env: &Env, held: &Held) -> Option<String>
         receipt.world.seen_from(&here) == Sight::Here
             && (named == Some(child_of(receipt.runner).as_str()) || is_holder(receipt))
     };
-    let files = ReceiptFile::all_in(dir).unwrap_or_default();
-    let receipts =
-        files.iter().filter_map(|file| file.read().ok()).filter(|it| !it.is_hold && !it.is_over);
+    let receipts = ReceiptFile::readable_in(dir).filter(|it| !it.is_hold && !it.is_over);
     let mut reasons = receipts.filter_map(|receipt| {
         let pid = receipt.runner.pid;
         // From another PID namespace too, where the number of a process means another.

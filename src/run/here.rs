@@ -34,9 +34,7 @@ impl Here {
                 && receipt.own().any(|entry| entry.id == *id)
                 && receipt.world.seen_from(&here) == Sight::Here
         };
-        // What cannot be read is told by `recover`.
-        let files = ReceiptFile::all_in(dir).unwrap_or_default();
-        let receipt = files.iter().filter_map(|file| file.read().ok()).find(is_theirs)?;
+        let receipt = ReceiptFile::readable_in(dir).find(is_theirs)?;
         let lives = receipt.runner.is_alive() || receipt.guardian.is_some_and(ProcessId::is_alive);
         match (lives, receipt.is_hold) {
             (false, _) => Some(Self::after_death(dir, &receipt, id)),

@@ -30,8 +30,7 @@ pub(super) async fn forget_dead(target: &LockTarget, dir: Option<&Path>, dead: O
 /// The IDs that dead runs of this machine have asked for locks under.
 fn known_dead(dir: &Path) -> Vec<LockId> {
     let Some(here) = HostScope::here() else { return Vec::new() };
-    let files = ReceiptFile::all_in(dir).unwrap_or_default();
-    let receipts = files.into_iter().filter_map(|file| file.read().ok());
+    let receipts = ReceiptFile::readable_in(dir);
     let dead =
         receipts.filter(|it| it.world.seen_from(&here) == Sight::Here && !it.runner.is_alive());
     dead.flat_map(|receipt| receipt.own_ids()).collect()
