@@ -7,12 +7,14 @@
 
 mod child;
 mod leave;
+mod openings;
 
 use std::path::Path;
 use std::time::Duration;
 
 pub(crate) use child::Ended;
 pub(crate) use leave::{Leave, take_leave};
+use openings::Openings;
 
 use super::custody::{Case, CaseTenure};
 use super::event_loop::EventLoop;
@@ -25,15 +27,12 @@ use crate::env::Env;
 use crate::error::Error;
 use crate::guardian::Head;
 use crate::lock::landing::{self, LANDING, Landing, LandingOutcome};
-use crate::lock::lease::Lease;
-use crate::lock::lease_keeper::{LeaseKeeper, LeaseStart};
 use crate::lock::release::ReleaseOutcome;
 use crate::lock::tenure::Tenure;
-use crate::lock::{Holder, LockId, Uptime};
+use crate::lock::{Holder, Uptime};
 use crate::receipt::{Entry, Receipt};
 use crate::report::Notice;
-use crate::store::{HeldFile, LocalState, RecordVersion, Registers as _, Stored};
-use crate::supervise::lent_descriptor;
+use crate::store::Stored;
 use crate::target::{LockTarget, StoreSpec};
 
 /// What came of it.
@@ -58,7 +57,7 @@ pub(crate) async fn adopt(
 ) -> Adopted {
     let mut adopted = Adopted::default();
     let (landed, mut landing) = (uptime().plus(LANDING), Vec::new());
-    let mut fence = None;
+    let mut openings = Openings::default();
     let dir = case.file.as_deref().and_then(Path::parent).map(Path::to_owned);
     dependents::go_on(event_loop, head, &case.receipt);
     let mut ids = case.receipt.own_ids();
@@ -68,12 +67,8 @@ pub(crate) async fn adopt(
     for entry in &case.receipt.locks {
         let tenure = case.tenures.iter().find(|tenure| tenure.is_of(&entry.target, &entry.id));
         if entry.inherited {
-            let used = tenure.filter(|_| head.child.is_some());
-            if let Some(tenure) = used
-                && let Err(error) = keep(event_loop, entry, tenure, head, &case.receipt, env).await
-            {
-                cannot_open(event_loop, entry, &error);
-                fence = fence.into_iter().chain(tenure.kill_at()).min();
+            if let Some(tenure) = tenure.filter(|_| head.child.is_some()) {
+                openings.add(entry, tenure, head, &case.receipt, env);
             }
             continue;
         }
@@ -90,24 +85,19 @@ pub(crate) async fn adopt(
                 if tenure.unanswered {
                     landing.push((entry, tenure, landed));
                 }
-                if let Err(error) = keep(event_loop, entry, tenure, head, &case.receipt, env).await
-                {
-                    cannot_open(event_loop, entry, &error);
-                    adopted.left.push(entry.clone());
-                    // Nobody keeps it, so its lease ends where it was told last.
-                    fence = fence.into_iter().chain(tenure.kill_at()).min();
-                }
+                openings.add(entry, tenure, head, &case.receipt, env);
             }
             Some(tenure) => landing.push((entry, tenure, landed)),
         }
     }
-    adopted.child = child::end(event_loop, head, case, fence, is_left_at_last).await;
+    adopted.child = child::end(event_loop, head, case, &mut openings, is_left_at_last).await;
     if adopted.child != Ended::Gone {
         // Nobody beats for them any more, and nobody but whoever ends the child gives them back.
         event_loop.kept.clear();
         adopted.left = case.receipt.own().cloned().collect();
         return adopted;
     }
+    adopted.left = openings.finish(event_loop).await;
     // Nothing of ours is under these any more. A beat that is still out meets its own version, or
     // is refused.
     event_loop.kept.retain(|kept| !kept.tenure.is_inherited());
@@ -206,65 +196,6 @@ pub(crate) fn complete(entry: &Entry, receipt: &Receipt, env: &Env) -> LockTarge
     target
 }
 
-/// Keeps a lock that its holder does not any more, or somebody below it.
-async fn keep(
-    event_loop: &mut EventLoop,
-    entry: &Entry,
-    known: &CaseTenure,
-    head: &Head,
-    receipt: &Receipt,
-    env: &Env,
-) -> Result<(), Error> {
-    let target = complete(entry, receipt, env);
-    let lock = target.url();
-    let failed = |source| Error::Store { lock: lock.clone(), source };
-    let id = entry.id.clone();
-    let store = target.open().await.map_err(failed)?;
-    if let StoreSpec::LocalState { path } = &target.store {
-        let lent = head.files.iter().find(|file| file.id == id.0 && !file.door);
-        // Without its descriptor the kernel has ended this lock with its holder.
-        let Some(lent) = lent else { return Ok(()) };
-        let descriptor = HeldFile { fd: lent_descriptor(lent.fd), created: lent.created.clone() };
-        let (descriptor, path) = descriptor.follow(path);
-        let (store, version) = inherit(&path, &id, descriptor).await.map_err(failed)?;
-        let (target, store) = (LockTarget::of_state_file(&path), std::sync::Arc::new(store));
-        let tenure = Tenure::unleased(id, Some(version));
-        event_loop.keep(Kept::new(target, store, known.renewed(), tenure));
-        return Ok(());
-    }
-    let since = known.renewed();
-    if !target.has_lease() {
-        // Of one that an outer run has, that has to be looked after by nobody.
-        if !entry.inherited {
-            let tenure = Tenure::unleased(id, None).after_a_remove(known.removed);
-            event_loop.keep(Kept::new(target, store, since, tenure));
-        }
-        return Ok(());
-    }
-    let lease = Lease { term: known.term(), beat: known.beat };
-    let lease = LeaseStart { id, info: None, version: None, lease, since, answered: true };
-    let keeper = LeaseKeeper::adopt(lease, uptime());
-    let tenure = if entry.inherited { Tenure::inherited(keeper) } else { Tenure::leased(keeper) };
-    let tenure = tenure.after_a_remove(known.removed);
-    event_loop.keep(Kept::new(target, store, since, tenure));
-    Ok(())
-}
-
-/// Goes on with the kernel's lock on a state file, by the descriptor that was lent.
-async fn inherit(
-    path: &Path,
-    id: &LockId,
-    held: HeldFile,
-) -> Result<(LocalState, RecordVersion), crate::store::StoreError> {
-    let state = LocalState::new(path)?;
-    let record = state.read(&state.key()).await?.map(|stored| stored.record);
-    let record = record.filter(|record| record.is_held_by(id)).unwrap_or_default();
-    let state = LocalState::inherit(path, held, record)?;
-    let stored = state.read(&state.key()).await?;
-    let version = stored.map_or(RecordVersion(String::new()), |stored| stored.version);
-    Ok((state, version))
-}
-
 /// What a look for a lock came to.
 enum Caught {
     Nothing,
@@ -334,3 +265,6 @@ fn age(stored: &Stored) -> Duration {
     let age = created.map(|created| wall().duration_since(created));
     age.and_then(|age| Duration::try_from(age).ok()).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;

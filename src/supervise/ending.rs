@@ -139,6 +139,11 @@ impl Ending {
         }
     }
 
+    /// When the lease of a lock ends that nobody keeps, as it is known now.
+    pub fn fence_at(&mut self, fence: Option<Uptime>) {
+        self.fence = fence.filter(|_| !self.killed);
+    }
+
     /// When to come back even if nothing happens.
     #[must_use]
     pub fn deadline(&self) -> Option<Uptime> {

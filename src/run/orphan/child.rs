@@ -5,9 +5,9 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use nix::unistd::{getpid, getppid};
 
+use super::openings::Openings;
 use crate::clock::uptime;
 use crate::guardian::Head;
-use crate::lock::Uptime;
 use crate::lock::lease_keeper::LeaseEvent;
 use crate::receipt::ReceiptFile;
 use crate::report::Notice;
@@ -36,12 +36,12 @@ pub(super) async fn end(
     event_loop: &mut EventLoop,
     head: &Head,
     case: &Case,
-    fence: Option<Uptime>,
+    openings: &mut Openings<'_>,
     is_left_at_last: bool,
 ) -> Ended {
     let Some(child) = head.child else { return Ended::Gone };
     if head.interrupts == Interrupts::None
-        && let Some(signal) = let_a_sweep_pass(event_loop).await
+        && let Some(signal) = let_a_sweep_pass(event_loop, openings).await
     {
         return Ended::LeftBy(signal);
     }
@@ -50,7 +50,7 @@ pub(super) async fn end(
         interrupts,
         killed: head.killed,
         grace: Duration::from_millis(case.receipt.orphan_grace),
-        fence,
+        fence: openings.fence(),
         is_left_at_last,
     };
     let mut ending = Ending::begin(known, uptime());
@@ -69,6 +69,7 @@ pub(super) async fn end(
         } else if event == Event::Tick && child.are_others_only() {
             event = Event::OnlyRest;
         }
+        ending.fence_at(openings.fence());
         for action in ending.step(uptime(), event) {
             match action {
                 Action::Note(interrupts) => note(event_loop, case, child, interrupts),
@@ -84,9 +85,10 @@ pub(super) async fn end(
             }
         }
         let next = ending.deadline().into_iter().chain([uptime().plus(LOOK)]).min();
-        event = match event_loop.next(next, None).await {
-            LoopEvent::Lease(_, LeaseEvent::Kill(_)) => Event::LeaseEnds,
-            other => match other.stop() {
+        let happened = openings.next(event_loop, next).await;
+        event = match happened {
+            Some(LoopEvent::Lease(_, LeaseEvent::Kill(_))) => Event::LeaseEnds,
+            other => match other.and_then(|other| other.stop()) {
                 Some(signal) => {
                     stopped_by = Some(signal);
                     Event::Stop
@@ -99,13 +101,16 @@ pub(super) async fn end(
 
 /// Whoever kills a tfwrap may go on to signal all that it had started, Terraform among it. Returns with a
 /// stop that is meant for us.
-async fn let_a_sweep_pass(event_loop: &mut EventLoop) -> Option<StopSignal> {
+async fn let_a_sweep_pass(
+    event_loop: &mut EventLoop,
+    openings: &mut Openings<'_>,
+) -> Option<StopSignal> {
     let until = uptime().plus(SWEEP);
     loop {
-        match event_loop.next(Some(until), None).await {
-            LoopEvent::Due | LoopEvent::Lease(_, LeaseEvent::Kill(_)) => return None,
+        match openings.next(event_loop, Some(until)).await {
+            Some(LoopEvent::Due | LoopEvent::Lease(_, LeaseEvent::Kill(_))) => return None,
             other => {
-                if let Some(signal) = other.stop() {
+                if let Some(signal) = other.and_then(|other| other.stop()) {
                     return Some(signal);
                 }
             }

@@ -147,7 +147,7 @@ fn a_store_that_honours_creates_only_is_locked_without_a_lease() {
         let sh = ["sh", "-c", &gate.command()];
         let first = Running::start(&mut under(dir.path(), &lock, &["--lease=15s"], &sh));
         gate.reached();
-        assert!(first.stderr().contains("no lease and no queue"), "{}", first.stderr());
+        first.says("no lease and no queue");
         let held = server.text("x.tflock").expect("it is held");
         assert!(!held.contains("tfwrap\":"), "{held}");
         // Longer than a heartbeat would take.
