@@ -49,7 +49,7 @@ const NEUTRAL: &str = "lock-stand-in";
 const TERRAFORM: &str = "terraform";
 
 /// How long one stays that has reported a stop: so that it is still there if tfwrap is killed before it
-/// has acted on the report.
+/// has acted on the report. While tfwrap stands still, it acts on nothing.
 const AFTER_REPORT: Duration = Duration::from_millis(100);
 
 /// How long one outlives its tfwrap: longer than the worker of a guardian takes, on a loaded machine too,
@@ -283,12 +283,17 @@ pub fn run(name: &str, clock: impl Fn() -> Uptime) -> io::Result<()> {
     let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
     let signals = SignalFd::with_flags(&SigSet::all(), flags)?;
     let socket = io::stdin();
+    let tfwrap = ProcessId::of(getppid());
     let mut reported = Vec::new();
     let mut ends_at: Option<Uptime> = None;
     loop {
-        let left = ends_at.map(|at| at.since(clock()));
+        let mut left = ends_at.map(|at| at.since(clock()));
         if left.is_some_and(|left| left.is_zero()) {
-            return Ok(());
+            if !tfwrap.is_some_and(ProcessId::stands_still) {
+                return Ok(());
+            }
+            ends_at = Some(clock().plus(AFTER_REPORT));
+            left = Some(AFTER_REPORT);
         }
         // Nothing is ever said to it: tfwrap is gone. Dropped by tfwrap, it is killed.
         if wait_for_either(socket.as_fd(), &signals, left)? {

@@ -13,7 +13,7 @@ use crate::report::{Reporter, ReporterOptions};
 use crate::run::custody::Custody;
 use crate::supervise::{ProcessId, ProcessTree, Signals};
 
-const AMPLE: Duration = Duration::from_secs(60);
+const AMPLE: Duration = Duration::from_mins(1);
 
 /// The child of a dead tfwrap, which is the test's, so nobody else waits for it.
 struct Orphan(Child);

@@ -64,6 +64,25 @@ fn a_terraform_whose_own_tfwrap_is_killed_below_a_run_is_interrupted_once() {
     }
 }
 
+/// The stand-in had it, too, and tfwrap never read of it.
+#[test]
+fn what_a_tfwrap_did_not_hear_because_it_stood_still_is_the_childs_only_one() {
+    let Stage { scene, key, _slow } = stage(None);
+    let mut running = scene.command(&APPLY).start().ready();
+    let child = of_apply(&running.scene).child().expect("a child");
+    kill(running.pid(), Signal::SIGSTOP).expect("it is there");
+    killpg(child, Signal::SIGINT).expect("its group");
+    pause(Duration::from_millis(700));
+    running.signal(Signal::SIGKILL);
+    assert_eq!(end(&mut running), None);
+    wait_until("its end", || is_gone(child).then_some(()));
+    let receipt = Receipt::of(&running.scene);
+    wait_until("its guardian's end", || {
+        is_gone(receipt.guardian().expect("a guardian")).then_some(())
+    });
+    expect_one(&running.scene, &key, "a tfwrap that stood still");
+}
+
 /// By its name nobody can tell that it is one, but it is the child of a tfwrap.
 #[test]
 fn nor_is_one_of_an_odd_name_interrupted_again() {
