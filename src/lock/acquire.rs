@@ -11,6 +11,7 @@ mod replies;
 
 use std::time::Duration;
 
+use super::backoff::{ALONE, Pace};
 use super::jitter::Jitter;
 use super::lease::{Lease, LeaseTerm};
 use super::line::HandedOn;
@@ -200,6 +201,8 @@ pub struct Acquire {
     handed_on: Option<HandedOn>,
     last_try: bool,
     stopping: Option<Uptime>,
+    /// How often the lock is looked at.
+    pace: Pace,
 }
 
 impl Acquire {
@@ -227,6 +230,7 @@ impl Acquire {
             handed_on: None,
             last_try: false,
             stopping: None,
+            pace: ALONE,
         }
     }
 
@@ -239,6 +243,11 @@ impl Acquire {
             State::Taking { .. } | State::Looking { .. } => self.leaves_at(),
             State::New | State::Ended { .. } => None,
         }
+    }
+
+    /// How often the lock is looked at from here on.
+    pub(super) fn paced(&mut self, pace: Pace) {
+        self.pace = pace;
     }
 
     /// Whether we were told to stop.

@@ -15,9 +15,12 @@ pub struct Pace {
     pub most: Duration,
 }
 
-/// The pace of whoever may try the lock next.
+/// The pace of the waiter at the head of the line: it is the only one who looks so often.
 pub const HEAD: Pace =
-    Pace { share: 20, least: Duration::from_millis(200), most: Duration::from_secs(2) };
+    Pace { share: 20, least: Duration::from_millis(100), most: Duration::from_secs(2) };
+
+/// The pace of whoever looks at the lock without a line: so do any number of others.
+pub const ALONE: Pace = Pace { least: Duration::from_millis(200), ..HEAD };
 
 /// The pace of the waiter right behind the head, by how long the holds before it last: to be late
 /// by a third of a hold costs nothing, since the next one holds the lock meanwhile.
@@ -45,8 +48,7 @@ const MOST_PAUSE: Duration = Duration::from_secs(10);
 
 impl Pace {
     /// The time until the next look: a share of the time since what is watched last changed, within
-    /// the bounds, jittered. At the head 5 %, so that it costs about a twentieth of a hold to be
-    /// late.
+    /// the bounds, jittered. For a look at the lock 5 %: to be late costs about a fortieth of a hold.
     pub fn interval(self, unchanged_for: Duration, jitter: &mut Jitter) -> Duration {
         jitter.around((unchanged_for / self.share).clamp(self.least, self.most))
     }
@@ -68,8 +70,15 @@ mod tests {
     #[test]
     fn the_interval_is_a_twentieth_of_the_age_within_its_bounds() {
         let mut jitter = Jitter(1);
-        for (age, expected) in [(0, 200), (3_000, 200), (20_000, 1_000), (3_600_000, 2_000)] {
-            let interval = HEAD.interval(Duration::from_millis(age), &mut jitter);
+        for (pace, age, expected) in [
+            (HEAD, 0, 100),
+            (HEAD, 3_000, 150),
+            (ALONE, 0, 200),
+            (ALONE, 3_000, 200),
+            (ALONE, 20_000, 1_000),
+            (HEAD, 3_600_000, 2_000),
+        ] {
+            let interval = pace.interval(Duration::from_millis(age), &mut jitter);
             let expected = Duration::from_millis(expected);
             assert!(interval >= expected.mul_f64(0.79) && interval <= expected.mul_f64(1.21));
         }

@@ -8,7 +8,7 @@
 //!
 //! Its rules: `docs/protocol.md#plans-without-the-lock`.
 
-use super::backoff::HEAD;
+use super::backoff::ALONE;
 use super::jitter::Jitter;
 use super::lease::{Lease, LeaseTerm};
 use super::{Holder, Uptime};
@@ -175,7 +175,7 @@ impl OptimisticRead {
         let since = self.writer.take().filter(|(known, _)| *known == writer);
         let since = since.map_or(now, |(_, since)| since);
         self.writer = Some((writer, since));
-        let interval = HEAD.interval(now.since(since), &mut self.jitter);
+        let interval = ALONE.interval(now.since(since), &mut self.jitter);
         self.phase = Phase::Waiting(now.plus(interval).min(self.give_up_at));
         Action::Wait
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::Uptime;
-use super::super::backoff::{HEAD, pause_after};
+use super::super::backoff::pause_after;
 use super::{Acquire, Action, FIRST_CONTACT, Next, Outcome, Reached, Seen, State, Won, is_of};
 use crate::lock::register::{LeftOpen, StoreError, Stored, WriteReply};
 
@@ -296,7 +296,7 @@ impl Acquire {
     pub(super) fn sleep(&mut self, now: Uptime, then: Next) -> Action {
         self.refused = false;
         let unchanged = self.seen.as_ref().map_or(Duration::ZERO, |seen| now.since(seen.since));
-        let pause = HEAD.interval(unchanged, &mut self.jitter)
+        let pause = self.pace.interval(unchanged, &mut self.jitter)
             + pause_after(self.faults.max(self.phantoms), &mut self.jitter);
         let expires = self.expires().filter(|at| *at > now);
         let next = now.plus(pause).min(self.give_up_at.max(now));

@@ -97,6 +97,23 @@ fn who_gave_up_before_us_is_not_counted() {
     assert_eq!(queue.ahead(), Some(1), "3 gave up");
 }
 
+/// Without a line, any number of others may look as often.
+#[test]
+fn only_the_head_of_a_line_looks_every_tenth_of_a_second() {
+    for (is_in_line, expected) in [(true, 100), (false, 200)] {
+        let mut queue = fifth();
+        queue.mine = queue.mine.filter(|_| is_in_line);
+        assert_eq!(queue.be_head(START), Action::Read(Slot::Lock));
+        let info = Some(r#"{"ID":"holder"}"#.to_owned());
+        let record = Record { info, lease: None };
+        let held = Stored { record, version: RecordVersion("v".into()) };
+        assert_eq!(queue.step(START, Event::Read(Ok(Some(held)))), Action::Wait);
+        let waits = queue.deadline().expect("it looks again").since(START);
+        let expected = Duration::from_millis(expected);
+        assert!(waits >= expected.mul_f64(0.79) && waits <= expected.mul_f64(1.21), "{waits:?}");
+    }
+}
+
 #[test]
 fn a_line_that_has_never_moved_is_counted_to_its_first_place() {
     let mut queue = fifth();

@@ -2,6 +2,7 @@
 
 use super::super::Uptime;
 use super::super::acquire::{self, Outcome};
+use super::super::backoff::{ALONE, HEAD, Pace};
 use super::super::lease::Lease;
 use super::super::line::{Slot, Ticket};
 use super::{Action, Event, OwnTicket, Phase, Queue, REMOVE_TRIES, ReturnTo, TRIES};
@@ -23,7 +24,13 @@ impl Queue {
         self.attempts > 0
     }
 
+    /// A line has one head.
+    fn pace(&self) -> Pace {
+        if self.mine.is_some() { HEAD } else { ALONE }
+    }
+
     pub(super) fn attempt(&mut self, now: Uptime, back: ReturnTo) -> Action {
+        self.acquire.paced(self.pace());
         let action = self.acquire.attempt(now);
         self.tries_on(back, action)
     }
@@ -76,6 +83,7 @@ impl Queue {
     /// Without a line, or with nobody before us: the lock is watched.
     pub(super) fn be_head(&mut self, now: Uptime) -> Action {
         (self.watched, self.unclaimed) = (None, None);
+        self.acquire.paced(self.pace());
         let action = self.acquire.watch(now);
         self.tries_on(ReturnTo::Head, action)
     }
