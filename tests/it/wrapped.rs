@@ -372,7 +372,36 @@ pub(crate) fn wait_until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> 
         #[expect(clippy::disallowed_methods, reason = "a test may block its own thread")]
         std::thread::sleep(LOOK);
     }
-    panic!("waited {PATIENCE:?} for {what} in vain");
+    panic!("waited {PATIENCE:?} for {what} in vain; meanwhile there is:\n{}", all_of_ours());
+}
+
+/// Each process of our program that runs now, of whatever test, and what lies in its state directory: for
+/// whoever has nothing but a log of what failed, once, on a loaded machine.
+fn all_of_ours() -> String {
+    let mut found = String::new();
+    let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
+    for path in pids.map(|it| it.path()) {
+        let program = fs::read_link(path.join("exe")).unwrap_or_default();
+        if !program.to_string_lossy().contains("/tfwrap") {
+            continue;
+        }
+        let read = |name: &str| {
+            let text = fs::read(path.join(name)).unwrap_or_default();
+            String::from_utf8_lossy(&text).replace('\0', " ")
+        };
+        let told = ["State:", "PPid:", "SigPnd:", "ShdPnd:", "SigBlk:"];
+        let status = read("status");
+        let status = status.lines().filter(|line| told.iter().any(|it| line.starts_with(it)));
+        let status: Vec<_> = status.map(|line| line.replace('\t', " ")).collect();
+        found.extend([&*path.to_string_lossy(), ": ", &read("cmdline"), &status.join(", "), "\n"]);
+        let environment = read("environ");
+        let dir = environment.split(' ').find_map(|it| it.strip_prefix("TFWRAP_STATE_DIR="));
+        for file in dir.and_then(|dir| fs::read_dir(dir).ok()).into_iter().flatten().flatten() {
+            let text = fs::read_to_string(file.path()).unwrap_or_default();
+            found.extend(["  ", &*file.path().to_string_lossy(), ": ", text.trim_end(), "\n"]);
+        }
+    }
+    found
 }
 
 /// The state of a process as in `/proc`: `R`, `S`, `T`, `Z`; nothing when it is gone.
