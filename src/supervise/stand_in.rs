@@ -28,6 +28,7 @@ use rustix::net::sockopt::socket_type;
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair,
 };
+use rustix::process::{WaitId, WaitIdOptions, waitid};
 use tokio::io::unix::AsyncFd;
 
 use super::StopSignal;
@@ -185,6 +186,16 @@ impl StandIn {
         let child = with_blocked(&SigSet::all(), || command.spawn()).ok()?.ok()?;
         let process = ProcessId::of(Pid::from_raw(child.id().cast_signed()));
         Some(Self { socket: watch(ours).ok()?, child, process, name })
+    }
+
+    /// Continues it if somebody has stopped it: it could tell of nothing. And if tfwrap is killed, the
+    /// kernel hangs up on a group of which any process is stopped, Terraform among them.
+    pub(crate) fn go_on(&self) {
+        let options = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG;
+        let pid = rustix::process::Pid::from_child(&self.child);
+        if let Ok(Some(_)) = waitid(WaitId::Pid(pid), options) {
+            drop(self.process.map(|process| process.signal(Signal::SIGCONT)));
+        }
     }
 
     /// Its number. Nobody else waits for it, so it is nobody else's.

@@ -16,6 +16,7 @@ use crate::supervise::{ChildStatus, ProcessId, Rest};
 impl Child {
     /// Takes what has happened since, without waiting.
     pub(super) fn look(&mut self) -> io::Result<Option<ChildEvent>> {
+        self.beside.stand_in.iter().for_each(StandIn::go_on);
         match self.alive {
             Alive::Leader => {
                 let options = WaitIdOptions::EXITED

@@ -8,8 +8,9 @@ use nix::sys::signal::{Signal, kill, killpg};
 
 use super::{APPLY, Stage, end, expect_one, stage};
 use crate::aftermath::{Receipt, STATE_DIR, kill_dead};
+use crate::canary::stand_in;
 use crate::support::harness::{self, pause};
-use crate::wrapped::{Running, Scene, born, is_gone, only_child, wait_for_end, wait_until};
+use crate::wrapped::{Running, Scene, born, is_gone, only_child, state, wait_for_end, wait_until};
 
 fn of_apply(scene: &Scene) -> Receipt {
     let all = Receipt::all(&scene.path(STATE_DIR));
@@ -81,6 +82,24 @@ fn what_a_tfwrap_did_not_hear_because_it_stood_still_is_the_childs_only_one() {
         is_gone(receipt.guardian().expect("a guardian")).then_some(())
     });
     expect_one(&running.scene, &key, "a tfwrap that stood still");
+}
+
+/// `kill -STOP $(pidof -s terraform)` may mean it. The kernel hangs up on a group of which a process is
+/// stopped when its last tie to the session is cut.
+#[test]
+fn a_stand_in_that_was_stopped_goes_on_and_a_kill_is_one_interrupt() {
+    let Stage { scene, key, _slow } = stage(None);
+    let mut running = scene.command(&APPLY).start().ready();
+    let child = of_apply(&running.scene).child().expect("a child");
+    let stand_in = wait_until("a stand-in", || stand_in(running.pid(), child));
+    kill(stand_in, Signal::SIGSTOP).expect("it is there");
+    wait_until("it goes on", || (state(stand_in) == Some('S')).then_some(()));
+    running.signal(Signal::SIGKILL);
+    assert_eq!(end(&mut running), None);
+    wait_until("its end", || is_gone(child).then_some(()));
+    let guardian = Receipt::of(&running.scene).guardian().expect("a guardian");
+    wait_until("its guardian's end", || is_gone(guardian).then_some(()));
+    expect_one(&running.scene, &key, "a stand-in that was stopped");
 }
 
 /// By its name nobody can tell that it is one, but it is the child of a tfwrap.
