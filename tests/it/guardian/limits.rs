@@ -43,6 +43,27 @@ async fn without_descriptors_or_files_it_interrupts_waits_and_releases_when_it_c
     }
 }
 
+/// With room for one file, and no pipe for a worker: the receipt says what is done without one.
+#[tokio::test]
+async fn what_it_does_itself_it_notes() {
+    let lock = Lock::new("limit-noted").await;
+    let (mut running, guardian, child) = started(lock.scene(SLOW));
+    let open = std::fs::read_dir(format!("/proc/{guardian}/fd")).expect("it is there");
+    let open = open.flatten().filter_map(|it| it.file_name().to_str()?.parse::<u64>().ok());
+    let highest = open.max().expect("its stdin");
+    let before = limit(guardian, Resource::Nofile, Some(highest + 2));
+    kill_tfwrap(&mut running);
+    gone("the child", child);
+    let told = |receipt: &Receipt| (receipt.text["interrupts"] == "sent").then_some(());
+    wait_until("its note", || told(&Receipt::of(&running.scene)));
+    assert_eq!(Receipt::of(&running.scene).text["is_stopping"], true);
+    assert!(lock.is_held().await, "by whom was it released?");
+    limit(guardian, Resource::Nofile, before.current);
+    lock.freed().await;
+    gone("the guardian", guardian);
+    assert_eq!(running.scene.log().len(), 1, "{:?}", running.scene.log());
+}
+
 /// A worker that is killed, for want of memory or by whom you will, is followed by another.
 #[tokio::test]
 async fn a_worker_that_is_killed_is_followed_by_another() {
