@@ -75,7 +75,22 @@ impl<'a> Openings<'a> {
             Some(opened) = self.coming.next() => opened,
             happened = event_loop.next(until, None) => return Some(happened),
         };
-        let (entry, kill_at) = self.awaited.pop_front()?;
+        self.opened(event_loop, opened);
+        None
+    }
+
+    /// Waits until all are open; returns the run's own that could not be. Nobody is left whom a fence would
+    /// end, and what else happens is for whoever gives back.
+    pub(super) async fn finish(mut self, event_loop: &mut EventLoop) -> Vec<Entry> {
+        while let Some(opened) = self.coming.next().await {
+            self.opened(event_loop, opened);
+        }
+        let own = self.failed.into_iter().map(|(entry, _)| entry).filter(|entry| !entry.inherited);
+        own.cloned().collect()
+    }
+
+    fn opened(&mut self, event_loop: &mut EventLoop, opened: Result<Option<Kept>, Error>) {
+        let Some((entry, kill_at)) = self.awaited.pop_front() else { return };
         match opened {
             Ok(kept) => kept.into_iter().for_each(|kept| event_loop.keep(kept)),
             Err(error) => {
@@ -83,17 +98,6 @@ impl<'a> Openings<'a> {
                 self.failed.push((entry, kill_at));
             }
         }
-        None
-    }
-
-    /// Waits until all are open; returns the run's own that could not be.
-    pub(super) async fn finish(mut self, event_loop: &mut EventLoop) -> Vec<Entry> {
-        while !self.awaited.is_empty() {
-            // Nobody is left for whom a fence or a stop would matter.
-            let _happened = self.next(event_loop, None).await;
-        }
-        let own = self.failed.into_iter().map(|(entry, _)| entry).filter(|entry| !entry.inherited);
-        own.cloned().collect()
     }
 }
 
