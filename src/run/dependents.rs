@@ -363,18 +363,17 @@ pub(super) fn ending_above(dir: &Path, env: &Env, held: &Held) -> Option<String>
     let here = HostScope::here()?;
     let is_holder =
         |receipt: &Receipt| receipt.own().any(|entry| held.ids().any(|id| *id == entry.id));
-    let is_named = |receipt: &Receipt| {
-        receipt.world.seen_from(&here) == Sight::Here
-            && (named == Some(child_of(receipt.runner).as_str()) || is_holder(receipt))
-    };
+    let is_named = |receipt: &Receipt| named == Some(child_of(receipt.runner).as_str());
     let receipts = ReceiptFile::readable_in(dir).filter(|it| !it.is_hold && !it.is_over);
     let mut reasons = receipts.filter_map(|receipt| {
         let pid = receipt.runner.pid;
-        // From another PID namespace too, where the number of a process means another.
-        let is_above = || is_named(&receipt) || is_holder(&receipt) || receipt.runner.is_above_us();
+        let is_here = receipt.world.seen_from(&here) == Sight::Here;
+        let is_told = is_holder(&receipt) || (is_here && is_named(&receipt));
+        // What tells of it counts from another PID namespace too, where its number means another process.
+        let is_above = || is_told || receipt.runner.is_above_us();
         if receipt.is_stopping && is_above() {
             Some(format!("process {pid} was asked to end"))
-        } else if !receipt.runner.is_alive() && is_named(&receipt) {
+        } else if is_here && is_told && !receipt.runner.is_alive() {
             Some(format!("process {pid}, the tfwrap around this command, was killed"))
         } else {
             None
