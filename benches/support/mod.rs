@@ -238,11 +238,32 @@ impl Started {
 
     /// The most memory that it ever had, in KiB.
     pub(crate) fn peak_memory(&self) -> u64 {
-        let status = PathBuf::from(format!("/proc/{}/status", self.pid));
-        let text = std::fs::read_to_string(status).unwrap();
-        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-        line.trim().trim_end_matches("kB").trim().parse().unwrap()
+        kib(&PathBuf::from(format!("/proc/{}/status", self.pid)), "VmHWM:")
     }
+
+    /// What it and its stand-in take of the machine's memory now, each, in KiB; as [`share`].
+    pub(crate) fn shares(&self) -> (u64, u64) {
+        let pid = self.pid;
+        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+        let is_stand_in = |pid: &&str| {
+            let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            String::from_utf8_lossy(&environment).contains("LOCK_STAND_IN=")
+        };
+        let stand_in = children.split_whitespace().find(is_stand_in).expect("a stand-in");
+        (share(pid), share(stand_in))
+    }
+}
+
+/// The proportional set size of a process in KiB (`proc_pid_smaps(5)`): what it shares with `n` others
+/// counts as the `n`-th part.
+pub(crate) fn share(pid: impl std::fmt::Display) -> u64 {
+    kib(&PathBuf::from(format!("/proc/{pid}/smaps_rollup")), "Pss:")
+}
+
+fn kib(file: &Path, name: &str) -> u64 {
+    let text = std::fs::read_to_string(file).expect("the process lives");
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).expect("a line of it");
+    line.trim().trim_end_matches("kB").trim().parse().expect("a number")
 }
 
 /// Runs a command that must succeed.

@@ -153,6 +153,8 @@ enum Phase {
     Walking(Ticket),
     /// On the way out, with this outcome: the line is told, then our ticket goes.
     Telling(Outcome),
+    /// The line is another one by now, and the refusal did not show it: it is being read.
+    Rereading(Outcome),
     Removing(Outcome, Ticket, RecordVersion),
     Ended,
 }
@@ -404,6 +406,10 @@ impl Queue {
             (Phase::CheckingTurns, Event::Read(reply)) => self.turns_checked(now, reply),
             (Phase::Walking(ticket), Event::Read(reply)) => self.walked(now, ticket, reply),
             (Phase::Telling(outcome), Event::Wrote(reply)) => self.told(now, outcome, reply),
+            (Phase::Rereading(outcome), Event::Read(Ok(current))) => {
+                self.tell_again(now, outcome, current)
+            }
+            (Phase::Rereading(outcome), Event::Read(Err(_))) => self.remove_mine(outcome),
             (Phase::Removing(outcome, ticket, version), Event::Removed(reply)) => {
                 match self.removes_again(ticket, version, reply) {
                     Some((version, again)) => {

@@ -186,6 +186,40 @@ fn the_line_counts_the_plans_before_us() {
     assert_eq!(Line::of(&record).unwrap().plans, (6, 5));
 }
 
+/// Others have joined since the line was read, and S3 does not show what it refuses to write over.
+#[test]
+fn who_gets_the_lock_tells_the_line_also_where_a_refusal_shows_nothing() {
+    let mut queue = fifth();
+    let won = Won { version: RecordVersion("lock".into()), since: START, answered: true };
+    let first = queue.leave(Outcome::Granted(won));
+    assert!(matches!(first, Action::Write(Slot::Line, ..)), "{first:?}");
+    let refused = Event::Wrote(Ok(WriteReply::Conflict(None)));
+    assert_eq!(queue.step(at(1), refused), Action::Read(Slot::Line));
+    let now = Line { next: 9, head: 4, turns: 7, ..Line::default() };
+    let now = Stored { record: now.signed("other"), version: RecordVersion("now".into()) };
+    let again = queue.step(at(1), Event::Read(Ok(Some(now.clone()))));
+    let Action::Write(Slot::Line, record, Expect::Version(version)) = again else {
+        panic!("it is told once more: {again:?}");
+    };
+    let line = Line::of(&record).unwrap();
+    assert_eq!((line.next, line.head, line.turns), (9, 6, 8));
+    assert_eq!(version, now.version);
+    let told = queue.step(at(1), Event::Wrote(Ok(WriteReply::Applied(RecordVersion("x".into())))));
+    assert!(matches!(told, Action::Remove(Slot::Ticket(Ticket(5)), _)), "{told:?}");
+    // Not without end, and not where it cannot be read.
+    let refused = || Event::Wrote(Ok(WriteReply::Conflict(None)));
+    let mut queue = fifth();
+    let won = Won { version: RecordVersion("lock".into()), since: START, answered: true };
+    let _ = queue.leave(Outcome::Granted(won));
+    let mut writes = 1;
+    while let Action::Read(Slot::Line) = queue.step(at(1), refused()) {
+        assert!(matches!(queue.step(at(1), Event::Read(Ok(Some(now.clone())))), Action::Write(..)));
+        writes += 1;
+    }
+    assert_eq!(writes, TRIES);
+    assert!(matches!(queue.phase, Phase::Removing(..)));
+}
+
 /// A store that takes longer for its answers than a stop waits.
 #[test]
 fn a_place_that_could_not_be_taken_away_in_time_is_known() {

@@ -6,7 +6,9 @@ use super::super::backoff::{ALONE, HEAD, Pace};
 use super::super::lease::Lease;
 use super::super::line::{Slot, Ticket};
 use super::{Action, Event, OwnTicket, Phase, Queue, REMOVE_TRIES, ReturnTo, TRIES};
-use crate::lock::register::{Expect, Record, RecordVersion, RemoveReply, StoreError, WriteReply};
+use crate::lock::register::{
+    Expect, Record, RecordVersion, RemoveReply, StoreError, Stored, WriteReply,
+};
 
 impl Queue {
     /// The lock's record for the next attempt: no two of them have the same bytes, so that a late
@@ -103,6 +105,7 @@ impl Queue {
                 | Phase::SettlingClaim(_)
                 | Phase::GivingBack(..)
                 | Phase::Telling(_)
+                | Phase::Rereading(_)
                 | Phase::Removing(..)
                 | Phase::Ended,
                 _,
@@ -132,7 +135,9 @@ impl Queue {
             );
         match std::mem::replace(&mut self.phase, Phase::Ended) {
             Phase::Ended => Action::Wait,
-            Phase::Telling(outcome) | Phase::Removing(outcome, ..) => self.end(outcome),
+            Phase::Telling(outcome) | Phase::Rereading(outcome) | Phase::Removing(outcome, ..) => {
+                self.end(outcome)
+            }
             Phase::Trying(_) => match self.acquire.step(now, acquire::Event::Tick) {
                 acquire::Action::Done(outcome) => self.end(outcome),
                 _ => self.end(Outcome::Stopped { held: None }),
@@ -172,17 +177,30 @@ impl Queue {
         reply: Result<WriteReply, StoreError>,
     ) -> Action {
         self.tries += 1;
-        if let Ok(WriteReply::Conflict(Some(current))) = reply
-            && self.tries < TRIES
-        {
-            let tries = self.tries;
-            self.know(now, current);
-            let action = self.leave(outcome);
-            self.tries = tries;
-            return action;
+        match reply {
+            Ok(WriteReply::Conflict(Some(current))) if self.tries < TRIES => {
+                self.tell_again(now, outcome, current)
+            }
+            // S3 shows nothing with a refusal.
+            Ok(WriteReply::Conflict(None)) if self.tries < TRIES => {
+                self.ask(Phase::Rereading(outcome), Action::Read(Slot::Line))
+            }
+            // Whatever else: the next ones find out by themselves, a little later.
+            _ => self.remove_mine(outcome),
         }
-        // Whatever else: the next ones find out by themselves, a little later.
-        self.remove_mine(outcome)
+    }
+
+    pub(super) fn tell_again(
+        &mut self,
+        now: Uptime,
+        outcome: Outcome,
+        current: Option<Stored>,
+    ) -> Action {
+        let tries = self.tries;
+        self.know(now, current);
+        let action = self.leave(outcome);
+        self.tries = tries;
+        action
     }
 
     pub(super) fn remove_mine(&mut self, outcome: Outcome) -> Action {
