@@ -57,7 +57,11 @@ pub fn watch(clock: impl Fn() -> Uptime) -> io::Result<()> {
             Heard::Done => return Ok(()),
             // It was told nothing, so nothing was asked for.
             Heard::Gone if guardian.rest.is_empty() => return Ok(()),
-            Heard::Gone => return guardian.take_over(clock()).end(&clock),
+            Heard::Gone => {
+                // Before anything else: whoever read what it says may have gone with tfwrap.
+                let _until_its_end = guardian.head.child.map(|child| child.let_it_speak());
+                return guardian.take_over(clock()).end(&clock);
+            }
             Heard::Nothing => {}
         }
         guardian.fence(&clock);

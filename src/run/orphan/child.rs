@@ -142,19 +142,27 @@ fn note(event_loop: &EventLoop, case: &Case, child: ProcessTree, interrupts: Int
 fn interrupt(event_loop: &EventLoop, child: &ProcessTree) -> bool {
     let whom = child.whom();
     let told = child.interrupt();
-    let all = told.as_ref().is_ok_and(|all| *all);
-    complain(event_loop, told.map(|_| ()));
     // One that was stopped could not end.
-    complain(event_loop, child.signal(Signal::SIGCONT));
-    event_loop.say(Notice::Note { message: format!("interrupted {whom}") });
-    all
+    let continued = child.signal(Signal::SIGCONT);
+    match told.and_then(|all| continued.map(|()| all)) {
+        Ok(all) => {
+            event_loop.say(Notice::Note { message: format!("interrupted {whom}") });
+            all
+        }
+        Err(error) => {
+            complain(event_loop, &error);
+            false
+        }
+    }
 }
 
 fn kill(event_loop: &EventLoop, child: &ProcessTree, why: Why) {
     // Of a Terraform that has ended by itself nothing was cut off.
     let only_rest = why == Why::Left || child.are_others_only();
     let whom = child.whom();
-    complain(event_loop, child.signal(Signal::SIGKILL));
+    if let Err(error) = child.signal(Signal::SIGKILL) {
+        return complain(event_loop, &error);
+    }
     let why = match why {
         Why::Late => "its time to end has run out",
         Why::LeaseEnds => "the lease of its lock is about to expire",
@@ -168,8 +176,6 @@ fn kill(event_loop: &EventLoop, child: &ProcessTree, why: Why) {
     });
 }
 
-fn complain(event_loop: &EventLoop, signalled: std::io::Result<()>) {
-    if let Err(error) = signalled {
-        event_loop.say(Notice::warning(format!("the child could not be signalled: {error}")));
-    }
+fn complain(event_loop: &EventLoop, error: &std::io::Error) {
+    event_loop.say(Notice::warning(format!("the child could not be signalled: {error}")));
 }

@@ -68,6 +68,29 @@ fn a_reader_that_goes_with_tfwrap_costs_no_state() {
     expect_saved(&running.scene, &key, "killed");
 }
 
+/// Until there is a worker, and the sweep has passed, its guardian keeps the pipe: Terraform may have a
+/// word to say at any time.
+#[test]
+fn nor_does_one_that_goes_before_there_is_a_worker() {
+    let script = "trap 'touch heard; exit 0' INT; echo ready $$ > r; mv r ready; \
+                  while :; do echo a line; sleep 0.02; done";
+    let scene = Scene::of_program("terraform").in_ci().command(&["run", "--", "sh", "-c", script]);
+    let (reader, writer) = pipe().expect("a pipe");
+    let mut running = scene.start_with(|command| command.stdout(writer)).ready();
+    let child = running.scene.pid_in("ready");
+    let guardian = Receipt::of(&running.scene).guardian().expect("a guardian");
+    let stdout = fs::read_link(format!("/proc/{child}/fd/1")).expect("it is there");
+    running.signal(Signal::SIGKILL);
+    assert_eq!(running.bare_code(), None);
+    wait_until("the guardian's end of the pipe", || {
+        let mut open = fs::read_dir(format!("/proc/{guardian}/fd")).ok()?.flatten();
+        open.any(|it| fs::read_link(it.path()).is_ok_and(|it| it == stdout)).then_some(())
+    });
+    drop(reader);
+    wait_until("its end", || is_gone(child).then_some(()));
+    assert!(running.scene.path("heard").exists(), "it died of what it said");
+}
+
 /// The negative control: Terraform alone dies of what it says of its interrupt. A process that
 /// another test starts may have the reader for a moment: so it is tried some times.
 #[test]
