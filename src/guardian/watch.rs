@@ -139,8 +139,8 @@ impl Watcher {
                 Err(rustix::io::Errno::AGAIN | rustix::io::Errno::NOMEM) => {
                     return Ok(Heard::Nothing);
                 }
-                Err(rustix::io::Errno::INTR) => continue,
-                Err(rustix::io::Errno::CONNRESET) => return Ok(Heard::Gone),
+                // Tfwrap has ended and left a word of ours unread: what it said comes after that.
+                Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNRESET) => continue,
                 Err(error) => return Err(error.into()),
             };
             let file = control.drain().find_map(|message| match message {
@@ -214,4 +214,44 @@ fn note_child(head: &mut Head, runner: Option<ProcessId>, child: &[u8]) -> bool 
 fn lent_file(lent: &[u8], file: Option<OwnedFd>) -> io::Result<(LentFile, OwnedFd)> {
     let file = file.ok_or_else(|| io::Error::other("a descriptor was not received"))?;
     Ok((serde_json::from_slice(lent)?, file))
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+    use super::*;
+
+    /// A stop came to the guardian, and tfwrap had no time to hear of it.
+    #[test]
+    fn what_was_said_counts_though_a_word_of_ours_was_not_read() {
+        for (last, is_done) in [(Some([DONE]), true), (None, false)] {
+            let (ours, tfwraps) =
+                socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+                    .unwrap();
+            let mut watcher = Watcher {
+                socket: ours,
+                signals: SignalFd::new(&SigSet::empty()).unwrap(),
+                head: Head::default(),
+                rest: Vec::new(),
+                lent: Vec::new(),
+                last_fence: LastFence::new(),
+                was_signalled: false,
+                runner: None,
+                buffer: vec![0; LONGEST],
+            };
+            watcher.say(&[SWEPT]);
+            let flags = SendFlags::NOSIGNAL;
+            let head = serde_json::to_vec(&Head::default()).unwrap();
+            send(&tfwraps, &[&[STATE][..], &head, b"\nrest"].concat(), flags).unwrap();
+            if let Some(last) = last {
+                send(&tfwraps, &last, flags).unwrap();
+            }
+            drop(tfwraps);
+            let end = watcher.hear().unwrap();
+            assert_eq!(watcher.rest, b"rest");
+            assert_eq!(matches!(end, Heard::Done), is_done);
+            assert_eq!(matches!(end, Heard::Gone), !is_done);
+        }
+    }
 }
