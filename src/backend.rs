@@ -116,6 +116,8 @@ pub struct Resolved {
     pub locks_alone: bool,
     /// What the user should be told, if anything.
     pub notes: Vec<String>,
+    /// The files that said so, and that Terraform reads for the same.
+    pub read_from: Vec<PathBuf>,
 }
 
 impl Resolved {

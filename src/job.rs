@@ -39,14 +39,14 @@ use crate::version;
 pub use around::nothing_to_hold;
 use around::{of_hold, of_run};
 use backend_lock::{BackendLock, lock_of};
-pub use basis::Basis;
+pub use basis::{Basis, Ways};
 pub use bootstrap::WorkspaceBootstrap;
 use bootstrap::create_workspace_in;
 pub use doctor::DoctorJob;
 use handed_over::hand_over;
 pub use locks::FoundLocks;
 use locks::{further_locks, in_order, of_backend, or_those_around, resolve};
-use reading::{has_directory, read, terraforms_dir};
+use reading::{entered_as, has_directory, read, terraforms_dir};
 pub use table::{TableJob, TableOrder};
 pub use unlocked_plan::UnlockedPlan;
 
@@ -266,6 +266,7 @@ fn of_terraform(args: &[OsString], settings: &Settings, place: &Place<'_>) -> Re
         return Ok(Job::Exec { child: child(invocation.locked_argv()), warning, detail: None });
     }
 
+    let entered_as = entered_as(&invocation, place);
     let Some(dir) = terraforms_dir(&invocation, place) else {
         let detail = Some("handed over: the directory of `-chdir` cannot be entered".to_owned());
         return Ok(Job::Exec { child: child(args.to_vec()), warning: None, detail });
@@ -336,7 +337,7 @@ fn of_terraform(args: &[OsString], settings: &Settings, place: &Place<'_>) -> Re
             job.notes.push(why);
         }
     }
-    finish(job, resolved)
+    finish(job, resolved, entered_as)
 }
 
 /// To ask the program takes a moment: only whoever reads it waits for that.
@@ -345,9 +346,13 @@ fn unknown_rules(program: &Path, settings: &Settings) -> Option<String> {
     is_read.then(|| version::unknown_rules(program)).flatten()
 }
 
-fn finish(mut job: LockedJob, resolved: Option<Resolved>) -> Result<Job, Error> {
+fn finish(
+    mut job: LockedJob,
+    resolved: Option<Resolved>,
+    entered_as: PathBuf,
+) -> Result<Job, Error> {
     in_order(&mut job.targets)?;
-    job.basis = Basis::of(&job, resolved.as_ref());
+    job.basis = Basis::of(&job, resolved.as_ref(), entered_as);
     if let Some(resolved) = resolved {
         job.details.push(resolved.in_words());
         job.notes.extend(resolved.notes);

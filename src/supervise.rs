@@ -25,6 +25,7 @@ pub mod locked_run;
 mod machine;
 mod process;
 mod process_tree;
+mod providers;
 mod readers;
 mod signal;
 pub mod stand_in;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backend::{AwsSettings, BackendError, ObjectSettings, S3Backend, aws_from_env};
 use crate::env::Env;
-use crate::file_id::FileId;
+use crate::file_id::{FileId, MOST_LINKS};
 use crate::lock::{LockId, LockKey};
 use crate::report::shell_command;
 use crate::settings::{LockPlace, LockUrl};
@@ -103,9 +103,6 @@ impl Register {
 
 /// S3 comes first.
 const RANK_OF_S3: u8 = 0;
-
-/// How many links may follow each other, as for the kernel.
-const MOST_LINKS: usize = 40;
 
 /// A path with all links followed, or where it would be if it were made.
 #[must_use]

@@ -1,6 +1,6 @@
 //! From a directory and a command's arguments to the state they use.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::aws_settings::Surroundings;
 use super::config::BackendConfig;
@@ -31,26 +31,31 @@ pub fn resolve(request: &BackendQuery<'_>) -> Result<Resolved, BackendError> {
             initialised: true,
             locks_alone: false,
             notes: Vec::new(),
+            read_from: Vec::new(),
         });
     }
     let data_dir = data_dir::path(request.dir, request.env);
     let named = request.workspace_override.as_deref();
     let workspace = workspace::select(named, request.env, &data_dir)?;
+    let mut read_from = Vec::new();
+    if named.is_none() && request.env.get_os("TF_WORKSPACE").is_none() {
+        read_from.push(data_dir::environment(&data_dir));
+    }
     let (Found { config, initialised }, mut notes) = match &request.plan_file {
-        None => (directorys(request, &data_dir)?, Vec::new()),
+        None => (directorys(request, &data_dir, &mut read_from)?, Vec::new()),
         Some(file) => match plan_file::open(&request.dir.join(file))? {
             PlanFile::Plan(plan) => {
                 let notes = notes_on(&plan, file, &data_dir, &workspace);
                 (Found::ready(Some(plan.backend)), notes)
             }
             // It says nothing by which it could be told from the directory's own.
-            PlanFile::Encrypted => (directorys(request, &data_dir)?, Vec::new()),
+            PlanFile::Encrypted => (directorys(request, &data_dir, &mut read_from)?, Vec::new()),
             PlanFile::NotAPlan(why) => {
                 let note = format!(
                     "`{}` is not a saved plan ({why}): the directory's own backend applies",
                     file.display()
                 );
-                (directorys(request, &data_dir)?, vec![note])
+                (directorys(request, &data_dir, &mut read_from)?, vec![note])
             }
         },
     };
@@ -80,7 +85,7 @@ pub fn resolve(request: &BackendQuery<'_>) -> Result<Resolved, BackendError> {
         && workspace::select(None, request.env, &data_dir)
             .is_ok_and(|it| it.name == workspace.name);
     let locks_alone = is_own_file || !is_plain || is_refused;
-    Ok(Resolved { backend, workspace, origin, initialised, locks_alone, notes })
+    Ok(Resolved { backend, workspace, origin, initialised, locks_alone, notes, read_from })
 }
 
 /// Whether both name one file, also one that does not exist yet.
@@ -128,7 +133,12 @@ fn backend_of(
 }
 
 /// The directory's own backend; nothing for the local one that needs no configuration.
-fn directorys(request: &BackendQuery<'_>, data_dir: &Path) -> Result<Found, BackendError> {
+fn directorys(
+    request: &BackendQuery<'_>,
+    data_dir: &Path,
+    read_from: &mut Vec<PathBuf>,
+) -> Result<Found, BackendError> {
+    read_from.push(data_dir::record(data_dir));
     if let Some(recorded) = data_dir::read_backend(data_dir)? {
         return Ok(Found::ready(Some(recorded)));
     }

@@ -170,5 +170,6 @@ fn around(
         BackendLock::Native => {}
         BackendLock::None { why } => job.notes.push(why),
     }
-    finish(job, resolved)
+    let entered_as = job.dir.clone();
+    finish(job, resolved, entered_as)
 }

@@ -9,21 +9,25 @@ use sha2::{Digest as _, Sha256};
 
 use super::LockedJob;
 use crate::backend::{Backend, Resolved, S3Backend};
-use crate::file_id::FileId;
+use crate::file_id::{FileId, Way};
 use crate::opened::{self, Kind};
-use crate::target::{LockTarget, real_path};
+use crate::target::{LockTarget, StoreSpec, real_path};
 
 /// What a job was resolved from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Basis {
     /// Where the configuration is.
     dir: Spot,
+    /// The same with its links.
+    entered_as: PathBuf,
     /// Of the state whose lock is held, where one is.
     workspace: Option<String>,
     /// Likewise.
     backend: Option<Backend>,
     /// What `apply` was given, and its digest if it is a file.
     plan: Option<(PathBuf, Option<[u8; 32]>)>,
+    /// The files that named workspace and backend.
+    read_from: Vec<PathBuf>,
     /// The locks, and where those that are files really are.
     locks: Vec<(LockTarget, Option<PathBuf>)>,
     program: PathBuf,
@@ -39,7 +43,7 @@ struct Spot {
 }
 
 impl Basis {
-    pub(super) fn of(job: &LockedJob, resolved: Option<&Resolved>) -> Self {
+    pub(super) fn of(job: &LockedJob, resolved: Option<&Resolved>, entered_as: PathBuf) -> Self {
         // Of a backend that Terraform locks for itself, it finds what to lock for itself.
         let resolved = resolved.filter(|resolved| match &resolved.backend {
             Backend::Local { .. } => true,
@@ -53,9 +57,11 @@ impl Basis {
                 path: real_path(&job.dir),
                 id: FileId::of(&job.dir),
             },
+            entered_as,
             workspace: resolved.map(|resolved| resolved.workspace.name.clone()),
             backend: resolved.map(|resolved| resolved.backend.clone()),
             plan: job.kind.saved_plan().map(|plan| (plan.to_owned(), digest(plan))),
+            read_from: resolved.map(|resolved| resolved.read_from.clone()).unwrap_or_default(),
             locks: job.targets.iter().map(located).collect(),
             program: job.child.program.clone(),
             args: job.child.args.clone(),
@@ -85,6 +91,23 @@ impl Basis {
             return Some(format!("the lock changed from `{}` to `{}`", words(self), words(later)));
         }
         (self.args != later.args).then(|| "the arguments for Terraform changed".to_owned())
+    }
+
+    /// The ways to all that Terraform itself reads, as they are now.
+    #[must_use]
+    pub fn ways(&self) -> Ways {
+        let read = self.read_from.iter().chain(self.plan.as_ref().map(|(plan, _)| plan));
+        let read = read.map(|path| (path.clone(), Way::to(path)));
+        // These change while Terraform works; whether another one is there is asked of the links.
+        let states = self.locks.iter().filter_map(|(lock, _)| match &lock.store {
+            StoreSpec::LocalState { path } => Some(path),
+            _ => None,
+        });
+        let worked_in = states.chain([&self.entered_as]).map(|path| {
+            let links = Way::to(path).links;
+            (path.clone(), Way { links, file: None })
+        });
+        Ways(read.chain(worked_in).collect())
     }
 
     fn other_directory(&self, later: &Self) -> String {
@@ -155,6 +178,28 @@ impl Basis {
             }
         }
         None
+    }
+}
+
+/// How all that Terraform reads was reached. What is read again tells no change that was undone in
+/// between: a workspace that was selected for a moment.
+#[derive(Debug)]
+pub struct Ways(Vec<(PathBuf, Way)>);
+
+impl Ways {
+    /// What is different now, as of [`Basis::change_to`].
+    #[must_use]
+    pub fn change_to(&self, later: &Self) -> Option<String> {
+        let mut pairs = self.0.iter().zip(&later.0);
+        let ((path, before), (_, now)) = pairs.find(|((_, before), (_, now))| before != now)?;
+        let path = path.display();
+        Some(if before.links == now.links {
+            format!("`{path}` was rewritten and may have held something else in between")
+        } else {
+            format!(
+                "a link on the way to `{path}` was replaced and may have led elsewhere in between"
+            )
+        })
     }
 }
 

@@ -33,9 +33,13 @@ pub(super) fn has_directory(state: &Path) -> bool {
 /// Where Terraform will work, without a link in it: what it joins is then the same as text and for
 /// the kernel. Nothing where it cannot go there.
 pub(super) fn terraforms_dir(invocation: &Invocation, place: &Place<'_>) -> Option<PathBuf> {
-    let dir = match invocation.chdir() {
+    entered_as(invocation, place).canonicalize().ok().filter(|dir| dir.is_dir())
+}
+
+/// The same with its links, which Terraform follows only then.
+pub(super) fn entered_as(invocation: &Invocation, place: &Place<'_>) -> PathBuf {
+    match invocation.chdir() {
         Some(chdir) => place.dir.join(chdir),
         None => place.dir.clone(),
-    };
-    dir.canonicalize().ok().filter(|dir| dir.is_dir())
+    }
 }

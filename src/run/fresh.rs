@@ -3,6 +3,7 @@
 //!
 //! Its rules: `docs/protocol.md#what-may-change-while-we-wait`.
 
+use std::slice;
 use std::time::Duration;
 
 use super::context::{Acquired, Context};
@@ -11,15 +12,15 @@ use super::release;
 use super::store_requests::{self, LockRegister};
 use crate::clock::uptime;
 use crate::error::Error;
-use crate::job::{Basis, LockedJob};
+use crate::job::{Basis, LockedJob, Ways};
 use crate::lock::Uptime;
 use crate::lock::release::ReleaseOutcome;
 use crate::report::Notice;
-use crate::run::planner::Planner;
+use crate::run::planner::{Planner, working_dir};
+use crate::supervise::Child;
 use crate::target::LockTarget;
 
-/// When Terraform's files are compared again after its start. Until the last of these it has read
-/// them, on the slowest of machines.
+/// When Terraform's files are compared again after its start: as long as that mostly takes.
 const LOOKS: [Duration; 6] = [
     Duration::from_millis(150),
     Duration::from_millis(500),
@@ -28,6 +29,13 @@ const LOOKS: [Duration; 6] = [
     Duration::from_millis(3500),
     Duration::from_secs(5),
 ];
+
+/// How often after that, for as long as nothing shows that Terraform has read them: it may be downloaded
+/// first, or wait for its credentials.
+const LATE_LOOKS: Duration = Duration::from_secs(1);
+
+/// How often a look is taken again because the working directory got another name meanwhile.
+const RENAMES: u32 = 5;
 
 /// What changed while the locks were waited for, and what there is to do now.
 pub(super) fn change(
@@ -92,12 +100,20 @@ pub(super) async fn is_ours(
     Ok(stored.is_some_and(|stored| ids.iter().any(|id| stored.record.is_held_by(id))))
 }
 
-/// Looks whether anything changed before Terraform has read it.
+/// Looks whether anything changes before Terraform has read it.
 pub(super) struct ChangeWatch<'a> {
     planner: &'a Planner,
     basis: &'a Basis,
+    ways: Ways,
     started: Uptime,
-    looks: &'static [Duration],
+    next: Option<Uptime>,
+    looks: slice::Iter<'static, Duration>,
+}
+
+/// A change that Terraform may have read.
+pub(super) struct LateChange {
+    what: String,
+    while_starting: bool,
 }
 
 impl<'a> ChangeWatch<'a> {
@@ -105,17 +121,31 @@ impl<'a> ChangeWatch<'a> {
     /// Terraform: what `init` changes below a `run` is its business.
     pub(super) fn over(job: &'a LockedJob, context: &'a Context) -> Option<Self> {
         let is_direct = !job.kind.is_around_commands() && job.native.is_none();
-        is_direct.then(|| Self {
-            planner: &context.planner,
-            basis: &job.basis,
-            started: uptime(),
-            looks: &LOOKS,
+        is_direct.then(|| {
+            let mut watch = Self {
+                planner: &context.planner,
+                basis: &job.basis,
+                ways: job.basis.ways(),
+                started: uptime(),
+                next: None,
+                looks: LOOKS.iter(),
+            };
+            watch.set_next();
+            watch
         })
+    }
+
+    fn set_next(&mut self) {
+        let after = self.looks.next();
+        self.next = Some(match after {
+            Some(after) => self.started.plus(*after),
+            None => uptime().plus(LATE_LOOKS),
+        });
     }
 
     /// When to look next.
     pub(super) fn deadline(&self) -> Option<Uptime> {
-        self.looks.first().map(|after| self.started.plus(*after))
+        self.next
     }
 
     /// Whether it is time to look.
@@ -124,25 +154,51 @@ impl<'a> ChangeWatch<'a> {
     }
 
     /// Looks, unless it is too late for that: what changed. The last time once the child has ended.
-    pub(super) fn look(&mut self, ended: bool) -> Option<String> {
-        let (_, later) = self.looks.split_first()?;
-        self.looks = if ended { &[] } else { later };
+    pub(super) fn look(&mut self, child: &Child, ended: bool) -> Option<LateChange> {
+        self.next?;
+        // First: what changes after this look was not read.
+        let has_read = ended || child.works_with_a_provider();
+        let change = self.change();
+        if has_read || change.is_some() {
+            self.next = None;
+        } else {
+            self.set_next();
+        }
+        let while_starting = uptime().since(self.started) <= LOOKS[LOOKS.len() - 1];
+        change.map(|what| LateChange { what, while_starting })
+    }
+
+    fn change(&self) -> Option<String> {
+        for _ in 0..RENAMES {
+            let dir = working_dir().ok()?;
+            let change = self.change_here()?;
+            // Or it was renamed meanwhile, and nothing was found where it no longer is.
+            if working_dir().is_ok_and(|now| now == dir) {
+                return Some(change);
+            }
+        }
+        None
+    }
+
+    fn change_here(&self) -> Option<String> {
         // Where nothing can be resolved any more, Terraform refuses by itself.
         let now = self.planner.again().ok()?;
-        let change = self.basis.read_change_to(&now.basis)?;
-        self.looks = &[];
-        Some(change)
+        self.basis.read_change_to(&now.basis).or_else(|| self.ways.change_to(&now.basis.ways()))
     }
 }
 
 /// That the child is interrupted for a change, or ended with it.
-pub(super) fn too_late(change: &str, ended: bool, has_lock: bool) -> Notice {
+pub(super) fn too_late(change: &LateChange, ended: bool, has_lock: bool) -> Notice {
+    let LateChange { what, while_starting } = change;
+    let when = if *while_starting {
+        "while Terraform was starting"
+    } else {
+        "before Terraform was seen to work with a provider"
+    };
     let doing = if ended { "" } else { ": interrupting Terraform" };
     let held = if has_lock { ", and only the lock of the first is held" } else { "" };
-    Notice::warning(format!(
-        "while Terraform was starting, {change}; Terraform may have read either one{held}{doing}"
-    ))
-    .with_hint(
+    Notice::warning(format!("{when}, {what}; Terraform may have read either one{held}{doing}"))
+        .with_hint(
         if has_lock {
             "check both states with `terraform plan`; a plan that this run saved may be of either \
              one: do not apply it"

@@ -255,7 +255,7 @@ async fn drive(
                 event_loop.notes_end();
                 let stopped = stopped_by.is_some();
                 let mut lost = event_loop.run.is_child_unprotected();
-                if let Some(change) = watch.as_mut().and_then(|watch| watch.look(true)) {
+                if let Some(change) = watch.as_mut().and_then(|watch| watch.look(child, true)) {
                     lost = true;
                     let has_lock = !event_loop.custody.is_lockless();
                     event_loop.say(fresh::too_late(&change, true, has_lock));
@@ -333,7 +333,7 @@ async fn next_event(
             event
         }
         LoopEvent::Due if watch.as_ref().is_some_and(ChangeWatch::is_due) => {
-            let change = watch.as_mut().and_then(|watch| watch.look(false));
+            let change = watch.as_mut().and_then(|watch| watch.look(child, false));
             let Some(change) = change else { return Ok(None) };
             let has_lock = !event_loop.custody.is_lockless();
             event_loop.say(fresh::too_late(&change, false, has_lock));

@@ -77,6 +77,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::Interval;
 
 use super::kill_below::signal_below;
+use super::providers::has_provider;
 use super::readers::Readers;
 use super::stand_in::{Overheard, OverheardStop};
 use super::{Action, ChildStatus, Event, Judged, PassSignal, ProcessId, Rest, StopSignal, Watch};
@@ -166,6 +167,14 @@ impl Child {
     #[must_use]
     pub fn pid(&self) -> Pid {
         self.leader
+    }
+
+    /// Whether Terraform, at the child or below it, works with a provider. It has read its workspace, its
+    /// backend and a saved plan by then (strace of Terraform 1.11.4: they are opened before any provider
+    /// is started, whatever the command).
+    #[must_use]
+    pub fn works_with_a_provider(&self) -> bool {
+        has_provider(self.leader)
     }
 
     /// To whom the last interrupt went.

@@ -18,7 +18,9 @@ pub(super) fn signal_below(top: ProcessId, signal_: Signal) {
     }
 }
 
-fn below(top: Pid, counts: impl Fn(&Stat, &Stat) -> bool) -> Vec<ProcessId> {
+/// It and all below it, but for what does not count and what is below that. `counts` is asked with the top
+/// and each of them.
+pub(super) fn below(top: Pid, counts: impl Fn(&Stat, &Stat) -> bool) -> Vec<ProcessId> {
     let all = processes().unwrap_or_default();
     let Some((_, of_top)) = all.iter().find(|(pid, _)| *pid == top) else { return Vec::new() };
     let (mut open, mut found) = (vec![(top, of_top)], Vec::new());

@@ -4,7 +4,6 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
@@ -13,14 +12,13 @@ use tfwrap::store::{Expect, LocalState, Record, RecordVersion, Registers as _, W
 use crate::aftermath::{Receipt, STATE_DIR};
 use crate::support::harness::{Finished, Gate, Running, applying, eventually, run, s3_dir, tfwrap};
 use crate::support::servers::{BUCKET, dynamodb, local_backend_dir, s3, terraform};
-use crate::wrapped::{Scene, uptime};
 
 fn stock(dir: &Path, args: &[&str]) -> Finished {
     run(terraform(dir).args(args))
 }
 
 /// Workspaces with a state, the first of them selected.
-fn with_workspaces(dir: &Path, names: &[&str]) {
+pub(crate) fn with_workspaces(dir: &Path, names: &[&str]) {
     for name in names {
         stock(dir, &["workspace", "new", name]).expect_code(0);
     }
@@ -269,7 +267,7 @@ impl Stranger {
     }
 }
 
-fn select(dir: &Path, name: &str) {
+pub(crate) fn select(dir: &Path, name: &str) {
     fs::create_dir_all(dir.join(".terraform")).unwrap();
     fs::write(dir.join(".terraform/environment"), name).unwrap();
 }
@@ -334,105 +332,6 @@ async fn a_stop_while_all_begins_anew_is_heard() {
 }
 
 /// It may have read either: it is interrupted, and the code says that something is not right.
-#[test]
-fn a_change_right_after_the_start_is_76() {
-    let select = "mkdir -p @/.terraform; echo other > @/.terraform/environment";
-    let waits = "trap 'echo INT >> @/got; exit 0' INT; sleep 30 & wait $!";
-    for (script, interrupted, code) in [
-        (format!("{select}; {waits}"), true, 76),
-        (select.to_owned(), false, 76),
-        // The control: what Terraform itself writes while it works is no change.
-        ("echo '{}' > @/terraform.tfstate; mkdir -p @/.terraform/providers".to_owned(), false, 0),
-    ] {
-        let scene = Scene::of_shell("");
-        let here = scene.path(".").display().to_string();
-        let program = scene.path("terraform");
-        fs::write(
-            &program,
-            format!("#!/bin/sh\n{}\n", script.replace("@/", &here[..here.len() - 1])),
-        )
-        .unwrap();
-        let mut running = scene.start();
-        assert_eq!(running.code(), Some(code), "{}", running.stderr());
-        let got = fs::read_to_string(running.scene.path("got")).unwrap_or_default();
-        assert_eq!(got, if interrupted { "INT\n" } else { "" });
-        let said = "while Terraform was starting, the workspace changed from `default` to `other`";
-        assert_eq!(running.stderr().contains(said), code == 76, "{}", running.stderr());
-        running.scene.expect_takeable();
-    }
-}
-
-/// Terraform works on in it; only what changes there is a change.
-#[tokio::test]
-async fn a_directory_renamed_while_terraform_works_disturbs_nothing() {
-    let rename = |dir: &Path, above: bool| {
-        let from = if above { dir.parent().unwrap() } else { dir };
-        let mut to = from.to_owned();
-        to.set_file_name("renamed");
-        fs::rename(from, &to).unwrap();
-        if above { to.join(dir.file_name().unwrap()) } else { to }
-    };
-    for (above, in_table, selects) in
-        [(false, false, false), (true, false, false), (false, true, false), (false, false, true)]
-    {
-        let top = tempfile::tempdir().unwrap();
-        let s3 = if in_table { Some(s3_dir("changes/renamed").await) } else { None };
-        let local = local_backend_dir();
-        let source = s3.as_ref().map_or(local.path(), |dir| dir.path());
-        let dir = top.path().join("above/proj");
-        fs::create_dir_all(dir.parent().unwrap()).unwrap();
-        run(Command::new("cp").arg("-a").arg(source).arg(&dir)).expect_code(0);
-        let script = format!(
-            "touch {0}/ready; until test -e {0}/go; do sleep 0.05; done",
-            top.path().display()
-        );
-        let mut command = tfwrap(&dir);
-        command.env("TFWRAP_STATE_DIR", top.path().join("own"));
-        let began = uptime();
-        let ours = Running::start(&mut applying(command, &script));
-        eventually("Terraform works", || top.path().join("ready").exists());
-        let dir = rename(&dir, above);
-        if selects {
-            select(&dir, "other");
-        }
-        let took = uptime().since(began);
-        // Where not all looks are over by then, the last one is at the end.
-        fs::write(top.path().join("go"), "").unwrap();
-        let done = ours.finish();
-        if selects && took > Duration::from_secs(4) {
-            eprintln!("skipped: on this machine Terraform has read its workspace long ago");
-            continue;
-        }
-        let expected = if selects { 76 } else { 0 };
-        assert_eq!(done.status.code(), Some(expected), "{above} {in_table}: {}", done.stderr);
-        assert_eq!(
-            done.stderr.contains("while Terraform was starting"),
-            selects,
-            "{}",
-            done.stderr
-        );
-        if !in_table {
-            assert!(dir.join("terraform.tfstate").exists());
-            let left = ".terraform.tfstate.lock.info";
-            assert!(!dir.join(left).exists() && !dir.join(".terraform.tfstate.tfwrap").exists());
-        }
-    }
-}
-
-#[test]
-fn what_the_command_itself_changes_is_no_change() {
-    let dir = local_backend_dir();
-    with_workspaces(dir.path(), &["a", "b"]);
-    run(tfwrap(dir.path()).args(["workspace", "delete", "b"])).expect_code(0);
-    // Below a `run` the script may do as it likes.
-    let script = "terraform workspace select -or-create c && terraform apply -auto-approve";
-    let done = run(tfwrap(dir.path()).args(["run", "--", "sh", "-c", script])).expect_code(0);
-    assert!(!done.stderr.contains("while"), "{}", done.stderr);
-    eventually("it is applied", || {
-        dir.path().join("terraform.tfstate.d/c/terraform.tfstate").exists()
-    });
-}
-
 /// A renamed directory does not confuse who takes over for a killed tfwrap.
 #[test]
 fn what_a_killed_run_left_in_a_renamed_directory_is_cleared() {

@@ -29,6 +29,7 @@
 //! | `http_state` | a server for Terraform's `http` backend |
 //! | `identity` | whose credentials a lock is asked for with |
 //! | `interop` | tfwrap and stock Terraform over one state |
+//! | `late_changes` | what Terraform reads changes once it was started |
 //! | `leases` | who is fenced, what is noticed, what is taken over |
 //! | `line` | who comes first has the lock first |
 //! | `linked_states` | a state reached by links |
@@ -96,6 +97,7 @@ mod hold;
 mod http_state;
 mod identity;
 mod interop;
+mod late_changes;
 mod leases;
 mod line;
 mod linked_states;
