@@ -16,6 +16,7 @@ pub(crate) mod here;
 mod history;
 pub(crate) mod hold;
 mod inherit;
+mod inheritors;
 mod kept;
 mod messages;
 mod optimistic;

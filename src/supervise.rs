@@ -21,6 +21,7 @@ mod child;
 pub(crate) mod detached;
 pub mod ending;
 mod kill_below;
+mod lock_holders;
 pub mod locked_run;
 mod machine;
 mod process;
@@ -42,6 +43,7 @@ pub(crate) use child::{
     stdout_was_closed, watch, with_blocked,
 };
 pub use kill_below::kill_below;
+pub(crate) use lock_holders::holders_of_lock;
 pub use locked_run::LockedRun;
 pub use machine::{Action, ECHO, Event, GROUP_GRACE, Rest, SETTLE, StopCause, Supervisor, Watch};
 pub use process::{HostScope, ProcessId, Sight};

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::dependents::{self, Who};
+use super::inheritors::Inheritors;
 use crate::error::Error;
 use crate::lock::{Holder, LockId};
 use crate::receipt::{Receipt, ReceiptFile};
@@ -16,6 +17,8 @@ pub(crate) enum Here {
     Hold(LockId),
     /// A run or a hold of which no process is left that could release its lock.
     Dead(LockId),
+    /// The same where others have the lock from it.
+    Inherited(Inheritors),
     /// The same where something of it still runs, or under it.
     Orphaned {
         who: Who,
@@ -47,7 +50,9 @@ impl Here {
         let (ids, child) = (receipt.own_ids(), receipt.living_child());
         let below = dependents::living(dir, &ids);
         let Some(living) = child.map(|_| receipt).or(below.first()) else {
-            return Self::Dead(id.clone());
+            let mut own = receipt.own().filter(|entry| entry.id == *id);
+            let inheritors = own.find_map(Inheritors::seen);
+            return inheritors.map_or(Self::Dead(id.clone()), Self::Inherited);
         };
         let end = child.map(|child| child.end_command());
         let end = end.or_else(|| dependents::end_command(dir, &ids));
@@ -79,6 +84,13 @@ impl Here {
             Self::Dead(_) => (
                 "the run that has the lock was on this machine, and is dead".to_owned(),
                 "`tfwrap recover` releases the lock".to_owned(),
+            ),
+            Self::Inherited(by) => (
+                format!(
+                    "the run that has the lock was on this machine, and is dead, but {}",
+                    by.told()
+                ),
+                format!("{}; then `tfwrap recover` removes what else the run has left", by.end()),
             ),
             Self::Orphaned { who, end } => {
                 let what = format!(

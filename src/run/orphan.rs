@@ -18,6 +18,7 @@ use openings::Openings;
 
 use super::custody::{Case, CaseTenure};
 use super::event_loop::EventLoop;
+use super::inheritors::Inheritors;
 use super::kept::Kept;
 use super::store_requests::{self, LockRegister};
 use super::{dependents, door, release, waiters};
@@ -57,6 +58,7 @@ pub(crate) async fn adopt(
 ) -> Adopted {
     let mut adopted = Adopted::default();
     let (landed, mut landing) = (uptime().plus(LANDING), Vec::new());
+    let mut by_kernel = Vec::new();
     let mut openings = Openings::default();
     let dir = case.file.as_deref().and_then(Path::parent).map(Path::to_owned);
     dependents::go_on(event_loop, head, &case.receipt);
@@ -76,6 +78,8 @@ pub(crate) async fn adopt(
         match tenure {
             // Never asked for.
             None => {}
+            // The kernel has ended it with the last who had it.
+            Some(_) if entry.target.is_kept_by_kernel() && !is_lent => by_kernel.push(entry),
             // Nobody needs it while it is given back.
             Some(tenure) if tenure.granted && !is_lent && !is_used => {
                 let until = if tenure.unanswered { landed } else { uptime() };
@@ -117,6 +121,22 @@ pub(crate) async fn adopt(
             Ok(Caught::Nothing) => {}
             // Said already.
             Ok(Caught::Left) => adopted.left.push(entry.clone()),
+            Err(error) => {
+                cannot_open(event_loop, entry, &error);
+                adopted.left.push(entry.clone());
+            }
+        }
+    }
+    for entry in by_kernel {
+        match Inheritors::of_held(event_loop, entry).await {
+            Ok(None) => {}
+            Ok(Some(by)) => {
+                let lock = entry.target.url();
+                let message =
+                    format!("the lock `{lock}` (ID {}) is still held: {}", entry.id, by.told());
+                event_loop.say(Notice::warning(message).with_hint(by.end()));
+                adopted.left.push(entry.clone());
+            }
             Err(error) => {
                 cannot_open(event_loop, entry, &error);
                 adopted.left.push(entry.clone());
@@ -214,10 +234,6 @@ async fn catch(
     until: Uptime,
 ) -> Result<Caught, Error> {
     let target = complete(entry, receipt, env);
-    if target.is_kept_by_kernel() {
-        // The kernel has ended it with its holder.
-        return Ok(Caught::Nothing);
-    }
     let lock = target.url();
     let store =
         target.open().await.map_err(|source| Error::Store { lock: lock.clone(), source })?;

@@ -416,7 +416,11 @@ async fn give_back(
         event_loop.say(Notice::Note { message });
         return Ok(Fate::Settled);
     }
-    Ok(left(format!("a lock of {} could not be released", run_of(receipt))))
+    let why = format!("a lock of {} could not be released", run_of(receipt));
+    let is_for_the_kernel = adopted.left.iter().all(|entry| entry.target.is_kept_by_kernel());
+    let hint = is_for_the_kernel
+        .then(|| "once no process has the state locked, call `tfwrap recover` again".to_owned());
+    Ok(Fate::Left(why, hint))
 }
 
 fn interrupted(signal: StopSignal, receipt: &Receipt) -> Error {

@@ -43,6 +43,13 @@ pub struct Member {
     pub name: String,
 }
 
+impl Member {
+    /// Of a process that lives.
+    pub(super) fn of(process: ProcessId) -> Self {
+        Self { process, name: short_name(process.pid()) }
+    }
+}
+
 impl fmt::Display for Member {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "process {} (`{}`)", self.process.pid, self.name)
@@ -143,7 +150,7 @@ impl ProcessTree {
             }
         }
         all.sort_by_key(|process| (*process != self.leader, process.pid));
-        all.into_iter().map(|process| Member { process, name: short_name(process.pid()) }).collect()
+        all.into_iter().map(Member::of).collect()
     }
 
     /// Who of it lives, in words; the dead child's number names nobody.

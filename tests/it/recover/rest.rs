@@ -9,7 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::aftermath::{Receipt, STATE_DIR, kill_dead};
-use crate::support::harness::{applying, eventually, run, tfwrap};
+use crate::support::harness::{Gate, Running, applying, eventually, run, tfwrap};
 use crate::support::servers::{local_backend_dir, terraform};
 use crate::wrapped::{is_gone, wait_until};
 
@@ -91,6 +91,55 @@ fn what_lives_on_of_the_dead_is_named_and_ended_by_its_own_job_or_by_hand() {
             wait_until("its end", || is_gone(left.sleep).then_some(()));
             run(&mut recover(&left, &[])).expect_code(0);
         }
+        assert_eq!(Receipt::all(&left.dir.path().join(STATE_DIR)).len(), 0);
+        run(terraform(left.dir.path()).args(["plan", "-no-color"])).expect_code(0);
+    }
+}
+
+/// A daemon that a provisioner has started in a session of its own has the descriptor of the lock, as
+/// Terraform had. With the tfwrap and its guardian dead, nobody can end the lock but the daemon.
+#[test]
+fn a_daemon_that_has_inherited_the_lock_is_named_and_the_receipt_stays() {
+    // Terraform ends by itself, or `recover` ends it.
+    for ends in [true, false] {
+        let dir = local_backend_dir();
+        let gate = Gate::new(dir.path(), "ours");
+        let daemon = "setsid sleep 900 < /dev/null > /dev/null 2>&1 & echo $! > pid";
+        let script = format!("{daemon}; {}", gate.command());
+        let mut command = applying(tfwrap(dir.path()), &script);
+        let running = Running::start(command.env(JOB.0, JOB.1));
+        gate.reached();
+        let pid = std::fs::read_to_string(dir.path().join("pid")).expect("its number");
+        let sleep = Pid::from_raw(pid.trim().parse().expect("a number"));
+        let receipt = Receipt::all(&dir.path().join(STATE_DIR)).remove(0);
+        let leader = receipt.text["child"]["leader"]["pid"].as_i64().expect("a number");
+        let child = Pid::from_raw(i32::try_from(leader).expect("a number"));
+        kill(receipt.runner(), Signal::SIGSTOP).expect("it is there");
+        kill_dead(receipt.guardian().expect("a guardian"));
+        running.signal(Signal::SIGKILL);
+        let left = Left { dir, terraform: child, sleep };
+        if ends {
+            gate.open();
+            wait_until("Terraform's end", || is_gone(left.terraform).then_some(()));
+        } else {
+            wait_until("tfwrap's end", || is_gone(receipt.runner()).then_some(()));
+        }
+
+        let help = format!("to release it, end process {sleep} (`sleep`): `kill {sleep}`");
+        let says = |command: &mut Command, code: i32| {
+            let said = run(command.env(JOB.0, JOB.1)).expect_code(code).stderr;
+            assert!(said.contains(&help), "{ends}: {said}");
+        };
+        says(&mut recover(&left, &["--wait", "5s"]), 74);
+        assert!(is_gone(left.terraform));
+        says(tfwrap(left.dir.path()).arg("status"), 0);
+        says(tfwrap(left.dir.path()).args(["--lock-timeout=0", "plan"]), 75);
+        says(&mut recover(&left, &[]), 74);
+        assert_eq!(Receipt::all(&left.dir.path().join(STATE_DIR)).len(), 1);
+
+        kill(sleep, Signal::SIGTERM).expect("it is there");
+        wait_until("its end", || is_gone(sleep).then_some(()));
+        run(&mut recover(&left, &[])).expect_code(0);
         assert_eq!(Receipt::all(&left.dir.path().join(STATE_DIR)).len(), 0);
         run(terraform(left.dir.path()).args(["plan", "-no-color"])).expect_code(0);
     }
