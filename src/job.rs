@@ -266,7 +266,7 @@ fn of_terraform(args: &[OsString], settings: &Settings, place: &Place<'_>) -> Re
         return Ok(Job::Exec { child: child(invocation.locked_argv()), warning, detail: None });
     }
 
-    let entered_as = entered_as(&invocation, place);
+    let way_in = [place.dir.clone(), entered_as(&invocation, place)];
     let Some(dir) = terraforms_dir(&invocation, place) else {
         let detail = Some("handed over: the directory of `-chdir` cannot be entered".to_owned());
         return Ok(Job::Exec { child: child(args.to_vec()), warning: None, detail });
@@ -337,7 +337,7 @@ fn of_terraform(args: &[OsString], settings: &Settings, place: &Place<'_>) -> Re
             job.notes.push(why);
         }
     }
-    finish(job, resolved, entered_as)
+    finish(job, resolved, way_in)
 }
 
 /// To ask the program takes a moment: only whoever reads it waits for that.
@@ -349,10 +349,10 @@ fn unknown_rules(program: &Path, settings: &Settings) -> Option<String> {
 fn finish(
     mut job: LockedJob,
     resolved: Option<Resolved>,
-    entered_as: PathBuf,
+    way_in: [PathBuf; 2],
 ) -> Result<Job, Error> {
     in_order(&mut job.targets)?;
-    job.basis = Basis::of(&job, resolved.as_ref(), entered_as);
+    job.basis = Basis::of(&job, resolved.as_ref(), way_in);
     if let Some(resolved) = resolved {
         job.details.push(resolved.in_words());
         job.notes.extend(resolved.notes);

@@ -49,6 +49,7 @@ pub use machine::{Action, ECHO, Event, GROUP_GRACE, Rest, SETTLE, StopCause, Sup
 pub use process::{HostScope, ProcessId, Sight};
 pub(crate) use process::{Stat, ancestors, tell_the_tfwrap_above};
 pub use process_tree::{Member, ProcessTree};
+pub use providers::AtWork;
 pub use signal::{Received, Signals};
 pub use targets::CHILD_OF;
 use targets::ONLOOKER;

@@ -378,7 +378,7 @@ impl LockTarget {
             }
             StoreSpec::LocalState { path } => {
                 let dir = LocalState::new(path)?.line_dir();
-                Ok((Arc::new(FileStore::new(dir)), LocalState::line_key()))
+                Ok((Arc::new(FileStore::anchored(dir)), LocalState::line_key()))
             }
         }
     }

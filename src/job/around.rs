@@ -170,6 +170,6 @@ fn around(
         BackendLock::Native => {}
         BackendLock::None { why } => job.notes.push(why),
     }
-    let entered_as = job.dir.clone();
-    finish(job, resolved, entered_as)
+    let way_in = [place.dir.clone(), job.dir.clone()];
+    finish(job, resolved, way_in)
 }

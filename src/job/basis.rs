@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::LockedJob;
 use crate::backend::{Backend, Resolved, S3Backend};
-use crate::file_id::{FileId, Way};
+use crate::file_id::{Detour, FileId, Way};
 use crate::opened::{self, Kind};
 use crate::target::{LockTarget, StoreSpec, real_path};
 
@@ -20,6 +20,8 @@ pub struct Basis {
     dir: Spot,
     /// The same with its links.
     entered_as: PathBuf,
+    /// The directory that tfwrap works in.
+    here: PathBuf,
     /// Of the state whose lock is held, where one is.
     workspace: Option<String>,
     /// Likewise.
@@ -43,7 +45,12 @@ struct Spot {
 }
 
 impl Basis {
-    pub(super) fn of(job: &LockedJob, resolved: Option<&Resolved>, entered_as: PathBuf) -> Self {
+    /// `entered_as`: where Terraform works, with its links.
+    pub(super) fn of(
+        job: &LockedJob,
+        resolved: Option<&Resolved>,
+        [here, entered_as]: [PathBuf; 2],
+    ) -> Self {
         // Of a backend that Terraform locks for itself, it finds what to lock for itself.
         let resolved = resolved.filter(|resolved| match &resolved.backend {
             Backend::Local { .. } => true,
@@ -58,6 +65,7 @@ impl Basis {
                 id: FileId::of(&job.dir),
             },
             entered_as,
+            here,
             workspace: resolved.map(|resolved| resolved.workspace.name.clone()),
             backend: resolved.map(|resolved| resolved.backend.clone()),
             plan: job.kind.saved_plan().map(|plan| (plan.to_owned(), digest(plan))),
@@ -79,6 +87,9 @@ impl Basis {
         if let Some(change) = self.read_change_to(later) {
             return Some(change);
         }
+        if let (Some((plan, Some(_))), Some((_, None))) = (&self.plan, &later.plan) {
+            return Some(format!("the saved plan `{}` was removed", plan.display()));
+        }
         if self.program != later.program {
             let (before, now) = (self.program.display(), later.program.display());
             return Some(format!("the program to run changed from `{before}` to `{now}`"));
@@ -96,18 +107,18 @@ impl Basis {
     /// The ways to all that Terraform itself reads, as they are now.
     #[must_use]
     pub fn ways(&self) -> Ways {
+        let way = |path: &PathBuf| (path.clone(), Way::to(path, &self.here));
         let read = self.read_from.iter().chain(self.plan.as_ref().map(|(plan, _)| plan));
-        let read = read.map(|path| (path.clone(), Way::to(path)));
-        // These change while Terraform works; whether another one is there is asked of the links.
+        // These change while Terraform works; whether others are there is asked of the way.
         let states = self.locks.iter().filter_map(|(lock, _)| match &lock.store {
             StoreSpec::LocalState { path } => Some(path),
             _ => None,
         });
-        let worked_in = states.chain([&self.entered_as]).map(|path| {
-            let links = Way::to(path).links;
-            (path.clone(), Way { links, file: None })
+        let written = states.chain([&self.entered_as]).map(|path| {
+            let (path, way) = way(path);
+            (path, way.but_for_the_file())
         });
-        Ways(read.chain(worked_in).collect())
+        Ways(read.map(way).chain(written).collect())
     }
 
     fn other_directory(&self, later: &Self) -> String {
@@ -160,13 +171,11 @@ impl Basis {
             }
             return from_to("the backend", before, now);
         }
-        let digest = |basis: &Self| basis.plan.as_ref().map(|(_, digest)| *digest);
-        match (&self.plan, &later.plan) {
-            _ if digest(self) == digest(later) => {}
-            (_, Some((plan, _))) => {
-                return Some(format!("the saved plan `{}` was rewritten", plan.display()));
-            }
-            (_, None) => return Some("the saved plan no longer exists".to_owned()),
+        // One that is gone is not read.
+        if let (Some((_, before)), Some((plan, Some(now)))) = (&self.plan, &later.plan)
+            && *before != Some(*now)
+        {
+            return Some(format!("the saved plan `{}` was rewritten", plan.display()));
         }
         for (lock, before) in &self.locks {
             let same = later.locks.iter().find(|(other, _)| other == lock);
@@ -191,14 +200,22 @@ impl Ways {
     #[must_use]
     pub fn change_to(&self, later: &Self) -> Option<String> {
         let mut pairs = self.0.iter().zip(&later.0);
-        let ((path, before), (_, now)) = pairs.find(|((_, before), (_, now))| before != now)?;
-        let path = path.display();
-        Some(if before.links == now.links {
-            format!("`{path}` was rewritten and may have held something else in between")
-        } else {
-            format!(
-                "a link on the way to `{path}` was replaced and may have led elsewhere in between"
-            )
+        let (path, detour) = pairs
+            .find_map(|((path, before), (_, now))| Some((path.display(), before.detour(now)?)))?;
+        Some(match detour {
+            Detour::Link => {
+                format!(
+                    "a link on the way to `{path}` was replaced and may have led elsewhere in between"
+                )
+            }
+            Detour::Directory => {
+                format!(
+                    "a directory on the way to `{path}` was moved and may have been another in between"
+                )
+            }
+            Detour::File => {
+                format!("`{path}` was rewritten and may have held something else in between")
+            }
         })
     }
 }

@@ -19,7 +19,7 @@ use super::child_process;
 use super::context::Context;
 use super::event_loop::{EventLoop, LoopEvent};
 use super::fail_point;
-use super::fresh::{self, ChangeWatch};
+use super::late_change::{self, ChangeWatch};
 use crate::clock::uptime;
 use crate::duration;
 use crate::error::Error;
@@ -258,7 +258,7 @@ async fn drive(
                 if let Some(change) = watch.as_mut().and_then(|watch| watch.look(child, true)) {
                     lost = true;
                     let has_lock = !event_loop.custody.is_lockless();
-                    event_loop.say(fresh::too_late(&change, true, has_lock));
+                    event_loop.say(late_change::too_late(&change, true, has_lock));
                 }
                 return Ok(ChildEnd { status, stopped, heard_stop: stopped || overheard, lost });
             }
@@ -336,7 +336,7 @@ async fn next_event(
             let change = watch.as_mut().and_then(|watch| watch.look(child, false));
             let Some(change) = change else { return Ok(None) };
             let has_lock = !event_loop.custody.is_lockless();
-            event_loop.say(fresh::too_late(&change, false, has_lock));
+            event_loop.say(late_change::too_late(&change, false, has_lock));
             locked_run::Event::Changed
         }
         LoopEvent::Due => {

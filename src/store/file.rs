@@ -12,6 +12,7 @@
 //!
 //! Its rules: `docs/protocol.md#f7-files`.
 
+mod anchor;
 mod directory;
 
 use std::fmt::Write as _;
@@ -28,6 +29,7 @@ use super::{
     Expect, Record, RecordVersion, Registers, RemoveReply, StoreError, Stored, WriteReply,
 };
 use crate::lock::LockKey;
+use anchor::{Anchor, Anchored};
 use directory::Directory;
 
 /// Whoever changes a register holds a `flock` on this file for that time, and looks whether it is
@@ -57,6 +59,8 @@ pub struct FileStore {
     /// The one lock that is meant, of what may be somebody else's directory: the rest of it is not
     /// ours.
     lock: Option<LockKey>,
+    /// Of one that is not to be lost where it, or what is above it, gets another name.
+    anchor: Option<Anchor>,
     workers: Workers,
 }
 
@@ -74,7 +78,22 @@ impl FileStore {
     #[must_use]
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         // Put together anew, because a slash at the end would follow a symbolic link.
-        Self { dir: dir.into().components().collect(), lock: None, workers: Workers::new() }
+        let dir = dir.into().components().collect();
+        Self { dir, lock: None, anchor: None, workers: Workers::new() }
+    }
+
+    /// The same directory from the first look on, if one above it gets another name, or a link on the way
+    /// to it leads elsewhere: what was put there can be removed again.
+    #[must_use]
+    pub fn anchored(dir: impl Into<PathBuf>) -> Self {
+        Self { anchor: Some(Anchor::default()), ..Self::new(dir) }
+    }
+
+    fn reach(&self) -> Anchored {
+        match &self.anchor {
+            Some(anchor) => anchor.reach(&self.dir),
+            None => Anchored::at(self.dir.clone()),
+        }
     }
 
     /// Names one file of a directory that has others, too: all else of the lock lies beside it and

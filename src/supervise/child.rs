@@ -77,7 +77,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::Interval;
 
 use super::kill_below::signal_below;
-use super::providers::has_provider;
+use super::providers::AtWork;
 use super::readers::Readers;
 use super::stand_in::{Overheard, OverheardStop};
 use super::{Action, ChildStatus, Event, Judged, PassSignal, ProcessId, Rest, StopSignal, Watch};
@@ -169,12 +169,18 @@ impl Child {
         self.leader
     }
 
-    /// Whether Terraform, at the child or below it, works with a provider. It has read its workspace, its
+    /// The Terraform, at the child or below it, that works with a provider. It has read its workspace, its
     /// backend and a saved plan by then (strace of Terraform 1.11.4: they are opened before any provider
     /// is started, whatever the command).
     #[must_use]
-    pub fn works_with_a_provider(&self) -> bool {
-        has_provider(self.leader)
+    pub fn at_work(&self) -> Option<AtWork> {
+        AtWork::below(self.leader)
+    }
+
+    /// Whether another one follows that.
+    #[must_use]
+    pub fn is_at_work_again(&self, before: &AtWork) -> bool {
+        before.has_successor(self.leader)
     }
 
     /// To whom the last interrupt went.

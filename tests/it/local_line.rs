@@ -283,3 +283,55 @@ async fn without_the_line_the_order_for_a_local_state_is_another_and_no_line_is_
     }
     panic!("in order without a line: {orders:?}");
 }
+
+/// During a wait, a link turns or the directory gets another name: the waiter begins anew where its state
+/// is now, and nobody stands in the line that it was in.
+#[test]
+fn a_waiter_leaves_no_ticket_where_its_state_is_no_longer() {
+    for turns in [true, false] {
+        let (top, made) = (tempfile::tempdir().unwrap(), local_backend_dir());
+        let at = |name: &str| top.path().join(name);
+        for dir in ["work", "one", "two"] {
+            fs::create_dir(at(dir)).unwrap();
+        }
+        fs::copy(made.path().join("main.tf"), at("work/main.tf")).unwrap();
+        std::os::unix::fs::symlink("one", at("link")).unwrap();
+        let gate = Gate::new(top.path(), "holder");
+        let apply = |dir: &str, provisioner: &str| {
+            let mut command = applying(tfwrap(&at(dir)), provisioner);
+            command.env("TFWRAP_STATE_DIR", at("own"));
+            Running::start(command.args(turns.then_some("-state=../link/x.tfstate")))
+        };
+        let turn_to = |to: &str| {
+            std::os::unix::fs::symlink(to, at("new")).unwrap();
+            fs::rename(at("new"), at("link")).unwrap();
+        };
+        let holder = apply("work", &gate.command());
+        gate.reached();
+        let waiter = apply("work", "true");
+        waiter.says("waiting");
+        if turns {
+            turn_to("two");
+        } else {
+            fs::rename(at("work"), at("moved")).unwrap();
+        }
+        waiter.says("releasing everything and starting over");
+        gate.open();
+        // The holder's own state is elsewhere once the link turns.
+        holder.finish().expect_code(if turns { 76 } else { 0 });
+        waiter.finish().expect_code(0);
+        // Whoever comes next where they were waits for nobody.
+        if turns {
+            turn_to("one");
+        }
+        let done = apply(if turns { "work" } else { "moved" }, "true").finish().expect_code(0);
+        assert!(!done.stderr.contains("waiting"), "{}", done.stderr);
+        for dir in ["work", "moved", "one"].map(at) {
+            for file in fs::read_dir(&dir).into_iter().flatten() {
+                let name = file.unwrap().file_name().to_string_lossy().into_owned();
+                assert!(!name.ends_with(".tfwrap"), "{}/{name}", dir.display());
+            }
+        }
+        assert_eq!((at("work").exists(), at("moved").exists()), (turns, !turns));
+    }
+}

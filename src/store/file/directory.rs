@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::anchor::Anchored;
 use super::{ASIDE, Content, FileStore, LOCK_FILE, NO_CONTENT, decode, file_name};
 use crate::lock::LockKey;
 use crate::opened::{self, Kind};
@@ -27,17 +28,18 @@ enum Found {
 /// The open directory.
 pub(super) struct Directory {
     fd: OwnedFd,
+    at: Anchored,
     store: FileStore,
 }
 
 impl Directory {
     pub(super) fn open(store: &FileStore) -> Result<Option<Self>, StoreError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let path = &store.dir;
-        match rustix::fs::open(path, flags, Mode::empty()) {
-            Ok(fd) => Ok(Some(Self { fd, store: store.clone() })),
+        let (path, at) = (&store.dir, store.reach());
+        match rustix::fs::open(&at.path, flags, Mode::empty()) {
+            Ok(fd) => Ok(Some(Self { fd, at, store: store.clone() })),
             Err(Errno::NOENT) => Ok(None),
-            Err(Errno::LOOP | Errno::NOTDIR) if path.is_symlink() => Err(is_a_link(path)),
+            Err(Errno::LOOP | Errno::NOTDIR) if at.path.is_symlink() => Err(is_a_link(path)),
             Err(error) => Err(io_error("open the directory", path, &error.into(), false)),
         }
     }
@@ -47,7 +49,7 @@ impl Directory {
             return Ok(dir);
         }
         let path = &store.dir;
-        match opened::make_dir(path, 0o700) {
+        match opened::make_dir(&store.reach().path, 0o700) {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
             Err(error) => return Err(io_error("make the directory", path, &error, false)),
@@ -175,7 +177,7 @@ impl Directory {
                 Err(error) => return Err(error.into()),
             }
         }
-        if is_empty { std::fs::remove_dir(&self.store.dir) } else { Ok(()) }
+        if is_empty { std::fs::remove_dir(&self.at.path) } else { Ok(()) }
     }
 
     pub(super) fn read(&self, key: &LockKey) -> Result<Option<Stored>, StoreError> {

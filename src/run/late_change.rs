@@ -1,0 +1,160 @@
+//! Looks whether anything changes before Terraform has read it: the lock that is held must be the lock
+//! that is used.
+//!
+//! Its rules: `docs/protocol.md#c2-watched-until-terraform-has-read-it`.
+
+use std::slice;
+use std::time::Duration;
+
+use super::context::Context;
+use super::planner::{Planner, working_dir};
+use crate::clock::uptime;
+use crate::job::{Basis, LockedJob, Ways};
+use crate::lock::Uptime;
+use crate::report::Notice;
+use crate::supervise::{AtWork, Child};
+
+/// When Terraform's files are compared again after its start: as long as that mostly takes.
+const LOOKS: [Duration; 6] = [
+    Duration::from_millis(150),
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_millis(3500),
+    Duration::from_secs(5),
+];
+
+/// How often after that, for as long as nothing shows that Terraform has read them: it may be downloaded
+/// first, or wait for its credentials.
+const LATE_LOOKS: Duration = Duration::from_secs(1);
+
+/// How often a look is taken again because the working directory got another name meanwhile.
+const RENAMES: u32 = 5;
+
+/// How often a Terraform below a script is looked at, once it has read all: the script may start another.
+const AFTER: Duration = Duration::from_millis(100);
+
+/// Looks whether anything changes before Terraform has read it.
+pub(super) struct ChangeWatch<'a> {
+    planner: &'a Planner,
+    basis: &'a Basis,
+    ways: Ways,
+    started: Uptime,
+    looks: slice::Iter<'static, Duration>,
+    next: Option<Uptime>,
+    /// Who has read it, and whether that has ended.
+    read: Option<(AtWork, bool)>,
+}
+
+/// A change that Terraform may have read.
+pub(super) struct LateChange {
+    what: String,
+    while_starting: bool,
+}
+
+impl<'a> ChangeWatch<'a> {
+    /// From the child's start on. None where Terraform locks for itself, or the child is not
+    /// Terraform: what `init` changes below a `run` is its business.
+    pub(super) fn over(job: &'a LockedJob, context: &'a Context) -> Option<Self> {
+        let is_direct = !job.kind.is_around_commands() && job.native.is_none();
+        let (started, mut looks) = (uptime(), LOOKS.iter());
+        is_direct.then(|| Self {
+            planner: &context.planner,
+            basis: &job.basis,
+            ways: job.basis.ways(),
+            started,
+            next: looks.next().map(|after| started.plus(*after)),
+            looks,
+            read: None,
+        })
+    }
+
+    /// When to look next.
+    pub(super) fn deadline(&self) -> Option<Uptime> {
+        self.next
+    }
+
+    /// Whether it is time to look.
+    pub(super) fn is_due(&self) -> bool {
+        self.deadline().is_some_and(|at| uptime() >= at)
+    }
+
+    /// Looks, unless it is too late for that: what changed. The last time once the child has ended.
+    pub(super) fn look(&mut self, child: &Child, ended: bool) -> Option<LateChange> {
+        self.next?;
+        self.next = (!ended).then(|| uptime().plus(AFTER));
+        match &mut self.read {
+            Some((by, false)) => {
+                if by.is_over() {
+                    // What changed and was undone while it worked, nobody has read.
+                    self.ways = self.ways_now();
+                    self.read = self.read.take().map(|(by, _)| (by, true));
+                }
+                return None;
+            }
+            Some((by, true)) if ended || !child.is_at_work_again(by) => return None,
+            Some(_) | None => {}
+        }
+        // First: what changes after this look was not read.
+        self.read = child.at_work().filter(|_| !ended).map(|by| (by, false));
+        let change = self.change();
+        let is_over = ended || change.is_some();
+        self.next = match &self.read {
+            _ if is_over => None,
+            // No other one can follow it.
+            Some((by, _)) if by.is(child.pid()) => None,
+            Some(_) => self.next,
+            None => Some(match self.looks.next() {
+                Some(after) => self.started.plus(*after),
+                None => uptime().plus(LATE_LOOKS),
+            }),
+        };
+        let while_starting = uptime().since(self.started) <= LOOKS[LOOKS.len() - 1];
+        change.map(|what| LateChange { what, while_starting })
+    }
+
+    fn ways_now(&self) -> Ways {
+        let now = self.planner.again();
+        now.map_or_else(|_| self.basis.ways(), |now| now.basis.ways())
+    }
+
+    fn change(&self) -> Option<String> {
+        for _ in 0..RENAMES {
+            let dir = working_dir().ok()?;
+            let change = self.change_here()?;
+            // Or it was renamed meanwhile, and nothing was found where it no longer is.
+            if working_dir().is_ok_and(|now| now == dir) {
+                return Some(change);
+            }
+        }
+        None
+    }
+
+    fn change_here(&self) -> Option<String> {
+        // Where nothing can be resolved any more, Terraform refuses by itself.
+        let now = self.planner.again().ok()?;
+        self.basis.read_change_to(&now.basis).or_else(|| self.ways.change_to(&now.basis.ways()))
+    }
+}
+
+/// That the child is interrupted for a change, or ended with it.
+pub(super) fn too_late(change: &LateChange, ended: bool, has_lock: bool) -> Notice {
+    let LateChange { what, while_starting } = change;
+    let when = if *while_starting {
+        "while Terraform was starting"
+    } else {
+        "before Terraform was seen to work with a provider"
+    };
+    let doing = if ended { "" } else { ": interrupting Terraform" };
+    let held = if has_lock { ", and only the lock of the first is held" } else { "" };
+    Notice::warning(format!("{when}, {what}; Terraform may have read either one{held}{doing}"))
+        .with_hint(
+        if has_lock {
+            "check both states with `terraform plan`; a plan that this run saved may be of either \
+             one: do not apply it"
+        } else {
+            "check both states with `terraform plan`"
+        }
+        .to_owned(),
+    )
+}
