@@ -2,6 +2,7 @@
 //! same of `terraform` with its own lock, by turns on one state.
 //!
 //! `cargo bench --bench uncontended -- --pairs 21`
+//! `cargo bench --bench uncontended -- --latency 10`
 //! `cargo bench --bench uncontended -- --against OTHER_TFWRAP`
 
 #[expect(dead_code, reason = "each bench uses a part of it")]
@@ -19,19 +20,35 @@ mod servers;
 
 use std::process::Command;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use clap::Parser as _;
-use proxy::Proxy;
+use proxy::{Fault, Proxy, Rule};
 use servers::BUCKET;
 use support::{Args, Backend, Place, S3, apply, key, pairs, say_where, timed};
 
+#[derive(clap::Parser)]
+struct Uncontended {
+    #[command(flatten)]
+    args: Args,
+    /// How much longer each request about a lock is to take, in milliseconds.
+    #[arg(long, default_value_t = 0, value_name = "MS")]
+    latency: u64,
+}
+
 fn main() {
-    let args = Args::parse();
+    let Uncontended { args, latency } = Uncontended::parse();
+    let latency = Some(Duration::from_millis(latency)).filter(|latency| !latency.is_zero());
     say_where(&Place::new(Backend::Local, ""));
     println!("| | tfwrap | {} | ratio | quartiles | pairs |", args.rival.name());
     println!("| --- | --- | --- | --- | --- | --- |");
     for backend in Backend::ALL {
-        let place = Place::new(backend, "uncontended");
+        let proxy = OnceLock::new();
+        let before = |url: &str| match latency {
+            None => url.to_owned(),
+            Some(latency) => proxy.get_or_init(|| late(url, latency)).url().to_owned(),
+        };
+        let place = Place::behind(backend, "uncontended", before);
         let applied = |command: Command| apply(command, &[], "true");
         for (verb, of) in [("apply", applied as fn(Command) -> Command), ("plan", plan)] {
             let tfwrap = || of(place.tfwrap());
@@ -50,6 +67,13 @@ fn main() {
         lock_requests(backend, "terraform", Place::terraform);
         assert_eq!((ours[0], ours[2]), (1, 1), "tfwrap writes once and removes once");
     }
+}
+
+/// A proxy that passes on each request after this long.
+fn late(url: &str, latency: Duration) -> Proxy {
+    let proxy = Proxy::before(url);
+    proxy.plan([Rule::all(Fault::Delay(latency))]);
+    proxy
 }
 
 fn plan(mut command: Command) -> Command {

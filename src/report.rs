@@ -66,6 +66,8 @@ pub enum Notice {
         waited: Duration,
         /// The time we are ready to wait in all.
         limit: Duration,
+        /// Whether nobody has it, and it is left to those who came before us.
+        free: bool,
         /// How many places there are before ours in the line; none outside the line.
         ahead: Option<u64>,
         /// How many of those wait for plans.
@@ -231,6 +233,7 @@ mod tests {
                 holder: Some(Box::new(hostile::info())),
                 waited: time,
                 limit: time,
+                free: false,
                 ahead: None,
                 plans_ahead: None,
                 silent: None,

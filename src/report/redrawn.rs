@@ -211,6 +211,7 @@ mod tests {
             holder: Some(Box::new(hostile::info())),
             waited: Duration::from_secs(waited),
             limit: Duration::from_mins(30),
+            free: false,
             ahead: None,
             plans_ahead: None,
             silent: None,

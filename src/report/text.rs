@@ -229,6 +229,7 @@ mod tests {
             holder: holder.map(Box::new),
             waited: Duration::from_secs(waited),
             limit: Duration::from_mins(30),
+            free: false,
             ahead: None,
             plans_ahead: None,
             silent: None,

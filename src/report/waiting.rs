@@ -19,6 +19,7 @@ pub(super) fn sentence(notice: &Notice, now: Timestamp) -> Option<String> {
         holder,
         waited,
         limit,
+        free,
         ahead,
         plans_ahead,
         silent,
@@ -28,7 +29,11 @@ pub(super) fn sentence(notice: &Notice, now: Timestamp) -> Option<String> {
     else {
         return None;
     };
-    let holder = describe_holding(holder.as_deref(), now);
+    let holder = if *free {
+        "nobody has it, and it is left to those before us".to_owned()
+    } else {
+        describe_holding(holder.as_deref(), now)
+    };
     let place = format!("{}{}", place(*ahead), plans(*plans_ahead));
     let silence = format!("{}{}", last_seen(*unanswered), silence(*silent));
     let holder = format!("{holder}{silence}{place}{}", to_go(*estimate));
@@ -47,11 +52,14 @@ pub(super) fn sentence(notice: &Notice, now: Timestamp) -> Option<String> {
 /// What changes, the most wanted first: a narrow terminal shows the beginning only. `later` is how
 /// long after the notice this is said.
 pub(super) fn short(notice: &Notice, later: Duration) -> Option<String> {
-    let Notice::Waiting { holder, waited, limit, ahead, silent, unanswered, estimate, .. } = notice
+    let Notice::Waiting {
+        holder, waited, limit, free, ahead, silent, unanswered, estimate, ..
+    } = notice
     else {
         return None;
     };
-    let holder = holder.as_deref().map_or_else(|| "held".to_owned(), describe_who);
+    let unnamed = || if *free { "free" } else { "held" }.to_owned();
+    let holder = holder.as_deref().map_or_else(unnamed, describe_who);
     let estimate = estimate.map(|estimate| estimate.saturating_sub(later));
     Some(format!(
         "waited {} of {}{}{}; {holder}{}{}",
@@ -117,6 +125,7 @@ mod tests {
             holder: None,
             waited: Duration::from_secs(waited),
             limit: 30 * MINUTE,
+            free: false,
             ahead: Some(2),
             plans_ahead: Some(1),
             silent: Some(Duration::from_secs(90)),
@@ -130,6 +139,23 @@ mod tests {
         let text = sentence(&waiting(0), Timestamp::UNIX_EPOCH).unwrap();
         let end = "whom, no heartbeat for 1m30s; 2 ahead of us (1 plan); about 4m to go; waiting up to 30m";
         assert!(text.ends_with(end), "{text}");
+    }
+
+    #[test]
+    fn whoever_had_a_lock_that_is_free_is_not_named() {
+        let mut notice = waiting(61);
+        if let Notice::Waiting { free, silent, estimate, .. } = &mut notice {
+            (*free, *silent, *estimate) = (true, None, None);
+        }
+        assert_eq!(
+            sentence(&notice, Timestamp::UNIX_EPOCH).unwrap(),
+            "still waiting for the lock `tfb/a`: nobody has it, and it is left to those before us; \
+             2 ahead of us (1 plan); waited 1m1s of 30m"
+        );
+        assert_eq!(
+            short(&notice, Duration::ZERO).unwrap(),
+            "waited 1m1s of 30m; 2 ahead of us; free"
+        );
     }
 
     #[test]

@@ -378,6 +378,8 @@ const SILENCE: Duration = Duration::from_secs(30);
 pub(super) struct Voice {
     cadence: Cadence,
     holder: Option<Holder>,
+    /// Whether nobody had it.
+    is_free: bool,
     /// What was said of the holder's receipt here.
     here: Option<Here>,
     /// Whether its silence was a reason to look for that once more.
@@ -393,6 +395,7 @@ impl Voice {
         Self {
             cadence: Cadence::default(),
             holder: None,
+            is_free: false,
             here: None,
             is_silent: false,
             is_unseen: false,
@@ -429,8 +432,8 @@ impl Voice {
         receipts: Option<&Path>,
     ) {
         let now = uptime();
-        let holder = machine.acquire().holder();
-        let acquire = machine.acquire();
+        let (acquire, free) = (machine.acquire(), machine.sees_free());
+        let holder = acquire.holder().filter(|_| !free);
         if holder.is_none() && (acquire.is_blind() || acquire.is_refused_for_nobody()) {
             if !self.is_unseen {
                 self.is_unseen = true;
@@ -443,21 +446,23 @@ impl Voice {
                     hint: None,
                 });
             }
-        } else if holder.is_none() || machine.is_counting() && last_seen.is_none() {
+        } else if holder.is_none() && !free || machine.is_counting() && last_seen.is_none() {
             return;
         }
-        let changed = std::mem::replace(&mut self.holder, holder.clone()) != holder;
+        let changed = std::mem::replace(&mut self.holder, holder.clone()) != holder
+            || std::mem::replace(&mut self.is_free, free) != free;
         if self.cadence.is_due(now, changed) {
             reporter.say(Notice::Waiting {
                 lock: target.url(),
                 holder: self.holder.as_ref().and_then(Holder::info).cloned().map(Box::new),
                 waited: now.since(self.started),
                 limit: self.limit,
+                free,
                 ahead: machine.ahead(),
                 plans_ahead: machine.plans_ahead(),
-                silent: machine.acquire().silence(now),
+                silent: machine.acquire().silence(now).filter(|_| !free),
                 unanswered: last_seen,
-                estimate: machine.estimate(now),
+                estimate: machine.estimate(now).filter(|_| !free),
             });
         }
         let silent = machine.acquire().silence(now);

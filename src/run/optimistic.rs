@@ -287,6 +287,7 @@ impl Attempt<'_> {
                 holder: writer.info().cloned().map(Box::new),
                 waited: uptime().since(self.began),
                 limit: self.wait.limit,
+                free: false,
                 ahead: None,
                 plans_ahead: None,
                 silent: None,

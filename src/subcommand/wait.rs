@@ -188,6 +188,7 @@ impl<'a> Wait<'a> {
                 holder: info.clone(),
                 waited: now.since(self.began),
                 limit: self.call.limit,
+                free: false,
                 ahead: None,
                 plans_ahead: None,
                 silent,

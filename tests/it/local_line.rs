@@ -148,9 +148,11 @@ async fn a_dead_waiter_for_a_local_state_costs_those_behind_at_most_twenty_secon
     fs::remove_file(receipt.path).unwrap();
     gate.open();
     holder.finish().expect_code(0);
-    for waiter in waiters {
-        waiter.finish().expect_code(0);
-    }
+    let ends: Vec<_> = waiters.into_iter().map(|it| it.finish().expect_code(0)).collect();
+    // Behind the dead, nobody is told that somebody has the lock.
+    let (_, behind) = ends.split_at(3);
+    let said = "nobody has it, and it is left to those before us; ";
+    assert!(behind.iter().any(|end| end.stderr.contains(said)), "{behind:?}");
     let tenures = stage.tenures();
     // Where the dead leave a lock lying, the first behind them to look may be the first to try.
     let (before, behind) = tenures.split_at(3);

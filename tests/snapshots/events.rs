@@ -51,6 +51,7 @@ fn examples() -> Vec<(&'static str, Vec<Notice>)> {
     let waiting =
         |holder, ahead, plans_ahead, [silent, unanswered]: [_; 2], estimate| Notice::Waiting {
             lock: LOCK.into(),
+            free: false,
             holder,
             waited: Duration::from_millis(61_234),
             limit: Duration::from_mins(30),

@@ -14,6 +14,12 @@ use super::{Action, LEFT_UNCLAIMED, LONGEST_WALK, Phase, Queue, RETRY, ReturnTo,
 use crate::lock::register::{StoreError, Stored};
 
 impl Queue {
+    /// Whether the lock was seen free, and is left to those before us.
+    #[must_use]
+    pub fn sees_free(&self) -> bool {
+        self.unclaimed.is_some()
+    }
+
     pub(super) fn glanced(
         &mut self,
         now: Uptime,
