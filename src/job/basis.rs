@@ -107,18 +107,26 @@ impl Basis {
     /// The ways to all that Terraform itself reads, as they are now.
     #[must_use]
     pub fn ways(&self) -> Ways {
-        let way = |path: &PathBuf| (path.clone(), Way::to(path, &self.here));
         let read = self.read_from.iter().chain(self.plan.as_ref().map(|(plan, _)| plan));
-        // These change while Terraform works; whether others are there is asked of the way.
+        let read = read.map(|path| (path.clone(), Way::to(path, &self.here)));
+        let entered = (self.entered_as.clone(), Way::to(&self.entered_as, &self.here));
+        Ways { read: read.chain([entered]).collect(), states: self.ways_to_states(&self.here) }
+    }
+
+    /// The ways to the local states, once the directory that tfwrap works in is called `here`. The files
+    /// change while Terraform works; whether others are there is asked of the way.
+    #[must_use]
+    pub fn ways_to_states(&self, here: &Path) -> Vec<(PathBuf, Way)> {
         let states = self.locks.iter().filter_map(|(lock, _)| match &lock.store {
-            StoreSpec::LocalState { path } => Some(path),
+            StoreSpec::LocalState { path } => Some(path.clone()),
             _ => None,
         });
-        let written = states.chain([&self.entered_as]).map(|path| {
-            let (path, way) = way(path);
-            (path, way.but_for_the_file())
-        });
-        Ways(read.map(way).chain(written).collect())
+        let way = |mut path: PathBuf| {
+            rename(&mut path, &self.here, here);
+            let way = Way::to(&path, here).but_for_the_file();
+            (path, way)
+        };
+        states.map(way).collect()
     }
 
     fn other_directory(&self, later: &Self) -> String {
@@ -193,31 +201,51 @@ impl Basis {
 /// How all that Terraform reads was reached. What is read again tells no change that was undone in
 /// between: a workspace that was selected for a moment.
 #[derive(Debug)]
-pub struct Ways(Vec<(PathBuf, Way)>);
+pub struct Ways {
+    read: Vec<(PathBuf, Way)>,
+    /// A local state is opened again to be written.
+    states: Vec<(PathBuf, Way)>,
+}
 
 impl Ways {
+    /// Whether Terraform opens nothing of it later than all the rest.
+    #[must_use]
+    pub fn are_read_once(&self) -> bool {
+        self.states.is_empty()
+    }
+
     /// What is different now, as of [`Basis::change_to`].
     #[must_use]
     pub fn change_to(&self, later: &Self) -> Option<String> {
-        let mut pairs = self.0.iter().zip(&later.0);
-        let (path, detour) = pairs
-            .find_map(|((path, before), (_, now))| Some((path.display(), before.detour(now)?)))?;
-        Some(match detour {
-            Detour::Link => {
-                format!(
-                    "a link on the way to `{path}` was replaced and may have led elsewhere in between"
-                )
-            }
-            Detour::Directory => {
-                format!(
-                    "a directory on the way to `{path}` was moved and may have been another in between"
-                )
-            }
-            Detour::File => {
-                format!("`{path}` was rewritten and may have held something else in between")
-            }
-        })
+        detour(&self.read, &later.read).or_else(|| self.change_of_states_to(&later.states))
     }
+
+    /// The same, of local states alone.
+    #[must_use]
+    pub fn change_of_states_to(&self, later: &[(PathBuf, Way)]) -> Option<String> {
+        detour(&self.states, later)
+    }
+}
+
+fn detour(before: &[(PathBuf, Way)], now: &[(PathBuf, Way)]) -> Option<String> {
+    let mut pairs = before.iter().zip(now);
+    let (path, detour) =
+        pairs.find_map(|((path, before), (_, now))| Some((path.display(), before.detour(now)?)))?;
+    Some(match detour {
+        Detour::Link => {
+            format!(
+                "a link on the way to `{path}` was replaced and may have led elsewhere in between"
+            )
+        }
+        Detour::Directory => {
+            format!(
+                "a directory on the way to `{path}` was moved and may have been another in between"
+            )
+        }
+        Detour::File => {
+            format!("`{path}` was rewritten and may have held something else in between")
+        }
+    })
 }
 
 fn rename(path: &mut PathBuf, from: &Path, to: &Path) {

@@ -3,6 +3,7 @@
 //!
 //! Its rules: `docs/protocol.md#c2-watched-until-terraform-has-read-it`.
 
+use std::path::Path;
 use std::slice;
 use std::time::Duration;
 
@@ -49,7 +50,8 @@ pub(super) struct ChangeWatch<'a> {
 /// A change that Terraform may have read.
 pub(super) struct LateChange {
     what: String,
-    while_starting: bool,
+    /// In words.
+    when: &'static str,
 }
 
 impl<'a> ChangeWatch<'a> {
@@ -82,35 +84,45 @@ impl<'a> ChangeWatch<'a> {
     /// Looks, unless it is too late for that: what changed. The last time once the child has ended.
     pub(super) fn look(&mut self, child: &Child, ended: bool) -> Option<LateChange> {
         self.next?;
-        self.next = (!ended).then(|| uptime().plus(AFTER));
-        match &mut self.read {
-            Some((by, false)) => {
-                if by.is_over() {
-                    // What changed and was undone while it worked, nobody has read.
-                    self.ways = self.ways_now();
-                    self.read = self.read.take().map(|(by, _)| (by, true));
-                }
-                return None;
-            }
-            Some((by, true)) if ended || !child.is_at_work_again(by) => return None,
-            Some(_) | None => {}
+        let is_reading = match &self.read {
+            None => true,
+            Some((by, over)) => *over && !ended && child.is_at_work_again(by),
+        };
+        if is_reading {
+            // First: what changes after this look was not read.
+            self.read = child.at_work().filter(|_| !ended).map(|by| (by, false));
         }
-        // First: what changes after this look was not read.
-        self.read = child.at_work().filter(|_| !ended).map(|by| (by, false));
-        let change = self.change();
-        let is_over = ended || change.is_some();
-        self.next = match &self.read {
-            _ if is_over => None,
-            // No other one can follow it.
-            Some((by, _)) if by.is(child.pid()) => None,
-            Some(_) => self.next,
+        let change = self.change(is_reading);
+        if let Some((by, over @ false)) = &mut self.read
+            && by.is_over()
+        {
+            *over = true;
+            // What changed and was undone while it worked, nobody has read.
+            self.ways = self.ways_now();
+        }
+        self.next = if ended || change.is_some() { None } else { self.next_look(child) };
+        let when = if !is_reading {
+            "while Terraform worked"
+        } else if uptime().since(self.started) <= LOOKS[LOOKS.len() - 1] {
+            "while Terraform was starting"
+        } else {
+            "before Terraform was seen to work with a provider"
+        };
+        change.map(|what| LateChange { what, when })
+    }
+
+    fn next_look(&mut self, child: &Child) -> Option<Uptime> {
+        match &self.read {
             None => Some(match self.looks.next() {
                 Some(after) => self.started.plus(*after),
                 None => uptime().plus(LATE_LOOKS),
             }),
-        };
-        let while_starting = uptime().since(self.started) <= LOOKS[LOOKS.len() - 1];
-        change.map(|what| LateChange { what, while_starting })
+            // No other one can follow it.
+            Some((by, _)) if by.is(child.pid()) => {
+                (!self.ways.are_read_once()).then(|| uptime().plus(LATE_LOOKS))
+            }
+            Some(_) => Some(uptime().plus(AFTER)),
+        }
     }
 
     fn ways_now(&self) -> Ways {
@@ -118,10 +130,14 @@ impl<'a> ChangeWatch<'a> {
         now.map_or_else(|_| self.basis.ways(), |now| now.basis.ways())
     }
 
-    fn change(&self) -> Option<String> {
+    /// With `is_reading`, of all that Terraform reads; else of what it opens again.
+    fn change(&self, is_reading: bool) -> Option<String> {
+        if !is_reading && self.ways.are_read_once() {
+            return None;
+        }
         for _ in 0..RENAMES {
             let dir = working_dir().ok()?;
-            let change = self.change_here()?;
+            let change = self.change_in(&dir, is_reading)?;
             // Or it was renamed meanwhile, and nothing was found where it no longer is.
             if working_dir().is_ok_and(|now| now == dir) {
                 return Some(change);
@@ -130,7 +146,10 @@ impl<'a> ChangeWatch<'a> {
         None
     }
 
-    fn change_here(&self) -> Option<String> {
+    fn change_in(&self, dir: &Path, is_reading: bool) -> Option<String> {
+        if !is_reading {
+            return self.ways.change_of_states_to(&self.basis.ways_to_states(dir));
+        }
         // Where nothing can be resolved any more, Terraform refuses by itself.
         let now = self.planner.again().ok()?;
         self.basis.read_change_to(&now.basis).or_else(|| self.ways.change_to(&now.basis.ways()))
@@ -139,12 +158,7 @@ impl<'a> ChangeWatch<'a> {
 
 /// That the child is interrupted for a change, or ended with it.
 pub(super) fn too_late(change: &LateChange, ended: bool, has_lock: bool) -> Notice {
-    let LateChange { what, while_starting } = change;
-    let when = if *while_starting {
-        "while Terraform was starting"
-    } else {
-        "before Terraform was seen to work with a provider"
-    };
+    let LateChange { what, when } = change;
     let doing = if ended { "" } else { ": interrupting Terraform" };
     let held = if has_lock { ", and only the lock of the first is held" } else { "" };
     Notice::warning(format!("{when}, {what}; Terraform may have read either one{held}{doing}"))

@@ -180,6 +180,38 @@ fn what_is_changed_and_changed_back_is_76() {
     }
 }
 
+/// Terraform opens a local state once more to write it, long after it was seen to have read all: a link
+/// that is turned and turned back in between counts.
+#[test]
+fn the_way_to_a_local_state_counts_until_the_end() {
+    for turns in [true, false] {
+        let (top, made) = (tempfile::tempdir().unwrap(), local_backend_dir());
+        let top = top.path();
+        let sh = |script: &str| {
+            let mut command = Command::new("sh");
+            clean(&mut command, top);
+            run(command.args(["-ec", script])).expect_code(0);
+        };
+        sh(&format!("cp -a {} work; mkdir one two; ln -s one link", quoted(made.path())));
+        // Seen to work with a provider.
+        let shim = top.join("bin/terraform");
+        let works = "case \"$*\" in *-lock=false*) ln -s $(command -v sleep) terraform-provider-fake; \
+                     ./terraform-provider-fake 60 & sleep 4; kill $! ;; esac";
+        program(&shim, &format!("#!/bin/sh\n{works}\nexec {} \"$@\"\n", quoted(&real_terraform())));
+        let mut command = tfwrap(&top.join("work"));
+        let turn = format!("cd {}; ln -sfn two link; ln -sfn one link", quoted(top));
+        // Another workspace may be selected: it has read which.
+        let select = "mkdir -p .terraform; printf other > .terraform/environment";
+        command.env("TFWRAP_TERRAFORM", &shim);
+        let mut command = applying(command, if turns { &turn } else { select });
+        let done = run(command.arg("-state=../link/x.tfstate"));
+        assert_eq!(done.status.code(), Some(if turns { 76 } else { 0 }), "{}", done.stderr);
+        let said = "while Terraform worked, a link on the way to `";
+        assert_eq!(done.stderr.contains(said), turns, "{}", done.stderr);
+        assert_eq!(done.stderr.is_empty(), !turns, "{}", done.stderr);
+    }
+}
+
 #[test]
 fn what_terraform_does_not_read_may_change() {
     let [workspace, ..] = &UNDONE;
