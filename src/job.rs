@@ -39,14 +39,14 @@ use crate::version;
 pub use around::nothing_to_hold;
 use around::{of_hold, of_run};
 use backend_lock::{BackendLock, lock_of};
-pub use basis::{Basis, Ways};
+pub use basis::Basis;
 pub use bootstrap::WorkspaceBootstrap;
 use bootstrap::create_workspace_in;
 pub use doctor::DoctorJob;
 use handed_over::hand_over;
 pub use locks::FoundLocks;
 use locks::{further_locks, in_order, of_backend, or_those_around, resolve};
-use reading::{entered_as, has_directory, read, terraforms_dir};
+use reading::{entered_as, has_directory, names_nothing_absolute, read, terraforms_dir};
 pub use table::{TableJob, TableOrder};
 pub use unlocked_plan::UnlockedPlan;
 
@@ -266,7 +266,11 @@ fn of_terraform(args: &[OsString], settings: &Settings, place: &Place<'_>) -> Re
         return Ok(Job::Exec { child: child(invocation.locked_argv()), warning, detail: None });
     }
 
-    let way_in = [place.dir.clone(), entered_as(&invocation, place)];
+    let is_relative = names_nothing_absolute(&invocation, place);
+    let way_in = [
+        if is_relative { place.dir.clone() } else { PathBuf::new() },
+        entered_as(&invocation, place),
+    ];
     let Some(dir) = terraforms_dir(&invocation, place) else {
         let detail = Some("handed over: the directory of `-chdir` cannot be entered".to_owned());
         return Ok(Job::Exec { child: child(args.to_vec()), warning: None, detail });

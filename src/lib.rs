@@ -10,7 +10,7 @@
 //! | to find | look in |
 //! | --- | --- |
 //! | what was typed, what is set | [`cli`], [`settings`], [`duration`], [`env`], [`nearest`] |
-//! | what there is to do | [`job`], [`terraform`] (its command line), [`backend`] (its state), [`program`], [`version`], [`file_id`], [`opened`], [`shown_url`] |
+//! | what there is to do | [`job`], [`terraform`] (its command line), [`backend`] (its state), [`program`], [`version`], [`file_id`], [`opened`], `path_watch`, [`shown_url`] |
 //! | the lock | [`lock`] (the machines), [`target`], [`store`] (one file per store) |
 //! | the child | [`supervise`] |
 //! | what stands by while it runs, should tfwrap be killed | [`guardian`] |
@@ -56,6 +56,7 @@ pub mod lock;
 pub mod nearest;
 pub mod opened;
 mod path_text;
+mod path_watch;
 pub mod program;
 pub mod receipt;
 pub mod report;

@@ -11,8 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::backend::{AwsSettings, BackendError, ObjectSettings, S3Backend, aws_from_env};
 use crate::env::Env;
-use crate::file_id::{FileId, MOST_LINKS};
+use crate::file_id::FileId;
 use crate::lock::{LockId, LockKey};
+use crate::path_watch::MOST_LINKS;
 use crate::report::shell_command;
 use crate::settings::{LockPlace, LockUrl};
 use crate::store::{

@@ -9,8 +9,9 @@ use sha2::{Digest as _, Sha256};
 
 use super::LockedJob;
 use crate::backend::{Backend, Resolved, S3Backend};
-use crate::file_id::{Detour, FileId, Way};
+use crate::file_id::FileId;
 use crate::opened::{self, Kind};
+use crate::path_watch::{PathWatch, WatchedPath};
 use crate::target::{LockTarget, StoreSpec, real_path};
 
 /// What a job was resolved from.
@@ -20,7 +21,7 @@ pub struct Basis {
     dir: Spot,
     /// The same with its links.
     entered_as: PathBuf,
-    /// The directory that tfwrap works in.
+    /// The directory that tfwrap works in; empty where it matters what that is called.
     here: PathBuf,
     /// Of the state whose lock is held, where one is.
     workspace: Option<String>,
@@ -104,29 +105,27 @@ impl Basis {
         (self.args != later.args).then(|| "the arguments for Terraform changed".to_owned())
     }
 
-    /// The ways to all that Terraform itself reads, as they are now.
+    /// Watches the ways to all that Terraform itself reads, from now on. What is read again tells no change
+    /// that was undone in between: a workspace that was selected for a moment.
     #[must_use]
-    pub fn ways(&self) -> Ways {
+    pub fn watch(&self) -> Option<PathWatch> {
         let read = self.read_from.iter().chain(self.plan.as_ref().map(|(plan, _)| plan));
-        let read = read.map(|path| (path.clone(), Way::to(path, &self.here)));
-        let entered = (self.entered_as.clone(), Way::to(&self.entered_as, &self.here));
-        Ways { read: read.chain([entered]).collect(), states: self.ways_to_states(&self.here) }
+        let read = read.map(|path| WatchedPath { path: path.clone(), with_file: true });
+        let entered = WatchedPath { path: self.entered_as.clone(), with_file: false };
+        PathWatch::over(read.chain([entered]).collect(), &self.here)
     }
 
-    /// The ways to the local states, once the directory that tfwrap works in is called `here`. The files
-    /// change while Terraform works; whether others are there is asked of the way.
+    /// Watches the ways to local states, which Terraform opens again to write them.
     #[must_use]
-    pub fn ways_to_states(&self, here: &Path) -> Vec<(PathBuf, Way)> {
+    pub fn watch_states(&self) -> Option<PathWatch> {
         let states = self.locks.iter().filter_map(|(lock, _)| match &lock.store {
-            StoreSpec::LocalState { path } => Some(path.clone()),
+            StoreSpec::LocalState { path } => {
+                Some(WatchedPath { path: path.clone(), with_file: false })
+            }
             _ => None,
         });
-        let way = |mut path: PathBuf| {
-            rename(&mut path, &self.here, here);
-            let way = Way::to(&path, here).but_for_the_file();
-            (path, way)
-        };
-        states.map(way).collect()
+        let states: Vec<_> = states.collect();
+        if states.is_empty() { None } else { PathWatch::over(states, &self.here) }
     }
 
     fn other_directory(&self, later: &Self) -> String {
@@ -196,56 +195,6 @@ impl Basis {
         }
         None
     }
-}
-
-/// How all that Terraform reads was reached. What is read again tells no change that was undone in
-/// between: a workspace that was selected for a moment.
-#[derive(Debug)]
-pub struct Ways {
-    read: Vec<(PathBuf, Way)>,
-    /// A local state is opened again to be written.
-    states: Vec<(PathBuf, Way)>,
-}
-
-impl Ways {
-    /// Whether Terraform opens nothing of it later than all the rest.
-    #[must_use]
-    pub fn are_read_once(&self) -> bool {
-        self.states.is_empty()
-    }
-
-    /// What is different now, as of [`Basis::change_to`].
-    #[must_use]
-    pub fn change_to(&self, later: &Self) -> Option<String> {
-        detour(&self.read, &later.read).or_else(|| self.change_of_states_to(&later.states))
-    }
-
-    /// The same, of local states alone.
-    #[must_use]
-    pub fn change_of_states_to(&self, later: &[(PathBuf, Way)]) -> Option<String> {
-        detour(&self.states, later)
-    }
-}
-
-fn detour(before: &[(PathBuf, Way)], now: &[(PathBuf, Way)]) -> Option<String> {
-    let mut pairs = before.iter().zip(now);
-    let (path, detour) =
-        pairs.find_map(|((path, before), (_, now))| Some((path.display(), before.detour(now)?)))?;
-    Some(match detour {
-        Detour::Link => {
-            format!(
-                "a link on the way to `{path}` was replaced and may have led elsewhere in between"
-            )
-        }
-        Detour::Directory => {
-            format!(
-                "a directory on the way to `{path}` was moved and may have been another in between"
-            )
-        }
-        Detour::File => {
-            format!("`{path}` was rewritten and may have held something else in between")
-        }
-    })
 }
 
 fn rename(path: &mut PathBuf, from: &Path, to: &Path) {

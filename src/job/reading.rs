@@ -43,3 +43,12 @@ pub(super) fn entered_as(invocation: &Invocation, place: &Place<'_>) -> PathBuf 
         None => place.dir.clone(),
     }
 }
+
+/// Whether Terraform finds all that it reads from the directory in which it is started, as far as the call
+/// and the environment say: then it is no matter what the directories above are called.
+pub(super) fn names_nothing_absolute(invocation: &Invocation, place: &Place<'_>) -> bool {
+    let data_dir = place.env.get_os("TF_DATA_DIR").map(PathBuf::from);
+    let state = invocation.state_flag().map(|flag| flag.path);
+    let named = [invocation.chdir().cloned(), data_dir, state, invocation.plan_file()];
+    !named.iter().flatten().any(|path| path.is_absolute())
+}

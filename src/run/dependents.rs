@@ -30,11 +30,11 @@ use crate::receipt::{Receipt, ReceiptFile};
 use crate::report::Notice;
 use crate::report::shell_quote;
 use crate::state_dir;
-use crate::supervise::ProcessTree;
 use crate::supervise::ending::Interrupts;
 use crate::supervise::lent_descriptor;
 use crate::supervise::locked_run;
 use crate::supervise::{CHILD_OF, HostScope, ProcessId, Sight, child_of};
+use crate::supervise::{Member, ProcessTree};
 
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -114,11 +114,11 @@ pub(super) async fn wait(event_loop: &mut EventLoop, dir: &Path) {
         let others: Vec<_> = living.iter().filter(|it| !it.is_hold).collect();
         let is_worth_a_word = living.is_empty() || !others.is_empty();
         if is_worth_a_word && !std::mem::replace(&mut said, true) {
-            let who = name(others.first().copied());
-            let door = ids.first().map(|id| door::path(dir, id).display().to_string());
-            let hint = door.filter(|_| living.is_empty());
-            let hint =
-                hint.map(|door| format!("to see what it is: fuser -v {}", shell_quote(&door)));
+            let who = name(others.first().copied(), dir, &ids);
+            let end = || end_command(dir, &ids).map(|command| format!("to end it: `{command}`"));
+            let look =
+                || looked_up(dir, &ids).map(|command| format!("to see what it is: {command}"));
+            let hint = if living.is_empty() { end().or_else(look) } else { None };
             let message = still_runs(&who);
             match hint {
                 None => event_loop.say(Notice::Note { message }),
@@ -241,11 +241,27 @@ fn close_all<'a>(doors: impl Iterator<Item = &'a Door>) -> bool {
     true
 }
 
-fn name(receipt: Option<&Receipt>) -> Who {
-    match receipt {
-        Some(receipt) => living_of(receipt),
-        None => Who::one("a process that cannot be seen from here".to_owned()),
+fn name(receipt: Option<&Receipt>, dir: &Path, ids: &[LockId]) -> Who {
+    if let Some(receipt) = receipt {
+        return living_of(receipt);
     }
+    let names: Vec<_> = without_receipt(dir, ids).iter().map(Member::to_string).collect();
+    if names.is_empty() {
+        return Who::one("a process that cannot be seen from here".to_owned());
+    }
+    Who { are_several: names.len() > 1, names: names.join(", ") }
+}
+
+/// Who has the place of a command under one of these locks that has no receipt any more: a daemon that it
+/// has started, where nobody gave the place back.
+fn without_receipt(dir: &Path, ids: &[LockId]) -> Vec<Member> {
+    let mut all = Vec::new();
+    for member in ids.iter().flat_map(|id| door::inside(dir, id)) {
+        if !all.contains(&member) {
+            all.push(member);
+        }
+    }
+    all
 }
 
 /// Who of this run lives, in words: its tfwrap, else what that has left, else its guardian.
@@ -267,7 +283,13 @@ pub(crate) fn end_command(dir: &Path, ids: &[LockId]) -> Option<String> {
     let is_alone = |receipt: &Receipt| {
         !receipt.runner.is_alive() && !receipt.guardian.is_some_and(ProcessId::is_alive)
     };
-    let alone = living(dir, ids).into_iter().filter(is_alone);
+    let living = living(dir, ids);
+    if living.is_empty() {
+        let pids: Vec<_> =
+            without_receipt(dir, ids).iter().map(|it| it.process.pid.to_string()).collect();
+        return (!pids.is_empty()).then(|| format!("kill {}", pids.join(" ")));
+    }
+    let alone = living.into_iter().filter(is_alone);
     alone.filter_map(|receipt| receipt.living_child()).map(|child| child.end_command()).next()
 }
 
@@ -277,7 +299,7 @@ pub(crate) fn anybody(dir: &Path, ids: &[LockId]) -> Option<Who> {
     let doors = ids.iter().filter_map(|id| Door::open(&door::path(dir, id)).ok().flatten());
     let doors: Vec<_> = doors.collect();
     let any = !living.is_empty() || !close_all(doors.iter());
-    any.then(|| name(living.first()))
+    any.then(|| name(living.first(), dir, ids))
 }
 
 /// The command that shows who is inside, for what has no receipt that can be seen.

@@ -39,6 +39,7 @@ use sha2::{Digest as _, Sha256};
 use crate::file_id::{self, FileId};
 use crate::lock::LockId;
 use crate::opened::{self, Opened};
+use crate::supervise::{Member, holders_of_lock};
 
 /// The bytes, which need not exist to be locked.
 const TURN: libc::off_t = 0;
@@ -66,6 +67,11 @@ pub(super) fn path(dir: &Path, id: &LockId) -> PathBuf {
         let _infallible = write!(name, "{byte:02x}");
     }
     dir.join(name)
+}
+
+/// Who is inside, or has got the place of one who was; as far as `/proc` shows.
+pub(super) fn inside(dir: &Path, id: &LockId) -> Vec<Member> {
+    holders_of_lock(&path(dir, id), Some(THRESHOLD))
 }
 
 /// Takes the door away, after the lock is given back.

@@ -30,7 +30,7 @@ impl Inheritors {
     }
 
     fn of(state: &Path) -> Self {
-        Self { state: state.to_owned(), seen: holders_of_lock(state) }
+        Self { state: state.to_owned(), seen: holders_of_lock(state, None) }
     }
 
     /// Of this lock, if it is still held under its ID.
@@ -73,7 +73,9 @@ impl Inheritors {
             );
         }
         let pids: Vec<_> = self.seen.iter().map(|it| it.process.pid.to_string()).collect();
-        format!("to release it, end {}: `kill {}`", self.names(), pids.join(" "))
+        let pids = pids.join(" ");
+        let names = self.names();
+        format!("to release it, end {names}: `kill {pids}`, or `kill -9` if that does not end it")
     }
 
     fn names(&self) -> String {

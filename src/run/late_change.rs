@@ -3,15 +3,15 @@
 //!
 //! Its rules: `docs/protocol.md#c2-watched-until-terraform-has-read-it`.
 
-use std::path::Path;
 use std::slice;
 use std::time::Duration;
 
 use super::context::Context;
 use super::planner::{Planner, working_dir};
 use crate::clock::uptime;
-use crate::job::{Basis, LockedJob, Ways};
+use crate::job::{Basis, LockedJob};
 use crate::lock::Uptime;
+use crate::path_watch::{Part, PathWatch};
 use crate::report::Notice;
 use crate::supervise::{AtWork, Child};
 
@@ -39,7 +39,9 @@ const AFTER: Duration = Duration::from_millis(100);
 pub(super) struct ChangeWatch<'a> {
     planner: &'a Planner,
     basis: &'a Basis,
-    ways: Ways,
+    /// The ways to what it reads, and to the states that it opens again.
+    reads: Option<PathWatch>,
+    states: Option<PathWatch>,
     started: Uptime,
     looks: slice::Iter<'static, Duration>,
     next: Option<Uptime>,
@@ -63,7 +65,8 @@ impl<'a> ChangeWatch<'a> {
         is_direct.then(|| Self {
             planner: &context.planner,
             basis: &job.basis,
-            ways: job.basis.ways(),
+            reads: job.basis.watch(),
+            states: job.basis.watch_states(),
             started,
             next: looks.next().map(|after| started.plus(*after)),
             looks,
@@ -98,7 +101,7 @@ impl<'a> ChangeWatch<'a> {
         {
             *over = true;
             // What changed and was undone while it worked, nobody has read.
-            self.ways = self.ways_now();
+            drop(seen(&mut self.reads));
         }
         self.next = if ended || change.is_some() { None } else { self.next_look(child) };
         let when = if !is_reading {
@@ -119,25 +122,26 @@ impl<'a> ChangeWatch<'a> {
             }),
             // No other one can follow it.
             Some((by, _)) if by.is(child.pid()) => {
-                (!self.ways.are_read_once()).then(|| uptime().plus(LATE_LOOKS))
+                self.states.is_some().then(|| uptime().plus(LATE_LOOKS))
             }
             Some(_) => Some(uptime().plus(AFTER)),
         }
     }
 
-    fn ways_now(&self) -> Ways {
-        let now = self.planner.again();
-        now.map_or_else(|_| self.basis.ways(), |now| now.basis.ways())
+    /// With `is_reading`, of all that Terraform reads; else of what it opens again.
+    fn change(&mut self, is_reading: bool) -> Option<String> {
+        if !is_reading {
+            return seen(&mut self.states);
+        }
+        let change = self.change_at_rest().or_else(|| seen(&mut self.reads));
+        change.or_else(|| seen(&mut self.states))
     }
 
-    /// With `is_reading`, of all that Terraform reads; else of what it opens again.
-    fn change(&self, is_reading: bool) -> Option<String> {
-        if !is_reading && self.ways.are_read_once() {
-            return None;
-        }
+    fn change_at_rest(&self) -> Option<String> {
         for _ in 0..RENAMES {
             let dir = working_dir().ok()?;
-            let change = self.change_in(&dir, is_reading)?;
+            // Where nothing can be resolved any more, Terraform refuses by itself.
+            let change = self.basis.read_change_to(&self.planner.again().ok()?.basis)?;
             // Or it was renamed meanwhile, and nothing was found where it no longer is.
             if working_dir().is_ok_and(|now| now == dir) {
                 return Some(change);
@@ -145,15 +149,18 @@ impl<'a> ChangeWatch<'a> {
         }
         None
     }
+}
 
-    fn change_in(&self, dir: &Path, is_reading: bool) -> Option<String> {
-        if !is_reading {
-            return self.ways.change_of_states_to(&self.basis.ways_to_states(dir));
-        }
-        // Where nothing can be resolved any more, Terraform refuses by itself.
-        let now = self.planner.again().ok()?;
-        self.basis.read_change_to(&now.basis).or_else(|| self.ways.change_to(&now.basis.ways()))
-    }
+/// What was there for a moment, in words.
+fn seen(watch: &mut Option<PathWatch>) -> Option<String> {
+    let (path, part) = watch.as_mut()?.seen()?;
+    let path = path.display();
+    Some(match part {
+        Part::Link => format!("a link on the way to `{path}` was replaced"),
+        Part::Directory => format!("a directory on the way to `{path}` was replaced"),
+        Part::Nothing => format!("a directory on the way to `{path}` was put there"),
+        Part::File => format!("`{path}` was written"),
+    })
 }
 
 /// That the child is interrupted for a change, or ended with it.

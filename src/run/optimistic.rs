@@ -7,6 +7,7 @@ mod said;
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -23,7 +24,6 @@ use super::{fail_point, fresh, messages, outdated, prepare, supervise};
 use crate::clock::{uptime, wall};
 use crate::error::{Error, Leftover};
 use crate::exit_code;
-use crate::file_id::FileMark;
 use crate::identity::new_seed;
 use crate::job::{LockedJob, UnlockedPlan};
 use crate::lock::history::{Awaited, WaitWatch};
@@ -140,8 +140,12 @@ struct Attempt<'a> {
     plan_file_before: Option<FileMark>,
 }
 
+/// Tells a file that was written from one that was not: inode, size, and when it was changed.
+type FileMark = (u64, u64, i64, i64);
+
 fn mark(plan: &UnlockedPlan) -> Option<FileMark> {
-    FileMark::of(plan.plan_file.as_ref()?)
+    let it = plan.plan_file.as_ref()?.symlink_metadata().ok()?;
+    Some((it.ino(), it.size(), it.ctime(), it.ctime_nsec()))
 }
 
 impl Attempt<'_> {

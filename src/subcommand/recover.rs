@@ -361,7 +361,9 @@ async fn give_back(
     let in_use = || {
         let who = dependents::anybody(dir, &own)?;
         let run = who.run();
-        Some(Fate::InUse(format!("{who} {run} under a lock of {}", run_of(receipt))))
+        let end = dependents::end_command(dir, &own);
+        let end = end.map_or_else(String::new, |end| format!(" (to end it: `{end}`)"));
+        Some(Fate::InUse(format!("{who} {run} under a lock of {}{end}", run_of(receipt))))
     };
     if let Some(in_use) = in_use() {
         return Ok(in_use);

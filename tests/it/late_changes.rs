@@ -76,7 +76,7 @@ struct Undone {
     said: &'static str,
 }
 
-const UNDONE: [Undone; 6] = [
+const UNDONE: [Undone; 7] = [
     Undone {
         what: "the workspace",
         chdir: "work",
@@ -84,7 +84,16 @@ const UNDONE: [Undone; 6] = [
         change: "printf b > work/.terraform/environment",
         undo: "printf a > work/.terraform/environment",
         state: "work/terraform.tfstate.d/b/terraform.tfstate",
-        said: "/.terraform/environment` was rewritten and may have held something else",
+        said: "/.terraform/environment` was written",
+    },
+    Undone {
+        what: "the workspace, where none is selected",
+        chdir: "work",
+        prepare: "rm work/.terraform/environment",
+        change: "printf b > work/.terraform/environment",
+        undo: "rm work/.terraform/environment",
+        state: "work/terraform.tfstate.d/b/terraform.tfstate",
+        said: "/.terraform/environment` was written",
     },
     Undone {
         what: "the data directory",
@@ -108,14 +117,14 @@ const UNDONE: [Undone; 6] = [
         change: "cp b.record work/.terraform/terraform.tfstate",
         undo: "cp a.record work/.terraform/terraform.tfstate",
         state: "work/b.tfstate",
-        said: "/.terraform/terraform.tfstate` was rewritten and may have held something else",
+        said: "/.terraform/terraform.tfstate` was written",
     },
     Undone {
         what: "the data directory itself",
         chdir: "work",
         prepare: "cp -r work/.terraform other; printf b > other/environment",
         change: "mv work/.terraform first; mv other work/.terraform",
-        undo: "mv work/.terraform other; mv first work/.terraform",
+        undo: "mv work/.terraform other; mv first work/.terraform; touch work/.terraform/beside",
         state: "work/terraform.tfstate.d/b/terraform.tfstate",
         said: "a directory on the way to `",
     },
@@ -151,7 +160,9 @@ impl Undone {
             run(command.args(["-ec", script])).expect_code(0);
         };
         sh(&format!("cp -a {} work; {}", quoted(made.path()), self.prepare));
-        let (change, undo) = if happens { (self.change, self.undo) } else { ("true", "true") };
+        // What changes no more than the attributes of files may be done to them.
+        let harmless = "chmod -R u+rwX work; cp -al work copy; rm -r copy; touch work/.terraform";
+        let (change, undo) = if happens { (self.change, self.undo) } else { ("true", harmless) };
         let shim = top.join("bin/terraform");
         let terraform = real_terraform();
         let script = format!("#!/bin/sh\n{change}\nexec {} \"$@\"\n", quoted(&terraform));

@@ -212,6 +212,12 @@ fn after_a_stop_that_came_while_one_worked_nothing_more_is_started() {
     let mut running = scene.start().ready();
     let child = running.scene.pid_in("ready");
     running.signal(Signal::SIGTERM);
+    // A stop that finds nothing at work says nothing of what comes next.
+    let state_dir = running.scene.path(STATE_DIR);
+    wait_until("the stop to be noted", || {
+        let is_noted = |receipt: &Receipt| receipt.text["is_stopping"] == true;
+        Receipt::all(&state_dir).iter().any(is_noted).then_some(())
+    });
     kill(child, Signal::SIGUSR1).expect("it is there");
     pause(SILENCE);
     fs::write(running.scene.path("go"), "").expect("a file");

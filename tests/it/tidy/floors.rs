@@ -6,7 +6,7 @@ use super::layers::program;
 use super::{NONE, read};
 
 /// The modules of `src`, the lowest first. Each may import only those listed before it.
-const ROOMS: [&str; 35] = [
+const ROOMS: [&str; 36] = [
     "env",
     "nearest",
     "path_text",
@@ -14,6 +14,7 @@ const ROOMS: [&str; 35] = [
     "duration",
     "file_id",
     "opened",
+    "path_watch",
     "git",
     "lock",
     "clock",
