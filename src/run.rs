@@ -180,6 +180,9 @@ async fn start(
     // The child's handle lives out here: after a panic it is still there to be ended.
     let mut slot = None;
     let watch = ChangeWatch::over(job, context);
+    if let Some(notice) = watch.as_ref().and_then(ChangeWatch::is_blind) {
+        event_loop.say(notice);
+    }
     let ran = supervise::run(event_loop, (&child, stdout), context, watch, &mut slot);
     match AssertUnwindSafe(ran).catch_unwind().await {
         Ok(Ok(ended)) => RunEnd::Child(ended),
