@@ -43,7 +43,7 @@ pub(crate) use child::{
     stdout_was_closed, watch, with_blocked,
 };
 pub use kill_below::kill_below;
-pub(crate) use lock_holders::holders_of_lock;
+pub(crate) use lock_holders::{end_of, holders_of_lock};
 pub use locked_run::LockedRun;
 pub use machine::{Action, ECHO, Event, GROUP_GRACE, Rest, SETTLE, StopCause, Supervisor, Watch};
 pub use process::{HostScope, ProcessId, Sight};

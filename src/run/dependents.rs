@@ -34,7 +34,7 @@ use crate::supervise::ending::Interrupts;
 use crate::supervise::lent_descriptor;
 use crate::supervise::locked_run;
 use crate::supervise::{CHILD_OF, HostScope, ProcessId, Sight, child_of};
-use crate::supervise::{Member, ProcessTree};
+use crate::supervise::{Member, ProcessTree, end_of};
 
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -285,9 +285,7 @@ pub(crate) fn end_command(dir: &Path, ids: &[LockId]) -> Option<String> {
     };
     let living = living(dir, ids);
     if living.is_empty() {
-        let pids: Vec<_> =
-            without_receipt(dir, ids).iter().map(|it| it.process.pid.to_string()).collect();
-        return (!pids.is_empty()).then(|| format!("kill {}", pids.join(" ")));
+        return end_of(&without_receipt(dir, ids));
     }
     let alone = living.into_iter().filter(is_alone);
     alone.filter_map(|receipt| receipt.living_child()).map(|child| child.end_command()).next()

@@ -11,7 +11,7 @@ use super::store_requests::{self, LockRegister};
 use crate::error::Error;
 use crate::receipt::Entry;
 use crate::report::shell_command;
-use crate::supervise::{Member, holders_of_lock};
+use crate::supervise::{Member, end_of, holders_of_lock};
 use crate::target::StoreSpec;
 
 /// Who has a state locked by a descriptor of a run that is dead.
@@ -65,17 +65,15 @@ impl Inheritors {
 
     /// What releases it.
     pub(crate) fn end(&self) -> String {
-        if self.seen.is_empty() {
+        let Some(command) = end_of(&self.seen) else {
             let state = self.state.display().to_string();
             return format!(
                 "to see who has it, as root: {}",
                 shell_command(&["fuser", "-v", &state])
             );
-        }
-        let pids: Vec<_> = self.seen.iter().map(|it| it.process.pid.to_string()).collect();
-        let pids = pids.join(" ");
+        };
         let names = self.names();
-        format!("to release it, end {names}: `kill {pids}`, or `kill -9` if that does not end it")
+        format!("to release it, end {names}: `{command}`, or `kill -9` if that does not end it")
     }
 
     fn names(&self) -> String {

@@ -7,6 +7,7 @@ use nix::unistd::{Pid, getpid};
 
 use super::process::{ProcessId, processes};
 use super::process_tree::Member;
+use super::targets::{is_ours, runs_terraform, runs_tfwrap};
 use crate::file_id::FileId;
 
 /// How the kernel calls an open-file-description lock in `/proc/PID/fdinfo` (`proc_pid_fdinfo(5)`).
@@ -21,6 +22,20 @@ pub(crate) fn holders_of_lock(path: &Path, byte: Option<i64>) -> Vec<Member> {
     holders
         .map(|(pid, stat)| Member::of(ProcessId { pid: pid.as_raw(), born: Some(stat.born) }))
         .collect()
+}
+
+/// The command by which a person ends these: a Terraform by one interrupt, and none for a tfwrap that lives,
+/// which ends by itself with what it has started.
+pub(crate) fn end_of(members: &[Member]) -> Option<String> {
+    let pids = || members.iter().map(|member| member.process.pid());
+    if members.is_empty() || pids().any(runs_tfwrap) {
+        return None;
+    }
+    let terraforms: Vec<_> = pids().filter(|pid| runs_terraform(*pid) || is_ours(*pid)).collect();
+    let (command, pids) =
+        if terraforms.is_empty() { ("kill", pids().collect()) } else { ("kill -INT", terraforms) };
+    let pids: Vec<_> = pids.iter().map(Pid::to_string).collect();
+    Some(format!("{command} {}", pids.join(" ")))
 }
 
 fn has_locked(pid: Pid, file: FileId, byte: Option<i64>) -> bool {

@@ -247,7 +247,8 @@ pub(super) fn is_given_ours<'a>(args: impl IntoIterator<Item = &'a OsStr>) -> bo
     args.into_iter().any(|arg| arg.as_bytes() == OURS)
 }
 
-fn is_ours(pid: Pid) -> bool {
+/// Whether it was given our flag.
+pub(super) fn is_ours(pid: Pid) -> bool {
     words(pid).iter().any(|word| word == OURS)
 }
 
