@@ -46,7 +46,7 @@ pub use doctor::DoctorJob;
 use handed_over::hand_over;
 pub use locks::FoundLocks;
 use locks::{further_locks, in_order, of_backend, or_those_around, resolve};
-use reading::{entered_as, has_directory, names_nothing_absolute, read, terraforms_dir};
+use reading::{WayIn, has_directory, read, terraforms_dir};
 pub use table::{TableJob, TableOrder};
 pub use unlocked_plan::UnlockedPlan;
 
@@ -266,11 +266,7 @@ fn of_terraform(args: &[OsString], settings: &Settings, place: &Place<'_>) -> Re
         return Ok(Job::Exec { child: child(invocation.locked_argv()), warning, detail: None });
     }
 
-    let is_relative = names_nothing_absolute(&invocation, place);
-    let way_in = [
-        if is_relative { place.dir.clone() } else { PathBuf::new() },
-        entered_as(&invocation, place),
-    ];
+    let way_in = WayIn::of(&invocation, place);
     let Some(dir) = terraforms_dir(&invocation, place) else {
         let detail = Some("handed over: the directory of `-chdir` cannot be entered".to_owned());
         return Ok(Job::Exec { child: child(args.to_vec()), warning: None, detail });
@@ -350,11 +346,7 @@ fn unknown_rules(program: &Path, settings: &Settings) -> Option<String> {
     is_read.then(|| version::unknown_rules(program)).flatten()
 }
 
-fn finish(
-    mut job: LockedJob,
-    resolved: Option<Resolved>,
-    way_in: [PathBuf; 2],
-) -> Result<Job, Error> {
+fn finish(mut job: LockedJob, resolved: Option<Resolved>, way_in: WayIn) -> Result<Job, Error> {
     in_order(&mut job.targets)?;
     job.basis = Basis::of(&job, resolved.as_ref(), way_in);
     if let Some(resolved) = resolved {

@@ -34,6 +34,13 @@ pub enum Part {
     Nothing,
 }
 
+impl Part {
+    /// What counts of it.
+    fn events(self) -> AddWatchFlags {
+        if self == Self::File { COMES | AddWatchFlags::IN_MODIFY } else { COMES }
+    }
+}
+
 /// A name in a directory that is watched.
 #[derive(Debug)]
 struct Place {
@@ -123,9 +130,7 @@ impl PathWatch {
     }
 
     fn watch(&mut self, dir: &Path, name: &OsStr, part: Part, path: usize) {
-        let content =
-            if part == Part::File { AddWatchFlags::IN_MODIFY } else { AddWatchFlags::empty() };
-        let flags = COMES | content | AddWatchFlags::IN_ONLYDIR | MASK_ADD;
+        let flags = part.events() | AddWatchFlags::IN_ONLYDIR | MASK_ADD;
         // One that may not be read is not watched, and what is in it is compared all the same.
         if let Ok(watched) = self.inotify.add_watch(dir, flags) {
             self.places.push(Place { watched, name: name.to_owned(), part, path });
@@ -163,10 +168,9 @@ impl PathWatch {
 
 impl Place {
     fn is_of(&self, event: &InotifyEvent) -> bool {
-        let counts = if self.part == Part::File { COMES | AddWatchFlags::IN_MODIFY } else { COMES };
         self.watched == event.wd
             && event.name.as_deref().is_some_and(|name| name.as_bytes() == self.name.as_bytes())
-            && event.mask.intersects(counts)
+            && event.mask.intersects(self.part.events())
     }
 }
 

@@ -180,7 +180,7 @@ async fn start(
     // The child's handle lives out here: after a panic it is still there to be ended.
     let mut slot = None;
     let watch = ChangeWatch::over(job, context);
-    if let Some(notice) = watch.as_ref().and_then(ChangeWatch::is_blind) {
+    if let Some(notice) = watch.as_ref().and_then(ChangeWatch::blindness) {
         event_loop.say(notice);
     }
     let ran = supervise::run(event_loop, (&child, stdout), context, watch, &mut slot);

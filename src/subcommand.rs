@@ -40,11 +40,9 @@ impl<'a> Opened<'a> {
     }
 
     async fn one(target: &'a LockTarget) -> Result<Self, Error> {
-        let lock = target.url();
+        let register = LockRegister::open(target).await?;
         let failed = |source| Error::Store { lock: target.url(), source };
-        let store = target.open().await.map_err(failed)?;
-        let line = target.open_line(&store).map_err(failed)?;
-        let register = LockRegister { lock, store, key: target.key.clone() };
+        let line = target.open_line(&register.store).map_err(failed)?;
         Ok(Self { target, register, line })
     }
 

@@ -1,6 +1,6 @@
 //! From a directory and a command's arguments to the state they use.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::aws_settings::Surroundings;
 use super::config::BackendConfig;
@@ -26,6 +26,7 @@ pub fn resolve(request: &BackendQuery<'_>) -> Result<Resolved, BackendError> {
             workspace: Workspace {
                 name: workspace::DEFAULT.to_owned(),
                 origin: "`-state` has no workspaces".to_owned(),
+                file: None,
             },
             origin: "`-state`".to_owned(),
             initialised: true,
@@ -37,25 +38,26 @@ pub fn resolve(request: &BackendQuery<'_>) -> Result<Resolved, BackendError> {
     let data_dir = data_dir::path(request.dir, request.env);
     let named = request.workspace_override.as_deref();
     let workspace = workspace::select(named, request.env, &data_dir)?;
-    let mut read_from = Vec::new();
-    if named.is_none() && request.env.get_os("TF_WORKSPACE").is_none() {
-        read_from.push(data_dir::environment(&data_dir));
-    }
+    let mut read_from = Vec::from_iter(workspace.file.clone());
+    let mut directorys = || {
+        read_from.push(data_dir::record(&data_dir));
+        directorys(request, &data_dir)
+    };
     let (Found { config, initialised }, mut notes) = match &request.plan_file {
-        None => (directorys(request, &data_dir, &mut read_from)?, Vec::new()),
+        None => (directorys()?, Vec::new()),
         Some(file) => match plan_file::open(&request.dir.join(file))? {
             PlanFile::Plan(plan) => {
                 let notes = notes_on(&plan, file, &data_dir, &workspace);
                 (Found::ready(Some(plan.backend)), notes)
             }
             // It says nothing by which it could be told from the directory's own.
-            PlanFile::Encrypted => (directorys(request, &data_dir, &mut read_from)?, Vec::new()),
+            PlanFile::Encrypted => (directorys()?, Vec::new()),
             PlanFile::NotAPlan(why) => {
                 let note = format!(
                     "`{}` is not a saved plan ({why}): the directory's own backend applies",
                     file.display()
                 );
-                (directorys(request, &data_dir, &mut read_from)?, vec![note])
+                (directorys()?, vec![note])
             }
         },
     };
@@ -133,12 +135,7 @@ fn backend_of(
 }
 
 /// The directory's own backend; nothing for the local one that needs no configuration.
-fn directorys(
-    request: &BackendQuery<'_>,
-    data_dir: &Path,
-    read_from: &mut Vec<PathBuf>,
-) -> Result<Found, BackendError> {
-    read_from.push(data_dir::record(data_dir));
+fn directorys(request: &BackendQuery<'_>, data_dir: &Path) -> Result<Found, BackendError> {
     if let Some(recorded) = data_dir::read_backend(data_dir)? {
         return Ok(Found::ready(Some(recorded)));
     }

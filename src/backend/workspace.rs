@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{BackendError, data_dir, read};
 use crate::env::Env;
@@ -17,6 +17,8 @@ pub struct Workspace {
     pub name: String,
     /// Where it was named, for people.
     pub origin: String,
+    /// The file in which it was looked for, if it was.
+    pub file: Option<PathBuf>,
 }
 
 /// Finds the workspace: `named` (what `workspace delete` was told), else `TF_WORKSPACE`, else the
@@ -27,25 +29,23 @@ pub(super) fn select(
     data_dir: &Path,
 ) -> Result<Workspace, BackendError> {
     if let Some(name) = named {
-        return Ok(Workspace { name: text(name.as_bytes()), origin: "the command".to_owned() });
+        let (name, origin) = (text(name.as_bytes()), "the command".to_owned());
+        return Ok(Workspace { name, origin, file: None });
     }
     if let Some(name) = env.get_os("TF_WORKSPACE") {
         return checked(name, "`TF_WORKSPACE`");
     }
     let path = data_dir::environment(data_dir);
-    let origin = format!("`{}`", path.display());
-    let bytes = match read::optional(&path) {
-        Ok(bytes) => bytes.unwrap_or_default(),
+    let (name, origin) = match read::optional(&path) {
+        Ok(bytes) => match text(&bytes.unwrap_or_default()).trim() {
+            "" => (DEFAULT.to_owned(), "no other one is selected".to_owned()),
+            name => (name.to_owned(), format!("`{}`", path.display())),
+        },
         // A directory, or not ours to read: for Terraform nothing is selected then.
-        Err(error @ BackendError::Unreadable { .. }) => {
-            return Ok(Workspace { name: DEFAULT.to_owned(), origin: error.to_string() });
-        }
+        Err(error @ BackendError::Unreadable { .. }) => (DEFAULT.to_owned(), error.to_string()),
         Err(error) => return Err(error),
     };
-    Ok(match text(&bytes).trim() {
-        "" => Workspace { name: DEFAULT.to_owned(), origin: "no other one is selected".to_owned() },
-        name => Workspace { name: name.to_owned(), origin },
-    })
+    Ok(Workspace { name, origin, file: Some(path) })
 }
 
 /// With a sign of its own for what is no text.
@@ -61,7 +61,9 @@ pub(super) fn is_plain(name: &str) -> bool {
 
 fn checked(name: &OsStr, origin: &str) -> Result<Workspace, BackendError> {
     match name.to_str().filter(|name| is_valid(name)) {
-        Some(name) => Ok(Workspace { name: name.to_owned(), origin: origin.to_owned() }),
+        Some(name) => {
+            Ok(Workspace { name: name.to_owned(), origin: origin.to_owned(), file: None })
+        }
         None => Err(BackendError::BadWorkspace {
             name: name.to_string_lossy().into_owned(),
             origin: origin.to_owned(),

@@ -8,6 +8,7 @@ use super::basis::Basis;
 use super::by_path;
 use super::handed_down::handed_down;
 use super::locks::{further_locks, or_those_around, query, resolve};
+use super::reading::WayIn;
 use super::{
     ChildCommand, Job, JobKind, LockedJob, Place, WorkspaceBootstrap, create_workspace_in,
     find_terraform, finish,
@@ -170,6 +171,6 @@ fn around(
         BackendLock::Native => {}
         BackendLock::None { why } => job.notes.push(why),
     }
-    let way_in = [place.dir.clone(), job.dir.clone()];
+    let way_in = WayIn { here: place.dir.clone(), entered_as: job.dir.clone() };
     finish(job, resolved, way_in)
 }

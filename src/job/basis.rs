@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest as _, Sha256};
 
 use super::LockedJob;
+use super::reading::WayIn;
 use crate::backend::{Backend, Resolved, S3Backend};
 use crate::file_id::FileId;
 use crate::opened::{self, Kind};
@@ -46,12 +47,7 @@ struct Spot {
 }
 
 impl Basis {
-    /// `entered_as`: where Terraform works, with its links.
-    pub(super) fn of(
-        job: &LockedJob,
-        resolved: Option<&Resolved>,
-        [here, entered_as]: [PathBuf; 2],
-    ) -> Self {
+    pub(super) fn of(job: &LockedJob, resolved: Option<&Resolved>, way_in: WayIn) -> Self {
         // Of a backend that Terraform locks for itself, it finds what to lock for itself.
         let resolved = resolved.filter(|resolved| match &resolved.backend {
             Backend::Local { .. } => true,
@@ -65,8 +61,8 @@ impl Basis {
                 path: real_path(&job.dir),
                 id: FileId::of(&job.dir),
             },
-            entered_as,
-            here,
+            entered_as: way_in.entered_as,
+            here: way_in.here,
             workspace: resolved.map(|resolved| resolved.workspace.name.clone()),
             backend: resolved.map(|resolved| resolved.backend.clone()),
             plan: job.kind.saved_plan().map(|plan| (plan.to_owned(), digest(plan))),

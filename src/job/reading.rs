@@ -37,18 +37,32 @@ pub(super) fn terraforms_dir(invocation: &Invocation, place: &Place<'_>) -> Opti
 }
 
 /// The same with its links, which Terraform follows only then.
-pub(super) fn entered_as(invocation: &Invocation, place: &Place<'_>) -> PathBuf {
+fn entered_as(invocation: &Invocation, place: &Place<'_>) -> PathBuf {
     match invocation.chdir() {
         Some(chdir) => place.dir.join(chdir),
         None => place.dir.clone(),
     }
 }
 
-/// Whether Terraform finds all that it reads from the directory in which it is started, as far as the call
-/// and the environment say: then it is no matter what the directories above are called.
-pub(super) fn names_nothing_absolute(invocation: &Invocation, place: &Place<'_>) -> bool {
-    let data_dir = place.env.get_os("TF_DATA_DIR").map(PathBuf::from);
-    let state = invocation.state_flag().map(|flag| flag.path);
-    let named = [invocation.chdir().cloned(), data_dir, state, invocation.plan_file()];
-    !named.iter().flatten().any(|path| path.is_absolute())
+/// How Terraform comes to where it will work.
+pub(super) struct WayIn {
+    /// The directory that tfwrap works in; empty where it matters what that is called.
+    pub(super) here: PathBuf,
+    /// Where Terraform will work, with all links.
+    pub(super) entered_as: PathBuf,
+}
+
+impl WayIn {
+    /// If Terraform finds all that it reads from the directory in which it is started, as far as the call
+    /// and the environment say, it is no matter what that and the directories above are called.
+    pub(super) fn of(invocation: &Invocation, place: &Place<'_>) -> Self {
+        let data_dir = place.env.get_os("TF_DATA_DIR").map(PathBuf::from);
+        let state = invocation.state_flag().map(|flag| flag.path);
+        let named = [invocation.chdir().cloned(), data_dir, state, invocation.plan_file()];
+        let is_relative = !named.iter().flatten().any(|path| path.is_absolute());
+        Self {
+            here: if is_relative { place.dir.clone() } else { PathBuf::new() },
+            entered_as: entered_as(invocation, place),
+        }
+    }
 }

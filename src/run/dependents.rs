@@ -245,11 +245,11 @@ fn name(receipt: Option<&Receipt>, dir: &Path, ids: &[LockId]) -> Who {
     if let Some(receipt) = receipt {
         return living_of(receipt);
     }
-    let names: Vec<_> = without_receipt(dir, ids).iter().map(Member::to_string).collect();
-    if names.is_empty() {
+    let inside = without_receipt(dir, ids);
+    if inside.is_empty() {
         return Who::one("a process that cannot be seen from here".to_owned());
     }
-    Who { are_several: names.len() > 1, names: names.join(", ") }
+    Who { names: Member::named(&inside), are_several: inside.len() > 1 }
 }
 
 /// Who has the place of a command under one of these locks that has no receipt any more: a daemon that it

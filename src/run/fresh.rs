@@ -65,12 +65,7 @@ pub(super) async fn is_ours(
     if ids.is_empty() {
         return Ok(false);
     }
-    let lock = target.url();
-    let store = match target.open().await {
-        Ok(store) => store,
-        Err(source) => return Err(Error::Store { lock, source }),
-    };
-    let register = LockRegister { lock, store, key: target.key.clone() };
+    let register = LockRegister::open(target).await?;
     let stored = store_requests::read(event_loop, &register, store_requests::PATIENCE).await?;
     Ok(stored.is_some_and(|stored| ids.iter().any(|id| stored.record.is_held_by(id))))
 }

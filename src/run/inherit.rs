@@ -41,7 +41,7 @@ pub(super) async fn inherit(
     }
     let mut found = None;
     for target in target.as_held(context.held.urls()) {
-        let register = open(&target).await?;
+        let register = LockRegister::open(&target).await?;
         let stored = store_requests::read(event_loop, &register, store_requests::PATIENCE).await?;
         let Some(stored) = stored else { continue };
         let told = context.held.ids().find(|id| is_held_by(&target, &stored, id, context));
@@ -112,14 +112,6 @@ fn is_held_by(target: &LockTarget, stored: &Stored, id: &LockId, context: &Conte
     let door = Door::open(&door::path(&context.state_dir, id));
     let (Some(state), Ok(Some(door))) = (FileId::of(path), door) else { return false };
     door.is_of(state) && door.has_holder().unwrap_or(false)
-}
-
-async fn open(target: &LockTarget) -> Result<LockRegister, Error> {
-    let lock = target.url();
-    match target.open().await {
-        Ok(store) => Ok(LockRegister { lock, store, key: target.key.clone() }),
-        Err(source) => Err(Error::Store { lock, source }),
-    }
 }
 
 /// The receipt, by which whoever gives the lock back finds us, and what we leave if we are killed.

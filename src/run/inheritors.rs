@@ -42,10 +42,7 @@ impl Inheritors {
         entry: &Entry,
     ) -> Result<Option<Self>, Error> {
         let StoreSpec::LocalState { path } = &entry.target.store else { return Ok(None) };
-        let lock = entry.target.url();
-        let opened = entry.target.open().await;
-        let store = opened.map_err(|source| Error::Store { lock: lock.clone(), source })?;
-        let register = LockRegister { lock, store, key: entry.target.key.clone() };
+        let register = LockRegister::open(&entry.target).await?;
         let stored = store_requests::read(event_loop, &register, Duration::ZERO).await?;
         let is_held = stored.is_some_and(|stored| stored.record.is_held_by(&entry.id));
         Ok(is_held.then(|| Self::of(path)))
@@ -55,8 +52,8 @@ impl Inheritors {
     pub(crate) fn told(&self) -> String {
         let (who, has) = match self.seen.len() {
             0 => ("a process that cannot be seen from here".to_owned(), "has"),
-            1 => (self.names(), "has"),
-            _ => (self.names(), "have"),
+            1 => (Member::named(&self.seen), "has"),
+            _ => (Member::named(&self.seen), "have"),
         };
         format!(
             "{who} {has} inherited it, and the kernel keeps it until the last such process ends"
@@ -72,12 +69,7 @@ impl Inheritors {
                 shell_command(&["fuser", "-v", &state])
             );
         };
-        let names = self.names();
+        let names = Member::named(&self.seen);
         format!("to release it, end {names}: `{command}`, or `kill -9` if that does not end it")
-    }
-
-    fn names(&self) -> String {
-        let names: Vec<_> = self.seen.iter().map(Member::to_string).collect();
-        names.join(", ")
     }
 }

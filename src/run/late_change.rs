@@ -75,7 +75,7 @@ impl<'a> ChangeWatch<'a> {
     }
 
     /// What to say where the kernel tells us nothing.
-    pub(super) fn is_blind(&self) -> Option<Notice> {
+    pub(super) fn blindness(&self) -> Option<Notice> {
         self.reads.is_none().then(|| Notice::Detail {
             message: "the kernel has no inotify instance left (`sysctl fs.inotify.max_user_instances`): \
                       another workspace that is selected for a moment while Terraform starts is not seen"

@@ -378,8 +378,6 @@ const SILENCE: Duration = Duration::from_secs(30);
 pub(super) struct Voice {
     cadence: Cadence,
     holder: Option<Holder>,
-    /// Whether nobody had it.
-    is_free: bool,
     /// What was said of the holder's receipt here.
     here: Option<Here>,
     /// Whether its silence was a reason to look for that once more.
@@ -395,7 +393,6 @@ impl Voice {
         Self {
             cadence: Cadence::default(),
             holder: None,
-            is_free: false,
             here: None,
             is_silent: false,
             is_unseen: false,
@@ -449,8 +446,7 @@ impl Voice {
         } else if holder.is_none() && !free || machine.is_counting() && last_seen.is_none() {
             return;
         }
-        let changed = std::mem::replace(&mut self.holder, holder.clone()) != holder
-            || std::mem::replace(&mut self.is_free, free) != free;
+        let changed = std::mem::replace(&mut self.holder, holder.clone()) != holder;
         if self.cadence.is_due(now, changed) {
             reporter.say(Notice::Waiting {
                 lock: target.url(),

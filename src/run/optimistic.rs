@@ -238,13 +238,9 @@ impl Attempt<'_> {
     async fn open(&self, event_loop: &mut EventLoop) -> Result<Vec<LockRegister>, Error> {
         let mut locks = Vec::new();
         for target in &self.job.targets {
-            let lock = target.url();
-            let store = match target.open().await {
-                Ok(store) => store,
-                Err(source) => return Err(Error::Store { lock, source }),
-            };
-            prepare::credentials(event_loop, target, &store).await?;
-            locks.push(LockRegister { lock, store, key: target.key.clone() });
+            let register = LockRegister::open(target).await?;
+            prepare::credentials(event_loop, target, &register.store).await?;
+            locks.push(register);
         }
         Ok(locks)
     }

@@ -129,19 +129,16 @@ pub(crate) async fn adopt(
     }
     for entry in by_kernel {
         match Inheritors::of_held(event_loop, entry).await {
-            Ok(None) => {}
+            Ok(None) => continue,
             Ok(Some(by)) => {
                 let lock = entry.target.url();
                 let message =
                     format!("the lock `{lock}` (ID {}) is still held: {}", entry.id, by.told());
                 event_loop.say(Notice::warning(message).with_hint(by.end()));
-                adopted.left.push(entry.clone());
             }
-            Err(error) => {
-                cannot_open(event_loop, entry, &error);
-                adopted.left.push(entry.clone());
-            }
+            Err(error) => cannot_open(event_loop, entry, &error),
         }
+        adopted.left.push(entry.clone());
     }
     if let Some(dir) = &dir {
         ids.retain(|id| !adopted.left.iter().any(|left| left.id == *id));
@@ -234,11 +231,7 @@ async fn catch(
     until: Uptime,
 ) -> Result<Caught, Error> {
     let target = complete(entry, receipt, env);
-    let lock = target.url();
-    let store =
-        target.open().await.map_err(|source| Error::Store { lock: lock.clone(), source })?;
-    let register =
-        LockRegister { lock: lock.clone(), store: store.clone(), key: target.key.clone() };
+    let register = LockRegister::open(&target).await?;
     let mut landing = Landing::new(entry.id.clone(), until, known.unanswered, uptime());
     let mut event = landing::Event::Tick;
     loop {
@@ -258,7 +251,7 @@ async fn catch(
                 let since = uptime().minus(age(&stored));
                 let tenure = Tenure::unleased(entry.id.clone(), Some(stored.version))
                     .after_a_remove(known.removed);
-                event_loop.keep(Kept::new(target.clone(), store.clone(), since, tenure));
+                event_loop.keep(Kept::new(target.clone(), register.store.clone(), since, tenure));
                 let outcomes = release::all(event_loop, None, true).await;
                 if outcomes.iter().any(|it| matches!(it, ReleaseOutcome::Unconfirmed(_))) {
                     return Ok(Caught::Left);
@@ -268,7 +261,7 @@ async fn catch(
             landing::Action::Done(LandingOutcome::Nothing) => return Ok(Caught::Nothing),
             landing::Action::Done(LandingOutcome::Released) => return Ok(Caught::Released),
             landing::Action::Done(LandingOutcome::Unseen(source)) => {
-                return Err(Error::Store { lock, source });
+                return Err(Error::Store { lock: register.lock, source });
             }
         };
     }

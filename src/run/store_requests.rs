@@ -14,6 +14,7 @@ use crate::lock::acquire::FIRST_CONTACT;
 use crate::lock::register::{RecordVersion, RemoveReply, Reply, Request, StoreError, Stored};
 use crate::lock::{LockKey, Uptime};
 use crate::store::{RegisterPage, Registers, Survey, Surveyed};
+use crate::target::LockTarget;
 
 /// Between two tries, while a store does not answer.
 pub(crate) use crate::lock::landing::RETRY;
@@ -25,6 +26,20 @@ pub(crate) struct LockRegister {
     pub(crate) lock: String,
     pub(crate) store: Arc<dyn Registers>,
     pub(crate) key: LockKey,
+}
+
+impl LockRegister {
+    /// Opens the store of this lock. Nothing remote is touched.
+    ///
+    /// # Errors
+    /// When the configuration of the client cannot work.
+    pub(crate) async fn open(target: &LockTarget) -> Result<Self, Error> {
+        let lock = target.url();
+        match target.open().await {
+            Ok(store) => Ok(Self { lock, store, key: target.key.clone() }),
+            Err(source) => Err(Error::Store { lock, source }),
+        }
+    }
 }
 
 /// How long an answer that does not come is waited for, as at the start of a run.

@@ -115,10 +115,7 @@ pub(super) async fn ensure(
 /// Where nobody answers who has the lock, Terraform would ask for it far longer than we do, and say
 /// nothing meanwhile. Whatever else is wrong it says itself.
 async fn expect_an_answer(event_loop: &mut EventLoop, target: &LockTarget) -> Result<(), Error> {
-    let lock = target.url();
-    let failed = |source| Error::Store { lock: lock.clone(), source };
-    let store = target.open().await.map_err(failed)?;
-    let register = LockRegister { lock: lock.clone(), store, key: target.key.clone() };
+    let register = LockRegister::open(target).await?;
     match store_requests::read(event_loop, &register, store_requests::PATIENCE).await {
         Err(error) if is_silence(&error) || !matches!(error, Error::Store { .. }) => Err(error),
         _ => Ok(()),

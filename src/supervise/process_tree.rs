@@ -48,6 +48,15 @@ impl Member {
     pub(super) fn of(process: ProcessId) -> Self {
         Self { process, name: short_name(process.pid()) }
     }
+
+    /// These, in words.
+    #[must_use]
+    pub fn named(members: &[Self]) -> String {
+        let mut names: Vec<_> = members.iter().take(MOST_NAMED).map(Self::to_string).collect();
+        let more = members.len() - names.len();
+        names.extend((more > 0).then(|| format!("{more} more")));
+        names.join(", ")
+    }
 }
 
 impl fmt::Display for Member {
@@ -168,10 +177,7 @@ impl ProcessTree {
                 if self.are_gone() { ", which has ended by now" } else { " that cannot be seen" };
             return (format!("a process of the group {}{what}", self.leader.pid), 1);
         }
-        let mut names: Vec<_> = living.iter().take(MOST_NAMED).map(Member::to_string).collect();
-        let more = living.len() - names.len();
-        names.extend((more > 0).then(|| format!("{more} more")));
-        (names.join(", "), living.len())
+        (Member::named(&living), living.len())
     }
 
     /// Whom a signal to it reaches, in words.

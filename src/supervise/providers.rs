@@ -8,7 +8,7 @@ use nix::unistd::Pid;
 
 use super::kill_below::below;
 use super::process::{ProcessId, Stat};
-use super::targets::{is_given_ours, words};
+use super::targets::{have_our_flag, words};
 
 /// How each provider's program is called, or Terraform does not find it.
 const PREFIX: &[u8] = b"terraform-provider-";
@@ -31,10 +31,13 @@ impl AtWork {
         let terraform = all.iter().find_map(|process| {
             let parent =
                 Stat::of(process.pid()).filter(|_| is_provider(&words(process.pid())))?.parent;
-            ProcessId::of(parent).filter(|_| is_ours(&words(parent)))
+            ProcessId::of(parent).filter(|_| have_our_flag(&words(parent)))
         })?;
         let others = all.into_iter().filter(|process| *process != terraform);
-        let around = others.map(|process| words(process.pid())).filter(is_ours).collect();
+        let around = others
+            .map(|process| words(process.pid()))
+            .filter(|words| have_our_flag(words))
+            .collect();
         Some(Self { terraform, around })
     }
 
@@ -54,7 +57,7 @@ impl AtWork {
     pub(super) fn has_successor(&self, leader: Pid) -> bool {
         below(leader, |_, _| true).into_iter().any(|process| {
             let words = words(process.pid());
-            process != self.terraform && is_ours(&words) && !self.around.contains(&words)
+            process != self.terraform && have_our_flag(&words) && !self.around.contains(&words)
         })
     }
 }
@@ -62,8 +65,4 @@ impl AtWork {
 fn is_provider(words: &Words) -> bool {
     let program = words.first().and_then(|word| Path::new(OsStr::from_bytes(word)).file_name());
     program.is_some_and(|name| name.as_bytes().starts_with(PREFIX))
-}
-
-fn is_ours(words: &Words) -> bool {
-    is_given_ours(words.iter().map(|word| OsStr::from_bytes(word)))
 }

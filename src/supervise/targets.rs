@@ -249,7 +249,12 @@ pub(super) fn is_given_ours<'a>(args: impl IntoIterator<Item = &'a OsStr>) -> bo
 
 /// Whether it was given our flag.
 pub(super) fn is_ours(pid: Pid) -> bool {
-    words(pid).iter().any(|word| word == OURS)
+    have_our_flag(&words(pid))
+}
+
+/// Whether it is among these words.
+pub(super) fn have_our_flag(words: &[Vec<u8>]) -> bool {
+    words.iter().any(|word| word == OURS)
 }
 
 /// Whether what lives on of a child that has ended is neither a Terraform nor a tfwrap. Not where that
@@ -279,8 +284,7 @@ pub(super) fn words(pid: Pid) -> Vec<Vec<u8>> {
 /// hear of the stop.
 fn is_given(program: &[Vec<u8>], script: &[Vec<u8>]) -> bool {
     let args = program.get(1..).unwrap_or_default();
-    let is_ours = args.iter().any(|arg| arg == OURS);
-    is_ours && program.len() < script.len() && script.ends_with(args)
+    have_our_flag(args) && program.len() < script.len() && script.ends_with(args)
 }
 
 /// What hears no interrupt, because we were started with SIGINT ignored (a background job of a

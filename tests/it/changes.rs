@@ -331,7 +331,6 @@ async fn a_stop_while_all_begins_anew_is_heard() {
     assert_eq!(Receipt::all(&dir.join(STATE_DIR)).len(), 0);
 }
 
-/// It may have read either: it is interrupted, and the code says that something is not right.
 /// A renamed directory does not confuse who takes over for a killed tfwrap.
 #[test]
 fn what_a_killed_run_left_in_a_renamed_directory_is_cleared() {

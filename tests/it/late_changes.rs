@@ -11,6 +11,7 @@ use crate::support::harness::{
 use crate::support::servers::{clean, local_backend_dir};
 use crate::wrapped::Scene;
 
+/// It may have read either: it is interrupted, and the code says that something is not right.
 #[test]
 fn a_change_right_after_the_start_is_76() {
     let select = "mkdir -p @/.terraform; echo other > @/.terraform/environment";
@@ -62,6 +63,12 @@ fn a_change_right_after_the_start_is_76() {
         }
         running.scene.expect_takeable();
     }
+}
+
+fn sh(dir: &Path, script: &str) {
+    let mut command = Command::new("sh");
+    clean(&mut command, dir);
+    run(command.args(["-ec", script])).expect_code(0);
 }
 
 /// A change that is undone once Terraform has read it, by its own provisioner, so that no look sees it.
@@ -154,12 +161,7 @@ impl Undone {
         let (top, made) = (tempfile::tempdir().unwrap(), local_backend_dir());
         let top = top.path();
         with_workspaces(made.path(), &["a", "b"]);
-        let sh = |script: &str| {
-            let mut command = Command::new("sh");
-            clean(&mut command, top);
-            run(command.args(["-ec", script])).expect_code(0);
-        };
-        sh(&format!("cp -a {} work; {}", quoted(made.path()), self.prepare));
+        sh(top, &format!("cp -a {} work; {}", quoted(made.path()), self.prepare));
         // What changes no more than the attributes of files may be done to them.
         let harmless = "chmod -R u+rwX work; cp -al work copy; rm -r copy; touch work/.terraform";
         let (change, undo) = if happens { (self.change, self.undo) } else { ("true", harmless) };
@@ -198,12 +200,7 @@ fn the_way_to_a_local_state_counts_until_the_end() {
     for turns in [true, false] {
         let (top, made) = (tempfile::tempdir().unwrap(), local_backend_dir());
         let top = top.path();
-        let sh = |script: &str| {
-            let mut command = Command::new("sh");
-            clean(&mut command, top);
-            run(command.args(["-ec", script])).expect_code(0);
-        };
-        sh(&format!("cp -a {} work; mkdir one two; ln -s one link", quoted(made.path())));
+        sh(top, &format!("cp -a {} work; mkdir one two; ln -s one link", quoted(made.path())));
         // Seen to work with a provider.
         let shim = top.join("bin/terraform");
         let works = "case \"$*\" in *-lock=false*) ln -s $(command -v sleep) terraform-provider-fake; \

@@ -191,10 +191,7 @@ pub(super) async fn lease_of(
     if entry.inherited || !target.has_lease() {
         return Ok(None);
     }
-    let lock = target.url();
-    let store =
-        target.open().await.map_err(|source| Error::Store { lock: lock.clone(), source })?;
-    let register = store_requests::LockRegister { lock, store, key: target.key.clone() };
+    let register = store_requests::LockRegister::open(&target).await?;
     let stored = store_requests::read(event_loop, &register, store_requests::PATIENCE).await?;
     let record = stored.map(|stored| stored.record).filter(|it| it.is_held_by(&entry.id));
     Ok(record.and_then(|record| Lease::parse(record.lease.as_deref()?)))

@@ -57,10 +57,7 @@ pub(super) async fn held(
     let mut all = Vec::new();
     for entry in receipt.own() {
         let target = complete(entry, receipt, recovery.env);
-        let lock = target.url();
-        let store =
-            target.open().await.map_err(|source| Error::Store { lock: lock.clone(), source })?;
-        let register = LockRegister { lock, store, key: target.key.clone() };
+        let register = LockRegister::open(&target).await?;
         let stored = store_requests::read(event_loop, &register, patience).await?;
         let Some(stored) = stored.filter(|it| it.record.is_held_by(&entry.id)) else { continue };
         let lease = stored.record.lease.as_deref().and_then(Lease::parse);

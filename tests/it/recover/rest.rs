@@ -45,8 +45,7 @@ fn left() -> Left {
     let comm = || std::fs::read_to_string(format!("/proc/{sleep}/comm")).unwrap_or_default();
     eventually("what it executes", || comm() == "sleep\n");
     let receipt = Receipt::all(&dir.path().join(STATE_DIR)).remove(0);
-    let leader = receipt.text["child"]["leader"]["pid"].as_i64().expect("a number");
-    let terraform = Pid::from_raw(i32::try_from(leader).expect("a number"));
+    let terraform = receipt.child().expect("Terraform");
     kill(receipt.runner(), Signal::SIGSTOP).expect("it is there");
     kill_dead(receipt.guardian().expect("a guardian"));
     kill_dead(terraform);
@@ -112,8 +111,7 @@ fn a_daemon_that_has_inherited_the_lock_is_named_and_the_receipt_stays() {
         let pid = std::fs::read_to_string(dir.path().join("pid")).expect("its number");
         let sleep = Pid::from_raw(pid.trim().parse().expect("a number"));
         let receipt = Receipt::all(&dir.path().join(STATE_DIR)).remove(0);
-        let leader = receipt.text["child"]["leader"]["pid"].as_i64().expect("a number");
-        let child = Pid::from_raw(i32::try_from(leader).expect("a number"));
+        let child = receipt.child().expect("Terraform");
         kill(receipt.runner(), Signal::SIGSTOP).expect("it is there");
         kill_dead(receipt.guardian().expect("a guardian"));
         running.signal(Signal::SIGKILL);
