@@ -20,8 +20,10 @@ struct Orphan(Child);
 
 impl Orphan {
     fn of(script: &str) -> Self {
-        let mut shell = Command::new("sh");
-        shell.args(["-c", script]).stdin(Stdio::null()).stdout(Stdio::piped()).process_group(0);
+        // A background job of a script ignores SIGINT, and so would this one if the tests were started there.
+        let mut shell = Command::new("env");
+        shell.args(["--default-signal=INT", "sh", "-c", script]);
+        shell.stdin(Stdio::null()).stdout(Stdio::piped()).process_group(0);
         let mut this = Self(shell.spawn().unwrap());
         // It has said that it is ready.
         let mut byte = [0];
