@@ -83,7 +83,7 @@ async fn a_store_that_does_not_open_does_not_delay_the_interrupt() {
 
 #[tokio::test]
 async fn nor_does_it_keep_the_child_beyond_the_lease_that_was_told_last() {
-    let orphan = Orphan::of("trap '' INT; echo; exec sleep 300");
+    let orphan = Orphan::of("trap : INT; echo; for _ in $(seq 3000); do sleep 0.1; done");
     let fence = uptime().plus(Duration::from_millis(300));
     assert_eq!(end(&orphan.head(), &case(), Some(fence)).await, Ended::Gone);
     assert_eq!(orphan.ended_by(), Some(9));
