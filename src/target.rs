@@ -187,34 +187,27 @@ impl LockTarget {
     /// The lock that has this name ([`Self::url`]), where the environment tells the rest.
     #[must_use]
     pub fn of_name(name: &str, env: &Env, dir: &Path) -> Option<Self> {
-        let (scheme, rest) = name.split_once("://")?;
-        let place = match scheme {
-            "local" => return Some(Self::of_state_file(Path::new(rest))),
-            "file" => LockPlace::File(rest.into()),
-            "dynamodb" => {
-                let (table, lock_id) = rest.split_once('/')?;
-                LockPlace::DynamoDb { table: table.to_owned(), lock_id: lock_id.to_owned() }
-            }
-            "s3" => {
-                let (bucket, name) = rest.split_once('/')?;
-                let state_key = name.strip_suffix(".tflock")?.to_owned();
-                LockPlace::S3 { bucket: bucket.to_owned(), state_key }
-            }
-            _ => return None,
-        };
-        let url = LockUrl { place, region: None, endpoint: None, profile: None };
-        Self::of_url(&url, env, dir).ok()
+        if let Some(path) = name.strip_prefix("local://") {
+            return Some(Self::of_state_file(Path::new(path)));
+        }
+        Self::of_url(&LockUrl::parse(name).ok()?, env, dir).ok()
     }
 
-    /// The name of the lock for messages and for [`crate::held::Held`].
+    /// The name of the lock for messages and for [`crate::held::Held`]: what `--lock` takes.
     #[must_use]
     pub fn url(&self) -> String {
-        match &self.store {
-            StoreSpec::DynamoDb { table, .. } => format!("dynamodb://{table}/{}", self.key),
-            StoreSpec::S3 { bucket, .. } => format!("s3://{bucket}/{}.tflock", self.key),
-            StoreSpec::File { dir } => format!("file://{}", dir.join(&self.key.0).display()),
-            StoreSpec::LocalState { path } => format!("local://{}", path.display()),
-        }
+        let place = match &self.store {
+            StoreSpec::DynamoDb { table, .. } => {
+                LockPlace::DynamoDb { table: table.clone(), lock_id: self.key.0.clone() }
+            }
+            StoreSpec::S3 { bucket, .. } => {
+                LockPlace::S3 { bucket: bucket.clone(), state_key: self.key.0.clone() }
+            }
+            StoreSpec::File { dir } => LockPlace::File(dir.join(&self.key.0)),
+            // No `--lock`: it is the lock of a backend only.
+            StoreSpec::LocalState { path } => return format!("local://{}", path.display()),
+        };
+        place.to_string()
     }
 
     /// The name of the table or bucket that it is in, with others.

@@ -107,16 +107,19 @@ struct Register {
 }
 
 impl Register {
-    /// Opens it and looks whether it can hold a lock.
-    async fn prepared(event_loop: &mut EventLoop, target: &LockTarget) -> Result<Self, Error> {
+    /// Opens it and looks whether it can hold a lock; returns how it answered meanwhile.
+    async fn prepared(
+        event_loop: &mut EventLoop,
+        target: &LockTarget,
+    ) -> Result<(Self, Outage), Error> {
         let failed = |source| Error::Store { lock: target.url(), source };
         let store = target.open().await.map_err(failed)?;
-        prepare(event_loop, target, &store).await?;
+        let outage = prepare(event_loop, target, &store).await?;
         let target = target.found_with(store.conditions());
         if store.conditions() == Conditions::OfCreates {
             event_loop.say(creates_only(&target));
         }
-        Ok(Self { target, store })
+        Ok((Self { target, store }, outage))
     }
 
     fn place(&self) -> (Arc<dyn Registers>, LockKey) {
@@ -161,10 +164,12 @@ impl Attempt {
             [first, last] => (Some(Register::prepared(event_loop, first).await?), last),
             _ => return Err(Error::Internal("a lock is one register, or two".to_owned())),
         };
-        let last = Register::prepared(event_loop, last).await?;
+        let (last, outage) = Register::prepared(event_loop, last).await?;
+        // Of a pair, only the lock file is tried.
+        let (first, outage) = first.map_or((None, outage), |(first, its)| (Some(first), its));
         let line = last.target.open_line(&last.store);
         let line = line.map_err(|source| Error::Store { lock: last.target.url(), source })?;
-        Ok(Self::new(first, last, line, introduction, wait))
+        Ok(Self { outage, ..Self::new(first, last, line, introduction, wait) })
     }
 
     fn new(

@@ -6,27 +6,31 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::event_loop::{EventLoop, LoopEvent};
+use super::messages::{answers_again, out_of_reach};
+use super::outage::{Access, Outage};
 use super::request::{StoreReply, StoreRequest};
 use crate::clock::uptime;
 use crate::error::Error;
 use crate::report::Notice;
-use crate::store::{Registers, StoreError};
+use crate::store::{Conditions, Registers, StoreError};
 use crate::target::LockTarget;
 
 /// How long nothing is said of it.
 const SILENT: Duration = Duration::from_secs(5);
 
-/// Gets them, and says whose they are, and whose are long in coming.
+/// Gets them, and says whose they are, and whose are long in coming. Returns how the store answered meanwhile.
 pub(super) async fn prepare(
     event_loop: &mut EventLoop,
     target: &LockTarget,
     store: &Arc<dyn Registers>,
-) -> Result<(), Error> {
-    let prepared = match get(event_loop, store).await? {
-        Ok(()) => answer(event_loop, StoreRequest::TryConditions(store.clone()), None).await?,
-        failed => failed,
-    };
-    found(target, prepared)
+) -> Result<Outage, Error> {
+    let mut outage = Outage::default();
+    let mut prepared = get(event_loop, store).await?;
+    if prepared.is_ok() && store.conditions() == Conditions::Untried {
+        prepared = try_conditions(event_loop, target, store, &mut outage).await?;
+    }
+    found(target, prepared)?;
+    Ok(outage)
 }
 
 /// The same for a mere look: gets the credentials.
@@ -58,6 +62,34 @@ fn found(target: &LockTarget, prepared: Result<(), StoreError>) -> Result<(), Er
         // Whoever sends the requests tries again, for as long as it is ready to.
         Err(error) if error.is_transient() => Ok(()),
         Err(source) => Err(Error::Store { lock: target.url(), source }),
+    }
+}
+
+/// What comes of it, with a word if the store is long in answering.
+async fn try_conditions(
+    event_loop: &mut EventLoop,
+    target: &LockTarget,
+    store: &Arc<dyn Registers>,
+    outage: &mut Outage,
+) -> Result<Result<(), StoreError>, Error> {
+    event_loop.send(StoreRequest::TryConditions(store.clone()));
+    outage.asked(uptime(), Access::Write);
+    loop {
+        match event_loop.idle(outage.deadline()).await {
+            Ok(LoopEvent::Reply(StoreReply::Prepared(tried))) => {
+                let error = tried.as_ref().err();
+                if let Some(lasted) = outage.answered(uptime(), Access::Write, error) {
+                    event_loop.say(answers_again(&target.url(), lasted));
+                }
+                return Ok(tried);
+            }
+            Ok(_) if outage.is_due(uptime()) => event_loop.say(out_of_reach(&target.url(), None)),
+            Ok(_) => {}
+            Err(error) => {
+                event_loop.abandon();
+                return Err(error);
+            }
+        }
     }
 }
 

@@ -44,19 +44,38 @@ pub enum LockPlace {
 }
 
 impl fmt::Display for LockPlace {
+    /// As people read it, and may give it again.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::DynamoDb { table, lock_id } => write!(f, "dynamodb://{table}/{lock_id}"),
-            Self::S3 { bucket, state_key } => write!(f, "s3://{bucket}/{state_key}.tflock"),
-            Self::File(path) => write!(f, "file://{}", path.display()),
+            Self::DynamoDb { table, lock_id } => {
+                write!(f, "dynamodb://{table}/{}", path_of_url(lock_id))
+            }
+            Self::S3 { bucket, state_key } => {
+                write!(f, "s3://{bucket}/{}.tflock", path_of_url(state_key))
+            }
+            Self::File(path) => write!(f, "file://{}", path_of_url(&path.to_string_lossy())),
         }
     }
+}
+
+/// A name as the path of a URL: all of it stands as it is but for what would be read as something else.
+fn path_of_url(name: &str) -> String {
+    let mut path = String::with_capacity(name.len());
+    for (at, char) in name.char_indices() {
+        let is_escape = |digits: &[u8]| digits.iter().all(u8::is_ascii_hexdigit);
+        match char {
+            '%' if !name.as_bytes().get(at + 1..at + 3).is_some_and(is_escape) => path.push(char),
+            '#' | '?' | '%' => path.extend(utf8_percent_encode(&name[at..=at], UNSAFE)),
+            _ => path.push(char),
+        }
+    }
+    path
 }
 
 impl fmt::Display for LockUrl {
     /// As it may be given again.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", utf8_percent_encode(&self.place.to_string(), UNSAFE))?;
+        write!(f, "{}", utf8_percent_encode(&self.place.to_string(), BETWEEN))?;
         let parameters =
             [("region", &self.region), ("endpoint", &self.endpoint), ("profile", &self.profile)];
         let given = parameters.iter().filter_map(|(name, value)| Some((name, value.as_ref()?)));
@@ -67,8 +86,11 @@ impl fmt::Display for LockUrl {
     }
 }
 
-/// What would end a URL's path, or the URL where several stand in a row.
-const UNSAFE: &AsciiSet = &CONTROLS.add(b' ').add(b'#').add(b'%').add(b'?');
+/// What would end a URL's path, or be read as another character.
+const UNSAFE: &AsciiSet = &CONTROLS.add(b'#').add(b'%').add(b'?');
+
+/// What would end a URL where several stand in a row.
+const BETWEEN: &AsciiSet = &CONTROLS.add(b' ');
 
 impl LockUrl {
     /// Reads one.
@@ -263,6 +285,26 @@ mod tests {
             let lock = LockUrl::parse(text).unwrap();
             assert!(!lock.to_string().contains(' '), "{lock}");
             assert_eq!(LockUrl::parse(&lock.to_string()).unwrap(), lock, "{lock}");
+        }
+    }
+
+    #[test]
+    fn a_name_says_most_as_it_is() {
+        let named = |text: &str| LockUrl::parse(text).unwrap().place.to_string();
+        assert_eq!(named("s3://b/a%20b/100%25/%2B.tflock"), "s3://b/a b/100%/+.tflock");
+        assert_eq!(named("file:///a%2520b%23"), "file:///a%2520b%23");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_lock_is_found_by_the_name_that_messages_give_it(name in "[a-f0-9%#?&=+/.:@é ]{1,12}") {
+            for place in [
+                LockPlace::DynamoDb { table: "T-1".to_owned(), lock_id: name.clone() },
+                LockPlace::S3 { bucket: "b".to_owned(), state_key: name.clone() },
+                LockPlace::File(PathBuf::from(format!("/{name}x"))),
+            ] {
+                proptest::prop_assert_eq!(LockUrl::parse(&place.to_string()).map(|it| it.place), Ok(place));
+            }
         }
     }
 }

@@ -396,12 +396,18 @@ fn an_answer_comes_in_time_whoever_is_silent() {
     let (_closed, closed) = closed();
     let keys = "aws_access_key_id = A\naws_secret_access_key = s";
     let role = format!("{keys}\nrole_arn = r");
+    let (item, file) = ("dynamodb://t/state", "s3://b/state.tflock");
+    let role_is_silent = "`sts:AssumeRole`: HTTP read timeout";
     let began = uptime();
     let runs = [
-        (keys, &silent, None, 69, "`dynamodb:GetItem`: HTTP read timeout"),
-        (keys, &closed, None, 69, "Connection refused"),
-        (&role, &closed, Some("AWS_ENDPOINT_URL_STS"), 69, "`sts:AssumeRole`: HTTP read timeout"),
+        (item, keys, &silent, None, 69, "`dynamodb:GetItem`: HTTP read timeout"),
+        (item, keys, &closed, None, 69, "Connection refused"),
+        // Whether it honours conditions is tried first.
+        (file, keys, &silent, None, 69, "`s3:DeleteObject`: HTTP read timeout"),
+        (file, keys, &closed, None, 69, "Connection refused"),
+        (item, &role, &closed, Some("AWS_ENDPOINT_URL_STS"), 69, role_is_silent),
         (
+            item,
             "",
             &closed,
             Some("AWS_EC2_METADATA_SERVICE_ENDPOINT"),
@@ -409,8 +415,8 @@ fn an_answer_comes_in_time_whoever_is_silent() {
             "instance metadata (no answer)",
         ),
     ]
-    .map(|(profile, endpoint, variable, code, says)| {
-        let url = format!("dynamodb://t/state?region={REGION}&endpoint={endpoint}&profile=p");
+    .map(|(lock, profile, endpoint, variable, code, says)| {
+        let url = format!("{lock}?region={REGION}&endpoint={endpoint}&profile=p");
         let mut scene = scene_at(&url, profile, &[]);
         if let Some(variable) = variable {
             scene = scene.env(variable, &silent);
@@ -420,6 +426,8 @@ fn an_answer_comes_in_time_whoever_is_silent() {
     for (mut run, code, says) in runs {
         assert_eq!(run.bare_code(), Some(code), "{says}: {}", run.stderr());
         assert!(run.stderr().contains(says), "{says}: {}", run.stderr());
+        let told = run.stderr().matches("; retrying").count();
+        assert_eq!(told, usize::from(code == 69), "{says}: {}", run.stderr());
     }
     assert!(uptime().since(began) < MOST, "{:?}", uptime().since(began));
 }

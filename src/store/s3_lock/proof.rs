@@ -12,12 +12,16 @@ use uuid::Uuid;
 
 use super::super::Conditions;
 use super::{Answer, LockObjects, Only, version};
+use crate::clock::uptime;
 use crate::lock::LockKey;
 use crate::lock::register::StoreError;
 
 /// How much longer each pause is before a request of a trial is sent again, and after which it is not.
 const PAUSE: Duration = Duration::from_millis(100);
 const LAST_PAUSE: Duration = Duration::from_millis(500);
+
+/// After how long it is not sent again either: a store that is silent is asked anew by whoever began the trial.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A request of a trial.
 #[derive(Debug, Clone, Copy)]
@@ -132,7 +136,7 @@ impl LockObjects {
     ) -> Result<Answer, StoreError> {
         let may_repeat =
             |error: &StoreError| repeated == Repeated::Harmless || !error.outcome_is_unknown();
-        let mut pause = Duration::ZERO;
+        let (mut pause, began) = (Duration::ZERO, uptime());
         loop {
             let answer = match request {
                 Trial::Put(n, only) => {
@@ -143,7 +147,10 @@ impl LockObjects {
             pause += PAUSE;
             match answer.and_then(|answer| self.settled(answer)) {
                 Err(error)
-                    if error.is_worth_another_try() && may_repeat(&error) && pause < LAST_PAUSE =>
+                    if error.is_worth_another_try()
+                        && may_repeat(&error)
+                        && pause < LAST_PAUSE
+                        && uptime().since(began) < PATIENCE =>
                 {
                     tokio::time::sleep(pause).await;
                 }

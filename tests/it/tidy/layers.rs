@@ -65,6 +65,7 @@ const BORDERS: [Border; 10] = [
             ("clock.rs", "defines them"),
             ("store/aws/identity.rs", "credentials end by the wall clock"),
             ("store/aws/sso.rs", "so do logins"),
+            ("store/s3_lock/proof.rs", "asks a silent store once"),
             ("report/reporter.rs", "stamps what is said; decides nothing by it"),
             ("report/answer.rs", "the same, for want of a reporter"),
             ("receipt/starting.rs", "what was started may appear for a while"),
