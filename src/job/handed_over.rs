@@ -74,11 +74,7 @@ fn as_released(own_lock: Option<OwnLock>, child: &ChildCommand) -> Option<OwnLoc
     if own_lock.can_wait() {
         return Some(own_lock);
     }
-    match version::console_lock(&child.program) {
-        ConsoleLock::None => None,
-        ConsoleLock::Always => Some(own_lock),
-        ConsoleLock::WithFlags => Some(own_lock.with_flags()),
-    }
+    (version::console_lock(&child.program) != ConsoleLock::None).then_some(own_lock)
 }
 
 /// The lock that the call will meet, if whatever is around it has it. By its name: nobody is asked

@@ -7,6 +7,7 @@ use super::Place;
 use crate::backend::has_tofu_files;
 use crate::program::dialect;
 use crate::terraform::{ArgsError, Dialect, Invocation, LockUse};
+use crate::version::{self, ConsoleLock};
 
 /// Reads the arguments as the program will.
 pub(super) fn read(
@@ -21,7 +22,12 @@ pub(super) fn read(
             || as_tofu.lock_use() == LockUse::Locks
                 && terraforms_dir(&as_tofu, place).is_some_and(|dir| has_tofu_files(&dir))
     });
-    Ok((dialect, if dialect == Dialect::OpenTofu { as_tofu } else { as_terraform }))
+    let invocation = if dialect == Dialect::OpenTofu { as_tofu } else { as_terraform };
+    let has_flags = || version::console_lock(program) == ConsoleLock::WithFlags;
+    if invocation.is_unlockable_console() && has_flags() {
+        return Ok((dialect, Invocation::parse_locked_console(args, place.env, dialect)?));
+    }
+    Ok((dialect, invocation))
 }
 
 /// Whether the lock of this state would make no directory: what stock Terraform does where there is

@@ -246,6 +246,14 @@ static COMMANDS: &[Command] = &[
     Command::handed_over(&["init"], None),
 ];
 
+/// The `console` of a release that has the flags of other commands.
+pub(super) static LOCKED_CONSOLE: Command = Command::locks(
+    &["console"],
+    INVALID,
+    StateUse::LocalBackend,
+    &[LOCK, &[("state", Value), ("plan", Bool)], VARS],
+);
+
 /// Other first words that Terraform or `OpenTofu` know; none of them locks what it could leave
 /// unlocked.
 static OTHER_WORDS: &[&str] = &[

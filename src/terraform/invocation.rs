@@ -123,14 +123,41 @@ impl Invocation {
     /// When a variable with further arguments is malformed. Whatever is wrong with the arguments
     /// themselves makes the call one to hand over, and Terraform says so in its own words.
     pub fn parse(args: &[OsString], env: &Env, dialect: Dialect) -> Result<Self, ArgsError> {
+        Self::parse_as(args, env, dialect, command::find)
+    }
+
+    /// The same of a binary whose `console` has the flags of other commands.
+    ///
+    /// # Errors
+    /// As for [`Self::parse`].
+    pub fn parse_locked_console(
+        args: &[OsString],
+        env: &Env,
+        dialect: Dialect,
+    ) -> Result<Self, ArgsError> {
+        Self::parse_as(args, env, dialect, |_| Some(&command::LOCKED_CONSOLE))
+    }
+
+    fn parse_as(
+        args: &[OsString],
+        env: &Env,
+        dialect: Dialect,
+        find: impl FnOnce(&[OsString]) -> Option<&'static Command>,
+    ) -> Result<Self, ArgsError> {
         let chdir = args.first().and_then(chdir_of);
         let first = usize::from(chdir.is_some());
-        let command = command::find(&args[first..]);
+        let command = find(&args[first..]);
         let reading = match command {
             None => Err(HandedOver::without_lock("it is not known to take the state lock")),
             Some(command) => read(command, args, first + command.words().len(), env, dialect)?,
         };
         Ok(Self { args: args.to_vec(), chdir, command, reading })
+    }
+
+    /// Whether this is a `console` that locks as if it had no flag for that.
+    #[must_use]
+    pub fn is_unlockable_console(&self) -> bool {
+        self.handed_over().and_then(|it| it.own_lock.as_ref()).is_some_and(|it| !it.can_wait())
     }
 
     /// The command, where it is one of those that lock in one way or another.

@@ -35,8 +35,8 @@ pub struct OwnLock {
 /// How it is told to wait for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Waits {
-    /// It has no flags for that; those of a release that has them would stand there.
-    Never { words_end: usize },
+    /// It has no flags for that.
+    Never,
     /// By an argument at this place.
     Argument(usize),
     /// By a word in front of all others, in this variable, which has this value: words of the
@@ -67,7 +67,7 @@ impl OwnLock {
     fn of(command: &Command, args: &[OsString], words_end: usize, env: &Env) -> Option<Self> {
         let is_init = command.words() == ["init"];
         if command.words() == ["console"] {
-            let (state, waits) = (None, Waits::Never { words_end });
+            let (state, waits) = (None, Waits::Never);
             return Some(Self { state, way_out: None, certain: true, waits });
         }
         if command.lock_use() != LockUse::Locks && !is_init {
@@ -99,17 +99,7 @@ impl OwnLock {
     /// Whether it can be told to wait.
     #[must_use]
     pub fn can_wait(&self) -> bool {
-        !matches!(self.waits, Waits::Never { .. })
-    }
-
-    /// The same of a release that has the flags.
-    #[must_use]
-    pub fn with_flags(mut self) -> Self {
-        if let Waits::Never { words_end } = self.waits {
-            self.waits = Waits::Argument(words_end);
-            self.way_out = Some("add `-lock=false`");
-        }
-        self
+        !matches!(self.waits, Waits::Never)
     }
 
     /// The arguments, and what is in the environment beside, that make it wait so long. What the
@@ -123,7 +113,7 @@ impl OwnLock {
         let mut args = args.to_vec();
         let flag = OsString::from(format!("-{LOCK_TIMEOUT}={}", duration::format(limit)));
         match &self.waits {
-            Waits::Never { .. } => (args, None),
+            Waits::Never => (args, None),
             Waits::Argument(at) => {
                 args.insert(*at, flag);
                 (args, None)

@@ -117,13 +117,15 @@ fn what_cannot_wait_says_so() {
 
 /// From 1.15 on Terraform's takes no lock; from 1.12 on OpenTofu's has the flags of other commands.
 #[test]
-fn a_console_is_spoken_of_as_its_release_has_it() {
+fn a_console_is_locked_as_its_release_has_it() {
+    const PLAIN: &str = "console 1\n";
+    const LOCKED: &str = "console -lock=false 1\n";
     let dir = local_backend_dir();
-    for (name, release, waits, below) in [
-        ("terraform", "Terraform v1.14.9", None, Some("run it outside of them")),
-        ("terraform", "Terraform v1.15.0", Some("console\n"), None),
-        ("tofu", "OpenTofu v1.11.5", None, Some("run it outside of them")),
-        ("tofu", "OpenTofu v1.12.0", Some("console -lock-timeout=9s\n"), Some("`-lock=false`")),
+    for (name, release, called, waits, below) in [
+        ("terraform", "Terraform v1.14.9", PLAIN, false, "run it outside of them"),
+        ("terraform", "Terraform v1.15.0", PLAIN, true, ""),
+        ("tofu", "OpenTofu v1.11.5", PLAIN, false, "run it outside of them"),
+        ("tofu", "OpenTofu v1.12.0", LOCKED, true, ""),
     ] {
         let program = dir.path().join(release).join(name);
         let text = format!("#!/bin/sh\ntest \"$1\" = version && echo '{release}' || echo \"$@\"\n");
@@ -133,16 +135,19 @@ fn a_console_is_spoken_of_as_its_release_has_it() {
             command.args(["--lock-timeout=9s", "--terraform"]).arg(&program);
             command
         };
-        let done = run(ours().arg("console")).expect_code(0);
-        assert_eq!(done.stdout, waits.unwrap_or("console\n"), "{release}");
+        let done = run(ours().args(["console", "1"])).expect_code(0);
+        assert_eq!(done.stdout, called, "{release}");
         let warns = done.stderr.contains("cannot be told to wait");
-        assert_eq!(warns, waits.is_none(), "{release}: {}", done.stderr);
-        let done = run(ours().args(["run", "--", "terraform", "console"])).expect_code(0);
-        assert_eq!(done.stdout, "console\n", "{release}");
-        match below {
-            Some(way_out) => assert!(done.stderr.contains(way_out), "{release}: {}", done.stderr),
-            None => assert!(!done.stderr.contains("console"), "{release}: {}", done.stderr),
-        }
+        assert_eq!(warns, !waits, "{release}: {}", done.stderr);
+        let done = run(ours().args(["run", "--", "terraform", "console", "1"])).expect_code(0);
+        assert_eq!(done.stdout, called, "{release}");
+        assert_eq!(
+            below.is_empty(),
+            !done.stderr.contains("console"),
+            "{release}: {}",
+            done.stderr
+        );
+        assert!(done.stderr.contains(below), "{release}: {}", done.stderr);
     }
 }
 
