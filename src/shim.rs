@@ -9,14 +9,15 @@ use crate::env::Env;
 use crate::file_id::FileId;
 use crate::program;
 use crate::state_dir;
+use crate::terraform::Dialect;
 
 /// Makes the directory, with a link for each of the two that exists on `PATH`: a script that asks
-/// whether there is a `tofu` must not be told so by us. `terraform` is what `--terraform` names,
-/// so its link is there when that was set.
+/// whether there is a `tofu` must not be told so by us. What `--terraform` names is `terraform`, and
+/// if it is an `OpenTofu`, `tofu` as well.
 ///
 /// # Errors
 /// In words; without the shim nothing below would be safe.
-pub fn prepare(env: &Env, this_path: &Path, terraform_is_set: bool) -> Result<PathBuf, String> {
+pub fn prepare(env: &Env, this_path: &Path, set: Option<Dialect>) -> Result<PathBuf, String> {
     let this = std::fs::metadata(this_path)
         .map_err(|error| format!("`{}`: {error}", this_path.display()))?;
     let top = state_dir::secured(env)?;
@@ -24,8 +25,8 @@ pub fn prepare(env: &Env, this_path: &Path, terraform_is_set: bool) -> Result<Pa
     let names: Vec<&str> = ["terraform", "tofu"]
         .into_iter()
         .filter(|name| {
-            (*name == "terraform" && terraform_is_set)
-                || program::is_on_path(name.as_ref(), env, id)
+            let is_set = set.is_some_and(|it| *name == "terraform" || it == Dialect::OpenTofu);
+            is_set || program::is_on_path(name.as_ref(), env, id)
         })
         .collect();
     // One directory per binary and set of names, so that runs side by side never undo each

@@ -112,9 +112,10 @@ fn around(
         known => known?,
     };
     notes.extend(nothing_here(resolved.as_ref(), &named, place));
-    let terraform_is_set = settings.terraform.is_some();
+    let called = terraform.as_deref().map(|it| program::dialect(it, || false)).unwrap_or_default();
+    let set = settings.terraform.is_some().then_some(called);
     let nameable = state_dir::can_be_on_path(place.env, command.is_none());
-    let prepare = |()| shim::prepare(place.env, &place.this_path, terraform_is_set);
+    let prepare = |()| shim::prepare(place.env, &place.this_path, set);
     let shim = nameable.and_then(prepare).map_err(|what| Error::Config {
         message: format!("{what}: `terraform` cannot be put on PATH from there"),
         hint: state_dir::hint(place.env.get(crate::held::VARIABLE).is_some()),

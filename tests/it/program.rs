@@ -90,4 +90,12 @@ fn whose_files_count_is_told_by_the_link_or_by_the_version() {
     fs::remove_file(dir.path().join("versions.tofu")).unwrap();
     assert_eq!(locked("tf"), of_terraform);
     assert!(!asked.exists());
+    // Whoever names an OpenTofu means that by both names; there is no other on PATH.
+    for (program, found) in [("tofu1.9.0", "terraform tofu"), ("other", "terraform")] {
+        let mut command = tfwrap(dir.path());
+        command.env("TFWRAP_TERRAFORM", tools.join(program));
+        let there = "for it in terraform tofu; do ! command -v $it >&2 || echo $it; done | xargs";
+        let done = run(command.args(["run", "--", "sh", "-c", there])).expect_code(0);
+        assert_eq!(done.stdout.trim(), found, "{program}");
+    }
 }
