@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use super::locks::{self, FoundLocks, dialect_in, of_backend};
 use super::{Place, find_terraform, table};
-use crate::backend::{self, BackendQuery, Resolved};
+use crate::backend::{self, Backend, BackendQuery, Resolved};
 use crate::error::Error;
 use crate::program;
 use crate::settings::{Settings, SettingsError};
@@ -29,6 +29,8 @@ pub struct DoctorJob {
     pub found: Result<FoundLocks, Error>,
     /// The bucket in which its workspace is looked for.
     pub listed: Option<LockTarget>,
+    /// The lock file that the backend does not use, and others may: they and we share no lock.
+    pub unused: Option<LockTarget>,
 }
 
 /// Which state a run would use.
@@ -47,12 +49,20 @@ pub(super) fn resolve(settings: &Settings, place: &Place<'_>) -> Result<Resolved
 pub(super) fn of_doctor(settings: &Settings, place: &Place<'_>) -> DoctorJob {
     let first_on_path = program::search(OsStr::new("terraform"), place.env, None).ok();
     let past_us = program::search(OsStr::new("terraform"), place.env, place.this).ok();
+    let resolved = resolve(settings, place);
+    let unused = match resolved.as_ref().map(|it| &it.backend) {
+        Ok(Backend::S3(backend)) if !backend.use_lockfile => {
+            Some(LockTarget::of_lock_file(backend))
+        }
+        _ => None,
+    };
     DoctorJob {
         settings: settings.whole().cloned(),
         terraform: find_terraform(settings, place),
         is_first_us: first_on_path.is_some() && past_us != first_on_path,
         first_on_path,
-        resolved: resolve(settings, place),
+        resolved,
+        unused,
         found: locks::find(settings, place),
         listed: table::listed(settings, place),
     }

@@ -77,6 +77,6 @@ async fn all(event_loop: &mut EventLoop, job: &DoctorJob, env: &Env) -> Result<V
     {
         checks.push(stores::listed(event_loop, bucket).await?);
     }
-    checks.extend(leftovers::checks(event_loop, &usable, env).await?);
+    checks.extend(leftovers::checks(event_loop, &usable, job.unused.as_ref(), env).await?);
     Ok(checks)
 }

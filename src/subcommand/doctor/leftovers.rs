@@ -25,12 +25,17 @@ use crate::target::LockTarget;
 /// Longer than any two requests for the two halves of one lock are apart.
 const BETWEEN_HALVES: Duration = Duration::from_secs(3);
 
+const NAME_OF_PAIR: &str = "pair";
+
+const SHARE_ONE: &str = "give every client of this state both locks first (docs/migration.md)";
+
 /// After so long a lock without a lease is probably nobody's any more.
 const LONG_AGO: Duration = Duration::from_hours(1);
 
 pub(super) async fn checks(
     event_loop: &mut EventLoop,
     locks: &[Opened<'_>],
+    unused: Option<&LockTarget>,
     env: &Env,
 ) -> Result<Vec<Check>, Error> {
     let mut checks = Vec::new();
@@ -60,6 +65,9 @@ pub(super) async fn checks(
         checks.extend(plans(state));
     }
     checks.extend(halves(&seen));
+    if let Some(unused) = unused {
+        checks.extend(who_shares_none(event_loop, unused, &seen).await?);
+    }
     checks.extend(receipts(env));
     Ok(checks)
 }
@@ -189,7 +197,38 @@ fn plans(state: &LockState) -> Option<Check> {
     })
 }
 
-/// Of a backend with two locks, one without the other.
+/// Whoever holds the lock file that the backend does not use, and not its item as well.
+async fn who_shares_none(
+    event_loop: &mut EventLoop,
+    unused: &LockTarget,
+    seen: &[(&LockTarget, LockState)],
+) -> Result<Option<Check>, Error> {
+    let Ok(lock) = Opened::one(unused).await else { return Ok(None) };
+    // Whoever may not read it could not use it either.
+    let mut ignored = Vec::new();
+    let found = look(event_loop, slice::from_ref(&lock), &mut ignored).await?;
+    let holder = found.first().and_then(|(_, state)| holder_of(state));
+    let is_known = |it: &&LockInfo| {
+        seen.iter().filter_map(|(_, state)| holder_of(state)).any(|of| of.id == it.id)
+    };
+    Ok(holder.filter(|it| !is_known(it)).map(|it| {
+        Check::warn(
+            NAME_OF_PAIR,
+            format!(
+                "{}: {}; this backend does not use that lock, so both can work at once",
+                unused.url(),
+                describe_holder(it, wall())
+            ),
+            SHARE_ONE,
+        )
+    }))
+}
+
+fn holder_of(state: &LockState) -> Option<&LockInfo> {
+    state.holding.as_ref()?.info.as_deref()
+}
+
+/// Of a backend with two locks, one without the other, or each with another holder.
 fn halves(seen: &[(&LockTarget, LockState)]) -> Vec<Check> {
     let pairs =
         seen.array_windows().filter(|[(one, _), (two, _)]| one.of_backend && two.of_backend);
@@ -197,12 +236,18 @@ fn halves(seen: &[(&LockTarget, LockState)]) -> Vec<Check> {
         let (held, free) = match (&one.holding, &two.holding) {
             (Some(_), None) => (one, two),
             (None, Some(_)) => (two, one),
-            _ => return None,
+            (None, None) => return None,
+            (Some(_), Some(_)) => {
+                let (first, second) = (holder_of(one)?, holder_of(two)?);
+                return (first.id != second.id).then(|| {
+                    let each = "each half of the lock has another holder, and these two have no lock in common";
+                    Check::warn(NAME_OF_PAIR, format!("{each}: {}, {}", one.lock, two.lock), SHARE_ONE)
+                });
+            }
         };
-        let info = held.holding.as_ref().and_then(|it| it.info.as_ref());
-        let id = info.map(|info| shell_quote(&info.id.0)).unwrap_or_default();
+        let id = holder_of(held).map(|info| shell_quote(&info.id.0)).unwrap_or_default();
         Some(Check::warn(
-            "pair",
+            NAME_OF_PAIR,
             format!("half of the lock is held: {}; and {} is free", held.lock, free.lock),
             format!(
                 "when its run is gone for good: `tfwrap unlock {id}`, which removes what is there"

@@ -103,6 +103,24 @@ async fn half_of_a_pair_is_told() {
     let said = Said::of(&mut tfwrap(dir.path()));
     said.expect("pair", "warn", &format!("half of the lock is held: dynamodb://{table}/"));
     said.expect("pair", "warn", "`tfwrap unlock half-1`");
+
+    // Of two who share no lock, each has one half.
+    let other = info("half-2", "OperationTypeApply", &now);
+    server.put("doctor/half.tflock", other.as_bytes());
+    let said = Said::of(&mut tfwrap(dir.path()));
+    said.expect("pair", "warn", "these two have no lock in common");
+    said.expect("pair", "warn", "docs/migration.md");
+    // And so is it seen by whoever uses the item alone, unless the other one has that, too.
+    let text = std::fs::read_to_string(&file).unwrap();
+    let text = text.lines().filter(|line| !line.contains("use_lockfile")).collect::<Vec<_>>();
+    std::fs::write(&file, text.join("\n")).unwrap();
+    let init = ["init", "-no-color", "-reconfigure"];
+    crate::support::harness::run(terraform(dir.path()).args(init)).expect_code(0);
+    let said = Said::of(&mut tfwrap(dir.path()));
+    said.expect("pair", "warn", "does not use that lock, so both can work at once");
+    server.put("doctor/half.tflock", info("half-1", "OperationTypeApply", &now).as_bytes());
+    let said = Said::of(&mut tfwrap(dir.path()));
+    assert!(!said.names().contains(&"pair"), "{}", said.text);
 }
 
 #[tokio::test]
