@@ -244,6 +244,46 @@ async fn beside_stock_terraform_in_each_mode_whoever_shares_a_lock_is_excluded()
     }
 }
 
+/// Beside stock Terraform, the control. The queue is read once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_free_lock_costs_a_write_and_a_remove_of_each_register_in_each_mode() {
+    let stage = Stage::new("cost").await;
+    for mode in MODES {
+        let dir = stage.dir_of(mode);
+        init(&dir);
+        let (path, id) = (stage.path(), stage.lock_id());
+        let counts = || {
+            let of_file = ["PUT", "DELETE", "GET"].map(|what| stage.s3.count_of(what, &path));
+            let items = ["PutItem", "DeleteItem", "GetItem"];
+            [of_file, items.map(|what| stage.items.count_of(what, &id))]
+        };
+        let spent = |command: &mut Command| {
+            let before = counts();
+            run(command.args(["plan", "-no-color"])).expect_code(0);
+            let after = counts();
+            [0, 1].map(|at| [0, 1, 2].map(|what| after[at][what] - before[at][what]))
+        };
+        let (file, item) = match mode {
+            Mode::Item => ([0, 0, 0], [1, 1, 0]),
+            Mode::File => ([1, 1, 0], [0, 0, 0]),
+            // The item is looked at before the lock file is made.
+            Mode::Both => ([1, 1, 0], [1, 1, 1]),
+        };
+        let lines = || stage.s3.count_with(".tfwrap/line") + stage.items.count_with(".tfwrap/line");
+        let before = lines();
+        assert_eq!(
+            spent(&mut tfwrap(dir.path())),
+            [file, item],
+            "{mode:?}: writes, removes, reads"
+        );
+        assert_eq!(lines() - before, 1, "{mode:?}");
+        let stocks = spent(&mut terraform(dir.path()));
+        let changes = |of: [[usize; 3]; 2]| of.map(|[writes, removes, _]| [writes, removes]);
+        assert_eq!(changes(stocks), changes([file, item]), "{mode:?}");
+        assert!(stocks.iter().any(|[.., reads]| *reads > 0), "{mode:?}: it reads what it removes");
+    }
+}
+
 /// A waiter makes no lock file at its looks; Terraform, the control, makes one at each.
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_waits_for_the_item_does_not_make_the_lock_file() {
