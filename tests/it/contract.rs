@@ -13,9 +13,7 @@ use tfwrap::store::{
 };
 
 use crate::support::s3_server::{self, Manners};
-use crate::support::servers::{
-    BUCKET, Endpoint, aws_settings, dynamodb, further_s3, second_dynamodb,
-};
+use crate::support::servers::{BUCKET, Endpoint, aws_settings, dynamodb, named};
 use checks::{ONE_WRITER, Open, SHARED, Subject, failures};
 
 fn shared(store: impl Fn() -> Arc<dyn Registers> + Send + Sync + 'static) -> Subject {
@@ -67,7 +65,8 @@ async fn table_keeps_the_contract(server: &Endpoint) {
 #[tokio::test]
 async fn a_dynamodb_table_keeps_the_contract() {
     // Where a second server is named, it counts as much as the emulator.
-    for server in std::iter::once(dynamodb().clone()).chain(second_dynamodb()) {
+    let further = named("TFWRAP_TEST_DYNAMODB_URL").into_iter().map(|url| Endpoint { url });
+    for server in std::iter::once(dynamodb().clone()).chain(further) {
         table_keeps_the_contract(&server).await;
     }
 }
@@ -109,8 +108,38 @@ async fn bucket_keeps_the_contract(url: &str) {
 async fn a_bucket_keeps_the_contract() {
     let ours = [Manners::Aws, Manners::Seaweed].map(|manners| s3_server::start(manners).url);
     // Where further servers are named, they count as much as those of ours.
-    for url in ours.into_iter().chain(further_s3()) {
+    for url in ours.into_iter().chain(named("TFWRAP_TEST_S3_URLS")) {
         bucket_keeps_the_contract(&url).await;
+    }
+}
+
+/// The bad examples: no server on which a lock could be taken twice is taken for one that keeps it.
+#[tokio::test]
+async fn a_bucket_that_ignores_conditions_is_found_out() {
+    let ours = [
+        (s3_server::start(Manners::None).url, None),
+        (s3_server::start(Manners::CreatesOnly).url, Some(Conditions::OfCreates)),
+    ];
+    let none = named("TFWRAP_TEST_S3_IGNORES_ALL_URL").into_iter().map(|url| (url, None));
+    let creates = named("TFWRAP_TEST_S3_CREATES_ONLY_URL").into_iter();
+    let creates = creates.map(|url| (url, Some(Conditions::OfCreates)));
+    for (url, expected) in ours.into_iter().chain(none).chain(creates) {
+        let clients = AwsClients::new(&aws_settings(&url), Timeouts::default()).await.unwrap();
+        let objects = tfwrap::backend::ObjectSettings::default();
+        let lock = LockKey(format!("careless-{}/lock", std::process::id()));
+        let store =
+            LockObjects::new(&clients, BUCKET, &lock, &objects, Conditions::Untried).unwrap();
+        let tried = store.try_conditions().await;
+        match expected {
+            Some(_) => tried.unwrap(),
+            None => {
+                let refused = matches!(&tried, Err(StoreError::Misconfigured(flaw)) if flaw.to_string().contains("cannot hold a lock"));
+                assert!(refused, "{url}: {tried:?}");
+            }
+        }
+        assert_eq!(store.conditions(), expected.unwrap_or(Conditions::Untried), "{url}");
+        let left = store.list(None).await.unwrap().registers;
+        assert!(left.is_empty(), "{url}: {left:?}");
     }
 }
 

@@ -43,17 +43,10 @@ pub(crate) fn dynamodb() -> &'static Endpoint {
     })
 }
 
-/// A further DynamoDB server to hold the contract against, where one is named.
-pub(crate) fn second_dynamodb() -> Option<Endpoint> {
+/// What this variable names for the tests: a further server, or several, separated by spaces.
+pub(crate) fn named(variable: &str) -> Vec<String> {
     #[expect(clippy::disallowed_methods, reason = "configures the tests, not the program")]
-    let url = std::env::var("TFWRAP_TEST_DYNAMODB_URL").ok()?;
-    Some(Endpoint { url })
-}
-
-/// Further S3 servers to hold the contract against, where some are named: URLs, separated by spaces.
-pub(crate) fn further_s3() -> Vec<String> {
-    #[expect(clippy::disallowed_methods, reason = "configures the tests, not the program")]
-    let urls = std::env::var("TFWRAP_TEST_S3_URLS").unwrap_or_default();
+    let urls = std::env::var(variable).unwrap_or_default();
     urls.split_whitespace().map(str::to_owned).collect()
 }
 
