@@ -74,12 +74,13 @@ fn printed(text: &str) -> String {
 }
 
 /// The endpoints of services. An attribute wins also where it is empty, and then nothing can be
-/// reached by it; but for STS it is then as if there were none.
+/// reached by it; but for STS it is then as if there were none. That of DynamoDB matters if there is a table.
 pub(super) fn endpoints(
     section: Section<'_>,
     around: &Surroundings<'_>,
 ) -> Result<AwsEndpoints, BackendError> {
     let block = section.object("endpoints")?;
+    let has_table = section.text("dynamodb_table")?.is_some();
     let one = |name, legacy: Option<&str>, vars: &[&str]| -> Result<Option<String>, BackendError> {
         let in_block = match block {
             Some(block) => block.text_or_empty(name)?.map(|url| (block, name, url)),
@@ -97,6 +98,9 @@ pub(super) fn endpoints(
             Some((_, "sts" | "sts_endpoint", url)) if url.is_empty() => Ok(None),
             Some((section, name, url)) => match not_a_url(&url) {
                 None => Ok(Some(url)),
+                Some(_) if !has_table && ["dynamodb", "dynamodb_endpoint"].contains(&name) => {
+                    Ok(None)
+                }
                 Some(why) => Err(section.bad(name, format!("`{}` {why}", shown_url(&url)))),
             },
         }

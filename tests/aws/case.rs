@@ -29,6 +29,9 @@ use serde_json::{Map, Value, json};
 use crate::play::Player;
 use crate::seen::token_of;
 
+/// What the name of a case with the lock file ends with.
+const WITH_LOCK_FILE: &str = "+file";
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Case {
     pub(crate) name: String,
@@ -66,6 +69,13 @@ pub(crate) struct Setup {
     pub(crate) more: Vec<(Player, String, Vec<u8>)>,
 }
 
+impl Setup {
+    /// Whether the lock is the lock file, in the place of the item.
+    pub(crate) fn is_file(&self) -> bool {
+        self.how.iter().any(|it| it == "file")
+    }
+}
+
 /// All cases of a text: one a line, and its further lines indented.
 pub(crate) fn read(text: &str) -> Vec<Case> {
     let mut whole: Vec<String> = Vec::new();
@@ -87,6 +97,18 @@ impl Case {
         let name = parts.next().expect("a name");
         assert!(!name.contains(' '), "a name first: {line}");
         Self { name, fields: parts.filter(|part| !part.is_empty()).collect() }
+    }
+
+    /// The same with the lock file in the place of the item.
+    pub(crate) fn with_lock_file(mut self) -> Self {
+        self.name.push_str(WITH_LOCK_FILE);
+        self.fields.push("how file".to_owned());
+        self
+    }
+
+    /// Its name, whichever the lock.
+    pub(crate) fn plain_name(&self) -> &str {
+        self.name.strip_suffix(WITH_LOCK_FILE).unwrap_or(&self.name)
     }
 
     /// Without its part of this number: a field, or a line of a file.
@@ -172,6 +194,9 @@ impl Case {
             }
         }
         setup.backend.retain(|_, value| !value.is_null());
+        if setup.is_file() && setup.backend.remove("dynamodb_table").is_some() {
+            setup.backend.insert("use_lockfile".to_owned(), true.into());
+        }
         setup
     }
 }

@@ -34,7 +34,7 @@ fn is_meant(releases: &str) -> bool {
 /// A line: which cases, how they differ, and why that is right.
 #[derive(Debug)]
 struct Exception {
-    /// A case's name, or `has` and a text that stands in it (and another, after ` & `).
+    /// A case's name (with `+file` for its lock file alone), or `has` and a text that stands in it (and another, after ` & `).
     of: &'static str,
     kind: Kind,
     reason: &'static str,
@@ -43,7 +43,7 @@ struct Exception {
 impl Exception {
     fn is_of(&self, case: &Case) -> bool {
         match self.of.strip_prefix("has ") {
-            None => case.name == self.of,
+            None => [&case.name, case.plain_name()].contains(&self.of),
             Some(parts) => {
                 let line = case.to_string();
                 parts.split(" & ").all(|part| line.contains(part))

@@ -1,6 +1,6 @@
 //! tfwrap's way to AWS beside stock Terraform's: `terraform plan` and `tfwrap run -- true` in equal
-//! surroundings, before a server that answers as all of AWS. tfwrap asks for the lock as the very
-//! identity, at the very endpoint and by the very route that Terraform does; it fails nowhere where
+//! surroundings, before a server that answers as all of AWS; once with the item, once with the lock
+//! file. tfwrap asks for the lock as the very identity, at the very endpoint and by the very route that Terraform does; it fails nowhere where
 //! Terraform works, and takes no lock where Terraform takes none.
 //!
 //! | module | is |
@@ -110,6 +110,7 @@ fn play(
 #[test]
 fn designed_cases_find_aws_as_terraform_does() {
     let mut cases: Vec<Case> = DESIGNED.iter().flat_map(|text| case::read(text)).collect();
+    cases.extend(cases.clone().into_iter().map(Case::with_lock_file));
     let only = variable("TFWRAP_AWS_ONLY");
     if let Some(only) = &only {
         cases.retain(|case| case.name.starts_with(only.as_str()));
@@ -134,7 +135,7 @@ fn random_cases_find_aws_as_terraform_does() {
     let rounds = Rounds::of("aws random", ("TFWRAP_AWS", "CASES"), SEED, CASES);
     let cases: Vec<Case> = rounds.numbers.clone().map(|it| random::case(rounds.seed, it)).collect();
     let failed = play(&cases, &Exceptions::read(), |case| {
-        let number = case.name.rsplit('-').next().unwrap_or_default();
+        let number = case.plain_name().rsplit('-').next().unwrap_or_default();
         rounds.replay(number.parse().expect("a random case ends with its number"))
     });
     assert!(failed.is_empty(), "{} differ and may not:\n{}", failed.len(), failed.join("\n"));

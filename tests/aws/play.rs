@@ -132,9 +132,14 @@ impl Arena {
         let Log { table, roles, all } = self.desk.log();
         let text = |name: &str| setup.backend.get(name).and_then(Value::as_str).unwrap_or_default();
         let prefix = if setup.how.iter().any(|it| it == "ws") { "env:/w/" } else { "" };
-        let lock = format!("{}/{prefix}{}", text("bucket"), text("key"));
+        let state = format!("{prefix}{}", text("key"));
+        let (write, lock) = if setup.is_file() {
+            ("PUT", format!("{state}.tflock"))
+        } else {
+            ("PutItem", format!("{}/{state}", text("bucket")))
+        };
         let of_lock: Vec<_> = table.iter().filter(|it| !it.item.ends_with("-md5")).collect();
-        let first = of_lock.iter().find(|it| it.operation == "PutItem" && it.item == lock);
+        let first = of_lock.iter().find(|it| it.operation == write && it.item == lock);
         Trace {
             code,
             took_it: first.is_some_and(|it| it.granted),

@@ -16,7 +16,8 @@ pub(crate) fn case(seed: u64, number: usize) -> Case {
     of.services();
     of.network();
     of.call();
-    Case { name: format!("random-{seed}-{number}"), fields: of.all }
+    let case = Case { name: format!("random-{seed}-{number}"), fields: of.all };
+    if number.is_multiple_of(2) { case } else { case.with_lock_file() }
 }
 
 struct Fields {

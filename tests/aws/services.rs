@@ -32,6 +32,9 @@ struct Books {
     /// How the servers behave in this case.
     manners: BTreeSet<String>,
     items: HashMap<String, Value>,
+    /// Lock files, each with the number of its write.
+    files: HashMap<String, (u32, String)>,
+    writes: u32,
     mint: Mint,
     log: Log,
 }
@@ -39,7 +42,7 @@ struct Books {
 /// What one player asked.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Log {
-    /// Of the lock table: operation, item, and how it was asked.
+    /// Of the lock table, and of lock files.
     pub(crate) table: Vec<Asked>,
     /// For credentials: each distinct request, in the order of the first.
     pub(crate) roles: Vec<String>,
@@ -47,7 +50,7 @@ pub(crate) struct Log {
     pub(crate) all: Vec<String>,
 }
 
-/// A request to the lock table.
+/// A request to the lock table, or about a lock file.
 #[derive(Debug, Clone)]
 pub(crate) struct Asked {
     pub(crate) operation: String,
@@ -135,7 +138,11 @@ impl Books {
         } else if request.body.contains("Action=") {
             self.roles(request)
         } else {
-            Some(bucket(request, path))
+            Some(if path.ends_with(".tflock") {
+                self.lock_file(request, path)
+            } else {
+                bucket(request, path)
+            })
         };
         (answer, patience)
     }
@@ -181,6 +188,50 @@ impl Books {
         let sum = crc32(answer.body.as_bytes());
         answer.headers.push(("x-amz-crc32".to_owned(), sum.to_string()));
         answer
+    }
+
+    /// S3, about a lock file.
+    fn lock_file(&mut self, request: &Request, path: &str) -> Answer {
+        let (style, key) = match path.strip_prefix("/b/") {
+            Some(key) => ("/b/", key),
+            None => ("/", path.trim_start_matches('/')),
+        };
+        let item = percent_encoding::percent_decode_str(key).decode_utf8_lossy().into_owned();
+        let signed = self.mint.signed(request);
+        let how = format!("{} {style} signed by {signed}", request.route());
+        let etag = |number: u32| format!("\"{number}\"");
+        let there = self.files.get(&item).map(|(number, _)| etag(*number));
+        let is_met = request.header("if-none-match").is_none_or(|_| there.is_none())
+            && request.header("if-match").is_none_or(|it| Some(it) == there.as_deref());
+        let mut headers = Vec::new();
+        let answer = match (request.method.as_str(), &there) {
+            _ if self.is("table-denied") => {
+                no(403, "<Error><Code>AccessDenied</Code><Message>no</Message></Error>")
+            }
+            ("GET" | "HEAD", Some(etag)) => {
+                headers.push(("etag".to_owned(), etag.clone()));
+                ok(&self.files[&item].1)
+            }
+            ("GET" | "HEAD", None) => {
+                no(404, "<Error><Code>NoSuchKey</Code><Message>no</Message></Error>")
+            }
+            _ if !is_met => {
+                no(412, "<Error><Code>PreconditionFailed</Code><Message>no</Message></Error>")
+            }
+            ("PUT", _) => {
+                self.writes += 1;
+                headers.push(("etag".to_owned(), etag(self.writes)));
+                self.files.insert(item.clone(), (self.writes, content(request)));
+                ok("")
+            }
+            _ => {
+                self.files.remove(&item);
+                no(204, "")
+            }
+        };
+        let granted = answer.status < 300;
+        self.log.table.push(Asked { operation: request.method.clone(), item, how, granted });
+        Answer { headers, ..answer }
     }
 
     fn gave(&mut self, what: &str) -> String {
@@ -360,6 +411,25 @@ fn number_tags_by_key(form: &mut [(String, String)]) {
 }
 
 const STATE: &str = r#"{"version":4,"terraform_version":"1.11.4","serial":1,"lineage":"l","outputs":{},"resources":[],"check_results":null}"#;
+
+/// Of a write, also where it comes in chunks, with a checksum behind them.
+fn content(request: &Request) -> String {
+    let is_chunked =
+        request.header("x-amz-content-sha256").is_some_and(|it| it.starts_with("STREAMING"));
+    if !is_chunked {
+        return request.body.clone();
+    }
+    let (mut rest, mut whole) = (request.body.as_str(), String::new());
+    while let Some((size, after)) = rest.split_once("\r\n") {
+        let size = size.split(';').next().and_then(|it| usize::from_str_radix(it, 16).ok());
+        let Some(chunk) = size.filter(|it| *it > 0).and_then(|size| after.get(..size)) else {
+            break;
+        };
+        whole.push_str(chunk);
+        rest = after[chunk.len()..].trim_start_matches("\r\n");
+    }
+    whole
+}
 
 /// A bucket with the state of workspace `w` alone.
 fn bucket(request: &Request, path: &str) -> Answer {
