@@ -1,7 +1,8 @@
 //! tfwrap's way to AWS beside stock Terraform's: `terraform plan` and `tfwrap run -- true` in equal
 //! surroundings, before a server that answers as all of AWS; once with the item, once with the lock
-//! file. tfwrap asks for the lock as the very identity, at the very endpoint and by the very route that Terraform does; it fails nowhere where
-//! Terraform works, and takes no lock where Terraform takes none.
+//! file. tfwrap asks for the lock as the very identity, at the very endpoint and by the very route that
+//! Terraform does; it fails nowhere where Terraform works, and takes no lock where Terraform takes
+//! none.
 //!
 //! | module | is |
 //! | --- | --- |
