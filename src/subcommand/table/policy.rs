@@ -1,6 +1,7 @@
 //! The least policy of AWS' IAM with which these locks can be taken: just what `doctor` tries,
 //! narrowed to their keys and to what lies beside them.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use serde_json::{Value, json};
@@ -13,7 +14,7 @@ use crate::target::{LockTarget, StoreSpec};
 /// What is allowed, on what, for which values of what.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Statement {
-    sid: &'static str,
+    sid: Cow<'static, str>,
     actions: Vec<&'static str>,
     resources: Vec<String>,
     condition: Option<Condition>,
@@ -59,6 +60,13 @@ fn statements(targets: &[LockTarget], listed: Option<&LockTarget>) -> Vec<Statem
     if let Some(StoreSpec::S3 { bucket, aws, .. }) = listed.map(|it| &it.store) {
         add(&mut all, listing(bucket, aws));
     }
+    // IAM takes each of them once in a policy.
+    for at in 1..all.len() {
+        let before = all[..at].iter().filter(|it| it.sid.starts_with(&*all[at].sid)).count();
+        if before > 0 {
+            all[at].sid = format!("{}{}", all[at].sid, before + 1).into();
+        }
+    }
     all
 }
 
@@ -101,7 +109,7 @@ fn items(table: &str, aws: &AwsSettings, key: &LockKey, of_backend: bool) -> Sta
         format!("arn:{}:dynamodb:{}:*:table/{table}", partition(aws), region(aws))
     };
     Statement {
-        sid: "LockItems",
+        sid: "LockItems".into(),
         actions: vec!["dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:DeleteItem"],
         resources: vec![arn],
         condition: Some(Condition {
@@ -124,7 +132,7 @@ fn lock_files(
         actions.push("s3:PutObjectAcl");
     }
     Statement {
-        sid: "LockFiles",
+        sid: "LockFiles".into(),
         actions,
         resources: vec![
             format!("{bucket}/{key}.tflock"),
@@ -137,7 +145,7 @@ fn lock_files(
 /// Without it AWS denies a look at a lock that is free, and a workspace is not found.
 fn listing(bucket: &str, aws: &AwsSettings) -> Statement {
     Statement {
-        sid: "Listing",
+        sid: "Listing".into(),
         actions: vec!["s3:ListBucket"],
         resources: vec![bucket_arn(bucket, aws)],
         condition: None,
@@ -159,7 +167,7 @@ fn encryption(key: &str, aws: &AwsSettings) -> Statement {
         values: vec![format!("s3.{}.amazonaws.com", region(aws))],
     };
     Statement {
-        sid: "Encryption",
+        sid: "Encryption".into(),
         actions: vec!["kms:GenerateDataKey", "kms:Decrypt"],
         resources: vec![resource],
         condition: is_alias.then_some(via),
@@ -297,7 +305,11 @@ mod tests {
         let keys = &statements[0]["Condition"]["ForAllValues:StringLike"]["dynamodb:LeadingKeys"];
         assert_eq!(*keys, json!(["a", "a.tfwrap/*", "b", "b.tfwrap/*"]));
         let elsewhere = [targets[0].clone(), target("dynamodb://u/b?region=cn-north-1")];
-        assert_eq!(json_of(&elsewhere)["Statement"].as_array().unwrap().len(), 2);
+        let elsewhere =
+            json_of(&[&elsewhere[..], &[target("dynamodb://v/b?region=cn-north-1")]].concat());
+        let sids: Vec<_> =
+            elsewhere["Statement"].as_array().unwrap().iter().map(|it| &it["Sid"]).collect();
+        assert_eq!(sids, ["LockItems", "LockItems2", "LockItems3"]);
     }
 
     /// What lies beside a lock is under one prefix.
