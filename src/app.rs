@@ -74,7 +74,7 @@ pub(crate) fn start(args: &[OsString], env: &Env) -> u8 {
 fn call(args: &[OsString], program: &OsStr, env: &Env) -> u8 {
     let line = match cli::parse(args) {
         Ok(line) => line,
-        Err(said) => return answer::answer(said, env),
+        Err(said) => return answer::answer(said, args, env),
     };
     let ci = Ci::from_env(env);
     // A keeper reads the same words once more, and must read them from here.

@@ -197,6 +197,17 @@ pub fn parse(args: &[OsString]) -> Result<CommandLine, CliAnswer> {
     Ok(CommandLine { options, words })
 }
 
+/// The `--log-format` of a command line that cannot be taken apart.
+#[must_use]
+pub fn log_format(args: &[OsString]) -> Option<String> {
+    const NAME: &str = "--log-format";
+    let at = args.iter().position(|arg| arg.as_encoded_bytes().starts_with(NAME.as_bytes()))?;
+    match args[at].to_str()?.strip_prefix(NAME)? {
+        "" => args.get(at + 1)?.to_str().map(ToOwned::to_owned),
+        value => value.strip_prefix('=').map(ToOwned::to_owned),
+    }
+}
+
 /// Whether tfwrap is called by a name of Terraform's (a symlink, the shim of `run`).
 #[must_use]
 pub fn is_terraforms_name(program: &OsStr) -> bool {

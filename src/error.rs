@@ -285,8 +285,8 @@ fn bucket_hint(error: &StoreError) -> Option<&'static str> {
         }
         StoreError::Denied(why) if why.kind != FlawKind::Role => {
             "allow `s3:GetObject`, `s3:PutObject` and `s3:DeleteObject` on the bucket's `*.tflock` \
-             (and `s3:ListBucket` on the bucket), and what its KMS key needs; Terraform's lock \
-             file needs the same"
+             (and `s3:ListBucket` on the bucket), and what its KMS key needs, as Terraform's lock file needs \
+             them; `tfwrap table policy` prints the whole policy"
         }
         StoreError::Missing(_) => "check the name of the bucket, and the region",
         error => return store_hint(error),
@@ -318,7 +318,8 @@ fn store_hint(error: &StoreError) -> Option<&'static str> {
         }
         StoreError::Denied(_) => {
             "allow `dynamodb:GetItem`, `dynamodb:PutItem` and `dynamodb:DeleteItem` on the lock \
-             table (and `s3:ListBucket` on the state's bucket), as Terraform's S3 backend needs them"
+             table (and `s3:ListBucket` on the state's bucket), as Terraform's S3 backend needs them; `tfwrap table \
+             policy` prints the whole policy"
         }
         StoreError::Credentials(why) => credentials_hint(why.kind),
         StoreError::Missing(_) => {

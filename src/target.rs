@@ -220,6 +220,14 @@ impl LockTarget {
         }
     }
 
+    /// Whether both are in one table or bucket, by whatever settings it is reached.
+    #[must_use]
+    pub fn shares_store(&self, other: &Self) -> bool {
+        let [ours, theirs] = [self, other].map(Self::register);
+        let [(.., ours), (.., theirs)] = [ours.order(), theirs.order()];
+        self.store_url() == other.store_url() && ours[..2] == theirs[..2]
+    }
+
     /// The locks among these, in the order in which they are taken: each is one of them, or the two that
     /// a backend has at once.
     pub fn locks(targets: &[Self]) -> impl Iterator<Item = &[Self]> {

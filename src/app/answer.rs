@@ -1,17 +1,19 @@
 //! What a command line is answered with that starts nothing.
 
+use std::ffi::OsString;
 use std::io::{self, Write as _};
 
 use super::{fail, provisional_options};
-use crate::cli::{CliAnswer, Options};
+use crate::cli::{self, CliAnswer, Options};
 use crate::env::Env;
 use crate::error::Error;
 use crate::exit_code;
 use crate::report::{self, LogFormat};
 
 /// Says it, and returns the exit code.
-pub(super) fn answer(said: CliAnswer, env: &Env) -> u8 {
-    let options = provisional_options(&Options::default(), env);
+pub(super) fn answer(said: CliAnswer, args: &[OsString], env: &Env) -> u8 {
+    let given = Options { log_format: cli::log_format(args), ..Options::default() };
+    let options = provisional_options(&given, env);
     let (message, hint) = match said {
         CliAnswer::Asked(text) => return print(&text, env),
         CliAnswer::Overview(text) if options.format == LogFormat::Text => {

@@ -140,6 +140,10 @@ pub fn not_a_url(text: &str) -> Option<String> {
     // Go writes such a host in its ASCII form, and by other rules than anybody else.
     let host = authority(text).rsplit('@').next().unwrap_or_default();
     if host.starts_with('[') || (host.is_ascii() && !host.contains('%')) {
+        let port = host.rsplit_once(':').and_then(|(_, port)| port.parse::<u64>().ok());
+        if port.is_some_and(|port| port > u64::from(u16::MAX)) {
+            return Some("has a port above 65535".to_owned());
+        }
         return Some("is not an http(s) URL".to_owned());
     }
     let ascii = url::Url::parse(text).ok().and_then(|it| Some(it.host_str()?.to_owned()));
@@ -253,6 +257,7 @@ mod tests {
             ("http://127.0.0.1:8000", None),
             ("http://127.1.test", None),
             ("foo", Some("is not an http(s) URL")),
+            ("http://127.0.0.1:99999", Some("has a port above 65535")),
             ("http://h/é", None),
         ] {
             let why = not_a_url(text);

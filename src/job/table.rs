@@ -107,13 +107,22 @@ fn named(text: &str, place: &Place<'_>) -> Result<(String, Box<AwsSettings>), Er
         && name.bytes().all(|c| c.is_ascii_alphanumeric() || b"-_.".contains(&c));
     if !is_name {
         let why = "has 3 to 255 letters, digits, `-`, `_` and `.`";
-        let shown = shown_url(text);
+        // What has no `@` in it is no password.
+        let shown =
+            if text.contains('@') { shown_url(text) } else { name.escape_debug().to_string() };
         return Err(usage(format!("`{shown}` is no name of a table: one {why}")));
     }
     let query = &text[name.len()..];
     let url = LockUrl::parse(&format!("dynamodb://{name}/-{query}")).map_err(usage)?;
-    let target = LockTarget::of_url(&url, place.env, &place.dir)
-        .map_err(|message| Error::Config { message, hint: None })?;
+    let target =
+        LockTarget::of_url(&url, place.env, &place.dir).map_err(|message| Error::Config {
+            message: message.replacen(
+                &format!("dynamodb://{name}/-"),
+                &format!("dynamodb://{name}"),
+                1,
+            ),
+            hint: None,
+        })?;
     match target.store {
         StoreSpec::DynamoDb { table, aws } => Ok((table, aws)),
         _ => Err(Error::Internal("a table that is none".to_owned())),

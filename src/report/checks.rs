@@ -100,9 +100,10 @@ pub fn checks_as_text(checks: &[Check]) -> String {
     let count = |status: CheckStatus| count_of(checks, status);
     let _ = writeln!(
         out,
-        "{} passed, {} warnings, {} failed, {} skipped",
+        "{} passed, {} warning{}, {} failed, {} skipped",
         count(CheckStatus::Pass),
         count(CheckStatus::Warn),
+        if count(CheckStatus::Warn) == 1 { "" } else { "s" },
         count(CheckStatus::Fail),
         count(CheckStatus::Skip)
     );
@@ -146,7 +147,7 @@ warn  longer  three
               fix: do
                    this
 skip  b       four
-1 passed, 1 warnings, 0 failed, 1 skipped
+1 passed, 1 warning, 0 failed, 1 skipped
 ";
         assert_eq!(checks_as_text(&checks), expected);
     }

@@ -108,8 +108,14 @@ impl LockUrl {
                  `--lock` once for each"
             ));
         }
-        let url = Url::parse(text)
-            .map_err(|error| format!("`{shown}` is not a URL ({error}); {forms}"))?;
+        let url = Url::parse(text).map_err(|_| {
+            let several = if text.contains(',') {
+                "; a space separates several in `TFWRAP_LOCK`"
+            } else {
+                ""
+            };
+            format!("`{shown}` is not a URL; {forms}{several}")
+        })?;
         if !url.username().is_empty() || url.password().is_some() || url.port().is_some() {
             return Err(format!("`{}://…` must not have a user or a port", url.scheme()));
         }

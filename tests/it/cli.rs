@@ -294,3 +294,15 @@ fn colours_are_as_they_were_asked_for() {
     let ours = json.lines().find(|line| line.starts_with('{')).unwrap_or_else(|| panic!("{json}"));
     assert!(!ours.contains('\u{1b}'), "{ours}");
 }
+
+#[test]
+fn wrong_usage_is_said_in_the_format_that_was_asked_for() {
+    let dir = local_backend_dir();
+    for format in [&["--log-format", "json"][..], &["--log-format=json"]] {
+        let done = run(tfwrap(dir.path()).args(format).arg("unlock")).expect_code(64);
+        let line: serde_json::Value = serde_json::from_str(done.stderr.trim()).expect(&done.stderr);
+        assert_eq!(line["code"], 64, "{line}");
+    }
+    let done = run(tfwrap(dir.path()).args(["--log-format", "text", "unlock"])).expect_code(64);
+    assert!(done.stderr.starts_with("tfwrap: error: "), "{}", done.stderr);
+}

@@ -347,12 +347,12 @@ async fn who_asks_is_said_where_sts_may_be_asked() {
         command.envs(variables.iter().copied());
         Said::of(&mut command)
     };
-    asked(&[]).expect("credentials", "pass", "STS is not to be asked");
+    asked(&[]).expect("credentials", "pass", "STS was not asked");
     let said = asked(&[("AWS_ENDPOINT_URL_STS", sts.url())]);
     said.expect(
         "credentials",
         "pass",
-        "arn:aws:sts::123456789012:assumed-role/ci/x; without an end",
+        "arn:aws:sts::123456789012:assumed-role/ci/x; they do not expire",
     );
     let said = asked(&[("AWS_SESSION_TOKEN", "t")]);
     said.expect("credentials", "warn", "whose end is not known");

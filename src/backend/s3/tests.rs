@@ -233,7 +233,7 @@ fn a_switch_is_its_attributes_or_its_variables_or_left_to_the_profile() {
 fn an_endpoint_of_the_backend_is_a_url_and_stands_there_once() {
     for (attributes, said) in [
         (
-            json!({"endpoints": {"dynamodb": "foo"}}),
+            json!({"endpoints": {"dynamodb": "foo"}, "dynamodb_table": "t"}),
             "`endpoints.dynamodb`: `foo` is not an http(s) URL",
         ),
         (json!({"endpoints": {"s3": ""}}), "`endpoints.s3`: `` is not an http(s) URL"),

@@ -25,6 +25,11 @@ pub fn histories_as_mermaid(histories: &[LockHistory], limit: usize, now: Timest
         let _ = writeln!(out, "{}\n", escape_cleaned(&first_line(history, now)));
         let of_this = shown.iter().filter(|(of, _)| std::ptr::eq(*of, history));
         let runs: Vec<_> = of_this.map(|(_, run)| *run).collect();
+        let left_out = runs.iter().filter(|run| bars(history, run).is_empty()).count();
+        if left_out > 0 {
+            let runs = if left_out == 1 { "run was" } else { "runs were" };
+            let _ = writeln!(out, "{left_out} {runs} too short to be drawn.\n");
+        }
         for period in periods(&runs) {
             let bars: String =
                 period.runs.iter().map(|index| bars(history, runs[*index])).collect();

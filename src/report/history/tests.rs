@@ -185,6 +185,20 @@ fn only_so_many_are_shown_and_all_are_counted() {
     }
 }
 
+#[test]
+fn a_chart_says_what_it_leaves_out() {
+    let short = |id: &str, at: &str| run(id, at, 0, 0);
+    let runs = [
+        short("1", "2026-11-20T09:00:00Z"),
+        run("2", "2026-11-20T09:00:10Z", 0, 5),
+        short("3", "2026-11-20T09:00:20Z"),
+    ];
+    let of = |runs: &[PastRun]| histories_as_mermaid(&[history(runs)], 20, now());
+    assert!(of(&runs).contains("2 runs were too short to be drawn."), "{}", of(&runs));
+    assert!(of(&runs[..1]).contains("1 run was too short to be drawn."));
+    assert!(!of(&runs[1..2]).contains("too short"));
+}
+
 /// Every text of a run is this one.
 fn hostile_run(text: &str) -> PastRun {
     let field = || text.to_owned();

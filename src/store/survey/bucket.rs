@@ -54,7 +54,9 @@ pub(super) async fn look(
         let found = answer?.object_lock_configuration?;
         let retention = found.rule.and_then(|rule| rule.default_retention);
         let retention = retention.map(|it| match (it.days, it.years) {
+            (Some(1), _) => "1 day".to_owned(),
             (Some(days), _) => format!("{days} days"),
+            (None, Some(1)) => "1 year".to_owned(),
             (None, Some(years)) => format!("{years} years"),
             (None, None) => String::new(),
         });

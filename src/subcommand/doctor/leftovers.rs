@@ -1,6 +1,7 @@
 //! Who has the lock, and what dead runs left: looked at twice where something may live.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::slice;
 use std::time::Duration;
 
@@ -10,14 +11,15 @@ use crate::clock::{uptime, wall};
 use crate::duration;
 use crate::env::Env;
 use crate::error::Error;
-use crate::lock::LockInfo;
 use crate::lock::lease::SETTLE;
 use crate::lock::line::{TICKET_BEAT, Ticket};
+use crate::lock::{Holder, LockInfo};
 use crate::receipt::ReceiptFile;
 use crate::report::{
     Check, Holding, KeptBy, LockState, Notice, QueueState, describe_holder, shell_quote,
 };
 use crate::run::EventLoop;
+use crate::run::here::Here;
 use crate::state_dir;
 use crate::supervise::{HostScope, ProcessId, Sight};
 use crate::target::LockTarget;
@@ -60,7 +62,7 @@ pub(super) async fn checks(
         }
     }
     for (_, state) in &seen {
-        checks.push(holder(state));
+        checks.push(holder(state, &state_dir::path(env)));
         checks.extend(queue(state, &before));
         checks.extend(plans(state));
     }
@@ -122,7 +124,7 @@ fn tickets(seen: &[(&LockTarget, LockState)]) -> Tickets {
     seen.iter().flat_map(|(_, state)| of(state)).collect()
 }
 
-fn holder(state: &LockState) -> Check {
+fn holder(state: &LockState, receipts: &Path) -> Check {
     const NAME: &str = "holder";
     let Some(Holding { info, kept_by, nameless_removal }) = &state.holding else {
         return Check::pass(NAME, format!("{}: free", state.lock));
@@ -133,10 +135,15 @@ fn holder(state: &LockState) -> Check {
     };
     let detail = format!("{}: {who}", state.lock);
     let id = info.as_ref().map(|info| shell_quote(&info.id.0)).unwrap_or_default();
-    let hint = nameless_removal.clone().map_or_else(
-        || format!("when that run is gone for good: `tfwrap unlock {id}` (docs/stuck-lock.md)"),
-        |command| format!("when you are sure that its holder is dead: {command}"),
-    );
+    // Of one that was here, more is known.
+    let here = info.clone().and_then(|info| Here::of(receipts, &Holder::Known(info)));
+    let hint = match (here, nameless_removal) {
+        (Some(here), _) => here.told().1,
+        (None, Some(command)) => format!("when you are sure that its holder is dead: {command}"),
+        (None, None) => {
+            format!("when that run is gone for good: `tfwrap unlock {id}` (docs/stuck-lock.md)")
+        }
+    };
     match kept_by {
         KeptBy::Kernel => Check::pass(NAME, format!("{detail}; its process lives")),
         KeptBy::Lease { lease, unchanged } => {
@@ -191,8 +198,8 @@ fn plans(state: &LockState) -> Option<Check> {
         Check::warn(
             "plans",
             format!("{}: held for a plan, and {waiting} in the queue are plans, too", state.lock),
-            "let plans that only inform run without the lock: `tfwrap plan -lock=false`, or \
-             `unlocked: [plan]` in `.tfwrap.yaml`",
+            "let plans that only inform run without the lock: `tfwrap --plan-lock optimistic plan` plans again \
+             if the state changes meanwhile; `tfwrap plan -lock=false` does not look",
         )
     })
 }

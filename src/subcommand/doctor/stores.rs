@@ -135,7 +135,7 @@ async fn credentials(
     let whose = store.credentials().unwrap_or_else(|| "none".to_owned());
     let who = match store_requests::survey(event_loop, Survey::Caller(aws.clone())).await?.facts {
         Ok(StoreFacts::Caller(Some(arn))) => format!("{whose}; they are {arn}"),
-        Ok(_) => format!("{whose}; STS is not to be asked whose they are"),
+        Ok(_) => format!("{whose}; STS was not asked whose they are"),
         Err(source @ StoreError::Credentials(_)) => {
             let error = Error::Store { lock: lock.register.lock.clone(), source };
             return Ok(Check::fail(CREDENTIALS, error.to_string(), error.hint()));
@@ -173,7 +173,7 @@ fn lifetime(
             format!("{who}; a session that cannot be renewed, and whose end is not known"),
             "set `AWS_CREDENTIAL_EXPIRATION`, as `aws configure export-credentials --format env` prints it",
         ),
-        None => Check::pass(CREDENTIALS, format!("{who}; without an end")),
+        None => Check::pass(CREDENTIALS, format!("{who}; they do not expire")),
     }
 }
 
@@ -264,7 +264,7 @@ fn clock(theirs: Option<Timestamp>, ours: Timestamp) -> Check {
     let by = duration::in_seconds(off.unsigned_abs());
     let hint = "set it right: `timedatectl set-ntp true`";
     match off.abs() {
-        off if off <= EXACT => Check::pass(CLOCK, "as that of the server, to the second or so"),
+        off if off <= EXACT => Check::pass(CLOCK, "agrees with the server's"),
         off if off <= TOO_FAR => Check::warn(CLOCK, format!("this machine's is {by} {side}"), hint),
         _ => {
             let detail = format!("this machine's is {by} {side}: AWS refuses what it signs");

@@ -26,7 +26,7 @@ pub(super) fn split(targets: &[LockTarget]) -> Result<(Vec<&LockTarget>, Vec<&Lo
     for target in targets {
         match target.store {
             StoreSpec::DynamoDb { .. } | StoreSpec::S3 { .. } => {
-                if whole.iter().all(|known| known.store != target.store) {
+                if !whole.iter().any(|known| known.shares_store(target)) {
                     whole.push(target);
                 }
             }

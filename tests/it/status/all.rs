@@ -65,8 +65,14 @@ async fn every_lock_of_the_table_is_shown_with_who_waits_and_nothing_else() {
     assert_eq!(of_ours["waiters"][0]["operation"], "OperationTypePlan");
     assert_eq!(locks[0]["kept_by"], "nothing");
     assert_eq!(locks[0]["holder"]["id"], "1-old");
-    let text = run(tfwrap(dir.path()).args(["status", "--all"])).expect_code(0).stdout;
+    // Also where a second lock is in that table, reached with other settings.
+    let endpoint = &dynamodb().url;
+    let second = format!("dynamodb://{}/second?region={REGION}&endpoint={endpoint}", dir.table);
+    let mut command = tfwrap(dir.path());
+    command.args(["--lock", &second, "status", "--all"]);
+    let text = run(&mut command).expect_code(0).stdout;
     assert!(text.contains("https://ci.example/run/9"), "{text}");
+    assert_eq!(text.matches("other/prod").count(), 1, "{text}");
     let last = text.lines().last().unwrap();
     assert_eq!(last, format!("7 locks are held in dynamodb://{}, 1 waiting", dir.table));
     gate.open();
