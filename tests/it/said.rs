@@ -12,6 +12,7 @@ mod wrong;
 
 use std::process::Command;
 
+use crate::aftermath::{EndsHolds, STATE_DIR};
 use crate::support::harness::{Finished, run, wrapper};
 use crate::support::servers;
 
@@ -34,12 +35,14 @@ impl Row<'_> {
     #[track_caller]
     pub(crate) fn play(&self) -> Finished {
         let dir = servers::local_backend_dir();
+        let state_dir = dir.path().join(STATE_DIR);
+        let _ends = EndsHolds(state_dir.clone());
         let here = dir.path().to_str().expect("a path");
         let filled = |text: &str| text.replace("HERE", here);
         let shell = |script: &str| {
             let mut shell = Command::new("sh");
             servers::clean(&mut shell, dir.path());
-            shell.env("TFWRAP_STATE_DIR", dir.path().join(".tfwrap-state"));
+            shell.env("TFWRAP_STATE_DIR", &state_dir);
             shell.env("T", wrapper()).args(["-ec", &filled(script)]);
             shell
         };
