@@ -143,6 +143,8 @@ pub enum Leftover {
     Run(String),
     /// The lock that was to be removed: the question was not answered.
     Shown,
+    /// It only looked.
+    Look,
     /// A plan that may be of half an apply: whoever stopped it does not wait until that is known.
     Plan,
     /// Output of Terraform's that its reader has not taken.
@@ -154,6 +156,9 @@ impl std::fmt::Display for Leftover {
         if *self == Self::Shown {
             return f.write_str(": the lock stays");
         }
+        if *self == Self::Look {
+            return Ok(());
+        }
         if *self == Self::Plan {
             return f.write_str(
                 ": the plan is dropped, because the state may have changed while it was made",
@@ -164,7 +169,7 @@ impl std::fmt::Display for Leftover {
         }
         f.write_str(" while waiting; nothing was run")?;
         match self {
-            Self::Nothing | Self::Shown | Self::Plan | Self::Output => {
+            Self::Nothing | Self::Shown | Self::Look | Self::Plan | Self::Output => {
                 f.write_str(", nothing is left behind")
             }
             Self::Place => f.write_str(

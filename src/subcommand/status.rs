@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::Opened;
 use crate::cli::{Format, StatusArgs};
 use crate::clock::{uptime, wall};
-use crate::error::Error;
+use crate::error::{Error, Leftover};
 use crate::lock::lease::Lease;
 use crate::lock::line::{Line, Slot, Ticket, Waiter};
 use crate::lock::{Holder, Uptime};
@@ -115,7 +115,7 @@ pub(crate) async fn run(
             }
             Ok(())
         }
-        ended => ended,
+        ended => ended.map_err(|error| error.leaving(Leftover::Look)),
     }
 }
 

@@ -145,7 +145,9 @@ async fn find<'a, 'b>(
     let hint = if id.contains("//") {
         NO_ID.to_owned()
     } else if nameless.is_empty() {
-        "`tfwrap status` shows the locks of this directory and workspace".to_owned()
+        "`tfwrap status` shows the locks of this directory and workspace; for another one, by the name that \
+         `tfwrap status --all` shows: `tfwrap --no-backend-lock --lock NAME unlock ID`"
+            .to_owned()
     } else {
         format!(
             "this removes a record without an ID, if you are sure that its holder is dead: {}",

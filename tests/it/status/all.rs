@@ -115,6 +115,12 @@ async fn two_looks_put_the_silent_one_first() {
     assert_eq!(said(), [[mine.clone(), theirs.clone()], [theirs, mine]]);
     watching.signal(Signal::SIGINT);
     watching.finish().expect_code(0);
+    let mut command = tfwrap(dir.path());
+    let watching = Running::start(command.args(["status", "--watch"]));
+    eventually("it has looked", || !watching.stdout().is_empty());
+    watching.signal(Signal::SIGTERM);
+    let told = watching.finish().expect_code(143).stderr;
+    assert_eq!(told, "tfwrap: error: interrupted by SIGTERM\n");
     gate.open();
     ours.finish().expect_code(0);
 }
