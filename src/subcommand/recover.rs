@@ -266,12 +266,13 @@ async fn one(
     }
     match child {
         Some(child) if !recovery.may_end(&receipt) => {
-            let (run, who) = (run_of(&receipt), child.named());
+            let (run, who, command) = (run_of(&receipt), child.named(), child.end_command());
+            // It may have ended while it was named.
+            if child.are_gone() {
+                return give_back(event_loop, recovery, file, (&receipt, Dead::Here), until).await;
+            }
             let why = format!("{run} was killed, and what it started still runs: {who}");
-            let end = || {
-                let command = child.end_command();
-                format!("end it once with `{command}`, then call `tfwrap recover` again")
-            };
+            let end = || format!("end it once with `{command}`, then call `tfwrap recover` again");
             Ok(Fate::Left(why, (!is_of_this_job).then(end)))
         }
         None if receipt.starting_since.is_some() => Ok(left(format!(

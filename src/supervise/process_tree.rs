@@ -61,7 +61,9 @@ impl Member {
 
 impl fmt::Display for Member {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "process {} (`{}`)", self.process.pid, self.name)
+        write!(f, "process {}", self.process.pid)?;
+        // One that is about to end, or to begin, has none.
+        if self.name.is_empty() { Ok(()) } else { write!(f, " (`{}`)", self.name) }
     }
 }
 
