@@ -16,6 +16,7 @@
 //! | `line` | another world, of waiters that join the line: [`Queue`] |
 //! | `nest` | another world, of the commands below a `run` or a `hold`: turns, and who outlives whom |
 //! | `pair` | another world, of two registers that are one lock: [`PairRequest`] |
+//! | `halves` | how the two are kept: heartbeats of one half that are lost, and who wants that half alone |
 //! | `optimistic` | another world, of those who write a state and a plan without the lock: [`OptimisticRead`] |
 //! | `group` | another world, of a child with others in its group: [`Supervisor`], [`Canary`] |
 //! | `faults` | random schedules with more faults, on the `MemoryStore` of the product |
@@ -92,6 +93,7 @@ mod family;
 mod faults;
 mod group;
 mod guardian;
+mod halves;
 mod line;
 mod nest;
 mod optimistic;

@@ -2,7 +2,7 @@
 //! as stock Terraform and tfwrap in the other modes do. All orders of their single requests are visited, with
 //! requests that are lost, carried out unanswered, or late, and clients that are killed.
 //!
-//! Time and leases are those of one register: each half is kept and given back for itself.
+//! Time and leases are left out: each half is kept for itself, see `halves`.
 
 use tfwrap::lock::LockId;
 use tfwrap::lock::pair::{Half, PairRequest, Step, Versions};
