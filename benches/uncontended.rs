@@ -18,6 +18,8 @@ mod s3_server;
 #[expect(dead_code, reason = "the tests use the rest")]
 mod servers;
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -43,10 +45,15 @@ fn main() {
     println!("| | tfwrap | {} | ratio | quartiles | pairs |", args.rival.name());
     println!("| --- | --- | --- | --- | --- | --- |");
     for backend in Backend::ALL {
-        let proxy = OnceLock::new();
+        // One before each server: a backend with both locks has two.
+        let proxies = RefCell::new(BTreeMap::new());
         let before = |url: &str| match latency {
             None => url.to_owned(),
-            Some(latency) => proxy.get_or_init(|| late(url, latency)).url().to_owned(),
+            Some(latency) => {
+                let mut proxies = proxies.borrow_mut();
+                let proxy = proxies.entry(url.to_owned()).or_insert_with(|| late(url, latency));
+                proxy.url().to_owned()
+            }
         };
         let place = Place::behind(backend, "uncontended", before);
         let applied = |command: Command| apply(command, &[], "true");
