@@ -25,6 +25,10 @@ const MOST_OF_A_RUN: usize = 8 * 1024;
 /// How many holders are named for one wait.
 const MOST_AWAITED: usize = 3;
 
+/// Whose record cannot be read for less than that is nobody new: what a holder of a local state says of itself goes
+/// before its lock does.
+const MOMENT: Duration = Duration::from_secs(1);
+
 /// The version of the format.
 const VERSION: u32 = 1;
 
@@ -239,6 +243,11 @@ impl WaitWatch {
     #[must_use]
     pub fn ended(mut self, now: Uptime) -> Vec<Awaited> {
         self.observe(now, None);
+        let is_a_moment =
+            |(it, waited): &(Awaited, Duration)| it.is_of(&Holder::Unreadable) && *waited < MOMENT;
+        if !self.seen.iter().all(is_a_moment) {
+            self.seen.retain(|seen| !is_a_moment(seen));
+        }
         self.seen.sort_by_key(|(_, waited)| std::cmp::Reverse(*waited));
         let seen = self.seen.into_iter().take(MOST_AWAITED);
         seen.map(|(it, waited)| Awaited { waited: millis(waited), ..it }).collect()
