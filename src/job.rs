@@ -11,7 +11,9 @@ mod handed_down;
 mod handed_over;
 mod locks;
 mod mistyped;
+mod passed_on;
 mod reading;
+mod state_in_use;
 mod table;
 mod unlocked_plan;
 
@@ -20,9 +22,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sha2::{Digest as _, Sha256};
-
-use crate::backend::{self, Backend, BackendQuery, Resolved};
+use crate::backend::{self, Backend, Resolved};
 use crate::cli::{
     CliCommand, DoctorArgs, HistoryArgs, HoldArgs, RecoverArgs, ReleaseArgs, StatusArgs,
     UnlockArgs, WaitArgs,
@@ -33,6 +33,7 @@ use crate::file_id::FileId;
 use crate::program;
 use crate::report::Verbosity;
 use crate::settings::{Origin, Settings, Sourced};
+use crate::supervise::OUR_FLAG;
 use crate::target::{LockTarget, StoreSpec};
 use crate::terraform::{Command, Invocation, LockUse};
 use crate::version;
@@ -46,7 +47,11 @@ pub use doctor::DoctorJob;
 use handed_over::hand_over;
 pub use locks::FoundLocks;
 use locks::{further_locks, in_order, of_backend, or_those_around, resolve};
+use passed_on::PassedOn;
+pub(crate) use passed_on::{PASSED_ON, is_chdir_first, is_of_ours, without_locks};
 use reading::{WayIn, has_directory, read, terraforms_dir};
+pub use state_in_use::StateInUse;
+use state_in_use::query;
 pub use table::{TableJob, TableOrder};
 pub use unlocked_plan::UnlockedPlan;
 
@@ -252,12 +257,22 @@ fn of_terraform(args: &[OsString], settings: &Settings, place: &Place<'_>) -> Re
     };
     let name = command.name();
     let timeout = lock_timeout(&invocation, settings);
-    let is_passed_on = place.env.get(PASSED_ON) == Some(&passed_on(args, &place.dir));
-    let wants_no_lock = invocation.wants_no_lock().filter(|_| !is_passed_on);
-    if is_passed_on || wants_no_lock.is_some() {
-        let warning = wants_no_lock
-            .map(|said| format!("`{name}` runs without a lock: `-lock=false` in {said}"));
-        return Ok(Job::Exec { child: child(args.to_vec()), warning, detail: None });
+    let passed_on = PassedOn::to_us(place.env).filter(|it| it.is(args));
+    let as_it_is = |warning| Ok(Job::Exec { child: child(args.to_vec()), warning, detail: None });
+    match (passed_on, invocation.wants_no_lock()) {
+        (Some(passed_on), None) if passed_on.is_in(&place.dir) => return as_it_is(None),
+        (Some(passed_on), Some(_)) => {
+            return match StateInUse::of(args, &program, place) {
+                Some(state) if !passed_on.holds(&state) => led_here(args, settings, place),
+                _ => as_it_is(None),
+            };
+        }
+        (None, Some(said)) => {
+            return as_it_is(Some(format!(
+                "`{name}` runs without a lock: `-lock=false` in {said}"
+            )));
+        }
+        (_, None) => {}
     }
     let settings = settings.whole()?;
     if let Some(unlocked) = settings.unlocked.iter().find(|it| it.value == name) {
@@ -273,15 +288,7 @@ fn of_terraform(args: &[OsString], settings: &Settings, place: &Place<'_>) -> Re
     };
     let has_sources = invocation.plan_file().is_none();
     backend::expect_readable(&dir, dialect, has_sources).map_err(of_backend)?;
-    let request = BackendQuery {
-        chdir: invocation.chdir().map(PathBuf::as_path),
-        dialect,
-        program: Some(&program),
-        state_flag: invocation.state_flag(),
-        plan_file: invocation.plan_file(),
-        workspace_override: invocation.workspace_argument().map(OsStr::to_os_string),
-        ..BackendQuery::new(&dir, place.env)
-    };
+    let request = query(&invocation, dialect, &program, &dir, place);
     let further = further_locks(settings, place)?;
     let resolved = resolve(&request, &further, settings)?;
     let further = or_those_around(further, resolved.as_ref(), place)?;
@@ -317,7 +324,8 @@ fn of_terraform(args: &[OsString], settings: &Settings, place: &Place<'_>) -> Re
         }
         BackendLock::Take(targets) => {
             job.child.args = invocation.locked_argv();
-            job.child.env.push((PASSED_ON.into(), passed_on(&job.child.args, &place.dir).into()));
+            let told = passed_on::under_locks(&job.child.args, &targets);
+            job.child.env.push((PASSED_ON.into(), told));
             unlocked_plan::note(&mut job, &invocation, resolved.as_ref(), settings);
             if let Some(Resolved { backend: Backend::S3(backend), .. }) = &resolved
                 && !backend.is_default_workspace()
@@ -363,18 +371,21 @@ fn finish(mut job: LockedJob, resolved: Option<Resolved>, way_in: WayIn) -> Resu
     Ok(Job::Locked(Box::new(job)))
 }
 
-/// Set for a Terraform that runs under our locks. What is found under its name may be a shim that
-/// looks for it again, and finds us: then it is our own call that comes.
-pub(crate) const PASSED_ON: &str = "TFWRAP_PASSED_ON";
-
-/// What tells that call from others.
-pub(crate) fn passed_on(args: &[OsString], dir: &Path) -> String {
-    let mut hash = Sha256::new();
-    for part in args.iter().map(OsString::as_os_str).chain([dir.as_os_str()]) {
-        hash.update(part.len().to_le_bytes());
-        hash.update(part.as_encoded_bytes());
+/// A call to which tfwrap itself has given `-lock=false`, in the name of a script, which has led it to another
+/// state: that one's lock is taken, too.
+fn led_here(args: &[OsString], settings: &Settings, place: &Place<'_>) -> Result<Job, Error> {
+    let mut args = args.to_vec();
+    if let Some(at) = args.iter().position(|arg| arg == OUR_FLAG) {
+        args.remove(at);
     }
-    hash.finalize().iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+    let mut job = of_terraform(&args, settings, place)?;
+    if let Job::Locked(job) = &mut job {
+        job.details.push(
+            "called again by a script that tfwrap has started, on another state: this one's lock is taken, too"
+                .to_owned(),
+        );
+    }
+    Ok(job)
 }
 
 /// A `-lock-timeout` of Terraform's own means the same as ours and wins.

@@ -19,6 +19,7 @@ mod inherit;
 mod inheritors;
 mod kept;
 mod late_change;
+mod led_elsewhere;
 mod messages;
 mod optimistic;
 pub(crate) mod orphan;
@@ -59,7 +60,7 @@ use telemetry::RunTimes;
 use crate::clock::{uptime, wall};
 use crate::error::{Error, Leftover};
 use crate::held;
-use crate::job::{ChildCommand, LockedJob, PASSED_ON, passed_on};
+use crate::job::{ChildCommand, LockedJob, PASSED_ON, without_locks};
 use crate::lock::release::ReleaseOutcome;
 use crate::lock::{LockId, Uptime};
 use crate::report::Notice;
@@ -222,8 +223,8 @@ fn child_command(
     if let Some(native) = &job.native {
         child.args = native.argv_with_lock_timeout(give_up_at.since(uptime()));
         if let Ok(dir) = planner::working_dir() {
-            let told = passed_on(&child.args, &dir);
-            child.env.push((PASSED_ON.into(), told.into()));
+            let told = without_locks(&child.args, &dir);
+            child.env.push((PASSED_ON.into(), told));
         }
     }
     if let Some(telemetry) = &context.telemetry {

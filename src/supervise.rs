@@ -18,6 +18,7 @@
 mod answer;
 mod canary;
 mod child;
+mod descendants;
 pub(crate) mod detached;
 pub mod ending;
 mod kill_below;
@@ -42,6 +43,7 @@ pub(crate) use child::{
     lent_descriptor, may_be_open_elsewhere, outlive_the_limit_of_files, stand_apart,
     stdout_was_closed, watch, with_blocked,
 };
+pub use descendants::{Descendants, RunningTerraform};
 pub use kill_below::kill_below;
 pub(crate) use lock_holders::{end_of, holders_of_lock};
 pub use locked_run::LockedRun;
@@ -53,7 +55,7 @@ pub use providers::AtWork;
 pub use signal::{Received, Signals};
 pub use targets::CHILD_OF;
 use targets::ONLOOKER;
-pub(crate) use targets::child_of;
+pub(crate) use targets::{OUR_FLAG, child_of};
 
 use std::time::Duration;
 

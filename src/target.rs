@@ -2,6 +2,7 @@
 //! know it by.
 
 mod by_record;
+mod identity;
 pub(crate) mod lock_file;
 
 use std::path::{Path, PathBuf};

@@ -5,7 +5,7 @@
 use crate::ci::Ci;
 use crate::env::Env;
 use crate::held::{self, Held};
-use crate::job::PASSED_ON;
+use crate::job::{PASSED_ON, is_of_ours};
 use crate::report::Notice;
 use crate::run::child_process::DEPTH;
 
@@ -60,12 +60,7 @@ fn wanted(
             "a tfwrap that calls itself is counted from 0",
             again(),
         ),
-        PASSED_ON => (
-            is(&|text| text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())),
-            "what tfwrap sets it to",
-            "tfwrap ignores it",
-            again(),
-        ),
+        PASSED_ON => (is(&is_of_ours), "what tfwrap sets it to", "tfwrap ignores it", again()),
         crate::ci::RUN_URL => (
             is(&|_| Ci::from_env(env).run_url.is_some()),
             "a link (http or https, no `@` or `%40` in it, 180 characters at most)",
@@ -92,7 +87,7 @@ mod tests {
     #[test]
     fn each_variable_that_cannot_be_read_is_named_and_its_value_is_not() {
         let bytes = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());
-        let hash = "0a".repeat(32);
+        let hashes = "0a".repeat(64);
         let bad: [(&str, &[&[u8]]); 6] = [
             (held::VARIABLE, &[b"hunter2", b"#hunter2", b"hunter2#", b"a#1 hunter2", b"a#\xff"]),
             (held::HOLDS, &[b"hunter2\x1b[2J", b"../hunter2", b"\xff"]),
@@ -117,7 +112,7 @@ mod tests {
             (held::VARIABLE, ""),
             (held::HOLDS, "b7c3359d-0000-0000-0000-000000000000 b7c3359e"),
             (DEPTH, "3"),
-            (PASSED_ON, &hash),
+            (PASSED_ON, &hashes),
             (crate::ci::RUN_URL, "https://ci.example/1"),
             (crate::ci::ACTOR, "jané"),
         ] {

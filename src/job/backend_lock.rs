@@ -1,6 +1,7 @@
 //! What is done about the lock of the backend itself.
 
 use super::Place;
+use super::state_in_use::locks_of;
 use crate::backend::{Backend, Resolved};
 use crate::error::Error;
 use crate::settings::{Origin, Settings};
@@ -28,12 +29,8 @@ pub(super) fn lock_of(
     }
     let leave_it = settings.no_backend_lock.value;
     let targets = match &resolved.backend {
-        Backend::Local { state_path } => vec![LockTarget::of_state_file(state_path)],
-        Backend::S3(backend) => {
-            let file = backend.use_lockfile.then(|| LockTarget::of_lock_file(backend));
-            let table = backend.dynamodb_table.as_deref();
-            let item = table.map(|table| LockTarget::of_table(backend, table));
-            let targets: Vec<_> = file.into_iter().chain(item).collect();
+        backend @ (Backend::Local { .. } | Backend::S3(_)) => {
+            let targets = locks_of(backend);
             match targets.is_empty() {
                 true if leave_it => return Ok(nothing_to_take()),
                 true => return Err(no_locking(&resolved.origin)),

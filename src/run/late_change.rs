@@ -7,6 +7,7 @@ use std::slice;
 use std::time::Duration;
 
 use super::context::Context;
+use super::led_elsewhere::{LedElsewhere, StartWatch};
 use super::planner::{Planner, working_dir};
 use crate::clock::uptime;
 use crate::job::{Basis, LockedJob};
@@ -47,13 +48,19 @@ pub(super) struct ChangeWatch<'a> {
     next: Option<Uptime>,
     /// Who has read it, and whether that has ended.
     read: Option<(AtWork, bool)>,
+    starts: StartWatch<'a>,
 }
 
-/// A change that Terraform may have read.
-pub(super) struct LateChange {
-    what: String,
-    /// In words.
-    when: &'static str,
+/// Why the lock that is held may not be the one that is used.
+pub(super) enum LateChange {
+    /// A change that Terraform may have read.
+    Read {
+        what: String,
+        /// In words.
+        when: &'static str,
+    },
+    /// What was started works on another state.
+    Elsewhere(LedElsewhere),
 }
 
 impl<'a> ChangeWatch<'a> {
@@ -71,6 +78,7 @@ impl<'a> ChangeWatch<'a> {
             next: looks.next().map(|after| started.plus(*after)),
             looks,
             read: None,
+            starts: StartWatch::over(job, context),
         })
     }
 
@@ -85,7 +93,7 @@ impl<'a> ChangeWatch<'a> {
 
     /// When to look next.
     pub(super) fn deadline(&self) -> Option<Uptime> {
-        self.next
+        self.next.into_iter().chain(self.starts.deadline()).min()
     }
 
     /// Whether it is time to look.
@@ -95,6 +103,13 @@ impl<'a> ChangeWatch<'a> {
 
     /// Looks, unless it is too late for that: what changed. The last time once the child has ended.
     pub(super) fn look(&mut self, child: &Child, ended: bool) -> Option<LateChange> {
+        if !ended && let Some(elsewhere) = self.starts.look() {
+            self.next = None;
+            return Some(LateChange::Elsewhere(elsewhere));
+        }
+        if !ended && self.next? > uptime() {
+            return None;
+        }
         self.next?;
         let is_reading = match &self.read {
             None => true,
@@ -120,7 +135,7 @@ impl<'a> ChangeWatch<'a> {
         } else {
             "before Terraform was seen to work with a provider"
         };
-        change.map(|what| LateChange { what, when })
+        change.map(|what| LateChange::Read { what, when })
     }
 
     fn next_look(&mut self, child: &Child) -> Option<Uptime> {
@@ -131,6 +146,7 @@ impl<'a> ChangeWatch<'a> {
             }),
             // No other one can follow it.
             Some((by, _)) if by.is(child.pid()) => {
+                self.starts.stop();
                 self.states.is_some().then(|| uptime().plus(LATE_LOOKS))
             }
             Some(_) => Some(uptime().plus(AFTER)),
@@ -174,7 +190,10 @@ fn seen(watch: &mut Option<PathWatch>) -> Option<String> {
 
 /// That the child is interrupted for a change, or ended with it.
 pub(super) fn too_late(change: &LateChange, ended: bool, has_lock: bool) -> Notice {
-    let LateChange { what, when } = change;
+    let (what, when) = match change {
+        LateChange::Read { what, when } => (what, when),
+        LateChange::Elsewhere(elsewhere) => return elsewhere.notice(has_lock),
+    };
     let doing = if ended { "" } else { ": interrupting Terraform" };
     let held = if has_lock { ", and only the lock of the first is held" } else { "" };
     Notice::warning(format!("{when}, {what}; Terraform may have read either one{held}{doing}"))

@@ -7,8 +7,9 @@ use crate::cli::CliCommand;
 use crate::env::Env;
 use crate::error::Error;
 use crate::file_id::FileId;
-use crate::job::{self, Job, LockedJob, Place};
+use crate::job::{self, Job, LockedJob, Place, StateInUse, is_chdir_first};
 use crate::settings::Settings;
+use crate::supervise::RunningTerraform;
 
 /// All that a plan is made from, but for what lies in the working directory.
 pub(crate) struct Planner {
@@ -21,14 +22,29 @@ pub(crate) struct Planner {
 
 impl Planner {
     pub(crate) fn plan(&self) -> Result<Job, Error> {
-        let place = Place {
-            env: &self.env,
-            dir: working_dir()?,
+        job::plan(&self.words, &self.settings, &self.place(&self.env, working_dir()?))
+    }
+
+    fn place<'a>(&self, env: &'a Env, dir: PathBuf) -> Place<'a> {
+        Place {
+            env,
+            dir,
             this: FileId::of(&self.this_path),
             this_path: self.this_path.clone(),
             called_as: self.called_as.clone(),
-        };
-        job::plan(&self.words, &self.settings, &place)
+        }
+    }
+
+    /// The states that a call may work on which somebody has started: where it has a `-chdir` that it may have
+    /// followed already, with it and without.
+    pub(crate) fn states_of(&self, call: &RunningTerraform) -> Vec<StateInUse> {
+        let place = self.place(&call.env, call.dir.clone());
+        let state = |args| StateInUse::of(args, &call.program, &place);
+        let (is_chdir, all) = (is_chdir_first(&call.args), state(&call.args));
+        if !is_chdir || (call.is_where_it_was_started && all.is_some()) {
+            return Vec::from_iter(all);
+        }
+        all.into_iter().chain(state(&call.args[1..])).collect()
     }
 
     /// The plan of a run under locks as it would be made now.

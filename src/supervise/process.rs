@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::libc;
 use nix::sys::signal::{Signal, kill};
@@ -74,6 +74,12 @@ impl ProcessId {
     #[must_use]
     pub fn stands_still(self) -> bool {
         Stat::of(self.pid()).is_some_and(|stat| stat.stopped && !self.was_before(stat))
+    }
+
+    /// The directory in which it works; nothing where that cannot be read.
+    #[must_use]
+    pub fn working_dir(self) -> Option<PathBuf> {
+        fs::read_link(format!("/proc/{}/cwd", self.pid)).ok()
     }
 
     /// Whether it is our parent, or one of that one's.
@@ -188,13 +194,18 @@ pub(super) fn processes() -> Option<Vec<(Pid, Stat)>> {
 /// Our children, zombies included; `None` where the kernel does not list them (`CONFIG_PROC_CHILDREN`,
 /// `proc_tid_children(5)`).
 pub(super) fn children() -> Option<Vec<Pid>> {
+    children_of(getpid())
+}
+
+/// The same of any process; none once it is gone.
+pub(super) fn children_of(pid: Pid) -> Option<Vec<Pid>> {
     if !proc_is_ours() {
         return None;
     }
-    let threads = fs::read_dir("/proc/self/task").ok()?;
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return Some(Vec::new()) };
     let mut threads: Vec<_> = threads.flatten().map(|thread| thread.path()).collect();
     // Those of a thread that ends go to the first one, and so do those who lose their parent.
-    threads.sort_by_key(|thread| thread.ends_with(getpid().to_string()));
+    threads.sort_by_key(|thread| thread.ends_with(pid.to_string()));
     let mut children = Vec::new();
     for thread in threads {
         match fs::read_to_string(thread.join("children")) {

@@ -15,7 +15,6 @@ use std::collections::{HashMap, HashSet};
 use std::ffi::{CStr, OsStr};
 use std::fs;
 use std::io::ErrorKind;
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use nix::unistd::{Pid, getpgrp, getpid};
@@ -27,7 +26,7 @@ use crate::file_id::FileId;
 use nix::sys::signal::Signal;
 
 /// The argument that no Terraform but one of tfwrap's is given.
-const OURS: &[u8] = b"-lock=false";
+pub(crate) const OUR_FLAG: &str = "-lock=false";
 
 /// How often all processes are read at most, to have them as they were at one time.
 const MOST_READS: usize = 4;
@@ -244,7 +243,7 @@ pub(super) fn is_own(process: ProcessId) -> bool {
 
 /// Whether a tfwrap starts a Terraform by these arguments.
 pub(super) fn is_given_ours<'a>(args: impl IntoIterator<Item = &'a OsStr>) -> bool {
-    args.into_iter().any(|arg| arg.as_bytes() == OURS)
+    args.into_iter().any(|arg| arg == OUR_FLAG)
 }
 
 /// Whether it was given our flag.
@@ -254,7 +253,7 @@ pub(super) fn is_ours(pid: Pid) -> bool {
 
 /// Whether it is among these words.
 pub(super) fn have_our_flag(words: &[Vec<u8>]) -> bool {
-    words.iter().any(|word| word == OURS)
+    words.iter().any(|word| word == OUR_FLAG.as_bytes())
 }
 
 /// Whether what lives on of a child that has ended is neither a Terraform nor a tfwrap. Not where that
@@ -304,7 +303,12 @@ pub(super) fn runs_terraform(pid: Pid) -> bool {
 
 /// Whether what runs in this process is a tfwrap, in whatever part.
 pub(super) fn runs_tfwrap(pid: Pid) -> bool {
-    is_tfwrap(pid, &program_name(pid), FileId::of(Path::new("/proc/self/exe")))
+    runs(pid, FileId::of(Path::new("/proc/self/exe")))
+}
+
+/// The same, where this program is known already.
+pub(super) fn runs(pid: Pid, this: Option<FileId>) -> bool {
+    is_tfwrap(pid, &program_name(pid), this)
 }
 
 fn kind(pid: Pid, this: Option<FileId>) -> Kind {

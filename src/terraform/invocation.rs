@@ -15,6 +15,7 @@ use super::flags::{self, FoundFlag, FoundValue, Parsed};
 use super::own_lock::HandedOver;
 use crate::duration;
 use crate::env::Env;
+use crate::supervise::OUR_FLAG;
 
 const LOCK: &str = "lock";
 pub(super) const LOCK_TIMEOUT: &str = "lock-timeout";
@@ -271,7 +272,7 @@ impl Invocation {
     /// The arguments as they are for a call that is handed over.
     #[must_use]
     pub fn locked_argv(&self) -> Vec<OsString> {
-        self.argv_with("-lock=false".into(), &[LOCK, LOCK_TIMEOUT])
+        self.argv_with(OUR_FLAG.into(), &[LOCK, LOCK_TIMEOUT])
     }
 
     /// The arguments for a child that locks for itself and waits no longer than `left`. The

@@ -31,6 +31,7 @@
 //! | `interop` | tfwrap and stock Terraform over one state |
 //! | `late_changes` | what Terraform reads changes once it was started |
 //! | `leases` | who is fenced, what is noticed, what is taken over |
+//! | `led_elsewhere` | a script in Terraform's place that leads it to another state |
 //! | `line` | who comes first has the lock first |
 //! | `linked_states` | a state reached by links |
 //! | `local_line` | the line beside a local state |
@@ -53,6 +54,7 @@
 //! | `said` | what is said to a new user, a row for each input |
 //! | `s3_lock` | the lock file in S3: contract, interop, odd stores |
 //! | `saved_plan` | `apply` of a saved plan |
+//! | `seeded` | random tests that name their seed |
 //! | `siblings` | commands side by side below one `run` |
 //! | `status` | `status` and `status --all` |
 //! | `step_summary` | the step summary of GitHub Actions |
@@ -99,6 +101,7 @@ mod identity;
 mod interop;
 mod late_changes;
 mod leases;
+mod led_elsewhere;
 mod line;
 mod linked_states;
 mod local_line;
@@ -121,6 +124,8 @@ mod s3_example;
 mod s3_lock;
 mod said;
 mod saved_plan;
+#[path = "../support/seeded.rs"]
+mod seeded;
 mod siblings;
 mod status;
 mod step_summary;

@@ -242,7 +242,7 @@ pub(crate) fn serve<F: Future + 'static>(
 }
 
 /// A resource that runs `var.command` at every apply. Needs no provider from a registry.
-const RESOURCE: &str = r#"
+pub(crate) const RESOURCE: &str = r#"
 variable "command" {
   type    = string
   default = "true"
