@@ -300,6 +300,12 @@ impl Acquire {
         self.phantoms > 1 && !self.blind
     }
 
+    /// The same for more than a moment: two that write at once are refused, too.
+    #[must_use]
+    pub fn is_long_refused_for_nobody(&self) -> bool {
+        self.phantoms > 2 && !self.blind
+    }
+
     /// Whether it is refused, and may not be read.
     #[must_use]
     pub fn is_blind(&self) -> bool {

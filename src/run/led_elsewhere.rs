@@ -14,17 +14,18 @@ use super::context::Context;
 use super::planner::{Planner, working_dir};
 use crate::clock::uptime;
 use crate::env::Env;
+use crate::file_id::FileId;
 use crate::job::LockedJob;
 use crate::lock::Uptime;
 use crate::report::{Notice, clean};
-use crate::supervise::{Descendants, ProcessId, RunningTerraform};
+use crate::supervise::{Child, Descendants, ProcessId, RunningTerraform};
 use crate::target::LockTarget;
 use crate::terraform::{Dialect, Invocation};
 
 /// How often what a script may have started is looked for: Terraform takes 40 ms at least for anything.
 const OFTEN: Duration = Duration::from_millis(5);
 
-/// The same while nothing is started.
+/// The same while nothing is started, and where the child is no script.
 const AT_REST: Duration = Duration::from_millis(25);
 
 /// When it is at rest: that long after the last time that something was started, or ended.
@@ -39,6 +40,8 @@ pub(super) struct StartWatch<'a> {
     /// Those that were looked at, with what they executed: a script may become a Terraform. Where it was, if
     /// that did not settle it.
     known: HashMap<(ProcessId, Vec<OsString>), Option<PathBuf>>,
+    /// Whether the child executes the very file that was to be Terraform.
+    is_no_script: bool,
     /// All that was there the last time, and since when.
     all: Vec<Pid>,
     changed: Uptime,
@@ -94,6 +97,7 @@ impl<'a> StartWatch<'a> {
             env: &context.env,
             command: words_of(&job.child.args),
             known: HashMap::new(),
+            is_no_script: false,
             all: Vec::new(),
             changed: uptime(),
             next: Some(uptime().plus(OFTEN)),
@@ -106,7 +110,7 @@ impl<'a> StartWatch<'a> {
     }
 
     /// Looks at what was started since the last time.
-    pub(super) fn look(&mut self) -> Option<LedElsewhere> {
+    pub(super) fn look(&mut self, child: &Child) -> Option<LedElsewhere> {
         self.next?;
         let is_terraform =
             |args: &[OsString]| !self.command.is_empty() && words_of(args) == self.command;
@@ -122,6 +126,10 @@ impl<'a> StartWatch<'a> {
             }
             // It may have ended since, or executed another program.
             let Some(started) = RunningTerraform::of(process) else { continue };
+            if process.pid() == child.pid() {
+                let file = FileId::of(&started.program);
+                self.is_no_script = file.is_some() && file == FileId::of(&self.job.child.program);
+            }
             let unsettled = match self.whereto(&started) {
                 Whereto::Held => None,
                 Whereto::Unsettled => Some(started.dir),
@@ -132,7 +140,8 @@ impl<'a> StartWatch<'a> {
             };
             self.known.insert(key, unsettled);
         }
-        let again = if now.since(self.changed) < SETTLES { OFTEN } else { AT_REST };
+        let is_busy = !self.is_no_script && now.since(self.changed) < SETTLES;
+        let again = if is_busy { OFTEN } else { AT_REST };
         self.next = Some(now.plus(again));
         None
     }
@@ -204,8 +213,11 @@ fn variables_set(before: &Env, started: &RunningTerraform) -> Option<String> {
         .symmetric_difference(&all(&started.env))
         .map(|(name, _)| clean(&name.to_string_lossy()))
         .collect();
-    let ours = |name: &&String| name.starts_with("TF_") || name.starts_with("AWS_");
-    let listed: Vec<_> = differ.iter().filter(ours).map(|name| format!("`{name}`")).collect();
+    let names_state = |name: &&String| {
+        ["TF_WORKSPACE", "TF_DATA_DIR", "TF_CLI_ARGS", "AWS_"].iter().any(|it| name.starts_with(it))
+    };
+    let listed: Vec<_> =
+        differ.iter().filter(names_state).map(|name| format!("`{name}`")).collect();
     match listed.as_slice() {
         [] => (!differ.is_empty()).then(|| "sets other variables".to_owned()),
         listed => Some(format!("sets {}", listed.join(", "))),

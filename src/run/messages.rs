@@ -431,7 +431,7 @@ impl Voice {
         let now = uptime();
         let (acquire, free) = (machine.acquire(), machine.sees_free());
         let holder = acquire.holder().filter(|_| !free);
-        if holder.is_none() && (acquire.is_blind() || acquire.is_refused_for_nobody()) {
+        if holder.is_none() && (acquire.is_blind() || acquire.is_long_refused_for_nobody()) {
             if !self.is_unseen {
                 self.is_unseen = true;
                 reporter.say(Notice::Warning {

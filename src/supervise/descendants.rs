@@ -31,13 +31,19 @@ pub struct RunningTerraform {
 }
 
 impl RunningTerraform {
-    /// What runs in this process; nothing where that cannot be read.
+    /// What runs in this process; nothing where that cannot be read, or where paths mean something else than
+    /// here (a container, a sandbox).
     #[must_use]
     pub fn of(process: ProcessId) -> Option<Self> {
         let pid = process.pid();
+        let link = |of: &str, name: &str| fs::read_link(format!("/proc/{of}/{name}")).ok();
+        let has_ours = |name| link(&pid.to_string(), name) == link("self", name);
+        if !has_ours("ns/mnt") || !has_ours("root") {
+            return None;
+        }
         let read = || {
             let args = words(pid).into_iter().skip(1).map(OsString::from_vec).collect();
-            Some((fs::read_link(format!("/proc/{pid}/exe")).ok()?, args))
+            Some((link(&pid.to_string(), "exe")?, args))
         };
         let before: (PathBuf, Vec<OsString>) = read()?;
         let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;

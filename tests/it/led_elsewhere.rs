@@ -79,6 +79,12 @@ fn what_changes_nothing_about_the_state_is_let() {
         ("cd b && REAL -chdir=TOP/a \"$@\"; exit $?", "true"),
         ("TF_WORKSPACE=default exec REAL \"$@\"", "true"),
         ("cp -a . ../c; cd ../c; exec REAL \"$@\" -state=../a/terraform.tfstate", "true"),
+        // In a sandbox paths mean something else.
+        (
+            "unshare -Urm true || exec REAL \"$@\"; exec unshare -Urm sh -c \
+             'mount --bind TOP/a TOP/a/b && cd TOP/a/b && exec REAL \"$@\"' sh \"$@\"",
+            "true",
+        ),
         // Calls of its own, of which nobody has said that they should lock.
         ("REAL -chdir=b plan -lock=false >/dev/null; exec REAL \"$@\"", "true"),
         (
