@@ -204,7 +204,10 @@ fn prepare(
         std::env::set_current_dir(&dir).map_err(|error| no_directory(&dir, &error))?;
     }
     let dir = terraforms_dir(line, &where_we_are(line, env)?);
-    let settings = Settings::load(&options, env, &dir, ci.in_ci)?;
+    let settings = match line.words {
+        cli::CliCommand::Doctor(_) => Settings::load_to_check(&options, env, &dir, ci.in_ci)?,
+        _ => Settings::load(&options, env, &dir, ci.in_ci)?,
+    };
     let planner = Planner {
         words: line.words.clone(),
         settings,
@@ -303,7 +306,7 @@ fn be_guardian(args: &[OsString], env: &Env) -> u8 {
 /// What is said first: that the configuration file cannot be used, by what does not need it; and which
 /// of these variables cannot be read.
 fn first(settings: &Settings, env: &Env, variables: &[&str]) -> Vec<Notice> {
-    let file = settings.unusable_file.as_ref().map(|error| {
+    let file = settings.unusable.as_ref().map(|error| {
         Notice::warning(format!("{error}; continuing without that file"))
             .with_hint(error.hint.clone())
     });

@@ -55,6 +55,14 @@ impl Env {
         self
     }
 
+    /// Takes all variables but those whose names begin like this.
+    #[must_use]
+    pub fn without_all(&self, prefix: &str) -> Self {
+        let mut all = self.0.clone();
+        all.retain(|name, _| !name.as_encoded_bytes().starts_with(prefix.as_bytes()));
+        Self(all)
+    }
+
     /// The variables whose values are not UTF-8, as far as their names are.
     pub fn not_text(&self) -> impl Iterator<Item = &str> {
         self.0.iter().filter(|(_, value)| value.to_str().is_none()).filter_map(|it| it.0.to_str())

@@ -113,8 +113,9 @@ pub struct Settings {
     pub color: ColorChoice,
     /// Commands of Terraform's that run without the lock (`unlocked:` of the file).
     pub unlocked: Vec<Sourced<String>>,
-    /// Why the configuration file counts for nothing, if so. See [`Settings::whole`].
-    pub unusable_file: Option<SettingsError>,
+    /// Why the configuration file counts for nothing, if so, or a variable where they are only checked. See
+    /// [`Settings::whole`].
+    pub unusable: Option<SettingsError>,
     /// What was probably meant as a setting. See [`Settings::load`].
     pub unread: Vec<Unread>,
 }
@@ -212,7 +213,7 @@ impl Settings {
             verbosity: verbosity(&from, options)?,
             color: color(&from, options)?,
             unlocked: unlocked(&from)?,
-            unusable_file: None,
+            unusable: None,
             unread: Vec::new(),
         })
     }
@@ -233,20 +234,40 @@ impl Settings {
         let is_none = matches!(file, Ok(None));
         let settings = match file.and_then(|file| with(file.as_ref())) {
             Err(error) if error.fault == Fault::File => {
-                Self { unusable_file: Some(error), ..with(None)? }
+                Self { unusable: Some(error), ..with(None)? }
             }
             settings => settings?,
         };
         Ok(Self { unread: unread::all(env, is_none.then_some(dir)), ..settings })
     }
 
+    /// The same for who checks them: a variable that cannot be used counts for nothing, either, and no other
+    /// of ours.
+    ///
+    /// # Errors
+    /// Of what was typed.
+    pub fn load_to_check(
+        options: &Options,
+        env: &Env,
+        dir: &Path,
+        in_ci: bool,
+    ) -> Result<Self, SettingsError> {
+        Self::load(options, env, dir, in_ci).or_else(|error| match error.fault {
+            Fault::Env => {
+                let others = Self::load(options, &env.without_all("TFWRAP_"), dir, in_ci)?;
+                Ok(Self { unusable: Some(error), ..others })
+            }
+            Fault::Typed | Fault::File => Err(error),
+        })
+    }
+
     /// For whatever depends on them: what takes a lock, or says who has it. What is handed over to
     /// Terraform as it is, and what gives back what was taken, must work without.
     ///
     /// # Errors
-    /// The file cannot be used.
+    /// The file cannot be used, or a variable where they are checked.
     pub fn whole(&self) -> Result<&Self, SettingsError> {
-        self.unusable_file.clone().map_or(Ok(self), Err)
+        self.unusable.clone().map_or(Ok(self), Err)
     }
 }
 

@@ -199,6 +199,11 @@ async fn each_setting_is_shown_with_who_set_it() {
     let said = Said::of(&mut tfwrap(dir.path()));
     said.expect("settings", "fail", "lock-timout");
     said.expect("backend", "pass", "s3");
+    std::fs::remove_file(dir.path().join(".tfwrap.yaml")).unwrap();
+    let said = Said::of(tfwrap(dir.path()).env("TFWRAP_LEASE", "soon"));
+    said.expect("settings", "fail", "`TFWRAP_LEASE`: `soon` is not a duration");
+    said.expect("settings", "fail", "fix: correct or unset `TFWRAP_LEASE`");
+    said.expect("backend", "pass", "s3");
 }
 
 #[tokio::test]
