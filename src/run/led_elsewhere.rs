@@ -5,7 +5,8 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
-use std::path::PathBuf;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::unistd::Pid;
@@ -14,19 +15,22 @@ use super::context::Context;
 use super::planner::{Planner, working_dir};
 use crate::clock::uptime;
 use crate::env::Env;
-use crate::file_id::FileId;
 use crate::job::LockedJob;
 use crate::lock::Uptime;
+use crate::opened::{self, Opened};
 use crate::report::{Notice, clean};
-use crate::supervise::{Child, Descendants, ProcessId, RunningTerraform};
+use crate::supervise::{Descendants, ProcessId, RunningTerraform};
 use crate::target::LockTarget;
 use crate::terraform::{Dialect, Invocation};
 
 /// How often what a script may have started is looked for: Terraform takes 40 ms at least for anything.
 const OFTEN: Duration = Duration::from_millis(5);
 
-/// The same while nothing is started, and where the child is no script.
+/// The same while nothing is started.
 const AT_REST: Duration = Duration::from_millis(25);
+
+/// The same of a program that is no script: it is Terraform, or a version manager that passes on what it has.
+const SELDOM: Duration = Duration::from_millis(100);
 
 /// When it is at rest: that long after the last time that something was started, or ended.
 const SETTLES: Duration = Duration::from_secs(1);
@@ -40,8 +44,8 @@ pub(super) struct StartWatch<'a> {
     /// Those that were looked at, with what they executed: a script may become a Terraform. Where it was, if
     /// that did not settle it.
     known: HashMap<(ProcessId, Vec<OsString>), Option<PathBuf>>,
-    /// Whether the child executes the very file that was to be Terraform.
-    is_no_script: bool,
+    /// Whether the child is a script.
+    is_script: bool,
     /// All that was there the last time, and since when.
     all: Vec<Pid>,
     changed: Uptime,
@@ -91,16 +95,17 @@ impl LedElsewhere {
 
 impl<'a> StartWatch<'a> {
     pub(super) fn over(job: &'a LockedJob, context: &'a Context) -> Self {
+        let is_script = is_script(&job.child.program);
         Self {
             planner: &context.planner,
             job,
             env: &context.env,
             command: words_of(&job.child.args),
             known: HashMap::new(),
-            is_no_script: false,
+            is_script,
             all: Vec::new(),
             changed: uptime(),
-            next: Some(uptime().plus(OFTEN)),
+            next: Some(uptime().plus(if is_script { OFTEN } else { SELDOM })),
         }
     }
 
@@ -110,7 +115,7 @@ impl<'a> StartWatch<'a> {
     }
 
     /// Looks at what was started since the last time.
-    pub(super) fn look(&mut self, child: &Child) -> Option<LedElsewhere> {
+    pub(super) fn look(&mut self) -> Option<LedElsewhere> {
         self.next?;
         let is_terraform =
             |args: &[OsString]| !self.command.is_empty() && words_of(args) == self.command;
@@ -126,10 +131,6 @@ impl<'a> StartWatch<'a> {
             }
             // It may have ended since, or executed another program.
             let Some(started) = RunningTerraform::of(process) else { continue };
-            if process.pid() == child.pid() {
-                let file = FileId::of(&started.program);
-                self.is_no_script = file.is_some() && file == FileId::of(&self.job.child.program);
-            }
             let unsettled = match self.whereto(&started) {
                 Whereto::Held => None,
                 Whereto::Unsettled => Some(started.dir),
@@ -140,9 +141,12 @@ impl<'a> StartWatch<'a> {
             };
             self.known.insert(key, unsettled);
         }
-        let is_busy = !self.is_no_script && now.since(self.changed) < SETTLES;
-        let again = if is_busy { OFTEN } else { AT_REST };
-        self.next = Some(now.plus(again));
+        let is_busy = now.since(self.changed) < SETTLES;
+        self.next = Some(now.plus(match (self.is_script, is_busy) {
+            (true, true) => OFTEN,
+            (true, false) => AT_REST,
+            (false, _) => SELDOM,
+        }));
         None
     }
 
@@ -226,6 +230,13 @@ fn variables_set(before: &Env, started: &RunningTerraform) -> Option<String> {
 
 fn chdir(args: &[OsString]) -> Option<PathBuf> {
     parsed(args)?.chdir().cloned()
+}
+
+/// Whether the kernel has another program run it.
+fn is_script(program: &Path) -> bool {
+    let file = opened::to_read(program).and_then(Opened::regular);
+    let mut start = [0; 2];
+    file.is_ok_and(|mut file| file.read_exact(&mut start).is_ok() && start == *b"#!")
 }
 
 fn of_backend(targets: &[LockTarget]) -> Vec<LockTarget> {
