@@ -43,7 +43,7 @@ pub(crate) use child::{
     lent_descriptor, may_be_open_elsewhere, outlive_the_limit_of_files, stand_apart,
     stdout_was_closed, watch, with_blocked,
 };
-pub use descendants::{Descendants, RunningTerraform};
+pub use descendants::{Descendants, FoundTerraform, RunningTerraform, are_among};
 pub use kill_below::kill_below;
 pub(crate) use lock_holders::{end_of, holders_of_lock};
 pub use locked_run::LockedRun;

@@ -40,14 +40,18 @@ impl StateInUse {
     /// The first lock of it that is not among these, in words.
     #[must_use]
     pub fn not_among(&self, held: &[LockTarget]) -> Option<String> {
+        let locks = match self {
+            Self::Locked(locks) => locks,
+            Self::ByTerraform(kind) => return Some(format!("that of the backend {kind}")),
+        };
         let is_held = |lock: &&LockTarget| {
             let identity = lock.identity();
             held.iter().any(|it| it.identity() == identity)
         };
-        match self {
-            Self::Locked(locks) => locks.iter().find(|lock| !is_held(lock)).map(LockTarget::url),
-            Self::ByTerraform(kind) => Some(format!("that of the backend {kind}")),
-        }
+        let url = locks.iter().find(|lock| !is_held(lock))?.url();
+        let is_named_alike = held.iter().any(|it| it.url() == url);
+        let apart = if is_named_alike { " at another endpoint or in another region" } else { "" };
+        Some(format!("`{url}`{apart}"))
     }
 }
 
@@ -82,5 +86,25 @@ pub(super) fn locks_of(backend: &Backend) -> Vec<LockTarget> {
                 .collect()
         }
         Backend::Other(_) => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::env::Env;
+    use crate::settings::LockUrl;
+
+    #[test]
+    fn two_locks_of_one_name_are_told_apart_in_words() {
+        let at = |region: &str| {
+            let url = LockUrl::parse(&format!("dynamodb://t/k?region={region}")).unwrap();
+            LockTarget::of_url(&url, &Env::default(), Path::new("/")).unwrap()
+        };
+        let state = StateInUse::Locked(vec![at("eu-west-1")]);
+        assert_eq!(state.not_among(&[at("eu-west-1")]), None);
+        assert_eq!(state.not_among(&[]).unwrap(), "`dynamodb://t/k`");
+        let said = state.not_among(&[at("us-east-1")]).unwrap();
+        assert_eq!(said, "`dynamodb://t/k` at another endpoint or in another region");
     }
 }

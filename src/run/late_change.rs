@@ -103,7 +103,7 @@ impl<'a> ChangeWatch<'a> {
 
     /// Looks, unless it is too late for that: what changed. The last time once the child has ended.
     pub(super) fn look(&mut self, child: &Child, ended: bool) -> Option<LateChange> {
-        if !ended && let Some(elsewhere) = self.starts.look() {
+        if !ended && let Some(elsewhere) = self.starts.look(child) {
             self.next = None;
             return Some(LateChange::Elsewhere(elsewhere));
         }

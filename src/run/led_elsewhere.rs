@@ -3,7 +3,7 @@
 //!
 //! Its rules: `docs/protocol.md#c2-watched-until-terraform-has-read-it`.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -15,11 +15,14 @@ use super::context::Context;
 use super::planner::{Planner, working_dir};
 use crate::clock::uptime;
 use crate::env::Env;
-use crate::job::LockedJob;
+use crate::file_id::FileId;
+use crate::job::{LockedJob, is_chdir_first};
 use crate::lock::Uptime;
 use crate::opened::{self, Opened};
 use crate::report::{Notice, clean};
-use crate::supervise::{Descendants, ProcessId, RunningTerraform};
+use crate::supervise::{
+    Child, Descendants, FoundTerraform, ProcessId, RunningTerraform, are_among,
+};
 use crate::target::LockTarget;
 use crate::terraform::{Dialect, Invocation};
 
@@ -41,9 +44,10 @@ pub(super) struct StartWatch<'a> {
     job: &'a LockedJob,
     env: &'a Env,
     command: Vec<&'static str>,
-    /// Those that were looked at, with what they executed: a script may become a Terraform. Where it was, if
-    /// that did not settle it.
-    known: HashMap<(ProcessId, Vec<OsString>), Option<PathBuf>>,
+    /// Those that were looked at, as they were: each may execute another program, and enters a directory.
+    known: HashMap<ProcessId, RunningTerraform>,
+    /// What they execute whom the child has started.
+    files: HashSet<FileId>,
     /// Whether the child is a script.
     is_script: bool,
     /// All that was there the last time, and since when.
@@ -81,7 +85,7 @@ impl LedElsewhere {
             format!("tfwrap watches `{held}`")
         };
         Notice::warning(format!(
-            "`{program}` {how} before it runs Terraform, so the lock to hold would be `{lock}`, but {held}: \
+            "`{program}` {how} before it runs Terraform, so the lock to hold would be {lock}, but {held}: \
              interrupting Terraform"
         ))
         .with_hint(
@@ -102,6 +106,7 @@ impl<'a> StartWatch<'a> {
             env: &context.env,
             command: words_of(&job.child.args),
             known: HashMap::new(),
+            files: HashSet::new(),
             is_script,
             all: Vec::new(),
             changed: uptime(),
@@ -115,31 +120,31 @@ impl<'a> StartWatch<'a> {
     }
 
     /// Looks at what was started since the last time.
-    pub(super) fn look(&mut self) -> Option<LedElsewhere> {
+    pub(super) fn look(&mut self, child: &Child) -> Option<LedElsewhere> {
         self.next?;
         let is_terraform =
             |args: &[OsString]| !self.command.is_empty() && words_of(args) == self.command;
-        let (descendants, now) = (Descendants::below_us(is_terraform), uptime());
+        let descendants = Descendants::below_us(child.pid(), is_terraform);
+        let now = uptime();
         if descendants.all != self.all {
             (self.all, self.changed) = (descendants.all, now);
         }
-        for (process, args) in descendants.terraforms {
-            let key = (process, args);
-            let known = self.known.get(&key);
-            if known.is_some_and(|place| place.is_none() || *place == process.working_dir()) {
+        self.files.extend(
+            descendants.terraforms.iter().filter(|it| !it.is_stray).filter_map(|it| it.file),
+        );
+        for found in descendants.terraforms {
+            // It may have ended since, or executed another program.
+            let running =
+                RunningTerraform::of(found.process).filter(|_| self.is_the_childs(&found));
+            let Some(running) = running else { continue };
+            if self.known.get(&found.process) == Some(&running) {
                 continue;
             }
-            // It may have ended since, or executed another program.
-            let Some(started) = RunningTerraform::of(process) else { continue };
-            let unsettled = match self.whereto(&started) {
-                Whereto::Held => None,
-                Whereto::Unsettled => Some(started.dir),
-                Whereto::Elsewhere(elsewhere) => {
-                    self.next = None;
-                    return Some(elsewhere);
-                }
-            };
-            self.known.insert(key, unsettled);
+            if let Whereto::Elsewhere(elsewhere) = self.whereto(&running) {
+                self.next = None;
+                return Some(elsewhere);
+            }
+            self.known.insert(found.process, running);
         }
         let is_busy = now.since(self.changed) < SETTLES;
         self.next = Some(now.plus(match (self.is_script, is_busy) {
@@ -148,6 +153,15 @@ impl<'a> StartWatch<'a> {
             (false, _) => SELDOM,
         }));
         None
+    }
+
+    /// Whether the child has started it, as far as can be told of one whose parent has ended: a provisioner may
+    /// leave a Terraform, too, which executes the same file as ours.
+    fn is_the_childs(&self, found: &FoundTerraform) -> bool {
+        let given = &self.job.child.args;
+        let given = &given[usize::from(is_chdir_first(given))..];
+        let is_known = || found.file.is_some_and(|file| self.files.contains(&file));
+        !found.is_stray || (are_among(given, &found.args) && (self.is_script || !is_known()))
     }
 
     /// No other Terraform will follow.

@@ -68,16 +68,30 @@ impl RunningTerraform {
 pub struct Descendants {
     /// All of it, sorted.
     pub all: Vec<Pid>,
-    /// What was given our flag and is a Terraform by its arguments, which come with it.
-    pub terraforms: Vec<(ProcessId, Vec<OsString>)>,
+    /// What was given our flag and is a Terraform by its arguments.
+    pub terraforms: Vec<FoundTerraform>,
+}
+
+/// One of them.
+#[derive(Debug)]
+pub struct FoundTerraform {
+    /// Which.
+    pub process: ProcessId,
+    /// Its arguments, without its name.
+    pub args: Vec<OsString>,
+    /// The file that it executes.
+    pub file: Option<FileId>,
+    /// Whether whoever started it has ended: nothing leads to it from the child.
+    pub is_stray: bool,
 }
 
 impl Descendants {
     /// The Terraforms, as `is_terraform` tells by their arguments, are the first on each way down, and
-    /// whatever that has started by the same arguments and is another program (a version manager's). What else
-    /// is below it is its own business: a provisioner may call Terraform. So is what is below another tfwrap.
+    /// whatever that has started with these arguments among others and is another program: that one was a
+    /// version manager's, or a wrapper. What else is below it is its own business: a provisioner may call
+    /// Terraform. So is what is below another tfwrap.
     #[must_use]
-    pub fn below_us(is_terraform: impl Fn(&[OsString]) -> bool) -> Self {
+    pub fn below_us(child: Pid, is_terraform: impl Fn(&[OsString]) -> bool) -> Self {
         let (ours, mut table) = (getpgrp(), None);
         let mut children = |pid: Pid| {
             children_of(pid).unwrap_or_else(|| {
@@ -88,10 +102,10 @@ impl Descendants {
         };
         // What we started besides the child is in our own group.
         let tops = children(getpid()).into_iter().filter(|pid| getpgid(Some(*pid)) != Ok(ours));
-        let mut open: Vec<_> = tops.map(|top| (top, Above::default())).collect();
+        let mut open: Vec<_> = tops.map(|top| (top, top != child, Vec::new())).collect();
         let this = FileId::of(Path::new("/proc/self/exe"));
         let mut descendants = Self::default();
-        while let Some((pid, mut above)) = open.pop() {
+        while let Some((pid, is_stray, mut above)) = open.pop() {
             if runs(pid, this) {
                 continue;
             }
@@ -99,26 +113,52 @@ impl Descendants {
             let words = words(pid);
             let args = words.iter().skip(1).cloned().map(OsString::from_vec).collect::<Vec<_>>();
             let is_one = have_our_flag(&words) && is_terraform(&args);
-            if !above.programs.is_empty() || is_one {
-                let program = FileId::of(Path::new(&format!("/proc/{pid}/exe")));
-                let is_next = is_one && args == above.args && !above.programs.contains(&program);
-                if !above.programs.is_empty() && !is_next {
+            if is_one || !above.is_empty() {
+                let file = FileId::of(Path::new(&format!("/proc/{pid}/exe")));
+                let is_below = |(given, other): &(Vec<OsString>, Option<FileId>)| {
+                    are_among(given, &args) && *other != file
+                };
+                if !is_one || !above.iter().all(is_below) {
                     continue;
                 }
-                above.args.clone_from(&args);
-                above.programs.push(program);
-                descendants.terraforms.extend(ProcessId::of(pid).map(|process| (process, args)));
+                above.push((args.clone(), file));
+                let found = ProcessId::of(pid).map(|process| FoundTerraform {
+                    process,
+                    args,
+                    file,
+                    is_stray,
+                });
+                descendants.terraforms.extend(found);
             }
-            open.extend(children(pid).into_iter().map(|child| (child, above.clone())));
+            open.extend(children(pid).into_iter().map(|child| (child, is_stray, above.clone())));
         }
         descendants.all.sort_unstable();
         descendants
     }
 }
 
-/// The Terraforms directly in one another above a process.
-#[derive(Clone, Default)]
-struct Above {
-    args: Vec<OsString>,
-    programs: Vec<Option<FileId>>,
+/// Whether these arguments are among the others, in their order.
+#[must_use]
+pub fn are_among(these: &[OsString], others: &[OsString]) -> bool {
+    let mut others = others.iter();
+    these.iter().all(|arg| others.any(|other| other == arg))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_among_others_in_their_order() {
+        let split = |text: &str| text.split(' ').map(OsString::from).collect::<Vec<_>>();
+        let given = split("apply -lock=false -no-color");
+        for others in ["apply -lock=false -no-color", "-chdir=b apply -lock=false -x -no-color p"] {
+            assert!(are_among(&given, &split(others)), "{others}");
+        }
+        for others in
+            ["apply -no-color -lock=false", "apply -lock=false", "plan -lock=false -no-color"]
+        {
+            assert!(!are_among(&given, &split(others)), "{others}");
+        }
+    }
 }

@@ -14,7 +14,8 @@ use super::kill_below::signal_below;
 use super::process::{ProcessId, Stat, Waiting};
 use super::readers::Readers;
 use super::targets::{
-    ChildPlace, Strays, are_others_only, bearing, interrupt_for, is_stand_in, stand_ins_of, targets,
+    ChildPlace, Strays, are_others_only, bearing, interrupt_for, interrupt_for_group, is_stand_in,
+    stand_ins_of, targets,
 };
 
 /// How many are named of those that live.
@@ -254,7 +255,7 @@ impl ProcessTree {
             if self.are_gone() {
                 return Ok(false);
             }
-            return self.signal(interrupt_for(self.leader.pid())).map(|()| true);
+            return self.signal(interrupt_for_group(self.leader.pid())).map(|()| true);
         }
         let mut refused = Ok(());
         for target in targets {

@@ -286,14 +286,16 @@ fn is_given(program: &[Vec<u8>], script: &[Vec<u8>]) -> bool {
     have_our_flag(args) && program.len() < script.len() && script.ends_with(args)
 }
 
-/// What hears no interrupt, because we were started with SIGINT ignored (a background job of a
-/// script) and it with us, is told to end by SIGTERM.
-pub(crate) fn interrupt_for(pid: Pid) -> Signal {
-    if ignored_at_start(Signal::SIGINT) && Waiting::of(pid).ignores(Signal::SIGINT) {
-        Signal::SIGTERM
-    } else {
-        Signal::SIGINT
-    }
+/// A Terraform or a tfwrap that hears no interrupt is told to end by SIGTERM: a background job of a script is
+/// started with SIGINT ignored, and Terraform hears it only once it has set that up.
+pub(crate) fn interrupt_for(target: Pid) -> Signal {
+    if Waiting::of(target).ignores(Signal::SIGINT) { Signal::SIGTERM } else { Signal::SIGINT }
+}
+
+/// The same of a whole group, where no Terraform is known: only if we were started with SIGINT ignored, and
+/// whoever leads it with us. A script may mean to ignore it.
+pub(crate) fn interrupt_for_group(leader: Pid) -> Signal {
+    if ignored_at_start(Signal::SIGINT) { interrupt_for(leader) } else { Signal::SIGINT }
 }
 
 /// Whether what runs in this process is a Terraform or an OpenTofu.

@@ -47,7 +47,7 @@ fn apply_by(mut command: Command, top: &Path, script: &str, provisioner: &str) -
     run(&mut applying(command, &filled_in(provisioner)))
 }
 
-const ELSEWHERE: [(&str, &str); 8] = [
+const ELSEWHERE: [(&str, &str); 10] = [
     ("TF_WORKSPACE=w exec REAL \"$@\"", "sets `TF_WORKSPACE` before"),
     ("TF_WORKSPACE=w REAL \"$@\"; exit $?", "sets `TF_WORKSPACE` before"),
     ("TF_DATA_DIR=other exec REAL \"$@\"", "sets `TF_DATA_DIR` before"),
@@ -55,6 +55,12 @@ const ELSEWHERE: [(&str, &str); 8] = [
     ("exec REAL -chdir=b \"$@\"", "passes another `-chdir` before"),
     ("cd b && exec REAL \"$@\"", "changes directory before"),
     ("exec REAL \"$@\" -state=x", "passes other arguments before"),
+    // A program that is looked at, and only then sets it.
+    (
+        "exec sh -c 'sleep 1; TF_WORKSPACE=w exec \"$@\"' REAL REAL \"$@\"",
+        "sets `TF_WORKSPACE` before",
+    ),
+    ("(TF_WORKSPACE=w setsid REAL \"$@\" &); sleep 1", "sets `TF_WORKSPACE` before"),
     ("for dir in . b; do (cd $dir && REAL \"$@\") || exit; done", "changes directory before"),
 ];
 
@@ -103,22 +109,58 @@ fn what_changes_nothing_about_the_state_is_let() {
     }
 }
 
-/// A version manager's program passes on what it was given.
+/// A version manager's program passes on what it was given, and may add to that, or become the real one later.
 #[test]
 fn a_program_of_another_file_is_looked_through() {
     let source = local_backend_dir();
-    for (variable, code) in [("TF_WORKSPACE=w", 76), ("TF_WORKSPACE=default", 0)] {
+    for (script, code) in [
+        ("TF_WORKSPACE=w REAL apply \"$@\"; exit $?", 76),
+        ("TF_WORKSPACE=w REAL apply \"$@\" -compact-warnings; exit $?", 76),
+        ("sleep 1; export TF_WORKSPACE=w; exec REAL apply \"$@\"", 76),
+        ("TF_WORKSPACE=default REAL apply \"$@\"; exit $?", 0),
+    ] {
         let top = directories(source.path());
         let manager = top.path().join("bin/terraform");
         fs::create_dir(top.path().join("bin")).unwrap();
         run(Command::new("cp").arg("/bin/sh").arg(&manager)).expect_code(0);
         // A shell takes its first argument for a script.
-        let script = format!("{variable} {} apply \"$@\"; exit $?", quoted(&real_terraform()));
-        fs::write(top.path().join("a/apply"), script).unwrap();
+        let text = script.replace("REAL", &quoted(&real_terraform()));
+        fs::write(top.path().join("a/apply"), text).unwrap();
         let mut command = tfwrap(&top.path().join("a"));
         command.env("TFWRAP_TERRAFORM", &manager);
         let done = run(&mut applying(command, "sleep 1"));
-        assert_eq!(done.status.code(), Some(code), "{variable}: {}", done.stderr);
+        assert_eq!(done.status.code(), Some(code), "{script}: {}", done.stderr);
+    }
+}
+
+/// What was started to ignore SIGINT, as a script's background job, hears it only after a while.
+#[test]
+fn a_terraform_that_ignores_an_interrupt_at_its_start_is_ended() {
+    let source = local_backend_dir();
+    for script in
+        ["TF_WORKSPACE=w REAL \"$@\" & wait $!", "trap '' INT; TF_WORKSPACE=w exec REAL \"$@\""]
+    {
+        let top = directories(source.path());
+        let done = apply(top.path(), script, "sleep 3; touch TOP/ran");
+        assert_eq!(done.status.code(), Some(76), "{script}: {}", done.stderr);
+        assert!(!top.path().join("ran").exists(), "{script}: {}", done.stderr);
+    }
+}
+
+/// It executes the same file as ours, and its parent has ended, so that it is our child.
+#[test]
+fn a_terraform_that_a_provisioner_leaves_is_its_own_business() {
+    let source = local_backend_dir();
+    for leaves in [
+        "(cd b; setsid REAL apply -lock=false -auto-approve -no-color -var command=true >/dev/null 2>&1 &)",
+        "(TF_WORKSPACE=w REAL apply -auto-approve -lock=false -var command=true >/dev/null 2>&1 &)",
+    ] {
+        let top = directories(source.path());
+        let mut command = tfwrap(&top.path().join("a"));
+        let leaves = leaves.replace("REAL", &quoted(&real_terraform()));
+        command.env("TFWRAP_TERRAFORM", real_terraform());
+        let done = run(&mut applying(command, &format!("{leaves}; sleep 1; true")));
+        assert_eq!(done.expect_code(0).stderr, "", "{leaves}");
     }
 }
 
@@ -128,6 +170,7 @@ async fn another_item_or_object_is_another_state_whoever_asks() {
         ("led/workspace", "TF_WORKSPACE=w exec REAL \"$@\"", 76),
         ("led/directory", "cd b && exec REAL \"$@\"", 76),
         ("led/role", "AWS_SESSION_TOKEN=other AWS_EC2_METADATA_DISABLED=true exec REAL \"$@\"", 0),
+        ("led/region", "AWS_REGION=us-east-1 AWS_ENDPOINT_URL_DYNAMODB= exec REAL \"$@\"", 0),
         ("led/copy", "cp -a . ../c && cd ../c && exec REAL \"$@\"", 0),
     ] {
         let dir = s3_dir(name).await;

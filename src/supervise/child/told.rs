@@ -13,7 +13,9 @@ use tokio::io::unix::AsyncFd;
 use super::spawn::pidfd;
 use crate::supervise::process::{ProcessId, Stat, Waiting, children};
 use crate::supervise::stand_in::OverheardStop;
-use crate::supervise::targets::{ChildPlace, Strays, interrupt_for, is_own, runs_tfwrap, targets};
+use crate::supervise::targets::{
+    ChildPlace, Strays, interrupt_for, interrupt_for_group, is_own, runs_tfwrap, targets,
+};
 use crate::supervise::{Rest, StopSignal};
 
 /// To whom the last interrupt went.
@@ -263,7 +265,7 @@ impl Told {
         if self.place.group.is_none() {
             return Ok(Whom::Nobody);
         }
-        match killpg(self.leader, interrupt_for(self.leader)) {
+        match killpg(self.leader, interrupt_for_group(self.leader)) {
             Ok(()) | Err(nix::Error::ESRCH) => Ok(Whom::Group),
             Err(error) => Err(refusal(&error.into(), self.leader)),
         }
