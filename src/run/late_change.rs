@@ -104,8 +104,13 @@ impl<'a> ChangeWatch<'a> {
     /// Looks, unless it is too late for that: what changed. The last time once the child has ended.
     pub(super) fn look(&mut self, child: &Child, ended: bool) -> Option<LateChange> {
         if !ended && let Some(elsewhere) = self.starts.look(child) {
-            self.next = None;
-            return Some(LateChange::Elsewhere(elsewhere));
+            // Where something was changed under it, the script has not led it there.
+            let is_reading = self.read.is_none();
+            let change = self.next.take().and_then(|_| self.change(is_reading));
+            return Some(match change {
+                Some(what) => LateChange::Read { what, when: self.when(is_reading) },
+                None => LateChange::Elsewhere(elsewhere),
+            });
         }
         if !ended && self.next? > uptime() {
             return None;
@@ -128,14 +133,19 @@ impl<'a> ChangeWatch<'a> {
             drop(seen(&mut self.reads));
         }
         self.next = if ended || change.is_some() { None } else { self.next_look(child) };
-        let when = if !is_reading {
+        let when = self.when(is_reading);
+        change.map(|what| LateChange::Read { what, when })
+    }
+
+    /// In words.
+    fn when(&self, is_reading: bool) -> &'static str {
+        if !is_reading {
             "while Terraform worked"
         } else if uptime().since(self.started) <= LOOKS[LOOKS.len() - 1] {
             "while Terraform was starting"
         } else {
             "before Terraform was seen to work with a provider"
-        };
-        change.map(|what| LateChange::Read { what, when })
+        }
     }
 
     fn next_look(&mut self, child: &Child) -> Option<Uptime> {

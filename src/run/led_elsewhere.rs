@@ -26,14 +26,13 @@ use crate::supervise::{
 use crate::target::LockTarget;
 use crate::terraform::{Dialect, Invocation};
 
-/// How often what a script may have started is looked for: Terraform takes 40 ms at least for anything.
-const OFTEN: Duration = Duration::from_millis(5);
+/// How often what the child may have started is looked for, while anything is started: first of a script.
+/// Terraform takes 40 ms at least for anything.
+const OFTEN: [Duration; 2] = [Duration::from_millis(5), Duration::from_millis(25)];
 
-/// The same while nothing is started.
-const AT_REST: Duration = Duration::from_millis(25);
-
-/// The same of a program that is no script: it is Terraform, or a version manager that passes on what it has.
-const SELDOM: Duration = Duration::from_millis(100);
+/// The same while nothing is started. A program that is no script is Terraform, or a version manager that
+/// passes on what it has.
+const SELDOM: [Duration; 2] = [Duration::from_millis(25), Duration::from_millis(100)];
 
 /// When it is at rest: that long after the last time that something was started, or ended.
 const SETTLES: Duration = Duration::from_secs(1);
@@ -110,7 +109,7 @@ impl<'a> StartWatch<'a> {
             is_script,
             all: Vec::new(),
             changed: uptime(),
-            next: Some(uptime().plus(if is_script { OFTEN } else { SELDOM })),
+            next: Some(uptime().plus(OFTEN[usize::from(!is_script)])),
         }
     }
 
@@ -147,11 +146,8 @@ impl<'a> StartWatch<'a> {
             self.known.insert(found.process, running);
         }
         let is_busy = now.since(self.changed) < SETTLES;
-        self.next = Some(now.plus(match (self.is_script, is_busy) {
-            (true, true) => OFTEN,
-            (true, false) => AT_REST,
-            (false, _) => SELDOM,
-        }));
+        let pause = if is_busy { OFTEN } else { SELDOM };
+        self.next = Some(now.plus(pause[usize::from(!self.is_script)]));
         None
     }
 
