@@ -80,8 +80,11 @@ fn a_stop_to_all_of_a_terminal_is_one_though_its_first_process_ends_of_it() {
                 wait_until("its loan", || (foreground(child) == Some(child)).then_some(()));
             }
             let bash = getsid(Some(child)).expect("it is there");
-            let all = others_of(bash);
-            assert!(all.contains(&child) && all.len() > 2, "{all:?}");
+            // Its stand-in is started after it.
+            let all = wait_until("all three", || {
+                let all = others_of(bash);
+                (all.contains(&child) && all.len() > 2).then_some(all)
+            });
             // Bash waits for what it runs before it ends of an interrupt.
             let first = if signal == Signal::SIGINT { Signal::SIGTERM } else { signal };
             kill(bash, first).expect("it is there");
